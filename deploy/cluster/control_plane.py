@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,7 +33,7 @@ ETCD, API, CONTROLLERS, SCHEDULER, KWOK = PARTS = (
     "kwok",
 )
 """In the order in which they are started."""
-READY_WITHIN = 60.0
+READY_WITHIN = 120.0
 """Seconds until the API serves; three on two idle cores."""
 FOREVER = "24h"
 """How long controllers wait for a node's heartbeat: simulated nodes have none."""
@@ -287,6 +287,7 @@ class ControlPlane:
             "--manage-all-nodes=true",
             f"--config={stages}",
             "--node-lease-duration-seconds=0",
+            f"--node-ip={LOOPBACK}",
         )
 
 
@@ -300,11 +301,6 @@ def running(folder: Path, choices: Choices | None = None) -> Iterator[ControlPla
     finally:
         plane.stop()
         plane.admin.close()
-
-
-def needed(*, simulated: bool = True) -> Iterable[str]:
-    """Return the sets of programs that a control plane is of."""
-    return ("kubernetes", "etcd", "kwok") if simulated else ("kubernetes", "etcd")
 
 
 def _words(part: Process) -> str:
