@@ -1,0 +1,1 @@
+"""Tests of a real Kubernetes on this machine."""
