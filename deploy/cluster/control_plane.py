@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -300,11 +300,6 @@ def running(folder: Path, choices: Choices | None = None) -> Iterator[ControlPla
     finally:
         plane.stop()
         plane.admin.close()
-
-
-def needed(*, simulated: bool = True) -> Iterable[str]:
-    """Return the sets of programs that a control plane is of."""
-    return ("kubernetes", "etcd", "kwok") if simulated else ("kubernetes", "etcd")
 
 
 def _words(part: Process) -> str:

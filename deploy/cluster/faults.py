@@ -215,6 +215,7 @@ class _Listener(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Listener
 
     def setup(self) -> None:
@@ -298,6 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece if whole else b"%x\r\n%s\r\n" % (len(piece), piece))
         if not whole:
             self.wfile.write(b"0\r\n\r\n")
+        answer.close()  # or its connection takes no next request: read1 does not notice the end
 
     def _say(
         self,

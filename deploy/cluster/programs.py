@@ -192,7 +192,9 @@ def _kubernetes(version: str, built: str) -> Programs:
         "gitCommit": "test",
         "buildDate": built,
     }
-    stamps = [f"-X k8s.io/component-base/version.{name}={value}" for name, value in said.items()]
+    # What a server calls itself, and what it calls itself to others.
+    places = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    stamps = [f"-X {place}.{name}={value}" for place in places for name, value in said.items()]
     servers = (
         "kube-apiserver",
         "kube-controller-manager",
@@ -258,6 +260,9 @@ SETS = {
     )
 }
 """Every set by its name. A program belongs to one set."""
+
+CONTROL_PLANE = ("kubernetes", "etcd", "kwok")
+"""The sets that a control plane with simulated nodes is of."""
 
 
 def cache() -> Path:

@@ -1,1 +1,1 @@
-"""Tests of a real Kubernetes on this machine."""
+"""Tests on a real control plane of Kubernetes, whose nodes kwok plays."""
