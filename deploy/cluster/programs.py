@@ -212,6 +212,7 @@ SETS = {
         _kubernetes("1.36.4", "2026-11-01T00:00:00Z"),
         Programs("etcd", "3.6.16", {"etcd": "go.etcd.io/etcd/server/v3"}, Consumer("v3.6.16")),
         Programs("kwok", "0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"}, Consumer("v0.8.0")),
+        Programs("helm", "4.3.1", {"helm": "helm.sh/helm/v4/cmd/helm"}, Consumer("v4.3.1")),
         Programs(
             "argo-rollouts",
             _ROLLOUTS,

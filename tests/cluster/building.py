@@ -18,7 +18,7 @@ from deploy.cluster import programs
 from policies.model.errors import PenstockError
 
 FOLDER = "tests/cluster/"
-SETS_OF = {"plane": programs.CONTROL_PLANE}
+SETS_OF = {"plane": programs.CONTROL_PLANE, "driven": (*programs.CONTROL_PLANE, "helm")}
 """What each fixture of `tests/cluster/conftest.py` needs."""
 TESTED = tuple(dict.fromkeys(name for sets in SETS_OF.values() for name in sets))
 _ROOT = Path(__file__).parents[2]
