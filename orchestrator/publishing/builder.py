@@ -25,7 +25,13 @@ from orchestrator.publishing.tree import require_whole
 from policies.model.changelog import Changelog
 from policies.model.errors import BadInput
 from policies.model.refusals import TrustError
-from policies.model.release import INDEX_PREDICATE, RELEASE_PREDICATE, STATEMENT_TYPE, CurrentRelease
+from policies.model.release import (
+    IMAGE,
+    INDEX_PREDICATE,
+    RELEASE_PREDICATE,
+    STATEMENT_TYPE,
+    CurrentRelease,
+)
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
@@ -65,6 +71,8 @@ class ReleaseLabels:
     """`config` and `credentials`: whoever upgrades across such a change needs somebody's approval."""
     drain_at_most: timedelta = timedelta(hours=8)
     """How long sessions of the release before may go on at most."""
+    image: str = ""
+    """Digest of the image that clusters run it from; none where it is for hosts alone."""
     issued_at: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
@@ -164,8 +172,9 @@ def _refuse_keys(found: Iterable[str]) -> None:
 
 
 def release_statement(predicate: dict[str, Any]) -> bytes:
-    """Return the statement about a release; its subjects are the manifest's artifacts."""
+    """Return the statement about a release; its subjects are the manifest's artifacts and its image."""
     subjects = [(artifact["name"], artifact["sha256"]) for artifact in predicate["artifacts"]]
+    subjects += [(IMAGE, predicate[IMAGE])] if IMAGE in predicate else []
     return _statement(RELEASE_PREDICATE, subjects, predicate)
 
 
@@ -234,7 +243,13 @@ def _predicate(
         "drain": {"min_seconds": 0, "max_seconds": int(labels.drain_at_most.total_seconds())},
         "requires_approval_for": list(labels.requires_approval_for),
         "notes": labels.notes,
-    } | ({"changelog": labels.changelog} if labels.changelog else {})
+    } | _optional(labels)
+
+
+def _optional(labels: ReleaseLabels) -> dict[str, Any]:
+    """Return what a manifest leaves out when nothing is said of it: hosts of before refuse the very words."""
+    said = {"changelog": labels.changelog, "image": labels.image.removeprefix("sha256:")}
+    return {name: value for name, value in said.items() if value}
 
 
 def _artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:
