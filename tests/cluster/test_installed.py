@@ -56,7 +56,14 @@ class Helm:
         """Install or upgrade the chart with the example's values and these."""
         own = self._folder / "values.json"
         own.write_text(json.dumps({"controllers": CONTROLLERS, **values}))
-        command = [programs.program("helm"), verb, "penstock", CHART, "--namespace", NAMESPACE]
+        command: list[str | Path] = [
+            programs.program("helm"),
+            verb,
+            "penstock",
+            CHART,
+            "--namespace",
+            NAMESPACE,
+        ]
         return subprocess.run(
             [*command, "--values", EXAMPLE, "--values", own],
             env=os.environ | {"KUBECONFIG": str(self.plane.kubeconfig(who)), "HOME": str(self._folder)},
@@ -321,7 +328,8 @@ def test_no_stranger_deletes_the_node_of_a_gateway(stranger: Api, named: Api, se
 def test_no_stranger_deletes_a_gateways_pod_by_force_or_without(
     stranger: Api, named: Api, served: str
 ) -> None:
-    for more in ({}, {"gracePeriodSeconds": 0}):
+    by_force: dict[str, Any] = {"gracePeriodSeconds": 0}
+    for more in ({}, by_force):
         assert "this pod is a VPN gateway" in refusal(
             stranger, "DELETE", f"{PODS}/{served}", dryRun="All", **more
         )
