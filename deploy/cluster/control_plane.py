@@ -33,7 +33,7 @@ ETCD, API, CONTROLLERS, SCHEDULER, KWOK = PARTS = (
     "kwok",
 )
 """In the order in which they are started."""
-READY_WITHIN = 60.0
+READY_WITHIN = 120.0
 """Seconds until the API serves; three on two idle cores."""
 FOREVER = "24h"
 """How long controllers wait for a node's heartbeat: simulated nodes have none."""
@@ -287,6 +287,7 @@ class ControlPlane:
             "--manage-all-nodes=true",
             f"--config={stages}",
             "--node-lease-duration-seconds=0",
+            f"--node-ip={LOOPBACK}",
         )
 
 
