@@ -73,7 +73,10 @@ def write(entries: Iterable[Entry], folder: Path) -> Layer:
 
 
 def below(root: Path, left_out: Sequence[str] = ()) -> Iterator[Entry]:
-    """Yield everything below a folder but what is left out; devices and sockets stay away."""
+    """Yield everything below a folder but what is left out; devices and sockets stay away.
+
+    Rights depend on what a thing is, and not on whoever laid it there.
+    """
     for one in sorted(os.scandir(root), key=lambda one: one.name):
         yield from _entries(root, Path(one.path), left_out)
 
@@ -85,9 +88,9 @@ def _entries(root: Path, path: Path, left_out: Sequence[str]) -> Iterator[Entry]
     if stat.S_ISLNK(mode):
         yield Entry(name, 0o777, target=str(path.readlink()))
     elif stat.S_ISREG(mode):
-        yield Entry(name, mode & 0o755, path)
+        yield Entry(name, 0o755 if mode & stat.S_IXUSR else 0o644, path)
     elif stat.S_ISDIR(mode):
-        yield Entry(name, mode & 0o1777)
+        yield Entry(name, 0o1777 if mode & stat.S_ISVTX else 0o755)
         for one in sorted(os.scandir(path), key=lambda one: one.name):
             yield from _entries(root, Path(one.path), left_out)
 

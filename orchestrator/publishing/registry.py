@@ -6,7 +6,7 @@ the image, so that whoever admits images to a cluster finds them there.
 
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ class Registry:
         return str(manifest["digest"])
 
     def push_image(
-        self, content: bytes, image: Image, blobs: dict[Digest, Path], tag: str | None = None
+        self, content: bytes, image: Image, blobs: Mapping[Digest, Path], tag: str | None = None
     ) -> Digest:
         """Push an image by its digest, and by a tag if one is named; raises what `push_release` does."""
         for part in (image.config, *image.layers):
