@@ -20,8 +20,10 @@ from policies.model.errors import PenstockError
 FOLDER = "tests/cluster/"
 SETS_OF = {
     "plane": programs.CONTROL_PLANE,
+    "driven": (*programs.CONTROL_PLANE, "helm"),
     "installed": (*programs.CONTROL_PLANE, "helm"),
     "chart": ("helm",),
+    "cluster": programs.NODES,
 }
 """What fixtures of these tests need, by their names."""
 TESTED = tuple(dict.fromkeys(name for sets in SETS_OF.values() for name in sets))

@@ -197,11 +197,11 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     await exporter.until(lambda s: s.get(sessions) == 0 and s.get(probe) == 1)
     process = lab.folders.of(slot).process()
     assert process
-    os.kill(process.pid, signal.SIGSTOP)
+    process.tell(signal.SIGSTOP)
     try:
         await exporter.until(lambda s: s.get(probe) == 0 and sessions not in s)
     finally:
-        os.kill(process.pid, signal.SIGCONT)
+        process.tell(signal.SIGCONT)
 
 
 async def test_nothing_is_left_to_say_of_an_instance_that_died(
@@ -214,6 +214,6 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
     await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
     process = lab.folders.of(slot).process()
     assert process
-    os.kill(process.pid, signal.SIGKILL)
+    process.tell(signal.SIGKILL)
     of_the_host = ("vpngw_boot_info", "vpngw_interface_", "vpngw_tunnel_", "vpngw_certificate_")
     await exporter.until(lambda s: all(name.startswith(of_the_host) for name, _, _ in s))
