@@ -43,6 +43,13 @@ def make(name: str) -> list[Path]:
     return [_made(own / name) for own in hierarchies().values()]
 
 
+def members(name: str) -> list[int]:
+    """Return the pids, as this process has them, of everything in the group of that name and below it."""
+    top = hierarchies()[_NEEDED] / name
+    files = [folder / "cgroup.procs" for folder in (top, *_below(top))]
+    return [int(pid) for file in files for pid in _text(file).split()]
+
+
 def leftovers(pattern: str) -> list[Path]:
     """Return every group of such a name and all below it, wherever an earlier process was; the deepest first.
 
@@ -91,6 +98,13 @@ def _below(folder: Path) -> Iterator[Path]:
     for child in _below_once(folder):
         yield child
         yield from _below(child)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""  # its group went away meanwhile
 
 
 def _below_once(folder: Path) -> list[Path]:

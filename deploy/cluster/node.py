@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.cluster import cgroups, node_files, programs
@@ -81,8 +81,8 @@ class Node:
         cgroups.remove(self.host.namespace)
 
     def pids(self, service: str) -> list[int]:
-        """Return the pids, as this machine has them, of the processes of that program."""
-        return [pid for pid in self._processes() if _program(pid) == service]
+        """Return the pids, as this machine has them, of its processes of that program, pods' too."""
+        return [pid for pid in cgroups.members(self.host.namespace) if _program(pid) == service]
 
     def kill(self, service: str) -> None:
         """Kill a service; it is started again a second later.
@@ -167,16 +167,6 @@ class Node:
         except ProcessLookupError:
             return
 
-    def _processes(self) -> Iterator[int]:
-        """Yield the pids of everything in the node's own pid namespace."""
-        first = self._first
-        if first is None:
-            return
-        own = _pid_namespace(first)
-        for path in Path("/proc").iterdir():
-            if path.name.isdigit() and own and _pid_namespace(int(path.name)) == own:
-                yield int(path.name)
-
 
 def _seen() -> Sequence[Path]:
     """Return the folders of this machine that nodes see: the programs, this checkout and its Python."""
@@ -199,13 +189,6 @@ def _is_at(pid: int, disk: Path) -> bool:
 def _program(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/exe").readlink().name
-    except OSError:
-        return ""
-
-
-def _pid_namespace(pid: int) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
     except OSError:
         return ""
 

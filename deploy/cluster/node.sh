@@ -37,7 +37,8 @@ for controller in $controllers; do
 done
 
 # The kubelet would set these of the whole machine where they are not as it wants; here it reads that they are.
-for pair in vm/overcommit_memory:1 vm/panic_on_oom:0 kernel/panic:10 kernel/panic_on_oops:1 \
+# And it reads that each start of the node is another boot.
+for pair in "kernel/random/boot_id:$(cat /proc/sys/kernel/random/uuid)" vm/overcommit_memory:1 vm/panic_on_oom:0 kernel/panic:10 kernel/panic_on_oops:1 \
     kernel/keys/root_maxkeys:1000000 kernel/keys/root_maxbytes:25000000; do
     file=/run/sysctl/${pair%:*}
     mkdir -p "${file%/*}"
@@ -48,7 +49,7 @@ done
 # A service is a file of that name whose text becomes it; it is started again a second after it ended, as long
 # as no file NAME.held lies beside it.
 keep() {
-    service=${1##*/}
+    service=$(basename "$1" .service)
     while :; do
         [ -e "$1.held" ] || sh "$1" >>"/var/log/$service.log" 2>&1 || :
         sleep 1

@@ -5,6 +5,7 @@ score of the kernel's memory killer or changes a setting of the whole machine.
 """
 
 import json
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ SOCKET = "/run/containerd/containerd.sock"
 KUBELET_PORT = 10250
 POD_NETWORKS = "10.244.0.0/16"
 _ACCOUNTS = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "ssl")
+_OWN = {"hosts": "127.0.0.1 localhost\n::1 localhost\n", "resolv.conf": ""}
 _MERGED = ("bin", "sbin", "lib", "lib64")
 
 
@@ -82,6 +84,9 @@ def _lay_out(disk: Path) -> None:
             shutil.copytree(source, disk / "etc" / name, symlinks=True)
         elif source.exists():
             shutil.copy(source, disk / "etc" / name)
+    for name, content in _OWN.items():
+        (disk / "etc" / name).write_text(content)
+    (disk / "etc" / "machine-id").write_text(f"{secrets.token_hex(16)}\n")
 
 
 def _write(path: Path, content: bytes) -> None:

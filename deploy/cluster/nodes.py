@@ -26,8 +26,6 @@ from policies.model.errors import BadInput, PenstockError, Unavailable
 
 PREFIX = "pstk-"
 """How namespaces and control groups of real nodes begin; the lab of hosts has another."""
-NEEDED = ("kubernetes", "etcd", "containerd", "registry", "network-plugins", "pause")
-"""The sets of programs that nodes are made of."""
 READY_WITHIN = 60.0
 NODE_PATIENCE = "40s"
 """How long a node may say nothing until it is not ready, as where nobody chose."""
@@ -140,15 +138,17 @@ def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
     topology = Topology(gateways=size.nodes, sites=size.clients, prefix=size.prefix)
     with Claim(size.prefix):
         _remove(topology)
-        made = RealNodes(topology, folder_of(size.prefix))
         try:
             topology.build()
             with namespaces.home_again():
                 namespaces.enter(topology.hub.namespace)
-                made.start(tell)
-                yield made
+                made = RealNodes(topology, folder_of(size.prefix))
+                try:
+                    made.start(tell)
+                    yield made
+                finally:
+                    made.stop()
         finally:
-            made.stop()
             _remove(topology)
 
 
@@ -167,7 +167,7 @@ def require() -> None:
     cgroups.hierarchies()
     if shutil.which("runc") is None:
         raise BadInput("programs are missing: `apt-get install --no-install-recommends runc`")
-    if why := programs.why_not_here(*NEEDED):
+    if why := programs.why_not_here(*programs.NODES):
         raise BadInput(why)
 
 

@@ -270,6 +270,8 @@ SETS = {
 
 CONTROL_PLANE = ("kubernetes", "etcd", "kwok")
 """The sets that a control plane with simulated nodes is of."""
+NODES = ("kubernetes", "etcd", "containerd", "registry", "network-plugins", "pause")
+"""The sets that a control plane with real nodes is of."""
 
 
 def cache() -> Path:

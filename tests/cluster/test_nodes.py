@@ -17,8 +17,8 @@ from deploy.lab import credentials, namespaces
 from deploy.lab.trees import collect_host_tree
 from deploy.lab.users import User
 from policies.model.errors import BadInput
-from tests.cluster import gateway_pods
-from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE, SOCKET
+from tests.cluster import building, gateway_pods
+from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
@@ -38,10 +38,7 @@ def sysctls() -> list[str]:
 
 @pytest.fixture(scope="module")
 def machine() -> list[str]:
-    try:
-        require()
-    except BadInput as obstacle:
-        pytest.skip(str(obstacle))
+    """Settings of the whole machine as they are without nodes."""
     return sysctls()
 
 
@@ -51,32 +48,37 @@ def told() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def nodes(machine: list[str], told: list[str]) -> Iterator[RealNodes]:
+def cluster(request: pytest.FixtureRequest, machine: list[str], told: list[str]) -> Iterator[RealNodes]:
+    building.insist(request)
+    try:
+        require()
+    except BadInput as obstacle:
+        pytest.skip(str(obstacle))
     with real_nodes(told.append) as up:
         yield up
 
 
 @pytest.fixture(scope="module")
-def api(nodes: RealNodes) -> Api:
-    return nodes.plane.admin
+def api(cluster: RealNodes) -> Api:
+    return cluster.plane.admin
 
 
 @pytest.fixture(scope="module")
-def issued(nodes: RealNodes) -> credentials.Credentials:
-    return credentials.issue(nodes.topology, nodes.folder / "credentials", people=1)
+def issued(cluster: RealNodes) -> credentials.Credentials:
+    return credentials.issue(cluster.topology, cluster.folder / "credentials", people=1)
 
 
 @pytest.fixture(scope="module")
-def image(nodes: RealNodes, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(cluster: RealNodes, tmp_path_factory: pytest.TempPathFactory) -> str:
     tree = tmp_path_factory.mktemp("image") / "tree"
     collect_host_tree(tree)
-    return images.push(nodes.registry.url, "gateway", gateway_pods.image(tree))
+    return images.push(cluster.registry.url, "gateway", gateway_pods.image(tree))
 
 
 @pytest.fixture(scope="module")
-def slot(nodes: RealNodes, api: Api, issued: credentials.Credentials, image: str) -> None:
+def slot(cluster: RealNodes, api: Api, issued: credentials.Credentials, image: str) -> None:
     """A slot that no node is told to run yet."""
-    gateway_pods.write_config(nodes, issued)
+    gateway_pods.write_config(cluster, issued)
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     api.until(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default", bool)
     api.apply(gateway_pods.daemon_set(image))
@@ -103,7 +105,7 @@ def ready_pod(api: Api, node: str) -> Json | None:
 
 
 @pytest.fixture
-def gateway(nodes: RealNodes, api: Api, slot: None) -> Iterator[Json]:
+def gateway(cluster: RealNodes, api: Api, slot: None) -> Iterator[Json]:
     """The ready pod of the slot on the first node, which is told to end at last."""
     tell(api, NODE, runs=True)
     try:
@@ -114,9 +116,9 @@ def gateway(nodes: RealNodes, api: Api, slot: None) -> Iterator[Json]:
 
 
 @asynccontextmanager
-async def user(nodes: RealNodes, issued: credentials.Credentials, folder: Path) -> AsyncIterator[User]:
+async def user(cluster: RealNodes, issued: credentials.Credentials, folder: Path) -> AsyncIterator[User]:
     """A person who is logged in at the first node's pod, and pings through the tunnel."""
-    site, gateway = nodes.topology.sites[0], nodes.topology.gateways[0]
+    site, gateway = cluster.topology.sites[0], cluster.topology.gateways[0]
     person = User(
         site, gateway, issued, folder / site.name, f"https://{gateway.address4}:{gateway_pods.PORT}"
     )
@@ -143,18 +145,18 @@ async def soon(seen: Callable[[], T | None], within: float = SERVES_WITHIN) -> T
 
 
 async def test_nodes_are_ready_and_nothing_of_the_machine_is_changed(
-    nodes: RealNodes, machine: list[str], told: list[str]
+    cluster: RealNodes, machine: list[str], told: list[str]
 ) -> None:
     assert "2 nodes are ready" in told[-1]
     assert sysctls() == machine
 
 
 def test_a_gateway_is_pulled_by_digest_and_runs_with_six_capabilities_only(
-    nodes: RealNodes, gateway: Json, image: str
+    cluster: RealNodes, gateway: Json, image: str
 ) -> None:
     [status] = gateway["status"]["containerStatuses"]
     assert status["imageID"] == image
-    [pid] = nodes.nodes[NODE].pids("ocserv")[:1]
+    pid, *_ = cluster.nodes[NODE].pids("ocserv")
     said = dict(
         line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
@@ -165,28 +167,28 @@ def test_a_gateway_is_pulled_by_digest_and_runs_with_six_capabilities_only(
 
 
 def test_the_control_socket_of_a_pod_lies_in_a_folder_that_its_uid_names(
-    nodes: RealNodes, gateway: Json
+    cluster: RealNodes, gateway: Json
 ) -> None:
-    run = nodes.nodes[NODE].disk / PLACE / "run" / gateway["metadata"]["uid"]
-    assert (run / Path(SOCKET).name).is_socket()
+    run = cluster.nodes[NODE].disk / PLACE / "run" / gateway["metadata"]["uid"]
+    assert (run / "occtl.sock").is_socket()
 
 
 async def test_who_is_logged_in_notices_no_crash_of_the_cluster(
-    nodes: RealNodes,
+    cluster: RealNodes,
     api: Api,
     gateway: Json,
     issued: credentials.Credentials,
     tmp_path: Path,
 ) -> None:
-    node = nodes.nodes[NODE]
-    async with user(nodes, issued, tmp_path) as person:
+    node = cluster.nodes[NODE]
+    async with user(cluster, issued, tmp_path) as person:
         await soon(lambda: person.view()["dtls"])
         for service in SERVICES:
             await kill(node, service)
-        nodes.plane.kill("kube-apiserver")
+        cluster.plane.kill("kube-apiserver")
         await asyncio.sleep(2)
-        await asyncio.to_thread(nodes.plane.start_again, "kube-apiserver")
-        await asyncio.to_thread(nodes.wait_ready, NODE)
+        await asyncio.to_thread(cluster.plane.start_again, "kube-apiserver")
+        await asyncio.to_thread(cluster.wait_ready, NODE)
         await person.pings.pause()
         assert person.pings.count.sent > 20
         assert (person.pings.count.lost, person.tally.lost, person.tally.reconnects) == (0, 0, 0)
@@ -196,13 +198,13 @@ async def test_who_is_logged_in_notices_no_crash_of_the_cluster(
 
 
 async def test_a_gateway_whose_label_is_taken_serves_until_its_last_user_has_left(
-    nodes: RealNodes,
+    cluster: RealNodes,
     api: Api,
     gateway: Json,
     issued: credentials.Credentials,
     tmp_path: Path,
 ) -> None:
-    async with user(nodes, issued, tmp_path) as person:
+    async with user(cluster, issued, tmp_path) as person:
         tell(api, NODE, runs=False)
         await soon(lambda: "deletionTimestamp" in pods(api, NODE)[0]["metadata"])
         await asyncio.sleep(5)
@@ -213,13 +215,13 @@ async def test_a_gateway_whose_label_is_taken_serves_until_its_last_user_has_lef
 
 
 async def test_a_node_that_lost_its_power_serves_again_by_itself(
-    nodes: RealNodes, api: Api, gateway: Json
+    cluster: RealNodes, api: Api, gateway: Json
 ) -> None:
-    node = nodes.nodes[NODE]
+    node = cluster.nodes[NODE]
     node.lose_power()
     assert not namespaces.inhabitants([node.host.namespace])
     node.start()
     await soon(lambda: pods(api, NODE)[0]["status"]["containerStatuses"][0]["restartCount"] == 1)
     after = await soon(lambda: ready_pod(api, NODE))
     assert after["metadata"]["uid"] == gateway["metadata"]["uid"]
-    await asyncio.to_thread(nodes.wait_ready, NODE)
+    await asyncio.to_thread(cluster.wait_ready, NODE)
