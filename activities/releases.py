@@ -19,7 +19,7 @@ from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
 from activities.liveness import answering, to_its_end
-from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, in_our_words
+from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, SizeExceeded, in_our_words
 from activities.verdicts import (
     Document,
     Judgement,
@@ -41,10 +41,14 @@ from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.constraints import require_drains, require_follows
+from policies.trust.images import named_image, require_image
 from policies.trust.statements import parse_release
 
 THIS_HOST = "this host"
 """The source of what is judged as it lies here."""
+
+LARGEST_BESIDE = 64 << 20
+"""Bytes of a layer of an image that lies over its tree: a shell and some links take two million."""
 
 _DIGEST: TypeAdapter[str] = TypeAdapter(Digest)
 
@@ -74,6 +78,10 @@ class ReleaseSource(Protocol):
 
     async def blob(self, digest: Digest, size: int) -> None:
         """Have the blob in the content store, hashed while it arrived."""
+        ...
+
+    async def image(self, digest: Digest) -> bytes:
+        """Return the manifest of the image of that digest, as its registry has it."""
         ...
 
 
@@ -116,6 +124,8 @@ class Tools:
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
     inspect: Callable[[Iterator[bytes], Artifact], None]
     furnish: Callable[[Path, Sequence[str]], None]
+    beside: Callable[[Sequence[bytes], Artifact], object]
+    """Refuses layers of an image that change something of the release's tree."""
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
     promoted: Callable[[], Collection[Digest]] = tuple
@@ -160,17 +170,24 @@ class Releases:
             BadInput: what was asked for is no digest, or the source has no such name.
             Unavailable: this host's disk does not take what arrives.
         """
-        digest = _digest_of(release)
-        scope = self._scope_or(scope)
-        state = self._caught_up(scope)
-        trust = self._trust_in_force(digest, state)
-        case = _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
+        case = self._case(_digest_of(release), source, scope, host)
         with self._on_record(case):
-            case.source = self._tools.source(source, trust)
-            _require_policy(trust, policy)
-            await self._gather(case, case.source)
-            await self._judge(case)
-            manifest, reference = await self._complete(case, case.source, release)
+            fetching = await self._judged(case, policy)
+            manifest, reference = await self._complete(case, fetching, release)
+        return self._admitted(case, manifest, reference)
+
+    async def vouch(self, release: ReleaseRef, source: str) -> Admitted:
+        """Have the release verified by its statement and signatures alone, or raise why not; one audit line.
+
+        For who names its bytes to others that fetch them by digest, as a cluster's nodes do with an image.
+
+        Raises:
+            As `admit` does.
+        """
+        case = self._case(release.digest, source)
+        with self._on_record(case):
+            await self._judged(case)
+            manifest, reference = _described(case, release)
         return self._admitted(case, manifest, reference)
 
     async def reconsider(self, release: ReleaseRef, *, host: Host, scope: Scope | None = None) -> Admitted:
@@ -184,10 +201,8 @@ class Releases:
         Raises:
             TrustError: the refusal, by the name of its verdict.
         """
-        scope = self._scope_or(scope)
-        state = self._caught_up(scope)
-        trust = self._trust_in_force(release.digest, state)
-        case = _Case(Question(release.digest, scope, state, self._tools.clock(), host), trust, THIS_HOST)
+        case = self._case(release.digest, THIS_HOST, scope, host)
+        state, trust = case.question.state, case.trust
         with self._on_record(case):
             if release.digest not in state.admitted:
                 raise SignatureMissing(f"{release.version} was never admitted on this host; stage it first")
@@ -218,6 +233,39 @@ class Releases:
             if ours is error:
                 raise
             raise ours from error
+
+    async def image(self, admitted: Admitted, source: str) -> Digest:
+        """Return the digest of the release's image, once what the source has under it is the release's own.
+
+        Its first layer is the release's tree, and the later ones change nothing of that. Nodes are told this
+        digest and nothing else; what they report running is compared with it.
+
+        Raises:
+            DoesNotFit: the release names no image.
+            DigestMismatch: the source has other bytes under the digest of the image, or of a layer.
+            ManifestInvalid: what its signers named is no image of one platform.
+            SubjectMismatch: the image is of another release's tree.
+            ArchiveRefused: a later layer replaces or hides something of the tree.
+            DownloadFailed: the source does not have it, or not in time.
+        """
+        manifest = admitted.manifest
+        try:
+            found = await self._image(manifest, self._tools.source(source, self._tools.trust()))
+            await to_its_end(self._tools.beside, found, manifest.tree)
+        except Exception as error:
+            ours = in_our_words(error, f"the image of {manifest.version}")
+            self._refuse(admitted, ours)
+            if ours is error:
+                raise
+            raise ours from error
+        return named_image(manifest)
+
+    async def image_of(self, release: ReleaseRef, source: str) -> Digest:
+        """Return the digest of the image that a cluster may run for this release, verified as on a host.
+
+        Raises what `admit` and `image` do.
+        """
+        return await self.image(await self.admit(release, source), source)
 
     def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
@@ -381,6 +429,23 @@ class Releases:
                 raise
             raise ours from error
 
+    def _case(
+        self, digest: Digest, source: str, scope: Scope | None = None, host: Host | None = None
+    ) -> "_Case":
+        """Return what is to be judged, with what is known of it here so far."""
+        scope = self._scope_or(scope)
+        state = self._caught_up(scope)
+        trust = self._trust_in_force(digest, state)
+        return _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
+
+    async def _judged(self, case: "_Case", policy: Digest | None = None) -> ReleaseSource:
+        """Fetch what is judged, and judge it; return where it came from."""
+        case.source = self._tools.source(case.name, case.trust)
+        _require_policy(case.trust, policy)
+        await self._gather(case, case.source)
+        await self._judge(case)
+        return case.source
+
     async def _gather(self, case: "_Case", source: ReleaseSource) -> None:
         """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""
         question = case.question
@@ -415,6 +480,16 @@ class Releases:
         verdict = case.judgement.verdict
         self._remember(case, admitted=True)
         return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
+
+    async def _image(self, manifest: ReleaseManifest, source: ReleaseSource) -> list[bytes]:
+        """Return the layers of the release's image but the first, which is its tree."""
+        image = require_image(await source.image(named_image(manifest)), manifest)
+        later = image.layers[1:]
+        for layer in later:
+            if layer.size > LARGEST_BESIDE:
+                raise SizeExceeded(f"layer {layer.digest} of the image has more than {LARGEST_BESIDE} bytes")
+            await source.blob(layer.digest, layer.size)
+        return [self._tools.store.read(layer.digest) for layer in later]
 
     async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
         """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""

@@ -97,6 +97,8 @@ class Artifact(SignedWord):
         return self
 
 
+IMAGE = "image"
+"""What the subject of a release's statement that is its image is called; then no artifact is."""
 RESERVED = frozenset({"root", "manifest.json", ".complete"})
 """Names beside a release's single files that a host gives away itself."""
 
@@ -250,6 +252,12 @@ class ReleaseManifest(SignedWord):
         return f"sha256:{self.image}" if self.image else None
 
     @property
+    def subjects(self) -> dict[str, Sha256]:
+        """What the statement around it speaks about: its artifacts and its image, by name."""
+        named = {artifact.name: artifact.sha256 for artifact in self.artifacts}
+        return named | {IMAGE: self.image} if self.image else named
+
+    @property
     def tree(self) -> Artifact | None:
         """The archive of its tree."""
         return next((artifact for artifact in self.artifacts if artifact.unpack != "none"), None)
@@ -267,7 +275,8 @@ class ReleaseManifest(SignedWord):
     @model_validator(mode="after")
     def _is_whole(self) -> "ReleaseManifest":
         _refuse_long_life(self.issued_at, self.expires_at, LONGEST_LIFE)
-        _refuse_twins((artifact.name for artifact in self.artifacts), "the manifest")
+        named = [artifact.name for artifact in self.artifacts] + [IMAGE] * (self.image is not None)
+        _refuse_twins(named, "the manifest")
         _refuse_second_trees(self.artifacts)
         found = [f for artifact in self.artifacts for f in artifact.files if f.path == self.daemon.executable]
         if len(found) != 1:

@@ -46,7 +46,7 @@ _SHA256: TypeAdapter[str] = TypeAdapter(Sha256)
 
 
 def parse_release(payload: bytes) -> ReleaseManifest:
-    """Return the manifest these bytes state, its subjects being exactly its artifacts.
+    """Return the manifest these bytes state, its subjects being exactly its artifacts and its image.
 
     Raises:
         ManifestInvalid: not strictly a statement about a release.
@@ -55,9 +55,8 @@ def parse_release(payload: bytes) -> ReleaseManifest:
     """
     predicate, subjects = _open(payload, RELEASE_PREDICATE)
     manifest = _model(ReleaseManifest, predicate)
-    named = {artifact.name: artifact.sha256 for artifact in manifest.artifacts}
-    if subjects != named:
-        odd = min(set(subjects.items()) ^ set(named.items()))[0]
+    if subjects != manifest.subjects:
+        odd = min(set(subjects.items()) ^ set(manifest.subjects.items()))[0]
         raise SubjectMismatch(f"the statement's subjects and the manifest's artifacts disagree about {odd!r}")
     return manifest
 
@@ -72,6 +71,16 @@ def parse_index(payload: bytes) -> ChannelIndex:
     if sorted(subjects.values()) != sorted(current.manifest_sha256 for current in index.current):
         raise SubjectMismatch("the index's subjects and the manifests it lists disagree")
     return index
+
+
+def kind_of(payload: bytes) -> str:
+    """Return which kind of statement these bytes are, by its predicate type; empty if they are none.
+
+    Raises:
+        ManifestInvalid: they are not strictly JSON.
+    """
+    statement = strict_json.loads(payload)
+    return str(statement.get("predicateType", "")) if isinstance(statement, dict) else ""
 
 
 def require_digest(content: bytes, expected: Digest, what: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.publishing.builder import ReleaseLabels, build_release
-from policies.model.refusals import ManifestInvalid
+from policies.model.refusals import ManifestInvalid, SubjectMismatch
 from policies.trust.statements import parse_release
 from tests.fakes.trees import small_tree
 
@@ -29,6 +29,18 @@ def test_a_release_without_an_image_does_not_even_have_the_word(tmp_path: Path) 
     statement = _statement(tmp_path, "")
     assert "image" not in json.loads(statement)["predicate"]
     assert parse_release(statement).image_digest is None
+
+
+def test_the_statement_speaks_about_the_image_as_admission_controllers_ask(tmp_path: Path) -> None:
+    subjects = json.loads(_statement(tmp_path, IMAGE))["subject"]
+    assert {"name": "image", "digest": {"sha256": IMAGE}} in subjects
+
+
+def test_a_statement_that_speaks_about_another_image_is_refused(tmp_path: Path) -> None:
+    statement = json.loads(_statement(tmp_path, IMAGE))
+    statement["predicate"]["image"] = "cd" * 32
+    with pytest.raises(SubjectMismatch, match="image"):
+        parse_release(json.dumps(statement).encode())
 
 
 @pytest.mark.parametrize("image", [f"sha256:{IMAGE}", IMAGE[:-1], IMAGE.upper(), "", "latest", 5])
