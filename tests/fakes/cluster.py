@@ -44,7 +44,9 @@ class FakeCluster:
     def __init__(self, name: str, gateways: Sequence[FakeGateway]) -> None:
         self.name = name
         self.nodes = {place_of(fake.gateway).node: FakeNode(fake) for fake in gateways}
-        self.slots: dict[str, ReleaseRef | None] = {slot.name: None for slot in gateways[0].gateway.slots}
+        self.slots: dict[str, ReleaseRef | None] = {
+            slot.name: None for fake in gateways for slot in fake.gateway.slots
+        }
         """What each slot's instances are of, wherever they are placed."""
         self.effects: list[str] = []
         """What was changed for the whole cluster, oldest first: `prepare b` …"""
