@@ -260,6 +260,13 @@ class Releases:
             raise ours from error
         return named_image(manifest)
 
+    async def image_of(self, release: ReleaseRef, source: str) -> Digest:
+        """Return the digest of the image that a cluster may run for this release, verified as on a host.
+
+        Raises what `admit` and `image` do.
+        """
+        return await self.image(await self.admit(release, source), source)
+
     def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
         scope = self._scope_or(scope)

@@ -12,20 +12,17 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
-from activities.placement import PlacementActivities
 from policies.model.errors import BadInput
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from workflows import steps
+from workflows.failures import OF_A_CLUSTER
 
 MOST_BYTES = 512 * 1024
 """Bytes that an answer may have: a piece of a snapshot takes 350 KiB at most, and the engine takes 2 MiB.
 
 What is longer is not even read: one that is passed on would be more than the engine takes with others.
 """
-
-OF_A_CLUSTER = frozenset(vars(PlacementActivities))
-"""Steps of clusters by name; the others are those of gateways' agents."""
 
 T = TypeVar("T")
 GatewayStep = Callable[..., Awaitable[T]]

@@ -96,6 +96,8 @@ async def look_at_all(gateways: Iterable[GatewayRef]) -> dict[Name, NodeLook | A
         if (on := ClusterSteps.of(gateway)) is not None:
             asked[on.cluster.name] = on.cluster
             clusters[on.cluster.name][gateway.name] = on.at.node
+    if not asked:
+        return {}
     found = await asyncio.gather(
         *[look_at(asked[name], nodes) for name, nodes in clusters.items()], return_exceptions=True
     )

@@ -128,6 +128,8 @@ class Programs:
     """What the linker is told."""
     tags: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: {"CGO_ENABLED": "0"})
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Files of the sources that stay beside the programs: each name, with its path there."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -140,7 +142,7 @@ class Programs:
     @property
     def is_built(self) -> bool:
         """Say whether each of them is there."""
-        return all((self.folder / program).is_file() for program in self.packages)
+        return all((self.folder / name).is_file() for name in [*self.packages, *self.kept])
 
     def build(self, go: Toolchain, tell: Tell) -> None:
         """Build them in a folder beside, which then takes its name; call this under `_locked`.
@@ -158,6 +160,8 @@ class Programs:
             for program, package in self.packages.items():
                 tell(f"{self}: {program} is built")
                 self._build(go, beside, program, package)
+            for name, path in self.kept.items():
+                shutil.copyfile(beside / "module" / path, beside / "programs" / name)
             (beside / "programs").rename(self.folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -215,6 +219,7 @@ def _kubernetes(version: str, built: str) -> Programs:
 _ROLLOUTS = "1.10.1"
 _CONTAINERD = "2.4.2"
 _PLUGINS = "github.com/containernetworking/plugins/plugins"
+_ARGO_KINDS = ("rollout", "experiment", "analysis-run", "analysis-template", "cluster-analysis-template")
 
 SETS = {
     one.name: one
@@ -232,6 +237,7 @@ SETS = {
                 # It would be heard on every address of this machine.
                 (Edit("controller/controller.go", '"0.0.0.0:%d"', '"127.0.0.1:%d"'),),
             ),
+            kept={f"{kind}-crd.yaml": f"manifests/crds/{kind}-crd.yaml" for kind in _ARGO_KINDS},
         ),
         Programs(
             "containerd",
@@ -294,11 +300,9 @@ def why_not_here(*names: str) -> str | None:
     missing = [one for one in chosen(*names) if not one.is_built]
     if not missing:
         return None
-    go = (
-        "" if toolchain.present(cache()) else f", for which there is no Go here yet: {toolchain.HOW_IT_COMES}"
-    )
+    go = "" if toolchain.present(cache()) else f", but there is no Go here: {toolchain.HOW_IT_COMES}"
     command = f".venv/bin/python -m deploy.cluster.programs {' '.join(one.name for one in missing)}"
-    return f"{_listed(missing)} is not built on this machine; `{command}` does so once, within minutes{go}"
+    return f"this machine has not built {_listed(missing)}; `{command}` does so once, in minutes{go}"
 
 
 def ensure(*names: str, tell: Tell, idle: bool = False) -> None:

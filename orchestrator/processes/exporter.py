@@ -1,7 +1,9 @@
 """The exporter of one gateway: `penstock exporter CONFIG`, a process of its own.
 
 It reads the same file as the gateway's agent, runs in the gateway's network namespace, outlives the
-agent, changes nothing there, and holds no connection to the engine.
+agent, changes nothing there, and holds no connection to the engine. On a node it does not see the
+processes of pods: what they use of processor, memory and files is left out, and a connection counts
+until its end is logged.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.log import LoginLog, process_age
+from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.port import Session
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.metrics.certificates import CertificateLives
@@ -27,11 +29,11 @@ from activities.drivers.metrics.journal import Journal
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import Alive
-from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from activities.files import load
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
+from orchestrator.processes.gateway_runtime import folders_of
 from orchestrator.processes.scraping import scraped
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
@@ -55,7 +57,7 @@ class Host:
 
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
-        self.folders = SlotFolders(gateway, root, Ocserv())
+        self.folders = folders_of(gateway, root, Ocserv())
         self._seen: dict[str, tuple[Alive, tuple[int, int]]] = {}
         self._digests: dict[tuple[Alive, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)
@@ -190,12 +192,14 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobod
     `hears` takes each line of them.
     """
     own = frozenset(str(address) for address in gateway.addresses)
+    sees = host.folders.sees_processes
+    alive, age = (process_runs, process_age) if sees else (nobody_knows, nobody_knows)
     return GatewayExporter(
         # a daemon that is adopted later has its sessions and processes counted, and no log of ours
         logs={folder.slot.name: folder.log for folder in host.folders} | {ADOPTED: memory.parent / "none"},
         find=host.find,
         process=host.process,
-        reader=lambda: LoginLog(ignored=own, age=process_age),
+        reader=lambda: LoginLog(ignored=own, alive=alive, age=age),
         serving=host.serving,
         memory=memory,
         hears=hears,

@@ -71,17 +71,19 @@ def await_for(item: pytest.Item) -> None:
         _failed[sets] = str(why)
 
 
-def insist(request: pytest.FixtureRequest) -> None:
-    """Return when the programs of the fixture are there.
+def leave_out(items: list[pytest.Item]) -> None:
+    """Skip what needs programs that are not here, with a sentence on how they come."""
+    for item in items:
+        sets = _sets_of(item)
+        if sets and (why := programs.why_not_here(*sets)) is not None:
+            item.add_marker(pytest.mark.skip(f"{why}; ./run test --all does so by itself"))
 
-    The test is skipped without them, with a sentence on how they come; with --all it fails with it.
-    """
+
+def insist(request: pytest.FixtureRequest) -> None:
+    """Return when the programs of this fixture are there; the test fails without them."""
     sets = SETS_OF[request.fixturename or ""]
-    if (why := programs.why_not_here(*sets)) is None:
-        return
-    if request.config.getoption("--all"):
+    if (why := programs.why_not_here(*sets)) is not None:
         pytest.fail(_failed.get(sets, why), pytrace=False)
-    pytest.skip(f"{why}; `./run test --all` does so by itself")
 
 
 def _sets_of(item: pytest.Item) -> tuple[str, ...]:

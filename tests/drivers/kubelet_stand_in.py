@@ -117,11 +117,15 @@ class KubeletStandIn:
 
     async def _listens(self, container: Container) -> None:
         """Wait until it is ready, as a cluster does before it says where an instance was placed."""
+        await self._until(container, listens=True)
+
+    async def _until(self, container: Container, *, listens: bool) -> None:
+        """Wait until somebody listens in the pod, or nobody does any more."""
         path = self._folder(container.slot).path / "run" / container.uid
         end = time.monotonic() + STARTS_WITHIN
-        while pod_at(path) is None:
-            assert container.alive, self._folder(container.slot).last_words()
-            assert time.monotonic() < end, f"the pod in slot {container.slot} does not listen"
+        while (pod_at(path) is not None) is not listens:
+            assert container.alive is listens, self._folder(container.slot).last_words()
+            assert time.monotonic() < end, f"the pod in slot {container.slot} does not change"
             await asyncio.sleep(0.02)
 
     async def _end(self, container: Container, *, at_once: bool = False) -> None:
@@ -133,6 +137,7 @@ class KubeletStandIn:
         if container.alive:
             container.process.kill()
         await asyncio.to_thread(container.process.wait)
+        await self._until(container, listens=False)
 
     @staticmethod
     def _first(container: Container) -> int:

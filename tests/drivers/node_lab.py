@@ -35,12 +35,11 @@ class NodeLab(GatewayLab):
         self.pods = PodFolders(self.gateway, self.root, daemon)
         return self.pods
 
-    def _is_proven(self, slot: str) -> bool:
-        return self.pods.is_proven(slot)
-
     def _compose_slots(self, credentials: Mapping[str, Secret]) -> None:
-        none = NoAdoption(self.gateway)
-        self.node = PodSlots(self.pods, self.journal, self.table, self.admission, credentials, none)
+        self.nothing_adopted = NoAdoption(self.gateway)
+        self.node = PodSlots(
+            self.pods, self.journal, self.table, self.admission, credentials, self.nothing_adopted
+        )
         self.slots = self.node
         self.kubelet = KubeletStandIn(self.pods, self.admission, self.containers)
         self.placed = PlacedSlots(self)

@@ -269,8 +269,7 @@ async def test_a_real_registry_delivers_the_image_by_digest_and_its_signatures(
     published = Published(tmp_path, real_registry)
     digest = published.publish()
     manifest, releases = published.manifest(digest), published.releases()
-    admitted = await releases.admit(digest, published.source)
-    assert await releases.image(admitted, published.source) == manifest.image_digest
+    assert await releases.image_of(manifest.reference(digest), published.source) == manifest.image_digest
     transport = Transport([real_registry], deadline_seconds=20)
     source = OciSource(real_registry, REPOSITORY, transport, BlobStore(tmp_path / "b"), most_bytes=1 << 20)
     assert manifest.image_digest == digest_of(await source.image(str(manifest.image_digest)))

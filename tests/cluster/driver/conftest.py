@@ -15,6 +15,8 @@ from tests.cluster.driver.driving import BORNE, SHARE, installed, reset
 NAMED = Person("named", "ana", ("system:masters", "penstock:administrators"))
 """Who may change everything, also against the chart's policies."""
 STRANGER = Person("stranger", "somebody", ("system:masters",))
+Nodes = Callable[[int], list[str]]
+"""Makes so many nodes of the fleet, and returns their names."""
 _number = count(1)
 
 
@@ -43,7 +45,7 @@ def admin(driven: ControlPlane) -> Iterator[Api]:
 
 
 @pytest.fixture
-def nodes(admin: Api) -> Callable[[int], list[str]]:
+def nodes(admin: Api) -> Nodes:
     """Give what makes so many nodes of the fleet, Ready and open."""
 
     def make(many: int) -> list[str]:

@@ -1,9 +1,8 @@
-"""What the tests of the driver share: the chart's slots and rights on a control plane, drivers, and orders."""
+"""What the tests of the driver share: the chart's slots on a control plane, drivers, and orders."""
 
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -139,8 +138,16 @@ def driver(
     api = kind(Access(known, AGENT), NAMESPACE, names, patience=patience)
     lease, vouched = DriverLease(api, SHARE, holder), Vouched()
     events = Events(api, SHARE, "here")
-    within = {"up_within": timedelta(seconds=up), "gone_within": timedelta(seconds=gone)}
-    return Driven(KubernetesCluster(SHARE, api, vouched, lease, events, **within), api, lease, vouched)
+    cluster = KubernetesCluster(
+        SHARE,
+        api,
+        vouched,
+        lease,
+        events,
+        up_within=timedelta(seconds=up),
+        gone_within=timedelta(seconds=gone),
+    )
+    return Driven(cluster, api, lease, vouched)
 
 
 def account_file(plane: ControlPlane, server: str | None = None) -> Path:
@@ -222,9 +229,3 @@ def inline(kubeconfig: Path, into: Path) -> Path:
     into.touch(mode=0o600)
     into.write_text(yaml.safe_dump(content))
     return into
-
-
-async def quietly(step: Awaitable[object]) -> None:
-    """Do a step whose driver may be killed in it."""
-    with suppress(KilledError):
-        await step

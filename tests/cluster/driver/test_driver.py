@@ -1,6 +1,4 @@
-"""What each step of the driver promises, on nodes that kwok plays, with the chart's own rights and policies."""
-
-from collections.abc import Callable
+"""What each step of the driver promises, on nodes that kwok plays, with the chart's rights and policies."""
 
 import pytest
 
@@ -9,6 +7,7 @@ from deploy.cluster.control_plane import ControlPlane
 from policies.model.errors import BadInput, BeyondHostLimits, Fenced, ForeignOrder, Refused, Unavailable
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
+from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import (
     BORNE,
     CLUSTER,
@@ -23,8 +22,6 @@ from tests.cluster.driver.driving import (
     pods,
     release,
 )
-
-Nodes = Callable[[int], list[str]]
 
 
 async def test_a_release_is_prepared_placed_beside_the_old_one_and_the_old_one_removed(
@@ -188,7 +185,7 @@ async def test_a_slot_is_given_another_image_only_when_no_node_has_it(
         await one.prepare(4)
     await one.cluster.remove(order("gw"), node, slot, placed.instance)
     assert await one.prepare(4) == slot
-    with pytest.raises(Refused, match="holds image .*prepare it again"):
+    with pytest.raises(Refused, match=r"holds image .*prepare it again"):
         await one.cluster.place(order("gw"), node, slot, image(3))
 
 
@@ -205,9 +202,9 @@ async def test_an_image_that_somebody_else_has_set_since_is_refused_with_their_n
         content="application/strategic-merge-patch+json",
         fieldManager="argocd-controller",
     )
-    with pytest.raises(Refused, match="was set to .* by argocd-controller at .*prepare it again"):
+    with pytest.raises(Refused, match=r"was set to .* by argocd-controller at .*prepare it again"):
         await one.cluster.place(order("gw"), node, slot, image(1))
-    with pytest.raises(Refused, match="is written by somebody else: .*argocd-controller.* annotation"):
+    with pytest.raises(Refused, match=r"is written by somebody else: .*argocd-controller.* annotation"):
         await one.prepare(1)
     patch = {"spec": {"template": {"metadata": {"annotations": {"penstock.dev/image": None}}}}}
     admin.merge(f"{SETS}/edge-{slot}", patch)

@@ -256,6 +256,8 @@ async def answered(asked: Awaitable[Answer | None], within: timedelta) -> Answer
 class SlotFolders:
     """All slots of one gateway, and what runs in them now."""
 
+    sees_processes = True
+    """Whether the processes of instances are seen from here."""
     signed_words = "every file that runs, its libraries too, is as it was signed"
     """What it means that nothing unsigned was found."""
 
@@ -327,6 +329,10 @@ class SlotFolders:
         if self._answered(name) != change:
             with suppress(OSError):
                 write_whole(self.root / name, change)
+
+    def is_proven(self, slot: str) -> bool:
+        """Whether what runs in the slot is known to be what was meant: a host has started it itself."""
+        return self.of(slot).process() is not None
 
     def unsigned_file(self, folder: SlotFolder, running: Alive, release: ReleaseRef) -> str | None:
         """Return the first file that runs and is not, byte for byte, in the release's manifest."""

@@ -34,7 +34,8 @@ class SlotTests:
         self._journal.check(operation)
         folder = self._folders.of(slot)
         running, release = folder.process(), folder.release
-        if running is None or release is None or slot == ADOPTED:
+        known = slot != ADOPTED and self._folders.is_proven(slot)
+        if running is None or release is None or not known:
             gateway = self._folders.gateway.name
             raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
         made = [await self._files_of(folder, running, release), await self._config_of(folder)]

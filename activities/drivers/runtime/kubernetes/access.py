@@ -22,6 +22,7 @@ from kubernetes.config.kube_config import load_kube_config_from_dict
 
 from activities.drivers.rights import require_own
 from policies.model.errors import BadInput
+from policies.model.value import sentence
 
 SERVICE_ACCOUNT = Path(SERVICE_CERT_FILENAME).parent
 """Where a pod finds its token and who vouches for the API server."""
@@ -33,6 +34,10 @@ _FILES = ("tokenFile", "client-certificate", "client-key", "certificate-authorit
 """Keys of a kubeconfig that name files, which its folder is in front of."""
 _CONTENTS = ("client-certificate-data", "client-key-data", "certificate-authority-data")
 _TOKEN = "BearerToken"  # noqa: S105 - its name in the package
+
+
+WRONG = (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError)
+"""What reading a kubeconfig raises that is not as the package expects it."""
 
 
 class Access:
@@ -80,8 +85,8 @@ class Access:
                 self._from_account(configuration)
             else:
                 self._from_kubeconfig(configuration, self._kubeconfig)
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            said = str(error) or type(error).__name__
+        except WRONG as error:
+            said = sentence(str(error), 300) or type(error).__name__
             raise BadInput(f"{self.place} does not say how the API server is reached: {said}") from error
         self._require_safe(configuration)
         # What urllib3 takes for "not once more, whatever happens", and the package hands on as it is.

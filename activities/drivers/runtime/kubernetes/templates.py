@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from activities.drivers.runtime.kubernetes.api import APPLY, Absent, Api, Call
+from activities.drivers.runtime.kubernetes.api import APPLY, Absent, Api, Call, Unread
 from activities.drivers.runtime.kubernetes.pods import mappings, named
 from activities.drivers.runtime.kubernetes.rights import GET_DAEMONSET, PATCH_DAEMONSET
 from activities.drivers.runtime.kubernetes.words import (
@@ -97,7 +97,7 @@ async def read_template(api: Api, share: Share, slot: str) -> Template:
             f"slot {slot} of {share.cluster} has no DaemonSet {name} in namespace {share.namespace}: "
             "install the chart of the fleet first"
         ) from error
-    template = Template.of(found, slot, share.container)
+    template = Template.of(_whole(found, name), slot, share.container)
     labels = (found.get("metadata") or {}).get("labels") or {}
     if (labels.get(FLEET), labels.get(SLOT)) != (share.fleet, slot):
         raise Refused(
@@ -136,7 +136,14 @@ async def apply(
     query = {"fieldManager": FIELD_MANAGER, "force": "true"}  # who else has them was asked before
     path = _path(share, template.name)
     call = Call(PATCH_DAEMONSET, path, "PATCH", query=query, body=body, kind=APPLY, about=template.name)
-    return Template.of(await api.call(call), template.slot, share.container)
+    return Template.of(_whole(await api.call(call), template.name), template.slot, share.container)
+
+
+def _whole(found: Any, name: str) -> Any:
+    """Return what the API server says of a DaemonSet; Unread where it says too little to be one."""
+    if not isinstance(found.get("spec"), dict):
+        raise Unread(f"the API server said of DaemonSet {name} nothing of its spec; it is read again")
+    return found
 
 
 def _path(share: Share, name: str) -> str:

@@ -1,5 +1,6 @@
 """Adoption on a node: there is none; what a cluster starts, it also ends."""
 
+import asyncio
 from collections.abc import Sequence
 
 from activities.drivers.runtime.host.process import Process
@@ -41,4 +42,5 @@ class NoAdoption:
         """Do nothing: nothing was adopted."""
 
     async def keep(self) -> None:
-        """Do nothing: nothing was adopted."""
+        """Wait for ever: there is nothing to follow."""
+        await asyncio.Event().wait()

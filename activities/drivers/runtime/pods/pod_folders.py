@@ -127,6 +127,7 @@ class PodFolder(SlotFolder):
 class PodFolders(SlotFolders):
     """All slots of one node, and the pods in them now."""
 
+    sees_processes = False
     signed_words = (
         "its node runs the image that was signed, by its cluster's word; files are not looked at in a pod"
     )
