@@ -31,6 +31,7 @@ ON_THIS_HOST = (
     "tests/chaos/",
     "tests/hosts/",
     "tests/house/test_leftovers.py",
+    "tests/cluster/test_nodes",
 )
 ON_LOOPBACK = tuple(
     f"tests/drivers/test_{name}.py"
@@ -81,7 +82,7 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith(building.FOLDER):
+        if file.startswith(building.FOLDER) and not file.startswith(ON_THIS_HOST):
             return "a cluster"
         return "this host" if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cluster import cgroups, images, programs
+from deploy.cluster import cgroups, programs
 from deploy.cluster.api import Json
 from deploy.cluster.control_plane import Choices, ControlPlane
 from deploy.cluster.node import Node
 from deploy.cluster.node_files import NodeIdentity
-from deploy.cluster.registry import ImageRegistry
+from deploy.cluster.registry import ImageRegistry, image_of
 from deploy.lab import namespaces, preflight
 from deploy.lab.topology import Claim, Topology
 from orchestrator.settings import state_folder
@@ -63,7 +63,8 @@ class RealNodes:
         self.plane.start()
         self.registry.start()
         tell(f"control plane and registry answer after {time.monotonic() - begun:.1f} s")
-        pause = images.push(self.registry.url, "pause", images.program(programs.program("pause")))
+        sandbox = image_of(programs.program("pause"), self.folder / "images")
+        pause = self.registry.push("pause", sandbox)
         for number, node in enumerate(self.nodes.values(), start=1):
             node.prepare(self._identity(node, number), self.registry.address, pause)
             node.start()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster import cgroups, images, programs
+from deploy.cluster import cgroups, programs
 from deploy.cluster.nodes import PREFIX, RealNodes, Size, folder_of, is_ready, real_nodes, require
+from deploy.cluster.registry import image_of
 from deploy.lab import namespaces
 from policies.model.errors import BadInput
 from tests.cluster import building
@@ -60,7 +61,7 @@ def remove() -> str:
 
 def run_a_pod(up: RealNodes, node: str) -> None:
     """Run a pod that is not in the node's own network, until it is ready."""
-    image = images.push(up.registry.url, "pause", images.program(programs.program("pause")))
+    image = up.registry.push("one", image_of(programs.program("pause"), up.folder / "images"))
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
