@@ -8,7 +8,7 @@ what a killed one left is removed by the next, or by `python -m deploy.cluster.n
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from deploy.cluster import cgroups, programs
 from deploy.cluster.api import Json
 from deploy.cluster.control_plane import Choices, ControlPlane
+from deploy.cluster.identities import Person
 from deploy.cluster.node import Node
 from deploy.cluster.node_files import NodeIdentity
 from deploy.cluster.registry import ImageRegistry, image_of
@@ -26,6 +27,8 @@ from policies.model.errors import BadInput, PenstockError, Unavailable
 
 PREFIX = "pstk-"
 """How namespaces and control groups of real nodes begin; the lab of hosts has another."""
+DRIVER = Person("driver", "penstock-driver")
+"""Whose token a fleet's driver may have; what it may do is said by the chart."""
 READY_WITHIN = 60.0
 NODE_PATIENCE = "40s"
 """How long a node may say nothing until it is not ready, as where nobody chose."""
@@ -46,12 +49,13 @@ class Size:
 class RealNodes:
     """A cluster whose nodes run containers, while it is up."""
 
-    def __init__(self, topology: Topology, folder: Path) -> None:
+    def __init__(self, topology: Topology, folder: Path, *, seen: Sequence[Path] = ()) -> None:
+        """Take where all files are; nodes see these other folders of this machine, too, and write to none."""
         self.topology = topology
         self.folder = folder
         self.plane = ControlPlane(folder / "plane", _choices(topology))
         self.registry = ImageRegistry(topology, folder / "registry")
-        self.nodes = {host.name: Node(host, folder / host.name) for host in topology.gateways}
+        self.nodes = {host.name: Node(host, folder / host.name, seen) for host in topology.gateways}
 
     def start(self, tell: Tell) -> None:
         """Start all of it, and return when every node is ready.
@@ -122,6 +126,7 @@ def _choices(topology: Topology) -> Choices:
         authorization="Node,RBAC",
         api_flags=("--enable-admission-plugins=NodeRestriction",),
         node_patience=NODE_PATIENCE,
+        people=(DRIVER,),
         simulated=False,
     )
 
@@ -138,7 +143,7 @@ def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
     require()
     topology = Topology(gateways=size.nodes, sites=size.clients, prefix=size.prefix)
     with Claim(size.prefix):
-        _remove(topology)
+        remove(topology)
         try:
             topology.build()
             with namespaces.home_again():
@@ -150,7 +155,7 @@ def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
                 finally:
                     made.stop()
         finally:
-            _remove(topology)
+            remove(topology)
 
 
 def folder_of(prefix: str) -> Path:
@@ -172,8 +177,12 @@ def require() -> None:
         raise BadInput(why)
 
 
-def _remove(topology: Topology) -> tuple[int, int]:
-    """Remove what is left of this prefix; return how many namespaces and processes that were."""
+def remove(topology: Topology) -> tuple[int, int]:
+    """Remove what is left of this prefix; return how many namespaces and processes that were.
+
+    Raises:
+        Unavailable: a process does not die, and what it holds is left.
+    """
     left = topology.leftovers()
     ended = topology.tear_down()
     cgroups.remove(f"{topology.prefix}gw-*")
@@ -189,7 +198,7 @@ def _main(arguments: list[str]) -> int:
         return BadInput.exit_code
     try:
         with Claim(PREFIX):
-            left, ended = _remove(Topology(prefix=PREFIX))
+            left, ended = remove(Topology(prefix=PREFIX))
     except PenstockError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code
