@@ -9,11 +9,11 @@ import yaml
 
 from deploy.cluster import programs
 from deploy.cluster.api import APPLY, MERGE, Answered, Api, Json, make_nodes
-from deploy.cluster.control_plane import Choices, ControlPlane, needed, running
+from deploy.cluster.control_plane import Choices, ControlPlane, running
 from deploy.cluster.identities import Person
 from deploy.kubernetes.chart import EXAMPLE, NAMESPACE, rendered
 
-MISSING = programs.why_not_here(*needed(), "helm")
+MISSING = programs.why_not_here(*programs.CONTROL_PLANE, "helm")
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=MISSING or "")
 
 ALL_RIGHTS = ("system:masters",)
