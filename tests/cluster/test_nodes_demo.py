@@ -1,7 +1,6 @@
 """The demo on a cluster, as a stranger runs it: the same two stories, with pods on two real nodes."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
