@@ -15,7 +15,7 @@ from activities.liveness import answering
 from policies.model.operation import Operation
 from policies.model.placement import NodeLook, NodeName, Placed
 from policies.model.plan import ReleaseRef
-from policies.model.value import Digest, Message, Name, Token
+from policies.model.value import Digest, Message, Name, Sentence, Token
 
 MOST_LOOKED_AT = 50
 """Gateways of one look: as many as a batch has."""
@@ -67,7 +67,10 @@ class Removed(Message):
     gateway: Name
     slot: Name
     gone: bool
+    """False where it was told to end and still does, as while its last users are there: ask once more."""
     changed: bool
+    why: Sentence = ""
+    """What the cluster says of one that is not gone, or of another one that has taken its place."""
 
 
 class LookOrder(Message):

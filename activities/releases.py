@@ -170,17 +170,24 @@ class Releases:
             BadInput: what was asked for is no digest, or the source has no such name.
             Unavailable: this host's disk does not take what arrives.
         """
-        digest = _digest_of(release)
-        scope = self._scope_or(scope)
-        state = self._caught_up(scope)
-        trust = self._trust_in_force(digest, state)
-        case = _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
+        case = self._case(_digest_of(release), source, scope, host)
         with self._on_record(case):
-            case.source = self._tools.source(source, trust)
-            _require_policy(trust, policy)
-            await self._gather(case, case.source)
-            await self._judge(case)
-            manifest, reference = await self._complete(case, case.source, release)
+            fetching = await self._judged(case, policy)
+            manifest, reference = await self._complete(case, fetching, release)
+        return self._admitted(case, manifest, reference)
+
+    async def vouch(self, release: ReleaseRef, source: str) -> Admitted:
+        """Have the release verified by its statement and signatures alone, or raise why not; one audit line.
+
+        For who names its bytes to others that fetch them by digest, as a cluster's nodes do with an image.
+
+        Raises:
+            As `admit` does.
+        """
+        case = self._case(release.digest, source)
+        with self._on_record(case):
+            await self._judged(case)
+            manifest, reference = _described(case, release)
         return self._admitted(case, manifest, reference)
 
     async def reconsider(self, release: ReleaseRef, *, host: Host, scope: Scope | None = None) -> Admitted:
@@ -194,10 +201,8 @@ class Releases:
         Raises:
             TrustError: the refusal, by the name of its verdict.
         """
-        scope = self._scope_or(scope)
-        state = self._caught_up(scope)
-        trust = self._trust_in_force(release.digest, state)
-        case = _Case(Question(release.digest, scope, state, self._tools.clock(), host), trust, THIS_HOST)
+        case = self._case(release.digest, THIS_HOST, scope, host)
+        state, trust = case.question.state, case.trust
         with self._on_record(case):
             if release.digest not in state.admitted:
                 raise SignatureMissing(f"{release.version} was never admitted on this host; stage it first")
@@ -423,6 +428,23 @@ class Releases:
             if ours is error:
                 raise
             raise ours from error
+
+    def _case(
+        self, digest: Digest, source: str, scope: Scope | None = None, host: Host | None = None
+    ) -> "_Case":
+        """Return what is to be judged, with what is known of it here so far."""
+        scope = self._scope_or(scope)
+        state = self._caught_up(scope)
+        trust = self._trust_in_force(digest, state)
+        return _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
+
+    async def _judged(self, case: "_Case", policy: Digest | None = None) -> ReleaseSource:
+        """Fetch what is judged, and judge it; return where it came from."""
+        case.source = self._tools.source(case.name, case.trust)
+        _require_policy(case.trust, policy)
+        await self._gather(case, case.source)
+        await self._judge(case)
+        return case.source
 
     async def _gather(self, case: "_Case", source: ReleaseSource) -> None:
         """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""

@@ -6,8 +6,8 @@ else that its process has.
 `./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
 spoil what is measured in either. Every other file is a unit of its own, and so is what drivers are asked
-without any gateway. Each process has a folder for temporary files, so that none takes the other's for
-something left behind.
+without any gateway, and what is done to the one control plane of `tests/cluster`. Each process has a folder
+for temporary files, so that none takes the other's for something left behind.
 """
 
 import gc
@@ -23,12 +23,15 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.cluster import building
+
 ON_THIS_HOST = (
     "tests/lab/",
     "tests/drivers/",
     "tests/chaos/",
     "tests/hosts/",
     "tests/house/test_leftovers.py",
+    "tests/cluster/test_nodes",
 )
 ON_LOOPBACK = tuple(
     f"tests/drivers/test_{name}.py"
@@ -79,6 +82,8 @@ class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no typ
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith(building.FOLDER) and not file.startswith(ON_THIS_HOST):
+            return "a cluster"
         return "this host" if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
 
 
@@ -142,14 +147,39 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the sweeps out, and say so in the count of what was deselected; with --all, have them last."""
+    """Leave the sweeps out, and say so in the count of what was deselected; with --all, have them last.
+
+    A cluster, whose programs are being built meanwhile, comes later still.
+    """
     if config.getoption("--all"):
-        items.sort(key=lambda item: item.get_closest_marker("sweep") is not None)
+        items.sort(key=_lateness)
         return
     sweeps = [item for item in items if item.get_closest_marker("sweep")]
     if sweeps:
         items[:] = [item for item in items if item not in sweeps]
         config.hook.pytest_deselected(items=sweeps)
+
+
+def _lateness(item: pytest.Item) -> tuple[bool, bool]:
+    return item.nodeid.startswith(building.FOLDER), item.get_closest_marker("sweep") is not None
+
+
+def _wants_a_cluster(config: pytest.Config) -> bool:
+    folder = config.rootpath / building.FOLDER
+    asked = [Path(path.partition("::")[0]).absolute() for path in config.args]
+    return any(folder.is_relative_to(path) or path.is_relative_to(folder) for path in asked)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With --all, begin to build a cluster's programs where they are not here yet."""
+    config = session.config
+    if _SIDE is not None or not config.getoption("--all") or not _wants_a_cluster(config):
+        return
+    if (process := building.begin()) is not None:
+        config.add_cleanup(lambda: building.end(process))
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(f"{building.missing()} is being built meanwhile, for tests of a cluster")
 
 
 def pytest_runtest_teardown() -> None:

@@ -8,6 +8,7 @@ from deploy.reference.markdown import page, prose
 from orchestrator.chat.file import ChatFile
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.agent_file import AgentSettings
+from orchestrator.processes.cluster_file import ClusterSettings
 from policies.model.desired import Upgrade
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -30,6 +31,7 @@ FILES: dict[str, type[Value]] = {
     "site": Site,
     "notices": NoticeRules,
     "agent": AgentSettings,
+    "cluster": ClusterSettings,
     "chat": ChatFile,
 }
 READ = {
@@ -67,6 +69,11 @@ READ = {
     "agent": """
         Read on a gateway's host by `penstock agent` and `penstock exporter` when they start. It belongs to
         root or to whoever reads it, and nobody else may write it.
+    """,
+    "cluster": """
+        Read by `penstock cluster`, once for each fleet in each Kubernetes cluster: in a pod there, or on any
+        host that reaches its API server. It belongs to root or to whoever reads it, and nobody else may write
+        it.
     """,
 }
 """Who reads each file, and when."""

@@ -19,6 +19,8 @@ PATTERNS = {
     r"^https?://[^\s<>\"']+$": "an address that begins with `https://` or `http://`",
     r"^[^\x00-\x1f\x7f]+$": "one line of text",
     r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?$": "a name: small letters, digits, dots and hyphens",
+    r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$": "small letters, digits and hyphens",
+    r"^[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)+$": "a registry and a name in it, like `HOST/vpn/edge`",
     r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$": "a name: small letters, digits, `.`, `_`, `@` and `-`",
     r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$": "a fleet's name, or `*` for every fleet",
     r"^(?:[a-z_][a-z0-9_-]*\$?|[0-9]+)$": "a user of this host, by name or number",

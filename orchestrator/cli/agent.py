@@ -2,23 +2,21 @@
 
 import os
 import pwd
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli import enrolment
 from orchestrator.cli.output import say
 from orchestrator.cli.process import loaded
 from orchestrator.cli.tree import group
 from policies.model.errors import BadInput
 
-if TYPE_CHECKING:
-    from orchestrator.enrolment.host import HostFiles
-    from orchestrator.enrolment.names import Certified
-
 app = group("On a gateway's host: its agent, and the certificate by which relays know it.")
+
+FILE = "the agent's file"
 
 Config = Annotated[Path, typer.Option("--config", help="the agent's own file")]
 
@@ -47,33 +45,16 @@ def enrol(
     authority: Annotated[Path | None, typer.Option("--authority", help="who vouches for relays")] = None,
 ) -> None:
     """Get this host's certificate for the token of `penstock gateway enrol`, which is read from the input."""
-    from orchestrator.enrolment import host, token  # noqa: PLC0415
-
-    files = _room().files_of(_settings(config))
-    own = (certificate, key, authority)
-    if at is not None and own == (None, None, None):
-        if sys.stdin.isatty():
-            sys.stderr.write("token: ")
-            sys.stderr.flush()
-        _told(host.enrol(files, at, token.carried(sys.stdin.readline())))
-        _require_keys(files)
-    elif at is None and certificate is not None and key is not None and authority is not None:
-        _told(host.take(files, certificate, key, authority))
-    else:
-        raise BadInput(
-            "say --at HOST:PORT of a relay, or --certificate, --key and --authority for one of your own"
-        )
+    enrolment.enrol(_room().files_of(_settings(config)), at, certificate, key, authority, FILE)
 
 
 @app.command("renew")
 def renew(config: Config) -> None:
     """Get the next certificate now; the agent does so by itself at two thirds of the life of each."""
-    from orchestrator.enrolment import host  # noqa: PLC0415
-
     settings = _settings(config)
     files = _room().files_of(settings)
-    _told(host.renew(files, settings.temporal_address, _room().server_name_of(settings)))
-    _require_keys(files)
+    server_name = loaded("enrolled", "grpc").server_name_of(settings)
+    enrolment.renew(files, settings.temporal_address, server_name, FILE)
 
 
 @app.command("certify")
@@ -142,17 +123,3 @@ def _settings(config: Path) -> Any:
     from activities.files import load  # noqa: PLC0415
 
     return load(config, _room().AgentSettings)
-
-
-def _told(whose: "Certified") -> None:
-    say(f"{whose} has certificate {whose.serial}, good until {whose.expires:%Y-%m-%d %H:%M} UTC.")
-
-
-def _require_keys(files: "HostFiles") -> None:
-    """Refuse to be done where the relay handed out no keys, and the agent's file wants some."""
-    if files.payload_keys is not None and not files.payload_keys.exists():
-        raise BadInput(
-            f"{files.payload_keys} is not there, and the relay handed out no keys: it seals nothing. Take "
-            "payload_keys out of the agent's file, or set PENSTOCK_PAYLOAD_KEYS at the relay and type "
-            "penstock agent renew"
-        )

@@ -117,7 +117,7 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
                 if problems := lint(gates):
                     raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
                 return gates
-            case "people" | "agent":
+            case "people" | "agent" | "cluster":
                 require_own(path)
             case "fleet":
                 return _fleet_with_calendars(path)
@@ -162,6 +162,7 @@ def _sinks_reader(path: Path) -> Callable[[], object]:
 
 def _model_of(kind: str) -> "type[Value]":
     from orchestrator.processes.agent_file import AgentSettings  # noqa: PLC0415
+    from orchestrator.processes.cluster_file import ClusterSettings  # noqa: PLC0415
     from policies.model.desired import Upgrade  # noqa: PLC0415
     from policies.model.fleet import Fleet  # noqa: PLC0415
     from policies.model.notice_rules import NoticeRules  # noqa: PLC0415
@@ -170,6 +171,7 @@ def _model_of(kind: str) -> "type[Value]":
 
     models: dict[str, type[Value]] = {
         "agent": AgentSettings,
+        "cluster": ClusterSettings,
         "notices": NoticeRules,
         "people": People,
         "site": Site,

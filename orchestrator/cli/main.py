@@ -98,6 +98,10 @@ OFFLINE = {
     "audit": ("The audit record: who did what, and whether it is whole.", TOOLS),
     "ledger": ("The ledger: backed up, restored, rebuilt.", TOOLS),
     "monitoring": ("Monitoring: what Prometheus scrapes.", TOOLS),
+    "cluster": (
+        "For a Kubernetes cluster: the driver of a fleet's instances there, and its certificate.",
+        RUN,
+    ),
     "drill": ("Rehearse failures on a lab, with the seconds of every step; see who did when.", TOOLS),
 }
 """Groups that need more than the API: they are loaded when one of them is meant, and named always."""

@@ -37,14 +37,16 @@ _AT_ONCE = datetime.min.replace(tzinfo=UTC)
 _log = logging.getLogger(__name__)
 
 
-async def ask_for_the_next(config: Path) -> None:
+async def ask_for_the_next(config: Path, whose: str = "agent") -> None:
     """Have a process of its own ask for the next certificate: what it needs for that takes memory for good.
+
+    `whose` is the group of commands that reads this file.
 
     Raises:
         NotAllowed: The relay refuses it; the sentence is the relay's own.
         Unavailable: It got none, could not be started or did not end in time; the sentence says which.
     """
-    command = (sys.executable, "-m", "orchestrator", "agent", "renew", "--config", str(config))
+    command = (sys.executable, "-m", "orchestrator", whose, "renew", "--config", str(config))
     asked = await run(command, within=ASKED_WITHIN)
     if asked.status:
         kind = NotAllowed if asked.status == NotAllowed.exit_code else Unavailable

@@ -21,13 +21,12 @@ from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.path import GatewayPath
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
-from activities.drivers.runtime.host.units import Units
+from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
@@ -38,21 +37,20 @@ from activities.refusals import Hears
 from activities.sessions import SessionActivities
 from activities.snapshots import SnapshotActivities
 from activities.steering import SteeringActivities
-from orchestrator.engine.client import connect
-from orchestrator.engine.secured import secured
 from orchestrator.enrolment.host import HostFiles
-from orchestrator.enrolment.names import RELAY_NAME
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
+from orchestrator.processes.enrolled import connected_for, files_for
+from orchestrator.processes.gateway_runtime import folders_of, slots_of
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
-from orchestrator.tracing.chosen import tracing_at
 from policies.model.adoption import ADOPTED
-from policies.model.errors import BadInput
 
+FILE = "the agent's file"
+"""What sentences call it."""
 ONE_POLL = 1
 """Polls at once of an agent: its steps come one by one, and relays keep the polls of thousands of agents."""
 
@@ -63,23 +61,7 @@ def files_of(settings: AgentSettings) -> HostFiles:
     Raises:
         BadInput: The agent's file does not say.
     """
-    if settings.certificate is None or settings.key is None or settings.authority is None:
-        raise BadInput(
-            "the agent's file names no place for a certificate: add certificate, key and authority"
-        )
-    return HostFiles(
-        fleet=settings.gateway.fleet or "",
-        gateway=settings.gateway.name,
-        certificate=settings.certificate,
-        key=settings.key,
-        authority=settings.authority,
-        payload_keys=settings.payload_keys,
-    )
-
-
-def server_name_of(settings: AgentSettings) -> str | None:
-    """Return what the certificate of the other side has to name."""
-    return settings.server_name or (RELAY_NAME if settings.certificate is not None else None)
+    return files_for(settings, settings.gateway.fleet or "", settings.gateway.name, FILE)
 
 
 async def connected(settings: AgentSettings, refused: Hears) -> Client:
@@ -94,25 +76,8 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
     """
     if settings.certificate is not None:
         files_of(settings).settle()
-    shown = secured(
-        settings.temporal_address,
-        authority=settings.authority,
-        certificate=settings.certificate,
-        key=settings.key,
-        server_name=server_name_of(settings),
-        api_key=settings.api_key,
-    )
-    return await connect(
-        settings.temporal_address,
-        settings.temporal_namespace,
-        payload_keys=settings.payload_keys,
-        queue=settings.gateway.task_queue,
-        refused=refused,
-        shown=shown,
-        traced=[tracing_at(settings.tracing_url, "agent")] if settings.tracing_url is not None else [],
-        peer="the engine" if settings.certificate is None else "the relay",
-        mend="check temporal_address in the agent's file",
-    )
+    queue = settings.gateway.task_queue
+    return await connected_for(settings, queue, refused, process="agent", file=FILE)
 
 
 @dataclass(frozen=True)
@@ -125,7 +90,7 @@ class Host:
     table: NftablesTable
     runtime: HostSlots
     snapshots: HostSnapshots
-    adoption: HostAdoption
+    adoption: HostAdoption | NoAdoption
     path: GatewayPath
 
 
@@ -141,7 +106,7 @@ def compose_host(settings: AgentSettings) -> Host:
         name=settings.probe.name,
         target=settings.probe.target,
     )
-    folders = SlotFolders(gateway, root, Ocserv(login, settings.exempt))
+    folders = folders_of(gateway, root, Ocserv(login, settings.exempt))
     admission = compose_releases(
         root / "store",
         settings.trust,
@@ -158,20 +123,25 @@ def compose_host(settings: AgentSettings) -> Host:
 
     before = folders.adopted
     adopted = before.slot if before else None
-    table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept, adopted=adopted)
+    table = NftablesTable(
+        gateway,
+        journal,
+        folders.live,
+        root / "steering.json",
+        kept=kept,
+        adopted=adopted,
+        proven=folders.is_proven,
+    )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    own_unit = OwnUnit(Units(), audit.note)
-    adoption = HostAdoption(folders, journal, table, own_unit, audit.record_refusal)
     renewed = certificate_renewal(settings) if settings.server_certificate is not None else None
-    runtime = HostSlots(
+    runtime, adoption = slots_of(
         folders,
         journal,
         table,
         admission,
         given,
-        adoption,
-        audit.length,
+        audit,
         lambda: renewed.failing if renewed is not None else "",
     )
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)

@@ -1,0 +1,152 @@
+"""Pods of the slots as the kubelets report them: which one, of which image, whether ready, and why not."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from activities.drivers.runtime.kubernetes.api import Api, Call
+from activities.drivers.runtime.kubernetes.nodes import Extent
+from activities.drivers.runtime.kubernetes.rights import LIST_PODS
+from activities.drivers.runtime.kubernetes.words import FLEET, SLOT, Share
+from policies.model.value import sentence
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod in one slot of one node."""
+
+    name: str
+    uid: str
+    node: str
+    slot: str
+    asked: str
+    """The image that it was made with, as its template had it then."""
+    runs: str
+    """The digest of the image that the kubelet says it runs; empty while it says none."""
+    ready: bool
+    ending: bool
+    """Whether it was told to end."""
+    ends_by: str
+    """When its grace is over, as the API server writes it."""
+    why: str
+    """What the cluster says of a pod that is not ready."""
+    started_at: datetime | None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any], container: str) -> "Pod":
+        """Return what the API server's object says of the pod and of this container of it."""
+        metadata, spec = found.get("metadata") or {}, found.get("spec") or {}
+        status = found.get("status") or {}
+        labels = metadata.get("labels") or {}
+        own = named(spec.get("containers"), container)
+        state = named(status.get("containerStatuses"), container)
+        ready = [one for one in mappings(status.get("conditions")) if one.get("type") == "Ready"]
+        return cls(
+            name=str(metadata.get("name") or ""),
+            uid=str(metadata.get("uid") or ""),
+            node=str(spec.get("nodeName") or _meant_for(spec)),
+            slot=str(labels.get(SLOT) or ""),
+            asked=str(own.get("image") or ""),
+            runs=_digest(str(state.get("imageID") or "")),
+            ready=any(one.get("status") == "True" for one in ready),
+            ending=bool(metadata.get("deletionTimestamp")),
+            ends_by=str(metadata.get("deletionTimestamp") or ""),
+            why=_why(status, state),
+            started_at=_moment(((state.get("state") or {}).get("running") or {}).get("startedAt")),
+        )
+
+
+async def read_pods(
+    api: Api, share: Share, asked: Iterable[tuple[str, str]], extent: Extent
+) -> dict[tuple[str, str], tuple[Pod, ...]]:
+    """Return the pods of each node and slot; an empty slot is asked for to mean every one.
+
+    A few nodes are asked for by name, more by one list of the slots: a pod is 5 kB, of thousands in a fleet.
+
+    Raises:
+        As `Api.call` does.
+    """
+    wanted = set(asked)
+    nodes, slots = {node for node, _ in wanted}, {slot for _, slot in wanted}
+    selector = f"{FLEET}={share.fleet}"
+    if "" not in slots:
+        selector += f",{SLOT} in ({','.join(sorted(slots))})"
+    found: list[Pod] = []
+    if len(nodes) > extent.few:
+        found = await _list(api, share, {"labelSelector": selector}, "")
+        extent.was(len(found))
+    else:
+        for node in sorted(nodes):
+            query = {"labelSelector": selector, "fieldSelector": f"spec.nodeName={node}"}
+            found += await _list(api, share, query, f"of {node}")
+    return {(node, slot): tuple(_of(found, node, slot)) for node, slot in wanted}
+
+
+async def any_pods(api: Api, share: Share, slot: str) -> tuple[str, ...]:
+    """Return the nodes of some pods of this slot, wherever they are; as `read_pods` raises."""
+    query = {"labelSelector": f"{FLEET}={share.fleet},{SLOT}={slot}", "limit": "3"}
+    call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=f"of slot {slot}")
+    page = await api.call(call)
+    return tuple(sorted({Pod.of(one, share.container).node for one in mappings(page.get("items"))}))
+
+
+async def _list(api: Api, share: Share, query: dict[str, str], about: str) -> list[Pod]:
+    call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=about)
+    return [Pod.of(one, share.container) for one in await api.listed(call)]
+
+
+def _of(found: Iterable[Pod], node: str, slot: str) -> Iterator[Pod]:
+    return (pod for pod in found if pod.node == node and slot in ("", pod.slot))
+
+
+def mappings(found: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list in an answer; whatever is none is left out."""
+    return [one for one in found or () if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def named(found: Any, name: str) -> Mapping[str, Any]:
+    """Return the object of that name in a list, an empty one where there is none."""
+    return next((one for one in mappings(found) if one.get("name") == name), {})
+
+
+def _meant_for(spec: Mapping[str, Any]) -> str:
+    """Return the node that a pod of a DaemonSet is for, before the scheduler has said so."""
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ) or {}
+    for term in mappings(affinity.get("nodeSelectorTerms")):
+        for field in mappings(term.get("matchFields")):
+            if field.get("key") == "metadata.name" and field.get("values"):
+                return str(field["values"][0])
+    return ""
+
+
+def _digest(image: str) -> str:
+    """Return the digest at the end of what a kubelet calls an image."""
+    _, at, digest = image.rpartition("@")
+    return digest if at else ""
+
+
+def _why(status: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Return the cluster's own reason for a pod that is not ready: of its container first."""
+    now = state.get("state") or {}
+    for one in (now.get("waiting"), now.get("terminated")):
+        if isinstance(one, dict) and one.get("reason"):
+            return _said(one)
+    for one in mappings(status.get("conditions")):
+        if one.get("status") == "False" and (one.get("reason") or one.get("message")):
+            return _said(one)
+    return str(status.get("reason") or status.get("phase") or "nothing is reported of it yet")
+
+
+def _said(one: Mapping[str, Any]) -> str:
+    message = sentence(str(one.get("message") or ""), 200)
+    return f"{one.get('reason') or one.get('type')}{f': {message}' if message else ''}"
+
+
+def _moment(said: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(said)).astimezone(UTC)
+    except ValueError:
+        return None

@@ -1,0 +1,67 @@
+"""Many who wait for the cluster share one question: whoever asks is answered by the next list that begins."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+SHARE_OF_TIME = 4
+"""A list that took a second is followed by four without one, so that large fleets' lists stay rare."""
+
+
+class Together(Generic[K, V]):
+    """One kind of question, asked for all that wait for it at once."""
+
+    def __init__(
+        self, read: Callable[[set[K]], Awaitable[Mapping[K, V]]], *, gather: float, apart: float
+    ) -> None:
+        """Ask by `read`, `gather` seconds after the first who waits, and `apart` from the last time."""
+        self._read = read
+        self._gather = gather
+        self._apart = apart
+        self._waiting: list[tuple[K, asyncio.Future[V | None]]] = []
+        self._asking: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    async def ask(self, key: K) -> V | None:
+        """Return what a question that begins after this moment finds, None where it finds nothing.
+
+        Raises:
+            Whatever the question raises, for everybody who waited for it.
+        """
+        answer: asyncio.Future[V | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((key, answer))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._serve())
+        return await answer
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(max(self._gather, self._not_before - time.monotonic()))
+            asked = [(key, answer) for key, answer in self._waiting if not answer.done()]
+            self._waiting = []
+            if asked:
+                await self._answer(asked)
+
+    async def _answer(self, asked: list[tuple[K, "asyncio.Future[V | None]"]]) -> None:
+        begun = time.monotonic()
+        found: Mapping[K, V] = {}
+        wrong: BaseException | None = None
+        try:
+            found = await self._read({key for key, _ in asked})
+        except BaseException as error:  # noqa: BLE001 - it is everybody's who waits, and raised there
+            wrong = error
+        now = time.monotonic()
+        self._not_before = now + max(self._apart, SHARE_OF_TIME * (now - begun))
+        for key, answer in asked:
+            with suppress(asyncio.InvalidStateError):  # who has given up meanwhile
+                if wrong is None:
+                    answer.set_result(found.get(key))
+                else:
+                    answer.set_exception(wrong)
+        if isinstance(wrong, asyncio.CancelledError):
+            raise wrong

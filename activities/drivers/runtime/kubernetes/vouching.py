@@ -1,0 +1,38 @@
+"""Which image a release is: what its signers say, verified here by the cluster's own trust policy."""
+
+from activities.releases import Releases
+from policies.model.errors import PenstockError
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest
+from policies.trust.images import named_image
+
+
+class VouchedImages:
+    """Images of releases that this cluster's driver has verified itself."""
+
+    def __init__(self, releases: Releases) -> None:
+        """Verify by these releases' trust policy, product and channel."""
+        self._releases = releases
+
+    async def image_of(self, release: ReleaseRef, source: str) -> Digest:
+        """Return the digest of the release's image.
+
+        Raises:
+            TrustError: Nobody who may has signed it, or it has no image.
+            Unavailable: This host's disk does not take the evidence.
+        """
+        admitted = await self._releases.vouch(release, source)
+        return named_image(admitted.manifest)
+
+    def keep(self, release: Digest) -> None:
+        """Have the release be known-good here: gateways served with it when this change began.
+
+        It is admitted from now on without its source, and nothing that is older. One that was never
+        verified here, as when this driver's folder is new, is as good as before.
+        """
+        if release in self._releases.known_good():
+            return
+        try:
+            self._releases.promote(release)
+        except PenstockError:  # its evidence is not here: the next one who asks for it verifies it
+            return

@@ -1,0 +1,95 @@
+"""A cluster's own file: what the driver of one fleet's instances there is told, and nowhere else."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from policies.model.fleet import GatewayRef
+from policies.model.value import Duration, Name, Value
+
+OF_THE_CHART = "penstock.dev"
+"""What labels of ours begin with."""
+
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$", max_length=63)]
+"""What a cluster calls a namespace, a container or a DaemonSet here (RFC 1123)."""
+
+Repository = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)+$", max_length=255)]
+"""A registry's host and a name in it, without a tag or a digest: releases say the digest."""
+
+
+class ClusterSettings(Value):
+    """The driver's own file: its cluster, its fleet there, whom it trusts, and how both are reached."""
+
+    name: Name
+    """The cluster, as `placement.cluster` of its gateways says; the driver is enrolled by this name."""
+    fleet: Name
+    """Whose gateways its nodes are."""
+    namespace: ObjectName
+    """Where the fleet's DaemonSets are."""
+    kubeconfig: Path | None = Field(
+        None, description="how the API server is reached, chmod 600; left out where the driver is a pod there"
+    )
+    slots: dict[Name, ObjectName] = Field(
+        min_length=2, description="each slot of a gateway, with the DaemonSet of its instances"
+    )
+    container: ObjectName = "gateway"
+    """The container of the daemon in each pod."""
+    repository: Repository
+    """Where nodes pull the images of releases from."""
+    node_labels: dict[str, str] | None = Field(
+        None, description="what a node bears to be one of the fleet's; left out, penstock.dev/FLEET: true"
+    )
+    up_within: Duration = Field(
+        timedelta(seconds=90), description="how long an instance may take to be ready before that is told"
+    )
+    gone_within: Duration = Field(
+        timedelta(seconds=60), description="how long the end of one is waited for before that is told"
+    )
+    root: Path = Field(description="folder of the driver's own record, and of what it has verified")
+    product: Name
+    """What it runs; it prepares no other product."""
+    channel: Name
+    """Whose releases it prepares; those of no other channel."""
+    trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
+    temporal_address: str = Field(description="host and port of a relay; of the engine itself in a lab")
+    temporal_namespace: str = "default"
+    """The engine's namespace, as the orchestrator has it."""
+    certificate: Path | None = Field(None, description="by which relays know it; renewed by itself")
+    key: Path | None = Field(None, description="its key, which never leaves this host")
+    authority: Path | None = Field(None, description="who vouches for relays, in PEM")
+    server_name: str | None = Field(
+        None, description="what the certificate over there names; a relay's is known"
+    )
+    api_key: Path | None = Field(
+        None, description="file with the engine's API key, where no relay is between"
+    )
+    payload_keys: Path | None = Field(None, description="its own keys, which seal its orders")
+    tracing_url: str | None = Field(
+        None,
+        description="collector that hears of its steps by OTLP over HTTP; needs penstock[tracing]",
+    )
+
+    @property
+    def task_queue(self) -> str:
+        """The queue on which its orders come."""
+        return GatewayRef(name=self.name, fleet=self.fleet).task_queue
+
+    @property
+    def bears(self) -> dict[str, str]:
+        """Labels that make a node one of the fleet's."""
+        return {f"{OF_THE_CHART}/{self.fleet}": "true"} if self.node_labels is None else self.node_labels
+
+    @field_validator("tracing_url")
+    @classmethod
+    def _collector_has_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url} is no address of a collector; write it like http://127.0.0.1:4318")
+        return url
+
+    @model_validator(mode="after")
+    def _slots_are_apart(self) -> Self:
+        if len(set(self.slots.values())) < len(self.slots):
+            raise ValueError("two slots have the same DaemonSet; each needs one of its own")
+        return self

@@ -1,0 +1,1 @@
+"""Tests on a real control plane of Kubernetes, whose nodes kwok plays."""

@@ -1,0 +1,51 @@
+"""What a change costs the API server: calls of the driver, as its audit log counts them."""
+
+import asyncio
+import time
+
+from deploy.cluster.api import Api
+from deploy.cluster.audit import counted
+from deploy.cluster.control_plane import ControlPlane
+from tests.cluster.driver.conftest import Nodes
+from tests.cluster.driver.driving import AGENT, Driven, driver, image, order, pods
+
+BATCH = 50
+MOST_CALLS = 2.5
+"""For each gateway: two writes, and a share of what a wave asks."""
+MOST_A_SECOND = 50
+
+
+async def wave(one: Driven, nodes: list[str], number: int, old: str | None) -> str:
+    """Have these gateways run a release, and end what they ran before, batch after batch."""
+    slot = ""
+    for first in range(0, len(nodes), BATCH):
+        batch = nodes[first : first + BATCH]
+        slot = await one.prepare(number, epoch=number, rollout=f"rollout-{number}")
+        placing = [one.cluster.place(order(node, number), node, slot, image(number)) for node in batch]
+        placed = await asyncio.gather(*placing)
+        assert len({found.instance for found in placed}) == len(batch)
+        if old is not None:
+            ending = [one.cluster.remove(order(node, number), node, old, None) for node in batch]
+            assert all(removed.gone for removed in await asyncio.gather(*ending))
+    return slot
+
+
+async def test_a_hundred_gateways_cost_two_calls_and_a_half_each_and_fifty_a_second(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    gateways, one = nodes(100), driver(driven)
+    old = await wave(one, gateways, 1, None)
+    place, began = driven.audit.position(), time.monotonic()
+    for first, last in ((0, 1), (1, 5), (5, 25), (25, 100)):
+        await wave(one, gateways[first:last], 2, old)
+    took = time.monotonic() - began
+    made = [request for request in driven.audit.since(place) if request.agent == AGENT]
+    calls = counted(made)
+    print(f"{len(made)} calls in {took:.1f} s: {dict(calls)}")
+    assert calls["patch", "nodes"] == 2 * len(gateways)
+    assert len(made) <= MOST_CALLS * len(gateways)
+    seconds = sorted(request.at.timestamp() for request in made)
+    busiest = max(sum(second <= at < second + 1 for at in seconds) for second in seconds)
+    assert busiest <= MOST_A_SECOND + 10  # those that may follow each other at once after a pause
+    assert {pod["spec"]["containers"][0]["image"][-4:] for pod in pods(admin)} == {image(2)[-4:]}
+    assert len(pods(admin)) == len(gateways)

@@ -1,0 +1,159 @@
+"""Whatever goes wrong between the driver and its cluster, and wherever it is killed: the same end."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+from deploy.cluster.api import Api
+from deploy.cluster.control_plane import API, ControlPlane
+from deploy.cluster.faults import Fault, Proxy
+from policies.model.errors import Unavailable
+from tests.cluster.driver.conftest import Nodes
+from tests.cluster.driver.driving import (
+    LEASE,
+    Driven,
+    DyingApi,
+    KilledError,
+    driver,
+    image,
+    labels,
+    order,
+    pods,
+    until_done,
+)
+
+CHANGED = {"epoch": "2", "b": "true", "ordered": "b"}
+"""What a node says of itself after `change`."""
+
+
+async def change(one: Driven, node: str) -> None:
+    """Bring a gateway whose slot a has the first release to the second one."""
+    slot = await until_done(lambda: one.prepare(2, epoch=2, rollout="second"))
+    await until_done(lambda: one.cluster.place(order("gw", 2), node, slot, image(2)))
+    (old,) = {"a", "b"} - {slot}
+    await until_done(lambda: one.cluster.remove(order("gw", 2), node, old, None))
+
+
+async def begun(plane: ControlPlane, node: str) -> None:
+    """Have the gateway serve with the first release."""
+    one = driver(plane)
+    await one.cluster.place(order("gw"), node, await one.prepare(1), image(1))
+
+
+def require_changed(admin: Api, node: str) -> None:
+    """Say whether the change has come to its end, and nothing else is there."""
+    assert labels(admin, node) == CHANGED
+    (pod,) = pods(admin, node)
+    assert pod["spec"]["containers"][0]["image"].endswith(image(2))
+    assert not pod["metadata"].get("deletionTimestamp")
+
+
+@pytest.mark.parametrize("fault", [one for one in Fault if "hang" not in one.value], ids=lambda one: one.name)
+@pytest.mark.parametrize("method", ["GET", "PATCH", "POST", "PUT"])
+async def test_a_fault_at_any_kind_of_call_changes_nothing_of_the_end(
+    fault: Fault, method: str, driven: ControlPlane, admin: Api, nodes: Nodes, proxy: Proxy
+) -> None:
+    (node,) = nodes(1)
+    await begun(driven, node)
+    rule = proxy.inject(fault, method=method, times=2)
+    await change(driver(driven, server=proxy.url, holder="driver-1"), node)
+    assert rule.struck
+    require_changed(admin, node)
+
+
+async def test_a_server_that_hangs_after_it_has_acted_is_given_up_and_read_back(
+    driven: ControlPlane, admin: Api, nodes: Nodes, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.drivers.runtime.kubernetes.api.READ_SECONDS", 1.0)
+    (node,) = nodes(1)
+    await begun(driven, node)
+    for method in ("PATCH", "GET"):
+        proxy.inject(Fault.HANGS_AFTER, method=method, path="nodes|daemonsets")
+        proxy.inject(Fault.HANGS, method=method, path="nodes|pods")
+    began = time.monotonic()
+    await change(driver(driven, server=proxy.url), node)
+    assert time.monotonic() - began < 30
+    require_changed(admin, node)
+
+
+async def test_a_connection_that_says_nothing_ends_with_its_time(
+    driven: ControlPlane, admin: Api, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.drivers.runtime.kubernetes.api.READ_SECONDS", 1.0)
+    monkeypatch.setattr("activities.drivers.runtime.kubernetes.api.CONNECT_SECONDS", 1.0)
+    one, began = driver(driven, server=proxy.url), time.monotonic()
+    with proxy.half_open(), pytest.raises(Unavailable, match=r"did not answer get daemonsets.apps edge-a"):
+        await one.prepare(1)
+    assert time.monotonic() - began < 5
+    assert await one.prepare(1) == "a"
+
+
+async def test_an_api_server_that_is_killed_in_the_middle_only_takes_time(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    (node,) = nodes(1)
+    await begun(driven, node)
+    going = asyncio.create_task(change(driver(driven), node))
+    await asyncio.sleep(0.4)
+    await asyncio.to_thread(driven.kill, API)
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(driven.start_again, API)
+    await going
+    require_changed(admin, node)
+
+
+async def test_a_driver_killed_at_any_call_leaves_what_the_next_one_ends(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    points = 0
+    for after in (False, True):
+        at, dead = 1, True
+        while dead:
+            (node,) = nodes(1)
+            await begun(driven, node)
+            place = driven.audit.position()
+            dying = driver(driven, kind=DyingApi)
+            assert isinstance(dying.api, DyingApi)
+            dying.api.dies_at, dying.api.after = at, after
+            try:
+                await change(dying, node)
+            except KilledError:
+                points += 1
+            dead = dying.api.dead
+            await change(driver(driven), node)
+            require_changed(admin, node)
+            deleted = Counter(
+                request.name
+                for request in driven.audit.since(place)
+                if (request.verb, request.resource) == ("delete", "pods")
+                and request.status == 200
+                and request.user != "test:kwok"
+            )
+            assert set(deleted.values()) <= {1}, deleted
+            at += 1
+            await clean(driver(driven), admin, node)
+    assert points > 20
+
+
+async def clean(one: Driven, admin: Api, node: str) -> None:
+    """Have the node end what it runs, so that both slots are free again."""
+    await one.cluster.remove(order("gw", 3), node, "b", None)
+
+
+async def test_two_drivers_of_one_fleet_never_act_at_once(
+    driven: ControlPlane, admin: Api, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.drivers.runtime.kubernetes.lease.FREED_WITHIN", 1.0)
+    (node,), one, other = nodes(1), driver(driven), driver(driven, holder="driver-2")
+    slot = await one.prepare(1)
+    with pytest.raises(Unavailable, match="another driver, driver-1, acts for edge in west"):
+        await other.cluster.place(order("gw"), node, slot, image(1))
+    assert labels(admin, node) == {}
+    await driver(driven).lease.hold()  # who is started anew in its folder goes on at once
+    await one.lease.let_go()
+    assert (await other.cluster.place(order("gw"), node, slot, image(1))).changed
+    assert admin.get(LEASE)["spec"]["holderIdentity"] == "driver-2"
+    with pytest.raises(Unavailable, match="another driver, driver-2"):
+        await driver(driven).lease.hold()
