@@ -33,7 +33,8 @@ from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import Fleet, Gateway
 
 CLUSTER = "west"
-NODES = Shape(gateways=2, sites=8, prefix=nodes.PREFIX, folder="lab-nodes")
+GATES = Path(__file__).with_name("gates.yaml")
+NODES = Shape(gateways=2, sites=8, prefix=nodes.PREFIX, folder="lab-nodes", gates=GATES)
 """The usual lab with nodes."""
 NAME = f"vpn/{FLEET}"
 """Where in the registry the releases' images are."""

@@ -20,7 +20,7 @@ from deploy.cluster.identities import Person
 from deploy.cluster.node import Node
 from deploy.cluster.node_files import NodeIdentity
 from deploy.cluster.registry import ImageRegistry, image_of
-from deploy.lab import namespaces, preflight
+from deploy.lab import preflight
 from deploy.lab.topology import Claim, Topology
 from orchestrator.settings import state_folder
 from policies.model.errors import BadInput, PenstockError, Unavailable
@@ -133,7 +133,7 @@ def _choices(topology: Topology) -> Choices:
 
 @contextmanager
 def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
-    """Keep real nodes up for the length of the body, which is in the hub; all of it ends with it.
+    """Keep real nodes up for the length of the body; nothing of them is left after it.
 
     Raises:
         BadInput: this machine cannot have them; nothing was changed.
@@ -146,14 +146,12 @@ def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
         remove(topology)
         try:
             topology.build()
-            with namespaces.home_again():
-                namespaces.enter(topology.hub.namespace)
-                made = RealNodes(topology, folder_of(size.prefix))
-                try:
-                    made.start(tell)
-                    yield made
-                finally:
-                    made.stop()
+            made = RealNodes(topology, folder_of(size.prefix))
+            try:
+                made.start(tell)
+                yield made
+            finally:
+                made.stop()
         finally:
             remove(topology)
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from deploy.cluster import programs
+from deploy.lab import namespaces
 from deploy.lab.services import Service
 from deploy.lab.topology import Topology
 from orchestrator.publishing import layers
@@ -46,8 +47,9 @@ class ImageRegistry(Service):
         Raises:
             Unavailable: the registry does not answer.
         """
-        there = Registry(self.url, name)
-        digest = there.push_image(image.manifest, parse_image(image.manifest), dict(image.blobs))
+        with namespaces.inside(self.host.namespace):
+            there = Registry(self.url, name)
+            digest = there.push_image(image.manifest, parse_image(image.manifest), dict(image.blobs))
         return f"{self.address}/{name}@{digest}"
 
 
