@@ -26,7 +26,7 @@ async def wave(one: Driven, nodes: list[str], number: int, running: dict[str, Pl
         placing = [one.cluster.place(order(node, number), node, slot, image(number)) for node in batch]
         placed = await asyncio.gather(*placing)
         ending = [
-            one.cluster.remove(order(node, number), node, old.slot, old.instance)
+            one.cluster.remove(order(node, number), node, old.slot, None)
             for node in batch
             if (old := running.get(node)) is not None
         ]

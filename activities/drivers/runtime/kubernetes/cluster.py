@@ -129,11 +129,12 @@ class KubernetesCluster:
         HostBounds(operation.gateway).check(operation)
         self._require_slot(slot)
         for _ in range(TRIES):
-            found, pods = await asyncio.gather(self._known(node), self._pods.ask((node, slot)))
+            found = await self._known(node)
             if found is not None:
                 self._require_newest(found, operation)
-            if another := _another(pods or (), instance):
-                gone = all(pod.uid != instance for pod in pods or ())
+            pods = (await self._pods.ask((node, slot)) or ()) if instance is not None else ()
+            if another := _another(pods, instance):
+                gone = all(pod.uid != instance for pod in pods)
                 why = f"{node} runs {another.uid} in slot {slot} by now, which was left alone"
                 return Removed(gateway=operation.gateway, slot=slot, gone=gone, changed=False, why=why)
             if found is None or slot not in found.slots(self._share) | found.ordered(self._share):
