@@ -28,6 +28,7 @@ class NodeLab(GatewayLab):
 
     def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
         super().__init__(folder, tag, clients)
+        self.gateway = self.gateway.model_copy(update={"runtime": "kubernetes"})
         self.containers: dict[str, Container] = {}
         """What runs there by slot, whichever agent looks at it."""
 

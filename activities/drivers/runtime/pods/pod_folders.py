@@ -49,6 +49,7 @@ class PodFolder(SlotFolder):
                 f"{path} is longer than the {LONGEST_SOCKET} bytes of a socket's path: choose a shorter root"
             )
         self.log.touch(OURS)
+        self.log.chmod(OURS)
 
     @property
     def proven(self) -> str | None:
