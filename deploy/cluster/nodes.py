@@ -5,6 +5,7 @@ a node, each site a client. Nothing of it is in the machine's own network. Nothi
 what a killed one left is removed by the next, or by `python -m deploy.cluster.nodes remove`.
 """
 
+import argparse
 import shutil
 import sys
 import time
@@ -191,12 +192,13 @@ def remove(topology: Topology) -> tuple[int, int]:
 
 def _main(arguments: list[str]) -> int:
     """Remove what real nodes left; refuse while they are up."""
-    if arguments != ["remove"]:
-        print("usage: python -m deploy.cluster.nodes remove", file=sys.stderr)
-        return BadInput.exit_code
+    parser = argparse.ArgumentParser(prog="python -m deploy.cluster.nodes", description=__doc__)
+    parser.add_argument("what", choices=["remove"])
+    parser.add_argument("--prefix", default=PREFIX, help="of namespaces and control groups")
+    prefix: str = parser.parse_args(arguments).prefix
     try:
-        with Claim(PREFIX):
-            left, ended = remove(Topology(prefix=PREFIX))
+        with Claim(prefix):
+            left, ended = remove(Topology(prefix=prefix))
     except PenstockError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.cluster.api import Api, Json
 from deploy.cluster.node import SERVICES, Node
-from deploy.cluster.nodes import RealNodes, is_ready, real_nodes, require
+from deploy.cluster.nodes import RealNodes, Size, is_ready, real_nodes, require
 from deploy.lab import credentials, namespaces
 from deploy.lab.trees import collect_host_tree, fetch_shell
 from deploy.lab.users import User
@@ -64,7 +64,7 @@ def cluster(
         require()
     except BadInput as obstacle:
         pytest.skip(str(obstacle))
-    with real_nodes(told.append) as up:
+    with real_nodes(told.append, Size(prefix="pstn-")) as up:
         yield up
 
 

@@ -7,6 +7,7 @@ users lost meanwhile, and which image each node says that it runs for new users.
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from deploy.cluster.control_plane import API
@@ -16,7 +17,8 @@ from orchestrator.processes.process import leave
 from policies.model.change import Phase
 from policies.model.plan import ReleaseRef, Strategy
 
-PREFIX = NODES.prefix
+PREFIX = "pstu-"
+SHAPE = replace(NODES, prefix=PREFIX, folder="lab-upgrading")
 _LOOK = 0.2
 _DOWN = 2.0
 """Seconds that the API server is away."""
@@ -68,7 +70,7 @@ def images_of(one: ClusterLab) -> set[str]:
 
 async def main() -> None:
     """Change the lab's fleet to the newer release while all crashes, then to the faulty one."""
-    async with cluster_lab(print) as one:
+    async with cluster_lab(print, SHAPE) as one:
         lab = one.lab
         print("FIRST", json.dumps({"up": lab.figures()["up"], "images": sorted(images_of(one))}), flush=True)
         print("NEWER", json.dumps(await changed(one, lab.newer, everything_crashes)), flush=True)
