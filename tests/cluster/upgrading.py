@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from deploy.cluster.control_plane import API
-from deploy.cluster.lab import NAMESPACE, NODES, ClusterLab, cluster_lab
+from deploy.cluster.lab import NODES, ClusterLab, cluster_lab
 from deploy.cluster.node import SERVICES
+from deploy.kubernetes.chart import NAMESPACE
 from orchestrator.processes.process import leave
 from policies.model.change import Phase
 from policies.model.plan import ReleaseRef, Strategy
