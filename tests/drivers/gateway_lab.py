@@ -245,6 +245,7 @@ class GatewayLab:
         """Make the parts anew, as an agent that has just been started does, with more credentials."""
         self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
+        self.login = login
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
         self.folders = self._made_folders(Ocserv(login))
         adopted = self.folders.adopted

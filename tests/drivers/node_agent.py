@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.runtime.host.path import GatewayPath
 from activities.snapshots import Evidence
 from policies.model.placement import Placed
 from tests.drivers.gateway_lab import operation
@@ -28,6 +29,7 @@ async def run(lab: NodeLab, said: str) -> dict[str, Any]:
     started = await lab.node.start(operation("start"), release, placed)
     probe = await lab.node.probe(placed.slot)
     tests = await lab.node.inspect(operation("inspect"), placed.slot)
+    (walked,) = (await GatewayPath(lab.folders, lab.table, lab.login).walk()).tried
     steering = await lab.table.make_permanent(operation("keep"), placed.slot)
     reloaded = await lab.node.reload(operation("reload"), older=True)
     frozen = await lab.snapshots.freeze(operation("snapshot"), Evidence(reason="a test"))
@@ -35,6 +37,7 @@ async def run(lab: NodeLab, said: str) -> dict[str, Any]:
     return {
         "executable": started.state.instance(placed.slot).executable,
         "probe": [probe.passed, probe.reason],
+        "walked": [walked.let_in, walked.small, walked.full],
         "tests": {one.test: one.measured for one in tests},
         "serving": steering.serving,
         "reloaded": reloaded.slots,

@@ -19,17 +19,21 @@ from policies.model.instance import InstanceState
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import Asked, Load
+from policies.model.settings import Setting
 from policies.model.value import digest_of
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
+    built_lab,
     built_node,
+    lab,
     node,
 )
-from tests.drivers.gateway_lab import operation
+from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.node_lab import NOBODY, NodeLab
 
 pytestmark = ON_A_REAL_GATEWAY
 
+ANYTHING = {"instance": NOBODY, "image": digest_of(b"an image")}
 LEASE = timedelta(seconds=30)
 NET_ADMIN, DAC_OVERRIDE = 1 << 12, 1 << 1
 """Capabilities by their bits (capability.h)."""
@@ -46,16 +50,16 @@ exec setpriv --bounding-set -all,+net_admin,+dac_override --inh-caps -all --no-n
 """
 
 
-async def serving(lab: NodeLab, version: str = "1") -> str:
-    slot = await lab.running(version)
-    await lab.table.make_permanent(operation("keep"), slot)
+async def serving(node: NodeLab, version: str = "1") -> str:  # noqa: F811
+    slot = await node.running(version)
+    await node.table.make_permanent(operation("keep"), slot)
     return slot
 
 
-async def placed(lab: NodeLab, version: str, slot: str) -> Placed:
+async def placed(node: NodeLab, version: str, slot: str) -> Placed:  # noqa: F811
     """Have a cluster place the release there, which the agent has staged and not heard more of."""
-    await lab.node.stage(operation("stage"), lab.admission.release(version), "lab", slot)
-    return await lab.kubelet.place(slot)
+    await node.node.stage(operation("stage"), node.admission.release(version), "lab", slot)
+    return await node.kubelet.place(slot)
 
 
 # --- who is believed ------------------------------------------------------------------
@@ -251,6 +255,14 @@ async def test_new_credentials_reach_pods_at_their_socket_and_no_session_ends(no
     assert "certificate" in reloaded.credentials
     after = await node.sessions.look(slot)
     assert (after.process, after.sessions) == (before.process, 1)
+    banner = Setting(key="banner", values=("maintenance on Sunday",))
+    told = await node.node.configure(operation("configure", rollout="r-banner", epoch=2), (banner,))
+    assert (told.slots, told.state.settings) == ((slot,), banner.lines)
+    config = node.pods.pod(slot).path / "conf/ocserv.conf"
+    assert "maintenance on Sunday" in config.read_text()
+    back = await node.node.take_back(operation("take back", rollout="r-back", epoch=3), "r-banner")
+    assert (back.slots, "maintenance" in config.read_text()) == ((slot,), False)
+    assert await node.sessions.count(slot) == 1
 
 
 async def test_an_instance_is_tested_as_far_as_an_agent_without_rights_can_and_says_what_it_cannot(
@@ -266,6 +278,20 @@ async def test_an_instance_is_tested_as_far_as_an_agent_without_rights_can_and_s
     loaded = await node.node.load(operation("load"), new, Load(sessions=2, seconds=1))
     assert {one.measured for one in loaded} == {None}
     assert all("an agent on a node may not make" in one.said for one in loaded)
+
+
+async def test_a_host_starts_its_instances_itself_and_takes_none_from_a_cluster(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    release = lab.admission.release("1")
+    await lab.slots.stage(operation("stage"), release, "lab")
+    for refused in (
+        lab.slots.stage(operation("stage"), release, "lab", "a"),
+        lab.slots.start(operation("start"), release, Placed(gateway="gw-1", slot="a", **ANYTHING)),
+    ):
+        with pytest.raises(BadInput, match="starts its instances itself"):
+            await refused
+    assert {one.state for one in (await lab.slots.observe()).instances} == {InstanceState.STOPPED}
 
 
 async def test_nothing_is_adopted_on_a_node(node: NodeLab) -> None:  # noqa: F811
@@ -286,6 +312,7 @@ async def test_an_agent_needs_two_capabilities_and_one_folder_that_it_can_write(
     assert not told["writes"]
     assert told["executable"] == node.admission.release("1").executable
     assert told["probe"][0], told["probe"]
+    assert told["walked"] == [True, [10, 10], [10, 10]]
     assert (told["serving"], told["reloaded"], told["sessions"]) == ("a", ["a"], 0)
     assert told["frozen"].startswith("sha256:")
     assert told["preflight"] == []
@@ -293,12 +320,12 @@ async def test_an_agent_needs_two_capabilities_and_one_folder_that_it_can_write(
     assert unmade == {Asked.CLEARTEXT}
 
 
-async def said_by(lab: NodeLab, step: str, said: str) -> dict[str, Any]:
+async def said_by(node: NodeLab, step: str, said: str) -> dict[str, Any]:  # noqa: F811
     """Return what the agent told that did this step as a pod would."""
-    program = [sys.executable, "-m", "tests.drivers.node_agent", str(lab.folder), lab.tag, step, said]
+    program = [sys.executable, "-m", "tests.drivers.node_agent", str(node.folder), node.tag, step, said]
     agent = await asyncio.create_subprocess_exec(
         *("unshare", "--mount", "--propagation", "private", "sh", "-c", AS_A_POD, "pod"),
-        *(str(lab.folder), str(lab.root)),
+        *(str(node.folder), str(node.root)),
         *program,
         cwd=Path(__file__).parents[2],
         stdout=asyncio.subprocess.PIPE,

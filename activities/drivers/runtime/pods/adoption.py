@@ -18,6 +18,7 @@ class NoAdoption:
 
     def __init__(self, gateway: Gateway) -> None:
         """Take whose agent says so."""
+        self._gateway = gateway
         self._why = (
             f"{gateway.name} is a node, on which only pods that its cluster starts serve: nothing is adopted "
             "there; install a release beside what serves, in slots of its own"
@@ -25,7 +26,7 @@ class NoAdoption:
 
     async def examine(self) -> FoundDaemon:
         """Return nothing but what is in the way."""
-        return FoundDaemon(gateway=self._why.partition(" ")[0], obstacles=(self._why,))
+        return FoundDaemon(gateway=self._gateway.name, obstacles=(self._why,))
 
     async def adopt(self, operation: Operation, without: Sequence[str]) -> Adopted:  # noqa: ARG002
         """Refuse."""
