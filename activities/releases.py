@@ -19,7 +19,7 @@ from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
 from activities.liveness import answering, to_its_end
-from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, in_our_words
+from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, SizeExceeded, in_our_words
 from activities.verdicts import (
     Document,
     Judgement,
@@ -41,10 +41,14 @@ from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.constraints import require_drains, require_follows
+from policies.trust.images import named_image, require_image
 from policies.trust.statements import parse_release
 
 THIS_HOST = "this host"
 """The source of what is judged as it lies here."""
+
+LARGEST_BESIDE = 64 << 20
+"""Bytes of a layer of an image that lies over its tree: a shell and some links take two million."""
 
 _DIGEST: TypeAdapter[str] = TypeAdapter(Digest)
 
@@ -74,6 +78,10 @@ class ReleaseSource(Protocol):
 
     async def blob(self, digest: Digest, size: int) -> None:
         """Have the blob in the content store, hashed while it arrived."""
+        ...
+
+    async def image(self, digest: Digest) -> bytes:
+        """Return the manifest of the image of that digest, as its registry has it."""
         ...
 
 
@@ -116,6 +124,8 @@ class Tools:
     unpack: Callable[[Iterator[bytes], Artifact, Path], bool]
     inspect: Callable[[Iterator[bytes], Artifact], None]
     furnish: Callable[[Path, Sequence[str]], None]
+    beside: Callable[[Sequence[bytes], Artifact], object]
+    """Refuses layers of an image that change something of the release's tree."""
     record: Callable[[Verification], None]
     clock: Callable[[], datetime]
     promoted: Callable[[], Collection[Digest]] = tuple
@@ -223,6 +233,43 @@ class Releases:
             if ours is error:
                 raise
             raise ours from error
+
+    async def image(self, admitted: Admitted, source: str) -> Digest:
+        """Return the digest of the release's image, once what the source has under it is the release's own.
+
+        Its first layer is the release's tree, and the later ones change nothing of that. Nodes are told this
+        digest and nothing else; what they report running is compared with it. What was compared once on this
+        host is not asked for again: the way back needs no source.
+
+        Raises:
+            DoesNotFit: the release names no image.
+            DigestMismatch: the source has other bytes under the digest of the image, or of a layer.
+            ManifestInvalid: what its signers named is no image of one platform.
+            SubjectMismatch: the image is of another release's tree.
+            ArchiveRefused: a later layer replaces or hides something of the tree.
+            DownloadFailed: the source does not have it, or not in time.
+        """
+        manifest = admitted.manifest
+        try:
+            named = named_image(manifest)
+            with contextlib.suppress(DigestMismatch):  # it was not compared here yet
+                require_image(self._tools.evidence.read(named), manifest)
+                return named
+            await self._compare(manifest, named, self._tools.source(source, self._tools.trust()))
+        except Exception as error:
+            ours = in_our_words(error, f"the image of {manifest.version}")
+            self._refuse(admitted, ours)
+            if ours is error:
+                raise
+            raise ours from error
+        return named
+
+    async def image_of(self, release: ReleaseRef, source: str) -> Digest:
+        """Return the digest of the image that a cluster may run for this release, both verified.
+
+        Raises what `vouch` and `image` do.
+        """
+        return await self.image(await self.vouch(release, source), source)
 
     def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
@@ -437,6 +484,18 @@ class Releases:
         verdict = case.judgement.verdict
         self._remember(case, admitted=True)
         return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
+
+    async def _compare(self, manifest: ReleaseManifest, named: Digest, source: ReleaseSource) -> None:
+        """Compare the image with the release, and keep its manifest as the sign that this was done."""
+        content = await source.image(named)
+        later = require_image(content, manifest).layers[1:]
+        for layer in later:
+            if layer.size > LARGEST_BESIDE:
+                raise SizeExceeded(f"layer {layer.digest} of the image has more than {LARGEST_BESIDE} bytes")
+            await source.blob(layer.digest, layer.size)
+        found = [self._tools.store.read(layer.digest) for layer in later]
+        await to_its_end(self._tools.beside, found, manifest.tree)
+        self._tools.evidence.put(content)
 
     async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
         """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""

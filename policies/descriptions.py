@@ -179,6 +179,8 @@ def _no_longer_served(was: Gateway, now: Gateway) -> Iterator[str]:
         yield f"{', '.join(lost)} is no address of it any more, and something serves there"
     if now.port != was.port:
         yield f"{_said('port', was.port, now.port)}, and something serves there"
+    if now.placement != was.placement:
+        yield f"{_said('placement', was.placement, now.placement)}, and something serves there"
     slots = {slot.name: slot for slot in now.slots}
     for slot in was.slots:
         if slot.name not in slots or not _holds(slots[slot.name], slot):

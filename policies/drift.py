@@ -104,6 +104,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
     lines = [f"{name}: {getattr(gateway, name)}" for name in ("fleet", "port")]
     lines += [f"address {address}: yes" for address in gateway.addresses]
     lines.append(f"management: {gateway.management}, port {gateway.metrics_port}")
+    if gateway.placement is not None:
+        lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:
         pools = f"{slot.pool4}" if slot.pool6 is None else f"{slot.pool4} and {slot.pool6}"
         lines.append(f"slot {slot.name}: port {slot.port}, device {slot.device}, users {pools}")

@@ -26,11 +26,12 @@ LARGEST = 10**9 - 1
 
 
 def served_for_good(state: GatewayState) -> Digest | None:
-    """Return the release that a gateway falls back to when a trial ends; None when nothing runs there."""
+    """Return the release that a gateway falls back to when a trial ends; None where nothing known runs."""
     if state.steering.serving is None:
         return None
     instance = state.instance(state.steering.serving)
-    return instance.release if instance.state is InstanceState.RUNNING else None
+    known = instance.state is InstanceState.RUNNING and instance.executable is not None
+    return instance.release if known else None
 
 
 def highest_heard(fleet: str, states: Iterable[GatewayState], newest: int) -> int:

@@ -1,4 +1,4 @@
-"""What a gateway answers: its agent may be old, broken or taken over, and its answer harms nobody else.
+"""What a gateway answers, or its cluster: it may be old, broken or taken over, and harms nobody else.
 
 The engine decodes a result while it applies it to the workflow, and an answer that cannot be decoded
 there stops all the gateways that the workflow looks after. So answers come as they are and are read here.
@@ -16,6 +16,7 @@ from policies.model.errors import BadInput
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
 from workflows import steps
+from workflows.failures import OF_A_CLUSTER
 
 MOST_BYTES = 512 * 1024
 """Bytes that an answer may have: a piece of a snapshot takes 350 KiB at most, and the engine takes 2 MiB.
@@ -48,18 +49,18 @@ async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.O
 def read_answer(gateway: GatewayRef, step: GatewayStep[T], raw: RawValue | None) -> T:
     """Return what the gateway answered to the step; raise as `answer_of` does."""
     name = step.__name__
+    whose, what = f"its {'cluster' if name in OF_A_CLUSTER else 'agent'}'s answer", name.replace("_", " ")
     if raw is not None and raw.payload.ByteSize() > MOST_BYTES:
-        raise _bad(name, f"its agent's answer is longer than any ({name.replace('_', ' ')})")
+        raise bad_answer(name, f"{whose} is longer than any ({what})")
     try:
         answer: T = _read(step, raw)
     except BadInput as refused:
-        unread = f"its agent's answer cannot be read ({name.replace('_', ' ')}): {refused}"
-        raise _bad(name, unread) from None
+        raise bad_answer(name, f"{whose} cannot be read ({what}): {refused}") from None
     except Exception:  # noqa: BLE001 - whatever an answer does to its decoder is the gateway's fault
-        raise _bad(name, f"its agent's answer cannot be read ({name.replace('_', ' ')})") from None
+        raise bad_answer(name, f"{whose} cannot be read ({what})") from None
     state = getattr(answer, "state", answer)
     if isinstance(state, GatewayState) and state.gateway != gateway.name:
-        raise _bad(name, f"its agent answers as {state.gateway}")
+        raise bad_answer(name, f"its agent answers as {state.gateway}")
     return answer
 
 
@@ -76,7 +77,8 @@ def _answered_by(step: Callable[..., Any]) -> Any:
     return get_type_hints(step, include_extras=True)["return"]
 
 
-def _bad(step: str, sentence: str) -> ActivityError:
+def bad_answer(step: str, sentence: str, code: str = "BadAnswer") -> ActivityError:
+    """Return the error of a step that was answered otherwise than it can be, or than it has to be."""
     error = ActivityError(
         sentence,
         scheduled_event_id=0,
@@ -86,5 +88,5 @@ def _bad(step: str, sentence: str) -> ActivityError:
         activity_id="",
         retry_state=RetryState.NON_RETRYABLE_FAILURE,
     )
-    error.__cause__ = ApplicationError(sentence, type="BadAnswer", non_retryable=True)
+    error.__cause__ = ApplicationError(sentence, type=code, non_retryable=True)
     return error

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
 
 from activities.facts import CapacityQuery, FactActivities
 from activities.instances import Inspected
@@ -20,14 +20,17 @@ from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
+from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
 from policies.model.release_tests import Outcome, ReleaseTests
 from policies.model.report import BatchReport, GatewayProgress
 from policies.model.value import Digest, Name, Value
+from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
 from workflows import control, steps
+from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import heed_cancellation, to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
@@ -124,6 +127,7 @@ class Batch:
         self._untested: dict[str, str] = {}
         self._untested_since = dict(order.untested_since)
         self._asleep: set[str] = set()
+        self._slots = PreparedSlots()
         self._share = order.share
         self._released = not order.barrier
         self._held = order.held
@@ -221,10 +225,12 @@ class Batch:
     async def _start_some(self) -> bool:
         """Start who may by the limits and by the capacity that is read now; tell why others wait."""
         loads: dict[str, Load | None] = {}
+        unplaced: dict[str, str] = {}
         short: dict[str, str] | None = None
         while fresh := [name for name in self._next(short or {}) if name not in loads]:
             found = await asyncio.gather(*[self._look(name) for name in fresh])
             loads |= dict(zip(fresh, found, strict=True))
+            unplaced |= await self._look_for_nodes(fresh)
             asked = CapacityQuery(
                 plan=self._order.plan,
                 gateways=tuple(self._waiting),
@@ -232,7 +238,9 @@ class Batch:
             )
             short = await control.record(FactActivities.find_short_of_capacity, asked)
             # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
-            short |= {n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None}
+            short |= {
+                n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None
+            } | unplaced
         if short is not None and short != self._short:
             self._short = short
             self._changed()
@@ -255,6 +263,39 @@ class Batch:
             return None
         self._silent_since.pop(name, None)
         return load
+
+    async def _look_for_nodes(self, names: list[str]) -> dict[str, str]:
+        """Return whom its cluster can give no instance now, and why; no release is at fault for that."""
+        placed = [on for name in names if (on := self._steps(self._members[name])).cluster is not None]
+        if not placed:
+            return {}
+        looks = await look_at_all(on.gateway for on in placed)
+        why = asyncio.gather(*[self._why_unplaced(on, looks[on.gateway.name]) for on in placed])
+        await workflow.wait_condition(lambda: why.done() or bool(self._ending))
+        found = await why if why.done() else ()
+        return {on.gateway.name: said for on, said in zip(placed, found, strict=False) if said}
+
+    async def _why_unplaced(self, on: GatewaySteps, look: NodeLook | ActivityError) -> str:
+        """Return why the gateway waits for its cluster, empty where it need not; who waits in vain fails."""
+        if on.cluster is None:
+            return ""
+        name, cluster = on.gateway.name, on.cluster.at.cluster
+        since = self._silent_since.get(cluster, workflow.now().timestamp())
+        try:
+            if isinstance(look, ActivityError):
+                raise look
+            why = trouble_of(look, on.cluster.at).unfit
+            if not why:
+                await on.prepare(self._slots, self._order.release, self._order.source)
+        except ActivityError as error:
+            why = f"cluster {cluster}: {sentence_of(error)}"
+            if code_of(error) != "Refused":
+                self._silent_since[cluster] = since
+                if workflow.now().timestamp() - since >= steps.SILENT_FOR.total_seconds():
+                    self._set_aside(name, why)
+                return why
+        self._silent_since.pop(cluster, None)
+        return why and f"{name}: {why}"
 
     @property
     def _waiting(self) -> dict[str, GatewayRef]:
@@ -280,18 +321,34 @@ class Batch:
         return done or over or bool(self._next(self._short))
 
     async def _or_set_aside(self, name: str, work: Awaitable[None]) -> None:
-        """Do the work on the gateway; who fails, fails alone."""
+        """Do the work on the gateway; who fails, fails alone, and whose node takes nothing waits for it."""
         try:
             await work
         except (ActivityError, ApplicationError) as error:
-            self._set_aside(name, sentence_of(error))
+            look = await self._look_at_node(name)
+            if look.unfit and self._states[name] in {"staging", "starting"}:
+                self._states[name] = "waiting"
+                self._changed()
+            else:
+                self._set_aside(name, look.with_reason(sentence_of(error)))
+
+    async def _look_at_node(self, name: str) -> Trouble:
+        """Return what a cluster says is wrong with the gateway's node; nothing where it says nothing."""
+        on = self._steps(self._members[name])
+        try:
+            return trouble_of(await on.cluster.look(), on.cluster.at) if on.cluster else Trouble()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return Trouble()
 
     async def _bring_up(self, member: Member) -> None:
         name, release, on = member.gateway.name, self._order.release, self._steps(member)
         self._enter(name, "staging")
-        await on.stage(release, self._order.source)
+        prepared = await on.prepare(self._slots, release, self._order.source)
+        await on.stage(release, self._order.source, prepared=prepared)
         self._enter(name, "starting")
-        started = await on.start(release)
+        started = await on.start(release, prepared=prepared)
         at = workflow.now().timestamp()
         self._enter(name, "probing")
         probe = await on.probe(started.slot)
@@ -443,7 +500,9 @@ class Batch:
                 return
             workflow.logger.warning("lease of %s not confirmed: %s", name, sentence_of(error))
             if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
-                self._set_aside(name, f"silent: {sentence_of(error)}")
+                reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
+                if name in self._on_trial:
+                    self._set_aside(name, reason)
         else:
             at = workflow.now().timestamp()
             if name in self._on_trial:
@@ -459,14 +518,15 @@ class Batch:
                 self._rebooted.add(name)
                 await self._bring_up(member)
                 return
+            trouble = await self._look_at_node(name)
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
         finally:
             del self._returning[name]
-        if code_of(refusal) == "InstanceGone" and not rebooted:
+        if code_of(refusal) == "InstanceGone" and not rebooted and not trouble:
             self._ended.append(name)
-        self._set_aside(name, f"its host rebooted: {reason}" if rebooted else reason)
+        self._set_aside(name, trouble.with_reason(f"its host rebooted: {reason}" if rebooted else reason))
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""

@@ -188,10 +188,11 @@ class Drain:
         while True:
             try:
                 state = await self._steps[name].observe(steps.PATIENT)
+                told = await self._steps[name].told_slots()
             except ActivityError as error:
                 await self._bear_with(name, error)
             else:
-                self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
+                self._emptying |= {(name, found.slot): found for found in self._found(name, state, told)}
                 self._seen.add(name)
                 return state
 
@@ -209,12 +210,17 @@ class Drain:
             await self._tell(name, "drain waits for its gateway", sentence, sentence)
         await workflow.sleep(COUNT_AGAIN * steps.NEXT_LOOK)
 
-    def _found(self, name: str, state: GatewayState) -> list[Emptying]:
-        """Return what is to be emptied, and from when on: the release before is kept for a while."""
+    def _found(self, name: str, state: GatewayState, told: tuple[str, ...]) -> list[Emptying]:
+        """Return what is to be emptied, and from when on: the release before is kept for a while.
+
+        A slot that a cluster's node is `told` to run would run again, also where it does not now.
+        """
         member, found = self._members[name], []
-        for instance in state.instances:
+        unknown = {*told} - {instance.slot for instance in state.instances}
+        for instance in (*state.instances, *map(state.instance, sorted(unknown))):
             beside = instance.slot not in {state.steering.serving, state.steering.trial}
-            if instance.state is not InstanceState.RUNNING or not beside:
+            runs = instance.state is InstanceState.RUNNING or instance.slot in told
+            if not runs or not beside:
                 continue
             # What an earlier change left behind is no way back; where none is known, anything may be.
             kept = self._before(name) in {None, instance.release}

@@ -9,10 +9,14 @@ from temporalio.exceptions import (
     TimeoutError,  # noqa: A004 - the engine's, of a step
 )
 
+from activities.placement import PlacementActivities
 from policies.model.value import sentence
 
 _WRAPPERS = (ActivityError, ChildWorkflowError, ServerError)
 """Of these only the cause says what went wrong; what is too long for the engine comes in a ServerError."""
+
+OF_A_CLUSTER = frozenset(vars(PlacementActivities))
+"""Steps of clusters by name; the others are those of gateways' agents."""
 
 OF_A_STEP, OF_A_WORKFLOW = 500, 2_000
 """Characters that a sentence may have: a workflow's may name many gateways."""
@@ -23,10 +27,11 @@ def sentence_of(error: BaseException) -> str:
     cause: BaseException = error
     step = "it"
     while isinstance(cause, (*_WRAPPERS, TimeoutError)) and cause.cause is not None:
-        step = cause.activity_type.replace("_", " ") if isinstance(cause, ActivityError) else step
+        step = cause.activity_type if isinstance(cause, ActivityError) else step
         cause = cause.cause
     if isinstance(cause, TimeoutError):
-        return f"no answer in time ({step}); is the agent running, and does it reach the engine?"
+        who, what = "cluster's driver" if step in OF_A_CLUSTER else "agent", step.replace("_", " ")
+        return f"no answer in time ({what}); is the {who} running, and does it reach the engine?"
     said = cause.message if isinstance(cause, FailureError) else str(cause)
     most = OF_A_STEP if isinstance(error, ActivityError) else OF_A_WORKFLOW
     return sentence(said, most) or type(cause).__name__

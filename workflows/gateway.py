@@ -24,6 +24,7 @@ from activities.instances import (
     StartOrder,
     TakeBackOrder,
 )
+from activities.placement import Prepared
 from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
 from activities.steering import SteeringActivities, TrialOrder
 from policies.model.drain import Look
@@ -35,7 +36,8 @@ from policies.model.release_tests import Load, Names
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name
 from workflows import steps
-from workflows.answers import GatewayStep, answer_of, read_answer
+from workflows.answers import GatewayStep, answer_of, bad_answer, read_answer
+from workflows.cluster import ClusterSteps, PreparedSlots
 from workflows.failures import sentence_of
 
 T = TypeVar("T")
@@ -47,6 +49,7 @@ class GatewaySteps:
     def __init__(self, gateway: GatewayRef, change: Name, epoch: int, digest: Digest) -> None:
         self.gateway = gateway
         self.epoch = epoch
+        self.cluster = ClusterSteps.of(gateway)
         self._change = change
         self._digest = digest
 
@@ -68,6 +71,10 @@ class GatewaySteps:
     async def observe(self, patience: steps.Options = steps.ASK) -> GatewayState:
         """Return what is true of the gateway now."""
         return await self._do(InstanceActivities.observe_gateway, patience)
+
+    async def told_slots(self) -> tuple[str, ...]:
+        """Return the slots that a cluster's node is told to run; none where the host starts its instances."""
+        return (await self.cluster.look()).slots if self.cluster is not None else ()
 
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
         """Return every reason why the release cannot be put there."""
@@ -99,21 +106,36 @@ class GatewaySteps:
 
     # --- forward ------------------------------------------------------------------
 
-    async def stage(self, release: ReleaseRef, source: str, step: str = "stage") -> Staged:
-        """Put the release on the host, verified by the host itself."""
+    async def prepare(self, slots: PreparedSlots, release: ReleaseRef, source: str) -> Prepared | None:
+        """Have the gateway's cluster hold the release in a slot; None where the host starts its instances."""
+        return await slots.of(self.cluster, self.operation("prepare"), release, source)
+
+    async def stage(
+        self, release: ReleaseRef, source: str, step: str = "stage", prepared: Prepared | None = None
+    ) -> Staged:
+        """Put the release on the host, verified by the host itself; for a cluster its slot's config, too."""
+        slot = prepared.slot if prepared else None
         return await self._do(
             InstanceActivities.stage_release,
             steps.CHANGE,
-            StageOrder(operation=self.operation(step), release=release, source=source),
+            StageOrder(operation=self.operation(step), release=release, source=source, slot=slot),
         )
 
-    async def start(self, release: ReleaseRef, step: str = "start") -> Started:
-        """Start the release in a free slot."""
-        return await self._do(
+    async def start(
+        self, release: ReleaseRef, step: str = "start", prepared: Prepared | None = None
+    ) -> Started:
+        """Start the release in a free slot: the prepared one where the cluster starts it, taken over here."""
+        placed = None
+        if self.cluster is not None and prepared is not None:
+            placed = await self.cluster.place(self.operation(f"place-{step}"), prepared)
+        started = await self._do(
             InstanceActivities.start_instance,
             steps.CHANGE,
-            StartOrder(operation=self.operation(step), release=release),
+            StartOrder(operation=self.operation(step), release=release, placed=placed),
         )
+        if placed is not None and started.slot != placed.slot:
+            raise bad_answer("start_instance", f"its agent took over slot {started.slot}, not {placed.slot}")
+        return started
 
     async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
         """Send the share of new sessions to the slot for the lease; only renewals can be late."""
@@ -212,9 +234,14 @@ class GatewaySteps:
         )
 
     async def stop(self, slot: str) -> None:
-        """Stop the slot's instance when nobody uses it; the host refuses while somebody does."""
+        """Stop the slot's instance when nobody uses it; the host refuses while somebody does.
+
+        Only what the host has found unused is taken from a cluster's node.
+        """
         await self._do(
             InstanceActivities.stop_instance,
             steps.PATIENT,
             SlotOrder(operation=self.operation(f"stop-{slot}"), slot=slot),
         )
+        if self.cluster is not None:
+            await self.cluster.remove(self.operation(f"remove-{slot}"), slot)

@@ -11,6 +11,7 @@ from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control
 from workflows.children import first_named, in_parts
+from workflows.cluster import PreparedSlots
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -56,7 +57,10 @@ class Install:
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
-        installed = await asyncio.gather(*[self._install(order, member, failed) for member in part.members])
+        slots = PreparedSlots()
+        installed = await asyncio.gather(
+            *[self._install(order, member, slots, failed) for member in part.members]
+        )
         names = tuple(
             member.gateway.name for member, done in zip(part.members, installed, strict=True) if done
         )
@@ -68,7 +72,9 @@ class Install:
         return Installed(installed=names, failures=len(failed), failed=failed)
 
     @staticmethod
-    async def _install(order: InstallOrder, member: Member, failed: dict[str, str]) -> bool:
+    async def _install(
+        order: InstallOrder, member: Member, slots: PreparedSlots, failed: dict[str, str]
+    ) -> bool:
         """Return whether the gateway serves the release now, also when an earlier attempt was cut short."""
         release = order.release
         on = GatewaySteps(member.gateway, order.change, order.epoch, release.digest)
@@ -77,8 +83,9 @@ class Install:
             serving = state.serving
             if serving is not None:
                 return serving.release == release.digest and serving.executable == release.executable
-            await on.stage(release, order.source)
-            started = await on.start(release)
+            prepared = await on.prepare(slots, release, order.source)
+            await on.stage(release, order.source, prepared=prepared)
+            started = await on.start(release, prepared=prepared)
             if doubt := await on.doubt_about(started.slot, "probe"):
                 raise stopped(f"{member.gateway.name} {doubt}")
             await on.keep(started.slot)

@@ -8,12 +8,15 @@ from temporalio.exceptions import ActivityError
 
 from activities.plans import PartQuery, PlanActivities
 from policies.model.host_limits import CLOCK_DIFFERENCE
+from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Value, sentence
+from policies.placement import trouble_of
 from policies.planning.failure_budget import may_be_unable
 from workflows import control, steps
 from workflows.children import in_parts, merged
+from workflows.cluster import look_at_all
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -80,7 +83,10 @@ class Preflight:
         moved = await control.record(PlanActivities.find_moved, PartQuery(plan=plan, key=key))
         if moved:
             raise stopped("; ".join(why for _, why in sorted(moved.items())[:NAMED]))
-        answers = await asyncio.gather(*[_ask(member, release) for member in part.members])
+        looks = await look_at_all(member.gateway for member in part.members)
+        answers = await asyncio.gather(
+            *[_ask(member, release, looks.get(member.gateway.name)) for member in part.members]
+        )
         obstacles = {
             member.gateway.name: why for member, (why, _) in zip(part.members, answers, strict=True) if why
         }
@@ -91,8 +97,15 @@ class Preflight:
         )
 
 
-async def _ask(member: Member, release: ReleaseRef) -> tuple[str, int]:
-    """Return why the gateway cannot change (empty when it can), and the epoch its host has seen."""
+async def _ask(member: Member, release: ReleaseRef, look: NodeLook | ActivityError | None) -> tuple[str, int]:
+    """Return why the gateway cannot change (empty when it can), and the epoch its host has seen.
+
+    What a cluster says of a node may pass until its turn has come, unless it knows none of that name.
+    """
+    if isinstance(look, ActivityError):
+        return f"its cluster: {sentence_of(look)}", 0
+    if look is not None and member.gateway.placement is not None and not look.there:
+        return trouble_of(look, member.gateway.placement).unfit, 0
     on = GatewaySteps(member.gateway, "preflight", 0, release.digest)
     try:
         obstacles = await on.preflight(release)

@@ -27,6 +27,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import control, steps
 from workflows.children import in_parts, left_behind, merged
+from workflows.cluster import PreparedSlots
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
@@ -99,6 +100,7 @@ class Restore:
         self._members: dict[str, Member] = {}
         self._targets: dict[str, ReleaseRef] = {}
         self._steps: dict[str, GatewaySteps] = {}
+        self._slots = PreparedSlots()
         self._back = list(order.back)
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
@@ -267,14 +269,17 @@ class Restore:
     async def _start_known_good(self, name: str, before: GatewayState) -> str:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
         on, release = self._steps[name], self._targets[name]
+        prepared = await on.prepare(self._slots, release, self._order.source or "")
+        if prepared is not None:
+            await on.stage(release, self._order.source or "", "fetch", prepared)
         try:
-            started = await on.start(release, "restart")
+            started = await on.start(release, "restart", prepared)
         except ActivityError as error:
             if code_of(error) != "BadInput" or self._order.source is None:
                 raise
             # It is not on the host any more: only now does the way back need the repository.
-            await on.stage(release, self._order.source, "fetch")
-            started = await on.start(release, "restart")
+            await on.stage(release, self._order.source, "fetch", prepared)
+            started = await on.start(release, "restart", prepared)
         if doubt := await on.doubt_about(started.slot, "probe-known-good"):
             workflow.logger.error("known-good on %s %s", name, doubt)
             serving = before.serving

@@ -90,6 +90,26 @@ CHANGE = Options(
 An agent that takes no step for as long as a host takes to boot is silent.
 """
 
+PREPARE = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_close_timeout=timedelta(minutes=5),
+    retry_policy=_retry(5),
+)
+"""Has a cluster fetch and verify a release: once for all of its gateways."""
+
+PLACE = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_start_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=5),
+    retry_policy=_retry(0),
+)
+"""Starts an instance on a node, which may have to pull its image first.
+
+For a minute and a half after a control plane was restarted nothing comes up, and no release is at fault.
+"""
+
 INSPECT = Options(
     start_to_close_timeout=timedelta(minutes=2),
     heartbeat_timeout=HEARD_WITHIN,
@@ -195,6 +215,13 @@ PATIENT = Options(
     retry_policy=_retry(0),
 )
 """Has all the time in the world: tried until the gateway answers."""
+
+REMOVE = Options(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=HEARD_WITHIN,
+    retry_policy=_retry(0),
+)
+"""Takes an unused instance from a node: tried until it is gone."""
 
 END = Options(
     start_to_close_timeout=timedelta(seconds=30),

@@ -52,6 +52,12 @@ def answer_in(line: str) -> Answers:
     return {}
 
 
+def answer_line(server: str, name: str, answer: Answer) -> str:
+    """Return the line that tells an answer."""
+    said = _SILENT if answer is None else ",".join(map(str, answer))
+    return f"penstock: answer {server} {name} {said}"
+
+
 async def ask_here(servers: Sequence[str], names: Sequence[str]) -> Answers:
     """Ask in this process' own network; empty where the program cannot be run."""
     found: Answers = {}
@@ -70,8 +76,7 @@ async def _main(arguments: Sequence[str]) -> None:
     pairs = [(server, name) for server in arguments[:split] for name in arguments[split + 1 :]]
     answers = await asyncio.gather(*[_addresses(*pair) for pair in pairs])
     for (server, name), answer in zip(pairs, answers, strict=True):
-        said = _SILENT if answer is None else ",".join(map(str, answer))
-        print(f"penstock: answer {server} {name} {said}")  # noqa: T201
+        print(answer_line(server, name, answer))  # noqa: T201
 
 
 async def _addresses(server: str, name: str) -> Answer:

@@ -15,6 +15,7 @@ from activities.drivers.source.http import HttpSource
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport, shown
 from activities.drivers.store.blobs import BlobStore
+from activities.drivers.store.layers import require_beside
 from activities.drivers.store.states import TrustStates
 from activities.drivers.store.trees import furnish, inspect, unpack
 from activities.evidence import reverify
@@ -77,6 +78,7 @@ def compose_releases(
         unpack=unpack,
         inspect=inspect,
         furnish=furnish,
+        beside=require_beside,
         record=told,
         clock=clock,
         promoted=promoted,

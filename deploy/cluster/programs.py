@@ -103,6 +103,19 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Own:
+    """The source is one file of ours, which needs nothing but Go itself."""
+
+    file: Path
+
+    def unpack(self, go: Toolchain, folder: Path, packages: tuple[str, ...]) -> None:  # noqa: ARG002
+        """Make a module of the file; see `Recipe.unpack`."""
+        folder.mkdir()
+        go.run("mod", "init", "penstock.test/programs", folder=folder)
+        shutil.copy(self.file, folder)
+
+
+@dataclass(frozen=True)
 class Programs:
     """A set of programs of one version, built together and there as a whole or not at all."""
 
@@ -204,6 +217,8 @@ def _kubernetes(version: str, built: str) -> Programs:
 
 
 _ROLLOUTS = "1.10.1"
+_CONTAINERD = "2.4.2"
+_PLUGINS = "github.com/containernetworking/plugins/plugins"
 _ARGO_KINDS = ("rollout", "experiment", "analysis-run", "analysis-template", "cluster-analysis-template")
 
 SETS = {
@@ -224,12 +239,39 @@ SETS = {
             ),
             kept={f"{kind}-crd.yaml": f"manifests/crds/{kind}-crd.yaml" for kind in _ARGO_KINDS},
         ),
+        Programs(
+            "containerd",
+            _CONTAINERD,
+            {name: f"./cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")},
+            Copy(f"github.com/containerd/containerd/v2@v{_CONTAINERD}"),
+            linked=f"{_STRIPPED} -X github.com/containerd/containerd/v2/version.Version=v{_CONTAINERD}",
+            tags="no_btrfs no_devmapper no_zfs",
+        ),
+        Programs(
+            "registry",
+            "3.1.2",
+            {"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+            Consumer("v3.1.2"),
+        ),
+        Programs(
+            "network-plugins",
+            "1.9.1",
+            {
+                "bridge": f"{_PLUGINS}/main/bridge",
+                "loopback": f"{_PLUGINS}/main/loopback",
+                "host-local": f"{_PLUGINS}/ipam/host-local",
+            },
+            Consumer("v1.9.1"),
+        ),
+        Programs("pause", "1", {"pause": "."}, Own(Path(__file__).with_name("pause.go"))),
     )
 }
 """Every set by its name. A program belongs to one set."""
 
 CONTROL_PLANE = ("kubernetes", "etcd", "kwok")
 """The sets that a control plane with simulated nodes is of."""
+NODES = ("kubernetes", "etcd", "containerd", "registry", "network-plugins", "pause")
+"""The sets that a control plane with real nodes is of."""
 
 
 def cache() -> Path:

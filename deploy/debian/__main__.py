@@ -13,10 +13,9 @@ from deploy.debian import archive, bill, completion, documents, environment, man
 from deploy.debian.command_line import whole_tree
 from deploy.debian.contents import PACKAGES, Package
 from deploy.debian.lock import Locked, locked
+from deploy.debian.wheel import ROOT, WHEELS, built
 from policies.model.errors import PenstockError, Unavailable
 
-ROOT = Path(__file__).parents[2]
-WHEELS = ROOT / ".state" / "wheels"
 MAINTAINER = "the penstock project <packages@penstock.invalid>"
 
 
@@ -53,7 +52,7 @@ def make(into: Path, moment: int) -> list[Path]:
         PenstockError: Something is missing; the sentence says what.
     """
     into.mkdir(parents=True, exist_ok=True)
-    wheel = _wheel(into, moment)
+    wheel = built(into, moment)
     made = [wheel]
     for package in PACKAGES:
         requirements = locked(ROOT, package.requirements)
@@ -66,17 +65,6 @@ def make(into: Path, moment: int) -> list[Path]:
         made.append(into / f"{package.name}_{version('penstock')}.cdx.json")
         made[-1].write_text(bill.bill(package.name, requirements, WHEELS, moment))
     return made
-
-
-def _wheel(into: Path, moment: int) -> Path:
-    with tempfile.TemporaryDirectory(prefix="penstock-wheel-") as folder:
-        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
-        environ = os.environ | {"SOURCE_DATE_EPOCH": str(moment)}
-        done = subprocess.run(build, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Unavailable(f"the wheel cannot be built: {done.stderr.strip()}")
-        (built,) = Path(folder).glob("*.whl")
-        return Path(shutil.copy(built, into / built.name))
 
 
 def _lay_out(

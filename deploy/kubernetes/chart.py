@@ -28,7 +28,14 @@ def rendered(*values: Path | Mapping[str, Any], namespace: str = NAMESPACE) -> s
     Raises:
         BadInput: the chart refuses them; its own sentence says why.
     """
-    command = [programs.program("helm"), "template", "penstock", CHART, "--namespace", namespace]
+    command: list[str | Path] = [
+        programs.program("helm"),
+        "template",
+        "penstock",
+        CHART,
+        "--namespace",
+        namespace,
+    ]
     given = ""
     for one in values:
         command += ["--values", one if isinstance(one, Path) else "-"]
@@ -37,7 +44,7 @@ def rendered(*values: Path | Mapping[str, Any], namespace: str = NAMESPACE) -> s
     if done.returncode:
         said = _FAILED.findall(done.stderr)
         raise BadInput(said[-1] if said else done.stderr.strip())
-    return done.stdout
+    return str(done.stdout)
 
 
 def manifests() -> dict[str, str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from deploy.lab.signer import LabSigner
 from orchestrator.publishing.builder import BuiltRelease, ReleaseLabels, build_release, index_statement
 from orchestrator.publishing.folder import offer, publish
+from orchestrator.publishing.image import ImageLabels, build_image
+from orchestrator.publishing.registry import Registry
 from policies.model.release import CurrentRelease
 from policies.model.value import Digest
 
@@ -23,16 +25,29 @@ Signer = tuple[str, str]
 class LabReleases:
     """Publishes releases of one product and channel into a repository folder served at `url`.
 
-    `folder` keeps the signer's keys, built blobs and `trust.yaml`; fresh folders mean fresh keys.
+    `folder` keeps the signer's keys, built blobs and `trust.yaml`; fresh folders mean fresh keys. With a
+    static `shell` every release has an image, for clusters; with a `registry` all that is published is
+    pushed there, too.
     """
 
     issuer = ISSUER
     builder: Signer = (BUILD, ISSUER)
     manager: Signer = (MANAGER, ISSUER)
 
-    def __init__(self, folder: Path, root: Path, url: str, *, product: str, channel: str = "stable") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        url: str,
+        *,
+        product: str,
+        channel: str = "stable",
+        shell: Path | None = None,
+        registry: Registry | None = None,
+    ) -> None:
         self.folder, self.root, self.url = folder, root, url
         self.product, self.channel = product, channel
+        self._shell, self._registry = shell, registry
         self.signer = LabSigner(folder / "signer")
         self.trust_policy = folder / "trust.yaml"
         self._current: list[CurrentRelease] = []
@@ -93,7 +108,9 @@ class LabReleases:
             serial=rollback_index,
             changelog=changelog,
         )
-        built = build_release(tree, template, labels, self.folder / "blobs")
+        blobs, named = self.folder / "blobs", ImageLabels(self.product, version)
+        image = build_image(tree, self._shell, named, blobs) if self._shell else None
+        built = build_release(tree, template, labels, blobs, image=image)
         return self.publish_built(built, rollback_index, signers)
 
     def publish_built(
@@ -103,6 +120,8 @@ class LabReleases:
         people = (self.builder, self.manager) if signers is None else signers
         bundles = [("sigstore", self.signer.sign(built.statement, *person)) for person in people]
         digest = publish(self.root, built.statement, bundles, built.blobs)
+        if self._registry:
+            self._registry.push(self.root, digest)
         sha256 = digest.removeprefix("sha256:")
         current = CurrentRelease(manifest_sha256=sha256, rollback_index=rollback_index)
         self._current = [*(other for other in self._current if other != current), current]
@@ -127,4 +146,6 @@ class LabReleases:
         bundle = self.signer.sign(statement, *self.builder)
         digest = publish(self.root, statement, [("sigstore", bundle)], {})
         offer(self.root, self.product, self.channel, digest)
+        if self._registry:
+            self._registry.push(self.root, digest)
         return digest

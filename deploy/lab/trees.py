@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.lab import packages
 from orchestrator.publishing.debian import unpack
+from orchestrator.publishing.image import shell_in
 from orchestrator.publishing.tree import PROGRAMS, collect, lay_out
 from policies.model.errors import BadInput
 
@@ -35,6 +36,18 @@ def collect_next_tree(into: Path, cache: Path) -> str:
         lay_out(root)
         unpack(files, root)
         return _collect(root, into)
+
+
+def fetch_shell(into: Path, cache: Path) -> Path:
+    """Return the static shell of the images, copied to this path from the packages of the cache.
+
+    Raises what `collect_next_tree` does.
+    """
+    files = packages.fetch(cache, packages.SHELL)
+    with packages.scratch(cache) as home:
+        lay_out(home / "root")
+        unpack(files, home / "root")
+        return Path(shutil.copy(shell_in(home / "root"), into))
 
 
 def version(tree: Path) -> str:

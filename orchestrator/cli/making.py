@@ -1,7 +1,9 @@
 """Commands that make releases, offline: a tree, its manifest, a channel's index, and signatures on both."""
 
 import os
+import shutil
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +59,74 @@ def tree(
     say(f"{into}: {made.files} files, {made.size / 1e6:.1f} MB, {made.platform}")
 
 
+def image(
+    into: Annotated[Path, typer.Argument(help="the folder to be made, in the OCI layout")],
+    tree: Annotated[
+        Path, typer.Option(file_okay=False, help="root folder of the daemon; of --package it is made first")
+    ],
+    product: Product,
+    version: Annotated[str, typer.Option(help="what people call it")],
+    package: Annotated[
+        list[str] | None,
+        typer.Option(help="a Debian package, by name or as a .deb file; names bring all they depend on"),
+    ] = None,
+    suite: Annotated[str, typer.Option(help="of Debian, for packages by name")] = "stable",
+    mirror: Annotated[str | None, typer.Option(help="where from; this machine's own when left out")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="configuration inside, for pods that mount none"),
+    ] = None,
+    shell: Annotated[
+        str, typer.Option(help="the package of a static shell, by name or as a .deb file")
+    ] = "busybox-static",
+    daemon: Annotated[str, typer.Option(help="which daemon it is")] = "ocserv",
+    platform: Annotated[str, typer.Option(help="what its programs run on")] = "linux/amd64",
+) -> None:
+    """Make a container image of a tree, or of packages and a configuration; print its digest."""
+    from orchestrator.publishing.debian import package_root  # noqa: PLC0415 - who plans waits for none of it
+    from orchestrator.publishing.image import (  # noqa: PLC0415
+        ImageLabels,
+        build_image,
+        shell_in,
+        write_layout,
+    )
+    from orchestrator.publishing.tree import collect  # noqa: PLC0415
+
+    labels = ImageLabels(product, version, platform)
+    with package_root([*(package or ()), shell], suite, mirror) as (root, used):
+        if package:
+            collect(root, tree)
+        for one in used:
+            sys.stderr.write(f"{one.name} {one.version} sha256:{one.sha256}\n")
+        with tempfile.TemporaryDirectory(prefix="penstock-image-") as blobs:
+            made = build_image(tree, shell_in(root), labels, Path(blobs), daemon=daemon, config=config)
+            write_layout(made, into)
+    typer.echo(made.digest)
+
+
+def push(
+    digest: Annotated[str, typer.Argument(help="sha256:… of the manifest, or of the channel's index")],
+    repository: Folder,
+    to: Annotated[str, typer.Option(help="oci://host/name; oci+http:// without TLS")],
+    login: Annotated[
+        str | None,
+        typer.Option(metavar="REFERENCE", help="user and password: file:PATH, env:NAME or vault:…#…"),
+    ] = None,
+    authorities: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="PEM, instead of the system's")
+    ] = None,
+) -> None:
+    """Push a signed release or index from a repository folder into a registry, its image with it."""
+    from activities.drivers.credentials import Credentials  # noqa: PLC0415
+    from orchestrator.publishing.registry import Registry  # noqa: PLC0415
+
+    secret = Credentials(os.environ).resolve(login).get_secret_value() if login else None
+    trusted = authorities.read_text() if authorities else None
+    pushed = Registry.of(to, login=secret, authorities=trusted).push(repository, digest)
+    for name in pushed:
+        typer.echo(name)
+
+
 def build(
     tree: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="root folder of the daemon")],
     repository: Folder,
@@ -85,10 +155,15 @@ def build(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="what it changes, as people read it in plans: text"),
     ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="of this tree, by `release image`: for clusters"),
+    ] = None,
 ) -> None:
     """Describe a tree in a manifest and put it into a repository folder, unsigned; print its digest."""
     from orchestrator.publishing.builder import ReleaseLabels, build_release, read_changelog  # noqa: PLC0415
     from orchestrator.publishing.folder import publish  # noqa: PLC0415
+    from orchestrator.publishing.image import read_layout  # noqa: PLC0415
 
     _for_everybody()
     labels = ReleaseLabels(
@@ -107,11 +182,10 @@ def build(
         requires_approval_for=tuple(asks_approval_for or ()),
         changelog=read_changelog(changelog) if changelog else "",
     )
-    built = build_release(tree, template, labels, repository / "blobs" / "building")
+    building = repository / "blobs" / "building"
+    built = build_release(tree, template, labels, building, image=read_layout(image) if image else None)
     digest = publish(repository, built.statement, [], built.blobs)
-    for path in built.blobs.values():
-        path.unlink()
-    (repository / "blobs" / "building").rmdir()
+    shutil.rmtree(building)
     typer.echo(digest)
 
 

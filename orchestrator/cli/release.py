@@ -12,7 +12,15 @@ from orchestrator.cli.words import Reason, fleet_of
 from orchestrator.words.times import moment
 
 app = group("Releases: make, sign, add, verify and withdraw them.")
-for command in (making.tree, making.build, making.index, making.refresh, making.sign):
+for command in (
+    making.tree,
+    making.image,
+    making.build,
+    making.index,
+    making.refresh,
+    making.sign,
+    making.push,
+):
     app.command()(command)
 
 Fleet = Annotated[

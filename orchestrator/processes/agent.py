@@ -21,13 +21,12 @@ from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.path import GatewayPath
 from activities.drivers.runtime.host.sessions import SlotSessions
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
-from activities.drivers.runtime.host.units import Units
+from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.steering.nftables import NftablesTable
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
@@ -44,6 +43,7 @@ from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_vari
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
 from orchestrator.processes.enrolled import connected_for, files_for
+from orchestrator.processes.gateway_runtime import folders_of, slots_of
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
@@ -90,7 +90,7 @@ class Host:
     table: NftablesTable
     runtime: HostSlots
     snapshots: HostSnapshots
-    adoption: HostAdoption
+    adoption: HostAdoption | NoAdoption
     path: GatewayPath
 
 
@@ -106,7 +106,7 @@ def compose_host(settings: AgentSettings) -> Host:
         name=settings.probe.name,
         target=settings.probe.target,
     )
-    folders = SlotFolders(gateway, root, Ocserv(login, settings.exempt))
+    folders = folders_of(gateway, root, Ocserv(login, settings.exempt))
     admission = compose_releases(
         root / "store",
         settings.trust,
@@ -123,20 +123,25 @@ def compose_host(settings: AgentSettings) -> Host:
 
     before = folders.adopted
     adopted = before.slot if before else None
-    table = NftablesTable(gateway, journal, folders.live, root / "steering.json", kept=kept, adopted=adopted)
+    table = NftablesTable(
+        gateway,
+        journal,
+        folders.live,
+        root / "steering.json",
+        kept=kept,
+        adopted=adopted,
+        proven=folders.is_proven,
+    )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
-    own_unit = OwnUnit(Units(), audit.note)
-    adoption = HostAdoption(folders, journal, table, own_unit, audit.record_refusal)
     renewed = certificate_renewal(settings) if settings.server_certificate is not None else None
-    runtime = HostSlots(
+    runtime, adoption = slots_of(
         folders,
         journal,
         table,
         admission,
         given,
-        adoption,
-        audit.length,
+        audit,
         lambda: renewed.failing if renewed is not None else "",
     )
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)

@@ -1,7 +1,9 @@
 """The exporter of one gateway: `penstock exporter CONFIG`, a process of its own.
 
 It reads the same file as the gateway's agent, runs in the gateway's network namespace, outlives the
-agent, changes nothing there, and holds no connection to the engine.
+agent, changes nothing there, and holds no connection to the engine. On a node it does not see the
+processes of pods: what they use of processor, memory and files is left out, and a connection counts
+until its end is logged.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.log import LoginLog, process_age
+from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.port import Session
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.metrics.certificates import CertificateLives
@@ -26,17 +28,17 @@ from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.journal import Journal
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.process import PROC, Process
-from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.process import Alive
 from activities.drivers.steering.nftables import TABLE
 from activities.drivers.steering.nftables_ruleset import parse
 from activities.files import load
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
+from orchestrator.processes.gateway_runtime import folders_of
 from orchestrator.processes.scraping import scraped
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from policies.model.adoption import ADOPTED
-from policies.model.errors import PenstockError
+from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway
 
 FOLLOW = timedelta(milliseconds=25)
@@ -55,9 +57,9 @@ class Host:
 
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
-        self.folders = SlotFolders(gateway, root, Ocserv())
-        self._seen: dict[str, tuple[Process, tuple[int, int]]] = {}
-        self._digests: dict[tuple[Process, tuple[int, int]], str | None] = {}
+        self.folders = folders_of(gateway, root, Ocserv())
+        self._seen: dict[str, tuple[Alive, tuple[int, int]]] = {}
+        self._digests: dict[tuple[Alive, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)
 
     def find(self) -> Iterator[Running]:
@@ -67,7 +69,7 @@ class Host:
         """
         for folder in self.folders:
             process = folder.process()
-            file = _executable(process)
+            file = process.file if process is not None else None
             if process is None or file is None:
                 self._seen.pop(folder.slot.name, None)
                 continue
@@ -80,6 +82,12 @@ class Host:
             digest, release = self._digests[before], folder.release
             if digest:
                 yield Running(folder.slot.name, process, digest, release.version if release else "")
+
+    def process(self, slot: str) -> Alive | None:
+        """Return what runs in the slot, None where nothing does or the gateway has no such slot."""
+        with suppress(BadInput):
+            return self.folders.of(slot).process()
+        return None
 
     def serving(self) -> str | None:
         """Return the slot that got new sessions when last read, None when that is too long ago."""
@@ -108,17 +116,6 @@ class Host:
             return ()
         found = await self.folders.daemon.sessions(folder.chroot)
         return None if found is None else tuple(session for session in found if session.connected)
-
-
-def _executable(process: Process | None) -> tuple[int, int] | None:
-    """Return which file the process runs, by device and inode."""
-    if process is None:
-        return None
-    try:
-        found = (PROC / str(process.pid) / "exe").stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 @dataclass(frozen=True)
@@ -195,11 +192,14 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobod
     `hears` takes each line of them.
     """
     own = frozenset(str(address) for address in gateway.addresses)
+    sees = host.folders.sees_processes
+    alive, age = (process_runs, process_age) if sees else (nobody_knows, nobody_knows)
     return GatewayExporter(
         # a daemon that is adopted later has its sessions and processes counted, and no log of ours
         logs={folder.slot.name: folder.log for folder in host.folders} | {ADOPTED: memory.parent / "none"},
         find=host.find,
-        reader=lambda: LoginLog(ignored=own, age=process_age),
+        process=host.process,
+        reader=lambda: LoginLog(ignored=own, alive=alive, age=age),
         serving=host.serving,
         memory=memory,
         hears=hears,

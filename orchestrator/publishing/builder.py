@@ -3,15 +3,9 @@
 The same inputs give the same bytes: archives carry no times, owners or order of their own.
 """
 
-import gzip
-import hashlib
-import io
 import json
-import os
-import stat
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from activities.drivers.daemon.ocserv.template import require_template
+from orchestrator.publishing.image import BuiltImage, require_image_of
 from orchestrator.publishing.linking import Root
-from orchestrator.publishing.private_keys import keys_in
+from orchestrator.publishing.packing import LEFT_OUT, artifact, listed, pack
+from orchestrator.publishing.private_keys import keys_in, refuse_keys
 from orchestrator.publishing.tree import require_whole
 from policies.model.changelog import Changelog
 from policies.model.errors import BadInput
@@ -31,17 +27,12 @@ from policies.model.release import (
     RELEASE_PREDICATE,
     STATEMENT_TYPE,
     CurrentRelease,
+    ReleaseManifest,
 )
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
 
-LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/lintian", "usr/share/locale")
-"""Parts of a packaged tree that nothing runs."""
-SETTLED = 0o755
-"""Rights of files that a release keeps: whoever else is on a gateway's host writes none of them."""
-_NAMED = 10
-"""Keys that a sentence names; more are counted."""
 TEMPLATES = {"ocserv": require_template}
 """What refuses a template of a daemon that its driver could not use."""
 
@@ -112,29 +103,33 @@ def build_release(
     *,
     left_out: Sequence[str] = LEFT_OUT,
     compress: bool = False,
+    image: BuiltImage | None = None,
 ) -> BuiltRelease:
     """Return the statement about this tree and template; the blobs are written to the folder `blobs`.
 
+    With an image of the same tree the statement names it, and its blobs are among those of the release.
+
     Raises:
         BadInput: the tree holds something a release cannot carry, a private key, or too much for one
-            manifest; it lacks a library; or the template lacks what its daemon's driver fills.
+            manifest; it lacks a library; the template lacks what its daemon's driver fills; or the image
+            is not of this tree.
     """
-    files, links = _list(tree, left_out)
-    _require_platform(tree, [file["path"] for file in files], labels)
+    listing = listed(tree, left_out)
+    _require_platform(tree, listing.paths, labels)
     _require_template(template, labels.daemon)
     blobs.mkdir(parents=True, exist_ok=True)
-    archive = _archive(tree, files, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
-    kind = "tar.gz" if compress else "tar"
-    root = _artifact(f"root.{kind}", archive, "application/x-tar", kind) | {"files": files, "links": links}
-    root["platform"] = labels.platform
+    packed = pack(listing, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
+    root = packed.artifact | {"platform": labels.platform}
     config = blobs / f"{labels.product}-{labels.version}.conf.template"
     config.write_bytes(template.read_bytes())
-    settings = _artifact(f"config/{labels.daemon}.conf.template", config, "text/plain", "none")
+    settings = artifact(f"config/{labels.daemon}.conf.template", config, "text/plain", "none")
+    labels = replace(labels, image=image.digest) if image else labels
     statement = release_statement(_predicate(labels, [root, settings], settings))
-    _require_readable(statement)
-    return BuiltRelease(
-        statement, {f"sha256:{a['sha256']}": p for a, p in ((root, archive), (settings, config))}
-    )
+    manifest = _read_again(statement)
+    if image:
+        require_image_of(manifest, image)
+    own = {f"sha256:{root['sha256']}": packed.archive, f"sha256:{settings['sha256']}": config}
+    return BuiltRelease(statement, (image.everything(blobs) if image else {}) | own)
 
 
 def _require_platform(tree: Path, files: Sequence[str], labels: ReleaseLabels) -> None:
@@ -151,24 +146,13 @@ def _require_platform(tree: Path, files: Sequence[str], labels: ReleaseLabels) -
 
 def _require_template(template: Path, daemon: str) -> None:
     content = template.read_bytes()
-    _refuse_keys(keys_in(content, str(template)))
+    refuse_keys(keys_in(content, str(template)))
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise BadInput(f"{template} is not UTF-8 text; save the file as UTF-8") from error
     if daemon in TEMPLATES:
         TEMPLATES[daemon](text, str(template))
-
-
-def _refuse_keys(found: Iterable[str]) -> None:
-    """Refuse what holds private keys, all of them named at once."""
-    if keys := list(found):
-        named = ", ".join(keys[:_NAMED])
-        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-        raise BadInput(
-            f"a release is read by many, and has private keys in {named}{more}; take them out, and have the "
-            "template name them as $credential_NAME"
-        )
 
 
 def release_statement(predicate: dict[str, Any]) -> bytes:
@@ -252,78 +236,12 @@ def _optional(labels: ReleaseLabels) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
 
 
-def _artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    size = path.stat().st_size
-    return {"name": name, "sha256": sha256, "size": size, "media_type": media_type, "unpack": unpack}
-
-
-def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the tree's files and links, in the order of their names."""
-    files: list[dict[str, Any]] = []
-    links: list[dict[str, Any]] = []
-    keys: list[str] = []
-    for path in _walk(tree):
-        name = path.relative_to(tree).as_posix()
-        if any(name == skipped or name.startswith(f"{skipped}/") for skipped in left_out):
-            continue
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            links.append({"path": name, "target": _target(tree, path)})
-        elif stat.S_ISREG(mode):
-            content = path.read_bytes()
-            keys += keys_in(content, name)
-            sha256 = hashlib.sha256(content).hexdigest()
-            files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & SETTLED})
-        else:
-            raise BadInput(f"{path} is neither a file nor a link; a release cannot carry it")
-    _refuse_keys(keys)
-    return files, links
-
-
-def _walk(tree: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(tree), key=lambda entry: entry.name):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path))
-        else:
-            yield Path(entry.path)
-
-
-def _target(tree: Path, link: Path) -> str:
-    """Return where a link leads, relative to itself; absolute ones are meant from the tree's root."""
-    target = str(link.readlink())
-    return os.path.relpath(tree / target.lstrip("/"), link.parent) if target.startswith("/") else target
-
-
-def _archive(tree: Path, files: Sequence[dict[str, Any]], path: Path, *, compress: bool) -> Path:
-    """Write a plain ustar archive of the files."""
-    path = path.with_name(f"{path.name}.gz") if compress else path
-    with path.open("wb") as raw:
-        packed = (
-            gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=raw, mtime=0) if compress else None
-        )
-        with tarfile.open(fileobj=packed or raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for file in files:
-                entry = tarfile.TarInfo(file["path"])
-                entry.size, entry.mode = file["size"], file["mode"]
-                try:
-                    archive.addfile(entry, io.BytesIO((tree / file["path"]).read_bytes()))
-                except ValueError as error:
-                    raise BadInput(
-                        f"{file['path']} has a name too long for a plain archive: {error}"
-                    ) from error
-        if packed:
-            packed.close()
-    return path
-
-
-def _require_readable(statement: bytes) -> None:
-    """Refuse to hand out a statement that every host would refuse."""
+def _read_again(statement: bytes) -> ReleaseManifest:
+    """Return what every host will read; nobody is handed a statement that they would refuse."""
     try:
-        parse_release(statement)
+        json.loads(statement)
+        return parse_release(statement)
     except (TrustError, ValidationError) as error:
         raise BadInput(
             f"the release cannot be described in one manifest: {error}; leave out what nothing runs"
         ) from error
-    json.loads(statement)

@@ -69,6 +69,21 @@ def read_statement(root: Path, digest: Digest) -> bytes:
         raise BadInput(f"{root} holds no statement {digest}; build the release into it first") from error
 
 
+def read_blob(root: Path, digest: Digest) -> bytes:
+    """Return a small blob of the folder, such as a signature or an image's manifest.
+
+    Raises:
+        BadInput: the folder lacks it, or has other bytes under its name.
+    """
+    try:
+        content = _read(place(root, "blobs", digest))
+    except OSError as error:
+        raise BadInput(f"{root} lacks the blob {digest}; build the release into it again") from error
+    if digest_of(content) != digest:
+        raise BadInput(f"{root} has other bytes under {digest}; build the release into it again")
+    return content
+
+
 def offered(root: Path, product: str, channel: str) -> Digest:
     """Return the digest of the channel's current index.
 

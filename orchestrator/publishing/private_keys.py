@@ -7,9 +7,10 @@ libraries of cryptography carry whole keys, with which they test themselves.
 import io
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from orchestrator.publishing.linking import MAGIC
+from policies.model.errors import BadInput
 
 PEM = re.compile(
     rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----[ \t]*\r?\n"
@@ -23,6 +24,8 @@ LARGEST_IMAGE = 1 << 30
 """Bytes of an archive's content that are looked through: more is taken for an attack."""
 DEEPEST = 3
 """Archives in archives: an image holds its layers in one."""
+_NAMED = 10
+"""Keys that a sentence names; more are counted."""
 
 
 def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
@@ -40,6 +43,21 @@ def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
         yield f"{name} ({kind})"
     elif depth < DEEPEST and _is_archive(content):
         yield from _inside(content, name, depth)
+
+
+def refuse_keys(found: Iterable[str]) -> None:
+    """Refuse what holds private keys, all of them named at once.
+
+    Raises:
+        BadInput: there is one.
+    """
+    if keys := list(found):
+        named = ", ".join(keys[:_NAMED])
+        more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
+        raise BadInput(
+            f"a release is read by many, and has private keys in {named}{more}; take them out, and have the "
+            "template name them as $credential_NAME"
+        )
 
 
 def _der_kind(content: bytes) -> str | None:

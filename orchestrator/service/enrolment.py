@@ -23,21 +23,21 @@ class EnrolmentToken(Value):
 
 @dataclass(frozen=True)
 class EnrolmentService:
-    """Who of an installation's gateways may have a certificate."""
+    """Who of an installation's gateways and clusters may have a certificate."""
 
     certificates: Certificates
     authority: Path
     """Folder of the authority, whose fingerprint travels with a token; its certificate there is enough."""
 
     async def enrol(self, fleet: Fleet, gateway: str, person: str) -> EnrolmentToken:
-        """Return a one-time token for the gateway's host.
+        """Return a one-time token for the gateway's host, or for the driver of a cluster with that name.
 
         Raises:
-            BadInput: The fleet has no such gateway, or the authority cannot be read.
+            BadInput: The fleet has no such gateway or cluster, or the authority cannot be read.
         """
-        if gateway not in {known.name for known in fleet.gateways}:
+        if gateway not in {known.name for known in fleet.gateways} | {*fleet.clusters}:
             seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
-            raise BadInput(f"{fleet.name} has no gateway {gateway}", seen)
+            raise BadInput(f"{fleet.name} has no gateway {gateway}, and no cluster of that name", seen)
         fingerprint = await asyncio.to_thread(fingerprint_in, self.authority)
         token, expires = await asyncio.to_thread(
             self.certificates.make_enrolment, fleet.name, gateway, person

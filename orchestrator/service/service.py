@@ -984,7 +984,8 @@ class Service:
         """
         await self._stopped(caller, Action.REVOKE, fleet)
         described = await asyncio.to_thread(self._fleets.described, fleet)
-        known = described is not None and gateway in {one.name for one in described.gateways}
+        names = {one.name for one in described.gateways} | {*described.clusters} if described else set()
+        known = gateway in names
 
         async def revoke() -> tuple[int, bool]:
             return await self._enrolment.revoke(fleet, gateway, caller.person, reason), known

@@ -97,6 +97,11 @@ class GatewayRef(Value):
         """The queue on which this gateway's agent takes its orders; names have no slash in them."""
         return f"{GATEWAY_QUEUE}{self.fleet or ''}/{self.name}"
 
+    @property
+    def cluster(self) -> "GatewayRef | None":
+        """Whoever starts and ends its instances, under its own name; None where its own host does."""
+        return GatewayRef(name=self.placement.cluster, fleet=self.fleet) if self.placement else None
+
     def needs(self, sessions: int | None) -> int:
         """Return what its group has to carry for it: its sessions, or all it can when they are uncounted."""
         return self.capacity if sessions is None else sessions
@@ -148,6 +153,19 @@ class Gateway(GatewayRef):
         address = self.management or first
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         return f"{host}:{self.metrics_port}"
+
+    @model_validator(mode="after")
+    def _is_placed_or_a_host(self) -> "Gateway":
+        if self.runtime == "kubernetes" and self.placement is None:
+            raise ValueError(
+                f"gateway {self.name}: nothing says which node it is; write placement with cluster and node"
+            )
+        if self.runtime == "host" and self.placement is not None:
+            raise ValueError(
+                f"gateway {self.name} has a placement, and runtime host has none; write runtime: kubernetes, "
+                "or leave placement out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":
@@ -439,6 +457,19 @@ class Fleet(Value):
         return self
 
     @model_validator(mode="after")
+    def _nodes_are_gateways(self) -> "Fleet":
+        places = [one.placement for one in self.gateways if one.placement is not None]
+        if place := twice((one.cluster, one.node) for one in places):
+            raise ValueError(
+                f"node {place[1]} of cluster {place[0]} is two gateways; one node is one gateway"
+            )
+        if name := next((one.cluster for one in places if one.cluster in self._by_name), None):
+            raise ValueError(
+                f"{name} is a gateway and a cluster, which both take orders under it; give one another name"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _windows_are_somewhere(self) -> "Fleet":
         said = [(one.name, one.tz) for one in self.windows] + [(one.name, one.tz) for one in self.freezes]
         if name := twice(name for name, _ in said):
@@ -499,6 +530,11 @@ class Fleet(Value):
         """Return the gateway's settings in the order of their keys; its own come before the fleet's."""
         said = self.settings | gateway.settings
         return tuple(Setting(key=key, values=said[key]) for key in sorted(said))
+
+    @cached_property
+    def clusters(self) -> tuple[Name, ...]:
+        """The clusters on whose nodes some of its gateways are, in the order of their names."""
+        return tuple(sorted({one.placement.cluster for one in self.gateways if one.placement is not None}))
 
     def gateway(self, name: str) -> Gateway:
         """Return the gateway of that name; KeyError if the fleet has none."""

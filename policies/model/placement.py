@@ -18,6 +18,9 @@ class Placement(Value):
     node: NodeName
     """The node that is this gateway, for as long as it bears the gateway's name."""
 
+    def __str__(self) -> str:
+        return f"node {self.node} of cluster {self.cluster}"
+
 
 class Placed(Message):
     """The instance in one slot of a gateway, as the cluster says that its node runs it.

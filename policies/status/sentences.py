@@ -201,8 +201,9 @@ class Sentences:
                 return f"the next wave starts by itself {when}"
             case Awaited.CAPACITY:
                 return (
-                    "gateways that wait start by themselves when there is capacity, looked for every "
-                    "30 seconds to 5 minutes: bring gateways back, add some, or wait for fewer users"
+                    "gateways that wait start by themselves when there is capacity, looked for every 30 "
+                    "seconds to 5 minutes: bring gateways or their nodes back, add some, or wait for fewer "
+                    "users"
                 )
             case Awaited.TESTS if told.phase in {Phase.STARTING, Phase.SWITCHING}:
                 return (

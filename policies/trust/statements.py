@@ -73,6 +73,16 @@ def parse_index(payload: bytes) -> ChannelIndex:
     return index
 
 
+def kind_of(payload: bytes) -> str:
+    """Return which kind of statement these bytes are, by its predicate type; empty if they are none.
+
+    Raises:
+        ManifestInvalid: they are not strictly JSON.
+    """
+    statement = strict_json.loads(payload)
+    return str(statement.get("predicateType", "")) if isinstance(statement, dict) else ""
+
+
 def require_digest(content: bytes, expected: Digest, what: str) -> None:
     """Refuse bytes that are not the named ones.
 

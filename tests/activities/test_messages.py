@@ -32,12 +32,13 @@ from policies.model.errors import Unavailable
 from policies.model.release_tests import DnsName
 from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
-from tests.workflows.world import OLD, steps_on
+from tests.workflows.world import OLD, cluster_steps, steps_on
 from workflows.failures import code_of, sentence_of
 
 FAKE = FakeGateway(gateway())
-STEPS = steps_on(FAKE)
+STEPS = [*steps_on(FAKE), *cluster_steps(FakeCluster("west", []))]
 FIRST = Path(__file__).parent / "first_messages.json"
 """One example of every order and answer as the first agent that ignores unknown fields had them."""
 PLAIN: dict[Any, Any] = {
@@ -58,7 +59,7 @@ HOST = "edge-1.example"
 
 
 def travelling() -> Iterator[tuple[str, Any]]:
-    """Yield the name and type of every argument and every answer of every step on a gateway."""
+    """Yield the name and type of every argument and answer of every step on a gateway or by its cluster."""
     for step in STEPS:
         hints = get_type_hints(step, include_extras=True)
         for name, hint in hints.items():

@@ -19,8 +19,8 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from activities.drivers.signature.sigstore import parse_bundle, spki_sha256
-from deploy.lab.registry import Registry
 from deploy.lab.signer import LabSigner
+from orchestrator.publishing.registry import Registry
 from policies.approvals import approved, require_approved, required
 from tests.fakes import archives
 from tests.fakes.authority import EnterpriseCa

@@ -18,8 +18,16 @@ from deploy.cluster import programs
 from policies.model.errors import PenstockError
 
 FOLDER = "tests/cluster/"
-SETS_OF = {"plane": programs.CONTROL_PLANE, "driven": (*programs.CONTROL_PLANE, "helm")}
-"""What each fixture of `tests/cluster/conftest.py` needs."""
+SETS_OF = {
+    "plane": programs.CONTROL_PLANE,
+    "driven": (*programs.CONTROL_PLANE, "helm"),
+    "installed": (*programs.CONTROL_PLANE, "helm"),
+    "chart": ("helm",),
+    "cluster": programs.NODES,
+    "demonstrated": (*programs.NODES, "helm"),
+    "cluster_lab": (*programs.NODES, "helm"),
+}
+"""What fixtures of these tests need, by their names."""
 TESTED = tuple(dict.fromkeys(name for sets in SETS_OF.values() for name in sets))
 _ROOT = Path(__file__).parents[2]
 _failed: dict[tuple[str, ...], str] = {}

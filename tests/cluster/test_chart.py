@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from activities.files import load
-from deploy.cluster import programs
 from deploy.kubernetes.chart import CHART, EXAMPLE, MANIFESTS, NAMESPACE, manifests, rendered
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.cluster_file import ClusterSettings
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
+from tests.cluster import building
 
 Values = dict[str, Any]
 CHECKS = CHART / "templates/_checks.tpl"
@@ -27,9 +27,11 @@ NINE = {
 """Verb, kind and group of all that the driver of a fleet may do."""
 Change = Callable[[Values], object]
 
-pytestmark = pytest.mark.skipif(
-    programs.why_not_here("helm") is not None, reason=programs.why_not_here("helm") or ""
-)
+
+@pytest.fixture(autouse=True, scope="module")
+def chart(request: pytest.FixtureRequest) -> None:
+    """Have Helm here."""
+    building.insist(request)
 
 
 @pytest.fixture
@@ -209,7 +211,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda v: v.update(image="registry.example/penstock:1"),
         "is not named by its digest",
     ),
-    "no image": (lambda v: v.pop("image"), "image is empty"),
+    "no image": (lambda v: v.pop("image"), "image is empty: name the image of agents and drivers"),
+    "no image of the API": (
+        lambda v: v["orchestrator"].pop("image"),
+        "name the image of API, worker and relay",
+    ),
     "a root that is none": (lambda v: v.update(root="var"), 'root "var" is no folder of a node'),
     "no page": (lambda v: v["orchestrator"].pop("page"), "orchestrator.page is empty"),
     "relays without a shared disk": (

@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from deploy.lab.namespaces import inside
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
+from tests.drivers.node_lab import NodeLab
 
 MISSING = why_not_here()
 ON_A_REAL_GATEWAY = [
@@ -38,3 +39,23 @@ async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
         yield built_lab
         await built_lab.clients_gone()
     built_lab.reset()
+
+
+@pytest.fixture(scope="module")
+def built_node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[NodeLab]:
+    folder: Path = tmp_path_factory.mktemp("node")
+    lab = NodeLab(folder, f"n{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def node(built_node: NodeLab) -> AsyncIterator[NodeLab]:
+    """The node, with this process inside its network for the length of a test."""
+    built_node.reset()
+    with inside(built_node.namespace):
+        await built_node.table.prime()
+        yield built_node
+        await built_node.clients_gone()
+    built_node.reset()

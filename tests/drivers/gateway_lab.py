@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
@@ -15,6 +15,7 @@ from typing import Any, cast
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.ocserv.login import ProbeLogin
+from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
@@ -81,6 +82,9 @@ def operation(
 class TreeAdmission:
     """Admits releases made of the ocserv of this machine, as if they had been signed."""
 
+    image = digest_of(b"the image of the tree")
+    """What a node would report to run of each of them."""
+
     def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
         self.template = folder / TEMPLATE.name
@@ -114,6 +118,7 @@ class TreeAdmission:
                 "expires_at": datetime.now(UTC) + timedelta(days=30),
                 "platforms": ({"os": "linux", "arch": "amd64"},),
                 "daemon": {"kind": "ocserv", "executable": "usr/sbin/ocserv"},
+                "image": self.image.removeprefix("sha256:"),
                 "artifacts": (
                     Artifact(
                         name="tree.tar",
@@ -240,8 +245,9 @@ class GatewayLab:
         """Make the parts anew, as an agent that has just been started does, with more credentials."""
         self.admission = TreeAdmission(self.folder)
         login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
+        self.login = login
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
-        self.folders = SlotFolders(self.gateway, self.root, Ocserv(login))
+        self.folders = self._made_folders(Ocserv(login))
         adopted = self.folders.adopted
         self.table = NftablesTable(
             self.gateway,
@@ -249,19 +255,25 @@ class GatewayLab:
             self.folders.live,
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
-        )
-        self.adoption = HostAdoption(
-            self.folders, self.journal, self.table, OwnUnit(Units(), self._note), self._note
+            proven=self.folders.is_proven,
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
             for name, file in {"users": "users", "certificate": "gw.pem", "key": "gw.key", **more}.items()
         }
+        self._compose_slots(credentials)
+        self.sessions = SlotSessions(self.folders, self.journal, self.table)
+        self.snapshots = HostSnapshots(self.folders, self.slots.observe)
+
+    def _made_folders(self, daemon: Ocserv) -> SlotFolders:
+        return SlotFolders(self.gateway, self.root, daemon)
+
+    def _compose_slots(self, credentials: Mapping[str, Secret]) -> None:
+        unit = OwnUnit(Units(), self._note)
+        self.adoption = HostAdoption(self.folders, self.journal, self.table, unit, self._note)
         self.slots = HostSlots(
             self.folders, self.journal, self.table, self.admission, credentials, self.adoption
         )
-        self.sessions = SlotSessions(self.folders, self.journal, self.table)
-        self.snapshots = HostSnapshots(self.folders, self.slots.observe)
 
     def certify(self, name: str, *, days: int = 2, address: str = "10.77.0.1", kind: str = "--ecc") -> str:
         """Make a key and a certificate of the gateway, signed by the lab's authority; return its SHA-256."""

@@ -32,6 +32,7 @@ class Gateway:
         self.serving: str | None = "a"
         found = process(os.getpid())
         assert found
+        self.own = found
         self.instance: Running | None = Running("a", found, DIGEST, "1.3.0")
 
     def writes(self, text: str) -> None:
@@ -50,6 +51,7 @@ class Shown:
         self.exporter = GatewayExporter(
             logs={"a": gateway.log},
             find=gateway.find,
+            process=lambda _: gateway.instance.process if gateway.instance else None,
             reader=lambda: LoginLog(alive=lambda _: False),
             serving=lambda: gateway.serving,
             memory=gateway.memory,
@@ -129,8 +131,7 @@ def test_the_next_instance_of_a_slot_begins_at_zero_under_its_own_digest(
     shown = show()
     gateway.writes(logins("alice"))
     assert shown.logins() == 1
-    assert gateway.instance
-    now = gateway.instance.process
+    now = gateway.own
     gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), OTHER, "1.1.6")
     shown.exporter.refresh()
     gateway.writes(logins("alice"))
@@ -149,7 +150,7 @@ def test_lines_of_an_instance_that_ended_unwatched_are_not_given_to_the_next(
 ) -> None:
     assert gateway.instance
     living = gateway.instance
-    now = living.process
+    now = gateway.own
     gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), DIGEST, "1.3.0")
     assert show().logins() == 0
     gateway.writes(logins("alice"))

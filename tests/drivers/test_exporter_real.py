@@ -18,8 +18,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from activities.drivers.metrics.tunnel_probes import PINGS
 from activities.drivers.runtime.host.process import digest_of_file
-from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
+    ON_A_REAL_GATEWAY,
+    built_lab,
+    built_node,
+    lab,
+    node,
+)
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.node_lab import NodeLab
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -197,11 +204,11 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     await exporter.until(lambda s: s.get(sessions) == 0 and s.get(probe) == 1)
     process = lab.folders.of(slot).process()
     assert process
-    os.kill(process.pid, signal.SIGSTOP)
+    process.tell(signal.SIGSTOP)
     try:
         await exporter.until(lambda s: s.get(probe) == 0 and sessions not in s)
     finally:
-        os.kill(process.pid, signal.SIGCONT)
+        process.tell(signal.SIGCONT)
 
 
 async def test_nothing_is_left_to_say_of_an_instance_that_died(
@@ -214,6 +221,30 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
     await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
     process = lab.folders.of(slot).process()
     assert process
-    os.kill(process.pid, signal.SIGKILL)
+    process.tell(signal.SIGKILL)
     of_the_host = ("vpngw_boot_info", "vpngw_interface_", "vpngw_tunnel_", "vpngw_certificate_")
     await exporter.until(lambda s: all(name.startswith(of_the_host) for name, _, _ in s))
+
+
+async def test_a_nodes_exporter_counts_by_socket_and_log_and_says_nothing_of_a_pod_that_nobody_proved(
+    node: NodeLab,  # noqa: F811
+    exporters: list[Exporter],
+) -> None:
+    slot = await serving(node, "1.1.6")
+    exporter = Exporter(node)
+    exporters.append(exporter)
+    build, sessions = ("vpngw_build_info", slot, "1.1.6"), ("vpngw_sessions", slot, "")
+    await exporter.until(lambda s: s.get(build) == 1 and s.get(sessions) == 0)
+    for number in (1, 2):
+        await node.client(number).up()
+    shown = await exporter.until(lambda s: s.get(sessions) == 2)
+    assert (shown[logins(slot)], shown["vpngw_handshake_seconds_count", slot, ""]) == (2, 2)
+    assert shown["vpngw_process_start_time_seconds", slot, ""] <= time.time()
+    assert ("vpngw_process_resident_memory_bytes", slot, "") not in shown
+    exporter.kill()
+    exporters.append(again := Exporter(node))
+    shown = await again.until(lambda s: s.get(sessions) == 2)
+    assert shown[logins(slot)] == 0
+    await node.kubelet.lose(slot)
+    await node.kubelet.place(slot)
+    await again.until(lambda s: sessions not in s and build not in s)

@@ -342,7 +342,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     await lab.client(1).up()
     running = lab.folders.of(new).process()
     assert running is not None
-    os.kill(running.pid, signal.SIGSTOP)
+    running.tell(signal.SIGSTOP)
     begun = time.monotonic()
     fenced = await lab.slots.fence(operation("fence", rollout="back", epoch=2))
     assert fenced.instance(new).sessions is None
@@ -354,7 +354,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     begun = time.monotonic()
     restored = await lab.slots.restore(operation("again", epoch=3), lab.admission.release("1"))
     took = time.monotonic() - begun
-    os.kill(running.pid, signal.SIGCONT)
+    running.tell(signal.SIGCONT)
     assert (restored.back, restored.state.instance(new).sessions) == (True, None)
     assert took < 1
 
@@ -401,7 +401,7 @@ async def test_who_is_kept_beside_the_serving_instance_keeps_it_without_any_drai
     assert await lab.home_of(1) == blue
     running = lab.folders.of(blue).process()
     assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
+    running.tell(signal.SIGKILL)
     await asyncio.sleep(0.5)
     await person.leave()
     await lab.client(1).up()
@@ -527,7 +527,7 @@ async def test_after_a_reboot_the_gateway_serves_what_it_served(lab: GatewayLab)
     await lab.table.remove()
     running = lab.folders.of(slot).process()
     assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
+    running.tell(signal.SIGKILL)
     lab.compose()
     assert (await lab.table.prime()).serving == slot
     assert (await lab.slots.observe()).instance(slot).state is InstanceState.FAILED
@@ -558,7 +558,7 @@ async def test_a_crash_is_seen_by_the_process_that_is_gone(lab: GatewayLab) -> N
     before = await lab.sessions.look(old)
     running = lab.folders.of(old).process()
     assert running is not None
-    os.kill(running.pid, signal.SIGKILL)
+    running.tell(signal.SIGKILL)
     await asyncio.sleep(0.2)
     after = await lab.sessions.look(old)
     assert (before.sessions, after.sessions) == (1, 0)

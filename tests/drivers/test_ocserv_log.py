@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv.log import LONGEST, LoginLog
+from activities.drivers.daemon.ocserv.log import LONGEST, LoginLog, nobody_knows
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome
 
 LOGS = Path(__file__).parent / "logs"
@@ -130,6 +130,17 @@ def test_two_logins_from_one_address_at_once_keep_their_own_outcomes() -> None:
     log = LoginLog(alive=lambda _: False)
     attempts = replay([*bad[: end - 3], *good, *bad[end - 3 :]], log)
     assert [a.outcome for a in attempts] == [LoginOutcome.OK, LoginOutcome.AUTH_FAIL]
+
+
+def test_where_nobody_sees_its_workers_a_connection_counts_at_the_end_that_is_logged_for_its_source() -> None:
+    good = scenes("1.3.0")["login-only alice"]
+    bad = [line.replace("ocserv[8343]", "ocserv[9343]") for line in scenes("1.3.0")["wrong password"]]
+    end = next(n for n, line in enumerate(bad) if "main:" in line and "worker terminated" in line)
+    log = LoginLog(alive=nobody_knows, age=nobody_knows)
+    attempts = replay([*bad[: end - 3], *good, *bad[end - 3 :]], log)
+    assert sorted(a.outcome for a in attempts) == sorted([LoginOutcome.OK, LoginOutcome.AUTH_FAIL])
+    unended = [line for line in good if "main" not in line]
+    assert [*replay(unended, log), *log.give_up(1.0), *log.give_up(2.0)] == []
 
 
 def test_a_worker_that_went_without_a_word_is_given_up_at_the_second_look() -> None:

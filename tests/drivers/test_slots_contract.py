@@ -1,7 +1,6 @@
 """One contract for gateways, kept by the fake and by real processes, real kernel steering, real users."""
 
 import asyncio
-import os
 import signal
 from datetime import timedelta
 from typing import Protocol
@@ -17,8 +16,15 @@ from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
-from tests.drivers.gateway_fixtures import MISSING, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
+    MISSING,
+    built_lab,
+    built_node,
+    lab,
+    node,
+)
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
+from tests.drivers.node_lab import NodeLab, freeze
 from tests.fakes.gateway import FakeGateway
 
 LEASE = timedelta(seconds=30)
@@ -92,7 +98,7 @@ class RealStand:
     async def crash(self, slot: str) -> None:
         running = self.lab.folders.of(slot).process()
         assert running is not None
-        os.kill(running.pid, signal.SIGKILL)
+        running.tell(signal.SIGKILL)
         for _ in range(500):
             if not running.alive:
                 return
@@ -100,16 +106,37 @@ class RealStand:
         raise AssertionError(f"process {running.pid} does not end")
 
 
+class NodeStand(RealStand):
+    """A gateway that is a node: its instances are started and ended for its agent."""
+
+    def __init__(self, node: NodeLab) -> None:  # noqa: F811
+        super().__init__(node)
+        self.node = node
+        self.runtime = node.placed
+
+    async def silence(self, slot: str) -> None:
+        freeze(self.node, slot)
+
+    async def crash(self, slot: str) -> None:
+        await self.node.kubelet.lose(slot)
+
+
+ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
+
+
 @pytest.fixture(
     params=[
         "fake",
-        pytest.param(
-            "real", marks=[pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
-        ),
+        pytest.param("real", marks=ON_REAL_KERNELS),
+        pytest.param("node", marks=ON_REAL_KERNELS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
-    return FakeStand() if request.param == "fake" else RealStand(request.getfixturevalue("lab"))
+    if request.param == "fake":
+        return FakeStand()
+    if request.param == "real":
+        return RealStand(request.getfixturevalue("lab"))
+    return NodeStand(request.getfixturevalue("node"))
 
 
 async def running(stand: Stand, version: str, epoch: int = 1) -> str:

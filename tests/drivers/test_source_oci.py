@@ -1,15 +1,10 @@
-"""Releases from an OCI registry: Debian's real one, and a fake with what the real one lacks."""
+"""Releases from an OCI registry: a real one, and a fake with what the real one lacks."""
 
 import base64
 import json
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from activities.drivers.source.http import HttpSource
@@ -21,9 +16,9 @@ from activities.refusals import (
     TransportRefused,
 )
 from activities.releases import Releases
-from deploy.lab.registry import Registry
 from deploy.lab.releases import LabReleases
 from orchestrator.publishing.folder import add_signature
+from orchestrator.publishing.registry import Registry
 from policies.model.refusals import (
     DigestMismatch,
     ManifestInvalid,
@@ -33,6 +28,7 @@ from policies.model.refusals import (
 )
 from policies.model.trust import Envelope
 from policies.model.value import digest_of
+from tests.drivers import registries
 from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.registry import TOKEN, FakeRegistry
 from tests.fakes.trees import small_tree
@@ -63,36 +59,16 @@ class Setting:
 
 
 @pytest.fixture(scope="module")
-def debian_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if shutil.which("docker-registry") is None:
-        pytest.skip("docker-registry is not installed: apt-get install docker-registry")
-    folder = tmp_path_factory.mktemp("registry")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}', secret: lab}}\n"
-        "log: {level: error}\n"
-    )
-    with subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as registry:
-        url = f"http://127.0.0.1:{port}"
-        ends = time.monotonic() + 20
-        while time.monotonic() < ends:
-            try:
-                httpx.get(f"{url}/v2/", trust_env=False)
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
+def real_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    program = registries.installed()
+    if program is None:
+        pytest.skip(registries.MISSING)
+    with registries.registry(program, tmp_path_factory.mktemp("registry")) as url:
         yield url
-        registry.terminate()
 
 
-async def test_debians_registry_delivers_by_the_fallback_tag(debian_registry: str, tmp_path: Path) -> None:
-    setting = Setting(tmp_path, debian_registry)
+async def test_a_real_registry_delivers_by_the_fallback_tag(real_registry: str, tmp_path: Path) -> None:
+    setting = Setting(tmp_path, real_registry)
     digest = setting.publish()
     releases = setting.releases()
     admitted = await releases.admit(digest, setting.source)

@@ -39,6 +39,7 @@ from policies.model.instance import (
 )
 from policies.model.operation import Operation
 from policies.model.path import PathFacts, TriedTunnel
+from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
@@ -53,6 +54,10 @@ class FakeSlot:
     state: InstanceState = InstanceState.STOPPED
     started_at: datetime | None = None
     people: list[str] = field(default_factory=list)
+    instance: str = ""
+    """What a cluster calls it that placed it here."""
+    image: ReleaseRef | None = None
+    """What that is of, as long as the gateway's agent has not taken it over: nothing trusts it."""
 
 
 class FakeGateway:
@@ -76,6 +81,8 @@ class FakeGateway:
         self.pools = {slot.name: slot.pools for slot in gateway.slots}
         """What instances were started with, or were given since."""
         self.staged: dict[str, ReleaseRef] = {}
+        self.laid_out: dict[str, str] = {}
+        """Of which manifest each slot has the config that an instance of a cluster finds there."""
         self.unserved: tuple[str, ...] = ()
         self.credentials: tuple[GivenCredential, ...] | None = tuple(
             GivenCredential(name=name) for name in ("certificate", "key", "users")
@@ -226,17 +233,25 @@ class FakeGateway:
             return ()
         return (f"{self.gateway.name} has no free slot",)
 
-    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
-        """Ensure that the release is on the host."""
+    async def stage(
+        self, operation: Operation, release: ReleaseRef, source: str, slot: str | None = None
+    ) -> Staged:
+        """Ensure that the release is on the host, and its config in a slot that a cluster starts."""
         self._begin("stage", operation)
         changed = release.digest not in self.staged
         self.staged[release.digest] = release
+        if slot is not None:
+            if self._slot(slot).people:
+                raise Refused(f"slot {slot} still has {len(self.slots[slot].people)} sessions")
+            self.laid_out[slot] = release.digest
         self._note(changed, f"stage {release.version}")
         return Staged(release=release, signers=("release@example.org",), changed=changed)
 
-    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
-        """Run the release in a free slot, or leave it running where it does."""
+    async def start(self, operation: Operation, release: ReleaseRef, placed: Placed | None = None) -> Started:
+        """Run the release in a free slot, or leave it running where it does; take over what was placed."""
         self._begin("start", operation)
+        if placed is not None:
+            return self._taken_over(release, placed)
         slot = self._running(release)
         if slot is not None:
             return Started(slot=slot, state=self._state(changed=False), changed=False)
@@ -252,6 +267,15 @@ class FakeGateway:
         self.pools |= {one.name: one.pools for one in self.gateway.slots if one.name == slot}
         self._note(True, f"start {slot}")
         return Started(slot=slot, state=self._state(changed=True), changed=True)
+
+    def _taken_over(self, release: ReleaseRef, placed: Placed) -> Started:
+        held = self._slot(placed.slot)
+        if held.state is not InstanceState.RUNNING or held.instance != placed.instance:
+            raise Unavailable(f"nothing called {placed.instance} runs in slot {placed.slot}")
+        changed = held.release is None
+        held.release, held.image = release, None
+        self._note(changed, f"start {placed.slot}")
+        return Started(slot=placed.slot, state=self._state(changed=changed), changed=changed)
 
     async def probe(self, slot: str) -> Probe:
         """Log in and ping, unless the release is bad or nothing runs."""
@@ -309,7 +333,8 @@ class FakeGateway:
                 raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
             if count:
                 raise Refused(f"slot {slot} still has {count} sessions")
-        held.state = InstanceState.STOPPED
+        if not held.instance:  # what a cluster has placed is ended by it alone
+            held.state = InstanceState.STOPPED
         self._note(running, f"stop {slot}")
         return self._state(changed=running)
 

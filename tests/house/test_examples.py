@@ -70,6 +70,11 @@ def test_the_agents_example_is_read_without_a_complaint(installation: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_example_of_a_nodes_agent_is_read_without_a_complaint(installation: Path) -> None:
+    done = checked(installation, str(installation / "agent-on-a-node.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_an_example_with_a_mistake_is_told_by_its_line(installation: Path) -> None:
     people = installation / "people.yaml"
     people.write_text(people.read_text().replace("system_users", "sistem_users", 1))

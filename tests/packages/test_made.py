@@ -13,6 +13,7 @@ import pytest
 from deploy.debian import __main__ as package
 from deploy.debian import archive, sums
 from deploy.debian.contents import PACKAGES, Package
+from deploy.debian.wheel import ROOT
 from policies.model.errors import Unavailable
 
 MOMENT = 1_700_000_000
@@ -132,9 +133,9 @@ def test_scripts_of_the_packages_are_plain_shell_and_remove_nothing_that_was_wri
 def made_of_this_commit() -> list[Path]:
     """Return what `./run package` left in dist/, none where that is of another tree than this commit's."""
     changed = ["git", "status", "--porcelain"]
-    if subprocess.run(changed, cwd=package.ROOT, capture_output=True, text=True, check=False).stdout:
+    if subprocess.run(changed, cwd=ROOT, capture_output=True, text=True, check=False).stdout:
         return []
-    found = [path for path in (package.ROOT / "dist").glob("penstock*") if path.stat().st_size]
+    found = [path for path in (ROOT / "dist").glob("penstock*") if path.stat().st_size]
     of_commit = {path for path in found if path.suffix != ".deb" or _moment_of(path) == package.epoch()}
     names = (
         "penstock-*.whl",

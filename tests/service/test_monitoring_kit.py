@@ -122,7 +122,7 @@ def produced(folder: Path) -> set[str]:
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     collectors = (
-        GatewayExporter({}, list, lambda: None, lambda: None, folder / "exporter.json"),  # type: ignore[arg-type, return-value]
+        GatewayExporter({}, list, lambda _: None, lambda: None, lambda: None, folder / "exporter.json"),  # type: ignore[arg-type, return-value]
         Interfaces(_gateway()),
         TunnelProbes(),
         CertificateLives("vpngw", {}),

@@ -13,6 +13,7 @@ from policies.rebuilding import (
     knows_all,
     number_above,
     older_than_gateways,
+    served_for_good,
 )
 from tests.unit.fleets import state
 
@@ -74,3 +75,12 @@ def test_a_few_gateways_make_no_ledger_an_older_copy_and_all_of_a_small_fleet_do
         names = [f"gw-{number}" for number in range(gateways)]
         assert is_older(names[:enough], gateways)
         assert not is_older(names[: enough - 1], gateways)
+
+
+def test_what_serves_a_gateway_is_believed_only_where_it_is_known_what_runs_there() -> None:
+    found = state("gw-1")
+    (serving,) = [one for one in found.instances if one.slot == found.steering.serving]
+    strange = serving.model_copy(update={"executable": None})
+    others = tuple(strange if one is serving else one for one in found.instances)
+    assert served_for_good(found) == serving.release
+    assert served_for_good(found.model_copy(update={"instances": others})) is None

@@ -29,6 +29,7 @@ from activities.host_record import CollectingActivities, HostRecordActivities
 from activities.instances import InstanceActivities
 from activities.ledger import LedgerActivities
 from activities.paths import PathActivities
+from activities.placement import PlacementActivities
 from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
@@ -37,13 +38,15 @@ from orchestrator.processes.agent import gateway_activities
 from orchestrator.processes.worker import WORKFLOWS, record_activities
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
-from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.fleet import Fleet, Gateway, GatewayRef, Limits, Slot
 from policies.model.gates import GatePolicy
+from policies.model.placement import Placement
 from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
 from policies.model.plan_part import PartKey
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.model.verdict import Window
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.control import (
     FakeAdmission,
     FakeArchive,
@@ -62,6 +65,12 @@ from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
 from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
+
+LOOKED_AGAIN, ASKED_AGAIN = 0.02, 0.1
+"""Seconds between two looks at what this process knows, and between two questions to the server.
+
+A question costs server and worker some milliseconds each, and what is waited for needs the same two.
+"""
 
 T = TypeVar("T")
 Running = WorkflowHandle[Change, ChangeResult]
@@ -93,6 +102,20 @@ def gateway(name: str, number: int) -> Gateway:
     return Gateway(name=name, domain=name, addresses=(IPv4Address(f"198.18.1.{number}"),), slots=slots)
 
 
+def placed(fleet: Fleet, cluster: str = "cluster") -> Fleet:
+    """Return the fleet with all of its gateways on the nodes of one cluster."""
+    members = tuple(
+        member.model_copy(
+            update={
+                "runtime": "kubernetes",
+                "placement": Placement(cluster=cluster, node=f"node-of-{member.name}"),
+            }
+        )
+        for member in fleet.gateways
+    )
+    return fleet.model_copy(update={"gateways": members})
+
+
 def fleet_of(name: str, *, size: int = 4, **limits: Any) -> Fleet:
     members = tuple(gateway(f"gw-{number}", number) for number in range(1, size + 1))
     return Fleet(
@@ -117,9 +140,21 @@ class World:
     windows: FakeWindows = field(default_factory=FakeWindows)
     opening: FakeOpenWindow = field(default_factory=FakeOpenWindow)
     folder: FakeFleets = field(init=False)
+    clusters: dict[str, FakeCluster] = field(init=False)
 
     def __post_init__(self) -> None:
         self.folder = FakeFleets(self.fleet)
+        self.clusters = {
+            name: FakeCluster(
+                name,
+                [
+                    fake
+                    for fake in self.gateways.values()
+                    if fake.gateway.placement is not None and fake.gateway.placement.cluster == name
+                ],
+            )
+            for name in self.fleet.clusters
+        }
 
     @classmethod
     def made(cls, client: Client, fleet: Fleet, *, serving: ReleaseRef | None = OLD) -> "World":
@@ -127,6 +162,8 @@ class World:
         if serving is not None:
             for fake in world.gateways.values():
                 fake.serve(serving)
+            for cluster in world.clusters.values():
+                cluster.serve(serving)
             world.book.begin(fleet.name, serving, world.gateways)
             world.look()
         return world
@@ -313,9 +350,13 @@ async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60
     async with asyncio.timeout(seconds):
         while True:
             answer = is_so()
-            if answer if isinstance(answer, bool) else await answer:
+            if isinstance(answer, bool):
+                is_there, again = answer, LOOKED_AGAIN
+            else:
+                is_there, again = await answer, ASKED_AGAIN
+            if is_there:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(again)
 
 
 async def result_of(running: WorkflowHandle[Any, T]) -> T:
@@ -352,6 +393,22 @@ def agent_worker(
     )
 
 
+def cluster_steps(cluster: FakeCluster) -> list[Callable[..., Any]]:
+    """Return the steps that the cluster takes."""
+    placing = PlacementActivities(cluster)
+    return [placing.prepare_slot, placing.place_instance, placing.remove_instance, placing.look_at_nodes]
+
+
+def cluster_worker(client: Client, fleet: str, cluster: FakeCluster) -> Worker:
+    return Worker(
+        client,
+        task_queue=GatewayRef(name=cluster.name, fleet=fleet).task_queue,
+        activities=cluster_steps(cluster),
+        max_heartbeat_throttle_interval=timedelta(milliseconds=200),
+        default_heartbeat_throttle_interval=timedelta(milliseconds=200),
+    )
+
+
 @asynccontextmanager
 async def working(
     world: World,
@@ -364,6 +421,8 @@ async def working(
         await stack.enter_async_context(ending(control_worker(world.client, world, interceptors, failures)))
         for fake in world.gateways.values():
             await stack.enter_async_context(ending(agent(world.client, fake)))
+        for cluster in world.clusters.values():
+            await stack.enter_async_context(ending(cluster_worker(world.client, world.fleet.name, cluster)))
         await until(lambda: is_heard(world.client))
         yield world
 

@@ -100,6 +100,11 @@ class Environment(Protocol):
         """The socket by which the instance is asked, as programs there name it; None for its own default."""
         ...
 
+    @property
+    def own_networks(self) -> bool:
+        """Whether clients may have network namespaces of their own there."""
+        ...
+
     def inside(self, *command: str) -> list[str]:
         """Return the command line that runs this command among the release's own files."""
         ...

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -22,11 +22,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from activities.drivers.metrics.log_tail import LogTail, Mark
-from activities.drivers.metrics.process_tree import started_at, usage
-from activities.drivers.runtime.host.process import Process, boot_id
+from activities.drivers.metrics.process_tree import usage
+from activities.drivers.runtime.host.process import Alive, boot_id
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome, RememberedKeys
 from policies.model.value import Value
 
@@ -56,7 +56,7 @@ class Running:
     """An instance found running: where, as which process, from which bytes, called which version."""
 
     slot: str
-    process: Process
+    process: Alive
     digest: str
     version: str
 
@@ -74,15 +74,23 @@ class Kept(Value):
     """What must survive the exporter so that nothing counts twice: of one slot."""
 
     boot: str
-    pid: int
-    start: int
+    process: str
+    """The name of the process whose log this is about."""
     mark: Mark
     seen: RememberedKeys
 
-    @property
-    def process(self) -> Process:
-        """The process whose log this is about."""
-        return Process(self.pid, self.start, self.boot)
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, found: Any) -> Any:
+        """Read what older exporters kept, which was the number and the start of the process."""
+        if isinstance(found, dict) and "pid" in found:
+            named = {key: value for key, value in found.items() if key not in ("pid", "start")}
+            return {**named, "process": f"{found['pid']}.{found.get('start')}"}
+        return found
+
+    def is_of(self, process: Alive | None) -> bool:
+        """Whether this is about exactly that process."""
+        return process is not None and (process.boot, process.name) == (self.boot, self.process)
 
 
 @dataclass
@@ -120,8 +128,7 @@ class Watched:
         process = self.running.process
         return Kept(
             boot=process.boot,
-            pid=process.pid,
-            start=process.start,
+            process=process.name,
             mark=self.tail.mark,
             seen=self.first.seen,
         )
@@ -152,6 +159,7 @@ class GatewayExporter(Collector):
         self,
         logs: Mapping[str, Path],
         find: Callable[[], Iterable[Running]],
+        process: Callable[[str], Alive | None],
         reader: Callable[[], LoginReader],
         serving: Callable[[], str | None],
         memory: Path,
@@ -162,6 +170,7 @@ class GatewayExporter(Collector):
         Args:
             logs: The log of each slot; instances of a slot append to the same one.
             find: Tells which instances run now.
+            process: Tells what runs in a slot now, also before it was found to be an instance.
             reader: Makes a reader for the log of one instance.
             serving: Tells which slot gets new sessions now; None when unknown.
             memory: The file in which the reading marks are kept.
@@ -173,7 +182,7 @@ class GatewayExporter(Collector):
         self._memory = memory
         self._hears = hears
         self._kept = _remembered(memory)
-        self._tails = {slot: _tail(path, self._kept.get(slot)) for slot, path in logs.items()}
+        self._tails = {slot: _tail(path, self._kept.get(slot), process(slot)) for slot, path in logs.items()}
         self._watched: dict[str, Watched] = {}
         self._lock = threading.Lock()
 
@@ -243,7 +252,7 @@ class GatewayExporter(Collector):
             self._kept[slot] = before.kept
             del self._watched[slot]
         kept = self._kept.get(slot)
-        same = kept is not None and running is not None and kept.process == running.process
+        same = kept is not None and running is not None and kept.is_of(running.process)
         if running is not None:
             first = FirstAttempts(kept.seen if kept and same else None)
             reader = self._reader()
@@ -264,12 +273,12 @@ def _remembered(memory: Path) -> dict[str, Kept]:
     return {}
 
 
-def _tail(log: Path, kept: Kept | None) -> LogTail:
+def _tail(log: Path, kept: Kept | None, process: Alive | None) -> LogTail:
     """Follow the log from where it was read to, or from its end if that instance has ended.
 
     What an instance logged while no exporter ran is evidence only as long as it is the same one.
     """
-    if kept is not None and kept.process.alive:
+    if kept is not None and kept.is_of(process):
         return LogTail(log, kept.mark)
     tail = LogTail(log)
     tail.skip()
@@ -335,16 +344,17 @@ def _processes(all_watched: Iterable[Watched]) -> Iterator[Metric]:
     }
     cpu = CounterMetricFamily("vpngw_process_cpu_seconds", "CPU of the daemon and its workers", labels=LABELS)
     for watched in all_watched:
-        used = usage(watched.running.process.pid)
-        if used is None:
+        process, labels = watched.running.process, _labels(watched)
+        used = usage(process.pid) if process.pid is not None else None
+        if used is not None or process.pid is None:
+            families["start_time_seconds"].add_metric(labels, process.started_at.timestamp())
+        if used is None:  # it has ended, or its processes are not seen from here
             continue
-        labels = _labels(watched)
         watched.cpu_seconds = max(watched.cpu_seconds, used.cpu_seconds)
         cpu.add_metric(labels, watched.cpu_seconds)
         families["open_fds"].add_metric(labels, used.open_fds)
         families["max_fds"].add_metric(labels, used.max_fds)
         families["resident_memory_bytes"].add_metric(labels, used.resident_bytes)
-        families["start_time_seconds"].add_metric(labels, started_at(watched.running.process))
     yield cpu
     yield from families.values()
 

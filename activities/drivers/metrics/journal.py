@@ -40,8 +40,9 @@ class Journal(Collector):
             "VPN_SLOT": running.slot,
             "VPN_EXECUTABLE": running.digest,
             "VPN_VERSION": running.version,
-            "VPN_PID": running.process.pid,
         }
+        if running.process.pid is not None:
+            fields["VPN_PID"] = running.process.pid
         self._counts["taken" if self._journald.say(fields) else "dropped"] += 1
 
     def describe(self) -> Iterable[Metric]:

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from activities.drivers.runtime.host.process import Process
-
 PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -42,13 +40,6 @@ def usage(pid: int) -> Usage | None:
         return None
     open_fds, max_fds = max(files, key=lambda pair: pair[0] / pair[1])
     return Usage(cpu_seconds=cpu, resident_bytes=resident, open_fds=open_fds, max_fds=max_fds)
-
-
-def started_at(process: Process) -> float:
-    """Return when it started in seconds of the epoch, the same at every asking."""
-    lines = (PROC / "stat").read_text().splitlines()
-    boot = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
-    return boot + process.start / _TICKS
 
 
 def _family(pid: int) -> list[int]:

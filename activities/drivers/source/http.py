@@ -95,6 +95,12 @@ class HttpSource:
         url = f"{self._base}/blobs/{_place(digest)}"
         await self._transport.beside(download, self._transport, url, digest, size, self._store)
 
+    async def image(self, digest: Digest) -> bytes:
+        """Return the manifest of the image of that digest; raises what `manifest` does."""
+        content = await self._get(f"blobs/{_place(digest)}", MAX_STATEMENT_BYTES)
+        require_digest(content, digest, "the image")
+        return content
+
     async def _envelope(self, entry: SignatureEntry) -> Envelope:
         if entry.kind not in list(SignatureKind):
             raise ManifestInvalid(f"signatures of kind {entry.kind[:40]!r} are not known", reason="listing")

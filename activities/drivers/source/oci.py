@@ -3,6 +3,7 @@
     tag statement-<hex>               an image manifest whose layers hold the statement and its artifacts
     tag channel-<product>-<channel>   the same for the channel's index
     referrers of that manifest        one manifest for each signature, of the signature's type
+    by its own digest                 the image that the statement names, with the same referrers
 
 A tag or a listing is only a hint where to look: what counts is the digest that was asked for.
 Specification: https://github.com/opencontainers/distribution-spec/blob/main/spec.md (the
@@ -27,9 +28,9 @@ from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
+from policies.trust.images import IMAGE_MANIFEST
 from policies.trust.statements import require_digest
 
-IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 TOKEN_TYPE = "application/vnd.penstock.timestamp.rfc3161"  # noqa: S105 - a media type
 SIGNATURE_TYPES = {
@@ -108,6 +109,16 @@ class OciSource:
             raise TransportRefused(f"blob {digest} has {size} bytes, allowed are {self._most_bytes}")
         url = f"{self._url}/blobs/{digest}"
         await self._authorized(download, self._transport, url, digest, size, self._store)
+
+    async def image(self, digest: Digest) -> bytes:
+        """Return the manifest of the image of that digest.
+
+        Raises:
+            DigestMismatch: the registry has other bytes under that digest.
+        """
+        content, _ = await self._manifest(digest)
+        require_digest(content, digest, "the image")
+        return content
 
     async def _referrers(self, subject: Digest) -> tuple[Envelope, ...]:
         """Return the signatures that refer to a manifest, by the API or by the fallback tag."""

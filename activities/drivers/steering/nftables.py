@@ -61,12 +61,15 @@ class NftablesTable:
         pinned_for: timedelta = timedelta(hours=8),
         kept: Callable[[str], None] = lambda _: None,
         adopted: Slot | None = None,
+        proven: Callable[[str], bool] = lambda _: True,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
-        `adopted` is the slot of a daemon that was adopted before.
+        `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
+        is known to be what was meant: nobody is steered to anything else.
         """
+        self._proven = proven
         self._kept = kept
         self._gateway = gateway
         self._journal = journal
@@ -213,6 +216,11 @@ class NftablesTable:
     def _refuse_empty(self, slot: str, live: Mapping[str, tuple[Session, ...] | None]) -> None:
         if slot not in live:
             raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
+        if not self._proven(slot):
+            raise InstanceGone(
+                f"what runs in slot {slot} of {self._gateway.name} now is not what was proven there; nobody "
+                "is steered to it"
+            )
 
     def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
         if renew and now.trial != port:

@@ -1,4 +1,4 @@
-"""The driver as it is installed: its file, its commands, its process, and releases that it verifies itself."""
+"""The driver as it is installed: its file, commands and process, and releases that it verifies itself."""
 
 import asyncio
 import json
@@ -258,7 +258,7 @@ async def test_the_driver_is_enrolled_by_the_clusters_name_and_renewed_by_its_ow
 def test_two_drivers_never_share_a_folder_and_one_is_the_same_holder_when_it_comes_back(
     tmp_path: Path,
 ) -> None:
-    with alone_in(tmp_path), pytest.raises(Conflict, match="runs in .* already"), alone_in(tmp_path):
+    with alone_in(tmp_path), pytest.raises(Conflict, match=r"runs in .* already"), alone_in(tmp_path):
         pass
     with alone_in(tmp_path):
         assert holder_of(tmp_path) == holder_of(tmp_path)

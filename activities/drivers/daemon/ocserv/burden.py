@@ -64,6 +64,11 @@ async def burden(
         BadInput: the login's password cannot be read.
         Unavailable: the clients could not be made ready here, which says nothing about the instance.
     """
+    if not environment.own_networks:
+        raise Unavailable(
+            f"a load needs many clients with networks of their own, which an agent on a node may not make: "
+            f"take `tests.load` out, or let it name a gateway on a host instead of {environment.gateway.name}"
+        )
     asked = (str(load.sessions), str(load.seconds), f"{WITHIN.total_seconds():.0f}", str(PAYLOAD))
     arguments = (*asked, *options(environment, login))
     most = WITHIN + timedelta(seconds=load.seconds) + ENDS_WITHIN

@@ -1,12 +1,15 @@
 """A client in network and pid namespaces of its own, with a cable to this host; it dies with us.
 
-They belong to one process (PR_SET_PDEATHSIG): after a kill -9 the kernel itself takes down client,
+The namespaces belong to one process (PR_SET_PDEATHSIG): after a kill -9 the kernel itself takes down client,
 namespaces and cable. Its tunnels and routes exist only there, so the host's own are never touched.
+Where no namespaces may be made it has neither tunnel device nor routes: its tunnel ends in a program.
 """
 
 import asyncio
+import os
 import re
 import secrets
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,16 +40,25 @@ echo asking
 """
 """How each script begins: with a network, the password, and what is pinged through the tunnel."""
 
+HERE = r"""
+echo ready; read -r near far; read -r password
+target=$1; shift
+echo asking
+"""
+"""How a script begins whose client has no network of its own and no device: its tunnel ends in a program."""
+
 ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "-n", "-p", "--fork", "--kill-child", "sh", "-c")
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "sh", "-c")
 
 
 @dataclass(frozen=True)
 class Client:
-    """The client's process, whose pipes are open, and the name of its cable's end on this host."""
+    """The client's process, whose pipes are open, and the device on this host that its packets pass."""
 
     environment: Environment
     process: asyncio.subprocess.Process
     cable: str
+    """The end of its cable; of one without a network of its own, what connects this host with itself."""
 
     async def connect(self, password: str) -> asyncio.StreamReader:
         """Give the client its network and the password; return what it says from then on.
@@ -73,7 +85,8 @@ class Client:
         """Lay the cable and wait until the client asks the instance; its last words where it never does."""
         if (line := await out.readline()) == b"ready\n":
             near, far = _addresses()
-            await self._lay_cable(near)
+            if self.environment.own_networks:
+                await self._lay_cable(near)
             await self.say(f"{near} {far}\n{password}\n")
             line = await out.readline()
         words = b"it said nothing"
@@ -102,11 +115,14 @@ async def client(
 ) -> AsyncIterator[Client]:
     """Run the script in namespaces of its own, after NETWORK; at the end nothing of it is left.
 
-    What is pinged through the tunnel is the script's `$target`, and PROBE_TARGET of what it starts.
+    Where clients may have none it is run beside us, after HERE. What is pinged through the tunnel is the
+    script's `$target`, and PROBE_TARGET of what it starts.
     """
-    cable = f"probe{secrets.token_hex(3)}"
+    own = environment.own_networks
+    cable = f"probe{secrets.token_hex(3)}" if own else "lo"
+    begins = [*ALONE, NETWORK + script] if own else [*WITH_US, HERE + script]
     process = await start(
-        [*ALONE, NETWORK + script, "probe", target, *arguments],
+        [*begins, "probe", target, *arguments],
         stderr=asyncio.subprocess.STDOUT,
         environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PROBE_TARGET": target},
     )
@@ -116,9 +132,12 @@ async def client(
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.kill()
+            if not own:  # no namespace ends with it
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        # The kernel removes the cable with the namespace, but in its own time.
-        await run(["ip", "link", "delete", cable])
+        if own:  # the kernel removes the cable with the namespace, but in its own time
+            await run(["ip", "link", "delete", cable])
 
 
 def address_of(environment: Environment) -> IPv4Address:

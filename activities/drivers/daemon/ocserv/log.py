@@ -56,6 +56,11 @@ def process_age(pid: int) -> float | None:
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began)
 
 
+def nobody_knows(pid: int) -> None:
+    """Say nothing of a process that is in a namespace of its own, where another one has its number."""
+    del pid
+
+
 @dataclass
 class _Connection:
     """One client connection, from its worker's first line on; times in seconds."""
@@ -94,10 +99,14 @@ class LoginLog:
     def __init__(
         self,
         ignored: frozenset[str] = frozenset(),
-        alive: Callable[[int], bool] = process_runs,
+        alive: Callable[[int], bool | None] = process_runs,
         age: Callable[[int], float | None] = lambda _: None,
     ) -> None:
-        """Take the sources to leave out, and how to ask whether a worker lives and for how many seconds."""
+        """Take the sources to leave out, and how to ask whether a worker lives and for how many seconds.
+
+        Where nobody can say whether it lives, the oldest connection of a source that is decided is the one
+        that ended.
+        """
         self._ignored = ignored
         self._alive = alive
         self._age = age
@@ -134,7 +143,7 @@ class LoginLog:
             if connection.gone or at - connection.began > LONGEST:
                 yield from self._close(connection, at)
             else:
-                connection.gone = not self._alive(connection.pid)
+                connection.gone = self._alive(connection.pid) is False
 
     def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
         pid, source, what = int(match["pid"]), match["source"], match["what"]
@@ -156,8 +165,9 @@ class LoginLog:
     def _connection_ended(self, source: str, at: float) -> Iterator[Attempt]:
         """Close the one connection from this source whose end this most likely is."""
         candidates = [c for c in self._open.values() if c.source == source]
-        ended = [c for c in candidates if not self._alive(c.pid)]
-        if not ended and len(candidates) == 1:
+        known = [(c, self._alive(c.pid)) for c in candidates]
+        ended = [c for c, lives in known if lives is False]
+        if not ended and (len(candidates) == 1 or all(lives is None for _, lives in known)):
             ended = candidates
         if ended:
             yield from self._close(min(ended, key=lambda c: (c.undecided, c.began)), at)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
 from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.ocserv.tunnel_end import program
 from activities.drivers.daemon.port import Environment
 from policies.model.instance import Probe
 
@@ -30,6 +31,12 @@ done
 ip route get "$target" | grep -q 'dev tunnel' && ping -n -i 0.1 -c "$pings" -w 3 "$target"
 kill -INT $client 2>/dev/null; wait $client
 """
+WITHOUT_DEVICE = r"""
+pings=$1 end=$2; shift 2
+printf '%s\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \
+  --reconnect-timeout=1 --script-tun --script="$end probe $pings" "$@" 2>&1
+"""
+"""The same where no device can be made: the tunnel ends in a program, which pings."""
 _MARKS = (
     ("tcp", re.compile(r"^Connected to [0-9\[]")),
     ("tls", re.compile(r"^Connected to HTTPS on ")),
@@ -57,8 +64,9 @@ async def probe(environment: Environment, login: ProbeLogin) -> Probe:
         Unavailable: the probe could not be made ready here, which says nothing about the instance.
     """
     password, progress = password_of(login), _Progress()
-    arguments = (str(login.pings), *options(environment, login))
-    async with client(environment, CLIENT, target_of(environment, login), *arguments) as caller:
+    script, end = (CLIENT, []) if environment.own_networks else (WITHOUT_DEVICE, [program()])
+    arguments = (str(login.pings), *end, *options(environment, login))
+    async with client(environment, script, target_of(environment, login), *arguments) as caller:
         out = await caller.connect(password)
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from activities.drivers.daemon.ocserv import tunnel_end
 from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
 from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
 from activities.drivers.daemon.port import Environment
@@ -66,6 +67,13 @@ if ip route get "$target" | grep -q 'dev tunnel'; then
 fi
 kill -INT $client 2>/dev/null; wait $client
 """
+WITHOUT_DEVICE = r"""
+pings=$1 small=$2 pattern=$3 end=$4; shift 4
+exec 3<&0
+printf '%s\n' "$password" | openconnect --protocol=anyconnect --passwd-on-stdin --non-inter \
+  --reconnect-timeout=1 --compression=none --script-tun --script="$end hold $pings $small $pattern" "$@" 2>&1
+"""
+"""The same where no device can be made: the tunnel ends in a program, which pings and asks."""
 _GIVEN = re.compile(r"^penstock: (?P<what>route|mtu|dns|split-dns|all-dns) (?P<said>\S+)$")
 _TLS = re.compile(r"^Connected to HTTPS on .* with ciphersuite (.+)$")
 _DTLS = re.compile(r"^Established DTLS connection .*Ciphersuite (.+?)\.?$")
@@ -127,9 +135,10 @@ async def hold_session(
             nothing about the instance.
     """
     session, payload = Session(), secrets.token_bytes(16)
-    asked = (str(PINGS), str(SMALL), payload.hex(), " ".join(program()))
-    arguments = (*asked, *more, *options(environment, login))
-    async with client(environment, SCRIPT, target_of(environment, login), *arguments) as caller:
+    own = environment.own_networks
+    script, does = (SCRIPT, " ".join(program())) if own else (WITHOUT_DEVICE, tunnel_end.program())
+    arguments = (str(PINGS), str(SMALL), payload.hex(), does, *more, *options(environment, login))
+    async with client(environment, script, target_of(environment, login), *arguments) as caller:
         out = await caller.connect(password or password_of(login))
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):
@@ -190,11 +199,14 @@ def _given(session: Session, what: str, said: str) -> None:
 
 @contextmanager
 def _watched(caller: Client, payload: bytes, wire: Wire) -> Iterator[None]:
-    """Look at every packet on the client's cable meanwhile."""
+    """Look at every packet on the client's cable meanwhile, where that is ours to do."""
     loop = asyncio.get_running_loop()
     try:
         seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ANY_PROTOCOL))
     except OSError as error:
+        if not caller.environment.own_networks:  # an agent on a node has no such right, and may do without
+            yield
+            return
         raise Unavailable(f"the wire of a test cannot be read on this host: {error}; {RIGHT}") from error
     with seen:
         seen.setblocking(False)

@@ -101,6 +101,27 @@ class Table(SteeringTable, Protocol):
         ...
 
 
+class Adopts(Protocol):
+    """What the slots of a gateway need to know of a daemon that was adopted there."""
+
+    @property
+    def not_again(self) -> str:
+        """Why a daemon that was started anew was not taken again; empty if it was."""
+        ...
+
+    async def take_again(self, release: ReleaseRef) -> None:
+        """Ensure that the slot of what was adopted has its daemon; Refused when it cannot have it."""
+        ...
+
+    async def end(self, running: Process) -> None:
+        """Have the unit of what was adopted end it, if it has one; Unavailable when it does not stop."""
+        ...
+
+    async def follow(self) -> None:
+        """Ensure that what was adopted is known, also when it was started again."""
+        ...
+
+
 class HostAdoption:
     """The host's part of an adoption; safe to repeat after a crash at any line."""
 
@@ -123,7 +144,7 @@ class HostAdoption:
         self._table = table
         self._unit = unit or OwnUnit(Units())
         self._refused = refused
-        self.not_again = ""
+        self.not_again: str = ""
         """Why a daemon that was started anew was not taken again, by the last look at it; empty if it was."""
 
     async def examine(self) -> FoundDaemon:

@@ -44,7 +44,7 @@ class Before:
         new.mkdir(mode=0o700)
         for folder in running:
             shutil.copytree(folder.path / "conf", new / folder.slot.name / "conf")
-            shutil.copy2(folder.path / "launched", new / folder.slot.name / "launched")
+            (new / folder.slot.name / "launched").write_bytes(folder.start)
         write_whole(new / "settings.json", _SETTINGS.dump_json(self._folders.settings).decode())
         write_whole(new / "change.json", json.dumps({"change": change}))
         sync_tree(new)
@@ -56,7 +56,7 @@ class Before:
         """Return the config that exactly this process had, None when it was started since."""
         kept = self._path / folder.slot.name
         try:
-            same = (kept / "launched").read_bytes() == (folder.path / "launched").read_bytes()
+            same = (kept / "launched").read_bytes() == folder.start
         except OSError:
             return None
         return kept / "conf" if same else None

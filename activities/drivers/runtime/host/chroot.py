@@ -41,6 +41,11 @@ class Chroot:
     """The instance's main process while it runs."""
 
     @property
+    def own_networks(self) -> bool:
+        """Whether clients there may have namespaces of their own."""
+        return True
+
+    @property
     def control(self) -> str | None:
         """The instance's control socket as seen inside."""
         return f"{RUN}/occtl.sock"

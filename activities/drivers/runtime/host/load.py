@@ -29,8 +29,8 @@ async def compared(
     return _measured(rounds[new.slot.name], rounds[old.slot.name], load)
 
 
-def _cpu_of(pid: int) -> float | None:
-    found = usage(pid)
+def _cpu_of(pid: int | None) -> float | None:
+    found = usage(pid) if pid is not None else None
     return None if found is None else found.cpu_seconds
 
 

@@ -8,11 +8,55 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 PROC = Path("/proc")
 _MAPPING = re.compile(
     r"^(?P<span>[0-9a-f]+-[0-9a-f]+) (?P<rights>\S+) \S+ \S+ (?P<inode>\d+)\s+(?P<path>/.*)$"
 )
+
+
+class Alive(Protocol):
+    """The daemon that runs in a slot, as much of it as is seen from here."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its number, None where only others see its processes."""
+        ...
+
+    @property
+    def boot(self) -> str:
+        """The kernel's name for the boot in which it runs."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What no other one of this boot is called, earlier or later."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether exactly this one runs."""
+        ...
+
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """What tells the file that it runs from every other one; None when it has ended."""
+        ...
+
+    @property
+    def started_at(self) -> datetime:
+        """When it started."""
+        ...
+
+    @property
+    def executable(self) -> str | None:
+        """The digest of what it was started from, None where that is not known."""
+        ...
+
+    def tell(self, wish: signal.Signals) -> bool:
+        """Send exactly this one the signal; return whether it was sent."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,9 +69,23 @@ class Process:
     boot: str
 
     @property
+    def name(self) -> str:
+        """Its number, which others had before, and its start."""
+        return f"{self.pid}.{self.start}"
+
+    @property
     def alive(self) -> bool:
         """Whether exactly this process runs; a zombie does not."""
         return (boot_id(), self.start) == (self.boot, _start_of(self.pid))
+
+    @property
+    def file(self) -> tuple[int, int] | None:
+        """The device and inode of its executable; None when it has ended."""
+        try:
+            found = (PROC / str(self.pid) / "exe").stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def tell(self, wish: signal.Signals) -> bool:
         """Send exactly this process the signal, no later one with its number; return whether it was sent."""

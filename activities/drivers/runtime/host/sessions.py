@@ -53,7 +53,7 @@ class SlotSessions:
         if running is None:
             return Look(sessions=0, boot=boot_id())
         found = await answered(self._folders.daemon.sessions(self._folders.of(slot).chroot), PATIENCE)
-        boot, process = running.boot, f"{running.pid}.{running.start}"
+        boot, process = running.boot, running.name
         if found is None:
             return Look(sessions=None, exempt=None, boot=boot, process=process)
         connected = [session for session in found if session.connected]

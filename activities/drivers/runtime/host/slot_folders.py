@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
-from activities.drivers.runtime.host.process import Process
+from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
 from activities.drivers.runtime.host.versions import Versions
 from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput, Refused
@@ -46,6 +46,16 @@ DAEMON_UMASK = 0o022
 PATIENCE = timedelta(seconds=3)
 LOG_BYTES = 64 * 2**20
 _SETTINGS = TypeAdapter(tuple[Setting, ...])
+
+
+def launched(path: Path) -> Process | None:
+    """Return the process that this file names if exactly that process is alive."""
+    try:
+        boot, stat = path.read_text().splitlines()[:2]
+        found = Process(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[19]), boot)
+    except (OSError, ValueError, IndexError):
+        return None
+    return found if found.alive else None
 
 
 class SlotFolder:
@@ -88,14 +98,17 @@ class SlotFolder:
         pid = running.pid if running else None
         return Chroot(self._gateway, self.slot, root, self.path / "conf", self.path / "run", pid)
 
-    def process(self) -> Process | None:
+    def process(self) -> Alive | None:
         """Return the instance's main process if exactly that process is alive."""
+        return launched(self.path / "launched")
+
+    @property
+    def start(self) -> bytes:
+        """What the last start of an instance here is told by from every other one; empty before the first."""
         try:
-            boot, stat = (self.path / "launched").read_text().splitlines()[:2]
-            found = Process(int(stat.split()[0]), int(stat.rpartition(")")[2].split()[19]), boot)
-        except (OSError, ValueError, IndexError):
-            return None
-        return found if found.alive else None
+            return (self.path / "launched").read_bytes()
+        except FileNotFoundError:
+            return b""
 
     def assign(
         self,
@@ -115,9 +128,12 @@ class SlotFolder:
         new.mkdir(mode=0o700)
         point(self.path / "current", version)
         daemon.render(self.chroot, self._versions.template(release.digest), credentials, new, settings)
+        self._replace_config(new)
+        self.record_intent(release, wanted=False)
+
+    def _replace_config(self, new: Path) -> None:
         shutil.rmtree(self.path / "conf", ignore_errors=True)
         new.rename(self.path / "conf")
-        self.record_intent(release, wanted=False)
 
     @property
     def config(self) -> Digest:
@@ -129,6 +145,16 @@ class SlotFolder:
         """Write down what the slot is meant to do."""
         state = {"release": release.model_dump(mode="json"), "wanted": wanted}
         write_whole(self.path / "state.json", json.dumps(state))
+
+    def want_nothing(self) -> None:
+        """Write down that nothing is meant to run here any more; what it was given stays known."""
+        if self.release is not None and self.state.get("wanted"):
+            self.record_intent(self.release, wanted=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether an instance was started here and has ended since."""
+        return bool(self.start) and self.process() is None
 
     def launch(self, daemon: Daemon, lock: int) -> "subprocess.Popen[bytes]":
         """Start the instance in a session of its own, so that it outlives its agent.
@@ -175,6 +201,10 @@ class AdoptedFolder(SlotFolder):
         """What was found of the daemon when it was adopted: `slot`, `config`, `control`, `unit`."""
         content: dict[str, Any] = json.loads((self.path / "own.json").read_text())
         return content
+
+    def process(self) -> Process | None:
+        """Return the daemon's main process if exactly that process is alive."""
+        return launched(self.path / "launched")
 
     @property
     def chroot(self) -> OwnPlace:
@@ -226,12 +256,20 @@ async def answered(asked: Awaitable[Answer | None], within: timedelta) -> Answer
 class SlotFolders:
     """All slots of one gateway, and what runs in them now."""
 
+    sees_processes = True
+    """Whether the processes of instances are seen from here."""
+    signed_words = "every file that runs, its libraries too, is as it was signed"
+    """What it means that nothing unsigned was found."""
+
     def __init__(self, gateway: Gateway, root: Path, daemon: Daemon) -> None:
         self.gateway = gateway
         self.root = root
         self.daemon = daemon
         self.versions = Versions(root)
-        self._folders = {slot.name: SlotFolder(gateway, slot, root, self.versions) for slot in gateway.slots}
+        self._folders = {slot.name: self._folder_of(slot) for slot in gateway.slots}
+
+    def _folder_of(self, slot: Slot) -> SlotFolder:
+        return SlotFolder(self.gateway, slot, self.root, self.versions)
 
     def __iter__(self) -> Iterator[SlotFolder]:
         yield from self._folders.values()
@@ -291,6 +329,19 @@ class SlotFolders:
         if self._answered(name) != change:
             with suppress(OSError):
                 write_whole(self.root / name, change)
+
+    def is_proven(self, slot: str) -> bool:
+        """Whether what runs in the slot is known to be what was meant: a host has started it itself."""
+        return self.of(slot).process() is not None
+
+    def unsigned_file(self, folder: SlotFolder, running: Alive, release: ReleaseRef) -> str | None:
+        """Return the first file that runs and is not, byte for byte, in the release's manifest."""
+        if running.executable != release.executable or running.pid is None:
+            return "another executable"
+        manifest = self.versions.manifest(release.digest)
+        signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
+        mapped = mapped_digests(running.pid, folder.chroot.root)
+        return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
 
     def template(self, folder: SlotFolder) -> Path:
         """Return the template of the release that the slot was given."""

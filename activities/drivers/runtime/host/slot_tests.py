@@ -4,7 +4,7 @@ import asyncio
 
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.load import compared
-from activities.drivers.runtime.host.process import Process, mapped_digests
+from activities.drivers.runtime.host.process import Alive
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.steering import SteeringTable
 from policies.model.adoption import ADOPTED
@@ -12,18 +12,6 @@ from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import Asked, Load, Measurement, Names
-
-
-def unsigned_file(
-    folders: SlotFolders, folder: SlotFolder, running: Process, release: ReleaseRef
-) -> str | None:
-    """Return the first file that runs and is not, byte for byte, in the release's manifest."""
-    if running.executable != release.executable:
-        return "another executable"
-    manifest = folders.versions.manifest(release.digest)
-    signed = {f"sha256:{file.sha256}" for artifact in manifest.artifacts for file in artifact.files}
-    mapped = mapped_digests(running.pid, folder.chroot.root)
-    return next((path for path, digest in sorted(mapped.items()) if digest not in signed), None)
 
 
 class SlotTests:
@@ -46,7 +34,8 @@ class SlotTests:
         self._journal.check(operation)
         folder = self._folders.of(slot)
         running, release = folder.process(), folder.release
-        if running is None or release is None or slot == ADOPTED:
+        known = slot != ADOPTED and self._folders.is_proven(slot)
+        if running is None or release is None or not known:
             gateway = self._folders.gateway.name
             raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
         made = [await self._files_of(folder, running, release), await self._config_of(folder)]
@@ -66,10 +55,9 @@ class SlotTests:
         old = self._folders.of(str(steering.serving)) if compares else None
         return await compared(self._folders.daemon, self._folders.of(slot), old, load)
 
-    async def _files_of(self, folder: SlotFolder, running: Process, release: ReleaseRef) -> Measurement:
-        stranger = await asyncio.to_thread(unsigned_file, self._folders, folder, running, release)
-        signed = "every file that runs, its libraries too, is as it was signed"
-        said = f"{stranger} runs and was not signed" if stranger else signed
+    async def _files_of(self, folder: SlotFolder, running: Alive, release: ReleaseRef) -> Measurement:
+        stranger = await asyncio.to_thread(self._folders.unsigned_file, folder, running, release)
+        said = f"{stranger} runs and was not signed" if stranger else self._folders.signed_words
         return Measurement(test=Asked.FILES, measured=int(stranger is not None), said=said)
 
     async def _config_of(self, folder: SlotFolder) -> Measurement:

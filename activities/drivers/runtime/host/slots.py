@@ -5,7 +5,6 @@ order and what was begun. A crash at any line leaves a state from which the same
 """
 
 import asyncio
-import os
 import shutil
 import signal
 import socket
@@ -16,17 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
-from activities.drivers.runtime.host.adoption import HostAdoption
+from activities.drivers.runtime.host.adoption import Adopts
 from activities.drivers.runtime.host.given import given
 from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
-from activities.drivers.runtime.host.process import Process, boot_id
+from activities.drivers.runtime.host.process import Alive, boot_id
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
-from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder, SlotFolders
-from activities.drivers.runtime.host.slot_tests import SlotTests, unsigned_file
+from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder, SlotFolder, SlotFolders
+from activities.drivers.runtime.host.slot_tests import SlotTests
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.instances import Reloaded, Restored, Staged, Started
@@ -39,6 +38,7 @@ from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
 from policies.model.operation import Operation
+from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
 from policies.model.release_tests import Load, Measurement, Names
@@ -67,7 +67,7 @@ class HostSlots:
         table: SteeringTable,
         admission: Admission,
         credentials: Mapping[str, Secret],
-        adoption: HostAdoption,
+        adoption: Adopts,
         recorded: Callable[[], int] = lambda: 0,
         unrenewed: Callable[[], str] = lambda: "",
     ) -> None:
@@ -135,12 +135,22 @@ class HostSlots:
             reasons += self._free_slot(state)
         return tuple(reasons)
 
-    async def stage(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
+    async def stage(
+        self, operation: Operation, release: ReleaseRef, source: str, slot: str | None = None
+    ) -> Staged:
         """Ensure that the release is on the host, admitted and laid out whole; a second call changes nothing.
 
         One that a slot was given is judged as it lies here and fetched only if that is not enough: the way
         back needs neither its source nor anybody's consent, but what was withdrawn is refused.
+
+        Raises:
+            BadInput: when a slot is named, which this host chooses by itself when it starts an instance.
         """
+        if slot is not None:
+            raise self._is_no_node()
+        return await self._laid_out(operation, release, source)
+
+    async def _laid_out(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
         async with exclusive(self._folders.root / "staging.lock"):
             self._journal.admit(operation)
             versions = self._folders.versions
@@ -157,15 +167,18 @@ class HostSlots:
             await asyncio.to_thread(self._prune, release)
             return Staged(release=release, signers=signers, changed=changed)
 
-    async def start(self, operation: Operation, release: ReleaseRef) -> Started:
+    async def start(self, operation: Operation, release: ReleaseRef, placed: Placed | None = None) -> Started:
         """Ensure that the release runs in a slot; one that runs it already is returned as it is.
 
         Raises:
+            BadInput: when a cluster has placed it, which starts nothing on this host.
             TrustError: when it may not be started any more: withdrawn, below the floor, or not for this host.
             Refused: when no slot is free, the config test says no, or what runs is not what was signed; when
                 it would be the gateway's first one, and the host serves already or uses a slot's pool.
             Unavailable: when the instance takes no logins in time; a repeat goes on waiting for it.
         """
+        if placed is not None:
+            raise self._is_no_node()
         async with exclusive(self._folders.root / "slots.lock") as lock:
             self._journal.admit(operation)
             if is_adopted(release):
@@ -174,17 +187,33 @@ class HostSlots:
             folder = self._running(release)
             changed = folder is None
             if folder is None:
-                self._require_staged(release)
-                await self._admission.reconsider(release, host=await self._host())
+                await self._may_start(release)
                 folder = await self._choose(await self.observe())
                 await asyncio.to_thread(self._assign, folder, release)
                 await self._verified(folder, release)
                 self._journal.check(operation)
                 self._launch(folder, release, lock)
-            await self._up(folder, release)
-            self._journal.finish(operation, {"slot": folder.slot.name, "config": folder.config})
-            state = (await self.observe()).model_copy(update={"changed": changed})
-            return Started(slot=folder.slot.name, state=state, changed=changed)
+            return await self._started(operation, folder, release, changed=changed)
+
+    async def _may_start(self, release: ReleaseRef) -> None:
+        """Return if the release is here and may be started now."""
+        self._require_staged(release)
+        await self._admission.reconsider(release, host=await self._host())
+
+    async def _started(
+        self, operation: Operation, folder: SlotFolder, release: ReleaseRef, *, changed: bool
+    ) -> Started:
+        """Return what was started in the slot, once it takes logins."""
+        await self._up(folder, release)
+        self._journal.finish(operation, {"slot": folder.slot.name, "config": folder.config})
+        state = (await self.observe()).model_copy(update={"changed": changed})
+        return Started(slot=folder.slot.name, state=state, changed=changed)
+
+    def _is_no_node(self) -> BadInput:
+        return BadInput(
+            f"{self._gateway.name} starts its instances itself: take its placement out of fleet.yaml, or let "
+            "its agent.yaml say `runtime: kubernetes`"
+        )
 
     async def _start_adopted(self, operation: Operation, release: ReleaseRef) -> Started:
         """Return the slot of what was adopted, once its own unit runs it; nothing of it is ours to start."""
@@ -232,8 +261,8 @@ class HostSlots:
                 await self._refuse_if_in_use(folder)
                 self._journal.check(operation)
                 await self._end(folder, running)
-            elif folder.release is not None and folder.state.get("wanted"):
-                folder.record_intent(folder.release, wanted=False)
+            else:
+                folder.want_nothing()
             self._journal.finish(operation, {"stopped": slot})
             return (await self.observe()).model_copy(update={"changed": running is not None})
 
@@ -513,7 +542,7 @@ class HostSlots:
             async with asyncio.timeout(UP_WITHIN.total_seconds()):
                 while not await self._folders.daemon.ready(folder.chroot):
                     self._reap()
-                    if folder.process() is None and (folder.path / "launched").exists():
+                    if folder.has_ended:
                         raise Refused(
                             f"{release.product} {release.version} ended as soon as it was started in slot "
                             f"{folder.slot.name} of {self._gateway.name}: {folder.last_words()}"
@@ -529,7 +558,7 @@ class HostSlots:
             raise Unavailable(
                 f"the instance in slot {folder.slot.name} of {self._gateway.name} has just ended"
             )
-        if stranger := unsigned_file(self._folders, folder, running, release):
+        if stranger := self._folders.unsigned_file(folder, running, release):
             await self._end(folder, running)
             raise RunningMismatch(
                 f"{stranger} runs in slot {folder.slot.name} of {self._gateway.name} and was not signed for "
@@ -547,21 +576,19 @@ class HostSlots:
         if sessions > 0:
             raise Refused(f"{where} still has {sessions} sessions; drain it before it is stopped")
 
-    async def _end(self, folder: SlotFolder, running: Process) -> None:
+    async def _end(self, folder: SlotFolder, running: Alive) -> None:
         """End exactly this process, politely first; its folder remembers that this was meant."""
-        if folder.release is not None:
-            folder.record_intent(folder.release, wanted=False)
-        if folder.slot.name == ADOPTED:
+        folder.want_nothing()
+        if isinstance(folder, AdoptedFolder) and (own := folder.process()) is not None:
             with suppress(Unavailable):  # its unit may be slow, and signals are not
-                await self._adoption.end(running)
+                await self._adoption.end(own)
         for wish in (signal.SIGTERM, signal.SIGKILL):
-            if running.alive:
-                os.kill(running.pid, wish)
+            running.tell(wish)
             if await self._gone(running):
                 return
         raise Unavailable(f"process {running.pid} in slot {folder.slot.name} does not end")
 
-    async def _gone(self, running: Process) -> bool:
+    async def _gone(self, running: Alive) -> bool:
         for _ in range(int(DOWN_WITHIN.total_seconds() / POLL_SECONDS)):
             if not running.alive:
                 break
@@ -575,10 +602,14 @@ class HostSlots:
 
 
 def _with_sessions_of(counted: GatewayState, state: GatewayState) -> GatewayState:
-    """Return the later state with the sessions that the same processes had a moment ago."""
-    sessions = {instance.pid: instance.sessions for instance in counted.instances}
+    """Return the later state with the sessions that the same daemons had a moment ago."""
+    sessions = {(one.slot, one.pid, one.started_at): one.sessions for one in counted.instances}
     instances = (
-        instance.model_copy(update={"sessions": sessions.get(instance.pid)}) if instance.pid else instance
+        instance.model_copy(
+            update={"sessions": sessions.get((instance.slot, instance.pid, instance.started_at))}
+        )
+        if instance.state is InstanceState.RUNNING
+        else instance
         for instance in state.instances
     )
     return state.model_copy(update={"instances": tuple(instances)})

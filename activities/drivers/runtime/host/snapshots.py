@@ -184,7 +184,8 @@ class HostSnapshots:
     def _slot(self, folder: SlotFolder) -> dict[str, Any]:
         process, config = folder.process(), folder.path / "conf"
         log = folder.log.read_bytes()[-LOG_BYTES:] if folder.log.exists() else b""
-        used = usage(process.pid) if process else None
+        pid = process.pid if process else None
+        used = usage(pid) if pid is not None else None
         return {
             "state": folder.state,
             "config": {
@@ -192,7 +193,7 @@ class HostSnapshots:
                 for file in sorted(config.glob("*.conf"))
             },
             "log": log.decode(errors="replace"),
-            "process": (PROC / str(process.pid) / "status").read_text() if process else None,
+            "process": (PROC / str(pid) / "status").read_text() if pid is not None else None,
             "usage": asdict(used) if used else None,
         }
 

@@ -1,0 +1,52 @@
+"""What acts on a gateway, by what an instance is there: the one place of its processes that asks."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from activities.drivers.daemon.port import Daemon, Secret
+from activities.drivers.runtime.host.adoption import HostAdoption
+from activities.drivers.runtime.host.audit import HostAudit
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.runtime.host.own_unit import OwnUnit
+from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.slots import HostSlots
+from activities.drivers.runtime.host.units import Units
+from activities.drivers.runtime.host.versions import Admission
+from activities.drivers.runtime.pods.adoption import NoAdoption
+from activities.drivers.runtime.pods.pod_folders import PodFolders
+from activities.drivers.runtime.pods.slots import PodSlots
+from activities.drivers.steering.nftables import NftablesTable
+from policies.model.fleet import Gateway
+
+FOLDERS: Mapping[str, Callable[[Gateway, Path, Daemon], SlotFolders]] = {
+    "host": SlotFolders,
+    "kubernetes": PodFolders,
+}
+
+
+def folders_of(gateway: Gateway, root: Path, daemon: Daemon) -> SlotFolders:
+    """Return the gateway's slots, which the files of agent and exporter call by the same names."""
+    return FOLDERS[gateway.runtime](gateway, root, daemon)
+
+
+def slots_of(
+    folders: SlotFolders,
+    journal: Journal,
+    table: NftablesTable,
+    admission: Admission,
+    credentials: Mapping[str, Secret],
+    audit: HostAudit,
+    unrenewed: Callable[[], str],
+) -> tuple[HostSlots, HostAdoption | NoAdoption]:
+    """Return what starts, stops and restores instances there, and what takes over a daemon that serves."""
+    if isinstance(folders, PodFolders):
+        none = NoAdoption(folders.gateway)
+        return (
+            PodSlots(folders, journal, table, admission, credentials, none, audit.length, unrenewed),
+            none,
+        )
+    adoption = HostAdoption(folders, journal, table, OwnUnit(Units(), audit.note), audit.record_refusal)
+    return (
+        HostSlots(folders, journal, table, admission, credentials, adoption, audit.length, unrenewed),
+        adoption,
+    )
