@@ -238,7 +238,8 @@ class Releases:
         """Return the digest of the release's image, once what the source has under it is the release's own.
 
         Its first layer is the release's tree, and the later ones change nothing of that. Nodes are told this
-        digest and nothing else; what they report running is compared with it.
+        digest and nothing else; what they report running is compared with it. What was compared once on this
+        host is not asked for again: the way back needs no source.
 
         Raises:
             DoesNotFit: the release names no image.
@@ -250,22 +251,25 @@ class Releases:
         """
         manifest = admitted.manifest
         try:
-            found = await self._image(manifest, self._tools.source(source, self._tools.trust()))
-            await to_its_end(self._tools.beside, found, manifest.tree)
+            named = named_image(manifest)
+            with contextlib.suppress(DigestMismatch):  # it was not compared here yet
+                require_image(self._tools.evidence.read(named), manifest)
+                return named
+            await self._compare(manifest, named, self._tools.source(source, self._tools.trust()))
         except Exception as error:
             ours = in_our_words(error, f"the image of {manifest.version}")
             self._refuse(admitted, ours)
             if ours is error:
                 raise
             raise ours from error
-        return named_image(manifest)
+        return named
 
     async def image_of(self, release: ReleaseRef, source: str) -> Digest:
-        """Return the digest of the image that a cluster may run for this release, verified as on a host.
+        """Return the digest of the image that a cluster may run for this release, both verified.
 
-        Raises what `admit` and `image` do.
+        Raises what `vouch` and `image` do.
         """
-        return await self.image(await self.admit(release, source), source)
+        return await self.image(await self.vouch(release, source), source)
 
     def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
@@ -481,15 +485,17 @@ class Releases:
         self._remember(case, admitted=True)
         return Admitted(manifest, verdict.signers, reference, verdict.reason, self._write(case, verdict))
 
-    async def _image(self, manifest: ReleaseManifest, source: ReleaseSource) -> list[bytes]:
-        """Return the layers of the release's image but the first, which is its tree."""
-        image = require_image(await source.image(named_image(manifest)), manifest)
-        later = image.layers[1:]
+    async def _compare(self, manifest: ReleaseManifest, named: Digest, source: ReleaseSource) -> None:
+        """Compare the image with the release, and keep its manifest as the sign that this was done."""
+        content = await source.image(named)
+        later = require_image(content, manifest).layers[1:]
         for layer in later:
             if layer.size > LARGEST_BESIDE:
                 raise SizeExceeded(f"layer {layer.digest} of the image has more than {LARGEST_BESIDE} bytes")
             await source.blob(layer.digest, layer.size)
-        return [self._tools.store.read(layer.digest) for layer in later]
+        found = [self._tools.store.read(layer.digest) for layer in later]
+        await to_its_end(self._tools.beside, found, manifest.tree)
+        self._tools.evidence.put(content)
 
     async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
         """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""

@@ -6,8 +6,10 @@ else that its process has.
 `./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
 spoil what is measured in either. Every other file is a unit of its own, and so is what drivers are asked
-without any gateway, and what is done to the one control plane of `tests/cluster`. Each process has a folder
-for temporary files, so that none takes the other's for something left behind.
+without any gateway, and what is done to the one control plane of `tests/cluster`. Each test of workflows is
+one: they share nothing but a server that each process has, and the longest files, which are the last ones,
+would keep one process busy while the others have nothing left. Each process has a folder for temporary files,
+so that none takes the other's for something left behind.
 """
 
 import gc
@@ -31,6 +33,7 @@ ON_THIS_HOST = (
     "tests/chaos/",
     "tests/hosts/",
     "tests/house/test_leftovers.py",
+    "tests/cluster/test_nodes",
 )
 ON_LOOPBACK = tuple(
     f"tests/drivers/test_{name}.py"
@@ -65,6 +68,8 @@ ON_LOOPBACK = tuple(
     )
 )
 """Drivers' tests that touch nothing of this host but files and ports of their own."""
+BY_THEMSELVES = "tests/workflows/"
+"""Tests that share no more with others of their file than with those of any other."""
 WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
 UMASK = 0o022
 LINES_AT_ONCE = 12
@@ -77,12 +82,14 @@ settings.load_profile("suite")
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Deals out whole files, and what is done to this host as one."""
+    """Deals out whole files, tests of workflows one by one, and what is done to this host as one."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        if file.startswith(building.FOLDER):
+        if file.startswith(building.FOLDER) and not file.startswith(ON_THIS_HOST):
             return "a cluster"
+        if file.startswith(BY_THEMSELVES):
+            return nodeid
         return "this host" if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
 
 

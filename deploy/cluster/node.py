@@ -30,8 +30,10 @@ _BEGUN_WITHIN = 30.0
 class Node:
     """One node of a cluster, which is the host of one gateway."""
 
-    def __init__(self, host: Host, folder: Path) -> None:
+    def __init__(self, host: Host, folder: Path, seen: Sequence[Path] = ()) -> None:
+        """Take whose network it is in, where its disk is, and which folders of this machine it sees, too."""
         self.host = host
+        self._seen = tuple(seen)
         self.name = host.name
         self.disk = folder / "disk"
         self._log = folder / "node.log"
@@ -53,7 +55,7 @@ class Node:
             return
         groups = cgroups.make(self.host.namespace)
         controllers = " ".join(cgroups.hierarchies())
-        inside: list[str | Path] = [SCRIPT, self.name, self.disk, controllers, *_seen()]
+        inside: list[str | Path] = [SCRIPT, self.name, self.disk, controllers, *_seen(self._seen)]
         unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child", *inside]
         command = ["sh", "-c", _INTO, "sh", *groups, "--", *unshare]
         self._outer = Process(self.name, command, log=self._log, namespace=self.host.namespace)
@@ -168,9 +170,9 @@ class Node:
             return
 
 
-def _seen() -> Sequence[Path]:
-    """Return the folders of this machine that nodes see: the programs, this checkout and its Python."""
-    wanted = [programs.cache(), ROOT, Path(sys.prefix), Path(sys.base_prefix)]
+def _seen(also: Sequence[Path]) -> Sequence[Path]:
+    """Return the folders of this machine that a node sees: programs, this checkout, its Python, and more."""
+    wanted = [programs.cache(), ROOT, Path(sys.prefix), Path(sys.base_prefix), *also]
     seen: list[Path] = []
     for folder in (path.resolve() for path in wanted):
         if not any(folder.is_relative_to(one) for one in [Path("/usr"), *seen]):

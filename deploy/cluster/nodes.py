@@ -5,27 +5,31 @@ a node, each site a client. Nothing of it is in the machine's own network. Nothi
 what a killed one left is removed by the next, or by `python -m deploy.cluster.nodes remove`.
 """
 
+import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cluster import cgroups, images, programs
+from deploy.cluster import cgroups, programs
 from deploy.cluster.api import Json
 from deploy.cluster.control_plane import Choices, ControlPlane
+from deploy.cluster.identities import Person
 from deploy.cluster.node import Node
 from deploy.cluster.node_files import NodeIdentity
-from deploy.cluster.registry import ImageRegistry
-from deploy.lab import namespaces, preflight
+from deploy.cluster.registry import ImageRegistry, image_of
+from deploy.lab import preflight
 from deploy.lab.topology import Claim, Topology
 from orchestrator.settings import state_folder
 from policies.model.errors import BadInput, PenstockError, Unavailable
 
 PREFIX = "pstk-"
 """How namespaces and control groups of real nodes begin; the lab of hosts has another."""
+DRIVER = Person("driver", "penstock-driver")
+"""Whose token a fleet's driver may have; what it may do is said by the chart."""
 READY_WITHIN = 60.0
 NODE_PATIENCE = "40s"
 """How long a node may say nothing until it is not ready, as where nobody chose."""
@@ -46,12 +50,13 @@ class Size:
 class RealNodes:
     """A cluster whose nodes run containers, while it is up."""
 
-    def __init__(self, topology: Topology, folder: Path) -> None:
+    def __init__(self, topology: Topology, folder: Path, *, seen: Sequence[Path] = ()) -> None:
+        """Take where all files are; nodes see these other folders of this machine, too, and write to none."""
         self.topology = topology
         self.folder = folder
         self.plane = ControlPlane(folder / "plane", _choices(topology))
         self.registry = ImageRegistry(topology, folder / "registry")
-        self.nodes = {host.name: Node(host, folder / host.name) for host in topology.gateways}
+        self.nodes = {host.name: Node(host, folder / host.name, seen) for host in topology.gateways}
 
     def start(self, tell: Tell) -> None:
         """Start all of it, and return when every node is ready.
@@ -63,7 +68,8 @@ class RealNodes:
         self.plane.start()
         self.registry.start()
         tell(f"control plane and registry answer after {time.monotonic() - begun:.1f} s")
-        pause = images.push(self.registry.url, "pause", images.program(programs.program("pause")))
+        sandbox = image_of(programs.program("pause"), self.folder / "images")
+        pause = self.registry.push("pause", sandbox)
         for number, node in enumerate(self.nodes.values(), start=1):
             node.prepare(self._identity(node, number), self.registry.address, pause)
             node.start()
@@ -121,13 +127,14 @@ def _choices(topology: Topology) -> Choices:
         authorization="Node,RBAC",
         api_flags=("--enable-admission-plugins=NodeRestriction",),
         node_patience=NODE_PATIENCE,
+        people=(DRIVER,),
         simulated=False,
     )
 
 
 @contextmanager
 def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
-    """Keep real nodes up for the length of the body, which is in the hub; all of it ends with it.
+    """Keep real nodes up for the length of the body; nothing of them is left after it.
 
     Raises:
         BadInput: this machine cannot have them; nothing was changed.
@@ -137,19 +144,17 @@ def real_nodes(tell: Tell, size: Size = Size()) -> Iterator[RealNodes]:
     require()
     topology = Topology(gateways=size.nodes, sites=size.clients, prefix=size.prefix)
     with Claim(size.prefix):
-        _remove(topology)
+        remove(topology)
         try:
             topology.build()
-            with namespaces.home_again():
-                namespaces.enter(topology.hub.namespace)
-                made = RealNodes(topology, folder_of(size.prefix))
-                try:
-                    made.start(tell)
-                    yield made
-                finally:
-                    made.stop()
+            made = RealNodes(topology, folder_of(size.prefix))
+            try:
+                made.start(tell)
+                yield made
+            finally:
+                made.stop()
         finally:
-            _remove(topology)
+            remove(topology)
 
 
 def folder_of(prefix: str) -> Path:
@@ -171,8 +176,12 @@ def require() -> None:
         raise BadInput(why)
 
 
-def _remove(topology: Topology) -> tuple[int, int]:
-    """Remove what is left of this prefix; return how many namespaces and processes that were."""
+def remove(topology: Topology) -> tuple[int, int]:
+    """Remove what is left of this prefix; return how many namespaces and processes that were.
+
+    Raises:
+        Unavailable: a process does not die, and what it holds is left.
+    """
     left = topology.leftovers()
     ended = topology.tear_down()
     cgroups.remove(f"{topology.prefix}gw-*")
@@ -183,12 +192,13 @@ def _remove(topology: Topology) -> tuple[int, int]:
 
 def _main(arguments: list[str]) -> int:
     """Remove what real nodes left; refuse while they are up."""
-    if arguments != ["remove"]:
-        print("usage: python -m deploy.cluster.nodes remove", file=sys.stderr)
-        return BadInput.exit_code
+    parser = argparse.ArgumentParser(prog="python -m deploy.cluster.nodes", description=__doc__)
+    parser.add_argument("what", choices=["remove"])
+    parser.add_argument("--prefix", default=PREFIX, help="of namespaces and control groups")
+    prefix: str = parser.parse_args(arguments).prefix
     try:
-        with Claim(PREFIX):
-            left, ended = _remove(Topology(prefix=PREFIX))
+        with Claim(prefix):
+            left, ended = remove(Topology(prefix=prefix))
     except PenstockError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

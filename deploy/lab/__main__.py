@@ -6,13 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
 
 from deploy.lab import synapse
-from deploy.lab.lab import DEMO, lab
+from deploy.lab.ground import Hosts, Tell
+from deploy.lab.lab import DEMO, Shape, lab
 from deploy.lab.night import Night
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
@@ -23,6 +24,7 @@ from policies.model.errors import BadInput, PenstockError
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
+RUNTIMES = ("host", "kubernetes")
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
     "bad-auth": Outcome.ROLLED_BACK,
@@ -38,32 +40,63 @@ BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy", "night": "unhealth
 """Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
 
 
-def parse(arguments: Sequence[str]) -> tuple[tuple[str, ...], Path | None]:
-    """Return the stories to tell and the file for their JSON.
+@dataclass(frozen=True)
+class Asked:
+    """What to show: which stories, on what kind of gateways, and where to write what was proved."""
+
+    stories: tuple[str, ...] = USUAL
+    runtime: str = "host"
+    report: Path | None = None
+
+
+def parse(arguments: Sequence[str]) -> Asked:
+    """Return what is asked for.
 
     Raises:
-        BadInput: an unknown scenario, or a file that cannot be written.
+        BadInput: an unknown scenario or runtime, a story that is not told there, or a file that cannot be
+            written.
     """
     parser = argparse.ArgumentParser(prog="./run demo", description=__doc__)
-    names = ", ".join(STORIES)
+    names, runtimes = ", ".join(STORIES), ", ".join(RUNTIMES)
     parser.add_argument("--scenario", action="append", help=f"tell this story, or these in turn: {names}")
+    parser.add_argument("--runtime", default="host", help=f"what gateways' instances are on: {runtimes}")
     parser.add_argument("--json", type=Path, help="write what was proved to this file")
     chosen = parser.parse_args(arguments)
+    if chosen.runtime not in RUNTIMES:
+        raise BadInput(f"there is no runtime {chosen.runtime!r}; there are {runtimes}")
     for unknown in [name for name in chosen.scenario or () if name not in STORIES]:
         raise BadInput(f"there is no scenario {unknown!r}; there are {names}")
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
         raise BadInput(f"{chosen.json} cannot be written: its folder does not exist")
-    return tuple(chosen.scenario) if chosen.scenario else USUAL, chosen.json
+    if chosen.runtime != "host" and "night" in (chosen.scenario or ()):
+        raise BadInput("the story night is told on hosts only; leave --runtime out")
+    return Asked(tuple(chosen.scenario or USUAL), chosen.runtime, chosen.json)
 
 
-async def demo(stories: Sequence[str], report: Path | None) -> int:
+def ground_of(runtime: str, tell: Tell) -> tuple[Shape, Hosts]:
+    """Return the usual lab of that kind of gateways, once all that it is made of is here.
+
+    Raises:
+        Unavailable: The programs of a cluster are not here and cannot be built; the sentence says why.
+    """
+    if runtime == "host":
+        return DEMO, Hosts()
+    from deploy.cluster import programs  # noqa: PLC0415 - who shows hosts needs nothing of a cluster
+    from deploy.cluster.lab import NODES, Nodes  # noqa: PLC0415 - as above
+
+    programs.ensure(*programs.NODES, "helm", tell=tell)
+    return NODES, Nodes()
+
+
+async def demo(asked: Asked) -> int:
     """Tell the stories; return the exit code: 0 when each ended as it should."""
-    began = time.monotonic()
+    began, stories, report = time.monotonic(), asked.stories, asked.report
     with Screen() as screen:
         at_night = "night" in stories
         if at_night:
             synapse.ensure(screen.tell)
-        async with lab(screen.tell, replace(DEMO, chat=at_night)) as built:
+        shape, ground = ground_of(asked.runtime, screen.tell)
+        async with lab(screen.tell, replace(shape, chat=at_night), ground) as built:
             screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)
             tellings = {
@@ -130,8 +163,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background job would ignore the second
         signal.signal(number, signal.default_int_handler)
     try:
-        stories, report = parse(sys.argv[1:])
-        code = asyncio.run(demo(stories, report))
+        code = asyncio.run(demo(parse(sys.argv[1:])))
     except PenstockError as error:
         sys.stderr.write(f"{error.code}: {error}\n")
         code = error.exit_code

@@ -21,9 +21,9 @@ from typing import Any
 import yaml
 
 from activities.drivers.private_files import write_private
-from activities.files import load
 from deploy.lab import credentials as lab_credentials
-from deploy.lab import namespaces, preflight
+from deploy.lab import namespaces
+from deploy.lab.ground import Hosts
 from deploy.lab.offers import Offers, server
 from deploy.lab.places import DEMO_FOLDER
 from deploy.lab.processes import Process
@@ -32,10 +32,6 @@ from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Promethe
 from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
-from orchestrator.enrolment.host import enrol
-from orchestrator.enrolment.token import carried
-from orchestrator.processes.agent import files_of
-from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service.people import OF_ROOT
 from orchestrator.settings import Settings, state_folder
@@ -133,7 +129,7 @@ class Lab:
 
     def beside_the_api(self, name: str, *arguments: str) -> Process:
         """Return a program of penstock's own, not yet started, that runs where the API does."""
-        return _program(self.folder, name, self.outside, list(arguments))
+        return own_program(self.folder, name, self.outside, list(arguments))
 
     async def page_link(self) -> str:
         """Return an address of the page that logs whoever opens it in as root, once."""
@@ -246,12 +242,17 @@ class Lab:
         return last
 
 
-def fleet_of(topology: Topology, limits: Limits, tests: ReleaseTests | None = None) -> Fleet:
+def fleet_of(
+    topology: Topology, limits: Limits, tests: ReleaseTests | None = None, ground: Hosts | None = None
+) -> Fleet:
     """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
+    described = (ground or Hosts()).gateway
     return Fleet(
         name=FLEET,
         product=PRODUCT,
-        gateways=tuple(_gateway(host, number) for number, host in enumerate(topology.gateways, start=1)),
+        gateways=tuple(
+            described(_gateway(host, number)) for number, host in enumerate(topology.gateways, start=1)
+        ),
         limits=limits,
         tests=tests,
     )
@@ -287,15 +288,20 @@ def write_yaml(path: Path, content: Value | dict[str, Any]) -> Path:
 
 
 @asynccontextmanager
-async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncIterator[Lab]:
+async def lab(
+    tell: Callable[[str], None], shape: Shape = Shape(), ground: Hosts | None = None
+) -> AsyncIterator[Lab]:
     """Keep a lab up for the length of the body; whatever ends it, nothing of it remains.
+
+    Its gateways are hosts, unless another ground is given.
 
     Raises:
         BadInput: this machine cannot have one; nothing was changed.
         Conflict: another lab is running.
     """
+    ground = ground or Hosts()
     topology = Topology(gateways=shape.gateways, sites=shape.sites, prefix=shape.prefix)
-    claim, cleared = preflight.begin(topology)
+    claim, cleared = ground.begin(topology)
     with ExitStack() as held:
         held.push(claim)
         if cleared:
@@ -304,10 +310,10 @@ async def lab(tell: Callable[[str], None], shape: Shape = Shape()) -> AsyncItera
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with namespaces.home_again() as outside:
-                yield await _build(shape, topology, folder, outside, tell)
+                yield await _build(shape, topology, ground, folder, outside, tell)
         finally:
             with _undisturbed():
-                topology.tear_down()
+                ground.end(topology)
 
 
 @contextmanager
@@ -325,17 +331,32 @@ def _undisturbed() -> Iterator[None]:
 
 
 async def _build(
-    shape: Shape, topology: Topology, folder: Path, outside: int, tell: Callable[[str], None]
+    shape: Shape,
+    topology: Topology,
+    ground: Hosts,
+    folder: Path,
+    outside: int,
+    tell: Callable[[str], None],
 ) -> Lab:
     began = time.monotonic()
     topology.build()
     source = f"http://{topology.hub.address4}:{REPOSITORY_PORT}"
-    published = LabReleases(folder / "releases", folder / "repository", source, product=PRODUCT)
     # Packages come from outside; from here on nothing may leave the lab. Threads stay in the
     # namespace they were made in, so none is made before.
-    offers = Offers(published, state_folder() / "lab" / "cache")
+    cache = state_folder() / "lab" / "cache"
+    ground.fetch(cache)
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology, shape.limits, shape.tests)
+    fleet = fleet_of(topology, shape.limits, shape.tests, ground)
+    ground.start(topology, fleet, folder, tell)
+    published = LabReleases(
+        folder / "releases",
+        folder / "repository",
+        source,
+        product=PRODUCT,
+        shell=ground.shell,
+        registry=ground.registry,
+    )
+    offers = Offers(published, cache)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
     shutil.copy(shape.gates, files / "gates.yaml")
@@ -351,21 +372,26 @@ async def _build(
     ).start()
     settings = _settings(shape, topology, folder, files, published, engine, prometheus)
     installation = await compose(settings)
-    api = _program(folder, "api", outside, ["-m", "orchestrator", "api"], settings)
-    worker = _program(folder, "worker", topology.hub.namespace, ["-m", "orchestrator", "worker"], settings)
-    relay = _program(folder, "relay", topology.hub.namespace, ["-m", "orchestrator", "relay"], settings)
+    api = own_program(folder, "api", outside, ["-m", "orchestrator", "api"], settings)
+    worker = own_program(folder, "worker", topology.hub.namespace, ["-m", "orchestrator", "worker"], settings)
+    relay = own_program(folder, "relay", topology.hub.namespace, ["-m", "orchestrator", "relay"], settings)
     agents = {
-        host.name: _agent(folder, files, host, fleet.gateway(host.name), issued, published, settings)
+        host.name: _agent(ground, folder, files, host, fleet.gateway(host.name), issued, published, settings)
         for host in topology.gateways
     }
     for program in (relay, worker, api):
         program.start()
-    await _ready(relay)
+    await ready(relay)
+
+    async def token_of(name: str) -> str:
+        return (await installation.service.enrol_gateway(OPERATOR, FLEET, name)).token
+
+    await ground.join(settings, published.trust_policy, token_of)
     for host in topology.gateways:
-        await _enrol(installation, settings, _agent_file(files, host))
+        await ground.enrol(settings, host, _agent_file(files, host), token_of)
         agents[host.name].start()
     for program in (worker, api, *agents.values()):
-        await _ready(program)
+        await ready(program)
     tell(f"engine, Prometheus, worker, relay and {len(agents)} enrolled agents are ready")
     for release in (offers.older, offers.newer, offers.faulty):
         await installation.service.add_release(OPERATOR, FLEET, release.digest)
@@ -373,7 +399,7 @@ async def _build(
     installed = await installation.changes.end_of(FLEET)
     if installed.outcome is not Outcome.PROMOTED:
         raise Unavailable(f"the lab's fleet could not be installed: {installed.reason}")
-    exporters = {host.name: _exporter(folder, files, host) for host in topology.gateways}
+    exporters = {host.name: _exporter(ground, folder, files, host) for host in topology.gateways}
     for program in exporters.values():
         program.start()
     tell(f"every gateway serves with {offers.older.version}")
@@ -471,14 +497,23 @@ def stand_ins(folder: Path, program: str) -> Path:
     return folder / "stand-ins" / program
 
 
-def _program(
-    folder: Path, name: str, namespace: str | int, arguments: list[str], settings: Settings | None = None
+def own_program(
+    folder: Path,
+    name: str,
+    namespace: str | int,
+    arguments: list[str],
+    settings: Settings | None = None,
+    *,
+    under: Sequence[str] = (),
 ) -> Process:
-    """Return one of penstock's own programs; it finds what `stand_ins` holds before the machine's own."""
+    """Return one of penstock's own programs; it finds what `stand_ins` holds before the machine's own.
+
+    What it runs `under` is a command that becomes the program.
+    """
     chosen = settings.model_dump(mode="json", exclude_none=True) if settings else {}
     return Process(
         name,
-        [sys.executable, *arguments],
+        [*under, sys.executable, *arguments],
         log=folder / f"{name}.log",
         namespace=namespace,
         environment={
@@ -491,6 +526,7 @@ def _program(
 
 
 def _agent(
+    ground: Hosts,
     folder: Path,
     files: Path,
     host: Host,
@@ -502,10 +538,11 @@ def _agent(
     password = files / "credentials" / "probe-password"
     password.write_text(issued.password)
     password.chmod(0o600)
-    own = folder / "gateways" / host.name / "identity"
+    root = ground.root(folder, host)
+    own = root / "identity"
     config = {
         "gateway": gateway.model_dump(mode="json", exclude_none=True),
-        "root": str(folder / "gateways" / host.name),
+        "root": str(root),
         "product": PRODUCT,
         "channel": "stable",
         "trust": str(published.trust_policy),
@@ -536,14 +573,7 @@ def _agent(
     }
     path = write_yaml(_agent_file(files, host), config)
     arguments = ["-m", "orchestrator", "agent", "run", "--config", str(path)]
-    return _program(folder, f"agent-{host.name}", host.namespace, arguments)
-
-
-async def _enrol(installation: Installation, settings: Settings, path: Path) -> None:
-    """Do what `penstock gateway enrol` and, on the host, `penstock agent enrol` do."""
-    own = load(path, AgentSettings)
-    made = await installation.service.enrol_gateway(OPERATOR, FLEET, own.gateway.name)
-    await asyncio.to_thread(enrol, files_of(own), str(settings.enrolment_address), carried(made.token))
+    return own_program(folder, f"agent-{host.name}", host.namespace, arguments, under=ground.under(host))
 
 
 def _payload_keys(files: Path) -> Path:
@@ -557,9 +587,9 @@ def _agent_file(files: Path, host: Host) -> Path:
     return files / "agents" / f"{host.name}.yaml"
 
 
-def _exporter(folder: Path, files: Path, host: Host) -> Process:
+def _exporter(ground: Hosts, folder: Path, files: Path, host: Host) -> Process:
     arguments = ["-m", "orchestrator", "exporter", str(_agent_file(files, host))]
-    return _program(folder, f"exporter-{host.name}", host.namespace, arguments)
+    return own_program(folder, f"exporter-{host.name}", host.namespace, arguments, under=ground.under(host))
 
 
 def _crowds(
@@ -574,7 +604,7 @@ def _crowds(
     return users, logins
 
 
-async def _ready(program: Process) -> None:
+async def ready(program: Process) -> None:
     """Wait until a worker has said that it takes work."""
     deadline = time.monotonic() + READY_WITHIN
     while not any(line.startswith("ready:") for line in program.last_lines(50)):

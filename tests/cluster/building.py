@@ -24,6 +24,8 @@ SETS_OF = {
     "installed": (*programs.CONTROL_PLANE, "helm"),
     "chart": ("helm",),
     "cluster": programs.NODES,
+    "demonstrated": (*programs.NODES, "helm"),
+    "cluster_lab": (*programs.NODES, "helm"),
 }
 """What fixtures of these tests need, by their names."""
 TESTED = tuple(dict.fromkeys(name for sets in SETS_OF.values() for name in sets))

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from deploy.cluster import images
 from deploy.cluster.nodes import RealNodes
 from deploy.lab.credentials import Credentials
 
@@ -22,16 +21,6 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "KILL", "NET_ADMIN", "SETGID", "SETUID"
 """What ocserv needs to open tunnels, change its user and end its workers; nothing more."""
 PLACE = "var/lib/penstock/slots/a"
 """Where a node has the slot's folders, below its disk."""
-
-
-def image(tree: Path) -> images.Image:
-    """Return an image of a tree, with the shell that the latch is written in."""
-    shell = tree.parent / "shell"
-    (shell / "usr/bin").mkdir(parents=True)
-    found = shutil.which("busybox")
-    assert found, "busybox-static is not installed"
-    shutil.copy(found, shell / "usr/bin/busybox")
-    return images.image([images.layer(tree), images.layer(shell)], ["/usr/sbin/ocserv"])
 
 
 def write_config(cluster: RealNodes, issued: Credentials) -> None:

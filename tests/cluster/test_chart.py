@@ -211,7 +211,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda v: v.update(image="registry.example/penstock:1"),
         "is not named by its digest",
     ),
-    "no image": (lambda v: v.pop("image"), "image is empty"),
+    "no image": (lambda v: v.pop("image"), "image is empty: name the image of agents and drivers"),
+    "no image of the API": (
+        lambda v: v["orchestrator"].pop("image"),
+        "name the image of API, worker and relay",
+    ),
     "a root that is none": (lambda v: v.update(root="var"), 'root "var" is no folder of a node'),
     "no page": (lambda v: v["orchestrator"].pop("page"), "orchestrator.page is empty"),
     "relays without a shared disk": (

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import pytest
 
-from deploy.cluster import images
 from deploy.cluster.api import Api, Json
 from deploy.cluster.node import SERVICES, Node
-from deploy.cluster.nodes import RealNodes, is_ready, real_nodes, require
+from deploy.cluster.nodes import RealNodes, Size, is_ready, real_nodes, require
 from deploy.lab import credentials, namespaces
-from deploy.lab.trees import collect_host_tree
+from deploy.lab.trees import collect_host_tree, fetch_shell
 from deploy.lab.users import User
+from orchestrator.publishing.image import ImageLabels, build_image
+from orchestrator.settings import state_folder
 from policies.model.errors import BadInput
 from tests.cluster import building, gateway_pods
 from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE
@@ -48,13 +49,22 @@ def told() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster(request: pytest.FixtureRequest, machine: list[str], told: list[str]) -> Iterator[RealNodes]:
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shell of images, which comes from outside: nothing does once the nodes are up."""
+    cache = state_folder() / "lab" / "cache" / "packages"
+    return fetch_shell(tmp_path_factory.mktemp("shell") / "busybox", cache)
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    request: pytest.FixtureRequest, machine: list[str], told: list[str], shell: Path
+) -> Iterator[RealNodes]:
     building.insist(request)
     try:
         require()
     except BadInput as obstacle:
         pytest.skip(str(obstacle))
-    with real_nodes(told.append) as up:
+    with real_nodes(told.append, Size(prefix="pstn-")) as up:
         yield up
 
 
@@ -69,10 +79,10 @@ def issued(cluster: RealNodes) -> credentials.Credentials:
 
 
 @pytest.fixture(scope="module")
-def image(cluster: RealNodes, tmp_path_factory: pytest.TempPathFactory) -> str:
-    tree = tmp_path_factory.mktemp("image") / "tree"
-    collect_host_tree(tree)
-    return images.push(cluster.registry.url, "gateway", gateway_pods.image(tree))
+def image(cluster: RealNodes, shell: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("image")
+    labels = ImageLabels("edge", collect_host_tree(folder / "tree"))
+    return cluster.registry.push("vpn/edge", build_image(folder / "tree", shell, labels, folder / "blobs"))
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster import cgroups, images, programs
-from deploy.cluster.nodes import PREFIX, RealNodes, Size, folder_of, is_ready, real_nodes, require
+from deploy.cluster import cgroups, programs
+from deploy.cluster.nodes import RealNodes, Size, folder_of, is_ready, real_nodes, require
+from deploy.cluster.registry import image_of
 from deploy.lab import namespaces
 from policies.model.errors import BadInput
 from tests.cluster import building
@@ -18,11 +19,12 @@ from tests.house.leftovers import nothing_is_left
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-SMALL = Size(nodes=1, clients=1)
-MAKER = """
+PREFIX = "pstv-"
+SMALL = Size(nodes=1, clients=1, prefix=PREFIX)
+MAKER = f"""
 import time
 from deploy.cluster.nodes import Size, real_nodes
-with real_nodes(lambda _: None, Size(nodes=1, clients=1)):
+with real_nodes(lambda _: None, Size(nodes=1, clients=1, prefix={PREFIX!r})):
     print("up", flush=True)
     time.sleep(600)
 """
@@ -52,7 +54,7 @@ def killed() -> Iterator[None]:
 
 
 def remove() -> str:
-    command = [sys.executable, "-m", "deploy.cluster.nodes", "remove"]
+    command = [sys.executable, "-m", "deploy.cluster.nodes", "remove", "--prefix", PREFIX]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -60,7 +62,7 @@ def remove() -> str:
 
 def run_a_pod(up: RealNodes, node: str) -> None:
     """Run a pod that is not in the node's own network, until it is ready."""
-    image = images.push(up.registry.url, "pause", images.program(programs.program("pause")))
+    image = up.registry.push("one", image_of(programs.program("pause"), up.folder / "images"))
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -101,4 +103,3 @@ def test_two_clusters_beside_each_other_do_not_meet() -> None:
                 != (one.plane.admin.get("/api/v1/nodes/gw-1")["metadata"]["uid"])
             )
         one.wait_ready("gw-1")
-        assert Path("/proc/self/ns/net").samefile(namespaces.NAMES / one.topology.hub.namespace)

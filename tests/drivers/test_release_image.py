@@ -294,6 +294,16 @@ async def _admitted(published: Published, digest: str) -> tuple[Releases, Admitt
     return releases, await releases.admit(digest, published.source)
 
 
+async def test_an_image_that_was_compared_here_needs_no_registry_on_the_way_back(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        published = Published(tmp_path, registry.url)
+        digest = published.publish()
+        releases, release = published.releases(), published.manifest(digest).reference(digest)
+        named = await releases.image_of(release, published.source)
+        releases.promote(digest)
+    assert await releases.image_of(release, published.source) == named
+
+
 async def test_an_image_that_the_registry_changed_is_refused(tmp_path: Path) -> None:
     with FakeRegistry() as registry:
         published = Published(tmp_path, registry.url)

@@ -50,6 +50,10 @@ ELSEWHERE = {
     "agent certify": "tests/drivers/test_certificate_renewal.py",
     "agent enrol": "tests/relay/test_enrolment.py",
     "agent renew": "tests/relay/test_enrolment.py",
+    "cluster check": "tests/cluster/driver/test_driver_process.py",
+    "cluster enrol": "tests/cluster/driver/test_driver_process.py",
+    "cluster renew": "tests/cluster/driver/test_driver_process.py",
+    "cluster run": "tests/cluster/driver/test_driver_process.py",
     "worker": "tests/service/test_bad_inputs.py",
 }
 """Commands that need what a lab has not, each with the test that runs it."""

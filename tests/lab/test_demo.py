@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import preflight
-from deploy.lab.__main__ import USUAL, parse
+from deploy.lab.__main__ import USUAL, Asked, parse
 from deploy.lab.topology import Claim
 from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
@@ -83,7 +83,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_usual_demo_tells_of_a_clean_upgrade_and_of_logins_that_fail() -> None:
-    assert parse([]) == (("clean", "bad-auth"), None)
+    assert parse([]) == Asked(("clean", "bad-auth"), "host", None)
 
 
 def test_nobody_loses_a_session_or_a_ping_in_an_upgrade_or_a_rollback(told: dict[str, Any]) -> None:
@@ -191,6 +191,8 @@ def test_a_demo_beside_another_lab_names_its_process_and_touches_nothing(tmp_pat
     [
         (("--scenario", "sunny"), "there is no scenario 'sunny'; there are clean, bad-auth, bad-signature"),
         (("--json", "/no/such/folder/out.json"), "its folder does not exist"),
+        (("--runtime", "podman"), "there is no runtime 'podman'; there are host, kubernetes"),
+        (("--runtime", "kubernetes", "--scenario", "night"), "told on hosts only"),
     ],
 )
 def test_bad_words_are_named_and_change_nothing(

@@ -66,6 +66,12 @@ from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
 
+LOOKED_AGAIN, ASKED_AGAIN = 0.02, 0.1
+"""Seconds between two looks at what this process knows, and between two questions to the server.
+
+A question costs server and worker some milliseconds each, and what is waited for needs the same two.
+"""
+
 T = TypeVar("T")
 Running = WorkflowHandle[Change, ChangeResult]
 
@@ -344,9 +350,13 @@ async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60
     async with asyncio.timeout(seconds):
         while True:
             answer = is_so()
-            if answer if isinstance(answer, bool) else await answer:
+            if isinstance(answer, bool):
+                is_there, again = answer, LOOKED_AGAIN
+            else:
+                is_there, again = await answer, ASKED_AGAIN
+            if is_there:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(again)
 
 
 async def result_of(running: WorkflowHandle[Any, T]) -> T:

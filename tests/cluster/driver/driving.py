@@ -16,6 +16,7 @@ from activities.drivers.runtime.kubernetes.api import Api as DriverApi
 from activities.drivers.runtime.kubernetes.cluster import KubernetesCluster
 from activities.drivers.runtime.kubernetes.events import Events
 from activities.drivers.runtime.kubernetes.lease import DriverLease
+from activities.drivers.runtime.kubernetes.pace import Pace
 from activities.drivers.runtime.kubernetes.rights import (
     GET_DAEMONSET,
     GET_LEASE,
@@ -130,12 +131,13 @@ def driver(
     up: float = 30.0,
     gone: float = 30.0,
     kind: type[DriverApi] = DriverApi,
+    pace: Pace | None = None,
 ) -> Driven:
     """Return a driver with the rights of the chart's account, behind a proxy where `server` names one."""
     known = kubeconfig or account_file(plane, server)
     sets, leases = tuple(SHARE.slots.values()), (SHARE.lease,)
     names = {GET_DAEMONSET: sets, PATCH_DAEMONSET: sets, GET_LEASE: leases, UPDATE_LEASE: leases}
-    api = kind(Access(known, AGENT), NAMESPACE, names, patience=patience)
+    api = kind(Access(known, AGENT), NAMESPACE, names, pace=pace, patience=patience)
     lease, vouched = DriverLease(api, SHARE, holder), Vouched()
     events = Events(api, SHARE, "here")
     cluster = KubernetesCluster(

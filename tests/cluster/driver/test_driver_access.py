@@ -1,5 +1,6 @@
 """The driver reaches its API server by what its files say now, safely or not at all."""
 
+import gzip
 import json
 import ssl
 import threading
@@ -33,7 +34,8 @@ class Stub:
 
     def answers_with(self, status: int, body: Any, **headers: str) -> None:
         """Add an answer; `headers` with underscores in place of hyphens."""
-        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        text = body if isinstance(body, str) else json.dumps(body) if not isinstance(body, bytes) else ""
+        content = body if isinstance(body, bytes) else text.encode()
         self.answers.append(
             (status, {key.replace("_", "-"): value for key, value in headers.items()}, content)
         )
@@ -57,10 +59,13 @@ def stub(identities: Identities) -> Iterator[Stub]:
             found.asked.append((self.path, dict(self.headers)))
             status, headers, content = found.answers[0] if len(found.answers) == 1 else found.answers.pop(0)
             self.send_response(status)
-            for key, value in {"Content-Length": str(len(content)), **headers}.items():
+            chunked = "Transfer-Encoding" in headers
+            length = {} if chunked else {"Content-Length": str(len(content))}
+            for key, value in (length | headers).items():
                 self.send_header(key, value)
             self.end_headers()
-            self.wfile.write(content)
+            for piece in (content[:50], content[50:], b"") if chunked else (content,):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its own is called
             """Say nothing."""
@@ -239,6 +244,13 @@ async def test_a_list_that_cannot_go_on_begins_again_and_comes_whole(kubeconfig:
         "continue=token&limit=500",
         "continue=other&limit=500",
     ]
+
+
+async def test_a_long_list_comes_packed_and_in_pieces(kubeconfig: Path, stub: Stub) -> None:
+    items = [{"metadata": {"name": f"node-{one}"}} for one in range(500)]
+    packed = gzip.compress(json.dumps({"items": items}).encode())
+    stub.answers_with(200, packed, Transfer_Encoding="chunked", Content_Encoding="gzip")
+    assert await api(kubeconfig).listed(NODES) == items
 
 
 def test_rights_for_some_names_are_rights_for_these_alone() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
@@ -13,6 +14,7 @@ from policies.model.errors import Unavailable
 from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import (
     LEASE,
+    SETS,
     Driven,
     DyingApi,
     KilledError,
@@ -104,42 +106,54 @@ async def test_an_api_server_that_is_killed_in_the_middle_only_takes_time(
     require_changed(admin, node)
 
 
-async def test_a_driver_killed_at_any_call_leaves_what_the_next_one_ends(
-    driven: ControlPlane, admin: Api, nodes: Nodes
+@pytest.mark.parametrize("after", [False, True], ids=["before it is heard", "after it is obeyed"])
+async def test_a_driver_killed_at_some_calls_leaves_what_the_next_one_ends(
+    after: bool, driven: ControlPlane, admin: Api, nodes: Nodes
 ) -> None:
-    points = 0
-    for after in (False, True):
-        at, dead = 1, True
-        while dead:
-            (node,) = nodes(1)
-            await begun(driven, node)
-            place = driven.audit.position()
-            dying = driver(driven, kind=DyingApi)
-            assert isinstance(dying.api, DyingApi)
-            dying.api.dies_at, dying.api.after = at, after
-            try:
-                await change(dying, node)
-            except KilledError:
-                points += 1
-            dead = dying.api.dead
-            await change(driver(driven), node)
-            require_changed(admin, node)
-            deleted = Counter(
-                request.name
-                for request in driven.audit.since(place)
-                if (request.verb, request.resource) == ("delete", "pods")
-                and request.status == 200
-                and request.user != "test:kwok"
-            )
-            assert set(deleted.values()) <= {1}, deleted
-            at += 1
-            await clean(driver(driven), admin, node)
-    assert points > 20
+    assert await killed_at_each(driven, admin, nodes, after=after, apart=5) > 3
 
 
-async def clean(one: Driven, admin: Api, node: str) -> None:
-    """Have the node end what it runs, so that both slots are free again."""
-    await one.cluster.remove(order("gw", 3), node, "b", None)
+@pytest.mark.sweep
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("after", [False, True], ids=["before it is heard", "after it is obeyed"])
+async def test_a_driver_killed_at_any_call_leaves_what_the_next_one_ends(
+    after: bool, driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    assert await killed_at_each(driven, admin, nodes, after=after, apart=1) > 20
+
+
+async def killed_at_each(driven: ControlPlane, admin: Api, nodes: Nodes, *, after: bool, apart: int) -> int:
+    """Kill a driver at its first call, and so many calls later, and so on; return how often it was killed."""
+    at = 1
+    while True:
+        (node,) = nodes(1)
+        await begun(driven, node)
+        place, dying = driven.audit.position(), driver(driven, kind=DyingApi)
+        assert isinstance(dying.api, DyingApi)
+        dying.api.dies_at, dying.api.after = at, after
+        with suppress(KilledError):
+            await change(dying, node)
+        await change(driver(driven), node)
+        require_changed(admin, node)
+        require_deleted_once(driven, place)
+        if not dying.api.dead:
+            return at // apart
+        at += apart
+        await as_before(driver(driven), admin, node)
+
+
+def require_deleted_once(plane: ControlPlane, place: int) -> None:
+    """No pod was told to end twice: each has a name of its own, and kwok only says that it has ended."""
+    deletions = [one for one in plane.audit.since(place) if (one.verb, one.resource) == ("delete", "pods")]
+    told = Counter(one.name for one in deletions if one.status == 200 and one.user != "test:kwok")
+    assert set(told.values()) == {1}, told
+
+
+async def as_before(one: Driven, admin: Api, node: str) -> None:
+    """Have the node end what it runs, and slot b hold nothing that was prepared."""
+    assert (await one.cluster.remove(order("gw", 3), node, "b", None)).gone
+    annotations = dict.fromkeys(["penstock.dev/release", "penstock.dev/image"])
+    admin.merge(f"{SETS}/edge-b", {"spec": {"template": {"metadata": {"annotations": annotations}}}})
 
 
 async def test_two_drivers_of_one_fleet_never_act_at_once(

@@ -212,7 +212,7 @@ def _whole(call: Call, response: Any, until: float) -> Answer:
     """Return an answer with all of its body; what comes too slowly, or is too much, is none."""
     body = bytearray()
     try:
-        for piece in response.stream(1 << 16):
+        for piece in response.stream(1 << 16, decode_content=True):
             body += piece
             _require_bounded(call, len(body), until)
     except BaseException:

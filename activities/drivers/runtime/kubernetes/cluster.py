@@ -37,11 +37,15 @@ GONE_WITHIN = timedelta(seconds=60)
 """How long the end of an instance is waited for at a time; one with users may take as long as they stay."""
 TRIES = 8
 """How often a write is begun again because somebody else was faster."""
+FRESH = 5.0
+"""Seconds for which a slot counts as it was read: one that is prepared for a batch is placed at once."""
 GATHER = 0.1
 """Seconds in which those who ask for the same come together."""
 UNSETTLED = "is counted by the cluster, and no node has it"
 POLL = 0.5
 """Seconds between lists of pods at least, while somebody waits for one."""
+EACH = 0.01
+"""Seconds more for each who waits."""
 
 
 class Vouches(Protocol):
@@ -82,12 +86,14 @@ class KubernetesCluster:
         self._placing: Counter[str] = Counter()
         self._changing = asyncio.Lock()
         self._last = ""
+        self._written: dict[str, tuple[Node, float]] = {}
+        self._seen: dict[str, tuple[Template, float]] = {}
         self._comes, self._goes = Expected(), Expected()
         self._taken: set[str] = set()
         self._extent = Extent()
         self._nodes = Together(self._read_nodes, gather=GATHER, apart=GATHER)
         self._templates = Together(self._read_templates, gather=GATHER, apart=GATHER)
-        self._pods = Together(self._read_pods, gather=GATHER, apart=poll)
+        self._pods = Together(self._read_pods, gather=GATHER, apart=poll, each=EACH)
 
     async def prepare(self, operation: Operation, release: ReleaseRef, source: str) -> Prepared:
         """Have one slot hold the release's image; see `Cluster.prepare`."""
@@ -95,9 +101,9 @@ class KubernetesCluster:
         async with self._changing:
             image = await self._vouches.image_of(release, source)
             for _ in range(TRIES):
-                done = await self._held(release.digest, image) or await self._filled(
-                    operation, release, image
-                )
+                templates = await self._read_until_held(release.digest, image)
+                done = self._held(templates, release.digest, image)
+                done = done or await self._filled(operation, release, image, templates)
                 if done is not None:
                     return done
         raise Unavailable(f"the slots of {self._share.cluster} are not settled yet: they are read again")
@@ -123,11 +129,12 @@ class KubernetesCluster:
         HostBounds(operation.gateway).check(operation)
         self._require_slot(slot)
         for _ in range(TRIES):
-            found, pods = await asyncio.gather(self._nodes.ask(node), self._pods.ask((node, slot)))
+            found = await self._known(node)
             if found is not None:
                 self._require_newest(found, operation)
-            if another := _another(pods or (), instance):
-                gone = all(pod.uid != instance for pod in pods or ())
+            pods = (await self._pods.ask((node, slot)) or ()) if instance is not None else ()
+            if another := _another(pods, instance):
+                gone = all(pod.uid != instance for pod in pods)
                 why = f"{node} runs {another.uid} in slot {slot} by now, which was left alone"
                 return Removed(gateway=operation.gateway, slot=slot, gone=gone, changed=False, why=why)
             if found is None or slot not in found.slots(self._share) | found.ordered(self._share):
@@ -195,24 +202,33 @@ class KubernetesCluster:
         finally:
             self._taken.discard(slot)
 
-    async def _held(self, release: Digest, image: Digest) -> Prepared | None:
-        """Return the slot that holds the release already: first the one that a batch before this one got."""
+    async def _read_until_held(self, release: Digest, image: Digest) -> list[Template]:
+        """Return the templates of all slots, or of the last one alone where that holds the release."""
         found = []
         for slot in sorted(self._share.slots, key=lambda one: one != self._last):
-            template = await read_template(self._api, self._share, slot)
-            if self._holds(template, release, image):
-                found.append(template)
-                if slot == self._last:
-                    break
+            found.append(await self._read(slot))
+            if slot == self._last and self._holds(found[0], release, image):
+                break
+        return found
+
+    async def _read(self, slot: str) -> Template:
+        template = await read_template(self._api, self._share, slot)
+        self._seen[slot] = template, time.monotonic()
+        return template
+
+    def _held(self, templates: Sequence[Template], release: Digest, image: Digest) -> Prepared | None:
+        """Return the slot that holds the release already."""
+        found = [one for one in templates if self._holds(one, release, image)]
         if not found:
             return None
         self._last = max(found, key=lambda one: one.wanted).slot
         return Prepared(cluster=self._share.cluster, slot=self._last, image=image, changed=False)
 
-    async def _filled(self, operation: Operation, release: ReleaseRef, image: Digest) -> Prepared | None:
+    async def _filled(
+        self, operation: Operation, release: ReleaseRef, image: Digest, templates: Sequence[Template]
+    ) -> Prepared | None:
         """Have a free slot hold the release; None where the slots have to be looked at again."""
         await self._require_rights()
-        templates = [await read_template(self._api, self._share, slot) for slot in self._share.slots]
         for one in templates:
             if one.release and one.wanted and one.rollout != operation.rollout:
                 await asyncio.to_thread(self._vouches.keep, one.release)
@@ -274,6 +290,7 @@ class KubernetesCluster:
             )
         except (Stale, Unread):
             return None
+        self._last, self._seen[now.slot] = now.slot, (now, time.monotonic())
         if not self._holds(now, release.digest, image):
             raise Refused(
                 f"DaemonSet {template.name} took the image and holds {now.image}: something changes it"
@@ -286,23 +303,36 @@ class KubernetesCluster:
     async def _give(self, operation: Operation, node: str, slot: str, image: Digest) -> bool:
         """Have the node bear the slot's label in this epoch; return whether it did not before."""
         for _ in range(TRIES):
-            found, template = await asyncio.gather(self._nodes.ask(node), self._templates.ask(slot))
+            found, _ = await asyncio.gather(self._nodes.ask(node), self._require_image(slot, image))
             if found is None:
                 raise Refused(f"{self._share.cluster} has no node {node}")
             self._require_may_run(found, operation, slot)
-            _require_image(template, slot, self._share.image(image))
             mine = found.epoch(self._share) == operation.epoch
             if mine and slot in found.slots(self._share) & found.ordered(self._share):
                 return False
             await self._lease.hold()
             try:
-                await give(self._api, self._share, found, slot, operation.epoch)
+                now = await give(self._api, self._share, found, slot, operation.epoch)
             except (Stale, Unread):
                 continue
             except Absent as error:
                 raise Refused(f"{self._share.cluster} has no node {node} any more") from error
+            self._written[node] = now, time.monotonic()
             return True
         raise Unavailable(f"{node} changes faster than it can be read: try again")
+
+    async def _require_image(self, slot: str, image: Digest) -> None:
+        """Refuse where the slot holds another image. What was read for it just now is not asked for again."""
+        template, at = self._seen.get(slot, (None, 0.0))
+        wanted = self._share.image(image)
+        if template is None or template.image != wanted or time.monotonic() - at > FRESH:
+            template = await self._templates.ask(slot)
+        if template is None or template.image != wanted:
+            held = template.image if template is not None else "none"
+            why = f" ({template.taken_over})" if template is not None and template.taken_over else ""
+            raise Refused(
+                f"slot {slot} holds image {held} by now{why}, and {wanted} was ordered: prepare it again"
+            )
 
     def _require_may_run(self, node: Node, operation: Operation, slot: str) -> None:
         self._require_newest(node, operation)
@@ -344,6 +374,13 @@ class KubernetesCluster:
             raise Refused(f"{pod.node} reports that {pod.name} runs {pod.runs}, and {image} was ordered")
         return "" if pod.runs else f"{pod.name} is ready, and {pod.node} does not say of which image"
 
+    async def _known(self, node: str) -> Node | None:
+        """Return the node as we have just written it, or as it is: the next write tells what has changed."""
+        written, at = self._written.pop(node, (None, 0.0))
+        return (
+            written if written is not None and time.monotonic() - at < FRESH else await self._nodes.ask(node)
+        )
+
     async def _taken_from(self, node: Node, slot: str, operation: Operation) -> bool:
         """Take the slot from the node; return whether it is known to be done."""
         await self._lease.hold()
@@ -372,19 +409,10 @@ class KubernetesCluster:
         return await read_nodes(self._api, self._share, names, self._extent)
 
     async def _read_templates(self, slots: set[str]) -> Mapping[str, Template]:
-        return {slot: await read_template(self._api, self._share, slot) for slot in slots}
+        return {slot: await self._read(slot) for slot in slots}
 
     async def _read_pods(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
         return await read_pods(self._api, self._share, asked, self._extent)
-
-
-def _require_image(template: Template | None, slot: str, image: str) -> None:
-    held = template.image if template is not None else "none"
-    if held != image:
-        why = f" ({template.taken_over})" if template is not None and template.taken_over else ""
-        raise Refused(
-            f"slot {slot} holds image {held} by now{why}, and {image} was ordered: prepare it again"
-        )
 
 
 def _another(pods: Sequence[Pod], instance: str | None) -> Pod | None:

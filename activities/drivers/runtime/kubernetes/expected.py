@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 
 SOON = 0.9
 """Of the time that it took before, when the first question is asked."""
-LONGEST = 10.0
-"""Seconds until the first question at most, whatever it took before."""
+LONGEST = 1.0
+"""Seconds until the first question at most, whatever it took before, and between two."""
+GROWS = 0.25
+"""Of the time that has gone by, how long it is until the next question."""
+LEARNT = 0.02
+"""Of what it took longer this time, how much the next one is given more: many at once take longer each."""
 
 
 class Expected:
-    """One kind of thing that is waited for: what the last one took is what the next one is given."""
+    """One kind of thing that is waited for: the next one is given nearly what the quick ones took."""
 
     def __init__(self) -> None:
         self._took = 0.0
@@ -25,7 +29,9 @@ class Expected:
             yield last
             if last:
                 return
+            await asyncio.sleep(min(GROWS * (time.monotonic() - begun), LONGEST))
 
     def came(self, begun: float) -> None:
         """Note that what was waited for since `begun`, by the monotonic clock, was just seen."""
-        self._took = min(time.monotonic() - begun, LONGEST)
+        took = time.monotonic() - begun
+        self._took = took if took < self._took else self._took + LEARNT * (took - self._took)

@@ -16,13 +16,13 @@ from activities.drivers.runtime.kubernetes.rights import CREATE_LEASE, GET_LEASE
 from activities.drivers.runtime.kubernetes.words import FLEET, Share
 from policies.model.errors import Unavailable
 
-LASTS = 20
+LASTS = 30
 """Seconds for which nobody else may act, counted from the last time that the lease was renewed."""
-RENEWED = 7.0
+RENEWED = 10.0
 """Seconds after which a lease is renewed before the next write."""
 LOOK = 1.0
 """Seconds between looks at somebody else's lease."""
-FREED_WITHIN = 30.0
+FREED_WITHIN = 40.0
 """Seconds that a write waits for another driver to end."""
 
 

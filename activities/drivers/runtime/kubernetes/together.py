@@ -9,20 +9,31 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-SHARE_OF_TIME = 4
-"""A list that took a second is followed by four without one, so that large fleets' lists stay rare."""
+SHARE_OF_TIME = 2
+"""A list that took a second is followed by two without one, so that large fleets' lists stay rare."""
+LONGEST_PAUSE = 5.0
+"""Seconds without one at most."""
 
 
 class Together(Generic[K, V]):
     """One kind of question, asked for all that wait for it at once."""
 
     def __init__(
-        self, read: Callable[[set[K]], Awaitable[Mapping[K, V]]], *, gather: float, apart: float
+        self,
+        read: Callable[[set[K]], Awaitable[Mapping[K, V]]],
+        *,
+        gather: float,
+        apart: float,
+        each: float = 0.0,
     ) -> None:
-        """Ask by `read`, `gather` seconds after the first who waits, and `apart` from the last time."""
+        """Ask by `read`, `gather` seconds after the first who waits, and `apart` seconds from the last time.
+
+        For `each` who waited then it is so much longer: what many wait for does not come to all at once.
+        """
         self._read = read
         self._gather = gather
         self._apart = apart
+        self._each = each
         self._waiting: list[tuple[K, asyncio.Future[V | None]]] = []
         self._asking: asyncio.Task[None] | None = None
         self._not_before = 0.0
@@ -56,7 +67,9 @@ class Together(Generic[K, V]):
         except BaseException as error:  # noqa: BLE001 - it is everybody's who waits, and raised there
             wrong = error
         now = time.monotonic()
-        self._not_before = now + max(self._apart, SHARE_OF_TIME * (now - begun))
+        self._not_before = now + max(
+            self._apart + self._each * len(asked), min(SHARE_OF_TIME * (now - begun), LONGEST_PAUSE)
+        )
         for key, answer in asked:
             with suppress(asyncio.InvalidStateError):  # who has given up meanwhile
                 if wrong is None:

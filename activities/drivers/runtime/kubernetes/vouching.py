@@ -4,7 +4,6 @@ from activities.releases import Releases
 from policies.model.errors import PenstockError
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest
-from policies.trust.images import named_image
 
 
 class VouchedImages:
@@ -15,14 +14,13 @@ class VouchedImages:
         self._releases = releases
 
     async def image_of(self, release: ReleaseRef, source: str) -> Digest:
-        """Return the digest of the release's image.
+        """Return the digest of the release's image, compared with what its registry has under it.
 
         Raises:
-            TrustError: Nobody who may has signed it, or it has no image.
+            TrustError: Nobody who may has signed it, it has no image, or that is not of its tree.
             Unavailable: This host's disk does not take the evidence.
         """
-        admitted = await self._releases.vouch(release, source)
-        return named_image(admitted.manifest)
+        return await self._releases.image_of(release, source)
 
     def keep(self, release: Digest) -> None:
         """Have the release be known-good here: gateways served with it when this change began.

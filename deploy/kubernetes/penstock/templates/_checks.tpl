@@ -13,14 +13,10 @@ what to do. Each has a test. Every template that reads of fleets begins with it,
 {{- if not (regexMatch "^/[^/]" .Values.root) -}}
 {{- fail (printf "root %q is no folder of a node: write a path like /var/lib/penstock" .Values.root) -}}
 {{- end -}}
-{{- if not .Values.image -}}
-{{- fail "image is empty: name penstock's own image, REPOSITORY@sha256:..." -}}
-{{- end -}}
-{{- if not (regexMatch "^[^@]+@sha256:[0-9a-f]{64}$" .Values.image) -}}
-{{- fail (printf "image %q is not named by its digest: write REPOSITORY@sha256:..., a tag can be moved" .Values.image) -}}
-{{- end -}}
+{{- include "penstock.checks.image" (dict "name" "image" "image" .Values.image "of" "agents and drivers") -}}
 {{- include "penstock.checks.exposure" .Values.gateway.exposure -}}
 {{- if .Values.orchestrator.here -}}
+{{- include "penstock.checks.image" (dict "name" "orchestrator.image" "image" .Values.orchestrator.image "of" "API, worker and relay") -}}
 {{- if not .Values.orchestrator.page -}}
 {{- fail "orchestrator.page is empty: say where people reach the API, like https://penstock.example" -}}
 {{- end -}}
@@ -56,6 +52,15 @@ what to do. Each has a test. Every template that reads of fleets begins with it,
 {{- include "penstock.checks.repository" (dict "name" $name "repository" $fleet.repository) -}}
 {{- include "penstock.checks.grace" (dict "name" $name "fleet" $fleet "values" $.Values) -}}
 {{- include "penstock.checks.gateways" (dict "name" $name "fleet" $fleet "values" $.Values "nodes" $nodes) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "penstock.checks.image" -}}
+{{- if not .image -}}
+{{- fail (printf "%s is empty: name the image of %s, REPOSITORY@sha256:..." .name .of) -}}
+{{- end -}}
+{{- if not (regexMatch "^[^@]+@sha256:[0-9a-f]{64}$" .image) -}}
+{{- fail (printf "%s %q is not named by its digest: write REPOSITORY@sha256:..., a tag can be moved" .name .image) -}}
 {{- end -}}
 {{- end -}}
 

@@ -7,9 +7,12 @@ umask 077
 mkdir -p "$ROOT"
 token="/etc/penstock-enrolment/{{ .whose }}"
 used="$ROOT/token.sha256"
-if [ -s "$token" ] && ! sha256sum <"$token" | cmp -s - "$used"; then
-  penstock {{ .command }} enrol --config "{{ .config }}" --at "$ENROLMENT" <"$token"
-  sha256sum <"$token" >"$used"
+if [ -s "$token" ]; then
+  sum=$(sha256sum <"$token")
+  if [ ! -s "$used" ] || [ "$sum" != "$(cat "$used")" ]; then
+    penstock {{ .command }} enrol --config "{{ .config }}" --at "$ENROLMENT" <"$token"
+    echo "$sum" >"$used"
+  fi
 fi
 if [ ! -s "$ROOT/agent.pem" ]; then
   echo "{{ .whose }} has no certificate: put the token of 'penstock gateway enrol {{ .fleet }} {{ .who }}' under the key {{ .whose }} into the Secret {{ .fleet }}-enrolment" >&2

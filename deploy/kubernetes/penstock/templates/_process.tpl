@@ -33,7 +33,7 @@ spec:
   {{- end }}
   containers:
     - name: {{ .name }}
-      image: {{ .top.Values.image }}
+      image: {{ $values.image }}
       imagePullPolicy: IfNotPresent
       command: [penstock, {{ .name }}]
       securityContext:
