@@ -43,7 +43,8 @@ def enrol(fleet: Fleet, name: Named, output: OutputOption = Output.TABLE) -> Non
         say(made["token"])
         sys.stderr.write(
             f"good until {moment(made['expires'])}, once; on the host of {name}, type it into: "
-            "penstock agent enrol --config FILE --at RELAY:PORT\n"
+            "penstock agent enrol --config FILE --at RELAY:PORT "
+            "(penstock cluster enrol, where that is a cluster's driver)\n"
         )
 
     emit(output, "EnrolmentToken", made, table, names=[made["token"]])

@@ -91,7 +91,7 @@ class AgentCertificateService:
 
     def _of(self, fleet: Fleet, after: str | None, limit: int) -> FleetCertificates:
         rows, now = self.ledger.agent_certificates(fleet.name), datetime.now(UTC)
-        described = frozenset(one.name for one in fleet.gateways)
+        described = frozenset({one.name for one in fleet.gateways} | {*fleet.clusters})
         judged = sorted(_judged(rows, described, now))
         counts = Counter(one.state for one in judged)
         if after is not None:

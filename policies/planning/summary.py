@@ -87,6 +87,7 @@ def _sentences(plan: Plan) -> Iterator[str]:
         yield f"Left alone: {counted(len(skipped), 'gateway')} ({named(skipped)})."
     if not any(wave.holdout for wave in plan.waves) and plan.strategy is not Strategy.BLUE_GREEN:
         yield "No hold-out: the last wave has nobody unchanged to be compared with."
+    yield from _nodes(plan)
     yield from _tests(plan)
     yield from _windows(plan)
     yield f"Automation {limits.automation}: {_AUTOMATION[limits.automation]}."
@@ -107,6 +108,15 @@ def _wave(plan: Plan, wave: Wave) -> str:
         f"{counted(_users(plan, wave.gateways), 'user')}; {_failing(may_fail(plan, wave))}; "
         f"lease {wave.lease}{walked}."
     )
+
+
+def _nodes(plan: Plan) -> Iterator[str]:
+    """Say of which gateways a cluster starts and ends the instances."""
+    changing = [plan.fleet.gateway(name).placement for wave in plan.waves for name in wave.gateways]
+    nodes = Counter(place.cluster for place in changing if place is not None)
+    if nodes:
+        said = ", ".join(f"{counted(many, 'node')} of {cluster}" for cluster, many in sorted(nodes.items()))
+        yield f"Clusters start and end the instances of {said}; a node that is cordoned or not ready waits."
 
 
 def _tests(plan: Plan) -> Iterator[str]:

@@ -133,6 +133,10 @@ GROWN = [SLOTS[0] | {"pool4": "10.1.0.0/23"}, SLOTS[1] | {"pool4": "10.1.4.0/24"
         ({"metrics_port": 9501}, "Prometheus finds it at 192.0.2.1:9501, was 192.0.2.1:9500"),
         ({"port": 8443}, "port is 8443, was 443, and something serves there"),
         ({"addresses": ["192.0.2.1", "192.0.2.11"]}, None),
+        (
+            {"runtime": "kubernetes", "placement": {"cluster": "west", "node": "worker-1"}},
+            "placement is node worker-1 of cluster west, was nothing, and something serves there",
+        ),
         ({"slots": MOVED}, "slot a is not what it was, and something serves there"),
         ({"slots": SHRUNK}, "slot a is not what it was, and something serves there"),
         (

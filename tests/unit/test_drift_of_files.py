@@ -56,6 +56,10 @@ B = gateway().slots[1].model_copy(update={"port": 4499, "pool6": None})
             ["management: fleet.yaml says None, port 9500, its agent's file fd00::9, port 9500"],
         ),
         (
+            {"runtime": "kubernetes", "placement": {"cluster": "west", "node": "worker-1"}},
+            ["placement: fleet.yaml says no, its agent's file node worker-1 of cluster west"],
+        ),
+        (
             {"slots": (gateway().slots[0], B)},
             [
                 (

@@ -154,3 +154,43 @@ def test_a_fleet_finds_its_gateways_by_name_also_after_a_copy_with_others() -> N
     with pytest.raises(KeyError):
         copied.gateway("gw-1")
     assert first == fleet(gateway("gw-1"), gateway("gw-2"))
+
+
+def on(node: str, name: str, cluster: str = "west", **more: Any) -> Gateway:
+    """Return that gateway as a node of a cluster."""
+    at = {"runtime": "kubernetes", "placement": {"cluster": cluster, "node": node}} | more
+    return Gateway.model_validate(gateway(name).model_dump() | at)
+
+
+def test_a_gateway_of_a_cluster_takes_orders_under_its_name_and_its_cluster_under_another() -> None:
+    described = fleet(on("worker-1", "gw-1"), on("worker-2", "gw-2"), gateway("gw-3"))
+    placed, host = described.gateway("gw-1"), described.gateway("gw-3")
+    assert placed.task_queue == "gateway/edge/gw-1"
+    assert placed.cluster is not None
+    assert placed.cluster.task_queue == "gateway/edge/west"
+    assert (host.cluster, described.clusters) == (None, ("west",))
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"placement": None}, "gateway gw-1: nothing says which node it is; write placement with cluster"),
+        ({"runtime": "host"}, "gateway gw-1 has a placement, and runtime host has none; write runtime: kub"),
+        ({"placement": {"cluster": "west", "node": "Worker"}}, "String should match pattern"),
+    ],
+)
+def test_a_gateway_is_a_node_or_a_host_and_not_half_of_each(said: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        on("worker-1", "gw-1", **said)
+
+
+def test_a_node_is_one_gateway_and_no_cluster_is_called_like_one() -> None:
+    assert fleet(on("worker-1", "gw-1"), on("worker-1", "gw-2", cluster="east")).clusters == ("east", "west")
+    with pytest.raises(ValidationError, match="node worker-1 of cluster west is two gateways"):
+        fleet(on("worker-1", "gw-1"), on("worker-1", "gw-2"))
+    with pytest.raises(ValidationError, match="gw-2 is a gateway and a cluster, which both take orders"):
+        fleet(on("worker-1", "gw-1", cluster="gw-2"), gateway("gw-2"))
+
+
+def test_a_host_is_written_as_before_there_were_clusters() -> None:
+    assert "placement" not in fleet(gateway("gw-1")).model_dump_json()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
+from policies.model.placement import Placement
 from policies.model.plan import Plan, Strategy
 from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.planning.summary import (
@@ -159,3 +160,16 @@ def test_ten_thousand_gateways_fit_on_one_screen() -> None:
     assert len(said) <= 12
     assert max(map(len, said)) < 200
     assert said[5].startswith("Waves 5 to 201: 9829 gateways, 30 to 50 at a time; at most 2 may fail")
+
+
+def test_a_plan_says_whose_instances_clusters_start_and_end() -> None:
+    upgraded, states, known_good = facts_of(3)
+    placed = [
+        one.model_copy(update={"placement": Placement(cluster="west", node=f"worker-{one.name}")})
+        for one in upgraded.gateways[:2]
+    ]
+    upgraded = upgraded.model_copy(update={"gateways": (*placed, upgraded.gateways[2])})
+    said = (
+        "Clusters start and end the instances of 2 nodes of west; a node that is cordoned or not ready waits."
+    )
+    assert said in describe(planned((upgraded, states, known_good)))

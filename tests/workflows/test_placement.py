@@ -1,8 +1,10 @@
 """Gateways that are nodes of a cluster: it starts and ends their instances, and all else is as ever."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from tests.workflows.world import (
     fleet_of,
     in_phase,
     placed,
+    reconcile,
     result_of,
     say,
     status_of,
@@ -279,6 +282,60 @@ async def test_an_instance_that_never_came_up_is_taken_from_its_node_although_no
     assert result.outcome is Outcome.ROLLED_BACK
     assert "its container ends again and again" in result.aside["gw-1"]
     await until(lambda: node.told == {"a"}, SOON)
+
+
+async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_taken_away_again(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, placing = cluster_of(nodes).nodes["node-of-gw-1"], asyncio.Event()
+
+    async def takes_for_ever(*_: object, **__: object) -> Any:
+        node.told.add("b")
+        placing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cluster_of(nodes), "place", takes_for_ever)
+    rollout = await nodes.start(("gw-1",))
+    await placing.wait()
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    await until(lambda: node.told == {"a"}, SOON)
+    assert "start b" not in nodes.gateways["gw-1"].effects
+
+
+async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:
+    nodes.judge.says(UNDECIDED)
+    rollout = await nodes.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    await rollout.cancel()
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    await until(lambda: [node.told for node in cluster_of(nodes).nodes.values()] == [{"a"}] * 4, SOON)
+
+
+async def test_a_driver_that_dies_after_it_has_placed_an_instance_finds_it_when_it_is_asked_again(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = cluster_of(nodes)
+    place, remove = cluster.place, cluster.remove
+
+    async def dies_once(act: Any, step: str, *order: Any) -> Any:
+        done = await act(*order)
+        monkeypatch.setattr(cluster, step, act)
+        raise Unavailable(f"the driver died after {done}")
+
+    monkeypatch.setattr(cluster, "place", partial(dies_once, place, "place"))
+    monkeypatch.setattr(cluster, "remove", partial(dies_once, remove, "remove"))
+    assert (await nodes.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
+    await until(lambda: nodes.gateways["gw-1"].effects == FORWARD + EMPTIED, SOON)
+
+
+async def test_a_serving_instance_that_a_stranger_took_away_is_placed_again_by_reconcile(
+    nodes: World,
+) -> None:
+    cluster_of(nodes).unlabel("gw-2", "a")
+    await reconcile(nodes)
+    await until(lambda: nodes.gateways["gw-2"].effects[-3:] == ["place a", "start a", "keep a"], SOON)
+    assert cluster_of(nodes).effects == []
 
 
 @pytest.mark.parametrize(
