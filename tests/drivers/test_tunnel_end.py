@@ -1,7 +1,10 @@
 """A tunnel's end without a device: packets in and out of a socket, as openconnect hands them over."""
 
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,3 +141,26 @@ def test_what_a_client_was_given_is_told_without_dns_servers_of_a_kind_that_its_
     told = ["route 10.99.0.0/24", "dns 10.99.0.53", "split-dns corp.example", "all-dns false", "mtu 1434"]
     assert list(given(environment)) == told
     assert "dns fd99::53" in given(environment | {"INTERNAL_IP6_ADDRESS": "fd90::7"})
+
+
+def test_who_is_no_openconnect_is_not_told_to_leave() -> None:
+    """One that is left behind has the parent of all orphans: in a pod that is the agent itself."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        given = {
+            "INTERNAL_IP4_ADDRESS": str(OWN),
+            "PROBE_TARGET": str(GATEWAY),
+            "VPNFD": str(theirs.fileno()),
+        }
+        command = [sys.executable, "-I", "-m", "activities.drivers.daemon.ocserv.tunnel_end", "probe", "1"]
+        done = subprocess.run(
+            command, env=given, pass_fds=[theirs.fileno()], capture_output=True, text=True, check=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+        ours.close()
+        theirs.close()
+    assert done.stdout.splitlines() == ["penstock: tunnel", "1 packets transmitted, 0 received"]
+    assert told == []

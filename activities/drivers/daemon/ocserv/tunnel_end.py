@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, ip_address
+from pathlib import Path
 
 from activities.drivers.resolving import Answer, answer_line
 
@@ -196,16 +197,24 @@ KINDS: Mapping[str, Callable[..., None]] = {"probe": probe, "hold": hold}
 
 def main(kind: str, arguments: Sequence[str]) -> None:
     """Be the end of the tunnel until all was asked, then have openconnect leave in order."""
-    openconnect = os.getppid()
     with socket.socket(fileno=int(os.environ["VPNFD"])) as end:
         tunnel = Tunnel(end, IPv4Address(os.environ["INTERNAL_IP4_ADDRESS"]))
         KINDS[kind](tunnel, IPv4Address(os.environ["PROBE_TARGET"]), *arguments)
-        with suppress(ProcessLookupError):
-            os.kill(openconnect, signal.SIGINT)
+        if (openconnect := _openconnect()) is None:  # it has ended before us
+            return
+        os.kill(openconnect, signal.SIGINT)
         end.settimeout(None)
         with suppress(OSError):
             while end.recv(LARGEST):  # until it has left: whoever hangs up first is taken for a failure
                 continue
+
+
+def _openconnect() -> int | None:
+    """Return the number of who has started us; one that is left behind has another parent, told nothing."""
+    parent = os.getppid()
+    with suppress(OSError):
+        return parent if Path(f"/proc/{parent}/comm").read_text().strip() == "openconnect" else None
+    return None
 
 
 if __name__ == "__main__":
