@@ -210,6 +210,18 @@ class ClusterLab:
     ground: Nodes
     """The nodes, their control plane and their registry, which tests break."""
 
+    def give_power(self, name: str) -> None:
+        """Start a node that lost its power, and its agent and exporter; call it from the main thread.
+
+        Raises:
+            Unavailable: it does not begin, or is not ready in time.
+        """
+        self.ground.real.nodes[name].start()
+        self.ground.real.wait_ready(name)
+        for program in (self.lab.agents[name], self.lab.exporters[name]):
+            program.kill()
+            program.start()
+
 
 @asynccontextmanager
 async def cluster_lab(tell: Tell, shape: Shape = NODES) -> AsyncIterator[ClusterLab]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.cluster import cgroups, node_files, programs
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("containerd", "kubelet", "kube-proxy")
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
 _INTO = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+_ENTER = 'exec nsenter --target="$(cat "$0")" --mount --pid --net --uts --ipc --cgroup --wd -- "$@"'
 _POLL = 0.02
 _BEGUN_WITHIN = 30.0
 
@@ -37,6 +39,7 @@ class Node:
         self.name = host.name
         self.disk = folder / "disk"
         self._log = folder / "node.log"
+        self._kept = folder / "process-1"
         self._outer: Process | None = None
         self._first: int | None = None
 
@@ -61,6 +64,7 @@ class Node:
         self._outer = Process(self.name, command, log=self._log, namespace=self.host.namespace)
         self._outer.start()
         self._first = self._begun(self._outer)
+        self._kept.write_text(str(self._first))
 
     @property
     def process_1(self) -> int:
@@ -69,7 +73,8 @@ class Node:
         Raises:
             Unavailable: the node has no power.
         """
-        if self._first is None:
+        # Were it not the child of ours any more, its number could be another's by now.
+        if self._outer is None or self._first not in _children(self._outer.pid):
             raise Unavailable(f"{self.name} has no power")
         return self._first
 
@@ -77,7 +82,8 @@ class Node:
         """End everything of it at once, as a power cut would; its disk stays."""
         if self._outer is None:
             return
-        self._kill(self._first)
+        with suppress(Unavailable):
+            self._kill(self.process_1)
         self._outer.kill()
         self._first = None
         cgroups.remove(self.host.namespace)
@@ -121,18 +127,14 @@ class Node:
         Raises:
             Unavailable: the node has no power.
         """
+        _ = self.process_1  # refuses a node without power
         return subprocess.run(
             [*self.entered(), *command], input=stdin, text=True, capture_output=True, check=False
         )
 
     def entered(self) -> list[str]:
-        """Return what, before a command, makes it a command of the node.
-
-        Raises:
-            Unavailable: the node has no power.
-        """
-        spaces = ["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--wd"]
-        return ["nsenter", f"--target={self.process_1}", *spaces, "--"]
+        """Return what, before a command, makes it a command of the node, also after it had no power."""
+        return ["sh", "-c", _ENTER, str(self._kept)]
 
     def last_lines(self, service: str, count: int = 5) -> list[str]:
         """Return the end of a service's log."""
@@ -161,9 +163,7 @@ class Node:
         for pid in pids:
             self._kill(pid, number)
 
-    def _kill(self, pid: int | None, number: signal.Signals = signal.SIGKILL) -> None:
-        if pid is None:
-            return
+    def _kill(self, pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         try:
             os.kill(pid, number)
         except ProcessLookupError:

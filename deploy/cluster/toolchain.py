@@ -43,7 +43,7 @@ class Toolchain:
             Unavailable: it failed or took too long; its last words are quoted.
         """
         command = [*self._under, str(self.go), *map(str, arguments)]
-        said = f"go {' '.join(map(str, arguments[:2]))}"
+        said = " ".join(["go", *(word for word in map(str, arguments[:2]) if not word.startswith("-"))])
         try:
             done = subprocess.run(
                 command,

@@ -159,7 +159,7 @@ def _is_back(found: Json | None, many: int) -> bool:
 
 
 def _is_established(found: Json | None) -> bool:
-    conditions = (found or {}).get("status", {}).get("conditions", [])
+    conditions = (found or {}).get("status", {}).get("conditions") or []
     return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
 

@@ -235,3 +235,4 @@ async def test_a_node_that_lost_its_power_serves_again_by_itself(
     after = await soon(lambda: ready_pod(api, NODE))
     assert after["metadata"]["uid"] == gateway["metadata"]["uid"]
     await asyncio.to_thread(cluster.wait_ready, NODE)
+    assert node.run("hostname").stdout == f"{NODE}\n"

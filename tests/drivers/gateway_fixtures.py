@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import pytest_asyncio
@@ -42,12 +43,14 @@ async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
 
 
 @pytest.fixture(scope="module")
-def built_node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[NodeLab]:
-    folder: Path = tmp_path_factory.mktemp("node")
-    lab = NodeLab(folder, f"n{request.module.__name__.rsplit('_', 1)[-1][:4]}")
-    lab.build()
-    yield lab
-    lab.clear()
+def built_node(request: pytest.FixtureRequest) -> Iterator[NodeLab]:
+    tag = f"n{request.module.__name__.rsplit('_', 1)[-1][:4]}"
+    # Short, since a pod's socket lies far below it.
+    with TemporaryDirectory(prefix="n") as folder:
+        lab = NodeLab(Path(folder), tag)
+        lab.build()
+        yield lab
+        lab.clear()
 
 
 @pytest_asyncio.fixture(loop_scope="function")

@@ -14,7 +14,7 @@ from activities.instances import Staged, Started
 from policies.model.errors import Refused
 from policies.model.instance import GatewayState
 from policies.model.operation import Operation
-from policies.model.placement import Placed
+from policies.model.placement import Placed, Placement
 from policies.model.plan import ReleaseRef
 from tests.drivers.gateway_lab import GatewayLab
 from tests.drivers.kubelet_stand_in import Container, KubeletStandIn
@@ -28,7 +28,10 @@ class NodeLab(GatewayLab):
 
     def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
         super().__init__(folder, tag, clients)
-        self.gateway = self.gateway.model_copy(update={"runtime": "kubernetes"})
+        self.gateway = self.gateway.model_copy(
+            update={"runtime": "kubernetes", "placement": Placement(cluster="berlin", node="gw-1")}
+        )
+        self.root = folder / "p"
         self.containers: dict[str, Container] = {}
         """What runs there by slot, whichever agent looks at it."""
 

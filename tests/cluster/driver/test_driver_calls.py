@@ -13,8 +13,10 @@ from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import AGENT, Driven, driver, image, order, pods
 
 BATCH = 50
-MOST_CALLS = 2.5
+MOST_CALLS = 2.4
 """For each gateway: two writes, and a share of what a wave asks."""
+MORE_A_SECOND = 1.0
+"""A busy machine's pods are looked at for longer; what that costs on an idle one is in the bench."""
 MOST_A_SECOND = 50
 
 
@@ -35,7 +37,7 @@ async def wave(one: Driven, nodes: list[str], number: int, running: dict[str, Pl
 
 
 @pytest.mark.timeout(400)
-async def test_a_hundred_gateways_cost_two_calls_and_a_half_each_and_fifty_a_second(
+async def test_a_hundred_gateways_cost_two_writes_each_and_a_share_of_the_looks_fifty_a_second(
     driven: ControlPlane, admin: Api, nodes: Nodes
 ) -> None:
     gateways, one = nodes(100), driver(driven)
@@ -49,7 +51,7 @@ async def test_a_hundred_gateways_cost_two_calls_and_a_half_each_and_fifty_a_sec
     calls = counted(made)
     print(f"{len(made)} calls in {took:.1f} s: {dict(calls)}")
     assert calls["patch", "nodes"] == 2 * len(gateways)
-    assert len(made) <= MOST_CALLS * len(gateways)
+    assert len(made) <= MOST_CALLS * len(gateways) + MORE_A_SECOND * took
     seconds = sorted(request.at.timestamp() for request in made)
     busiest = max(sum(second <= at < second + 1 for at in seconds) for second in seconds)
     assert busiest <= MOST_A_SECOND + 10  # those that may follow each other at once after a pause

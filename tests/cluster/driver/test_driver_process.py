@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.files import load
-from activities.placement import PlacementActivities, PlaceOrder, PrepareOrder
+from activities.placement import PlaceOrder, Prepared, PrepareOrder
 from deploy.cluster.api import Api
 from deploy.cluster.control_plane import ControlPlane
 from deploy.kubernetes.chart import NAMESPACE
@@ -30,6 +31,7 @@ from orchestrator.processes.cluster import alone_in, compose_driver, holder_of
 from orchestrator.processes.cluster_file import ClusterSettings
 from orchestrator.publishing.builder import ReleaseLabels, build_release
 from policies.model.errors import BadInput, Conflict
+from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import DoesNotFit, ThresholdNotMet
 from policies.trust.statements import parse_release
@@ -161,10 +163,15 @@ class Placing:
     @workflow.run
     async def run(self, queue: str, prepare: PrepareOrder, node: str) -> dict[str, str]:
         """Return what the driver has said."""
-        given = {"task_queue": queue, "start_to_close_timeout": PATIENCE, "heartbeat_timeout": PATIENCE / 10}
-        prepared = await workflow.execute_activity_method(PlacementActivities.prepare_slot, prepare, **given)
+        ask = partial(
+            workflow.execute_activity,
+            task_queue=queue,
+            start_to_close_timeout=PATIENCE,
+            heartbeat_timeout=PATIENCE / 10,
+        )
+        prepared: Prepared = await ask("prepare_slot", prepare, result_type=Prepared)
         place = PlaceOrder(operation=order("gw"), node=node, slot=prepared.slot, image=prepared.image)
-        placed = await workflow.execute_activity_method(PlacementActivities.place_instance, place, **given)
+        placed: Placed = await ask("place_instance", place, result_type=Placed)
         return {"slot": placed.slot, "instance": placed.instance}
 
 
