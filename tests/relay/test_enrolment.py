@@ -203,6 +203,32 @@ async def test_a_host_enrols_by_the_commands_and_its_agent_works(house: House) -
     ]
 
 
+async def test_the_driver_of_a_cluster_enrols_under_its_clusters_name_and_takes_orders_there(
+    house: House,
+) -> None:
+    described = house.folder / "fleets" / "edge.yaml"
+    refused = await house.penstock("gateway", "enrol", "edge", "west")
+    assert (refused.code, "edge has no gateway west, and no cluster of that name" in refused.err) == (2, True)
+    described.write_text(
+        described.read_text().replace(
+            "  - name: edge-1\n",
+            "  - name: edge-1\n    runtime: kubernetes\n    placement: {cluster: west, node: worker-1}\n",
+        )
+    )
+    made = await house.penstock("gateway", "enrol", "edge", "west")
+    assert made.code == 0, made.err
+    driver = HostFiles(**vars(house.files) | {"gateway": "west"})
+    await asyncio.to_thread(host.enrol, driver, house.at, carried(made.out.strip()))
+    assert house.files.payload_keys is not None
+    derived = MasterKeys(read_keys(house.folder / "payload.keys")).lines_for("gateway/edge/west")
+    assert house.files.payload_keys.read_text() == derived
+    async with working(await house.relay.agent("west", house.shown), "west"):
+        assert await house.relay.errand("west") == ["said hello", "told to stop"]
+    said = await house.penstock("gateway", "certificates", "edge", "-o", "json")
+    states = {one["gateway"]: one["state"] for one in json.loads(said.out)["data"]["certificates"]}
+    assert states == {"edge-1": "unknown", "west": "good"}
+
+
 async def test_what_is_said_of_certificates_is_what_hosts_have(house: House) -> None:
     async def told() -> dict[str, Any]:
         said = await house.penstock("gateway", "certificates", "edge", "-o", "json")
