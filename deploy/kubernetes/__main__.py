@@ -3,6 +3,7 @@
 import sys
 
 from deploy.kubernetes.chart import MANIFESTS, manifests
+from deploy.pages import write_new
 from orchestrator.exit_code import ExitCode
 
 
@@ -13,11 +14,8 @@ def main() -> int:
         if path.name not in rendered:
             path.unlink()
             sys.stdout.write(f"{path.name} is gone\n")
-    for name, text in rendered.items():
-        path = MANIFESTS / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            sys.stdout.write(f"{name} is new\n")
+    for name in write_new(MANIFESTS, rendered):
+        sys.stdout.write(f"{name} is new\n")
     return ExitCode.DONE
 
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from deploy.pages import write_new
 from deploy.reference import commands, models, settings
 from deploy.reference.markdown import page, prose
 from orchestrator.chat.file import ChatFile
@@ -120,12 +121,8 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Write what has changed; return the exit code."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
-        path = FOLDER / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            sys.stdout.write(f"docs/reference/{name} is new\n")
+    for name in write_new(FOLDER, pages()):
+        sys.stdout.write(f"docs/reference/{name} is new\n")
     return ExitCode.DONE
 
 
