@@ -1,6 +1,7 @@
 """Fixtures of tests on a real gateway: one lab for a module, emptied before each test."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,12 +35,8 @@ def built_lab(
 @pytest_asyncio.fixture(loop_scope="function")
 async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
     """The lab, with this process inside the gateway's namespace for the length of a test."""
-    built_lab.reset()
-    with inside(built_lab.namespace):
-        await built_lab.table.prime()
+    async with _as_new(built_lab):
         yield built_lab
-        await built_lab.clients_gone()
-    built_lab.reset()
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +53,16 @@ def built_node(request: pytest.FixtureRequest) -> Iterator[NodeLab]:
 @pytest_asyncio.fixture(loop_scope="function")
 async def node(built_node: NodeLab) -> AsyncIterator[NodeLab]:
     """The node, with this process inside its network for the length of a test."""
-    built_node.reset()
-    with inside(built_node.namespace):
-        await built_node.table.prime()
+    async with _as_new(built_node):
         yield built_node
-        await built_node.clients_gone()
-    built_node.reset()
+
+
+@asynccontextmanager
+async def _as_new(lab: GatewayLab) -> AsyncIterator[None]:
+    """Be inside the lab's network, where nothing of an earlier test is left, nor of this one afterwards."""
+    lab.reset()
+    with inside(lab.namespace):
+        await lab.table.prime()
+        yield
+        await lab.clients_gone()
+    lab.reset()
