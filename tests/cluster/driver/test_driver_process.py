@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.drivers.runtime.kubernetes.rights import PATCH_NODE, UPDATE_LEASE
 from activities.files import load
 from activities.placement import PlaceOrder, Prepared, PrepareOrder
 from deploy.cluster.api import Api
@@ -30,10 +31,13 @@ from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.cluster import alone_in, compose_driver, holder_of
 from orchestrator.processes.cluster_file import ClusterSettings
 from orchestrator.publishing.builder import ReleaseLabels, build_release
+from orchestrator.publishing.image import ImageLabels, build_image
 from policies.model.errors import BadInput, Conflict
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import DoesNotFit, ThresholdNotMet
+from policies.model.release import ReleaseManifest
+from policies.model.value import Digest
 from policies.trust.statements import parse_release
 from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import (
@@ -43,11 +47,11 @@ from tests.cluster.driver.driving import (
     REPOSITORY,
     SETS,
     account_file,
-    image,
     order,
     pods,
 )
 from tests.cluster.driver.test_driver_rights import without
+from tests.fakes.image import small_shell
 from tests.fakes.trees import small_tree
 from tests.relay.installation import issued
 from tests.service.command_line import CommandLine
@@ -64,17 +68,26 @@ class Shop:
     lab: LabReleases
     folder: Path
     config: Path
+    manifests: dict[int, ReleaseManifest] = field(default_factory=dict)
+    """What was published, by its number."""
 
     def publish(self, number: int, *, pictured: bool = True, alone: bool = False) -> ReleaseRef:
         """Return a release that two people have signed, or one alone; with an image or without."""
         tree, template = small_tree(self.folder, marker=str(number).encode())
-        sha256 = image(number).removeprefix("sha256:") if pictured else ""
-        labels = ReleaseLabels(
-            product=PRODUCT, version=f"1.{number}", rollback_index=number, serial=number, image=sha256
-        )
-        built = build_release(tree, template, labels, self.lab.folder / "blobs")
+        blobs, version = self.lab.folder / "blobs", f"1.{number}"
+        labels = ReleaseLabels(product=PRODUCT, version=version, rollback_index=number, serial=number)
+        shown = ImageLabels(PRODUCT, version)
+        picture = build_image(tree, small_shell(self.folder), shown, blobs) if pictured else None
+        built = build_release(tree, template, labels, blobs, image=picture)
         digest = self.lab.publish_built(built, number, [self.lab.builder] if alone else None)
-        return parse_release(built.statement).reference(digest)
+        self.manifests[number] = parse_release(built.statement)
+        return self.manifests[number].reference(digest)
+
+    def image(self, number: int) -> Digest:
+        """Return the digest of that release's image."""
+        found = self.manifests[number].image_digest
+        assert found is not None
+        return found
 
     @property
     def settings(self) -> ClusterSettings:
@@ -120,12 +133,15 @@ def penstock() -> CommandLine:
     return CommandLine({"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd())})
 
 
-async def test_the_driver_prepares_what_it_has_verified_by_statement_and_signatures_alone(shop: Shop) -> None:
+async def test_the_driver_prepares_what_it_has_verified_by_statement_signatures_and_image_without_its_tree(
+    shop: Shop,
+) -> None:
     cluster, sound = compose_driver(shop.settings).cluster, shop.publish(1)
     prepared = await cluster.prepare(order(CLUSTER), sound, shop.lab.url)
-    assert (prepared.image, prepared.changed) == (image(1), True)
-    stored = shop.settings.root / "store"
-    assert list(stored.glob("sha256/**/*.*")) == []
+    assert (prepared.image, prepared.changed) == (shop.image(1), True)
+    stored, tree = shop.settings.root / "store", shop.manifests[1].tree
+    assert tree is not None
+    assert [path for path in stored.rglob("*") if tree.sha256 in path.name] == []
     (line,) = (stored / "audit.jsonl").read_text().splitlines()
     assert json.loads(line)["verification"]["verdict"]["code"] == "Admitted"
 
@@ -148,12 +164,12 @@ async def test_what_gateways_served_with_is_prepared_again_though_its_source_is_
     (node,), cluster = nodes(1), compose_driver(shop.settings).cluster
     first, second = shop.publish(1), shop.publish(2)
     slot = (await cluster.prepare(order(CLUSTER), first, shop.lab.url)).slot
-    await cluster.place(order("gw"), node, slot, image(1))
+    await cluster.place(order("gw"), node, slot, shop.image(1))
     await cluster.prepare(order(CLUSTER, 2, "second"), second, shop.lab.url)
     gone = "http://127.0.0.1:1/"
     again = compose_driver(shop.settings).cluster
     back = await again.prepare(order(CLUSTER, 3, "second"), first, gone)
-    assert (back.slot, back.image, back.changed) == (slot, image(1), False)
+    assert (back.slot, back.image, back.changed) == (slot, shop.image(1), False)
 
 
 @workflow.defn(name="Placing", sandboxed=False)
@@ -232,8 +248,6 @@ async def test_the_check_command_says_each_right_that_is_missing(
     done = await penstock("cluster", "check", "--config", str(shop.config))
     assert (done.code, done.err) == (0, "")
     assert done.out == f"The driver of {FLEET} may do all that it needs to in {CLUSTER}.\n"
-    from activities.drivers.runtime.kubernetes.rights import PATCH_NODE, UPDATE_LEASE  # noqa: PLC0415
-
     with without(admin, PATCH_NODE), without(admin, UPDATE_LEASE):
         done = await penstock("cluster", "check", "--config", str(shop.config))
     assert done.code == 10

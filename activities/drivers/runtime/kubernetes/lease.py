@@ -71,11 +71,10 @@ class DriverLease:
     async def let_go(self) -> None:
         """Have another driver act without waiting, where this one is told to end. As `hold` raises."""
         async with self._lock:
-            if self._renewed > float("-inf"):
-                self._renewed, self._mine = float("-inf"), None
-                found = await self._read()
-                if found is not None and _holder(found) == self._holder:
-                    await self._write(found, "")
+            self._renewed, self._mine = float("-inf"), None
+            found = await self._read()
+            if found is not None and _holder(found) == self._holder:
+                await self._write(found, "")
 
     async def _try(self) -> str | None:
         """Renew or take the lease; return who else has it, None where it is to be looked at again."""
