@@ -16,8 +16,6 @@ from policies.model.errors import BadInput
 
 app = group("On a gateway's host: its agent, and the certificate by which relays know it.")
 
-FILE = "the agent's file"
-
 Config = Annotated[Path, typer.Option("--config", help="the agent's own file")]
 
 
@@ -35,17 +33,13 @@ def run(config: Config) -> None:
 @app.command("enrol")
 def enrol(
     config: Config,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="HOST:PORT", help="the enrolment port of a relay")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option("--certificate", help="instead of asking a relay: one of your own, in PEM")
-    ] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="its key")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority", help="who vouches for relays")] = None,
+    at: enrolment.At = None,
+    certificate: enrolment.Certificate = None,
+    key: enrolment.Key = None,
+    authority: enrolment.Authority = None,
 ) -> None:
     """Get this host's certificate for the token of `penstock gateway enrol`, which is read from the input."""
-    enrolment.enrol(_room().files_of(_settings(config)), at, certificate, key, authority, FILE)
+    enrolment.enrol(_room().files_of(_settings(config)), at, certificate, key, authority)
 
 
 @app.command("renew")
@@ -54,7 +48,7 @@ def renew(config: Config) -> None:
     settings = _settings(config)
     files = _room().files_of(settings)
     server_name = loaded("enrolled", "grpc").server_name_of(settings)
-    enrolment.renew(files, settings.temporal_address, server_name, FILE)
+    enrolment.renew(files, settings.temporal_address, server_name)
 
 
 @app.command("certify")

@@ -14,8 +14,6 @@ from orchestrator.exit_code import ExitCode
 
 app = group("For a Kubernetes cluster: the driver of a fleet's instances there, and its certificate.")
 
-FILE = "the cluster's file"
-
 Config = Annotated[Path, typer.Option("--config", help="the cluster's own file")]
 
 
@@ -28,17 +26,13 @@ def run(config: Config) -> None:
 @app.command("enrol")
 def enrol(
     config: Config,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="HOST:PORT", help="the enrolment port of a relay")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option("--certificate", help="instead of asking a relay: one of your own, in PEM")
-    ] = None,
-    key: Annotated[Path | None, typer.Option("--key", help="its key")] = None,
-    authority: Annotated[Path | None, typer.Option("--authority", help="who vouches for relays")] = None,
+    at: enrolment.At = None,
+    certificate: enrolment.Certificate = None,
+    key: enrolment.Key = None,
+    authority: enrolment.Authority = None,
 ) -> None:
     """Get the driver's certificate for a token of `penstock gateway enrol`, which is read from the input."""
-    enrolment.enrol(_room().files_of(_settings(config)), at, certificate, key, authority, FILE)
+    enrolment.enrol(_room().files_of(_settings(config)), at, certificate, key, authority)
 
 
 @app.command("renew")
@@ -47,7 +41,7 @@ def renew(config: Config) -> None:
     settings = _settings(config)
     files = _room().files_of(settings)
     server_name = loaded("enrolled").server_name_of(settings)
-    enrolment.renew(files, settings.temporal_address, server_name, FILE)
+    enrolment.renew(files, settings.temporal_address, server_name)
 
 
 @app.command("check")

@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from orchestrator.cli.output import say
 from policies.model.errors import BadInput
@@ -11,6 +13,17 @@ if TYPE_CHECKING:
     from orchestrator.enrolment.host import HostFiles
     from orchestrator.enrolment.names import Certified
 
+At = Annotated[str | None, typer.Option("--at", metavar="HOST:PORT", help="the enrolment port of a relay")]
+"""The relay that is asked for a certificate."""
+Certificate = Annotated[
+    Path | None, typer.Option("--certificate", help="instead of asking a relay: one of your own, in PEM")
+]
+"""A certificate that somebody has made, in place of asking."""
+Key = Annotated[Path | None, typer.Option("--key", help="its key")]
+"""The key of such a certificate."""
+Authority = Annotated[Path | None, typer.Option("--authority", help="who vouches for relays")]
+"""Whose word on relays counts, beside such a certificate."""
+
 
 def enrol(
     files: "HostFiles",
@@ -18,11 +31,8 @@ def enrol(
     certificate: Path | None,
     key: Path | None,
     authority: Path | None,
-    file: str,
 ) -> None:
     """Get the certificate for a token that is read from the input, or take one that somebody has made.
-
-    `file` is what sentences call the file that says where all of it is kept.
 
     Raises:
         BadInput: Both are asked for, or neither, or a file is not as it must be.
@@ -36,7 +46,7 @@ def enrol(
             sys.stderr.write("token: ")
             sys.stderr.flush()
         _told(host.enrol(files, at, token.carried(sys.stdin.readline())))
-        _require_keys(files, file)
+        _require_keys(files)
     elif at is None and certificate is not None and key is not None and authority is not None:
         _told(host.take(files, certificate, key, authority))
     else:
@@ -45,8 +55,8 @@ def enrol(
         )
 
 
-def renew(files: "HostFiles", relay: str, server_name: str, file: str) -> None:
-    """Get the next certificate from this relay now; `file` is as `enrol` has it.
+def renew(files: "HostFiles", relay: str, server_name: str) -> None:
+    """Get the next certificate from this relay now.
 
     Raises:
         NotAllowed: The relay refuses it.
@@ -56,18 +66,18 @@ def renew(files: "HostFiles", relay: str, server_name: str, file: str) -> None:
     from orchestrator.enrolment import host  # noqa: PLC0415 - as above
 
     _told(host.renew(files, relay, server_name))
-    _require_keys(files, file)
+    _require_keys(files)
 
 
 def _told(whose: "Certified") -> None:
     say(f"{whose} has certificate {whose.serial}, good until {whose.expires:%Y-%m-%d %H:%M} UTC.")
 
 
-def _require_keys(files: "HostFiles", file: str) -> None:
+def _require_keys(files: "HostFiles") -> None:
     """Refuse to be done where the relay handed out no keys, and the file wants some."""
     if files.payload_keys is not None and not files.payload_keys.exists():
         raise BadInput(
             f"{files.payload_keys} is not there, and the relay handed out no keys: it seals nothing. Take "
-            f"payload_keys out of {file}, or set PENSTOCK_PAYLOAD_KEYS at the relay and ask for the next "
-            "certificate (renew)"
+            f"payload_keys out of the {files.whose}'s file, or set PENSTOCK_PAYLOAD_KEYS at the relay and "
+            f"type penstock {files.whose} renew"
         )

@@ -7,7 +7,7 @@ everybody, and only an authority of that fingerprint is believed when the token 
 import json
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class HostFiles:
     key: Path
     authority: Path
     payload_keys: Path | None = None
+    whose: str = field(default="agent", kw_only=True)
+    """The group of commands that reads the file which says all this."""
 
     def held(self) -> tuple[x509.Certificate, Certified]:
         """Return the certificate that is there.
@@ -65,11 +67,11 @@ class HostFiles:
             found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
         except OSError as error:
             raise BadInput(
-                f"{self.certificate} cannot be read: {error.strerror}; penstock agent enrol gets one"
+                f"{self.certificate} cannot be read: {error.strerror}; penstock {self.whose} enrol gets one"
             ) from error
         except ValueError as error:
             raise BadInput(
-                f"{self.certificate} is no certificate in PEM; penstock agent enrol gets one"
+                f"{self.certificate} is no certificate in PEM; penstock {self.whose} enrol gets one"
             ) from error
         whose = certified(found)
         if (whose.fleet, whose.gateway) != (self.fleet, self.gateway):
@@ -80,11 +82,11 @@ class HostFiles:
 
     def key_held(self) -> ec.EllipticCurvePrivateKey:
         """Return the key that is there; BadInput when there is none, or others can read it."""
-        content = read_private(self.key, "the agent's key")
+        content = read_private(self.key, f"the {self.whose}'s key")
         try:
             found = load_pem_private_key(content, None)
         except ValueError as error:
-            raise BadInput(f"{self.key} is no key in PEM; penstock agent enrol makes one") from error
+            raise BadInput(f"{self.key} is no key in PEM; penstock {self.whose} enrol makes one") from error
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise BadInput(f"{self.key} is no ECDSA key; renew this certificate where it was made")
         return found
@@ -157,8 +159,8 @@ class HostFiles:
         self.settle()
         if given.payload_keys and self.payload_keys is None:
             raise BadInput(
-                "the installation seals its orders, and the agent's file names no place for the keys: add "
-                "`payload_keys: PATH` to it, then type penstock agent renew"
+                f"the installation seals its orders, and the {self.whose}'s file names no place for the "
+                f"keys: add `payload_keys: PATH` to it, then type penstock {self.whose} renew"
             )
         return whose
 

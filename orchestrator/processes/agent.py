@@ -49,8 +49,6 @@ from orchestrator.processes.process import keep_to_itself, leave, make_worker, r
 from orchestrator.processes.steady_worker import SteadyWorker
 from policies.model.adoption import ADOPTED
 
-FILE = "the agent's file"
-"""What sentences call it."""
 ONE_POLL = 1
 """Polls at once of an agent: its steps come one by one, and relays keep the polls of thousands of agents."""
 
@@ -61,7 +59,7 @@ def files_of(settings: AgentSettings) -> HostFiles:
     Raises:
         BadInput: The agent's file does not say.
     """
-    return files_for(settings, settings.gateway.fleet or "", settings.gateway.name, FILE)
+    return files_for(settings, settings.gateway.fleet or "", settings.gateway.name, "agent")
 
 
 async def connected(settings: AgentSettings, refused: Hears) -> Client:
@@ -77,7 +75,7 @@ async def connected(settings: AgentSettings, refused: Hears) -> Client:
     if settings.certificate is not None:
         files_of(settings).settle()
     queue = settings.gateway.task_queue
-    return await connected_for(settings, queue, refused, process="agent", file=FILE)
+    return await connected_for(settings, queue, refused, whose="agent")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
+from orchestrator.processes.enrolled_file import EnrolledSettings
 from orchestrator.variables import unread
 from policies.model.fleet import Gateway
 from policies.model.host_limits import HostLimits
@@ -62,7 +63,7 @@ class ExporterSettings(Value):
     )
 
 
-class AgentSettings(Value):
+class AgentSettings(EnrolledSettings):
     """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
 
     gateway: Gateway
@@ -73,23 +74,6 @@ class AgentSettings(Value):
     channel: Name
     """Whose releases it starts; those of no other channel."""
     trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
-    temporal_address: str = Field(description="host and port of a relay; of the engine itself in a lab")
-    temporal_namespace: str = "default"
-    """The engine's namespace, as the orchestrator has it."""
-    certificate: Path | None = Field(None, description="by which relays know this gateway; renewed by itself")
-    key: Path | None = Field(None, description="its key, which never leaves this host")
-    authority: Path | None = Field(None, description="who vouches for relays, in PEM")
-    server_name: str | None = Field(
-        None, description="what the certificate over there names; a relay's is known"
-    )
-    api_key: Path | None = Field(
-        None, description="file with the engine's API key, where no relay is between"
-    )
-    payload_keys: Path | None = Field(None, description="this gateway's own keys, which seal its orders")
-    tracing_url: str | None = Field(
-        None,
-        description="collector that hears of this host's steps by OTLP over HTTP; needs penstock[tracing]",
-    )
     credentials: dict[str, str] = Field(
         default={}, description="what templates refer to by name: file:PATH, env:NAME or vault:PATH#FIELD"
     )
@@ -123,13 +107,6 @@ class AgentSettings(Value):
     def certificate_folder(self) -> Path:
         """Where this host keeps the certificate that users see, where it renews it."""
         return self.root / "certificate"
-
-    @field_validator("tracing_url")
-    @classmethod
-    def _collector_has_an_address(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url} is no address of a collector; write it like http://127.0.0.1:4318")
-        return url
 
     @field_validator("gateway")
     @classmethod

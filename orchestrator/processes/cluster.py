@@ -49,9 +49,6 @@ from orchestrator.processes.process import keep_to_itself, leave, make_worker, r
 from orchestrator.processes.steady_worker import SteadyWorker
 from policies.model.errors import Conflict, PenstockError
 
-FILE = "the cluster's file"
-"""What sentences call it."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -155,14 +152,14 @@ def cluster_activities(placement: PlacementActivities) -> list[Callable[..., Any
 
 def files_of(settings: ClusterSettings) -> HostFiles:
     """Return where the driver keeps its certificate; BadInput where its file does not say."""
-    return files_for(settings, settings.fleet, settings.name, FILE)
+    return files_for(settings, settings.fleet, settings.name, "cluster")
 
 
 async def connected(settings: ClusterSettings) -> Client:
     """Return a client of the relay, or of the engine; raises as `connected_for` does."""
     if settings.certificate is not None:
         files_of(settings).settle()
-    return await connected_for(settings, settings.task_queue, only_logged, process="cluster", file=FILE)
+    return await connected_for(settings, settings.task_queue, only_logged, whose="cluster")
 
 
 async def connected_worker(settings: ClusterSettings, activities: Sequence[Callable[..., Any]]) -> Worker:

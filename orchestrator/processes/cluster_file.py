@@ -4,13 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from activities.drivers.runtime.kubernetes.words import OURS
+from orchestrator.processes.enrolled_file import EnrolledSettings
 from policies.model.fleet import GatewayRef
-from policies.model.value import Duration, Name, Value
-
-OF_THE_CHART = "penstock.dev"
-"""What labels of ours begin with."""
+from policies.model.value import Duration, Name
 
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$", max_length=63)]
 """What a cluster calls a namespace, a container or a DaemonSet here (RFC 1123)."""
@@ -19,7 +18,7 @@ Repository = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z
 """A registry's host and a name in it, without a tag or a digest: releases say the digest."""
 
 
-class ClusterSettings(Value):
+class ClusterSettings(EnrolledSettings):
     """The driver's own file: its cluster, its fleet there, whom it trusts, and how both are reached."""
 
     name: Name
@@ -53,23 +52,6 @@ class ClusterSettings(Value):
     channel: Name
     """Whose releases it prepares; those of no other channel."""
     trust: Path = Field(description="trust.yaml of this host; the orchestrator's word is not enough")
-    temporal_address: str = Field(description="host and port of a relay; of the engine itself in a lab")
-    temporal_namespace: str = "default"
-    """The engine's namespace, as the orchestrator has it."""
-    certificate: Path | None = Field(None, description="by which relays know it; renewed by itself")
-    key: Path | None = Field(None, description="its key, which never leaves this host")
-    authority: Path | None = Field(None, description="who vouches for relays, in PEM")
-    server_name: str | None = Field(
-        None, description="what the certificate over there names; a relay's is known"
-    )
-    api_key: Path | None = Field(
-        None, description="file with the engine's API key, where no relay is between"
-    )
-    payload_keys: Path | None = Field(None, description="its own keys, which seal its orders")
-    tracing_url: str | None = Field(
-        None,
-        description="collector that hears of its steps by OTLP over HTTP; needs penstock[tracing]",
-    )
 
     @property
     def task_queue(self) -> str:
@@ -79,14 +61,7 @@ class ClusterSettings(Value):
     @property
     def bears(self) -> dict[str, str]:
         """Labels that make a node one of the fleet's."""
-        return {f"{OF_THE_CHART}/{self.fleet}": "true"} if self.node_labels is None else self.node_labels
-
-    @field_validator("tracing_url")
-    @classmethod
-    def _collector_has_an_address(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url} is no address of a collector; write it like http://127.0.0.1:4318")
-        return url
+        return {f"{OURS}/{self.fleet}": "true"} if self.node_labels is None else self.node_labels
 
     @model_validator(mode="after")
     def _slots_are_apart(self) -> Self:
