@@ -18,6 +18,7 @@ ERRORS = (
     "policies.model.refusals",
     "activities.refusals",
     "activities.drivers.notices.port",
+    "activities.drivers.runtime.kubernetes.answers",
     "orchestrator.relay.limits",
     "orchestrator.api.limits",
     "orchestrator.api.problems",

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from activities.drivers.runtime.kubernetes.access import Access
-from activities.drivers.runtime.kubernetes.api import Absent, Api, Call, GoneBy, Stale, Unread
+from activities.drivers.runtime.kubernetes.answers import Absent, GoneBy, Stale, Unread
+from activities.drivers.runtime.kubernetes.api import Api, Call
 from activities.drivers.runtime.kubernetes.rights import LIST_NODES, NINE, lacking
 from deploy.cluster.identities import Identities
 from policies.model.errors import BadInput, NotAllowed, Refused, Unavailable

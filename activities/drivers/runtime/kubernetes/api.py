@@ -17,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from activities.drivers.runtime.kubernetes.access import Access
+from activities.drivers.runtime.kubernetes.answers import Absent, GoneBy, Stale, Unread
 from activities.drivers.runtime.kubernetes.pace import Pace
 from activities.drivers.runtime.kubernetes.rights import REVIEW, Lacking, Right, lacking
 from activities.liveness import to_its_end
@@ -39,22 +40,6 @@ LISTS_BEGUN = 3
 """How often a list is begun again that the server cannot go on with."""
 
 JSON, MERGE, APPLY = "application/json", "application/merge-patch+json", "application/apply-patch+yaml"
-
-
-class Absent(Refused):
-    """There is no object of that name; whoever asks makes a sentence of it."""
-
-
-class Stale(Unavailable):
-    """The object has changed since it was read; it is read again."""
-
-
-class Unread(Unavailable):
-    """The server did as it was told, and what it said of it is not to be understood; read back."""
-
-
-class GoneBy(Unavailable):
-    """What a list began with is not kept any more; it begins again."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from datetime import timedelta
 from typing import Protocol
 
 from activities.drivers.runtime.host.bounds import HostBounds
-from activities.drivers.runtime.kubernetes.api import Absent, Api, Stale, Unread
+from activities.drivers.runtime.kubernetes.answers import Absent, Stale, Unread
+from activities.drivers.runtime.kubernetes.api import Api
 from activities.drivers.runtime.kubernetes.events import Events
 from activities.drivers.runtime.kubernetes.expected import Expected
 from activities.drivers.runtime.kubernetes.lease import DriverLease
@@ -38,7 +39,7 @@ GONE_WITHIN = timedelta(seconds=60)
 TRIES = 8
 """How often a write is begun again because somebody else was faster."""
 FRESH = 5.0
-"""Seconds for which a slot counts as it was read: one that is prepared for a batch is placed at once."""
+"""Seconds for which a node counts as it was written: what has changed since is told by the next write."""
 GATHER = 0.1
 """Seconds in which those who ask for the same come together."""
 UNSETTLED = "is counted by the cluster, and no node has it"
@@ -87,7 +88,6 @@ class KubernetesCluster:
         self._changing = asyncio.Lock()
         self._last = ""
         self._written: dict[str, tuple[Node, float]] = {}
-        self._seen: dict[str, tuple[Template, float]] = {}
         self._comes, self._goes = Expected(), Expected()
         self._taken: set[str] = set()
         self._extent = Extent()
@@ -206,15 +206,10 @@ class KubernetesCluster:
         """Return the templates of all slots, or of the last one alone where that holds the release."""
         found = []
         for slot in sorted(self._share.slots, key=lambda one: one != self._last):
-            found.append(await self._read(slot))
+            found.append(await read_template(self._api, self._share, slot))
             if slot == self._last and self._holds(found[0], release, image):
                 break
         return found
-
-    async def _read(self, slot: str) -> Template:
-        template = await read_template(self._api, self._share, slot)
-        self._seen[slot] = template, time.monotonic()
-        return template
 
     def _held(self, templates: Sequence[Template], release: Digest, image: Digest) -> Prepared | None:
         """Return the slot that holds the release already."""
@@ -242,8 +237,9 @@ class KubernetesCluster:
                 await asyncio.sleep(POLL)
                 return None
             reasons.append(f"slot {template.slot} {why}")
+        taken = "; ".join(sorted(reasons))
         raise Refused(
-            f"no slot of {self._share.cluster} is free for {release.version}: {'; '.join(reasons)}. Let "
+            f"no slot of {self._share.cluster} is free for {release.version}: {taken}. Let "
             "drains end, or give gateways another slot"
         )
 
@@ -290,7 +286,7 @@ class KubernetesCluster:
             )
         except (Stale, Unread):
             return None
-        self._last, self._seen[now.slot] = now.slot, (now, time.monotonic())
+        self._last = now.slot
         if not self._holds(now, release.digest, image):
             raise Refused(
                 f"DaemonSet {template.name} took the image and holds {now.image}: something changes it"
@@ -322,11 +318,8 @@ class KubernetesCluster:
         raise Unavailable(f"{node} changes faster than it can be read: try again")
 
     async def _require_image(self, slot: str, image: Digest) -> None:
-        """Refuse where the slot holds another image. What was read for it just now is not asked for again."""
-        template, at = self._seen.get(slot, (None, 0.0))
-        wanted = self._share.image(image)
-        if template is None or template.image != wanted or time.monotonic() - at > FRESH:
-            template = await self._templates.ask(slot)
+        """Refuse where the slot holds another image."""
+        template, wanted = await self._templates.ask(slot), self._share.image(image)
         if template is None or template.image != wanted:
             held = template.image if template is not None else "none"
             why = f" ({template.taken_over})" if template is not None and template.taken_over else ""
@@ -409,7 +402,7 @@ class KubernetesCluster:
         return await read_nodes(self._api, self._share, names, self._extent)
 
     async def _read_templates(self, slots: set[str]) -> Mapping[str, Template]:
-        return {slot: await self._read(slot) for slot in slots}
+        return {slot: await read_template(self._api, self._share, slot) for slot in slots}
 
     async def _read_pods(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
         return await read_pods(self._api, self._share, asked, self._extent)

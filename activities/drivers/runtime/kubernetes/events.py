@@ -4,7 +4,8 @@ import hashlib
 import logging
 from datetime import UTC, datetime
 
-from activities.drivers.runtime.kubernetes.api import Api, Call, Stale, Unread
+from activities.drivers.runtime.kubernetes.answers import Stale, Unread
+from activities.drivers.runtime.kubernetes.api import Api, Call
 from activities.drivers.runtime.kubernetes.rights import CREATE_EVENT
 from activities.drivers.runtime.kubernetes.templates import Template
 from activities.drivers.runtime.kubernetes.words import FIELD_MANAGER, Share

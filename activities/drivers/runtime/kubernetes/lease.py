@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from activities.drivers.runtime.kubernetes.api import Absent, Api, Call, Stale, Unread
+from activities.drivers.runtime.kubernetes.answers import Absent, Stale, Unread
+from activities.drivers.runtime.kubernetes.api import Api, Call
 from activities.drivers.runtime.kubernetes.rights import CREATE_LEASE, GET_LEASE, UPDATE_LEASE
 from activities.drivers.runtime.kubernetes.words import FLEET, Share
 from policies.model.errors import Unavailable

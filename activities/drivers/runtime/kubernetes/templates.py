@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from activities.drivers.runtime.kubernetes.api import APPLY, Absent, Api, Call, Unread
+from activities.drivers.runtime.kubernetes.answers import Absent, Unread
+from activities.drivers.runtime.kubernetes.api import APPLY, Api, Call
 from activities.drivers.runtime.kubernetes.pods import mappings, named
 from activities.drivers.runtime.kubernetes.rights import GET_DAEMONSET, PATCH_DAEMONSET
 from activities.drivers.runtime.kubernetes.words import (
