@@ -94,10 +94,13 @@ def slot(cluster: RealNodes, api: Api, issued: credentials.Credentials, image: s
     api.apply(gateway_pods.daemon_set(image))
 
 
-def eventually(seen: Callable[[], T | None], within: float = SERVES_WITHIN) -> T:
+def eventually(
+    seen: Callable[[], T | None], within: float = SERVES_WITHIN, told: Callable[[], object] = str
+) -> T:
     deadline = time.monotonic() + within
     while not (found := seen()):
-        assert time.monotonic() < deadline, f"not so after {within:g} s"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not so after {within:g} s {told()}")
         time.sleep(0.05)
     return found
 
@@ -119,7 +122,9 @@ def gateway(cluster: RealNodes, api: Api, slot: None) -> Iterator[Json]:
     """The ready pod of the slot on the first node, which is told to end at last."""
     tell(api, NODE, runs=True)
     try:
-        yield eventually(lambda: ready_pod(api, NODE))
+        yield eventually(
+            lambda: ready_pod(api, NODE), told=lambda: [pod["status"] for pod in pods(api, NODE)]
+        )
     finally:
         tell(api, NODE, runs=False)
         eventually(lambda: not pods(api, NODE), within=60)
