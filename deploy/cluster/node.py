@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("containerd", "kubelet", "kube-proxy")
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
 _INTO = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
-_ENTER = 'exec nsenter --target="$(cat "$0")" --mount --pid --net --uts --ipc --cgroup --wd -- "$@"'
+_ENTER = (
+    'unset TMPDIR; exec nsenter --target="$(cat "$0")" --mount --pid --net --uts --ipc --cgroup --wd -- "$@"'
+)
 _POLL = 0.02
 _BEGUN_WITHIN = 30.0
 

@@ -6,6 +6,8 @@
 set -eu
 name=$1 disk=$2 controllers=$3
 shift 3
+# A folder of this machine, which the node has not: its programs would find no place for temporary files.
+unset TMPDIR
 hostname "$name"
 
 # A root of its own, which nothing outside of it sees and which holds nothing of ours back when it is gone.

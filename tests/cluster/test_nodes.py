@@ -117,14 +117,21 @@ def ready_pod(api: Api, node: str) -> Json | None:
     return next((pod for pod in pods(api, node) if is_ready(pod)), None)
 
 
+def said_of(cluster: RealNodes, api: Api, node: str) -> str:
+    """Return what the cluster says of the node's pods, and what was written there last by whom."""
+    disk = cluster.nodes[node].disk
+    files = [*(disk / "var/log/pods").rglob("*.log"), disk / PLACE / "log"]
+    logs = [f"{file.name}: {file.read_text(errors='replace')[-2000:]}" for file in files]
+    kubelet = cluster.nodes[node].last_lines("kubelet", 30)
+    return "\n".join([*(str(pod["status"]) for pod in pods(api, node)), *logs, *kubelet])
+
+
 @pytest.fixture
 def gateway(cluster: RealNodes, api: Api, slot: None) -> Iterator[Json]:
     """The ready pod of the slot on the first node, which is told to end at last."""
     tell(api, NODE, runs=True)
     try:
-        yield eventually(
-            lambda: ready_pod(api, NODE), told=lambda: [pod["status"] for pod in pods(api, NODE)]
-        )
+        yield eventually(lambda: ready_pod(api, NODE), told=lambda: said_of(cluster, api, NODE))
     finally:
         tell(api, NODE, runs=False)
         eventually(lambda: not pods(api, NODE), within=60)
