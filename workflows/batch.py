@@ -20,6 +20,7 @@ from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
+from policies.model.instance import GatewayState
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
@@ -332,11 +333,11 @@ class Batch:
             else:
                 self._set_aside(name, look.with_reason(sentence_of(error)))
 
-    async def _look_at_node(self, name: str) -> Trouble:
+    async def _look_at_node(self, name: str, state: GatewayState | None = None) -> Trouble:
         """Return what a cluster says is wrong with the gateway's node; nothing where it says nothing."""
         on = self._steps(self._members[name])
         try:
-            return trouble_of(await on.cluster.look(), on.cluster.at) if on.cluster else Trouble()
+            return trouble_of(await on.cluster.look(), on.cluster.at, state) if on.cluster else Trouble()
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -512,13 +513,13 @@ class Batch:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
         name, reason = member.gateway.name, sentence_of(refusal)
         try:
-            boot = (await self._steps(member).observe()).boot
-            rebooted = bool(trial.boot) and boot != trial.boot
+            state = await self._steps(member).observe()
+            rebooted = bool(trial.boot) and state.boot != trial.boot
             if rebooted and name not in self._rebooted:
                 self._rebooted.add(name)
                 await self._bring_up(member)
                 return
-            trouble = await self._look_at_node(name)
+            trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
