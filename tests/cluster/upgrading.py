@@ -1,7 +1,7 @@
 """Signed releases on two real nodes with live users, by every strategy, while nodes and people misbehave.
 
 `python -m tests.cluster.upgrading` tells what became of each change as a line of JSON: how it ended and why,
-what the users lost meanwhile, and which image each node says that it runs for new users. Given names of
+what the users lost meanwhile, and which release serves new users then. Given names of
 stories it tells those alone.
 """
 
@@ -90,7 +90,7 @@ async def changed(
         "took": round(took, 1),
         **_seen(before, after),
         "up": after["totals"]["up"],
-        "running": sorted({state.serving.executable for state in states if state.serving}),
+        "serving": sorted({str(state.serving.release) for state in states if state.serving}),
         "images": sorted(images_of(one)),
     }
 
@@ -187,8 +187,8 @@ async def main(wanted: list[str]) -> None:
         await tell("BLUE_GREEN", lambda: changed(one, third, a_person_goes_back, Strategy.BLUE_GREEN))
         for name, stranger in STRANGERS.items():
             await tell(name, lambda stranger=stranger: befallen(one, third, stranger))  # type: ignore[misc]
-        names = {"newer": lab.newer.executable, "users": len(lab.topology.sites)}
-        print("NAMES", json.dumps(names), flush=True)
+        names = {"newer": lab.newer.digest, "another": another.digest}
+        print("NAMES", json.dumps({**names, "users": len(lab.topology.sites)}), flush=True)
 
 
 if __name__ == "__main__":
