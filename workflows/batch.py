@@ -125,6 +125,7 @@ class Batch:
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
         self._returning: dict[str, asyncio.Task[None]] = {}
+        self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
         self._untested_since = dict(order.untested_since)
         self._asleep: set[str] = set()
@@ -166,7 +167,7 @@ class Batch:
             await reporting
         finally:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
-            for task in (reporting, *self._returning.values()):
+            for task in (reporting, *self._returning.values(), *self._naming.values()):
                 task.cancel()
         return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
 
@@ -186,10 +187,19 @@ class Batch:
 
     @workflow.signal(name="set_aside")
     def set_aside(self, reasons: dict[str, str]) -> None:
-        """Go on without these gateways, as far as they are of this batch."""
+        """Go on without these gateways, as far as they are of this batch; what ails their nodes is added."""
         for name, why in sorted(reasons.items()):
             if name in self._on_trial:
                 self._set_aside(name, why)
+                if self._steps(self._members[name]).cluster is not None:
+                    self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
+
+    async def _name_trouble(self, name: str, why: str) -> None:
+        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside."""
+        if trouble := await self._look_at_node(name):
+            self._aside[name] = trouble.with_reason(why)
+            self._changed()
+        del self._naming[name]
 
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
@@ -533,7 +543,7 @@ class Batch:
         """Cut the history where no other coroutine is about to ask the engine for something."""
         asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
         quiet = (self._switched or (self._idle and asleep)) and not (
-            self._ending or self._returning or self._telling
+            self._ending or self._returning or self._naming or self._telling
         )
         if not quiet or self._untold or not steps.history_is_long():
             return

@@ -266,6 +266,23 @@ async def test_a_node_that_loses_its_label_on_trial_is_named_and_the_release_is_
         assert world.serving()["gw-2"] == "1.1.6"
 
 
+async def test_a_gateway_that_the_metrics_name_is_left_out_with_what_a_stranger_did_to_its_node(
+    server: Engine,
+) -> None:
+    async with running(server, failures="50%") as world:
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+        await in_phase(rollout, Phase.OBSERVING)
+        cluster_of(world).node_of("gw-2").strange = ("somebody took slot b from gw-2",)
+        named = UNDECIDED.model_copy(update={"failed": ("gw-2",), "reason": "probe: on gw-2"})
+        world.judge.says(named)
+        await until(lambda: world.gateways["gw-2"].effects[-2:] == ["stop b", "remove b"], SOON)
+        world.judge.says(HEALTHY)
+        result = await result_of(rollout)
+        assert result.outcome is Outcome.PROMOTED
+        assert result.aside == {"gw-2": "probe: on gw-2; somebody took slot b from gw-2"}
+
+
 async def test_a_pod_that_somebody_deleted_on_trial_is_named_and_the_release_is_not_said_to_have_ended(
     nodes: World,
 ) -> None:
