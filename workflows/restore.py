@@ -79,10 +79,6 @@ class RestoreOrder(Value):
     """Whether those who went back together are looked after; each of the others is, once it is back."""
     pause: timedelta = steps.NEXT_ROUND
     """Between two rounds on a gateway, as long as it had become."""
-    boots: dict[str, str] = {}
-    """The boot of each node as it was found when its gateway was to go back."""
-    nodes: dict[str, str] = {}
-    """What has happened to nodes by no order of ours, as far as it was found before."""
     began: datetime | None = None
     within: timedelta | None = None
     last_back: datetime | None = None
@@ -119,8 +115,7 @@ class Restore:
         self._tried: set[str] = set()
         self._late: set[str] = set()
         self._states: dict[str, GatewayState] = {}
-        self._boots = dict(order.boots)
-        self._nodes = dict(order.nodes)
+        self._nodes: dict[str, str] = {}
         self._first_round_over = order.first_round_over
         self._pause = order.pause
 
@@ -188,16 +183,15 @@ class Restore:
     async def _note_what_has_befallen(self, found: Mapping[str, NodeLook | ActivityError]) -> None:
         """Note what has happened to nodes; who did not come back at once may have lost its power, and has it.
 
-        A cluster takes a minute to notice that, but the node itself tells by another boot.
+        A cluster takes a minute to notice that, but the node itself tells by another boot. While it is dark
+        its cluster has the boot before, also for a run that begins meanwhile with a short history.
         """
-        for name, look in found.items():
-            if isinstance(look, NodeLook):
-                self._boots.setdefault(name, look.boot)
+        boots = {name: look.boot for name, look in found.items() if isinstance(look, NodeLook)}
         late = [self._steps[name].gateway for name in sorted(self._late & found.keys())]
         for name, look in [*found.items(), *(await look_at_all(late)).items()]:
             at = self._steps[name].cluster
             if at is not None and isinstance(look, NodeLook):
-                said = befallen(look, at.at, self._states.get(name), self._boots.get(name, ""))
+                said = befallen(look, at.at, self._states.get(name), boots.get(name, ""))
                 known = self._nodes.get(name, "")
                 self._nodes[name] = "; ".join(dict.fromkeys(filter(None, [*known.split("; "), *said])))
         self._nodes = {name: said for name, said in self._nodes.items() if said}
@@ -419,8 +413,6 @@ class Restore:
                     },
                     "first_round_over": self._first_round_over,
                     "pause": self._pause,
-                    "boots": self._boots,
-                    "nodes": self._nodes,
                     "began": self._began,
                     "last_back": self._last_back,
                     "told": self._told,
