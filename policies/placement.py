@@ -28,8 +28,8 @@ class Trouble(NamedTuple):
 
 def trouble_of(look: NodeLook, place: Placement, state: GatewayState | None = None) -> Trouble:
     """Return what is wrong with the node that is a gateway; its agent's state says what was proven there."""
-    replaced = _replaced(look, state) if state is not None else ()
-    strange = "; ".join([*look.strange, *replaced])
+    lost = _lost(look, place, state) if state is not None and look.there else ()
+    strange = "; ".join([*look.strange, *lost])
     if not look.there:
         return Trouble(f"cluster {place.cluster} has no node {place.node}", strange)
     if not look.ready:
@@ -64,12 +64,19 @@ def _unsaid(reason: str, said: str) -> str:
     return "; ".join(one for one in said.split("; ") if one not in reason)
 
 
-def _replaced(look: NodeLook, state: GatewayState) -> Iterator[str]:
-    """Yield each proven instance in whose place there is another: one that crashes stays the same one."""
+def _lost(look: NodeLook, place: Placement, state: GatewayState) -> Iterator[str]:
+    """Yield each proven instance that was taken away; one that crashes stays the same in its cluster.
+
+    A node that was registered anew bears no label that could say that there was one before.
+    """
     for instance in state.instances:
-        now = look.instances.get(instance.slot, "")
-        if instance.placed and instance.slot in look.slots and now not in ("", instance.placed):
+        slot, now = instance.slot, look.instances.get(instance.slot, "")
+        if not instance.placed:
+            continue
+        if slot not in look.slots and not look.strange:
+            yield f"{place} is not given slot {slot} now: it was registered anew, or its labels were taken"
+        elif slot in look.slots and now not in ("", instance.placed):
             yield (
-                f"somebody deleted {instance.placed}, which was placed in slot {instance.slot} of "
+                f"somebody deleted {instance.placed}, which was placed in slot {slot} of "
                 f"{look.gateway}: {now} is there instead"
             )

@@ -6,6 +6,7 @@ when it is back, and one that refuses or is silent delays nobody.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -39,6 +40,9 @@ from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
+
+AT_ONCE = timedelta(seconds=3)
+"""Who is back within this had power all the time: nothing starts anew so fast."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -167,6 +171,7 @@ class Restore:
             self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
+            await looking  # what is drained from here on is taken from its node by an order of ours
             await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
             await self._return_to_changes(together)
         await asyncio.gather(*going)
@@ -188,13 +193,13 @@ class Restore:
         """
         boots = {name: look.boot for name, look in found.items() if isinstance(look, NodeLook)}
         late = [self._steps[name].gateway for name in sorted(self._late & found.keys())]
-        for name, look in [*found.items(), *(await look_at_all(late)).items()]:
-            at = self._steps[name].cluster
-            if at is not None and isinstance(look, NodeLook):
-                said = befallen(look, at.at, self._states.get(name), boots.get(name, ""))
-                known = self._nodes.get(name, "")
-                self._nodes[name] = "; ".join(dict.fromkeys(filter(None, [*known.split("; "), *said])))
-        self._nodes = {name: said for name, said in self._nodes.items() if said}
+        said: dict[str, list[str]] = defaultdict(list)
+        for looks, states in ((found, self._states), (await look_at_all(late), {})):
+            for name, look in looks.items():
+                on = self._steps[name].cluster
+                if on is not None and isinstance(look, NodeLook):
+                    said[name] += befallen(look, on.at, states.get(name), boots.get(name, ""))
+        self._nodes = {name: "; ".join(dict.fromkeys(one)) for name, one in said.items() if one}
 
     async def _let_the_others_go_back(self) -> None:
         """Leave the engine to the parts of a large fleet that still go back; evidence comes after them."""
@@ -206,10 +211,12 @@ class Restore:
 
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
+        begun = workflow.now()
         back = await self._try_once(name)
         self._tried.add(name)
-        if not back:
+        if not back or workflow.now() - begun > AT_ONCE:
             self._late.add(name)
+        if not back:
             await self._try_until_back(name)
         elif self._first_round_over:
             await self._returned(name)

@@ -91,6 +91,32 @@ def test_blue_green_that_a_person_takes_back_after_the_switch_costs_no_session_a
     assert_nothing_is_lost(back)
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("UNLABELLED", "somebody took slot"),
+        ("DARK", "was started anew"),
+        ("FORCED", "somebody deleted"),
+        ("UNREGISTERED", "it was registered anew, or its labels were taken"),
+    ],
+)
+def test_a_change_says_what_befell_its_node_and_that_nobody_ordered_it(
+    cluster_lab: dict[str, dict[str, Any]], name: str, told: str
+) -> None:
+    befallen = cluster_lab[name]
+    (hit,) = befallen["hit"]
+    _, _, said = befallen["reason"].partition("; by no order of ours: ")
+    assert said.startswith(f"{hit}: "), befallen["reason"]
+    assert told in said
+    assert befallen["story"][-1] == f"rolled back: {befallen['reason']}"
+
+
+def test_a_label_that_is_taken_on_trial_costs_users_of_that_node_nothing_either(
+    cluster_lab: dict[str, dict[str, Any]],
+) -> None:
+    assert_nothing_is_lost(cluster_lab["UNLABELLED"])
+
+
 @pytest.mark.parametrize("name", STRANGERS)
 def test_users_of_the_other_node_lose_nothing_and_all_have_a_session_again(
     cluster_lab: dict[str, dict[str, Any]], name: str

@@ -41,6 +41,7 @@ _LOOK = 0.2
 _DOWN = 2.0
 """Seconds that the API server is away."""
 _EMPTY_WITHIN = 60.0
+_ANSWERED_WITHIN = 90.0
 _COUNTED = 5.5
 """Seconds until a ping without an answer counts as lost."""
 
@@ -111,14 +112,32 @@ async def befallen(one: ClusterLab, release: ReleaseRef, stranger: Stranger) -> 
 
     before = one.lab.users.view()
     told = await changed(one, release, meanwhile)
-    after = await asyncio.to_thread(one.lab.users.wait_until_up)
+    await answered_again(one)
+    after = one.lab.users.view()
     others = {user["name"] for user in after["users"] if user["gateway"] not in hit}
     return {
         **told,
+        **_seen(before, after),
         "hit": hit,
         "others": _seen(_only(before, others), _only(after, others)),
         "up": after["totals"]["up"],
     }
+
+
+async def answered_again(one: ClusterLab) -> None:
+    """Return when every user has had an answer since now: a tunnel into a dead gateway looks up for long.
+
+    Raises:
+        Unavailable: somebody has none in time.
+    """
+    users, deadline = one.lab.users, time.monotonic() + _ANSWERED_WITHIN
+    before = {user["name"]: user["pings"]["answered"] for user in users.view()["users"]}
+    while silent := [
+        user["name"] for user in users.view()["users"] if user["pings"]["answered"] == before[user["name"]]
+    ]:
+        if time.monotonic() > deadline:
+            raise Unavailable(f"no ping of {', '.join(silent)} is answered within {_ANSWERED_WITHIN:g} s")
+        await asyncio.sleep(_LOOK)
 
 
 async def a_new_day(one: ClusterLab) -> None:

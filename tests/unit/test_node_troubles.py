@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime
 
-import pytest
-
 from policies.model.instance import GatewayState, Instance, InstanceState, Steering
 from policies.model.placement import NodeLook, Placement
 from policies.placement import TOLD, befallen, with_befallen
@@ -34,9 +32,19 @@ def test_a_pod_in_the_place_of_the_proven_one_says_that_somebody_deleted_that_on
     assert said.startswith("somebody deleted uid-before, which was placed in slot b of gw-1")
 
 
-@pytest.mark.parametrize("placed", [{"b": ""}, {"c": "uid-c"}], ids=["not proven", "not given any more"])
-def test_what_was_never_proven_or_is_not_given_was_deleted_by_nobody(placed: dict[str, str]) -> None:
-    assert befallen(LOOK, PLACE, state_of(**placed)) == ()
+def test_what_was_never_proven_was_deleted_by_nobody() -> None:
+    assert befallen(LOOK, PLACE, state_of(b="")) == ()
+
+
+def test_a_node_without_any_label_that_was_given_a_pod_was_registered_anew_or_cleared() -> None:
+    bare = NodeLook(gateway="gw-1")
+    (said,) = befallen(bare, PLACE, state_of(b="uid-b"))
+    assert said.startswith("node n-1 of cluster west is not given slot b now: it was registered anew")
+
+
+def test_a_label_that_was_taken_is_told_once() -> None:
+    taken = NodeLook(gateway="gw-1", strange=("somebody took slot b",))
+    assert befallen(taken, PLACE, state_of(b="uid-b")) == ("somebody took slot b",)
 
 
 def test_another_boot_says_that_the_node_was_started_anew() -> None:
