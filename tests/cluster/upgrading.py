@@ -113,6 +113,7 @@ async def befallen(one: ClusterLab, release: ReleaseRef, stranger: Stranger) -> 
     before = one.lab.users.view()
     told = await changed(one, release, meanwhile)
     await answered_again(one)
+    await asyncio.sleep(_COUNTED)  # what is lost here is not the next story's
     after = one.lab.users.view()
     others = {user["name"] for user in after["users"] if user["gateway"] not in hit}
     return {
