@@ -20,6 +20,7 @@ from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
+from policies.model.instance import GatewayState
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
@@ -124,6 +125,7 @@ class Batch:
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
         self._returning: dict[str, asyncio.Task[None]] = {}
+        self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
         self._untested_since = dict(order.untested_since)
         self._asleep: set[str] = set()
@@ -165,7 +167,7 @@ class Batch:
             await reporting
         finally:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
-            for task in (reporting, *self._returning.values()):
+            for task in (reporting, *self._returning.values(), *self._naming.values()):
                 task.cancel()
         return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
 
@@ -185,10 +187,19 @@ class Batch:
 
     @workflow.signal(name="set_aside")
     def set_aside(self, reasons: dict[str, str]) -> None:
-        """Go on without these gateways, as far as they are of this batch."""
+        """Go on without these gateways, as far as they are of this batch; what ails their nodes is added."""
         for name, why in sorted(reasons.items()):
             if name in self._on_trial:
                 self._set_aside(name, why)
+                if self._steps(self._members[name]).cluster is not None:
+                    self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
+
+    async def _name_trouble(self, name: str, why: str) -> None:
+        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside."""
+        if trouble := await self._look_at_node(name):
+            self._aside[name] = trouble.with_reason(why)
+            self._changed()
+        del self._naming[name]
 
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
@@ -332,11 +343,11 @@ class Batch:
             else:
                 self._set_aside(name, look.with_reason(sentence_of(error)))
 
-    async def _look_at_node(self, name: str) -> Trouble:
+    async def _look_at_node(self, name: str, state: GatewayState | None = None) -> Trouble:
         """Return what a cluster says is wrong with the gateway's node; nothing where it says nothing."""
         on = self._steps(self._members[name])
         try:
-            return trouble_of(await on.cluster.look(), on.cluster.at) if on.cluster else Trouble()
+            return trouble_of(await on.cluster.look(), on.cluster.at, state) if on.cluster else Trouble()
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
@@ -512,13 +523,13 @@ class Batch:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
         name, reason = member.gateway.name, sentence_of(refusal)
         try:
-            boot = (await self._steps(member).observe()).boot
-            rebooted = bool(trial.boot) and boot != trial.boot
+            state = await self._steps(member).observe()
+            rebooted = bool(trial.boot) and state.boot != trial.boot
             if rebooted and name not in self._rebooted:
                 self._rebooted.add(name)
                 await self._bring_up(member)
                 return
-            trouble = await self._look_at_node(name)
+            trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
@@ -532,7 +543,7 @@ class Batch:
         """Cut the history where no other coroutine is about to ask the engine for something."""
         asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
         quiet = (self._switched or (self._idle and asleep)) and not (
-            self._ending or self._returning or self._telling
+            self._ending or self._returning or self._naming or self._telling
         )
         if not quiet or self._untold or not steps.history_is_long():
             return

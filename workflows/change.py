@@ -46,6 +46,7 @@ from policies.model.value import Value
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
+from policies.placement import with_befallen
 from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
@@ -571,7 +572,7 @@ class Change:
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
-        return self._result(outcome, reason).model_copy(
+        return self._result(outcome, with_befallen(reason, back.nodes)).model_copy(
             update={"touched": back.back, "incomplete": back.given_up, "steered_back_after": back.took}
         )
 

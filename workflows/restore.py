@@ -6,6 +6,8 @@ when it is back, and one that refuses or is silent delays nobody.
 """
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,14 +22,16 @@ from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PartKey
 from policies.model.report import RestoreReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
+from policies.placement import befallen
 from workflows import control, steps
-from workflows.children import in_parts, left_behind, merged
-from workflows.cluster import PreparedSlots
+from workflows.children import first_named, in_parts, left_behind, merged
+from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
@@ -36,6 +40,9 @@ from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
+
+AT_ONCE = timedelta(seconds=3)
+"""Who is back within this had power all the time: nothing starts anew so fast."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -88,6 +95,8 @@ class RestoreResult(Value):
     back: int
     given_up: dict[str, str] = {}
     took: timedelta
+    nodes: dict[str, str] = {}
+    """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
 
 
 @workflow.defn(name="Restore")
@@ -108,6 +117,9 @@ class Restore:
         self._last_back = order.last_back or self._began
         self._told = order.told
         self._tried: set[str] = set()
+        self._late: set[str] = set()
+        self._states: dict[str, GatewayState] = {}
+        self._nodes: dict[str, str] = {}
         self._first_round_over = order.first_round_over
         self._pause = order.pause
 
@@ -139,6 +151,7 @@ class Restore:
             back=sum(result.back for result in results),
             given_up=merged(result.given_up for result in results),
             took=max(result.took for result in results),
+            nodes=first_named(result.nodes for result in results),
         )
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
@@ -152,19 +165,41 @@ class Restore:
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
+        looking = asyncio.create_task(look_at_all(self._steps[name].gateway for name in waiting))
         if not self._first_round_over:
             await workflow.wait_condition(lambda: self._tried >= {*waiting})
             self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
+            await looking  # what is drained from here on is taken from its node by an order of ours
             await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
             await self._return_to_changes(together)
         await asyncio.gather(*going)
+        await self._note_what_has_befallen(await looking)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             self._go_on_with_a_short_history()
         return RestoreResult(
-            back=len(self._back), given_up=self._given_up, took=self._last_back - self._began
+            back=len(self._back),
+            given_up=self._given_up,
+            took=self._last_back - self._began,
+            nodes=first_named([self._nodes]),
         )
+
+    async def _note_what_has_befallen(self, found: Mapping[str, NodeLook | ActivityError]) -> None:
+        """Note what has happened to nodes; who did not come back at once may have lost its power, and has it.
+
+        A cluster takes a minute to notice that, but the node itself tells by another boot. While it is dark
+        its cluster has the boot before, also for a run that begins meanwhile with a short history.
+        """
+        boots = {name: look.boot for name, look in found.items() if isinstance(look, NodeLook)}
+        late = [self._steps[name].gateway for name in sorted(self._late & found.keys())]
+        said: dict[str, list[str]] = defaultdict(list)
+        for looks, states in ((found, self._states), (await look_at_all(late), {})):
+            for name, look in looks.items():
+                on = self._steps[name].cluster
+                if on is not None and isinstance(look, NodeLook):
+                    said[name] += befallen(look, on.at, states.get(name), boots.get(name, ""))
+        self._nodes = {name: "; ".join(dict.fromkeys(one)) for name, one in said.items() if one}
 
     async def _let_the_others_go_back(self) -> None:
         """Leave the engine to the parts of a large fleet that still go back; evidence comes after them."""
@@ -176,8 +211,11 @@ class Restore:
 
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
+        begun = workflow.now()
         back = await self._try_once(name)
         self._tried.add(name)
+        if not back or workflow.now() - begun > AT_ONCE:
+            self._late.add(name)
         if not back:
             await self._try_until_back(name)
         elif self._first_round_over:
@@ -261,6 +299,7 @@ class Restore:
         on, release = self._steps[name], self._targets[name]
         patience = steps.go_back_within(self._order.parts)
         restored = await on.restore(release, patience)
+        self._states.setdefault(name, restored.state)
         if restored.back:
             return
         slot = await self._start_known_good(name, restored.state)

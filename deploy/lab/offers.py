@@ -61,6 +61,10 @@ class Offers:
             self._publish(self._cache / "newer", self._cache / "stale.conf.template", f"{faulty}+same", 1),
         )
 
+    def again(self, name: str) -> ReleaseRef:
+        """Publish the newer ocserv once more, under a version of its own and as old as the newer one."""
+        return self._publish(self._cache / "newer", TEMPLATE, f"{self.newer.version}+{name}", 2)
+
     def spoiled(self, how: Spoiled) -> ReleaseRef:
         """Publish the newer ocserv with a library in it that does harm; signed like the others.
 

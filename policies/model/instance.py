@@ -45,6 +45,9 @@ class Instance(Message):
     pools: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(), max_length=2, description="what it gives to its users, where its agent tells that"
     )
+    placed: Token = Field(
+        default="", description="what its cluster calls the one that was proven and is wanted there"
+    )
 
 
 class Steering(Message):

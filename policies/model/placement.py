@@ -49,6 +49,8 @@ class NodeLook(Message):
     """Whether somebody has told the cluster to start nothing there, as before a drain of the node."""
     slots: tuple[Name, ...] = Field(default=(), max_length=64)
     """Slots that the node is told to run."""
+    instances: dict[Name, Token] = Field(default={}, max_length=64)
+    """What the cluster calls the instance in each slot that has one; of several the one that is to stay."""
     strange: tuple[Sentence, ...] = Field(default=(), max_length=16)
     """What is there that no order of ours asked for, or is missing although one did; a sentence each."""
     boot: Token = ""

@@ -35,6 +35,8 @@ class FakeNode:
     ready: bool = True
     cordoned: bool = False
     strange: tuple[str, ...] = ()
+    instead: dict[str, str] = field(default_factory=dict)
+    """What is there by now in place of what was placed in a slot."""
     owner: tuple[int, str] = (0, "")
 
 
@@ -81,6 +83,12 @@ class FakeCluster:
         node.gateway.crash(slot)
         node.gateway.slots[slot] = FakeSlot()
         node.strange = (f"node {gateway} was to run slot {slot} and is not told so any more",)
+
+    def delete(self, gateway: str, slot: str) -> None:
+        """Delete the instance in the slot by force, as a stranger does: whoever is there is cut."""
+        node = self.node_of(gateway)
+        node.gateway.crash(slot)
+        node.instead[slot] = self._uid()
 
     def node_of(self, gateway: str) -> FakeNode:
         """Return the node that is this gateway."""
@@ -157,6 +165,11 @@ class FakeCluster:
             ready=at.ready,
             cordoned=at.cordoned,
             slots=tuple(sorted(at.told)),
+            instances={
+                slot: at.instead.get(slot, uid)
+                for slot in at.told
+                if (uid := at.gateway.slots[slot].instance)
+            },
             strange=at.strange,
             boot=at.gateway.boot,
         )

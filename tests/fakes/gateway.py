@@ -576,6 +576,7 @@ class FakeGateway:
             started_at=held.started_at if running else None,
             sessions=None if name in self.uncountable else len(held.people),
             pools=self.pools.get(name, ()) if running else (),
+            placed=held.instance if held.release else "",
         )
 
     def _begin(self, step: str, operation: Operation) -> None:

@@ -266,6 +266,70 @@ async def test_a_node_that_loses_its_label_on_trial_is_named_and_the_release_is_
         assert world.serving()["gw-2"] == "1.1.6"
 
 
+async def test_a_gateway_that_the_metrics_name_is_left_out_with_what_a_stranger_did_to_its_node(
+    server: Engine,
+) -> None:
+    async with running(server, failures="50%") as world:
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+        await in_phase(rollout, Phase.OBSERVING)
+        cluster_of(world).node_of("gw-2").strange = ("somebody took slot b from gw-2",)
+        named = UNDECIDED.model_copy(update={"failed": ("gw-2",), "reason": "probe: on gw-2"})
+        world.judge.says(named)
+        await until(lambda: world.gateways["gw-2"].effects[-2:] == ["stop b", "remove b"], SOON)
+        world.judge.says(HEALTHY)
+        result = await result_of(rollout)
+        assert result.outcome is Outcome.PROMOTED
+        assert result.aside == {"gw-2": "probe: on gw-2; somebody took slot b from gw-2"}
+
+
+async def test_a_pod_that_somebody_deleted_on_trial_is_named_and_the_release_is_not_said_to_have_ended(
+    nodes: World,
+) -> None:
+    nodes.judge.says(UNDECIDED)
+    rollout = await nodes.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    cluster_of(nodes).delete("gw-1", "b")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert "which was placed in slot b of gw-1" in result.reason
+    assert "the new instance has ended" not in result.reason
+
+
+async def test_a_change_that_a_gate_sends_back_says_what_a_stranger_did_to_the_node_meanwhile(
+    nodes: World,
+) -> None:
+    nodes.judge.says(UNDECIDED)
+    rollout = await nodes.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    cluster_of(nodes).node_of("gw-1").strange = ("somebody took slot b from gw-1",)
+    nodes.judge.says(UNHEALTHY)
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.endswith("; by no order of ours: gw-1: somebody took slot b from gw-1")
+
+
+async def test_a_node_that_lost_its_power_while_its_gateway_went_back_is_named_by_its_other_boot(
+    nodes: World,
+) -> None:
+    nodes.judge.says(UNDECIDED)
+    rollout, gateway = await nodes.start(("gw-1", "gw-2")), nodes.gateways["gw-1"]
+    await in_phase(rollout, Phase.OBSERVING)
+    gateway.fail("restore", Unavailable("it is silent"), times=10_000)
+    nodes.judge.says(UNHEALTHY)
+
+    async def is_late() -> bool:
+        return "gw-1" in (await status_of(rollout)).waits_for
+
+    await until(is_late, SOON)
+    gateway.reboot()
+    gateway.recover("restore")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert "gw-1: node node-of-gw-1 of cluster cluster was started anew" in result.reason
+    assert "gw-2" not in result.reason
+
+
 async def test_an_instance_that_never_came_up_is_taken_from_its_node_although_nothing_runs_there(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,11 @@ class SlotFolder:
         return content
 
     @property
+    def placed(self) -> str:
+        """What a cluster calls the instance that is wanted here; empty where the host starts it."""
+        return ""
+
+    @property
     def release(self) -> ReleaseRef | None:
         """The release the slot was given last."""
         found = self.state.get("release")
@@ -372,7 +377,9 @@ class SlotFolders:
         digest = release.digest if release else None
         if process is None:
             died = InstanceState.FAILED if state.get("wanted") else InstanceState.STOPPED
-            return Instance(slot=folder.slot.name, state=died, release=digest, sessions=0)
+            return Instance(
+                slot=folder.slot.name, state=died, release=digest, sessions=0, placed=folder.placed
+            )
         return Instance(
             slot=folder.slot.name,
             state=InstanceState.RUNNING,
@@ -382,6 +389,7 @@ class SlotFolders:
             started_at=process.started_at,
             sessions=await answered(self.daemon.count(folder.chroot), within),
             pools=self.daemon.pools(folder.chroot),
+            placed=folder.placed,
         )
 
     async def count(self, slot: str) -> int | None:

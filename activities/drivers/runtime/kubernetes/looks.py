@@ -21,9 +21,16 @@ def look_of(share: Share, gateway: str, name: str, node: Node | None, pods: Sequ
         ready=node.ready,
         cordoned=node.cordoned,
         slots=tuple(sorted(node.slots(share))),
+        instances=_instances(share, pods),
         strange=tuple(_strange(share, gateway, node, pods))[:MOST_TOLD],
         boot=node.boot,
     )
+
+
+def _instances(share: Share, pods: Sequence[Pod]) -> dict[str, str]:
+    """Return the pod in each slot; one that is to stay counts for more than one that ends."""
+    ending_first = sorted(pods, key=lambda pod: not pod.ending)
+    return {pod.slot: pod.uid for pod in ending_first if pod.slot in share.slots}
 
 
 def _strange(share: Share, gateway: str, node: Node, pods: Sequence[Pod]) -> Iterator[str]:

@@ -58,6 +58,11 @@ class PodFolder(SlotFolder):
         return str(found["instance"]) if found else None
 
     @property
+    def placed(self) -> str:
+        """The uid of that pod as long as it is wanted here, whether it runs or not."""
+        return (self.proven or "") if self.state.get("wanted") else ""
+
+    @property
     def chroot(self) -> PodPlace:
         """The folders of the pod that runs; without one those that it would have."""
         running = self.process()
