@@ -58,7 +58,7 @@ def test_users_log_in_at_pods_of_the_signed_image(cluster_lab: dict[str, dict[st
     assert len(first["images"]) == 1
 
 
-def test_an_upgrade_costs_no_ping_though_every_part_of_the_cluster_crashes_meanwhile(
+def test_a_canary_costs_no_ping_though_every_part_of_the_cluster_crashes_meanwhile(
     cluster_lab: dict[str, dict[str, Any]],
 ) -> None:
     newer = cluster_lab["NEWER"]
@@ -75,14 +75,16 @@ def test_a_faulty_release_is_taken_back_and_costs_no_session(cluster_lab: dict[s
     assert_nothing_is_lost(faulty)
 
 
-def test_a_rolling_upgrade_costs_no_session_and_no_ping(cluster_lab: dict[str, dict[str, Any]]) -> None:
+def test_a_rolling_upgrade_costs_no_ping_though_every_part_of_the_cluster_crashes_meanwhile(
+    cluster_lab: dict[str, dict[str, Any]],
+) -> None:
     rolling = cluster_lab["ROLLING"]
     assert rolling["outcome"] == "promoted", rolling["reason"]
     assert rolling["serving"] == [cluster_lab["NAMES"]["another"]]
     assert_nothing_is_lost(rolling)
 
 
-def test_blue_green_that_a_person_takes_back_after_the_switch_costs_no_session_and_no_ping(
+def test_blue_green_that_a_person_takes_back_from_a_crashed_cluster_costs_no_session_and_no_ping(
     cluster_lab: dict[str, dict[str, Any]],
 ) -> None:
     back = cluster_lab["BLUE_GREEN"]

@@ -63,8 +63,9 @@ async def everything_crashes(one: ClusterLab) -> None:
     await asyncio.to_thread(plane.start_again, API)
 
 
-async def a_person_goes_back(one: ClusterLab) -> None:
-    """Order the way back while everybody is watched."""
+async def a_person_goes_back_from_a_crash(one: ClusterLab) -> None:
+    """Kill every part while everybody is watched, and order the way back before all is there again."""
+    await everything_crashes(one)
     await one.lab.roll_back(PERSON, ORDER)
 
 
@@ -202,9 +203,12 @@ async def main(wanted: list[str]) -> None:
         await tell("NEWER", lambda: changed(one, lab.newer, everything_crashes))
         await tell("FAULTY", lambda: changed(one, lab.faulty, nothing))
         await a_new_day(one)
-        await tell("ROLLING", lambda: changed(one, another, nothing, Strategy.ROLLING))
+        await tell("ROLLING", lambda: changed(one, another, everything_crashes, Strategy.ROLLING))
         await a_new_day(one)
-        await tell("BLUE_GREEN", lambda: changed(one, third, a_person_goes_back, Strategy.BLUE_GREEN))
+        await tell(
+            "BLUE_GREEN",
+            lambda: changed(one, third, a_person_goes_back_from_a_crash, Strategy.BLUE_GREEN),
+        )
         for name, stranger in STRANGERS.items():
             await tell(name, lambda stranger=stranger: befallen(one, third, stranger))  # type: ignore[misc]
         names = {"newer": lab.newer.digest, "another": another.digest}
