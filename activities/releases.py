@@ -362,15 +362,26 @@ class Releases:
         Raises:
             DigestMismatch: the release was never admitted here.
         """
-        manifest = parse_release(self._tools.evidence.read(release))
+        self._note_known_good(
+            release, parse_release(self._tools.evidence.read(release)).rollback_index, scope
+        )
 
-        def promoted(state: TrustState) -> TrustState:
+    def keep(self, release: Digest, *, scope: Scope | None = None) -> None:
+        """Note that the release is known-good, and refuse nothing that is older for it.
+
+        Raises:
+            DigestMismatch: the release was never admitted here.
+        """
+        parse_release(self._tools.evidence.read(release))
+        self._note_known_good(release, 0, scope)
+
+    def _note_known_good(self, release: Digest, floor: int, scope: Scope | None) -> None:
+        def noted(state: TrustState) -> TrustState:
             known = (*(digest for digest in state.promoted if digest != release), release)
-            floor = max(state.floor, manifest.rollback_index)
-            return state.model_copy(update={"floor": floor, "promoted": known})
+            return state.model_copy(update={"floor": max(state.floor, floor), "promoted": known})
 
         scope = self._scope_or(scope)
-        self._tools.states.change(scope.product, scope.channel, promoted)
+        self._tools.states.change(scope.product, scope.channel, noted)
 
     def collect_garbage(
         self, keep: Collection[Digest] = (), *, scope: Scope | None = None

@@ -344,14 +344,16 @@ class Batch:
                 self._set_aside(name, look.with_reason(sentence_of(error)))
 
     async def _look_at_node(self, name: str, state: GatewayState | None = None) -> Trouble:
-        """Return what a cluster says is wrong with the gateway's node; nothing where it says nothing."""
+        """Return what a cluster says is wrong with the gateway's node; its silence clears no node."""
         on = self._steps(self._members[name])
+        if on.cluster is None:
+            return Trouble()
         try:
-            return trouble_of(await on.cluster.look(), on.cluster.at, state) if on.cluster else Trouble()
+            return trouble_of(await on.cluster.look(), on.cluster.at, state)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return Trouble()
+            return Trouble(strange=f"cluster {on.cluster.at.cluster} was not heard: {sentence_of(error)}")
 
     async def _bring_up(self, member: Member) -> None:
         name, release, on = member.gateway.name, self._order.release, self._steps(member)

@@ -80,7 +80,7 @@ class ClusterSteps:
 async def look_at(cluster: GatewayRef, nodes: dict[Name, str]) -> dict[Name, NodeLook]:
     """Return what the cluster says of the nodes of these gateways, each by its gateway's name."""
     order = LookOrder(cluster=cluster.name, nodes=nodes)
-    looks = await answer_of(cluster, PlacementActivities.look_at_nodes, steps.LOOK, order)
+    looks = await answer_of(cluster, PlacementActivities.look_at_nodes, steps.LOOK_AT_NODES, order)
     if sorted(look.gateway for look in looks) != sorted(nodes):
         raise bad_answer(
             "look_at_nodes", f"cluster {cluster.name} speaks of other gateways than it was asked for"

@@ -31,12 +31,14 @@ from policies.model.drain import (
     loss_event,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe
+from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from workflows import control, steps
 from workflows.children import left_behind
+from workflows.cluster import look_at_all
 from workflows.commands import Receipts, conflict
 from workflows.emptying import COUNTING, UNSEEN, Emptying, kept_until
 from workflows.failures import code_of, sentence_of
@@ -124,6 +126,7 @@ class Drain:
         self._kept_until = order.kept_until or workflow.now() + order.after
         self._began = self._kept_until - order.after
         self._turns = Turns(order.next_batch or workflow.now())
+        self._looking: asyncio.Task[dict[str, NodeLook | ActivityError]] | None = None
         self._busy = 0
 
     @workflow.run
@@ -162,6 +165,8 @@ class Drain:
                 )
             )
         finally:
+            if self._looking is not None:
+                self._looking.cancel()
             for task in draining:
                 task.cancel()
             ends = await asyncio.gather(*draining, return_exceptions=True)
@@ -188,13 +193,37 @@ class Drain:
         while True:
             try:
                 state = await self._steps[name].observe(steps.PATIENT)
-                told = await self._steps[name].told_slots()
+                told = await self._told_slots(name)
             except ActivityError as error:
                 await self._bear_with(name, error)
             else:
                 self._emptying |= {(name, found.slot): found for found in self._found(name, state, told)}
                 self._seen.add(name)
                 return state
+
+    async def _told_slots(self, name: str) -> tuple[str, ...]:
+        """Return the slots that a cluster's node is told to run; none where the host starts its instances.
+
+        All who need it at a time share one look. It comes when no placement of the change is under way
+        any more: one that reaches a node after its gateway has gone back would never be taken from it.
+
+        Raises:
+            ActivityError: The cluster says nothing.
+        """
+        if self._steps[name].cluster is None:
+            return ()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_at_nodes())
+        look = (await asyncio.shield(self._looking)).get(name)
+        if look is None:  # it was seen when this look began, and is not any more
+            return await self._told_slots(name)
+        if isinstance(look, ActivityError):
+            raise look
+        return look.slots
+
+    async def _look_at_nodes(self) -> dict[str, NodeLook | ActivityError]:
+        await workflow.sleep(steps.PLACED_LATE)
+        return await look_at_all(on.gateway for name, on in self._steps.items() if name not in self._seen)
 
     async def _bear_with(self, name: str, error: ActivityError) -> None:
         """Say what the gateway did wrong and pause; the drains of the others go on.

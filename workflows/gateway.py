@@ -72,10 +72,6 @@ class GatewaySteps:
         """Return what is true of the gateway now."""
         return await self._do(InstanceActivities.observe_gateway, patience)
 
-    async def told_slots(self) -> tuple[str, ...]:
-        """Return the slots that a cluster's node is told to run; none where the host starts its instances."""
-        return (await self.cluster.look()).slots if self.cluster is not None else ()
-
     async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
         """Return every reason why the release cannot be put there."""
         return await self._do(InstanceActivities.preflight_gateway, steps.ASK, release)

@@ -302,6 +302,8 @@ class Restore:
         self._states.setdefault(name, restored.state)
         if restored.back:
             return
+        if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin
+            self._tried.add(name)
         slot = await self._start_known_good(name, restored.state)
         await on.keep(slot, patience)
 

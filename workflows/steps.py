@@ -78,6 +78,17 @@ LOOK = Options(
 )
 """Reads a gateway that is to be changed next; the others wait for its answer, so it is asked again later."""
 
+LOOK_AT_NODES = Options(
+    start_to_close_timeout=timedelta(seconds=15),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=_retry(0),
+)
+"""Reads nodes of a cluster, of which a list of ten thousand takes some seconds, shared by all who ask."""
+
+PLACED_LATE = timedelta(seconds=5)
+"""How long a placement may still reach a node after its change went back: longer than HEARD_WITHIN."""
+
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),
     heartbeat_timeout=HEARD_WITHIN,

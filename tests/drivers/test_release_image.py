@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from activities.drivers.runtime.kubernetes.vouching import VouchedImages
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport
 from activities.drivers.store.blobs import BlobStore
@@ -302,6 +303,18 @@ async def test_an_image_that_was_compared_here_needs_no_registry_on_the_way_back
         named = await releases.image_of(release, published.source)
         releases.promote(digest)
     assert await releases.image_of(release, published.source) == named
+
+
+async def test_a_cluster_that_keeps_what_runs_there_refuses_nothing_older_for_it(tmp_path: Path) -> None:
+    """It may be yesterday's failed release, which only ends its last sessions."""
+    with FakeRegistry() as registry:
+        published = Published(tmp_path, registry.url)
+        older, failed = published.publish(1), published.publish(2)
+        releases = published.releases()
+        await releases.image_of(published.manifest(failed).reference(failed), published.source)
+        VouchedImages(releases).keep(failed)
+        assert releases.known_good() == (failed,)
+        assert await releases.image_of(published.manifest(older).reference(older), published.source)
 
 
 async def test_an_image_that_the_registry_changed_is_refused(tmp_path: Path) -> None:

@@ -39,9 +39,10 @@ def quick_paces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(steps, "HELD_PACE", timedelta(seconds=0.5))
     monkeypatch.setattr(steps, "HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
     monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=0.5))
     monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=0.5))
     monkeypatch.setattr(steps, "LAST_CAPACITY", timedelta(seconds=2))
-    for asking in (steps.SURVEY, steps.LOOK, steps.CONFIRM, steps.GO_BACK):
+    for asking in (steps.SURVEY, steps.LOOK, steps.LOOK_AT_NODES, steps.CONFIRM, steps.GO_BACK):
         monkeypatch.setitem(asking, "schedule_to_close_timeout", timedelta(seconds=5))
 
 

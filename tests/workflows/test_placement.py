@@ -296,6 +296,20 @@ async def test_a_pod_that_somebody_deleted_on_trial_is_named_and_the_release_is_
     assert "the new instance has ended" not in result.reason
 
 
+async def test_an_instance_that_ends_while_its_cluster_is_silent_proves_nothing_against_the_release(
+    nodes: World,
+) -> None:
+    nodes.judge.says(UNDECIDED)
+    rollout = await nodes.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    cluster_of(nodes).fail("look", Unavailable("its API server does not answer"), times=10_000)
+    nodes.gateways["gw-1"].crash("b")
+    result = await result_of(rollout)
+    assert "the new instance has ended" not in result.reason
+    assert "cluster cluster was not heard: its API server does not answer" in result.aside["gw-1"]
+    assert nodes.serving()["gw-1"] == "1.1.6"
+
+
 async def test_a_change_that_a_gate_sends_back_says_what_a_stranger_did_to_the_node_meanwhile(
     nodes: World,
 ) -> None:
@@ -365,6 +379,42 @@ async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
     await until(lambda: node.told == {"a"}, SOON)
     assert "start b" not in nodes.gateways["gw-1"].effects
+
+
+async def test_a_placement_that_arrives_after_its_gateway_has_gone_back_is_taken_from_the_node(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=3))
+    node, placing = cluster_of(nodes).nodes["node-of-gw-1"], asyncio.Event()
+
+    async def is_late(*_: object, **__: object) -> Any:
+        placing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cluster_of(nodes), "place", is_late)
+    rollout = await nodes.start(("gw-1",))
+    await placing.wait()
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    node.told.add("b")
+    await until(lambda: node.told == {"a"}, SOON)
+
+
+async def test_the_gateways_of_a_drain_share_one_look_at_their_nodes(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, asked = cluster_of(nodes).look, list[set[str]]()
+
+    async def noted(found: dict[str, str]) -> Any:
+        asked.append(set(found))
+        return await look(found)
+
+    monkeypatch.setattr(cluster_of(nodes), "look", noted)
+    names = ("gw-1", "gw-2", "gw-3")
+    await nodes.upgrade(names)
+    asked.clear()
+    await until(lambda: all(nodes.gateways[name].effects[-2:] == EMPTIED for name in names), SOON)
+    assert asked == [set(names)]
 
 
 async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:

@@ -100,15 +100,16 @@ class Api:
             NotAllowed: it is refused for longer than a server's start takes; the right is named.
             Unavailable: no answer, an error of the server's own, or too many calls for too long.
         """
-        until = time.monotonic() + self.patience
+        busy_until, refused_until = time.monotonic() + self.patience, 0.0
         again = 0.1
         while True:
             await self._pace.turn()
             answer = await to_its_end(self._send, call)
-            left = until - time.monotonic()
-            if answer.status in (401, 403):
-                await self._be_patient(call, answer, min(again, left))
-            elif answer.status == 429 and left > answer.rest:  # noqa: PLR2004 - as the server counts
+            now = time.monotonic()
+            if answer.status in (401, 403):  # counted from the first: a call may wait for long to be sent
+                refused_until = refused_until or now + self.patience
+                await self._be_patient(call, answer, min(again, refused_until - now))
+            elif answer.status == 429 and busy_until - now > answer.rest:  # noqa: PLR2004 - as HTTP counts
                 self._pace.rest(answer.rest)
             else:
                 return _read(call, answer)

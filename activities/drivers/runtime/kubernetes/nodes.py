@@ -80,13 +80,20 @@ class Node:
 async def read_nodes(api: Api, share: Share, names: Iterable[str], extent: Extent) -> dict[str, Node]:
     """Return those of these nodes that there are, by one list where they are more than a few.
 
+    A stranger has no label of the fleet, and neither has a node that was registered anew: where many are
+    missing, one list of the whole cluster says what became of them.
+
     Raises:
         As `Api.call` does.
     """
     wanted = set(names)
     found = await _fleets(api, share, extent) if len(wanted) > extent.few else {}
-    for name in sorted(wanted - found.keys()):  # a stranger has no label of the fleet
-        found |= _by_name(await api.listed(_list({"fieldSelector": f"metadata.name={name}"}, name)))
+    missing = sorted(wanted - found.keys())
+    if len(missing) > FEW:
+        found |= _by_name(await api.listed(_list({}, "")))
+    else:
+        for name in missing:
+            found |= _by_name(await api.listed(_list({"fieldSelector": f"metadata.name={name}"}, name)))
     return {name: node for name, node in found.items() if name in wanted}
 
 

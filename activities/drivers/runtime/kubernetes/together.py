@@ -11,8 +11,8 @@ V = TypeVar("V")
 
 SHARE_OF_TIME = 2
 """A list that took a second is followed by two without one, so that large fleets' lists stay rare."""
-LONGEST_PAUSE = 5.0
-"""Seconds without one at most."""
+LONGEST_PAUSE = 2.0
+"""Seconds without one at most, however many wait: who looks at a node gives up after a few."""
 
 
 class Together(Generic[K, V]):
@@ -67,9 +67,8 @@ class Together(Generic[K, V]):
         except BaseException as error:  # noqa: BLE001 - it is everybody's who waits, and raised there
             wrong = error
         now = time.monotonic()
-        self._not_before = now + max(
-            self._apart + self._each * len(asked), min(SHARE_OF_TIME * (now - begun), LONGEST_PAUSE)
-        )
+        pause = max(self._apart + self._each * len(asked), SHARE_OF_TIME * (now - begun))
+        self._not_before = now + min(pause, max(self._apart, LONGEST_PAUSE))
         for key, answer in asked:
             with suppress(asyncio.InvalidStateError):  # who has given up meanwhile
                 if wrong is None:

@@ -23,14 +23,15 @@ class VouchedImages:
         return await self._releases.image_of(release, source)
 
     def keep(self, release: Digest) -> None:
-        """Have the release be known-good here: gateways served with it when this change began.
+        """Have the release be admitted from now on without its source: gateways run it and may go back.
 
-        It is admitted from now on without its source, and nothing that is older. One that was never
-        verified here, as when this driver's folder is new, is as good as before.
+        Nothing older is refused for that: they may run what has failed and only ends its last sessions. Who
+        refuses what is older than was promoted are the gateways' agents. One that was never verified here,
+        as when this driver's folder is new, is as good as before.
         """
         if release in self._releases.known_good():
             return
         try:
-            self._releases.promote(release)
+            self._releases.keep(release)
         except PenstockError:  # its evidence is not here: the next one who asks for it verifies it
             return

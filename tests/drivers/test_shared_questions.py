@@ -1,0 +1,56 @@
+"""What many ask of a cluster at once: one question for all, soon again; one list where many are missing."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from activities.drivers.runtime.kubernetes.nodes import Extent, read_nodes
+from activities.drivers.runtime.kubernetes.together import LONGEST_PAUSE, Together
+from activities.drivers.runtime.kubernetes.words import Share
+
+SHARE = Share(
+    fleet="edge",
+    cluster="west",
+    namespace="penstock",
+    slots={slot: f"edge-{slot}" for slot in "abc"},
+    container="gateway",
+    repository="registry.example/vpn/edge",
+    bears={"penstock.dev/edge": "true"},
+)
+
+
+async def test_who_asks_after_a_thousand_others_is_answered_within_the_longest_pause() -> None:
+    questions: list[int] = []
+
+    async def read(keys: set[int]) -> Mapping[int, int]:
+        questions.append(len(keys))
+        return {key: key for key in keys}
+
+    asking = Together(read, gather=0.0, apart=0.0, each=1.0)
+    assert await asyncio.gather(*[asking.ask(key) for key in range(1000)]) == list(range(1000))
+    assert await asyncio.wait_for(asking.ask(7), LONGEST_PAUSE + 10) == 7
+    assert questions == [1000, 1]
+
+
+class ApiOfNodes:
+    """An API server that has nodes, of which none bears a label, and notes what is listed."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
+        self.selected: list[str] = []
+
+    async def listed(self, call: Any) -> list[Any]:
+        selector = call.query.get("labelSelector") or call.query.get("fieldSelector") or ""
+        self.selected.append(selector)
+        named = selector.removeprefix("metadata.name=")
+        return [
+            {"metadata": {"name": name}} for name in self._names if selector in ("", f"metadata.name={named}")
+        ]
+
+
+async def test_many_nodes_that_are_not_the_fleets_any_more_are_found_by_one_list() -> None:
+    api = ApiOfNodes({f"worker-{number}" for number in range(300)})
+    wanted = {f"worker-{number}" for number in range(301)}
+    found = await read_nodes(api, SHARE, wanted, Extent())  # type: ignore[arg-type]
+    assert len(found) == 300
+    assert api.selected == ["penstock.dev/edge=true", ""]
