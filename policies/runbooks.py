@@ -26,6 +26,7 @@ PAGES: Mapping[str, str] = {
     "ledger-lost": "the ledger is gone, and there is no backup",
     "ledger-restore": "the ledger is gone or broken, and there is a backup",
     "metrics-blind": "verdict `metrics unavailable`",
+    "node-event": "a gateway's node is cordoned, not ready, lost or has no pod, or its driver is silent",
     "penstock-upgrade": "penstock itself is to be upgraded",
     "removal": "penstock is to leave a gateway, or altogether",
     "rollback-incomplete": "`ROLLBACK INCOMPLETE`, exit 7",

@@ -18,19 +18,23 @@ Given = Annotated[
     list[Path] | None,
     typer.Argument(
         help="files to read, by their names fleet, upgrade, gates, trust, people, notices, site, chat, "
-        "agent; all of the settings when none"
+        "agent, cluster; all of the settings when none"
     ),
 ]
 
 BY_A_LINE = {
     b"kind: Upgrade": "upgrade",
+    b"repository:": "cluster",
     b"temporal_address:": "agent",
     b"people:": "people",
     b"sinks:": "notices",
     b"matrix:": "chat",
     b"slack:": "chat",
 }
-"""What no other kind of file has at the beginning of a line, and which kind has it."""
+"""What no other kind of file has at the beginning of a line, and which kind has it.
+
+The first that is there counts: cluster.yaml has the way to the engine, as agent.yaml has.
+"""
 
 
 def check(files: Given = None, output: OutputOption = Output.TABLE) -> None:
@@ -88,7 +92,7 @@ def kind_of(path: Path) -> str:
     named = next(
         (
             kind
-            for kind in ("gates", "trust", "people", "agent", "upgrade", "notices", "chat", "site")
+            for kind in ("gates", "trust", "people", "agent", "cluster", "upgrade", "notices", "chat", "site")
             if kind in path.stem
         ),
         None,

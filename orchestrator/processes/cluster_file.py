@@ -18,6 +18,10 @@ Repository = Annotated[str, Field(pattern=r"^[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z
 """A registry's host and a name in it, without a tag or a digest: releases say the digest."""
 
 
+SHORTEST_WAIT, LONGEST_WAIT = timedelta(seconds=1), timedelta(seconds=100)
+"""A wait says what it waited for before the engine ends a try of its step, which is after two minutes."""
+
+
 class ClusterSettings(EnrolledSettings):
     """The driver's own file: its cluster, its fleet there, whom it trusts, and how both are reached."""
 
@@ -41,10 +45,16 @@ class ClusterSettings(EnrolledSettings):
         None, description="what a node bears to be one of the fleet's; left out, penstock.dev/FLEET: true"
     )
     up_within: Duration = Field(
-        timedelta(seconds=90), description="how long an instance may take to be ready before that is told"
+        timedelta(seconds=90),
+        ge=SHORTEST_WAIT,
+        le=LONGEST_WAIT,
+        description="how long an instance may take to be ready before that is told; 1s to 100s",
     )
     gone_within: Duration = Field(
-        timedelta(seconds=60), description="how long the end of one is waited for before that is told"
+        timedelta(seconds=60),
+        ge=SHORTEST_WAIT,
+        le=LONGEST_WAIT,
+        description="how long the end of one is waited for before that is told; 1s to 100s",
     )
     root: Path = Field(description="folder of the driver's own record, and of what it has verified")
     product: Name

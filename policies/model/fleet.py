@@ -156,7 +156,7 @@ class Gateway(GatewayRef):
 
     @model_validator(mode="after")
     def _is_placed_or_a_host(self) -> "Gateway":
-        if self.runtime == "kubernetes" and self.placement is None:
+        if self.runtime != "host" and self.placement is None:
             raise ValueError(
                 f"gateway {self.name}: nothing says which node it is; write placement with cluster and node"
             )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from activities.drivers.runtime.kubernetes.rights import NINE
 from activities.files import load
 from deploy.kubernetes.chart import CHART, EXAMPLE, MANIFESTS, NAMESPACE, manifests, rendered
 from orchestrator.processes.agent_file import AgentSettings
@@ -19,12 +20,6 @@ from tests.cluster import building
 
 Values = dict[str, Any]
 CHECKS = CHART / "templates/_checks.tpl"
-NINE = {
-    *(("list", "nodes", ""), ("patch", "nodes", ""), ("list", "pods", ""), ("create", "events", "")),
-    *(("get", "daemonsets", "apps"), ("patch", "daemonsets", "apps")),
-    *((verb, "leases", "coordination.k8s.io") for verb in ("get", "create", "update")),
-}
-"""Verb, kind and group of all that the driver of a fleet may do."""
 Change = Callable[[Values], object]
 
 
@@ -67,7 +62,8 @@ def test_the_drivers_rights_are_the_nine_that_it_uses_and_no_other() -> None:
         for kind in rule["resources"]
         for group in rule["apiGroups"]
     }
-    assert given == NINE
+    assert given == {tuple(right) for right in NINE}
+    assert len(given) == 9, "docs/kubernetes.md says how many there are"
     named = [rule["resourceNames"] for rule in rules if rule["resources"] == ["daemonsets"]]
     assert named == [["edge-a", "edge-b", "edge-c"]]
 

@@ -353,7 +353,7 @@ def test_an_eviction_of_a_gateway_is_answered_that_there_are_too_many(
     assert "needs 100000 healthy pods and has 1 currently" in cause["message"]
 
 
-def test_a_node_that_is_drained_keeps_its_gateway(plane: ControlPlane, served: str) -> None:
+def test_a_node_that_is_cordoned_keeps_its_gateway(plane: ControlPlane, served: str) -> None:
     plane.admin.merge(NODE, {"spec": {"unschedulable": True}})
     try:
         assert pod_of(plane, "a") == served

@@ -37,7 +37,8 @@ class FakeNode:
     strange: tuple[str, ...] = ()
     instead: dict[str, str] = field(default_factory=dict)
     """What is there by now in place of what was placed in a slot."""
-    owner: tuple[int, str] = (0, "")
+    epoch: int = 0
+    """Of the change that wrote to it last."""
 
 
 class FakeCluster:
@@ -116,12 +117,15 @@ class FakeCluster:
         at, release = self._begin(operation, node), self.slots[slot]
         if release is None or image_of(release) != image:
             raise Refused(f"slot {slot} holds another image by now")
-        if not at.there or at.cordoned:
+        if not at.there or (at.cordoned and slot not in at.told):
             raise Refused(f"node {node} is cordoned or not there")
-        changed = slot not in at.told
+        if not at.ready:
+            raise Unavailable(f"node {node} is not ready")
+        changed = slot not in at.told or at.epoch != operation.epoch
         at.told.add(slot)
+        at.epoch = operation.epoch
         fake = at.gateway
-        if not at.ready or fake.laid_out.get(slot) != release.digest:
+        if fake.laid_out.get(slot) != release.digest:
             raise Unavailable(f"nothing is up in slot {slot} of {node}")
         if fake.slots[slot].state is not InstanceState.RUNNING:
             fake.slots[slot] = FakeSlot(
@@ -144,6 +148,7 @@ class FakeCluster:
         fake, changed = at.gateway, slot in at.told
         at.told.discard(slot)
         if changed:
+            at.epoch = operation.epoch
             fake.lost += fake.slots[slot].people
             fake.slots[slot] = FakeSlot()
             fake.effects.append(f"remove {slot}")
@@ -176,11 +181,10 @@ class FakeCluster:
         return answer.model_copy(update=self.lies.get("look"))
 
     def _begin(self, operation: Operation, node: str) -> FakeNode:
+        """Return the node, unless a newer change has written to it; of the same epoch either may."""
         at = self.nodes[node]
-        epoch, rollout = at.owner
-        if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
-            raise Fenced(f"node {node} obeys {rollout} since epoch {epoch}", epoch)
-        at.owner = (operation.epoch, operation.rollout)
+        if operation.epoch < at.epoch:
+            raise Fenced(f"node {node} belongs to a change of epoch {at.epoch}", at.epoch)
         return at
 
     def _maybe_fail(self, step: str) -> None:

@@ -65,14 +65,12 @@ def test_an_installation_of_the_examples_is_read_without_a_complaint(installatio
         assert f"{installation}/{name}" in done.stdout
 
 
-def test_the_agents_example_is_read_without_a_complaint(installation: Path) -> None:
-    done = checked(installation, str(installation / "agent.yaml"))
+def test_every_example_that_is_named_is_read_without_a_complaint(installation: Path) -> None:
+    named = sorted(str(path) for path in installation.glob("*.yaml"))
+    assert len(named) == len(list(EXAMPLES.glob("*.yaml"))) > 10
+    done = checked(installation, *named)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_example_of_a_nodes_agent_is_read_without_a_complaint(installation: Path) -> None:
-    done = checked(installation, str(installation / "agent-on-a-node.yaml"))
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path for path in named if path not in done.stdout] == []
 
 
 def test_an_example_with_a_mistake_is_told_by_its_line(installation: Path) -> None:

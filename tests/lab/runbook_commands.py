@@ -37,6 +37,7 @@ OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
 
 WITHOUT_FAULT = {
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
+    "node-event": "this lab has hosts; tests/cluster/test_nodes_lab.py has nodes to which that happens",
 }
 """Pages that are typed in a lab where all is well, each with why."""
 

@@ -11,6 +11,7 @@ from tests.service.conftest import FLEETS
 
 GATES = Path("deploy/prometheus/gates.yaml").absolute()
 PAGE = Path("docs/relay.md").absolute()
+FOLDER = Path("deploy/examples").absolute()
 SOUND = """BEGIN:VCALENDAR\r
 VERSION:2.0\r
 PRODID:-//penstock//tests//EN\r
@@ -116,6 +117,19 @@ async def test_an_agents_file_is_read_as_one_by_its_name_or_its_keys(
     (tmp_path / name).write_text("temporal_address: relay.example:7243\n")
     said = await penstock("check", str(tmp_path / name))
     assert (said.code, "the file lacks the key gateway" in said.out) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["cluster.yaml", "west.yaml"])
+async def test_a_clusters_file_is_read_as_one_by_its_name_or_its_keys(
+    penstock: CommandLine, tmp_path: Path, name: str
+) -> None:
+    content = (FOLDER / "cluster.yaml").read_text()
+    (tmp_path / name).write_text(content)
+    said = await penstock("check", str(tmp_path / name))
+    assert said.code == 0, said.out
+    (tmp_path / name).write_text(content.replace("channel:", "chanel:"))
+    said = await penstock("check", str(tmp_path / name))
+    assert (said.code, "chanel" in said.out) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -476,8 +476,8 @@ async def test_an_answer_of_a_cluster_about_something_else_is_a_bad_one(
 
 async def test_an_older_change_places_and_removes_nothing_any_more(nodes: World) -> None:
     node = cluster_of(nodes).nodes["node-of-gw-1"]
-    node.owner = (2**50, "later-change")
+    node.epoch = 2**50
     result = await nodes.upgrade(("gw-1",))
     assert result.outcome is not Outcome.PROMOTED
-    assert "node node-of-gw-1 obeys later-change" in f"{result.reason} {result.aside}"
+    assert "node node-of-gw-1 belongs to a change of epoch" in f"{result.reason} {result.aside}"
     assert node.told == {"a"}

@@ -295,6 +295,10 @@ def test_two_drivers_never_share_a_folder_and_one_is_the_same_holder_when_it_com
         ({"repository": "https://registry.example/vpn"}, "repository"),
         ({"tracing_url": "collector"}, "is no address of a collector"),
         ({"colour": "blue"}, "colour"),
+        ({"up_within": "500ms"}, "up_within"),
+        ({"up_within": "101s"}, "up_within"),
+        ({"gone_within": "0s"}, "gone_within"),
+        ({"gone_within": "2m"}, "gone_within"),
     ],
 )
 def test_a_file_that_fits_no_cluster_is_refused_by_its_key(
@@ -308,3 +312,10 @@ def test_names_that_no_label_takes_are_refused_before_anything_is_asked(tmp_path
     long = {"fleet": "f" * 62, "slots": {"aa": "x-a", "bb": "x-b"}}
     with pytest.raises(BadInput, match="too long for a label's name"):
         compose_driver(load(written(tmp_path, **long), ClusterSettings))
+
+
+@pytest.mark.parametrize("slot", ["epoch", "gateway", "ordered"])
+def test_no_slot_is_called_as_a_label_that_means_something_else(slot: str, tmp_path: Path) -> None:
+    named = {"slots": {"a": "x-a", slot: "x-b"}}
+    with pytest.raises(BadInput, match=f"no slot can be called {slot}"):
+        compose_driver(load(written(tmp_path, **named), ClusterSettings))

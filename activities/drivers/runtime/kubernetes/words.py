@@ -36,8 +36,10 @@ class Share:
     """Labels that a node has to have to be one of the fleet's."""
 
     def __post_init__(self) -> None:
-        """Refuse names that no label takes; BadInput."""
+        """Refuse names that no label takes, and those of labels that mean something else; BadInput."""
         for slot in self.slots:
+            if self.given(slot) in (self.epoch, self.gateway, self.record):
+                raise BadInput(f"no slot can be called {slot}: label {self.given(slot)} means something else")
             if len(f"{self.fleet}.{slot}") > LONGEST:
                 raise BadInput(f"{self.fleet}.{slot} is too long for a label's name: {LONGEST} at most")
         if len(self.ordered(self.slots)) > LONGEST:
