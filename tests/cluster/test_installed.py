@@ -503,13 +503,20 @@ def test_what_else_is_noted_at_a_gateways_pod_is_anybodys_and_its_state_the_kube
     assert "no pod is changed in its place" in refusal(kubelet, "PATCH", path, evil, content=JSON_PATCH)
 
 
-def test_a_pod_that_is_no_gateway_is_changed_and_does_not_become_one(stranger: Api, served: str) -> None:
+def test_a_pod_that_is_no_gateway_is_changed_and_does_not_become_one(
+    stranger: Api, named: Api, served: str
+) -> None:
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "another", "namespace": NAMESPACE},
         "spec": {"containers": [{"name": "one", "image": EVIL}], "automountServiceAccountToken": False},
     }
+    as_one = {**pod, "metadata": {**pod["metadata"], "labels": {"penstock.dev/slot": "a"}}}
+    assert "penstock has their DaemonSet make them" in refusal(
+        stranger, "POST", PODS, as_one, content="application/json", dryRun="All"
+    )
+    named.ask("POST", PODS, as_one, dryRun="All")
     stranger.post(PODS, pod)
     path = f"{PODS}/another"
     try:
