@@ -403,7 +403,7 @@ def test_nobody_registers_a_node_as_one_of_ours_but_administrators(
     plane: ControlPlane, driver: Api, stranger: Api, named: Api
 ) -> None:
     kubelet = plane.api("kubelet")
-    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-8"}}
+    node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-8"}}
     node["metadata"]["labels"] = {"kubernetes.io/hostname": "worker-8", "team": "vpn"}
     for api in (stranger, kubelet, named):
         api.ask("POST", NODES, node, dryRun="All")
@@ -506,7 +506,7 @@ def test_what_else_is_noted_at_a_gateways_pod_is_anybodys_and_its_state_the_kube
 def test_a_pod_that_is_no_gateway_is_changed_and_does_not_become_one(
     stranger: Api, named: Api, served: str
 ) -> None:
-    pod = {
+    pod: Json = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "another", "namespace": NAMESPACE},

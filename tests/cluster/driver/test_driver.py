@@ -6,6 +6,7 @@ import pytest
 
 from deploy.cluster.api import Api, Json, reboot_node
 from deploy.cluster.control_plane import ControlPlane
+from deploy.kubernetes.chart import NAMESPACE
 from policies.model.errors import BadInput, BeyondHostLimits, Fenced, ForeignOrder, Refused, Unavailable
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
@@ -13,7 +14,6 @@ from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import (
     BORNE,
     CLUSTER,
-    NAMESPACE,
     PODS,
     REPOSITORY,
     SETS,
