@@ -47,6 +47,16 @@ class Reserve:
             new.unlink(missing_ok=True)
 
 
+def end_of(path: Path, most: int) -> bytes:
+    """Return the last `most` bytes of a file, however large it is; nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            return file.read(most)
+    except FileNotFoundError:
+        return b""
+
+
 def write_whole(path: Path, content: str) -> None:
     """Replace the file's content in one step."""
     new = path.with_name(f".{path.name}.new")

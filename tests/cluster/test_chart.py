@@ -258,3 +258,14 @@ def test_a_driver_elsewhere_has_the_rights_and_no_account_here(values: Values) -
     assert of_kind("ServiceAccount", values) == {}
     subjects = of_kind("RoleBinding", values)["edge-cluster"]["subjects"]
     assert subjects == [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "penstock-driver"}]
+
+
+def test_no_gateway_mounts_the_secret_with_the_drivers_token() -> None:
+    found = {}
+    for name, pod in pods():
+        for volume in pod.get("volumes", ()):
+            if volume["name"] == "enrolment":
+                found[name] = volume["secret"]["secretName"]
+                (said,) = [one["command"][-1] for one in pod["initContainers"] if one["name"] == "enrol"]
+                assert f'into the Secret {found[name]}"' in said
+    assert found == {"edge-agent": "edge-enrolment", "edge-cluster": "edge-cluster-enrolment"}

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy.cluster import programs
-from deploy.cluster.api import APPLY, MERGE, Answered, Api, Json, make_nodes
+from deploy.cluster.api import APPLY, JSON_PATCH, MERGE, Answered, Api, Json, make_nodes
 from deploy.cluster.control_plane import Choices, ControlPlane, running
 from deploy.cluster.identities import Person
 from deploy.kubernetes.chart import CHART, EXAMPLE, MANIFESTS, NAMESPACE
@@ -21,13 +21,17 @@ from tests.cluster import building
 ALL_RIGHTS = ("system:masters",)
 STRANGER = Person("stranger", "somebody", ALL_RIGHTS)
 NAMED = Person("named", "ana", (*ALL_RIGHTS, "penstock:administrators"))
+KUBELET = Person("kubelet", "system:node:worker-8", (*ALL_RIGHTS, "system:nodes"))
 CONTROLLERS = {"users": ["test:controller-manager", "test:scheduler", "test:kwok"]}
 """The control plane's own parts, as they are called here."""
 REPOSITORY = "registry.example/vpn/edge"
 DIGEST = f"sha256:{'a' * 64}"
-NODE, OTHER = "/api/v1/nodes/worker-1", "/api/v1/nodes/worker-2"
+NODES = "/api/v1/nodes"
+NODE, OTHER = f"{NODES}/worker-1", f"{NODES}/worker-2"
 SLOTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+BUDGET = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/penstock-gateways"
+STRATEGIC = "application/strategic-merge-patch+json"
 INVALID, FORBIDDEN, MADE, TOO_MANY = 422, 403, 201, 429
 
 
@@ -36,7 +40,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     """A cluster in which Helm has installed the chart, as docs/kubernetes.md says."""
     building.insist(request)
     folder = tmp_path_factory.mktemp("installed")
-    with running(folder / "plane", Choices(people=(STRANGER, NAMED))) as plane:
+    with running(folder / "plane", Choices(people=(STRANGER, NAMED, KUBELET))) as plane:
         make_nodes(plane.admin, ["worker-1", "worker-2"])
         plane.admin.apply_all((MANIFESTS / "namespace.yaml").read_text())
         helm = Helm(plane, folder)
@@ -177,6 +181,13 @@ def test_the_driver_gives_a_node_a_slot_and_takes_it_away(
     driver.merge(NODE, label("penstock.dev/edge.epoch", None))
 
 
+OWNER = {
+    "apiVersion": "v1",
+    "kind": "Namespace",
+    "name": "gone",
+    "uid": "8f0b6f0e-0000-4000-8000-000000000000",
+}
+"""Nothing that there is: the garbage collector deletes what it owns."""
 NODE_CHANGES: dict[str, tuple[Json, str]] = {
     "another label": (label("team", "vpn"), "only change labels of nodes below penstock.dev/"),
     "the host's name": (label("kubernetes.io/hostname", "x"), "only change labels of nodes below"),
@@ -189,6 +200,7 @@ NODE_CHANGES: dict[str, tuple[Json, str]] = {
     "an annotation": ({"metadata": {"annotations": {"penstock.dev/x": "y"}}}, "may not change annotations"),
     "a finalizer": ({"metadata": {"finalizers": ["penstock.dev/x"]}}, "may not change finalizers"),
     "a cordon": ({"spec": {"unschedulable": True}}, "may not change the spec of a node"),
+    "an owner": ({"metadata": {"ownerReferences": [OWNER]}}, "may not change owners of nodes"),
     "a taint": ({"spec": {"taints": [{"key": "x", "effect": "NoExecute"}]}}, "may not change the spec"),
 }
 
@@ -231,6 +243,13 @@ def test_a_free_slot_holds_the_image_that_the_driver_gives_it(plane: ControlPlan
     assert held["spec"]["template"]["metadata"]["annotations"]["penstock.dev/release"] == DIGEST
 
 
+def of_template(**metadata: Json) -> Json:
+    """The same with more in the template's metadata."""
+    body = image(f"{REPOSITORY}@{DIGEST}")
+    body["spec"]["template"]["metadata"] |= metadata
+    return body
+
+
 GATEWAY = {"name": "gateway", "image": f"{REPOSITORY}@{DIGEST}"}
 ROOT_OF_THE_NODE = {"name": "root", "hostPath": {"path": "/"}}
 SLOT_CHANGES: dict[str, tuple[Json, str]] = {
@@ -267,6 +286,45 @@ SLOT_CHANGES: dict[str, tuple[Json, str]] = {
     "an account": (
         image(f"{REPOSITORY}@{DIGEST}", pod={"serviceAccountName": "edge-cluster"}),
         "only its image",
+    ),
+    "an owner": (
+        image(f"{REPOSITORY}@{DIGEST}") | {"metadata": {"name": "edge-b", "ownerReferences": [OWNER]}},
+        "owners",
+    ),
+    "another scheduler": (image(f"{REPOSITORY}@{DIGEST}", pod={"schedulerName": "other"}), "only its image"),
+    "one node": (image(f"{REPOSITORY}@{DIGEST}", pod={"nodeName": "worker-1"}), "only its image"),
+    "a pull secret": (
+        image(f"{REPOSITORY}@{DIGEST}", pod={"imagePullSecrets": [{"name": "theirs"}]}),
+        "only its image",
+    ),
+    "names of hosts": (
+        image(f"{REPOSITORY}@{DIGEST}", pod={"hostAliases": [{"ip": "192.0.2.9", "hostnames": ["x"]}]}),
+        "only its image",
+    ),
+    "a name server": (
+        image(f"{REPOSITORY}@{DIGEST}", pod={"dnsConfig": {"nameservers": ["192.0.2.9"]}}),
+        "only its image",
+    ),
+    "a limit of memory": (
+        image(f"{REPOSITORY}@{DIGEST}", container={"resources": {"limits": {"memory": "1Gi"}}}),
+        "only its image",
+    ),
+    "pulls at every start": (
+        image(f"{REPOSITORY}@{DIGEST}", container={"imagePullPolicy": "Always"}),
+        "only its image",
+    ),
+    "what runs first": (
+        image(f"{REPOSITORY}@{DIGEST}", pod={"initContainers": [{**GATEWAY, "name": "first"}]}),
+        "only its image",
+    ),
+    "a readiness that takes long": (
+        image(f"{REPOSITORY}@{DIGEST}", minReadySeconds=9),
+        "beside its template",
+    ),
+    "another label of its pods": (of_template(labels={"team": "vpn"}), "nor what its pods are labelled"),
+    "another annotation of its pods": (
+        of_template(annotations={"team": "vpn"}),
+        "only change annotations of a slot's pods below penstock.dev/",
     ),
     "other nodes": (
         image(f"{REPOSITORY}@{DIGEST}", pod={"nodeSelector": {"x": "y"}}),
@@ -325,6 +383,39 @@ def test_no_stranger_deletes_the_node_of_a_gateway(stranger: Api, named: Api, se
     named.ask("DELETE", NODE, dryRun="All")
 
 
+def test_no_stranger_gives_a_gateways_node_a_slot_or_its_pod_or_its_budget_an_owner(
+    stranger: Api, named: Api, served: str
+) -> None:
+    body = {"metadata": {"ownerReferences": [OWNER]}}
+    for path, sentence in (
+        (NODE, "this node is a VPN gateway, and would be deleted with an owner"),
+        (f"{SLOTS}/edge-a", "a slot has the owners that it was made with"),
+        (f"{SLOTS}/edge-b", "a slot has the owners that it was made with"),
+        (f"{PODS}/{served}", "it would be deleted with another owner"),
+        (BUDGET, "this budget would be deleted with an owner"),
+    ):
+        assert sentence in refusal(stranger, "PATCH", path, body)
+        named.ask("PATCH", path, body, content=MERGE, dryRun="All")
+    stranger.ask("PATCH", OTHER, body, content=MERGE, dryRun="All")
+
+
+def test_nobody_registers_a_node_as_one_of_ours_but_administrators(
+    plane: ControlPlane, driver: Api, stranger: Api, named: Api
+) -> None:
+    kubelet = plane.api("kubelet")
+    node: Json = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-8"}}
+    node["metadata"]["labels"] = {"kubernetes.io/hostname": "worker-8", "team": "vpn"}
+    for api in (stranger, kubelet, named):
+        api.ask("POST", NODES, node, dryRun="All")
+    for ours in ("penstock.dev/edge", "penstock.dev/edge.a", "penstock.dev/x"):
+        labelled = {**node, "metadata": {"name": "worker-8", "labels": {ours: "true"}}}
+        for api in (stranger, kubelet):
+            assert "only penstock's driver changes them" in refusal(
+                api, "POST", NODES, labelled, content="application/json", dryRun="All"
+            )
+        named.ask("POST", NODES, labelled, dryRun="All")
+
+
 def test_no_stranger_deletes_a_gateways_pod_by_force_or_without(
     stranger: Api, named: Api, served: str
 ) -> None:
@@ -336,18 +427,161 @@ def test_no_stranger_deletes_a_gateways_pod_by_force_or_without(
     named.ask("DELETE", f"{PODS}/{served}", dryRun="All")
 
 
+EVIL = f"{REPOSITORY}@sha256:{'e' * 64}"
+POD_CHANGES: dict[str, tuple[str, str, Any, str]] = {
+    "another image": (
+        "",
+        JSON_PATCH,
+        [{"op": "replace", "path": "/spec/containers/0/image", "value": EVIL}],
+        "no pod is changed in its place",
+    ),
+    "a deadline": ("", MERGE, {"spec": {"activeDeadlineSeconds": 1}}, "no pod is changed in its place"),
+    "a container that looks on": (
+        "/ephemeralcontainers",
+        STRATEGIC,
+        {
+            "spec": {
+                "ephemeralContainers": [{"name": "debug", "image": EVIL, "targetContainerName": "gateway"}]
+            }
+        },
+        "no pod is changed in its place",
+    ),
+    "less of a processor": (
+        "/resize",
+        STRATEGIC,
+        {"spec": {"containers": [{"name": "gateway", "resources": {"requests": {"cpu": "1m"}}}]}},
+        "no pod is changed in its place",
+    ),
+    "no slot": ("", MERGE, label("penstock.dev/slot", None), "they stay as its slot made them"),
+    "another slot": ("", MERGE, label("penstock.dev/slot", "b"), "they stay as its slot made them"),
+    "no fleet": ("", MERGE, label("penstock.dev/fleet", None), "they stay as its slot made them"),
+    "no slot, as its status": (
+        "/status",
+        MERGE,
+        label("penstock.dev/slot", None),
+        "they stay as its slot made",
+    ),
+    "another release": (
+        "",
+        MERGE,
+        {"metadata": {"annotations": {"penstock.dev/image": EVIL}}},
+        "they stay as its slot made them",
+    ),
+    "no owner": ("", MERGE, {"metadata": {"ownerReferences": None}}, "deleted with another owner"),
+}
+
+
+@pytest.mark.parametrize("case", POD_CHANGES)
+def test_no_stranger_changes_a_gateways_pod_in_its_place(
+    case: str, plane: ControlPlane, stranger: Api, named: Api, served: str
+) -> None:
+    under, kind, body, sentence = POD_CHANGES[case]
+    path = f"{PODS}/{served}{under}"
+    if under == "/resize":
+        has_resources(plane, served)
+    assert sentence in refusal(stranger, "PATCH", path, body, content=kind, dryRun="All")
+    named.ask("PATCH", path, body, content=kind, dryRun="All")
+
+
+def has_resources(plane: ControlPlane, name: str) -> None:
+    """Have the pod's state say what it has, as a kubelet that can change it does; kwok's says nothing."""
+    pod = plane.admin.get(f"{PODS}/{name}")
+    (state,) = pod["status"]["containerStatuses"]
+    state["resources"] = pod["spec"]["containers"][0]["resources"]
+    plane.api("kubelet").merge(f"{PODS}/{name}/status", {"status": {"containerStatuses": [state]}})
+
+
+def test_what_else_is_noted_at_a_gateways_pod_is_anybodys_and_its_state_the_kubelets(
+    plane: ControlPlane, stranger: Api, served: str
+) -> None:
+    kubelet = plane.api("kubelet")
+    path = f"{PODS}/{served}"
+    stranger.merge(path, {"metadata": {"labels": {"team": "vpn"}, "annotations": {"note": "of somebody"}}})
+    said = {"status": {"message": "as the node has it"}}
+    assert kubelet.merge(f"{path}/status", said)["status"]["message"] == "as the node has it"
+    evil = [{"op": "replace", "path": "/spec/containers/0/image", "value": EVIL}]
+    assert "no pod is changed in its place" in refusal(kubelet, "PATCH", path, evil, content=JSON_PATCH)
+
+
+def test_a_pod_that_is_no_gateway_is_changed_and_does_not_become_one(
+    stranger: Api, named: Api, served: str
+) -> None:
+    pod: Json = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "another", "namespace": NAMESPACE},
+        "spec": {"containers": [{"name": "one", "image": EVIL}], "automountServiceAccountToken": False},
+    }
+    as_one = {**pod, "metadata": {**pod["metadata"], "labels": {"penstock.dev/slot": "a"}}}
+    assert "penstock has their DaemonSet make them" in refusal(
+        stranger, "POST", PODS, as_one, content="application/json", dryRun="All"
+    )
+    named.ask("POST", PODS, as_one, dryRun="All")
+    stranger.post(PODS, pod)
+    path = f"{PODS}/another"
+    try:
+        assert "they stay as its slot made" in refusal(
+            stranger, "PATCH", path, label("penstock.dev/slot", "a")
+        )
+        other = [{"op": "replace", "path": "/spec/containers/0/image", "value": f"{REPOSITORY}@{DIGEST}"}]
+        stranger.ask("PATCH", path, other, content=JSON_PATCH)
+        stranger.post(f"{path}/eviction", eviction("another", dryRun=["All"], gracePeriodSeconds=0))
+    finally:
+        stranger.delete(path, gracePeriodSeconds=0)
+
+
+def eviction(name: str, **options: Any) -> Json:
+    """What `kubectl drain` and others post for a pod."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "deleteOptions": options,
+    }
+
+
+def test_an_eviction_of_a_pod_that_waits_for_its_users_names_no_grace(
+    plane: ControlPlane, stranger: Api, named: Api, served: str
+) -> None:
+    finalizer = {"metadata": {"finalizers": ["penstock.dev/held"]}}
+    plane.admin.merge(f"{PODS}/{served}", finalizer)
+    try:
+        named.ask("DELETE", f"{PODS}/{served}")
+        asked = f"{PODS}/{served}/eviction"
+        for seconds in (0, 1):
+            body = eviction(served, gracePeriodSeconds=seconds, dryRun=["All"])
+            assert "an eviction may not name another one" in refusal(
+                stranger, "POST", asked, body, content="application/json"
+            )
+            named.post(asked, body)
+        stranger.post(asked, eviction(served, dryRun=["All"]))
+        grace = plane.admin.get(f"{PODS}/{served}")["metadata"]["deletionGracePeriodSeconds"]
+        assert grace >= timedelta(hours=1).total_seconds()
+    finally:
+        plane.admin.merge(f"{PODS}/{served}", {"metadata": {"finalizers": None}})
+        named.delete(f"{PODS}/{served}", gracePeriodSeconds=0)
+
+
+def test_the_budget_of_gateways_is_changed_by_administrators_and_counted_by_the_cluster(
+    plane: ControlPlane, stranger: Api, named: Api, served: str
+) -> None:
+    fewer = {"spec": {"minAvailable": 0}}
+    assert "only administrators of penstock change it" in refusal(stranger, "PATCH", BUDGET, fewer)
+    assert "only administrators of penstock delete it" in refusal(stranger, "DELETE", BUDGET)
+    open_to_all = {"status": {"disruptionsAllowed": 5}}
+    assert "counted by the cluster itself" in refusal(stranger, "PATCH", f"{BUDGET}/status", open_to_all)
+    stranger.merge(BUDGET, label("team", "vpn"))
+    named.ask("PATCH", BUDGET, fewer, content=MERGE, dryRun="All")
+    named.ask("DELETE", BUDGET, dryRun="All")
+    plane.admin.until(BUDGET, lambda one: one and one.get("status", {}).get("currentHealthy") == 1)
+
+
 def test_an_eviction_of_a_gateway_is_answered_that_there_are_too_many(
     plane: ControlPlane, stranger: Api, served: str
 ) -> None:
-    budget = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/penstock-gateways"
-    plane.admin.until(budget, lambda one: one and one.get("status", {}).get("currentHealthy") == 1)
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": served, "namespace": NAMESPACE},
-    }
+    plane.admin.until(BUDGET, lambda one: one and one.get("status", {}).get("currentHealthy") == 1)
     with pytest.raises(Answered) as refused:
-        stranger.post(f"{PODS}/{served}/eviction", eviction)
+        stranger.post(f"{PODS}/{served}/eviction", eviction(served))
     assert refused.value.status == TOO_MANY
     (cause,) = refused.value.said["details"]["causes"]
     assert "needs 100000 healthy pods and has 1 currently" in cause["message"]

@@ -42,3 +42,59 @@ def test_a_label_that_a_stranger_took_is_named_with_its_node_and_slot() -> None:
     left = {key: value for key, value in GIVEN.items() if not key.endswith(".a")}
     look = look_of(SHARE, "gw-1", "n-1", node(left), [pod("old", "a", ending=True)])
     assert look.strange == ("somebody took slot a from n-1: label penstock.dev/edge.a is gone",)
+
+
+IMAGE, EVIL = f"sha256:{'a' * 64}", f"sha256:{'e' * 64}"
+
+
+def made(asked: str, *, runs: str = IMAGE, given: str = IMAGE, **spec: Any) -> Pod:
+    """Return a pod whose slot was given one image, and that is to run this one, and runs that."""
+    metadata = {"name": "pod-a", "uid": "a", "labels": {"penstock.dev/slot": "a"}}
+    daemon = {"name": "daemon", "image": f"registry.example/vpn@{asked}"}
+    state = {"name": "daemon", "imageID": f"registry.example/vpn@{runs}" if runs else ""}
+    found = {
+        "metadata": metadata | {"annotations": {"penstock.dev/image": given} if given else {}},
+        "spec": {"nodeName": "n-1", "containers": [daemon, *spec.pop("more", [])], **spec},
+        "status": {"containerStatuses": [state]},
+    }
+    return Pod.of(found, "daemon")
+
+
+def strange(pod: Pod) -> str:
+    """Return what is said of it."""
+    return "; ".join(look_of(SHARE, "gw-1", "n-1", node(GIVEN), [pod]).strange)
+
+
+def test_a_pod_that_runs_what_its_slot_was_given_is_not_strange() -> None:
+    assert strange(made(IMAGE)) == strange(made(IMAGE, runs="")) == strange(made(IMAGE, given="")) == ""
+
+
+def test_a_pod_whose_image_was_changed_in_its_place_is_named_with_both() -> None:
+    assert f"is to run registry.example/vpn@{EVIL}, and its slot was given {IMAGE}" in strange(
+        made(EVIL, runs=EVIL)
+    )
+
+
+def test_a_node_that_runs_another_image_than_its_pod_has_is_named() -> None:
+    assert f"runs {EVIL} by its node's word, and is to run {IMAGE}" in strange(made(IMAGE, runs=EVIL))
+
+
+def test_whatever_runs_beside_the_daemon_is_named() -> None:
+    more, first, late = ([{"name": name, "image": "x"}] for name in ("more", "first", "late"))
+    pod = made(IMAGE, more=more, initContainers=first, ephemeralContainers=late)
+    assert "has more and first and late beside its daemon" in strange(pod)
+
+
+def test_only_the_daemonset_that_controls_a_pod_is_its_owner() -> None:
+    own = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "edge-a", "controller": True}
+    for owners, owner in (
+        ([own], "edge-a"),
+        ([own | {"kind": "ReplicaSet"}], ""),
+        ([own | {"kind": "Node", "apiVersion": "v1", "name": "n-1"}], ""),
+        ([own | {"apiVersion": "apps.evil/v1"}], ""),
+        ([own | {"controller": False}], ""),
+        ([own, own | {"name": "edge-b"}], ""),
+        ("edge-a", ""),
+        (None, ""),
+    ):
+        assert Pod.of({"metadata": {"ownerReferences": owners}}, "daemon").owner == owner

@@ -1,9 +1,12 @@
 """What each step of the driver promises, on nodes that kwok plays, with the chart's rights and policies."""
 
+from typing import Any
+
 import pytest
 
-from deploy.cluster.api import Api, reboot_node
+from deploy.cluster.api import Api, Json, reboot_node
 from deploy.cluster.control_plane import ControlPlane
+from deploy.kubernetes.chart import NAMESPACE
 from policies.model.errors import BadInput, BeyondHostLimits, Fenced, ForeignOrder, Refused, Unavailable
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import TrustError
@@ -11,6 +14,7 @@ from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import (
     BORNE,
     CLUSTER,
+    PODS,
     REPOSITORY,
     SETS,
     Driven,
@@ -247,3 +251,89 @@ def ready(one: Driven, number: int) -> tuple[ReleaseRef, str]:
     """Have the release be vouched for; return it as it is ordered."""
     one.vouched.images[release(number).digest] = image(number)
     return release(number), ""
+
+
+def bears(slot: str, node: str, **metadata: Any) -> Json:
+    """Return somebody's pod that is labelled as one of the slot's, and has its image."""
+    said = {"penstock.dev/fleet": "edge", "penstock.dev/slot": slot}
+    container = {"name": "gateway", "image": f"{REPOSITORY}@{image(1)}"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"edge-{slot}-theirs", "namespace": NAMESPACE, "labels": said, **metadata},
+        "spec": {"nodeName": node, "containers": [container], "tolerations": [{"operator": "Exists"}]},
+    }
+
+
+@pytest.mark.parametrize("kind", ["Node", "ReplicaSet"])
+async def test_somebodys_pod_with_the_labels_of_a_slot_is_proven_to_nobody_and_blocks_nothing(
+    kind: str, driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    (node,), one = nodes(1), driver(driven)
+    uid = "8f0b6f0e-0000-4000-8000-000000000001"
+    version = "v1" if kind == "Node" else "apps/v1"
+    owner = {"apiVersion": version, "kind": kind, "name": "edge-a", "uid": uid, "controller": True}
+    for slot in "abc":
+        admin.post(PODS, bears(slot, node, ownerReferences=[owner]))
+    (look,) = await one.cluster.look({"gw": node})
+    assert look.instances == {}
+    slot = await one.prepare(1)
+    placed = await one.cluster.place(order("gw"), node, slot, image(1))
+    (own,) = [pod for pod in pods(admin, node) if pod["metadata"]["uid"] == placed.instance]
+    assert own["metadata"]["ownerReferences"][0]["kind"] == "DaemonSet"
+    assert (await one.cluster.remove(order("gw", 2), node, slot, placed.instance)).gone
+
+
+async def test_a_slot_whose_template_has_more_than_the_daemon_is_refused_before_anything_is_changed(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    one = driver(driven)
+    more = [{"name": "first", "image": f"{REPOSITORY}@{image(1)}"}]
+    admin.ask(
+        "PATCH",
+        f"{SETS}/edge-a",
+        {"spec": {"template": {"spec": {"initContainers": more}}}},
+        content="application/strategic-merge-patch+json",
+    )
+    with pytest.raises(Refused, match="DaemonSet edge-a has first beside gateway, which nobody has signed"):
+        await one.prepare(1)
+
+
+async def test_a_pod_that_was_given_a_container_more_is_not_proven_and_is_named(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    (node,), one = nodes(1), driver(driven)
+    slot = await one.prepare(1)
+    await one.cluster.place(order("gw"), node, slot, image(1))
+    (pod,) = pods(admin, node)
+    looks_on = {"name": "debug", "image": f"{REPOSITORY}@{image(2)}"}
+    admin.ask(
+        "PATCH",
+        f"{PODS}/{pod['metadata']['name']}/ephemeralcontainers",
+        {"spec": {"ephemeralContainers": [looks_on]}},
+        content="application/strategic-merge-patch+json",
+    )
+    (look,) = await one.cluster.look({"gw": node})
+    assert "has debug beside its daemon, which nobody has signed" in " ".join(look.strange)
+    with pytest.raises(Refused, match="has debug beside its daemon, which nobody has signed"):
+        await one.cluster.place(order("gw"), node, slot, image(1))
+
+
+async def test_a_pod_whose_image_was_changed_in_its_place_is_named_and_not_proven(
+    driven: ControlPlane, admin: Api, nodes: Nodes
+) -> None:
+    (node,), one = nodes(1), driver(driven, up=2)
+    slot = await one.prepare(1)
+    await one.cluster.place(order("gw"), node, slot, image(1))
+    (pod,) = pods(admin, node)
+    other = {"name": "gateway", "image": f"{REPOSITORY}@{image(2)}"}
+    admin.ask(
+        "PATCH",
+        f"{PODS}/{pod['metadata']['name']}",
+        {"spec": {"containers": [other]}},
+        content="application/strategic-merge-patch+json",
+    )
+    (look,) = await one.cluster.look({"gw": node})
+    assert f"and its slot was given {image(1)}" in " ".join(look.strange)
+    with pytest.raises(Unavailable, match="was made with"):
+        await one.cluster.place(order("gw"), node, slot, image(1))

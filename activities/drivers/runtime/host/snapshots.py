@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.disk import write_whole
+from activities.drivers.disk import end_of, write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.programs import run
 from activities.drivers.rights import require_own
@@ -183,7 +183,7 @@ class HostSnapshots:
 
     def _slot(self, folder: SlotFolder) -> dict[str, Any]:
         process, config = folder.process(), folder.path / "conf"
-        log = folder.log.read_bytes()[-LOG_BYTES:] if folder.log.exists() else b""
+        log = end_of(folder.log, LOG_BYTES)
         pid = process.pid if process else None
         used = usage(pid) if pid is not None else None
         return {

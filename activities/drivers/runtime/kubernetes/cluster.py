@@ -361,6 +361,11 @@ class KubernetesCluster:
         pod = live[0]
         if pod.asked != self._share.image(image):
             return f"{pod.name} was made with {pod.asked}, before the slot was prepared: remove it first"
+        if pod.beside:
+            raise Refused(
+                f"{pod.name} has {' and '.join(pod.beside)} beside its daemon, which nobody has signed: "
+                f"see who puts it into pods of {self._share.cluster}"
+            )
         if not pod.ready:
             return f"{pod.name}: {pod.why}"
         if pod.runs and pod.runs != image:

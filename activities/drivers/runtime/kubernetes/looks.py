@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from activities.drivers.runtime.kubernetes.nodes import Node
-from activities.drivers.runtime.kubernetes.pods import Pod
+from activities.drivers.runtime.kubernetes.pods import Pod, digest_in
 from activities.drivers.runtime.kubernetes.words import Share
 from policies.model.placement import NodeLook
 
@@ -58,5 +58,12 @@ def _unordered(share: Share, node: Node, pod: Pod) -> Iterator[str]:
     given = pod.slot in node.slots(share)
     if given and pod.ending:
         yield f"{pod.name} was told to end in slot {pod.slot} of {node.name}, and not by us"
+    if pod.given and pod.asked != share.image(pod.given):
+        yield f"{pod.name} of {node.name} is to run {pod.asked}, and its slot was given {pod.given}"
+    if pod.runs and (asked := digest_in(pod.asked)) and pod.runs != asked:
+        yield f"{pod.name} of {node.name} runs {pod.runs} by its node's word, and is to run {asked}"
+    if pod.beside:
+        more = " and ".join(pod.beside)
+        yield f"{pod.name} of {node.name} has {more} beside its daemon, which nobody has signed"
     if not given and not pod.ending:
         yield f"{pod.name} runs in slot {pod.slot} of {node.name}, which is not given it"

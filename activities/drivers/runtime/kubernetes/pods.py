@@ -1,6 +1,7 @@
 """Pods of the slots as the kubelets report them: which one, of which image, whether ready, and why not."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from activities.drivers.runtime.kubernetes.api import Api, Call
 from activities.drivers.runtime.kubernetes.nodes import Extent
 from activities.drivers.runtime.kubernetes.rights import LIST_PODS
-from activities.drivers.runtime.kubernetes.words import FLEET, SLOT, Share
+from activities.drivers.runtime.kubernetes.words import FLEET, IMAGE, SLOT, Share
 from policies.model.value import sentence
 
 
@@ -20,8 +21,14 @@ class Pod:
     uid: str
     node: str
     slot: str
+    owner: str
+    """The DaemonSet that made it; empty for what else bears our labels, as a mirror pod may."""
     asked: str
-    """The image that it was made with, as its template had it then."""
+    """The image that it is to run, as its template had it when it was made."""
+    given: str
+    """The digest that we had given its template then; empty where it had none of ours."""
+    beside: tuple[str, ...]
+    """Containers that it has beside the daemon's, of whatever kind."""
     runs: str
     """The digest of the image that the kubelet says it runs; empty while it says none."""
     ready: bool
@@ -47,8 +54,11 @@ class Pod:
             uid=str(metadata.get("uid") or ""),
             node=str(spec.get("nodeName") or _meant_for(spec)),
             slot=str(labels.get(SLOT) or ""),
+            owner=_owner(metadata.get("ownerReferences")),
             asked=str(own.get("image") or ""),
-            runs=_digest(str(state.get("imageID") or "")),
+            given=str((metadata.get("annotations") or {}).get(IMAGE) or ""),
+            beside=beside(spec, container),
+            runs=digest_in(str(state.get("imageID") or "")),
             ready=any(one.get("status") == "True" for one in ready),
             ending=bool(metadata.get("deletionTimestamp")),
             ends_by=str(metadata.get("deletionTimestamp") or ""),
@@ -62,6 +72,7 @@ async def read_pods(
 ) -> dict[tuple[str, str], tuple[Pod, ...]]:
     """Return the pods of each node and slot; an empty slot is asked for to mean every one.
 
+    Only those count that a slot's own DaemonSet has made: whoever may make pods can give them any label.
     A few nodes are asked for by name, more by one list of the slots: a pod is 5 kB, of thousands in a fleet.
 
     Raises:
@@ -80,7 +91,12 @@ async def read_pods(
         for node in sorted(nodes):
             query = {"labelSelector": selector, "fieldSelector": f"spec.nodeName={node}"}
             found += await _list(api, share, query, f"of {node}")
-    return {(node, slot): tuple(_of(found, node, slot)) for node, slot in wanted}
+    of_node: dict[str, list[Pod]] = defaultdict(list)
+    for pod in found:
+        of_node[pod.node].append(pod)
+    return {
+        (node, slot): tuple(pod for pod in of_node[node] if slot in ("", pod.slot)) for node, slot in wanted
+    }
 
 
 async def any_pods(api: Api, share: Share, slot: str) -> tuple[str, ...]:
@@ -88,16 +104,21 @@ async def any_pods(api: Api, share: Share, slot: str) -> tuple[str, ...]:
     query = {"labelSelector": f"{FLEET}={share.fleet},{SLOT}={slot}", "limit": "3"}
     call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=f"of slot {slot}")
     page = await api.call(call)
-    return tuple(sorted({Pod.of(one, share.container).node for one in mappings(page.get("items"))}))
+    some = _made(mappings(page.get("items")), share)
+    if not some and (page.get("metadata") or {}).get("continue"):  # strangers' stand before them
+        some = await _list(api, share, {"labelSelector": query["labelSelector"]}, f"of slot {slot}")
+    return tuple(sorted({pod.node for pod in some})[:3])
 
 
 async def _list(api: Api, share: Share, query: dict[str, str], about: str) -> list[Pod]:
     call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=about)
-    return [Pod.of(one, share.container) for one in await api.listed(call)]
+    return _made(await api.listed(call), share)
 
 
-def _of(found: Iterable[Pod], node: str, slot: str) -> Iterator[Pod]:
-    return (pod for pod in found if pod.node == node and slot in ("", pod.slot))
+def _made(found: Iterable[Any], share: Share) -> list[Pod]:
+    """Return those pods that DaemonSets of the slots have made."""
+    pods = (Pod.of(one, share.container) for one in found)
+    return [pod for pod in pods if pod.owner and pod.owner == share.slots.get(pod.slot)]
 
 
 def mappings(found: Any) -> list[Mapping[str, Any]]:
@@ -108,6 +129,13 @@ def mappings(found: Any) -> list[Mapping[str, Any]]:
 def named(found: Any, name: str) -> Mapping[str, Any]:
     """Return the object of that name in a list, an empty one where there is none."""
     return next((one for one in mappings(found) if one.get("name") == name), {})
+
+
+def beside(spec: Mapping[str, Any], container: str) -> tuple[str, ...]:
+    """Return the names of all containers of a pod but this one, of those that run first or later, too."""
+    first = [one for one in mappings(spec.get("containers")) if one.get("name") != container]
+    others = [*mappings(spec.get("initContainers")), *mappings(spec.get("ephemeralContainers"))]
+    return tuple(str(one.get("name") or "one without a name") for one in (*first, *others))
 
 
 def _meant_for(spec: Mapping[str, Any]) -> str:
@@ -122,8 +150,16 @@ def _meant_for(spec: Mapping[str, Any]) -> str:
     return ""
 
 
-def _digest(image: str) -> str:
-    """Return the digest at the end of what a kubelet calls an image."""
+def _owner(found: Any) -> str:
+    """Return the DaemonSet that controls an object with these owners."""
+    controlling = [one for one in mappings(found) if one.get("controller") is True]
+    (one,) = controlling if len(controlling) == 1 else ({},)
+    of_a_set = (one.get("apiVersion"), one.get("kind")) == ("apps/v1", "DaemonSet")
+    return str(one.get("name") or "") if of_a_set else ""
+
+
+def digest_in(image: str) -> str:
+    """Return the digest at the end of an image's name, empty where it has none."""
     _, at, digest = image.rpartition("@")
     return digest if at else ""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from activities.drivers.runtime.kubernetes.answers import Absent, Unread
 from activities.drivers.runtime.kubernetes.api import APPLY, Api, Call
-from activities.drivers.runtime.kubernetes.pods import mappings, named
+from activities.drivers.runtime.kubernetes.pods import beside, mappings, named
 from activities.drivers.runtime.kubernetes.rights import GET_DAEMONSET, PATCH_DAEMONSET
 from activities.drivers.runtime.kubernetes.words import (
     FIELD_MANAGER,
@@ -40,6 +40,8 @@ class Template:
     """Whether it leaves running pods alone when its template changes."""
     wanted: int
     """Instances that it wants or has somewhere."""
+    beside: tuple[str, ...]
+    """Containers that its pods would have beside the daemon's, of whatever kind."""
     owners: Mapping[str, str]
     """Who else says what its image is, and when they did."""
 
@@ -79,6 +81,7 @@ class Template:
             rollout=str(annotations.get(ROLLOUT) or ""),
             waits=(spec.get("updateStrategy") or {}).get("type") == "OnDelete",
             wanted=max(int(status.get(count) or 0) for count in counted),
+            beside=beside(template.get("spec") or {}, container),
             owners=_owners(mappings(metadata.get("managedFields")), container),
         )
 
@@ -87,7 +90,7 @@ async def read_template(api: Api, share: Share, slot: str) -> Template:
     """Return the DaemonSet of a slot.
 
     Raises:
-        Refused: It is not there, or has no container for the daemon, or is another fleet's or slot's.
+        Refused: It is not there, is another fleet's or slot's, or is not of the daemon's container alone.
         As `Api.call` does.
     """
     name = share.slots[slot]
@@ -103,6 +106,12 @@ async def read_template(api: Api, share: Share, slot: str) -> Template:
     if (labels.get(FLEET), labels.get(SLOT)) != (share.fleet, slot):
         raise Refused(
             f"DaemonSet {name} is not labelled as slot {slot} of {share.fleet}: see {FLEET} and {SLOT}"
+        )
+    if template.beside:
+        more = " and ".join(template.beside)
+        raise Refused(
+            f"DaemonSet {name} has {more} beside {share.container}, which nobody has signed: "
+            "take them out of its template"
         )
     if not template.image:
         raise Refused(f"DaemonSet {name} has no container {share.container}: name it so in its template")

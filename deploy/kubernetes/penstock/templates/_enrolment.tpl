@@ -1,6 +1,7 @@
 {{- /*
 Once: with the token that `penstock gateway enrol` printed, a certificate is got; another token in the Secret enrols anew.
-`whose` is the token's key in the Secret as a shell says it, `who` what people type, `command` the commands' group.
+`whose` is the token's key in the Secret as a shell says it, `who` what people type, `command` the commands' group, `secret` where
+the token lies.
 */ -}}
 {{- define "penstock.enrol" -}}
 umask 077
@@ -15,7 +16,7 @@ if [ -s "$token" ]; then
   fi
 fi
 if [ ! -s "$ROOT/agent.pem" ]; then
-  echo "{{ .whose }} has no certificate: put the token of 'penstock gateway enrol {{ .fleet }} {{ .who }}' under the key {{ .whose }} into the Secret {{ .fleet }}-enrolment" >&2
+  echo "{{ .whose }} has no certificate: put the token of 'penstock gateway enrol {{ .fleet }} {{ .who }}' under the key {{ .whose }} into the Secret {{ .secret }}" >&2
   exit 1
 fi
 {{- end -}}
