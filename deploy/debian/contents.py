@@ -63,6 +63,16 @@ OF_THE_ORCHESTRATOR = (
     *(f"workflows/{path.name}" for path in sorted((HERE.parents[1] / "workflows").glob("[a-z]*.py"))),
 )
 """Files and folders of the rooms that a gateway's host never loads; a workflow runs on the orchestrator's."""
+_KUBERNETES = "activities/drivers/runtime/kubernetes"
+OF_A_CLUSTERS_DRIVER = (
+    "orchestrator/processes/cluster.py",
+    *(
+        f"{_KUBERNETES}/{path.name}"
+        for path in sorted((HERE.parents[1] / _KUBERNETES).glob("[a-z]*.py"))
+        if path.name not in {"answers.py", "words.py"}
+    ),
+)
+"""What speaks to an API server, for which the library is in the agents' image alone; words need none."""
 SANDBOX = "workflows/sandbox.py"
 """How every worker is made, the agent's as well."""
 GATEWAYS = ("agent", "exporter")
@@ -113,7 +123,7 @@ PACKAGES = (
     Package(
         "penstock-agent",
         ("--only-group", "agent"),
-        left_out=tuple(p for p in OF_THE_ORCHESTRATOR if p != SANDBOX),
+        left_out=(*(p for p in OF_THE_ORCHESTRATOR if p != SANDBOX), *OF_A_CLUSTERS_DRIVER),
         pages=GATEWAYS,
         documents=("deploy/examples/agent.yaml", "runbooks/host-refuses.md"),
     ),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deploy.debian import environment
 from deploy.debian.__main__ import epoch
-from deploy.debian.contents import PACKAGES
+from deploy.debian.contents import OF_A_CLUSTERS_DRIVER, PACKAGES
 from deploy.debian.lock import locked
 from deploy.debian.wheel import ROOT, WHEELS, built
 from deploy.lab import packages
@@ -38,9 +38,11 @@ PROGRAMS = (
     *("dash", "coreutils", "util-linux"),
 )
 """Packages by name, with all they depend on: what probes and steers, and what runs it."""
+_ON_HOSTS = next(one for one in PACKAGES if one.name == "penstock-agent")
 AGENT = replace(
-    next(one for one in PACKAGES if one.name == "penstock-agent"),
+    _ON_HOSTS,
     requirements=("--only-group", "cluster"),
+    left_out=tuple(path for path in _ON_HOSTS.left_out if path not in OF_A_CLUSTERS_DRIVER),
 )
 """The agent's environment, with what the cluster's driver needs beside it."""
 COMMAND = f"/{AGENT.environment}/penstock"
