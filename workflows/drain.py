@@ -214,9 +214,7 @@ class Drain:
             return ()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_at_nodes())
-        look = (await asyncio.shield(self._looking)).get(name)
-        if look is None:  # it was seen when this look began, and is not any more
-            return await self._told_slots(name)
+        look = (await asyncio.shield(self._looking))[name]
         if isinstance(look, ActivityError):
             raise look
         return look.slots

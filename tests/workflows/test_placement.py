@@ -15,7 +15,7 @@ from policies.model.drain import DRAIN_OVER
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
-from tests.fakes.cluster import FakeCluster
+from tests.fakes.cluster import FakeCluster, FakeNode
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.engine import Engine
@@ -362,13 +362,12 @@ async def test_an_instance_that_never_came_up_is_taken_from_its_node_although_no
     await until(lambda: node.told == {"a"}, SOON)
 
 
-async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_taken_away_again(
-    nodes: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def gone_back_while_placing(nodes: World, monkeypatch: pytest.MonkeyPatch, told: set[str]) -> FakeNode:
+    """Order the way back while a placement, which has told its node this, takes for ever; return the node."""
     node, placing = cluster_of(nodes).nodes["node-of-gw-1"], asyncio.Event()
 
     async def takes_for_ever(*_: object, **__: object) -> Any:
-        node.told.add("b")
+        node.told |= told
         placing.set()
         await asyncio.Event().wait()
 
@@ -377,6 +376,13 @@ async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_
     await placing.wait()
     await say(rollout, CommandKind.ROLL_BACK)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    return node
+
+
+async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_taken_away_again(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await gone_back_while_placing(nodes, monkeypatch, told={"b"})
     await until(lambda: node.told == {"a"}, SOON)
     assert "start b" not in nodes.gateways["gw-1"].effects
 
@@ -385,17 +391,7 @@ async def test_a_placement_that_arrives_after_its_gateway_has_gone_back_is_taken
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=3))
-    node, placing = cluster_of(nodes).nodes["node-of-gw-1"], asyncio.Event()
-
-    async def is_late(*_: object, **__: object) -> Any:
-        placing.set()
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(cluster_of(nodes), "place", is_late)
-    rollout = await nodes.start(("gw-1",))
-    await placing.wait()
-    await say(rollout, CommandKind.ROLL_BACK)
-    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    node = await gone_back_while_placing(nodes, monkeypatch, told=set())
     node.told.add("b")
     await until(lambda: node.told == {"a"}, SOON)
 

@@ -28,6 +28,11 @@ from tests.cluster.driver.driving import (
 )
 
 
+def patch_spec(admin: Api, path: str, spec: Json, **query: str) -> None:
+    """Change the spec of an object as kubectl does: what is in a list is merged by its name."""
+    admin.ask("PATCH", path, {"spec": spec}, content="application/strategic-merge-patch+json", **query)
+
+
 async def test_a_release_is_prepared_placed_beside_the_old_one_and_the_old_one_removed(
     driven: ControlPlane, admin: Api, nodes: Nodes
 ) -> None:
@@ -199,13 +204,8 @@ async def test_an_image_that_somebody_else_has_set_since_is_refused_with_their_n
     (node,), one = nodes(1), driver(driven)
     slot = await one.prepare(1)
     container = {"name": "gateway", "image": f"{REPOSITORY}@{image(7)}"}
-    admin.ask(
-        "PATCH",
-        f"{SETS}/edge-{slot}",
-        {"spec": {"template": {"spec": {"containers": [container]}}}},
-        content="application/strategic-merge-patch+json",
-        fieldManager="argocd-controller",
-    )
+    template = {"template": {"spec": {"containers": [container]}}}
+    patch_spec(admin, f"{SETS}/edge-{slot}", template, fieldManager="argocd-controller")
     with pytest.raises(Refused, match=r"was set to .* by argocd-controller at .*prepare it again"):
         await one.cluster.place(order("gw"), node, slot, image(1))
     with pytest.raises(Refused, match=r"is written by somebody else: .*argocd-controller.* annotation"):
@@ -289,12 +289,7 @@ async def test_a_slot_whose_template_has_more_than_the_daemon_is_refused_before_
 ) -> None:
     one = driver(driven)
     more = [{"name": "first", "image": f"{REPOSITORY}@{image(1)}"}]
-    admin.ask(
-        "PATCH",
-        f"{SETS}/edge-a",
-        {"spec": {"template": {"spec": {"initContainers": more}}}},
-        content="application/strategic-merge-patch+json",
-    )
+    patch_spec(admin, f"{SETS}/edge-a", {"template": {"spec": {"initContainers": more}}})
     with pytest.raises(Refused, match="DaemonSet edge-a has first beside gateway, which nobody has signed"):
         await one.prepare(1)
 
@@ -307,11 +302,8 @@ async def test_a_pod_that_was_given_a_container_more_is_not_proven_and_is_named(
     await one.cluster.place(order("gw"), node, slot, image(1))
     (pod,) = pods(admin, node)
     looks_on = {"name": "debug", "image": f"{REPOSITORY}@{image(2)}"}
-    admin.ask(
-        "PATCH",
-        f"{PODS}/{pod['metadata']['name']}/ephemeralcontainers",
-        {"spec": {"ephemeralContainers": [looks_on]}},
-        content="application/strategic-merge-patch+json",
+    patch_spec(
+        admin, f"{PODS}/{pod['metadata']['name']}/ephemeralcontainers", {"ephemeralContainers": [looks_on]}
     )
     (look,) = await one.cluster.look({"gw": node})
     assert "has debug beside its daemon, which nobody has signed" in " ".join(look.strange)
@@ -327,12 +319,7 @@ async def test_a_pod_whose_image_was_changed_in_its_place_is_named_and_not_prove
     await one.cluster.place(order("gw"), node, slot, image(1))
     (pod,) = pods(admin, node)
     other = {"name": "gateway", "image": f"{REPOSITORY}@{image(2)}"}
-    admin.ask(
-        "PATCH",
-        f"{PODS}/{pod['metadata']['name']}",
-        {"spec": {"containers": [other]}},
-        content="application/strategic-merge-patch+json",
-    )
+    patch_spec(admin, f"{PODS}/{pod['metadata']['name']}", {"containers": [other]})
     (look,) = await one.cluster.look({"gw": node})
     assert f"and its slot was given {image(1)}" in " ".join(look.strange)
     with pytest.raises(Unavailable, match="was made with"):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from activities.drivers.daemon.port import Daemon, Secret, Session
-from activities.drivers.disk import point, write_whole
+from activities.drivers.disk import end_of, point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
 from activities.drivers.runtime.host.versions import Versions
@@ -45,6 +45,8 @@ DAEMON_UMASK = 0o022
 """The agent keeps what it writes to itself; a daemon has the rights that it was made for."""
 PATIENCE = timedelta(seconds=3)
 LOG_BYTES = 64 * 2**20
+LAST_WORDS_BYTES = 64 * 2**10
+"""Of the end of a log, in which its last line is looked for."""
 _SETTINGS = TypeAdapter(tuple[Setting, ...])
 
 
@@ -191,7 +193,7 @@ class SlotFolder:
 
     def last_words(self) -> str:
         """Return the last line the instance logged."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        lines = end_of(self.log, LAST_WORDS_BYTES).decode(errors="replace").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
 
 
