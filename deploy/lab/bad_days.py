@@ -139,6 +139,7 @@ class BadDays:
             yield
         finally:
             self._lab.logins.start()
+            await asyncio.to_thread(self._lab.logins.wait_until_counting)
 
     # --- of the metrics ----------------------------------------------------------
 

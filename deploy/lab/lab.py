@@ -405,6 +405,7 @@ async def _build(
     tell(f"every gateway serves with {offers.older.version}")
     users, logins = _crowds(shape, topology, issued, folder)
     await asyncio.to_thread(users.wait_until_up)
+    await asyncio.to_thread(logins.wait_until_counting)
     tell(f"{len(topology.sites)} users are connected and pinging ({time.monotonic() - began:.0f} s so far)")
     return Lab(
         folder=folder,

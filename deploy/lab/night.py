@@ -38,6 +38,8 @@ KNOWN_WITHIN = 15.0
 TOLD_WITHIN = 60.0
 """Until what has ended stands in the chat, in the folder of reports and on the page."""
 REASON = "said to be a small fix"
+_WAITS = "waiting for its window"
+"""What every surface says of a change that waits; a window's name alone is in other sentences too."""
 
 
 @dataclass
@@ -166,8 +168,7 @@ class Night(Storyteller):
         """See by the command line that it waits, before the window opens."""
         while datetime.now(UTC) < opens:
             _, said = await self._penstock("status", FLEET)
-            still = (await self._lab.status()).window
-            if still is not None and not still.fits and "window" in said.lower():
+            if _WAITS in said:
                 self._seen.waits = said
                 self._screen.tell(f"$ penstock status {FLEET}\n{said}")
                 return
@@ -216,7 +217,7 @@ class Night(Storyteller):
 
         await room.heard(last, TOLD_WITHIN)
         thread = [one for one in await room.posts() if one.thread == card.event]
-        waited = any(one.at < opens and "waiting for its window" in one.body for one in thread)
+        waited = any(one.at < opens and _WAITS in one.body for one in thread)
         if waited and any(last(one) for one in thread):
             self._seen.thread = [one.body for one in thread]
 

@@ -106,6 +106,18 @@ class Crowd:
         (self.settings.folder / _VIEW).unlink(missing_ok=True)
         return self.process.start(stdin=self.settings.to_json().encode())
 
+    def wait_until_counting(self, seconds: float = 60.0) -> None:
+        """Wait until it has counted for the first time: on a busy machine its start takes seconds.
+
+        Raises:
+            Unavailable: it has not in that time, or died before it could.
+        """
+        deadline = time.monotonic() + seconds
+        while not (self.settings.folder / _VIEW).exists():
+            if time.monotonic() > deadline or self.process.exit_code is not None:
+                self.view()
+            time.sleep(0.05)
+
     def view(self) -> dict[str, Any]:
         """Return what it counted, at most half a second old while it runs.
 

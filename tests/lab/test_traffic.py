@@ -122,6 +122,7 @@ def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
 ) -> None:
     crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, per_second=10.0, mistyped=0.2))
     crowd.start()
+    crowd.wait_until_counting()
     time.sleep(5)
     view = crowd.stop()
     accepted, mistyped = view["totals"]["accepted"], view["totals"]["mistyped"]
@@ -138,8 +139,17 @@ def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
 def test_a_gateway_that_is_not_there_is_counted_as_unreachable(lab: Lab, tmp_path: Path) -> None:
     crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
     crowd.start()
-    wait_for(lambda: (tmp_path / "view.json").exists() and bool(crowd.view()["totals"]))
+    crowd.wait_until_counting()
+    wait_for(lambda: bool(crowd.view()["totals"]))
     assert set(crowd.stop()["totals"]) == {"unreachable"}
+
+
+def test_a_crowd_that_dies_before_it_counts_is_named_with_its_last_words(lab: Lab, tmp_path: Path) -> None:
+    crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path))
+    crowd.settings.folder.joinpath("logins.jsonl").mkdir()
+    crowd.start()
+    with pytest.raises(Unavailable, match=r"the logins have not counted anything yet: .*IsADirectoryError"):
+        crowd.wait_until_counting()
 
 
 def test_users_who_cannot_log_in_are_named_with_what_their_client_said(lab: Lab, tmp_path: Path) -> None:
