@@ -1,7 +1,8 @@
 """Kubernetes: upgrades of whole fleets on a real API server, beside `kubectl rollout` and Argo Rollouts.
 
 API server, controllers and peers are real; nodes are SIMULATED by kwok, and every new pod is Ready after two
-seconds, whoever upgrades it. Ours also ends each old pod one by one, which the peers leave to their owner.
+seconds, whoever upgrades it. Peers end old pods while they upgrade. Ours has old pods serve their users for
+as long as those stay, and ends each one by one after that: `cleared_s` is what that takes when nobody stays.
 """
 
 import argparse
@@ -55,7 +56,10 @@ class Figures:
     waves: int
     calls_per_gateway: float
     wall_s: float
+    """Until every gateway is proven to run the new release."""
     argo_wall_s: float
+    cleared_s: float
+    """From there until every old pod has ended."""
     abort_to_serving_s: float
     """Until the old pods of a quarter are proven to serve while they live; users go back before that."""
     argo_abort_to_serving_s: float
@@ -106,15 +110,19 @@ async def _measured(many: int) -> Figures:
 async def _compared(plane: ControlPlane, names: list[str], ready: float) -> Figures:
     many, waves = len(names), list(_waves(names))
     fast, paced = _Ours(plane, Pace(10_000, 1000)), _Ours(plane, Pace())
-    old = await fast.upgrade(waves, 1, None, at_once=True)
+    old = await fast.upgrade(waves, 1, at_once=True)
     listed = _listed_bytes(plane)
     place, cpu, begun = plane.audit.position(), time.process_time(), time.monotonic()
-    new = await fast.upgrade(waves, 2, old)
-    wall, cpu = time.monotonic() - begun, time.process_time() - cpu
+    new = await fast.upgrade(waves, 2)
+    proven = time.monotonic()
+    await fast.clear(names, 2, old)
+    cleared, cpu = time.monotonic() - proven, time.process_time() - cpu
     asked, listed = _asked(plane, place), _listed_bytes(plane) - listed
-    place, begun = plane.audit.position(), time.monotonic()
-    last = await paced.upgrade(waves, 3, new)
-    paced_wall, busiest = time.monotonic() - begun, _busiest(_asked(plane, place))
+    place, paced_begun = plane.audit.position(), time.monotonic()
+    last = await paced.upgrade(waves, 3)
+    paced_wall = time.monotonic() - paced_begun
+    await paced.clear(names, 3, new)
+    busiest = _busiest(_asked(plane, place))
     back = await fast.go_back(names[: many // 4 or 1], 4, last)
     window = min(WINDOW, many)
     of_kubectl, undone = await asyncio.to_thread(kubectl_rollout, plane, SPACE, many, window)
@@ -125,7 +133,8 @@ async def _compared(plane: ControlPlane, names: list[str], ready: float) -> Figu
         gateways=many,
         waves=len(waves),
         calls_per_gateway=round(len(asked) / many, 2),
-        wall_s=round(wall, 2),
+        wall_s=round(proven - begun, 2),
+        cleared_s=round(cleared, 2),
         argo_wall_s=round(of_argo.seconds, 2),
         abort_to_serving_s=round(back, 3),
         argo_abort_to_serving_s=round(aborted, 3),
@@ -148,10 +157,8 @@ class _Ours:
         one = driver(plane, pace=pace, up=_PATIENCE, gone=_PATIENCE)
         self._vouched, self._cluster = one.vouched, one.cluster
 
-    async def upgrade(
-        self, waves: Sequence[list[str]], number: int, old: str | None, *, at_once: bool = False
-    ) -> str:
-        """Have these gateways run a release, wave after wave; end the old instance where there is one."""
+    async def upgrade(self, waves: Sequence[list[str]], number: int, *, at_once: bool = False) -> str:
+        """Have these gateways run a release beside what they run, wave after wave; return its slot."""
         image = _image(0 if at_once else READY_AFTER, number)
         self._vouched.images[release(number).digest] = image
         slot = ""
@@ -161,22 +168,24 @@ class _Ours:
             await asyncio.gather(
                 *(self._cluster.place(order(node, number), node, slot, image) for node in nodes)
             )
-            if old is not None:
-                await asyncio.gather(
-                    *(self._cluster.remove(order(node, number), node, old, None) for node in nodes)
-                )
         return slot
+
+    async def clear(self, nodes: Sequence[str], number: int, slot: str) -> None:
+        """End what runs in this slot of these gateways, and wait until it is gone."""
+        removing = (self._cluster.remove(order(node, number), node, slot, None) for node in nodes)
+        ends = await asyncio.gather(*removing)
+        assert all(one.gone for one in ends)
 
     async def go_back(self, nodes: list[str], number: int, old: str) -> float:
         """Have these run a new release beside the old; return how long it takes to prove the old again."""
-        new = await self.upgrade([nodes], number, None)
+        new = await self.upgrade([nodes], number)
         image = _image(READY_AFTER, number - 1)
         begun = time.monotonic()
         placing = (self._cluster.place(order(node, number), node, old, image) for node in nodes)
         back = await asyncio.gather(*placing)
         took = time.monotonic() - begun
         assert {one.slot for one in back} == {old}
-        await asyncio.gather(*(self._cluster.remove(order(node, number), node, new, None) for node in nodes))
+        await self.clear(nodes, number, new)
         return took
 
 

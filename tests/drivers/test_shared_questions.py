@@ -32,6 +32,41 @@ async def test_who_asks_after_a_thousand_others_is_answered_within_the_longest_p
     assert questions == [1000, 1]
 
 
+async def test_who_expects_nothing_yet_causes_no_question_and_is_answered_by_that_of_another() -> None:
+    questions: list[set[str]] = []
+
+    async def read(keys: set[str]) -> Mapping[str, int]:
+        questions.append(keys)
+        return dict.fromkeys(keys, len(questions))
+
+    asking = Together(read, gather=0.0, apart=0.0)
+    patient = asyncio.create_task(asking.ask("patient", after=3600))
+    await asyncio.sleep(0.1)
+    assert questions == []
+    assert await asking.ask("hurried") == 1
+    assert await patient == 1
+    assert questions == [{"patient", "hurried"}]
+
+
+async def test_who_comes_while_a_question_is_under_way_is_answered_by_the_next_one() -> None:
+    begun, may_end, questions = asyncio.Event(), asyncio.Event(), 0
+
+    async def read(keys: set[str]) -> Mapping[str, int]:
+        nonlocal questions
+        questions += 1
+        begun.set()
+        await may_end.wait()
+        return dict.fromkeys(keys, questions)
+
+    asking = Together(read, gather=0.0, apart=0.0)
+    early = asyncio.create_task(asking.ask("early"))
+    await begun.wait()
+    late = asyncio.create_task(asking.ask("late"))
+    await asyncio.sleep(0)
+    may_end.set()
+    assert (await early, await late) == (1, 2)
+
+
 class ApiOfNodes:
     """An API server that has nodes, of which none bears a label, and notes what is listed."""
 

@@ -38,15 +38,19 @@ GONE_WITHIN = timedelta(seconds=60)
 """How long the end of an instance is waited for at a time; one with users may take as long as they stay."""
 TRIES = 8
 """How often a write is begun again because somebody else was faster."""
-FRESH = 5.0
+FRESH = 20.0
 """Seconds for which a node counts as it was written: what has changed since is told by the next write."""
 GATHER = 0.1
 """Seconds in which those who ask for the same come together."""
 UNSETTLED = "is counted by the cluster, and no node has it"
-POLL = 0.5
+POLL = 0.3
 """Seconds between lists of pods at least, while somebody waits for one."""
-EACH = 0.01
+EACH = 0.002
 """Seconds more for each who waits."""
+COUNTED_FOR = 3.0
+"""Seconds until a list at most while something is not counted as ready: the list says why."""
+SELDOM = 4
+"""So many times rarer are lists for those who wait for an end: nobody's sessions wait for that."""
 
 
 class Vouches(Protocol):
@@ -94,6 +98,9 @@ class KubernetesCluster:
         self._nodes = Together(self._read_nodes, gather=GATHER, apart=GATHER)
         self._templates = Together(self._read_templates, gather=GATHER, apart=GATHER)
         self._pods = Together(self._read_pods, gather=GATHER, apart=poll, each=EACH)
+        self._comings = Together(self._read_comings, gather=GATHER, apart=poll, each=EACH)
+        self._counted: dict[str, int] = {}
+        self._ends = Together(self._read_ends, gather=GATHER, apart=poll * SELDOM, each=EACH * SELDOM)
 
     async def prepare(self, operation: Operation, release: ReleaseRef, source: str) -> Prepared:
         """Have one slot hold the release's image; see `Cluster.prepare`."""
@@ -114,7 +121,7 @@ class KubernetesCluster:
         self._require_slot(slot)
         with self._kept_as_it_is(slot):
             changed = await self._give(operation, node, slot, image)
-            pod = await self._up(node, slot, image)
+            pod = await self._up(node, slot, image, begun_before=not changed)
         return Placed(
             gateway=operation.gateway,
             slot=slot,
@@ -338,17 +345,19 @@ class KubernetesCluster:
         if not node.ready:
             raise Unavailable(f"{node.name} does not report to {self._share.cluster}: it is not ready")
 
-    async def _up(self, node: str, slot: str, image: Digest) -> Pod:
+    async def _up(self, node: str, slot: str, image: Digest, *, begun_before: bool) -> Pod:
         """Return the instance once its node says that it is ready and of this image."""
         begun, why = time.monotonic(), ""
-        async for _ in self._comes.rounds(self._up_within):
+        pods_of = self._pods if begun_before else self._comings
+        for pause in self._comes.looks(self._up_within, begun_before=begun_before):
             try:
-                pods = await self._pods.ask((node, slot)) or ()
+                pods = await pods_of.ask((node, slot), pause) or ()
                 why = self._why_not_up(pods, image)
             except Unavailable as error:  # a list that failed: the instance may come up all the same
                 why = str(error)
             if not why:
-                self._comes.came(begun)
+                if not begun_before:
+                    self._comes.came(begun)
                 return next(pod for pod in pods if not pod.ending)
         raise Unavailable(f"slot {slot} of {node} is not up after {self._up_within:g} s: {why}")
 
@@ -392,9 +401,9 @@ class KubernetesCluster:
         self, operation: Operation, node: str, slot: str, instance: str | None, *, changed: bool
     ) -> Removed:
         begun, why = time.monotonic(), ""
-        async for _ in self._goes.rounds(self._gone_within):
+        for pause in self._goes.looks(self._gone_within):
             try:
-                pods = await self._pods.ask((node, slot)) or ()
+                pods = await self._ends.ask((node, slot), pause) or ()
                 why = "; ".join(_how_it_ends(pod) for pod in pods if instance in (None, pod.uid))
             except Unavailable as error:  # it goes on ending meanwhile
                 why = str(error)
@@ -411,6 +420,30 @@ class KubernetesCluster:
 
     async def _read_pods(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
         return await read_pods(self._api, self._share, asked, self._extent)
+
+    async def _read_comings(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
+        """Read the pods of many when all are counted as ready, or a while later: the list is megabytes."""
+        many = self._extent.is_long and len(asked) > self._extent.few
+        until = time.monotonic() + COUNTED_FOR
+        slots = {slot for _, slot in asked}
+        while many and time.monotonic() < until:
+            if await self._all_ready(slots):
+                break
+            await asyncio.sleep(POLL)
+        return await self._read_pods(asked)
+
+    async def _all_ready(self, slots: set[str]) -> bool:
+        """Return whether all instances of these slots are counted as ready, and were not the last time."""
+        found = await asyncio.gather(*(self._templates.ask(slot) for slot in slots), return_exceptions=True)
+        templates = [one for one in found if isinstance(one, Template)]
+        counted = {one.slot: one.ready for one in templates}
+        if counted == self._counted or any(one.ready < one.wanted for one in templates):
+            return False
+        self._counted = counted
+        return True
+
+    async def _read_ends(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
+        return await read_pods(self._api, self._share, asked, self._extent, can_wait=True)
 
 
 def _another(pods: Sequence[Pod], instance: str | None) -> Pod | None:

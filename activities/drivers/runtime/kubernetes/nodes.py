@@ -19,6 +19,11 @@ class Extent:
         self._pages = False
 
     @property
+    def is_long(self) -> bool:
+        """Whether it was more than a page."""
+        return self._pages
+
+    @property
     def few(self) -> int:
         """How many are asked for by name rather than by one list of all."""
         return FEW if self._pages else 1
@@ -107,17 +112,24 @@ async def anybody_given(api: Api, share: Share, slot: str) -> tuple[str, ...]:
 async def give(api: Api, share: Share, node: Node, slot: str, epoch: int) -> Node:
     """Have the node run the slot, for the change of that epoch; as `_patch` raises."""
     ordered = node.ordered(share) | {slot}
-    return await _patch(api, share, node, {share.given(slot): "true"}, ordered, epoch)
+    return await _patch(api, share, node, {share.given(slot): "true"}, ordered, epoch, can_wait=False)
 
 
 async def take(api: Api, share: Share, node: Node, slot: str, epoch: int) -> Node:
     """Have the node end the slot, for the change of that epoch; as `_patch` raises."""
     ordered = node.ordered(share) - {slot}
-    return await _patch(api, share, node, {share.given(slot): None}, ordered, epoch)
+    return await _patch(api, share, node, {share.given(slot): None}, ordered, epoch, can_wait=True)
 
 
 async def _patch(
-    api: Api, share: Share, node: Node, change: dict[str, str | None], ordered: frozenset[str], epoch: int
+    api: Api,
+    share: Share,
+    node: Node,
+    change: dict[str, str | None],
+    ordered: frozenset[str],
+    epoch: int,
+    *,
+    can_wait: bool,
 ) -> Node:
     """Change labels of exactly this version of the node, and return what it is then.
 
@@ -135,6 +147,7 @@ async def _patch(
         body={"metadata": {"resourceVersion": node.version, "labels": labels}},
         kind=MERGE,
         about=node.name,
+        can_wait=can_wait,
     )
     return Node.of(await api.call(call))
 

@@ -68,7 +68,7 @@ class Pod:
 
 
 async def read_pods(
-    api: Api, share: Share, asked: Iterable[tuple[str, str]], extent: Extent
+    api: Api, share: Share, asked: Iterable[tuple[str, str]], extent: Extent, *, can_wait: bool = False
 ) -> dict[tuple[str, str], tuple[Pod, ...]]:
     """Return the pods of each node and slot; an empty slot is asked for to mean every one.
 
@@ -85,12 +85,12 @@ async def read_pods(
         selector += f",{SLOT} in ({','.join(sorted(slots))})"
     found: list[Pod] = []
     if len(nodes) > extent.few:
-        found = await _list(api, share, {"labelSelector": selector}, "")
+        found = await _list(api, share, {"labelSelector": selector}, "", can_wait=can_wait)
         extent.was(len(found))
     else:
         for node in sorted(nodes):
             query = {"labelSelector": selector, "fieldSelector": f"spec.nodeName={node}"}
-            found += await _list(api, share, query, f"of {node}")
+            found += await _list(api, share, query, f"of {node}", can_wait=can_wait)
     of_node: dict[str, list[Pod]] = defaultdict(list)
     for pod in found:
         of_node[pod.node].append(pod)
@@ -110,8 +110,11 @@ async def any_pods(api: Api, share: Share, slot: str) -> tuple[str, ...]:
     return tuple(sorted({pod.node for pod in some})[:3])
 
 
-async def _list(api: Api, share: Share, query: dict[str, str], about: str) -> list[Pod]:
-    call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=about)
+async def _list(
+    api: Api, share: Share, query: dict[str, str], about: str, *, can_wait: bool = False
+) -> list[Pod]:
+    path = f"/api/v1/namespaces/{share.namespace}/pods"
+    call = Call(LIST_PODS, path, query=query, about=about, can_wait=can_wait)
     return _made(await api.listed(call), share)
 
 

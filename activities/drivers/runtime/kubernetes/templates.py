@@ -40,6 +40,8 @@ class Template:
     """Whether it leaves running pods alone when its template changes."""
     wanted: int
     """Instances that it wants or has somewhere."""
+    ready: int
+    """Instances that are ready, as its controller has counted them."""
     beside: tuple[str, ...]
     """Containers that its pods would have beside the daemon's, of whatever kind."""
     owners: Mapping[str, str]
@@ -81,6 +83,7 @@ class Template:
             rollout=str(annotations.get(ROLLOUT) or ""),
             waits=(spec.get("updateStrategy") or {}).get("type") == "OnDelete",
             wanted=max(int(status.get(count) or 0) for count in counted),
+            ready=int(status.get("numberReady") or 0),
             beside=beside(template.get("spec") or {}, container),
             owners=_owners(mappings(metadata.get("managedFields")), container),
         )
