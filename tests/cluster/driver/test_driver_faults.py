@@ -141,10 +141,10 @@ async def killed_at_each(driven: ControlPlane, admin: Api, nodes: Nodes, *, afte
         await change(driver(driven), node)
         require_changed(admin, node)
         require_deleted_once(driven, place)
+        await as_before(driver(driven), admin, node)
         if not dying.api.dead:
             return at // apart
         at += apart
-        await as_before(driver(driven), admin, node)
 
 
 def require_deleted_once(plane: ControlPlane, place: int) -> None:
