@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -153,12 +154,13 @@ class Nodes(Hosts):
         for name in self.real.nodes:
             api.merge(f"/api/v1/nodes/{name}", {"metadata": {"labels": {f"penstock.dev/{FLEET}": "true"}}})
         left_out = {f"{FLEET}-agent"}
-        found = [one for one in yaml.safe_load_all(rendered(self._values(fleet))) if one]
+        found = [one for one in yaml.safe_load_all(rendered(self.values(fleet))) if one]
         for manifest in sorted(found, key=lambda one: str(one["kind"]) != "Namespace"):
             if manifest["metadata"]["name"] not in left_out:
                 api.apply(manifest, manager="installer")
 
-    def _values(self, fleet: Fleet) -> dict[str, object]:
+    def values(self, fleet: Fleet) -> dict[str, Any]:
+        """Return the chart's values for this cluster; what is of penstock itself runs elsewhere."""
         described = fleet.model_dump(mode="json", include={"name", "product", "gateways"}, exclude_none=True)
         own = {
             "file": described,

@@ -38,7 +38,7 @@ from tests.cluster.driver.driving import AGENT, BORNE, CLUSTER, driver, installe
 
 SIZES = (100, 1000)
 STEPS = (1, 5, 25, 100)
-"""Percent, up to a hundred gateways; more go in windows of a hundred."""
+"""Percent, up to a hundred gateways; more go in windows of a hundred, or of a tenth where that is more."""
 WINDOW = 100
 NEEDED = (*SETS, "helm")
 MOST_CALLS, MOST_OF_ARGO, MOST_A_SECOND = 2.5, 1.2, 50
@@ -124,8 +124,9 @@ async def _compared(plane: ControlPlane, names: list[str], ready: float) -> Figu
     await paced.clear(names, 3, new)
     busiest = _busiest(_asked(plane, place))
     back = await fast.go_back(names[: many // 4 or 1], 4, last)
-    window = min(WINDOW, many)
-    of_kubectl, undone = await asyncio.to_thread(kubectl_rollout, plane, SPACE, many, window)
+    of_kubectl, undone = await asyncio.to_thread(
+        kubectl_rollout, plane, SPACE, many, min(_window(many), many)
+    )
     weights = STEPS if many <= WINDOW else [100 * (n + 1) // len(waves) for n in range(len(waves))]
     with argo_controller(plane):
         of_argo, aborted = await asyncio.to_thread(argo_rollout, plane, SPACE, many, weights)
@@ -193,9 +194,14 @@ def _image(ready_after: int, number: int) -> str:
     return f"sha256:5ec0{ready_after}{number:059x}"
 
 
+def _window(many: int) -> int:
+    return max(WINDOW, many // 10)
+
+
 def _waves(names: list[str]) -> Iterator[list[str]]:
-    if len(names) > WINDOW:
-        yield from (names[first : first + WINDOW] for first in range(0, len(names), WINDOW))
+    window = _window(len(names))
+    if len(names) > window:
+        yield from (names[first : first + window] for first in range(0, len(names), window))
         return
     ends = sorted({max(1, len(names) * percent // 100) for percent in STEPS})
     yield from (names[first:last] for first, last in itertools.pairwise([0, *ends]))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.cluster import cgroups
+from deploy.cluster.lab import NODES
 from deploy.cluster.nodes import require
 from policies.model.errors import BadInput
 from tests.cluster import building
@@ -131,3 +132,13 @@ def test_users_of_the_other_node_lose_nothing_and_all_have_a_session_again(
     assert befallen["serving"] == [cluster_lab["NAMES"]["another"]]
     assert_nothing_is_lost(befallen["others"])
     assert befallen["up"] == cluster_lab["NAMES"]["users"]
+
+
+def test_agents_as_pods_of_the_chart_do_the_same_and_their_deletion_costs_no_ping(
+    cluster_lab: dict[str, dict[str, Any]],
+) -> None:
+    pods = cluster_lab["PODS"]
+    assert pods["agents"] == NODES.gateways
+    assert pods["outcome"] == "promoted", pods["reason"]
+    assert pods["serving"] == [cluster_lab["NAMES"]["third"]]
+    assert_nothing_is_lost(pods)

@@ -8,22 +8,28 @@ stories it tells those alone.
 import asyncio
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from deploy.cluster.control_plane import API
 from deploy.cluster.lab import NODES, ClusterLab, cluster_lab
 from deploy.cluster.node import SERVICES
+from deploy.debian import image
+from deploy.debian.__main__ import epoch
 from deploy.kubernetes.chart import NAMESPACE
 from deploy.lab.lab import LIMITS
 from orchestrator.processes.process import leave
+from orchestrator.publishing.image import BuiltImage
 from policies.model.change import Phase
 from policies.model.errors import Unavailable
 from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef, Strategy
+from tests.cluster.agent_pods import agent_pods, delete_pods, into_pods
 from tests.cluster.strangers import STRANGERS, Stranger
 
 PREFIX = "pstu-"
@@ -186,8 +192,22 @@ def _seen(before: dict[str, Any], after: dict[str, Any]) -> dict[str, int]:
     }
 
 
+async def agents_in_pods(one: ClusterLab, made: BuiltImage, release: ReleaseRef) -> dict[str, Any]:
+    """Have agents go on as pods of the chart; roll a release out while those are all deleted once."""
+    before = one.lab.users.view()
+    await into_pods(one, made)
+    told = await changed(one, release, delete_pods)
+    return {**told, **_seen(before, one.lab.users.view()), "agents": len(agent_pods(one))}
+
+
 async def main(wanted: list[str]) -> None:
     """Tell the stories in turn: each begins on what the one before has left."""
+    with tempfile.TemporaryDirectory(prefix="penstock-agents-") as blobs:
+        agents = image.make(Path(blobs), epoch())  # what it is made of comes from outside of the lab
+        await _told(wanted, agents)
+
+
+async def _told(wanted: list[str], agents: BuiltImage) -> None:
     async with cluster_lab(print, SHAPE) as one:
         lab, began = one.lab, time.monotonic()
         another, third = lab.offers.again("second"), lab.offers.again("third")
@@ -211,7 +231,9 @@ async def main(wanted: list[str]) -> None:
         )
         for name, stranger in STRANGERS.items():
             await tell(name, lambda stranger=stranger: befallen(one, third, stranger))  # type: ignore[misc]
-        names = {"newer": lab.newer.digest, "another": another.digest}
+        await a_new_day(one)
+        await tell("PODS", lambda: agents_in_pods(one, agents, third))
+        names = {"newer": lab.newer.digest, "another": another.digest, "third": third.digest}
         print("NAMES", json.dumps({**names, "users": len(lab.topology.sites)}), flush=True)
 
 

@@ -74,13 +74,12 @@ class ApiOfNodes:
         self._names = names
         self.selected: list[str] = []
 
-    async def listed(self, call: Any) -> list[Any]:
+    async def listed(self, call: Any, read: Any) -> list[Any]:
         selector = call.query.get("labelSelector") or call.query.get("fieldSelector") or ""
         self.selected.append(selector)
         named = selector.removeprefix("metadata.name=")
-        return [
-            {"metadata": {"name": name}} for name in self._names if selector in ("", f"metadata.name={named}")
-        ]
+        found = [name for name in self._names if selector in ("", f"metadata.name={named}")]
+        return [read({"metadata": {"name": name}}) for name in found]
 
 
 async def test_many_nodes_that_are_not_the_fleets_any_more_are_found_by_one_list() -> None:

@@ -95,10 +95,11 @@ async def read_nodes(api: Api, share: Share, names: Iterable[str], extent: Exten
     found = await _fleets(api, share, extent) if len(wanted) > extent.few else {}
     missing = sorted(wanted - found.keys())
     if len(missing) > FEW:
-        found |= _by_name(await api.listed(_list({}, "")))
+        found |= _by_name(await api.listed(_list({}, ""), Node.of))
     else:
         for name in missing:
-            found |= _by_name(await api.listed(_list({"fieldSelector": f"metadata.name={name}"}, name)))
+            by_name = _list({"fieldSelector": f"metadata.name={name}"}, name)
+            found |= _by_name(await api.listed(by_name, Node.of))
     return {name: node for name, node in found.items() if name in wanted}
 
 
@@ -106,7 +107,7 @@ async def anybody_given(api: Api, share: Share, slot: str) -> tuple[str, ...]:
     """Return the names of three nodes at most that are given this slot; as `read_nodes` raises."""
     query = {"labelSelector": share.given(slot)}
     page = await api.call(_list(query | {"limit": "3"}, f"with {share.given(slot)}"))
-    return tuple(sorted(_by_name(page.get("items") or ())))
+    return tuple(sorted(Node.of(one).name for one in page.get("items") or ()))
 
 
 async def give(api: Api, share: Share, node: Node, slot: str, epoch: int) -> Node:
@@ -154,13 +155,13 @@ async def _patch(
 
 async def _fleets(api: Api, share: Share, extent: Extent) -> dict[str, Node]:
     selector = ",".join(f"{key}={value}" for key, value in share.bears.items())
-    found = await api.listed(_list({"labelSelector": selector} if selector else {}, ""))
+    found = await api.listed(_list({"labelSelector": selector} if selector else {}, ""), Node.of)
     extent.was(len(found))
     return _by_name(found)
 
 
-def _by_name(found: Iterable[Any]) -> dict[str, Node]:
-    return {node.name: node for node in (Node.of(one) for one in found)}
+def _by_name(found: Iterable[Node]) -> dict[str, Node]:
+    return {node.name: node for node in found}
 
 
 def _list(query: dict[str, str], about: str) -> Call:

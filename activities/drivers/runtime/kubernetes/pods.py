@@ -104,7 +104,7 @@ async def any_pods(api: Api, share: Share, slot: str) -> tuple[str, ...]:
     query = {"labelSelector": f"{FLEET}={share.fleet},{SLOT}={slot}", "limit": "3"}
     call = Call(LIST_PODS, f"/api/v1/namespaces/{share.namespace}/pods", query=query, about=f"of slot {slot}")
     page = await api.call(call)
-    some = _made(mappings(page.get("items")), share)
+    some = _made((Pod.of(one, share.container) for one in mappings(page.get("items"))), share)
     if not some and (page.get("metadata") or {}).get("continue"):  # strangers' stand before them
         some = await _list(api, share, {"labelSelector": query["labelSelector"]}, f"of slot {slot}")
     return tuple(sorted({pod.node for pod in some})[:3])
@@ -115,13 +115,12 @@ async def _list(
 ) -> list[Pod]:
     path = f"/api/v1/namespaces/{share.namespace}/pods"
     call = Call(LIST_PODS, path, query=query, about=about, can_wait=can_wait)
-    return _made(await api.listed(call), share)
+    return _made(await api.listed(call, lambda one: Pod.of(one, share.container)), share)
 
 
-def _made(found: Iterable[Any], share: Share) -> list[Pod]:
+def _made(found: Iterable[Pod], share: Share) -> list[Pod]:
     """Return those pods that DaemonSets of the slots have made."""
-    pods = (Pod.of(one, share.container) for one in found)
-    return [pod for pod in pods if pod.owner and pod.owner == share.slots.get(pod.slot)]
+    return [pod for pod in found if pod.owner and pod.owner == share.slots.get(pod.slot)]
 
 
 def mappings(found: Any) -> list[Mapping[str, Any]]:
