@@ -24,8 +24,10 @@ ROOT = Path(__file__).parents[2]
 SERVICES = ("containerd", "kubelet", "kube-proxy")
 _NAMESPACES = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
 _INTO = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+# nsenter waits in front of the command, which would outlive it; so the command dies with it.
 _ENTER = (
-    'unset TMPDIR; exec nsenter --target="$(cat "$0")" --mount --pid --net --uts --ipc --cgroup --wd -- "$@"'
+    'unset TMPDIR; exec nsenter --target="$(cat "$0")" --mount --pid --net --uts --ipc --cgroup --wd -- '
+    'setpriv --pdeathsig KILL "$@"'
 )
 _POLL = 0.02
 _BEGUN_WITHIN = 30.0

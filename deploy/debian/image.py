@@ -35,7 +35,7 @@ SUITE = "bookworm"
 DEBIAN = ROOT / ".state" / "image-packages"
 PROGRAMS = (
     *("openconnect", "nftables", "iproute2", "iputils-ping", "ocserv", "ca-certificates", "python3"),
-    *("dash", "coreutils", "util-linux"),
+    *("dash", "coreutils", "grep", "sed", "util-linux"),
 )
 """Packages by name, with all they depend on: what probes and steers, and what runs it."""
 _ON_HOSTS = next(one for one in PACKAGES if one.name == "penstock-agent")

@@ -99,7 +99,7 @@ def _manifests(one: ClusterLab, image: str) -> Iterator[Json]:
     }
     written = {"image": image, "files": _trust(Path(own["trust"]))}
     wanted = {"penstock-files", f"{FLEET}-agent"}
-    for manifest in yaml.safe_load_all(rendered(values, written)):
+    for manifest in yaml.safe_load_all(rendered(values | written)):
         name = manifest["metadata"]["name"] if manifest else ""
         if name in wanted or name.startswith(f"{FLEET}-agents-"):
             yield manifest

@@ -69,6 +69,8 @@ def test_a_node_pulls_no_more_than_it_has_to(made: BuiltImage) -> None:
         (("ss", "-V"), "iproute2"),
         (("ping", "-V"), "ping from iputils"),
         (("unshare", "--version"), "util-linux"),
+        (("grep", "--version"), "GNU grep"),
+        (("sed", "--version"), "GNU sed"),
         (("sh", "-c", "test -x /usr/share/vpnc-scripts/vpnc-script && echo there"), "there"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
