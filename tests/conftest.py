@@ -12,10 +12,13 @@ would keep one process busy while the others have nothing left. Each process has
 so that none takes the other's for something left behind.
 """
 
+import ast
+import functools
 import gc
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +78,19 @@ UMASK = 0o022
 LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 _BEGAN = time.monotonic()
+
+# CPython 3.11 counts how deep all threads' syntax trees are in one place: where garbage is collected while
+# two of them are made, one ends in "AST constructor recursion depth mismatch". Each traceback makes one.
+_PARSE, _ONE_AT_A_TIME = ast.parse, threading.RLock()
+
+
+@functools.wraps(_PARSE)
+def _parse(*arguments: Any, **named: Any) -> Any:
+    with _ONE_AT_A_TIME:
+        return _PARSE(*arguments, **named)
+
+
+ast.parse = _parse
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
 settings.register_profile("suite", deadline=None)
