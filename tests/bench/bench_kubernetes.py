@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from activities.drivers.runtime.kubernetes.pace import Pace
 from deploy.cluster import programs
@@ -69,9 +70,6 @@ class Figures:
     """
     argo_abort_to_serving_s: float
     argo_calls_per_gateway: float
-    kubectl_wall_s: float | None
-    kubectl_undo_s: float | None
-    kubectl_calls: int | None
     paced_wall_s: float
     paced_requests_per_s: int
     """In the busiest second."""
@@ -79,6 +77,9 @@ class Figures:
     """Of nodes and pods, as they were sent."""
     driver_cpu_ms_per_gateway: float
     nodes_ready_s: float
+    kubectl_wall_s: float | None = None
+    kubectl_undo_s: float | None = None
+    kubectl_calls: int | None = None
 
 
 def main(json_path: Path | None, arguments: list[str]) -> int:
@@ -124,14 +125,13 @@ async def _compared(plane: ControlPlane, names: list[str], ready: float) -> Figu
     cleared, cpu = time.monotonic() - proven, time.process_time() - cpu
     asked, listed = _asked(plane, place), _listed_bytes(plane) - listed
     place, paced_begun = plane.audit.position(), time.monotonic()
-    last = await paced.upgrade(waves, 3)
+    again = waves if many <= WHOLE else waves[:1]
+    last, changed = await paced.upgrade(again, 3), [name for wave in again for name in wave]
     paced_wall = time.monotonic() - paced_begun
-    await paced.clear(names, 3, new)
+    await paced.clear(changed, 3, new)
     busiest = _busiest(_asked(plane, place))
-    back = await fast.go_back(names[: many // 4 or 1], 4, last)
-    of_kubectl, undone = await asyncio.to_thread(
-        kubectl_rollout, plane, SPACE, many, min(_window(many), many)
-    )
+    back = await fast.go_back(changed[: len(changed) // 4 or 1], 4, last)
+    by_kubectl = await _by_kubectl(plane, many) if many <= WHOLE else {}
     weights = STEPS if many <= WINDOW else [100 * (n + 1) // len(waves) for n in range(len(waves))]
     with argo_controller(plane):
         of_argo, aborted = await asyncio.to_thread(argo_rollout, plane, SPACE, many, weights)
@@ -145,15 +145,23 @@ async def _compared(plane: ControlPlane, names: list[str], ready: float) -> Figu
         abort_to_serving_s=round(back, 3),
         argo_abort_to_serving_s=round(aborted, 3),
         argo_calls_per_gateway=round(of_argo.calls / many, 2),
-        kubectl_wall_s=round(of_kubectl.seconds, 2) if of_kubectl is not None else None,
-        kubectl_undo_s=round(undone, 2) if undone is not None else None,
-        kubectl_calls=of_kubectl.calls if of_kubectl is not None else None,
         paced_wall_s=round(paced_wall, 2),
         paced_requests_per_s=busiest,
         list_megabytes=round(listed / _MEGABYTE, 2),
         driver_cpu_ms_per_gateway=round(1000 * cpu / many, 2),
         nodes_ready_s=round(ready, 2),
+        **by_kubectl,
     )
+
+
+async def _by_kubectl(plane: ControlPlane, many: int) -> dict[str, Any]:
+    window = min(_window(many), many)
+    took, undone = await asyncio.to_thread(kubectl_rollout, plane, SPACE, many, window)
+    return {
+        "kubectl_wall_s": round(took.seconds, 2),
+        "kubectl_undo_s": round(undone, 2),
+        "kubectl_calls": took.calls,
+    }
 
 
 class _Ours:
