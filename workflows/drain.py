@@ -89,6 +89,8 @@ class DrainOrder(Value):
     emptying: tuple[Emptying, ...] = ()
     seen: tuple[str, ...] = ()
     """Gateways whose slots are in `emptying`; the others have not answered yet."""
+    looked: tuple[str, ...] = ()
+    """Those of a cluster's gateways whose node was looked at, so that nothing comes to them late any more."""
     forced: dict[str, DrainEnding] = {}
     receipts: dict[str, tuple[str, CommandReceipt]] = {}
     superseded: dict[str, str] = {}
@@ -123,6 +125,7 @@ class Drain:
         self._superseded = dict(order.superseded)
         self._complaints: dict[str, str] = {}
         self._seen = set(order.seen)
+        self._looked = set(order.looked)
         self._kept_until = order.kept_until or workflow.now() + order.after
         self._began = self._kept_until - order.after
         self._turns = Turns(order.next_batch or workflow.now())
@@ -179,8 +182,9 @@ class Drain:
     async def _drain_gateway(self, name: str) -> None:
         state = await self._first_look(name) if name not in self._seen else None
         left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
+        emptying = [self._empty_and_stop(state, one) for one in left]
         try:
-            await asyncio.gather(*[self._empty_and_stop(state, one) for one in left])
+            await asyncio.gather(*emptying, self._empty_late_ones(name))
         except ActivityError as error:
             if code_of(error) != "Fenced":
                 raise
@@ -193,25 +197,45 @@ class Drain:
         while True:
             try:
                 state = await self._steps[name].observe(steps.PATIENT)
-                told = await self._told_slots(name)
             except ActivityError as error:
                 await self._bear_with(name, error)
             else:
-                self._emptying |= {(name, found.slot): found for found in self._found(name, state, told)}
+                self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
                 self._seen.add(name)
                 return state
 
-    async def _told_slots(self, name: str) -> tuple[str, ...]:
-        """Return the slots that a cluster's node is told to run; none where the host starts its instances.
+    async def _empty_late_ones(self, name: str) -> None:
+        """Empty what a cluster's node is told to run besides, once nothing can come to it any more.
 
-        All who need it at a time share one look. It comes when no placement of the change is under way
-        any more: one that reaches a node after its gateway has gone back would never be taken from it.
+        A placement that reaches a node after its gateway has gone back would never be taken from it.
+        """
+        if self._steps[name].cluster is None or name in self._looked:
+            return
+        state, told = await self._late_look(name)
+        known = {
+            slot for (gateway, slot), one in self._emptying.items() if gateway == name and not one.stopped
+        }
+        late = [one for one in self._found(name, state, told) if one.slot not in known]
+        self._looked.add(name)
+        if name not in self._superseded:
+            self._emptying |= {(name, one.slot): one for one in late}
+            await asyncio.gather(*[self._empty_and_stop(state, one) for one in late])
+
+    async def _late_look(self, name: str) -> tuple[GatewayState, tuple[str, ...]]:
+        """Return what runs on the gateway, and the slots that its node is told to run, sooner or later."""
+        while True:
+            try:
+                told = await self._told_slots(name)
+                return await self._steps[name].observe(steps.PATIENT), told
+            except ActivityError as error:
+                await self._bear_with(name, error)
+
+    async def _told_slots(self, name: str) -> tuple[str, ...]:
+        """Return the slots that a cluster's node is told to run; all who ask at a time share one look.
 
         Raises:
             ActivityError: The cluster says nothing.
         """
-        if self._steps[name].cluster is None:
-            return ()
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_at_nodes())
         look = (await asyncio.shield(self._looking))[name]
@@ -221,7 +245,7 @@ class Drain:
 
     async def _look_at_nodes(self) -> dict[str, NodeLook | ActivityError]:
         await workflow.sleep(steps.PLACED_LATE)
-        return await look_at_all(on.gateway for name, on in self._steps.items() if name not in self._seen)
+        return await look_at_all(on.gateway for name, on in self._steps.items() if name not in self._looked)
 
     async def _bear_with(self, name: str, error: ActivityError) -> None:
         """Say what the gateway did wrong and pause; the drains of the others go on.
@@ -237,7 +261,7 @@ class Drain:
             await self._tell(name, "drain waits for its gateway", sentence, sentence)
         await workflow.sleep(COUNT_AGAIN * steps.NEXT_LOOK)
 
-    def _found(self, name: str, state: GatewayState, told: tuple[str, ...]) -> list[Emptying]:
+    def _found(self, name: str, state: GatewayState, told: tuple[str, ...] = ()) -> list[Emptying]:
         """Return what is to be emptied, and from when on: the release before is kept for a while.
 
         A slot that a cluster's node is `told` to run would run again, also where it does not now.
@@ -523,6 +547,7 @@ class Drain:
                     "kept_until": self._kept_until,
                     "emptying": tuple(emptying for _, emptying in sorted(self._emptying.items())),
                     "seen": tuple(sorted(self._seen)),
+                    "looked": tuple(sorted(self._looked)),
                     "forced": self._forced,
                     "receipts": self._receipts.dump(),
                     "superseded": self._superseded,

@@ -162,7 +162,7 @@ async def a_new_day(one: ClusterLab) -> None:
         f"slot {instance.slot} of {state.gateway}"
         for state in (await one.lab.states()).values()
         for instance in state.instances
-        if instance.state is not InstanceState.STOPPED and instance != state.serving
+        if instance.state is InstanceState.RUNNING and instance != state.serving
     ]:
         if time.monotonic() > deadline:
             raise Unavailable(f"not ended {_EMPTY_WITHIN:g} s after its last user left: {', '.join(left)}")

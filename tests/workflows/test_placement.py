@@ -409,8 +409,18 @@ async def test_the_gateways_of_a_drain_share_one_look_at_their_nodes(
     names = ("gw-1", "gw-2", "gw-3")
     await nodes.upgrade(names)
     asked.clear()
+    await until(lambda: bool(asked), SOON)
     await until(lambda: all(nodes.gateways[name].effects[-2:] == EMPTIED for name in names), SOON)
     assert asked == [set(names)]
+
+
+async def test_what_a_gateway_runs_besides_is_emptied_at_once_and_its_node_is_looked_at_meanwhile(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "PLACED_LATE", timedelta(hours=1))
+    await nodes.upgrade(("gw-1",))
+    await until(lambda: nodes.gateways["gw-1"].effects[-2:] == EMPTIED, SOON)
+    assert cluster_of(nodes).nodes["node-of-gw-1"].told == {"b"}
 
 
 async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:
