@@ -57,6 +57,10 @@ class SteeringTable(Protocol):
         """Send new sessions to the permanent slot again at once."""
         ...
 
+    async def refresh(self) -> Steering:
+        """Ensure that exactly the addresses of live sessions are pinned."""
+        ...
+
 
 class SteeringActivities:
     """Steering steps on one gateway; safe to repeat after any crash."""

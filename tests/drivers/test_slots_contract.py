@@ -319,6 +319,18 @@ async def test_an_empty_old_instance_stops_once(stand: Stand) -> None:
     assert await stand.sessions.count(old) == 0
 
 
+async def test_who_logs_out_just_before_the_old_instance_is_stopped_logs_in_at_the_new_one(
+    stand: Stand,
+) -> None:
+    old = await serving(stand)
+    assert await stand.login(1) == old
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new"), new)
+    await stand.logout(1)
+    await stand.runtime.stop(operation("stop"), old)
+    assert await stand.login(1) == new
+
+
 async def test_ending_sessions_takes_no_more_than_a_batch(stand: Stand) -> None:
     old = await serving(stand)
     for number in (1, 2, 3):

@@ -333,6 +333,7 @@ class FakeGateway:
                 raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
             if count:
                 raise Refused(f"slot {slot} still has {count} sessions")
+            self._pin()
         if not held.instance:  # what a cluster has placed is ended by it alone
             held.state = InstanceState.STOPPED
         self._note(running, f"stop {slot}")
@@ -486,6 +487,11 @@ class FakeGateway:
         self.trial, self.share = None, 100
         return self._steered(operation, before)
 
+    async def refresh(self) -> Steering:
+        """Pin exactly the addresses of live sessions that are not where new ones go."""
+        self._pin()
+        return self._steering(changed=False)
+
     # --- SessionTable --------------------------------------------------------------
 
     async def count(self, slot: str) -> int | None:
@@ -521,13 +527,16 @@ class FakeGateway:
     def _aim(self) -> tuple[str | None, int]:
         return self.target, self._steering(changed=False).share
 
-    def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
+    def _pin(self) -> None:
         self.pins = {
             address: name
             for name, held in self.slots.items()
             if name != self.target or self.share < 100
             for address in held.people
         }
+
+    def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
+        self._pin()
         self.generation = f"{operation.rollout}/{operation.epoch}"
         changed = before != self._aim
         self._note(changed, f"steer {self.target}")

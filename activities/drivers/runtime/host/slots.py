@@ -258,7 +258,7 @@ class HostSlots:
             folder = self._folders.of(slot)
             running = folder.process()
             if running is not None:
-                await self._refuse_if_in_use(folder)
+                await self._let_go(folder)
                 self._journal.check(operation)
                 await self._end(folder, running)
             else:
@@ -564,6 +564,16 @@ class HostSlots:
                 f"{stranger} runs in slot {folder.slot.name} of {self._gateway.name} and was not signed for "
                 f"{release.product} {release.version}; the instance was ended before it got a user"
             )
+
+    async def _let_go(self, folder: SlotFolder) -> None:
+        """Have nobody be sent to the slot any more, where nobody uses it; raise Refused where somebody does.
+
+        Whoever has just logged out is sent there until the table follows, and would find a closed port.
+        """
+        await self._refuse_if_in_use(folder)
+        with suppress(PenstockError):  # a table that cannot be written holds up no stop; it is healed later
+            await self._table.refresh()
+        await self._refuse_if_in_use(folder)
 
     async def _refuse_if_in_use(self, folder: SlotFolder) -> None:
         steering, slot = await self._table.read(), folder.slot.name

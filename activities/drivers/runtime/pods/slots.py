@@ -129,7 +129,7 @@ class PodSlots(HostSlots):
             folder = self._folders.pod(slot)
             changed = bool(folder.state.get("wanted"))
             if folder.process() is not None:
-                await self._refuse_if_in_use(folder)
+                await self._let_go(folder)
                 self._journal.check(operation)
             folder.want_nothing()
             self._journal.finish(operation, {"stopped": slot})
