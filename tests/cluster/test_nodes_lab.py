@@ -17,7 +17,7 @@ from tests.cluster.strangers import STRANGERS
 from tests.cluster.upgrading import ORDER, PERSON, PREFIX
 from tests.house.leftovers import nothing_is_left
 
-pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 MANY = 100
@@ -38,7 +38,7 @@ def cluster_lab(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=840,
+            timeout=1140,
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
