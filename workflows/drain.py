@@ -217,9 +217,16 @@ class Drain:
         }
         late = [one for one in self._found(name, state, told) if one.slot not in known]
         self._looked.add(name)
-        if name not in self._superseded:
-            self._emptying |= {(name, one.slot): one for one in late}
+        if name in self._superseded:
+            return
+        self._emptying |= {(name, one.slot): one for one in late}
+        try:
             await asyncio.gather(*[self._empty_and_stop(state, one) for one in late])
+        except ActivityError as error:
+            if code_of(error) != "Fenced":
+                raise
+            for one in late:  # a newer change is placing them; what this one had to empty is told by itself
+                self._emptying.pop((name, one.slot), None)
 
     async def _late_look(self, name: str) -> tuple[GatewayState, tuple[str, ...]]:
         """Return what runs on the gateway, and the slots that its node is told to run, sooner or later."""

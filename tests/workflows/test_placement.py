@@ -14,6 +14,7 @@ from policies.model.command import CommandKind
 from policies.model.drain import DRAIN_OVER
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import InstanceState
+from policies.model.operation import Operation
 from policies.model.value import digest_of
 from tests.fakes.cluster import FakeCluster, FakeNode
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
@@ -421,6 +422,22 @@ async def test_what_a_gateway_runs_besides_is_emptied_at_once_and_its_node_is_lo
     await nodes.upgrade(("gw-1",))
     await until(lambda: nodes.gateways["gw-1"].effects[-2:] == EMPTIED, SOON)
     assert cluster_of(nodes).nodes["node-of-gw-1"].told == {"b"}
+
+
+async def test_what_a_newer_change_places_while_a_drain_looks_is_left_alone_and_no_hand_over_is_told(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=3))
+    await nodes.upgrade(("gw-1",))
+    gateway, node = nodes.gateways["gw-1"], cluster_of(nodes).nodes["node-of-gw-1"]
+    await until(lambda: gateway.effects[-2:] == EMPTIED, SOON)
+    newer = Operation(rollout="edge-9", epoch=2**50, gateway="gw-1", step="place", digest=digest_of(b"newer"))
+    await gateway.fence(newer)
+    node.told.add("c")
+    await until(lambda: DRAIN_OVER in [action for action, _, _ in nodes.book.events.values()], SOON)
+    assert node.told == {"b", "c"}
+    assert "handed over" not in str(nodes.book.events)
+    assert "1 of its instances are stopped" in str(nodes.book.events)
 
 
 async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:
