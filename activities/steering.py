@@ -57,8 +57,8 @@ class SteeringTable(Protocol):
         """Send new sessions to the permanent slot again at once."""
         ...
 
-    async def refresh(self) -> Steering:
-        """Ensure that exactly the addresses of live sessions are pinned."""
+    async def leave(self, slot: str) -> Steering:
+        """Pin nobody to the slot any more, until it gets new sessions again."""
         ...
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import yaml
 
 from deploy.cluster.api import Json
 from deploy.cluster.lab import ClusterLab
+from deploy.cluster.nodes import is_ready
 from deploy.kubernetes.chart import NAMESPACE, rendered
 from deploy.lab.lab import FLEET
 from orchestrator.publishing.image import BuiltImage
@@ -58,23 +59,17 @@ def agent_pods(one: ClusterLab) -> list[Json]:
     return one.ground.real.plane.admin.every(PODS, labelSelector=OURS)
 
 
-async def _until_ready(one: ClusterLab, without: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+async def _until_ready(one: ClusterLab, without: Collection[str] = ()) -> None:
     deadline, nodes = asyncio.get_running_loop().time() + _UP_WITHIN, len(one.ground.real.nodes)
     while True:
         pods = await asyncio.to_thread(agent_pods, one)
-        fresh = [pod for pod in pods if pod["metadata"]["uid"] not in without and _is_ready(pod)]
+        fresh = [pod for pod in pods if pod["metadata"]["uid"] not in without and is_ready(pod)]
         if len(fresh) == nodes == len(pods):
             return
         if asyncio.get_running_loop().time() > deadline:
             states = [pod["status"].get("containerStatuses") or pod["status"] for pod in pods]
             raise Unavailable(f"agents are no pods after {_UP_WITHIN:g} s: {states}")
         await asyncio.sleep(0.2)
-
-
-def _is_ready(pod: Json) -> bool:
-    return any(
-        one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", [])
-    )
 
 
 def _manifests(one: ClusterLab, image: str) -> Iterator[Json]:

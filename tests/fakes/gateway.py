@@ -333,7 +333,7 @@ class FakeGateway:
                 raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
             if count:
                 raise Refused(f"slot {slot} still has {count} sessions")
-            self._pin()
+            await self.leave(slot)
         if not held.instance:  # what a cluster has placed is ended by it alone
             held.state = InstanceState.STOPPED
         self._note(running, f"stop {slot}")
@@ -487,9 +487,9 @@ class FakeGateway:
         self.trial, self.share = None, 100
         return self._steered(operation, before)
 
-    async def refresh(self) -> Steering:
-        """Pin exactly the addresses of live sessions that are not where new ones go."""
-        self._pin()
+    async def leave(self, slot: str) -> Steering:
+        """Pin nobody to the slot any more."""
+        self.pins = {address: home for address, home in self.pins.items() if home != slot}
         return self._steering(changed=False)
 
     # --- SessionTable --------------------------------------------------------------
@@ -515,7 +515,7 @@ class FakeGateway:
         """End up to `batch` sessions; their addresses are let go first."""
         self._begin("end", operation)
         people = self._slot(slot).people
-        self.pins = {address: home for address, home in self.pins.items() if home != slot}
+        await self.leave(slot)
         ended = [person for person in people if exempt_too or person not in self.exempt][:batch]
         people[:] = [person for person in people if person not in ended]
         self._note(bool(ended), f"end {len(ended)} in {slot}")
@@ -527,16 +527,13 @@ class FakeGateway:
     def _aim(self) -> tuple[str | None, int]:
         return self.target, self._steering(changed=False).share
 
-    def _pin(self) -> None:
+    def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
         self.pins = {
             address: name
             for name, held in self.slots.items()
             if name != self.target or self.share < 100
             for address in held.people
         }
-
-    def _steered(self, operation: Operation, before: tuple[str | None, int]) -> Steering:
-        self._pin()
         self.generation = f"{operation.rollout}/{operation.epoch}"
         changed = before != self._aim
         self._note(changed, f"steer {self.target}")

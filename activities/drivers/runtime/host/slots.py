@@ -572,7 +572,7 @@ class HostSlots:
         """
         await self._refuse_if_in_use(folder)
         with suppress(PenstockError):  # a table that cannot be written holds up no stop; it is healed later
-            await self._table.refresh()
+            await self._table.leave(folder.slot.name)
         await self._refuse_if_in_use(folder)
 
     async def _refuse_if_in_use(self, folder: SlotFolder) -> None:

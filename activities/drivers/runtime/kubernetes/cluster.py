@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -100,7 +101,8 @@ class KubernetesCluster:
         self._pods = Together(self._read_pods, gather=GATHER, apart=poll, each=EACH)
         self._comings = Together(self._read_comings, gather=GATHER, apart=poll, each=EACH)
         self._counted: dict[str, int] = {}
-        self._ends = Together(self._read_ends, gather=GATHER, apart=poll * SELDOM, each=EACH * SELDOM)
+        ends = partial(self._read_pods, can_wait=True)
+        self._ends = Together(ends, gather=GATHER, apart=poll * SELDOM, each=EACH * SELDOM)
 
     async def prepare(self, operation: Operation, release: ReleaseRef, source: str) -> Prepared:
         """Have one slot hold the release's image; see `Cluster.prepare`."""
@@ -418,8 +420,10 @@ class KubernetesCluster:
     async def _read_templates(self, slots: set[str]) -> Mapping[str, Template]:
         return {slot: await read_template(self._api, self._share, slot) for slot in slots}
 
-    async def _read_pods(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
-        return await read_pods(self._api, self._share, asked, self._extent)
+    async def _read_pods(
+        self, asked: set[tuple[str, str]], *, can_wait: bool = False
+    ) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
+        return await read_pods(self._api, self._share, asked, self._extent, can_wait=can_wait)
 
     async def _read_comings(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
         """Read the pods of many when all are counted as ready, or a while later: the list is megabytes."""
@@ -441,9 +445,6 @@ class KubernetesCluster:
             return False
         self._counted = counted
         return True
-
-    async def _read_ends(self, asked: set[tuple[str, str]]) -> Mapping[tuple[str, str], tuple[Pod, ...]]:
-        return await read_pods(self._api, self._share, asked, self._extent, can_wait=True)
 
 
 def _another(pods: Sequence[Pod], instance: str | None) -> Pod | None:
