@@ -11,6 +11,7 @@ import pytest
 from activities.drivers.programs import run
 from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables_changes import NftablesChanges
+from policies.model.instance import Steering
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 
@@ -81,6 +82,37 @@ async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
             async with asyncio.timeout(20):
                 while rules_in((await run(chain)).out) != rules_in(whole):
                     await changes.next(timedelta(seconds=1))
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def test_a_change_that_comes_while_the_table_is_looked_at_is_not_missed(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=300))
+    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
+    await lab.table.make_permanent(operation("serve"), await lab.running("1.1.6"))
+    chain = ["nft", "list", "chain", *nftables.TABLE.split(), await first_chain()]
+    whole = (await run(chain)).out
+    refresh = lab.table.refresh
+    flushed: list[int] = []
+
+    async def and_somebody_flushes() -> Steering:
+        steering = await refresh()
+        if not flushed:
+            flushed.append((await run(["nft", "flush", "chain", *chain[3:]])).status)
+        return steering
+
+    monkeypatch.setattr(lab.table, "refresh", and_somebody_flushes)
+    keeping = asyncio.create_task(lab.table.keep())
+    try:
+        await until(lambda: flushed == [0])
+        async with asyncio.timeout(20):
+            while rules_in((await run(chain)).out) != rules_in(whole):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):

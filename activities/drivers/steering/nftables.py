@@ -29,7 +29,13 @@ from activities.drivers.disk import write_whole
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_changes import NftablesChanges
-from activities.drivers.steering.nftables_ruleset import EVERYBODY, Ruleset, parse, transaction
+from activities.drivers.steering.nftables_ruleset import (
+    EVERYBODY,
+    Ruleset,
+    count_of_rules,
+    parse,
+    transaction,
+)
 from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
@@ -82,6 +88,7 @@ class NftablesTable:
             self.take(adopted)
         self._leaving: set[str] = set()
         self._changes = 0
+        self._written: tuple[str, ...] | None = None
         self._turn = asyncio.Lock()
 
     def take(self, adopted: Slot) -> None:
@@ -106,12 +113,15 @@ class NftablesTable:
             return (await self.read()).model_copy(update={"changed": changed})
 
     async def heal(self) -> bool:
-        """Load the table again where somebody removed it (a firewall's reload); say whether it was gone.
+        """Write the table again where somebody removed it or changed its rules; say whether that was so.
 
-        Connections that it had redirected are lost with it; those who come back find their own instance.
+        Connections that a removed table had redirected are lost with it; those who come back find their
+        own instance.
         """
-        if await self._ruleset() is not None:
-            return False
+        async with self._turn:
+            found = await self._ruleset()
+            if found is not None and self._written in (None, found.rules):
+                return False
         await self.refresh()
         return True
 
@@ -123,34 +133,32 @@ class NftablesTable:
         """
         with NftablesChanges() as changes:
             while True:
-                calm = await self._keep_for(changes, FOLLOW_EVERY)
+                await self._keep_for(changes, FOLLOW_EVERY)
                 try:
-                    await self.refresh(calm=calm)
+                    await self.refresh()
                 except (PenstockError, OSError) as error:  # a host out of descriptors has them again later
                     _log.warning("the steering table of %s: %s", self._gateway.name, error)
-                await changes.next(timedelta(0))  # what it wrote itself is no news
 
-    async def _keep_for(self, changes: NftablesChanges, time: timedelta) -> bool:
-        """Heal the table for that long, at most once a second; return whether there was no change at all.
+    async def _keep_for(self, changes: NftablesChanges, time: timedelta) -> None:
+        """Heal the table for that long, at most once a second.
 
-        It is looked at when the kernel tells of a change, and every time where the kernel does not tell.
+        It is looked at when the kernel tells of a change, its own included, for another may have come
+        with it; and every time where the kernel does not tell.
         """
         loop = asyncio.get_running_loop()
-        until, calm = loop.time() + time.total_seconds(), changes.told
+        until = loop.time() + time.total_seconds()
         while (left := until - loop.time()) > 0:
             await asyncio.sleep(min(left, HEAL_EVERY.total_seconds()))
             left = max(0.0, until - loop.time())
             if not changes.told or await changes.next(timedelta(seconds=left)):
-                calm = False
                 await self._heal()
-        return calm
 
     async def _heal(self) -> None:
         try:
             if await self.heal():
                 _log.warning(
-                    "the steering table of %s was gone and is loaded again; something on this host "
-                    "flushes nftables: let it spare `table %s`",
+                    "the steering table of %s was gone or changed, and is written again; something on this "
+                    "host writes nftables: let it spare `table %s`",
                     self._gateway.name,
                     TABLE,
                 )
@@ -262,18 +270,19 @@ class NftablesTable:
         async with self._turn:
             return await self._change(operation, live, lambda now: now.without_trial())
 
-    async def refresh(self, *, calm: bool = False) -> Steering:
+    async def refresh(self) -> Steering:
         """Pin exactly the addresses of live sessions; who gets new sessions stays as it is.
 
-        What was read before another change is older than what that change read, and is not written. Where
-        all is `calm`, since nobody has changed nftables, a table that needs no pins is not written again.
+        What was read before another change is older than what that change read, and is not written. A
+        table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
         live = await self._live(PATIENCE)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
-            if calm and (found := await self._ruleset()) is not None:
+            found = await self._ruleset()
+            if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
                 pins = (wanted.old, wanted.learned, wanted.draining)
                 if not any((*pins, found.old, found.learned, found.draining)):
@@ -320,6 +329,12 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
+        if len(after.rules) != count_of_rules(wanted, self._gateway):
+            raise Conflict(
+                f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
+                f"moment after they were written; look at `nft list table {TABLE}`"
+            )
+        self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         steering = (await self.read()).model_copy(update={"changed": changed})
         if operation is not None:

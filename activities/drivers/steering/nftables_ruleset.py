@@ -40,6 +40,8 @@ class Ruleset:
     draining: tuple[int, ...] = ()
     """Ports whose UDP teaches the table where a rebound address belongs."""
     generation: str = ""
+    rules: tuple[str, ...] = ()
+    """Its rules as the kernel lists them; never part of a wish."""
 
     def on_trial(
         self, port: int, lease: timedelta, *, renew: bool = False, share: int = EVERYBODY, seed: int = 0
@@ -90,6 +92,11 @@ def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway) -> str:
     return "\n".join(lines) + "\n"
 
 
+def count_of_rules(wanted: Ruleset, gateway: Gateway) -> int:
+    """Return how many rules the table has when it is written so."""
+    return sum(1 for _ in _rules(wanted, gateway))
+
+
 def parse(listing: str, gateway: Gateway) -> Ruleset:
     """Return what `nft -j list table` printed as a value."""
     found = json.loads(listing)["nftables"]
@@ -111,6 +118,7 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
         learned={ip_address(key): port for key, port, _ in learned},
         draining=tuple(sorted({int(words[1]) for words in comments if words[0] == "learn"})),
         generation=next((words[1] for words in comments if words[0] == "by" and len(words) > 1), ""),
+        rules=tuple(json.dumps([rule["expr"], rule.get("comment")]) for rule in rules),
     )
 
 
