@@ -1,23 +1,20 @@
 """A sample of `./run bench live`: the right decision on real bad days, and nothing left of the lab."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.lab import preflight
 from tests.house.leftovers import nothing_is_left
+from tests.lab.played import HANGS_AFTER, played
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
-HOME = Path(__file__).parents[2]
 KINDS = ("crash", "shared-outage", "prometheus-killed")
 
 
@@ -25,16 +22,9 @@ KINDS = ("crash", "shared-outage", "prometheus-killed")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """One run of each kind, in a lab of their own."""
     document = tmp_path_factory.mktemp("live") / "out.json"
-    command = [sys.executable, "-m", "tests.bench", "live", "--runs", "1", "--labs", "1"]
+    command = ["-m", "tests.bench", "live", "--runs", "1", "--labs", "1"]
     with nothing_is_left("psl0-"):
-        done = subprocess.run(
-            [*command, "--kinds", ",".join(KINDS), "--json", str(document)],
-            cwd=HOME,
-            capture_output=True,
-            text=True,
-            timeout=220,
-            check=False,
-        )
+        done = played(*command, "--kinds", ",".join(KINDS), "--json", str(document))
     assert done.returncode == 0, done.stdout + done.stderr
     return {run["kind"]: run for run in json.loads(document.read_text())["runs"]}
 

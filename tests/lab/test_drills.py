@@ -1,9 +1,6 @@
 """Drills as people play them: a lab of its own, the failure, and users who are safe within the budget."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +10,13 @@ from deploy.lab.drills import IN_A_CHAT
 from policies.model.drill import DrillOutcome, DrillReport
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER, played
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 HOME = Path(__file__).parents[2]
@@ -37,15 +35,8 @@ def test_users_are_safe_within_the_budget_and_nobody_is_cut(name: str, tmp_path:
         pytest.skip(why)
     file = tmp_path / "result.json"
     with nothing_is_left("psd-"):
-        done = subprocess.run(
-            [sys.executable, "-m", "deploy.lab.drills", "run", name, "--json", str(file)],
-            cwd=HOME,
-            env={**os.environ, "PENSTOCK_STATE": str(own_state(tmp_path / "state"))},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        command = ("-m", "deploy.lab.drills", "run", name, "--json", str(file))
+        done = played(*command, state=own_state(tmp_path / "state"))
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(file.read_text())
     assert said.pop("passed") is True

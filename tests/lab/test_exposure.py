@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +11,14 @@ from deploy.lab.spoiled import Spoiled
 from policies.model.release_tests import OF_NAMES, Asked
 from tests.house.leftovers import nothing_is_left
 from tests.lab.exposure import CANARY, PREFIX, SHAPE
+from tests.lab.played import HANGS_AFTER, played
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.sweep,
     pytest.mark.skipif(not shutil.which("cc"), reason="needs cc"),
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(320),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 GATEWAYS = {f"gw-{number}" for number in range(1, SHAPE.gateways + 1)}
@@ -37,14 +35,7 @@ STOPPED_BY = {
 def told() -> dict[str, dict[str, Any]]:
     """What became of each release, all of them on one lab."""
     with nothing_is_left(PREFIX):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.lab.exposure"],
-            cwd=Path(__file__).parents[2],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = played("-m", "tests.lab.exposure")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines() if " {" in line]
     return {name: json.loads(body) for name, _, body in lines}

@@ -1,10 +1,7 @@
 """The storyboard on the page: two people, a real lab with live users, and Debian's own Chromium."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +13,14 @@ from deploy.lab import preflight
 from tests.house.leftovers import nothing_is_left
 from tests.lab.browser import Seen, browser, logged_in
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER, played
 from tests.lab.test_standing import HOME, Desk
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 NOBODY = 65534
@@ -196,15 +194,7 @@ def test_a_real_drill_is_recorded_and_shown_beside_what_nobody_has_rehearsed(
     run = desk.state / "lab" / "run"
     there = {"PENSTOCK_STATE": str(desk.state), "PENSTOCK_SOCKET": str(run / "penstock.sock")}
     with nothing_is_left("psd-"):
-        done = subprocess.run(
-            [sys.executable, "-m", "orchestrator", "drill", "run", "crash", "--record"],
-            cwd=HOME,
-            env={**os.environ, **there},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = played("-m", "orchestrator", "drill", "run", "crash", "--record", more=there)
     assert done.returncode in {0, 1}, done.stdout + done.stderr  # a machine that is busy may be too slow
     assert "Recorded by alice: penstock drill history" in done.stdout, done.stderr
     context, alice = logged_in(chromium, seen, desk.state)

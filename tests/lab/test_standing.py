@@ -1,10 +1,8 @@
 """A lab that stays up: tried, broken, mended, and gone without a trace."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +14,13 @@ from orchestrator.exit_code import ExitCode
 from orchestrator.settings import Settings, state_folder
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER, played
 from tests.lab.readme_commands import STORY
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 HOME = Path(__file__).parents[2]
@@ -34,15 +33,7 @@ class Desk:
         self.state = state
 
     def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "deploy.lab.standing", *arguments],
-            cwd=HOME,
-            env={**os.environ, "PENSTOCK_STATE": str(self.state)},
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
+        return played("-m", "deploy.lab.standing", *arguments, state=self.state)
 
 
 @pytest.fixture(scope="module")

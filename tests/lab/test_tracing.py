@@ -1,10 +1,6 @@
 """One trace a change over the real API, worker and agents; logs as JSON; collectors that fail."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +8,13 @@ import pytest
 from deploy.lab import preflight
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER, played
 from tests.lab.traced import PREFIX
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 TOLD = {
@@ -34,15 +31,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     """What became of each change, and what was heard and logged."""
     folder = own_state(tmp_path_factory.mktemp("state"))
     with nothing_is_left(PREFIX):
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.lab.traced"],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "PENSTOCK_STATE": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=220,
-            check=False,
-        )
+        done = played("-m", "tests.lab.traced", state=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines() if " {" in line]
     return {what: json.loads(body) for what, _, body in lines}

@@ -1,10 +1,6 @@
 """A rollout on the real lab while strangers and thieves attack it and its worker is killed; a lost ledger."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +8,12 @@ import pytest
 from deploy.lab import preflight
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER, played
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(260),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 STORY = """
@@ -144,15 +141,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the story has told."""
     folder = own_state(tmp_path_factory.mktemp("state"))
     with nothing_is_left("pstw-"):
-        done = subprocess.run(
-            [sys.executable, "-c", STORY],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "PENSTOCK_STATE": str(folder)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        done = played("-c", STORY, state=folder)
     return done.stdout + done.stderr
 
 
