@@ -94,7 +94,7 @@ def test_a_killed_worker_leaves_a_part_that_the_next_one_completes(tmp_path: Pat
             return
         peer.head(Content_Length=SIZE, ETag='"one"')
         peer.send(CONTENT[: SIZE // 2])
-        peer.server.ended.wait(20)
+        peer.server.ended.wait(90)
 
     with HostileServer(first_half_only) as server:
         command = (
@@ -109,7 +109,7 @@ def test_a_killed_worker_leaves_a_part_that_the_next_one_completes(tmp_path: Pat
         )
         arguments = [server.url, DIGEST, str(SIZE), str(tmp_path)]
         with subprocess.Popen([sys.executable, "-c", command, *arguments]) as worker:
-            ends = time.monotonic() + 20
+            ends = time.monotonic() + 60
             while not server.sent > SIZE // 2 and time.monotonic() < ends:
                 time.sleep(0.05)
             worker.kill()

@@ -17,11 +17,12 @@ from deploy.lab.topology import Claim
 from orchestrator.exit_code import ExitCode
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 HOME = Path(__file__).parents[2]
@@ -53,7 +54,12 @@ def said_until(process: subprocess.Popen[str], words: str) -> str:
 
 def ended(process: subprocess.Popen[str], timeout: float) -> str:
     """Wait for the demo's end and return what it said."""
-    said, _ = process.communicate(timeout=timeout)
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:  # whatever comes next has its own lab
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        raise
     fail_if_hindered(process.returncode, said)
     return said
 
@@ -77,7 +83,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     words = [word for name in ("bad-green", "green-back", *USUAL) for word in ("--scenario", name)]
     with nothing_is_left():
         process = demo(*words, "--json", str(folder / "out.json"), state=own_state(folder / "state"))
-        said = ended(process, 400)
+        said = ended(process, HANGS_AFTER - 100)
     assert process.returncode == 0, said
     return stories(folder)
 
@@ -140,7 +146,7 @@ def test_ctrl_c_in_the_middle_of_a_wave_leaves_nothing(tmp_path: Path) -> None:
         process = demo("--scenario", "clean", state=own_state(tmp_path / "state"))
         said_until(process, "on trial")
         process.send_signal(signal.SIGINT)
-        said = ended(process, 60)
+        said = ended(process, 240)
     assert process.returncode == 130, said
 
 
@@ -156,7 +162,7 @@ def following(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, 
         killed.wait()
         time.sleep(1)
         process = demo("--scenario", "bad-signature", "--json", str(folder / "out.json"), state=state)
-        said = ended(process, 120)
+        said = ended(process, 240)
     assert process.returncode == 5, said
     return said, stories(folder)
 

@@ -14,12 +14,13 @@ from deploy.lab import preflight, synapse
 from deploy.lab.synapse import FOLDER
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
+from tests.lab.played import HANGS_AFTER
 
 pytestmark = [
     pytest.mark.lab,
     pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(HANGS_AFTER),
 ]
 
 HOME = Path(__file__).parents[2]
@@ -66,7 +67,7 @@ def told(homeserver: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     folder = tmp_path_factory.mktemp("night")
     with nothing_is_left():
         process = night(folder)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=HANGS_AFTER - 100)
     assert process.returncode == 0, said
     (story,) = json.loads((folder / "out.json").read_text())["stories"]
     found: dict[str, Any] = story
