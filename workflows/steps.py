@@ -86,8 +86,12 @@ LOOK_AT_NODES = Options(
 )
 """Reads nodes of a cluster, of which a list of ten thousand takes some seconds, shared by all who ask."""
 
-PLACED_LATE = timedelta(seconds=5)
-"""How long a placement may still reach a node after its change went back: longer than HEARD_WITHIN."""
+PLACED_LATE = HEARD_WITHIN + timedelta(seconds=32)
+"""How long a placement may still reach a node after its change went back.
+
+It hears of its end within HEARD_WITHIN. A call that was sent by then is read for 20 seconds, and an API
+server under load keeps calls in a queue for 15.
+"""
 
 CHANGE = Options(
     start_to_close_timeout=timedelta(seconds=60),

@@ -37,7 +37,7 @@ OWN = (
     ADMIN,
     Person("controller-manager", "test:controller-manager", _ALL_RIGHTS),
     Person("scheduler", "test:scheduler", _ALL_RIGHTS),
-    Person("kwok", "test:kwok", _ALL_RIGHTS),
+    Person("kwok", "test:kwok", (*_ALL_RIGHTS, "system:nodes")),
 )
 """The control plane's own people, and who sets tests up."""
 

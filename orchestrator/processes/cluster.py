@@ -51,6 +51,12 @@ from policies.model.errors import Conflict, PenstockError
 
 _log = logging.getLogger(__name__)
 
+STEPS_AT_ONCE = 2_000
+"""Most of them only wait for a pod, and their calls are bounded by themselves.
+
+With a hundred of those a look at nodes came too late, and a healthy cluster was taken for a silent one.
+"""
+
 
 @dataclass(frozen=True)
 class Driver:
@@ -172,7 +178,9 @@ async def connected_worker(settings: ClusterSettings, activities: Sequence[Calla
     """
     if settings.certificate is not None:
         files_of(settings).require_pair()
-    return make_worker(await connected(settings), settings.task_queue, activities=activities)
+    return make_worker(
+        await connected(settings), settings.task_queue, activities=activities, steps_at_once=STEPS_AT_ONCE
+    )
 
 
 async def main(config: Path) -> None:

@@ -46,6 +46,9 @@ AT_ONCE = 5
 POLLS = 5
 """Polls for steps at once; as many as the engine's client has by itself."""
 
+STEPS_AT_ONCE = 100
+"""Steps carried out at a time; each may use a thread or a program."""
+
 MOST_CACHED = 200
 """Workflows kept in memory, one or two megabytes each; one that was dropped is replayed when it goes on.
 
@@ -60,10 +63,11 @@ def make_worker(
     workflows: Sequence[type] = (),
     activities: Sequence[Callable[..., Any]] = (),
     polls: int = POLLS,
+    steps_at_once: int = STEPS_AT_ONCE,
 ) -> Worker:
     """Return a worker that notices a dead predecessor within a second, not ten (temporal.md section 1).
 
-    It waits for steps with so many polls at once.
+    It waits for steps with so many polls at once, and carries out so many of them.
     """
     return Worker(
         client,
@@ -75,7 +79,7 @@ def make_worker(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
         graceful_shutdown_timeout=GRACE,
-        max_concurrent_activities=100,
+        max_concurrent_activities=steps_at_once,
         max_concurrent_activity_task_polls=polls,
         max_concurrent_workflow_tasks=AT_ONCE,
         max_cached_workflows=MOST_CACHED,

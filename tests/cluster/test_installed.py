@@ -137,8 +137,9 @@ def refusal(api: Api, method: str, path: str, body: Any = None, *, content: str 
 
 
 @pytest.fixture
-def served(plane: ControlPlane, driver: Api) -> Iterator[str]:
+def served(plane: ControlPlane, driver: Api, named: Api) -> Iterator[str]:
     """Slot a with a pod on a node, as after an upgrade; the name of the pod."""
+    named.merge(NODE, label("penstock.dev/edge", "true"))
     driver.merge(NODE, label("penstock.dev/edge.a", "true"))
     yield pod_of(plane, "a")
     driver.merge(NODE, label("penstock.dev/edge.a", None))
@@ -211,6 +212,19 @@ def test_the_driver_changes_nothing_else_of_a_node(case: str, driver: Api, named
     named.merge(NODE, label("penstock.dev/edge", "true"))
     assert sentence in refusal(driver, "PATCH", NODE, body)
     named.ask("PATCH", NODE, body, content=MERGE, dryRun="All")
+
+
+def test_the_driver_gives_a_slot_to_no_node_that_is_not_its_fleets_and_takes_it_from_any(
+    driver: Api, named: Api, served: str
+) -> None:
+    del served
+    named.merge(NODE, label("penstock.dev/edge", None))
+    try:
+        for key, value in (("penstock.dev/edge.b", "true"), ("penstock.dev/edge.a", "x")):
+            assert "does not bear the fleet's label" in refusal(driver, "PATCH", NODE, label(key, value))
+        driver.ask("PATCH", NODE, label("penstock.dev/edge.a", None), content=MERGE, dryRun="All")
+    finally:
+        named.merge(NODE, label("penstock.dev/edge", "true"))
 
 
 def test_the_driver_makes_no_node_though_applying_an_absent_one_would(driver: Api) -> None:
@@ -363,6 +377,17 @@ def test_nobody_changes_a_slot_that_a_node_has_but_named_administrators(
     stranger.merge(f"{SLOTS}/edge-a", {"metadata": {"annotations": {"note": "of somebody"}}})
 
 
+def test_nobody_but_the_cluster_says_how_many_nodes_have_a_slot(
+    plane: ControlPlane, stranger: Api, named: Api, served: str
+) -> None:
+    del served
+    nobody = {"status": {"desiredNumberScheduled": 0, "currentNumberScheduled": 0}}
+    path = f"{SLOTS}/edge-a/status"
+    assert "counted by the cluster itself" in refusal(stranger, "PATCH", path, nobody)
+    for api in (plane.api("controller-manager"), named):
+        api.ask("PATCH", path, nobody, content=MERGE, dryRun="All")
+
+
 def test_no_stranger_takes_a_slot_off_a_node_or_gives_it_one(stranger: Api, named: Api, served: str) -> None:
     for body in (
         label("penstock.dev/edge.a", None),
@@ -468,6 +493,7 @@ POD_CHANGES: dict[str, tuple[str, str, Any, str]] = {
         "they stay as its slot made them",
     ),
     "no owner": ("", MERGE, {"metadata": {"ownerReferences": None}}, "deleted with another owner"),
+    "that it has failed": ("/status", MERGE, {"status": {"phase": "Failed"}}, "is said by its node"),
 }
 
 
@@ -528,6 +554,38 @@ def test_a_pod_that_is_no_gateway_is_changed_and_does_not_become_one(
         stranger.post(f"{path}/eviction", eviction("another", dryRun=["All"], gracePeriodSeconds=0))
     finally:
         stranger.delete(path, gracePeriodSeconds=0)
+
+
+def test_no_controller_makes_or_takes_a_pod_for_a_gateways_that_its_slot_did_not_make(
+    plane: ControlPlane, named: Api
+) -> None:
+    """Whoever may make a ReplicaSet has pods made by it, and a DaemonSet takes what has lost its owner."""
+    owner = {"apiVersion": "apps/v1", "name": "planted", "uid": OWNER["uid"], "controller": True}
+    pod: Json = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "planted-1",
+            "namespace": NAMESPACE,
+            "labels": {"penstock.dev/fleet": "edge", "penstock.dev/slot": "c"},
+            "ownerReferences": [{**owner, "kind": "ReplicaSet"}],
+        },
+        "spec": {"containers": [{"name": "gateway", "image": EVIL}], "automountServiceAccountToken": False},
+    }
+    controllers = plane.api("controller-manager")
+    json_body = {"content": "application/json", "dryRun": "All"}
+    assert "penstock has their DaemonSet make them" in refusal(controllers, "POST", PODS, pod, **json_body)
+    slots = {**owner, "kind": "DaemonSet", "name": "edge-c"}
+    controllers.ask(
+        "POST", PODS, {**pod, "metadata": {**pod["metadata"], "ownerReferences": [slots]}}, **json_body
+    )
+    bare = {key: value for key, value in pod["metadata"].items() if key != "ownerReferences"}
+    named.post(PODS, {**pod, "metadata": bare})
+    try:
+        taken = {"metadata": {"ownerReferences": [slots]}}
+        assert "its slot made it, or it is none" in refusal(controllers, "PATCH", f"{PODS}/planted-1", taken)
+    finally:
+        named.delete(f"{PODS}/planted-1", gracePeriodSeconds=0)
 
 
 def eviction(name: str, **options: Any) -> Json:

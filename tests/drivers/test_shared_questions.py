@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from activities.drivers.runtime.kubernetes.nodes import Extent, read_nodes
+from activities.drivers.runtime.kubernetes.pods import read_pods
 from activities.drivers.runtime.kubernetes.together import LONGEST_PAUSE, Together
 from activities.drivers.runtime.kubernetes.words import Share
 
@@ -80,6 +81,16 @@ class ApiOfNodes:
         named = selector.removeprefix("metadata.name=")
         found = [name for name in self._names if selector in ("", f"metadata.name={named}")]
         return [read({"metadata": {"name": name}}) for name in found]
+
+
+async def test_the_few_pods_of_a_slot_that_fills_say_nothing_of_how_large_the_fleet_is() -> None:
+    extent, api = Extent(), ApiOfNodes(set())
+    extent.was(10_000)
+    filling = {(f"worker-{number}", "b") for number in range(50)}
+    await read_pods(api, SHARE, filling, extent)  # type: ignore[arg-type]
+    assert extent.is_long
+    await read_pods(api, SHARE, {(name, "") for name, _ in filling}, extent)  # type: ignore[arg-type]
+    assert not extent.is_long
 
 
 async def test_many_nodes_that_are_not_the_fleets_any_more_are_found_by_one_list() -> None:

@@ -160,6 +160,33 @@ async def test_what_stands_in_a_kubeconfig_is_used_and_left_on_no_disk(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_token_that_is_away_for_long_costs_no_descriptors(
+    kubeconfig: Path, stub: Stub, identities: Identities, tmp_path: Path
+) -> None:
+    stub.answers_with(200, {"items": []})
+    there = inline(kubeconfig, tmp_path / "inline.kubeconfig")
+    content = yaml.safe_load(there.read_text())
+    token = content["users"][0]["user"].pop("token")
+    content["users"][0]["user"]["tokenFile"] = "token"
+    there.write_text(yaml.safe_dump(content))
+    one = api(there)
+    with pytest.raises(BadInput):
+        await one.listed(NODES)
+    before = descriptors()
+    for _ in range(30):
+        with pytest.raises(BadInput):
+            await one.listed(NODES)
+    assert descriptors() <= before
+    (tmp_path / "token").write_text(token)
+    (tmp_path / "token").chmod(0o600)
+    assert await one.listed(NODES) == []
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -9,7 +9,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -121,6 +121,23 @@ class Access:
             raise ValueError(f"{path} holds no mapping")  # noqa: TRY004 - of the file, as all that is wrong
         named = list(_entries(content))
         before, self._held = self._held, []
+        try:
+            self._read(content, named, path, configuration)
+        except BaseException:
+            before, self._held = self._held, before
+            raise
+        finally:
+            for descriptor in before:  # what connects with them at this moment fails, and is tried again
+                os.close(descriptor)
+
+    def _read(
+        self,
+        content: dict[str, Any],
+        named: Sequence[dict[str, Any]],
+        path: Path,
+        configuration: Configuration,
+    ) -> None:
+        """Take what the kubeconfig says; what it holds itself is kept in memory."""
         for entry in named:
             self._settle(entry, path.resolve().parent)
         files = (Path(entry[key]) for entry in named for key in _FILES if entry.get(key))
@@ -130,8 +147,6 @@ class Access:
         load(content, client_configuration=configuration, persist_config=False)
         if not any({"exec", "auth-provider"} & entry.keys() for entry in named):
             _strip(configuration)
-        for descriptor in before:  # what connects with them at this moment fails, and is tried again
-            os.close(descriptor)
 
     def _settle(self, entry: dict[str, Any], folder: Path) -> None:
         """Have the entry name files by their whole path, and none that would have to be written."""
