@@ -51,7 +51,7 @@ from policies.model.errors import Conflict, PenstockError
 
 _log = logging.getLogger(__name__)
 
-STEPS_AT_ONCE = 2_000
+PLACEMENTS_AT_ONCE = 2_000
 """Most of them only wait for a pod, and their calls are bounded by themselves.
 
 With a hundred of those a look at nodes came too late, and a healthy cluster was taken for a silent one.
@@ -179,7 +179,10 @@ async def connected_worker(settings: ClusterSettings, activities: Sequence[Calla
     if settings.certificate is not None:
         files_of(settings).require_pair()
     return make_worker(
-        await connected(settings), settings.task_queue, activities=activities, steps_at_once=STEPS_AT_ONCE
+        await connected(settings),
+        settings.task_queue,
+        activities=activities,
+        steps_at_once=PLACEMENTS_AT_ONCE,
     )
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
@@ -46,8 +47,7 @@ async def test_a_table_that_somebody_removed_is_back_and_nobody_had_to_ask(
         return looked[-1]
 
     monkeypatch.setattr(lab.table, "heal", heard)
-    keeping = asyncio.create_task(lab.table.keep())
-    try:
+    async with kept(lab):
         assert (await run(["nft", "flush", "ruleset"])).status == 0
         await until(lambda: True in looked)
         assert (await run(["nft", "list", "table", *nftables.TABLE.split()])).status == 0
@@ -57,71 +57,84 @@ async def test_a_table_that_somebody_removed_is_back_and_nobody_had_to_ask(
             before = len(looked)
             assert not await changes.next(timedelta(milliseconds=500))
         assert len(looked) == before, "nothing has changed, and nobody looked again"
-    finally:
-        keeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeping
 
 
 async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=300))
-    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
-    await lab.table.make_permanent(operation("serve"), await lab.running("1.1.6"))
-    chain = ["nft", "list", "chain", *nftables.TABLE.split(), await first_chain()]
-    whole = (await run(chain)).out
-    keeping = asyncio.create_task(lab.table.keep())
-    try:
+    rules = await served(lab, monkeypatch)
+    async with kept(lab):
         with NftablesChanges() as changes:
             async with asyncio.timeout(20):
                 while await changes.next(timedelta(seconds=1)):
                     pass
-            assert (await run(["nft", "flush", "chain", *chain[3:]])).status == 0
+            assert await rules.flushed() == 0
             async with asyncio.timeout(20):
-                while rules_in((await run(chain)).out) != rules_in(whole):
+                while await rules.now() != rules.whole:
                     await changes.next(timedelta(seconds=1))
-    finally:
-        keeping.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeping
 
 
 async def test_a_change_that_comes_while_the_table_is_looked_at_is_not_missed(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=300))
-    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
-    await lab.table.make_permanent(operation("serve"), await lab.running("1.1.6"))
-    chain = ["nft", "list", "chain", *nftables.TABLE.split(), await first_chain()]
-    whole = (await run(chain)).out
+    rules = await served(lab, monkeypatch)
     refresh = lab.table.refresh
     flushed: list[int] = []
 
     async def and_somebody_flushes() -> Steering:
         steering = await refresh()
         if not flushed:
-            flushed.append((await run(["nft", "flush", "chain", *chain[3:]])).status)
+            flushed.append(await rules.flushed())
         return steering
 
     monkeypatch.setattr(lab.table, "refresh", and_somebody_flushes)
-    keeping = asyncio.create_task(lab.table.keep())
-    try:
+    async with kept(lab):
         await until(lambda: flushed == [0])
         async with asyncio.timeout(20):
-            while rules_in((await run(chain)).out) != rules_in(whole):  # noqa: ASYNC110 - nobody tells
+            while await rules.now() != rules.whole:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules of a table, without who wrote them last, which is told by the rules alone."""
+
+    chain: str
+    whole: list[str]
+
+    async def now(self) -> list[str]:
+        return await rules_of(self.chain)
+
+    async def flushed(self) -> int:
+        return (await run(["nft", "flush", "chain", *nftables.TABLE.split(), self.chain])).status
+
+
+async def served(lab: GatewayLab, monkeypatch: pytest.MonkeyPatch) -> Rules:  # noqa: F811
+    """Return the rules by which the gateway serves, once they are looked at at a quick pace."""
+    monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=300))
+    monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=50))
+    await lab.table.make_permanent(operation("serve"), await lab.running("1.1.6"))
+    chain = await first_chain()
+    return Rules(chain, await rules_of(chain))
+
+
+async def rules_of(chain: str) -> list[str]:
+    listed = (await run(["nft", "list", "chain", *nftables.TABLE.split(), chain])).out
+    return [line.partition(" comment ")[0] for line in listed.splitlines()]
+
+
+@asynccontextmanager
+async def kept(lab: GatewayLab) -> AsyncIterator[None]:  # noqa: F811
+    """Have the table kept for the length of the body."""
+    keeping = asyncio.create_task(lab.table.keep())
+    try:
+        yield
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
-
-
-def rules_in(listed: str) -> list[str]:
-    """Return the rules without who wrote them last, which is told by the rules alone."""
-    return [line.partition(" comment ")[0] for line in listed.splitlines()]
 
 
 async def first_chain() -> str:

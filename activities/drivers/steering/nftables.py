@@ -336,7 +336,7 @@ class NftablesTable:
             )
         self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
-        steering = (await self.read()).model_copy(update={"changed": changed})
+        steering = self._steering(after).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
