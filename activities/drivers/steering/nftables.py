@@ -133,6 +133,7 @@ class NftablesTable:
         """
         with NftablesChanges() as changes:
             while True:
+                await asyncio.sleep(0)  # whatever fails at once lets others work
                 await self._keep_for(changes, FOLLOW_EVERY)
                 try:
                     await self.refresh()
