@@ -14,8 +14,8 @@ from temporalio.worker import Worker
 
 from activities.adoption import AdoptionActivities
 from activities.drivers.credentials import Credentials
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.rights import require_own
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from activities.drivers.daemon.ocserv.template import credentials_in
+from activities.drivers.daemon.template import credentials_in
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.trust_files import compose_releases
 from activities.files import load

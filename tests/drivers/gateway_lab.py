@@ -13,8 +13,8 @@ from ssl import PEM_cert_to_DER_cert
 from typing import Any, cast
 
 from activities.drivers.credentials import Credentials
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv import client as ocserv_client
+from activities.drivers.daemon import client as probing_client
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.chroot import Chroot
 from deploy.lab.namespaces import inside
@@ -74,8 +74,8 @@ async def test_a_probe_that_gets_no_network_says_nothing_about_the_release(
     before: str,
 ) -> None:
     chroot, login = await chroot_of_running(lab)
-    monkeypatch.setattr(ocserv_client, "NETWORK", before)
-    monkeypatch.setattr(ocserv_client, "WITHIN", timedelta(seconds=1))
+    monkeypatch.setattr(probing_client, "NETWORK", before)
+    monkeypatch.setattr(probing_client, "WITHIN", timedelta(seconds=1))
     with pytest.raises(Unavailable, match="no network of its own"):
         await Ocserv(login).probe(chroot)
     await seen(cable=False)

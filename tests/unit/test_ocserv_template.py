@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.ocserv.template import credentials_in, require_template
+from activities.drivers.daemon.ocserv.template import require_template
+from activities.drivers.daemon.template import credentials_in
 from policies.model.errors import BadInput
 from tests.fakes.trees import SMALL_TEMPLATE
 

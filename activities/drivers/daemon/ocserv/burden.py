@@ -12,8 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
-from activities.drivers.daemon.ocserv.client import COUNTS, WITHIN, address_of, client
-from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.client import COUNTS, WITHIN, address_of, client
+from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
+from activities.drivers.daemon.ocserv.login import options
 from activities.drivers.daemon.port import Burden, Environment
 from policies.model.errors import Unavailable
 from policies.model.release_tests import Load

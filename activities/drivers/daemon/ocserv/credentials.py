@@ -18,10 +18,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from activities.drivers.daemon.port import CONFIG
+from activities.drivers.daemon.template import FOLDER
 from policies.model.errors import BadInput
-
-FOLDER = "credentials"
-"""In the config's folder."""
 
 _KEY = re.compile(r"^\s*([a-z-]+)\s*=\s*(.*?)\s*$")
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")

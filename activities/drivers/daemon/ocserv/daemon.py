@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import string
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,18 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
-from activities.drivers.daemon.ocserv.credentials import FOLDER, Given, names_listed, require_fit
+from activities.drivers.daemon.ocserv.credentials import Given, names_listed, require_fit
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
-from activities.drivers.daemon.ocserv.login import ProbeLogin
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from activities.drivers.daemon.ocserv.probe import probe
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
-from activities.drivers.daemon.ocserv.template import CREDENTIAL
 from activities.drivers.daemon.port import (
     CONFIG,
-    RUN,
     Burden,
     Environment,
     OwnConfig,
@@ -41,6 +38,7 @@ from activities.drivers.daemon.port import (
     Secret,
     Session,
 )
+from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
@@ -81,14 +79,9 @@ class Ocserv:
 
         Settings were looked at when the host got them: nothing here may keep a known-good from starting.
         """
-        config, wanted = self._filled(environment, template)
-        missing = sorted(wanted - set(credentials))
-        if missing:
-            raise BadInput(f"{template.name} needs credential {missing[0]}, which this gateway was not given")
-        secrets = into / FOLDER
-        secrets.mkdir(mode=0o700)
-        for name in sorted(wanted):
-            _write_secret(credentials[name], secrets / name)
+        config, wanted = filled(environment, template)
+        require_given(wanted, credentials, template)
+        write_credentials(wanted, credentials, into / FOLDER)
         (into / "ocserv.conf").write_text(with_settings(config, settings))
 
     def reconfigure(
@@ -100,7 +93,7 @@ class Ocserv:
         """
         require_settings(settings)
         before = (environment.config / "ocserv.conf").read_text()
-        after = with_settings(self._filled(environment, template)[0], settings)
+        after = with_settings(filled(environment, template)[0], settings)
         if beyond := beyond_a_reload(before, after):
             raise Refused(
                 f"{', '.join(beyond)} of slot {environment.slot.name} of {environment.gateway.name} would "
@@ -115,24 +108,6 @@ class Ocserv:
             return pools_of((environment.config / "ocserv.conf").read_text())
         except (OSError, BadInput):
             return ()
-
-    def _filled(self, environment: Environment, template: Path) -> tuple[str, set[str]]:
-        """Return the template with its placeholders filled, and the names of the credentials it wants.
-
-        A line that needs the slot's IPv6 pool is left out where the slot has none.
-        """
-        values, wanted = self._values(environment), set[str]()
-        lines = []
-        for line in template.read_text().splitlines():
-            if "$" not in line or line.lstrip().startswith("#"):
-                lines.append(line)
-                continue
-            names = _names(line)
-            if environment.slot.pool6 is None and "pool6" in names:
-                continue
-            wanted |= {name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL)}
-            lines.append(_filled(line, values, template))
-        return "\n".join(lines) + "\n", wanted
 
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
@@ -150,13 +125,11 @@ class Ocserv:
                 f"slot {environment.slot.name} of {environment.gateway.name} uses credential {missing[0]}, "
                 "which the agent's file does not name any more; name it under credentials"
             )
-        secrets = into / FOLDER
-        secrets.mkdir(mode=0o700)
+        write_credentials(names, credentials, into / FOLDER)
         given = {}
         for name in names:
-            _write_secret(credentials[name], secrets / name)
             where, before = f"credential {name} ({credentials[name]})", (there / name).read_text()
-            given[name] = Given(where, secrets / name, before)
+            given[name] = Given(where, into / FOLDER / name, before)
         require_fit(config, given, datetime.now(UTC), self._login.user if self._login else None, older=older)
         (into / "ocserv.conf").write_text(config)
 
@@ -292,18 +265,6 @@ class Ocserv:
         async with self._probing:
             return await burden(environment, self._login, load, cpu)
 
-    def _values(self, environment: Environment) -> dict[str, str]:
-        slot = environment.slot
-        return {
-            "port": str(slot.port),
-            "device": slot.device,
-            "pool4": str(slot.pool4.network_address),
-            "netmask4": str(slot.pool4.netmask),
-            "pool6": str(slot.pool6),
-            "config": str(CONFIG),
-            "run": str(RUN),
-        }
-
     def _is_of_a_probe(self, session: Mapping[str, Any]) -> bool:
         """Whether a probe that was killed in its tunnel has left it: nobody comes back to it."""
         return self._login is not None and session.get("Username") == self._login.user
@@ -344,31 +305,6 @@ class Ocserv:
 
 def _no_login(environment: Environment) -> str:
     return f"{environment.gateway.name} was given no probe login; add one to its credentials"
-
-
-def _names(line: str) -> set[str]:
-    return set(string.Template(line).get_identifiers())
-
-
-def _filled(line: str, values: Mapping[str, str], template: Path) -> str:
-    paths = {
-        name: f"{CONFIG}/{FOLDER}/{name.removeprefix(CREDENTIAL)}"
-        for name in _names(line)
-        if name.startswith(CREDENTIAL)
-    }
-    try:
-        return string.Template(line).substitute({**values, **paths})
-    except (KeyError, ValueError) as error:
-        raise BadInput(f"{template.name} has a placeholder nobody fills: {error}") from error
-
-
-def _write_secret(read: Secret, target: Path) -> None:
-    try:
-        content = read()
-    except BadInput as error:
-        raise BadInput(f"credential {target.name} cannot be read: {error}") from error
-    target.touch(mode=0o600)
-    target.write_text(f"{content}\n")
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_network
 
-from activities.drivers.daemon.ocserv.client import address_of
-from activities.drivers.daemon.ocserv.login import ProbeLogin
+from activities.drivers.daemon.client import address_of
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.names import resolved
 from activities.drivers.daemon.ocserv.session import Session, hold_session
 from activities.drivers.daemon.port import Environment

@@ -8,8 +8,9 @@ import re
 import time
 from dataclasses import dataclass
 
-from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
-from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
+from activities.drivers.daemon.ocserv.login import options
 from activities.drivers.daemon.ocserv.tunnel_end import program
 from activities.drivers.daemon.port import Environment
 from policies.model.instance import Probe

@@ -8,8 +8,9 @@ from datetime import timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from activities.drivers.daemon.ocserv.credentials import FOLDER, leaves_in, roles_in
+from activities.drivers.daemon.ocserv.credentials import leaves_in, roles_in
 from activities.drivers.daemon.port import Environment
+from activities.drivers.daemon.template import FOLDER
 from activities.drivers.handshake import certificate_shown
 from policies.model.errors import Unavailable
 

@@ -13,9 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
 from activities.drivers.daemon.ocserv import tunnel_end
-from activities.drivers.daemon.ocserv.client import ANSWERED, COUNTS, WITHIN, Client, client
-from activities.drivers.daemon.ocserv.login import ProbeLogin, options, password_of, target_of
+from activities.drivers.daemon.ocserv.login import options
 from activities.drivers.daemon.port import Environment
 from activities.drivers.resolving import Answers, answer_in, program, questions
 from policies.model.errors import Unavailable

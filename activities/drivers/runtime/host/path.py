@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.daemon.ocserv.login import ProbeLogin, target_of
+from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run

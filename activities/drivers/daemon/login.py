@@ -1,0 +1,40 @@
+"""Who probes and release tests log in as: a user of its own, whose secrets stay in files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from activities.drivers.daemon.port import Environment
+from policies.model.errors import BadInput
+
+
+@dataclass(frozen=True)
+class ProbeLogin:
+    """Who the probe logs in as: a user of its own, known by a password or by a certificate."""
+
+    user: str
+    password: Path | None
+    authority: Path
+    """The certificate authority that must have signed the gateway's certificate."""
+    name: str | None = None
+    """The name in the gateway's certificate, where it is not the address."""
+    pings: int = 5
+    target: str | None = None
+    """What is pinged through the tunnel; the gateway's own end of it unless given."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """Of that certificate."""
+
+
+def password_of(login: ProbeLogin) -> str:
+    """Return the probe's password; BadInput when its file cannot be read, or none is named."""
+    if login.password is None:
+        raise BadInput("the probe was given no password; name its file under `probe` in the agent's file")
+    try:
+        return login.password.read_text().splitlines()[0]
+    except (OSError, IndexError) as error:
+        raise BadInput(f"the probe's password cannot be read at {login.password}") from error
+
+
+def target_of(environment: Environment, login: ProbeLogin) -> str:
+    """Return what is pinged through the tunnel."""
+    return login.target or str(environment.slot.pool4[1])
