@@ -143,7 +143,7 @@ def compose_host(settings: AgentSettings) -> Host:
         lambda: renewed.failing if renewed is not None else "",
     )
     snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
-    path = GatewayPath(folders, table, login)
+    path = GatewayPath(folders, table)
     return Host(audit, journal, folders, table, runtime, snapshots, adoption, path)
 
 

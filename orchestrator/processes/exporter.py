@@ -19,9 +19,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
-from activities.drivers.daemon.port import Session
-from activities.drivers.handshake import certificate_shown
+from activities.drivers.daemon.port import Answer, Session
 from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
 from activities.drivers.metrics.interfaces import Interfaces
@@ -102,12 +100,9 @@ class Host:
             slots = {folder.slot.port: folder.slot.name for folder in self.folders}
             self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
 
-    async def shown(self, slot: str) -> bytes | None:
-        """Return the certificate that the slot's own port shows, None when no handshake ends in time."""
-        port = self.folders.of(slot).slot.port
-        with suppress(OSError, TimeoutError):
-            return await certificate_shown(self.gateway.addresses[0], port, PATIENCE)
-        return None
+    async def answer(self, slot: str) -> Answer:
+        """Return what the slot's own port says to somebody who does not log in."""
+        return await self.folders.daemon.answer(self.folders.of(slot).chroot, PATIENCE)
 
     async def sessions(self, slot: str) -> tuple[Session, ...] | None:
         """Return the slot's connected sessions; None when the instance does not say."""
@@ -157,15 +152,15 @@ async def watch(host: Host, shows: Shows) -> None:
     async def ask() -> None:
         there: list[Tunnel] = []
         for one in exporter.running:
-            certificate, sessions = await host.shown(one.slot), await host.sessions(one.slot)
-            if certificate is not None:
-                shows.certificates.learn(one.slot, certificate)
+            said, sessions = await host.answer(one.slot), await host.sessions(one.slot)
+            if said.certificate is not None:
+                shows.certificates.learn(one.slot, said.certificate)
             exporter.learn(
                 one,
                 sessions=None if sessions is None else len(sessions),
-                probe=certificate is not None,
+                probe=said.answers,
             )
-            there += [(one.slot, one.digest, said.vpn_address) for said in sessions or () if said.vpn_address]
+            there += [(one.slot, one.digest, user.vpn_address) for user in sessions or () if user.vpn_address]
         users[:] = there
 
     async def ping() -> None:
@@ -193,13 +188,12 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobod
     """
     own = frozenset(str(address) for address in gateway.addresses)
     sees = host.folders.sees_processes
-    alive, age = (process_runs, process_age) if sees else (nobody_knows, nobody_knows)
     return GatewayExporter(
         # a daemon that is adopted later has its sessions and processes counted, and no log of ours
         logs={folder.slot.name: folder.log for folder in host.folders} | {ADOPTED: memory.parent / "none"},
         find=host.find,
         process=host.process,
-        reader=lambda: LoginLog(ignored=own, alive=alive, age=age),
+        reader=lambda: host.folders.daemon.logins(own, sees_processes=sees),
         serving=host.serving,
         memory=memory,
         hears=hears,

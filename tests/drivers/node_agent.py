@@ -29,7 +29,7 @@ async def run(lab: NodeLab, said: str) -> dict[str, Any]:
     started = await lab.node.start(operation("start"), release, placed)
     probe = await lab.node.probe(placed.slot)
     tests = await lab.node.inspect(operation("inspect"), placed.slot)
-    (walked,) = (await GatewayPath(lab.folders, lab.table, lab.login).walk()).tried
+    (walked,) = (await GatewayPath(lab.folders, lab.table).walk()).tried
     steering = await lab.table.make_permanent(operation("keep"), placed.slot)
     reloaded = await lab.node.reload(operation("reload"), older=True)
     frozen = await lab.snapshots.freeze(operation("snapshot"), Evidence(reason="a test"))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
@@ -38,7 +37,7 @@ def host_of(lab: GatewayLab, folder: Path) -> Host:  # noqa: F811
         runtime=lab.slots,
         snapshots=lab.snapshots,
         adoption=lab.adoption,
-        path=GatewayPath(lab.folders, lab.table, cast("Any", lab.folders.daemon)._login),
+        path=GatewayPath(lab.folders, lab.table),
     )
 
 

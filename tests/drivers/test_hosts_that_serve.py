@@ -378,7 +378,7 @@ async def test_an_adopted_daemon_is_seen_by_the_exporter_and_in_the_evidence_of_
     assert (running.slot, running.version) == (ADOPTED, "1.1.6+adopted")
     await host.read_steering()
     assert host.serving() == ADOPTED
-    assert await host.shown(ADOPTED) is not None
+    assert (await host.answer(ADOPTED)).certificate is not None
     assert await host.folders.count(ADOPTED) == 1
     digest = await lab.snapshots.freeze(operation("freeze"), Evidence(reason="a test"))
     frozen = json.loads(lab.snapshots.read_frozen(digest))

@@ -5,10 +5,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
 
 import pytest
 
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.runtime.host.path import GatewayPath
 from policies.model.path import PathFacts
 from policies.paths import findings_of
@@ -65,9 +65,8 @@ def broken(lab: GatewayLab, fault: str, site: str) -> Iterator[None]:  # noqa: F
 
 
 async def walked(lab: GatewayLab) -> PathFacts:  # noqa: F811
-    daemon = cast("Any", lab.folders.daemon)
-    login = replace(daemon._login, target=TARGET)
-    return await GatewayPath(lab.folders, lab.table, login).walk()
+    lab.folders.daemon = Ocserv(replace(lab.login, target=TARGET))
+    return await GatewayPath(lab.folders, lab.table).walk()
 
 
 def wrong(facts: PathFacts) -> dict[str, str]:

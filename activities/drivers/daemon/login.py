@@ -35,6 +35,6 @@ def password_of(login: ProbeLogin) -> str:
         raise BadInput(f"the probe's password cannot be read at {login.password}") from error
 
 
-def target_of(environment: Environment, login: ProbeLogin) -> str:
+def target_of(environment: Environment, login: ProbeLogin | None) -> str:
     """Return what is pinged through the tunnel."""
-    return login.target or str(environment.slot.pool4[1])
+    return (login.target if login else None) or str(environment.slot.pool4[1])

@@ -1,8 +1,8 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from signal import Signals
@@ -10,9 +10,11 @@ from typing import Protocol
 
 from pydantic import Field
 
+from policies.attempts import Attempt
 from policies.model.adoption import OwnLine
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
+from policies.model.path import TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 from policies.model.value import Message
@@ -75,6 +77,29 @@ class Burden:
     """Full ones per second."""
     resumed: float
     """Resumed ones per second."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an instance's own port says to somebody who does not log in."""
+
+    answers: bool
+    certificate: bytes | None = None
+    """What it shows, in DER; None where the product shows none to strangers."""
+
+
+class LoginReader(Protocol):
+    """A daemon's log, understood."""
+
+    version: str
+
+    def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
+        """Take in one line and yield the attempts it ended."""
+        ...
+
+    def give_up(self, at: float) -> Iterator[Attempt]:
+        """Yield the attempts that ended without a line."""
+        ...
 
 
 class Environment(Protocol):
@@ -259,6 +284,27 @@ class Daemon(Protocol):
 
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the instance's log shows."""
+        ...
+
+    def logins(self, ignored: frozenset[str], *, sees_processes: bool) -> LoginReader:
+        """Return a reader of one instance's log, without logins from these sources."""
+        ...
+
+    async def answer(self, environment: Environment, within: timedelta) -> Answer:
+        """Return whether the instance answers a stranger in time, cheaply enough to be asked all the time."""
+        ...
+
+    def target(self, environment: Environment) -> str:
+        """Return what probes ping through the tunnel."""
+        ...
+
+    async def try_tunnel(self, environment: Environment, names: Sequence[str]) -> TriedTunnel:
+        """Hold one session of the probe's user, ping, and ask the DNS servers that it is given for the names.
+
+        Raises:
+            BadInput: the probe's login cannot be read.
+            Unavailable: the client could not be made ready here.
+        """
         ...
 
     async def probe(self, environment: Environment) -> Probe:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from pydantic import ValidationError, model_validator
 
+from activities.drivers.daemon.port import LoginReader
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.runtime.host.process import Alive, boot_id
@@ -35,20 +36,6 @@ FRESH_SECONDS = 15.0
 """Older answers about sessions and probes are not shown: unknown is never the last thing known."""
 
 LABELS = ("slot", "digest")
-
-
-class LoginReader(Protocol):
-    """A daemon's log, understood."""
-
-    version: str
-
-    def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
-        """Take in one line and yield the attempts it ended."""
-        ...
-
-    def give_up(self, at: float) -> Iterator[Attempt]:
-        """Yield the attempts that ended without a line."""
-        ...
 
 
 @dataclass(frozen=True)

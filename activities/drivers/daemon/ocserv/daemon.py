@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -21,27 +22,33 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import Given, names_listed, require_fit
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
+from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from activities.drivers.daemon.ocserv.probe import probe
+from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.port import (
     CONFIG,
+    Answer,
     Burden,
     Environment,
+    LoginReader,
     OwnConfig,
     OwnEnvironment,
     Secret,
     Session,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
+from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
+from policies.model.path import MOST, TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 
@@ -239,6 +246,45 @@ class Ocserv:
             result = await run(self._occtl(environment, "disconnect", "id", session.id), within=ANSWER)
             ended += result.status == 0
         return ended
+
+    def logins(self, ignored: frozenset[str], *, sees_processes: bool) -> LoginReader:
+        """Return a reader of ocserv's log; its workers are processes, which are not seen on a node."""
+        if sees_processes:
+            return LoginLog(ignored, process_runs, process_age)
+        return LoginLog(ignored, nobody_knows, nobody_knows)
+
+    async def answer(self, environment: Environment, within: timedelta) -> Answer:
+        """Return whether its own port completes a TLS handshake, and the certificate that it shows."""
+        with suppress(OSError, TimeoutError):
+            shown = await certificate_shown(environment.gateway.addresses[0], environment.slot.port, within)
+            return Answer(answers=shown is not None, certificate=shown)
+        return Answer(answers=False)
+
+    def target(self, environment: Environment) -> str:
+        """Return what the probe's login names, else the gateway's own end of the tunnel."""
+        return target_of(environment, self._login)
+
+    async def try_tunnel(self, environment: Environment, names: Sequence[str]) -> TriedTunnel:
+        """Hold a session of the probe's user over TLS alone."""
+        slot = environment.slot.name
+        if self._login is None:
+            return TriedTunnel(slot=slot, words=_no_login(environment))
+        session = await hold_session(environment, self._login, "--no-dtls", names=names)
+        silent = [
+            server
+            for server in session.dns
+            if any(session.answers.get((server, name)) is None for name in names)
+        ]
+        return TriedTunnel(
+            slot=slot,
+            let_in=session.let_in,
+            mtu=session.mtu,
+            small=session.pings.get("small", (0, 0)),
+            full=session.pings.get("full", (0, 0)),
+            dns=tuple(session.dns)[:MOST],
+            dns_silent=tuple(silent)[:MOST],
+            words=session.words,
+        )
 
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows: of workers, logins and people who mistyped."""

@@ -7,8 +7,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.daemon.login import ProbeLogin, target_of
-from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.routes import routes
@@ -27,11 +25,10 @@ ASKED = "penstock.invalid"
 class GatewayPath:
     """Walks the way through one gateway; nothing is changed."""
 
-    def __init__(self, folders: SlotFolders, table: SteeringTable, login: ProbeLogin) -> None:
-        """Take the slots, where new sessions go, and who tries tunnels."""
+    def __init__(self, folders: SlotFolders, table: SteeringTable) -> None:
+        """Take the slots, whose daemon tries tunnels, and where new sessions go."""
         self._folders = folders
         self._table = table
-        self._login = login
 
     async def walk(self) -> PathFacts:
         """Return what is true of it now; what cannot be read is not known."""
@@ -46,7 +43,7 @@ class GatewayPath:
         environments = [
             self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
         ]
-        target = target_of(environments[0], self._login) if environments else ""
+        target = self._folders.daemon.target(environments[0]) if environments else ""
         return PathFacts(
             gateway=gateway.name,
             running=tuple(sorted(names))[:MOST],
@@ -68,22 +65,10 @@ class GatewayPath:
 
     async def _try(self, environment: Environment) -> TriedTunnel:
         """Hold one session of the probe's user, ping, and ask the DNS servers that it is given."""
-        slot = environment.slot.name
         try:
-            session = await hold_session(environment, self._login, "--no-dtls", names=[ASKED])
+            return await self._folders.daemon.try_tunnel(environment, [ASKED])
         except PenstockError as error:
-            return TriedTunnel(slot=slot, words=str(error))
-        silent = [server for server in session.dns if session.answers.get((server, ASKED)) is None]
-        return TriedTunnel(
-            slot=slot,
-            let_in=session.let_in,
-            mtu=session.mtu,
-            small=session.pings.get("small", (0, 0)),
-            full=session.pings.get("full", (0, 0)),
-            dns=tuple(session.dns)[:MOST],
-            dns_silent=tuple(silent)[:MOST],
-            words=session.words,
-        )
+            return TriedTunnel(slot=environment.slot.name, words=str(error))
 
 
 async def _or_none(asking: Awaitable[Any]) -> Any:
