@@ -19,18 +19,20 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from activities.drivers.daemon.port import Session
 from activities.drivers.disk import write_whole
+from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
+    TCP,
     Ruleset,
     count_of_rules,
     parse,
@@ -68,13 +70,17 @@ class NftablesTable:
         kept: Callable[[str], None] = lambda _: None,
         adopted: Slot | None = None,
         proven: Callable[[str], bool] = lambda _: True,
+        transports: Sequence[str] = TCP,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
         `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else.
+        is known to be what was meant: nobody is steered to anything else. `transports` are the protocols by
+        which users come.
         """
+        self._transports = transports
+        self._lived = frozenset[str]()
         self._proven = proven
         self._kept = kept
         self._gateway = gateway
@@ -279,6 +285,7 @@ class NftablesTable:
         """
         changes = self._changes
         live = await self._live(PATIENCE)
+        await self._forget_flows(live)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
@@ -289,6 +296,19 @@ class NftablesTable:
                 if not any((*pins, found.old, found.learned, found.draining)):
                     return self._steering(found)
             return await self._change(None, live, lambda now: now)
+
+    async def _forget_flows(self, live: Mapping[str, object]) -> None:
+        """Have the kernel forget where it sent packets whose instance has ended since the last look.
+
+        UDP has no end: a client that goes on sending from the same port would be sent there for ever.
+        """
+        ended, self._lived = self._lived - live.keys(), frozenset(live)
+        for slot in ended if "udp" in self._transports else ():
+            try:
+                await forget_flows(self._ports[slot])
+            except Unavailable as error:  # tried again with the next look
+                self._lived |= {slot}
+                _log.warning("the steering of %s: %s", self._gateway.name, error)
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
@@ -330,7 +350,7 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        if len(after.rules) != count_of_rules(wanted, self._gateway):
+        if len(after.rules) != count_of_rules(wanted, self._gateway, self._transports):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
                 f"moment after they were written; look at `nft list table {TABLE}`"
@@ -404,7 +424,9 @@ class NftablesTable:
         return parse(result.out, self._gateway)
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
-        result = await run(["nft", "-f", "-"], given=transaction(wanted, before, self._gateway))
+        result = await run(
+            ["nft", "-f", "-"], given=transaction(wanted, before, self._gateway, self._transports)
+        )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 

@@ -1,7 +1,7 @@
 """What the steering table says, as a value; how it is written and read in nftables' own words."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -78,9 +78,13 @@ class Ruleset:
         return replace(self, generation=generation)
 
 
-def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway) -> str:
+TCP = ("tcp",)
+"""By which protocols users come, where the product has no others."""
+
+
+def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP) -> str:
     """Return one `nft -f` script: declarations that change nothing when repeated, rules, element changes."""
-    lines = [*_declarations(), *_rules(wanted, gateway)]
+    lines = [*_declarations(), *_rules(wanted, gateway, transports)]
     lines += _trial(wanted, before, gateway.port)
     if wanted.steer != before.steer:
         lines += ["flush map inet penstock steer"] if before.steer else []
@@ -92,9 +96,9 @@ def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway) -> str:
     return "\n".join(lines) + "\n"
 
 
-def count_of_rules(wanted: Ruleset, gateway: Gateway) -> int:
+def count_of_rules(wanted: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP) -> int:
     """Return how many rules the table has when it is written so."""
-    return sum(1 for _ in _rules(wanted, gateway))
+    return sum(1 for _ in _rules(wanted, gateway, transports))
 
 
 def parse(listing: str, gateway: Gateway) -> Ruleset:
@@ -140,27 +144,28 @@ def _map(name: str, kind: str, more: str) -> str:
     return f"add map inet penstock {name} {{ type {kind} : inet_service; {more} }}"
 
 
-def _rules(wanted: Ruleset, gateway: Gateway) -> Iterator[str]:
+def _rules(wanted: Ruleset, gateway: Gateway, transports: Sequence[str]) -> Iterator[str]:
     families = {}
     for version in FAMILIES:
         mine = [str(address) for address in gateway.addresses if address.version == version]
         if mine:
             families[version] = f"{FAMILIES[version][0]} daddr {{ {', '.join(mine)} }}"
-    add, users = "add rule inet penstock prerouting", f"tcp dport {gateway.port}"
+    add = "add rule inet penstock prerouting"
+    ways = [(version, daddr, by) for version, daddr in families.items() for by in transports]
     seconds = int(LEARNED_FOR.total_seconds())
     for version, daddr in families.items():
         for port in wanted.draining:
             element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
             yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
     for asked in ("old", "learned"):
-        for version, daddr in families.items():
-            source = f"{FAMILIES[version][0]} saddr"
+        for version, daddr, by in ways:
+            source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {gateway.port}"
             yield f"{add} {daddr} {users} redirect to :{source} map @{asked}{version}"
     for asked in ("trial", "steer"):
-        for version, daddr in families.items():
-            by = f'comment "by {wanted.generation}"'
+        for version, daddr, by in ways:
+            comment, users = f'comment "by {wanted.generation}"', f"{by} dport {gateway.port}"
             some = _share(wanted, FAMILIES[version][0]) if asked == "trial" else ""
-            yield f"{add} {daddr} {users} {some}redirect to :tcp dport map @{asked} {by}"
+            yield f"{add} {daddr} {users} {some}redirect to :{by} dport map @{asked} {comment}"
 
 
 def _share(wanted: Ruleset, family: str) -> str:
