@@ -104,6 +104,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
     lines = [f"{name}: {getattr(gateway, name)}" for name in ("fleet", "port")]
     lines += [f"address {address}: yes" for address in gateway.addresses]
     lines.append(f"management: {gateway.management}, port {gateway.metrics_port}")
+    if gateway.daemon != "ocserv":  # older agents, which run nothing else, tell no daemon
+        lines.append(f"daemon: {gateway.daemon}")
     if gateway.placement is not None:
         lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:

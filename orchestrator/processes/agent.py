@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from activities.adoption import AdoptionActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.login import ProbeLogin
-from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.products import daemon_of
 from activities.drivers.rights import require_own
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
@@ -103,8 +103,10 @@ def compose_host(settings: AgentSettings) -> Host:
         authority=settings.probe.authority,
         name=settings.probe.name,
         target=settings.probe.target,
+        certificate=settings.probe.certificate,
+        key=settings.probe.key,
     )
-    folders = folders_of(gateway, root, Ocserv(login, settings.exempt))
+    folders = folders_of(gateway, root, daemon_of(gateway.daemon, login, settings.exempt))
     admission = compose_releases(
         root / "store",
         settings.trust,
@@ -129,6 +131,7 @@ def compose_host(settings: AgentSettings) -> Host:
         kept=kept,
         adopted=adopted,
         proven=folders.is_proven,
+        transports=folders.daemon.transports,
     )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}

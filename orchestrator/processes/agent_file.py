@@ -31,8 +31,12 @@ class ProbeSettings(Value):
 
     user: str
     """A VPN user of its own, for this alone."""
-    password: Path
-    """File with its password, mode 600."""
+    password: Path | None = None
+    """File with its password, mode 600; for OpenVPN none."""
+    certificate: Path | None = None
+    """Its certificate, in PEM; for OpenVPN, whose users are known by theirs."""
+    key: Path | None = None
+    """The certificate's key, in PEM, mode 600."""
     authority: Path
     """Who has signed the gateways' certificate, in PEM."""
     name: str | None = None
@@ -101,6 +105,15 @@ class AgentSettings(EnrolledSettings):
         named = self.credentials.values()
         if self.server_certificate is not None and named and chain not in named:
             raise ValueError(f"nothing would serve what server_certificate gets: name {chain} in credentials")
+        return self
+
+    @model_validator(mode="after")
+    def _the_probe_can_log_in(self) -> Self:
+        probe, daemon = self.probe, self.gateway.daemon
+        if daemon == "ocserv" and probe.password is None:
+            raise ValueError("nobody could probe: write `password` under probe, the file of its password")
+        if daemon == "openvpn" and None in (probe.certificate, probe.key):
+            raise ValueError("nobody could probe: write `certificate` and `key` under probe, its own files")
         return self
 
     @property

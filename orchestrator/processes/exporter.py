@@ -18,8 +18,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Answer, Session
+from activities.drivers.daemon.products import daemon_of
 from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
 from activities.drivers.metrics.interfaces import Interfaces
@@ -55,7 +55,7 @@ class Host:
 
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
-        self.folders = folders_of(gateway, root, Ocserv())
+        self.folders = folders_of(gateway, root, daemon_of(gateway.daemon))
         self._seen: dict[str, tuple[Alive, tuple[int, int]]] = {}
         self._digests: dict[tuple[Alive, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from activities.drivers.daemon.ocserv.template import require_template
+from activities.drivers.daemon.products import TEMPLATES
 from orchestrator.publishing.image import BuiltImage, require_image_of
 from orchestrator.publishing.linking import Root
 from orchestrator.publishing.packing import LEFT_OUT, artifact, listed, pack
@@ -32,9 +32,6 @@ from policies.model.release import (
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
-
-TEMPLATES = {"ocserv": require_template}
-"""What refuses a template of a daemon that its driver could not use."""
 
 
 @dataclass(frozen=True)

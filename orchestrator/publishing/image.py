@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.products import DAEMONS, daemon_of
 from activities.drivers.runtime.host.chroot import MOUNT_POINTS
 from activities.drivers.source.oci import IMAGE_INDEX
 from activities.drivers.store.layers import require_beside
@@ -49,9 +49,9 @@ APPLETS = (
 """What the shell is called by: enough to ask, to wait and to look around."""
 FOLDERS = (*MOUNT_POINTS, "run", "etc", "var", "var/tmp")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-COMMANDS = {"ocserv": Ocserv().command}
+COMMANDS = {kind: daemon_of(kind).command for kind in DAEMONS}
 """How each daemon is started, whatever runs it."""
-CONFIGS = {"ocserv": "etc/penstock/ocserv.conf"}
+CONFIGS = {kind: f"etc/penstock/{kind}.conf" for kind in DAEMONS}
 """Where each daemon finds its configuration."""
 
 

@@ -107,6 +107,10 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
+CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
+"""Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
+
+
 class Gateway(GatewayRef):
     """One service address on one host, with two or more slots.
 
@@ -115,6 +119,11 @@ class Gateway(GatewayRef):
 
     runtime: Literal["host", "kubernetes"] = "host"
     """What an instance is there: a process in a slot of the host, or a pod of a colour on a node."""
+    daemon: Literal["ocserv", "openvpn"] = Field(
+        default="ocserv",
+        exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
+        description="what it runs; releases of another daemon are refused there",
+    )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
     port: int = Field(default=443, ge=1, le=65535, description="the port users dial")
@@ -153,6 +162,15 @@ class Gateway(GatewayRef):
         address = self.management or first
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         return f"{host}:{self.metrics_port}"
+
+    @model_validator(mode="after")
+    def _is_carried(self) -> "Gateway":
+        if (self.daemon, self.runtime) not in CARRIED:
+            raise ValueError(
+                f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: its agent "
+                "may make no network there to test a config in; let it run on a host"
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_placed_or_a_host(self) -> "Gateway":

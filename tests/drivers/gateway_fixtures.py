@@ -11,6 +11,7 @@ import pytest_asyncio
 from deploy.lab.namespaces import inside
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
 from tests.drivers.node_lab import NodeLab
+from tests.drivers.openvpn_lab import OpenVpnLab
 
 MISSING = why_not_here()
 ON_A_REAL_GATEWAY = [
@@ -37,6 +38,24 @@ async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
     """The lab, with this process inside the gateway's namespace for the length of a test."""
     async with _as_new(built_lab):
         yield built_lab
+
+
+@pytest.fixture(scope="module")
+def built_openvpn(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[OpenVpnLab]:
+    folder: Path = tmp_path_factory.mktemp("openvpn")
+    lab = OpenVpnLab(folder, f"o{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def openvpn(built_openvpn: OpenVpnLab) -> AsyncIterator[OpenVpnLab]:
+    """The lab with OpenVPN on its gateway, with this process inside the gateway's namespace."""
+    async with _as_new(built_openvpn):
+        yield built_openvpn
 
 
 @pytest.fixture(scope="module")

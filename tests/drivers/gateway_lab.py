@@ -15,7 +15,7 @@ from typing import Any, cast
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.port import Secret
+from activities.drivers.daemon.port import Daemon, Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
@@ -80,21 +80,27 @@ def operation(
 
 
 class TreeAdmission:
-    """Admits releases made of the ocserv of this machine, as if they had been signed."""
+    """Admits releases made of the daemon of this machine, as if they had been signed."""
+
+    product, executable, made_of = "ocserv", "usr/sbin/ocserv", TEMPLATE
 
     image = digest_of(b"the image of the tree")
     """What a node would report to run of each of them."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
-        self.template = folder / TEMPLATE.name
+        self.template = folder / self.made_of.name
         if not self.tree.exists():
-            trees.collect_host_tree(self.tree)
-            shutil.copy(TEMPLATE, self.template)
+            self.collect()
+            shutil.copy(self.made_of, self.template)
         self.revoked = False
         self.reachable = True
         self.met: Host | None = None
         """What it was asked last to fit."""
+
+    def collect(self) -> None:
+        """Make the tree."""
+        trees.collect_host_tree(self.tree)
 
     def manifest(self, version: str) -> ReleaseManifest:
         files, links = [], []
@@ -109,7 +115,7 @@ class TreeAdmission:
         template = self.template.read_bytes()
         return ReleaseManifest.model_validate(
             {
-                "product": "ocserv",
+                "product": self.product,
                 "version": version,
                 "channel": "stable",
                 "rollback_index": 1,
@@ -117,7 +123,7 @@ class TreeAdmission:
                 "issued_at": datetime.now(UTC),
                 "expires_at": datetime.now(UTC) + timedelta(days=30),
                 "platforms": ({"os": "linux", "arch": "amd64"},),
-                "daemon": {"kind": "ocserv", "executable": "usr/sbin/ocserv"},
+                "daemon": {"kind": self.product, "executable": self.executable},
                 "image": self.image.removeprefix("sha256:"),
                 "artifacts": (
                     Artifact(
@@ -130,13 +136,16 @@ class TreeAdmission:
                         links=tuple(links),
                     ),
                     Artifact(
-                        name=TEMPLATE.name, sha256=_hex(template), size=len(template), media_type="text/plain"
+                        name=self.made_of.name,
+                        sha256=_hex(template),
+                        size=len(template),
+                        media_type="text/plain",
                     ),
                 ),
                 "config_schema": {"sha256": _hex(template), "size": len(template), "version": 1},
                 "config_compat": {"reads": (1, 1), "writes": 1},
                 "from_versions": {"min": 0},
-                "protocol_compat": ("ocserv",),
+                "protocol_compat": (self.product,),
                 "drain": {"min_seconds": 0, "max_seconds": 60},
                 "requires_approval_for": (),
             }
@@ -171,7 +180,7 @@ class TreeAdmission:
     async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str]) -> None:
         shutil.copytree(self.tree, into / "root", symlinks=True)
         furnish(into / "root", folders)
-        shutil.copy(self.template, into / TEMPLATE.name)
+        shutil.copy(self.template, into / self.made_of.name)
 
 
 def _hex(content: bytes) -> str:
@@ -190,6 +199,8 @@ def _parent(pid: int) -> int:
 
 class GatewayLab:
     """The namespaces, files and parts of one gateway."""
+
+    credentials: Mapping[str, str] = {"users": "users", "certificate": "gw.pem", "key": "gw.key"}
 
     def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
         self.folder, self.tag, self.clients = folder, tag, clients
@@ -243,11 +254,17 @@ class GatewayLab:
 
     def compose(self, **more: str) -> None:
         """Make the parts anew, as an agent that has just been started does, with more credentials."""
-        self.admission = TreeAdmission(self.folder)
-        login = ProbeLogin(user="probe", password=self.folder / "probe", authority=self.folder / "ca.pem")
-        self.login = login
+        self.admission = self._made_admission()
+        self.login = ProbeLogin(
+            user="probe",
+            password=self.folder / "probe",
+            authority=self.folder / "ca.pem",
+            certificate=self.folder / "probe.pem",
+            key=self.folder / "probe.key",
+        )
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
-        self.folders = self._made_folders(Ocserv(login))
+        daemon = self._made_daemon()
+        self.folders = self._made_folders(daemon)
         adopted = self.folders.adopted
         self.table = NftablesTable(
             self.gateway,
@@ -256,16 +273,23 @@ class GatewayLab:
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
+            transports=daemon.transports,
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")
-            for name, file in {"users": "users", "certificate": "gw.pem", "key": "gw.key", **more}.items()
+            for name, file in {**self.credentials, **more}.items()
         }
         self._compose_slots(credentials)
         self.sessions = SlotSessions(self.folders, self.journal, self.table)
         self.snapshots = HostSnapshots(self.folders, self.slots.observe)
 
-    def _made_folders(self, daemon: Ocserv) -> SlotFolders:
+    def _made_admission(self) -> TreeAdmission:
+        return TreeAdmission(self.folder)
+
+    def _made_daemon(self) -> Daemon:
+        return Ocserv(self.login)
+
+    def _made_folders(self, daemon: Daemon) -> SlotFolders:
         return SlotFolders(self.gateway, self.root, daemon)
 
     def _compose_slots(self, credentials: Mapping[str, Secret]) -> None:

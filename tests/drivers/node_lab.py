@@ -5,8 +5,7 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
-from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.port import Secret
+from activities.drivers.daemon.port import Daemon, Secret
 from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.runtime.pods.pod_folders import PodFolders
 from activities.drivers.runtime.pods.slots import PodSlots
@@ -35,7 +34,7 @@ class NodeLab(GatewayLab):
         self.containers: dict[str, Container] = {}
         """What runs there by slot, whichever agent looks at it."""
 
-    def _made_folders(self, daemon: Ocserv) -> PodFolders:
+    def _made_folders(self, daemon: Daemon) -> PodFolders:
         self.pods = PodFolders(self.gateway, self.root, daemon)
         return self.pods
 

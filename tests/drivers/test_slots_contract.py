@@ -20,8 +20,10 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     MISSING,
     built_lab,
     built_node,
+    built_openvpn,
     lab,
     node,
+    openvpn,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.drivers.node_lab import NodeLab, freeze
@@ -121,6 +123,13 @@ class NodeStand(RealStand):
         await self.node.kubelet.lose(slot)
 
 
+class OpenVpnStand(RealStand):
+    """A gateway that runs OpenVPN, and its clients."""
+
+    async def silence(self, slot: str) -> None:
+        (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()
+
+
 ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
 
 
@@ -129,6 +138,7 @@ ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reas
         "fake",
         pytest.param("real", marks=ON_REAL_KERNELS),
         pytest.param("node", marks=ON_REAL_KERNELS),
+        pytest.param("openvpn", marks=ON_REAL_KERNELS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
@@ -136,6 +146,8 @@ def stand(request: pytest.FixtureRequest) -> Stand:
         return FakeStand()
     if request.param == "real":
         return RealStand(request.getfixturevalue("lab"))
+    if request.param == "openvpn":
+        return OpenVpnStand(request.getfixturevalue("openvpn"))
     return NodeStand(request.getfixturevalue("node"))
 
 

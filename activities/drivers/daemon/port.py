@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from signal import Signals
 from typing import Protocol
@@ -43,6 +43,8 @@ class Session(Message):
     vpn_address: str
     since: datetime
     transport: str
+    source: tuple[IPv4Address | IPv6Address, int] | None = None
+    """Address and port from which its packets come, where a flow has to be forgotten when it ends."""
     exempt: bool = Field(default=False, description="only a person may end it")
     connected: bool = True
 
@@ -121,6 +123,11 @@ class Environment(Protocol):
         ...
 
     @property
+    def run(self) -> Path:
+        """The folder on the host that the instance sees as RUN."""
+        ...
+
+    @property
     def control(self) -> str | None:
         """The socket by which the instance is asked, as programs there name it; None for its own default."""
         ...
@@ -167,6 +174,11 @@ class Daemon(Protocol):
     @property
     def product(self) -> str:
         """The product's name, as manifests spell it."""
+        ...
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """The protocols by which users' first packets come to the port that they dial: tcp, udp or both."""
         ...
 
     @property

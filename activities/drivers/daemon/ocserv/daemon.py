@@ -66,6 +66,7 @@ class Ocserv:
     """All this project knows about ocserv 1.1.6 to 1.5.0."""
 
     product = "ocserv"
+    transports = ("tcp",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:

@@ -162,6 +162,7 @@ class HostSlots:
             changed = not (here and await self._may_stay(release, host)) and await versions.lay_out(
                 release, self._admission, source, host
             )
+            self._require_own_daemon(release)
             signers = versions.signers(release.digest)
             self._journal.finish(operation, {"release": release.digest})
             await asyncio.to_thread(self._prune, release)
@@ -198,6 +199,7 @@ class HostSlots:
     async def _may_start(self, release: ReleaseRef) -> None:
         """Return if the release is here and may be started now."""
         self._require_staged(release)
+        self._require_own_daemon(release)
         await self._admission.reconsider(release, host=await self._host())
 
     async def _started(
@@ -404,6 +406,16 @@ class HostSlots:
         if not self._folders.versions.complete(release.digest):
             raise BadInput(
                 f"{release.product} {release.version} is not on {self._gateway.name}; stage it first"
+            )
+
+    def _require_own_daemon(self, release: ReleaseRef) -> None:
+        """Refuse a release of a daemon that this gateway does not run."""
+        kind = self._folders.versions.manifest(release.digest).daemon.kind
+        if kind != self._folders.daemon.product:
+            raise Refused(
+                f"{release.product} {release.version} is a release of {kind}, and {self._gateway.name} runs "
+                f"{self._folders.daemon.product}; say `daemon: {kind}` in fleet.yaml and in its agent.yaml, "
+                "or take another release"
             )
 
     def _given(self) -> set[Digest]:

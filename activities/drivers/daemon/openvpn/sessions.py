@@ -1,0 +1,65 @@
+"""The clients of an OpenVPN, as `status 3` tells them: tab-separated rows, whose columns a HEADER names."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+NOBODY = "UNDEF"
+"""The name of a client that has shown no certificate yet."""
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """One client that has been let in."""
+
+    id: str
+    name: str
+    address: IPv4Address | IPv6Address
+    port: int
+    vpn_address: str
+    since: datetime
+
+
+def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
+    """Return who has been let in and was given an address; whoever is still being asked is none of them.
+
+    Raises:
+        ValueError: It is not what OpenVPN 2.4 to 2.6 say.
+        KeyError: A column is missing.
+    """
+    return tuple(
+        ClientRow(
+            id=row["Client ID"],
+            name=row["Common Name"],
+            address=address,
+            port=port,
+            vpn_address=row["Virtual Address"] or row["Virtual IPv6 Address"],
+            since=datetime.fromtimestamp(int(row["Connected Since (time_t)"]), UTC),
+        )
+        for row in _rows(status)
+        if row["Common Name"] != NOBODY and (row["Virtual Address"] or row["Virtual IPv6 Address"])
+        for address, port in [_real(row["Real Address"])]
+    )
+
+
+def _rows(status: Sequence[str]) -> Iterator[dict[str, str]]:
+    columns: Sequence[str] | None = None
+    for line in status:
+        kind, *fields = line.split("\t")
+        if kind == "HEADER" and fields[:1] == ["CLIENT_LIST"]:
+            columns = fields[1:]
+        elif kind == "CLIENT_LIST":
+            if columns is None:
+                raise ValueError("a client before the header of its columns")
+            yield dict(zip(columns, fields, strict=True))
+    if columns is None:
+        raise ValueError("no list of clients")
+
+
+def _real(said: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """Return address and port of `10.77.0.2:40432` or `fd77::2:40432`; a mapped IPv4 address is IPv4."""
+    host, _, port = said.rpartition(":")
+    address = ip_address(host.strip("[]"))
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address, int(port)

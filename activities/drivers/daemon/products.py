@@ -1,0 +1,27 @@
+"""The products that gateways run, each with its driver; which runtime carries which."""
+
+from collections.abc import Callable, Mapping
+
+from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.template import require_template as require_ocserv_template
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
+from activities.drivers.daemon.openvpn.template import require_template as require_openvpn_template
+from activities.drivers.daemon.port import Daemon
+
+NOBODY = Exempt()
+DAEMONS: Mapping[str, Callable[[ProbeLogin | None, Exempt], Daemon]] = {
+    Ocserv.product: Ocserv,
+    OpenVpn.product: OpenVpn,
+}
+TEMPLATES: Mapping[str, Callable[[str, str], None]] = {
+    Ocserv.product: require_ocserv_template,
+    OpenVpn.product: require_openvpn_template,
+}
+"""What refuses a template of a daemon that its driver could not use."""
+
+
+def daemon_of(kind: str, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> Daemon:
+    """Return the driver of the daemon that a gateway runs, with who probes it and who is exempt there."""
+    return DAEMONS[kind](login, exempt)

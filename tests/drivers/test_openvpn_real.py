@@ -1,0 +1,132 @@
+"""OpenVPN on a real gateway: its users through a switch, a kick and the end of their instance."""
+
+import asyncio
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.daemon.openvpn.log import LoginLog
+from policies.attempts import LoginOutcome
+from policies.model.errors import Refused
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import operation
+from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
+
+pytestmark = [
+    *ON_A_REAL_GATEWAY,
+    pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or ""),
+]
+LEASE = timedelta(seconds=30)
+FROM_ONE_PORT = ("--lport", "5000")
+"""A client that sends from the same port whenever it comes back."""
+
+
+async def serving(openvpn: OpenVpnLab, version: str) -> str:  # noqa: F811
+    slot = await openvpn.running(version)
+    await openvpn.table.make_permanent(operation(f"keep {version}"), slot)
+    return slot
+
+
+async def until_home_is(openvpn: OpenVpnLab, number: int, slot: str, within: float = 15) -> None:  # noqa: F811
+    async with asyncio.timeout(within):
+        while True:
+            live = await openvpn.folders.live()
+            homes = [
+                name
+                for name, sessions in live.items()
+                if any(one.remote_address == f"10.77.0.{10 + number}" for one in sessions or ())
+            ]
+            if homes == [slot]:
+                return
+            await asyncio.sleep(0.1)
+
+
+async def test_nobody_loses_a_ping_while_new_sessions_go_elsewhere(openvpn: OpenVpnLab) -> None:  # noqa: F811
+    old = await serving(openvpn, "1")
+    people = [await openvpn.client(number).up() for number in (1, 2)]
+    for one in people:
+        one.ping(old)
+    new = await openvpn.running("2")
+    await openvpn.table.start_trial(operation("trial"), new, LEASE)
+    await openvpn.client(3).up()
+    assert await openvpn.home_of(3) == new
+    await openvpn.table.end_trial(operation("back"))
+    await openvpn.table.make_permanent(operation("keep 2"), new)
+    await asyncio.sleep(1)
+    counts = [one.lost() for one in people]
+    assert [lost for _, lost in counts] == [0, 0]
+    assert all(sent > 20 for sent, _ in counts)
+    assert [await openvpn.home_of(number) for number in (1, 2)] == [old, old]
+
+
+@pytest.mark.parametrize("more", [("--nobind",), FROM_ONE_PORT], ids=["any port", "one port"])
+async def test_who_is_told_to_go_comes_back_by_itself_at_the_new_instance(
+    openvpn: OpenVpnLab,  # noqa: F811
+    more: tuple[str, ...],
+) -> None:
+    old = await serving(openvpn, "1")
+    await openvpn.client(1, *more).up()
+    assert await openvpn.home_of(1) == old
+    new = await serving(openvpn, "2")
+    assert await openvpn.sessions.end(operation("end"), old, 10) == 1
+    await until_home_is(openvpn, 1, new)
+    assert await openvpn.sessions.count(old) == 0
+
+
+async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    old = await serving(openvpn, "1")
+    client = await openvpn.client(1, *FROM_ONE_PORT, "--ping", "1", "--ping-restart", "3").up()
+    new = await serving(openvpn, "2")
+    await openvpn.table.refresh()
+    running = openvpn.folders.of(old).process()
+    assert running is not None
+    running.tell(signal.SIGKILL)
+    while running.alive:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    await openvpn.table.refresh()  # as its keeper does every ten seconds
+    await until_home_is(openvpn, 1, new, within=30)
+    assert client.alive
+
+
+async def test_a_config_that_openvpn_refuses_is_not_started_and_its_words_are_told(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    template = openvpn.admission.template
+    template.write_text(TEMPLATE.read_text() + "no-such-option yes\n")
+    try:
+        with pytest.raises(Refused, match="no-such-option"):
+            await openvpn.running("1")
+    finally:
+        template.write_text(TEMPLATE.read_text())
+    assert openvpn.folders.of("a").process() is None
+
+
+async def test_a_running_instance_keeps_its_management_socket_while_its_config_is_tested(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    slot = await serving(openvpn, "1")
+    chroot = openvpn.folders.of(slot).chroot
+    await openvpn.folders.daemon.check(chroot)
+    assert await openvpn.folders.daemon.count(chroot) == 0
+
+
+async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tmp_path: Path) -> None:  # noqa: F811
+    slot = await serving(openvpn, "1")
+    await openvpn.client(1).up()
+    openvpn.forge("user2")
+    stranger = openvpn.client(2)
+    log, found = openvpn.folders.of(slot).log, list[tuple[str, LoginOutcome]]()
+    async with asyncio.timeout(20):
+        while len(found) < 2:
+            reader = LoginLog()
+            lines = log.read_text(errors="replace").splitlines()
+            found = [(one.key, one.outcome) for line in lines for one in reader.read(line, 0.0)]
+            await asyncio.sleep(0.1)
+    assert stranger.said("Initialization Sequence Completed") == 0
+    assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
+    names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))
+    assert "user1" in names

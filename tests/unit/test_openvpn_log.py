@@ -1,0 +1,75 @@
+"""What OpenVPN's log says about logins, in the words of a real one (2.6.14)."""
+
+from activities.drivers.daemon.openvpn.log import LONGEST, LoginLog
+from policies.attempts import Attempt, LoginOutcome
+
+FLOW = "10.77.0.11:40432"
+BEGINS = f"2026-11-26 12:16:44 {FLOW} TLS: Initial packet from [AF_INET]{FLOW}, sid=df827ef5 ae8d16ee"
+VERIFIED = f"2026-11-26 12:16:44 {FLOW} VERIFY OK: depth=0, CN=alice"
+CONNECTED = f"2026-11-26 12:16:44 {FLOW} [alice] Peer Connection Initiated with [AF_INET]{FLOW}"
+GIVEN = f"2026-11-26 12:16:44 alice/{FLOW} MULTI: primary virtual IP for alice/{FLOW}: 10.90.0.2"
+FAILED = f"2026-11-26 12:16:45 {FLOW} TLS Error: TLS handshake failed"
+NOT_OURS = (
+    f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=unable to get local issuer certificate: CN=eve"
+)
+LATE = (
+    f"2026-11-26 12:17:45 {FLOW} TLS Error: TLS key negotiation failed to occur within 60 seconds "
+    "(check your network connectivity)"
+)
+ENDED = f"2026-11-26 12:16:45 {FLOW} SIGUSR1[soft,tls-error] received, client-instance restarting"
+
+
+def attempts(*lines: str, log: LoginLog | None = None, timed: bool = True) -> list[Attempt]:
+    log = log or LoginLog()
+    found = list[Attempt]()
+    for number, line in enumerate(lines):
+        found += log.read(line, 100.0 + number / 10, timed=timed)
+    return found
+
+
+def test_a_login_counts_when_its_client_got_an_address_and_takes_until_it_was_accepted() -> None:
+    (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
+    assert attempt.seconds is not None
+    assert abs(attempt.seconds - 0.2) < 1e-6
+
+
+def test_a_backlog_says_nothing_about_seconds() -> None:
+    (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, timed=False)
+    assert attempt.seconds is None
+
+
+def test_each_failure_is_told_by_its_first_reason() -> None:
+    for reason, outcome in (
+        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL),
+        ((FAILED,), LoginOutcome.TLS_FAIL),
+        ((LATE, FAILED), LoginOutcome.TIMEOUT),
+        ((), LoginOutcome.INTERNAL),
+    ):
+        (attempt,) = attempts(BEGINS, *reason, ENDED)
+        assert attempt.outcome is outcome, reason
+        assert attempt.key == "source 10.77.0.11"
+
+
+def test_a_renegotiation_of_somebody_known_is_no_login() -> None:
+    again = BEGINS.replace(FLOW, f"alice/{FLOW}", 1)
+    assert attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, again, VERIFIED, CONNECTED)[1:] == []
+
+
+def test_logins_from_ignored_sources_and_lines_of_other_shapes_are_skipped() -> None:
+    log = LoginLog(ignored=frozenset({"10.77.0.11"}))
+    assert attempts(BEGINS, CONNECTED, GIVEN, "Initialization Sequence Completed", "", log=log) == []
+
+
+def test_who_never_ends_is_given_up_as_timed_out() -> None:
+    log = LoginLog()
+    assert attempts(BEGINS, log=log) == []
+    assert list(log.give_up(100.0 + LONGEST)) == []
+    (attempt,) = log.give_up(101.0 + LONGEST)
+    assert attempt.outcome is LoginOutcome.TIMEOUT
+
+
+def test_the_daemons_version_is_known_once_it_has_said_it() -> None:
+    log = LoginLog()
+    attempts("2026-11-26 12:16:43 OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)] [LZO]", log=log)
+    assert log.version == "2.6.14"
