@@ -20,8 +20,10 @@ from deploy.cluster import nodes, programs
 from deploy.cluster.nodes import DRIVER, RealNodes
 from deploy.kubernetes.chart import NAMESPACE, rendered
 from deploy.lab import trees
+from deploy.lab.daemons.ocserv import LabOcserv
+from deploy.lab.daemons.port import LabDaemon
 from deploy.lab.ground import Hosts, Tell, Tokens
-from deploy.lab.lab import FLEET, PRODUCT, SLOTS, Lab, Shape, lab, own_program, ready, write_yaml
+from deploy.lab.lab import FLEET, SLOTS, Lab, Shape, lab, own_program, ready, write_yaml
 from deploy.lab.processes import Process
 from deploy.lab.topology import Claim, Host, Topology
 from orchestrator.enrolment.host import enrol
@@ -65,18 +67,18 @@ class Nodes(Hosts):
             raise Unavailable("the lab's nodes are not up")
         return self._made
 
-    def begin(self, topology: Topology) -> tuple[Claim, str]:
+    def begin(self, topology: Topology, daemon: LabDaemon) -> tuple[Claim, str]:
         """Check the machine for nodes, too; see `Hosts.begin`."""
         nodes.require()
         if why := programs.why_not_here("helm"):
             raise BadInput(why)
-        claim, cleared = super().begin(topology)
+        claim, cleared = super().begin(topology, daemon)
         nodes.remove(topology)
         return claim, cleared
 
-    def fetch(self, cache: Path) -> None:
+    def fetch(self, cache: Path, daemon: LabDaemon) -> None:
         """Fetch the shell of the images, too; see `Hosts.fetch`."""
-        super().fetch(cache)
+        super().fetch(cache, daemon)
         self.shell = trees.fetch_shell(cache / "busybox", cache / "packages")
 
     def gateway(self, described: Gateway) -> Gateway:
@@ -191,7 +193,7 @@ class Nodes(Hosts):
             "slots": slots,
             "repository": f"{self.real.registry.address}/{NAME}",
             "root": str(root),
-            "product": PRODUCT,
+            "product": LabOcserv.name,
             "channel": "stable",
             "trust": str(trust),
             "temporal_address": settings.relay_address,

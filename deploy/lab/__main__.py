@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from deploy.lab import synapse
+from deploy.lab.daemons.products import DAEMONS
 from deploy.lab.ground import Hosts, Tell
 from deploy.lab.lab import DEMO, Shape, lab
 from deploy.lab.night import Night
@@ -25,6 +26,8 @@ from policies.model.errors import BadInput, PenstockError
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
 RUNTIMES = ("host", "kubernetes")
+OPENVPN_LOGINS_PER_SECOND = 1.0
+"""At each gateway: each of them is a process, and all of them share this machine."""
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
     "bad-auth": Outcome.ROLLED_BACK,
@@ -46,6 +49,7 @@ class Asked:
 
     stories: tuple[str, ...] = USUAL
     runtime: str = "host"
+    daemon: str = "ocserv"
     report: Path | None = None
 
 
@@ -60,17 +64,22 @@ def parse(arguments: Sequence[str]) -> Asked:
     names, runtimes = ", ".join(STORIES), ", ".join(RUNTIMES)
     parser.add_argument("--scenario", action="append", help=f"tell this story, or these in turn: {names}")
     parser.add_argument("--runtime", default="host", help=f"what gateways' instances are on: {runtimes}")
+    parser.add_argument("--daemon", default="ocserv", help=f"what gateways run: {', '.join(DAEMONS)}")
     parser.add_argument("--json", type=Path, help="write what was proved to this file")
     chosen = parser.parse_args(arguments)
     if chosen.runtime not in RUNTIMES:
         raise BadInput(f"there is no runtime {chosen.runtime!r}; there are {runtimes}")
+    if chosen.daemon not in DAEMONS:
+        raise BadInput(f"there is no daemon {chosen.daemon!r}; there are {', '.join(DAEMONS)}")
+    if chosen.daemon != "ocserv" and chosen.runtime != "host":
+        raise BadInput(f"{chosen.daemon} is shown on hosts only; leave --runtime out")
     for unknown in [name for name in chosen.scenario or () if name not in STORIES]:
         raise BadInput(f"there is no scenario {unknown!r}; there are {names}")
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
         raise BadInput(f"{chosen.json} cannot be written: its folder does not exist")
     if chosen.runtime != "host" and "night" in (chosen.scenario or ()):
         raise BadInput("the story night is told on hosts only; leave --runtime out")
-    return Asked(tuple(chosen.scenario or USUAL), chosen.runtime, chosen.json)
+    return Asked(tuple(chosen.scenario or USUAL), chosen.runtime, chosen.daemon, chosen.json)
 
 
 def ground_of(runtime: str, tell: Tell) -> tuple[Shape, Hosts]:
@@ -96,6 +105,9 @@ async def demo(asked: Asked) -> int:
         if at_night:
             synapse.ensure(screen.tell)
         shape, ground = ground_of(asked.runtime, screen.tell)
+        shape = replace(shape, daemon=asked.daemon)
+        if asked.daemon == "openvpn":
+            shape = replace(shape, logins_per_second=OPENVPN_LOGINS_PER_SECOND)
         async with lab(screen.tell, replace(shape, chat=at_night), ground) as built:
             screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)

@@ -8,21 +8,12 @@ and a gateway logs the same.
 import asyncio
 import re
 import ssl
-from enum import StrEnum
+
+from deploy.lab.daemons.port import Outcome
 
 PATIENCE = 15.0
 _VERSION = '<version who="vpn">v9.01</version><device-id>linux-64</device-id>'
 _OK = 200
-
-
-class Outcome(StrEnum):
-    """How one login ended."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    UNREACHABLE = "unreachable"
-    BROKEN = "broken"
-    TIMED_OUT = "timed_out"
 
 
 async def log_in(

@@ -1,13 +1,13 @@
-"""Who the lab's gateways are and whom they let in: one CA, one certificate, two lists of users."""
+"""Who the lab's gateways are, and whom they let in: one CA, one certificate, what the product asks for."""
 
 import ipaddress
 import os
 import secrets
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,11 +15,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from deploy.lab.topology import Host, Topology
-from policies.model.errors import BadInput
 
 PROBE = "probe"
 LEGACY_SHARE = 10
 """One user in so many is in the stale list."""
+_UNUSED = dict.fromkeys(
+    (
+        "digital_signature",
+        "key_cert_sign",
+        "crl_sign",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "encipher_only",
+        "decipher_only",
+    ),
+    False,
+)
+"""Of x509.KeyUsage, which wants each of them said."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,11 @@ class Credentials:
         return self.folder / "metrics-token"
 
     @property
+    def probe_password(self) -> Path:
+        """The probe's password, where users have one."""
+        return self.folder / "probe-password"
+
+    @property
     def users(self) -> Path:
         """The list ocserv asks: everybody."""
         return self.folder / "users"
@@ -67,21 +86,26 @@ class Credentials:
         return self.folder / "users-legacy"
 
 
-def issue(topology: Topology, folder: Path, *, people: int = 4000) -> Credentials:
+class Issues(Protocol):
+    """Makes what people log in with at one product."""
+
+    def issue(self, credentials: Credentials, names: Sequence[str]) -> None:
+        """Make it for people of these names, and for the probe."""
+        ...
+
+
+def issue(topology: Topology, folder: Path, daemon: Issues, *, people: int = 4000) -> Credentials:
     """Make new credentials for this topology in an own folder; those of an earlier lab stop counting.
 
     Raises:
-        BadInput: ocpasswd is missing, or does not work.
+        BadInput: a program that makes them is missing, or does not work.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = tuple(f"user-{number:05}" for number in range(1, people + 1))
     credentials = Credentials(folder, secrets.token_hex(8), names)
     _certify(credentials, [a for host in topology.gateways for a in _addresses(host)])
-    _write(credentials.metrics_token, f"{secrets.token_hex(32)}\n".encode())
-    everybody = [PROBE, *(site.name for site in topology.sites), *names]
-    hashed = _hash(credentials.password, folder / "one")
-    _list(credentials.users, everybody, hashed)
-    _list(credentials.legacy_users, [PROBE, *everybody[LEGACY_SHARE::LEGACY_SHARE]], hashed)
+    write(credentials.metrics_token, f"{secrets.token_hex(32)}\n".encode())
+    daemon.issue(credentials, [*(site.name for site in topology.sites), *names])
     return credentials
 
 
@@ -89,52 +113,72 @@ def _addresses(host: Host) -> tuple[str, ...]:
     return tuple(filter(None, (host.address4, host.address6, host.management4)))
 
 
-def _hash(password: str, scratch: Path) -> str:
-    scratch.unlink(missing_ok=True)
-    try:
-        subprocess.run(
-            ["ocpasswd", "--passwd", str(scratch), PROBE],
-            input=f"{password}\n{password}\n".encode(),
-            capture_output=True,
-            check=True,
-        )
-        return scratch.read_text().strip().rsplit(":", 1)[1]
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
-        raise BadInput(f"ocpasswd does not work: {error}; `apt-get install ocserv` brings it") from error
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def _list(path: Path, names: Sequence[str], hashed: str) -> None:
-    _write(path, "".join(f"{name}:*:{hashed}\n" for name in names).encode())
-
-
 def _certify(credentials: Credentials, addresses: Sequence[str]) -> None:
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = _name("penstock lab CA")
-    usable = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    authority = (
-        _certificate(ca_name, ca_name, ca_key.public_key())
+    write(credentials.authority, _authority(ca_key, "penstock lab CA"))
+    write(credentials.authority_key, _private(ca_key))
+    write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
+    write(credentials.key, _private(key))
+
+
+@dataclass(frozen=True)
+class People:
+    """An authority that signs people's certificates; those that it signs may share one key."""
+
+    words: str
+    signer: ec.EllipticCurvePrivateKey
+    own: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def of(cls, words: str) -> "People":
+        """Make one that is called so."""
+        return cls(words, *(ec.generate_private_key(ec.SECP256R1()) for _ in range(2)))
+
+    @property
+    def authority(self) -> bytes:
+        """Its own certificate, in PEM."""
+        return _authority(self.signer, self._called)
+
+    @property
+    def key(self) -> bytes:
+        """A key for people, in PEM."""
+        return _private(self.own)
+
+    @property
+    def public(self) -> ec.EllipticCurvePublicKey:
+        """The public half of that key."""
+        return self.own.public_key()
+
+    def certify(self, name: str, key: ec.EllipticCurvePublicKey) -> bytes:
+        """Return the certificate of a person with this key, in PEM."""
+        return (
+            _certificate(_name(name), _name(self._called), key)
+            .add_extension(x509.KeyUsage(**{**_UNUSED, "digital_signature": True}), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .sign(self.signer, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
+        )
+
+    @property
+    def _called(self) -> str:
+        return f"penstock lab people of {self.words}"
+
+
+def _authority(key: ec.EllipticCurvePrivateKey, called: str) -> bytes:
+    name = _name(called)
+    signs = x509.KeyUsage(**{**_UNUSED, "digital_signature": True, "key_cert_sign": True, "crl_sign": True})
+    return (
+        _certificate(name, name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usable, critical=True)
-        .sign(ca_key, hashes.SHA256())
+        .add_extension(signs, critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
     )
-    plain = serialization.NoEncryption()
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> bytes:
     pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    _write(credentials.authority, authority.public_bytes(pem))
-    _write(credentials.authority_key, ca_key.private_bytes(pem, form, plain))
-    _write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
-    _write(credentials.key, key.private_bytes(pem, form, plain))
+    return key.private_bytes(pem, form, serialization.NoEncryption())
 
 
 def renew(topology: Topology, folder: Path) -> None:
@@ -147,7 +191,7 @@ def renew(topology: Topology, folder: Path) -> None:
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     addresses = [a for host in topology.gateways for a in _addresses(host)]
-    _write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
+    write(credentials.certificate, _of_gateways(ca_key, key.public_key(), addresses))
 
 
 def _of_gateways(
@@ -158,6 +202,7 @@ def _of_gateways(
     return (
         _certificate(_name("penstock lab gateways"), _name("penstock lab CA"), key)
         .add_extension(x509.SubjectAlternativeName(ours), critical=False)
+        .add_extension(x509.KeyUsage(**{**_UNUSED, "digital_signature": True}), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
         .public_bytes(serialization.Encoding.PEM)
@@ -183,7 +228,7 @@ def _name(words: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words)])
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write for root only; the gateways read it before they drop their rights."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from activities.files import load
-from deploy.lab import packages, preflight
+from deploy.lab import preflight
+from deploy.lab.daemons.port import LabDaemon
 from deploy.lab.topology import Claim, Host, Topology
 from orchestrator.enrolment.host import enrol
 from orchestrator.enrolment.token import carried
@@ -31,18 +32,18 @@ class Hosts:
     registry: Registry | None = None
     """Where all that is published is pushed, too."""
 
-    def begin(self, topology: Topology) -> tuple[Claim, str]:
+    def begin(self, topology: Topology, daemon: LabDaemon) -> tuple[Claim, str]:
         """Check the machine, claim the lab and clear away what an earlier one left; see `preflight.begin`."""
-        return preflight.begin(topology)
+        return preflight.begin(topology, daemon)
 
-    def fetch(self, cache: Path) -> None:
+    def fetch(self, cache: Path, daemon: LabDaemon) -> None:
         """Fetch what comes from outside: later nothing does.
 
         Raises:
             BadInput: apt or the archive's keyring is not installed.
             Unavailable: the cache has it not, and neither has the archive.
         """
-        packages.fetch(cache / "packages")
+        daemon.fetch(cache / "packages")
 
     def gateway(self, described: Gateway) -> Gateway:
         """Return the gateway as the fleet's file has it."""

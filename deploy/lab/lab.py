@@ -23,13 +23,15 @@ import yaml
 from activities.drivers.private_files import write_private
 from deploy.lab import credentials as lab_credentials
 from deploy.lab import namespaces
+from deploy.lab.daemons.port import LabDaemon
+from deploy.lab.daemons.products import DAEMONS
 from deploy.lab.ground import Hosts
 from deploy.lab.offers import Offers, server
 from deploy.lab.places import DEMO_FOLDER
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
 from deploy.lab.services import EXPORTER_PORT, PROMETHEUS_PORT, Engine, Prometheus
-from deploy.lab.topology import PREFIX, TARGET4, Host, Topology
+from deploy.lab.topology import PREFIX, Host, Topology
 from deploy.lab.traffic import Logins, Users
 from deploy.lab.traffic import Settings as TrafficSettings
 from orchestrator.processes.composition import Installation, compose
@@ -73,6 +75,8 @@ class Shape:
     """Where in the hub the judge asks for metrics; Prometheus' own, or a door in front of it."""
     tests: ReleaseTests | None = None
     """What the fleet asks of each new instance before it gets users."""
+    daemon: str = "ocserv"
+    """What its gateways run."""
     chat: bool = False
     """Whether everything that waits or ends is told to the sink that a chat's process fetches."""
 
@@ -81,7 +85,6 @@ DEMO = Shape()
 OPERATOR = Caller(person="demo", grants=OF_ROOT, via=Via.CLI)
 """Who asks for what happens in the lab."""
 FLEET = "lab"
-PRODUCT = "ocserv"
 SLOTS = "abc"
 CHAT_SINK = "chat"
 """The sink of notices.yaml that is told in a chat, where the lab has one."""
@@ -139,17 +142,17 @@ class Lab:
 
     @property
     def older(self) -> ReleaseRef:
-        """The release the fleet begins with: this Debian's ocserv."""
+        """The release the fleet begins with: this Debian's daemon."""
         return self.offers.older
 
     @property
     def newer(self) -> ReleaseRef:
-        """The next Debian's ocserv."""
+        """The next Debian's."""
         return self.offers.newer
 
     @property
     def faulty(self) -> ReleaseRef:
-        """The newer one with a config that names a stale list of users; signed like the others."""
+        """The newer one with a config that asks who was let in years ago; signed like the others."""
         return self.offers.faulty
 
     @property
@@ -243,22 +246,27 @@ class Lab:
 
 
 def fleet_of(
-    topology: Topology, limits: Limits, tests: ReleaseTests | None = None, ground: Hosts | None = None
+    topology: Topology,
+    limits: Limits,
+    tests: ReleaseTests | None = None,
+    ground: Hosts | None = None,
+    daemon: str = "ocserv",
 ) -> Fleet:
     """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
     described = (ground or Hosts()).gateway
     return Fleet(
         name=FLEET,
-        product=PRODUCT,
+        product=daemon,
         gateways=tuple(
-            described(_gateway(host, number)) for number, host in enumerate(topology.gateways, start=1)
+            described(_gateway(host, number, daemon))
+            for number, host in enumerate(topology.gateways, start=1)
         ),
         limits=limits,
         tests=tests,
     )
 
 
-def _gateway(host: Host, number: int) -> Gateway:
+def _gateway(host: Host, number: int, daemon: str) -> Gateway:
     slots = tuple(
         Slot(
             name=name,
@@ -271,6 +279,7 @@ def _gateway(host: Host, number: int) -> Gateway:
     )
     return Gateway(
         name=host.name,
+        daemon=daemon,
         domain=host.name,
         addresses=(host.address4, host.address6),
         management=host.management4,
@@ -301,7 +310,8 @@ async def lab(
     """
     ground = ground or Hosts()
     topology = Topology(gateways=shape.gateways, sites=shape.sites, prefix=shape.prefix)
-    claim, cleared = ground.begin(topology)
+    daemon = DAEMONS[shape.daemon]
+    claim, cleared = ground.begin(topology, daemon)
     with ExitStack() as held:
         held.push(claim)
         if cleared:
@@ -310,7 +320,7 @@ async def lab(
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with namespaces.home_again() as outside:
-                yield await _build(shape, topology, ground, folder, outside, tell)
+                yield await _build(shape, daemon, topology, ground, folder, outside, tell)
         finally:
             with _undisturbed():
                 ground.end(topology)
@@ -332,6 +342,7 @@ def _undisturbed() -> Iterator[None]:
 
 async def _build(
     shape: Shape,
+    daemon: LabDaemon,
     topology: Topology,
     ground: Hosts,
     folder: Path,
@@ -344,25 +355,27 @@ async def _build(
     # Packages come from outside; from here on nothing may leave the lab. Threads stay in the
     # namespace they were made in, so none is made before.
     cache = state_folder() / "lab" / "cache"
-    ground.fetch(cache)
+    ground.fetch(cache, daemon)
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology, shape.limits, shape.tests, ground)
+    fleet = fleet_of(topology, shape.limits, shape.tests, ground, daemon.name)
     ground.start(topology, fleet, folder, tell)
     published = LabReleases(
         folder / "releases",
         folder / "repository",
         source,
-        product=PRODUCT,
+        product=daemon.name,
+        daemon=daemon.name,
+        executable=daemon.executable,
         shell=ground.shell,
         registry=ground.registry,
     )
-    offers = Offers(published, cache)
+    offers = Offers(published, daemon, cache)
     files = folder / "etc"
     write_yaml(files / "fleet.yaml", fleet)
     shutil.copy(shape.gates, files / "gates.yaml")
-    issued = lab_credentials.issue(topology, files / "credentials")
+    issued = lab_credentials.issue(topology, files / "credentials", daemon)
     tell(f"{len(topology.gateways)} gateways and {len(topology.sites)} sites have their networks")
-    tell(f"releases built and signed: ocserv {offers.older.version}, {offers.newer.version} and two more")
+    tell(f"releases built and signed: {daemon.name} {offers.older.version}, {offers.newer.version}, two more")
     engine = Engine(topology, folder / "engine")
     prometheus = Prometheus(topology, folder / "prometheus", issued)
     engine.start()
@@ -376,7 +389,9 @@ async def _build(
     worker = own_program(folder, "worker", topology.hub.namespace, ["-m", "orchestrator", "worker"], settings)
     relay = own_program(folder, "relay", topology.hub.namespace, ["-m", "orchestrator", "relay"], settings)
     agents = {
-        host.name: _agent(ground, folder, files, host, fleet.gateway(host.name), issued, published, settings)
+        host.name: _agent(
+            ground, daemon, folder, files, host, fleet.gateway(host.name), issued, published, settings
+        )
         for host in topology.gateways
     }
     for program in (relay, worker, api):
@@ -528,6 +543,7 @@ def own_program(
 
 def _agent(
     ground: Hosts,
+    daemon: LabDaemon,
     folder: Path,
     files: Path,
     host: Host,
@@ -536,15 +552,12 @@ def _agent(
     published: LabReleases,
     settings: Settings,
 ) -> Process:
-    password = files / "credentials" / "probe-password"
-    password.write_text(issued.password)
-    password.chmod(0o600)
     root = ground.root(folder, host)
     own = root / "identity"
     config = {
         "gateway": gateway.model_dump(mode="json", exclude_none=True),
         "root": str(root),
-        "product": PRODUCT,
+        "product": daemon.name,
         "channel": "stable",
         "trust": str(published.trust_policy),
         "temporal_address": settings.relay_address,
@@ -553,19 +566,8 @@ def _agent(
         "authority": str(own / "authority.pem"),
         "payload_keys": str(own / "payload.keys"),
         "tracing_url": settings.tracing_url,
-        "credentials": {
-            "users": f"file:{issued.users}",
-            "users_legacy": f"file:{issued.legacy_users}",
-            "certificate": f"file:{issued.certificate}",
-            "key": f"file:{issued.key}",
-        },
-        "probe": {
-            "user": lab_credentials.PROBE,
-            "password": str(password),
-            "authority": str(issued.authority),
-            "name": host.address4,
-            "target": TARGET4,
-        },
+        "credentials": {name: f"file:{path}" for name, path in daemon.given(issued).items()},
+        "probe": dict(daemon.probe(issued, host)),
         "exporter": {
             "certificate": str(issued.certificate),
             "key": str(issued.key),
@@ -596,9 +598,15 @@ def _exporter(ground: Hosts, folder: Path, files: Path, host: Host) -> Process:
 def _crowds(
     shape: Shape, topology: Topology, issued: lab_credentials.Credentials, folder: Path
 ) -> tuple[Users, Logins]:
-    users = Users(TrafficSettings.of(topology, issued, folder / "users"))
+    users = Users(TrafficSettings.of(topology, issued, folder / "users", daemon=shape.daemon))
     logins = Logins(
-        TrafficSettings.of(topology, issued, folder / "logins", per_second=shape.logins_per_second)
+        TrafficSettings.of(
+            topology,
+            issued,
+            folder / "logins",
+            per_second=shape.logins_per_second,
+            daemon=shape.daemon,
+        )
     )
     users.start()
     logins.start()

@@ -4,15 +4,14 @@ import asyncio
 import itertools
 import json
 import random
-import ssl
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from deploy.lab.anyconnect import Outcome, log_in
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.port import LogsIn, Outcome
 from deploy.lab.topology import Host, Topology
 
 SECOND_TRY = 1.5
@@ -43,18 +42,17 @@ class Load:
         *,
         topology: Topology,
         credentials: Credentials,
+        logs_in: LogsIn,
         log: Path,
-        port: int = 443,
         per_second: float = 2.0,
         mistyped: float = 0.02,
     ) -> None:
         self._gateways = topology.gateways
-        self._password = credentials.password
+        self._logs_in = logs_in
         self._people = itertools.cycle(credentials.people)
         self._addresses = itertools.cycle(topology.load_addresses)
-        self._trust = ssl.create_default_context(cafile=str(credentials.authority))
         self._log: TextIO = log.open("a", encoding="utf-8", buffering=1)
-        self._port, self._interval, self._mistyped = port, 1 / per_second, mistyped
+        self._interval, self._mistyped = 1 / per_second, mistyped
         self._counts: dict[str, Counter[str]] = {gateway.name: Counter() for gateway in topology.gateways}
         self._seconds: dict[str, list[float]] = {gateway.name: [] for gateway in topology.gateways}
         self._random = random.Random(0)  # noqa: S311 - who mistypes is no secret, and the same each time
@@ -92,19 +90,15 @@ class Load:
     async def _person(self, gateway: Host) -> None:
         user, address = next(self._people), next(self._addresses)
         mistypes = self._random.random() < self._mistyped
-        password = f"{self._password}?" if mistypes else self._password
-        await self._try(gateway, user, address, password)
+        await self._try(gateway, user, address, mistyped=mistypes)
         if mistypes:
             await asyncio.sleep(SECOND_TRY)
-            await self._try(gateway, user, address, self._password)
+            await self._try(gateway, user, address)
 
-    async def _try(self, gateway: Host, user: str, address: str, password: str) -> None:
+    async def _try(self, gateway: Host, user: str, address: str, *, mistyped: bool = False) -> None:
         at, start = time.time(), time.monotonic()
-        outcome, reason = await log_in(
-            gateway.address4, self._port, user, password, trust=self._trust, source=address
-        )
+        outcome, reason = await self._logs_in.log_in(gateway, user, address, mistyped=mistyped)
         seconds = round(time.monotonic() - start, 4)
-        mistyped = password != self._password
         login = Login(at, gateway.name, user, outcome, seconds, mistyped, reason)
         self._log.write(json.dumps(asdict(login)) + "\n")
         self._counts[gateway.name]["mistyped" if mistyped else outcome.value] += 1

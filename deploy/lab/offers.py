@@ -1,19 +1,16 @@
-"""What the lab offers to upgrade to: two real versions of ocserv, a faulty one and a tampered one."""
+"""What the lab offers to upgrade to: two real versions of its daemon, a faulty one and a tampered one."""
 
 import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
 
-from deploy.lab import trees
+from deploy.lab.daemons.port import LabDaemon
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
 from deploy.lab.spoiled import Spoiled, spoil
 from policies.model.plan import ReleaseRef
 from policies.trust.statements import parse_release
-
-TEMPLATE = Path(__file__).with_name("ocserv.conf.template")
-CURRENT_USERS, STALE_USERS = "$credential_users", "$credential_users_legacy"
 
 
 class Offers:
@@ -24,26 +21,27 @@ class Offers:
     faulty: ReleaseRef
     tampered: ReleaseRef
 
-    def __init__(self, published: LabReleases, cache: Path) -> None:
+    def __init__(self, published: LabReleases, daemon: LabDaemon, cache: Path) -> None:
         """Build and publish all four.
 
-        The faulty one is the newer ocserv with a config that asks a list of users that is years
-        old: everything about it is signed and starts, and most people cannot log in.
+        The faulty one is the newer daemon with a config that asks who was let in years ago: everything about
+        it is signed and starts, and most people cannot log in.
         """
+        self._template = daemon.template
         self._published = published
-        self._cache = cache
-        cache.mkdir(parents=True, exist_ok=True)
-        older, newer = cache / "older", cache / "newer"
-        older_version = trees.collect_host_tree(older)
-        newer_version = trees.collect_next_tree(newer, cache / "packages")
-        stale = cache / "stale.conf.template"
-        stale.write_text(TEMPLATE.read_text().replace(CURRENT_USERS, STALE_USERS))
-        self.older = self._publish(older, TEMPLATE, older_version, 1)
-        self.newer = self._publish(newer, TEMPLATE, newer_version, 2)
+        self._cache = own = cache / daemon.name
+        own.mkdir(parents=True, exist_ok=True)
+        older, newer = own / "older", own / "newer"
+        older_version = daemon.collect_older(older)
+        newer_version = daemon.collect_newer(newer, cache / "packages")
+        stale = own / "stale.conf.template"
+        stale.write_text(self._template.read_text().replace(*daemon.stale))
+        self.older = self._publish(older, self._template, older_version, 1)
+        self.newer = self._publish(newer, self._template, newer_version, 2)
         self.faulty = self._publish(newer, stale, f"{newer_version}+fix1", 3)
-        own = cache / "tampered.conf.template"
-        own.write_text(TEMPLATE.read_text() + "# the second fix\n")
-        self.tampered = self._publish(newer, own, f"{newer_version}+fix2", 4)
+        other = own / "tampered.conf.template"
+        other.write_text(self._template.read_text() + "# the second fix\n")
+        self.tampered = self._publish(newer, other, f"{newer_version}+fix2", 4)
         self._tamper_with(self.tampered)
 
     def index(self, age: timedelta = timedelta(0)) -> None:
@@ -57,13 +55,13 @@ class Offers:
         """
         newer, faulty = self.newer.version, self.faulty.version
         return (
-            self._publish(self._cache / "newer", TEMPLATE, f"{newer}+same", 1),
+            self._publish(self._cache / "newer", self._template, f"{newer}+same", 1),
             self._publish(self._cache / "newer", self._cache / "stale.conf.template", f"{faulty}+same", 1),
         )
 
     def again(self, name: str) -> ReleaseRef:
         """Publish the newer ocserv once more, under a version of its own and as old as the newer one."""
-        return self._publish(self._cache / "newer", TEMPLATE, f"{self.newer.version}+{name}", 2)
+        return self._publish(self._cache / "newer", self._template, f"{self.newer.version}+{name}", 2)
 
     def spoiled(self, how: Spoiled) -> ReleaseRef:
         """Publish the newer ocserv with a library in it that does harm; signed like the others.
@@ -75,7 +73,9 @@ class Offers:
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(self._cache / "newer", tree, symlinks=True)
         spoil(tree, how)
-        return self._publish(tree, TEMPLATE, f"{self.newer.version}+{how.name.lower().replace('_', '.')}", 2)
+        return self._publish(
+            tree, self._template, f"{self.newer.version}+{how.name.lower().replace('_', '.')}", 2
+        )
 
     def _publish(self, tree: Path, template: Path, version: str, number: int) -> ReleaseRef:
         digest = self._published.publish(tree, template, version=version, rollback_index=number)

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from deploy.lab.daemons.ocserv import LabOcserv
+from deploy.lab.daemons.port import LabDaemon
 from deploy.lab.topology import Claim, Topology
 from policies.model.errors import BadInput
 
 PROGRAMS = {
-    "ocserv": "ocserv",
-    "openconnect": "openconnect",
     "nft": "nftables",
     "ip": "iproute2",
     "ping": "iputils-ping",
@@ -20,19 +20,20 @@ PROGRAMS = {
     "nsenter": "util-linux",
     "unshare": "util-linux",
 }
-"""The programs a lab starts, each with the Debian package that brings it."""
+"""The programs that every lab starts, each with the Debian package that brings it."""
+OCSERV = LabOcserv()
 
 TUN = Path("/dev/net/tun")
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def examine() -> None:
+def examine(daemon: LabDaemon = OCSERV) -> None:
     """Say everything that stands in the way of a lab here, one sentence each.
 
     Raises:
         BadInput: something does; nothing was changed.
     """
-    if obstacles := list(_obstacles()):
+    if obstacles := list(_obstacles(daemon)):
         raise BadInput("\n".join(obstacles))
 
 
@@ -41,7 +42,7 @@ def is_able() -> bool:
     return os.geteuid() == 0 and TUN.exists()
 
 
-def begin(topology: Topology) -> tuple[Claim, str]:
+def begin(topology: Topology, daemon: LabDaemon = OCSERV) -> tuple[Claim, str]:
     """Check the machine, claim the lab and clear away what an earlier one left.
 
     Returns the claim, to be held for the lab's whole life, and a sentence about what was cleared
@@ -51,7 +52,7 @@ def begin(topology: Topology) -> tuple[Claim, str]:
         BadInput: this machine cannot have a lab.
         Conflict: another lab is running.
     """
-    examine()
+    examine(daemon)
     claim = Claim(topology.prefix).__enter__()
     left = topology.leftovers()
     if not left:
@@ -62,7 +63,7 @@ def begin(topology: Topology) -> tuple[Claim, str]:
     )
 
 
-def _obstacles() -> Iterator[str]:
+def _obstacles(daemon: LabDaemon) -> Iterator[str]:
     if sys.platform != "linux":
         yield "the lab needs Linux: its gateways are network namespaces"
         return
@@ -73,7 +74,8 @@ def _obstacles() -> Iterator[str]:
             f"{TUN} is missing: `modprobe tun`, or give the container --device {TUN} "
             "and the capabilities NET_ADMIN and SYS_ADMIN"
         )
+    programs = {**PROGRAMS, **daemon.programs}
     path = f"{os.environ.get('PATH', '')}:{_SBIN}"
-    missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name, path=path)})
+    missing = sorted({package for name, package in programs.items() if not shutil.which(name, path=path)})
     if missing:
         yield f"programs are missing: `apt-get install --no-install-recommends {' '.join(missing)}`"

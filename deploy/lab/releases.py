@@ -41,12 +41,15 @@ class LabReleases:
         url: str,
         *,
         product: str,
+        daemon: str = "ocserv",
+        executable: str = "usr/sbin/ocserv",
         channel: str = "stable",
         shell: Path | None = None,
         registry: Registry | None = None,
     ) -> None:
         self.folder, self.root, self.url = folder, root, url
         self.product, self.channel = product, channel
+        self._daemon, self._executable = daemon, executable
         self._shell, self._registry = shell, registry
         self.signer = LabSigner(folder / "signer")
         self.trust_policy = folder / "trust.yaml"
@@ -106,10 +109,12 @@ class LabReleases:
             channel=self.channel,
             rollback_index=rollback_index,
             serial=rollback_index,
+            daemon=self._daemon,
+            executable=self._executable,
             changelog=changelog,
         )
         blobs, named = self.folder / "blobs", ImageLabels(self.product, version)
-        image = build_image(tree, self._shell, named, blobs) if self._shell else None
+        image = build_image(tree, self._shell, named, blobs, daemon=self._daemon) if self._shell else None
         built = build_release(tree, template, labels, blobs, image=image)
         return self.publish_built(built, rollback_index, signers)
 

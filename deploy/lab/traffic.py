@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from deploy.lab import logins, namespaces
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.products import DAEMONS
 from deploy.lab.processes import Process
 from deploy.lab.topology import Topology
 from deploy.lab.users import User
@@ -42,6 +43,8 @@ class Settings:
     gateways: int = 4
     sites: int = 24
     port: int = 443
+    daemon: str = "ocserv"
+    """What the gateways run."""
     dial6: int = 0
     """Every how manyth user dials the gateway's IPv6 address; 0 for nobody."""
     idle: int = 0
@@ -146,7 +149,7 @@ class Users(Crowd):
         """Wait until every user has a session, and return the view.
 
         Raises:
-            Unavailable: someone has none in that time; the sentence quotes their openconnect.
+            Unavailable: someone has none in that time; the sentence quotes their client.
         """
         deadline = time.monotonic() + seconds
         view: dict[str, Any] = {}
@@ -245,7 +248,9 @@ def _user(settings: Settings, number: int) -> User:
     host = f"[{gateway.address6}]" if over6 else gateway.address4
     url = f"https://{host}:{settings.port}"
     idle = bool(settings.idle) and number % settings.idle == 0
-    return User(site, gateway, settings.who, settings.folder / site.name, url, idle=idle)
+    return User(
+        site, gateway, DAEMONS[settings.daemon], settings.who, settings.folder / site.name, url, idle=idle
+    )
 
 
 def view_of(crowd: Sequence[User]) -> dict[str, Any]:
@@ -272,7 +277,7 @@ async def run_logins(settings: Settings, stop: asyncio.Event) -> None:
         topology=settings.topology,
         credentials=settings.who,
         log=settings.folder / "logins.jsonl",
-        port=settings.port,
+        logs_in=DAEMONS[settings.daemon].logs_in(settings.who, settings.port),
         per_second=settings.per_second,
         mistyped=settings.mistyped,
     )

@@ -1,23 +1,21 @@
-"""People with real tunnels: one openconnect in one site's namespace each, pinging all the time.
+"""People with real tunnels: one client in one site's namespace each, pinging all the time.
 
-A session is *lost* when its openconnect ends without our asking: the gateway threw the user
-out, or took the session back under another address. A user whose session was lost logs in
-again a second later, as people do; the loss stays counted.
+A session is *lost* when its client ends without our asking, or comes back by itself with another session:
+the gateway threw the user out. A user whose client has ended logs in again a second later, as people do; the
+loss stays counted.
 """
 
 import asyncio
-import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.port import LabDaemon, Tunnel
 from deploy.lab.pings import Pings
-from deploy.lab.processes import Process
 from deploy.lab.topology import Host
 
-SCRIPT = Path(__file__).with_name("tunnel.sh")
 LOGIN_WITHIN = 20.0
 NIGHT = 4.0
 """Seconds between a logout and the next login: long enough for the gateway to forget the address."""
@@ -35,7 +33,7 @@ class Tally:
     reconnects: int = 0
     last_exit: int | None = None
     last_line: str = ""
-    """openconnect's own last words at its last end, or at its last failed login."""
+    """The client's own last words at its last end, or at its last failed login."""
 
 
 class User:
@@ -45,6 +43,7 @@ class User:
         self,
         site: Host,
         gateway: Host,
+        daemon: LabDaemon,
         credentials: Credentials,
         folder: Path,
         url: str,
@@ -57,11 +56,14 @@ class User:
         self.since: float | None = None
         self.address = ""
         self._site = site
+        self._daemon = daemon
         self._credentials = credentials
         self._idle = idle
         self._events = folder / "events"
         self._url = url
-        self._log = folder / "openconnect.log"
+        self._folder = folder
+        self._seen = 0
+        """Of its sessions, so many were counted as logins."""
         self._changing = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._events.write_text("")
@@ -71,7 +73,7 @@ class User:
     @property
     def up(self) -> bool:
         """Say whether the user has a session now."""
-        return self.since is not None and self._client.pid is not None
+        return self.since is not None and self._client.process.pid is not None
 
     async def live(self) -> None:
         """Log in, and again whenever the session was lost or the login failed; until cancelled."""
@@ -106,13 +108,17 @@ class User:
             "up": self.up,
             "since": self.since,
             "address": self.address,
-            "dtls": self._has_dtls() if self.up else False,
+            "udp": self._client.over_udp() if self.up else False,
             **asdict(self.tally),
             "pings": asdict(self.pings.count),
         }
 
     async def _see(self) -> None:
         if self.up:
+            again = self._connects() - self._seen
+            self._seen += again
+            self.tally.lost += again
+            self.tally.logins += again
             return
         if self.since is not None:
             self.since = None
@@ -124,15 +130,16 @@ class User:
     async def _connect(self) -> None:
         before = self._connects()
         self._client = self._new_client()
-        self._client.start(stdin=f"{self._credentials.password}\n".encode())
+        self._client.start()
         deadline = time.monotonic() + LOGIN_WITHIN
         while self._connects() == before:
-            if self._client.exit_code is not None or time.monotonic() > deadline:
-                await asyncio.to_thread(self._client.stop, signal.SIGINT)
+            if self._client.process.exit_code is not None or time.monotonic() > deadline:
+                await asyncio.to_thread(self._client.process.stop, self._client.leaves_by)
                 self.tally.failed_logins += 1
                 self._note_end()
                 return
             await asyncio.sleep(0.02)
+        self._seen = before + 1
         self.tally.logins += 1
         self.since = time.time()
         self.address = self._event_lines("connect")[-1].split()[1]
@@ -144,41 +151,22 @@ class User:
         if not self.up:
             return  # not our doing: `_see` counts it as lost
         self.since = None
-        code = await asyncio.to_thread(self._client.stop, signal.SIGINT)
+        code = await asyncio.to_thread(self._client.process.stop, self._client.leaves_by)
         if code == 0:
             self.tally.planned_logouts += 1
         else:
             self.tally.lost += 1  # the gateway was quicker than we
         self._note_end()
 
-    def _new_client(self) -> Process:
-        options = {
-            "--protocol": "anyconnect",
-            "--cafile": self._credentials.authority,
-            "--user": self.name,
-            "--script": SCRIPT,
-            "--interface": "tun0",
-            "--reconnect-timeout": "60",
-        }
-        command = ["openconnect", *(f"{key}={value}" for key, value in options.items())]
-        return Process(
-            f"openconnect of {self.name}",
-            [*command, "--passwd-on-stdin", "--non-inter", "--timestamp", self._url],
-            log=self._log,
-            namespace=self._site.namespace,
-            environment={"PENSTOCK_EVENTS": str(self._events)},
-        )
+    def _new_client(self) -> Tunnel:
+        return self._daemon.tunnel(self._site, self._url, self._credentials, self._folder)
 
     def _note_end(self) -> None:
-        self.tally.last_exit = self._client.exit_code
-        self.tally.last_line = next(iter(self._client.last_lines(1)), "")
+        self.tally.last_exit = self._client.process.exit_code
+        self.tally.last_line = next(iter(self._client.process.last_lines(1)), "")
 
     def _event_lines(self, kind: str) -> list[str]:
         return [line for line in self._events.read_text().splitlines() if line.split()[0] == kind]
 
     def _connects(self) -> int:
         return len(self._event_lines("connect"))
-
-    def _has_dtls(self) -> bool:
-        words = self._log.read_text(errors="replace")
-        return words.rfind("Established DTLS") > words.rfind("Connected to HTTPS")

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.lab import credentials, namespaces
-from deploy.lab.anyconnect import Outcome, log_in
+from deploy.lab.anyconnect import log_in
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.ocserv import LabOcserv
+from deploy.lab.daemons.port import Outcome
 from deploy.lab.topology import Claim, Topology
 from tests.lab.gateway import plain_gateway
 
@@ -25,7 +27,7 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch, Claim(topology.prefix):
         topology.build()
         try:
-            given = credentials.issue(topology, Path(scratch, "credentials"), people=_LOGINS)
+            given = credentials.issue(topology, Path(scratch, "credentials"), LabOcserv(), people=_LOGINS)
             with plain_gateway(topology.gateways[0], given):
                 namespaces.enter(topology.load.namespace)
                 address = topology.gateways[0].address4

@@ -13,6 +13,7 @@ from deploy.cluster.api import Api, Json
 from deploy.cluster.node import SERVICES, Node
 from deploy.cluster.nodes import RealNodes, Size, is_ready, real_nodes, require
 from deploy.lab import credentials, namespaces
+from deploy.lab.daemons.ocserv import LabOcserv
 from deploy.lab.trees import collect_host_tree, fetch_shell
 from deploy.lab.users import User
 from orchestrator.publishing.image import ImageLabels, build_image
@@ -75,7 +76,7 @@ def api(cluster: RealNodes) -> Api:
 
 @pytest.fixture(scope="module")
 def issued(cluster: RealNodes) -> credentials.Credentials:
-    return credentials.issue(cluster.topology, cluster.folder / "credentials", people=1)
+    return credentials.issue(cluster.topology, cluster.folder / "credentials", LabOcserv(), people=1)
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +142,8 @@ def gateway(cluster: RealNodes, api: Api, slot: None) -> Iterator[Json]:
 async def user(cluster: RealNodes, issued: credentials.Credentials, folder: Path) -> AsyncIterator[User]:
     """A person who is logged in at the first node's pod, and pings through the tunnel."""
     site, gateway = cluster.topology.sites[0], cluster.topology.gateways[0]
-    person = User(
-        site, gateway, issued, folder / site.name, f"https://{gateway.address4}:{gateway_pods.PORT}"
-    )
+    url = f"https://{gateway.address4}:{gateway_pods.PORT}"
+    person = User(site, gateway, LabOcserv(), issued, folder / site.name, url)
     living = asyncio.create_task(person.live())
     try:
         await soon(lambda: person.up)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import credentials
+from deploy.lab.daemons.ocserv import LabOcserv
 from tests.hosts import image as recipe
 from tests.hosts import ocserv
 from tests.hosts.host import Host
@@ -57,7 +58,7 @@ def booted(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     """One host with Debian's ocserv on 443, for all tests here that need no other one beside it."""
     scratch = tmp_path_factory.mktemp("booted")
     with network(PREFIX, gateways=1, sites=1) as topology:
-        given = credentials.issue(topology, scratch / "credentials", people=0)
+        given = credentials.issue(topology, scratch / "credentials", LabOcserv(), people=0)
         with Host(topology.gateways[0], topology, image, scratch) as host:
             ocserv.set_up(host, given, 1)
             host.boot()

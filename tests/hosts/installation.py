@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.lab import credentials, packages
+from deploy.lab.daemons.ocserv import LabOcserv
 from deploy.lab.lab import GATES
 from deploy.lab.pings import ANSWER_WITHIN
 from deploy.lab.topology import Host as Place
@@ -180,7 +181,7 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
         network(prefix, gateways=GATEWAYS + 1, sites=GATEWAYS * USERS) as topology,
         contextlib.ExitStack() as opened,
     ):
-        given = credentials.issue(topology, scratch / "credentials", people=20_000)
+        given = credentials.issue(topology, scratch / "credentials", LabOcserv(), people=20_000)
         *places, at_control = topology.gateways
 
         def new(place: Place, name: str, deb: Path) -> Host:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import credentials
+from deploy.lab.daemons.ocserv import LabOcserv
 from deploy.lab.pings import ANSWER_WITHIN
 from deploy.lab.topology import Topology
 from deploy.lab.traffic import Settings, Users
@@ -56,7 +57,7 @@ def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
         network(PREFIX, gateways=HOSTS, sites=HOSTS * USERS) as topology,
         contextlib.ExitStack() as opened,
     ):
-        given = credentials.issue(topology, scratch / "credentials", people=0)
+        given = credentials.issue(topology, scratch / "credentials", LabOcserv(), people=0)
         places = topology.gateways
         hosts = [opened.enter_context(Host(place, topology, image, scratch)) for place in places]
         for number, host in enumerate(hosts, 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.lab import preflight
+from deploy.lab.daemons.products import DAEMONS
 from tests.bench import __main__ as bench
 from tests.bench import bench_trust
 
@@ -127,8 +128,11 @@ def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:
     installed = dict(
         pair.split(":") for pair in re.findall(r"[\w.-]+:[\w.-]+(?=[\s\"])", RUN.split("usage()")[0])
     )
-    essential = {name: package for name, package in preflight.PROGRAMS.items() if package == "util-linux"}
-    assert {**installed, **essential}.items() >= preflight.PROGRAMS.items()
+    asked = dict(preflight.PROGRAMS)
+    for daemon in DAEMONS.values():
+        asked |= daemon.programs
+    essential = {name: package for name, package in asked.items() if package == "util-linux"}
+    assert {**installed, **essential}.items() >= asked.items()
 
 
 def test_continuous_integration_types_what_the_readme_tells_a_person_to_type() -> None:

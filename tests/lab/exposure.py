@@ -14,7 +14,8 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-from deploy.lab.anyconnect import Outcome, log_in
+from deploy.lab.anyconnect import log_in
+from deploy.lab.daemons.port import Outcome
 from deploy.lab.lab import FLEET, OPERATOR, Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal
 from deploy.lab.spoiled import Spoiled

@@ -14,6 +14,7 @@ import pytest
 
 from deploy.lab import namespaces
 from deploy.lab.credentials import Credentials, issue
+from deploy.lab.daemons.ocserv import LabOcserv
 from deploy.lab.services import Engine, Prometheus
 from deploy.lab.topology import Host, Topology
 from policies.model.errors import Conflict, Unavailable
@@ -32,7 +33,7 @@ def topology() -> Iterator[Topology]:
 
 @pytest.fixture(scope="module")
 def issued(topology: Topology, tmp_path_factory: pytest.TempPathFactory) -> Credentials:
-    return issue(topology, tmp_path_factory.mktemp("credentials"), people=1)
+    return issue(topology, tmp_path_factory.mktemp("credentials"), LabOcserv(), people=1)
 
 
 def engine_says(engine: Engine, *arguments: str) -> str:

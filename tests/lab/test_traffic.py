@@ -13,6 +13,7 @@ import pytest
 
 from deploy.lab import credentials, namespaces
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.ocserv import LabOcserv
 from deploy.lab.topology import Topology
 from deploy.lab.traffic import Logins, Settings, Users
 from policies.model.errors import Unavailable
@@ -44,7 +45,7 @@ class Lab:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     scratch = tmp_path_factory.mktemp("traffic")
     with network(PREFIX, sites=3) as topology:
-        given = credentials.issue(topology, scratch / "credentials", people=200)
+        given = credentials.issue(topology, scratch / "credentials", LabOcserv(), people=200)
         with plain_gateway(topology.gateways[0], given) as folder:
             yield Lab(topology, given, folder, scratch)
 
@@ -70,7 +71,7 @@ def wait_for(seen: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def test_everybody_has_a_tunnel_over_dtls_and_loses_no_ping(users: Users) -> None:
     wait_for(lambda: users.view()["totals"]["pings"]["answered"] >= 30)
-    assert all(user["dtls"] for user in users.view()["users"])
+    assert all(user["udp"] for user in users.view()["users"])
     view = users.stop()
     assert (view["totals"]["lost"], view["totals"]["up_at_stop"]) == (0, 3)
     pings = view["totals"]["pings"]
