@@ -17,8 +17,6 @@ from deploy.lab.pings import Pings
 from deploy.lab.topology import Host
 
 LOGIN_WITHIN = 20.0
-NIGHT = 4.0
-"""Seconds between a logout and the next login: long enough for the gateway to forget the address."""
 _TICK = 0.05
 
 
@@ -90,7 +88,7 @@ class User:
         async with self._changing:
             await self._leave()
             if self.tally.logins:
-                await asyncio.sleep(NIGHT)
+                await asyncio.sleep(self._daemon.night)
             await self._connect()
 
     async def leave(self) -> None:

@@ -126,6 +126,14 @@ class NodeStand(RealStand):
 class OpenVpnStand(RealStand):
     """A gateway that runs OpenVPN, and its clients."""
 
+    async def logout(self, number: int) -> None:
+        """Leave; OpenVPN keeps who said goodbye for five seconds more."""
+        before = await self.lab.home_of(number)
+        await super().logout(number)
+        async with asyncio.timeout(15):
+            while await self.sessions.count(before):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
+
     async def silence(self, slot: str) -> None:
         (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()
 

@@ -10,7 +10,7 @@ CONNECTED = f"2026-11-26 12:16:44 {FLOW} [alice] Peer Connection Initiated with 
 GIVEN = f"2026-11-26 12:16:44 alice/{FLOW} MULTI: primary virtual IP for alice/{FLOW}: 10.90.0.2"
 FAILED = f"2026-11-26 12:16:45 {FLOW} TLS Error: TLS handshake failed"
 NOT_OURS = (
-    f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=unable to get local issuer certificate: CN=eve"
+    f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=unable to get local issuer certificate: CN=eve, serial=7"
 )
 LATE = (
     f"2026-11-26 12:17:45 {FLOW} TLS Error: TLS key negotiation failed to occur within 60 seconds "
@@ -40,15 +40,14 @@ def test_a_backlog_says_nothing_about_seconds() -> None:
 
 
 def test_each_failure_is_told_by_its_first_reason() -> None:
-    for reason, outcome in (
-        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL),
-        ((FAILED,), LoginOutcome.TLS_FAIL),
-        ((LATE, FAILED), LoginOutcome.TIMEOUT),
-        ((), LoginOutcome.INTERNAL),
+    for reason, outcome, key in (
+        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "user eve"),
+        ((FAILED,), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
+        ((LATE, FAILED), LoginOutcome.TIMEOUT, "source 10.77.0.11"),
+        ((), LoginOutcome.INTERNAL, "source 10.77.0.11"),
     ):
         (attempt,) = attempts(BEGINS, *reason, ENDED)
-        assert attempt.outcome is outcome, reason
-        assert attempt.key == "source 10.77.0.11"
+        assert (attempt.outcome, attempt.key) == (outcome, key), reason
 
 
 def test_a_renegotiation_of_somebody_known_is_no_login() -> None:

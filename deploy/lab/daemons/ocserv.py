@@ -24,6 +24,7 @@ class LabOcserv:
     executable = "usr/sbin/ocserv"
     template = Path(__file__).parents[1] / "ocserv.conf.template"
     stale = ("$credential_users", "$credential_users_legacy")
+    night = 4.0
     programs: Mapping[str, str] = {"ocserv": "ocserv", "openconnect": "openconnect"}
 
     def fetch(self, cache: Path) -> None:

@@ -73,6 +73,11 @@ class LabDaemon(Protocol):
         ...
 
     @property
+    def night(self) -> float:
+        """Seconds between a logout and the next login: long enough for the gateway to forget the session."""
+        ...
+
+    @property
     def programs(self) -> Mapping[str, str]:
         """The programs that have to be installed here for it, each with the Debian package that brings it."""
         ...

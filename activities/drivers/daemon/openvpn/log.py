@@ -22,7 +22,7 @@ _CLIENT = re.compile(
 )
 _VERSION = re.compile(_STAMP + r"OpenVPN (?P<version>\d\S*) ")
 _NAME = re.compile(
-    r"VERIFY OK: depth=0, .*?CN=(?P<name>[^,/]+)|\[(?P<peer>[^\]]+)\] Peer Connection Initiated"
+    r"VERIFY (?:OK|ERROR): depth=0, .*?CN=(?P<name>[^,/]+)|\[(?P<peer>[^\]]+)\] Peer Connection Initiated"
 )
 _FAILURES = (
     (
