@@ -10,8 +10,8 @@ CONNECTED = f"2026-11-26 12:16:44 {FLOW} [alice] Peer Connection Initiated with 
 GIVEN = f"2026-11-26 12:16:44 alice/{FLOW} MULTI: primary virtual IP for alice/{FLOW}: 10.90.0.2"
 FAILED = f"2026-11-26 12:16:45 {FLOW} TLS Error: TLS handshake failed"
 NOT_OURS = (
-    f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=unable to get local issuer certificate: CN=eve, "
-    "serial=7"
+    f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=unable to get local issuer certificate: "
+    "CN=eve, serial=7"
 )
 LATE = (
     f"2026-11-26 12:17:45 {FLOW} TLS Error: TLS key negotiation failed to occur within 60 seconds "
