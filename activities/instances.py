@@ -7,6 +7,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import answering
+from policies.model.client_profiles import NO_PROFILES, Profiles, ToldProfiles
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.placement import Placed
@@ -52,12 +53,17 @@ class SlotOrder(Message):
 
 
 class InspectOrder(SlotOrder):
-    """Make the release tests of the instance in a slot, also of these names."""
+    """Make the release tests of the instance in a slot, also of these names and client profiles."""
 
     names: Names | None = Field(
         default=None,
         exclude_if=lambda names: names is None,
         description="what its clients resolve inside and outside of the tunnel",
+    )
+    profiles: ToldProfiles = Field(
+        default={},
+        exclude_if=lambda profiles: not profiles,
+        description="how clients are set up that have to get in",
     )
 
 
@@ -179,7 +185,7 @@ class Runtime(Protocol):
         ...
 
     async def inspect(
-        self, operation: Operation, slot: str, names: Names | None = None
+        self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
     ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance that runs; nobody is steered and no session of users ends."""
         ...
@@ -256,7 +262,7 @@ class InstanceActivities:
     async def inspect_instance(self, order: InspectOrder) -> Inspected:
         """Make the release tests through the slot's own port; a repeat makes them again."""
         async with answering():
-            measured = await self._runtime.inspect(order.operation, order.slot, order.names)
+            measured = await self._runtime.inspect(order.operation, order.slot, order.names, order.profiles)
             return Inspected(slot=order.slot, measurements=measured)
 
     @activity.defn(name="load_instance")

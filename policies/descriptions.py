@@ -209,9 +209,14 @@ def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> lis
     found = [f"the test {test} is left out (tests.skip)" for test in after.skip if test not in {*before.skip}]
     if before.names is not None and (lost := _lost_names(before, after)):
         found.append(f"names are not asked for as before: {', '.join(lost)} (tests.names)")
+    if lost_profiles := sorted(
+        name for name, one in before.profiles.items() if after.profiles.get(name) != one
+    ):
+        found.append(f"clients are not tried as before: {', '.join(lost_profiles)} (tests.profiles)")
     if before.load is not None and after.load is None:
         found.append("no load is put on a new instance any more (tests.load)")
-    known, wanted = (_flat({"tests": one.model_dump(exclude={"skip", "names"})}) for one in (before, after))
+    apart = {"skip", "names", "profiles"}
+    known, wanted = (_flat({"tests": one.model_dump(exclude=apart)}) for one in (before, after))
     both = sorted(known.keys() & wanted.keys())
     found += [
         _said(key, known[key], wanted[key])

@@ -379,7 +379,7 @@ class Batch:
     async def _test(self, on: GatewaySteps, slot: str, tests: ReleaseTests) -> None:
         """Return when the instance has passed its tests, with a load where the fleet names this gateway."""
         self._enter(on.gateway.name, "testing")
-        await self._until_passed(on, slot, tests, partial(on.inspect, slot, tests.names), load=False)
+        await self._until_passed(on, slot, tests, partial(on.inspect, slot, tests), load=False)
         load, name = tests.load, on.gateway.name
         if load is not None and load.gateway == name and name not in self._rebooted:
             self._enter(name, "loaded")

@@ -32,7 +32,7 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import Load, Names
+from policies.model.release_tests import Load, ReleaseTests
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name
 from workflows import steps
@@ -82,9 +82,11 @@ class GatewaySteps:
             InstanceActivities.probe_instance, patience, SlotOrder(operation=self.operation(step), slot=slot)
         )
 
-    async def inspect(self, slot: str, names: Names | None) -> Inspected:
+    async def inspect(self, slot: str, tests: ReleaseTests) -> Inspected:
         """Make the release tests of the instance in the slot, which no user has met yet."""
-        order = InspectOrder(operation=self.operation("inspect"), slot=slot, names=names)
+        order = InspectOrder(
+            operation=self.operation("inspect"), slot=slot, names=tests.names, profiles=tests.profiles
+        )
         return await self._do(InstanceActivities.inspect_instance, steps.INSPECT, order)
 
     async def load(self, slot: str, load: Load) -> Inspected:

@@ -126,13 +126,16 @@ For a minute and a half after a control plane was restarted nothing comes up, an
 """
 
 INSPECT = Options(
-    start_to_close_timeout=timedelta(minutes=2),
+    start_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=HEARD_WITHIN,
     schedule_to_start_timeout=timedelta(minutes=2),
-    schedule_to_close_timeout=timedelta(minutes=6),
+    schedule_to_close_timeout=timedelta(minutes=8),
     retry_policy=_retry(3),
 )
-"""Makes up to eight connections, each with a bound of its own: a good instance takes ten seconds."""
+"""Makes up to eight connections, and one for each client profile, each with a bound of its own.
+
+A good instance takes ten seconds, and three for each profile.
+"""
 
 LOAD = Options(
     start_to_close_timeout=timedelta(minutes=4),

@@ -66,6 +66,52 @@ class Spoiled(Enum):
     """
     """Whatever leaves a tunnel is also sent to its user over the network as it is."""
 
+    TAKES_ANY_CERTIFICATE = """
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+
+        typedef int (*Check)(int, void *);
+        static Check own;
+
+        static int anybody(int signed_by_somebody, void *certificate) {
+            (void)signed_by_somebody;
+            return own(1, certificate);
+        }
+
+        void SSL_CTX_set_verify(void *context, int mode, Check check) {
+            void (*set)(void *, int, Check);
+            *(void **)&set = dlsym(RTLD_NEXT, "SSL_CTX_set_verify");
+            own = check;
+            set(context, mode, check ? anybody : check);
+        }
+    """
+    """Whoever has signed a client's certificate is taken for the authority."""
+
+    LOSES_LARGE_PACKETS = """
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        ssize_t write(int fd, const void *content, size_t size) {
+            const unsigned char *packet = content;
+            if (size > 1400 && packet[0] == 0x45) return (ssize_t)size;
+            return syscall(SYS_write, fd, content, size);
+        }
+    """
+    """Large packets that leave a tunnel are lost."""
+
+    DIES_OF_GARBAGE = """
+        #include <sys/socket.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+            ssize_t size = syscall(SYS_recvmsg, fd, message, flags);
+            if (size == 1200 && ((const unsigned char *)message->msg_iov[0].iov_base)[0] == 0x50) _exit(1);
+            return size;
+        }
+    """
+    """One packet that is none ends it."""
+
 
 def spoil(tree: Path, how: Spoiled) -> None:
     """Put the library into the daemon's tree.

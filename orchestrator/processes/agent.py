@@ -105,6 +105,8 @@ def compose_host(settings: AgentSettings) -> Host:
         target=settings.probe.target,
         certificate=settings.probe.certificate,
         key=settings.probe.key,
+        options=settings.probe.options,
+        files=settings.probe.files,
     )
     folders = folders_of(gateway, root, daemon_of(gateway.daemon, login, settings.exempt))
     admission = compose_releases(

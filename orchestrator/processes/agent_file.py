@@ -13,6 +13,7 @@ from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
 from orchestrator.processes.enrolled_file import EnrolledSettings
 from orchestrator.variables import unread
+from policies.model.client_profiles import MOST_OPTIONS, ClientOption
 from policies.model.fleet import Gateway
 from policies.model.host_limits import HostLimits
 from policies.model.value import Duration, Name, Value
@@ -41,6 +42,16 @@ class ProbeSettings(Value):
     """Who has signed the gateways' certificate, in PEM."""
     name: str | None = None
     """The name in that certificate, where it is not the address."""
+    options: tuple[ClientOption, ...] = Field(
+        default=(),
+        max_length=MOST_OPTIONS,
+        description="how an OpenVPN client has to be set up to get in, as a profile of fleet.yaml says it",
+    )
+    files: dict[Name, Path] = Field(
+        default={},
+        max_length=MOST_OPTIONS,
+        description="keys and authorities that these options and client profiles name, mode 600",
+    )
     target: str | None = None
     """What is pinged through the tunnel; the gateway's own end of it where left out."""
 

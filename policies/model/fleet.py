@@ -111,6 +111,13 @@ CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
 
 
+UNMADE: Mapping[str, frozenset[str]] = {
+    "ocserv": frozenset({"profiles"}),
+    "openvpn": frozenset({"names", "load"}),
+}
+"""Keys of a fleet's `tests` that are not made of a daemon."""
+
+
 class Gateway(GatewayRef):
     """One service address on one host, with two or more slots.
 
@@ -467,12 +474,24 @@ class Fleet(Value):
                 f"tests.load.gateway is {load.gateway}, which is no gateway of this fleet; name one of "
                 f"{_spoken(sorted(self._by_name)[:NAMED])}"
             )
+        self._tests_are_made_of_its_daemons()
         if not self.nat and (shared := _shared_pool(self.gateways)):
             raise ValueError(
                 f"{shared}: give each gateway pools of its own, "
                 "or say `nat: true` if every gateway translates its users' addresses"
             )
         return self
+
+    def _tests_are_made_of_its_daemons(self) -> None:
+        if self.tests is None:
+            return
+        asked = {"profiles": self.tests.profiles, "names": self.tests.names, "load": self.tests.load}
+        for gateway in self.gateways:
+            for key in sorted(key for key in UNMADE[gateway.daemon] if asked[key]):
+                raise ValueError(
+                    f"tests.{key} are not made of {gateway.daemon}, which gateway {gateway.name} runs; leave "
+                    "them out"
+                )
 
     @model_validator(mode="after")
     def _nodes_are_gateways(self) -> "Fleet":

@@ -10,6 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from policies.model.client_profiles import ClientProfiles
 from policies.model.value import Duration, Message, Name, Sentence, Value
 
 MOST_MEASUREMENTS = 32
@@ -44,9 +45,9 @@ class Asked(StrEnum):
     NULL_CIPHER = "null-cipher"
     """Handshakes completed by a client that offers nothing but ciphers without encryption."""
     WRONG_PASSWORD = "wrong-password"  # noqa: S105 - the name of a question
-    """Sessions given to the probe's user with a wrong password."""
+    """Sessions given to the probe's user with a wrong password, or a certificate that nobody has signed."""
     LOGIN = "login"
-    """Sessions given to the probe's user, over TLS with UDP beside it and over TLS alone."""
+    """Sessions given to the probe's user: of ocserv with UDP beside TLS and over TLS alone, else twice."""
     PINGS_LOST = "pings-lost"
     """Part of the pings through those tunnels that were lost."""
     FULL_SIZE_LOST = "full-size-lost"
@@ -59,6 +60,8 @@ class Asked(StrEnum):
     """Names that clients do not ask inside the tunnel, or that its DNS servers do not answer as wanted."""
     NAMES_OUTSIDE = "names-outside"
     """Names that clients send into the tunnel, and that were to stay outside."""
+    PROFILES = "profiles"
+    """Client profiles whose login is refused, or whose tunnel carries nothing."""
     LOAD_SESSIONS = "load-sessions"
     """Sessions of the load that the new instance did not give or did not hold."""
     THROUGHPUT = "throughput"
@@ -170,6 +173,11 @@ class ReleaseTests(Value):
         exclude_if=lambda names: names is None,  # plans made before there were any keep their digests
         description="names inside and outside of the tunnel; without them none is asked for",
     )
+    profiles: ClientProfiles = Field(
+        default={},
+        exclude_if=lambda profiles: not profiles,
+        description="how users' clients of OpenVPN are set up that have to go on working, by name",
+    )
     load: LoadTest | None = Field(default=None, description="a load on one gateway; without it there is none")
 
     @model_validator(mode="after")
@@ -184,6 +192,7 @@ class ReleaseTests(Value):
     def asked(self, *, load: bool) -> tuple[Asked, ...]:
         """Return the tests that are made under load, or all others, in their order."""
         left_out = {*self.skip} | ({*OF_NAMES} - {*self._named})
+        left_out |= set() if self.profiles else {Asked.PROFILES}
         return tuple(test for test in Asked if (test in UNDER_LOAD) is load and test not in left_out)
 
     @property

@@ -22,6 +22,9 @@ SWITCH_LONGEST = timedelta(minutes=10)
 TESTED_EXPECTED = timedelta(seconds=10)
 """Making the release tests of one gateway without load: three logins, and pings; 2 to 7 s in the lab."""
 
+PROFILE_EXPECTED = timedelta(seconds=3)
+"""A login and its pings of one client profile."""
+
 TESTED_LONGEST = timedelta(minutes=10)
 """How much longer than the fleet's patience they last: the pause before the last try, and that try."""
 
@@ -127,6 +130,8 @@ def _tests(plan: Plan) -> Iterator[str]:
     left_out = f"; left out: {', '.join(tests.skip)}" if tests.skip else ""
     yield f"Tests of each new instance, before its first user: {alone}{left_out}."
     yield from _names(tests)
+    if tests.profiles:
+        yield f"Clients that have to go on working: {named([*tests.profiles])}."
     load = tests.load
     if load is None:
         yield "No load test: a release that is slower is only seen by its users."
@@ -194,7 +199,8 @@ def _tests_take(plan: Plan, rounds: int) -> tuple[timedelta, timedelta]:
     """Return how long the release tests take, as expected and at the longest: none where there are none."""
     if (tests := plan.fleet.tests) is None:
         return timedelta(0), timedelta(0)
-    expected, longest = rounds * TESTED_EXPECTED, rounds * (tests.patience + TESTED_LONGEST)
+    expected = rounds * (TESTED_EXPECTED + len(tests.profiles) * PROFILE_EXPECTED)
+    longest = rounds * (tests.patience + TESTED_LONGEST)
     if (load := tests.load) is not None and _is_loaded(plan, load):
         expected += LOAD_ROUNDS * load.within + LOADED_EXPECTED
         longest += LOADED_LONGEST

@@ -255,13 +255,7 @@ class GatewayLab:
     def compose(self, **more: str) -> None:
         """Make the parts anew, as an agent that has just been started does, with more credentials."""
         self.admission = self._made_admission()
-        self.login = ProbeLogin(
-            user="probe",
-            password=self.folder / "probe",
-            authority=self.folder / "ca.pem",
-            certificate=self.folder / "probe.pem",
-            key=self.folder / "probe.key",
-        )
+        self.login = self._made_login()
         self.journal = Journal(self.root / "journal.jsonl", HostBounds(self.gateway.name))
         daemon = self._made_daemon()
         self.folders = self._made_folders(daemon)
@@ -285,6 +279,15 @@ class GatewayLab:
 
     def _made_admission(self) -> TreeAdmission:
         return TreeAdmission(self.folder)
+
+    def _made_login(self) -> ProbeLogin:
+        return ProbeLogin(
+            user="probe",
+            password=self.folder / "probe",
+            authority=self.folder / "ca.pem",
+            certificate=self.folder / "probe.pem",
+            key=self.folder / "probe.key",
+        )
 
     def _made_daemon(self) -> Daemon:
         return Ocserv(self.login)

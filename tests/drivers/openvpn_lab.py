@@ -2,8 +2,12 @@
 
 import shutil
 import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.port import Daemon
 from orchestrator.publishing.tree import collect
@@ -57,6 +61,9 @@ class OpenVpnLab(GatewayLab):
     """The namespaces, files and parts of one gateway that runs OpenVPN."""
 
     credentials = {"authority": "ca.pem", "certificate": "gw.pem", "key": "gw.key"}
+    options: tuple[str, ...] = ()
+    files: Mapping[str, Path] = MappingProxyType({})
+    """How the probe's client is set up, and what client profiles name."""
 
     def client(self, number: int, *more: str, **_: object) -> OpenVpnClient:
         site = f"{self.prefix}c{number}"
@@ -75,6 +82,9 @@ class OpenVpnLab(GatewayLab):
 
     def _made_admission(self) -> TreeAdmission:
         return OpenVpnAdmission(self.folder)
+
+    def _made_login(self) -> ProbeLogin:
+        return replace(super()._made_login(), options=self.options, files=self.files)
 
     def _made_daemon(self) -> Daemon:
         return OpenVpn(self.login)

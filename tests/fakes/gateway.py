@@ -18,6 +18,7 @@ from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.drain import Look
 from policies.model.errors import (
     BadInput,
@@ -71,6 +72,8 @@ class FakeGateway:
     """The last change of settings, and what was there before it."""
     names: Names | None = None
     """The names that it was asked for last."""
+    profiles: Profiles = NO_PROFILES
+    """The client profiles that it was asked for last."""
     knows_names = True
     """Whether its agent is one that can ask for names."""
 
@@ -290,7 +293,7 @@ class FakeGateway:
         return Probe(passed=True, stage="ping", reason="5 of 5", connect_seconds=0.05, pings_sent=5)
 
     async def inspect(
-        self, operation: Operation, slot: str, names: Names | None = None
+        self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
     ) -> tuple[Measurement, ...]:
         """Pass every test but those that this release was given another measurement for."""
         self._maybe_fail("inspect")
@@ -299,7 +302,9 @@ class FakeGateway:
             raise Refused(f"nothing that could be tested runs in slot {slot}")
         self.effects.append(f"inspect {slot}")
         self.names = names if self.knows_names else None
+        self.profiles = profiles
         unasked = UNDER_LOAD if self.names is not None else (*UNDER_LOAD, *OF_NAMES)
+        unasked = unasked if profiles else (*unasked, Asked.PROFILES)
         return self._measured(
             held, {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in unasked}
         )

@@ -248,3 +248,16 @@ def test_whoever_moves_a_fleet_to_another_zone_moves_its_freezes() -> None:
     here, there = fleet(tz="Europe/Berlin"), fleet(tz="Pacific/Kiritimati")
     said = "gateways are in another zone, so their windows and freezes are at other times"
     assert weakened(here, there, ()) == (said,)
+
+
+def test_a_client_that_is_not_tried_any_more_or_otherwise_is_named() -> None:
+    def with_profiles(**profiles: list[str]) -> Fleet:
+        said = {"name": "edge", "product": "openvpn", "tests": {"profiles": profiles}}
+        return Fleet.model_validate(said | {"gateways": [gateway(1) | {"daemon": "openvpn"}]})
+
+    before = with_profiles(phones=["data-ciphers AES-256-CBC"], laptops=[])
+    fewer = with_profiles(phones=["data-ciphers AES-256-GCM"])
+    assert weakened(before, fewer, ()) == (
+        "clients are not tried as before: laptops, phones (tests.profiles)",
+    )
+    assert weakened(fewer, with_profiles(phones=["data-ciphers AES-256-GCM"], laptops=[]), ()) == ()

@@ -18,6 +18,7 @@ from policies.model.release_tests import (
 
 NAMED = ReleaseTests(
     names=NameTests(inside={"intranet.example.com": ()}, outside=("www.example.org",)),
+    profiles={"today": ()},
 )
 LOADED = ReleaseTests(load=LoadTest(gateway="gw-1"))
 GOOD = {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in UNDER_LOAD}
@@ -147,6 +148,15 @@ def test_names_are_asked_for_only_where_the_file_has_some() -> None:
     ):
         tests = ReleaseTests.model_validate({"names": names} if names else {})
         assert {*tests.asked(load=False)} & {*OF_NAMES} == asked
+
+
+def test_profiles_are_tried_only_where_the_file_has_some() -> None:
+    assert Asked.PROFILES not in ReleaseTests().asked(load=False)
+    tests = ReleaseTests.model_validate({"profiles": {"laptops": []}})
+    assert Asked.PROFILES in tests.asked(load=False)
+    assert outcome_of(tests, [Measurement(test="profiles", measured=1, said="-")], Asked.PROFILES) is (
+        Outcome.FAILED
+    )
 
 
 @pytest.mark.parametrize(

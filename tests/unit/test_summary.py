@@ -63,7 +63,10 @@ def test_a_plan_is_said_in_sentences() -> None:
 
 def planned_with(tests: ReleaseTests | None) -> Plan:
     upgraded, states, known_good = facts_of(2)
-    return planned((upgraded.model_copy(update={"tests": tests}), states, known_good))
+    runs = "openvpn" if tests and tests.profiles else "ocserv"
+    gateways = tuple(one.model_copy(update={"daemon": runs}) for one in upgraded.gateways)
+    changed = upgraded.model_copy(update={"tests": tests, "gateways": gateways})
+    return planned((changed, states, known_good))
 
 
 def test_a_plan_says_which_tests_come_before_users_and_who_feels_a_load() -> None:
@@ -93,6 +96,14 @@ def test_a_plan_says_which_names_have_to_be_inside_and_outside_of_the_tunnel() -
         tests = next(line for line in said if line.startswith("Tests of each"))
         assert ("names-inside" in tests, "names-outside" in tests) == (bool(names.inside), True)
     assert not [line for line in describe(planned_with(ReleaseTests())) if "name" in line.lower()]
+
+
+def test_a_plan_says_which_clients_have_to_go_on_working_and_takes_longer_for_them() -> None:
+    profiles: dict[str, tuple[str, ...]] = {"phones-2019": ("data-ciphers AES-256-CBC",), "laptops": ()}
+    tests = ReleaseTests(profiles=profiles)
+    assert "Clients that have to go on working: phones-2019, laptops." in describe(planned_with(tests))
+    with_them, without = (affected(planned_with(one)).expected for one in (tests, ReleaseTests()))
+    assert with_them - without == timedelta(seconds=12), "two gateways, one after the other"
 
 
 def test_the_time_of_a_plan_counts_its_tests_the_wait_for_them_and_its_load() -> None:

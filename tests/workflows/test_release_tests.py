@@ -18,7 +18,9 @@ from tests.workflows.world import NEW, World, fleet_of, result_of, say, status_o
 async def fleet_with_tests(server: Engine, **tests: Any) -> World:
     """Return a fleet whose releases are tested before exposure."""
     fleet = fleet_of("edge", lease=timedelta(seconds=15))
-    fleet = fleet.model_copy(update={"tests": ReleaseTests.model_validate(tests)})
+    runs = "openvpn" if "profiles" in tests else "ocserv"
+    gateways = tuple(one.model_copy(update={"daemon": runs}) for one in fleet.gateways)
+    fleet = fleet.model_copy(update={"tests": ReleaseTests.model_validate(tests), "gateways": gateways})
     world = World.made(await server.client(), fleet)
     world.judge.says(HEALTHY)
     return world
@@ -128,6 +130,20 @@ async def test_an_agent_of_before_that_asks_for_no_names_is_waited_for(server: E
         "gw-1 could not be tested before any user: names-inside (at most 0): the host's agent does not know "
         "this test: upgrade it"
     )
+    assert "steer b" not in world.effects()["gw-1"]
+
+
+async def test_the_client_profiles_of_the_file_are_tried_and_one_that_is_refused_stops_the_release(
+    server: Engine,
+) -> None:
+    profiles = {"laptops": ("comp-lzo no",), "today": ()}
+    world = await fleet_with_tests(server, profiles=profiles)
+    world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.PROFILES: 1.0}
+    async with working(world):
+        result = await world.upgrade()
+    assert world.gateways["gw-1"].profiles == profiles
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith("gw-1 failed a test before any user: profiles (1, at most 0): ")
     assert "steer b" not in world.effects()["gw-1"]
 
 

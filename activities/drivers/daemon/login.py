@@ -1,6 +1,7 @@
 """Who probes and release tests log in as: a user of its own, whose secrets stay in files."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from activities.drivers.daemon.port import Environment
@@ -23,6 +24,10 @@ class ProbeLogin:
     certificate: Path | None = None
     key: Path | None = None
     """Of that certificate."""
+    options: tuple[str, ...] = ()
+    """How its client is set up beside what every client has, as client profiles say it."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Files that these options and client profiles name."""
 
 
 def password_of(login: ProbeLogin) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from policies.attempts import Attempt
 from policies.model.adoption import OwnLine
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
 from policies.model.path import TriedTunnel
@@ -323,7 +324,9 @@ class Daemon(Protocol):
         """Log in and ping through the instance's own port."""
         ...
 
-    async def inspect(self, environment: Environment, names: Names | None = None) -> tuple[Measurement, ...]:
+    async def inspect(
+        self, environment: Environment, names: Names | None = None, profiles: Profiles = NO_PROFILES
+    ) -> tuple[Measurement, ...]:
         """Make the functional release tests through the instance's own port; who is in it stays in it.
 
         A test that cannot be made says why, which speaks neither for the instance nor against it.

@@ -46,6 +46,7 @@ from activities.drivers.daemon.port import (
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
 from policies.model.path import MOST, TriedTunnel
@@ -298,8 +299,14 @@ class Ocserv:
         async with self._probing:
             return await probe(environment, self._login)
 
-    async def inspect(self, environment: Environment, names: Names | None = None) -> tuple[Measurement, ...]:
-        """Make the functional tests; without a probe's login none of them is made, and each says so."""
+    async def inspect(
+        self, environment: Environment, names: Names | None = None, profiles: Profiles = NO_PROFILES
+    ) -> tuple[Measurement, ...]:
+        """Make the functional tests; without a probe's login none of them is made, and each says so.
+
+        Client profiles are none of ocserv's, whose clients negotiate what they need.
+        """
+        del profiles
         if self._login is None:
             return tuple(Measurement(test=test, said=_no_login(environment)) for test in MADE)
         async with self._probing:

@@ -10,9 +10,9 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import ip_network
 
 from activities.drivers.daemon.client import address_of
+from activities.drivers.daemon.inspection import cleartext, goes_on, lost, network, or_unknown, routes
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.names import resolved
 from activities.drivers.daemon.ocserv.session import Session, hold_session
@@ -41,19 +41,12 @@ async def inspect(
 ) -> tuple[Measurement, ...]:
     """Return what every functional test measured; one that cannot be made says what is missing."""
     alone = [
-        await _or_unknown(Asked.GARBAGE, _garbage(environment, answers)),
-        await _or_unknown(Asked.PLAIN_HTTP, _plain_http(environment)),
-        await _or_unknown(Asked.NULL_CIPHER, _null_cipher(environment)),
-        await _or_unknown(Asked.WRONG_PASSWORD, _wrong_password(environment, login)),
+        await or_unknown(Asked.GARBAGE, _garbage(environment, answers)),
+        await or_unknown(Asked.PLAIN_HTTP, _plain_http(environment)),
+        await or_unknown(Asked.NULL_CIPHER, _null_cipher(environment)),
+        await or_unknown(Asked.WRONG_PASSWORD, _wrong_password(environment, login)),
     ]
     return (*alone, *await _in_tunnels(environment, login, names or Names()))
-
-
-async def _or_unknown(test: Asked, asking: Awaitable[Measurement]) -> Measurement:
-    try:
-        return await asking
-    except (PenstockError, OSError, TimeoutError) as error:
-        return Measurement(test=test, said=f"it could not be made: {str(error) or 'no answer in time'}")
 
 
 # --- what needs no account ---------------------------------------------------------------
@@ -66,11 +59,8 @@ async def _garbage(environment: Environment, answers: Answers) -> Measurement:
         return Measurement(test=Asked.GARBAGE, said="the daemon does not say which process it is")
     garbage = NO_REQUEST + secrets.token_bytes(GARBAGE_BYTES - len(NO_REQUEST)) + b"\r\n\r\n"
     words = await _ask(environment, garbage, _trusting())
-    after = await answers()
     said = f"{GARBAGE_BYTES} bytes of garbage over TLS were answered by {words or b'a closed connection'!r}"
-    if after == before:
-        return Measurement(test=Asked.GARBAGE, measured=0, said=f"{said}; process {before} goes on")
-    return Measurement(test=Asked.GARBAGE, measured=1, said=f"{said}; then it was {after or 'no process'}")
+    return goes_on(before, await answers(), said)
 
 
 async def _plain_http(environment: Environment) -> Measurement:
@@ -147,10 +137,10 @@ async def _in_tunnels(environment: Environment, login: ProbeLogin, names: Names)
         return [Measurement(test=test, said=said) for test in IN_TUNNELS]
     return [
         _logins(held),
-        _lost(Asked.PINGS_LOST, "small", held),
-        _lost(Asked.FULL_SIZE_LOST, "full", held),
-        _cleartext(environment, held),
-        _routes(environment, held),
+        lost(Asked.PINGS_LOST, "small", held),
+        lost(Asked.FULL_SIZE_LOST, "full", held),
+        cleartext(environment, held),
+        routes(_configured((environment.config / "ocserv.conf").read_text()), held),
         *await resolved(held, names),
     ]
 
@@ -162,48 +152,8 @@ def _logins(held: Sequence[Session]) -> Measurement:
     return Measurement(test=Asked.LOGIN, measured=len(let_in), said=said)
 
 
-def _lost(test: Asked, kind: str, held: Sequence[Session]) -> Measurement:
-    """Measure what the worst session lost; one that came to no ping has lost all of them."""
-    counts = [session.pings.get(kind, (0, 0)) for session in held]
-    parts = [1 - received / sent if sent else 1.0 for sent, received in counts]
-    sizes = f" of {', '.join(str(session.mtu) for session in held)} bytes" if kind == "full" else ""
-    said = f"{' and '.join(f'{received} of {sent}' for sent, received in counts)} pings{sizes} came back"
-    return Measurement(test=test, measured=max(0.0, *parts), said=said)
-
-
-def _cleartext(environment: Environment, held: Sequence[Session]) -> Measurement:
-    """Count the packets whose content lay open; a look that saw less than was carried proves nothing."""
-    seen, carried = sum(one.wire.bytes for one in held), sum(one.carried for one in held)
-    plain = sum(one.wire.plain for one in held)
-    if not seen and not environment.own_networks:
-        unseen = (
-            "no packet was seen: give the pod of this node's agent NET_RAW, or let tests.skip name cleartext"
-        )
-        return Measurement(test=Asked.CLEARTEXT, said=unseen)
-    said = f"{plain} packets lay open among {seen} bytes on the wire, which carried {carried} bytes of pings"
-    if not plain and (seen < carried or not all(one.carried for one in held)):
-        return Measurement(test=Asked.CLEARTEXT, said=f"not everything was seen: {said}")
-    return Measurement(test=Asked.CLEARTEXT, measured=plain, said=said)
-
-
-def _routes(environment: Environment, held: Sequence[Session]) -> Measurement:
-    wanted = _configured((environment.config / "ocserv.conf").read_text())
-    pushed = {_network(route) for session in held for route in session.routes}
-    differ = sorted(wanted ^ pushed)
-    said = f"{len(pushed)} routes were pushed" + (
-        f", and these differ: {', '.join(differ)}" if differ else ""
-    )
-    if not any(session.let_in for session in held):
-        return Measurement(test=Asked.ROUTES, said="nobody got in to whom routes could be pushed")
-    return Measurement(test=Asked.ROUTES, measured=len(differ), said=said)
-
-
 def _configured(config: str) -> set[str]:
     """Return the networks that a config has clients send into the tunnel; with `default` none is named."""
     lines = (line.partition("=") for line in config.splitlines() if not line.lstrip().startswith("#"))
     routes = {value.strip() for key, _, value in lines if key.strip() == "route"}
-    return set() if "default" in routes else {_network(route) for route in routes}
-
-
-def _network(written: str) -> str:
-    return str(ip_network(written, strict=False))
+    return set() if "default" in routes else {network(route) for route in routes}

@@ -7,29 +7,18 @@ and daemon, on the client's own cable, has read what the tunnel should hide.
 import asyncio
 import re
 import secrets
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.client import WITHIN, Client, client
+from activities.drivers.daemon.held import PINGS, SMALL, Held, PingCounts, watched
 from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
 from activities.drivers.daemon.ocserv import tunnel_end
 from activities.drivers.daemon.ocserv.login import options
 from activities.drivers.daemon.port import Environment
 from activities.drivers.resolving import Answers, answer_in, program, questions
-from policies.model.errors import Unavailable
-
-PINGS = 10
-SMALL = 120
-"""Bytes of a small ping with its headers."""
-ANY_PROTOCOL = 0x0003
-"""ETH_P_ALL (packet(7)): what comes and what goes."""
-FRAME = 2**17
-"""Bytes of the largest frame: the kernel may hand over several segments as one."""
-RIGHT = "give the agent CAP_NET_RAW"
-"""What mends a wire that cannot be read."""
 
 SCRIPT = r"""
 pings=$1 small=$2 pattern=$3 resolving=$4; shift 4
@@ -82,25 +71,11 @@ _LET_IN = "Got CONNECT response: HTTP/1.1 200"
 
 
 @dataclass
-class Wire:
-    """What was seen between client and daemon."""
-
-    bytes: int = 0
-    plain: int = 0
-    """Packets in which the payload of the pings lies open."""
-
-
-@dataclass
-class Session:
+class Session(Held):
     """How far a client got, what it was given, and how its pings fared."""
 
-    let_in: bool = False
     tls: str = ""
     dtls: str = ""
-    mtu: int = 0
-    routes: set[str] = field(default_factory=set)
-    pings: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Sent and received, of `small` and `full` ones."""
     dns: list[str] = field(default_factory=list)
     """DNS servers that were pushed, of the kinds of address that the tunnel has."""
     split_dns: list[str] = field(default_factory=list)
@@ -109,14 +84,6 @@ class Session:
     """Whether clients were told to ask for every name inside the tunnel."""
     answers: Answers = field(default_factory=dict)
     """What these servers answered through the tunnel."""
-    words: str = "it said nothing"
-    wire: Wire = field(default_factory=Wire)
-
-    @property
-    def carried(self) -> int:
-        """Bytes that the pings which came back took through the tunnel, both ways."""
-        sizes = {"small": SMALL, "full": self.mtu}
-        return sum(2 * sizes[kind] * received for kind, (_, received) in self.pings.items())
 
 
 async def hold_session(
@@ -143,7 +110,7 @@ async def hold_session(
         out = await caller.connect(password or password_of(login))
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):
-                with _watched(caller, payload, session.wire):
+                with watched(caller, payload, session.wire):
                     await _listen(caller, out, session, names)
                     await caller.process.wait()
         except TimeoutError:
@@ -152,19 +119,14 @@ async def hold_session(
 
 
 async def _listen(caller: Client, out: asyncio.StreamReader, session: Session, names: Sequence[str]) -> None:
-    kind, last = "small", 0
+    pings = PingCounts(session)
     async for raw in out:
         line = raw.decode(errors="replace").strip()
-        if line in ("penstock: small", "penstock: full"):
-            kind, last = line.rpartition(" ")[2], 0
-        elif line == "penstock: carried":
+        if pings.take(line):
+            continue
+        if line == "penstock: carried":
             asked = questions(session.dns, names) if session.dns and names else []
             await caller.say(f"{' '.join(asked)}\n")
-        elif found := COUNTS.search(line):
-            sent, received = int(found[1]), int(found[2])
-            session.pings[kind] = last if received >= PINGS else sent, received
-        elif found := ANSWERED.search(line):
-            last = max(last, int(found[1]))
         else:
             _note(session, line)
 
@@ -196,32 +158,3 @@ def _given(session: Session, what: str, said: str) -> None:
             session.split_dns += said.lower().split(",")
         case _:
             session.all_dns = said == "true"
-
-
-@contextmanager
-def _watched(caller: Client, payload: bytes, wire: Wire) -> Iterator[None]:
-    """Look at every packet on the client's cable meanwhile, where that is ours to do."""
-    loop = asyncio.get_running_loop()
-    try:
-        seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ANY_PROTOCOL))
-    except OSError as error:
-        if not caller.environment.own_networks:  # an agent on a node has no such right, and may do without
-            yield
-            return
-        raise Unavailable(f"the wire of a test cannot be read on this host: {error}; {RIGHT}") from error
-    with seen:
-        seen.setblocking(False)
-        seen.bind((caller.cable, 0))
-
-        def look() -> None:
-            with suppress(OSError):  # nothing more to read, or the cable has gone with its client
-                while frame := seen.recv(FRAME):
-                    wire.bytes += len(frame)
-                    wire.plain += payload in frame
-
-        loop.add_reader(seen, look)
-        try:
-            yield
-        finally:
-            look()
-            loop.remove_reader(seen)

@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,7 @@ from typing import NoReturn
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
+from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.daemon.openvpn.management import ask
 from activities.drivers.daemon.openvpn.probe import probe
@@ -35,25 +37,17 @@ from activities.drivers.daemon.port import (
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.instance import Probe
 from policies.model.path import TriedTunnel
-from policies.model.release_tests import Asked, Load, Measurement, Names
+from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 
 NOBODY = Exempt()
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
 _NAMES = re.compile(r"CN=([^,/\s]+)|\[([^\]\s]+)\] Peer Connection|(?:^| )([^/\s]+)/[0-9a-fA-F.:\[\]]+:\d+ ")
-_UNMADE = (
-    Asked.PLAIN_HTTP,
-    Asked.NULL_CIPHER,
-    Asked.WRONG_PASSWORD,
-    Asked.FULL_SIZE_LOST,
-    Asked.CLEARTEXT,
-    Asked.ROUTES,
-)
-SESSIONS_TRIED = 2
 
 
 class OpenVpn:
@@ -215,18 +209,24 @@ class OpenVpn:
         async with self._probing:
             return await probe(environment, self._login, self._transport(environment))
 
-    async def inspect(self, environment: Environment, names: Names | None = None) -> tuple[Measurement, ...]:
-        """Hold two sessions of the probe's user; the other tests are not made of OpenVPN yet, and say so."""
+    async def inspect(
+        self, environment: Environment, names: Names | None = None, profiles: Profiles = NO_PROFILES
+    ) -> tuple[Measurement, ...]:
+        """Make the functional tests; without a probe's login none of them is made, and each says so.
+
+        A fleet of OpenVPN has no names that are asked for.
+        """
         del names
-        held = [await self.probe(environment) for _ in range(SESSIONS_TRIED)]
-        let_in = sum(one.stage == "ping" for one in held)
-        lost = max(one.pings_lost / one.pings_sent if one.pings_sent else 1.0 for one in held)
-        unmade = [Measurement(test=test, said="this test is not made of OpenVPN") for test in _UNMADE]
-        return (
-            Measurement(test=Asked.LOGIN, measured=let_in, said=held[-1].reason),
-            Measurement(test=Asked.PINGS_LOST, measured=lost, said=held[-1].reason),
-            *unmade,
-        )
+        if self._login is None:
+            return tuple(Measurement(test=test, said=_no_login(environment)) for test in MADE)
+        async with self._probing:
+            return await inspect(
+                environment,
+                self._login,
+                self._transport(environment),
+                partial(self.main_process, environment),
+                profiles,
+            )
 
     async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
         """Refuse: no load is made of OpenVPN yet."""

@@ -8,16 +8,15 @@ import re
 import time
 from dataclasses import dataclass
 
-from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, address_of, client
+from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
 from activities.drivers.daemon.login import ProbeLogin, target_of
+from activities.drivers.daemon.openvpn.options import options
 from activities.drivers.daemon.port import Environment
-from policies.model.errors import BadInput
 from policies.model.instance import Probe
 
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
 """As of every product; the first is an answer at all, also over UDP."""
 MOST_LOST = 0.2
-HANDSHAKE_SECONDS = 8
 
 # With `explicit-exit-notify` the server lets go of the probe at once, and not after its keepalive.
 CLIENT = """
@@ -53,11 +52,11 @@ async def probe(environment: Environment, login: ProbeLogin, transport: str) -> 
     """Log in by certificate, ping, log out; report the stage reached, or the failed one and why.
 
     Raises:
-        BadInput: the login has no certificate.
+        BadInput: the login has no certificate, or names a file that is not there.
         Unavailable: the probe could not be made ready here, which says nothing about the instance.
     """
     progress = _Progress()
-    arguments = (str(login.pings), *options(environment, login, transport))
+    arguments = (str(login.pings), *options(environment, login, transport, login.options))
     async with client(environment, CLIENT, target_of(environment, login), *arguments) as caller:
         out = await caller.connect("")
         try:
@@ -67,23 +66,6 @@ async def probe(environment: Environment, login: ProbeLogin, transport: str) -> 
             late = f"nothing more came within {WITHIN.total_seconds():.0f} s"
             progress.words = f"{late} after {progress.words!r}"
     return _verdict(environment, progress)
-
-
-def options(environment: Environment, login: ProbeLogin, transport: str) -> list[str]:
-    """Return the options by which openvpn reaches the instance's own port as the probe's user."""
-    if login.certificate is None or login.key is None:
-        raise BadInput(
-            "the probe was given no certificate; name `certificate` and `key` under `probe` in agent.yaml"
-        )
-    address, port = str(address_of(environment)), str(environment.slot.port)
-    said = [
-        *("--remote", address, port, "tcp-client" if transport == "tcp" else "udp", "--nobind"),
-        *("--ca", str(login.authority), "--cert", str(login.certificate), "--key", str(login.key)),
-        *("--remote-cert-tls", "server", "--connect-retry-max", "1"),
-        *("--hand-window", str(HANDSHAKE_SECONDS), "--connect-timeout", str(HANDSHAKE_SECONDS), "--tls-exit"),
-    ]
-    said += [] if transport == "tcp" else ["--explicit-exit-notify", "1"]
-    return said + (["--verify-x509-name", login.name, "name"] if login.name else [])
 
 
 async def _listen(caller: Client, out: asyncio.StreamReader, progress: _Progress, pings: int) -> None:

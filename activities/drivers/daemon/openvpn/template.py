@@ -14,8 +14,19 @@ NEEDED = {
     "key": "$credential_key",
 }
 """Options that differ from slot to slot or belong into no release, each with what fills it."""
-OURS = ("daemon", "log", "log-append", "syslog", "inetd", "cd", "chroot", "writepid", "management-hold")
-"""Options that would take the instance, its log or its folders away from us."""
+OURS = (
+    "daemon",
+    "log",
+    "log-append",
+    "syslog",
+    "inetd",
+    "cd",
+    "chroot",
+    "writepid",
+    "management-hold",
+    "config",
+)
+"""Options that would take the instance, its log or its folders away from us, or bring what nobody signed."""
 
 
 def require_template(text: str, name: str) -> None:

@@ -8,6 +8,7 @@ from activities.drivers.runtime.host.process import Alive
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.steering import SteeringTable
 from policies.model.adoption import ADOPTED
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -24,7 +25,7 @@ class SlotTests:
         self._table = table
 
     async def inspect(
-        self, operation: Operation, slot: str, names: Names | None = None
+        self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
     ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance: what it is made of, and what it does.
 
@@ -39,7 +40,7 @@ class SlotTests:
             gateway = self._folders.gateway.name
             raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
         made = [await self._files_of(folder, running, release), await self._config_of(folder)]
-        return (*made, *await self._folders.daemon.inspect(folder.chroot, names))
+        return (*made, *await self._folders.daemon.inspect(folder.chroot, names, profiles))
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn.

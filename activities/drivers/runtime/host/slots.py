@@ -34,6 +34,7 @@ from activities.steering import SteeringTable
 from policies.adoption import is_adopted
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
+from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
@@ -240,10 +241,10 @@ class HostSlots:
         return await self._folders.daemon.probe(folder.chroot)
 
     async def inspect(
-        self, operation: Operation, slot: str, names: Names | None = None
+        self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
     ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance; see `SlotTests`."""
-        return await self._tests.inspect(operation, slot, names)
+        return await self._tests.inspect(operation, slot, names, profiles)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn; see `SlotTests`."""

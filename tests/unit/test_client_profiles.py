@@ -1,0 +1,71 @@
+"""Client profiles say how clients talk, and nothing that would have a gateway run or read something."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from policies.model.client_profiles import words_of
+from policies.model.fleet import Fleet
+from policies.model.release_tests import ReleaseTests
+from tests.unit.fleets import gateway
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("data-ciphers AES-256-GCM:AES-128-GCM", ("data-ciphers", "AES-256-GCM:AES-128-GCM")),
+        ("comp-lzo", ("comp-lzo",)),
+        ("comp-lzo  no", ("comp-lzo", "no")),
+        ("tls-auth shared 1", ("tls-auth", "shared", "1")),
+        ("tls-crypt shared", ("tls-crypt", "shared")),
+    ],
+)
+def test_an_option_that_says_how_a_client_talks_is_taken(option: str, words: tuple[str, ...]) -> None:
+    assert words_of(option) == words
+    assert ReleaseTests.model_validate({"profiles": {"one": [option]}}).profiles == {
+        "one": (" ".join(words),)
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("up /bin/sh", "`up /bin/sh` is no option of a client profile"),
+        ("plugin x.so", "is no option of a client profile"),
+        ("remote 192.0.2.1", "is no option of a client profile"),
+        ("config more", "is no option of a client profile"),
+        ("script-security 2", "is no option of a client profile"),
+        ("--cipher none", "is no option of a client profile"),
+        ("tls-auth /etc/shadow 1", "has '/etc/shadow'; write words of letters"),
+        ("tls-auth ../shared 1", "has '../shared'; write words"),
+        ("tls-auth shared 2", "has the direction 2; write 0 or 1"),
+        ("cipher AES-256-CBC --up", "has '--up'; write words"),
+        ("cipher", "has 0 values; write `cipher VALUE`"),
+        ("cipher one two", "has 2 values; write `cipher VALUE`"),
+        ("  ", "an option is empty; leave it out"),
+    ],
+)
+def test_every_other_option_is_refused_with_what_to_write(option: str, said: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ReleaseTests.model_validate({"profiles": {"one": [option]}})
+    assert said in str(refused.value)
+
+
+def fleet_of(daemon: str, **tests: Any) -> Fleet:
+    gateways = [{**gateway(f"gw-{number}").model_dump(), "daemon": daemon} for number in (1, 2)]
+    return Fleet.model_validate({"name": "edge", "product": daemon, "gateways": gateways, "tests": tests})
+
+
+def test_tests_that_are_not_made_of_its_daemon_are_refused_to_a_fleet() -> None:
+    with pytest.raises(
+        ValidationError, match=r"tests.profiles are not made of ocserv, which gateway gw-1 runs"
+    ):
+        fleet_of("ocserv", profiles={"laptops": []})
+    with pytest.raises(ValidationError, match=r"tests.names are not made of openvpn"):
+        fleet_of("openvpn", names={"outside": ["www.example.org"]})
+    with pytest.raises(ValidationError, match=r"tests.load are not made of openvpn"):
+        fleet_of("openvpn", load={"gateway": "gw-1"})
+    found = fleet_of("openvpn", profiles={"laptops": []}).tests
+    assert found is not None
+    assert found.profiles == {"laptops": ()}
