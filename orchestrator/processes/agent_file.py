@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from activities.drivers.certificate.settings import CertificateSettings
 from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.products import daemon_of
 from orchestrator.processes.enrolled_file import EnrolledSettings
 from orchestrator.variables import unread
 from policies.model.client_profiles import MOST_OPTIONS, ClientOption
@@ -120,11 +121,10 @@ class AgentSettings(EnrolledSettings):
 
     @model_validator(mode="after")
     def _the_probe_can_log_in(self) -> Self:
-        probe, daemon = self.probe, self.gateway.daemon
-        if daemon == "ocserv" and probe.password is None:
-            raise ValueError("nobody could probe: write `password` under probe, the file of its password")
-        if daemon == "openvpn" and None in (probe.certificate, probe.key):
-            raise ValueError("nobody could probe: write `certificate` and `key` under probe, its own files")
+        daemon = daemon_of(self.gateway.daemon)
+        if missing := [key for key in daemon.probe_needs if getattr(self.probe, key) is None]:
+            keys = " and ".join(f"`{key}`" for key in missing)
+            raise ValueError(f"nobody could probe {daemon.product}: write {keys} under probe, its own files")
         return self
 
     @property

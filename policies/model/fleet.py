@@ -126,10 +126,11 @@ class Gateway(GatewayRef):
 
     runtime: Literal["host", "kubernetes"] = "host"
     """What an instance is there: a process in a slot of the host, or a pod of a colour on a node."""
-    daemon: Literal["ocserv", "openvpn"] = Field(
+    daemon: Name = Field(
         default="ocserv",
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
-        description="what it runs; releases of another daemon are refused there",
+        description="what it runs, ocserv or openvpn; releases of another daemon are refused there",
+        json_schema_extra={"enum": [*sorted({daemon for daemon, _ in CARRIED})]},
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -172,6 +173,10 @@ class Gateway(GatewayRef):
 
     @model_validator(mode="after")
     def _is_carried(self) -> "Gateway":
+        if self.daemon not in (known := sorted({daemon for daemon, _ in CARRIED})):
+            raise ValueError(
+                f"gateway {self.name}: no daemon is called {self.daemon}; write one of {', '.join(known)}"
+            )
         if (self.daemon, self.runtime) not in CARRIED:
             raise ValueError(
                 f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: its agent "
@@ -487,7 +492,7 @@ class Fleet(Value):
             return
         asked = {"profiles": self.tests.profiles, "names": self.tests.names, "load": self.tests.load}
         for gateway in self.gateways:
-            for key in sorted(key for key in UNMADE[gateway.daemon] if asked[key]):
+            for key in sorted(key for key in UNMADE.get(gateway.daemon, frozenset()) if asked[key]):
                 raise ValueError(
                     f"tests.{key} are not made of {gateway.daemon}, which gateway {gateway.name} runs; leave "
                     "them out"

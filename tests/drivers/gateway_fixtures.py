@@ -36,7 +36,7 @@ def built_lab(
 @pytest_asyncio.fixture(loop_scope="function")
 async def lab(built_lab: GatewayLab) -> AsyncIterator[GatewayLab]:
     """The lab, with this process inside the gateway's namespace for the length of a test."""
-    async with _as_new(built_lab):
+    async with as_new(built_lab):
         yield built_lab
 
 
@@ -54,7 +54,7 @@ def built_openvpn(
 @pytest_asyncio.fixture(loop_scope="function")
 async def openvpn(built_openvpn: OpenVpnLab) -> AsyncIterator[OpenVpnLab]:
     """The lab with OpenVPN on its gateway, with this process inside the gateway's namespace."""
-    async with _as_new(built_openvpn):
+    async with as_new(built_openvpn):
         yield built_openvpn
 
 
@@ -72,12 +72,12 @@ def built_node(request: pytest.FixtureRequest) -> Iterator[NodeLab]:
 @pytest_asyncio.fixture(loop_scope="function")
 async def node(built_node: NodeLab) -> AsyncIterator[NodeLab]:
     """The node, with this process inside its network for the length of a test."""
-    async with _as_new(built_node):
+    async with as_new(built_node):
         yield built_node
 
 
 @asynccontextmanager
-async def _as_new(lab: GatewayLab) -> AsyncIterator[None]:
+async def as_new(lab: GatewayLab) -> AsyncIterator[None]:
     """Be inside the lab's network, where nothing of an earlier test is left, nor of this one afterwards."""
     lab.reset()
     with inside(lab.namespace):

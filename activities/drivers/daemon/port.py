@@ -183,6 +183,11 @@ class Daemon(Protocol):
         ...
 
     @property
+    def probe_needs(self) -> tuple[str, ...]:
+        """What the probe has to be given under `probe` of the agent's file, beside its user, to log in."""
+        ...
+
+    @property
     def own_files(self) -> tuple[str, ...]:
         """Where its configuration is when nobody says otherwise, the likeliest first."""
         ...

@@ -68,6 +68,7 @@ class Ocserv:
 
     product = "ocserv"
     transports = ("tcp",)
+    probe_needs = ("password",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:

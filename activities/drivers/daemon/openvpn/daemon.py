@@ -8,12 +8,11 @@ forgotten for that. Certificates are read at its start only.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import NoReturn
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, target_of
@@ -24,24 +23,20 @@ from activities.drivers.daemon.openvpn.management import ask
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
 from activities.drivers.daemon.openvpn.template import options_of
+from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import (
     CONFIG,
-    Answer,
-    Burden,
     Environment,
     LoginReader,
-    OwnConfig,
-    OwnEnvironment,
     Secret,
     Session,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
 from policies.model.client_profiles import NO_PROFILES, Profiles
-from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import Probe
-from policies.model.path import TriedTunnel
-from policies.model.release_tests import Load, Measurement, Names
+from policies.model.release_tests import Measurement, Names
 from policies.model.settings import Setting
 
 NOBODY = Exempt()
@@ -50,11 +45,15 @@ RESTART_SENT = timedelta(milliseconds=300)
 _NAMES = re.compile(r"CN=([^,/\s]+)|\[([^\]\s]+)\] Peer Connection|(?:^| )([^/\s]+)/[0-9a-fA-F.:\[\]]+:\d+ ")
 
 
-class OpenVpn:
-    """All this project knows about OpenVPN 2.4 to 2.6."""
+class OpenVpn(PlainDaemon):
+    """All this project knows about OpenVPN 2.4 to 2.6.
+
+    SIGHUP and SIGUSR1 end every session. Users are known by certificates; `crl-verify` is read at each login.
+    """
 
     product = "openvpn"
     transports = ("udp", "tcp")
+    probe_needs = ("certificate", "key")
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
@@ -79,13 +78,6 @@ class OpenVpn:
         write_credentials(wanted, credentials, into / FOLDER)
         (into / FILE).write_text(config)
 
-    def reconfigure(
-        self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
-    ) -> None:
-        """Refuse: OpenVPN reads its options only when it starts."""
-        del template, settings, into
-        _only_a_new_instance(environment, "settings")
-
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the pools of the instance's openvpn.conf; none where it cannot be read."""
         try:
@@ -96,33 +88,9 @@ class OpenVpn:
         except (OSError, ValueError):
             return ()
 
-    def renew(
-        self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
-    ) -> None:
-        """Refuse: OpenVPN reads certificate and key only when it starts."""
-        del credentials, into, older
-        _only_a_new_instance(environment, "credentials")
-
-    async def reload(self, environment: Environment) -> None:
-        """Refuse: told to reload, OpenVPN ends every session."""
-        _only_a_new_instance(environment, "files")
-
     async def check(self, environment: Environment) -> None:
         """Start the release's own program where nobody is; its last words are the reason when it refuses."""
         await check_config(environment)
-
-    async def check_own(self, environment: OwnEnvironment) -> None:
-        """Refuse: nobody's own OpenVPN is taken over."""
-        _is_not_adopted(environment)
-
-    async def reload_own(self, environment: OwnEnvironment) -> None:
-        """Refuse: nobody's own OpenVPN is taken over."""
-        _is_not_adopted(environment)
-
-    def read_own(self, text: str) -> OwnConfig:
-        """Refuse: nobody's own OpenVPN is taken over."""
-        del text
-        raise BadInput("an OpenVPN that serves already cannot be adopted; upgrade to a first release instead")
 
     async def main_process(self, environment: Environment) -> int | None:
         """Return what the daemon says its process is, numbered as in its own namespace."""
@@ -138,11 +106,6 @@ class OpenVpn:
         """Return whether the daemon says that it serves."""
         said = await ask(environment.run, "state")
         return bool(said and any(line.split(",")[1:2] == ["CONNECTED"] for line in said[0]))
-
-    async def count(self, environment: Environment) -> int | None:
-        """Return how many clients are connected, None when the daemon does not say."""
-        rows = await self._rows(environment)
-        return None if rows is None else len(rows)
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the connected clients, None when the daemon does not say."""
@@ -168,11 +131,6 @@ class OpenVpn:
                 await forget_flows(environment.slot.port, session.source)
         return len(ended)
 
-    async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
-        """Return none: users are known by certificates, and `crl-verify` is read at each login."""
-        del environment
-        return ()
-
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows."""
         return frozenset(
@@ -184,23 +142,9 @@ class OpenVpn:
         del sees_processes
         return LoginLog(ignored)
 
-    async def answer(self, environment: Environment, within: timedelta) -> Answer:
-        """Return whether the daemon says that it serves: its port shows strangers nothing."""
-        said = await ask(environment.run, "state", within=within)
-        return Answer(answers=bool(said and "CONNECTED" in "".join(said[0])))
-
     def target(self, environment: Environment) -> str:
         """Return what the probe's login names, else the gateway's own end of the tunnel."""
         return target_of(environment, self._login)
-
-    async def try_tunnel(self, environment: Environment, names: Sequence[str]) -> TriedTunnel:
-        """Hold a session of the probe's user; names are not asked for."""
-        del names
-        slot = environment.slot.name
-        found = await self.probe(environment)
-        pings = (found.pings_sent, found.pings_sent - found.pings_lost)
-        let_in = found.stage in ("tunnel", "ping")
-        return TriedTunnel(slot=slot, let_in=let_in, small=pings, words=found.reason)
 
     async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""
@@ -227,11 +171,6 @@ class OpenVpn:
                 partial(self.main_process, environment),
                 profiles,
             )
-
-    async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
-        """Refuse: no load is made of OpenVPN yet."""
-        del load, cpu
-        raise Unavailable(f"no load is made of OpenVPN on {environment.gateway.name}; leave tests.load out")
 
     async def _rows(self, environment: Environment) -> tuple[ClientRow, ...] | None:
         """Return whom the daemon has let in, without the probe; unknown is never nobody."""
@@ -267,14 +206,3 @@ class OpenVpn:
 
 def _no_login(environment: Environment) -> str:
     return f"{environment.gateway.name} was given no probe login; add one to its credentials"
-
-
-def _only_a_new_instance(environment: Environment, what: str) -> NoReturn:
-    raise Refused(
-        f"OpenVPN in slot {environment.slot.name} of {environment.gateway.name} takes new {what} only when "
-        "it is started anew: bring them with an upgrade"
-    )
-
-
-def _is_not_adopted(environment: Environment) -> NoReturn:
-    raise Refused(f"an OpenVPN that serves {environment.gateway.name} by itself cannot be adopted")

@@ -5,11 +5,12 @@ is a short connection of its own. Lines that begin with `>` come by themselves a
 """
 
 import asyncio
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+
+from activities.drivers.daemon.control import connected
 
 SOCKET = "management.sock"
 """In the folder that the instance sees as RUN."""
@@ -26,22 +27,13 @@ async def ask(folder: Path, *commands: str, within: timedelta = ANSWER) -> list[
     """
     try:
         async with asyncio.timeout(within.total_seconds()):
-            reader, writer = await _connected(folder)
+            reader, writer = await connected(folder, SOCKET, LONGEST)
             try:
                 return [await _answer(reader, writer, command) for command in commands]
             finally:
                 writer.close()
     except (OSError, TimeoutError, EOFError, ValueError):
         return None
-
-
-async def _connected(folder: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect by the folder's descriptor: a socket's own path may have 107 bytes (unix(7))."""
-    there = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        return await asyncio.open_unix_connection(f"/proc/self/fd/{there}/{SOCKET}", limit=LONGEST)
-    finally:
-        os.close(there)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: str) -> list[str]:

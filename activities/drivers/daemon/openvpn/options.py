@@ -10,6 +10,8 @@ from policies.model.client_profiles import FILES, words_of
 from policies.model.errors import BadInput
 
 HANDSHAKE_SECONDS = 8
+LAST_WORDS = ("process exiting", "Exiting due to fatal error", "Use --help for more information.")
+"""How the last line ends of a client that gives up."""
 
 
 def options(

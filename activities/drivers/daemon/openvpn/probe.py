@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
 from activities.drivers.daemon.login import ProbeLogin, target_of
-from activities.drivers.daemon.openvpn.options import options
+from activities.drivers.daemon.openvpn.options import LAST_WORDS, options
 from activities.drivers.daemon.port import Environment
 from policies.model.instance import Probe
 
@@ -77,7 +77,7 @@ async def _listen(caller: Client, out: asyncio.StreamReader, progress: _Progress
         _note(progress, line, begun)
         if before < progress.reached == STAGES.index("ping"):
             await caller.say("connected\n")
-        elif line.endswith("process exiting") and progress.reached < STAGES.index("ping"):
+        elif line.endswith(LAST_WORDS) and progress.reached < STAGES.index("ping"):
             await caller.say("\n")
     if progress.received >= pings:
         progress.sent = progress.last

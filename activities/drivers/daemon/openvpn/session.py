@@ -13,7 +13,7 @@ from pathlib import Path
 from activities.drivers.daemon.client import Client, client
 from activities.drivers.daemon.held import PINGS, SMALL, Held, PingCounts, watched
 from activities.drivers.daemon.login import ProbeLogin, target_of
-from activities.drivers.daemon.openvpn.options import options
+from activities.drivers.daemon.openvpn.options import LAST_WORDS, options
 from activities.drivers.daemon.port import Environment
 from policies.model.errors import Unavailable
 
@@ -98,7 +98,7 @@ async def _listen(caller: Client, out: asyncio.StreamReader, session: Session) -
         if line.startswith("Initialization Sequence Completed") and not session.let_in:
             session.let_in = True
             await caller.say("connected\n")
-        elif not session.let_in and ("process exiting" in line or line.startswith("Use --help")):
+        elif not session.let_in and line.endswith(LAST_WORDS):
             await caller.say("\n")
 
 
