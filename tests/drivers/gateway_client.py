@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 PINGS_A_SECOND = 20
@@ -96,6 +97,12 @@ class Client:
         if missing:
             print(f"{self.name}: of {sent} pings these were not answered: {missing}")
         return sent, len(missing)
+
+    def gap(self) -> float:
+        """Return the longest time between two answers to pings, once they are no more counted."""
+        said = self.answers.read_text()
+        answered = sorted({int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", said)})
+        return max(after - before for before, after in pairwise(answered)) / PINGS_A_SECOND
 
     def reconnect(self) -> None:
         """Let openconnect drop its connections and come back with its cookie (SIGUSR2)."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.daemon.openvpn.log import LoginLog
+from activities.drivers.programs import run
 from policies.attempts import LoginOutcome
 from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
@@ -130,3 +131,49 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
     assert found[:2] == [("user user1", LoginOutcome.OK), ("user user2", LoginOutcome.AUTH_FAIL)]
     names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))
     assert "user1" in names
+
+
+async def rebound(lab: OpenVpnLab, number: int, *, to: str, port: str) -> None:
+    """Have a NAT give that site's packets another source, as one does after a pause."""
+    site = ["ip", "netns", "exec", f"{lab.prefix}c{number}"]
+    rules = (
+        "add table ip nat\nflush table ip nat\n"
+        "add chain ip nat post { type nat hook postrouting priority srcnat; }\n"
+        f"add rule ip nat post oifname eth0 ip protocol udp snat to {to}:{port}\n"
+    )
+    await run([*site, "ip", "address", "replace", f"{to}/24", "dev", "eth0"])
+    assert (await run([*site, "nft", "-f", "-"], given=rules)).status == 0
+    await run([*site, "conntrack", "-F"])
+
+
+@pytest.mark.parametrize(
+    ("to", "port"),
+    [("10.77.0.16", "40000-40100"), ("10.77.0.26", "40000-40100")],
+    ids=["another port", "another address"],
+)
+async def test_a_client_that_is_rebound_behind_its_nat_while_its_instance_drains_keeps_its_session(
+    openvpn: OpenVpnLab,  # noqa: F811
+    to: str,
+    port: str,
+) -> None:
+    old = await serving(openvpn, "1")
+    client = await openvpn.client(6).up()
+    [before] = (await openvpn.folders.live())[old] or ()
+    new = await serving(openvpn, "2")
+    await openvpn.client(1).up()
+    assert await openvpn.home_of(1) == new
+    client.ping(old)
+    await asyncio.sleep(1)
+    await rebound(openvpn, 6, to=to, port=port)
+    await asyncio.sleep(6)
+    [after] = (await openvpn.folders.live())[old] or ()
+    sent, lost = client.lost()
+    print(f"rebound to {to}: {lost} of {sent} pings lost, gap {client.gap():.2f} s")
+    assert after.source is not None
+    assert str(after.source[0]) == to
+    assert 40000 <= after.source[1] <= 40100
+    assert (after.id, after.vpn_address) == (before.id, before.vpn_address)
+    assert client.said("Initialization Sequence Completed") == 1
+    assert client.gap() < 5
+    await openvpn.table.refresh()
+    assert (await openvpn.table.read()).pinned == 1

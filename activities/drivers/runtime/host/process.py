@@ -145,8 +145,13 @@ def mapped_digests(pid: int, root: Path) -> dict[str, str | None]:
         if mapping is None or "x" not in mapping["rights"] or mapping["inode"] == "0":
             continue
         path = mapping["path"].removeprefix(str(root)) or mapping["path"]
-        found[path] = digest_of_file(PROC / str(pid) / "map_files" / mapping["span"])
+        found[path] = digest_of_file(PROC / str(pid) / "map_files" / _as_a_name(mapping["span"]))
     return found
+
+
+def _as_a_name(span: str) -> str:
+    """Return the name of a mapping in map_files, which has no zeros before low addresses (proc(5))."""
+    return "-".join(f"{int(end, 16):x}" for end in span.split("-"))
 
 
 def _start_of(pid: int) -> int | None:
