@@ -9,7 +9,7 @@ import pytest
 
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.programs import run
-from policies.attempts import LoginOutcome
+from policies.attempts import Attempt, LoginOutcome
 from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
@@ -80,7 +80,8 @@ async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
     old = await serving(openvpn, "1")
-    client = await openvpn.client(1, *FROM_ONE_PORT, "--ping", "1", "--ping-restart", "3").up()
+    patient = ("--pull-filter", "ignore", "ping", "--ping", "1", "--ping-restart", "3")
+    client = await openvpn.client(1, *FROM_ONE_PORT, *patient).up()
     new = await serving(openvpn, "2")
     await openvpn.table.refresh()
     running = openvpn.folders.of(old).process()
@@ -120,13 +121,16 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
     await openvpn.client(1).up()
     openvpn.forge("user2")
     stranger = openvpn.client(2)
-    log, found = openvpn.folders.of(slot).log, list[tuple[str, LoginOutcome]]()
+    log, ended = openvpn.folders.of(slot).log, list[Attempt]()
+    found = list[tuple[str, LoginOutcome]]()
     async with asyncio.timeout(20):
         while len(found) < 2:
             reader = LoginLog()
             lines = log.read_text(errors="replace").splitlines()
-            found = [(one.key, one.outcome) for line in lines for one in reader.read(line, 0.0)]
+            ended = [one for line in lines for one in reader.read(line, 0.0)]
+            found = [(one.key, one.outcome) for one in ended]
             await asyncio.sleep(0.1)
+    assert ended[0].seconds is not None
     assert stranger.said("Initialization Sequence Completed") == 0
     assert found[:2] == [("user user1", LoginOutcome.OK), ("user user2", LoginOutcome.AUTH_FAIL)]
     names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))

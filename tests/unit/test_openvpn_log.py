@@ -35,6 +35,21 @@ def test_a_login_counts_when_its_client_got_an_address_and_takes_until_it_was_ac
     assert abs(attempt.seconds - 0.2) < 1e-6
 
 
+def test_a_server_of_2_6_tells_logins_with_verb_3_but_not_how_long_they_took() -> None:
+    (attempt,) = attempts(VERIFIED, CONNECTED, GIVEN)
+    assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.OK, None)
+    (refused,) = attempts(NOT_OURS, FAILED, ENDED)
+    assert (refused.key, refused.outcome) == ("user eve", LoginOutcome.AUTH_FAIL)
+
+
+def test_a_server_of_2_6_with_verb_4_tells_how_long_a_login_took() -> None:
+    stamp = "2026-11-26 16:56:47 us=277685 "
+    begins = f"{stamp}{FLOW} Re-using SSL/TLS context"
+    (attempt,) = attempts(begins, VERIFIED.replace("2026-11-26 12:16:44 ", stamp), CONNECTED, GIVEN)
+    assert attempt.seconds is not None
+    assert abs(attempt.seconds - 0.2) < 1e-6
+
+
 def test_a_backlog_says_nothing_about_seconds() -> None:
     (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, timed=False)
     assert attempt.seconds is None
@@ -52,8 +67,10 @@ def test_each_failure_is_told_by_its_first_reason() -> None:
 
 
 def test_a_renegotiation_of_somebody_known_is_no_login() -> None:
-    again = BEGINS.replace(FLOW, f"alice/{FLOW}", 1)
-    assert attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, again, VERIFIED, CONNECTED)[1:] == []
+    again = [line.replace(FLOW, f"alice/{FLOW}", 1) for line in (BEGINS, VERIFIED, CONNECTED)]
+    log = LoginLog()
+    assert attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, *again, log=log)[1:] == []
+    assert list(log.give_up(200.0 + LONGEST)) == []
 
 
 def test_logins_from_ignored_sources_and_lines_of_other_shapes_are_skipped() -> None:

@@ -28,9 +28,9 @@ def test_the_labs_own_template_leaves_everything_to_penstock() -> None:
             "management says `127.0.0.1 7505`, write `management $run/management.sock unix`",
         ),
         ("key $credential_key", "key /etc/openvpn/server.key", "key says `/etc/openvpn/server.key`"),
-        ("verb 3", "log-append /var/log/openvpn.log", "log-append is not for a template, leave it out"),
-        ("verb 3", "verb $verbosity", "$verbosity is none of"),
-        ("verb 3", "verb 3$", "a $ begins no placeholder, write $$ for a dollar"),
+        ("verb 4", "log-append /var/log/openvpn.log", "log-append is not for a template, leave it out"),
+        ("verb 4", "verb $verbosity", "$verbosity is none of"),
+        ("verb 4", "verb 4$", "a $ begins no placeholder, write $$ for a dollar"),
     ],
 )
 def test_what_is_not_left_to_penstock_is_named_with_the_line_that_mends_it(

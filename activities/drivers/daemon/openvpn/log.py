@@ -1,8 +1,9 @@
 """What OpenVPN's own log says about logins: lines in, ended attempts out.
 
-Of a server with `verb 3`, version 2.4 to 2.6. Every line of a client that is not yet known begins with its
-address and port, which tie its lines together; later ones have its name before them. What has a stamp is
-read without it, as the log is read when it is written.
+Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client that is not yet known begins
+with its address and port, which tie its lines together; later ones have its name before them. What has a
+stamp is read without it, as the log is read when it is written. How long a login took is known where its
+first line is there: of 2.6 over UDP only with `verb 4`, as it answers first packets and keeps nothing of them.
 """
 
 import re
@@ -16,7 +17,9 @@ LONGEST = 120.0
 """Seconds after which a connection whose end was never logged is given up; OpenVPN itself takes 60."""
 MOST_OPEN = 20_000
 
-_STAMP = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?"
+_STAMP = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?:us=\d+ )?)?"
+_BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context")
+"""The first line of a client as versions before 2.6 have it, and as 2.6 has it with `verb 4`."""
 _CLIENT = re.compile(
     _STAMP + r"(?:(?P<user>[^/\s]+)/)?(?P<source>\[?[0-9a-fA-F.:]+\]?):(?P<port>\d+) (?P<what>.+)"
 )
@@ -73,13 +76,13 @@ class LoginLog:
     def _client_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
         source, what = _plain(match["source"]), match["what"]
         key = f"{source} {match['port']}"
-        if what.startswith("TLS: Initial packet from") and match["user"] is None:
-            if source not in self._ignored and len(self._open) < MOST_OPEN:
-                self._open.setdefault(key, _Connection(source, began=at, timed=timed))
-            return
+        ends = "client-instance" in what and ("restarting" in what or "exiting" in what)
         connection = self._open.get(key)
         if connection is None:
-            return
+            if match["user"] is not None or ends or source in self._ignored or len(self._open) >= MOST_OPEN:
+                return
+            timed = timed and what.startswith(_BEGINS)
+            connection = self._open[key] = _Connection(source, began=at, timed=timed)
         if named := _NAME.search(what):
             connection.user = named["name"] or named["peer"]
         if "Peer Connection Initiated with" in what and connection.failure is None:
@@ -89,7 +92,7 @@ class LoginLog:
                 connection.failure = outcome
         if "MULTI: primary virtual IP" in what:
             yield from self._close(key, LoginOutcome.OK, at)
-        elif "client-instance" in what and ("restarting" in what or "exiting" in what):
+        elif ends:
             yield from self._close(key, connection.failure or LoginOutcome.INTERNAL, at)
 
     def _close(self, key: str, outcome: LoginOutcome, at: float) -> Iterator[Attempt]:
