@@ -134,6 +134,7 @@ def compose_host(settings: AgentSettings) -> Host:
         adopted=adopted,
         proven=folders.is_proven,
         transports=folders.daemon.transports,
+        wandering=folders.daemon.wandering,
     )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}

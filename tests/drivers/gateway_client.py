@@ -99,10 +99,12 @@ class Client:
         return sent, len(missing)
 
     def gap(self) -> float:
-        """Return the longest time between two answers to pings, once they are no more counted."""
+        """Return the longest time without an answer to a ping, once `lost` was asked."""
         said = self.answers.read_text()
         answered = sorted({int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", said)})
-        return max(after - before for before, after in pairwise(answered)) / PINGS_A_SECOND
+        found = re.search(r"(\d+) packets transmitted", said)
+        last = (int(found[1]) if found else 0) - round(ANSWERED_WITHIN * PINGS_A_SECOND)
+        return max(after - before for before, after in pairwise([0, *answered, last])) / PINGS_A_SECOND
 
     def reconnect(self) -> None:
         """Let openconnect drop its connections and come back with its cookie (SIGUSR2)."""

@@ -268,6 +268,7 @@ class GatewayLab:
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
             transports=daemon.transports,
+            wandering=daemon.wandering,
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")

@@ -128,11 +128,15 @@ class OpenVpnStand(RealStand):
 
     async def logout(self, number: int) -> None:
         """Leave; OpenVPN keeps who said goodbye for five seconds more."""
-        before = await self.lab.home_of(number)
         await super().logout(number)
         async with asyncio.timeout(15):
-            while await self.sessions.count(before):  # noqa: ASYNC110 - nobody tells
+            while await self._is_listed(number):
                 await asyncio.sleep(0.1)
+
+    async def _is_listed(self, number: int) -> bool:
+        live = await self.lab.folders.live()
+        listed = [one.remote_address for sessions in live.values() for one in sessions or ()]
+        return f"10.77.0.{10 + number}" in listed
 
     async def silence(self, slot: str) -> None:
         (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()

@@ -18,6 +18,7 @@ from activities.drivers.daemon.port import (
     OwnEnvironment,
     Secret,
     Session,
+    Wandering,
 )
 from policies.attempts import Attempt
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -48,6 +49,7 @@ class PlainDaemon(Protocol):
 
     product: str
     own_files: tuple[str, ...] = ()
+    wandering: Wandering | None = None
 
     @abstractmethod
     async def ready(self, environment: Environment) -> bool:

@@ -46,6 +46,8 @@ class Session(Message):
     transport: str
     source: tuple[IPv4Address | IPv6Address, int] | None = None
     """Address and port from which its packets come, where a flow has to be forgotten when it ends."""
+    number: int | None = None
+    """What its packets say it is, where the daemon finds a client by it whose address has changed."""
     exempt: bool = Field(default=False, description="only a person may end it")
     connected: bool = True
 
@@ -80,6 +82,20 @@ class Burden:
     """Full ones per second."""
     resumed: float
     """Resumed ones per second."""
+
+
+@dataclass(frozen=True)
+class Wandering:
+    """How a packet of a live session is told from a login by what is in it, in nftables' words.
+
+    A daemon of this kind finds a client whose address has changed by the session's number. The kernel takes
+    its next packet for a new connection, which has to be sent to the instance that has the session.
+    """
+
+    of_a_session: str
+    """What matches such a packet."""
+    number: str
+    """Where in it the number is."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +196,11 @@ class Daemon(Protocol):
     @property
     def transports(self) -> tuple[str, ...]:
         """The protocols by which users' first packets come to the port that they dial: tcp, udp or both."""
+        ...
+
+    @property
+    def wandering(self) -> Wandering | None:
+        """How clients are found whose address changes; None where packets do not say whose they are."""
         ...
 
     @property

@@ -1,8 +1,10 @@
-"""Steering in the gateway's own kernel: one nftables table decides where new TCP connections go.
+"""Steering in the gateway's own kernel: one nftables table decides where new connections go.
 
-Live connections belong to conntrack and never ask the table again. UDP is never redirected:
-every instance announces its own port. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
+Live connections belong to conntrack and never ask the table again. UDP is redirected only where users dial
+by it; where not, every instance announces its own port. Order of the questions (`research/gateways.md` 3a,
+3d, 3e):
 
+0. `wandering`: a packet of a live session whose user's address has changed, by the number in it.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
 2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
@@ -19,12 +21,12 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from activities.drivers.daemon.port import Session
+from activities.drivers.daemon.port import Session, Wandering
 from activities.drivers.disk import write_whole
 from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
@@ -71,15 +73,17 @@ class NftablesTable:
         adopted: Slot | None = None,
         proven: Callable[[str], bool] = lambda _: True,
         transports: Sequence[str] = TCP,
+        wandering: Wandering | None = None,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
         `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
         is known to be what was meant: nobody is steered to anything else. `transports` are the protocols by
-        which users come.
+        which users come; `wandering` tells packets of sessions whose users' addresses have changed.
         """
         self._transports = transports
+        self._wandering = wandering
         self._lived = frozenset[str]()
         self._proven = proven
         self._kept = kept
@@ -292,8 +296,8 @@ class NftablesTable:
             found = await self._ruleset()
             if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
-                pins = (wanted.old, wanted.learned, wanted.draining)
-                if not any((*pins, found.old, found.learned, found.draining)):
+                pins = (wanted.old, wanted.learned, wanted.draining, wanted.wandering)
+                if not any((*pins, found.old, found.learned, found.draining, found.wandering)):
                     return self._steering(found)
             return await self._change(None, live, lambda now: now)
 
@@ -350,7 +354,7 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        if len(after.rules) != count_of_rules(wanted, self._gateway, self._transports):
+        if len(after.rules) != count_of_rules(wanted, self._gateway, self._transports, self._wandering):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
                 f"moment after they were written; look at `nft list table {TABLE}`"
@@ -386,8 +390,32 @@ class NftablesTable:
         }
         trialists = {} if split else self._addresses(live, wished.trial)
         return wished.pinning(
-            {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
+            {**self._most(away), **kept},
+            draining,
+            {**trialists, **learned},
+            self._pinned_for,
+            self._numbers(away, wished.wandering, unknown) if self._wandering else {},
         )
+
+    def _numbers(
+        self,
+        away: Mapping[str, tuple[Session, ...] | None],
+        known: Mapping[int, int],
+        unknown: Collection[int],
+    ) -> dict[int, int]:
+        """Map each session's number to the port of its instance, of all that live where no new ones go.
+
+        One of an instance that new sessions go to may have the same number: whoever drains comes first, as
+        they came before.
+        """
+        kept = {number: port for number, port in known.items() if port in unknown}
+        found = {
+            session.number: self._ports[name]
+            for name, sessions in away.items()
+            for session in sessions or ()
+            if session.number is not None
+        }
+        return kept | found
 
     def _addresses(
         self, live: Mapping[str, tuple[Session, ...] | None], port: int | None
@@ -425,7 +453,8 @@ class NftablesTable:
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
-            ["nft", "-f", "-"], given=transaction(wanted, before, self._gateway, self._transports)
+            ["nft", "-f", "-"],
+            given=transaction(wanted, before, self._gateway, self._transports, self._wandering),
         )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")

@@ -7,6 +7,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from activities.drivers.daemon.port import Wandering
 from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
@@ -37,6 +38,8 @@ class Ruleset:
     old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
     pinned_for: timedelta = timedelta(hours=8)
     learned: Mapping[Address, int] = field(default_factory=dict)
+    wandering: Mapping[int, int] = field(default_factory=dict)
+    """Ports by the numbers of sessions that live elsewhere than where new ones go."""
     draining: tuple[int, ...] = ()
     """Ports whose UDP teaches the table where a rebound address belongs."""
     generation: str = ""
@@ -63,11 +66,13 @@ class Ruleset:
         draining: tuple[int, ...] | None = None,
         learned: Mapping[Address, int] | None = None,
         pinned_for: timedelta | None = None,
+        wandering: Mapping[int, int] | None = None,
     ) -> "Ruleset":
-        """Return the table with exactly these addresses pinned."""
+        """Return the table with exactly these addresses and numbers pinned."""
         return replace(
             self,
             old=dict(old),
+            wandering=dict(wandering or {}),
             draining=self.draining if draining is None else draining,
             learned=self.learned if learned is None else dict(learned),
             pinned_for=pinned_for or self.pinned_for,
@@ -82,9 +87,15 @@ TCP = ("tcp",)
 """By which protocols users come, where the product has no others."""
 
 
-def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP) -> str:
+def transaction(
+    wanted: Ruleset,
+    before: Ruleset,
+    gateway: Gateway,
+    transports: Sequence[str] = TCP,
+    wandering: Wandering | None = None,
+) -> str:
     """Return one `nft -f` script: declarations that change nothing when repeated, rules, element changes."""
-    lines = [*_declarations(), *_rules(wanted, gateway, transports)]
+    lines = [*_declarations(wandering), *_rules(wanted, gateway, transports, wandering)]
     lines += _trial(wanted, before, gateway.port)
     if wanted.steer != before.steer:
         lines += ["flush map inet penstock steer"] if before.steer else []
@@ -93,12 +104,15 @@ def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway, transports: 
         )
     lines += _elements("old", wanted.old, before, wanted.pinned_for)
     lines += _elements("learned", wanted.learned, before, LEARNED_FOR)
+    lines += _numbers(wanted.wandering, before.wandering) if wandering else []
     return "\n".join(lines) + "\n"
 
 
-def count_of_rules(wanted: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP) -> int:
+def count_of_rules(
+    wanted: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP, wandering: Wandering | None = None
+) -> int:
     """Return how many rules the table has when it is written so."""
-    return sum(1 for _ in _rules(wanted, gateway, transports))
+    return sum(1 for _ in _rules(wanted, gateway, transports, wandering))
 
 
 def parse(listing: str, gateway: Gateway) -> Ruleset:
@@ -120,19 +134,22 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
         old={ip_address(key): port for key, port, _ in old},
         old_expires={ip_address(key): left for key, _, left in old if left is not None},
         learned={ip_address(key): port for key, port, _ in learned},
+        wandering={number: port for number, port, _ in maps.get("wandering", [])},
         draining=tuple(sorted({int(words[1]) for words in comments if words[0] == "learn"})),
         generation=next((words[1] for words in comments if words[0] == "by" and len(words) > 1), ""),
         rules=tuple(json.dumps([rule["expr"], rule.get("comment")]) for rule in rules),
     )
 
 
-def _declarations() -> Iterator[str]:
+def _declarations(wandering: Wandering | None) -> Iterator[str]:
     yield "add table inet penstock"
     for version, (_, kind) in FAMILIES.items():
         yield _map(f"old{version}", kind, f"flags timeout; size {SIZE};")
         yield _map(f"learned{version}", kind, f"flags dynamic, timeout; size {SIZE};")
     yield _map("trial", "inet_service", "flags timeout;")
     yield _map("steer", "inet_service", "")
+    if wandering:
+        yield f"add map inet penstock wandering {{ typeof {wandering.number} : tcp dport; size {SIZE}; }}"
     # Before every other dstnat chain: at equal priority the one registered last would win.
     yield (
         "add chain inet penstock prerouting { type nat hook prerouting priority dstnat - 5; policy accept; }"
@@ -144,7 +161,9 @@ def _map(name: str, kind: str, more: str) -> str:
     return f"add map inet penstock {name} {{ type {kind} : inet_service; {more} }}"
 
 
-def _rules(wanted: Ruleset, gateway: Gateway, transports: Sequence[str]) -> Iterator[str]:
+def _rules(
+    wanted: Ruleset, gateway: Gateway, transports: Sequence[str], wandering: Wandering | None
+) -> Iterator[str]:
     families = {}
     for version in FAMILIES:
         mine = [str(address) for address in gateway.addresses if address.version == version]
@@ -157,6 +176,11 @@ def _rules(wanted: Ruleset, gateway: Gateway, transports: Sequence[str]) -> Iter
         for port in wanted.draining:
             element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
             yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
+    for daddr in families.values() if wandering else ():
+        found = (
+            f"{wandering.of_a_session} redirect to :{wandering.number} map @wandering" if wandering else ""
+        )
+        yield f"{add} {daddr} udp dport {gateway.port} {found}"
     for asked in ("old", "learned"):
         for version, daddr, by in ways:
             source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {gateway.port}"
@@ -212,6 +236,16 @@ def _elements(name: str, wanted: Mapping[Address, int], before: Ruleset, lasting
         new = [f"{a} timeout {seconds}s : {wanted[a]}" for a in missing if a.version == version]
         if new:
             yield f"add element inet penstock {name}{version} {{ {', '.join(new)} }}"
+
+
+def _numbers(wanted: Mapping[int, int], present: Mapping[int, int]) -> Iterator[str]:
+    stale = [number for number, port in present.items() if wanted.get(number) != port]
+    missing = [number for number, port in wanted.items() if present.get(number) != port]
+    if stale:
+        yield f"delete element inet penstock wandering {{ {', '.join(map(str, stale))} }}"
+    if missing:
+        new = ", ".join(f"{number} : {wanted[number]}" for number in missing)
+        yield f"add element inet penstock wandering {{ {new} }}"
 
 
 def _pairs(listed: Mapping[str, Any]) -> Iterator[tuple[Any, int, timedelta | None]]:

@@ -68,6 +68,7 @@ class Ocserv:
 
     product = "ocserv"
     transports = ("tcp",)
+    wandering = None
     probe_needs = ("password",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 

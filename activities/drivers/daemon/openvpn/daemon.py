@@ -30,6 +30,7 @@ from activities.drivers.daemon.port import (
     LoginReader,
     Secret,
     Session,
+    Wandering,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
@@ -53,6 +54,8 @@ class OpenVpn(PlainDaemon):
 
     product = "openvpn"
     transports = ("udp", "tcp")
+    wandering = Wandering(of_a_session="@th,64,5 9", number="@th,72,24")
+    """P_DATA_V2 and its peer-id: five bits and three bytes of what follows the UDP header."""
     probe_needs = ("certificate", "key")
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
 
@@ -192,6 +195,7 @@ class OpenVpn(PlainDaemon):
             since=row.since,
             transport="udp",
             source=(row.address, row.port),
+            number=row.number,
             exempt=self._exempt.spares(row.name, ""),
         )
 

@@ -3,7 +3,7 @@
 Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client that is not yet known begins
 with its address and port, which tie its lines together; later ones have its name before them. What has a
 stamp is read without it, as the log is read when it is written. How long a login took is known where its
-first line is there: of 2.6 over UDP only with `verb 4`, as it answers first packets and keeps nothing of them.
+first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet.
 """
 
 import re

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+NO_NUMBER = 2**24 - 1
 NOBODY = "UNDEF"
 """The name of a client that has shown no certificate yet."""
 
@@ -19,6 +20,8 @@ class ClientRow:
     port: int
     vpn_address: str
     since: datetime
+    number: int | None
+    """Its peer-id, by which the server finds it at another address; a client of 2.3 has none."""
 
 
 def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
@@ -36,6 +39,7 @@ def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
             port=port,
             vpn_address=row["Virtual Address"] or row["Virtual IPv6 Address"],
             since=datetime.fromtimestamp(int(row["Connected Since (time_t)"]), UTC),
+            number=number if (number := int(row["Peer ID"])) in range(NO_NUMBER) else None,
         )
         for row in _rows(status)
         if row["Common Name"] != NOBODY and (row["Virtual Address"] or row["Virtual IPv6 Address"])

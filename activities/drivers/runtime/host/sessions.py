@@ -14,6 +14,8 @@ from policies.model.instance import Steering
 from policies.model.operation import Operation
 
 REFRESH = timedelta(seconds=2)
+GOING = timedelta(seconds=15)
+"""So long somebody who was told to go is not told again: OpenVPN lists a client for five seconds more."""
 
 
 class Pins(Protocol):
@@ -40,6 +42,8 @@ class SlotSessions:
         self._journal = journal
         self._pins = pins
         self._refreshed: float | None = None
+        self._told: dict[tuple[str, str], float] = {}
+        """When sessions were told to go, by the process that has them and their id."""
 
     async def count(self, slot: str) -> int | None:
         """Return how many sessions live in the slot; 0 where nothing runs, None when unknown."""
@@ -72,7 +76,7 @@ class SlotSessions:
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End the oldest sessions of the slot, up to `batch`; return how many were ended.
 
-        Exempt ones are spared unless told otherwise. The slot's addresses are let go first, so
+        Exempt ones are spared unless told otherwise, and so are those that were told to go just now. The slot's addresses are let go first, so
         that their users' next login finds a good instance.
 
         Raises:
@@ -86,7 +90,8 @@ class SlotSessions:
             slot, gets_new_sessions=slot in (steering.serving, steering.trial)
         )
         folder = self._folders.of(slot)
-        if folder.process() is None:
+        running = folder.process()
+        if running is None:
             return 0
         found = await self._folders.daemon.sessions(folder.chroot)
         if found is None:
@@ -96,9 +101,18 @@ class SlotSessions:
         ):  # a table that cannot be written must not keep people on a broken tunnel
             await self._pins.leave(slot)
         self._journal.check(operation)
-        endable = [session for session in found if session.connected and (exempt_too or not session.exempt)]
+        now = asyncio.get_running_loop().time()
+        self._told = {key: at for key, at in self._told.items() if now - at < GOING.total_seconds()}
+        endable = [
+            session
+            for session in found
+            if session.connected
+            and (exempt_too or not session.exempt)
+            and (running.name, session.id) not in self._told
+        ]
         chosen = tuple(sorted(endable, key=lambda session: session.since)[:batch])
         self._journal.bounds.count_endings(len(chosen))
+        self._told |= {(running.name, session.id): now for session in chosen}
         return await self._folders.daemon.end(folder.chroot, chosen)
 
     async def _follow(self) -> None:
