@@ -130,7 +130,7 @@ class OpenVpnStand(RealStand):
         """Leave; OpenVPN keeps who said goodbye for five seconds more."""
         await super().logout(number)
         async with asyncio.timeout(15):
-            while await self._is_listed(number):
+            while await self._is_listed(number):  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.1)
 
     async def _is_listed(self, number: int) -> bool:

@@ -76,8 +76,8 @@ class SlotSessions:
     async def end(self, operation: Operation, slot: str, batch: int, *, exempt_too: bool = False) -> int:
         """End the oldest sessions of the slot, up to `batch`; return how many were ended.
 
-        Exempt ones are spared unless told otherwise, and so are those that were told to go just now. The slot's addresses are let go first, so
-        that their users' next login finds a good instance.
+        Exempt ones are spared unless told otherwise, and so are those that were told to go just now. The
+        slot's addresses are let go first, so that their users' next login finds a good instance.
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.

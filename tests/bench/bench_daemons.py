@@ -1,0 +1,233 @@
+"""What a failing canary costs users, by what their gateways run: counted by the users' own clients.
+
+A row is a daemon, a runtime and a steering. Its failing release goes to the canary of a lab with live
+users, the gates find it, and the fleet goes back by itself (`./run demo --scenario bad-auth`): sessions and
+pings that were lost meanwhile, and the seconds from the decision until the last login that failed on it. Then
+one client at a gateway of its own is told to go, a few times: how long its pings get no answer until it is
+back at the other instance, by itself or, where its client ends for good, started again at once.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from activities.drivers.programs import run
+from deploy.lab.namespaces import inside
+from deploy.lab.pings import Pings
+from tests.drivers.gateway_client import Client
+from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.openvpn_lab import OpenVpnLab
+
+STORY = "bad-auth"
+PINGS_A_SECOND = 20.0
+BACK_WITHIN = 60.0
+SETTLES = 1.5
+"""Seconds of pings before a client is told to go, and after it is back."""
+USER = 1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One row: what it is called, how its lab is asked for, and a gateway of its own for the kicks."""
+
+    daemon: str
+    runtime: str
+    steering: str
+    demo: tuple[str, ...]
+    gateway: Callable[[Path, str], GatewayLab]
+
+
+SETUPS = (
+    Setup("ocserv", "host", "nftables", (), lambda folder, tag: GatewayLab(folder, tag, clients=1)),
+    Setup(
+        *("openvpn", "host", "nftables"),
+        ("--daemon", "openvpn"),
+        lambda folder, tag: OpenVpnLab(folder, tag, clients=1),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured; seconds are None where nobody lost or waited for anything."""
+
+    daemon: str
+    runtime: str
+    steering: str
+    outcome: str
+    sessions: int
+    sessions_lost: int
+    pings_sent: int
+    pings_lost: int
+    rollback_s: float
+    kick_gap_s: float
+    kick_gaps_s: list[float]
+
+
+def main(json_path: Path | None, arguments: list[str]) -> int:
+    """Print one row for each kind of gateway; 0 when each went back by itself and nobody lost a session."""
+    chosen = _parse(arguments)
+    rows = [_row(setup, chosen.kicks) for setup in SETUPS if setup.daemon in chosen.daemons]
+    Console(width=120).print(_table(rows))
+    if json_path:
+        json_path.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    return 0 if all(row.outcome == "rolled_back" and not row.sessions_lost for row in rows) else 1
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    known = [setup.daemon for setup in SETUPS]
+    parser = argparse.ArgumentParser(prog="./run bench daemons", description=__doc__)
+    parser.add_argument(
+        "--daemons", type=lambda text: text.split(","), default=known, help=f"which of {', '.join(known)}"
+    )
+    parser.add_argument("--kicks", type=int, default=5, help="how often a client is told to go (5)")
+    chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.daemons) - set(known)):
+        parser.error(f"there is no daemon {unknown[0]!r}; there are {', '.join(known)}")
+    return chosen
+
+
+def _row(setup: Setup, kicks: int) -> Row:
+    told = _told(setup)
+    gaps = asyncio.run(_kicked(setup, kicks))
+    return Row(
+        daemon=setup.daemon,
+        runtime=setup.runtime,
+        steering=setup.steering,
+        outcome=told["outcome"],
+        sessions=told["sessions"]["before"],
+        sessions_lost=told["sessions"]["lost"],
+        pings_sent=told["pings"]["sent"],
+        pings_lost=told["pings"]["lost"],
+        rollback_s=told["seconds"]["decision_to_steered"],
+        kick_gap_s=round(statistics.median(gaps), 2),
+        kick_gaps_s=gaps,
+    )
+
+
+def _told(setup: Setup) -> dict[str, Any]:
+    """Play the story in a lab of its own, and return what it told."""
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
+        report = Path(scratch, "told.json")
+        command = [
+            sys.executable,
+            "-m",
+            "deploy.lab",
+            "--scenario",
+            STORY,
+            *setup.demo,
+            "--json",
+            str(report),
+        ]
+        subprocess.run(command, check=False)  # a story told alone ends as its command would: rolled back is 3
+        [told] = json.loads(report.read_text())["stories"]
+    return dict(told)
+
+
+# --- who is told to go --------------------------------------------------------------
+
+
+async def _kicked(setup: Setup, times: int) -> list[float]:
+    """Tell one client to go, so often, each time from the instance that does not serve any more."""
+    with tempfile.TemporaryDirectory(prefix="pb") as scratch:
+        lab = setup.gateway(Path(scratch), f"b{setup.daemon[:2]}")
+        lab.build()
+        try:
+            with inside(lab.namespace):
+                await lab.table.prime()
+                return await _gaps(lab, times)
+        finally:
+            lab.clear()
+
+
+async def _gaps(lab: GatewayLab, times: int) -> list[float]:
+    slot = await lab.running("0")
+    await lab.table.make_permanent(operation("keep 0"), slot)
+    person, gaps = await lab.client(USER).up(), list[float]()
+    for number in range(1, times + 1):
+        new = await lab.running(str(number))
+        await lab.table.make_permanent(operation(f"keep {number}"), new)
+        person, gap = await _gap(lab, person, slot)
+        gaps.append(round(gap, 2))
+        await _emptied(lab, slot)
+        await lab.slots.stop(operation(f"stop {number}"), slot)
+        slot = new
+    await person.leave()
+    return gaps
+
+
+async def _gap(lab: GatewayLab, person: Client, slot: str) -> tuple[Client, float]:
+    """End the client's session; return who is back and how long its pings had no answer."""
+    target = str(lab.gateway.slots[[one.name for one in lab.gateway.slots].index(slot)].pool4[1])
+    may = ("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
+    await run(["ip", "netns", "exec", person.name, *may])
+    log = lab.folder / f"gap-{slot}-{time.monotonic_ns()}.jsonl"
+    pings = Pings(person.name, log, per_second=PINGS_A_SECOND, target=target)
+    pings.start()
+    await asyncio.sleep(SETTLES)
+    watching = asyncio.create_task(_again(lab, person))
+    await lab.sessions.end(operation(f"end {slot}"), slot, 1)
+    async with asyncio.timeout(BACK_WITHIN):
+        while not await _is_elsewhere(lab, slot):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(SETTLES)
+    pings.close()
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        person = await watching
+    return person, _longest_silence(log)
+
+
+def _longest_silence(log: Path) -> float:
+    """Return the longest time between the sending of two answered pings, one after the other."""
+    pings = map(json.loads, log.read_text().splitlines())
+    sent = sorted(ping["at"] - ping["seconds"] for ping in pings if ping["seconds"] is not None)
+    return max(after - before for before, after in pairwise(sent))
+
+
+async def _is_elsewhere(lab: GatewayLab, slot: str) -> bool:
+    live = await lab.folders.live()
+    return any(sessions for name, sessions in live.items() if name != slot)
+
+
+async def _again(lab: GatewayLab, person: Client) -> Client:
+    """Start the client again as soon as it has ended, as a person's own loop does; else leave it alone."""
+    while person.alive:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    return lab.client(USER)
+
+
+async def _emptied(lab: GatewayLab, slot: str) -> None:
+    async with asyncio.timeout(BACK_WITHIN):
+        while await lab.sessions.count(slot):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.2)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(title="A failing canary, as clients count it", title_justify="left")
+    titles = ("daemon", "runtime", "steering", "sessions lost", "pings lost", "back within", "gap of a kick")
+    for title in titles:
+        table.add_column(title)
+    for row in rows:
+        table.add_row(
+            *(row.daemon, row.runtime, row.steering),
+            f"{row.sessions_lost} of {row.sessions}",
+            f"{row.pings_lost} of {row.pings_sent}",
+            f"{row.rollback_s:.1f} s",
+            f"{row.kick_gap_s:.2f} s",
+        )
+    return table
