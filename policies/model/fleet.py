@@ -112,10 +112,10 @@ CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "
 
 
 UNMADE: Mapping[str, frozenset[str]] = {
-    "ocserv": frozenset({"profiles"}),
-    "openvpn": frozenset({"names", "load"}),
+    "ocserv": frozenset({"tests.profiles"}),
+    "openvpn": frozenset({"settings", "tests.load", "tests.names"}),
 }
-"""Keys of a fleet's `tests` that are not made of a daemon."""
+"""Keys of a fleet's file that a daemon's driver has nothing for."""
 
 
 class Gateway(GatewayRef):
@@ -479,7 +479,7 @@ class Fleet(Value):
                 f"tests.load.gateway is {load.gateway}, which is no gateway of this fleet; name one of "
                 f"{_spoken(sorted(self._by_name)[:NAMED])}"
             )
-        self._tests_are_made_of_its_daemons()
+        self._asks_nothing_of_daemons_that_they_have_not()
         if not self.nat and (shared := _shared_pool(self.gateways)):
             raise ValueError(
                 f"{shared}: give each gateway pools of its own, "
@@ -487,15 +487,15 @@ class Fleet(Value):
             )
         return self
 
-    def _tests_are_made_of_its_daemons(self) -> None:
-        if self.tests is None:
-            return
-        asked = {"profiles": self.tests.profiles, "names": self.tests.names, "load": self.tests.load}
+    def _asks_nothing_of_daemons_that_they_have_not(self) -> None:
+        tests = self.tests or ReleaseTests()
+        asked = {"tests.profiles": tests.profiles, "tests.names": tests.names, "tests.load": tests.load}
         for gateway in self.gateways:
-            for key in sorted(key for key in UNMADE.get(gateway.daemon, frozenset()) if asked[key]):
+            asked["settings"] = {**self.settings, **gateway.settings}
+            for key in sorted(key for key in UNMADE.get(gateway.daemon, ()) if asked[key]):
                 raise ValueError(
-                    f"tests.{key} are not made of {gateway.daemon}, which gateway {gateway.name} runs; leave "
-                    "them out"
+                    f"gateway {gateway.name} runs {gateway.daemon}, of which there are no {key}; leave them "
+                    "out"
                 )
 
     @model_validator(mode="after")

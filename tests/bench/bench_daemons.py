@@ -195,8 +195,8 @@ async def _gap(lab: GatewayLab, person: Client, slot: str) -> tuple[Client, floa
 def _longest_silence(log: Path) -> float:
     """Return the longest time between the sending of two answered pings, one after the other."""
     pings = map(json.loads, log.read_text().splitlines())
-    sent = sorted(ping["at"] - ping["seconds"] for ping in pings if ping["seconds"] is not None)
-    return max(after - before for before, after in pairwise(sent))
+    sent = sorted(float(ping["at"] - ping["seconds"]) for ping in pings if ping["seconds"] is not None)
+    return max((after - before for before, after in pairwise(sent)), default=0.0)
 
 
 async def _is_elsewhere(lab: GatewayLab, slot: str) -> bool:

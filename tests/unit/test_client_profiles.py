@@ -59,13 +59,17 @@ def fleet_of(daemon: str, **tests: Any) -> Fleet:
 
 def test_tests_that_are_not_made_of_its_daemon_are_refused_to_a_fleet() -> None:
     with pytest.raises(
-        ValidationError, match=r"tests.profiles are not made of ocserv, which gateway gw-1 runs"
+        ValidationError, match=r"gateway gw-1 runs ocserv, of which there are no tests\.profiles"
     ):
         fleet_of("ocserv", profiles={"laptops": []})
-    with pytest.raises(ValidationError, match=r"tests.names are not made of openvpn"):
+    with pytest.raises(ValidationError, match=r"there are no tests\.names; leave them out"):
         fleet_of("openvpn", names={"outside": ["www.example.org"]})
-    with pytest.raises(ValidationError, match=r"tests.load are not made of openvpn"):
+    with pytest.raises(ValidationError, match=r"there are no tests\.load"):
         fleet_of("openvpn", load={"gateway": "gw-1"})
+    settings = {"settings": {"dns": ["10.0.0.53"]}}
+    told = fleet_of("openvpn").model_dump() | settings
+    with pytest.raises(ValidationError, match="there are no settings"):
+        Fleet.model_validate(told)
     found = fleet_of("openvpn", profiles={"laptops": []}).tests
     assert found is not None
     assert found.profiles == {"laptops": ()}
