@@ -97,7 +97,7 @@ async def reaches(lab: OpenVpnLab, number: int) -> list[str]:
 async def forgotten(lab: OpenVpnLab, number: int) -> None:
     """Wait until the gateway knows nothing of that person any more; OpenVPN does for five seconds."""
     async with asyncio.timeout(15):
-        while f"10.77.0.{10 + number}" in await _sources(lab):
+        while f"10.77.0.{10 + number}" in await _sources(lab):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
     await lab.table.refresh()
 

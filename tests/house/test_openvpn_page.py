@@ -1,0 +1,45 @@
+"""What docs/openvpn.md has people write is taken."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from activities.drivers.daemon.openvpn.template import options_of, require_template
+from orchestrator.processes.agent_file import ProbeSettings
+from policies.model.fleet import Fleet
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "openvpn.md").read_text()
+
+
+def shown(heading: str) -> dict[str, Any]:
+    section = PAGE.partition(f"## {heading}")[2]
+    (example,) = re.findall(r"^```yaml\n(.+?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    return dict(yaml.safe_load(example))
+
+
+def test_the_fleet_of_the_page_is_one_and_its_profiles_are_tried() -> None:
+    fleet = Fleet.model_validate(shown("fleet.yaml"))
+    assert fleet.tests is not None
+    assert "profiles" in fleet.tests.asked(load=False)
+
+
+def test_every_file_that_a_profile_names_is_named_in_the_agents_file_too() -> None:
+    fleet, agent = Fleet.model_validate(shown("fleet.yaml")), shown("agent.yaml")
+    probe = ProbeSettings.model_validate(agent["probe"])
+    assert fleet.tests is not None
+    options = [*probe.options, *(option for told in fleet.tests.profiles.values() for option in told)]
+    named = {option.split()[1] for option in options if option.startswith(("tls-auth", "tls-crypt"))}
+    assert named == {*probe.files}
+    assert agent["product"] == agent["gateway"]["daemon"] == fleet.product
+
+
+def test_what_the_page_says_of_the_template_is_so() -> None:
+    text = (ROOT / "deploy/lab/openvpn.conf.template").read_text()
+    require_template(text, "openvpn.conf.template")
+    said = {f"{option} {value}".strip() for option, value in options_of(text)}
+    promised = re.findall(r"`([a-z-]+ [^`]+)`", PAGE.partition("## The template")[2].partition("\n## ")[0])
+    assert len(promised) > 5
+    assert [one for one in promised if one not in said and one != "verb 3"] == []
