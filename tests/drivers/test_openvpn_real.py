@@ -1,7 +1,10 @@
 """OpenVPN on a real gateway: its users through a switch, a kick and the end of their instance."""
 
 import asyncio
+import json
 import signal
+import subprocess
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,8 +23,24 @@ pytestmark = [
     pytest.mark.skipif(why_not_here() is not None, reason=why_not_here() or ""),
 ]
 LEASE = timedelta(seconds=30)
+REBOUND = {1: ("10.77.0.31",), 6: ("10.77.0.26",)}
+"""Sites with a NAT of their own in some tests, and what it makes of their address."""
 FROM_ONE_PORT = ("--lport", "5000")
 """A client that sends from the same port whenever it comes back."""
+
+
+@pytest.fixture(autouse=True)
+def _no_nat_stays(built_openvpn: OpenVpnLab) -> Iterator[None]:  # noqa: F811
+    yield
+    for number in REBOUND:
+        site = f"{built_openvpn.prefix}c{number}"
+        subprocess.run(["ip", "netns", "exec", site, "nft", "flush", "ruleset"], check=True)
+        for address in REBOUND[number]:
+            subprocess.run(
+                ["ip", "-n", site, "address", "delete", f"{address}/24", "dev", "eth0"],
+                capture_output=True,
+                check=False,
+            )
 
 
 async def serving(openvpn: OpenVpnLab, version: str) -> str:  # noqa: F811
@@ -181,3 +200,34 @@ async def test_a_client_that_is_rebound_behind_its_nat_while_its_instance_drains
     assert client.gap() < 5
     await openvpn.table.refresh()
     assert (await openvpn.table.read()).pinned == 1
+
+
+async def test_after_a_drain_nobody_is_looked_for_by_number_any_more(openvpn: OpenVpnLab) -> None:  # noqa: F811
+    old = await serving(openvpn, "1")
+    client = await openvpn.client(6).up()
+    new = await serving(openvpn, "2")
+    await openvpn.client(1).up()
+    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "wandering"])
+    assert [port for _, port in elements(numbers.out)] == [openvpn.folders.of(old).slot.port]
+    await client.leave()
+    async with asyncio.timeout(15):
+        while await openvpn.sessions.count(old):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+    await openvpn.table.refresh()
+    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "wandering"])
+    assert elements(numbers.out) == []
+    await rebound(openvpn, 1, to="10.77.0.31", port="40000-40100")
+    await asyncio.sleep(1)
+    person = openvpn.people[-1]
+    person.ping(new)
+    await asyncio.sleep(2)
+    sent, lost = person.lost()
+    assert sent > 20
+    assert lost == 0
+    [session] = (await openvpn.folders.live())[new] or ()
+    assert session.remote_address == "10.77.0.31"
+
+
+def elements(listing: str) -> list[tuple[int, int]]:
+    found = next(one["map"] for one in json.loads(listing)["nftables"] if "map" in one)
+    return [(number, port) for number, port in found.get("elem", [])]
