@@ -32,10 +32,10 @@ FROM_ONE_PORT = ("--lport", "5000")
 @pytest.fixture(autouse=True)
 def _no_nat_stays(built_openvpn: OpenVpnLab) -> Iterator[None]:  # noqa: F811
     yield
-    for number in REBOUND:
+    for number, addresses in REBOUND.items():
         site = f"{built_openvpn.prefix}c{number}"
         subprocess.run(["ip", "netns", "exec", site, "nft", "flush", "ruleset"], check=True)
-        for address in REBOUND[number]:
+        for address in addresses:
             subprocess.run(
                 ["ip", "-n", site, "address", "delete", f"{address}/24", "dev", "eth0"],
                 capture_output=True,

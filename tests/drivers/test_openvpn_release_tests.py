@@ -60,6 +60,21 @@ async def test_a_good_release_passes_every_test_with_every_profile(openvpn: Open
     assert await failed(openvpn, today=TODAY, phones_2019=CBC, laptops=("comp-lzo no",)) == {}
 
 
+async def test_a_good_release_that_users_reach_by_tcp_passes_every_test(openvpn: OpenVpnLab) -> None:  # noqa: F811
+    kept = [
+        line
+        for line in TEMPLATE.read_text().splitlines()
+        if not line.startswith(("proto", "multihome", "explicit"))
+    ]
+    openvpn.admission.template.write_text(
+        "\n".join((*kept, "proto tcp-server", "data-ciphers AES-256-GCM:AES-256-CBC")) + "\n"
+    )
+    assert await failed(openvpn, today=TODAY, phones_2019=CBC) == {}
+    slot = await openvpn.running("1")
+    probe = await openvpn.slots.probe(slot)
+    assert probe.passed, probe.reason
+
+
 @pytest.mark.parametrize(
     ("how", "test"),
     [
