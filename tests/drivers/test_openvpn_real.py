@@ -95,8 +95,11 @@ async def test_who_is_told_to_go_comes_back_by_itself_at_the_new_instance(
     assert await openvpn.sessions.count(old) == 0
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["agent stays", "agent starts anew"])
 async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
     openvpn: OpenVpnLab,  # noqa: F811
+    *,
+    anew: bool,
 ) -> None:
     old = await serving(openvpn, "1")
     patient = ("--pull-filter", "ignore", "ping", "--ping", "1", "--ping-restart", "3")
@@ -108,6 +111,8 @@ async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
     running.tell(signal.SIGKILL)
     while running.alive:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
+    if anew:
+        openvpn.compose()
     await openvpn.table.refresh()  # as its keeper does every ten seconds
     await until_home_is(openvpn, 1, new, within=30)
     assert client.alive

@@ -84,7 +84,6 @@ class NftablesTable:
         """
         self._transports = transports
         self._wandering = wandering
-        self._lived = frozenset[str]()
         self._proven = proven
         self._kept = kept
         self._gateway = gateway
@@ -96,6 +95,8 @@ class NftablesTable:
         self._slots = {slot.port: slot.name for slot in gateway.slots}
         if adopted is not None:
             self.take(adopted)
+        self._lived = frozenset(self._ports)
+        """Where something may have run before this was made, too: an instance may end while nobody looks."""
         self._leaving: set[str] = set()
         self._changes = 0
         self._written: tuple[str, ...] | None = None
