@@ -38,8 +38,8 @@ class LabOpenVpn:
     executable = PROGRAM
     template = Path(__file__).parents[1] / "openvpn.conf.template"
     stale = ("$credential_authority", "$credential_authority_legacy")
-    night = 6.0
-    """OpenVPN keeps who has said goodbye for five."""
+    night = 17.0
+    """OpenVPN keeps who has said goodbye for five, and whoever keeps the table looks every ten."""
     programs: Mapping[str, str] = {"openvpn": "openvpn", "conntrack": "conntrack"}
 
     def fetch(self, cache: Path) -> None:
