@@ -131,7 +131,7 @@ def compose_host(settings: AgentSettings) -> Host:
         kept=kept,
         adopted=adopted,
         proven=folders.is_proven,
-        transports=folders.daemon.transports,
+        dialled=folders.daemon.dialled(gateway),
     )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}

@@ -273,7 +273,7 @@ class GatewayLab:
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
-            transports=daemon.transports,
+            dialled=daemon.dialled(self.gateway),
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")

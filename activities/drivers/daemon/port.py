@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from signal import Signals
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -29,6 +29,15 @@ Secret = Callable[[], str]
 
 As text it says where the credential comes from.
 """
+
+
+class Dialled(NamedTuple):
+    """Where users' first packets come: a port of the gateway's addresses, by tcp or udp."""
+
+    transport: str
+    port: int
+    stays: bool = True
+    """Whether packets of a live session come there, too; else only its login's first ones do."""
 
 
 class Session(Message):
@@ -176,9 +185,8 @@ class Daemon(Protocol):
         """The product's name, as manifests spell it."""
         ...
 
-    @property
-    def transports(self) -> tuple[str, ...]:
-        """The protocols by which users' first packets come to the port that they dial: tcp, udp or both."""
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return where users' first packets come; the first one is the port that the gateway is known by."""
         ...
 
     @property

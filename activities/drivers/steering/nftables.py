@@ -1,7 +1,8 @@
-"""Steering in the gateway's own kernel: one nftables table decides where new TCP connections go.
+"""Steering in the gateway's own kernel: one nftables table decides where new connections go.
 
-Live connections belong to conntrack and never ask the table again. UDP is never redirected:
-every instance announces its own port. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
+Live connections belong to conntrack and never ask the table again. UDP goes the same way only where users
+begin by it; else every instance announces its own port. Users are sent to the port of an instance, or to its
+address where it has a network of its own. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
 
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
 2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
@@ -24,17 +25,19 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from activities.drivers.daemon.port import Session
+from activities.drivers.daemon.port import Dialled, Session
 from activities.drivers.disk import write_whole
-from activities.drivers.flows import forget_flows
+from activities.drivers.flows import flows_to, forget, forget_flows
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering.login_flows import LoginFlows
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
-    TCP,
+    Home,
     Ruleset,
     count_of_rules,
+    home_of,
     parse,
     transaction,
 )
@@ -70,17 +73,20 @@ class NftablesTable:
         kept: Callable[[str], None] = lambda _: None,
         adopted: Slot | None = None,
         proven: Callable[[str], bool] = lambda _: True,
-        transports: Sequence[str] = TCP,
+        dialled: Sequence[Dialled] = (),
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
         `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else. `transports` are the protocols by
-        which users come.
+        is known to be what was meant: nobody is steered to anything else. `dialled` is where users begin;
+        it is the gateway's port by TCP unless given.
         """
-        self._transports = transports
+        self._dialled = dialled or (Dialled("tcp", gateway.port),)
         self._lived = frozenset[str]()
+        self._logins = LoginFlows(
+            {slot.name: slot.address for slot in gateway.slots if slot.address is not None}, self._dialled
+        )
         self._proven = proven
         self._kept = kept
         self._gateway = gateway
@@ -88,8 +94,8 @@ class NftablesTable:
         self._live = live
         self._remember = remember
         self._pinned_for = pinned_for
-        self._ports = {slot.name: slot.port for slot in gateway.slots}
-        self._slots = {slot.port: slot.name for slot in gateway.slots}
+        self._homes = {slot.name: home_of(slot) for slot in gateway.slots}
+        self._slots = {home_of(slot): slot.name for slot in gateway.slots}
         if adopted is not None:
             self.take(adopted)
         self._leaving: set[str] = set()
@@ -99,8 +105,8 @@ class NftablesTable:
 
     def take(self, adopted: Slot) -> None:
         """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
-        self._ports[adopted.name] = adopted.port
-        self._slots[adopted.port] = adopted.name
+        self._homes[adopted.name] = home_of(adopted)
+        self._slots[home_of(adopted)] = adopted.name
 
     @property
     def permanent(self) -> str | None:
@@ -202,7 +208,7 @@ class NftablesTable:
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
                 never for a renewal, which steers nobody away unless the share grows.
         """
-        port = self._port(slot)
+        home = self._home(slot)
         self._journal.bounds.check_lease(lease)
         self._journal.admit(operation)
         live = await self._live(PATIENCE)
@@ -221,9 +227,9 @@ class NftablesTable:
                 live,
                 lambda now: (
                     now
-                    if now.steer == port
-                    else self._renewable(now, port, renew=renew).on_trial(
-                        port, lease, renew=renew, share=share, seed=_seed(operation)
+                    if now.steer == home
+                    else self._renewable(now, home, renew=renew).on_trial(
+                        home, lease, renew=renew, share=share, seed=_seed(operation)
                     )
                 ),
             )
@@ -237,10 +243,10 @@ class NftablesTable:
                 "is steered to it"
             )
 
-    def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
-        if renew and now.trial != port:
+    def _renewable(self, now: Ruleset, home: Home, *, renew: bool) -> Ruleset:
+        if renew and now.trial != home:
             raise LeaseLapsed(
-                f"slot {self._slots[port]} of {self._gateway.name} is not on trial any more; its lease was "
+                f"slot {self._slots[home]} of {self._gateway.name} is not on trial any more; its lease was "
                 "not renewed, and new sessions go to the permanent slot"
             )
         return now
@@ -252,13 +258,13 @@ class NftablesTable:
             Fenced: when a newer rollout or rollback owns the gateway.
             InstanceGone: when nothing runs in the slot.
         """
-        port = self._port(slot)
+        home = self._home(slot)
         self._journal.admit(operation)
         live = await self._live(AT_ONCE)
         self._refuse_empty(slot, live)
         async with self._turn:
             self._leaving.discard(slot)
-            steering = await self._change(operation, live, lambda now: now.permanently(port))
+            steering = await self._change(operation, live, lambda now: now.permanently(home))
             self._journal.reserve.spend_for(
                 lambda: write_whole(self._remember, json.dumps({"serving": slot}))
             )
@@ -284,12 +290,16 @@ class NftablesTable:
         table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
+        flows = await self._logins.read()
         live = await self._live(PATIENCE)
         await self._forget_flows(live)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
             found = await self._ruleset()
+            if found is not None:
+                targets = {self._slots.get(home or 0) for home in (found.steer, found.trial)}
+                self._logins.forget_failed(flows, live, targets)
             if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
                 pins = (wanted.old, wanted.learned, wanted.draining)
@@ -303,19 +313,29 @@ class NftablesTable:
         UDP has no end: a client that goes on sending from the same port would be sent there for ever.
         """
         ended, self._lived = self._lived - live.keys(), frozenset(live)
-        for slot in ended if "udp" in self._transports else ():
+        for slot in ended if "udp" in [one.transport for one in self._dialled] else ():
             try:
-                await forget_flows(self._ports[slot])
+                await self._forget_all(self._homes[slot])
             except Unavailable as error:  # tried again with the next look
                 self._lived |= {slot}
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
 
+    @staticmethod
+    async def _forget_all(home: Home) -> None:
+        if isinstance(home, int):
+            await forget_flows(home)
+        else:
+            forget((await flows_to([home]))[home])
+
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
+        flows = await self._logins.read()
         live = await self._live(AT_ONCE)
         async with self._turn:
             self._leaving.add(slot)
-            return await self._change(None, live, lambda now: now)
+            steering = await self._change(None, live, lambda now: now)
+        self._logins.forget_left(flows, live, slot)
+        return steering
 
     async def remove(self) -> None:
         """Delete the table, which ends every redirected connection: for the end of a lab only."""
@@ -350,17 +370,25 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        if len(after.rules) != count_of_rules(wanted, self._gateway, self._transports):
+        if len(after.rules) != count_of_rules(wanted, self._gateway, self._dialled):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
                 f"moment after they were written; look at `nft list table {TABLE}`"
             )
         self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
+        if changed:
+            await self._begin_anew()
         steering = self._steering(after).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
+
+    async def _begin_anew(self) -> None:
+        try:
+            await self._logins.follow_change()
+        except Unavailable as error:  # the change itself is made
+            _log.warning("the steering of %s: %s", self._gateway.name, error)
 
     def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
@@ -372,17 +400,19 @@ class NftablesTable:
         away = {
             name: sessions
             for name, sessions in live.items()
-            if (split or target) and self._ports[name] != target and name not in self._leaving
+            if (split or target) and self._homes[name] != target and name not in self._leaving
         }
-        unknown = {self._ports[name] for name, sessions in away.items() if sessions is None}
+        unknown = {self._homes[name] for name, sessions in away.items() if sessions is None}
         kept = {
-            address: port
-            for address, port in wished.old.items()
-            if port in unknown or port not in self._slots
+            address: home
+            for address, home in wished.old.items()
+            if home in unknown or home not in self._slots
         }
-        draining = tuple(sorted(self._ports[name] for name, sessions in away.items() if sessions != ()))
+        draining = tuple(
+            sorted((self._homes[name] for name, sessions in away.items() if sessions != ()), key=str)
+        )
         learned = {
-            address: port for address, port in wished.learned.items() if port in draining and port != target
+            address: home for address, home in wished.learned.items() if home in draining and home != target
         }
         trialists = {} if split else self._addresses(live, wished.trial)
         return wished.pinning(
@@ -390,25 +420,25 @@ class NftablesTable:
         )
 
     def _addresses(
-        self, live: Mapping[str, tuple[Session, ...] | None], port: int | None
-    ) -> dict[Address, int]:
-        sessions = live.get(self._slots.get(port or 0, "")) or ()
-        return {ip_address(session.remote_address): port or 0 for session in sessions}
+        self, live: Mapping[str, tuple[Session, ...] | None], home: Home | None
+    ) -> dict[Address, Home]:
+        sessions = live.get(self._slots.get(home or 0, "")) or ()
+        return {ip_address(session.remote_address): home or 0 for session in sessions}
 
-    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, int]:
-        """Map each address to the port where most of its sessions live: neighbours may share it."""
-        seen: dict[Address, Counter[int]] = {}
+    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, Home]:
+        """Map each address to the home where most of its sessions live: neighbours may share it."""
+        seen: dict[Address, Counter[Home]] = {}
         for name, sessions in away.items():
             for session in sessions or ():
-                seen.setdefault(ip_address(session.remote_address), Counter())[self._ports[name]] += 1
-        return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
+                seen.setdefault(ip_address(session.remote_address), Counter())[self._homes[name]] += 1
+        return {address: homes.most_common(1)[0][0] for address, homes in seen.items()}
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""
         found = await self._ruleset()
         if found is None:
             slot = self._remembered()
-            primed = Ruleset(steer=self._ports[slot] if slot else None, generation="primed")
+            primed = Ruleset(steer=self._homes[slot] if slot else None, generation="primed")
             await self._write(primed, Ruleset())
             found = await self._ruleset()
         if found is None:
@@ -425,22 +455,22 @@ class NftablesTable:
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
-            ["nft", "-f", "-"], given=transaction(wanted, before, self._gateway, self._transports)
+            ["nft", "-f", "-"], given=transaction(wanted, before, self._gateway, self._dialled)
         )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
-    def _port(self, slot: str) -> int:
-        if slot not in self._ports:
-            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._ports)}")
-        return self._ports[slot]
+    def _home(self, slot: str) -> Home:
+        if slot not in self._homes:
+            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._homes)}")
+        return self._homes[slot]
 
     def _remembered(self) -> str | None:
         try:
             slot = json.loads(self._remember.read_text()).get("serving")
         except (OSError, ValueError, AttributeError):
             return None
-        return slot if slot in self._ports else None
+        return slot if slot in self._homes else None
 
 
 def _seed(operation: Operation) -> int:

@@ -36,6 +36,7 @@ from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
     Burden,
+    Dialled,
     Environment,
     LoginReader,
     OwnConfig,
@@ -47,6 +48,7 @@ from activities.drivers.daemon.template import FOLDER, filled, require_given, wr
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
+from policies.model.fleet import Gateway
 from policies.model.instance import Probe
 from policies.model.path import MOST, TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
@@ -66,7 +68,6 @@ class Ocserv:
     """All this project knows about ocserv 1.1.6 to 1.5.0."""
 
     product = "ocserv"
-    transports = ("tcp",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
@@ -74,6 +75,10 @@ class Ocserv:
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return the port, by TCP; UDP goes to each instance's own."""
+        return (Dialled("tcp", gateway.port),)
 
     def render(
         self,

@@ -26,6 +26,7 @@ from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
     Burden,
+    Dialled,
     Environment,
     LoginReader,
     OwnConfig,
@@ -36,6 +37,7 @@ from activities.drivers.daemon.port import (
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
 from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.fleet import Gateway
 from policies.model.instance import Probe
 from policies.model.path import TriedTunnel
 from policies.model.release_tests import Asked, Load, Measurement, Names
@@ -60,7 +62,6 @@ class OpenVpn:
     """All this project knows about OpenVPN 2.4 to 2.6."""
 
     product = "openvpn"
-    transports = ("udp", "tcp")
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
@@ -68,6 +69,10 @@ class OpenVpn:
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return the port, by UDP and TCP: which of them serves is the template's to say."""
+        return (Dialled("udp", gateway.port), Dialled("tcp", gateway.port))
 
     def render(
         self,
@@ -171,7 +176,7 @@ class OpenVpn:
         await asyncio.sleep(RESTART_SENT.total_seconds())
         for session in ended:
             if session.source is not None:
-                await forget_flows(environment.slot.port, session.source)
+                await forget_flows(environment.slot.port, *session.source)
         return len(ended)
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import end_of, point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
+from activities.drivers.runtime.host.own_network import in_own_network
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
 from activities.drivers.runtime.host.versions import Versions
 from policies.model.adoption import ADOPTED
@@ -173,6 +174,8 @@ class SlotFolder:
         for leftover in (self.path / "run").iterdir():
             leftover.unlink()
         command = self.chroot.inside(*daemon.command())
+        if self.slot.address is not None:
+            command = in_own_network(self.slot, command)
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(

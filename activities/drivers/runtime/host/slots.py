@@ -466,6 +466,8 @@ class HostSlots:
 
     def _ports_taken(self, slot: str) -> list[str]:
         port = self._folders.of(slot).slot.port
+        if self._folders.of(slot).slot.address is not None:
+            return []  # nobody else is in the instance's own network
         with ExitStack() as stack:
             for kind, name in ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")):
                 try:

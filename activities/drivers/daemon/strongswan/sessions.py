@@ -1,0 +1,54 @@
+"""The sessions of a charon, as `list-sas` tells them: each established IKE_SA is one."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from activities.drivers.daemon.strongswan.control import SecurityAssociation
+
+LIVE = ("ESTABLISHED", "REKEYING")
+"""States in which a peer has been let in; one that was rekeyed has a successor, which is listed, too."""
+_COMMON_NAME = re.compile(r"(?:^|, )CN=([^,]+)")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A user, or another site, that has been let in."""
+
+    id: str
+    name: str
+    address: IPv4Address | IPv6Address
+    port: int
+    vpn_address: str
+    """Its address in the tunnel; empty for a site, which brings networks of its own."""
+    since: datetime
+
+
+def peers_in(listed: Iterable[SecurityAssociation], now: datetime | None = None) -> tuple[Peer, ...]:
+    """Return who has been let in.
+
+    Raises:
+        ValueError: It is not what strongSwan 5.9 says.
+        KeyError: Something is missing.
+    """
+    at = now or datetime.now(UTC)
+    return tuple(
+        Peer(
+            id=one["uniqueid"].decode(),
+            name=name_of(one.get("remote-eap-id", one["remote-id"]).decode()),
+            address=ip_address(one["remote-host"].decode()),
+            port=int(one["remote-port"]),
+            vpn_address=next((address.decode() for address in one.get("remote-vips", ())), ""),
+            since=at - timedelta(seconds=int(one["established"])),
+        )
+        for one in listed
+        if one["state"].decode() in LIVE
+    )
+
+
+def name_of(identity: str) -> str:
+    """Return the user's name of an IKE identity: the common name of a certificate, else all of it."""
+    found = _COMMON_NAME.search(identity)
+    return found[1] if found else identity
