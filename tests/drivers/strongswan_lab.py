@@ -163,15 +163,22 @@ class StrongSwanLab(GatewayLab):
     def furnish(self) -> None:
         super().furnish()
         for user in ("probe", *(f"user{number}" for number in range(1, self.clients + 1))):
-            self._certify(user, "expiration_days = 2\ntls_www_client\nsigning_key\n", by="ca")
+            self.certify_by_authority(user)
+
+    def certify_by_authority(self, user: str) -> None:
+        """Make that user's certificate, signed by the one whom the gateway knows."""
+        self._certify(user, "expiration_days = 2\ntls_www_client\nsigning_key\n", by="ca")
 
     def forge(self, user: str) -> None:
         """Make that user's certificate anew, signed by nobody whom the gateway knows."""
         self._certify(user, "expiration_days = 2\ntls_www_client\nsigning_key\n")
 
     def reset(self) -> None:
-        """End instances, which are in networks of their own, and then the rest."""
+        """End instances, which are in networks of their own, and forget where the kernel sent their users."""
         self._end_instances()
+        subprocess.run(
+            ["ip", "netns", "exec", self.namespace, "conntrack", "-F"], check=True, capture_output=True
+        )
         super().reset()
 
     def clear(self) -> None:

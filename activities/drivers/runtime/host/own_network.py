@@ -10,9 +10,12 @@ pool, the first address is the instance's own, as probes and users meet it.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from policies.model.errors import BadInput
-from policies.model.fleet import Slot
+from policies.model.fleet import Gateway, Slot
+
+FORWARDS = Path("/proc/sys/net/ipv4/ip_forward")
 
 # The host's namespace stays open as descriptor 9 until the instance begins. A cable of the instance before
 # may still be there for a moment, since the kernel removes it in its own time.
@@ -52,3 +55,11 @@ def in_own_network(slot: Slot, command: Sequence[str]) -> list[str]:
     host = next(address for address in slot.cable if address != slot.address)
     parts = (slot.device, str(slot.address), str(host), str(slot.pool4), str(slot.pool4[1]))
     return ["sh", "-c", _OUTSIDE, _INSIDE, *parts, *command]
+
+
+def does_not_forward(gateway: Gateway) -> tuple[str, ...]:
+    """Return why instances' own networks would be cut off here: a host that passes no packets on."""
+    if FORWARDS.read_text().strip() == "1":
+        return ()
+    said = f"{gateway.name} forwards no packets, and each instance has a network of its own behind it"
+    return (f"{said}; set net.ipv4.ip_forward = 1 for good (sysctl.d(5))",)
