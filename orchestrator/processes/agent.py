@@ -132,6 +132,7 @@ def compose_host(settings: AgentSettings) -> Host:
         adopted=adopted,
         proven=folders.is_proven,
         dialled=folders.daemon.dialled(gateway),
+        logging_in=folders.logging_in,
     )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}

@@ -274,6 +274,7 @@ class GatewayLab:
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
             dialled=daemon.dialled(self.gateway),
+            logging_in=self.folders.logging_in,
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")

@@ -3,7 +3,9 @@
 import asyncio
 import re
 import signal
+import time
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -147,15 +149,32 @@ async def test_a_login_that_the_new_instance_refuses_is_let_in_after_the_way_bac
     await strongswan.table.start_trial(operation("trial"), new, LEASE)
     client = strongswan.client(1)
     await client.until("AUTHENTICATION_FAILED notify error")
-    assert [flow.port for flow in await flows_of(strongswan, new)] != []
+    assert {flow.port for flow in await flows_of(strongswan, new)} == {500, 4500}
     await strongswan.table.end_trial(operation("back"))
-    assert 500 not in [flow.port for flow in await flows_of(strongswan, new)]
+    assert await flows_of(strongswan, new) == ()
     await client.leave()
     strongswan.people.remove(client)
-    await strongswan.table.leave(new)
-    assert await flows_of(strongswan, new) == ()
     await strongswan.client(1).up()
     assert await strongswan.home_of(1) == old
+
+
+async def test_who_logs_out_and_in_again_finds_the_instance_that_gets_new_sessions_by_then(
+    strongswan: StrongSwanLab,  # noqa: F811
+) -> None:
+    old = await serving(strongswan, "1")
+    client = await strongswan.client(1).up()
+    stays = await strongswan.client(2).up()
+    stays.ping(old)
+    new = await serving(strongswan, "2")
+    await client.leave()
+    strongswan.people.remove(client)
+    await strongswan.table.refresh()
+    assert {flow.source for flow in await flows_of(strongswan, old)} == {ip_address("10.77.0.12")}
+    begun = time.monotonic()
+    await strongswan.client(1).up()
+    assert time.monotonic() - begun < 3
+    assert [await strongswan.home_of(number) for number in (1, 2)] == [new, old]
+    assert stays.lost()[1] == 0
 
 
 async def test_an_instance_that_has_ended_leaves_neither_cable_nor_route(strongswan: StrongSwanLab) -> None:  # noqa: F811

@@ -36,8 +36,6 @@ class Dialled(NamedTuple):
 
     transport: str
     port: int
-    stays: bool = True
-    """Whether packets of a live session come there, too; else only its login's first ones do."""
 
 
 class Session(Message):
@@ -289,6 +287,13 @@ class Daemon(Protocol):
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the sessions of the running instance, None when it does not say."""
+        ...
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
+        """Return from where somebody logs in right now, None when the instance does not say.
+
+        It is asked where instances have networks of their own, and is none elsewhere.
+        """
         ...
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:

@@ -27,10 +27,10 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Dialled, Session
 from activities.drivers.disk import write_whole
-from activities.drivers.flows import flows_to, forget, forget_flows
+from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.steering.login_flows import LoginFlows
+from activities.drivers.steering.login_flows import LoggingIn, LoginFlows, nobody
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
@@ -74,18 +74,19 @@ class NftablesTable:
         adopted: Slot | None = None,
         proven: Callable[[str], bool] = lambda _: True,
         dialled: Sequence[Dialled] = (),
+        logging_in: LoggingIn = nobody,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
         `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else. `dialled` is where users begin;
-        it is the gateway's port by TCP unless given.
+        is known to be what was meant: nobody is steered to anything else. `dialled` is where users begin:
+        the gateway's port by TCP unless given. `logging_in` tells who is just about to have a session.
         """
         self._dialled = dialled or (Dialled("tcp", gateway.port),)
         self._lived = frozenset[str]()
         self._logins = LoginFlows(
-            {slot.name: slot.address for slot in gateway.slots if slot.address is not None}, self._dialled
+            {slot.name: slot.address for slot in gateway.slots if slot.address is not None}, logging_in
         )
         self._proven = proven
         self._kept = kept
@@ -290,16 +291,14 @@ class NftablesTable:
         table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
-        flows = await self._logins.read()
+        seen = await self._logins.look(PATIENCE)
         live = await self._live(PATIENCE)
         await self._forget_flows(live)
+        self._logins.forget_stale(seen, live)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
             found = await self._ruleset()
-            if found is not None:
-                targets = {self._slots.get(home or 0) for home in (found.steer, found.trial)}
-                self._logins.forget_failed(flows, live, targets)
             if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
                 pins = (wanted.old, wanted.learned, wanted.draining)
@@ -313,28 +312,23 @@ class NftablesTable:
         UDP has no end: a client that goes on sending from the same port would be sent there for ever.
         """
         ended, self._lived = self._lived - live.keys(), frozenset(live)
-        for slot in ended if "udp" in [one.transport for one in self._dialled] else ():
+        udp = "udp" in [one.transport for one in self._dialled]
+        for slot, home in [(slot, self._homes[slot]) for slot in ended] if udp else ():
             try:
-                await self._forget_all(self._homes[slot])
+                if isinstance(home, int):
+                    await forget_flows(home)
             except Unavailable as error:  # tried again with the next look
                 self._lived |= {slot}
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
 
-    @staticmethod
-    async def _forget_all(home: Home) -> None:
-        if isinstance(home, int):
-            await forget_flows(home)
-        else:
-            forget((await flows_to([home]))[home])
-
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
-        flows = await self._logins.read()
+        seen = await self._logins.look(AT_ONCE)
         live = await self._live(AT_ONCE)
         async with self._turn:
             self._leaving.add(slot)
             steering = await self._change(None, live, lambda now: now)
-        self._logins.forget_left(flows, live, slot)
+        self._logins.forget_stale(seen, live)
         return steering
 
     async def remove(self) -> None:
@@ -385,8 +379,10 @@ class NftablesTable:
         return steering
 
     async def _begin_anew(self) -> None:
+        """Have everybody's next login ask the table, which has just changed."""
         try:
-            await self._logins.follow_change()
+            seen = await self._logins.look(AT_ONCE)
+            self._logins.forget_stale(seen, await self._live(AT_ONCE) if seen.flows else {})
         except Unavailable as error:  # the change itself is made
             _log.warning("the steering of %s: %s", self._gateway.name, error)
 

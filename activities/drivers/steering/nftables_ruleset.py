@@ -175,11 +175,11 @@ def _rules(wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled]) -> Ite
             element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
             yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
     for asked in ("old", "learned"):
-        for version, daddr, (by, port, _) in ways:
+        for version, daddr, (by, port) in ways:
             source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {port}"
             yield f"{add} {daddr} {users} {sent}{source} map @{asked}{version}"
     for asked in ("trial", "steer"):
-        for version, daddr, (by, port, _) in ways:
+        for version, daddr, (by, port) in ways:
             comment, users = f'comment "by {wanted.generation}"', f"{by} dport {port}"
             some = _share(wanted, FAMILIES[version][0]) if asked == "trial" else ""
             yield f"{add} {daddr} {users} {some}{sent}{by} dport map @{asked} {comment}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +244,11 @@ class Ocserv:
             return ()
         gone = [user for user in users if user["State"] not in NOT_YET and user["Username"] not in names]
         return tuple(map(self._connected, gone))
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address]:
+        """Return none: an instance has its own port of the host."""
+        del environment
+        return frozenset()
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Disconnect each session by its id; one that has ended meanwhile does not count."""

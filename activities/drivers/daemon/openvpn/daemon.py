@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from typing import NoReturn
 
@@ -159,6 +159,11 @@ class OpenVpn:
         """Return the connected clients, None when the daemon does not say."""
         rows = await self._rows(environment)
         return None if rows is None else tuple(map(self._session, rows))
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address]:
+        """Return none: an instance has its own port of the host."""
+        del environment
+        return frozenset()
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each client to restart, and have the kernel forget its flow to this instance."""

@@ -12,7 +12,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_address, summarize_address_range
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    summarize_address_range,
+)
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +47,7 @@ from activities.drivers.daemon.strongswan.control import (
 )
 from activities.drivers.daemon.strongswan.log import LoginLog
 from activities.drivers.daemon.strongswan.probe import probe
-from activities.drivers.daemon.strongswan.sessions import Peer, name_of, peers_in
+from activities.drivers.daemon.strongswan.sessions import Peer, logging_in, name_of, peers_in
 from activities.drivers.daemon.strongswan.template import FILE, PRIVATE, options_of
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import Flow, flows_to, forget
@@ -91,7 +98,7 @@ class StrongSwan:
 
     def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
         """Return IKE's two ports; a login begins at the first, and all the rest comes to the second."""
-        return Dialled("udp", gateway.port, stays=False), Dialled("udp", WRAPPED_PORT)
+        return Dialled("udp", gateway.port), Dialled("udp", WRAPPED_PORT)
 
     def render(
         self,
@@ -189,6 +196,14 @@ class StrongSwan:
         """Return the connected peers, None when charon does not say."""
         peers = await self._peers(environment)
         return None if peers is None else tuple(map(self._session, peers))
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
+        """Return from where charon is being asked to let somebody in, None when it does not say."""
+        said = await ask(environment.run, security_associations)
+        try:
+            return None if said is None else logging_in(said)
+        except (ValueError, KeyError):
+            return None
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each peer to go, and have the kernel forget its flows to this instance.

@@ -10,6 +10,7 @@ from activities.drivers.daemon.strongswan.control import SecurityAssociation
 
 LIVE = ("ESTABLISHED", "REKEYING")
 """States in which a peer has been let in; one that was rekeyed has a successor, which is listed, too."""
+ASKS = ("CREATED", "CONNECTING")
 _COMMON_NAME = re.compile(r"(?:^|, )CN=([^,]+)")
 
 
@@ -46,6 +47,17 @@ def peers_in(listed: Iterable[SecurityAssociation], now: datetime | None = None)
         for one in listed
         if one["state"].decode() in LIVE
     )
+
+
+def logging_in(listed: Iterable[SecurityAssociation]) -> frozenset[IPv4Address | IPv6Address]:
+    """Return from where somebody asks to be let in.
+
+    Raises:
+        ValueError: It is not what strongSwan 5.9 says.
+        KeyError: Something is missing.
+    """
+    asks = [one["remote-host"] for one in listed if one["state"].decode() in ASKS]
+    return frozenset(ip_address(address.decode()) for address in asks)
 
 
 def name_of(identity: str) -> str:

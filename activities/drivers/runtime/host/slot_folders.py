@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -401,6 +402,13 @@ class SlotFolders:
         """Return the slot's sessions: 0 where nothing runs, None when the instance does not say."""
         folder = self.of(slot)
         return 0 if folder.process() is None else await self.daemon.count(folder.chroot)
+
+    async def logging_in(self, within: timedelta) -> dict[str, frozenset[IPv4Address | IPv6Address] | None]:
+        """Return from where people log in at every running instance, None where that is not said in time."""
+        running = [folder for folder in self if folder.process()]
+        asked = [answered(self.daemon.logging_in(folder.chroot), within) for folder in running]
+        found = await asyncio.gather(*asked)
+        return {folder.slot.name: sources for folder, sources in zip(running, found, strict=True)}
 
     async def live(self, within: timedelta = PATIENCE) -> dict[str, tuple[Session, ...] | None]:
         """Return the sessions of every running instance by slot, None where they are not said in time."""
