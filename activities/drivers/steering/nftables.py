@@ -24,13 +24,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from types import MappingProxyType
 
 from activities.drivers.daemon.port import Dialled, Session
 from activities.drivers.disk import write_whole
 from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.steering.login_flows import LoggingIn, LoginFlows, nobody
+from activities.drivers.steering.login_flows import LoggingIn, LoginFlows, Sources, nobody
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
@@ -86,7 +87,9 @@ class NftablesTable:
         self._dialled = dialled or (Dialled("tcp", gateway.port),)
         self._lived = frozenset[str]()
         self._logins = LoginFlows(
-            {slot.name: slot.address for slot in gateway.slots if slot.address is not None}, logging_in
+            {slot.name: slot.address for slot in gateway.slots if slot.address is not None},
+            self._dialled,
+            logging_in,
         )
         self._proven = proven
         self._kept = kept
@@ -343,11 +346,12 @@ class NftablesTable:
     ) -> Steering:
         """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
         self._changes += 1
+        logging_in = await self._logins.logging_in(AT_ONCE) if operation is not None else {}
         for attempt in range(1, ATTEMPTS + 1):
             before = await self._present()
             wished = wish(before)
             generation = f"{operation.rollout}/{operation.epoch}" if operation else before.generation
-            wanted = self._with_pins(wished, live).generated(generation)
+            wanted = self._with_pins(wished, live, logging_in).generated(generation)
             if operation is not None:
                 self._journal.check(operation)
             try:
@@ -386,10 +390,16 @@ class NftablesTable:
         except Unavailable as error:  # the change itself is made
             _log.warning("the steering of %s: %s", self._gateway.name, error)
 
-    def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
+    def _with_pins(
+        self,
+        wished: Ruleset,
+        live: Mapping[str, tuple[Session, ...] | None],
+        logging_in: Mapping[str, Sources | None] = MappingProxyType({}),
+    ) -> Ruleset:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
 
-        While a share of the addresses goes elsewhere, each session is pinned to where it is.
+        While a share of the addresses goes elsewhere, each session is pinned to where it is. So is a login
+        whose next packet would ask the table again, until the next look.
         """
         split = wished.trial is not None and wished.share < EVERYBODY
         target = None if split else wished.trial or wished.steer
@@ -411,8 +421,14 @@ class NftablesTable:
             address: home for address, home in wished.learned.items() if home in draining and home != target
         }
         trialists = {} if split else self._addresses(live, wished.trial)
+        begun = {
+            source: self._homes[name]
+            for name, sources in logging_in.items()
+            if self._homes[name] != target
+            for source in sources or ()
+        }
         return wished.pinning(
-            {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
+            {**begun, **self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
         )
 
     def _addresses(
