@@ -21,7 +21,7 @@ PROGRAM = "usr/lib/ipsec/charon"
 ALONE = 'mount -t tmpfs run /run; STRONGSWAN_CONF="$1" exec /usr/lib/ipsec/charon'
 CONFIG = """
 charon {{
-  load = random nonce openssl pem pubkey pkcs1 pkcs8 x509 constraints kdf kernel-libipsec kernel-netlink \
+  load = random nonce openssl kdf pem pubkey pkcs1 pkcs8 x509 constraints kernel-libipsec kernel-netlink \
 socket-default vici
   retransmit_tries = 3
   retransmit_timeout = 1.0

@@ -77,6 +77,11 @@ def test_who_does_not_go_on_is_late_when_charon_says_so_or_when_nobody_says_anyt
     assert [one.outcome for one in log.give_up(101.0 + LONGEST)] == [LoginOutcome.TIMEOUT]
 
 
+def test_a_gateway_that_cannot_derive_keys_fails_everybody_once_charon_lets_them_go() -> None:
+    found = attempts(BEGINS, "12[IKE] <1> key derivation failed", LATE)
+    assert [one.outcome for one in found] == [LoginOutcome.TLS_FAIL]
+
+
 def test_a_gateway_that_knows_no_connection_for_anybody_fails_everybody() -> None:
     said = "07[IKE] <1> no IKE config found for 10.88.0.1...10.77.0.11, sending NO_PROPOSAL_CHOSEN"
     (attempt,) = attempts(said)

@@ -32,7 +32,7 @@ _FAILURES = (
         LoginOutcome.AUTH_FAIL,
     ),
     (
-        re.compile(r"received proposals unacceptable|\[ N\(NO_PROP\) \]|\[ N\(INVAL_SYN\) \]"),
+        re.compile(r"received proposals unacceptable|key derivation failed|\[ N\(NO_PROP\) \]|\[ N\(INVAL_SYN\) \]"),
         LoginOutcome.TLS_FAIL,
     ),
     (
@@ -99,7 +99,7 @@ class LoginLog:
         elif _ENDS.match(what):
             yield self._close(number, login.failure or LoginOutcome.INTERNAL, at)
         elif _HALF_OPEN.match(what):
-            yield self._close(number, LoginOutcome.TIMEOUT, at)
+            yield self._close(number, login.failure or LoginOutcome.TIMEOUT, at)
 
     def _close(self, number: str, outcome: LoginOutcome, at: float) -> Attempt:
         login = self._open.pop(number)

@@ -39,7 +39,7 @@ kill -TERM $client 2>/dev/null; wait $client
 """
 CONFIG = """
 charon {{
-  load = random nonce openssl pem pubkey pkcs1 pkcs8 x509 constraints kdf kernel-libipsec kernel-netlink \
+  load = random nonce openssl kdf pem pubkey pkcs1 pkcs8 x509 constraints kernel-libipsec kernel-netlink \
 socket-default vici
   retransmit_tries = 2
   retransmit_timeout = 1.5
