@@ -1,15 +1,14 @@
 """The scratch gateway with strongSwan on it, and its users: real charons with certificates."""
 
 import shutil
-import signal
 import subprocess
-from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from activities.drivers.daemon.port import Daemon
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
 from deploy.lab.daemons.strongswan import collected
+from deploy.lab.namespaces import end_rooted
 from policies.model.fleet import Gateway, Slot
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
@@ -144,7 +143,12 @@ class StrongSwanClient(Client):
 class StrongSwanLab(GatewayLab):
     """The namespaces, files and parts of one gateway that runs strongSwan."""
 
-    credentials = {"authority": "ca.pem", "certificate": "gw.pem", "key": "gw.key"}
+    credentials = {
+        "authority": "ca.pem",
+        "authority_legacy": "ca.pem",
+        "certificate": "gw.pem",
+        "key": "gw.key",
+    }
 
     def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
         super().__init__(folder, tag, clients)
@@ -186,11 +190,8 @@ class StrongSwanLab(GatewayLab):
         super().clear()
 
     def _end_instances(self) -> None:
-        """Kill whatever has its root below our folder: it lives in a namespace that has no name."""
-        for place in Path("/proc").glob("[0-9]*/root"):
-            with suppress(OSError):
-                if place.readlink().is_relative_to(self.root):
-                    subprocess.run(["kill", f"-{signal.SIGKILL.value}", place.parent.name], check=False)
+        """Kill instances, which live in namespaces that have no name."""
+        end_rooted(self.root)
 
     def _made_admission(self) -> TreeAdmission:
         return StrongSwanAdmission(self.folder)

@@ -13,7 +13,7 @@ LAB = (Path(__file__).parents[2] / "deploy/lab/strongswan.conf.template").read_t
 
 def test_the_labs_own_template_leaves_everything_to_penstock() -> None:
     require_template(LAB, "strongswan.conf.template")
-    assert credentials_in(LAB) == {"authority", "certificate", "key"}
+    assert credentials_in(LAB) == {"authority", "authority_legacy", "certificate", "key"}
 
 
 @pytest.mark.parametrize(

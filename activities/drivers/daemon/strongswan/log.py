@@ -32,7 +32,9 @@ _FAILURES = (
         LoginOutcome.AUTH_FAIL,
     ),
     (
-        re.compile(r"received proposals unacceptable|key derivation failed|\[ N\(NO_PROP\) \]|\[ N\(INVAL_SYN\) \]"),
+        re.compile(
+            r"received proposals unacceptable|key derivation failed|\[ N\(NO_PROP\) \]|\[ N\(INVAL_SYN\) \]"
+        ),
         LoginOutcome.TLS_FAIL,
     ),
     (
