@@ -184,7 +184,7 @@ class LabStrongSwan:
         return Charon(site, url, issued, folder)
 
     def logs_in(self, issued: Credentials, port: int) -> LogsIn:
-        """Return logins by one charon for all, without devices and routes."""
+        """Return logins by one charon for everybody."""
         del port
         return Certificates(issued)
 
@@ -230,7 +230,7 @@ class Charon:
 
 
 class Certificates:
-    """Logs in with certificates, by one charon that makes neither addresses nor routes of what it gets."""
+    """Logs in with certificates, by one charon for everybody."""
 
     def __init__(self, issued: Credentials) -> None:
         self._issued = issued
@@ -251,7 +251,7 @@ class Certificates:
     async def _started(self) -> asyncio.subprocess.Process:
         self._own.mkdir(mode=0o700, exist_ok=True)
         file = self._own / "strongswan.conf"
-        file.write_text(CALLER % ("install_virtual_ip = no\n  install_routes = no", self._own))
+        file.write_text(CALLER % ("reuse_ikesa = no", self._own))
         (self._own / "charon.vici").unlink(missing_ok=True)
         alone = ["unshare", "-m", "--propagation", "private", "sh", "-c", ALONE, "charon", str(file)]
         with (self._own / "log").open("wb") as log:
@@ -327,7 +327,7 @@ def _outcome(words: str) -> Outcome:
         return Outcome.REJECTED
     if "unreachable" in words:
         return Outcome.UNREACHABLE
-    return Outcome.TIMED_OUT if "giving up" in words or "timeout" in words else Outcome.BROKEN
+    return Outcome.TIMED_OUT if "giving up" in words or "not established after" in words else Outcome.BROKEN
 
 
 def collected(root: Path, into: Path) -> str:
