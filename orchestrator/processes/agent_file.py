@@ -32,9 +32,9 @@ class ProbeSettings(Value):
     user: str
     """A VPN user of its own, for this alone."""
     password: Path | None = None
-    """File with its password, mode 600; for OpenVPN none."""
+    """File with its password, mode 600; ocserv's users have one."""
     certificate: Path | None = None
-    """Its certificate, in PEM; for OpenVPN, whose users are known by theirs."""
+    """Its certificate, in PEM; users of OpenVPN and strongSwan are known by theirs."""
     key: Path | None = None
     """The certificate's key, in PEM, mode 600."""
     authority: Path
@@ -112,7 +112,7 @@ class AgentSettings(EnrolledSettings):
         probe, daemon = self.probe, self.gateway.daemon
         if daemon == "ocserv" and probe.password is None:
             raise ValueError("nobody could probe: write `password` under probe, the file of its password")
-        if daemon == "openvpn" and None in (probe.certificate, probe.key):
+        if daemon != "ocserv" and None in (probe.certificate, probe.key):
             raise ValueError("nobody could probe: write `certificate` and `key` under probe, its own files")
         return self
 
