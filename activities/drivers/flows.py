@@ -4,10 +4,10 @@ A redirected UDP flow keeps its instance for as long as packets come, whatever t
 seconds after the last one, which a client that tries again and again never lets pass.
 """
 
-import re
+import asyncio
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from errno import ENOENT
 from ipaddress import IPv4Address, IPv6Address
@@ -18,21 +18,20 @@ from activities.drivers.programs import run
 from policies.model.errors import Unavailable
 
 _NOTHING = "0 flow entries have been deleted"
-_LISTED = re.compile(
-    r"src=(?P<source>\S+) dst=(?P<to>\S+) sport=(?P<source_port>\d+) dport=(?P<port>\d+) .*?src=(?P<home>\S+)"
-)
-
 # Words of netlink(7) and of the kernel's nfnetlink_conntrack.h.
 _NETLINK_NETFILTER = 12
-_DELETE = (1 << 8) | 2
-_REQUEST_AND_ANSWER = 1 | 4
+_LIST, _DELETE = (1 << 8) | 1, (1 << 8) | 2
+_REQUEST_AND_ANSWER, _REQUEST_AND_ALL = 1 | 4, 1 | 0x300
+_ERROR, _DONE = 2, 3
 _NESTED = 1 << 15
+_KIND = 0x3FFF
 _ORIGINAL, _IP, _PROTOCOL = 1 | _NESTED, 1 | _NESTED, 2 | _NESTED
+_REPLY = 2
 _FROM, _TO = 1, 2
 _UDP, _NUMBER, _PORT_FROM, _PORT_TO = 17, 1, 2, 3
 _ANSWER = timedelta(seconds=1)
-_HEADER_BYTES = 16
-_ANSWER_BYTES = 4096
+_HEADER_BYTES, _FAMILY_BYTES = 16, 4
+_ANSWER_BYTES, _LISTING_BYTES = 4096, 256 * 1024
 
 
 class Flow(NamedTuple):
@@ -63,17 +62,15 @@ async def flows_to(homes: Iterable[IPv4Address]) -> Mapping[IPv4Address, tuple[F
     """Return the UDP flows that are sent to each of these addresses.
 
     Raises:
-        Unavailable: The kernel does not say, or `conntrack` is not installed.
+        Unavailable: The kernel does not say.
     """
-    listed = await run(["conntrack", "-L", "-f", "ipv4", "-p", "udp"])
-    if listed.status:
-        raise Unavailable(f"the flows of this host cannot be listed: {listed.last_words}")
     found: dict[IPv4Address, list[Flow]] = {home: [] for home in homes}
-    for one in _LISTED.finditer(listed.out):
-        flows = found.get(IPv4Address(one["home"]))
-        source, to = IPv4Address(one["source"]), IPv4Address(one["to"])
-        if flows is not None and to != IPv4Address(one["home"]):
-            flows.append(Flow(source, int(one["source_port"]), to, int(one["port"])))
+    try:
+        for flow, home in await asyncio.to_thread(_listed):
+            if home in found and flow.to != home:
+                found[home].append(flow)
+    except OSError as error:
+        raise Unavailable(f"the flows of this host cannot be listed: {error.strerror or error}") from error
     return {home: tuple(flows) for home, flows in found.items()}
 
 
@@ -100,6 +97,52 @@ def forget(flows: Iterable[Flow]) -> int:
     return forgotten
 
 
+def _listed() -> list[tuple[Flow, IPv4Address]]:
+    """Return every UDP flow over IPv4 and where its answers come from, in one listing of the kernel."""
+    listed = list[tuple[Flow, IPv4Address]]()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(_ANSWER.total_seconds())
+        kernel.send(_message(_LIST, _REQUEST_AND_ALL, 1, b""))
+        while True:
+            answer = kernel.recv(_LISTING_BYTES)
+            while answer:
+                size, kind = struct.unpack_from("=IH", answer)
+                if kind == _DONE:
+                    return listed
+                if kind == _ERROR:
+                    failed = -int(struct.unpack_from("=i", answer, _HEADER_BYTES)[0])
+                    raise OSError(failed, strerror(failed))
+                listed += _flow_in(answer[_HEADER_BYTES + _FAMILY_BYTES : size])
+                answer = answer[-(-size // 4) * 4 :]
+
+
+def _flow_in(told: bytes) -> Iterator[tuple[Flow, IPv4Address]]:
+    parts = dict(_attributes(told))
+    (source, to), (kind, source_port, port) = _tuple_in(parts[_ORIGINAL & _KIND])
+    if kind == _UDP:
+        (home, _), _ = _tuple_in(parts[_REPLY])
+        yield Flow(source, source_port, to, port), home
+
+
+def _tuple_in(told: bytes) -> tuple[tuple[IPv4Address, IPv4Address], tuple[int, int, int]]:
+    """Return addresses, and protocol and ports, of one direction."""
+    parts = dict(_attributes(told))
+    addresses, ports = (dict(_attributes(parts[part & _KIND])) for part in (_IP, _PROTOCOL))
+    source_port, port = (int.from_bytes(ports.get(one, b""), "big") for one in (_PORT_FROM, _PORT_TO))
+    return (IPv4Address(addresses[_FROM]), IPv4Address(addresses[_TO])), (
+        ports[_NUMBER][0],
+        source_port,
+        port,
+    )
+
+
+def _attributes(told: bytes) -> Iterator[tuple[int, bytes]]:
+    while told:
+        size, kind = struct.unpack_from("=HH", told)
+        yield kind & _KIND, told[4:size]
+        told = told[-(-size // 4) * 4 :]
+
+
 def _deletion(flow: Flow, number: int) -> bytes:
     addresses = _attribute(_FROM, flow.source.packed) + _attribute(_TO, flow.to.packed)
     ports = (
@@ -107,9 +150,13 @@ def _deletion(flow: Flow, number: int) -> bytes:
         + _attribute(_PORT_FROM, struct.pack("!H", flow.source_port))
         + _attribute(_PORT_TO, struct.pack("!H", flow.port))
     )
-    asked = struct.pack("=BBH", socket.AF_INET, 0, 0)
-    asked += _attribute(_ORIGINAL, _attribute(_IP, addresses) + _attribute(_PROTOCOL, ports))
-    return struct.pack("=IHHII", _HEADER_BYTES + len(asked), _DELETE, _REQUEST_AND_ANSWER, number, 0) + asked
+    original = _attribute(_ORIGINAL, _attribute(_IP, addresses) + _attribute(_PROTOCOL, ports))
+    return _message(_DELETE, _REQUEST_AND_ANSWER, number, original)
+
+
+def _message(kind: int, flags: int, number: int, attributes: bytes) -> bytes:
+    asked = struct.pack("=BBH", socket.AF_INET, 0, 0) + attributes
+    return struct.pack("=IHHII", _HEADER_BYTES + len(asked), kind, flags, number, 0) + asked
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -40,12 +40,10 @@ async def ask(folder: Path, question: Callable[[Session], Said], within: timedel
     """Return what charon says to the question, None where it does not in time, or says that it cannot."""
     line = _Line(folder, within)
     asking = asyncio.ensure_future(asyncio.to_thread(line.ask, question))
+    asking.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits for it or not
     try:
         async with asyncio.timeout(within.total_seconds()):
             return await asyncio.shield(asking)
-    except TimeoutError:
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return None
     except _NO_ANSWER:
         return None
     finally:
