@@ -153,11 +153,18 @@ class StrongSwanLab(GatewayLab):
     def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
         super().__init__(folder, tag, clients)
         self.gateway = ike_gateway()
+        self._moved: list[tuple[str, str, str]] = []
 
     def client(self, number: int, *, close_action: str = "start", **_: object) -> StrongSwanClient:
         client = StrongSwanClient(f"{self.prefix}c{number}", self.folder, number, close_action=close_action)
         self.people.append(client)
         return client
+
+    def move(self, client: Client, address: str) -> None:
+        """Give a client's site another address in place of its own, which it has again in the next test."""
+        own = f"10.77.0.{10 + client.number}"
+        self._ip(f"address del {own}/24 dev eth0\naddress add {address}/24 dev eth0", client.name)
+        self._moved.append((client.name, own, address))
 
     def build(self) -> None:
         super().build()
@@ -183,6 +190,9 @@ class StrongSwanLab(GatewayLab):
         subprocess.run(
             ["ip", "netns", "exec", self.namespace, "conntrack", "-F"], check=True, capture_output=True
         )
+        for site, own, address in self._moved:
+            self._ip(f"address del {address}/24 dev eth0\naddress add {own}/24 dev eth0", site)
+        self._moved.clear()
         super().reset()
 
     def clear(self) -> None:

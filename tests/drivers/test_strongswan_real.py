@@ -177,6 +177,29 @@ async def test_who_logs_out_and_in_again_finds_the_instance_that_gets_new_sessio
     assert stays.lost()[1] == 0
 
 
+async def test_who_changes_its_address_while_its_instance_drains_keeps_its_session(
+    strongswan: StrongSwanLab,  # noqa: F811
+) -> None:
+    """Its packets carry the numbers of its session, wherever they come from."""
+    old = await serving(strongswan, "1")
+    client = await strongswan.client(1).up()
+    new = await serving(strongswan, "2")
+    client.ping(old)
+    await asyncio.sleep(1)
+    strongswan.move(client, "10.77.0.200")
+    async with asyncio.timeout(10):
+        while [one.remote_address for one in (await strongswan.folders.live())[old] or ()] != ["10.77.0.200"]:
+            await asyncio.sleep(0.1)
+            await strongswan.table.refresh()
+    await asyncio.sleep(2)
+    sent, lost = client.lost()
+    print(f"pings of a client that changes its address: {sent} sent, {lost} lost")
+    assert lost <= 20 * RETRANSMITS
+    assert [await strongswan.sessions.count(slot) for slot in (old, new)] == [1, 0]
+    assert client.said("IKE_SA home[1] established") == 1
+    assert client.said("IKE_SA home[2]") == 0
+
+
 async def test_an_instance_that_has_ended_leaves_neither_cable_nor_route(strongswan: StrongSwanLab) -> None:  # noqa: F811
     slot = await strongswan.running("1")
     there = await networks()

@@ -35,9 +35,9 @@ def written(wanted: Ruleset, before: Ruleset | None = None) -> list[str]:
 
 def test_users_of_both_ports_are_sent_to_the_address_of_an_instance_and_by_ipv4_only() -> None:
     rules = [line for line in written(Ruleset(steer=A, generation="r/1")) if line.startswith("add rule")]
-    assert rules[0] == (
+    assert (
         "add rule inet penstock prerouting ip daddr { 192.0.2.1 } udp dport 500 dnat ip to ip saddr map @old4"
-    )
+    ) in rules
     assert [line for line in rules if "map @steer" in line] == [
         (
             "add rule inet penstock prerouting ip daddr { 192.0.2.1 } udp dport "
@@ -46,7 +46,7 @@ def test_users_of_both_ports_are_sent_to_the_address_of_an_instance_and_by_ipv4_
         for port in (500, 4500)
     ]
     assert not [line for line in written(Ruleset(steer=A)) if "ip6" in line or "redirect" in line]
-    assert count_of_rules(Ruleset(steer=A), HERE, IKE) == len(rules) == 9
+    assert count_of_rules(Ruleset(steer=A), HERE, IKE) == len(rules) == 11
 
 
 def test_what_instances_send_by_themselves_leaves_with_the_gateways_address() -> None:
@@ -76,6 +76,21 @@ def test_who_is_pinned_is_pinned_to_an_address_and_nobody_is_learned_from_a_port
     assert not [line for line in pinned if "update @learned" in line]
 
 
+def test_a_packet_with_the_number_of_a_session_is_sent_to_it_before_anything_else_is_asked() -> None:
+    rules = [line for line in written(Ruleset(steer=A)) if line.startswith("add rule")]
+    assert [line.rpartition("4500 ")[2] for line in rules[:2]] == [
+        "dnat ip to @th,64,32 map @esp_spi",
+        "dnat ip to @th,96,64 map @ike_spi",
+    ]
+    pinned = Ruleset(steer=B).pinning({}, numbers={0xA17AD981: A, 0x13E0DEBDAD378C37: A})
+    assert f"add element inet penstock esp_spi {{ 0xa17ad981 : {A} }}" in written(pinned)
+    assert f"add element inet penstock ike_spi {{ 0x13e0debdad378c37 : {A} }}" in written(pinned)
+    gone = written(Ruleset(steer=B), pinned)
+    assert "delete element inet penstock esp_spi { 0xa17ad981 }" in gone
+    assert "delete element inet penstock ike_spi { 0x13e0debdad378c37 }" in gone
+    assert not [line for line in written(pinned, pinned) if "element" in line and "spi" in line]
+
+
 def test_what_nft_lists_is_read_as_it_was_written() -> None:
     listed = [
         {"map": {"name": "steer", "elem": [[500, str(A)], [4500, str(A)]]}},
@@ -87,8 +102,11 @@ def test_what_nft_lists_is_read_as_it_was_written() -> None:
                 ],
             }
         },
+        {"map": {"name": "ike_spi", "elem": [[-6810892338065025416, str(A)]]}},
+        {"map": {"name": "esp_spi", "elem": [[2709182849, str(B)]]}},
         {"map": {"name": "old4", "elem": [[{"elem": {"val": str(USER), "expires": 9}}, str(A)]]}},
     ]
     found = parse(json.dumps({"nftables": listed}), HERE)
     assert (found.steer, found.trial, found.trial_expires_in) == (A, B, timedelta(seconds=12))
     assert found.old == {USER: A}
+    assert found.numbers == {0xA17AD98112345678: A, 0xA17AD981: B}

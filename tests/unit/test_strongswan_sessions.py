@@ -22,9 +22,10 @@ def association(**other: Any) -> dict[str, Any]:
         "remote-host": b"10.77.0.11",
         "remote-port": b"4500",
         "remote-id": b"C=DE, O=Example, CN=alice",
+        "initiator-spi": b"13e0debdad378c37",
         "established": b"14",
         "remote-vips": [b"10.90.0.2"],
-        "child-sas": {},
+        "child-sas": {"home-1": {"spi-in": b"a17ad981"}, "home-2": {"state": b"DELETED"}},
     }
     return said | {key.replace("_", "-"): value for key, value in other.items()}
 
@@ -32,6 +33,7 @@ def association(**other: Any) -> dict[str, Any]:
 def test_who_was_let_in_is_one_with_its_addresses_its_name_and_since_when() -> None:
     (peer,) = peers_in([association()], NOW)
     assert (peer.id, peer.name, peer.address, peer.port) == ("7", "alice", ip_address("10.77.0.11"), 4500)
+    assert peer.numbers == (0x13E0DEBDAD378C37, 0xA17AD981)
     assert (peer.vpn_address, peer.since) == ("10.90.0.2", NOW - timedelta(seconds=14))
 
 
@@ -58,7 +60,8 @@ def test_a_person_known_by_eap_has_that_name_and_not_that_of_the_device() -> Non
 
 
 @pytest.mark.parametrize(
-    "missing", ["uniqueid", "remote-host", "remote-port", "established", "state", "remote-id"]
+    "missing",
+    ["uniqueid", "remote-host", "remote-port", "established", "state", "initiator-spi", "remote-id"],
 )
 def test_what_lacks_a_word_is_no_list_at_all(missing: str) -> None:
     said = association()

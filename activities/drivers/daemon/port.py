@@ -52,6 +52,8 @@ class Session(Message):
     transport: str
     source: tuple[IPv4Address | IPv6Address, int] | None = None
     """Address and port from which its packets come, where a flow has to be forgotten when it ends."""
+    numbers: tuple[int, ...] = ()
+    """What its packets carry wherever they come from, where a product has that: SPIs of IKE and ESP."""
     exempt: bool = Field(default=False, description="only a person may end it")
     connected: bool = True
 

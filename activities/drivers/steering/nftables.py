@@ -4,6 +4,7 @@ Live connections belong to conntrack and never ask the table again. UDP goes the
 begin by it; else every instance announces its own port. Users are sent to the port of an instance, or to its
 address where it has a network of its own. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
 
+0. `esp_spi`, `ike_spi`: the packet carries a number of a session on another instance, wherever it comes from.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
 2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
@@ -304,8 +305,8 @@ class NftablesTable:
             found = await self._ruleset()
             if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
-                pins = (wanted.old, wanted.learned, wanted.draining)
-                if not any((*pins, found.old, found.learned, found.draining)):
+                pins = (wanted.old, wanted.learned, wanted.numbers, wanted.draining)
+                if not any((*pins, found.old, found.learned, found.numbers, found.draining)):
                     return self._steering(found)
             return await self._change(None, live, lambda now: now)
 
@@ -427,8 +428,18 @@ class NftablesTable:
             if self._homes[name] != target
             for source in sources or ()
         }
+        numbers = {number: home for number, home in wished.numbers.items() if home in unknown} | {
+            number: self._homes[name]
+            for name, sessions in away.items()
+            for session in sessions or ()
+            for number in session.numbers
+        }
         return wished.pinning(
-            {**begun, **self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
+            {**begun, **self._most(away), **kept},
+            draining,
+            {**trialists, **learned},
+            self._pinned_for,
+            numbers,
         )
 
     def _addresses(

@@ -18,6 +18,8 @@ LEARNED_FOR = timedelta(minutes=10)
 
 FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
 SIZE = 65535
+NUMBERS = {"esp_spi": "@th,64,32", "ike_spi": "@th,96,64"}
+"""Where wrapped packets carry an SPI (RFC 3948): right behind UDP, or behind four zeroes."""
 EVERYBODY = 100
 """The share, in percent of source addresses, that needs no hash."""
 
@@ -40,6 +42,8 @@ class Ruleset:
     old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
     pinned_for: timedelta = timedelta(hours=8)
     learned: Mapping[Address, Home] = field(default_factory=dict)
+    numbers: Mapping[int, Home] = field(default_factory=dict)
+    """SPIs of sessions that are not where new ones go: of IKE with 64 bits, of ESP with 32."""
     draining: tuple[Home, ...] = ()
     """Homes whose users stay; UDP to a port among them teaches the table where a rebound address belongs."""
     generation: str = ""
@@ -66,11 +70,13 @@ class Ruleset:
         draining: tuple[Home, ...] | None = None,
         learned: Mapping[Address, Home] | None = None,
         pinned_for: timedelta | None = None,
+        numbers: Mapping[int, Home] | None = None,
     ) -> "Ruleset":
-        """Return the table with exactly these addresses pinned."""
+        """Return the table with exactly these addresses and numbers pinned."""
         return replace(
             self,
             old=dict(old),
+            numbers=dict(numbers or {}),
             draining=self.draining if draining is None else draining,
             learned=self.learned if learned is None else dict(learned),
             pinned_for=pinned_for or self.pinned_for,
@@ -95,6 +101,7 @@ def transaction(wanted: Ruleset, before: Ruleset, gateway: Gateway, dialled: Seq
         elements = ", ".join(f"{port} : {wanted.steer}" for port in ports)
         lines += ["flush map inet penstock steer"] if before.steer else []
         lines += [f"add element inet penstock steer {{ {elements} }}"] if wanted.steer else []
+    lines += _numbered(wanted.numbers, before.numbers)
     lines += _elements("old", wanted.old, before, wanted.pinned_for)
     lines += _elements("learned", wanted.learned, before, LEARNED_FOR)
     return "\n".join(lines) + "\n"
@@ -110,6 +117,7 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
     found = json.loads(listing)["nftables"]
     maps = {entry["map"]["name"]: list(_pairs(entry["map"])) for entry in found if "map" in entry}
     rules = [entry["rule"] for entry in found if "rule" in entry]
+    numbers = [(int(key) % 2**64, home) for name in NUMBERS for key, home, _ in maps.get(name, [])]
     old = [*maps.get("old4", []), *maps.get("old6", [])]
     learned = [*maps.get("learned4", []), *maps.get("learned6", [])]
     trial = next((pair for pair in maps.get("trial", []) if pair[0] == gateway.port), None)
@@ -124,6 +132,7 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
         old={ip_address(key): port for key, port, _ in old},
         old_expires={ip_address(key): left for key, _, left in old if left is not None},
         learned={ip_address(key): port for key, port, _ in learned},
+        numbers=dict(numbers),
         draining=tuple(sorted({int(words[1]) for words in comments if words[0] == "learn"})),
         generation=next((words[1] for words in comments if words[0] == "by" and len(words) > 1), ""),
         rules=tuple(json.dumps([rule["expr"], rule.get("comment")]) for rule in rules),
@@ -137,6 +146,8 @@ def _declarations(gateway: Gateway) -> Iterator[str]:
         kind = FAMILIES[version][1]
         yield _map(f"old{version}", kind, homes, f"flags timeout; size {SIZE};")
         yield _map(f"learned{version}", kind, homes, f"flags dynamic, timeout; size {SIZE};")
+    for name, where in NUMBERS.items() if gateway.has_own_networks else ():
+        yield f"add map inet penstock {name} {{ typeof {where} : ip daddr; size {2 * SIZE}; }}"
     yield _map("trial", "inet_service", homes, "flags timeout;")
     yield _map("steer", "inet_service", homes, "")
     # Before every other dstnat chain: at equal priority the one registered last would win.
@@ -169,11 +180,10 @@ def _rules(wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled]) -> Ite
     add = "add rule inet penstock prerouting"
     sent = "dnat ip to " if gateway.has_own_networks else "redirect to :"
     ways = [(version, daddr, way) for version, daddr in families.items() for way in dialled]
-    seconds = int(LEARNED_FOR.total_seconds())
     for version, daddr in families.items():
-        for port in (home for home in wanted.draining if isinstance(home, int)):
-            element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
-            yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
+        yield from _teaching(wanted, version, daddr)
+    for name, where in NUMBERS.items() if gateway.has_own_networks else ():
+        yield f"{add} {families[4]} udp dport {dialled[-1].port} {sent}{where} map @{name}"
     for asked in ("old", "learned"):
         for version, daddr, (by, port) in ways:
             source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {port}"
@@ -183,8 +193,21 @@ def _rules(wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled]) -> Ite
             comment, users = f'comment "by {wanted.generation}"', f"{by} dport {port}"
             some = _share(wanted, FAMILIES[version][0]) if asked == "trial" else ""
             yield f"{add} {daddr} {users} {some}{sent}{by} dport map @{asked} {comment}"
+    yield from _outward(gateway)
+
+
+def _teaching(wanted: Ruleset, version: int, daddr: str) -> Iterator[str]:
+    """Have UDP to a draining instance's own port say where its sender belongs."""
+    family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
+    for port in (home for home in wanted.draining if isinstance(home, int)):
+        element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
+        learns = f'update @learned{version} {element} comment "learn {port}"'
+        yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"
+
+
+def _outward(gateway: Gateway) -> Iterator[str]:
+    """Have what an instance begins to send, also when its flow was forgotten, come from the gateway."""
     if gateway.has_own_networks:
-        # What an instance itself begins to send, after its flow was forgotten too, comes from the gateway.
         own = ", ".join(str(slot.address) for slot in gateway.slots)
         yield f"add rule inet penstock postrouting ip saddr {{ {own} }} snat ip to {gateway.address4}"
 
@@ -236,6 +259,24 @@ def _elements(
         new = [f"{a} timeout {seconds}s : {wanted[a]}" for a in missing if a.version == version]
         if new:
             yield f"add element inet penstock {name}{version} {{ {', '.join(new)} }}"
+
+
+def _numbered(wanted: Mapping[int, Home], present: Mapping[int, Home]) -> Iterator[str]:
+    stale = {number for number, home in present.items() if wanted.get(number) != home}
+    for name in NUMBERS:
+        gone = [f"{number:#x}" for number in sorted(stale) if _map_of(number) == name]
+        if gone:
+            yield f"delete element inet penstock {name} {{ {', '.join(gone)} }}"
+        missing = [number for number in wanted if _map_of(number) == name]
+        new = [
+            f"{number:#x} : {wanted[number]}" for number in missing if present.get(number) != wanted[number]
+        ]
+        if new:
+            yield f"add element inet penstock {name} {{ {', '.join(new)} }}"
+
+
+def _map_of(number: int) -> str:
+    return "esp_spi" if number < 2**32 else "ike_spi"
 
 
 def _pairs(listed: Mapping[str, Any]) -> Iterator[tuple[Any, Home, timedelta | None]]:

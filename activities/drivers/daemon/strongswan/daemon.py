@@ -313,6 +313,7 @@ class StrongSwan:
             since=peer.since,
             transport="udp",
             source=(peer.address, peer.port),
+            numbers=peer.numbers,
             exempt=self._exempt.spares(peer.name, ""),
         )
 

@@ -25,6 +25,8 @@ class Peer:
     vpn_address: str
     """Its address in the tunnel; empty for a site, which brings networks of its own."""
     since: datetime
+    numbers: tuple[int, ...] = ()
+    """The SPIs in what it sends: of IKE with 64 bits, of each of its tunnels with 32."""
 
 
 def peers_in(listed: Iterable[SecurityAssociation], now: datetime | None = None) -> tuple[Peer, ...]:
@@ -43,6 +45,10 @@ def peers_in(listed: Iterable[SecurityAssociation], now: datetime | None = None)
             port=int(one["remote-port"]),
             vpn_address=next((address.decode() for address in one.get("remote-vips", ())), ""),
             since=at - timedelta(seconds=int(one["established"])),
+            numbers=(
+                int(one["initiator-spi"], 16),
+                *(int(child["spi-in"], 16) for child in one["child-sas"].values() if "spi-in" in child),
+            ),
         )
         for one in listed
         if one["state"].decode() in LIVE
