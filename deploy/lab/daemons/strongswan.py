@@ -89,7 +89,7 @@ connections {{
     }}
     children {{
       home {{
-        remote_ts = {target}/32
+        remote_ts = 10.0.0.0/8
         updown = {script} {events}
         start_action = start
         close_action = start
@@ -201,7 +201,6 @@ class Charon:
             gateway=gateway,
             certificate=issued.folder / "people" / f"{site.name}.pem",
             authority=issued.authority,
-            target=TARGET4,
             script=SCRIPT,
             events=folder / "events",
         )
@@ -299,7 +298,7 @@ class Certificates:
             "keyingtries": 1,
             "local": {"auth": "pubkey", "certs": [certificate]},
             "remote": {"auth": "pubkey", "id": gateway.address4, "cacerts": [authority]},
-            "children": {"all": {"remote_ts": [f"{TARGET4}/32"]}},
+            "children": {"all": {"remote_ts": ["10.0.0.0/8"]}},
         }
 
     @contextmanager

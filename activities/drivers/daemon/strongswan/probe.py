@@ -77,7 +77,7 @@ connections {{
     }}
     children {{
       probe {{
-        remote_ts = {target}/32
+        remote_ts = 0.0.0.0/0
         start_action = start
       }}
     }}
@@ -122,9 +122,7 @@ async def probe(environment: Environment, login: ProbeLogin) -> Probe:
         )
     progress, target = _Progress(), target_of(environment, login)
     files = (str(login.authority), str(login.certificate), str(login.key))
-    config = CONFIG.format(
-        address=environment.slot.address, name=login.name or environment.gateway.address4, target=target
-    )
+    config = CONFIG.format(address=environment.slot.address, name=login.name or environment.gateway.address4)
     async with client(environment, CLIENT, target, INSIDE, *files, str(login.pings), config) as caller:
         out = await caller.connect("")
         try:
