@@ -110,7 +110,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
         lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:
         pools = f"{slot.pool4}" if slot.pool6 is None else f"{slot.pool4} and {slot.pool6}"
-        lines.append(f"slot {slot.name}: port {slot.port}, device {slot.device}, users {pools}")
+        own = "" if slot.address is None else f", address {slot.address}"
+        lines.append(f"slot {slot.name}: port {slot.port}{own}, device {slot.device}, users {pools}")
     return tuple(lines)
 
 

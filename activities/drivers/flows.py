@@ -4,24 +4,160 @@ A redirected UDP flow keeps its instance for as long as packets come, whatever t
 seconds after the last one, which a client that tries again and again never lets pass.
 """
 
+import asyncio
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from errno import ENOENT
 from ipaddress import IPv4Address, IPv6Address
+from os import strerror
+from typing import NamedTuple
 
 from activities.drivers.programs import run
 from policies.model.errors import Unavailable
 
 _NOTHING = "0 flow entries have been deleted"
+# Words of netlink(7) and of the kernel's nfnetlink_conntrack.h.
+_NETLINK_NETFILTER = 12
+_LIST, _DELETE = (1 << 8) | 1, (1 << 8) | 2
+_REQUEST_AND_ANSWER, _REQUEST_AND_ALL = 1 | 4, 1 | 0x300
+_ERROR, _DONE = 2, 3
+_NESTED = 1 << 15
+_KIND = 0x3FFF
+_ORIGINAL, _IP, _PROTOCOL = 1 | _NESTED, 1 | _NESTED, 2 | _NESTED
+_REPLY = 2
+_FROM, _TO = 1, 2
+_UDP, _NUMBER, _PORT_FROM, _PORT_TO = 17, 1, 2, 3
+_ANSWER = timedelta(seconds=1)
+_HEADER_BYTES, _FAMILY_BYTES = 16, 4
+_ANSWER_BYTES, _LISTING_BYTES = 4096, 256 * 1024
 
 
-async def forget_flows(port: int, source: tuple[IPv4Address | IPv6Address, int] | None = None) -> None:
-    """Have the kernel forget UDP flows that it redirects to this port of the host: of one source, or all.
+class Flow(NamedTuple):
+    """One UDP flow over IPv4 as its packets come, before they are sent elsewhere."""
+
+    source: IPv4Address
+    source_port: int
+    to: IPv4Address
+    port: int
+
+
+async def forget_flows(port: int, source: IPv4Address | IPv6Address | None = None, of: int = 0) -> None:
+    """Have the kernel forget UDP flows that it redirects to this port: all, or those of a source's port.
 
     Raises:
         Unavailable: It does not, or `conntrack` is not installed.
     """
-    versions = (4, 6) if source is None else (source[0].version,)
-    of_source = () if source is None else ("--orig-src", str(source[0]), "--orig-port-src", str(source[1]))
+    versions = (4, 6) if source is None else (source.version,)
+    of_source = () if source is None else ("--orig-src", str(source), "--orig-port-src", str(of))
     for version in versions:
         command = ["conntrack", "-D", "-f", f"ipv{version}", "-p", "udp", "--reply-port-src", str(port)]
         done = await run([*command, *of_source])
         if done.status and _NOTHING not in done.err:
             raise Unavailable(f"flows to port {port} cannot be forgotten: {done.last_words}")
+
+
+async def flows_to(homes: Iterable[IPv4Address]) -> Mapping[IPv4Address, tuple[Flow, ...]]:
+    """Return the UDP flows that are sent to each of these addresses.
+
+    Raises:
+        Unavailable: The kernel does not say.
+    """
+    found: dict[IPv4Address, list[Flow]] = {home: [] for home in homes}
+    try:
+        for flow, home in await asyncio.to_thread(_listed):
+            if home in found and flow.to != home:
+                found[home].append(flow)
+    except OSError as error:
+        raise Unavailable(f"the flows of this host cannot be listed: {error.strerror or error}") from error
+    return {home: tuple(flows) for home, flows in found.items()}
+
+
+def forget(flows: Iterable[Flow]) -> int:
+    """Have the kernel forget exactly these flows, at once; return how many it still had.
+
+    By a message of its own for each, which takes it no time: a client may send its next packet any moment.
+
+    Raises:
+        Unavailable: It does not.
+    """
+    forgotten = 0
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+            kernel.settimeout(_ANSWER.total_seconds())
+            for number, flow in enumerate(flows, start=1):
+                kernel.send(_deletion(flow, number))
+                failed = -int(struct.unpack_from("=i", kernel.recv(_ANSWER_BYTES), _HEADER_BYTES)[0])
+                if failed not in (0, ENOENT):
+                    raise OSError(failed, strerror(failed))  # noqa: TRY301 - told like every other one
+                forgotten += failed == 0
+    except OSError as error:
+        raise Unavailable(f"flows cannot be forgotten: {error.strerror or error}") from error
+    return forgotten
+
+
+def _listed() -> list[tuple[Flow, IPv4Address]]:
+    """Return every UDP flow over IPv4 and where its answers come from, in one listing of the kernel."""
+    listed = list[tuple[Flow, IPv4Address]]()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(_ANSWER.total_seconds())
+        kernel.send(_message(_LIST, _REQUEST_AND_ALL, 1, b""))
+        while True:
+            answer = kernel.recv(_LISTING_BYTES)
+            while answer:
+                size, kind = struct.unpack_from("=IH", answer)
+                if kind == _DONE:
+                    return listed
+                if kind == _ERROR:
+                    failed = -int(struct.unpack_from("=i", answer, _HEADER_BYTES)[0])
+                    raise OSError(failed, strerror(failed))
+                listed += _flow_in(answer[_HEADER_BYTES + _FAMILY_BYTES : size])
+                answer = answer[-(-size // 4) * 4 :]
+
+
+def _flow_in(told: bytes) -> Iterator[tuple[Flow, IPv4Address]]:
+    parts = dict(_attributes(told))
+    (source, to), (kind, source_port, port) = _tuple_in(parts[_ORIGINAL & _KIND])
+    if kind == _UDP:
+        (home, _), _ = _tuple_in(parts[_REPLY])
+        yield Flow(source, source_port, to, port), home
+
+
+def _tuple_in(told: bytes) -> tuple[tuple[IPv4Address, IPv4Address], tuple[int, int, int]]:
+    """Return addresses, and protocol and ports, of one direction."""
+    parts = dict(_attributes(told))
+    addresses, ports = (dict(_attributes(parts[part & _KIND])) for part in (_IP, _PROTOCOL))
+    source_port, port = (int.from_bytes(ports.get(one, b""), "big") for one in (_PORT_FROM, _PORT_TO))
+    return (IPv4Address(addresses[_FROM]), IPv4Address(addresses[_TO])), (
+        ports[_NUMBER][0],
+        source_port,
+        port,
+    )
+
+
+def _attributes(told: bytes) -> Iterator[tuple[int, bytes]]:
+    while told:
+        size, kind = struct.unpack_from("=HH", told)
+        yield kind & _KIND, told[4:size]
+        told = told[-(-size // 4) * 4 :]
+
+
+def _deletion(flow: Flow, number: int) -> bytes:
+    addresses = _attribute(_FROM, flow.source.packed) + _attribute(_TO, flow.to.packed)
+    ports = (
+        _attribute(_NUMBER, bytes([_UDP]))
+        + _attribute(_PORT_FROM, struct.pack("!H", flow.source_port))
+        + _attribute(_PORT_TO, struct.pack("!H", flow.port))
+    )
+    original = _attribute(_ORIGINAL, _attribute(_IP, addresses) + _attribute(_PROTOCOL, ports))
+    return _message(_DELETE, _REQUEST_AND_ANSWER, number, original)
+
+
+def _message(kind: int, flags: int, number: int, attributes: bytes) -> bytes:
+    asked = struct.pack("=BBH", socket.AF_INET, 0, 0) + attributes
+    return struct.pack("=IHHII", _HEADER_BYTES + len(asked), kind, flags, number, 0) + asked
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

@@ -26,8 +26,8 @@ from policies.model.errors import BadInput, PenstockError
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
 RUNTIMES = ("host", "kubernetes")
-OPENVPN_LOGINS_PER_SECOND = 1.0
-"""At each gateway: each of them is a process, and all of them share this machine."""
+FULL_LOGINS_PER_SECOND = 1.0
+"""At each gateway where each login is a full handshake of a real client: all of them share this machine."""
 ENDS_AS = {
     "clean": Outcome.PROMOTED,
     "bad-auth": Outcome.ROLLED_BACK,
@@ -106,8 +106,8 @@ async def demo(asked: Asked) -> int:
             synapse.ensure(screen.tell)
         shape, ground = ground_of(asked.runtime, screen.tell)
         shape = replace(shape, daemon=asked.daemon)
-        if asked.daemon == "openvpn":
-            shape = replace(shape, logins_per_second=OPENVPN_LOGINS_PER_SECOND)
+        if asked.daemon != "ocserv":
+            shape = replace(shape, logins_per_second=FULL_LOGINS_PER_SECOND)
         async with lab(screen.tell, replace(shape, chat=at_night), ground) as built:
             screen.tell(f"look at it in a browser: {await built.page_link()}")
             teller = Storyteller(built, screen)

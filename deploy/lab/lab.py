@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from orchestrator.settings import Settings, state_folder
 from policies.model.change import ChangeResult, Outcome
 from policies.model.drain import DrainLimits
 from policies.model.errors import BadInput, Unavailable
-from policies.model.fleet import Fleet, Gateway, Limits, Slot
+from policies.model.fleet import IKE_PORT, OWN_NETWORKS, Fleet, Gateway, Limits, Slot
 from policies.model.instance import GatewayState
 from policies.model.people import Caller, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
@@ -88,7 +88,7 @@ FLEET = "lab"
 SLOTS = "abc"
 CHAT_SINK = "chat"
 """The sink of notices.yaml that is told in a chat, where the lab has one."""
-FIRST_PORT = 4431
+HTTPS_PORT, FIRST_PORT = 443, 4431
 READY_WITHIN = 60.0
 REPOSITORY_PORT = 8080
 RELAY_PORT, ENROLMENT_PORT = 7234, 7235
@@ -267,24 +267,26 @@ def fleet_of(
 
 
 def _gateway(host: Host, number: int, daemon: str) -> Gateway:
-    slots = tuple(
-        Slot(
-            name=name,
-            port=FIRST_PORT + index,
-            device=f"vpn{name}",
-            pool4=IPv4Network(f"10.{64 + number}.{index}.0/24"),
-            pool6=IPv6Network(f"fd98:{number}:{index}::/112"),
-        )
-        for index, name in enumerate(SLOTS)
-    )
+    has_own_networks = daemon in OWN_NETWORKS
     return Gateway(
         name=host.name,
         daemon=daemon,
         domain=host.name,
         addresses=(host.address4, host.address6),
+        port=IKE_PORT if has_own_networks else HTTPS_PORT,
         management=host.management4,
         metrics_port=EXPORTER_PORT,
-        slots=slots,
+        slots=tuple(
+            Slot(
+                name=name,
+                port=IKE_PORT if has_own_networks else FIRST_PORT + index,
+                address=IPv4Address(f"10.255.{number}.{2 * index + 1}") if has_own_networks else None,
+                device=f"vpn{name}",
+                pool4=IPv4Network(f"10.{64 + number}.{index}.0/24"),
+                pool6=None if has_own_networks else IPv6Network(f"fd98:{number}:{index}::/112"),
+            )
+            for index, name in enumerate(SLOTS)
+        ),
     )
 
 
@@ -317,6 +319,7 @@ async def lab(
         if cleared:
             tell(cleared)
         folder = state_folder().absolute() / shape.folder / "run"
+        namespaces.end_rooted(folder)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             with namespaces.home_again() as outside:
@@ -324,6 +327,7 @@ async def lab(
         finally:
             with _undisturbed():
                 ground.end(topology)
+                namespaces.end_rooted(folder)
 
 
 @contextmanager

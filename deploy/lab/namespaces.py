@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from policies.model.errors import Unavailable
@@ -76,6 +76,22 @@ def inhabitants(names: list[str]) -> list[int]:
         for path in pids
         if (seen := _stat(path / "ns/net")) and (seen.st_dev, seen.st_ino) in wanted
     )
+
+
+def rooted_below(folder: Path) -> list[int]:
+    """Return the pids of every process whose root is below the folder, whatever namespaces it has."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/root"):
+        with suppress(OSError):
+            if place.readlink().is_relative_to(folder):
+                found.append(int(place.parent.name))
+    return found
+
+
+def end_rooted(folder: Path) -> None:
+    """Kill by pid whatever has its root below the folder: instances in networks that have no name."""
+    for pid in rooted_below(folder):
+        _kill(pid)
 
 
 def end_inhabitants(names: list[str], *, patience: float = 5.0) -> int:

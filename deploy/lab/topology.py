@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from deploy.lab import namespaces
+from orchestrator.settings import state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
 PREFIX = "pst-"
@@ -264,6 +265,7 @@ def _main(arguments: list[str]) -> int:
         with Claim(topology.prefix):
             left = topology.leftovers()
             ended = topology.tear_down()
+            namespaces.end_rooted(state_folder().absolute())
     except PenstockError as problem:
         print(problem, file=sys.stderr)
         return problem.exit_code

@@ -133,8 +133,9 @@ def compose_host(settings: AgentSettings) -> Host:
         kept=kept,
         adopted=adopted,
         proven=folders.is_proven,
-        transports=folders.daemon.transports,
+        dialled=folders.daemon.dialled(gateway),
         wandering=folders.daemon.wandering,
+        logging_in=folders.logging_in,
     )
     secrets = Credentials(os.environ)
     given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}

@@ -34,9 +34,9 @@ class ProbeSettings(Value):
     user: str
     """A VPN user of its own, for this alone."""
     password: Path | None = None
-    """File with its password, mode 600; for OpenVPN none."""
+    """File with its password, mode 600; ocserv's users have one."""
     certificate: Path | None = None
-    """Its certificate, in PEM; for OpenVPN, whose users are known by theirs."""
+    """Its certificate, in PEM; users of OpenVPN and strongSwan are known by theirs."""
     key: Path | None = None
     """The certificate's key, in PEM, mode 600."""
     authority: Path

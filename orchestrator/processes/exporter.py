@@ -28,7 +28,7 @@ from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, requi
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.steering.nftables import TABLE
-from activities.drivers.steering.nftables_ruleset import parse
+from activities.drivers.steering.nftables_ruleset import home_of, parse
 from activities.files import load
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.gateway_runtime import folders_of
@@ -97,7 +97,7 @@ class Host:
         result = await run(["nft", "-j", "list", "table", *TABLE.split()], within=PATIENCE)
         if result.status == 0:
             rules = parse(result.out, self.gateway)
-            slots = {folder.slot.port: folder.slot.name for folder in self.folders}
+            slots = {home_of(folder.slot): folder.slot.name for folder in self.folders}
             self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
 
     async def answer(self, slot: str) -> Answer:

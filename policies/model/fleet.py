@@ -56,7 +56,16 @@ class Slot(Value):
     name: Name
     """How people and records call it."""
     port: int = Field(ge=1, le=65535, description="TCP and UDP port of the instance in this slot")
-    device: str = Field(max_length=8, description="prefix of the tun devices of the instance")
+    address: IPv4Address | None = Field(
+        default=None,
+        exclude_if=lambda address: address is None,  # plans made before there were any keep their digests
+        description="of an instance in a network of its own, whose daemon has fixed ports; the other address "
+        "of its /31 is the host's",
+    )
+    device: str = Field(
+        max_length=8,
+        description="prefix of the instance's tun devices; with an `address`, the host's end of its cable",
+    )
     pool4: IPv4Network
     """Addresses of its users; no other slot has any of them. It may grow at its end under live sessions."""
     pool6: IPv6Network | None = None
@@ -66,6 +75,11 @@ class Slot(Value):
     def pools(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Its pools, the one of IPv4 first."""
         return (self.pool4,) if self.pool6 is None else (self.pool4, self.pool6)
+
+    @property
+    def cable(self) -> IPv4Network | None:
+        """The two addresses of the cable between the host and the instance's own network (RFC 3021)."""
+        return None if self.address is None else IPv4Network(f"{self.address}/31", strict=False)
 
     @field_validator("pool4")
     @classmethod
@@ -107,15 +121,21 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
-CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
+CARRIED = frozenset(
+    {("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host"), ("strongswan", "host")}
+)
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
-
 
 UNMADE: Mapping[str, frozenset[str]] = {
     "ocserv": frozenset({"tests.profiles"}),
     "openvpn": frozenset({"settings", "tests.load", "tests.names"}),
+    "strongswan": frozenset({"settings", "tests.load", "tests.names", "tests.profiles"}),
 }
 """Keys of a fleet's file that a daemon's driver has nothing for."""
+
+OWN_NETWORKS = frozenset({"strongswan"})
+"""The daemons that have fixed ports: each of their instances needs a network of its own."""
+IKE_PORT = 500
 
 
 class Gateway(GatewayRef):
@@ -129,7 +149,7 @@ class Gateway(GatewayRef):
     daemon: Name = Field(
         default="ocserv",
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
-        description="what it runs, ocserv or openvpn; releases of another daemon are refused there",
+        description="what it runs; releases of another daemon are refused there",
         json_schema_extra={"enum": [*sorted({daemon for daemon, _ in CARRIED})]},
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
@@ -184,6 +204,58 @@ class Gateway(GatewayRef):
             )
         return self
 
+    @property
+    def address4(self) -> IPv4Address | None:
+        """The first of its IPv4 addresses that users dial."""
+        return next((one for one in self.addresses if isinstance(one, IPv4Address)), None)
+
+    @property
+    def has_own_networks(self) -> bool:
+        """Whether each instance has a network of its own, and its daemon's own ports there."""
+        return self.daemon in OWN_NETWORKS
+
+    @model_validator(mode="after")
+    def _instances_have_networks(self) -> "Gateway":
+        addressed = next((slot.name for slot in self.slots if slot.address is not None), None)
+        bare = next((slot.name for slot in self.slots if slot.address is None), None)
+        if not self.has_own_networks:
+            if addressed is not None:
+                raise ValueError(
+                    f"gateway {self.name}: slot {addressed} has an address, and {self.daemon} has a port of "
+                    "the host; leave the address out"
+                )
+            return self
+        if bare is not None:
+            raise ValueError(
+                f"gateway {self.name}: {self.daemon} has fixed ports, so each instance has a network of its "
+                f"own; give slot {bare} an address, such as 10.255.0.1"
+            )
+        if {self.port, *(slot.port for slot in self.slots)} != {IKE_PORT}:
+            raise ValueError(
+                f"gateway {self.name}: users of {self.daemon} dial {IKE_PORT}, and 4500 then; write "
+                f"port: {IKE_PORT} for the gateway and each slot"
+            )
+        if self.address4 is None or any(slot.pool6 is not None for slot in self.slots):
+            raise ValueError(
+                f"gateway {self.name}: instances of {self.daemon} are reached by IPv4 only yet; give it an "
+                "IPv4 address, and leave pool6 out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cables_are_their_own(self) -> "Gateway":
+        cables = [slot.cable for slot in self.slots if slot.cable is not None]
+        if shared := twice(cables):
+            raise ValueError(f"gateway {self.name}: two slots have an address of {shared}; one is the host's")
+        users = [IPv4Network(one) for one in self.every_address if isinstance(one, IPv4Address)]
+        for cable in cables:
+            other = next(
+                (one for one in (*users, *(s.pool4 for s in self.slots)) if one.overlaps(cable)), None
+            )
+            if other is not None:
+                raise ValueError(f"gateway {self.name}: {cable} of a slot's address is a part of {other}")
+        return self
+
     @model_validator(mode="after")
     def _is_placed_or_a_host(self) -> "Gateway":
         if self.runtime != "host" and self.placement is None:
@@ -200,14 +272,15 @@ class Gateway(GatewayRef):
     @model_validator(mode="after")
     def _slots_share_nothing(self) -> "Gateway":
         for what in ("name", "port", "device"):
-            if twice(getattr(slot, what) for slot in self.slots) is not None:
+            shared_by = [getattr(slot, what) for slot in self.slots if what != "port" or slot.address is None]
+            if twice(shared_by) is not None:
                 raise ValueError(f"gateway {self.name}: two slots have the same {what}")
         if self.management in self.addresses:
             raise ValueError(
                 f"gateway {self.name}: {self.management} is the users' and cannot be for management; "
                 "give it an address of another network, or leave management out"
             )
-        if self.port in [slot.port for slot in self.slots]:
+        if self.port in [slot.port for slot in self.slots if slot.address is None]:
             raise ValueError(f"gateway {self.name}: port {self.port} is the users' and cannot be a slot's")
         if shared := _shared_pool([self]):
             raise ValueError(f"{shared}: give each slot a pool of its own")

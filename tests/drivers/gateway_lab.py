@@ -267,8 +267,9 @@ class GatewayLab:
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
-            transports=daemon.transports,
+            dialled=daemon.dialled(self.gateway),
             wandering=daemon.wandering,
+            logging_in=self.folders.logging_in,
         )
         credentials = {
             name: Credentials({}).secret(f"file:{self.folder / file}")

@@ -212,14 +212,14 @@ async def test_after_a_drain_nobody_is_looked_for_by_number_any_more(openvpn: Op
     client = await openvpn.client(6).up()
     new = await serving(openvpn, "2")
     await openvpn.client(1).up()
-    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "wandering"])
+    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "peer_id"])
     assert [port for _, port in elements(numbers.out)] == [openvpn.folders.of(old).slot.port]
     await client.leave()
     async with asyncio.timeout(15):
         while await openvpn.sessions.count(old):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
     await openvpn.table.refresh()
-    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "wandering"])
+    numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "peer_id"])
     assert elements(numbers.out) == []
     await rebound(openvpn, 1, to="10.77.0.31", port="40000-40100")
     await asyncio.sleep(1)

@@ -21,9 +21,11 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     built_lab,
     built_node,
     built_openvpn,
+    built_strongswan,
     lab,
     node,
     openvpn,
+    strongswan,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.drivers.node_lab import NodeLab, freeze
@@ -142,6 +144,13 @@ class OpenVpnStand(RealStand):
         (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()
 
 
+class StrongSwanStand(RealStand):
+    """A gateway that runs strongSwan, and its clients."""
+
+    async def silence(self, slot: str) -> None:
+        (self.lab.folders.of(slot).chroot.run / "charon.vici").unlink()
+
+
 ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
 
 
@@ -151,6 +160,7 @@ ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reas
         pytest.param("real", marks=ON_REAL_KERNELS),
         pytest.param("node", marks=ON_REAL_KERNELS),
         pytest.param("openvpn", marks=ON_REAL_KERNELS),
+        pytest.param("strongswan", marks=ON_REAL_KERNELS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
@@ -160,6 +170,8 @@ def stand(request: pytest.FixtureRequest) -> Stand:
         return RealStand(request.getfixturevalue("lab"))
     if request.param == "openvpn":
         return OpenVpnStand(request.getfixturevalue("openvpn"))
+    if request.param == "strongswan":
+        return StrongSwanStand(request.getfixturevalue("strongswan"))
     return NodeStand(request.getfixturevalue("node"))
 
 

@@ -126,7 +126,7 @@ def test_an_environment_that_is_mounted_is_refused_and_left_as_it_is(
 
 def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:
     installed = dict(
-        pair.split(":") for pair in re.findall(r"[\w.-]+:[\w.-]+(?=[\s\"])", RUN.split("usage()")[0])
+        pair.split(":") for pair in re.findall(r"[\w./-]+:[\w.-]+(?=[\s\"])", RUN.split("usage()")[0])
     )
     asked = dict(preflight.PROGRAMS)
     for daemon in DAEMONS.values():

@@ -192,5 +192,60 @@ def test_a_node_is_one_gateway_and_no_cluster_is_called_like_one() -> None:
         fleet(on("worker-1", "gw-1", cluster="gw-2"), gateway("gw-2"))
 
 
+def ike(**other: Any) -> dict[str, Any]:
+    slots = [
+        {
+            "name": name,
+            "port": 500,
+            "address": f"10.255.0.{2 * number + 1}",
+            "device": f"ike{name}",
+            "pool4": f"10.9.{number}.0/24",
+        }
+        for number, name in enumerate("ab")
+    ]
+    said = {"name": "gw", "daemon": "strongswan", "addresses": ["192.0.2.1"], "port": 500, "slots": slots}
+    for key, value in other.items():
+        if key in said:
+            said[key] = value
+        else:
+            slots[0] = {one: what for one, what in (slots[0] | {key: value}).items() if what is not None}
+    return said
+
+
+def test_instances_of_a_daemon_with_fixed_ports_have_networks_of_their_own() -> None:
+    described = Gateway.model_validate(ike())
+    assert described.has_own_networks
+    assert [str(slot.cable) for slot in described.slots] == ["10.255.0.0/31", "10.255.0.2/31"]
+    assert not gateway("gw").has_own_networks
+    assert "address" not in gateway("gw").slots[0].model_dump()
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (
+            {"address": None},
+            "strongswan has fixed ports, so each instance has a network of its own; give slot a",
+        ),
+        ({"address": "10.255.0.2"}, "two slots have an address of 10.255.0.2/31; one is the host's"),
+        ({"address": "192.0.2.0"}, "192.0.2.0/31 of a slot's address is a part of 192.0.2.1/32"),
+        ({"address": "10.9.1.7"}, "10.9.1.6/31 of a slot's address is a part of 10.9.1.0/24"),
+        ({"port": 443}, "users of strongswan dial 500, and 4500 then; write port: 500"),
+        ({"addresses": ["2001:db8::1"]}, "are reached by IPv4 only yet; give it an IPv4 address"),
+        (
+            {"pool6": "fd00::/64"},
+            "are reached by IPv4 only yet; give it an IPv4 address, and leave pool6 out",
+        ),
+        ({"daemon": "openvpn", "port": 443}, "slot a has an address, and openvpn has a port of the host"),
+    ],
+)
+def test_what_an_own_network_cannot_be_is_refused_with_what_to_write_instead(
+    said: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Gateway.model_validate(ike(**said))
+    assert sentence in str(refused.value)
+
+
 def test_a_host_is_written_as_before_there_were_clusters() -> None:
     assert "placement" not in fleet(gateway("gw-1")).model_dump_json()

@@ -5,13 +5,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 from activities.drivers.daemon.port import (
     Answer,
     Burden,
+    Dialled,
     Environment,
     LoginReader,
     OwnConfig,
@@ -22,6 +23,7 @@ from activities.drivers.daemon.port import (
 )
 from policies.attempts import Attempt
 from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.fleet import Gateway
 from policies.model.instance import Probe
 from policies.model.path import TriedTunnel
 from policies.model.release_tests import Load
@@ -49,7 +51,7 @@ class PlainDaemon(Protocol):
 
     product: str
     own_files: tuple[str, ...] = ()
-    wandering: Wandering | None = None
+    wandering: tuple[Wandering, ...] = ()
 
     @abstractmethod
     async def ready(self, environment: Environment) -> bool:
@@ -62,6 +64,15 @@ class PlainDaemon(Protocol):
     @abstractmethod
     async def probe(self, environment: Environment) -> Probe:
         """Log in and ping through the instance's own port."""
+
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return the gateway's port, by TCP."""
+        return (Dialled("tcp", gateway.port),)
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
+        """Return nobody: it is asked where instances have networks of their own."""
+        del environment
+        return frozenset()
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return none: it gives users no addresses, or does not say which."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from signal import Signals
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -32,6 +32,13 @@ As text it says where the credential comes from.
 """
 
 
+class Dialled(NamedTuple):
+    """Where users' first packets come: a port of the gateway's addresses, by tcp or udp."""
+
+    transport: str
+    port: int
+
+
 class Session(Message):
     """One user's tunnel; the user's name stays on the gateway.
 
@@ -46,8 +53,8 @@ class Session(Message):
     transport: str
     source: tuple[IPv4Address | IPv6Address, int] | None = None
     """Address and port from which its packets come, where a flow has to be forgotten when it ends."""
-    number: int | None = None
-    """What its packets say it is, where the daemon finds a client by it whose address has changed."""
+    numbers: tuple[tuple[str, int], ...] = ()
+    """What its packets carry wherever they come from: the name of a `Wandering`, and the number."""
     exempt: bool = Field(default=False, description="only a person may end it")
     connected: bool = True
 
@@ -92,10 +99,12 @@ class Wandering:
     its next packet for a new connection, which has to be sent to the instance that has the session.
     """
 
-    of_a_session: str
-    """What matches such a packet."""
+    name: str
+    """What the number is, as the daemon's protocol calls it."""
     number: str
-    """Where in it the number is."""
+    """Where in the packet the number is."""
+    of_a_session: str = ""
+    """What matches a packet that has one, where others have something else there."""
 
 
 @dataclass(frozen=True)
@@ -193,14 +202,13 @@ class Daemon(Protocol):
         """The product's name, as manifests spell it."""
         ...
 
-    @property
-    def transports(self) -> tuple[str, ...]:
-        """The protocols by which users' first packets come to the port that they dial: tcp, udp or both."""
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return where users' first packets come; the first one is the port that the gateway is known by."""
         ...
 
     @property
-    def wandering(self) -> Wandering | None:
-        """How clients are found whose address changes; None where packets do not say whose they are."""
+    def wandering(self) -> tuple[Wandering, ...]:
+        """How clients are found whose address changes; none where packets do not say whose they are."""
         ...
 
     @property
@@ -308,6 +316,13 @@ class Daemon(Protocol):
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the sessions of the running instance, None when it does not say."""
+        ...
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
+        """Return from where somebody logs in right now, None when the instance does not say.
+
+        It is asked where instances have networks of their own, and is none elsewhere.
+        """
         ...
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:

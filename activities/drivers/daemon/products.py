@@ -9,15 +9,19 @@ from activities.drivers.daemon.ocserv.template import require_template as requir
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.template import require_template as require_openvpn_template
 from activities.drivers.daemon.port import Daemon
+from activities.drivers.daemon.strongswan.daemon import StrongSwan
+from activities.drivers.daemon.strongswan.template import require_template as require_strongswan_template
 
 NOBODY = Exempt()
 DAEMONS: Mapping[str, Callable[[ProbeLogin | None, Exempt], Daemon]] = {
     Ocserv.product: Ocserv,
     OpenVpn.product: OpenVpn,
+    StrongSwan.product: StrongSwan,
 }
 TEMPLATES: Mapping[str, Callable[[str, str], None]] = {
     Ocserv.product: require_ocserv_template,
     OpenVpn.product: require_openvpn_template,
+    StrongSwan.product: require_strongswan_template,
 }
 """What refuses a template of a daemon that its driver could not use."""
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
 from policies.model.errors import BadInput
 
-FILLED = frozenset({"port", "device", "pool4", "netmask4", "pool6", "config", "run"})
-"""Placeholders that penstock fills, besides credentials."""
+FILLED = frozenset({"port", "device", "pool4", "netmask4", "users4", "pool6", "gateway4", "config", "run"})
+"""Placeholders that penstock fills, besides credentials.
+
+`users4` is the pool without its first address, which is the daemon's own; `gateway4` is what users dial.
+"""
 CREDENTIAL = "credential_"
 FOLDER = "credentials"
 """In the config's folder: the credentials of an instance, each in a file of its own."""
@@ -89,7 +92,9 @@ def _values(environment: Environment) -> dict[str, str]:
         "device": slot.device,
         "pool4": str(slot.pool4.network_address),
         "netmask4": str(slot.pool4.netmask),
+        "users4": f"{slot.pool4[2]}-{slot.pool4[-2]}",
         "pool6": str(slot.pool6),
+        "gateway4": str(environment.gateway.address4),
         "config": str(CONFIG),
         "run": str(RUN),
     }

@@ -74,7 +74,11 @@ class Interfaces(Collector):
     def __init__(self, gateway: Gateway, devices: Path = NET_DEV) -> None:
         """Read from this file; what tunnels had counted before the first reading is nobody's."""
         self._devices = devices
-        self._patterns = {slot.name: re.compile(rf"{re.escape(slot.device)}\d+") for slot in gateway.slots}
+        self._patterns = {
+            slot.name: re.compile(rf"{re.escape(slot.device)}\d+")
+            for slot in gateway.slots
+            if slot.address is None  # whose tunnels are in a network of their own, and not seen from here
+        }
         self._tunnels: dict[str, _Sum] = {}
         self._others: dict[str, Both] = {}
         self._lock = threading.Lock()

@@ -1,10 +1,11 @@
 """Steering in the gateway's own kernel: one nftables table decides where new connections go.
 
-Live connections belong to conntrack and never ask the table again. UDP is redirected only where users dial
-by it; where not, every instance announces its own port. Order of the questions (`research/gateways.md` 3a,
-3d, 3e):
+Live connections belong to conntrack and never ask the table again. UDP goes the same way only where users
+begin by it; else every instance announces its own port. Users are sent to the port of an instance, or to its
+address where it has a network of its own. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
 
-0. `wandering`: a packet of a live session whose user's address has changed, by the number in it.
+0. the maps of `Wandering`: the packet carries a number of a session on another instance, wherever it comes
+   from.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
 2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
@@ -21,22 +22,25 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from types import MappingProxyType
 
-from activities.drivers.daemon.port import Session, Wandering
+from activities.drivers.daemon.port import Dialled, Session, Wandering
 from activities.drivers.disk import write_whole
 from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering.login_flows import LoggingIn, LoginFlows, Sources, nobody
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
-    TCP,
+    Home,
     Ruleset,
     count_of_rules,
+    home_of,
     parse,
     transaction,
 )
@@ -72,18 +76,25 @@ class NftablesTable:
         kept: Callable[[str], None] = lambda _: None,
         adopted: Slot | None = None,
         proven: Callable[[str], bool] = lambda _: True,
-        transports: Sequence[str] = TCP,
-        wandering: Wandering | None = None,
+        dialled: Sequence[Dialled] = (),
+        wandering: Sequence[Wandering] = (),
+        logging_in: LoggingIn = nobody,
     ) -> None:
         """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
 
         `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
         `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else. `transports` are the protocols by
-        which users come; `wandering` tells packets of sessions whose users' addresses have changed.
+        is known to be what was meant: nobody is steered to anything else. `dialled` is where users begin:
+        the gateway's port by TCP unless given. `wandering` tells packets of sessions whose users' addresses
+        have changed, `logging_in` who is just about to have one.
         """
-        self._transports = transports
+        self._dialled = dialled or (Dialled("tcp", gateway.port),)
         self._wandering = wandering
+        self._logins = LoginFlows(
+            {slot.name: slot.address for slot in gateway.slots if slot.address is not None},
+            self._dialled,
+            logging_in,
+        )
         self._proven = proven
         self._kept = kept
         self._gateway = gateway
@@ -91,11 +102,11 @@ class NftablesTable:
         self._live = live
         self._remember = remember
         self._pinned_for = pinned_for
-        self._ports = {slot.name: slot.port for slot in gateway.slots}
-        self._slots = {slot.port: slot.name for slot in gateway.slots}
+        self._homes = {slot.name: home_of(slot) for slot in gateway.slots}
+        self._slots = {home_of(slot): slot.name for slot in gateway.slots}
         if adopted is not None:
             self.take(adopted)
-        self._lived = frozenset(self._ports)
+        self._lived = frozenset(self._homes)
         """Where something may have run before this was made, too: an instance may end while nobody looks."""
         self._leaving: set[str] = set()
         self._changes = 0
@@ -104,8 +115,8 @@ class NftablesTable:
 
     def take(self, adopted: Slot) -> None:
         """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
-        self._ports[adopted.name] = adopted.port
-        self._slots[adopted.port] = adopted.name
+        self._homes[adopted.name] = home_of(adopted)
+        self._slots[home_of(adopted)] = adopted.name
 
     @property
     def permanent(self) -> str | None:
@@ -207,7 +218,7 @@ class NftablesTable:
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
                 never for a renewal, which steers nobody away unless the share grows.
         """
-        port = self._port(slot)
+        home = self._home(slot)
         self._journal.bounds.check_lease(lease)
         self._journal.admit(operation)
         live = await self._live(PATIENCE)
@@ -226,9 +237,9 @@ class NftablesTable:
                 live,
                 lambda now: (
                     now
-                    if now.steer == port
-                    else self._renewable(now, port, renew=renew).on_trial(
-                        port, lease, renew=renew, share=share, seed=_seed(operation)
+                    if now.steer == home
+                    else self._renewable(now, home, renew=renew).on_trial(
+                        home, lease, renew=renew, share=share, seed=_seed(operation)
                     )
                 ),
             )
@@ -242,10 +253,10 @@ class NftablesTable:
                 "is steered to it"
             )
 
-    def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
-        if renew and now.trial != port:
+    def _renewable(self, now: Ruleset, home: Home, *, renew: bool) -> Ruleset:
+        if renew and now.trial != home:
             raise LeaseLapsed(
-                f"slot {self._slots[port]} of {self._gateway.name} is not on trial any more; its lease was "
+                f"slot {self._slots[home]} of {self._gateway.name} is not on trial any more; its lease was "
                 "not renewed, and new sessions go to the permanent slot"
             )
         return now
@@ -257,13 +268,13 @@ class NftablesTable:
             Fenced: when a newer rollout or rollback owns the gateway.
             InstanceGone: when nothing runs in the slot.
         """
-        port = self._port(slot)
+        home = self._home(slot)
         self._journal.admit(operation)
         live = await self._live(AT_ONCE)
         self._refuse_empty(slot, live)
         async with self._turn:
             self._leaving.discard(slot)
-            steering = await self._change(operation, live, lambda now: now.permanently(port))
+            steering = await self._change(operation, live, lambda now: now.permanently(home))
             self._journal.reserve.spend_for(
                 lambda: write_whole(self._remember, json.dumps({"serving": slot}))
             )
@@ -289,16 +300,18 @@ class NftablesTable:
         table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
+        seen = await self._logins.look(PATIENCE)
         live = await self._live(PATIENCE)
         await self._forget_flows(live)
+        self._logins.forget_stale(seen, live)
         async with self._turn:
             if self._changes != changes:
                 return await self.read()
             found = await self._ruleset()
             if found is not None and found.rules == self._written:
                 wanted = self._with_pins(found, live)
-                pins = (wanted.old, wanted.learned, wanted.draining, wanted.wandering)
-                if not any((*pins, found.old, found.learned, found.draining, found.wandering)):
+                pins = (wanted.old, wanted.learned, wanted.numbers, wanted.draining)
+                if not any((*pins, found.old, found.learned, found.numbers, found.draining)):
                     return self._steering(found)
             return await self._change(None, live, lambda now: now)
 
@@ -308,19 +321,24 @@ class NftablesTable:
         UDP has no end: a client that goes on sending from the same port would be sent there for ever.
         """
         ended, self._lived = self._lived - live.keys(), frozenset(live)
-        for slot in ended if "udp" in self._transports else ():
+        udp = "udp" in [one.transport for one in self._dialled]
+        for slot, home in [(slot, self._homes[slot]) for slot in ended] if udp else ():
             try:
-                await forget_flows(self._ports[slot])
+                if isinstance(home, int):
+                    await forget_flows(home)
             except Unavailable as error:  # tried again with the next look
                 self._lived |= {slot}
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
+        seen = await self._logins.look(AT_ONCE)
         live = await self._live(AT_ONCE)
         async with self._turn:
             self._leaving.add(slot)
-            return await self._change(None, live, lambda now: now)
+            steering = await self._change(None, live, lambda now: now)
+        self._logins.forget_stale(seen, live)
+        return steering
 
     async def remove(self) -> None:
         """Delete the table, which ends every redirected connection: for the end of a lab only."""
@@ -334,11 +352,12 @@ class NftablesTable:
     ) -> Steering:
         """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
         self._changes += 1
+        logging_in = await self._logins.logging_in(AT_ONCE) if operation is not None else {}
         for attempt in range(1, ATTEMPTS + 1):
             before = await self._present()
             wished = wish(before)
             generation = f"{operation.rollout}/{operation.epoch}" if operation else before.generation
-            wanted = self._with_pins(wished, live).generated(generation)
+            wanted = self._with_pins(wished, live, logging_in).generated(generation)
             if operation is not None:
                 self._journal.check(operation)
             try:
@@ -355,89 +374,99 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        if len(after.rules) != count_of_rules(wanted, self._gateway, self._transports, self._wandering):
+        if len(after.rules) != count_of_rules(wanted, self._gateway, self._dialled, self._wandering):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
                 f"moment after they were written; look at `nft list table {TABLE}`"
             )
         self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
+        if changed:
+            await self._begin_anew()
         steering = self._steering(after).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
+    async def _begin_anew(self) -> None:
+        """Have everybody's next login ask the table, which has just changed."""
+        try:
+            seen = await self._logins.look(AT_ONCE)
+            self._logins.forget_stale(seen, await self._live(AT_ONCE) if seen.flows else {})
+        except Unavailable as error:  # the change itself is made
+            _log.warning("the steering of %s: %s", self._gateway.name, error)
+
+    def _with_pins(
+        self,
+        wished: Ruleset,
+        live: Mapping[str, tuple[Session, ...] | None],
+        logging_in: Mapping[str, Sources | None] = MappingProxyType({}),
+    ) -> Ruleset:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
 
-        While a share of the addresses goes elsewhere, each session is pinned to where it is.
+        While a share of the addresses goes elsewhere, each session is pinned to where it is. So is a login
+        whose next packet would ask the table again, until the next look.
         """
         split = wished.trial is not None and wished.share < EVERYBODY
         target = None if split else wished.trial or wished.steer
         away = {
             name: sessions
             for name, sessions in live.items()
-            if (split or target) and self._ports[name] != target and name not in self._leaving
+            if (split or target) and self._homes[name] != target and name not in self._leaving
         }
-        unknown = {self._ports[name] for name, sessions in away.items() if sessions is None}
+        unknown = {self._homes[name] for name, sessions in away.items() if sessions is None}
         kept = {
-            address: port
-            for address, port in wished.old.items()
-            if port in unknown or port not in self._slots
+            address: home
+            for address, home in wished.old.items()
+            if home in unknown or home not in self._slots
         }
-        draining = tuple(sorted(self._ports[name] for name, sessions in away.items() if sessions != ()))
+        draining = tuple(
+            sorted((self._homes[name] for name, sessions in away.items() if sessions != ()), key=str)
+        )
         learned = {
-            address: port for address, port in wished.learned.items() if port in draining and port != target
+            address: home for address, home in wished.learned.items() if home in draining and home != target
         }
         trialists = {} if split else self._addresses(live, wished.trial)
+        begun = {
+            source: self._homes[name]
+            for name, sources in logging_in.items()
+            if self._homes[name] != target
+            for source in sources or ()
+        }
+        numbers = {number: home for number, home in wished.numbers.items() if home in unknown} | {
+            number: self._homes[name]
+            for name, sessions in away.items()
+            for session in sessions or ()
+            for number in session.numbers
+        }
         return wished.pinning(
-            {**self._most(away), **kept},
+            {**begun, **self._most(away), **kept},
             draining,
             {**trialists, **learned},
             self._pinned_for,
-            self._numbers(away, wished.wandering, unknown) if self._wandering else {},
+            numbers,
         )
 
-    def _numbers(
-        self,
-        away: Mapping[str, tuple[Session, ...] | None],
-        known: Mapping[int, int],
-        unknown: Collection[int],
-    ) -> dict[int, int]:
-        """Map each session's number to the port of its instance, of all that live where no new ones go.
-
-        One of an instance that new sessions go to may have the same number: whoever drains comes first, as
-        they came before.
-        """
-        kept = {number: port for number, port in known.items() if port in unknown}
-        found = {
-            session.number: self._ports[name]
-            for name, sessions in away.items()
-            for session in sessions or ()
-            if session.number is not None
-        }
-        return kept | found
-
     def _addresses(
-        self, live: Mapping[str, tuple[Session, ...] | None], port: int | None
-    ) -> dict[Address, int]:
-        sessions = live.get(self._slots.get(port or 0, "")) or ()
-        return {ip_address(session.remote_address): port or 0 for session in sessions}
+        self, live: Mapping[str, tuple[Session, ...] | None], home: Home | None
+    ) -> dict[Address, Home]:
+        sessions = live.get(self._slots.get(home or 0, "")) or ()
+        return {ip_address(session.remote_address): home or 0 for session in sessions}
 
-    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, int]:
-        """Map each address to the port where most of its sessions live: neighbours may share it."""
-        seen: dict[Address, Counter[int]] = {}
+    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, Home]:
+        """Map each address to the home where most of its sessions live: neighbours may share it."""
+        seen: dict[Address, Counter[Home]] = {}
         for name, sessions in away.items():
             for session in sessions or ():
-                seen.setdefault(ip_address(session.remote_address), Counter())[self._ports[name]] += 1
-        return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
+                seen.setdefault(ip_address(session.remote_address), Counter())[self._homes[name]] += 1
+        return {address: homes.most_common(1)[0][0] for address, homes in seen.items()}
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""
         found = await self._ruleset()
         if found is None:
             slot = self._remembered()
-            primed = Ruleset(steer=self._ports[slot] if slot else None, generation="primed")
+            primed = Ruleset(steer=self._homes[slot] if slot else None, generation="primed")
             await self._write(primed, Ruleset())
             found = await self._ruleset()
         if found is None:
@@ -455,22 +484,22 @@ class NftablesTable:
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
             ["nft", "-f", "-"],
-            given=transaction(wanted, before, self._gateway, self._transports, self._wandering),
+            given=transaction(wanted, before, self._gateway, self._dialled, self._wandering),
         )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
-    def _port(self, slot: str) -> int:
-        if slot not in self._ports:
-            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._ports)}")
-        return self._ports[slot]
+    def _home(self, slot: str) -> Home:
+        if slot not in self._homes:
+            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._homes)}")
+        return self._homes[slot]
 
     def _remembered(self) -> str | None:
         try:
             slot = json.loads(self._remember.read_text()).get("serving")
         except (OSError, ValueError, AttributeError):
             return None
-        return slot if slot in self._ports else None
+        return slot if slot in self._homes else None
 
 
 def _seed(operation: Operation) -> int:

@@ -7,14 +7,20 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from activities.drivers.daemon.port import Wandering
-from policies.model.fleet import Gateway
+from activities.drivers.daemon.port import Dialled, Wandering
+from policies.model.fleet import Gateway, Slot
 
 Address = IPv4Address | IPv6Address
+Home = int | IPv4Address
+"""Where users are sent: a port of this host, or the address of an instance in a network of its own."""
+Number = tuple[str, int]
+"""Whose packet it is: the map that is asked by what the packet says, and what it says."""
 LEARNED_FOR = timedelta(minutes=10)
 """Longer than any client needs to notice that its TCP is gone (dead peer detection: 10-90 s)."""
 
 FAMILIES = {4: ("ip", "ipv4_addr"), 6: ("ip6", "ipv6_addr")}
+OF_ADDRESSES, OF_PORTS = {"old4", "old6", "learned4", "learned6"}, {"trial", "steer"}
+"""The maps that are asked by who sends a packet, and by where it is sent; all others by what is in it."""
 SIZE = 65535
 EVERYBODY = 100
 """The share, in percent of source addresses, that needs no hash."""
@@ -22,10 +28,10 @@ EVERYBODY = 100
 
 @dataclass(frozen=True)
 class Ruleset:
-    """The content of the table: ports are slots' ports, addresses are users' source addresses."""
+    """The content of the table: homes are those of slots, addresses are users' source addresses."""
 
-    steer: int | None = None
-    trial: int | None = None
+    steer: Home | None = None
+    trial: Home | None = None
     trial_expires_in: timedelta | None = None
     lease: timedelta | None = None
     """Set only on a wish: the trial element is written anew with this timeout."""
@@ -34,27 +40,27 @@ class Ruleset:
     share: int = EVERYBODY
     """Percent of source addresses that ask the trial map at all; EVERYBODY where there is no trial."""
     seed: int = 0
-    old: Mapping[Address, int] = field(default_factory=dict)
+    old: Mapping[Address, Home] = field(default_factory=dict)
     old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
     pinned_for: timedelta = timedelta(hours=8)
-    learned: Mapping[Address, int] = field(default_factory=dict)
-    wandering: Mapping[int, int] = field(default_factory=dict)
-    """Ports by the numbers of sessions that live elsewhere than where new ones go."""
-    draining: tuple[int, ...] = ()
-    """Ports whose UDP teaches the table where a rebound address belongs."""
+    learned: Mapping[Address, Home] = field(default_factory=dict)
+    numbers: Mapping[Number, Home] = field(default_factory=dict)
+    """What packets carry whose sessions are not where new ones go."""
+    draining: tuple[Home, ...] = ()
+    """Homes whose users stay; UDP to a port among them teaches the table where a rebound address belongs."""
     generation: str = ""
     rules: tuple[str, ...] = ()
     """Its rules as the kernel lists them; never part of a wish."""
 
     def on_trial(
-        self, port: int, lease: timedelta, *, renew: bool = False, share: int = EVERYBODY, seed: int = 0
+        self, home: Home, lease: timedelta, *, renew: bool = False, share: int = EVERYBODY, seed: int = 0
     ) -> "Ruleset":
-        """Return the table with new sessions of so many addresses going to the port during the lease."""
-        return replace(self, trial=port, lease=lease, renewed=renew, share=share, seed=seed)
+        """Return the table with new sessions of so many addresses going there during the lease."""
+        return replace(self, trial=home, lease=lease, renewed=renew, share=share, seed=seed)
 
-    def permanently(self, port: int) -> "Ruleset":
-        """Return the table with new sessions going to the port, and no trial."""
-        return replace(self, steer=port, trial=None, lease=None, share=EVERYBODY)
+    def permanently(self, home: Home) -> "Ruleset":
+        """Return the table with new sessions going there, and no trial."""
+        return replace(self, steer=home, trial=None, lease=None, share=EVERYBODY)
 
     def without_trial(self) -> "Ruleset":
         """Return the table with new sessions going to the permanent slot."""
@@ -62,17 +68,17 @@ class Ruleset:
 
     def pinning(
         self,
-        old: Mapping[Address, int],
-        draining: tuple[int, ...] | None = None,
-        learned: Mapping[Address, int] | None = None,
+        old: Mapping[Address, Home],
+        draining: tuple[Home, ...] | None = None,
+        learned: Mapping[Address, Home] | None = None,
         pinned_for: timedelta | None = None,
-        wandering: Mapping[int, int] | None = None,
+        numbers: Mapping[Number, Home] | None = None,
     ) -> "Ruleset":
         """Return the table with exactly these addresses and numbers pinned."""
         return replace(
             self,
             old=dict(old),
-            wandering=dict(wandering or {}),
+            numbers=dict(numbers or {}),
             draining=self.draining if draining is None else draining,
             learned=self.learned if learned is None else dict(learned),
             pinned_for=pinned_for or self.pinned_for,
@@ -83,36 +89,37 @@ class Ruleset:
         return replace(self, generation=generation)
 
 
-TCP = ("tcp",)
-"""By which protocols users come, where the product has no others."""
+def home_of(slot: Slot) -> Home:
+    """Return where users of the slot are sent."""
+    return slot.address or slot.port
 
 
 def transaction(
     wanted: Ruleset,
     before: Ruleset,
     gateway: Gateway,
-    transports: Sequence[str] = TCP,
-    wandering: Wandering | None = None,
+    dialled: Sequence[Dialled],
+    wandering: Sequence[Wandering] = (),
 ) -> str:
     """Return one `nft -f` script: declarations that change nothing when repeated, rules, element changes."""
-    lines = [*_declarations(wandering), *_rules(wanted, gateway, transports, wandering)]
-    lines += _trial(wanted, before, gateway.port)
+    ports = sorted({one.port for one in dialled})
+    lines = [*_declarations(gateway, wandering), *_rules(wanted, gateway, dialled, wandering)]
+    lines += _trial(wanted, before, ports)
     if wanted.steer != before.steer:
+        elements = ", ".join(f"{port} : {wanted.steer}" for port in ports)
         lines += ["flush map inet penstock steer"] if before.steer else []
-        lines += (
-            [f"add element inet penstock steer {{ {gateway.port} : {wanted.steer} }}"] if wanted.steer else []
-        )
+        lines += [f"add element inet penstock steer {{ {elements} }}"] if wanted.steer else []
+    lines += _numbered(wanted.numbers, before.numbers)
     lines += _elements("old", wanted.old, before, wanted.pinned_for)
     lines += _elements("learned", wanted.learned, before, LEARNED_FOR)
-    lines += _numbers(wanted.wandering, before.wandering) if wandering else []
     return "\n".join(lines) + "\n"
 
 
 def count_of_rules(
-    wanted: Ruleset, gateway: Gateway, transports: Sequence[str] = TCP, wandering: Wandering | None = None
+    wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled], wandering: Sequence[Wandering] = ()
 ) -> int:
     """Return how many rules the table has when it is written so."""
-    return sum(1 for _ in _rules(wanted, gateway, transports, wandering))
+    return sum(1 for _ in _rules(wanted, gateway, dialled, wandering))
 
 
 def parse(listing: str, gateway: Gateway) -> Ruleset:
@@ -120,6 +127,8 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
     found = json.loads(listing)["nftables"]
     maps = {entry["map"]["name"]: list(_pairs(entry["map"])) for entry in found if "map" in entry}
     rules = [entry["rule"] for entry in found if "rule" in entry]
+    of_numbers = maps.keys() - OF_ADDRESSES - OF_PORTS
+    numbers = {(name, int(key) % 2**64): home for name in of_numbers for key, home, _ in maps[name]}
     old = [*maps.get("old4", []), *maps.get("old6", [])]
     learned = [*maps.get("learned4", []), *maps.get("learned6", [])]
     trial = next((pair for pair in maps.get("trial", []) if pair[0] == gateway.port), None)
@@ -134,62 +143,94 @@ def parse(listing: str, gateway: Gateway) -> Ruleset:
         old={ip_address(key): port for key, port, _ in old},
         old_expires={ip_address(key): left for key, _, left in old if left is not None},
         learned={ip_address(key): port for key, port, _ in learned},
-        wandering={number: port for number, port, _ in maps.get("wandering", [])},
+        numbers=numbers,
         draining=tuple(sorted({int(words[1]) for words in comments if words[0] == "learn"})),
         generation=next((words[1] for words in comments if words[0] == "by" and len(words) > 1), ""),
         rules=tuple(json.dumps([rule["expr"], rule.get("comment")]) for rule in rules),
     )
 
 
-def _declarations(wandering: Wandering | None) -> Iterator[str]:
+def _declarations(gateway: Gateway, wandering: Sequence[Wandering]) -> Iterator[str]:
+    homes = "ipv4_addr" if gateway.has_own_networks else "inet_service"
     yield "add table inet penstock"
-    for version, (_, kind) in FAMILIES.items():
-        yield _map(f"old{version}", kind, f"flags timeout; size {SIZE};")
-        yield _map(f"learned{version}", kind, f"flags dynamic, timeout; size {SIZE};")
-    yield _map("trial", "inet_service", "flags timeout;")
-    yield _map("steer", "inet_service", "")
-    if wandering:
-        yield f"add map inet penstock wandering {{ typeof {wandering.number} : tcp dport; size {SIZE}; }}"
+    for version in _versions(gateway):
+        kind = FAMILIES[version][1]
+        yield _map(f"old{version}", kind, homes, f"flags timeout; size {SIZE};")
+        yield _map(f"learned{version}", kind, homes, f"flags dynamic, timeout; size {SIZE};")
+    sent = "ip daddr" if gateway.has_own_networks else "tcp dport"
+    for one in wandering:
+        yield f"add map inet penstock {one.name} {{ typeof {one.number} : {sent}; size {2 * SIZE}; }}"
+    yield _map("trial", "inet_service", homes, "flags timeout;")
+    yield _map("steer", "inet_service", homes, "")
     # Before every other dstnat chain: at equal priority the one registered last would win.
-    yield (
-        "add chain inet penstock prerouting { type nat hook prerouting priority dstnat - 5; policy accept; }"
-    )
-    yield "flush chain inet penstock prerouting"
+    yield _chain("prerouting", "dstnat - 5")
+    if gateway.has_own_networks:
+        yield _chain("postrouting", "srcnat - 5")
+    for chain in ("prerouting", "postrouting")[: 1 + gateway.has_own_networks]:
+        yield f"flush chain inet penstock {chain}"
 
 
-def _map(name: str, kind: str, more: str) -> str:
-    return f"add map inet penstock {name} {{ type {kind} : inet_service; {more} }}"
+def _map(name: str, kind: str, homes: str, more: str) -> str:
+    return f"add map inet penstock {name} {{ type {kind} : {homes}; {more} }}"
+
+
+def _chain(hook: str, priority: str) -> str:
+    return f"add chain inet penstock {hook} {{ type nat hook {hook} priority {priority}; policy accept; }}"
+
+
+def _versions(gateway: Gateway) -> Sequence[int]:
+    """Return the versions of IP by which users come: instances' own networks have IPv4 only."""
+    return (4,) if gateway.has_own_networks else tuple(FAMILIES)
 
 
 def _rules(
-    wanted: Ruleset, gateway: Gateway, transports: Sequence[str], wandering: Wandering | None
+    wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled], wandering: Sequence[Wandering]
 ) -> Iterator[str]:
     families = {}
-    for version in FAMILIES:
+    for version in _versions(gateway):
         mine = [str(address) for address in gateway.addresses if address.version == version]
         if mine:
             families[version] = f"{FAMILIES[version][0]} daddr {{ {', '.join(mine)} }}"
     add = "add rule inet penstock prerouting"
-    ways = [(version, daddr, by) for version, daddr in families.items() for by in transports]
-    seconds = int(LEARNED_FOR.total_seconds())
+    sent = "dnat ip to " if gateway.has_own_networks else "redirect to :"
+    ways = [(version, daddr, way) for version, daddr in families.items() for way in dialled]
     for version, daddr in families.items():
-        for port in wanted.draining:
-            element = f"{{ {FAMILIES[version][0]} saddr timeout {seconds}s : {port} }}"
-            yield f'{add} {daddr} udp dport {port} update @learned{version} {element} comment "learn {port}"'
-    for daddr in families.values() if wandering else ():
-        found = (
-            f"{wandering.of_a_session} redirect to :{wandering.number} map @wandering" if wandering else ""
-        )
-        yield f"{add} {daddr} udp dport {gateway.port} {found}"
+        yield from _teaching(wanted, version, daddr)
+    for daddr in families.values():
+        for one in wandering:
+            users = f"udp dport {_carried_at(dialled)} {one.of_a_session}".strip()
+            yield f"{add} {daddr} {users} {sent}{one.number} map @{one.name}"
     for asked in ("old", "learned"):
-        for version, daddr, by in ways:
-            source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {gateway.port}"
-            yield f"{add} {daddr} {users} redirect to :{source} map @{asked}{version}"
+        for version, daddr, (by, port) in ways:
+            source, users = f"{FAMILIES[version][0]} saddr", f"{by} dport {port}"
+            yield f"{add} {daddr} {users} {sent}{source} map @{asked}{version}"
     for asked in ("trial", "steer"):
-        for version, daddr, by in ways:
-            comment, users = f'comment "by {wanted.generation}"', f"{by} dport {gateway.port}"
+        for version, daddr, (by, port) in ways:
+            comment, users = f'comment "by {wanted.generation}"', f"{by} dport {port}"
             some = _share(wanted, FAMILIES[version][0]) if asked == "trial" else ""
-            yield f"{add} {daddr} {users} {some}redirect to :{by} dport map @{asked} {comment}"
+            yield f"{add} {daddr} {users} {some}{sent}{by} dport map @{asked} {comment}"
+    yield from _outward(gateway)
+
+
+def _carried_at(dialled: Sequence[Dialled]) -> int:
+    """Return the port at which users' packets come once they have a session."""
+    return [one.port for one in dialled if one.transport == "udp"][-1]
+
+
+def _teaching(wanted: Ruleset, version: int, daddr: str) -> Iterator[str]:
+    """Have UDP to a draining instance's own port say where its sender belongs."""
+    family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
+    for port in (home for home in wanted.draining if isinstance(home, int)):
+        element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
+        learns = f'update @learned{version} {element} comment "learn {port}"'
+        yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"
+
+
+def _outward(gateway: Gateway) -> Iterator[str]:
+    """Have what an instance begins to send, also when its flow was forgotten, come from the gateway."""
+    if gateway.has_own_networks:
+        own = ", ".join(str(slot.address) for slot in gateway.slots)
+        yield f"add rule inet penstock postrouting ip saddr {{ {own} }} snat ip to {gateway.address4}"
 
 
 def _share(wanted: Ruleset, family: str) -> str:
@@ -206,21 +247,24 @@ def _shares(rules: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
             yield match["right"], match["left"]["jhash"]["seed"]
 
 
-def _trial(wanted: Ruleset, before: Ruleset, users_port: int) -> Iterator[str]:
+def _trial(wanted: Ruleset, before: Ruleset, ports: Sequence[int]) -> Iterator[str]:
     """Renew by deleting and adding in one transaction: kernels before 6.12 cannot update a timeout."""
     if wanted.trial is not None and wanted.lease is None:
         return
     if wanted.renewed:
-        yield f"delete element inet penstock trial {{ {users_port} }}"
+        yield f"delete element inet penstock trial {{ {', '.join(map(str, ports))} }}"
     elif before.trial is not None:
         yield "flush map inet penstock trial"
     if wanted.trial is not None and wanted.lease is not None:
         milliseconds = int(wanted.lease.total_seconds() * 1000)
-        yield f"add element inet penstock trial {{ {users_port} timeout {milliseconds}ms : {wanted.trial} }}"
+        elements = ", ".join(f"{port} timeout {milliseconds}ms : {wanted.trial}" for port in ports)
+        yield f"add element inet penstock trial {{ {elements} }}"
 
 
-def _elements(name: str, wanted: Mapping[Address, int], before: Ruleset, lasting: timedelta) -> Iterator[str]:
-    present: Mapping[Address, int] = getattr(before, name)
+def _elements(
+    name: str, wanted: Mapping[Address, Home], before: Ruleset, lasting: timedelta
+) -> Iterator[str]:
+    present: Mapping[Address, Home] = getattr(before, name)
     expires = before.old_expires if name == "old" else {}
     stale = [
         address
@@ -238,22 +282,25 @@ def _elements(name: str, wanted: Mapping[Address, int], before: Ruleset, lasting
             yield f"add element inet penstock {name}{version} {{ {', '.join(new)} }}"
 
 
-def _numbers(wanted: Mapping[int, int], present: Mapping[int, int]) -> Iterator[str]:
-    stale = [number for number, port in present.items() if wanted.get(number) != port]
-    missing = [number for number, port in wanted.items() if present.get(number) != port]
-    if stale:
-        yield f"delete element inet penstock wandering {{ {', '.join(map(str, stale))} }}"
-    if missing:
-        new = ", ".join(f"{number} : {wanted[number]}" for number in missing)
-        yield f"add element inet penstock wandering {{ {new} }}"
+def _numbered(wanted: Mapping[Number, Home], present: Mapping[Number, Home]) -> Iterator[str]:
+    stale = sorted(number for number, home in present.items() if wanted.get(number) != home)
+    missing = sorted(number for number, home in wanted.items() if present.get(number) != home)
+    for name in sorted({name for name, _ in (*stale, *missing)}):
+        gone = [f"{number:#x}" for where, number in stale if where == name]
+        if gone:
+            yield f"delete element inet penstock {name} {{ {', '.join(gone)} }}"
+        new = [f"{number:#x} : {wanted[name, number]}" for where, number in missing if where == name]
+        if new:
+            yield f"add element inet penstock {name} {{ {', '.join(new)} }}"
 
 
-def _pairs(listed: Mapping[str, Any]) -> Iterator[tuple[Any, int, timedelta | None]]:
-    """Yield key, port and remaining time of each element of a listed map."""
-    for key, port in listed.get("elem", []):
+def _pairs(listed: Mapping[str, Any]) -> Iterator[tuple[Any, Home, timedelta | None]]:
+    """Yield key, home and remaining time of each element of a listed map."""
+    for key, value in listed.get("elem", []):
         element = key.get("elem") if isinstance(key, dict) else None
+        home = IPv4Address(value) if isinstance(value, str) else int(value)
         if element is None:
-            yield key, port, None
+            yield key, home, None
         else:
             left = element.get("expires")
-            yield element["val"], port, None if left is None else timedelta(seconds=left)
+            yield element["val"], home, None if left is None else timedelta(seconds=left)

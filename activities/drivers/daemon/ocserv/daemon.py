@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
     Burden,
+    Dialled,
     Environment,
     LoginReader,
     OwnConfig,
@@ -48,6 +49,7 @@ from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
+from policies.model.fleet import Gateway
 from policies.model.instance import Probe
 from policies.model.path import MOST, TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
@@ -67,8 +69,7 @@ class Ocserv:
     """All this project knows about ocserv 1.1.6 to 1.5.0."""
 
     product = "ocserv"
-    transports = ("tcp",)
-    wandering = None
+    wandering = ()
     probe_needs = ("password",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
@@ -77,6 +78,10 @@ class Ocserv:
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return the port, by TCP; UDP goes to each instance's own."""
+        return (Dialled("tcp", gateway.port),)
 
     def render(
         self,
@@ -242,6 +247,11 @@ class Ocserv:
             return ()
         gone = [user for user in users if user["State"] not in NOT_YET and user["Username"] not in names]
         return tuple(map(self._connected, gone))
+
+    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address]:
+        """Return none: an instance has its own port of the host."""
+        del environment
+        return frozenset()
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Disconnect each session by its id; one that has ended meanwhile does not count."""

@@ -26,6 +26,7 @@ from activities.drivers.daemon.openvpn.template import options_of
 from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import (
     CONFIG,
+    Dialled,
     Environment,
     LoginReader,
     Secret,
@@ -36,11 +37,13 @@ from activities.drivers.daemon.template import FOLDER, filled, require_given, wr
 from activities.drivers.flows import forget_flows
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
+from policies.model.fleet import Gateway
 from policies.model.instance import Probe
 from policies.model.release_tests import Measurement, Names
 from policies.model.settings import Setting
 
 NOBODY = Exempt()
+PEER_ID = "peer_id"
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
 _NAMES = re.compile(r"CN=([^,/\s]+)|\[([^\]\s]+)\] Peer Connection|(?:^| )([^/\s]+)/[0-9a-fA-F.:\[\]]+:\d+ ")
@@ -53,8 +56,7 @@ class OpenVpn(PlainDaemon):
     """
 
     product = "openvpn"
-    transports = ("udp", "tcp")
-    wandering = Wandering(of_a_session="@th,64,5 9", number="@th,72,24")
+    wandering = (Wandering(name=PEER_ID, of_a_session="@th,64,5 9", number="@th,72,24"),)
     """P_DATA_V2 and its peer-id: five bits and three bytes of what follows the UDP header."""
     probe_needs = ("certificate", "key")
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
@@ -64,6 +66,10 @@ class OpenVpn(PlainDaemon):
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+
+    def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
+        """Return the port, by UDP and TCP: which of them serves is the template's to say."""
+        return (Dialled("udp", gateway.port), Dialled("tcp", gateway.port))
 
     def render(
         self,
@@ -131,7 +137,7 @@ class OpenVpn(PlainDaemon):
         await asyncio.sleep(RESTART_SENT.total_seconds())
         for session in ended:
             if session.source is not None:
-                await forget_flows(environment.slot.port, session.source)
+                await forget_flows(environment.slot.port, *session.source)
         return len(ended)
 
     def names_in(self, log: str) -> frozenset[str]:
@@ -195,7 +201,7 @@ class OpenVpn(PlainDaemon):
             since=row.since,
             transport="udp",
             source=(row.address, row.port),
-            number=row.number,
+            numbers=() if row.number is None else ((PEER_ID, row.number),),
             exempt=self._exempt.spares(row.name, ""),
         )
 

@@ -1,6 +1,6 @@
 """Who listens for users on a gateway's own port: a daemon that nobody prepared, or nobody.
 
-Read from the kernel's tables of sockets in this network namespace (proc(5), /proc/PID/net/tcp), and
+Read from the kernel's tables of sockets in this network namespace (proc(5), /proc/PID/net/tcp and udp), and
 from the descriptors of processes, which name their sockets by inode.
 """
 
@@ -16,12 +16,14 @@ from activities.drivers.runtime.host.translated import sent_elsewhere
 from policies.model.fleet import Gateway
 
 TABLES = PROC / "thread-self/net"
-_LISTENS = "0A"
+_LISTENS, _UNCONNECTED = "0A", "07"
+_KINDS = {"tcp": _LISTENS, "udp": _UNCONNECTED}
+"""The state of a socket that takes whoever comes, by transport."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A TCP socket that takes connections, and the processes that hold it."""
+    """A socket that takes users' connections or first packets, and the processes that hold it."""
 
     address: IPv4Address | IPv6Address
     port: int
@@ -31,10 +33,10 @@ class Listener:
 
 
 def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
-    """Return what takes connections on the port users dial, at the gateway's addresses or at all of them."""
+    """Return what takes users on the port that they dial, at the gateway's addresses or at all of them."""
     found = [
         one
-        for one in _listening()
+        for one in _listening("udp" if gateway.has_own_networks else "tcp")
         if one.port == gateway.port and (one.address.is_unspecified or one.address in gateway.addresses)
     ]
     holders = _holders({one.inode for one in found}) if found else {}
@@ -48,9 +50,12 @@ async def serves_already(gateway: Gateway) -> tuple[str, ...]:
     listeners = await asyncio.to_thread(listeners_for_users, gateway)
     if container := await in_a_container(gateway, listeners):
         return (f"{gateway.name} serves already: {container}",)
+    instead = "take it over as it runs: penstock fleet adopt"
+    if gateway.has_own_networks:
+        instead = f"a {gateway.daemon} of its own is not taken over yet, so stop and disable it first"
     return tuple(
         f"{gateway.name} serves already: {_holder(one)} listens on {one.address} port {one.port}, so this "
-        "host is not empty and its users would be thrown out; take it over as it runs: penstock fleet adopt"
+        f"host is not empty and its users would be thrown out; {instead}"
         for one in listeners[:1]
     )
 
@@ -91,14 +96,14 @@ def program_of(pid: int) -> str:
     return f"process {pid}"
 
 
-def _listening() -> Iterator[Listener]:
-    for table in ("tcp", "tcp6"):
+def _listening(transport: str) -> Iterator[Listener]:
+    for table in (transport, f"{transport}6"):
         try:
             lines = (TABLES / table).read_text().splitlines()[1:]
         except OSError:  # a kernel without that family
             continue
         for fields in (line.split() for line in lines):
-            if fields[3] == _LISTENS:
+            if fields[3] == _KINDS[transport]:
                 address, _, port = fields[1].partition(":")
                 yield Listener(_address(address), int(port, 16), fields[9])
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import end_of, point, write_whole
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
+from activities.drivers.runtime.host.own_network import in_own_network
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
 from activities.drivers.runtime.host.versions import Versions
 from policies.model.adoption import ADOPTED
@@ -173,6 +175,8 @@ class SlotFolder:
         for leftover in (self.path / "run").iterdir():
             leftover.unlink()
         command = self.chroot.inside(*daemon.command())
+        if self.slot.address is not None:
+            command = in_own_network(self.slot, command)
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(
@@ -398,6 +402,13 @@ class SlotFolders:
         """Return the slot's sessions: 0 where nothing runs, None when the instance does not say."""
         folder = self.of(slot)
         return 0 if folder.process() is None else await self.daemon.count(folder.chroot)
+
+    async def logging_in(self, within: timedelta) -> dict[str, frozenset[IPv4Address | IPv6Address] | None]:
+        """Return from where people log in at every running instance, None where that is not said in time."""
+        running = [folder for folder in self if folder.process()]
+        asked = [answered(self.daemon.logging_in(folder.chroot), within) for folder in running]
+        found = await asyncio.gather(*asked)
+        return {folder.slot.name: sources for folder, sources in zip(running, found, strict=True)}
 
     async def live(self, within: timedelta = PATIENCE) -> dict[str, tuple[Session, ...] | None]:
         """Return the sessions of every running instance by slot, None where they are not said in time."""

@@ -21,6 +21,7 @@ from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
+from activities.drivers.runtime.host.own_network import does_not_forward
 from activities.drivers.runtime.host.process import Alive, boot_id
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
@@ -127,6 +128,8 @@ class HostSlots:
         """Return every reason why the release cannot be put here; nothing is changed."""
         state = await self.observe()
         reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
+        if self._gateway.has_own_networks:
+            reasons += await asyncio.to_thread(does_not_forward, self._gateway)
         if state.steering.serving is None:
             reasons += await serves_already(self._gateway)
         reasons += pools_in_use(self._gateway, await routes())
@@ -467,6 +470,8 @@ class HostSlots:
 
     def _ports_taken(self, slot: str) -> list[str]:
         port = self._folders.of(slot).slot.port
+        if self._folders.of(slot).slot.address is not None:
+            return []  # nobody else is in the instance's own network
         with ExitStack() as stack:
             for kind, name in ((socket.SOCK_STREAM, "TCP"), (socket.SOCK_DGRAM, "UDP")):
                 try:

@@ -1,0 +1,1 @@
+"""strongSwan: its daemon charon, asked over vici."""

@@ -1,0 +1,114 @@
+"""What charon's own log says about logins: lines in, ended attempts out.
+
+Of charon 5.9 with `ike_name = yes` and the default levels, by which each line of an IKE_SA has its number.
+A user is let in when the tunnel is there (CHILD_SA), not when charon knows who it is: who gets no address, or
+asks for networks that are not given, has no use of that.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from activities.drivers.daemon.strongswan.sessions import name_of
+from policies.attempts import Attempt, LoginOutcome, key_of
+
+LONGEST = 120.0
+"""Seconds after which a login whose end was never logged is given up; charon's half-open timeout is 30."""
+MOST_OPEN = 20_000
+
+_LINE = re.compile(r"(?:^|\s)\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
+_VERSION = re.compile(r"Starting IKE charon daemon \(strongSwan (?P<version>[^,)]+)")
+_BEGINS = re.compile(r"(?P<source>\S+) is initiating an? (?:\w+ Mode )?IKE_SA")
+_UNKNOWN = re.compile(r"no IKE config found for \S+?\.\.\.(?P<source>[0-9a-fA-F.:]+), sending")
+_NAMED = re.compile(r"looking for peer configs matching .*\.\.\.\S+?\[(?P<name>.+)\]$")
+_EAP = re.compile(r"received EAP identity '(?P<name>.+)'")
+_LET_IN = re.compile(r"CHILD_SA \S+ established with SPIs")
+_HALF_OPEN = re.compile(r"deleting half open IKE_SA with (?P<source>\S+) after timeout")
+_FAILURES = (
+    (
+        re.compile(
+            r"\[ N\(AUTH_FAILED\) \]|EAP/FAIL|no matching peer config found|no trusted \S+ public key"
+        ),
+        LoginOutcome.AUTH_FAIL,
+    ),
+    (
+        re.compile(
+            r"received proposals unacceptable|key derivation failed|\[ N\(NO_PROP\) \]|\[ N\(INVAL_SYN\) \]"
+        ),
+        LoginOutcome.TLS_FAIL,
+    ),
+    (
+        re.compile(r"no virtual IP found|failed to establish CHILD_SA|traffic selectors .* unacceptable"),
+        LoginOutcome.INTERNAL,
+    ),
+)
+_ENDS = re.compile(
+    r"generating \w+ response \d+ \[ .*N\((?:AUTH_FAILED|NO_PROP|INVAL_SYN|TS_UNACCEPT|INT_ADDR_FAIL)\)"
+)
+
+
+@dataclass
+class _Login:
+    source: str
+    began: float
+    timed: bool
+    user: str | None = None
+    failure: LoginOutcome | None = None
+
+
+class LoginLog:
+    """Reads one instance's log; keeps what is known of logins that have not ended."""
+
+    def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
+        """Take the sources to leave out."""
+        self._ignored = ignored
+        self._open: dict[str, _Login] = {}
+        self.version = ""
+        """The daemon's own version, once it has said it."""
+
+    def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
+        """Take in one line read at `at` and yield the attempts it ended; other lines are skipped."""
+        if match := _LINE.search(line):
+            yield from self._said(match["number"], match["what"], at, timed=timed)
+        elif match := _VERSION.search(line):
+            self.version = match["version"]
+            self._open.clear()  # numbers begin again
+
+    def give_up(self, at: float) -> Iterator[Attempt]:
+        """Yield the attempts of logins that were begun too long ago."""
+        for number, login in list(self._open.items()):
+            if at - login.began > LONGEST:
+                yield self._close(number, login.failure or LoginOutcome.TIMEOUT, at)
+
+    def _said(self, number: str, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
+        if (begins := _BEGINS.match(what)) and begins["source"] not in self._ignored:
+            if len(self._open) < MOST_OPEN:
+                self._open[number] = _Login(begins["source"], began=at, timed=timed)
+            return
+        if (unknown := _UNKNOWN.match(what)) and unknown["source"] not in self._ignored:
+            self._open[number] = _Login(unknown["source"], began=at, timed=False)
+            yield self._close(number, LoginOutcome.TLS_FAIL, at)
+            return
+        login = self._open.get(number)
+        if login is None:
+            return
+        if named := _EAP.match(what) or _NAMED.match(what):
+            login.user = name_of(named["name"])
+        if login.failure is None:
+            login.failure = next((outcome for said, outcome in _FAILURES if said.search(what)), None)
+        if _LET_IN.match(what):
+            yield self._close(number, LoginOutcome.OK, at)
+        elif _ENDS.match(what):
+            yield self._close(number, login.failure or LoginOutcome.INTERNAL, at)
+        elif _HALF_OPEN.match(what):
+            yield self._close(number, login.failure or LoginOutcome.TIMEOUT, at)
+
+    def _close(self, number: str, outcome: LoginOutcome, at: float) -> Attempt:
+        login = self._open.pop(number)
+        took = outcome is LoginOutcome.OK and login.timed
+        return Attempt(
+            key=key_of(login.user, login.source),
+            outcome=outcome,
+            ended=at,
+            seconds=max(0.0, at - login.began) if took else None,
+        )

@@ -1,0 +1,95 @@
+"""What a template of charon's configuration leaves to penstock, so that instances stand side by side.
+
+One file is both: strongswan.conf, which charon reads, and swanctl.conf, which swanctl loads into it. Each
+takes its own sections of the file. swanctl looks for private keys in the folder `private` beside it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from activities.drivers.daemon.port import CONFIG
+from activities.drivers.daemon.strongswan.control import SOCKET
+from activities.drivers.daemon.template import is_left, unfilled
+from policies.model.errors import BadInput
+
+FILE = "strongswan.conf"
+PRIVATE = "private"
+LOAD = f"/usr/sbin/swanctl --load-all --noprompt --file {CONFIG}/{FILE}"
+NEEDED = {
+    "charon.plugins.vici.socket": f"unix://$run/{SOCKET}",
+    "charon.filelog.stderr.ike_name": "yes",
+    "charon.start-scripts.*": f"{LOAD.replace(str(CONFIG), '$config')} --uri unix://$run/{SOCKET}",
+    "pools.*.addrs": "$users4",
+    "secrets.private*.file": "$credential_key",
+}
+"""Options that differ from slot to slot, that penstock reads, or that belong into no release."""
+OURS = ("charon.port", "charon.port_nat_t", "charon.stop-scripts.*")
+"""Options that would move the instance away from where users come."""
+_PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
+
+
+def require_template(text: str, name: str) -> None:
+    """Refuse a template that lacks a placeholder, or has one that nobody fills.
+
+    Raises:
+        BadInput: with every option that is wrong, and the line that mends it.
+    """
+    wrong = list[str]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        wrong += [f"line {number}: {problem}" for problem in unfilled(line.partition("#")[0])]
+    said = list(options_of(text))
+    wrong += [
+        f"{option} is not for a template, leave it out"
+        for option, _ in said
+        if any(_fits(option, ours) for ours in OURS)
+    ]
+    for option, filler in NEEDED.items():
+        values = [value for key, value in said if _fits(key, option)]
+        if not any(is_left(value, filler) for value in values):
+            have = f"says `{values[0]}`" if values else "is missing"
+            wrong.append(f"{option} {have}, write `{filler}`")
+    if wrong:
+        raise BadInput(f"{name} is no template of charon's configuration: {'; '.join(wrong)}")
+
+
+def options_of(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each option that a configuration gives, by the path of its sections, and its value."""
+    reading = _Reading()
+    for part in _PARTS.findall(text):
+        if not part.startswith("#"):
+            yield from reading.take(part)
+    yield from reading.take("\n")
+
+
+@dataclass
+class _Reading:
+    """Where the reader of a file is: sections that are open, and what the line has said so far."""
+
+    sections: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def take(self, part: str) -> Iterator[tuple[str, str]]:
+        if part == "{":
+            self.sections.append(" ".join(self.words).strip())
+            self.words = []
+        elif part in "}\n":
+            yield from self._end_of_line()
+            if part == "}" and self.sections:
+                self.sections.pop()
+        else:
+            self.words.append(part.strip().strip('"'))
+
+    def _end_of_line(self) -> Iterator[tuple[str, str]]:
+        if "=" in self.words:
+            at = self.words.index("=")
+            key = " ".join(self.words[:at])
+            yield ".".join([*self.sections, key]), "".join(self.words[at + 1 :])
+            self.words = []
+        elif self.words[:1] and self.words[0].startswith("include "):
+            self.words = []
+
+
+def _fits(option: str, pattern: str) -> bool:
+    """Return whether an option is one of a pattern, where `*` stands for a part of one section's name."""
+    return re.fullmatch(re.escape(pattern).replace(r"\*", r"[^.]*"), option) is not None

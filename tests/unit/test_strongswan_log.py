@@ -1,0 +1,114 @@
+"""What charon's log says about logins, in the words of a real one (5.9.8)."""
+
+from activities.drivers.daemon.strongswan.log import LONGEST, LoginLog
+from policies.attempts import Attempt, LoginOutcome
+
+BEGINS = "16[IKE] <1> 10.77.0.11 is initiating an IKE_SA"
+LOOKS = "01[CFG] <1> looking for peer configs matching 10.88.0.1[10.77.0.1]...10.77.0.11[CN=alice]"
+KNOWN = "01[IKE] <people|1> authentication of 'CN=alice' with ECDSA_WITH_SHA256_DER successful"
+ESTABLISHED = (
+    "01[IKE] <people|1> IKE_SA people[1] established between 10.88.0.1[10.77.0.1]...10.77.0.11[CN=alice]"
+)
+GIVEN = (
+    "01[IKE] <people|1> CHILD_SA people{1} established with SPIs 83b9ac3a_i bfdf338d_o and TS "
+    "10.90.0.0/16 === 10.90.0.2/32"
+)
+UNKNOWN_SIGNER = "10[CFG] <people|1> no trusted ECDSA public key found for 'CN=alice'"
+REFUSED = "10[ENC] <people|1> generating IKE_AUTH response 1 [ N(AUTH_FAILED) ]"
+EAP = "09[IKE] <people|1> received EAP identity 'bob'"
+NO_PROPOSAL = (
+    "05[IKE] <1> received proposals unacceptable",
+    "05[ENC] <1> generating IKE_SA_INIT response 0 [ N(NO_PROP) ]",
+)
+NO_ADDRESS = (
+    "07[IKE] <people|1> no virtual IP found for %any requested by 'CN=alice'",
+    "07[ENC] <people|1> generating IKE_AUTH response 1 [ IDr CERT AUTH N(INT_ADDR_FAIL) ]",
+)
+LATE = "06[JOB] <1> deleting half open IKE_SA with 10.77.0.11 after timeout"
+REKEYED = "11[IKE] <people|1> IKE_SA people[4] rekeyed between 10.88.0.1[10.77.0.1]...10.77.0.11[CN=alice]"
+
+
+def attempts(*lines: str, log: LoginLog | None = None, timed: bool = True) -> list[Attempt]:
+    log = log or LoginLog()
+    found = list[Attempt]()
+    for number, line in enumerate(lines):
+        found += log.read(line, 100.0 + number / 10, timed=timed)
+    return found
+
+
+def test_a_login_counts_when_its_tunnel_is_there_and_takes_until_then() -> None:
+    assert attempts(BEGINS, LOOKS, KNOWN, ESTABLISHED) == []
+    (attempt,) = attempts(BEGINS, LOOKS, KNOWN, ESTABLISHED, GIVEN)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
+    assert attempt.seconds is not None
+    assert abs(attempt.seconds - 0.4) < 1e-6
+
+
+def test_a_backlog_says_nothing_about_seconds() -> None:
+    (attempt,) = attempts(BEGINS, LOOKS, KNOWN, ESTABLISHED, GIVEN, timed=False)
+    assert attempt.seconds is None
+
+
+def test_a_stranger_is_refused_under_the_name_that_it_shows() -> None:
+    (attempt,) = attempts(BEGINS, LOOKS, UNKNOWN_SIGNER, REFUSED)
+    assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.AUTH_FAIL, None)
+
+
+def test_what_a_person_is_called_comes_before_what_its_device_is_called() -> None:
+    (attempt,) = attempts(BEGINS, LOOKS, EAP, REFUSED)
+    assert attempt.key == "user bob"
+
+
+def test_who_offers_nothing_that_the_gateway_takes_fails_before_it_is_known() -> None:
+    (attempt,) = attempts(BEGINS, *NO_PROPOSAL)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.TLS_FAIL)
+
+
+def test_who_is_known_and_gets_no_address_is_the_gateways_own_failure() -> None:
+    (attempt,) = attempts(BEGINS, LOOKS, KNOWN, *NO_ADDRESS)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.INTERNAL)
+
+
+def test_who_does_not_go_on_is_late_when_charon_says_so_or_when_nobody_says_anything() -> None:
+    assert [one.outcome for one in attempts(BEGINS, LATE)] == [LoginOutcome.TIMEOUT]
+    log = LoginLog()
+    assert attempts(BEGINS, log=log) == []
+    assert list(log.give_up(100.0 + LONGEST)) == []
+    assert [one.outcome for one in log.give_up(101.0 + LONGEST)] == [LoginOutcome.TIMEOUT]
+
+
+def test_a_gateway_that_cannot_derive_keys_fails_everybody_once_charon_lets_them_go() -> None:
+    found = attempts(BEGINS, "12[IKE] <1> key derivation failed", LATE)
+    assert [one.outcome for one in found] == [LoginOutcome.TLS_FAIL]
+
+
+def test_a_gateway_that_knows_no_connection_for_anybody_fails_everybody() -> None:
+    said = "07[IKE] <1> no IKE config found for 10.88.0.1...10.77.0.11, sending NO_PROPOSAL_CHOSEN"
+    (attempt,) = attempts(said)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.TLS_FAIL)
+
+
+def test_two_logins_at_once_are_told_apart_by_their_numbers() -> None:
+    other = [
+        line.replace("<1>", "<2>").replace("|1>", "|2>").replace("alice", "bob") for line in (BEGINS, LOOKS)
+    ]
+    refused = REFUSED.replace("|1>", "|2>")
+    found = attempts(BEGINS, *other, LOOKS, KNOWN, refused, GIVEN)
+    assert [(one.key, one.outcome) for one in found] == [
+        ("user bob", LoginOutcome.AUTH_FAIL),
+        ("user alice", LoginOutcome.OK),
+    ]
+
+
+def test_a_rekeying_is_no_login_and_sources_that_are_ignored_have_none() -> None:
+    assert attempts(REKEYED) == []
+    log = LoginLog(frozenset({"10.77.0.11"}))
+    assert attempts(BEGINS, LOOKS, KNOWN, ESTABLISHED, GIVEN, log=log) == []
+
+
+def test_a_stamp_before_a_line_changes_nothing_and_the_version_is_known() -> None:
+    log = LoginLog()
+    started = "00[DMN] Starting IKE charon daemon (strongSwan 5.9.8, Linux 6.1.0, x86_64)"
+    stamped = [f"2026-11-26T16:31:28 {line}" for line in (started, BEGINS, LOOKS, GIVEN)]
+    assert [one.outcome for one in attempts(*stamped, log=log)] == [LoginOutcome.OK]
+    assert log.version == "5.9.8"
