@@ -15,42 +15,40 @@ while sessions live: that would end them all.
 """
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from activities.drivers.daemon.port import Session
-from activities.drivers.disk import write_whole
 from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
-    TCP,
     Ruleset,
     count_of_rules,
     parse,
     transaction,
 )
-from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
+from activities.drivers.steering.orders import (
+    AT_ONCE,
+    PATIENCE,
+    Sessions,
+    SteeringOrders,
+    generation_of,
+    seed_of,
+)
+from activities.drivers.steering.port import Means
+from policies.model.errors import Conflict, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
 from policies.model.operation import Operation
+from policies.steering import PROMISES
 
 Address = IPv4Address | IPv6Address
-Live = Callable[[timedelta], Awaitable[Mapping[str, tuple[Session, ...] | None]]]
-"""The sessions of every running instance by slot; None for one that does not say within the time."""
-
 TABLE = "inet penstock"
-PATIENCE = timedelta(seconds=3)
-AT_ONCE = timedelta(milliseconds=300)
-"""The way back waits no longer for a daemon: those it could not ask about keep the pins they have."""
 ATTEMPTS = 3
 HEAL_EVERY = timedelta(seconds=1)
 FOLLOW_EVERY = timedelta(seconds=10)
@@ -60,38 +58,22 @@ _log = logging.getLogger(__name__)
 class NftablesTable:
     """The steering table of one gateway, in the network namespace this process lives in."""
 
+    promises = PROMISES["nftables"]
+
     def __init__(
         self,
-        gateway: Gateway,
-        journal: Journal,
-        live: Live,
-        remember: Path,
+        orders: SteeringOrders,
+        means: Means,
         pinned_for: timedelta = timedelta(hours=8),
-        kept: Callable[[str], None] = lambda _: None,
-        adopted: Slot | None = None,
-        proven: Callable[[str], bool] = lambda _: True,
-        transports: Sequence[str] = TCP,
     ) -> None:
-        """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
-
-        `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
-        `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else. `transports` are the protocols by
-        which users come.
-        """
-        self._transports = transports
-        self._lived = frozenset[str]()
-        self._proven = proven
-        self._kept = kept
-        self._gateway = gateway
-        self._journal = journal
-        self._live = live
-        self._remember = remember
+        """Take who may steer and where to, and how users come."""
+        self._orders = orders
+        self._gateway = orders.gateway
+        self._journal = orders.journal
+        self._live = orders.live
         self._pinned_for = pinned_for
-        self._ports = {slot.name: slot.port for slot in gateway.slots}
-        self._slots = {slot.port: slot.name for slot in gateway.slots}
-        if adopted is not None:
-            self.take(adopted)
+        self._transports = means.transports
+        self._lived = frozenset[str]()
         self._leaving: set[str] = set()
         self._changes = 0
         self._written: tuple[str, ...] | None = None
@@ -99,13 +81,17 @@ class NftablesTable:
 
     def take(self, adopted: Slot) -> None:
         """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
-        self._ports[adopted.name] = adopted.port
-        self._slots[adopted.port] = adopted.name
+        self._orders.take(adopted)
 
     @property
     def permanent(self) -> str | None:
         """The slot that was made permanent last, and is so after a reboot; None before the first."""
-        return self._remembered()
+        return self._orders.permanent
+
+    @property
+    def listens(self) -> Collection[int]:
+        """Nobody listens for users: the kernel sends them on."""
+        return ()
 
     async def prime(self) -> Steering:
         """Ensure that the table is loaded; an existing one is left as it is.
@@ -178,15 +164,12 @@ class NftablesTable:
         return Steering() if found is None else self._steering(found)
 
     def _steering(self, found: Ruleset) -> Steering:
-        return Steering(
-            primed=True,
-            serving=self._slots.get(found.steer or 0),
-            trial=self._slots.get(found.trial or 0),
-            trial_expires_in=found.trial_expires_in,
-            share=found.share,
-            pinned=len(found.old),
-            generation=found.generation,
-        )
+        return steering_of(found, self._orders.slots)
+
+    async def words(self) -> str:
+        """Return the table as nft lists it, for who looks at a failure."""
+        result = await run(["nft", "list", "table", *TABLE.split()])
+        return result.out or result.err
 
     async def start_trial(
         self, operation: Operation, slot: str, lease: timedelta, *, renew: bool = False, share: int = 100
@@ -202,18 +185,10 @@ class NftablesTable:
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
                 never for a renewal, which steers nobody away unless the share grows.
         """
-        port = self._port(slot)
-        self._journal.bounds.check_lease(lease)
-        self._journal.admit(operation)
-        live = await self._live(PATIENCE)
-        self._refuse_empty(slot, live)
-        unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
+        port, live = self._orders.port(slot), await self._orders.admit_trial(operation, slot, lease)
         now = await self.read()
-        if unknown and (now.trial != slot or now.share < share):
-            raise Unavailable(
-                f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
-                "nobody was steered away from them"
-            )
+        if now.trial != slot or now.share < share:
+            self._orders.require_listed(live, but=slot)
         async with self._turn:
             self._leaving.discard(slot)
             return await self._change(
@@ -223,26 +198,14 @@ class NftablesTable:
                     now
                     if now.steer == port
                     else self._renewable(now, port, renew=renew).on_trial(
-                        port, lease, renew=renew, share=share, seed=_seed(operation)
+                        port, lease, renew=renew, share=share, seed=seed_of(operation)
                     )
                 ),
             )
 
-    def _refuse_empty(self, slot: str, live: Mapping[str, tuple[Session, ...] | None]) -> None:
-        if slot not in live:
-            raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
-        if not self._proven(slot):
-            raise InstanceGone(
-                f"what runs in slot {slot} of {self._gateway.name} now is not what was proven there; nobody "
-                "is steered to it"
-            )
-
     def _renewable(self, now: Ruleset, port: int, *, renew: bool) -> Ruleset:
         if renew and now.trial != port:
-            raise LeaseLapsed(
-                f"slot {self._slots[port]} of {self._gateway.name} is not on trial any more; its lease was "
-                "not renewed, and new sessions go to the permanent slot"
-            )
+            raise self._orders.lapsed(self._orders.slots[port])
         return now
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
@@ -252,22 +215,12 @@ class NftablesTable:
             Fenced: when a newer rollout or rollback owns the gateway.
             InstanceGone: when nothing runs in the slot.
         """
-        port = self._port(slot)
-        self._journal.admit(operation)
-        live = await self._live(AT_ONCE)
-        self._refuse_empty(slot, live)
+        port, live = self._orders.port(slot), await self._orders.admit_permanent(operation, slot)
         async with self._turn:
             self._leaving.discard(slot)
             steering = await self._change(operation, live, lambda now: now.permanently(port))
-            self._journal.reserve.spend_for(
-                lambda: write_whole(self._remember, json.dumps({"serving": slot}))
-            )
-        try:
-            self._kept(slot)
-        except (PenstockError, OSError) as error:
-            _log.warning(
-                "known-good marker of slot %s on %s not written: %s", slot, self._gateway.name, error
-            )
+            self._orders.remember(slot)
+        self._orders.tell_kept(slot)
         return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
@@ -305,7 +258,7 @@ class NftablesTable:
         ended, self._lived = self._lived - live.keys(), frozenset(live)
         for slot in ended if "udp" in self._transports else ():
             try:
-                await forget_flows(self._ports[slot])
+                await forget_flows(self._orders.port(slot))
             except Unavailable as error:  # tried again with the next look
                 self._lived |= {slot}
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
@@ -324,7 +277,7 @@ class NftablesTable:
     async def _change(
         self,
         operation: Operation | None,
-        live: Mapping[str, tuple[Session, ...] | None],
+        live: Sessions,
         wish: Callable[[Ruleset], Ruleset],
     ) -> Steering:
         """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
@@ -332,7 +285,7 @@ class NftablesTable:
         for attempt in range(1, ATTEMPTS + 1):
             before = await self._present()
             wished = wish(before)
-            generation = f"{operation.rollout}/{operation.epoch}" if operation else before.generation
+            generation = generation_of(operation) if operation else before.generation
             wanted = self._with_pins(wished, live).generated(generation)
             if operation is not None:
                 self._journal.check(operation)
@@ -362,7 +315,7 @@ class NftablesTable:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    def _with_pins(self, wished: Ruleset, live: Mapping[str, tuple[Session, ...] | None]) -> Ruleset:
+    def _with_pins(self, wished: Ruleset, live: Sessions) -> Ruleset:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
 
         While a share of the addresses goes elsewhere, each session is pinned to where it is.
@@ -372,15 +325,15 @@ class NftablesTable:
         away = {
             name: sessions
             for name, sessions in live.items()
-            if (split or target) and self._ports[name] != target and name not in self._leaving
+            if (split or target) and self._orders.port(name) != target and name not in self._leaving
         }
-        unknown = {self._ports[name] for name, sessions in away.items() if sessions is None}
+        unknown = {self._orders.port(name) for name, sessions in away.items() if sessions is None}
         kept = {
             address: port
             for address, port in wished.old.items()
-            if port in unknown or port not in self._slots
+            if port in unknown or self._orders.slot(port) is None
         }
-        draining = tuple(sorted(self._ports[name] for name, sessions in away.items() if sessions != ()))
+        draining = tuple(sorted(self._orders.port(name) for name, sessions in away.items() if sessions != ()))
         learned = {
             address: port for address, port in wished.learned.items() if port in draining and port != target
         }
@@ -389,26 +342,24 @@ class NftablesTable:
             {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
         )
 
-    def _addresses(
-        self, live: Mapping[str, tuple[Session, ...] | None], port: int | None
-    ) -> dict[Address, int]:
-        sessions = live.get(self._slots.get(port or 0, "")) or ()
+    def _addresses(self, live: Sessions, port: int | None) -> dict[Address, int]:
+        sessions = live.get(self._orders.slot(port) or "") or ()
         return {ip_address(session.remote_address): port or 0 for session in sessions}
 
-    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, int]:
+    def _most(self, away: Sessions) -> dict[Address, int]:
         """Map each address to the port where most of its sessions live: neighbours may share it."""
         seen: dict[Address, Counter[int]] = {}
         for name, sessions in away.items():
             for session in sessions or ():
-                seen.setdefault(ip_address(session.remote_address), Counter())[self._ports[name]] += 1
+                seen.setdefault(ip_address(session.remote_address), Counter())[self._orders.port(name)] += 1
         return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""
         found = await self._ruleset()
         if found is None:
-            slot = self._remembered()
-            primed = Ruleset(steer=self._ports[slot] if slot else None, generation="primed")
+            slot = self._orders.permanent
+            primed = Ruleset(steer=self._orders.port(slot) if slot else None, generation="primed")
             await self._write(primed, Ruleset())
             found = await self._ruleset()
         if found is None:
@@ -416,12 +367,7 @@ class NftablesTable:
         return found
 
     async def _ruleset(self) -> Ruleset | None:
-        result = await run(["nft", "-j", "list", "table", *TABLE.split()])
-        if result.status:
-            if "No such file" in result.err:
-                return None
-            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {result.last_words}")
-        return parse(result.out, self._gateway)
+        return await _listed(self._gateway)
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
@@ -430,19 +376,30 @@ class NftablesTable:
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
-    def _port(self, slot: str) -> int:
-        if slot not in self._ports:
-            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._ports)}")
-        return self._ports[slot]
 
-    def _remembered(self) -> str | None:
-        try:
-            slot = json.loads(self._remember.read_text()).get("serving")
-        except (OSError, ValueError, AttributeError):
+async def read_table(gateway: Gateway, _root: Path, slots: Mapping[int, str]) -> Steering:
+    """Return the table as the kernel has it, for who changes nothing; `slots` are those of each port."""
+    found = await _listed(gateway)
+    return Steering() if found is None else steering_of(found, slots)
+
+
+def steering_of(found: Ruleset, slots: Mapping[int, str]) -> Steering:
+    """Return what a table says, in the words of every steering."""
+    return Steering(
+        primed=True,
+        serving=slots.get(found.steer or 0),
+        trial=slots.get(found.trial or 0),
+        trial_expires_in=found.trial_expires_in,
+        share=found.share,
+        pinned=len(found.old),
+        generation=found.generation,
+    )
+
+
+async def _listed(gateway: Gateway) -> Ruleset | None:
+    result = await run(["nft", "-j", "list", "table", *TABLE.split()])
+    if result.status:
+        if "No such file" in result.err:
             return None
-        return slot if slot in self._ports else None
-
-
-def _seed(operation: Operation) -> int:
-    """Return what makes this rollout's choice of addresses its own; 32 bits and never 0."""
-    return int(hashlib.sha256(operation.rollout.encode()).hexdigest()[:8], 16) or 1
+        raise Unavailable(f"nft cannot list the table of {gateway.name}: {result.last_words}")
+    return parse(result.out, gateway)

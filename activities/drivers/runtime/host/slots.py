@@ -28,9 +28,9 @@ from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder
 from activities.drivers.runtime.host.slot_tests import SlotTests
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
+from activities.drivers.steering.port import SteeringDriver
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
-from activities.steering import SteeringTable
 from policies.adoption import is_adopted
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
@@ -64,7 +64,7 @@ class HostSlots:
         self,
         folders: SlotFolders,
         journal: Journal,
-        table: SteeringTable,
+        table: SteeringDriver,
         admission: Admission,
         credentials: Mapping[str, Secret],
         adoption: Adopts,
@@ -127,7 +127,7 @@ class HostSlots:
         state = await self.observe()
         reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
         if state.steering.serving is None:
-            reasons += await serves_already(self._gateway)
+            reasons += await serves_already(self._gateway, self._table.listens)
         reasons += pools_in_use(self._gateway, await routes())
         if not state.steering.primed:
             reasons.append(f"{self._gateway.name} has no steering table; start its agent, which primes it")
@@ -485,7 +485,10 @@ class HostSlots:
         Who serves by us already has users that must get back, whatever else listens or is routed here.
         """
         if (await self._table.read()).serving is None:
-            reasons = [*await serves_already(self._gateway), *pools_in_use(self._gateway, await routes())]
+            reasons = [
+                *await serves_already(self._gateway, self._table.listens),
+                *pools_in_use(self._gateway, await routes()),
+            ]
             if reasons:
                 raise Refused(reasons[0])
 
