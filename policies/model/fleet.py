@@ -50,6 +50,10 @@ SMALLEST_POOL = 30
 """Length of the prefix beyond which a pool has no address beside the daemon's own."""
 
 
+USERS_AT = r"^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$"
+"""A name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port."""
+
+
 class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
@@ -61,6 +65,15 @@ class Slot(Value):
     """Addresses of its users; no other slot has any of them. It may grow at its end under live sessions."""
     pool6: IPv6Network | None = None
     """The same for IPv6; without one, lines of the template that need it are left out."""
+
+    users_at: str | None = Field(
+        default=None,
+        pattern=USERS_AT,
+        max_length=260,
+        exclude_if=lambda where: where is None,  # plans made before there was one keep their digests
+        description="address or name, with a port other than 443, at which users reach this slot; with "
+        "steering redirect, where it is not the name they dialled and the slot's port",
+    )
 
     @property
     def pools(self) -> tuple[IPv4Network | IPv6Network, ...]:
