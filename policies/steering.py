@@ -1,12 +1,10 @@
 """What each way of steering promises to users whose gateway changes; a plan tells it."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Collection, Mapping
 
-from policies.model.value import Sentence, Value
-
-Kind = Literal["nftables", "redirect", "haproxy"]
-"""What may say who gets a gateway's new sessions."""
+from policies.model.fleet import Fleet, SteeringKind
+from policies.model.value import Name, Sentence, Value
+from policies.planning.naming import named
 
 
 class Promises(Value):
@@ -24,7 +22,7 @@ class Promises(Value):
     """What a plan says of it."""
 
 
-PROMISES: Mapping[Kind, Promises] = {
+PROMISES: Mapping[SteeringKind, Promises] = {
     "nftables": Promises(
         keeps_rebound=True,
         keeps_moved=False,
@@ -40,3 +38,15 @@ PROMISES: Mapping[Kind, Promises] = {
         sentence="who changes networks while an instance drains keeps the session",
     ),
 }
+
+
+def promised(fleet: Fleet, changing: Collection[Name]) -> tuple[str, ...]:
+    """Return what the steering of the gateways that change promises, a sentence for each kind."""
+    kinds: dict[SteeringKind, list[Name]] = {}
+    for gateway in fleet.gateways:
+        if gateway.name in changing:
+            kinds.setdefault(gateway.steering, []).append(gateway.name)
+    return tuple(
+        f"Steering by {kind}{f' on {named(names)}' if len(kinds) > 1 else ''}: {PROMISES[kind].sentence}."
+        for kind, names in sorted(kinds.items())
+    )

@@ -136,7 +136,16 @@ def compose_host(settings: AgentSettings) -> Host:
         adopted=adopted,
         proven=folders.is_proven,
     )
-    table = STEERINGS["nftables"](orders, Means(root, folders.daemon.transports, given))
+    table = STEERINGS[gateway.steering](
+        orders,
+        Means(
+            root,
+            folders.daemon.transports,
+            given,
+            certificate=settings.front.certificate,
+            key=settings.front.key,
+        ),
+    )
     renewed = certificate_renewal(settings) if settings.server_certificate is not None else None
     runtime, adoption = slots_of(
         folders,

@@ -67,6 +67,15 @@ class ExporterSettings(Value):
     )
 
 
+class FrontSettings(Value):
+    """What a HAProxy in front of the slots shows to users: credentials by the names they have here."""
+
+    certificate: Name = "certificate"
+    """Their certificate and those above it, in PEM: that of the instances."""
+    key: Name = "key"
+    """The certificate's key, in PEM."""
+
+
 class AgentSettings(EnrolledSettings):
     """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
 
@@ -86,6 +95,8 @@ class AgentSettings(EnrolledSettings):
         description="how this host renews the certificate that users see, below `root`: credentials name "
         "certificate/current/chain.pem and key.pem there",
     )
+    front: FrontSettings = FrontSettings()
+    """What users are shown before they are redirected, with `steering: redirect`."""
     probe: ProbeSettings
     """Who logs in to see whether an instance works."""
     exporter: ExporterSettings = ExporterSettings()
@@ -114,6 +125,16 @@ class AgentSettings(EnrolledSettings):
             raise ValueError("nobody could probe: write `password` under probe, the file of its password")
         if daemon == "openvpn" and None in (probe.certificate, probe.key):
             raise ValueError("nobody could probe: write `certificate` and `key` under probe, its own files")
+        return self
+
+    @model_validator(mode="after")
+    def _the_front_has_a_certificate(self) -> Self:
+        lacking = [one for one in (self.front.certificate, self.front.key) if one not in self.credentials]
+        if self.gateway.steering == "redirect" and lacking:
+            raise ValueError(
+                f"HAProxy has nothing to show to users: write {lacking[0]} under credentials, or under front "
+                "the names of those that are its certificate and key"
+            )
         return self
 
     @property

@@ -54,7 +54,7 @@ class Host:
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
         self.folders = folders_of(gateway, root, daemon_of(gateway.daemon))
-        self._read = READERS["nftables"]
+        self._read = READERS[gateway.steering]
         self._seen: dict[str, tuple[Alive, tuple[int, int]]] = {}
         self._digests: dict[tuple[Alive, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)

@@ -120,6 +120,9 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
+SteeringKind = Literal["nftables", "redirect"]
+"""What may say who gets a gateway's new sessions."""
+
 CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
 
@@ -136,6 +139,12 @@ class Gateway(GatewayRef):
         default="ocserv",
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
         description="what it runs; releases of another daemon are refused there",
+    )
+    steering: SteeringKind = Field(
+        default="nftables",
+        exclude_if=lambda kind: kind == "nftables",  # plans made before there was another keep their digests
+        description="what says who gets new sessions: the kernel's nftables, or a HAProxy on the host that "
+        "redirects users to their instance",
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -182,6 +191,25 @@ class Gateway(GatewayRef):
             raise ValueError(
                 f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: its agent "
                 "may make no network there to test a config in; let it run on a host"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_steered(self) -> "Gateway":
+        if self.steering != "nftables" and self.runtime != "host":
+            raise ValueError(
+                f"gateway {self.name}: {self.steering} is not carried by runtime {self.runtime} yet: nobody "
+                "starts a HAProxy on a node; write steering: nftables"
+            )
+        if self.steering == "redirect" and self.daemon != "ocserv":
+            raise ValueError(
+                f"gateway {self.name}: clients of {self.daemon} follow no redirect; write steering: nftables"
+            )
+        elsewhere = next((slot.name for slot in self.slots if slot.users_at is not None), None)
+        if elsewhere is not None and self.steering != "redirect":
+            raise ValueError(
+                f"gateway {self.name}: users are sent to slot {elsewhere} by a redirect only; write "
+                "steering: redirect, or leave users_at out"
             )
         return self
 

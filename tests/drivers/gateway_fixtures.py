@@ -12,6 +12,7 @@ from deploy.lab.namespaces import inside
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
 from tests.drivers.node_lab import NodeLab
 from tests.drivers.openvpn_lab import OpenVpnLab
+from tests.drivers.redirect_lab import RedirectLab
 
 MISSING = why_not_here()
 ON_A_REAL_GATEWAY = [
@@ -56,6 +57,24 @@ async def openvpn(built_openvpn: OpenVpnLab) -> AsyncIterator[OpenVpnLab]:
     """The lab with OpenVPN on its gateway, with this process inside the gateway's namespace."""
     async with _as_new(built_openvpn):
         yield built_openvpn
+
+
+@pytest.fixture(scope="module")
+def built_redirect(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RedirectLab]:
+    folder: Path = tmp_path_factory.mktemp("redirect")
+    lab = RedirectLab(folder, f"r{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def redirect(built_redirect: RedirectLab) -> AsyncIterator[RedirectLab]:
+    """The lab whose users are redirected, with this process inside the gateway's namespace."""
+    async with _as_new(built_redirect):
+        yield built_redirect
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,17 @@
 """The scratch gateway with a HAProxy in front of its slots, which sends users on to an instance."""
 
+import asyncio
 import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-from activities.drivers.steering.port import SteeringDriver
+from activities.drivers.runtime.host.process import Process
+from activities.drivers.steering.haproxy_process import HaproxyProcess
+from activities.drivers.steering.haproxy_steering import FOLDER, HaproxySteering
 from activities.drivers.steering.redirect import redirect_of
+from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab
 
 
@@ -15,5 +23,61 @@ def why_not_here() -> str | None:
 class RedirectLab(GatewayLab):
     """The namespaces, files and parts of one gateway whose users are redirected."""
 
-    def _made_steering(self) -> SteeringDriver:
+    table: HaproxySteering
+
+    @property
+    def front(self) -> Path:
+        """HAProxy's folder."""
+        return self.root / FOLDER
+
+    @property
+    def haproxy(self) -> Process:
+        """The HAProxy that runs."""
+        running = HaproxyProcess(self.front, self.gateway.name).running
+        assert running is not None
+        return running
+
+    def reloaded_by_somebody(self) -> None:
+        """Start another HAProxy with the same files in place of the one that runs, as a person would."""
+        command = ["haproxy", "-D", "-f", str(self.front / "haproxy.cfg"), "-sf", str(self.haproxy.pid)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    @asynccontextmanager
+    async def simulated_liar(self, lies: Callable[[str], bool]) -> AsyncIterator[list[str]]:
+        """Put a simulated stats socket before the real one: it takes commands that it does not pass on.
+
+        Yields those that were taken so.
+        """
+        socket, real = self.front / "haproxy.sock", self.front / "real.sock"
+        socket.rename(real)
+        taken: list[str] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            command = (await reader.read()).decode()
+            if lies(command):
+                taken.append(command)
+                writer.write(b"\n")
+            else:
+                asked, asks = await asyncio.open_unix_connection(str(real))
+                asks.write(command.encode())
+                asks.write_eof()
+                writer.write(await asked.read())
+                asks.close()
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer, str(socket))
+        try:
+            yield taken
+        finally:
+            server.close()
+            real.replace(socket)
+
+    def _made_steering(self) -> HaproxySteering:
         return redirect_of(self.orders, self.means)
+
+
+def move(lab: GatewayLab, client: Client, number: int) -> None:
+    """Take the client's address away and give its site another one at once, as when it changes networks."""
+    for what in (f"del 10.77.0.{10 + client.number}/24", f"add 10.77.0.{number}/24"):
+        command = ["ip", "-n", f"{lab.prefix}c{client.number}", "address", *what.split(), "dev", "eth0"]
+        subprocess.run(command, check=True)

@@ -43,6 +43,10 @@ class HaproxyProcess:
             del self._children[pid]
         return launched(self.folder / "launched")
 
+    def has(self, text: str) -> bool:
+        """Whether it runs, and was started with this configuration."""
+        return self.running is not None and self._written == text
+
     async def ensure(self, text: str) -> bool:
         """Ensure that it runs with this configuration and answers; return whether it was started for that.
 
@@ -53,9 +57,9 @@ class HaproxyProcess:
             Unavailable: it does not start, as when somebody else has the port.
         """
         async with exclusive(self.folder / "lock") as lock:
-            running = self.running
-            if running is not None and self._written == text:
+            if self.has(text):
                 return False
+            running = self.running
             await self._check(text)
             write_whole(self.configuration, text)
             before = running.pid if running is not None else await self._answering()

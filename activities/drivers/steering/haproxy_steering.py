@@ -10,6 +10,7 @@ from typing import Protocol
 
 from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
+from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_switch import (
     EVERYBODY,
     LEASES,
@@ -29,6 +30,7 @@ FOLDER = "front"
 """In the agent's folder: configuration, socket and log of the HAProxy in front of the slots."""
 MAP = "switch.map"
 HEAL_EVERY = timedelta(seconds=1)
+RENEW_EVERY = timedelta(minutes=1)
 FOLLOW_EVERY = timedelta(seconds=10)
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,15 @@ class Front(Protocol):
         ...
 
     def configuration(self) -> str:
-        """Return the whole configuration; what it names lies on disk then."""
+        """Return the whole configuration."""
+        ...
+
+    async def prepare(self) -> None:
+        """Ensure that what the configuration names is on disk, before HAProxy reads it."""
+        ...
+
+    async def renew(self, haproxy: HaproxySocket) -> bool:
+        """Ensure that HAProxy shows the credentials of now; return whether they were others."""
         ...
 
     async def follow(self, live: Sessions) -> int:
@@ -95,8 +105,8 @@ class HaproxySteering:
     def take(self, adopted: Slot) -> None:
         """Refuse: HAProxy and a daemon that nobody prepared cannot both have the users' port."""
         raise Refused(
-            f"{self._gateway.name} cannot adopt a daemon on port {adopted.port}, where its HAProxy takes users: "
-            "adopt it with `steering: nftables`, and change to another steering after an upgrade"
+            f"{self._gateway.name} cannot adopt a daemon on port {adopted.port}, where its HAProxy takes "
+            "users: adopt it with `steering: nftables`, and change to another steering after an upgrade"
         )
 
     async def prime(self) -> Steering:
@@ -110,7 +120,7 @@ class HaproxySteering:
             return (await self.read()).model_copy(update={"changed": changed})
 
     async def read(self) -> Steering:
-        """Return what HAProxy says; where none runs, the slot to which it sends everybody from its start on."""
+        """Return what HAProxy says; where none runs, what it says from its start on."""
         if self._process.running is None:
             return Steering(serving=self.permanent)
         return self._told(await self._found())
@@ -207,8 +217,8 @@ class HaproxySteering:
             return True
 
     async def keep(self) -> None:
-        """Heal it for ever, and look at what users get, without any order."""
-        followed = 0.0
+        """Heal it for ever, look at what users get, and renew what it shows, without any order."""
+        followed = renewed = time.monotonic()
         while True:
             await asyncio.sleep(HEAL_EVERY.total_seconds())
             try:
@@ -220,8 +230,17 @@ class HaproxySteering:
                 if time.monotonic() - followed > FOLLOW_EVERY.total_seconds():
                     followed = time.monotonic()
                     await self.refresh()
+                if time.monotonic() - renewed > RENEW_EVERY.total_seconds():
+                    renewed = time.monotonic()
+                    await self.renew()
             except (PenstockError, OSError) as error:  # a host out of descriptors has them again later
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
+
+    async def renew(self) -> bool:
+        """Ensure that HAProxy shows the credentials of now; return whether they were others."""
+        async with self._turn:
+            await self._present()
+            return await self._front.renew(self._process.socket)
 
     async def words(self) -> str:
         """Return what HAProxy says of its map and its lease."""
@@ -236,12 +255,13 @@ class HaproxySteering:
 
         Return whether it was started for that.
         """
-        if self._process.running is None:
-            self._keep_entries()
         text = self._front.configuration()
-        before = await self._found() if self._process.running is not None else None
-        if not await self._process.ensure(text):
+        if self._process.has(text):
             return False
+        self._keep_entries()
+        await self._front.prepare()
+        before = await self._found() if self._process.running is not None else None
+        await self._process.ensure(text)
         if self._wanted is None and before is not None:  # another configuration, with a trial under way
             self._want(before, before.expires_in)
         await self._write_wanted()

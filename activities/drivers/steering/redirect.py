@@ -9,7 +9,6 @@ follow a redirect: openconnect and AnyConnect do.
 import asyncio
 import ssl
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import timedelta
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -17,11 +16,12 @@ from pathlib import Path
 from activities.drivers.daemon.port import Secret
 from activities.drivers.private_files import write_private
 from activities.drivers.steering.haproxy_process import HaproxyProcess
+from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
 from activities.drivers.steering.haproxy_switch import EVERYBODY, Switch, leases, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.port import Means
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway, Slot
 from policies.steering import PROMISES
 
@@ -52,17 +52,46 @@ class Redirect:
         """Take where HAProxy's files are, and the credentials that it shows to users."""
         self._gateway = gateway
         self._folder = folder
+        self._file = folder / CERTIFICATE
         self._shown = [_named(means, name) for name in (means.certificate, means.key)]
 
     def configuration(self) -> str:
-        """Return the configuration; the certificate lies beside it."""
-        bundle = "".join(f"{secret().rstrip()}\n" for secret in self._shown)
-        file = self._folder / CERTIFICATE
-        with suppress(FileNotFoundError):
-            if file.read_text() == bundle:
-                return configuration(self._gateway, self._folder)
-        write_private(file, bundle.encode())
+        """Return HAProxy's configuration."""
         return configuration(self._gateway, self._folder)
+
+    async def prepare(self) -> None:
+        """Ensure that the certificate of now lies where the configuration says.
+
+        Raises:
+            BadInput: it or its key cannot be read.
+            Unavailable: the store of one of them does not answer.
+        """
+        await asyncio.to_thread(write_private, self._file, (await self._bundle()).encode())
+
+    async def renew(self, haproxy: HaproxySocket) -> bool:
+        """Ensure that users are shown the certificate of now; return whether it was another one.
+
+        HAProxy refuses one that does not fit its key, and goes on with the one that it has.
+
+        Raises:
+            BadInput: it or its key cannot be read.
+            Unavailable: the store of one of them, or HAProxy, does not answer or refuses.
+        """
+        bundle = await self._bundle()
+        if bundle == self._file.read_text():
+            return False
+        try:
+            await haproxy.order(f"set ssl cert {self._file} <<\n{bundle}")
+            await haproxy.order(f"commit ssl cert {self._file}")
+        except PenstockError:
+            await haproxy.ask(f"abort ssl cert {self._file}")
+            raise
+        write_private(self._file, bundle.encode())
+        return True
+
+    async def _bundle(self) -> str:
+        said = [await asyncio.to_thread(secret) for secret in self._shown]
+        return "".join(f"{line}\n" for one in said for line in one.splitlines() if line.strip())
 
     async def follow(self, live: Sessions) -> int:  # noqa: ARG002 - clients know where their sessions are
         """Return that nobody has to be led back."""

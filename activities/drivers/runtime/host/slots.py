@@ -130,7 +130,8 @@ class HostSlots:
             reasons += await serves_already(self._gateway, self._table.listens)
         reasons += pools_in_use(self._gateway, await routes())
         if not state.steering.primed:
-            reasons.append(f"{self._gateway.name} has no steering table; start its agent, which primes it")
+            by = self._gateway.steering
+            reasons.append(f"{self._gateway.name} is not steered by {by} yet; look at its agent's log")
         if self._running(release) is None:
             reasons += self._free_slot(state)
         return tuple(reasons)
@@ -504,6 +505,8 @@ class HostSlots:
         return [f"{self._gateway.name} {sizes}; make room"]
 
     def _room_for_flows(self) -> list[str]:
+        if self._table.promises.beside_sessions:  # no flow of theirs is translated
+            return []
         try:
             most = int((CONNTRACK / "nf_conntrack_max").read_text())
             now = int((CONNTRACK / "nf_conntrack_count").read_text())
