@@ -10,6 +10,10 @@ from policies.model.errors import Unavailable
 PATIENCE = timedelta(seconds=2)
 
 
+class NobodyListens(Unavailable):
+    """No process has the socket: HAProxy has ended, or has not begun yet."""
+
+
 class HaproxySocket:
     """The stats socket of one process."""
 
@@ -27,6 +31,8 @@ class HaproxySocket:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 return await self._asked(command)
+        except (ConnectionRefusedError, FileNotFoundError) as error:
+            raise NobodyListens(f"no HAProxy runs on {self._whose}") from error
         except OSError as error:
             raise Unavailable(
                 f"HAProxy on {self._whose} does not answer {command.split(maxsplit=1)[0]!r} at {self.path}: "

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
-from activities.drivers.steering.haproxy_socket import HaproxySocket
+from activities.drivers.steering.haproxy_socket import HaproxySocket, NobodyListens
 from activities.drivers.steering.haproxy_switch import (
     EVERYBODY,
     LEASES,
@@ -121,9 +121,10 @@ class HaproxySteering:
 
     async def read(self) -> Steering:
         """Return what HAProxy says; where none runs, what it says from its start on."""
-        if self._process.running is None:
+        try:
+            return self._told(await self._found())
+        except NobodyListens:
             return Steering(serving=self.permanent)
-        return self._told(await self._found())
 
     async def start_trial(
         self,
