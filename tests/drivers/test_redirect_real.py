@@ -125,7 +125,7 @@ async def test_the_end_of_haproxy_costs_nobody_a_ping_and_it_is_started_again(
     assert not (await redirect.table.read()).primed
     keeping = asyncio.create_task(redirect.table.keep())
     async with asyncio.timeout(5):
-        while not (await redirect.table.read()).primed:  # noqa: ASYNC110 - nobody tells
+        while (await redirect.table.read()).trial is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
     steering = await redirect.table.read()
     assert (steering.serving, steering.trial) == (old, new)
