@@ -14,10 +14,10 @@ class Promises(Value):
     """A user whose address changes behind a NAT keeps the session."""
     keeps_moved: bool
     """A user whose address changes at once, with no packet from the new one before, keeps the session."""
-    beside_sessions: bool
-    """Live sessions do not pass what steers: its end costs new logins only."""
-    sees_addresses: bool
-    """The daemon sees from where its users come."""
+    comes_back: bool
+    """Whoever reconnects does not pass what steers, and so has not to be led back by an address."""
+    translates: bool
+    """The kernel translates live connections, and has to track them."""
     sentence: Sentence
     """What a plan says of it."""
 
@@ -26,16 +26,26 @@ PROMISES: Mapping[SteeringKind, Promises] = {
     "nftables": Promises(
         keeps_rebound=True,
         keeps_moved=False,
-        beside_sessions=False,
-        sees_addresses=True,
-        sentence="who changes networks while an instance drains logs in again",
+        comes_back=False,
+        translates=True,
+        sentence="who changes networks while an instance drains logs in again, unless a packet over UDP "
+        "tells of it",
     ),
     "redirect": Promises(
         keeps_rebound=True,
         keeps_moved=True,
-        beside_sessions=True,
-        sees_addresses=True,
-        sentence="who changes networks while an instance drains keeps the session",
+        comes_back=True,
+        translates=False,
+        sentence="who changes networks while an instance drains keeps the session; the end of HAProxy "
+        "costs new logins only",
+    ),
+    "haproxy": Promises(
+        keeps_rebound=False,
+        keeps_moved=False,
+        comes_back=False,
+        translates=False,
+        sentence="who changes networks while an instance drains logs in again; the end of HAProxy "
+        "breaks every TCP connection, and users come back to their sessions by themselves",
     ),
 }
 

@@ -120,7 +120,7 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
-SteeringKind = Literal["nftables", "redirect"]
+SteeringKind = Literal["nftables", "redirect", "haproxy"]
 """What may say who gets a gateway's new sessions."""
 
 CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
@@ -143,8 +143,8 @@ class Gateway(GatewayRef):
     steering: SteeringKind = Field(
         default="nftables",
         exclude_if=lambda kind: kind == "nftables",  # plans made before there was another keep their digests
-        description="what says who gets new sessions: the kernel's nftables, or a HAProxy on the host that "
-        "redirects users to their instance",
+        description="what says who gets new sessions: the kernel's nftables, a HAProxy on the host that "
+        "redirects users to their instance, or one that carries their connections",
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -201,9 +201,11 @@ class Gateway(GatewayRef):
                 f"gateway {self.name}: {self.steering} is not carried by runtime {self.runtime} yet: nobody "
                 "starts a HAProxy on a node; write steering: nftables"
             )
-        if self.steering == "redirect" and self.daemon != "ocserv":
+        if self.steering != "nftables" and self.daemon != "ocserv":
+            lacks = {"redirect": "follow no redirect", "haproxy": "come by UDP, which it does not carry"}
             raise ValueError(
-                f"gateway {self.name}: clients of {self.daemon} follow no redirect; write steering: nftables"
+                f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
+                f"{lacks[self.steering]}; write steering: nftables"
             )
         elsewhere = next((slot.name for slot in self.slots if slot.users_at is not None), None)
         if elsewhere is not None and self.steering != "redirect":

@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from deploy.lab.namespaces import inside
+from tests.drivers.front_lab import BalancerLab, RedirectLab
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
 from tests.drivers.node_lab import NodeLab
 from tests.drivers.openvpn_lab import OpenVpnLab
-from tests.drivers.redirect_lab import RedirectLab
 
 MISSING = why_not_here()
 ON_A_REAL_GATEWAY = [
@@ -75,6 +75,24 @@ async def redirect(built_redirect: RedirectLab) -> AsyncIterator[RedirectLab]:
     """The lab whose users are redirected, with this process inside the gateway's namespace."""
     async with _as_new(built_redirect):
         yield built_redirect
+
+
+@pytest.fixture(scope="module")
+def built_balancer(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[BalancerLab]:
+    folder: Path = tmp_path_factory.mktemp("balancer")
+    lab = BalancerLab(folder, f"b{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def balancer(built_balancer: BalancerLab) -> AsyncIterator[BalancerLab]:
+    """The lab whose users' connections HAProxy carries, with this process inside the gateway's namespace."""
+    async with _as_new(built_balancer):
+        yield built_balancer
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from activities.drivers.programs import run
 from activities.drivers.steering import haproxy_steering
 from policies.model.errors import Conflict, LeaseLapsed, Refused
 from policies.model.fleet import Slot
+from tests.drivers.front_lab import RedirectLab, move
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
     built_lab,
@@ -21,7 +22,6 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     redirect,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
-from tests.drivers.redirect_lab import RedirectLab, move
 
 pytestmark = ON_A_REAL_GATEWAY
 LEASE = timedelta(seconds=30)

@@ -18,6 +18,8 @@ from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     MISSING,
+    balancer,
+    built_balancer,
     built_lab,
     built_node,
     built_openvpn,
@@ -162,13 +164,14 @@ ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reas
         pytest.param("node", marks=ON_REAL_KERNELS),
         pytest.param("openvpn", marks=ON_REAL_KERNELS),
         pytest.param("redirect", marks=ON_REAL_KERNELS),
+        pytest.param("balancer", marks=ON_REAL_KERNELS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
     if request.param == "fake":
         return FakeStand()
-    if request.param == "real":
-        return RealStand(request.getfixturevalue("lab"))
+    if request.param in ("real", "balancer"):
+        return RealStand(request.getfixturevalue("lab" if request.param == "real" else request.param))
     if request.param == "redirect":
         return RedirectStand(request.getfixturevalue("redirect"))
     if request.param == "openvpn":

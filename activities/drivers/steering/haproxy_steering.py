@@ -55,8 +55,11 @@ class Front(Protocol):
         """Ensure that HAProxy shows the credentials of now; return whether they were others."""
         ...
 
-    async def follow(self, live: Sessions) -> int:
-        """Ensure that whoever has a session finds it again; return how many addresses that took."""
+    async def follow(self, live: Sessions, switch: Switch, leaving: frozenset[str]) -> int:
+        """Ensure that whoever has a session finds it again, unless it is on a slot that is being left.
+
+        Return for how many addresses that is elsewhere than where new sessions go.
+        """
         ...
 
     async def disagrees(self, switch: Switch) -> str:
@@ -83,6 +86,7 @@ class HaproxySteering:
         self._until = 0.0
         """When the lease of the wanted trial ends, by this process' clock."""
         self._pinned = 0
+        self._leaving: set[str] = set()
         self._turn = asyncio.Lock()
         process.folder.mkdir(parents=True, exist_ok=True)
 
@@ -112,12 +116,12 @@ class HaproxySteering:
     async def prime(self) -> Steering:
         """Ensure that HAProxy runs; where it cannot, that is told and tried again while the agent lives."""
         async with self._turn:
-            changed = False
             try:
-                changed = await self._present()
+                changed = await self._healed()
+                return (await self.read()).model_copy(update={"changed": changed})
             except PenstockError as error:
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
-            return (await self.read()).model_copy(update={"changed": changed})
+                return Steering(serving=self.permanent)
 
     async def read(self) -> Steering:
         """Return what HAProxy says; where none runs, what it says from its start on."""
@@ -147,6 +151,10 @@ class HaproxySteering:
             Conflict: when HAProxy does not say, or do, what was written.
         """
         live = await self._orders.admit_trial(operation, slot, lease)
+        if not self.promises.comes_back:
+            now = await self.read()
+            if now.trial != slot or now.share < share:
+                self._orders.require_listed(live, but=slot)
 
         def wish(now: Switch) -> Switch:
             if now.steer == slot:
@@ -156,6 +164,7 @@ class HaproxySteering:
             return now.on_trial(slot, lease, share=share, seed=seed_of(operation))
 
         async with self._turn:
+            self._leaving.discard(slot)
             return await self._change(operation, live, wish)
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
@@ -168,6 +177,7 @@ class HaproxySteering:
         """
         live = await self._orders.admit_permanent(operation, slot)
         async with self._turn:
+            self._leaving.discard(slot)
             steering = await self._change(operation, live, lambda now: now.permanently(slot))
             self._orders.remember(slot)
             self._keep_entries()
@@ -186,14 +196,16 @@ class HaproxySteering:
         live = await self._orders.live(AT_ONCE)
         async with self._turn:
             await self._present()
-            self._pinned = await self._front.follow(live)
             found = await self._found()
+            self._pinned = await self._front.follow(live, found, frozenset(self._leaving))
             if why := await self._front.disagrees(found):
                 raise Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
             return self._told(found)
 
-    async def leave(self, slot: str) -> Steering:  # noqa: ARG002 - nobody is held to a slot by an address
-        """Pin nobody to the slot any more."""
+    async def leave(self, slot: str) -> Steering:
+        """Lead nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
+        async with self._turn:
+            self._leaving.add(slot)
         return await self.refresh()
 
     async def heal(self) -> bool:
@@ -202,20 +214,7 @@ class HaproxySteering:
         One that does not answer is ended: it costs new logins, which it does not serve either.
         """
         async with self._turn:
-            try:
-                if await self._present():
-                    return True
-                found = await self._found()
-            except Unavailable:
-                if self._process.running is None:
-                    raise
-                await self._process.end()
-                await self._present()
-                return True
-            if self._agrees(found):
-                return False
-            await self._write_wanted()
-            return True
+            return await self._healed()
 
     async def keep(self) -> None:
         """Heal it for ever, look at what users get, and renew what it shows, without any order."""
@@ -250,6 +249,24 @@ class HaproxySteering:
     async def remove(self) -> None:
         """End HAProxy."""
         await self._process.end()
+
+    async def _healed(self) -> bool:
+        try:
+            if await self._present():
+                return True
+            found = await self._found()
+        except Unavailable:
+            if self._process.running is None:
+                raise
+            await self._process.end()
+            await self._present()
+            return True
+        if self._wanted is None and found.steer is not None:  # as an earlier agent left it
+            self._want(found, found.expires_in)
+        if self._agrees(found):
+            return False
+        await self._write_wanted()
+        return True
 
     async def _present(self) -> bool:
         """Ensure that HAProxy runs with the present configuration, and knows what it is to say.
@@ -309,8 +326,8 @@ class HaproxySteering:
         await self._present()
         before = await self._found()
         wanted = wish(before).generated(generation_of(operation))
-        self._pinned = await self._front.follow(live)
         self._orders.journal.check(operation)
+        self._pinned = await self._front.follow(live, wanted, frozenset(self._leaving))
         begun = time.monotonic()
         await write_switch(self._process.socket, self._entries, wanted)
         after = await self._found()

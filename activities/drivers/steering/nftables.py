@@ -16,7 +16,6 @@ while sessions live: that would end them all.
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -40,6 +39,7 @@ from activities.drivers.steering.orders import (
     generation_of,
     seed_of,
 )
+from activities.drivers.steering.pins import homes_of
 from activities.drivers.steering.port import Means
 from policies.model.errors import Conflict, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
@@ -337,22 +337,13 @@ class NftablesTable:
         learned = {
             address: port for address, port in wished.learned.items() if port in draining and port != target
         }
+        homes = {address: self._orders.port(name) for address, name in homes_of(away).items()}
         trialists = {} if split else self._addresses(live, wished.trial)
-        return wished.pinning(
-            {**self._most(away), **kept}, draining, {**trialists, **learned}, self._pinned_for
-        )
+        return wished.pinning({**homes, **kept}, draining, {**trialists, **learned}, self._pinned_for)
 
     def _addresses(self, live: Sessions, port: int | None) -> dict[Address, int]:
         sessions = live.get(self._orders.slot(port) or "") or ()
         return {ip_address(session.remote_address): port or 0 for session in sessions}
-
-    def _most(self, away: Sessions) -> dict[Address, int]:
-        """Map each address to the port where most of its sessions live: neighbours may share it."""
-        seen: dict[Address, Counter[int]] = {}
-        for name, sessions in away.items():
-            for session in sessions or ():
-                seen.setdefault(ip_address(session.remote_address), Counter())[self._orders.port(name)] += 1
-        return {address: ports.most_common(1)[0][0] for address, ports in seen.items()}
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""

@@ -95,7 +95,7 @@ class Redirect:
         said = [await asyncio.to_thread(secret) for secret in self._shown]
         return "".join(f"{line}\n" for one in said for line in one.splitlines() if line.strip())
 
-    async def follow(self, live: Sessions) -> int:  # noqa: ARG002 - clients know where their sessions are
+    async def follow(self, live: Sessions, switch: Switch, leaving: frozenset[str]) -> int:  # noqa: ARG002
         """Return that nobody has to be led back."""
         return 0
 

@@ -465,6 +465,11 @@ class HostSlots:
         idle = [i for i in free if i.state is not InstanceState.RUNNING]
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
 
+    @property
+    def _instances(self) -> str:
+        """Where instances take connections: everywhere, or where only HAProxy reaches them."""
+        return "127.0.0.1" if self._gateway.steering == "haproxy" else ""
+
     def _ports_taken(self, slot: str) -> list[str]:
         port = self._folders.of(slot).slot.port
         with ExitStack() as stack:
@@ -472,7 +477,7 @@ class HostSlots:
                 try:
                     probe = stack.enter_context(socket.socket(socket.AF_INET, kind))
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
-                    probe.bind(("", port))
+                    probe.bind((self._instances, port))
                 except OSError:
                     where = f"{name} port {port} of slot {slot} on {self._gateway.name}"
                     return [f"{where} is taken by something else"]
@@ -505,7 +510,7 @@ class HostSlots:
         return [f"{self._gateway.name} {sizes}; make room"]
 
     def _room_for_flows(self) -> list[str]:
-        if self._table.promises.beside_sessions:  # no flow of theirs is translated
+        if not self._table.promises.translates:
             return []
         try:
             most = int((CONNTRACK / "nf_conntrack_max").read_text())

@@ -1,4 +1,4 @@
-"""The scratch gateway with a HAProxy in front of its slots, which sends users on to an instance."""
+"""The scratch gateway with a HAProxy in front of its slots, which sends users on or carries them."""
 
 import asyncio
 import shutil
@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from activities.drivers.runtime.host.process import Process
+from activities.drivers.steering.haproxy import balancer_of
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_steering import FOLDER, HaproxySteering
 from activities.drivers.steering.redirect import redirect_of
+from policies.model.fleet import Gateway
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab
 
@@ -20,8 +22,8 @@ def why_not_here() -> str | None:
     return None if shutil.which("haproxy") else "needs haproxy"
 
 
-class RedirectLab(GatewayLab):
-    """The namespaces, files and parts of one gateway whose users are redirected."""
+class FrontLab(GatewayLab):
+    """The namespaces, files and parts of one gateway that has a HAProxy."""
 
     table: HaproxySteering
 
@@ -72,8 +74,23 @@ class RedirectLab(GatewayLab):
             server.close()
             real.replace(socket)
 
+
+class RedirectLab(FrontLab):
+    """A gateway whose users are redirected."""
+
     def _made_steering(self) -> HaproxySteering:
         return redirect_of(self.orders, self.means)
+
+
+class BalancerLab(FrontLab):
+    """A gateway whose users' connections are carried by HAProxy."""
+
+    def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
+        super().__init__(folder, tag, clients)
+        self.gateway = Gateway.model_validate(self.gateway.model_dump() | {"steering": "haproxy"})
+
+    def _made_steering(self) -> HaproxySteering:
+        return balancer_of(self.orders, self.means)
 
 
 def move(lab: GatewayLab, client: Client, number: int) -> None:
