@@ -43,9 +43,15 @@ class HaproxyProcess:
             del self._children[pid]
         return launched(self.folder / "launched")
 
-    def has(self, text: str) -> bool:
-        """Whether it runs, and was started with this configuration."""
-        return self.running is not None and self._written == text
+    async def has(self, text: str) -> bool:
+        """Whether it runs, was started with this configuration, and nobody else answers in its place.
+
+        One that was replaced by hand lives on as long as its connections do.
+        """
+        running = self.running
+        if running is None or self._written != text:
+            return False
+        return await self._answering() in (None, running.pid)
 
     async def ensure(self, text: str) -> bool:
         """Ensure that it runs with this configuration and answers; return whether it was started for that.
@@ -57,12 +63,13 @@ class HaproxyProcess:
             Unavailable: it does not start, as when somebody else has the port.
         """
         async with exclusive(self.folder / "lock") as lock:
-            if self.has(text):
+            if await self.has(text):
                 return False
-            running = self.running
             await self._check(text)
             write_whole(self.configuration, text)
-            before = running.pid if running is not None else await self._answering()
+            running, before = self.running, await self._answering()
+            if before is None and running is not None:
+                before = running.pid
             self._launch(lock, [] if before is None else ["-sf", str(before)])
             await self._up()
             return True

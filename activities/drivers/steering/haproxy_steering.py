@@ -32,6 +32,8 @@ MAP = "switch.map"
 HEAL_EVERY = timedelta(seconds=1)
 RENEW_EVERY = timedelta(minutes=1)
 FOLLOW_EVERY = timedelta(seconds=10)
+NEARLY_OVER = timedelta(seconds=1)
+"""What is left of a lease that HAProxy may have ended by its own clock, and ours not yet."""
 _log = logging.getLogger(__name__)
 
 
@@ -274,7 +276,7 @@ class HaproxySteering:
         Return whether it was started for that.
         """
         text = self._front.configuration()
-        if self._process.has(text):
+        if await self._process.has(text):
             return False
         self._keep_entries()
         await self._front.prepare()
@@ -311,8 +313,10 @@ class HaproxySteering:
         wanted = self._still_wanted()
         if wanted is None:
             return found.steer is not None or self.permanent is None
-        tried = (wanted.trial, wanted.share)
-        return found.steer == wanted.steer and (found.trial, found.share) in (tried, (None, EVERYBODY))
+        tried = [(wanted.trial, wanted.share)]
+        if wanted.lease is not None and wanted.lease < NEARLY_OVER:
+            tried.append((None, EVERYBODY))
+        return found.steer == wanted.steer and (found.trial, found.share) in tried
 
     async def _write_wanted(self) -> None:
         """Write again what was written last, as far as it still holds; the permanent slot otherwise."""
