@@ -114,7 +114,7 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
         pools = f"{slot.pool4}" if slot.pool6 is None else f"{slot.pool4} and {slot.pool6}"
         lines.append(f"slot {slot.name}: port {slot.port}, device {slot.device}, users {pools}")
         if slot.users_at is not None:
-            lines.append(f"users of slot {slot.name}: {slot.users_at.replace(':', ' ')}")
+            lines.append(f"users of slot {slot.name}: {slot.users_at}")
     return tuple(lines)
 
 

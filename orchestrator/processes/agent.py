@@ -29,7 +29,7 @@ from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_
 from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means, SteeringDriver
-from activities.drivers.steering.products import STEERINGS
+from activities.drivers.steering.products import STEERINGS, retire_others
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from activities.host_record import HostRecordActivities
@@ -136,6 +136,7 @@ def compose_host(settings: AgentSettings) -> Host:
         adopted=adopted,
         proven=folders.is_proven,
     )
+    orders.require_successor()
     table = STEERINGS[gateway.steering](
         orders,
         Means(
@@ -176,7 +177,8 @@ async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
     if settings.pseudonyms is not None:
         read_fleet_key(settings.pseudonyms)
     host = compose_host(settings)
-    await host.table.prime()
+    if (await host.table.prime()).primed:
+        await retire_others(settings.gateway, settings.root)
     await host.runtime.resume()
     activities = gateway_activities(
         InstanceActivities(host.runtime),

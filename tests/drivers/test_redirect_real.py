@@ -11,6 +11,8 @@ import pytest
 
 from activities.drivers.programs import run
 from activities.drivers.steering import haproxy_steering
+from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.products import retire_others
 from policies.model.errors import Conflict, LeaseLapsed, Refused
 from policies.model.fleet import Slot
 from tests.drivers.front_lab import RedirectLab, move
@@ -308,3 +310,34 @@ async def test_no_daemon_is_adopted_on_the_port_that_haproxy_has(built_redirect:
     adopted = Slot(**gateway().slots[0].model_dump() | {"name": "own", "port": 443})
     with pytest.raises(Refused, match="adopt it with `steering: nftables`"):
         built_redirect.table.take(adopted)
+
+
+async def test_a_gateway_that_nftables_steers_is_redirected_from_now_on_and_nobody_notices(
+    redirect: RedirectLab,  # noqa: F811
+) -> None:
+    kernel = NftablesTable(redirect.orders, redirect.means)
+    await redirect.table.remove()
+    await kernel.prime()
+    old = await redirect.running("1")
+    await kernel.make_permanent(operation("keep"), old)
+    people = [await redirect.client(1).up(), await redirect.client(2).up()]
+    new = await redirect.running("2")
+    await kernel.make_permanent(operation("keep new"), new)
+    for person in people:
+        person.ping(old)
+    redirect.compose()
+    steering = await redirect.table.prime()
+    assert (steering.primed, steering.serving) == (True, new)
+    plain = redirect.gateway.model_copy(update={"steering": "redirect"})
+    assert await retire_others(plain, redirect.root)
+    assert not await retire_others(plain, redirect.root)
+    people[0].reconnect()
+    await people[0].until("Established DTLS", times=2)
+    assert "302 Found" in (await redirect.client(3).up()).log.read_text()
+    assert [await redirect.home_of(number) for number in (1, 2, 3)] == [old, old, new]
+    assert people[1].lost()[1] == 0
+    back = NftablesTable(redirect.orders, redirect.means)
+    assert (await back.prime()).serving == new
+    assert await retire_others(redirect.gateway, redirect.root)
+    assert "302 Found" not in (await redirect.client(4).up()).log.read_text()
+    assert await redirect.home_of(4) == new

@@ -97,11 +97,16 @@ class NftablesTable:
         """Ensure that the table is loaded; an existing one is left as it is.
 
         After a reboot the permanent slot is what it was. On a gateway that has served without
-        a table the empty one changes nothing: read the sessions, pin, then switch.
+        a table the empty one changes nothing: read the sessions, pin, then switch. A table that stepped
+        aside for another steering sends users to the permanent slot again.
         """
         async with self._turn:
             changed = await self._ruleset() is None
-            await self._present()
+            found, permanent = await self._present(), self._orders.permanent
+            if found.steer is None and permanent is not None:
+                port, live = self._orders.port(permanent), await self._live(AT_ONCE)
+                await self._change(None, live, lambda now: now.permanently(port))
+                changed = True
             return (await self.read()).model_copy(update={"changed": changed})
 
     async def heal(self) -> bool:
@@ -366,6 +371,20 @@ class NftablesTable:
         )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
+
+
+async def step_aside(gateway: Gateway) -> bool:
+    """Have the table send nobody new anywhere, where there is one; return whether it did.
+
+    It stays for live connections, which it translates, and leads back whoever it has pinned.
+    """
+    found = await _listed(gateway)
+    if found is None or found.steer is None:
+        return False
+    result = await run(["nft", "-f", "-"], given=f"flush map {TABLE} trial\nflush map {TABLE} steer\n")
+    if result.status:
+        raise Unavailable(f"nft refused a change on {gateway.name}: {result.last_words}")
+    return True
 
 
 async def read_table(gateway: Gateway, _root: Path, slots: Mapping[int, str]) -> Steering:

@@ -77,11 +77,15 @@ class SteeringOrders:
     @property
     def permanent(self) -> str | None:
         """The slot that was made permanent last, and is so after a reboot; None before the first."""
-        try:
-            slot = json.loads(self._remember.read_text()).get("serving")
-        except (OSError, ValueError, AttributeError):
-            return None
+        slot = self._remembered().get("serving")
         return slot if slot in self._ports else None
+
+    def _remembered(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._remember.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     async def admit_trial(self, operation: Operation, slot: str, lease: timedelta) -> Sessions:
         """Return the live sessions, once the slot may be tried for so long.
@@ -130,8 +134,21 @@ class SteeringOrders:
         )
 
     def remember(self, slot: str) -> None:
-        """Keep over a reboot which slot is permanent, also on a disk that is full."""
-        self.journal.reserve.spend_for(lambda: write_whole(self._remember, json.dumps({"serving": slot})))
+        """Keep over a reboot which slot is permanent and what steers, also on a disk that is full."""
+        remembered = json.dumps({"serving": slot, "by": self.gateway.steering})
+        self.journal.reserve.spend_for(lambda: write_whole(self._remember, remembered))
+
+    def require_successor(self) -> None:
+        """Raise BadInput when this gateway is steered by what its file names now cannot take over from.
+
+        Instances behind `haproxy` take connections from HAProxy alone, and those of before from everybody.
+        """
+        before, now = self._remembered().get("by", "nftables"), self.gateway.steering
+        if self.permanent is not None and before != now and "haproxy" in (before, now):
+            raise BadInput(
+                f"{self.gateway.name} serves by steering {before}, and its instances would not be reached by "
+                f"{now}: write steering: {before} again, or set the gateway up anew"
+            )
 
     def tell_kept(self, slot: str) -> None:
         """Tell whoever wants to know that the slot was made permanent."""
