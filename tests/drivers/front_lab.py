@@ -94,7 +94,10 @@ class BalancerLab(FrontLab):
 
 
 def move(lab: GatewayLab, client: Client, number: int) -> None:
-    """Take the client's address away and give its site another one at once, as when it changes networks."""
+    """Take the client's address away and give its site another one at once, as when it changes networks.
+
+    It stays so: no other test of the module has a client there.
+    """
     for what in (f"del 10.77.0.{10 + client.number}/24", f"add 10.77.0.{number}/24"):
         command = ["ip", "-n", f"{lab.prefix}c{client.number}", "address", *what.split(), "dev", "eth0"]
         subprocess.run(command, check=True)

@@ -129,10 +129,10 @@ async def test_who_changes_networks_while_the_instance_drains_loses_the_session(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:
     await serving(balancer)
-    person = await balancer.client(1).up()
+    person = await balancer.client(6).up()
     new = await balancer.running("2")
     await balancer.table.make_permanent(operation("keep new"), new)
-    move(balancer, person, 111)
+    move(balancer, person, 116)
     person.reconnect()
     async with asyncio.timeout(15):
         while person.alive:  # noqa: ASYNC110 - nobody tells

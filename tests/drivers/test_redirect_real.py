@@ -84,14 +84,14 @@ async def test_who_changes_networks_while_the_instance_drains_keeps_the_session(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:
     old = await serving(redirect)
-    person = await redirect.client(1).up()
+    person = await redirect.client(6).up()
     new = await redirect.running("2")
     await redirect.table.make_permanent(operation("keep new"), new)
-    move(redirect, person, 111)
+    move(redirect, person, 116)
     person.reconnect()
     await person.until("Established DTLS", times=2)
     (session,) = (await redirect.folders.live())[old] or ()
-    assert (session.remote_address, person.alive) == ("10.77.0.111", True)
+    assert (session.remote_address, person.alive) == ("10.77.0.116", True)
     person.ping(old)
     await asyncio.sleep(1)
     assert person.lost()[1] == 0
@@ -99,11 +99,11 @@ async def test_who_changes_networks_while_the_instance_drains_keeps_the_session(
 
 async def test_with_nftables_the_same_change_of_networks_costs_the_session(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
-    person = await lab.client(1).up()
+    person = await lab.client(6).up()
     new = await lab.running("2")
     await lab.table.make_permanent(operation("keep new"), new)
-    assert await lab.home_of(1) == old
-    move(lab, person, 111)
+    assert await lab.home_of(6) == old
+    move(lab, person, 116)
     person.reconnect()
     async with asyncio.timeout(15):
         while person.alive:  # noqa: ASYNC110 - nobody tells
@@ -320,7 +320,7 @@ async def test_a_gateway_that_nftables_steers_is_redirected_from_now_on_and_nobo
     await kernel.prime()
     old = await redirect.running("1")
     await kernel.make_permanent(operation("keep"), old)
-    people = [await redirect.client(1).up(), await redirect.client(2).up()]
+    people = [await redirect.client(6).up(), await redirect.client(2).up()]
     new = await redirect.running("2")
     await kernel.make_permanent(operation("keep new"), new)
     for person in people:
