@@ -221,6 +221,7 @@ class HaproxySteering:
     async def keep(self) -> None:
         """Heal it for ever, look at what users get, and renew what it shows, without any order."""
         followed = renewed = time.monotonic()
+        said = ""
         while True:
             await asyncio.sleep(HEAL_EVERY.total_seconds())
             try:
@@ -235,8 +236,11 @@ class HaproxySteering:
                 if time.monotonic() - renewed > RENEW_EVERY.total_seconds():
                     renewed = time.monotonic()
                     await self.renew()
+                said = ""
             except (PenstockError, OSError) as error:  # a host out of descriptors has them again later
-                _log.warning("the steering of %s: %s", self._gateway.name, error)
+                if said != str(error):
+                    said = str(error)
+                    _log.warning("the steering of %s: %s", self._gateway.name, said)
 
     async def renew(self) -> bool:
         """Ensure that HAProxy shows the credentials of now; return whether they were others."""

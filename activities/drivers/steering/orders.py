@@ -83,9 +83,9 @@ class SteeringOrders:
     def _remembered(self) -> dict[str, str]:
         try:
             found = json.loads(self._remember.read_text())
-        except (OSError, ValueError):
+            return {key: value for key, value in found.items() if isinstance(value, str)}
+        except (OSError, ValueError, AttributeError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     async def admit_trial(self, operation: Operation, slot: str, lease: timedelta) -> Sessions:
         """Return the live sessions, once the slot may be tried for so long.
