@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.port import Session
@@ -12,9 +13,12 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.chroot import Chroot
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.orders import SteeringOrders
+from orchestrator.processes.agent_file import AgentSettings
 from policies.model.errors import BadInput
 from policies.model.fleet import Gateway, SteeringKind
 from tests.drivers.gateway_lab import gateway
+
+EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 
 
 def steered(by: SteeringKind) -> Gateway:
@@ -59,6 +63,19 @@ def test_what_an_agent_of_before_remembered_was_said_by_nftables(tmp_path: Path)
     for torn in ("", "[]", '{"serving": ["a"]}', '{"serving": "zz"}'):
         (tmp_path / "steering.json").write_text(torn)
         assert orders("redirect", tmp_path).permanent is None
+
+
+def test_an_agents_file_that_redirects_names_what_haproxy_shows_to_users() -> None:
+    content = yaml.safe_load((EXAMPLES / "agent.yaml").read_text())
+    content["gateway"]["steering"] = "redirect"
+    AgentSettings.model_validate(content)
+    own = content | {"credentials": {**content["credentials"], "vpn-key": "file:/etc/vpn.key"}}
+    del own["credentials"]["key"]
+    with pytest.raises(ValueError, match="HAProxy has nothing to show to users: write key under credentials"):
+        AgentSettings.model_validate(own)
+    AgentSettings.model_validate(own | {"front": {"key": "vpn-key"}})
+    own["gateway"] = own["gateway"] | {"steering": "nftables"}
+    AgentSettings.model_validate(own)
 
 
 def test_an_instance_listens_to_haproxy_alone_where_that_carries_its_users(tmp_path: Path) -> None:
