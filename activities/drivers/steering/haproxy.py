@@ -15,10 +15,11 @@ from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
-from activities.drivers.steering.haproxy_switch import EVERYBODY, Switch, leases, replace_map, rules
+from activities.drivers.steering.haproxy_switch import leases, replace_map, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.pins import Address, homes_of
 from activities.drivers.steering.port import Means
+from activities.drivers.steering.switch import EVERYBODY, Switch
 from policies.model.fleet import Gateway
 from policies.steering import PROMISES
 

@@ -11,15 +11,9 @@ from typing import Protocol
 from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket, NobodyListens
-from activities.drivers.steering.haproxy_switch import (
-    EVERYBODY,
-    LEASES,
-    Switch,
-    map_of,
-    read_switch,
-    write_switch,
-)
+from activities.drivers.steering.haproxy_switch import LEASES, map_of, read_switch, write_switch
 from activities.drivers.steering.orders import AT_ONCE, Sessions, SteeringOrders, generation_of, seed_of
+from activities.drivers.steering.switch import EVERYBODY, Switch
 from policies.model.errors import Conflict, PenstockError, Refused, Unavailable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering

@@ -8,15 +8,13 @@ lease ends (`research/gateways.md` 3e).
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 from activities.drivers.steering.haproxy_socket import HaproxySocket
+from activities.drivers.steering.switch import EVERYBODY, Switch
 from policies.model.fleet import LONGEST_LEASE
-from policies.model.instance import Steering
 
-EVERYBODY = 100
 LEASES = "lease"
 """The stick table of leases, and the only key in it."""
 TRIAL = "trial"
@@ -24,49 +22,6 @@ _EXPIRES = re.compile(rf"key={TRIAL} .*\bexp=(\d+) .*\bgpt0=(\d+)")
 _ENTRY = re.compile(r"^0x[0-9a-f]+ (\S+) (.*)$", re.MULTILINE)
 _LONGEST = int(LONGEST_LEASE.total_seconds() * 1000)
 """Milliseconds for which the table keeps an entry; a lease is as long or shorter."""
-
-
-@dataclass(frozen=True)
-class Switch:
-    """What the map and the lease say."""
-
-    steer: str | None = None
-    trial: str | None = None
-    expires_in: timedelta | None = None
-    lease: timedelta | None = None
-    """Set only on a wish: the lease is written anew with this length."""
-    share: int = EVERYBODY
-    """Percent of source addresses that the trial gets; EVERYBODY where there is no trial."""
-    seed: int = 0
-    generation: str = ""
-
-    def on_trial(self, slot: str, lease: timedelta, *, share: int, seed: int) -> "Switch":
-        """Return it with new sessions of so many addresses going to the slot during the lease."""
-        return replace(self, trial=slot, lease=lease, share=share, seed=seed)
-
-    def permanently(self, slot: str) -> "Switch":
-        """Return it with new sessions going to the slot, and no trial."""
-        return replace(self.without_trial(), steer=slot)
-
-    def without_trial(self) -> "Switch":
-        """Return it with new sessions going to the permanent slot."""
-        return replace(self, trial=None, lease=None, expires_in=None, share=EVERYBODY, seed=0)
-
-    def generated(self, generation: str) -> "Switch":
-        """Return it signed by who writes it."""
-        return replace(self, generation=generation)
-
-    @property
-    def steering(self) -> Steering:
-        """It in the words of every steering."""
-        return Steering(
-            primed=True,
-            serving=self.steer,
-            trial=self.trial,
-            trial_expires_in=self.expires_in,
-            share=self.share,
-            generation=self.generation,
-        )
 
 
 def map_of(switch: Switch) -> str:

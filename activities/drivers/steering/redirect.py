@@ -18,9 +18,10 @@ from activities.drivers.private_files import write_private
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
-from activities.drivers.steering.haproxy_switch import EVERYBODY, Switch, leases, rules
+from activities.drivers.steering.haproxy_switch import leases, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.port import Means
+from activities.drivers.steering.switch import EVERYBODY, Switch
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway, Slot
 from policies.steering import PROMISES
