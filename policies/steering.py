@@ -39,6 +39,14 @@ PROMISES: Mapping[SteeringKind, Promises] = {
         sentence="who changes networks while an instance drains keeps the session; the end of HAProxy "
         "costs new logins only",
     ),
+    "hook": Promises(
+        keeps_rebound=False,
+        keeps_moved=False,
+        comes_back=True,
+        translates=False,
+        sentence="where users come back to is what the hook steers to say; a trial lasts while its agent is "
+        "dead, unless the hook ends it",
+    ),
     "haproxy": Promises(
         keeps_rebound=False,
         keeps_moved=False,

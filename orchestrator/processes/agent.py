@@ -143,6 +143,7 @@ def compose_host(settings: AgentSettings) -> Host:
             root,
             folders.daemon.transports,
             given,
+            hook=settings.front.hook,
             certificate=settings.front.certificate,
             key=settings.front.key,
         ),

@@ -68,12 +68,13 @@ class ExporterSettings(Value):
 
 
 class FrontSettings(Value):
-    """What a HAProxy in front of the slots shows to users: credentials by the names they have here."""
+    """What a HAProxy in front of the slots shows to users, and the program of a steering by hook."""
 
     certificate: Name = "certificate"
     """Their certificate and those above it, in PEM: that of the instances."""
     key: Name = "key"
     """The certificate's key, in PEM."""
+    hook: Path | None = Field(None, description="the program of `steering: hook`; docs/steering-hook.md")
 
 
 class AgentSettings(EnrolledSettings):
@@ -96,7 +97,7 @@ class AgentSettings(EnrolledSettings):
         "certificate/current/chain.pem and key.pem there",
     )
     front: FrontSettings = FrontSettings()
-    """What users are shown before they are redirected, with `steering: redirect`."""
+    """What users are shown before they are redirected, with `steering: redirect`; and the hook of another."""
     probe: ProbeSettings
     """Who logs in to see whether an instance works."""
     exporter: ExporterSettings = ExporterSettings()
@@ -135,6 +136,12 @@ class AgentSettings(EnrolledSettings):
                 f"HAProxy has nothing to show to users: write {lacking[0]} under credentials, or under front "
                 "the names of those that are its certificate and key"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_hook_is_there(self) -> Self:
+        if (self.gateway.steering == "hook") != (self.front.hook is not None):
+            raise ValueError("steering: hook and front.hook belong together: write both, or neither")
         return self
 
     @property

@@ -120,7 +120,7 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
-SteeringKind = Literal["nftables", "redirect", "haproxy"]
+SteeringKind = Literal["nftables", "redirect", "haproxy", "hook"]
 """What may say who gets a gateway's new sessions."""
 
 CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
@@ -144,7 +144,7 @@ class Gateway(GatewayRef):
         default="nftables",
         exclude_if=lambda kind: kind == "nftables",  # plans made before there was another keep their digests
         description="what says who gets new sessions: the kernel's nftables, a HAProxy on the host that "
-        "redirects users to their instance, or one that carries their connections",
+        "redirects users to their instance, or one that carries their connections, or a program of yours",
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -199,19 +199,23 @@ class Gateway(GatewayRef):
         if self.steering != "nftables" and self.runtime != "host":
             raise ValueError(
                 f"gateway {self.name}: {self.steering} is not carried by runtime {self.runtime} yet: nobody "
-                "starts a HAProxy on a node; write steering: nftables"
+                "starts one on a node; write steering: nftables"
             )
         if self.steering != "nftables" and self.daemon != "ocserv":
-            lacks = {"redirect": "follow no redirect", "haproxy": "come by UDP, which it does not carry"}
+            lacks = {
+                "redirect": "follow no redirect",
+                "haproxy": "come by UDP, which it does not carry",
+                "hook": "come by UDP, which is not proven with it",
+            }
             raise ValueError(
                 f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
                 f"{lacks[self.steering]}; write steering: nftables"
             )
         elsewhere = next((slot.name for slot in self.slots if slot.users_at is not None), None)
-        if elsewhere is not None and self.steering != "redirect":
+        if elsewhere is not None and self.steering not in ("redirect", "hook"):
             raise ValueError(
-                f"gateway {self.name}: users are sent to slot {elsewhere} by a redirect only; write "
-                "steering: redirect, or leave users_at out"
+                f"gateway {self.name}: users are sent to slot {elsewhere} by a redirect or a hook only; "
+                "write steering: redirect, or leave users_at out"
             )
         return self
 

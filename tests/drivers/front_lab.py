@@ -5,12 +5,15 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from activities.drivers.runtime.host.process import Process
 from activities.drivers.steering.haproxy import balancer_of
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_steering import FOLDER, HaproxySteering
+from activities.drivers.steering.hook import HookSteering
+from activities.drivers.steering.port import SteeringDriver
 from activities.drivers.steering.redirect import redirect_of
 from policies.model.fleet import Gateway
 from tests.drivers.gateway_client import Client
@@ -20,6 +23,9 @@ from tests.drivers.gateway_lab import GatewayLab
 def why_not_here() -> str | None:
     """Return why no HAProxy can run here, None when one can."""
     return None if shutil.which("haproxy") else "needs haproxy"
+
+
+EXAMPLE = Path(__file__).parents[2] / "deploy/examples/steering-hook"
 
 
 class FrontLab(GatewayLab):
@@ -91,6 +97,17 @@ class BalancerLab(FrontLab):
 
     def _made_steering(self) -> HaproxySteering:
         return balancer_of(self.orders, self.means)
+
+
+class HookLab(GatewayLab):
+    """A gateway that the example of a hook steers."""
+
+    def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
+        super().__init__(folder, tag, clients)
+        self.gateway = Gateway.model_validate(self.gateway.model_dump() | {"steering": "hook"})
+
+    def _made_steering(self) -> SteeringDriver:
+        return HookSteering(self.orders, replace(self.means, hook=EXAMPLE))
 
 
 def move(lab: GatewayLab, client: Client, number: int) -> None:

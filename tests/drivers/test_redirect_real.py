@@ -320,7 +320,7 @@ async def test_a_gateway_that_nftables_steers_is_redirected_from_now_on_and_nobo
     await kernel.prime()
     old = await redirect.running("1")
     await kernel.make_permanent(operation("keep"), old)
-    people = [await redirect.client(6).up(), await redirect.client(2).up()]
+    people = [await redirect.client(1).up(), await redirect.client(2).up()]
     new = await redirect.running("2")
     await kernel.make_permanent(operation("keep new"), new)
     for person in people:

@@ -20,10 +20,12 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     MISSING,
     balancer,
     built_balancer,
+    built_hooked,
     built_lab,
     built_node,
     built_openvpn,
     built_redirect,
+    hooked,
     lab,
     node,
     openvpn,
@@ -139,6 +141,12 @@ class RedirectStand(RealStand):
     pins = False
 
 
+class HookStand(RealStand):
+    """A gateway that a program steers, which pins nobody."""
+
+    pins = False
+
+
 class OpenVpnStand(RealStand):
     """A gateway that runs OpenVPN, and its clients."""
 
@@ -165,6 +173,7 @@ ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reas
         pytest.param("openvpn", marks=ON_REAL_KERNELS),
         pytest.param("redirect", marks=ON_REAL_KERNELS),
         pytest.param("balancer", marks=ON_REAL_KERNELS),
+        pytest.param("hook", marks=ON_REAL_KERNELS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
@@ -172,6 +181,8 @@ def stand(request: pytest.FixtureRequest) -> Stand:
         return FakeStand()
     if request.param in ("real", "balancer"):
         return RealStand(request.getfixturevalue("lab" if request.param == "real" else request.param))
+    if request.param == "hook":
+        return HookStand(request.getfixturevalue("hooked"))
     if request.param == "redirect":
         return RedirectStand(request.getfixturevalue("redirect"))
     if request.param == "openvpn":

@@ -41,7 +41,7 @@ def test_a_pair_that_nothing_carries_is_refused_with_the_reason(daemon: str, by:
 def test_on_a_node_only_the_kernel_steers() -> None:
     node = {"runtime": "kubernetes", "placement": {"cluster": "berlin", "node": "worker-1"}}
     assert steered("nftables", **node).runtime == "kubernetes"
-    for by in ("redirect", "haproxy"):
+    for by in ("redirect", "haproxy", "hook"):
         with pytest.raises(ValidationError, match=f"{by} is not carried by runtime kubernetes yet"):
             steered(by, **node)
 
@@ -49,7 +49,7 @@ def test_on_a_node_only_the_kernel_steers() -> None:
 @pytest.mark.parametrize("where", ["b.example.org", "b.example.org:8443", "192.0.2.7", "[fd00::7]:4432"])
 def test_a_slot_has_a_name_or_address_of_its_own_with_a_redirect_only(where: str) -> None:
     assert named("b", where).slots[1].users_at == where
-    with pytest.raises(ValidationError, match="users are sent to slot b by a redirect only"):
+    with pytest.raises(ValidationError, match="users are sent to slot b by a redirect or a hook only"):
         named("b", where, by="nftables")
 
 

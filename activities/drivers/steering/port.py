@@ -26,6 +26,8 @@ class Means:
     """The protocols by which users come to the port that they dial."""
     credentials: Mapping[str, Secret] = field(default_factory=dict)
     """What the agent's file names, by name."""
+    hook: Path | None = None
+    """The program that steers, where the file names one."""
     certificate: str = "certificate"
     key: str = "key"
     """Which of them are shown to users by what answers them before an instance does."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from activities.drivers.steering.haproxy import balancer_of
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_steering import FOLDER, read_haproxy
+from activities.drivers.steering.hook import HookSteering, read_shown
 from activities.drivers.steering.nftables import NftablesTable, read_table, step_aside
 from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means, Reads, SteeringDriver
@@ -16,8 +17,14 @@ STEERINGS: Mapping[str, Callable[[SteeringOrders, Means], SteeringDriver]] = {
     "nftables": NftablesTable,
     "redirect": redirect_of,
     "haproxy": balancer_of,
+    "hook": HookSteering,
 }
-READERS: Mapping[str, Reads] = {"nftables": read_table, "redirect": read_haproxy, "haproxy": read_haproxy}
+READERS: Mapping[str, Reads] = {
+    "nftables": read_table,
+    "redirect": read_haproxy,
+    "haproxy": read_haproxy,
+    "hook": read_shown,
+}
 """What reads it for a process that changes nothing."""
 
 
