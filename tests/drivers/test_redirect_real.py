@@ -212,7 +212,7 @@ async def test_a_simulated_haproxy_that_takes_a_change_and_does_not_make_it_is_a
     assert honest.trial == new
 
 
-async def test_a_haproxy_that_says_what_it_should_and_serves_nobody_is_a_conflict(
+async def test_a_haproxy_that_says_what_it_was_told_and_serves_nobody_is_a_conflict(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:
     await serving(redirect)

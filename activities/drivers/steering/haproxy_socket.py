@@ -10,10 +10,6 @@ from policies.model.errors import Unavailable
 PATIENCE = timedelta(seconds=2)
 
 
-class NobodyListens(Unavailable):
-    """No process has the socket: HAProxy has ended, or has not begun yet."""
-
-
 class HaproxySocket:
     """The stats socket of one process."""
 
@@ -31,8 +27,6 @@ class HaproxySocket:
         try:
             async with asyncio.timeout(within.total_seconds()):
                 return await self._asked(command)
-        except (ConnectionRefusedError, FileNotFoundError) as error:
-            raise NobodyListens(f"no HAProxy runs on {self._whose}") from error
         except OSError as error:
             raise Unavailable(
                 f"HAProxy on {self._whose} does not answer {command.split(maxsplit=1)[0]!r} at {self.path}: "
@@ -60,3 +54,8 @@ class HaproxySocket:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+
+def nobody_listens(error: Unavailable) -> bool:
+    """Whether no process has the socket: HAProxy has ended, or has not begun yet."""
+    return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
-from activities.drivers.steering.haproxy_socket import HaproxySocket, NobodyListens
+from activities.drivers.steering.haproxy_socket import HaproxySocket, nobody_listens
 from activities.drivers.steering.haproxy_switch import LEASES, map_of, read_switch, write_switch
 from activities.drivers.steering.orders import AT_ONCE, Sessions, SteeringOrders, generation_of, seed_of
 from activities.drivers.steering.switch import EVERYBODY, Switch
@@ -123,8 +123,10 @@ class HaproxySteering:
         """Return what HAProxy says; where none runs, what it says from its start on."""
         try:
             return self._told(await self._found())
-        except NobodyListens:
-            return Steering(serving=self.permanent)
+        except Unavailable as error:
+            if nobody_listens(error):
+                return Steering(serving=self.permanent)
+            raise
 
     async def start_trial(
         self,
