@@ -24,7 +24,6 @@ from orchestrator.processes.process import leave
 from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import SteeringKind
-from policies.steering import PROMISES
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
@@ -44,6 +43,10 @@ ENDS_AS = {
 
 BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy", "night": "unhealthy"}
 """Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
+
+
+STEERINGS: tuple[SteeringKind, ...] = ("nftables", "redirect", "haproxy")
+"""What the lab's gateways can be steered by."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def parse(arguments: Sequence[str]) -> Asked:
     parser.add_argument("--scenario", action="append", help=f"tell this story, or these in turn: {names}")
     parser.add_argument("--runtime", default="host", help=f"what gateways' instances are on: {runtimes}")
     parser.add_argument("--daemon", default="ocserv", help=f"what gateways run: {', '.join(DAEMONS)}")
-    parser.add_argument("--steering", default="nftables", help=f"what steers: {', '.join(PROMISES)}")
+    parser.add_argument("--steering", default="nftables", help=f"what steers: {', '.join(STEERINGS)}")
     parser.add_argument("--json", type=Path, help="write what was proved to this file")
     chosen = parser.parse_args(arguments)
     if chosen.runtime not in RUNTIMES:
@@ -78,8 +81,8 @@ def parse(arguments: Sequence[str]) -> Asked:
         raise BadInput(f"there is no daemon {chosen.daemon!r}; there are {', '.join(DAEMONS)}")
     if chosen.daemon != "ocserv" and chosen.runtime != "host":
         raise BadInput(f"{chosen.daemon} is shown on hosts only; leave --runtime out")
-    if chosen.steering not in PROMISES:
-        raise BadInput(f"there is no steering {chosen.steering!r}; there are {', '.join(PROMISES)}")
+    if chosen.steering not in STEERINGS:
+        raise BadInput(f"there is no steering {chosen.steering!r}; there are {', '.join(STEERINGS)}")
     if chosen.steering != "nftables" and (chosen.runtime, chosen.daemon) != ("host", "ocserv"):
         raise BadInput(
             f"{chosen.steering} is shown with ocserv on hosts only; leave --runtime and --daemon out"
