@@ -60,11 +60,11 @@ PROMISES: Mapping[SteeringKind, Promises] = {
 
 def promised(fleet: Fleet, changing: Collection[Name]) -> tuple[str, ...]:
     """Return what the steering of the gateways that change promises, a sentence for each kind."""
-    kinds: dict[SteeringKind, list[Name]] = {}
+    names, kinds = set(changing), dict[SteeringKind, list[Name]]()
     for gateway in fleet.gateways:
-        if gateway.name in changing:
+        if gateway.name in names:
             kinds.setdefault(gateway.steering, []).append(gateway.name)
     return tuple(
-        f"Steering by {kind}{f' on {named(names)}' if len(kinds) > 1 else ''}: {PROMISES[kind].sentence}."
-        for kind, names in sorted(kinds.items())
+        f"Steering by {kind}{f' on {named(those)}' if len(kinds) > 1 else ''}: {PROMISES[kind].sentence}."
+        for kind, those in sorted(kinds.items())
     )
