@@ -74,7 +74,7 @@ class FrontSettings(Value):
     """Their certificate and those above it, in PEM: that of the instances."""
     key: Name = "key"
     """The certificate's key, in PEM."""
-    hook: Path | None = Field(None, description="the program of `steering: hook`; docs/steering-hook.md")
+    hook: Path | None = Field(None, description="the program of `steering: hook`; docs/steering.md")
 
 
 class AgentSettings(EnrolledSettings):

@@ -12,7 +12,7 @@ import pytest
 from activities.drivers.programs import run
 from activities.drivers.steering import haproxy_steering
 from activities.drivers.steering.nftables import NftablesTable
-from activities.drivers.steering.products import retire_others
+from activities.drivers.steering.products import READERS, retire_others
 from policies.model.errors import Conflict, LeaseLapsed, Refused
 from policies.model.fleet import Slot
 from tests.drivers.front_lab import RedirectLab, move
@@ -166,6 +166,8 @@ async def test_a_new_agent_finds_haproxy_as_the_old_one_left_it(redirect: Redire
     steering = await redirect.table.prime()
     assert (steering.serving, steering.trial, steering.share, steering.changed) == (old, new, 30, False)
     assert redirect.haproxy == before
+    shown = await READERS["redirect"](redirect.gateway, redirect.root, {})
+    assert (shown.primed, shown.serving, shown.trial, shown.share) == (True, old, new, 30)
 
 
 async def test_a_haproxy_that_somebody_reloaded_says_again_what_it_said(redirect: RedirectLab) -> None:  # noqa: F811

@@ -1,6 +1,6 @@
 """Steering by a program of the operator's, which points a balancer, a name server or a router at an instance.
 
-The contract of that program, `front.hook` in agent.yaml, is in docs/steering-hook.md: it is told what new
+The contract of that program, `front.hook` in agent.yaml, is in docs/steering.md: it is told what new
 sessions are to get, and says what is in force, asked anew. A hook that ends leases itself keeps the promise
 that going back needs nobody alive. For any other one this agent ends the trial, and nobody does while that is
 dead.
