@@ -46,6 +46,8 @@ class Stand(Protocol):
     table: SteeringTable
     sessions: SessionTable
     snapshots: SnapshotStore
+    short: timedelta
+    """A lease that outlasts one renewal, and no more."""
     pins: bool
     """Whether who comes back passes the steering again, and so has to be led back by an address."""
 
@@ -57,7 +59,7 @@ class Stand(Protocol):
 
 
 class FakeStand:
-    pins = True
+    short, pins = timedelta(seconds=1), True
 
     def __init__(self) -> None:
         self.gateway = FakeGateway(gateway())
@@ -86,7 +88,7 @@ class FakeStand:
 
 
 class RealStand:
-    pins = True
+    short, pins = timedelta(seconds=1), True
 
     def __init__(self, lab: GatewayLab) -> None:  # noqa: F811
         self.lab = lab
@@ -142,9 +144,9 @@ class RedirectStand(RealStand):
 
 
 class HookStand(RealStand):
-    """A gateway that a program steers, which pins nobody."""
+    """A gateway that a program steers, which pins nobody; it is started three times for each change."""
 
-    pins = False
+    short, pins = timedelta(seconds=5), False
 
 
 class OpenVpnStand(RealStand):
@@ -538,9 +540,9 @@ async def test_a_state_says_which_boot_of_the_host_it_is_of(stand: Stand) -> Non
 async def test_a_lapsed_trial_is_not_renewed(stand: Stand) -> None:
     old = await serving(stand)
     new = await running(stand, "2")
-    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1))
-    await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1), renew=True)
-    await asyncio.sleep(1.2)
+    await stand.table.start_trial(operation("trial"), new, stand.short)
+    await stand.table.start_trial(operation("trial"), new, stand.short, renew=True)
+    await asyncio.sleep(stand.short.total_seconds() + 0.2)
     before = await stand.table.read()
     with pytest.raises(LeaseLapsed):
         await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
@@ -575,9 +577,9 @@ async def test_a_share_is_told_as_it_is_and_ends_with_its_trial(stand: Stand) ->
     assert (again.share, again.changed) == (5, False)
     more = await stand.table.start_trial(operation("trial"), new, LEASE, renew=True, share=100)
     assert (more.share, more.changed) == (100, True)
-    less = await stand.table.start_trial(operation("trial"), new, timedelta(seconds=1), share=25)
+    less = await stand.table.start_trial(operation("trial"), new, stand.short, share=25)
     assert less.share == 25
-    await asyncio.sleep(1.2)
+    await asyncio.sleep(stand.short.total_seconds() + 0.2)
     lapsed = await stand.table.read()
     assert (lapsed.trial, lapsed.share) == (None, 100)
     assert await stand.login(1) == old
