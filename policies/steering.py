@@ -42,7 +42,7 @@ PROMISES: Mapping[SteeringKind, Promises] = {
     "hook": Promises(
         keeps_rebound=False,
         keeps_moved=False,
-        comes_back=True,
+        comes_back=False,
         translates=False,
         sentence="where users come back to is what the hook steers to say; a trial lasts while its agent is "
         "dead, unless the hook ends it",
