@@ -106,12 +106,16 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
     lines.append(f"management: {gateway.management}, port {gateway.metrics_port}")
     if gateway.daemon != "ocserv":  # older agents, which run nothing else, tell no daemon
         lines.append(f"daemon: {gateway.daemon}")
+    if gateway.steering != "nftables":
+        lines.append(f"steering: {gateway.steering}")
     if gateway.placement is not None:
         lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:
         pools = f"{slot.pool4}" if slot.pool6 is None else f"{slot.pool4} and {slot.pool6}"
         own = "" if slot.address is None else f", address {slot.address}"
         lines.append(f"slot {slot.name}: port {slot.port}{own}, device {slot.device}, users {pools}")
+        if slot.users_at is not None:
+            lines.append(f"users of slot {slot.name}: {slot.users_at}")
     return tuple(lines)
 
 

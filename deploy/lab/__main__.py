@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
+from policies.model.fleet import SteeringKind
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
@@ -43,6 +45,10 @@ BECAUSE = {"bad-auth": "unhealthy", "bad-green": "unhealthy", "night": "unhealth
 """Verdicts that a story has to end by: another reason to go back proves nothing about its fault."""
 
 
+STEERINGS: tuple[SteeringKind, ...] = ("nftables", "redirect", "haproxy")
+"""What the lab's gateways can be steered by."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What to show: which stories, on what kind of gateways, and where to write what was proved."""
@@ -50,6 +56,7 @@ class Asked:
     stories: tuple[str, ...] = USUAL
     runtime: str = "host"
     daemon: str = "ocserv"
+    steering: SteeringKind = "nftables"
     report: Path | None = None
 
 
@@ -65,6 +72,7 @@ def parse(arguments: Sequence[str]) -> Asked:
     parser.add_argument("--scenario", action="append", help=f"tell this story, or these in turn: {names}")
     parser.add_argument("--runtime", default="host", help=f"what gateways' instances are on: {runtimes}")
     parser.add_argument("--daemon", default="ocserv", help=f"what gateways run: {', '.join(DAEMONS)}")
+    parser.add_argument("--steering", default="nftables", help=f"what steers: {', '.join(STEERINGS)}")
     parser.add_argument("--json", type=Path, help="write what was proved to this file")
     chosen = parser.parse_args(arguments)
     if chosen.runtime not in RUNTIMES:
@@ -73,13 +81,21 @@ def parse(arguments: Sequence[str]) -> Asked:
         raise BadInput(f"there is no daemon {chosen.daemon!r}; there are {', '.join(DAEMONS)}")
     if chosen.daemon != "ocserv" and chosen.runtime != "host":
         raise BadInput(f"{chosen.daemon} is shown on hosts only; leave --runtime out")
+    if chosen.steering not in STEERINGS:
+        raise BadInput(f"there is no steering {chosen.steering!r}; there are {', '.join(STEERINGS)}")
+    if chosen.steering != "nftables" and (chosen.runtime, chosen.daemon) != ("host", "ocserv"):
+        raise BadInput(
+            f"{chosen.steering} is shown with ocserv on hosts only; leave --runtime and --daemon out"
+        )
+    if chosen.steering != "nftables" and shutil.which("haproxy") is None:
+        raise BadInput("programs are missing: `apt-get install --no-install-recommends haproxy`")
     for unknown in [name for name in chosen.scenario or () if name not in STORIES]:
         raise BadInput(f"there is no scenario {unknown!r}; there are {names}")
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():
         raise BadInput(f"{chosen.json} cannot be written: its folder does not exist")
     if chosen.runtime != "host" and "night" in (chosen.scenario or ()):
         raise BadInput("the story night is told on hosts only; leave --runtime out")
-    return Asked(tuple(chosen.scenario or USUAL), chosen.runtime, chosen.daemon, chosen.json)
+    return Asked(tuple(chosen.scenario or USUAL), chosen.runtime, chosen.daemon, chosen.steering, chosen.json)
 
 
 def ground_of(runtime: str, tell: Tell) -> tuple[Shape, Hosts]:
@@ -105,7 +121,7 @@ async def demo(asked: Asked) -> int:
         if at_night:
             synapse.ensure(screen.tell)
         shape, ground = ground_of(asked.runtime, screen.tell)
-        shape = replace(shape, daemon=asked.daemon)
+        shape = replace(shape, daemon=asked.daemon, steering=asked.steering)
         if asked.daemon != "ocserv":
             shape = replace(shape, logins_per_second=FULL_LOGINS_PER_SECOND)
         async with lab(screen.tell, replace(shape, chat=at_night), ground) as built:

@@ -8,12 +8,14 @@ and a gateway logs the same.
 import asyncio
 import re
 import ssl
+from urllib.parse import urlsplit
 
 from deploy.lab.daemons.port import Outcome
 
 PATIENCE = 15.0
 _VERSION = '<version who="vpn">v9.01</version><device-id>linux-64</device-id>'
-_OK = 200
+_OK, _FOUND = 200, 302
+_MOST_REDIRECTS = 3
 
 
 async def log_in(
@@ -23,17 +25,30 @@ async def log_in(
     local = (source, 0) if source else None
     try:
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_connection(address, port, ssl=trust, local_addr=local)
-            try:
-                return await _Conversation(address, reader, writer).authenticate(user, password)
-            finally:
-                writer.transport.abort()
+            for _ in range(1 + _MOST_REDIRECTS):
+                reader, writer = await asyncio.open_connection(address, port, ssl=trust, local_addr=local)
+                try:
+                    return await _Conversation(address, reader, writer).authenticate(user, password)
+                except _Redirected as elsewhere:
+                    address, port = elsewhere.where
+                finally:
+                    writer.transport.abort()
+            return Outcome.BROKEN, f"redirected more than {_MOST_REDIRECTS} times"
     except TimeoutError:
         return Outcome.TIMED_OUT, f"nothing within {PATIENCE:g} s"
     except ConnectionRefusedError as error:
         return Outcome.UNREACHABLE, str(error)
     except (OSError, EOFError, ValueError) as error:
         return Outcome.BROKEN, f"{type(error).__name__}: {error}"
+
+
+class _Redirected(Exception):
+    """The first request was answered with where to ask."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        found = urlsplit(location)
+        self.where = (found.hostname or "", found.port or 443)
 
 
 class _Conversation:
@@ -45,7 +60,9 @@ class _Conversation:
 
     async def authenticate(self, user: str, password: str) -> tuple[Outcome, str]:
         """Give name and password; accepted means that a session cookie came back."""
-        await self._post("/", "init", f"<group-access>https://{self._host}</group-access>")
+        status, said = await self._post("/", "init", f"<group-access>https://{self._host}</group-access>")
+        if status == _FOUND:
+            raise _Redirected(said)
         body = ""
         for field, value in (("username", user), ("password", password)):
             reply = f"<auth><{field}>{value}</{field}></auth>"
@@ -78,6 +95,8 @@ class _Conversation:
     async def _answer(self) -> tuple[int, str]:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         self._cookies.update(re.findall(r"(?im)^set-cookie: *([^=;\s]+)=([^;\r]*)", head))
+        if elsewhere := re.search(r"(?im)^location: *(\S+)", head):
+            return int(head.split(maxsplit=2)[1]), elsewhere[1]
         length = re.search(r"(?im)^content-length: *(\d+)", head)
         content = await self._reader.readexactly(int(length[1])) if length else b""
         return int(head.split(maxsplit=2)[1]), content.decode(errors="replace")

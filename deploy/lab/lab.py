@@ -40,7 +40,7 @@ from orchestrator.settings import Settings, state_folder
 from policies.model.change import ChangeResult, Outcome
 from policies.model.drain import DrainLimits
 from policies.model.errors import BadInput, Unavailable
-from policies.model.fleet import IKE_PORT, OWN_NETWORKS, Fleet, Gateway, Limits, Slot
+from policies.model.fleet import IKE_PORT, OWN_NETWORKS, Fleet, Gateway, Limits, Slot, SteeringKind
 from policies.model.instance import GatewayState
 from policies.model.people import Caller, Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
@@ -76,6 +76,7 @@ class Shape:
     tests: ReleaseTests | None = None
     """What the fleet asks of each new instance before it gets users."""
     daemon: str = "ocserv"
+    steering: SteeringKind = "nftables"
     """What its gateways run."""
     chat: bool = False
     """Whether everything that waits or ends is told to the sink that a chat's process fetches."""
@@ -251,6 +252,7 @@ def fleet_of(
     tests: ReleaseTests | None = None,
     ground: Hosts | None = None,
     daemon: str = "ocserv",
+    steering: SteeringKind = "nftables",
 ) -> Fleet:
     """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
     described = (ground or Hosts()).gateway
@@ -258,7 +260,7 @@ def fleet_of(
         name=FLEET,
         product=daemon,
         gateways=tuple(
-            described(_gateway(host, number, daemon))
+            described(_gateway(host, number, daemon, steering))
             for number, host in enumerate(topology.gateways, start=1)
         ),
         limits=limits,
@@ -266,11 +268,12 @@ def fleet_of(
     )
 
 
-def _gateway(host: Host, number: int, daemon: str) -> Gateway:
+def _gateway(host: Host, number: int, daemon: str, steering: SteeringKind) -> Gateway:
     has_own_networks = daemon in OWN_NETWORKS
     return Gateway(
         name=host.name,
         daemon=daemon,
+        steering=steering,
         domain=host.name,
         addresses=(host.address4, host.address6),
         port=IKE_PORT if has_own_networks else HTTPS_PORT,
@@ -361,7 +364,7 @@ async def _build(
     cache = state_folder() / "lab" / "cache"
     ground.fetch(cache, daemon)
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology, shape.limits, shape.tests, ground, daemon.name)
+    fleet = fleet_of(topology, shape.limits, shape.tests, ground, daemon.name, shape.steering)
     ground.start(topology, fleet, folder, tell)
     published = LabReleases(
         folder / "releases",

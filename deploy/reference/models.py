@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from deploy.reference.markdown import prose, sentence, table
+from policies.model.fleet import USERS_AT
 
 PATTERNS = {
     r"^[A-Za-z0-9_-][A-Za-z0-9._/-]*\.ics$": "a path that ends in `.ics`",
@@ -45,6 +46,7 @@ PATTERNS = {
     r"^(?:[a-z0-9_-]{1,63}\.)+[a-z0-9-]{1,63}$": "a DNS name with its domain, in small letters",
     r"^https?://[^\s?#@/]+(?:/[^\s?#@]*)?$": "an address like `https://HOST:PORT/PATH`, without a login",
     r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+$": "a mail address",
+    USERS_AT: "like `b.vpn.example`, `192.0.2.7:8443` or `[2001:db8::7]`",
     r"^[A-Za-z0-9.:-]+$": "a host's name or address",
     r"\S": "text",
 }

@@ -27,7 +27,9 @@ from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots, read_fleet_key
 from activities.drivers.runtime.pods.adoption import NoAdoption
-from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.orders import SteeringOrders
+from activities.drivers.steering.port import Means, SteeringDriver
+from activities.drivers.steering.products import STEERINGS, retire_others
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from activities.host_record import HostRecordActivities
@@ -85,7 +87,7 @@ class Host:
     audit: HostAudit
     journal: Journal
     folders: SlotFolders
-    table: NftablesTable
+    table: SteeringDriver
     runtime: HostSlots
     snapshots: HostSnapshots
     adoption: HostAdoption | NoAdoption
@@ -125,7 +127,9 @@ def compose_host(settings: AgentSettings) -> Host:
 
     before = folders.adopted
     adopted = before.slot if before else None
-    table = NftablesTable(
+    secrets = Credentials(os.environ)
+    given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
+    orders = SteeringOrders(
         gateway,
         journal,
         folders.live,
@@ -133,12 +137,21 @@ def compose_host(settings: AgentSettings) -> Host:
         kept=kept,
         adopted=adopted,
         proven=folders.is_proven,
-        dialled=folders.daemon.dialled(gateway),
-        wandering=folders.daemon.wandering,
-        logging_in=folders.logging_in,
     )
-    secrets = Credentials(os.environ)
-    given = {name: secrets.secret(reference) for name, reference in settings.credentials.items()}
+    orders.require_successor()
+    table = STEERINGS[gateway.steering](
+        orders,
+        Means(
+            root,
+            dialled=folders.daemon.dialled(gateway),
+            wandering=folders.daemon.wandering,
+            logging_in=folders.logging_in,
+            credentials=given,
+            hook=settings.front.hook,
+            certificate=settings.front.certificate,
+            key=settings.front.key,
+        ),
+    )
     renewed = certificate_renewal(settings) if settings.server_certificate is not None else None
     runtime, adoption = slots_of(
         folders,
@@ -149,7 +162,9 @@ def compose_host(settings: AgentSettings) -> Host:
         audit,
         lambda: renewed.failing if renewed is not None else "",
     )
-    snapshots = HostSnapshots(folders, runtime.observe, settings.pseudonyms, settings.snapshots_kept)
+    snapshots = HostSnapshots(
+        folders, runtime.observe, table.words, settings.pseudonyms, settings.snapshots_kept
+    )
     path = GatewayPath(folders, table)
     return Host(audit, journal, folders, table, runtime, snapshots, adoption, path)
 
@@ -167,7 +182,8 @@ async def compose(settings: AgentSettings) -> tuple[SteadyWorker, Host]:
     if settings.pseudonyms is not None:
         read_fleet_key(settings.pseudonyms)
     host = compose_host(settings)
-    await host.table.prime()
+    if (await host.table.prime()).primed:
+        await retire_others(settings.gateway, settings.root)
     await host.runtime.resume()
     activities = gateway_activities(
         InstanceActivities(host.runtime),

@@ -79,6 +79,16 @@ class ExporterSettings(Value):
     )
 
 
+class FrontSettings(Value):
+    """What a HAProxy in front of the slots shows to users, and the program of a steering by hook."""
+
+    certificate: Name = "certificate"
+    """Their certificate and those above it, in PEM: that of the instances."""
+    key: Name = "key"
+    """The certificate's key, in PEM."""
+    hook: Path | None = Field(None, description="the program of `steering: hook`; docs/steering.md")
+
+
 class AgentSettings(EnrolledSettings):
     """The agent's own file: its gateway, its folder, whom it trusts, which files templates may ask for."""
 
@@ -98,6 +108,8 @@ class AgentSettings(EnrolledSettings):
         description="how this host renews the certificate that users see, below `root`: credentials name "
         "certificate/current/chain.pem and key.pem there",
     )
+    front: FrontSettings = FrontSettings()
+    """What users are shown before they are redirected, with `steering: redirect`; and the hook of another."""
     probe: ProbeSettings
     """Who logs in to see whether an instance works."""
     exporter: ExporterSettings = ExporterSettings()
@@ -125,6 +137,22 @@ class AgentSettings(EnrolledSettings):
         if missing := [key for key in daemon.probe_needs if getattr(self.probe, key) is None]:
             keys = " and ".join(f"`{key}`" for key in missing)
             raise ValueError(f"nobody could probe {daemon.product}: write {keys} under probe, its own files")
+        return self
+
+    @model_validator(mode="after")
+    def _the_front_has_a_certificate(self) -> Self:
+        lacking = [one for one in (self.front.certificate, self.front.key) if one not in self.credentials]
+        if self.gateway.steering == "redirect" and lacking:
+            raise ValueError(
+                f"HAProxy has nothing to show to users: write {lacking[0]} under credentials, or under front "
+                "the names of those that are its certificate and key"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_hook_is_there(self) -> Self:
+        if (self.gateway.steering == "hook") != (self.front.hook is not None):
+            raise ValueError("steering: hook and front.hook belong together: write both, or neither")
         return self
 
     @property

@@ -25,10 +25,9 @@ from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running,
 from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.journal import Journal
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
-from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import Alive
-from activities.drivers.steering.nftables import TABLE
-from activities.drivers.steering.nftables_ruleset import home_of, parse
+from activities.drivers.steering.homes import home_of
+from activities.drivers.steering.products import READERS
 from activities.files import load
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.gateway_runtime import folders_of
@@ -56,6 +55,7 @@ class Host:
     def __init__(self, gateway: Gateway, root: Path) -> None:
         self.gateway = gateway
         self.folders = folders_of(gateway, root, daemon_of(gateway.daemon))
+        self._read = READERS[gateway.steering]
         self._seen: dict[str, tuple[Alive, tuple[int, int]]] = {}
         self._digests: dict[tuple[Alive, tuple[int, int]], str | None] = {}
         self._serving: tuple[float, str | None] = (float("-inf"), None)
@@ -93,12 +93,11 @@ class Host:
         return slot if time.monotonic() - at < 5 * STEERING.total_seconds() else None
 
     async def read_steering(self) -> None:
-        """Read from the kernel who gets new sessions now: the trial slot while its lease lasts."""
-        result = await run(["nft", "-j", "list", "table", *TABLE.split()], within=PATIENCE)
-        if result.status == 0:
-            rules = parse(result.out, self.gateway)
-            slots = {home_of(folder.slot): folder.slot.name for folder in self.folders}
-            self._serving = (time.monotonic(), slots.get(rules.trial or rules.steer or 0))
+        """Read who gets new sessions now: the trial slot while its lease lasts."""
+        slots = {home_of(folder.slot): folder.slot.name for folder in self.folders}
+        found = await self._read(self.gateway, self.folders.root, slots)
+        if found.primed:
+            self._serving = (time.monotonic(), found.trial or found.serving)
 
     async def answer(self, slot: str) -> Answer:
         """Return what the slot's own port says to somebody who does not log in."""

@@ -15,7 +15,7 @@ from activities.drivers.runtime.host.versions import Admission
 from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.runtime.pods.pod_folders import PodFolders
 from activities.drivers.runtime.pods.slots import PodSlots
-from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.port import SteeringDriver
 from policies.model.fleet import Gateway
 
 FOLDERS: Mapping[str, Callable[[Gateway, Path, Daemon], SlotFolders]] = {
@@ -32,7 +32,7 @@ def folders_of(gateway: Gateway, root: Path, daemon: Daemon) -> SlotFolders:
 def slots_of(
     folders: SlotFolders,
     journal: Journal,
-    table: NftablesTable,
+    table: SteeringDriver,
     admission: Admission,
     credentials: Mapping[str, Secret],
     audit: HostAudit,

@@ -31,6 +31,7 @@ from policies.model.value import Digest, Value, digest_of
 from policies.planning.outline import PlanOutline
 from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
 from policies.status.told import listed
+from policies.steering import promised
 
 
 class PlanView(Value):
@@ -133,7 +134,7 @@ class PlanService:
             version=plan.release.version,
             strategy=plan.strategy,
             waves=plan.waves,
-            sentences=plan.sentences,
+            sentences=(*plan.sentences, *promised(fleet, plan.changing)),
             left_alone=plan.left_alone,
             left_alone_count=plan.left_alone_count,
             signers=row.signers if row is not None else (),

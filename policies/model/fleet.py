@@ -50,6 +50,10 @@ SMALLEST_POOL = 30
 """Length of the prefix beyond which a pool has no address beside the daemon's own."""
 
 
+USERS_AT = r"^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?$"
+"""A name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port."""
+
+
 class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
@@ -70,6 +74,15 @@ class Slot(Value):
     """Addresses of its users; no other slot has any of them. It may grow at its end under live sessions."""
     pool6: IPv6Network | None = None
     """The same for IPv6; without one, lines of the template that need it are left out."""
+
+    users_at: str | None = Field(
+        default=None,
+        pattern=USERS_AT,
+        max_length=260,
+        exclude_if=lambda where: where is None,  # plans made before there was one keep their digests
+        description="address or name, with a port other than 443, at which users reach this slot; with "
+        "steering redirect, where it is not the name they dialled and the slot's port",
+    )
 
     @property
     def pools(self) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -121,6 +134,9 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
+SteeringKind = Literal["nftables", "redirect", "haproxy", "hook"]
+"""What may say who gets a gateway's new sessions."""
+
 CARRIED = frozenset(
     {("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host"), ("strongswan", "host")}
 )
@@ -151,6 +167,12 @@ class Gateway(GatewayRef):
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
         description="what it runs; releases of another daemon are refused there",
         json_schema_extra={"enum": [*sorted({daemon for daemon, _ in CARRIED})]},
+    )
+    steering: SteeringKind = Field(
+        default="nftables",
+        exclude_if=lambda kind: kind == "nftables",  # plans made before there was another keep their digests
+        description="what says who gets new sessions: the kernel's nftables, a HAProxy on the host that "
+        "redirects users to their instance, or one that carries their connections, or a program of yours",
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -254,6 +276,31 @@ class Gateway(GatewayRef):
             )
             if other is not None:
                 raise ValueError(f"gateway {self.name}: {cable} of a slot's address is a part of {other}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_steered(self) -> "Gateway":
+        if self.steering != "nftables" and self.runtime != "host":
+            raise ValueError(
+                f"gateway {self.name}: {self.steering} is not carried by runtime {self.runtime} yet: nobody "
+                "starts one on a node; write steering: nftables"
+            )
+        if self.steering != "nftables" and self.daemon != "ocserv":
+            lacks = {
+                "redirect": "follow no redirect",
+                "haproxy": "come by UDP, which it does not carry",
+                "hook": "come by UDP, which is not proven with it",
+            }
+            raise ValueError(
+                f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
+                f"{lacks[self.steering]}; write steering: nftables"
+            )
+        elsewhere = next((slot.name for slot in self.slots if slot.users_at is not None), None)
+        if elsewhere is not None and self.steering not in ("redirect", "hook"):
+            raise ValueError(
+                f"gateway {self.name}: users are sent to slot {elsewhere} by a redirect or a hook only; "
+                "write steering: redirect, or leave users_at out"
+            )
         return self
 
     @model_validator(mode="after")

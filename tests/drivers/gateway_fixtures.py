@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.lab.namespaces import inside
+from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
 from tests.drivers.node_lab import NodeLab
 from tests.drivers.openvpn_lab import OpenVpnLab
@@ -75,6 +76,60 @@ async def strongswan(built_strongswan: StrongSwanLab) -> AsyncIterator[StrongSwa
     """The lab with strongSwan on its gateway, with this process inside the gateway's namespace."""
     async with as_new(built_strongswan):
         yield built_strongswan
+
+
+@pytest.fixture(scope="module")
+def built_redirect(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[RedirectLab]:
+    folder: Path = tmp_path_factory.mktemp("redirect")
+    lab = RedirectLab(folder, f"r{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def redirect(built_redirect: RedirectLab) -> AsyncIterator[RedirectLab]:
+    """The lab whose users are redirected, with this process inside the gateway's namespace."""
+    async with as_new(built_redirect):
+        yield built_redirect
+
+
+@pytest.fixture(scope="module")
+def built_balancer(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[BalancerLab]:
+    folder: Path = tmp_path_factory.mktemp("balancer")
+    lab = BalancerLab(folder, f"b{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def balancer(built_balancer: BalancerLab) -> AsyncIterator[BalancerLab]:
+    """The lab whose users' connections HAProxy carries, with this process inside the gateway's namespace."""
+    async with as_new(built_balancer):
+        yield built_balancer
+
+
+@pytest.fixture(scope="module")
+def built_hooked(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[HookLab]:
+    folder: Path = tmp_path_factory.mktemp("hooked")
+    lab = HookLab(folder, f"h{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def hooked(built_hooked: HookLab) -> AsyncIterator[HookLab]:
+    """The lab that the example of a hook steers, with this process inside the gateway's namespace."""
+    async with as_new(built_hooked):
+        yield built_hooked
 
 
 @pytest.fixture(scope="module")

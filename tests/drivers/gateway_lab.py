@@ -26,6 +26,8 @@ from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.snapshots import HostSnapshots
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.orders import SteeringOrders
+from activities.drivers.steering.port import Means, SteeringDriver
 from activities.drivers.store.trees import furnish
 from activities.refusals import DownloadFailed
 from activities.releases import Admitted
@@ -260,24 +262,29 @@ class GatewayLab:
         daemon = self._made_daemon()
         self.folders = self._made_folders(daemon)
         adopted = self.folders.adopted
-        self.table = NftablesTable(
+        credentials = {
+            name: Credentials({}).secret(f"file:{self.folder / file}")
+            for name, file in {**self.credentials, **more}.items()
+        }
+        self.orders = SteeringOrders(
             self.gateway,
             self.journal,
             self.folders.live,
             self.root / "steering.json",
             adopted=adopted.slot if adopted else None,
             proven=self.folders.is_proven,
+        )
+        self.means = Means(
+            self.root,
             dialled=daemon.dialled(self.gateway),
             wandering=daemon.wandering,
             logging_in=self.folders.logging_in,
+            credentials=credentials,
         )
-        credentials = {
-            name: Credentials({}).secret(f"file:{self.folder / file}")
-            for name, file in {**self.credentials, **more}.items()
-        }
+        self.table = self._made_steering()
         self._compose_slots(credentials)
         self.sessions = SlotSessions(self.folders, self.journal, self.table)
-        self.snapshots = HostSnapshots(self.folders, self.slots.observe)
+        self.snapshots = HostSnapshots(self.folders, self.slots.observe, self.table.words)
 
     def _made_admission(self) -> TreeAdmission:
         return TreeAdmission(self.folder)
@@ -293,6 +300,9 @@ class GatewayLab:
 
     def _made_daemon(self) -> Daemon:
         return Ocserv(self.login)
+
+    def _made_steering(self) -> SteeringDriver:
+        return NftablesTable(self.orders, self.means)
 
     def _made_folders(self, daemon: Daemon) -> SlotFolders:
         return SlotFolders(self.gateway, self.root, daemon)

@@ -14,6 +14,8 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.orders import SteeringOrders
+from activities.drivers.steering.port import Means
 from tests.unit.fleets import gateway
 
 
@@ -31,7 +33,8 @@ async def test_a_host_out_of_descriptors_ends_nobodys_look_after_the_table(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     journal = Journal(tmp_path / "journal.jsonl", HostBounds("gw-1"))
-    table = NftablesTable(gateway("gw-1"), journal, live, tmp_path / "steering.json")
+    orders = SteeringOrders(gateway("gw-1"), journal, live, tmp_path / "steering.json")
+    table = NftablesTable(orders, Means(tmp_path))
     keeping = asyncio.create_task(table.keep())
     try:
         async with asyncio.timeout(5):

@@ -15,6 +15,7 @@ from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.programs import run
 from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables import NftablesTable
+from activities.drivers.steering.orders import SteeringOrders
 from deploy.lab.processes import freeze
 from policies.drains import loss_between
 from policies.model.drain import Loss
@@ -316,7 +317,8 @@ async def test_what_was_kept_is_noted_and_a_note_that_fails_costs_nobody_the_ste
         noted.append(slot)
         raise OSError("the disk is full")
 
-    table = NftablesTable(lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", kept=note)
+    orders = SteeringOrders(lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", kept=note)
+    table = NftablesTable(orders, lab.means)
     slot = await lab.running("1")
     assert (await table.start_trial(operation("trial"), slot, LEASE)).trial == slot
     assert noted == []
@@ -366,6 +368,7 @@ async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(
     old = await serving(lab)
     new = await lab.running("2")
     await lab.table.start_trial(operation("trial"), new, timedelta(seconds=1))
+    assert isinstance(lab.table, NftablesTable)
     still_on_trial, read = await lab.table._present(), lab.table._present
     readings = [still_on_trial]
 
@@ -387,9 +390,7 @@ async def test_who_is_kept_beside_the_serving_instance_keeps_it_without_any_drai
 ) -> None:
     monkeypatch.setattr(nftables, "FOLLOW_EVERY", timedelta(milliseconds=200))
     monkeypatch.setattr(nftables, "HEAL_EVERY", timedelta(milliseconds=100))
-    table = NftablesTable(
-        lab.gateway, lab.journal, lab.folders.live, lab.root / "steering.json", timedelta(seconds=2)
-    )
+    table = NftablesTable(lab.orders, lab.means, timedelta(seconds=2))
     blue = await serving(lab)
     person = await lab.client(1).up()
     green = await lab.running("2")

@@ -81,7 +81,7 @@ async def test_a_users_address_and_name_are_in_no_part_of_a_snapshot(
     assert names
     assert session.remote_address in log
 
-    keyed = HostSnapshots(lab.folders, lab.slots.observe, fleet_key(tmp_path))
+    keyed = HostSnapshots(lab.folders, lab.slots.observe, lab.table.words, fleet_key(tmp_path))
     shown = [
         await frozen(lab.snapshots, "without key"),
         await frozen(keyed, "one"),
@@ -102,7 +102,7 @@ async def test_a_users_address_and_name_are_in_no_part_of_a_snapshot(
 async def test_a_host_keeps_snapshots_no_longer_than_it_is_told(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
-    snapshots = HostSnapshots(lab.folders, lab.slots.observe, kept_for=timedelta(days=1))
+    snapshots = HostSnapshots(lab.folders, lab.slots.observe, lab.table.words, kept_for=timedelta(days=1))
     await frozen(snapshots, "old")
     [old] = (lab.root / "snapshots").glob("sha256-*.json")
     ago = time.time() - 2 * 86400

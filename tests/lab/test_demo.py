@@ -89,7 +89,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_usual_demo_tells_of_a_clean_upgrade_and_of_logins_that_fail() -> None:
-    assert parse([]) == Asked(("clean", "bad-auth"), "host", "ocserv", None)
+    assert parse([]) == Asked(("clean", "bad-auth"), "host", "ocserv", "nftables", None)
 
 
 def test_nobody_loses_a_session_or_a_ping_in_an_upgrade_or_a_rollback(told: dict[str, Any]) -> None:

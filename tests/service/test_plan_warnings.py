@@ -35,6 +35,19 @@ async def test_a_plan_warns_where_an_agents_file_is_not_as_fleet_yaml_says(
         assert found["warnings"] == warnings
 
 
+async def test_a_plan_says_what_the_steering_of_its_gateways_promises(
+    house: House,  # noqa: F811
+    releases: Releases,  # noqa: F811
+) -> None:
+    old, same, _ = releases
+    plan = await house.plan(old, same)
+    _, found = await house.by(DORA)("GET", f"/plans/{plan.digest[7:19]}")
+    assert found["sentences"][-1] == (
+        "Steering by nftables: who changes networks while an instance drains logs in again, unless a packet "
+        "over UDP tells of it."
+    )
+
+
 async def test_a_plan_names_gateway_and_credential_where_a_host_lacks_what_the_release_asks_for(
     house: House,  # noqa: F811
     releases: Releases,  # noqa: F811

@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
-from activities.drivers.steering.nftables_ruleset import Ruleset, count_of_rules, home_of, parse, transaction
+from activities.drivers.steering.homes import home_of
+from activities.drivers.steering.nftables_ruleset import Ruleset, count_of_rules, parse, transaction
 from policies.model.fleet import Gateway, Slot
 
 IKE = (Dialled("udp", 500), Dialled("udp", 4500))

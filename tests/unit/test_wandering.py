@@ -6,8 +6,8 @@ from ipaddress import ip_address
 
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.port import Dialled
+from activities.drivers.steering.homes import Home
 from activities.drivers.steering.nftables_ruleset import (
-    Home,
     Number,
     Ruleset,
     count_of_rules,

@@ -18,45 +18,44 @@ while sessions live: that would end them all.
 """
 
 import asyncio
-import hashlib
-import json
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from types import MappingProxyType
 
-from activities.drivers.daemon.port import Dialled, Session, Wandering
-from activities.drivers.disk import write_whole
+from activities.drivers.daemon.port import Dialled
 from activities.drivers.flows import forget_flows
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.journal import Journal
-from activities.drivers.steering.login_flows import LoggingIn, LoginFlows, Sources, nobody
+from activities.drivers.steering.homes import Home
+from activities.drivers.steering.login_flows import LoginFlows, Sources
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
-    Home,
     Ruleset,
     count_of_rules,
-    home_of,
     parse,
     transaction,
 )
-from policies.model.errors import BadInput, Conflict, InstanceGone, LeaseLapsed, PenstockError, Unavailable
+from activities.drivers.steering.orders import (
+    AT_ONCE,
+    PATIENCE,
+    Sessions,
+    SteeringOrders,
+    generation_of,
+    seed_of,
+)
+from activities.drivers.steering.pins import homes_of
+from activities.drivers.steering.port import Means
+from policies.model.errors import Conflict, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
 from policies.model.operation import Operation
+from policies.steering import PROMISES
 
 Address = IPv4Address | IPv6Address
-Live = Callable[[timedelta], Awaitable[Mapping[str, tuple[Session, ...] | None]]]
-"""The sessions of every running instance by slot; None for one that does not say within the time."""
-
 TABLE = "inet penstock"
-PATIENCE = timedelta(seconds=3)
-AT_ONCE = timedelta(milliseconds=300)
-"""The way back waits no longer for a daemon: those it could not ask about keep the pins they have."""
 ATTEMPTS = 3
 HEAL_EVERY = timedelta(seconds=1)
 FOLLOW_EVERY = timedelta(seconds=10)
@@ -66,47 +65,28 @@ _log = logging.getLogger(__name__)
 class NftablesTable:
     """The steering table of one gateway, in the network namespace this process lives in."""
 
+    promises = PROMISES["nftables"]
+
     def __init__(
         self,
-        gateway: Gateway,
-        journal: Journal,
-        live: Live,
-        remember: Path,
+        orders: SteeringOrders,
+        means: Means,
         pinned_for: timedelta = timedelta(hours=8),
-        kept: Callable[[str], None] = lambda _: None,
-        adopted: Slot | None = None,
-        proven: Callable[[str], bool] = lambda _: True,
-        dialled: Sequence[Dialled] = (),
-        wandering: Sequence[Wandering] = (),
-        logging_in: LoggingIn = nobody,
     ) -> None:
-        """Take where live sessions are read, and the file that keeps the permanent slot over a reboot.
-
-        `kept` hears of each slot that was made permanent; what it cannot do never fails the steering.
-        `adopted` is the slot of a daemon that was adopted before. `proven` says whether what runs in a slot
-        is known to be what was meant: nobody is steered to anything else. `dialled` is where users begin:
-        the gateway's port by TCP unless given. `wandering` tells packets of sessions whose users' addresses
-        have changed, `logging_in` who is just about to have one.
-        """
-        self._dialled = dialled or (Dialled("tcp", gateway.port),)
-        self._wandering = wandering
-        self._logins = LoginFlows(
-            {slot.name: slot.address for slot in gateway.slots if slot.address is not None},
-            self._dialled,
-            logging_in,
-        )
-        self._proven = proven
-        self._kept = kept
-        self._gateway = gateway
-        self._journal = journal
-        self._live = live
-        self._remember = remember
+        """Take who may steer and where to, and how users come."""
+        self._orders = orders
+        self._gateway = orders.gateway
+        self._journal = orders.journal
+        self._live = orders.live
         self._pinned_for = pinned_for
-        self._homes = {slot.name: home_of(slot) for slot in gateway.slots}
-        self._slots = {home_of(slot): slot.name for slot in gateway.slots}
-        if adopted is not None:
-            self.take(adopted)
-        self._lived = frozenset(self._homes)
+        self._dialled = means.dialled or (Dialled("tcp", orders.gateway.port),)
+        self._wandering = means.wandering
+        self._logins = LoginFlows(
+            {slot.name: slot.address for slot in orders.gateway.slots if slot.address is not None},
+            self._dialled,
+            means.logging_in,
+        )
+        self._lived = frozenset(orders.slots.values())
         """Where something may have run before this was made, too: an instance may end while nobody looks."""
         self._leaving: set[str] = set()
         self._changes = 0
@@ -115,23 +95,32 @@ class NftablesTable:
 
     def take(self, adopted: Slot) -> None:
         """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
-        self._homes[adopted.name] = home_of(adopted)
-        self._slots[home_of(adopted)] = adopted.name
+        self._orders.take(adopted)
 
     @property
     def permanent(self) -> str | None:
         """The slot that was made permanent last, and is so after a reboot; None before the first."""
-        return self._remembered()
+        return self._orders.permanent
+
+    @property
+    def listens(self) -> Collection[int]:
+        """Nobody listens for users: the kernel sends them on."""
+        return ()
 
     async def prime(self) -> Steering:
         """Ensure that the table is loaded; an existing one is left as it is.
 
         After a reboot the permanent slot is what it was. On a gateway that has served without
-        a table the empty one changes nothing: read the sessions, pin, then switch.
+        a table the empty one changes nothing: read the sessions, pin, then switch. A table that stepped
+        aside for another steering sends users to the permanent slot again.
         """
         async with self._turn:
             changed = await self._ruleset() is None
-            await self._present()
+            found, permanent = await self._present(), self._orders.permanent
+            if found.steer is None and permanent is not None:
+                home, live = self._orders.home(permanent), await self._live(AT_ONCE)
+                await self._change(None, live, lambda now: now.permanently(home))
+                changed = True
             return (await self.read()).model_copy(update={"changed": changed})
 
     async def heal(self) -> bool:
@@ -194,15 +183,12 @@ class NftablesTable:
         return Steering() if found is None else self._steering(found)
 
     def _steering(self, found: Ruleset) -> Steering:
-        return Steering(
-            primed=True,
-            serving=self._slots.get(found.steer or 0),
-            trial=self._slots.get(found.trial or 0),
-            trial_expires_in=found.trial_expires_in,
-            share=found.share,
-            pinned=len(found.old),
-            generation=found.generation,
-        )
+        return steering_of(found, self._orders.slots)
+
+    async def words(self) -> str:
+        """Return the table as nft lists it, for who looks at a failure."""
+        result = await run(["nft", "list", "table", *TABLE.split()])
+        return result.out or result.err
 
     async def start_trial(
         self, operation: Operation, slot: str, lease: timedelta, *, renew: bool = False, share: int = 100
@@ -218,18 +204,10 @@ class NftablesTable:
             Unavailable: when sessions elsewhere cannot be listed, so that they could not be pinned;
                 never for a renewal, which steers nobody away unless the share grows.
         """
-        home = self._home(slot)
-        self._journal.bounds.check_lease(lease)
-        self._journal.admit(operation)
-        live = await self._live(PATIENCE)
-        self._refuse_empty(slot, live)
-        unknown = sorted(name for name, sessions in live.items() if sessions is None and name != slot)
+        home, live = self._orders.home(slot), await self._orders.admit_trial(operation, slot, lease)
         now = await self.read()
-        if unknown and (now.trial != slot or now.share < share):
-            raise Unavailable(
-                f"the sessions in slot {unknown[0]} of {self._gateway.name} cannot be listed; "
-                "nobody was steered away from them"
-            )
+        if now.trial != slot or now.share < share:
+            self._orders.require_listed(live, but=slot)
         async with self._turn:
             self._leaving.discard(slot)
             return await self._change(
@@ -239,26 +217,14 @@ class NftablesTable:
                     now
                     if now.steer == home
                     else self._renewable(now, home, renew=renew).on_trial(
-                        home, lease, renew=renew, share=share, seed=_seed(operation)
+                        home, lease, renew=renew, share=share, seed=seed_of(operation)
                     )
                 ),
             )
 
-    def _refuse_empty(self, slot: str, live: Mapping[str, tuple[Session, ...] | None]) -> None:
-        if slot not in live:
-            raise InstanceGone(f"nothing runs in slot {slot} of {self._gateway.name}")
-        if not self._proven(slot):
-            raise InstanceGone(
-                f"what runs in slot {slot} of {self._gateway.name} now is not what was proven there; nobody "
-                "is steered to it"
-            )
-
     def _renewable(self, now: Ruleset, home: Home, *, renew: bool) -> Ruleset:
         if renew and now.trial != home:
-            raise LeaseLapsed(
-                f"slot {self._slots[home]} of {self._gateway.name} is not on trial any more; its lease was "
-                "not renewed, and new sessions go to the permanent slot"
-            )
+            raise self._orders.lapsed(self._orders.slots[home])
         return now
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
@@ -268,22 +234,12 @@ class NftablesTable:
             Fenced: when a newer rollout or rollback owns the gateway.
             InstanceGone: when nothing runs in the slot.
         """
-        home = self._home(slot)
-        self._journal.admit(operation)
-        live = await self._live(AT_ONCE)
-        self._refuse_empty(slot, live)
+        home, live = self._orders.home(slot), await self._orders.admit_permanent(operation, slot)
         async with self._turn:
             self._leaving.discard(slot)
             steering = await self._change(operation, live, lambda now: now.permanently(home))
-            self._journal.reserve.spend_for(
-                lambda: write_whole(self._remember, json.dumps({"serving": slot}))
-            )
-        try:
-            self._kept(slot)
-        except (PenstockError, OSError) as error:
-            _log.warning(
-                "known-good marker of slot %s on %s not written: %s", slot, self._gateway.name, error
-            )
+            self._orders.remember(slot)
+        self._orders.tell_kept(slot)
         return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
@@ -322,7 +278,7 @@ class NftablesTable:
         """
         ended, self._lived = self._lived - live.keys(), frozenset(live)
         udp = "udp" in [one.transport for one in self._dialled]
-        for slot, home in [(slot, self._homes[slot]) for slot in ended] if udp else ():
+        for slot, home in [(slot, self._orders.home(slot)) for slot in ended] if udp else ():
             try:
                 if isinstance(home, int):
                     await forget_flows(home)
@@ -347,7 +303,7 @@ class NftablesTable:
     async def _change(
         self,
         operation: Operation | None,
-        live: Mapping[str, tuple[Session, ...] | None],
+        live: Sessions,
         wish: Callable[[Ruleset], Ruleset],
     ) -> Steering:
         """Write what is wished for together with the pins it needs, in one transaction, and read it back."""
@@ -356,7 +312,7 @@ class NftablesTable:
         for attempt in range(1, ATTEMPTS + 1):
             before = await self._present()
             wished = wish(before)
-            generation = f"{operation.rollout}/{operation.epoch}" if operation else before.generation
+            generation = generation_of(operation) if operation else before.generation
             wanted = self._with_pins(wished, live, logging_in).generated(generation)
             if operation is not None:
                 self._journal.check(operation)
@@ -397,10 +353,7 @@ class NftablesTable:
             _log.warning("the steering of %s: %s", self._gateway.name, error)
 
     def _with_pins(
-        self,
-        wished: Ruleset,
-        live: Mapping[str, tuple[Session, ...] | None],
-        logging_in: Mapping[str, Sources | None] = MappingProxyType({}),
+        self, wished: Ruleset, live: Sessions, logging_in: Mapping[str, Sources | None] = MappingProxyType({})
     ) -> Ruleset:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
 
@@ -412,61 +365,48 @@ class NftablesTable:
         away = {
             name: sessions
             for name, sessions in live.items()
-            if (split or target) and self._homes[name] != target and name not in self._leaving
+            if (split or target) and self._orders.home(name) != target and name not in self._leaving
         }
-        unknown = {self._homes[name] for name, sessions in away.items() if sessions is None}
+        unknown = {self._orders.home(name) for name, sessions in away.items() if sessions is None}
         kept = {
             address: home
             for address, home in wished.old.items()
-            if home in unknown or home not in self._slots
+            if home in unknown or home not in self._orders.slots
         }
         draining = tuple(
-            sorted((self._homes[name] for name, sessions in away.items() if sessions != ()), key=str)
+            sorted((self._orders.home(name) for name, sessions in away.items() if sessions != ()), key=str)
         )
         learned = {
             address: home for address, home in wished.learned.items() if home in draining and home != target
         }
+        homes = {address: self._orders.home(name) for address, name in homes_of(away).items()}
         trialists = {} if split else self._addresses(live, wished.trial)
         begun = {
-            source: self._homes[name]
+            source: self._orders.home(name)
             for name, sources in logging_in.items()
-            if self._homes[name] != target
+            if self._orders.home(name) != target
             for source in sources or ()
         }
         numbers = {number: home for number, home in wished.numbers.items() if home in unknown} | {
-            number: self._homes[name]
+            number: self._orders.home(name)
             for name, sessions in away.items()
             for session in sessions or ()
             for number in session.numbers
         }
         return wished.pinning(
-            {**begun, **self._most(away), **kept},
-            draining,
-            {**trialists, **learned},
-            self._pinned_for,
-            numbers,
+            {**begun, **homes, **kept}, draining, {**trialists, **learned}, self._pinned_for, numbers
         )
 
-    def _addresses(
-        self, live: Mapping[str, tuple[Session, ...] | None], home: Home | None
-    ) -> dict[Address, Home]:
-        sessions = live.get(self._slots.get(home or 0, "")) or ()
+    def _addresses(self, live: Sessions, home: Home | None) -> dict[Address, Home]:
+        sessions = live.get(self._orders.slots.get(home or 0, "")) or ()
         return {ip_address(session.remote_address): home or 0 for session in sessions}
-
-    def _most(self, away: Mapping[str, tuple[Session, ...] | None]) -> dict[Address, Home]:
-        """Map each address to the home where most of its sessions live: neighbours may share it."""
-        seen: dict[Address, Counter[Home]] = {}
-        for name, sessions in away.items():
-            for session in sessions or ():
-                seen.setdefault(ip_address(session.remote_address), Counter())[self._homes[name]] += 1
-        return {address: homes.most_common(1)[0][0] for address, homes in seen.items()}
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""
         found = await self._ruleset()
         if found is None:
-            slot = self._remembered()
-            primed = Ruleset(steer=self._homes[slot] if slot else None, generation="primed")
+            slot = self._orders.permanent
+            primed = Ruleset(steer=self._orders.home(slot) if slot else None, generation="primed")
             await self._write(primed, Ruleset())
             found = await self._ruleset()
         if found is None:
@@ -474,12 +414,7 @@ class NftablesTable:
         return found
 
     async def _ruleset(self) -> Ruleset | None:
-        result = await run(["nft", "-j", "list", "table", *TABLE.split()])
-        if result.status:
-            if "No such file" in result.err:
-                return None
-            raise Unavailable(f"nft cannot list the table of {self._gateway.name}: {result.last_words}")
-        return parse(result.out, self._gateway)
+        return await _listed(self._gateway)
 
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
@@ -489,19 +424,44 @@ class NftablesTable:
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")
 
-    def _home(self, slot: str) -> Home:
-        if slot not in self._homes:
-            raise BadInput(f"{self._gateway.name} has no slot {slot}; it has {', '.join(self._homes)}")
-        return self._homes[slot]
 
-    def _remembered(self) -> str | None:
-        try:
-            slot = json.loads(self._remember.read_text()).get("serving")
-        except (OSError, ValueError, AttributeError):
+async def step_aside(gateway: Gateway) -> bool:
+    """Have the table send nobody new anywhere, where there is one; return whether it did.
+
+    It stays for live connections, which it translates, and leads back whoever it has pinned.
+    """
+    found = await _listed(gateway)
+    if found is None or found.steer is None:
+        return False
+    result = await run(["nft", "-f", "-"], given=f"flush map {TABLE} trial\nflush map {TABLE} steer\n")
+    if result.status:
+        raise Unavailable(f"nft refused a change on {gateway.name}: {result.last_words}")
+    return True
+
+
+async def read_table(gateway: Gateway, _root: Path, slots: Mapping[Home, str]) -> Steering:
+    """Return the table as the kernel has it, for who changes nothing; `slots` are those of each home."""
+    found = await _listed(gateway)
+    return Steering() if found is None else steering_of(found, slots)
+
+
+def steering_of(found: Ruleset, slots: Mapping[Home, str]) -> Steering:
+    """Return what a table says, in the words of every steering."""
+    return Steering(
+        primed=True,
+        serving=slots.get(found.steer or 0),
+        trial=slots.get(found.trial or 0),
+        trial_expires_in=found.trial_expires_in,
+        share=found.share,
+        pinned=len(found.old),
+        generation=found.generation,
+    )
+
+
+async def _listed(gateway: Gateway) -> Ruleset | None:
+    result = await run(["nft", "-j", "list", "table", *TABLE.split()])
+    if result.status:
+        if "No such file" in result.err:
             return None
-        return slot if slot in self._homes else None
-
-
-def _seed(operation: Operation) -> int:
-    """Return what makes this rollout's choice of addresses its own; 32 bits and never 0."""
-    return int(hashlib.sha256(operation.rollout.encode()).hexdigest()[:8], 16) or 1
+        raise Unavailable(f"nft cannot list the table of {gateway.name}: {result.last_words}")
+    return parse(result.out, gateway)

@@ -8,11 +8,10 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from activities.drivers.daemon.port import Dialled, Wandering
-from policies.model.fleet import Gateway, Slot
+from activities.drivers.steering.homes import Home
+from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
-Home = int | IPv4Address
-"""Where users are sent: a port of this host, or the address of an instance in a network of its own."""
 Number = tuple[str, int]
 """Whose packet it is: the map that is asked by what the packet says, and what it says."""
 LEARNED_FOR = timedelta(minutes=10)
@@ -87,11 +86,6 @@ class Ruleset:
     def generated(self, generation: str) -> "Ruleset":
         """Return the table signed by who writes it."""
         return replace(self, generation=generation)
-
-
-def home_of(slot: Slot) -> Home:
-    """Return where users of the slot are sent."""
-    return slot.address or slot.port
 
 
 def transaction(

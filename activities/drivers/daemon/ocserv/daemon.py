@@ -26,6 +26,7 @@ from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import Given, names_listed, require_fit
+from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
@@ -98,7 +99,7 @@ class Ocserv:
         config, wanted = filled(environment, template)
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
-        (into / "ocserv.conf").write_text(with_settings(config, settings))
+        (into / "ocserv.conf").write_text(with_settings(behind_what_steers(config, environment), settings))
 
     def reconfigure(
         self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
@@ -109,7 +110,7 @@ class Ocserv:
         """
         require_settings(settings)
         before = (environment.config / "ocserv.conf").read_text()
-        after = with_settings(filled(environment, template)[0], settings)
+        after = with_settings(behind_what_steers(filled(environment, template)[0], environment), settings)
         if beyond := beyond_a_reload(before, after):
             raise Refused(
                 f"{', '.join(beyond)} of slot {environment.slot.name} of {environment.gateway.name} would "

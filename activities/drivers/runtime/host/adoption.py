@@ -36,7 +36,7 @@ from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolders
 from activities.drivers.runtime.host.units import Units
-from activities.steering import SteeringTable
+from activities.drivers.steering.port import SteeringDriver
 from policies.adoption import derived_slots, obstacles_to, release_of
 from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
 from policies.model.errors import BadInput, PenstockError, Refused
@@ -88,19 +88,6 @@ class _Whole:
     sessions: int
 
 
-class Table(SteeringTable, Protocol):
-    """A steering table that can send new sessions to a daemon on the users' own port."""
-
-    def take(self, adopted: Slot) -> None:
-        """Know the slot of the daemon from now on."""
-        ...
-
-    @property
-    def permanent(self) -> str | None:
-        """The slot that was made permanent last, and is so after a reboot."""
-        ...
-
-
 class Adopts(Protocol):
     """What the slots of a gateway need to know of a daemon that was adopted there."""
 
@@ -129,7 +116,7 @@ class HostAdoption:
         self,
         folders: SlotFolders,
         journal: Journal,
-        table: Table,
+        table: SteeringDriver,
         unit: OwnUnit | None = None,
         refused: Record = lambda _action, _sentence: None,
     ) -> None:

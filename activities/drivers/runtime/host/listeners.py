@@ -45,9 +45,13 @@ def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
     )
 
 
-async def serves_already(gateway: Gateway) -> tuple[str, ...]:
-    """Return why this host is not empty though no slot serves: what takes users' connections here."""
-    listeners = await asyncio.to_thread(listeners_for_users, gateway)
+async def serves_already(gateway: Gateway, own: Collection[int] = ()) -> tuple[str, ...]:
+    """Return why this host is not empty though no slot serves: what takes users' connections here.
+
+    The processes `own` are of the gateway's steering, and have no users.
+    """
+    found = await asyncio.to_thread(listeners_for_users, gateway)
+    listeners = tuple(one for one in found if not set(one.processes) & set(own))
     if container := await in_a_container(gateway, listeners):
         return (f"{gateway.name} serves already: {container}",)
     instead = "take it over as it runs: penstock fleet adopt"

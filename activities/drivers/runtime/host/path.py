@@ -49,7 +49,7 @@ class GatewayPath:
             running=tuple(sorted(names))[:MOST],
             ended=tuple(sorted(wanted - names))[:MOST],
             devices_down=_first(await _or_none(_down(running))),
-            steering=bool(steering is not None and steering.serving),
+            steering=bool(steering is not None and steering.primed and steering.serving),
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,

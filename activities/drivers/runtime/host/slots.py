@@ -29,9 +29,9 @@ from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder
 from activities.drivers.runtime.host.slot_tests import SlotTests
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
+from activities.drivers.steering.port import SteeringDriver
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
-from activities.steering import SteeringTable
 from policies.adoption import is_adopted
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
@@ -66,7 +66,7 @@ class HostSlots:
         self,
         folders: SlotFolders,
         journal: Journal,
-        table: SteeringTable,
+        table: SteeringDriver,
         admission: Admission,
         credentials: Mapping[str, Secret],
         adoption: Adopts,
@@ -131,10 +131,11 @@ class HostSlots:
         if self._gateway.has_own_networks:
             reasons += await asyncio.to_thread(does_not_forward, self._gateway)
         if state.steering.serving is None:
-            reasons += await serves_already(self._gateway)
+            reasons += await serves_already(self._gateway, self._table.listens)
         reasons += pools_in_use(self._gateway, await routes())
         if not state.steering.primed:
-            reasons.append(f"{self._gateway.name} has no steering table; start its agent, which primes it")
+            by = self._gateway.steering
+            reasons.append(f"{self._gateway.name} is not steered by {by} yet; look at its agent's log")
         if self._running(release) is None:
             reasons += self._free_slot(state)
         return tuple(reasons)
@@ -468,6 +469,11 @@ class HostSlots:
         idle = [i for i in free if i.state is not InstanceState.RUNNING]
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
 
+    @property
+    def _instances(self) -> str:
+        """Where instances take connections: everywhere, or where only HAProxy reaches them."""
+        return "127.0.0.1" if self._gateway.steering == "haproxy" else ""
+
     def _ports_taken(self, slot: str) -> list[str]:
         port = self._folders.of(slot).slot.port
         if self._folders.of(slot).slot.address is not None:
@@ -477,7 +483,7 @@ class HostSlots:
                 try:
                     probe = stack.enter_context(socket.socket(socket.AF_INET, kind))
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
-                    probe.bind(("", port))
+                    probe.bind((self._instances, port))
                 except OSError:
                     where = f"{name} port {port} of slot {slot} on {self._gateway.name}"
                     return [f"{where} is taken by something else"]
@@ -491,7 +497,10 @@ class HostSlots:
         Who serves by us already has users that must get back, whatever else listens or is routed here.
         """
         if (await self._table.read()).serving is None:
-            reasons = [*await serves_already(self._gateway), *pools_in_use(self._gateway, await routes())]
+            reasons = [
+                *await serves_already(self._gateway, self._table.listens),
+                *pools_in_use(self._gateway, await routes()),
+            ]
             if reasons:
                 raise Refused(reasons[0])
 
@@ -507,6 +516,8 @@ class HostSlots:
         return [f"{self._gateway.name} {sizes}; make room"]
 
     def _room_for_flows(self) -> list[str]:
+        if not self._table.promises.translates:
+            return []
         try:
             most = int((CONNTRACK / "nf_conntrack_max").read_text())
             now = int((CONNTRACK / "nf_conntrack_count").read_text())

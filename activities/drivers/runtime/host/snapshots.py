@@ -15,7 +15,6 @@ from typing import Any
 
 from activities.drivers.disk import end_of, write_whole
 from activities.drivers.metrics.process_tree import usage
-from activities.drivers.programs import run
 from activities.drivers.rights import require_own
 from activities.drivers.runtime.host.own_evidence import OwnEvidence, own_evidence
 from activities.drivers.runtime.host.process import PROC, boot_id
@@ -74,12 +73,17 @@ class HostSnapshots:
         self,
         folders: SlotFolders,
         observe: Callable[[], Awaitable[GatewayState]],
+        steering: Callable[[], Awaitable[str]],
         key: Path | None = None,
         kept_for: timedelta = KEPT_FOR,
     ) -> None:
-        """Take what is there and what observes it, the file of the fleet's key, and how long to keep."""
+        """Take what is there, what observes it, and what steers in its own words.
+
+        `key` is the file of the fleet's key, `kept_for` how long snapshots are kept.
+        """
         self._folders = folders
         self._observe = observe
+        self._steering = steering
         self._folder = folders.root / "snapshots"
         self._key = key
         self._kept_for = kept_for
@@ -107,7 +111,7 @@ class HostSnapshots:
             "operation": operation.model_dump(mode="json"),
             "failure": failure,
             "state": (await self._observe()).model_dump(mode="json"),
-            "steering": told(await _words_of("nft", "list", "table", "inet", "penstock")),
+            "steering": told(await _said(self._steering())),
             "versions": self._versions(),
             "slots": slots,
             "sessions": {
@@ -211,9 +215,8 @@ def known_addresses(gateway: Gateway) -> frozenset[Address]:
     return frozenset((*gateway.every_address, *networks))
 
 
-async def _words_of(*command: str) -> str:
+async def _said(asked: Awaitable[str]) -> str:
     try:
-        result = await run(command)
+        return await asked
     except PenstockError as error:
         return str(error)
-    return result.out or result.err

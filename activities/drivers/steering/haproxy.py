@@ -1,0 +1,146 @@
+"""Steering by a HAProxy that carries users' connections to an instance.
+
+It is for gateways whose kernel translates nothing and whose clients follow no redirect. HAProxy has the
+users' port and every slot's port; instances listen on loopback and learn by the PROXY protocol (version 2)
+who their users are. UDP goes to the instance itself. Who has a session elsewhere than where new sessions go
+is led back by the source address, from a map that HAProxy also reads at its start: its end breaks every
+user's TCP, and they come back to their own sessions.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+
+from activities.drivers.disk import write_whole
+from activities.drivers.steering.haproxy_process import HaproxyProcess
+from activities.drivers.steering.haproxy_socket import HaproxySocket
+from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
+from activities.drivers.steering.haproxy_switch import leases, replace_map, rules
+from activities.drivers.steering.orders import Sessions, SteeringOrders
+from activities.drivers.steering.pins import Address, homes_of
+from activities.drivers.steering.port import Means
+from activities.drivers.steering.switch import EVERYBODY, Switch
+from policies.model.fleet import Gateway
+from policies.steering import PROMISES
+
+PINS = "pins.map"
+INSTANCES = "127.0.0.1"
+"""Where instances take connections, which come from HAProxy alone."""
+PER_SESSION = 2
+"""Connections: the user's, and that to the instance."""
+SPARE = 1000
+"""Connections of users who are logging in, and of probes."""
+
+
+def balancer_of(orders: SteeringOrders, means: Means) -> HaproxySteering:
+    """Return the steering of one gateway by a HAProxy in front of its slots."""
+    process = HaproxyProcess(means.root / FOLDER, orders.gateway.name)
+    return HaproxySteering(orders, process, Balancer(orders.gateway, process))
+
+
+class Balancer:
+    """What HAProxy does with users: it carries their connections."""
+
+    promises = PROMISES["haproxy"]
+
+    def __init__(self, gateway: Gateway, process: HaproxyProcess) -> None:
+        """Take the process that does it."""
+        self._gateway = gateway
+        self._process = process
+        self._file = process.folder / PINS
+
+    def configuration(self) -> str:
+        """Return HAProxy's configuration."""
+        return configuration(self._gateway, self._process.folder)
+
+    async def prepare(self) -> None:
+        """Ensure that there is a map of addresses."""
+        self._file.touch()
+
+    async def renew(self, haproxy: HaproxySocket) -> bool:  # noqa: ARG002 - instances show their own
+        """Return that HAProxy shows no certificate."""
+        return False
+
+    async def follow(self, live: Sessions, switch: Switch, leaving: frozenset[str]) -> int:
+        """Lead everybody back whose session is not where new sessions go; keep what cannot be known.
+
+        While a trial lasts, each session is pinned to where it is: the trial may end with nobody alive.
+        """
+        before = self._read()
+        away = {
+            name: sessions
+            for name, sessions in live.items()
+            if name not in leaving and (switch.trial is not None or name != switch.steer)
+        }
+        unknown = {name for name, sessions in away.items() if sessions is None}
+        kept = {address: name for address, name in before.items() if name in unknown}
+        wanted = {**homes_of(away), **kept}
+        if wanted != before:
+            lines = "".join(f"{address} {name}\n" for address, name in sorted(wanted.items(), key=str))
+            await replace_map(self._process.socket, self._file, lines)
+            write_whole(self._file, lines)
+        target = None if switch.share != EVERYBODY else switch.trial or switch.steer
+        return sum(name != target for name in wanted.values())
+
+    async def disagrees(self, switch: Switch) -> str:  # noqa: ARG002 - what a connection meets is not seen
+        """Return that nothing is known to be otherwise."""
+        return ""
+
+    def _read(self) -> dict[Address, str]:
+        lines = (line.split() for line in self._file.read_text().splitlines())
+        return {ip_address(written): name for written, name in lines}
+
+
+def configuration(gateway: Gateway, folder: Path) -> str:
+    """Return HAProxy's whole configuration."""
+    doors = (
+        section(
+            f"frontend door-{slot.name}",
+            [*_binds(gateway, slot.port), f"default_backend slot-{slot.name}"],
+        )
+        for slot in gateway.slots
+    )
+    slots = (
+        section(f"backend slot-{slot.name}", [f"server {slot.name} {INSTANCES}:{slot.port} send-proxy-v2"])
+        for slot in gateway.slots
+    )
+    return "\n".join(
+        [
+            section("global", _process(gateway, folder)),
+            section("defaults", _times()),
+            section("frontend users", _users(gateway, folder)),
+            *doors,
+            *slots,
+            "\n".join(leases()),
+            "",
+        ]
+    )
+
+
+def _process(gateway: Gateway, folder: Path) -> Iterator[str]:
+    yield f"stats socket {folder / 'haproxy.sock'} mode 600 level admin"
+    yield f"maxconn {PER_SESSION * gateway.capacity + SPARE}"
+    yield "user haproxy"
+    yield "group haproxy"
+
+
+def _times() -> Iterator[str]:
+    yield "mode tcp"
+    yield "timeout connect 5s"
+    # Longer than any client is silent: both ends look for dead peers themselves.
+    yield "timeout client 1h"
+    yield "timeout server 1h"
+    yield "option clitcpka"
+
+
+def _users(gateway: Gateway, folder: Path) -> Iterator[str]:
+    yield from _binds(gateway, gateway.port)
+    yield from rules(folder / MAP, "tcp-request content")
+    yield f"tcp-request content set-var(txn.slot) src,map_ip({folder / PINS})"
+    yield "tcp-request content reject unless { var(txn.slot) -m found }"
+    yield "use_backend slot-%[var(txn.slot)]"
+
+
+def _binds(gateway: Gateway, port: int) -> Iterator[str]:
+    for address in gateway.addresses:
+        yield f"bind {f'[{address}]' if isinstance(address, IPv6Address) else address}:{port}"

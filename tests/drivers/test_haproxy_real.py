@@ -1,0 +1,141 @@
+"""A HAProxy that carries users' connections: real HAProxy, real daemons, real clients."""
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+from datetime import timedelta
+
+from tests.drivers.front_lab import BalancerLab, move
+from tests.drivers.gateway_client import Client
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, balancer, built_balancer  # noqa: F401 - fixtures
+from tests.drivers.gateway_lab import operation
+
+pytestmark = ON_A_REAL_GATEWAY
+LEASE = timedelta(seconds=30)
+
+
+async def serving(lab: BalancerLab) -> str:
+    slot = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), slot)
+    return slot
+
+
+async def over_tcp(lab: BalancerLab, number: int) -> Client:
+    person = lab.client(number, more=("--no-dtls",))
+    await person.until("penstock: tunnel")
+    return person
+
+
+async def test_a_switch_and_its_way_back_cost_nobody_a_ping(balancer: BalancerLab) -> None:  # noqa: F811
+    old = await serving(balancer)
+    people = [await balancer.client(1).up(), await over_tcp(balancer, 2)]
+    for person in people:
+        person.ping(old)
+    new = await balancer.running("2")
+    await balancer.table.start_trial(operation("trial"), new, LEASE)
+    await balancer.client(3).up()
+    await balancer.table.end_trial(operation("back"))
+    await balancer.client(4).up()
+    assert [await balancer.home_of(number) for number in (1, 2, 3, 4)] == [old, old, new, old]
+    counts = [person.lost() for person in people]
+    assert min(sent for sent, _ in counts) > 40
+    assert [lost for _, lost in counts] == [0, 0]
+
+
+async def test_instances_know_from_where_their_users_come(balancer: BalancerLab) -> None:  # noqa: F811
+    old = await serving(balancer)
+    await balancer.client(1).up()
+    person = balancer.client(2, version=6, more=("--no-dtls",))
+    await person.until("penstock: tunnel")
+    sessions = (await balancer.folders.live())[old]
+    assert {one.remote_address for one in sessions or ()} == {"10.77.0.11", "fd77::12"}
+
+
+async def test_who_reconnects_finds_the_own_instance(balancer: BalancerLab) -> None:  # noqa: F811
+    old = await serving(balancer)
+    person = await balancer.client(1).up()
+    new = await balancer.running("2")
+    await balancer.table.start_trial(operation("trial"), new, timedelta(seconds=6))
+    trying = await balancer.client(2).up()
+    await balancer.table.refresh()  # as its keeper does
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert await balancer.home_of(1) == old
+    await asyncio.sleep(6)
+    assert (await balancer.table.read()).trial is None
+    trying.reconnect()
+    await trying.until("Established DTLS", times=2)
+    assert await balancer.home_of(2) == new
+
+
+async def test_a_lease_nobody_confirms_ends_by_itself_in_time(balancer: BalancerLab) -> None:  # noqa: F811
+    old = await serving(balancer)
+    new = await balancer.running("2")
+    begun = time.monotonic()
+    await balancer.table.start_trial(operation("trial"), new, timedelta(seconds=5))
+    await balancer.client(1).up()
+    await asyncio.sleep(5.1 - (time.monotonic() - begun))
+    await balancer.client(2).up()
+    assert [await balancer.home_of(number) for number in (1, 2)] == [new, old]
+
+
+async def test_the_end_of_haproxy_costs_seconds_and_no_session(balancer: BalancerLab) -> None:  # noqa: F811
+    old = await serving(balancer)
+    people = [await balancer.client(1).up(), await over_tcp(balancer, 2)]
+    new = await balancer.running("2")
+    await balancer.table.make_permanent(operation("keep new"), new)
+    before = {one.id: one.vpn_address for one in (await balancer.folders.live())[old] or ()}
+    for person in people:
+        person.ping(old)
+    keeping = asyncio.create_task(balancer.table.keep())
+    balancer.haproxy.tell(signal.SIGKILL)
+    for person in people:
+        await person.until("Connected to HTTPS", times=2, within=30)
+    await people[0].until("Established DTLS", times=2, within=30)
+    await asyncio.sleep(1)
+    keeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await keeping
+    after = {one.vpn_address for one in (await balancer.folders.live())[old] or () if one.connected}
+    assert after == set(before.values())
+    assert all(person.alive for person in people)
+    print("pings sent and lost by who came back:", [person.lost() for person in people])
+    await balancer.client(3).up()
+    assert await balancer.home_of(3) == new
+
+
+async def test_a_haproxy_that_somebody_reloaded_cuts_nobody_and_is_written_again(
+    balancer: BalancerLab,  # noqa: F811
+) -> None:
+    old = await serving(balancer)
+    person = await over_tcp(balancer, 1)
+    person.ping(old)
+    new = await balancer.running("2")
+    await balancer.table.start_trial(operation("trial"), new, LEASE)
+    balancer.reloaded_by_somebody()
+    await asyncio.sleep(0.5)
+    assert (await balancer.table.read()).trial is None
+    assert await balancer.table.heal()
+    await balancer.client(2).up()
+    assert [await balancer.home_of(number) for number in (1, 2)] == [old, new]
+    person.reconnect()
+    await person.until("Connected to HTTPS", times=2)
+    assert await balancer.home_of(1) == old
+    assert person.alive
+
+
+async def test_who_changes_networks_while_the_instance_drains_loses_the_session(
+    balancer: BalancerLab,  # noqa: F811
+) -> None:
+    await serving(balancer)
+    person = await balancer.client(6).up()
+    new = await balancer.running("2")
+    await balancer.table.make_permanent(operation("keep new"), new)
+    assert not balancer.table.promises.keeps_moved
+    move(balancer, person, 116)
+    person.reconnect()
+    async with asyncio.timeout(15):
+        while person.alive:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    assert person.said("Cookie was rejected") + person.said("401") + person.said("Cookie is not") > 0

@@ -1,0 +1,161 @@
+"""A program that steers: simulated ones that work, lie, fail or keep no lease."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.daemon.port import Session
+from activities.drivers.runtime.host.bounds import HostBounds
+from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering import hook
+from activities.drivers.steering.hook import HookSteering, read_shown
+from activities.drivers.steering.orders import SteeringOrders
+from activities.drivers.steering.port import Means
+from policies.model.errors import BadInput, Conflict, LeaseLapsed, Unavailable
+from policies.model.fleet import Gateway
+from tests.drivers.gateway_lab import gateway, operation
+
+LEASE = timedelta(seconds=30)
+SIMULATED = """#!/bin/sh
+set -e
+cd {folder}
+case $1 in
+write) {write} ;;
+read) [ -f told ] || {{ echo '{{}}'; exit 0; }}; {read} ;;
+esac
+"""
+KEEPS = "cat > told"
+SAYS = (
+    'python3 -c \'import json; told = json.load(open("told")); '
+    'print(json.dumps({"weights": told["weights"]}))\''
+)
+
+
+class Hooked:
+    """A gateway whose three slots run, and a simulated balancer that keeps no lease."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.program = folder, folder / "steer"
+        self.gateway = Gateway.model_validate(gateway().model_dump() | {"steering": "hook"})
+        self.simulate()
+        self.steering = self.agent()
+
+    def simulate(self, write: str = KEEPS, read: str = SAYS) -> None:
+        self.program.write_text(SIMULATED.format(folder=self.folder, write=write, read=read))
+        self.program.chmod(0o700)
+
+    def agent(self) -> HookSteering:
+        async def live(within: timedelta) -> Mapping[str, tuple[Session, ...] | None]:
+            return {"a": (), "b": (), "c": None}
+
+        journal = Journal(self.folder / "journal.jsonl", HostBounds("gw-1"))
+        orders = SteeringOrders(self.gateway, journal, live, self.folder / "steering.json")
+        return HookSteering(orders, replace(Means(self.folder), hook=self.program))
+
+    @property
+    def told(self) -> dict[str, object]:
+        content: dict[str, object] = json.loads((self.folder / "told").read_text())
+        return content
+
+
+@pytest.fixture
+def hooked(tmp_path: Path) -> Hooked:
+    return Hooked(tmp_path)
+
+
+async def test_a_hook_is_told_what_is_to_be_in_force_and_what_afterwards(hooked: Hooked) -> None:
+    assert (await hooked.steering.prime()).serving is None
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    assert hooked.told["weights"] == hooked.told["afterwards"] == {"a": 100}
+    trial = await hooked.steering.start_trial(operation("trial"), "b", LEASE, share=25)
+    assert (trial.serving, trial.trial, trial.share, trial.changed) == ("a", "b", 25, True)
+    told = hooked.told
+    assert told["weights"] == {"a": 75, "b": 25}
+    assert told["afterwards"] == {"a": 100}
+    assert (told["gateway"], told["port"], told["addresses"]) == ("gw-1", 443, ["10.77.0.1", "fd77::1"])
+    assert (told["lease_seconds"], told["generation"]) == (30, "r-1/1")
+    assert told["slots"] == {name: {"port": 4431 + at, "users_at": None} for at, name in enumerate("abc")}
+    back = await hooked.steering.end_trial(operation("back"))
+    assert (back.serving, back.trial, hooked.told["weights"]) == ("a", None, {"a": 100})
+
+
+async def test_a_trial_that_the_hook_does_not_end_is_ended_by_its_agent(
+    hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hook, "HEAL_EVERY", timedelta(milliseconds=200))
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", timedelta(seconds=2))
+    keeping = asyncio.create_task(hooked.steering.keep())
+    async with asyncio.timeout(10):
+        while hooked.told["trial"] is not None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+    keeping.cancel()
+    assert hooked.told["weights"] == {"a": 100}
+    with pytest.raises(LeaseLapsed):
+        await hooked.steering.start_trial(operation("trial"), "b", LEASE, renew=True)
+
+
+async def test_a_trial_of_an_agent_that_died_is_ended_by_the_next_one(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    after = await hooked.agent().prime()
+    assert (after.serving, after.trial, after.changed) == ("a", None, True)
+
+
+async def test_a_hook_that_takes_a_change_and_does_not_make_it_is_a_conflict(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    hooked.simulate(write="cat > /dev/null")
+    with pytest.raises(Conflict, match="took a change on gw-1 and did not make it: wanted b, read back a"):
+        await hooked.steering.make_permanent(operation("keep new"), "b")
+    assert (hooked.steering.permanent, (await hooked.steering.read()).serving) == ("a", "a")
+
+
+@pytest.mark.parametrize(
+    ("simulated", "why"),
+    [
+        ({"write": "echo 'the balancer is away' >&2; exit 3"}, "has failed to write: the balancer is away"),
+        ({"read": "echo 'no idea'"}, "says nothing that can be read: 'no idea"),
+        ({"read": 'echo \'{"weights": {"a": "all"}}\''}, "says nothing that can be read"),
+    ],
+)
+async def test_a_hook_that_fails_is_told_in_its_own_words(
+    hooked: Hooked, simulated: dict[str, str], why: str
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    hooked.simulate(**simulated)
+    with pytest.raises(Unavailable, match=why):
+        await hooked.steering.make_permanent(operation("keep new"), "b")
+    assert hooked.steering.permanent == "a"
+
+
+async def test_what_somebody_changed_behind_the_hook_is_written_again(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    (hooked.folder / "told").write_text('{"weights": {"b": 100}}')
+    assert await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
+    assert not await hooked.steering.heal()
+
+
+async def test_a_hook_that_others_can_change_is_not_called(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    hooked.program.chmod(0o722)
+    with pytest.raises(BadInput):
+        await hooked.steering.make_permanent(operation("keep new"), "b")
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: Hooked) -> None:
+    with pytest.raises(Unavailable, match="was not asked by its agent yet"):
+        await read_shown(hooked.gateway, hooked.folder, {})
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", timedelta(seconds=1))
+    hooked.program.rename(hooked.folder / "away")
+    shown = await read_shown(hooked.gateway, hooked.folder, {})
+    assert (shown.primed, shown.serving, shown.trial) == (True, "a", "b")
+    await asyncio.sleep(1.1)
+    assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None

@@ -1,0 +1,83 @@
+"""What steers a gateway: which pairs are refused, what a plan says, what files say of it."""
+
+import pytest
+from pydantic import ValidationError
+
+from policies.drift import described_by, disagreements
+from policies.model.fleet import Gateway
+from policies.steering import promised
+from tests.unit.fleets import fleet, gateway
+
+
+def steered(by: str, name: str = "gw-1", /, **more: object) -> Gateway:
+    return Gateway.model_validate(gateway(name).model_dump() | {"steering": by} | more)
+
+
+def named(slot: str, where: str, by: str = "redirect") -> Gateway:
+    slots = [one.model_dump() for one in gateway("gw-1").slots]
+    return steered(by, slots=[one | {"users_at": where} if one["name"] == slot else one for one in slots])
+
+
+def test_a_file_that_names_no_steering_is_written_and_told_as_before() -> None:
+    plain = gateway("gw-1")
+    assert plain.steering == "nftables"
+    assert "steering" not in plain.model_dump_json()
+    assert "users_at" not in plain.model_dump_json()
+    assert described_by(plain) == described_by(steered("nftables"))
+
+
+@pytest.mark.parametrize(
+    ("daemon", "by", "why"),
+    [
+        ("openvpn", "redirect", "redirect does not steer openvpn, whose clients follow no redirect"),
+        ("openvpn", "haproxy", "haproxy does not steer openvpn, whose clients come by UDP"),
+    ],
+)
+def test_a_pair_that_nothing_carries_is_refused_with_the_reason(daemon: str, by: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        steered(by, daemon=daemon)
+
+
+def test_on_a_node_only_the_kernel_steers() -> None:
+    node = {"runtime": "kubernetes", "placement": {"cluster": "berlin", "node": "worker-1"}}
+    assert steered("nftables", **node).runtime == "kubernetes"
+    for by in ("redirect", "haproxy", "hook"):
+        with pytest.raises(ValidationError, match=f"{by} is not carried by runtime kubernetes yet"):
+            steered(by, **node)
+
+
+@pytest.mark.parametrize("where", ["b.example.org", "b.example.org:8443", "192.0.2.7", "[fd00::7]:4432"])
+def test_a_slot_has_a_name_or_address_of_its_own_with_a_redirect_only(where: str) -> None:
+    assert named("b", where).slots[1].users_at == where
+    with pytest.raises(ValidationError, match="users are sent to slot b by a redirect or a hook only"):
+        named("b", where, by="nftables")
+
+
+@pytest.mark.parametrize("where", ["", "b.example.org/path", "user@b", "b:0", "fd00::7", "b b", "-b", "b\nc"])
+def test_what_is_no_place_is_refused(where: str) -> None:
+    with pytest.raises(ValidationError, match="users_at"):
+        named("b", where)
+
+
+def test_a_plan_says_what_the_steering_of_the_gateways_that_change_promises() -> None:
+    both = fleet(gateway("gw-1"), gateway("gw-2"), steered("redirect", "gw-3"))
+    (only,) = promised(both, ["gw-1"])
+    assert only == (
+        "Steering by nftables: who changes networks while an instance drains logs in again, unless a packet "
+        "over UDP tells of it."
+    )
+    first, second = promised(both, ["gw-1", "gw-2", "gw-3"])
+    assert first.startswith("Steering by nftables on gw-1, gw-2: who changes networks")
+    assert second == (
+        "Steering by redirect on gw-3: who changes networks while an instance drains keeps the session; the "
+        "end of HAProxy costs new logins only."
+    )
+
+
+def test_files_that_name_other_steerings_or_places_disagree() -> None:
+    assert disagreements(steered("redirect"), described_by(steered("haproxy"))) == (
+        "steering: fleet.yaml says redirect, its agent's file haproxy",
+    )
+    assert disagreements(named("b", "[fd00::7]:4432"), described_by(steered("redirect"))) == (
+        "users of slot b: fleet.yaml says [fd00::7]:4432, its agent's file no",
+    )
