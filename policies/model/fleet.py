@@ -107,7 +107,7 @@ class GatewayRef(Value):
         return self.capacity if sessions is None else sessions
 
 
-CARRIED = frozenset({("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host")})
+CARRIED = frozenset({("ocserv", "host"), ("ocserv", "podman"), ("ocserv", "kubernetes"), ("openvpn", "host")})
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
 
 
@@ -117,8 +117,9 @@ class Gateway(GatewayRef):
     `runtime` says what an instance is there, and so what else belongs to the gateway: on a host, slots.
     """
 
-    runtime: Literal["host", "kubernetes"] = "host"
-    """What an instance is there: a process in a slot of the host, or a pod of a colour on a node."""
+    runtime: Literal["host", "podman", "kubernetes"] = "host"
+    """What an instance is there: a process in a slot of the host, a container of podman in one, or a pod of a
+    colour on a node."""
     daemon: Literal["ocserv", "openvpn"] = Field(
         default="ocserv",
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
@@ -174,14 +175,14 @@ class Gateway(GatewayRef):
 
     @model_validator(mode="after")
     def _is_placed_or_a_host(self) -> "Gateway":
-        if self.runtime != "host" and self.placement is None:
+        if self.runtime == "kubernetes" and self.placement is None:
             raise ValueError(
                 f"gateway {self.name}: nothing says which node it is; write placement with cluster and node"
             )
-        if self.runtime == "host" and self.placement is not None:
+        if self.runtime != "kubernetes" and self.placement is not None:
             raise ValueError(
-                f"gateway {self.name} has a placement, and runtime host has none; write runtime: kubernetes, "
-                "or leave placement out"
+                f"gateway {self.name} has a placement, and runtime {self.runtime} has none; write "
+                "runtime: kubernetes, or leave placement out"
             )
         return self
 

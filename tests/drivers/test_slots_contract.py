@@ -18,12 +18,15 @@ from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     MISSING,
+    NO_CONTAINERS,
     built_lab,
     built_node,
     built_openvpn,
+    built_podman,
     lab,
     node,
     openvpn,
+    podman,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.drivers.node_lab import NodeLab, freeze
@@ -138,6 +141,7 @@ class OpenVpnStand(RealStand):
         (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()
 
 
+IN_CONTAINERS = [pytest.mark.lab, pytest.mark.skipif(NO_CONTAINERS is not None, reason=NO_CONTAINERS or "")]
 ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
 
 
@@ -147,13 +151,14 @@ ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reas
         pytest.param("real", marks=ON_REAL_KERNELS),
         pytest.param("node", marks=ON_REAL_KERNELS),
         pytest.param("openvpn", marks=ON_REAL_KERNELS),
+        pytest.param("podman", marks=IN_CONTAINERS),
     ],
 )
 def stand(request: pytest.FixtureRequest) -> Stand:
     if request.param == "fake":
         return FakeStand()
-    if request.param == "real":
-        return RealStand(request.getfixturevalue("lab"))
+    if request.param in ("real", "podman"):
+        return RealStand(request.getfixturevalue("lab" if request.param == "real" else request.param))
     if request.param == "openvpn":
         return OpenVpnStand(request.getfixturevalue("openvpn"))
     return NodeStand(request.getfixturevalue("node"))
