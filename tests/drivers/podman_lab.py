@@ -1,8 +1,10 @@
 """The scratch gateway with podman on it: real images of the daemon of this machine, real containers."""
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from activities.drivers.daemon.port import Daemon, Secret
@@ -19,6 +21,11 @@ from policies.model.release import ReleaseManifest
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
 from tests.fakes.image import small_shell
 
+DEADLY = """#!/bin/sh
+[ "$*" != {words} ] || kill -9 0
+exec {program} "$@"
+"""
+"""A podman that takes the whole launch along when it is asked this; conmon has a session of its own."""
 HYBRID = Path("/sys/fs/cgroup/unified")
 """Where a machine has both versions of control groups, which crun refuses (1.8.1)."""
 WITHOUT_SECOND_VERSION = f"""#!/bin/sh
@@ -93,6 +100,16 @@ class PodmanLab(GatewayLab):
                 command = self.folders.podman.command("rm", "--all", "--force", "--time", "0")
                 subprocess.run(command, capture_output=True, check=False)
         shutil.rmtree(self.folders.podman.volatile, ignore_errors=True)
+
+    def deadly(self, *words: str) -> None:
+        """Have whoever asks podman this be killed by SIGKILL, with all that was started together with it."""
+        program = self.folder / "deadly"
+        program.write_text(DEADLY.format(words=shlex.quote(" ".join(words)), program=self._program()))
+        program.chmod(0o755)
+        podman = replace(self.folders.podman, program=str(program))
+        self.folders.podman = podman
+        for folder in self.folders.containers:
+            folder.podman = podman
 
     def _program(self) -> str:
         if not HYBRID.is_dir():

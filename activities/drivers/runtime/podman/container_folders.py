@@ -53,7 +53,7 @@ class ContainerFolder(SlotFolder):
 
     def __init__(self, gateway: Gateway, slot: Slot, root: Path, versions: Versions, podman: Podman) -> None:
         super().__init__(gateway, slot, root, versions)
-        self._podman = podman
+        self.podman = podman
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class ContainerFolder(SlotFolder):
             leftover.unlink()
         begun = secrets.token_hex(16)
         write_whole(self.path / "begun", begun)
-        create = self._podman.creation(
+        create = self.podman.creation(
             self.name,
             configuration_of(self.image),
             daemon.command(),
@@ -84,7 +84,7 @@ class ContainerFolder(SlotFolder):
             mounts={self.path / "conf": str(CONFIG), self.path / "run": str(RUN)},
             port=self.slot.port,
         )
-        podman = shlex.join(self._podman.command())
+        podman = shlex.join(self.podman.command())
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(
@@ -103,7 +103,7 @@ class ContainerFolder(SlotFolder):
         Raises:
             Refused: when somebody else's has it, or ours runs.
         """
-        found = await self._podman.inspect(self.name)
+        found = await self.podman.inspect(self.name)
         if found is None:
             return
         where = f"slot {self.slot.name} of {self._gateway.name}"
@@ -114,7 +114,7 @@ class ContainerFolder(SlotFolder):
             )
         if found.pid is not None and process(found.pid) is not None:
             raise Refused(f"container {found.id[:12]} still runs in {where}")
-        await self._podman.remove(found)
+        await self.podman.remove(found)
 
     async def settle(self, signed: ReleaseRef | None, image: Digest | None) -> None:
         """Have what is written down agree with podman, after a kill or somebody else's restart.
@@ -125,13 +125,13 @@ class ContainerFolder(SlotFolder):
         """
         if self.process() is not None or not (self.path / "begun").exists():
             return
-        found = await self._podman.inspect(self.name)
+        found = await self.podman.inspect(self.name)
         if found is None or not self._is_ours(found):
             return
         running = process(found.pid) if found.pid is not None else None
         if running is None:
             if not self.state.get("wanted"):
-                await self._podman.remove(found)
+                await self.podman.remove(found)
                 (self.path / "begun").unlink(missing_ok=True)
             return
         if signed is None or (found.image, running.executable) != (image, signed.executable):
@@ -141,16 +141,16 @@ class ContainerFolder(SlotFolder):
 
     async def stranger(self, running: Alive, image: Digest | None) -> str | None:
         """Return what runs here in place of a container of this image that we started; None for that one."""
-        found = await self._podman.inspect(self.name)
+        found = await self.podman.inspect(self.name)
         if found is None or not self._is_ours(found) or found.pid != running.pid:
             return "a process that is no container of penstock's"
         return None if found.image == image else f"image {found.image}"
 
     async def clear(self) -> None:
         """Ensure that nothing of an ended container is left."""
-        found = await self._podman.inspect(self.name)
+        found = await self.podman.inspect(self.name)
         if found is not None and self._is_ours(found):
-            await self._podman.remove(found)
+            await self.podman.remove(found)
         (self.path / "begun").unlink(missing_ok=True)
 
     def _is_ours(self, found: Container) -> bool:
