@@ -109,6 +109,11 @@ class GatewayRef(Value):
 
 CARRIED = frozenset({("ocserv", "host"), ("ocserv", "podman"), ("ocserv", "kubernetes"), ("openvpn", "host")})
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
+UNCARRIED = {
+    "podman": "it was tried in no container",
+    "kubernetes": "its agent may make no network there to test a config in",
+}
+"""Why a runtime does not carry the other daemons."""
 
 
 class Gateway(GatewayRef):
@@ -168,8 +173,8 @@ class Gateway(GatewayRef):
     def _is_carried(self) -> "Gateway":
         if (self.daemon, self.runtime) not in CARRIED:
             raise ValueError(
-                f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: its agent "
-                "may make no network there to test a config in; let it run on a host"
+                f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: "
+                f"{UNCARRIED[self.runtime]}; let it run on a host"
             )
         return self
 

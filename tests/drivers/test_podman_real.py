@@ -73,7 +73,8 @@ async def test_a_container_has_the_hosts_network_one_device_and_no_right_too_man
     allowed = f"{sum(1 << NUMBERS[right] for right in CAPABILITIES):016x}"
     assert {said[kind] for kind in ("CapPrm", "CapEff", "CapBnd")} == {allowed}
     assert (said["NoNewPrivs"], said["Seccomp"]) == ("1", "2")
-    devices = sorted(path.name for path in (process / "root/dev").iterdir() if path.is_char_device())
+    found = [path for path in (process / "root/dev").iterdir() if not path.is_symlink()]
+    devices = sorted(path.name for path in found if path.is_char_device())
     assert devices == ["full", "null", "random", "tty", "urandom", "zero"]
     assert [path.name for path in (process / "root/dev/net").iterdir()] == ["tun"]
     own = Path("/proc/thread-self/ns")
@@ -184,7 +185,7 @@ async def test_a_container_that_somebody_restarted_is_found_again_and_not_starte
 ) -> None:
     await podman.table.make_permanent(operation("keep"), await podman.running("1"))
     before = await pid_in(podman, "a")
-    podman.podman("restart", "--time", "0", "gw-1-a")
+    podman.restart("gw-1-a", before)
     assert await pid_in(podman, "a") not in (None, before)
     release = podman.admission.release("1")
     again = await podman.slots.start(operation("start again"), release)

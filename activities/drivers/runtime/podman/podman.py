@@ -222,7 +222,16 @@ runroot = "{self.volatile / "storage"}"
         processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
         most = PROCESSES if processes == resource.RLIM_INFINITY else min(PROCESSES, processes)
         words = ["create", "--name", name, "--pull", "never", "--restart", "no", "--network", "host"]
-        words += ["--uts", "host", "--read-only", "--read-only-tmpfs", "--image-volume", "ignore"]
+        words += [
+            "--uts",
+            "host",
+            "--cgroupns",
+            "host",
+            "--read-only",
+            "--read-only-tmpfs",
+            "--image-volume",
+            "ignore",
+        ]
         words += ["--cap-drop", "all", *(word for right in rights for word in ("--cap-add", right))]
         words += ["--security-opt", "no-new-privileges", "--device", str(TUN), "--user", "0:0"]
         words += ["--ulimit", f"nofile={files}:{files}", "--ulimit", f"nproc={most}:{most}"]
