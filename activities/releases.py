@@ -41,7 +41,7 @@ from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.constraints import require_drains, require_follows
-from policies.trust.images import named_image, require_image
+from policies.trust.images import Part, named_image, require_image
 from policies.trust.statements import parse_release
 
 THIS_HOST = "this host"
@@ -270,6 +270,35 @@ class Releases:
         Raises what `vouch` and `image` do.
         """
         return await self.image(await self.vouch(release, source), source)
+
+    async def lay_image(self, admitted: Admitted, source: str, into: Path) -> None:
+        """Have the release's image in the folder, compared as `image` does: `manifest.json`, and its blobs.
+
+        The blobs lie where the OCI image layout has them, each hashed on its way there. The first layer is
+        the archive of the tree that was admitted; the others are small, and fetched by their digest.
+
+        Raises what `image` does, and
+            SizeExceeded: a part of it is larger than what completes a tree can be.
+            Unavailable: the disk does not take it.
+        """
+        manifest = admitted.manifest
+        named = await self.image(admitted, source)
+        try:
+            content = self._tools.evidence.read(named)
+            image = require_image(content, manifest)
+            fetching = self._tools.source(source, self._tools.trust())
+            for part in (image.config, *image.layers):
+                if not self._tools.store.has(part.digest, part.size):
+                    await _fetch(part, fetching, LARGEST_BESIDE if part != image.layers[0] else part.size)
+                blob = f"blobs/sha256/{part.digest.removeprefix('sha256:')}"
+                await to_its_end(self._tools.store.install, part.digest, into, blob)
+            (into / "manifest.json").write_bytes(content)
+        except Exception as error:
+            ours = in_our_words(error, f"the image of {manifest.version}")
+            self._refuse(admitted, ours)
+            if ours is error:
+                raise
+            raise ours from error
 
     def known_good(self, *, scope: Scope | None = None) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
@@ -501,9 +530,7 @@ class Releases:
         content = await source.image(named)
         later = require_image(content, manifest).layers[1:]
         for layer in later:
-            if layer.size > LARGEST_BESIDE:
-                raise SizeExceeded(f"layer {layer.digest} of the image has more than {LARGEST_BESIDE} bytes")
-            await source.blob(layer.digest, layer.size)
+            await _fetch(layer, source, LARGEST_BESIDE)
         found = [self._tools.store.read(layer.digest) for layer in later]
         await to_its_end(self._tools.beside, found, manifest.tree)
         self._tools.evidence.put(content)
@@ -631,6 +658,13 @@ def _described(case: "_Case", release: ReleaseRef | Digest) -> tuple[ReleaseMani
     if isinstance(release, ReleaseRef) and release != reference:
         raise SubjectMismatch(f"the plan describes release {release.digest} otherwise than its manifest does")
     return case.judgement.manifest, reference
+
+
+async def _fetch(part: Part, source: ReleaseSource, most: int) -> None:
+    """Have a part of an image in the store, unless it is larger than such a part can be."""
+    if part.size > most:
+        raise SizeExceeded(f"{part.digest} of the image has more than {most} bytes")
+    await source.blob(part.digest, part.size)
 
 
 def _finish(stream: Iterator[bytes]) -> None:

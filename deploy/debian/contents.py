@@ -125,6 +125,10 @@ PACKAGES = (
         ("--only-group", "agent"),
         left_out=(*(p for p in OF_THE_ORCHESTRATOR if p != SANDBOX), *OF_A_CLUSTERS_DRIVER),
         pages=GATEWAYS,
-        documents=("deploy/examples/agent.yaml", "runbooks/host-refuses.md"),
+        documents=(
+            "deploy/examples/agent.yaml",
+            "deploy/examples/penstock-agent-podman.conf",
+            "runbooks/host-refuses.md",
+        ),
     ),
 )

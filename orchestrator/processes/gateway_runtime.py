@@ -12,6 +12,8 @@ from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.slots import HostSlots
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.runtime.host.versions import Admission
+from activities.drivers.runtime.podman.container_folders import ContainerFolders
+from activities.drivers.runtime.podman.slots import ContainerSlots
 from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.runtime.pods.pod_folders import PodFolders
 from activities.drivers.runtime.pods.slots import PodSlots
@@ -20,6 +22,7 @@ from policies.model.fleet import Gateway
 
 FOLDERS: Mapping[str, Callable[[Gateway, Path, Daemon], SlotFolders]] = {
     "host": SlotFolders,
+    "podman": ContainerFolders,
     "kubernetes": PodFolders,
 }
 
@@ -46,7 +49,8 @@ def slots_of(
             none,
         )
     adoption = HostAdoption(folders, journal, table, OwnUnit(Units(), audit.note), audit.record_refusal)
+    slots = ContainerSlots if isinstance(folders, ContainerFolders) else HostSlots
     return (
-        HostSlots(folders, journal, table, admission, credentials, adoption, audit.length, unrenewed),
+        slots(folders, journal, table, admission, credentials, adoption, audit.length, unrenewed),
         adoption,
     )

@@ -138,9 +138,20 @@ SteeringKind = Literal["nftables", "redirect", "haproxy", "hook"]
 """What may say who gets a gateway's new sessions."""
 
 CARRIED = frozenset(
-    {("ocserv", "host"), ("ocserv", "kubernetes"), ("openvpn", "host"), ("strongswan", "host")}
+    {
+        ("ocserv", "host"),
+        ("ocserv", "podman"),
+        ("ocserv", "kubernetes"),
+        ("openvpn", "host"),
+        ("strongswan", "host"),
+    }
 )
 """Which daemon is carried by which runtime: the pairs that keep the contract of gateways."""
+UNCARRIED = {
+    "podman": "it was tried in no container",
+    "kubernetes": "its agent may make no network there to test a config in",
+}
+"""Why a runtime does not carry the other daemons."""
 
 UNMADE: Mapping[str, frozenset[str]] = {
     "ocserv": frozenset({"tests.profiles"}),
@@ -160,8 +171,9 @@ class Gateway(GatewayRef):
     `runtime` says what an instance is there, and so what else belongs to the gateway: on a host, slots.
     """
 
-    runtime: Literal["host", "kubernetes"] = "host"
-    """What an instance is there: a process in a slot of the host, or a pod of a colour on a node."""
+    runtime: Literal["host", "podman", "kubernetes"] = "host"
+    """What an instance is there: a process in a slot of the host, a container of podman in one, or a pod of a
+    colour on a node."""
     daemon: Name = Field(
         default="ocserv",
         exclude_if=lambda kind: kind == "ocserv",  # plans made before there was another keep their digests
@@ -221,8 +233,8 @@ class Gateway(GatewayRef):
             )
         if (self.daemon, self.runtime) not in CARRIED:
             raise ValueError(
-                f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: its agent "
-                "may make no network there to test a config in; let it run on a host"
+                f"gateway {self.name}: {self.daemon} is not carried by runtime {self.runtime} yet: "
+                f"{UNCARRIED[self.runtime]}; let it run on a host"
             )
         return self
 
@@ -282,8 +294,8 @@ class Gateway(GatewayRef):
     def _is_steered(self) -> "Gateway":
         if self.steering != "nftables" and self.runtime != "host":
             raise ValueError(
-                f"gateway {self.name}: {self.steering} is not carried by runtime {self.runtime} yet: nobody "
-                "starts one on a node; write steering: nftables"
+                f"gateway {self.name}: {self.steering} does not steer to instances of runtime {self.runtime} "
+                "yet: it was tried with processes of a host alone; write steering: nftables"
             )
         if self.steering != "nftables" and self.daemon != "ocserv":
             lacks = {
@@ -305,14 +317,14 @@ class Gateway(GatewayRef):
 
     @model_validator(mode="after")
     def _is_placed_or_a_host(self) -> "Gateway":
-        if self.runtime != "host" and self.placement is None:
+        if self.runtime == "kubernetes" and self.placement is None:
             raise ValueError(
                 f"gateway {self.name}: nothing says which node it is; write placement with cluster and node"
             )
-        if self.runtime == "host" and self.placement is not None:
+        if self.runtime != "kubernetes" and self.placement is not None:
             raise ValueError(
-                f"gateway {self.name} has a placement, and runtime host has none; write runtime: kubernetes, "
-                "or leave placement out"
+                f"gateway {self.name} has a placement, and runtime {self.runtime} has none; write "
+                "runtime: kubernetes, or leave placement out"
             )
         return self
 

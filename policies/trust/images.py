@@ -64,12 +64,12 @@ def named_image(manifest: ReleaseManifest) -> Digest:
     """Return the digest of the release's image.
 
     Raises:
-        DoesNotFit: it names none, so no cluster can run it.
+        DoesNotFit: it names none, so neither a cluster nor podman can run it.
     """
     if manifest.image_digest is None:
         raise DoesNotFit(
-            f"{manifest.version} names no image, and a cluster runs nothing else; build the release with "
-            "--image, and have it signed again",
+            f"{manifest.version} names no image, and containers are made of nothing else; build the release "
+            "with --image, and have it signed again",
             reason="image",
         )
     return manifest.image_digest

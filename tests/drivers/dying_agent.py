@@ -102,10 +102,15 @@ async def work(lab: GatewayLab, step: str, version: str) -> None:
             raise SystemExit(f"no step {step}")
 
 
-if __name__ == "__main__":
+def main(lab: type[GatewayLab]) -> None:
+    """Be the agent of the lab that the command line names."""
     folder, tag, step, version, *line = sys.argv[1:]
-    agent = GatewayLab(Path(folder), tag)
+    agent = lab(Path(folder), tag)
     agent.compose()
     if line:
         die_at(line[0])
     asyncio.run(work(agent, step, version))
+
+
+if __name__ == "__main__":
+    main(GatewayLab)

@@ -13,9 +13,12 @@ from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
 from tests.drivers.node_lab import NodeLab
 from tests.drivers.openvpn_lab import OpenVpnLab
+from tests.drivers.podman_lab import PodmanLab
+from tests.drivers.podman_lab import why_not_here as why_no_containers
 from tests.drivers.strongswan_lab import StrongSwanLab
 
 MISSING = why_not_here()
+NO_CONTAINERS = MISSING or why_no_containers()
 ON_A_REAL_GATEWAY = [
     pytest.mark.lab,
     pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
@@ -130,6 +133,24 @@ async def hooked(built_hooked: HookLab) -> AsyncIterator[HookLab]:
     """The lab that the example of a hook steers, with this process inside the gateway's namespace."""
     async with as_new(built_hooked):
         yield built_hooked
+
+
+@pytest.fixture(scope="module")
+def built_podman(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[PodmanLab]:
+    folder: Path = tmp_path_factory.mktemp("podman")
+    lab = PodmanLab(folder, f"p{request.module.__name__.rsplit('_', 1)[-1][:4]}")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def podman(built_podman: PodmanLab) -> AsyncIterator[PodmanLab]:
+    """The lab with podman on its gateway, with this process inside the gateway's namespace."""
+    async with as_new(built_podman):
+        yield built_podman
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from activities.drivers.runtime.kubernetes.vouching import VouchedImages
+from activities.drivers.runtime.podman.podman import describe
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport
 from activities.drivers.store.blobs import BlobStore
@@ -303,6 +304,34 @@ async def test_an_image_that_was_compared_here_needs_no_registry_on_the_way_back
         named = await releases.image_of(release, published.source)
         releases.promote(digest)
     assert await releases.image_of(release, published.source) == named
+
+
+async def test_an_image_is_laid_out_whole_for_who_makes_containers_of_it(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        published = Published(tmp_path, registry.url)
+        releases, admitted = await _admitted(published, published.publish())
+        await releases.lay_image(admitted, published.source, tmp_path / "laid")
+    describe(tmp_path / "laid")
+    found = read_layout(tmp_path / "laid")
+    assert found.digest == admitted.manifest.image_digest
+    assert admitted.manifest.tree is not None
+    assert found.blobs[admitted.manifest.tree.digest].stat().st_size == admitted.manifest.tree.size
+    await published.releases().lay_image(admitted, published.source, tmp_path / "again")  # nothing is fetched
+    assert (tmp_path / "again/manifest.json").read_bytes() == found.manifest
+
+
+async def test_an_image_with_a_configuration_that_the_registry_swapped_is_not_laid_out(
+    tmp_path: Path,
+) -> None:
+    with FakeRegistry() as registry:
+        published = Published(tmp_path, registry.url)
+        releases, admitted = await _admitted(published, published.publish())
+        content = registry.manifests[str(admitted.manifest.image_digest)]
+        config = parse_image(content).config.digest
+        registry.blobs[config] = b"x" * len(registry.blobs[config])
+        with pytest.raises(DigestMismatch):
+            await releases.lay_image(admitted, published.source, tmp_path / "laid")
+    assert not (tmp_path / "laid/manifest.json").exists()
 
 
 async def test_a_cluster_that_keeps_what_runs_there_refuses_nothing_older_for_it(tmp_path: Path) -> None:

@@ -19,18 +19,21 @@ from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     MISSING,
+    NO_CONTAINERS,
     balancer,
     built_balancer,
     built_hooked,
     built_lab,
     built_node,
     built_openvpn,
+    built_podman,
     built_redirect,
     built_strongswan,
     hooked,
     lab,
     node,
     openvpn,
+    podman,
     redirect,
     strongswan,
 )
@@ -178,6 +181,7 @@ class StrongSwanStand(RealStand):
         (self.lab.folders.of(slot).chroot.run / "charon.vici").unlink()
 
 
+IN_CONTAINERS = [pytest.mark.lab, pytest.mark.skipif(NO_CONTAINERS is not None, reason=NO_CONTAINERS or "")]
 ON_REAL_KERNELS = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
 
 
@@ -189,11 +193,16 @@ STANDS: Mapping[str, tuple[str, Callable[[Any], Stand]]] = {
     "redirect": ("redirect", RedirectStand),
     "balancer": ("balancer", RealStand),
     "hook": ("hooked", HookStand),
+    "podman": ("podman", RealStand),
 }
 """What is looked at by the contract, by its name: the fixture that builds it, and what it makes of that."""
 
 
-@pytest.fixture(params=["fake", *(pytest.param(name, marks=ON_REAL_KERNELS) for name in STANDS)])
+def marked(name: str) -> Any:
+    return pytest.param(name, marks=IN_CONTAINERS if name == "podman" else ON_REAL_KERNELS)
+
+
+@pytest.fixture(params=["fake", *map(marked, STANDS)])
 def stand(request: pytest.FixtureRequest) -> Stand:
     if request.param == "fake":
         return FakeStand()

@@ -9,6 +9,7 @@ import pytest
 from deploy.debian.contents import PACKAGES
 
 UNITS = [unit for one in PACKAGES for unit in sorted((one.folder / "lib/systemd/system").glob("*.service"))]
+WITH_PODMAN = Path(__file__).parents[2] / "deploy/examples/penstock-agent-podman.conf"
 MOST_EXPOSED = {"penstock-agent.service": 5.5}
 OTHERS = 4.0
 
@@ -43,6 +44,21 @@ def test_systemd_understands_every_line_of_a_unit(unit: Path, tmp_path: Path) ->
     tried.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE))
     done = analyze("verify", "--man=no", "--recursive-errors=no", tried)
     assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
+
+
+def test_systemd_understands_what_an_agent_of_containers_adds_to_its_unit(tmp_path: Path) -> None:
+    unit = next(unit for unit in UNITS if unit.name == "penstock-agent.service")
+    program = tmp_path / "penstock"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    tried, added = tmp_path / unit.name, tmp_path / f"{unit.name}.d/podman.conf"
+    tried.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE))
+    added.parent.mkdir()
+    added.write_text(WITH_PODMAN.read_text())
+    done = analyze("verify", "--man=no", "--recursive-errors=no", tried)
+    assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
+    added.write_text(added.read_text() + "NoSuchKey=yes\n")
+    assert "NoSuchKey" in analyze("verify", "--man=no", "--recursive-errors=no", tried).stderr
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

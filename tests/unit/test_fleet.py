@@ -176,6 +176,10 @@ def test_a_gateway_of_a_cluster_takes_orders_under_its_name_and_its_cluster_unde
     [
         ({"placement": None}, "gateway gw-1: nothing says which node it is; write placement with cluster"),
         ({"runtime": "host"}, "gateway gw-1 has a placement, and runtime host has none; write runtime: kub"),
+        (
+            {"runtime": "podman"},
+            "gateway gw-1 has a placement, and runtime podman has none; write runtime: kub",
+        ),
         ({"placement": {"cluster": "west", "node": "Worker"}}, "String should match pattern"),
     ],
 )
@@ -249,3 +253,12 @@ def test_what_an_own_network_cannot_be_is_refused_with_what_to_write_instead(
 
 def test_a_host_is_written_as_before_there_were_clusters() -> None:
     assert "placement" not in fleet(gateway("gw-1")).model_dump_json()
+
+
+def test_a_gateway_of_containers_is_a_host_and_runs_what_was_tried_in_one() -> None:
+    described = gateway("gw-1").model_dump() | {"runtime": "podman"}
+    assert Gateway.model_validate(described).cluster is None
+    with pytest.raises(
+        ValidationError, match=r"openvpn is not carried by runtime podman yet: .* no container"
+    ):
+        Gateway.model_validate(described | {"daemon": "openvpn"})

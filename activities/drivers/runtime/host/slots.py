@@ -190,6 +190,7 @@ class HostSlots:
             if is_adopted(release):
                 return await self._start_adopted(operation, release)
             await self._refuse_unless_empty()
+            await self._settle()
             folder = self._running(release)
             changed = folder is None
             if folder is None:
@@ -262,6 +263,7 @@ class HostSlots:
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.admit(operation)
+            await self._settle()
             folder = self._folders.of(slot)
             running = folder.process()
             if running is not None:
@@ -367,6 +369,7 @@ class HostSlots:
         with suppress(PenstockError):  # it is followed from now on, and tried again
             await self._adoption.follow()
         async with exclusive(self._folders.root / "slots.lock") as lock:
+            await self._settle()
             serving = (await self._table.read()).serving
             ours = serving is not None and serving != ADOPTED
             folder = self._folders.of(serving) if serving and ours else None
@@ -551,6 +554,9 @@ class HostSlots:
 
     # --- processes -----------------------------------------------------------------
 
+    async def _settle(self) -> None:
+        """Take notice of what runs though nobody wrote it down: here that is nothing, see `LAUNCH`."""
+
     def _launch(self, folder: SlotFolder, release: ReleaseRef, lock: int) -> None:
         """Start the instance, with what is meant written down first: a crash in between is seen as one."""
         folder.record_intent(release, wanted=True)
@@ -569,7 +575,7 @@ class HostSlots:
         """Wait until the instance takes logins, then compare what runs with what was signed."""
         try:
             async with asyncio.timeout(UP_WITHIN.total_seconds()):
-                while not await self._folders.daemon.ready(folder.chroot):
+                while folder.process() is None or not await self._folders.daemon.ready(folder.chroot):
                     self._reap()
                     if folder.has_ended:
                         raise Refused(

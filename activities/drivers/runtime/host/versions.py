@@ -51,6 +51,10 @@ class Admission(Protocol):
         """Lay the archive out in `into`/root, with these folders, and single files beside it."""
         ...
 
+    async def lay_image(self, admitted: Admitted, source: str, into: Path) -> None:
+        """Lay the release's image out in `into`: `manifest.json`, and each blob by its digest."""
+        ...
+
 
 class Versions:
     """The folder `versions/`: one folder for each release, complete when `.complete` is there."""
