@@ -32,6 +32,8 @@ _LESS_IS_STRICTER = frozenset(
         "limits.drain.logins_per_minute",
         "tests.pings_lost",
         "tests.load.cpu",
+        "tests.mirror.refused",
+        "tests.mirror.seconds",
     }
 )
 _MORE_IS_STRICTER = frozenset(
@@ -47,6 +49,9 @@ _MORE_IS_STRICTER = frozenset(
         "rollback.confirm_other_release",
         "rollback.confirm_whole_group",
         "tests.patience",
+        "tests.mirror.within",
+        "tests.mirror.at_least",
+        "tests.mirror.at_most",
         "tests.load.sessions",
         "tests.load.within",
         "tests.load.throughput",
@@ -209,6 +214,8 @@ def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> lis
     found = [f"the test {test} is left out (tests.skip)" for test in after.skip if test not in {*before.skip}]
     if before.names is not None and (lost := _lost_names(before, after)):
         found.append(f"names are not asked for as before: {', '.join(lost)} (tests.names)")
+    if before.mirror is not None and after.mirror is None:
+        found.append("users' logins are not mirrored to a new instance any more (tests.mirror)")
     if before.load is not None and after.load is None:
         found.append("no load is put on a new instance any more (tests.load)")
     known, wanted = (_flat({"tests": one.model_dump(exclude={"skip", "names"})}) for one in (before, after))

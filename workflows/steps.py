@@ -134,6 +134,15 @@ INSPECT = Options(
 )
 """Makes up to eight connections, each with a bound of its own: a good instance takes ten seconds."""
 
+MIRROR = Options(
+    start_to_close_timeout=timedelta(minutes=11),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_start_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=25),
+    retry_policy=_retry(2),
+)
+"""Makes shadow logins for ten minutes at most; the last of them have their own bound after that."""
+
 LOAD = Options(
     start_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=HEARD_WITHIN,
