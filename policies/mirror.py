@@ -171,7 +171,7 @@ def _most_around(times: Sequence[float], at: float) -> int:
 
 
 def _with_udp(many: int, transports: Mapping[str, int]) -> list[bool]:
-    """Return for each login whether it has UDP beside TLS: as often as present tunnels have, spread evenly."""
+    """Return for each login whether it has UDP beside TLS: as often as present tunnels, spread evenly."""
     udp, all_of = transports.get("dtls", 0), sum(transports.values())
     if not all_of:
         return [True] * many

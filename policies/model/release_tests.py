@@ -13,6 +13,9 @@ from pydantic import ConfigDict, Field, model_validator
 from policies.model.mirror import MirrorTest
 from policies.model.value import Duration, Message, Name, Sentence, Value
 
+RELEASE_TESTED = "release tested"
+"""The entry of the audit record that has what the tests of one instance found."""
+
 MOST_MEASUREMENTS = 32
 
 MOST_NAMES = 16

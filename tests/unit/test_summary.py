@@ -11,9 +11,9 @@ from policies.model.placement import Placement
 from policies.model.plan import Plan, Strategy
 from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.planning.summary import (
-    MIRRORED_LONGEST,
     LOADED_EXPECTED,
     LOADED_LONGEST,
+    MIRRORED_LONGEST,
     MOST_WAVES,
     TESTED_EXPECTED,
     TESTED_LONGEST,

@@ -8,7 +8,7 @@ from policies.model.mirror import ClientKind, ShadowLogin
 _SAYS = {
     ClientKind.OPENCONNECT: [],
     ClientKind.ANYCONNECT: ["--useragent=AnyConnect Windows 4.10.08029", "--os=win"],
-    ClientKind.OTHER: ["--useragent=Mozilla/5.0"],
+    ClientKind.OTHER: [],
 }
 """What openconnect says that it is; by itself it is taken for what it is."""
 

@@ -60,8 +60,8 @@ class SlotTests:
             most = self._journal.bounds.shadow_logins(slot, mirror.at_most, gets_new_sessions=exposed)
             if steering.serving in (None, ADOPTED):
                 return unknown(
-                    "no older release of ours serves on this host, so there is nothing to compare logins with: "
-                    "leave tests.mirror out of this upgrade"
+                    "no older release of ours serves on this host, so there is nothing to compare: leave "
+                    "tests.mirror out of this upgrade"
                 )
             bounded = mirror.model_copy(update={"at_most": most, "at_least": min(most, mirror.at_least)})
             recorded = await asyncio.to_thread(recorded_logins, self._folders.root)
