@@ -41,6 +41,7 @@ class HostBounds:
         self._uptime = uptime
         self._endings: deque[tuple[float, int]] = deque()
         self._loads: deque[float] = deque()
+        self._shadows: deque[float] = deque()
 
     @property
     def epoch_now(self) -> int:
@@ -155,6 +156,16 @@ class HostBounds:
                 )
             )
         return min(most, wanted)
+
+    def take_shadow_login(self) -> bool:
+        """Take one off the shadow logins of this minute, of all mirrors together; False if none is left."""
+        now = self._uptime()
+        while self._shadows and now - self._shadows[0] >= MINUTE:
+            self._shadows.popleft()
+        if len(self._shadows) >= self._limits.shadow_logins_per_minute:
+            return False
+        self._shadows.append(now)
+        return True
 
     def _refuse(self, refusal: Refused) -> NoReturn:
         self._record(f"refused: {refusal.code}", str(refusal))

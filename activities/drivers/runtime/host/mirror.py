@@ -53,17 +53,18 @@ async def mirrored(
     old: SlotFolder,
     mirror: Mirror,
     recorded: Sequence[RecordedLogin],
-    go_on: Callable[[], None],
+    admit: Callable[[], bool],
 ) -> tuple[Measurement, ...]:
     """Make the shadow logins that follow from what users did here, and return what they show.
 
-    `go_on` is asked before each of them, and raises when the order does not hold any more.
+    `admit` is asked before each pair whether this host makes one more now, and raises when the order does
+    not hold any more.
     """
     if not isinstance(daemon, Mirrors):
         return unknown(f"logins of {daemon.product} are not mirrored yet; leave tests.mirror out")
     plan = schedule(recorded, mirror, time.time(), await _transports(daemon, old))
     try:
-        found = await _made(plan, _Instance(daemon, new), _Instance(daemon, old), go_on)
+        found = await _made(plan, _Instance(daemon, new), _Instance(daemon, old), admit)
     except BadInput as error:
         return unknown(str(error))
     return tuple(
@@ -77,13 +78,14 @@ async def _transports(daemon: Daemon, old: SlotFolder) -> Counter[str]:
     return Counter(one.transport for one in sessions or () if one.connected)
 
 
-async def _made(plan: Schedule, new: _Instance, old: _Instance, go_on: Callable[[], None]) -> list[Beside]:
+async def _made(plan: Schedule, new: _Instance, old: _Instance, admit: Callable[[], bool]) -> list[Beside]:
     """Begin each pair at its moment; whatever ends this ends all of them."""
     begun = time.monotonic()
 
     async def pair(number: int, how: ShadowLogin) -> Beside:
         await asyncio.sleep(begun + how.after - time.monotonic())
-        go_on()
+        if not admit():
+            return Beside(new=None, old=None)
         # Whoever begins first finds the host a little less busy, so they take turns.
         order = (new, old) if number % 2 else (old, new)
         tried = await asyncio.gather(*(instance.tried(how) for instance in order))

@@ -1,7 +1,6 @@
 """Release tests of the instance in a slot: what it is made of, and what it does, alone and under load."""
 
 import asyncio
-from functools import partial
 
 from activities.drivers.metrics.login_times import recorded_logins
 from activities.drivers.runtime.host.journal import Journal
@@ -65,9 +64,13 @@ class SlotTests:
                 )
             bounded = mirror.model_copy(update={"at_most": most, "at_least": min(most, mirror.at_least)})
             recorded = await asyncio.to_thread(recorded_logins, self._folders.root)
-            go_on = partial(self._journal.check, operation)
+
+            def admit() -> bool:
+                self._journal.check(operation)
+                return self._journal.bounds.take_shadow_login()
+
             new, old = self._folders.of(slot), self._folders.of(str(steering.serving))
-            return await mirrored(self._folders.daemon, new, old, bounded, recorded, go_on)
+            return await mirrored(self._folders.daemon, new, old, bounded, recorded, admit)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn.
