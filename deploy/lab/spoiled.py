@@ -66,6 +66,10 @@ class Spoiled(Enum):
     """
     """Whatever leaves a tunnel is also sent to its user over the network as it is."""
 
+
+class SpoiledForMany(Enum):
+    """What does no harm to one user after the other, such as a probe, and some to those who come together."""
+
     REFUSES_BURSTS = """
         #define _GNU_SOURCE
         #include <dlfcn.h>
@@ -97,7 +101,7 @@ class Spoiled(Enum):
     """Each login takes 1.5 s more, one after the other."""
 
 
-def spoil(tree: Path, how: Spoiled) -> None:
+def spoil(tree: Path, how: Spoiled | SpoiledForMany) -> None:
     """Put the library into the daemon's tree.
 
     Raises:

@@ -18,7 +18,7 @@ import pytest
 from activities.drivers.metrics.exporter import GatewayExporter
 from activities.drivers.metrics.login_times import recorded_logins
 from activities.drivers.programs import run
-from deploy.lab.spoiled import LIBRARY, PRELOAD, Spoiled, spoil
+from deploy.lab.spoiled import LIBRARY, PRELOAD, SpoiledForMany, spoil
 from orchestrator.processes.exporter import Host, exporter_of
 from policies.exposure import findings_of
 from policies.model.errors import BeyondHostLimits, Fenced
@@ -87,7 +87,7 @@ async def served(lab: GatewayLab) -> str:  # noqa: F811
     return old
 
 
-async def mirrored(lab: GatewayLab, how: Spoiled | None = None) -> tuple[str, tuple[Measurement, ...]]:  # noqa: F811
+async def mirrored(lab: GatewayLab, how: SpoiledForMany | None = None) -> tuple[str, tuple[Measurement, ...]]:  # noqa: F811
     """Start a new instance beside what serves, and mirror users' logins to it; return its slot, too."""
     if how is not None:
         spoil(lab.admission.tree, how)
@@ -181,12 +181,12 @@ async def test_shadow_logins_are_no_logins_of_users(lab: GatewayLab) -> None:  #
 
 @pytest.mark.parametrize(
     ("how", "test"),
-    [(Spoiled.REFUSES_BURSTS, "mirror-refused"), (Spoiled.IS_SLOW_TO_LET_IN, "mirror-seconds")],
+    [(SpoiledForMany.REFUSES_BURSTS, "mirror-refused"), (SpoiledForMany.IS_SLOW_TO_LET_IN, "mirror-seconds")],
     ids=["refuses bursts", "slow"],
 )
 async def test_a_release_that_passes_its_probe_and_fails_users_as_they_come_is_found(
     lab: GatewayLab,  # noqa: F811
-    how: Spoiled,
+    how: SpoiledForMany,
     test: str,
 ) -> None:
     await served(lab)
