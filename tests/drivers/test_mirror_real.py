@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -234,27 +233,38 @@ async def test_without_an_old_instance_a_mirror_proves_nothing(lab: GatewayLab) 
     assert "leave tests.mirror out of this upgrade" in measured[0].said
 
 
-def test_nothing_of_a_mirror_outlives_a_killed_agent(built_lab: GatewayLab) -> None:  # noqa: F811
-    """The clients end with the process that began them, by the kernel's own doing."""
-    program = (
-        "import asyncio, sys\n"
-        "from activities.drivers.daemon.client import client\n"
-        "from types import SimpleNamespace\n"
-        "async def main():\n"
-        "    async with client(SimpleNamespace(own_networks=True), 'sleep 60', '10.0.0.1') as one:\n"
-        "        print(one.process.pid, flush=True)\n"
-        "        await asyncio.sleep(60)\n"
-        "asyncio.run(main())\n"
-    )
-    command = ["ip", "netns", "exec", built_lab.namespace, sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as agent:
-        assert agent.stdout
-        pid = int(agent.stdout.readline())
-        assert Path(f"/proc/{pid}").exists()
-        agent.send_signal(signal.SIGKILL)
-    stat = Path(f"/proc/{pid}/stat")
-    for _ in range(100):
-        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX":
+AGENT = """
+import asyncio, sys
+from pathlib import Path
+from policies.model.mirror import Mirror
+from tests.drivers.gateway_lab import GatewayLab, operation
+lab = GatewayLab(Path(sys.argv[1]), sys.argv[2])
+lab.compose()
+asyncio.run(lab.slots.mirror(operation("mirror"), sys.argv[3], Mirror(seconds=60, at_least=60, at_most=60)))
+"""
+"""An agent of the gateway that mirrors, to be killed."""
+
+
+async def cables(*, there: bool) -> None:
+    for _ in range(300):
+        if ("probe" in (await run(["ip", "-brief", "link"])).out) is there:
             return
-        subprocess.run(["sleep", "0.05"], check=True)
-    raise AssertionError("a client is still there")
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"cables of clients {'never came' if there else 'are left'}")
+
+
+async def test_nothing_of_a_mirror_outlives_a_killed_agent_and_it_is_made_again(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    await served(lab)
+    new = await lab.running("2")
+    agent = await asyncio.create_subprocess_exec(
+        *("ip", "netns", "exec", lab.namespace, sys.executable, "-c", AGENT, str(lab.folder), lab.tag, new)
+    )
+    await cables(there=True)
+    agent.send_signal(signal.SIGKILL)
+    await agent.wait()
+    await cables(there=False)
+    findings = found(await lab.slots.mirror(operation("mirror"), new, MIRROR))
+    assert {one.outcome for one in findings.values()} == {Outcome.PASSED}, findings
+    assert await lab.sessions.count(new) == 0
