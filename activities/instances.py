@@ -9,6 +9,7 @@ from temporalio import activity
 from activities.liveness import answering
 from policies.model.client_profiles import NO_PROFILES, Profiles, ToldProfiles
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
+from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
@@ -146,6 +147,14 @@ class LoadOrder(Message):
     load: Load
 
 
+class MirrorOrder(Message):
+    """Mirror users' last logins to the instance in a slot."""
+
+    operation: Operation
+    slot: Name
+    mirror: Mirror
+
+
 class Inspected(Message):
     """What the release tests of the instance in a slot measured."""
 
@@ -188,6 +197,10 @@ class Runtime(Protocol):
         self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
     ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance that runs; nobody is steered and no session of users ends."""
+        ...
+
+    async def mirror(self, operation: Operation, slot: str, mirror: Mirror) -> tuple[Measurement, ...]:
+        """Make shadow logins to an instance and to the one that serves, as users logged in to the gateway."""
         ...
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
@@ -263,6 +276,13 @@ class InstanceActivities:
         """Make the release tests through the slot's own port; a repeat makes them again."""
         async with answering():
             measured = await self._runtime.inspect(order.operation, order.slot, order.names, order.profiles)
+            return Inspected(slot=order.slot, measurements=measured)
+
+    @activity.defn(name="mirror_instance")
+    async def mirror_instance(self, order: MirrorOrder) -> Inspected:
+        """Mirror users' last logins to the instance before its first user; a repeat begins again."""
+        async with answering():
+            measured = await self._runtime.mirror(order.operation, order.slot, order.mirror)
             return Inspected(slot=order.slot, measurements=measured)
 
     @activity.defn(name="load_instance")

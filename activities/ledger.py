@@ -24,7 +24,7 @@ from policies.model.change import (
     Quarantine,
 )
 from policies.model.fleet import GatewayRef
-from policies.model.release_tests import Finding
+from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
 from policies.model.value import Name, Value, digest_of
 from policies.model.verdict import Decision
@@ -190,7 +190,7 @@ class LedgerActivities:
         key = digest_of(f"tests {entry.change} {gateway.name} {entry.at.isoformat()}".encode())
         subject = f"{entry.change}/{gateway.name}"
         write = partial(self._book.audit, fleet=gateway.fleet)
-        await in_a_thread(write, PENSTOCK, "workflow", "release tested", subject, body, key)
+        await in_a_thread(write, PENSTOCK, "workflow", RELEASE_TESTED, subject, body, key)
 
     @activity.defn(name="open_change")
     async def open_change(self, opening: ChangeOpening) -> str:

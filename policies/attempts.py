@@ -13,6 +13,7 @@ from math import floor
 
 from pydantic import Field
 
+from policies.model.mirror import ClientKind, Family
 from policies.model.value import Value
 
 BUCKET_SECONDS = 600
@@ -36,6 +37,9 @@ class Attempt(Value):
     outcome: LoginOutcome
     ended: float = Field(description="seconds of the epoch")
     seconds: float | None = Field(default=None, description="without the time a person took to answer")
+    family: Family | None = None
+    """Which kind of address it came from, None where its daemon's reader does not say."""
+    client: ClientKind = ClientKind.OTHER
 
 
 def key_of(user: str | None, source: str) -> str:
@@ -48,6 +52,14 @@ def key_of(user: str | None, source: str) -> str:
         return f"source {source}"
     whose = address if isinstance(address, IPv4Address) else IPv6Network((int(address), 64), strict=False)
     return f"source {whose}"
+
+
+def family_of(source: str) -> Family | None:
+    """Return which kind of address a source is."""
+    try:
+        return 4 if isinstance(ip_address(source), IPv4Address) else 6
+    except ValueError:
+        return None
 
 
 class RememberedKeys(Value):

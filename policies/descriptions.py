@@ -32,6 +32,8 @@ _LESS_IS_STRICTER = frozenset(
         "limits.drain.logins_per_minute",
         "tests.pings_lost",
         "tests.load.cpu",
+        "tests.mirror.refused",
+        "tests.mirror.seconds",
     }
 )
 _MORE_IS_STRICTER = frozenset(
@@ -47,6 +49,9 @@ _MORE_IS_STRICTER = frozenset(
         "rollback.confirm_other_release",
         "rollback.confirm_whole_group",
         "tests.patience",
+        "tests.mirror.within",
+        "tests.mirror.at_least",
+        "tests.mirror.at_most",
         "tests.load.sessions",
         "tests.load.within",
         "tests.load.throughput",
@@ -213,6 +218,8 @@ def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> lis
         name for name, one in before.profiles.items() if after.profiles.get(name) != one
     ):
         found.append(f"clients are not tried as before: {', '.join(lost_profiles)} (tests.profiles)")
+    if before.mirror is not None and after.mirror is None:
+        found.append("users' logins are not mirrored to a new instance any more (tests.mirror)")
     if before.load is not None and after.load is None:
         found.append("no load is put on a new instance any more (tests.load)")
     apart = {"skip", "names", "profiles"}

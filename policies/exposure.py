@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from policies.model.release_tests import Asked, Finding, Measurement, Outcome, ReleaseTests
+from policies.model.release_tests import Asked, Finding, Measurement, Method, Outcome, ReleaseTests
 from policies.model.value import Value
 
 BOTH_SESSIONS = 2
@@ -36,14 +36,14 @@ class Exposure(Value):
     sentence: str
 
 
-def findings_of(tests: ReleaseTests, measured: Sequence[Measurement], *, load: bool) -> tuple[Finding, ...]:
-    """Return a finding for every test that is asked for, of the load or of the others.
+def findings_of(tests: ReleaseTests, measured: Sequence[Measurement], method: Method) -> tuple[Finding, ...]:
+    """Return a finding for every test that is asked for, of those that are made by this method.
 
     A test of which the host says nothing was not made: what is missing is never a pass.
     """
     found = {one.test: one for one in measured}
     limits = _limits(tests)
-    return tuple(_finding(test, limits[test], found.get(test)) for test in tests.asked(load=load))
+    return tuple(_finding(test, limits[test], found.get(test)) for test in tests.asked(method))
 
 
 def exposure(findings: Sequence[Finding]) -> Exposure:
@@ -64,6 +64,11 @@ def _limits(tests: ReleaseTests) -> Mapping[Asked, Limit]:
         Asked.PINGS_LOST: lost,
         Asked.FULL_SIZE_LOST: lost,
     }
+    if tests.mirror is not None:
+        limits |= {
+            Asked.MIRROR_REFUSED: Limit(most=tests.mirror.refused),
+            Asked.MIRROR_SECONDS: Limit(most=tests.mirror.seconds, compared=True),
+        }
     if tests.load is not None:
         limits |= {
             Asked.THROUGHPUT: Limit(least=tests.load.throughput, compared=True),

@@ -24,7 +24,7 @@ from policies.model.instance import GatewayState
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
-from policies.model.release_tests import Outcome, ReleaseTests
+from policies.model.release_tests import Method, Outcome, ReleaseTests
 from policies.model.report import BatchReport, GatewayProgress
 from policies.model.value import Digest, Name, Value
 from policies.placement import Trouble, trouble_of
@@ -377,13 +377,22 @@ class Batch:
         await self._begin_trial(member, trial)
 
     async def _test(self, on: GatewaySteps, slot: str, tests: ReleaseTests) -> None:
-        """Return when the instance has passed its tests, with a load where the fleet names this gateway."""
-        self._enter(on.gateway.name, "testing")
-        await self._until_passed(on, slot, tests, partial(on.inspect, slot, tests), load=False)
-        load, name = tests.load, on.gateway.name
+        """Return when the instance has passed its tests, with a load where the fleet names this gateway.
+
+        What others feel comes last, and only to what has passed all before.
+        """
+        name = on.gateway.name
+        self._enter(name, "testing")
+        tried = partial(on.inspect, slot, tests)
+        await self._until_passed(on, slot, tests, tried, Method.TRIED)
+        if (mirror := tests.mirror) is not None:
+            self._enter(name, "mirrored")
+            mirrored = partial(on.mirror, slot, mirror.mirror)
+            await self._until_passed(on, slot, tests, mirrored, Method.MIRRORED)
+        load = tests.load
         if load is not None and load.gateway == name and name not in self._rebooted:
             self._enter(name, "loaded")
-            await self._until_passed(on, slot, tests, partial(on.load, slot, load.load), load=True)
+            await self._until_passed(on, slot, tests, partial(on.load, slot, load.load), Method.LOADED)
 
     async def _until_passed(
         self,
@@ -391,16 +400,13 @@ class Batch:
         slot: str,
         tests: ReleaseTests,
         measure: Callable[[], Awaitable[Inspected]],
-        *,
-        load: bool,
+        method: Method,
     ) -> None:
         """Return when the tests have passed; while one cannot be made, say so and try again."""
         name, pause = on.gateway.name, steps.NEXT_TEST
         since = self._untested_since.setdefault(name, workflow.now().timestamp())
         try:
-            while (
-                found := await self._found(on, slot, tests, measure, load=load)
-            ).outcome is Outcome.UNKNOWN:
+            while (found := await self._found(on, slot, tests, measure, method)).outcome is Outcome.UNKNOWN:
                 waited = workflow.now().timestamp() - since
                 if waited >= tests.patience.total_seconds() or name in self._returning:
                     raise stopped(f"{name} could not be tested before any user: {found.sentence}")
@@ -422,8 +428,7 @@ class Batch:
         slot: str,
         tests: ReleaseTests,
         measure: Callable[[], Awaitable[Inspected]],
-        *,
-        load: bool,
+        method: Method,
     ) -> Exposure:
         """Make the tests and write down what they found; nobody is exposed to what is not written down."""
         try:
@@ -432,7 +437,7 @@ class Batch:
             if code_of(error) in {"Fenced", "ForeignOrder", "Refused"}:
                 raise  # nobody will test it here any more
             return Exposure(outcome=Outcome.UNKNOWN, sentence=sentence_of(error))
-        findings = findings_of(tests, inspected.measurements, load=load)
+        findings = findings_of(tests, inspected.measurements, method)
         found = exposure(findings)
         if found.sentence != self._untested.get(on.gateway.name):
             entry = TestsEntry(

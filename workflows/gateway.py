@@ -13,6 +13,7 @@ from activities.instances import (
     InspectOrder,
     InstanceActivities,
     LoadOrder,
+    MirrorOrder,
     Reloaded,
     ReloadOrder,
     Restored,
@@ -30,6 +31,7 @@ from activities.steering import SteeringActivities, TrialOrder
 from policies.model.drain import Look
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
+from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import Load, ReleaseTests
@@ -88,6 +90,11 @@ class GatewaySteps:
             operation=self.operation("inspect"), slot=slot, names=tests.names, profiles=tests.profiles
         )
         return await self._do(InstanceActivities.inspect_instance, steps.INSPECT, order)
+
+    async def mirror(self, slot: str, mirror: Mirror) -> Inspected:
+        """Mirror users' last logins to the instance in the slot, beside the one that serves."""
+        order = MirrorOrder(operation=self.operation("mirror"), slot=slot, mirror=mirror)
+        return await self._do(InstanceActivities.mirror_instance, steps.MIRROR, order)
 
     async def load(self, slot: str, load: Load) -> Inspected:
         """Load the instance in the slot, and the one that serves beside it, to compare them."""

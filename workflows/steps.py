@@ -137,6 +137,15 @@ INSPECT = Options(
 A good instance takes ten seconds, and three for each profile.
 """
 
+MIRROR = Options(
+    start_to_close_timeout=timedelta(minutes=11),
+    heartbeat_timeout=HEARD_WITHIN,
+    schedule_to_start_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=25),
+    retry_policy=_retry(2),
+)
+"""Makes shadow logins for ten minutes at most; the last of them have their own bound after that."""
+
 LOAD = Options(
     start_to_close_timeout=timedelta(minutes=4),
     heartbeat_timeout=HEARD_WITHIN,

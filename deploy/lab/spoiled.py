@@ -113,7 +113,41 @@ class Spoiled(Enum):
     """One packet that is none ends it."""
 
 
-def spoil(tree: Path, how: Spoiled) -> None:
+class SpoiledForMany(Enum):
+    """What does no harm to one user after the other, such as a probe, and some to those who come together."""
+
+    REFUSES_BURSTS = """
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <time.h>
+
+        char *crypt(const char *phrase, const char *setting) {
+            static double last;
+            char *(*right)(const char *, const char *) = dlsym(RTLD_NEXT, "crypt");
+            struct timespec now;
+            clock_gettime(CLOCK_MONOTONIC, &now);
+            double at = now.tv_sec + now.tv_nsec / 1e9, since = at - last;
+            last = at;
+            return since < 0.3 ? "*0" : right(phrase, setting);
+        }
+    """
+    """Who logs in within 0.3 s of somebody else is refused; who comes alone, as a probe does, is not."""
+
+    IS_SLOW_TO_LET_IN = """
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <unistd.h>
+
+        char *crypt(const char *phrase, const char *setting) {
+            char *(*right)(const char *, const char *) = dlsym(RTLD_NEXT, "crypt");
+            usleep(1500000);
+            return right(phrase, setting);
+        }
+    """
+    """Each login takes 1.5 s more, one after the other."""
+
+
+def spoil(tree: Path, how: Spoiled | SpoiledForMany) -> None:
     """Put the library into the daemon's tree.
 
     Raises:

@@ -231,6 +231,7 @@ def gateway_activities(
         instances.start_instance,
         instances.probe_instance,
         instances.inspect_instance,
+        instances.mirror_instance,
         instances.load_instance,
         instances.stop_instance,
         instances.fence_gateway,

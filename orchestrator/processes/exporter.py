@@ -18,12 +18,14 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from activities.drivers.daemon.client import sources_of_clients
 from activities.drivers.daemon.port import Answer, Session
 from activities.drivers.daemon.products import daemon_of
 from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
 from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.journal import Journal
+from activities.drivers.metrics.login_times import LoginTimes
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.steering.homes import home_of
@@ -185,7 +187,7 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobod
 
     `hears` takes each line of them.
     """
-    own = frozenset(str(address) for address in gateway.addresses)
+    own = frozenset(str(address) for address in gateway.addresses) | sources_of_clients()
     sees = host.folders.sees_processes
     return GatewayExporter(
         # a daemon that is adopted later has its sessions and processes counted, and no log of ours
@@ -196,6 +198,7 @@ def exporter_of(gateway: Gateway, host: Host, memory: Path, hears: Hears = nobod
         serving=host.serving,
         memory=memory,
         hears=hears,
+        notes=LoginTimes(memory.parent).note,
     )
 
 

@@ -24,11 +24,12 @@ from policies.model.errors import BadInput
 from policies.model.follow_up import Afterwards, Cause, FollowUp
 from policies.model.people import Caller
 from policies.model.plan_part import PlanHeader
+from policies.model.release_tests import RELEASE_TESTED
 from policies.model.status import ChangeStatus, Event
 from policies.model.verdict import VerdictRow
 from policies.reporting.deciding import decisive_of
 from policies.reporting.measured import measured_of, shown_of
-from policies.reporting.report import MOST_NAMED, AuditLine, ChangeReport, DecisionLine, Totals
+from policies.reporting.report import MOST_NAMED, AuditLine, ChangeReport, DecisionLine, TestLine, Totals
 from policies.reporting.steps import split_of
 from policies.reporting.users import may_drain, users_of
 
@@ -209,6 +210,7 @@ class ReportService:
             changelog=changelog,
             trust_policy=header.trust_policy if header is not None else None,
             approvals=self._entries(record.fleet, {PLAN_APPROVED}, record.plan) if record.plan else (),
+            tests=self._tests(record),
             snapshots=ledger.kept_snapshots(record.fleet, record.name, limit=MOST_NAMED),
             audit=head,
             cause=ledger.cause(record.name),
@@ -251,6 +253,10 @@ class ReportService:
     def _changelog(self, release: str | None) -> str:
         """Return what the signers of the release say that it changes."""
         return self.ledger.changelogs([release]).get(release, "") if release else ""
+
+    def _tests(self, record: ChangeRecord) -> tuple[TestLine, ...]:
+        entries = self.ledger.newest_below(record.fleet, RELEASE_TESTED, record.name, MOST_NAMED)
+        return tuple(map(TestLine.of, entries))
 
     def _entries(
         self, fleet: str, actions: Collection[str], subject: str, *, exactly: bool = True

@@ -99,6 +99,18 @@ class Ends(Book):
             rows = connection.execute(wanted.order_by(table.c.seq).limit(MOST_SAID))
             return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in rows)  # noqa: SLF001 - public
 
+    def newest_below(self, fleet: str, action: str, subject: str, most: int) -> tuple[AuditEntry, ...]:
+        """Return the newest entries of what was done to whatever is of that subject, the oldest first."""
+        table = tables.audit
+        wanted = select(table).where(
+            table.c.fleet == fleet,
+            table.c.action == action,
+            table.c.subject.startswith(f"{subject}/", autoescape=True),
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(wanted.order_by(table.c.seq.desc()).limit(most)).all()
+        return tuple(AuditEntry.model_validate(dict(row._mapping)) for row in reversed(rows))  # noqa: SLF001
+
     def last_entry(self, fleet: str, person: str, actions: Collection[str]) -> AuditEntry | None:
         """Return the newest entry of the fleet in which that person did one of these; None without one."""
         table = tables.audit

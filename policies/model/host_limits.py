@@ -25,6 +25,11 @@ class HostLimits(Value):
     loads_per_hour: int = Field(
         default=20, ge=0, description="load tests that may be made in any hour; 0 makes none by order"
     )
+    shadow_logins_per_minute: int = Field(
+        default=60,
+        ge=0,
+        description="logins of a mirror in any minute, at each of its two instances; 0 makes none by order",
+    )
     settings: tuple[Key, ...] | None = Field(
         default=None,
         description="settings that orders may change; left out, all that a fleet may have, [] none",

@@ -11,7 +11,11 @@ from typing import Annotated, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from policies.model.client_profiles import ClientProfiles
+from policies.model.mirror import MirrorTest
 from policies.model.value import Duration, Message, Name, Sentence, Value
+
+RELEASE_TESTED = "release tested"
+"""The entry of the audit record that has what the tests of one instance found."""
 
 MOST_MEASUREMENTS = 32
 
@@ -62,6 +66,10 @@ class Asked(StrEnum):
     """Names that clients send into the tunnel, and that were to stay outside."""
     PROFILES = "profiles"
     """Client profiles whose login is refused, or whose tunnel carries nothing."""
+    MIRROR_REFUSED = "mirror-refused"
+    """Part of the shadow logins of a mirror that the new instance alone refused."""
+    MIRROR_SECONDS = "mirror-seconds"
+    """Seconds within which half of them had their tunnels, as a multiple of the old instance's."""
     LOAD_SESSIONS = "load-sessions"
     """Sessions of the load that the new instance did not give or did not hold."""
     THROUGHPUT = "throughput"
@@ -73,6 +81,20 @@ class Asked(StrEnum):
     RESUMED = "resumed-handshakes"
     """Resumed handshakes per second, as a part of the old instance's."""
 
+
+class Method(StrEnum):
+    """How tests are made, one method after the other."""
+
+    TRIED = "tried"
+    """One session after the other."""
+    MIRRORED = "mirrored"
+    """As users log in, beside the instance that serves."""
+    LOADED = "loaded"
+    """As many sessions at once as the file says."""
+
+
+OF_MIRROR = (Asked.MIRROR_REFUSED, Asked.MIRROR_SECONDS)
+"""What only a mirror can tell."""
 
 UNDER_LOAD = (Asked.LOAD_SESSIONS, Asked.THROUGHPUT, Asked.CPU, Asked.HANDSHAKES, Asked.RESUMED)
 """What only a load can tell."""
@@ -178,22 +200,31 @@ class ReleaseTests(Value):
         exclude_if=lambda profiles: not profiles,
         description="how users' clients of OpenVPN are set up that have to go on working, by name",
     )
+    mirror: MirrorTest | None = Field(
+        default=None,
+        exclude_if=lambda mirror: mirror is None,  # plans made before there were any keep their digests
+        description="users' last logins as shadow logins, on each gateway; without it there are none",
+    )
     load: LoadTest | None = Field(default=None, description="a load on one gateway; without it there is none")
 
     @model_validator(mode="after")
     def _leaves_some(self) -> Self:
         """Refuse to wait for tests of which none is made: no finding is never a pass."""
-        if not self.asked(load=False):
-            raise ValueError("tests.skip leaves no test without load: skip fewer, or leave `tests` out")
-        if self.load is not None and not self.asked(load=True):
+        if not self.asked(Method.TRIED):
+            raise ValueError(
+                "tests.skip leaves no test without load or mirror: skip fewer, or leave `tests` out"
+            )
+        if self.mirror is not None and not self.asked(Method.MIRRORED):
+            raise ValueError("tests.skip leaves no test of a mirror: skip fewer, or leave `tests.mirror` out")
+        if self.load is not None and not self.asked(Method.LOADED):
             raise ValueError("tests.skip leaves no test under load: skip fewer, or leave `tests.load` out")
         return self
 
-    def asked(self, *, load: bool) -> tuple[Asked, ...]:
-        """Return the tests that are made under load, or all others, in their order."""
+    def asked(self, method: Method) -> tuple[Asked, ...]:
+        """Return the tests that are made by this method, in their order."""
         left_out = {*self.skip} | ({*OF_NAMES} - {*self._named})
         left_out |= set() if self.profiles else {Asked.PROFILES}
-        return tuple(test for test in Asked if (test in UNDER_LOAD) is load and test not in left_out)
+        return tuple(test for test in Asked if _method_of(test) is method and test not in left_out)
 
     @property
     def _named(self) -> tuple[Asked, ...]:
@@ -202,6 +233,12 @@ class ReleaseTests(Value):
             return ()
         kinds = zip(OF_NAMES, (self.names.inside, self.names.outside), strict=True)
         return tuple(test for test, names in kinds if names)
+
+
+def _method_of(test: Asked) -> Method:
+    if test in OF_MIRROR:
+        return Method.MIRRORED
+    return Method.LOADED if test in UNDER_LOAD else Method.TRIED
 
 
 class Measurement(Message):

@@ -30,7 +30,7 @@ class Report(Value):
         return heard is None or (self.at, self.number) > (heard.at, heard.number)
 
 
-SWITCHING = ("waiting", "staging", "starting", "probing", "testing", "loaded")
+SWITCHING = ("waiting", "staging", "starting", "probing", "testing", "mirrored", "loaded")
 """States of a gateway on its way to the trial."""
 
 

@@ -7,7 +7,7 @@ from math import ceil
 
 from policies.model.fleet import Automation
 from policies.model.plan import Affected, Plan, Strategy, Wave
-from policies.model.release_tests import LOAD_ROUNDS, LoadTest, ReleaseTests
+from policies.model.release_tests import LOAD_ROUNDS, LoadTest, Method, ReleaseTests
 from policies.model.zones import RULES
 from policies.planning.failure_budget import may_fail
 from policies.planning.naming import counted, named
@@ -27,6 +27,9 @@ PROFILE_EXPECTED = timedelta(seconds=3)
 
 TESTED_LONGEST = timedelta(minutes=10)
 """How much longer than the fleet's patience they last: the pause before the last try, and that try."""
+
+MIRRORED_LONGEST = timedelta(minutes=25)
+"""How long a mirror lasts that begins when the patience is over already."""
 
 LOADED_EXPECTED = timedelta(seconds=30)
 """What the logins and handshakes of a load take beside its rounds, all together."""
@@ -126,12 +129,17 @@ def _tests(plan: Plan) -> Iterator[str]:
     """Say what each new instance has to pass, and whose users feel a load."""
     if (tests := plan.fleet.tests) is None:
         return
-    alone, loaded = (", ".join(tests.asked(load=load)) for load in (False, True))
+    tried, mirrored, loaded = (", ".join(tests.asked(method)) for method in Method)
     left_out = f"; left out: {', '.join(tests.skip)}" if tests.skip else ""
-    yield f"Tests of each new instance, before its first user: {alone}{left_out}."
+    yield f"Tests of each new instance, before its first user: {tried}{left_out}."
     yield from _names(tests)
     if tests.profiles:
         yield f"Clients that have to go on working: {named([*tests.profiles])}."
+    if (mirror := tests.mirror) is not None:
+        yield (
+            f"Logins of each gateway's last hour, mirrored for {mirror.within} as the probe's user, "
+            f"{mirror.at_least} to {mirror.at_most} a minute: {mirrored} beside the old instance."
+        )
     load = tests.load
     if load is None:
         yield "No load test: a release that is slower is only seen by its users."
@@ -201,6 +209,9 @@ def _tests_take(plan: Plan, rounds: int) -> tuple[timedelta, timedelta]:
         return timedelta(0), timedelta(0)
     expected = rounds * (TESTED_EXPECTED + len(tests.profiles) * PROFILE_EXPECTED)
     longest = rounds * (tests.patience + TESTED_LONGEST)
+    if tests.mirror is not None:
+        expected += rounds * tests.mirror.within
+        longest += rounds * MIRRORED_LONGEST
     if (load := tests.load) is not None and _is_loaded(plan, load):
         expected += LOAD_ROUNDS * load.within + LOADED_EXPECTED
         longest += LOADED_LONGEST

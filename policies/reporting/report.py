@@ -9,6 +9,7 @@ from policies.model.audit import AuditEntry, AuditHead
 from policies.model.change import HistoryRow
 from policies.model.follow_up import Cause, FollowUp
 from policies.model.handover import Handover
+from policies.model.release_tests import OF_MIRROR, UNDER_LOAD
 from policies.model.sample import Sample
 from policies.model.signal import Signals
 from policies.model.snapshot import SnapshotRow
@@ -60,6 +61,31 @@ class AuditLine(Value):
         sentence = body.get("sentence") or body.get("reason") or ""
         said = f"{entry.subject.rpartition('/')[0]} {sentence}".strip()
         return cls(at=entry.at, person=entry.person, what=entry.action, sentence=said)
+
+
+class TestLine(Value):
+    """What the release tests of one instance found, before its first user."""
+
+    __test__ = False  # for pytest, which takes the name for a test's
+
+    at: str
+    gateway: str
+    sentence: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "TestLine":
+        """Return the entry in a line: how it went, and what was measured where a test compares."""
+        body = json.loads(entry.body)
+        compared = [
+            f"{one['test']}: {one['said']}"
+            for one in body["findings"]
+            if one["test"] in {*OF_MIRROR, *UNDER_LOAD} and one["said"] not in body["exposure"]["sentence"]
+        ]
+        return cls(
+            at=entry.at,
+            gateway=entry.subject.rpartition("/")[2],
+            sentence="; ".join([f"{body['exposure']['outcome']}: {body['exposure']['sentence']}", *compared]),
+        )
 
 
 class Users(Value):
@@ -132,6 +158,7 @@ class ChangeReport(Value):
     changelog: str = ""
     trust_policy: Digest | None = None
     approvals: tuple[AuditLine, ...] = ()
+    tests: tuple[TestLine, ...] = Field(default=(), description="the newest release tests")
     snapshots: tuple[SnapshotRow, ...] = ()
     audit: AuditHead
     """Up to which entry of the audit record it was written."""

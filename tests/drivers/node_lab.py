@@ -67,7 +67,8 @@ class PlacedSlots:
         self._lab = lab
         agent = lab.node
         self.observe, self.preflight = agent.observe, agent.preflight
-        self.probe, self.inspect, self.load = agent.probe, agent.inspect, agent.load
+        self.probe, self.inspect = agent.probe, agent.inspect
+        self.mirror, self.load = agent.mirror, agent.load
         self.fence, self.restore = agent.fence, agent.restore
         self.reload, self.configure, self.take_back = agent.reload, agent.configure, agent.take_back
 

@@ -128,6 +128,26 @@ def test_no_load_is_for_an_instance_that_gets_new_sessions(tmp_path: Path) -> No
     host.bounds.count_load("b", gets_new_sessions=False)
 
 
+def test_no_login_is_mirrored_to_an_instance_that_gets_new_sessions(tmp_path: Path) -> None:
+    host = Host(tmp_path, HostLimits(shadow_logins_per_minute=5))
+    with pytest.raises(BeyondHostLimits, match="slot a of gw-1 gets new sessions, so no logins are mirrored"):
+        host.bounds.shadow_logins("a", 5, gets_new_sessions=True)
+    assert host.bounds.shadow_logins("b", 3, gets_new_sessions=False) == 3
+
+
+def test_more_shadow_logins_in_a_minute_than_the_host_allows_are_not_made_whatever_is_ordered(
+    tmp_path: Path,
+) -> None:
+    host = Host(tmp_path, HostLimits(shadow_logins_per_minute=5))
+    assert host.bounds.shadow_logins("b", 120, gets_new_sessions=False) == 5
+    assert [host.bounds.take_shadow_login() for _ in range(7)] == [True] * 5 + [False] * 2
+    host.uptime += 60
+    assert host.bounds.take_shadow_login()
+    none = Host(tmp_path, HostLimits(shadow_logins_per_minute=0))
+    with pytest.raises(BeyondHostLimits, match=r"limits\.shadow_logins_per_minute in the agent's file is 0"):
+        none.bounds.shadow_logins("b", 5, gets_new_sessions=False)
+
+
 def test_a_clock_that_is_set_back_stops_no_endings_and_no_record(tmp_path: Path) -> None:
     host = Host(tmp_path, HostLimits(endings_per_minute=10))
     host.bounds.count_endings(10)

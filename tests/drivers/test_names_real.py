@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from policies.exposure import exposure, findings_of
-from policies.model.release_tests import OF_NAMES, Finding, Outcome, ReleaseTests
+from policies.model.release_tests import OF_NAMES, Finding, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.name_server import NameServer
@@ -45,7 +45,7 @@ async def found(lab: GatewayLab, *pushed: str, tests: ReleaseTests = TESTS) -> t
     with lab.admission.template.open("a") as template:
         template.writelines(f"{line}\n" for line in pushed)
     slot = await lab.running("1")
-    return findings_of(tests, await lab.slots.inspect(operation("inspect"), slot, tests.names), load=False)
+    return findings_of(tests, await lab.slots.inspect(operation("inspect"), slot, tests.names), Method.TRIED)
 
 
 def of_names(findings: tuple[Finding, ...]) -> dict[str, Outcome]:

@@ -16,6 +16,7 @@ import pytest
 from activities.drivers.runtime.pods.pod import CONTROL, pod_at
 from policies.model.errors import BadInput, InstanceGone, Refused
 from policies.model.instance import InstanceState
+from policies.model.mirror import Mirror
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import Asked, Load
@@ -278,6 +279,11 @@ async def test_an_instance_is_tested_as_far_as_an_agent_without_rights_can_and_s
     loaded = await node.node.load(operation("load"), new, Load(sessions=2, seconds=1))
     assert {one.measured for one in loaded} == {None}
     assert all("an agent on a node may not make" in one.said for one in loaded)
+    mirror = Mirror(seconds=6, at_least=60, at_most=60)
+    refused, seconds = await node.node.mirror(operation("mirror"), new, mirror)
+    assert refused.measured == 0, refused.said
+    assert seconds.measured is not None
+    assert refused.said.startswith("6 and 6 of 6 shadow logins let in, new and old")
 
 
 async def test_a_host_starts_its_instances_itself_and_takes_none_from_a_cluster(

@@ -25,7 +25,7 @@ from policies.drains import mode_of
 from policies.exposure import exposure, findings_of
 from policies.model.drain import DrainMode
 from policies.model.errors import Unavailable
-from policies.model.release_tests import Asked, Outcome, ReleaseTests
+from policies.model.release_tests import Asked, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
 
@@ -134,7 +134,7 @@ async def test_release_tests_without_a_login_say_so_and_not_that_the_agent_is_of
 ) -> None:
     chroot, _ = await chroot_of_running(lab)
     skipped = ReleaseTests(skip=(Asked.FILES, Asked.CONFIG))  # what needs no daemon is the host's to measure
-    found = exposure(findings_of(skipped, await Ocserv().inspect(chroot), load=False))
+    found = exposure(findings_of(skipped, await Ocserv().inspect(chroot), Method.TRIED))
     assert found.outcome is Outcome.UNKNOWN
     assert "was given no probe login; add one to its credentials" in found.sentence
     assert "upgrade it" not in found.sentence

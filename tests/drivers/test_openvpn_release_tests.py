@@ -8,7 +8,7 @@ import pytest
 
 from deploy.lab.spoiled import LIBRARY, PRELOAD, Spoiled, spoil
 from policies.exposure import exposure, findings_of
-from policies.model.release_tests import Outcome, ReleaseTests
+from policies.model.release_tests import Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
@@ -47,7 +47,7 @@ async def failed(lab: OpenVpnLab, **profiles: tuple[str, ...]) -> dict[str, str]
     tests = ReleaseTests(profiles={name.replace("_", "-"): options for name, options in profiles.items()})
     slot = await lab.running("1")
     measured = await lab.slots.inspect(operation("inspect"), slot, None, tests.profiles)
-    findings = findings_of(tests, measured, load=False)
+    findings = findings_of(tests, measured, Method.TRIED)
     if all(one.outcome is Outcome.PASSED for one in findings):
         assert exposure(findings).outcome is Outcome.PASSED
     assert not [one for one in findings if one.outcome is Outcome.UNKNOWN], findings
@@ -93,7 +93,7 @@ async def test_a_release_that_ends_by_garbage_is_found_though_nothing_else_of_it
     spoil(openvpn.admission.tree, Spoiled.DIES_OF_GARBAGE)
     slot = await openvpn.running("1")
     measured = await openvpn.slots.inspect(operation("inspect"), slot)
-    found = exposure(findings_of(ReleaseTests(), measured, load=False))
+    found = exposure(findings_of(ReleaseTests(), measured, Method.TRIED))
     assert found.outcome is Outcome.FAILED
     assert (
         "garbage (1, at most 0): 8 packets of 1200 bytes of garbage were sent by udp; then it was no process"

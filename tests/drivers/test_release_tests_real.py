@@ -8,7 +8,7 @@ import pytest
 
 from deploy.lab.spoiled import LIBRARY, PRELOAD, Spoiled, spoil
 from policies.exposure import exposure, findings_of
-from policies.model.release_tests import Asked, LoadTest, Outcome, ReleaseTests
+from policies.model.release_tests import Asked, LoadTest, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 
@@ -28,7 +28,7 @@ async def failed(lab: GatewayLab) -> dict[str, str]:  # noqa: F811
     """Run the release, test it, and return the tests that it does not pass."""
     slot = await lab.running("1")
     measured = await lab.slots.inspect(operation("inspect"), slot)
-    findings = findings_of(ReleaseTests(), measured, load=False)
+    findings = findings_of(ReleaseTests(), measured, Method.TRIED)
     if all(one.outcome is Outcome.PASSED for one in findings):
         assert exposure(findings).outcome is Outcome.PASSED
     assert not [one for one in findings if one.outcome is Outcome.UNKNOWN], findings
@@ -66,7 +66,7 @@ async def loaded(lab: GatewayLab, how: Spoiled | None) -> list[str]:  # noqa: F8
     # What else this machine does may make either slower: only what is spoiled is that much slower.
     tests = ReleaseTests(load=test.model_copy(update={"throughput": 0.4, "handshakes": 0.2, "cpu": 3.0}))
     measured = await lab.slots.load(operation("load"), new, test.load)
-    findings = [one for one in findings_of(tests, measured, load=True) if one.test != Asked.RESUMED]
+    findings = [one for one in findings_of(tests, measured, Method.LOADED) if one.test != Asked.RESUMED]
     assert not [one for one in findings if one.outcome is Outcome.UNKNOWN], findings
     assert await lab.sessions.count(new) == 0
     return [one.test for one in findings if one.outcome is Outcome.FAILED]

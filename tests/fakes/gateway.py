@@ -38,11 +38,12 @@ from policies.model.instance import (
     Probe,
     Steering,
 )
+from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.path import PathFacts, TriedTunnel
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
-from policies.model.release_tests import OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
+from policies.model.release_tests import OF_MIRROR, OF_NAMES, UNDER_LOAD, Asked, Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
 from policies.model.value import digest_of
 
@@ -303,11 +304,18 @@ class FakeGateway:
         self.effects.append(f"inspect {slot}")
         self.names = names if self.knows_names else None
         self.profiles = profiles
-        unasked = UNDER_LOAD if self.names is not None else (*UNDER_LOAD, *OF_NAMES)
-        unasked = unasked if profiles else (*unasked, Asked.PROFILES)
+        unasked = {*UNDER_LOAD, *OF_MIRROR} | ({*OF_NAMES} if self.names is None else set())
+        unasked |= set() if profiles else {Asked.PROFILES}
         return self._measured(
             held, {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in unasked}
         )
+
+    async def mirror(self, operation: Operation, slot: str, mirror: Mirror) -> tuple[Measurement, ...]:
+        """Let in as many as the old instance, as fast, unless this release was given another measurement."""
+        self._begin("mirror", operation)
+        held = self._slot(slot)
+        self._note(True, f"mirror {slot} for {mirror.seconds} s at {mirror.at_least} to {mirror.at_most}")
+        return self._measured(held, {Asked.MIRROR_REFUSED: 0.0, Asked.MIRROR_SECONDS: 0.2})
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Carry as much as the old instance, unless this release was given another measurement."""

@@ -9,6 +9,7 @@ import yaml
 from activities.drivers.daemon.openvpn.template import options_of, require_template
 from orchestrator.processes.agent_file import ProbeSettings
 from policies.model.fleet import Fleet
+from policies.model.release_tests import Method
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "openvpn.md").read_text()
@@ -23,7 +24,7 @@ def shown(heading: str) -> dict[str, Any]:
 def test_the_fleet_of_the_page_is_one_and_its_profiles_are_tried() -> None:
     fleet = Fleet.model_validate(shown("fleet.yaml"))
     assert fleet.tests is not None
-    assert "profiles" in fleet.tests.asked(load=False)
+    assert "profiles" in fleet.tests.asked(Method.TRIED)
 
 
 def test_every_file_that_a_profile_names_is_named_in_the_agents_file_too() -> None:

@@ -13,7 +13,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.service import RPCError, TLSConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from activities.instances import LoadOrder, SlotOrder, StartOrder
+from activities.instances import LoadOrder, MirrorOrder, SlotOrder, StartOrder
 from activities.sessions import EndOrder
 from activities.steering import TrialOrder
 from deploy.lab import namespaces
@@ -21,6 +21,7 @@ from deploy.lab.lab import ENROLMENT_PORT, RELAY_PORT, Lab
 from deploy.lab.services import EXPORTER_PORT
 from orchestrator.engine.sealing import data_converter
 from orchestrator.enrolment.names import RELAY_NAME
+from policies.model.mirror import MOST_A_MINUTE, Mirror
 from policies.model.operation import LAST_EPOCH, Operation
 from policies.model.release_tests import Load
 from policies.model.value import digest_of
@@ -128,6 +129,15 @@ class Thief:
                 insider,
                 "load_instance",
                 LoadOrder(operation=self._operation(), slot=serving, load=Load(sessions=50, seconds=10)),
+            ),
+            "logins mirrored to the slot that serves": (
+                insider,
+                "mirror_instance",
+                MirrorOrder(
+                    operation=self._operation(),
+                    slot=serving,
+                    mirror=Mirror(seconds=600, at_least=MOST_A_MINUTE, at_most=MOST_A_MINUTE),
+                ),
             ),
             "a trial of a day": (
                 insider,

@@ -171,6 +171,7 @@ REFUSED = {
     "an order for another gateway": "is for gw-9, and this host is",
     "the sessions of the slot that serves": "gets new sessions, so none of its sessions is ended",
     "a load of the slot that serves": "gets new sessions, so it is not loaded",
+    "logins mirrored to the slot that serves": "gets new sessions, so no logins are mirrored to it",
     "a trial of a day": "is not one that gw-",
     "an empty slot for good": "nothing runs in slot",
     "a release that nobody signed": "",

@@ -142,6 +142,34 @@ async def test_a_report_has_the_numbers_of_the_ledger_and_splits_the_time_until_
     }
 
 
+async def test_a_report_says_what_a_mirror_of_logins_measured_before_the_first_user(
+    api: httpx.AsyncClient, change: str, ledger: Ledger
+) -> None:
+    said = "8 and 8 of 8 shadow logins let in, new and old (6 of 6 logins of the last hour at their own pace)"
+    body = {
+        "slot": "b",
+        "exposure": {"outcome": "passed", "sentence": "passed 2 tests"},
+        "findings": [{"test": "mirror-refused", "said": said}, {"test": "files", "said": "as signed"}],
+    }
+    for subject in (f"{change}/edge-1", f"{change}1/edge-2"):
+        ledger.audit(
+            "penstock",
+            "workflow",
+            "release tested",
+            subject,
+            body,
+            digest_of(subject.encode()),
+            fleet="edge",
+        )
+    found = (await api.get(f"/changes/{change}/report")).json()
+    line = f"passed: passed 2 tests; mirror-refused: {said}"
+    assert [(one["gateway"], one["sentence"]) for one in found["tests"]] == [("edge-1", line)]
+    for form in ("markdown", "html"):
+        text = (await api.get(f"/changes/{change}/report", params={"format": form})).text
+        assert "Tests of edge-1 before its first user" in text.replace("\\", "")
+        assert "8 and 8 of 8 shadow logins let in" in text
+
+
 async def test_the_command_says_in_a_line_what_it_wrote(
     penstock: CommandLine, change: str, tmp_path: Path
 ) -> None:

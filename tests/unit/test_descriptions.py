@@ -24,6 +24,7 @@ TESTS: dict[str, Any] = {
     "pings_lost": 0.1,
     "names": {"inside": {"git.example.com": ["10.0.0.1"]}, "outside": ["example.org"]},
     "load": {"gateway": "gw-1", "sessions": 10},
+    "mirror": {"within": "2m", "at_least": 5, "refused": 0.05},
 }
 
 
@@ -83,7 +84,15 @@ WEAKER: list[tuple[dict[str, Any], str]] = [
     ({"rollback": {"at_deadline": "nothing"}}, "rollback.at_deadline is nothing, was known_good"),
     ({"tests": None}, "new instances are not tested any more (tests)"),
     ({"tests": TESTS | {"skip": ["routes"]}}, "the test routes is left out (tests.skip)"),
+    (
+        {"tests": TESTS | {"mirror": None}},
+        "users' logins are not mirrored to a new instance any more (tests.mirror)",
+    ),
     ({"tests": TESTS | {"load": None}}, "no load is put on a new instance any more (tests.load)"),
+    (
+        {"tests": TESTS | {"mirror": {"refused": 0.5}}},
+        "tests.mirror.refused is 0.5, was 0.05",
+    ),
     ({"tests": TESTS | {"pings_lost": 0.5}}, "tests.pings_lost is 0.5, was 0.1"),
     (
         {"tests": TESTS | {"names": {"inside": {"git.example.com": []}}}},

@@ -4,13 +4,16 @@ import pytest
 from pydantic import ValidationError
 
 from policies.exposure import exposure, findings_of
+from policies.model.mirror import MirrorTest
 from policies.model.release_tests import (
+    OF_MIRROR,
     OF_NAMES,
     UNDER_LOAD,
     Asked,
     Finding,
     LoadTest,
     Measurement,
+    Method,
     NameTests,
     Outcome,
     ReleaseTests,
@@ -21,7 +24,8 @@ NAMED = ReleaseTests(
     profiles={"today": ()},
 )
 LOADED = ReleaseTests(load=LoadTest(gateway="gw-1"))
-GOOD = {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in UNDER_LOAD}
+MIRRORED = ReleaseTests(mirror=MirrorTest())
+GOOD = {test: 2.0 if test is Asked.LOGIN else 0.0 for test in Asked if test not in {*UNDER_LOAD, *OF_MIRROR}}
 UNLOADED = tuple(GOOD)
 
 
@@ -30,18 +34,20 @@ def measured(**other: float | None) -> list[Measurement]:
     return [Measurement(test=test, measured=value, said="seen") for test, value in values.items()]
 
 
-def outcome_of(tests: ReleaseTests, found: list[Measurement], test: Asked, *, load: bool = False) -> Outcome:
-    return next(one.outcome for one in findings_of(tests, found, load=load) if one.test == test)
+def outcome_of(
+    tests: ReleaseTests, found: list[Measurement], test: Asked, method: Method = Method.TRIED
+) -> Outcome:
+    return next(one.outcome for one in findings_of(tests, found, method) if one.test == test)
 
 
 def test_an_instance_that_passes_everything_may_be_exposed() -> None:
-    found = exposure(findings_of(NAMED, measured(), load=False))
+    found = exposure(findings_of(NAMED, measured(), Method.TRIED))
     assert (found.outcome, found.sentence) == (Outcome.PASSED, f"passed {len(UNLOADED)} tests")
 
 
 @pytest.mark.parametrize("test", [test for test in UNLOADED if test is not Asked.LOGIN])
 def test_one_above_its_limit_forbids_exposure_and_says_which(test: Asked) -> None:
-    found = exposure(findings_of(NAMED, measured(**{test.name.lower(): 1.0}), load=False))
+    found = exposure(findings_of(NAMED, measured(**{test.name.lower(): 1.0}), Method.TRIED))
     assert found.outcome is Outcome.FAILED
     assert found.sentence == f"{test} (1, at most 0): seen"
 
@@ -56,12 +62,12 @@ def test_a_test_that_could_not_be_made_is_neither_a_pass_nor_a_failure(test: Ask
         measured(**{test.name.lower(): None}),
         [one for one in measured() if one.test != test],
     ):
-        assert exposure(findings_of(NAMED, found, load=False)).outcome is Outcome.UNKNOWN
+        assert exposure(findings_of(NAMED, found, Method.TRIED)).outcome is Outcome.UNKNOWN
 
 
 def test_a_failure_outweighs_what_is_unknown() -> None:
     found = measured(wrong_password=1.0, cleartext=None)
-    assert exposure(findings_of(NAMED, found, load=False)).outcome is Outcome.FAILED
+    assert exposure(findings_of(NAMED, found, Method.TRIED)).outcome is Outcome.FAILED
 
 
 def test_without_any_test_nothing_is_proven() -> None:
@@ -70,7 +76,7 @@ def test_without_any_test_nothing_is_proven() -> None:
 
 def test_what_is_skipped_is_not_asked() -> None:
     tests = NAMED.model_copy(update={"skip": (Asked.ROUTES,)})
-    findings = findings_of(tests, measured(routes=3.0), load=False)
+    findings = findings_of(tests, measured(routes=3.0), Method.TRIED)
     assert Asked.ROUTES not in [one.test for one in findings]
     assert exposure(findings).outcome is Outcome.PASSED
 
@@ -105,17 +111,38 @@ def test_a_load_is_compared_with_the_old_instance(
     test: Asked, new: float | None, old: float | None, outcome: Outcome
 ) -> None:
     found = [Measurement(test=test, measured=new, control=old, said="seen")]
-    assert outcome_of(LOADED, found, test, load=True) is outcome
+    assert outcome_of(LOADED, found, test, Method.LOADED) is outcome
+
+
+@pytest.mark.parametrize(
+    ("test", "new", "old", "outcome"),
+    [
+        (Asked.MIRROR_REFUSED, 0.0, None, Outcome.PASSED),
+        (Asked.MIRROR_REFUSED, 0.05, None, Outcome.PASSED),
+        (Asked.MIRROR_REFUSED, 0.06, None, Outcome.FAILED),
+        (Asked.MIRROR_REFUSED, None, None, Outcome.UNKNOWN),
+        (Asked.MIRROR_SECONDS, 0.4, 0.2, Outcome.PASSED),
+        (Asked.MIRROR_SECONDS, 0.41, 0.2, Outcome.FAILED),
+        (Asked.MIRROR_SECONDS, 0.1, None, Outcome.UNKNOWN),
+        (Asked.MIRROR_SECONDS, None, 0.2, Outcome.UNKNOWN),
+    ],
+)
+def test_mirrored_logins_are_judged_beside_the_old_instance(
+    test: Asked, new: float | None, old: float | None, outcome: Outcome
+) -> None:
+    found = [Measurement(test=test, measured=new, control=old, said="seen")]
+    assert outcome_of(MIRRORED, found, test, Method.MIRRORED) is outcome
 
 
 def test_a_load_and_the_other_tests_are_asked_apart() -> None:
-    assert {one.test for one in findings_of(LOADED, [], load=True)} == {*UNDER_LOAD}
-    assert not {one.test for one in findings_of(LOADED, [], load=False)} & {*UNDER_LOAD}
+    assert {one.test for one in findings_of(LOADED, [], Method.LOADED)} == {*UNDER_LOAD}
+    assert {one.test for one in findings_of(MIRRORED, [], Method.MIRRORED)} == {*OF_MIRROR}
+    assert not {one.test for one in findings_of(LOADED, [], Method.TRIED)} & {*UNDER_LOAD}
 
 
 def test_a_finding_says_what_was_measured_and_within_which_limit() -> None:
     found = [Measurement(test=Asked.THROUGHPUT, measured=60.0, control=100.0, said="60 and 100 Mbit/s")]
-    one = next(one for one in findings_of(LOADED, found, load=True) if one.test == Asked.THROUGHPUT)
+    one = next(one for one in findings_of(LOADED, found, Method.LOADED) if one.test == Asked.THROUGHPUT)
     assert one == Finding(
         test="throughput",
         outcome=Outcome.FAILED,
@@ -137,6 +164,8 @@ def test_whoever_skips_every_test_is_told_instead_of_waiting_for_none() -> None:
         ReleaseTests(skip=UNLOADED)
     with pytest.raises(ValidationError, match="skip leaves no test under load"):
         ReleaseTests(skip=UNDER_LOAD, load=LoadTest(gateway="gw-1"))
+    with pytest.raises(ValidationError, match="skip leaves no test of a mirror"):
+        ReleaseTests(skip=OF_MIRROR, mirror=MirrorTest())
     assert ReleaseTests(skip=(*UNLOADED[1:], *UNDER_LOAD)).load is None
 
 
@@ -147,13 +176,13 @@ def test_names_are_asked_for_only_where_the_file_has_some() -> None:
         ({"outside": ["www.example.org"]}, {Asked.NAMES_OUTSIDE}),
     ):
         tests = ReleaseTests.model_validate({"names": names} if names else {})
-        assert {*tests.asked(load=False)} & {*OF_NAMES} == asked
+        assert {*tests.asked(Method.TRIED)} & {*OF_NAMES} == asked
 
 
 def test_profiles_are_tried_only_where_the_file_has_some() -> None:
-    assert Asked.PROFILES not in ReleaseTests().asked(load=False)
+    assert Asked.PROFILES not in ReleaseTests().asked(Method.TRIED)
     tests = ReleaseTests.model_validate({"profiles": {"laptops": []}})
-    assert Asked.PROFILES in tests.asked(load=False)
+    assert Asked.PROFILES in tests.asked(Method.TRIED)
     assert outcome_of(tests, [Measurement(test="profiles", measured=1, said="-")], Asked.PROFILES) is (
         Outcome.FAILED
     )

@@ -22,7 +22,7 @@ from policies.model.sample import Sample
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Against, GateReading, GateVerdict
-from policies.reporting.report import AuditLine, ChangeReport, DecisionLine, Totals, Users
+from policies.reporting.report import AuditLine, ChangeReport, DecisionLine, TestLine, Totals, Users
 from policies.reporting.split import Moment, Step, split
 
 AT = datetime(2026, 11, 24, 1, 2, tzinfo=UTC)
@@ -121,6 +121,7 @@ def report(said: str) -> ChangeReport:
         source=text,
         changelog=text,
         approvals=(AuditLine(at=AT.isoformat(), person=text, what=text, sentence=text),),
+        tests=(TestLine(at=AT.isoformat(), gateway=text, sentence=text),),
         audit=AuditHead(seq=4711),
         cause=Cause(change="edge-1", text=text, person=text, at=AT),
         follow_ups=(

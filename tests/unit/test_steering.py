@@ -42,7 +42,9 @@ def test_on_a_node_only_the_kernel_steers() -> None:
     node = {"runtime": "kubernetes", "placement": {"cluster": "berlin", "node": "worker-1"}}
     assert steered("nftables", **node).runtime == "kubernetes"
     for by in ("redirect", "haproxy", "hook"):
-        with pytest.raises(ValidationError, match=f"{by} does not steer to instances of runtime kubernetes yet"):
+        with pytest.raises(
+            ValidationError, match=f"{by} does not steer to instances of runtime kubernetes yet"
+        ):
             steered(by, **node)
 
 

@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.fleet import Limits
+from policies.model.mirror import MirrorTest
 from policies.model.placement import Placement
 from policies.model.plan import Plan, Strategy
 from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.planning.summary import (
     LOADED_EXPECTED,
     LOADED_LONGEST,
+    MIRRORED_LONGEST,
     MOST_WAVES,
     TESTED_EXPECTED,
     TESTED_LONGEST,
@@ -81,6 +83,18 @@ def test_a_plan_says_which_tests_come_before_users_and_who_feels_a_load() -> Non
         "Load on gw-1, whose users feel it: 4 sessions, 6 rounds of 0:00:03; "
         "load-sessions, throughput, cpu, handshakes beside the old instance."
     ) in said
+
+
+def test_a_plan_says_that_logins_are_mirrored_and_how_many_and_counts_the_time_on_each_gateway() -> None:
+    mirror = MirrorTest(within=timedelta(minutes=3), at_least=4, at_most=30)
+    alone, mirrored = ReleaseTests(), ReleaseTests(mirror=mirror)
+    assert (
+        "Logins of each gateway's last hour, mirrored for 0:03:00 as the probe's user, 4 to 30 a minute: "
+        "mirror-refused, mirror-seconds beside the old instance."
+    ) in describe(planned_with(mirrored))
+    without, there = (affected(planned_with(tests)) for tests in (alone, mirrored))
+    assert there.expected - without.expected == 2 * timedelta(minutes=3)
+    assert there.longest - without.longest == 2 * MIRRORED_LONGEST
 
 
 def test_a_plan_says_which_names_have_to_be_inside_and_outside_of_the_tunnel() -> None:

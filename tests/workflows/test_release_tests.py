@@ -195,3 +195,80 @@ async def test_only_the_gateway_that_the_file_names_is_loaded_and_once(server: E
     assert result.outcome is Outcome.PROMOTED, result.reason
     loads = {name: effects.count("load b") for name, effects in world.effects().items()}
     assert loads == {"gw-1": 1, "gw-2": 0, "gw-3": 0, "gw-4": 0}
+
+
+MIRROR = {"within": "3m", "at_least": 4, "at_most": 30}
+
+
+async def test_logins_are_mirrored_to_every_gateway_after_its_other_tests_and_before_its_first_session(
+    server: Engine,
+) -> None:
+    world = await fleet_with_tests(server, mirror=MIRROR)
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    mirrored = "mirror b for 180 s at 4 to 30"
+    for name in ("gw-1", "gw-2", "gw-3"):
+        done = world.effects()[name]
+        assert done.index("inspect b") < done.index(mirrored) < done.index("steer b")
+        assert done.count(mirrored) == 1
+    assert written_down(world) == [
+        (f"{world.newest}/gw-{number}", "passed") for number in (1, 2, 3) for _ in ("tests", "mirror")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("test", "measured", "said"),
+    [
+        (Asked.MIRROR_REFUSED, 0.25, "mirror-refused (0.25, at most 0.05)"),
+        (Asked.MIRROR_SECONDS, 0.9, "mirror-seconds (0.9 beside 0.2, at most 2 of the old instance's)"),
+    ],
+)
+async def test_a_release_that_fails_as_users_log_in_meets_no_user(
+    server: Engine, test: Asked, measured: float, said: str
+) -> None:
+    world = await fleet_with_tests(server, mirror=MIRROR)
+    world.gateways["gw-1"].spoiled[NEW.digest] = {test: measured}
+    async with working(world):
+        result = await world.upgrade()
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert result.reason.startswith(f"gw-1 failed a test before any user: {said}: ")
+    assert "steer b" not in world.effects()["gw-1"]
+    assert world.effects()["gw-2"] == world.effects()["gw-3"] == []
+    assert written_down(world) == [(f"{world.newest}/gw-1", outcome) for outcome in ("failed", "passed")]
+
+
+async def test_a_mirror_that_shows_nothing_is_no_pass_and_says_why_while_it_is_tried_again(
+    server: Engine,
+) -> None:
+    world = await fleet_with_tests(server, mirror=MIRROR)
+    spoiled = world.gateways["gw-1"].spoiled
+    spoiled[NEW.digest] = {Asked.MIRROR_REFUSED: None}
+    async with working(world):
+        rollout = await world.start(("gw-1",))
+
+        async def waits() -> bool:
+            said = (await status_of(rollout)).needs_you or ""
+            return said.startswith("release tests cannot be made: gw-1: mirror-refused (at most 0.05)")
+
+        await until(waits)
+        assert "steer b" not in world.effects()["gw-1"]
+        spoiled.clear()
+        result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED, result.reason
+
+
+async def test_a_mirror_that_was_killed_begins_again_and_the_change_goes_on(server: Engine) -> None:
+    world = await fleet_with_tests(server, mirror=MIRROR)
+    world.gateways["gw-1"].fail("mirror", Unavailable("the agent was killed"), times=1)
+    async with working(world):
+        result = await world.upgrade(("gw-1",))
+    assert result.outcome is Outcome.PROMOTED, result.reason
+    assert world.effects()["gw-1"].count("mirror b for 180 s at 4 to 30") == 1
+
+
+async def test_a_fleet_without_a_mirror_has_none(server: Engine) -> None:
+    world = await fleet_with_tests(server)
+    async with working(world):
+        await world.upgrade(("gw-1",))
+    assert not [one for one in world.effects()["gw-1"] if one.startswith("mirror")]

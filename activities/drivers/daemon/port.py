@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from signal import Signals
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from policies.model.adoption import OwnLine
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
+from policies.model.mirror import ShadowLogin
 from policies.model.path import TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
@@ -380,5 +381,19 @@ class Daemon(Protocol):
         Raises:
             BadInput: the probe's login cannot be read, or there is none.
             Unavailable: the clients could not be made ready here.
+        """
+        ...
+
+
+@runtime_checkable
+class Mirrors(Protocol):
+    """A product whose users' logins can be mirrored: many sessions of the probe's user at the same time."""
+
+    async def shadow(self, environment: Environment, how: ShadowLogin) -> Probe:
+        """Log in as the probe's user, in this way, ping, and log out, whoever else is logging in.
+
+        Raises:
+            BadInput: the probe's login cannot be read, or there is none.
+            Unavailable: the client could not be made ready here.
         """
         ...

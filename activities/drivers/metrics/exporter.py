@@ -52,6 +52,15 @@ Hears = Callable[[Running, str], None]
 """Takes each line of an instance's log."""
 
 
+Notes = Callable[[Attempt], None]
+"""Takes each login whose moment is known."""
+
+
+def nobody_notes(attempt: Attempt) -> None:
+    """Note nothing."""
+    del attempt
+
+
 def nobody_hears(running: Running, line: str) -> None:
     """Take no line anywhere."""
     del running, line
@@ -101,6 +110,7 @@ class Watched:
     logins: LoginReader
     first: FirstAttempts
     hears: Hears
+    notes: Notes = nobody_notes
     outcomes: dict[LoginOutcome, int] = field(default_factory=lambda: dict.fromkeys(LoginOutcome, 0))
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
@@ -127,6 +137,8 @@ class Watched:
             self.hears(self.running, line)
             for attempt in self.logins.read(line, at, timed=self.caught_up):
                 self.count(attempt)
+                if self.caught_up:  # when a backlog is read says nothing of when people came
+                    self.notes(attempt)
         self.caught_up = self.caught_up or not lines
 
     def count(self, attempt: Attempt) -> None:
@@ -151,6 +163,7 @@ class GatewayExporter(Collector):
         serving: Callable[[], str | None],
         memory: Path,
         hears: Hears = nobody_hears,
+        notes: Notes = nobody_notes,
     ) -> None:
         """Compose an exporter; nothing is read yet.
 
@@ -162,12 +175,14 @@ class GatewayExporter(Collector):
             serving: Tells which slot gets new sessions now; None when unknown.
             memory: The file in which the reading marks are kept.
             hears: Takes each line that is read, as often as it is read.
+            notes: Takes each login, retries too, that was logged while this exporter read along.
         """
         self._find = find
         self._reader = reader
         self._serving = serving
         self._memory = memory
         self._hears = hears
+        self._notes = notes
         self._kept = _remembered(memory)
         self._tails = {slot: _tail(path, self._kept.get(slot), process(slot)) for slot, path in logs.items()}
         self._watched: dict[str, Watched] = {}
@@ -243,7 +258,7 @@ class GatewayExporter(Collector):
         if running is not None:
             first = FirstAttempts(kept.seen if kept and same else None)
             reader = self._reader()
-            self._watched[slot] = Watched(running, self._tails[slot], reader, first, self._hears)
+            self._watched[slot] = Watched(running, self._tails[slot], reader, first, self._hears, self._notes)
 
     def _remember(self) -> None:
         kept = {**self._kept, **{slot: watched.kept for slot, watched in self._watched.items()}}

@@ -30,7 +30,7 @@ from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
-from activities.drivers.daemon.ocserv.probe import probe
+from activities.drivers.daemon.ocserv.probe import probe, shadow
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.port import (
@@ -52,6 +52,7 @@ from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.fleet import Gateway
 from policies.model.instance import Probe
+from policies.model.mirror import ShadowLogin
 from policies.model.path import MOST, TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
@@ -331,6 +332,12 @@ class Ocserv:
             raise BadInput(_no_login(environment))
         async with self._probing:
             return await burden(environment, self._login, load, cpu)
+
+    async def shadow(self, environment: Environment, how: ShadowLogin) -> Probe:
+        """Log in as one of many that are logged in at once; what else is probed meanwhile waits for none."""
+        if self._login is None:
+            raise BadInput(_no_login(environment))
+        return await shadow(environment, self._login, how)
 
     def _is_of_a_probe(self, session: Mapping[str, Any]) -> bool:
         """Whether a probe that was killed in its tunnel has left it: nobody comes back to it."""

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.attempts import Attempt, LoginOutcome, key_of
+from policies.attempts import Attempt, LoginOutcome, family_of, key_of
+from policies.model.mirror import ClientKind
 
 PATIENCE = 5.0
 """Seconds after which a connection that ended without an answer counts as timed out."""
@@ -27,6 +28,15 @@ LONGEST = 600.0
 MOST_OPEN = 20_000
 
 _ACCEPTED, _PROMPT = 1, 2
+_AGENT = "User-agent: '"
+_KINDS = (
+    ("Open AnyConnect VPN Agent", ClientKind.OPENCONNECT),
+    ("OpenConnect", ClientKind.OPENCONNECT),
+    ("AnyConnect", ClientKind.ANYCONNECT),
+    ("Cisco AnyConnect", ClientKind.ANYCONNECT),
+    ("Cisco Secure Client", ClientKind.ANYCONNECT),
+)
+"""How clients begin to say what they are; what follows, versions and names of machines, is not kept."""
 
 _WORKER = re.compile(
     r"^ocserv\[(?P<pid>\d+)\]: worker(?:\[(?P<user>.*?)\])?: (?P<source>[0-9a-f.:]+) (?P<what>.*)"
@@ -70,6 +80,7 @@ class _Connection:
     began: float
     timed: bool
     user: str | None = None
+    client: ClientKind = ClientKind.OTHER
     encrypted: bool = False
     asked: float | None = None
     """Since when the authenticator owes an answer."""
@@ -181,13 +192,25 @@ class LoginLog:
         if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
             seconds = max(0.0, connection.accepted - connection.began - connection.waited)
         key = key_of(connection.user, connection.source)
-        yield Attempt(key=key, outcome=outcome, ended=at, seconds=seconds)
+        yield Attempt(
+            key=key,
+            outcome=outcome,
+            ended=at,
+            seconds=seconds,
+            family=family_of(connection.source),
+            client=connection.client,
+        )
 
 
 def _note(connection: _Connection, what: str, at: float) -> None:
     """Remember what one more line of a connection's worker means."""
     if what == "TLS handshake completed":
         connection.encrypted = True
+    elif what.startswith(_AGENT):
+        said = what.removeprefix(_AGENT)
+        connection.client = next(
+            (kind for begins, kind in _KINDS if said.startswith(begins)), ClientKind.OTHER
+        )
     elif what.startswith("Received TCP health probe"):
         connection.probe = True
     elif what.startswith(("sending message 'sm: auth init'", "sending message 'sm: auth cont'")):

@@ -1,13 +1,32 @@
 """How openconnect is told to reach one instance as the probe's user."""
 
-from activities.drivers.daemon.client import address_of
+from activities.drivers.daemon.client import address6_of, address_of
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.port import Environment
+from policies.model.mirror import ClientKind, ShadowLogin
+
+_SAYS = {
+    ClientKind.OPENCONNECT: [],
+    ClientKind.ANYCONNECT: ["--useragent=AnyConnect Windows 4.10.08029", "--os=win"],
+    ClientKind.OTHER: [],
+}
+"""What openconnect says that it is; by itself it is taken for what it is."""
 
 
 def options(environment: Environment, login: ProbeLogin) -> list[str]:
     """Return the options by which openconnect reaches the instance's own port as the probe's user."""
-    address = address_of(environment)
+    return _options(environment, login, str(address_of(environment)))
+
+
+def shadow_options(environment: Environment, login: ProbeLogin, how: ShadowLogin) -> list[str]:
+    """Return the same as one of its users' clients would be told, over the same kind of address."""
+    address = address6_of(environment) if how.family == 6 else None  # noqa: PLR2004 - IPv6
+    dialled = str(address or address_of(environment))
+    return [*_SAYS[how.client], *([] if how.udp else ["--no-dtls"]), *_options(environment, login, dialled)]
+
+
+def _options(environment: Environment, login: ProbeLogin, address: str) -> list[str]:
+    shown = f"[{address}]" if ":" in address else address
     resolve = [f"--resolve={login.name}:{address}"] if login.name else []
-    url = f"https://{login.name or address}:{environment.slot.port}"
+    url = f"https://{login.name or shown}:{environment.slot.port}"
     return [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]

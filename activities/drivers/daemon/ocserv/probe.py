@@ -8,15 +8,17 @@ import re
 import time
 from dataclasses import dataclass
 
-from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, client
+from activities.drivers.daemon.client import ANSWERED, COUNTS, WITHIN, Client, address6_of, client
 from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
-from activities.drivers.daemon.ocserv.login import options
+from activities.drivers.daemon.ocserv.login import options, shadow_options
 from activities.drivers.daemon.ocserv.tunnel_end import program
 from activities.drivers.daemon.port import Environment
 from policies.model.instance import Probe
+from policies.model.mirror import Family, ShadowLogin
 
 STAGES = ("tcp", "tls", "auth", "tunnel", "ping")
 MOST_LOST = 0.2
+PINGS_OF_A_SHADOW = 2
 
 CLIENT = """
 pings=$1; shift
@@ -64,14 +66,32 @@ async def probe(environment: Environment, login: ProbeLogin) -> Probe:
     Raises:
         Unavailable: the probe could not be made ready here, which says nothing about the instance.
     """
+    return await _tried(environment, login, options(environment, login), login.pings)
+
+
+async def shadow(environment: Environment, login: ProbeLogin, how: ShadowLogin) -> Probe:
+    """Log in as one of many, in the way that is asked for; where the gateway has no IPv6, over IPv4.
+
+    Raises:
+        Unavailable: it could not be made ready here, which says nothing about the instance.
+    """
+    family: Family = 6 if how.family == 6 and address6_of(environment) is not None else 4  # noqa: PLR2004
+    told = shadow_options(environment, login, how)
+    return await _tried(environment, login, told, PINGS_OF_A_SHADOW, family)
+
+
+async def _tried(
+    environment: Environment, login: ProbeLogin, told: list[str], pings: int, family: Family = 4
+) -> Probe:
     password, progress = password_of(login), _Progress()
     script, end = (CLIENT, []) if environment.own_networks else (WITHOUT_DEVICE, [program()])
-    arguments = (str(login.pings), *end, *options(environment, login))
-    async with client(environment, script, target_of(environment, login), *arguments) as caller:
+    arguments = (str(pings), *end, *told)
+    target = target_of(environment, login)
+    async with client(environment, script, target, *arguments, family=family) as caller:
         out = await caller.connect(password)
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):
-                await _listen(caller, out, progress, login.pings)
+                await _listen(caller, out, progress, pings)
         except TimeoutError:
             progress.words = (
                 f"nothing more came within {WITHIN.total_seconds():.0f} s after {progress.words!r}"

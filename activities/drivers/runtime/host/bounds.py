@@ -41,6 +41,7 @@ class HostBounds:
         self._uptime = uptime
         self._endings: deque[tuple[float, int]] = deque()
         self._loads: deque[float] = deque()
+        self._shadows: deque[float] = deque()
 
     @property
     def epoch_now(self) -> int:
@@ -137,6 +138,34 @@ class HostBounds:
                 )
             )
         self._loads.append(now)
+
+    def shadow_logins(self, slot: str, wanted: int, *, gets_new_sessions: bool) -> int:
+        """Return how many shadow logins a minute may be made; BeyondHostLimits for none, or too late."""
+        if gets_new_sessions:
+            self._refuse(
+                BeyondHostLimits(
+                    f"slot {slot} of {self._gateway} gets new sessions, so no logins are mirrored to it: a "
+                    "mirror is for an instance before its first user"
+                )
+            )
+        if not (most := self._limits.shadow_logins_per_minute):
+            self._refuse(
+                BeyondHostLimits(
+                    f"logins were to be mirrored on {self._gateway}, and limits.shadow_logins_per_minute in "
+                    "the agent's file is 0: none was made"
+                )
+            )
+        return min(most, wanted)
+
+    def take_shadow_login(self) -> bool:
+        """Take one off the shadow logins of this minute, of all mirrors together; False if none is left."""
+        now = self._uptime()
+        while self._shadows and now - self._shadows[0] >= MINUTE:
+            self._shadows.popleft()
+        if len(self._shadows) >= self._limits.shadow_logins_per_minute:
+            return False
+        self._shadows.append(now)
+        return True
 
     def _refuse(self, refusal: Refused) -> NoReturn:
         self._record(f"refused: {refusal.code}", str(refusal))

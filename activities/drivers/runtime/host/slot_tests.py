@@ -1,15 +1,19 @@
-"""Release tests of the instance in a slot: what it is made of, what it does, and what it does under load."""
+"""Release tests of the instance in a slot: what it is made of, and what it does, alone and under load."""
 
 import asyncio
 
+from activities.drivers.metrics.login_times import recorded_logins
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.runtime.host.load import compared
+from activities.drivers.runtime.host.mirror import mirrored
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
 from activities.steering import SteeringTable
+from policies.mirror import unknown
 from policies.model.adoption import ADOPTED
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import Refused, Unavailable
+from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.release_tests import Asked, Load, Measurement, Names
@@ -23,6 +27,7 @@ class SlotTests:
         self._folders = folders
         self._journal = journal
         self._table = table
+        self._mirroring = asyncio.Lock()
 
     async def inspect(
         self, operation: Operation, slot: str, names: Names | None = None, profiles: Profiles = NO_PROFILES
@@ -41,6 +46,32 @@ class SlotTests:
             raise Refused(f"nothing that could be tested runs in slot {slot} of {gateway}")
         made = [await self._files_of(folder, running, release), await self._config_of(folder)]
         return (*made, *await self._folders.daemon.inspect(folder.chroot, names, profiles))
+
+    async def mirror(self, operation: Operation, slot: str, mirror: Mirror) -> tuple[Measurement, ...]:
+        """Play the last hour's logins to the instance and to the one that serves here, one mirror at a time.
+
+        Raises:
+            BeyondHostLimits: when the instance gets new sessions, or this host makes no such logins.
+        """
+        async with self._mirroring:
+            self._journal.check(operation)
+            steering = await self._table.read()
+            exposed = slot in (steering.serving, steering.trial)
+            most = self._journal.bounds.shadow_logins(slot, mirror.at_most, gets_new_sessions=exposed)
+            if steering.serving in (None, ADOPTED):
+                return unknown(
+                    "no older release of ours serves on this host, so there is nothing to compare: leave "
+                    "tests.mirror out of this upgrade"
+                )
+            bounded = mirror.model_copy(update={"at_most": most, "at_least": min(most, mirror.at_least)})
+            recorded = await asyncio.to_thread(recorded_logins, self._folders.root)
+
+            def admit() -> bool:
+                self._journal.check(operation)
+                return self._journal.bounds.take_shadow_login()
+
+            new, old = self._folders.of(slot), self._folders.of(str(steering.serving))
+            return await mirrored(self._folders.daemon, new, old, bounded, recorded, admit)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn.

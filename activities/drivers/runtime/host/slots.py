@@ -39,6 +39,7 @@ from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
+from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
@@ -250,6 +251,10 @@ class HostSlots:
     ) -> tuple[Measurement, ...]:
         """Make the release tests of an instance; see `SlotTests`."""
         return await self._tests.inspect(operation, slot, names, profiles)
+
+    async def mirror(self, operation: Operation, slot: str, mirror: Mirror) -> tuple[Measurement, ...]:
+        """Play users' last logins to the instance and to the one that serves here; see `SlotTests`."""
+        return await self._tests.mirror(operation, slot, mirror)
 
     async def load(self, operation: Operation, slot: str, load: Load) -> tuple[Measurement, ...]:
         """Load the instance and the one that serves here, in turn; see `SlotTests`."""
