@@ -258,18 +258,23 @@ class NftablesTable:
         changes = self._changes
         seen = await self._logins.look(PATIENCE)
         live = await self._live(PATIENCE)
+        async with self._turn:
+            steering = await self._follow(changes, live)
+        # After the pins: one of those that are gone would have sent the next packet to the same instance.
         await self._forget_flows(live)
         self._logins.forget_stale(seen, live)
-        async with self._turn:
-            if self._changes != changes:
-                return await self.read()
-            found = await self._ruleset()
-            if found is not None and found.rules == self._written:
-                wanted = self._with_pins(found, live)
-                pins = (wanted.old, wanted.learned, wanted.numbers, wanted.draining)
-                if not any((*pins, found.old, found.learned, found.numbers, found.draining)):
-                    return self._steering(found)
-            return await self._change(None, live, lambda now: now)
+        return steering
+
+    async def _follow(self, changes: int, live: Mapping[str, tuple[Session, ...] | None]) -> Steering:
+        if self._changes != changes:
+            return await self.read()
+        found = await self._ruleset()
+        if found is not None and found.rules == self._written:
+            wanted = self._with_pins(found, live)
+            pins = (wanted.old, wanted.learned, wanted.numbers, wanted.draining)
+            if not any((*pins, found.old, found.learned, found.numbers, found.draining)):
+                return self._steering(found)
+        return await self._change(None, live, lambda now: now)
 
     async def _forget_flows(self, live: Mapping[str, object]) -> None:
         """Have the kernel forget where it sent packets whose instance has ended since the last look.

@@ -118,7 +118,6 @@ class LabStrongSwan:
         f"/{CHARON}": "strongswan-charon",
         "swanctl": "strongswan-swanctl",
         "/usr/lib/ipsec/lookip": "libcharon-extra-plugins",
-        "conntrack": "conntrack",
     }
 
     def fetch(self, cache: Path) -> None:
