@@ -182,3 +182,17 @@ def test_a_client_retrying_every_five_seconds_for_an_hour_counts_six_times(
     assert len(attempts) == 720
     assert {a.outcome for a in attempts} == {LoginOutcome.AUTH_FAIL}
     assert sum(first.counts(a) for a in attempts) == 6
+
+
+@pytest.mark.parametrize("version", ["1.1.6-behind-haproxy", "1.3.0-behind-haproxy"])
+def test_logins_that_a_haproxy_carries_are_told_by_the_users_own_addresses(version: str) -> None:
+    carried = scenes(version)
+    (probe,) = re.findall(r"updating remote IP to (\S+)", "\n".join(carried["probe from the gateway"]))
+    log = LoginLog(frozenset({probe}), alive=lambda _: False)
+    assert replay(carried["probe from the gateway"], log) == []
+    assert [(one.key, one.outcome.value) for one in replay(carried["login of a user"], log)] == [
+        ("user user1", "ok")
+    ]
+    failed = replay(carried["wrong password"], log)
+    assert {(one.key, one.outcome.value) for one in failed} == {("user user2", "auth_fail")}
+    assert list(log.give_up(LONGEST * 2)) == []

@@ -9,6 +9,10 @@ names the source but not the worker, hence `alive`.
 
 A worker writes its first line only after the authenticator has signed for it (1.3.0), so that a
 slow authenticator is not in the log at all. The connection began when its worker did: hence `age`.
+
+Behind a HAProxy every connection comes from loopback. 1.3.0 names the user's own address in the worker's
+lines once it has read the PROXY header; 1.1.6 only in a line of the main process, by the port at loopback,
+which an earlier line gives to the worker.
 """
 
 import os
@@ -44,6 +48,13 @@ _WORKER = re.compile(
 _ENDED = re.compile(r"^ocserv\[\d+\]: main:\[?(?P<source>[0-9a-f.:]+?)\]?:\d+ worker terminated")
 _TLS_ERROR = re.compile(r"^ocserv\[(?P<pid>\d+)\]: GnuTLS error \(at worker-vpn")
 _VERSION = re.compile(r"^ocserv\[\d+\]: main: initialized (?:OpenConnect VPN Server|ocserv) (?P<version>\S+)")
+_ACCEPTS = ("accepted connection", "accepted proxy protocol connection")
+_SERVES = re.compile(
+    r"^ocserv\[(?P<pid>\d+)\]: main: map worker serving remote address (?P<at>127\.0\.0\.1:\d+) to secmod"
+)
+_CARRIED = re.compile(
+    r"^ocserv\[\d+\]: main:(?P<at>127\.0\.0\.1:\d+) updating remote IP to (?P<source>[0-9a-f.:]+)"
+)
 _REPLY = re.compile(r"^received auth reply message \(value: (?P<value>\d+)\)")
 
 
@@ -96,6 +107,8 @@ class _Connection:
     opened: bool = False
     failure: LoginOutcome | None = None
     probe: bool = False
+    carried: bool = False
+    """It came by HAProxy, which says from where."""
     gone: bool = False
 
     @property
@@ -122,6 +135,8 @@ class LoginLog:
         self._alive = alive
         self._age = age
         self._open: dict[int, _Connection] = {}
+        self._carried: dict[str, int] = {}
+        """The worker of each connection at loopback whose user's address is not known yet."""
         self.version = ""
         """The daemon's own version, once it has said it."""
 
@@ -139,6 +154,12 @@ class LoginLog:
             connection = self._open.get(int(match["pid"]))
             if connection and not connection.user:
                 connection.failure = LoginOutcome.TLS_FAIL
+        elif match := _SERVES.match(line):
+            if len(self._carried) < MOST_OPEN:
+                self._carried[match["at"]] = int(match["pid"])
+        elif match := _CARRIED.match(line):
+            if carried := self._open.get(self._carried.pop(match["at"], 0)):
+                self._comes_from(carried, match["source"])
         elif match := _ENDED.match(line):
             yield from self._connection_ended(match["source"], at)
         elif match := _VERSION.match(line):
@@ -158,20 +179,29 @@ class LoginLog:
 
     def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
         pid, source, what = int(match["pid"]), match["source"], match["what"]
-        if what == "accepted connection":
+        if what in _ACCEPTS:
             if pid in self._open:
                 yield from self._close(self._open[pid], at)
             if source not in self._ignored and len(self._open) < MOST_OPEN:
                 began = at - (self._age(pid) or 0.0) if timed else at
                 self._open[pid] = _Connection(pid, source, began=began, timed=timed)
+                self._open[pid].carried = what != _ACCEPTS[0]
             return
         connection = self._open.get(pid)
         if connection is None:
             return
+        if connection.carried and source != connection.source and not source.startswith("127."):
+            self._comes_from(connection, source)
         connection.user = match["user"] or connection.user
         _note(connection, what, at)
-        if connection.opened:
+        if connection.opened and pid in self._open:
             yield from self._close(connection, at)
+
+    def _comes_from(self, connection: _Connection, source: str) -> None:
+        """Know from where a carried connection comes; one from here is none of a user's."""
+        connection.source = source
+        if source in self._ignored:
+            del self._open[connection.pid]
 
     def _connection_ended(self, source: str, at: float) -> Iterator[Attempt]:
         """Close the one connection from this source whose end this most likely is."""
