@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.runtime.podman.container_folders import ContainerFolder, ContainerFolders
-from activities.drivers.runtime.podman.podman import MANIFEST
+from activities.drivers.runtime.podman.podman import MANIFEST, VOLATILE
 from activities.drivers.runtime.podman.slots import ContainerSlots
 from activities.releases import Admitted
 from orchestrator.publishing.image import BuiltImage, ImageLabels, build_image
@@ -102,7 +103,8 @@ class PodmanLab(GatewayLab):
     def clear(self) -> None:
         if hasattr(self, "folders"):
             self._empty()
-            shutil.rmtree(self.folders.podman.volatile, ignore_errors=True)
+            with suppress(OSError):  # another lab's may be there
+                VOLATILE.rmdir()
         super().clear()
 
     def _empty(self) -> None:
