@@ -23,10 +23,12 @@ from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
 from tests.fakes.image import small_shell
 
 DEADLY = """#!/bin/sh
-[ "$*" != {words} ] || kill -9 0
+[ "$*" != {words} ] || {by}
 exec {program} "$@"
 """
-"""A podman that takes the whole launch along when it is asked this; conmon has a session of its own."""
+"""A podman that does something else when it is asked this."""
+KILL = "kill -9 0"
+"""It takes the whole launch along; conmon has a session of its own."""
 HYBRID = Path("/sys/fs/cgroup/unified")
 """Where a machine has both versions of control groups, which crun refuses (1.8.1)."""
 WITHOUT_SECOND_VERSION = f"""#!/bin/sh
@@ -116,10 +118,10 @@ class PodmanLab(GatewayLab):
                 subprocess.run(command, capture_output=True, check=False)
         shutil.rmtree(self.folders.podman.volatile, ignore_errors=True)
 
-    def deadly(self, *words: str) -> None:
+    def deadly(self, *words: str, by: str = KILL) -> None:
         """Have whoever asks podman this be killed by SIGKILL, with all that was started together with it."""
         program = self.folder / "deadly"
-        program.write_text(DEADLY.format(words=shlex.quote(" ".join(words)), program=self._program()))
+        program.write_text(DEADLY.format(by=by, words=shlex.quote(" ".join(words)), program=self._program()))
         program.chmod(0o755)
         podman = replace(self.folders.podman, program=str(program))
         self.folders.podman = podman

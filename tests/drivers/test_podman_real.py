@@ -336,6 +336,35 @@ async def test_settings_reach_a_running_container(podman: PodmanLab) -> None:  #
     assert await pid_in(podman, "a") == pid
 
 
+async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanLab) -> None:  # noqa: F811
+    await staged(podman)
+    release = podman.admission.release("1")
+    podman.deadly("start", "gw-1-a", by='{ echo "Error: no more devices" >&2; exit 125; }')
+    with pytest.raises(Refused, match=r"as soon as it was started in slot a of gw-1: Error: no more devices"):
+        await podman.slots.start(operation("start", digest=release.digest), release)
+    podman.compose()
+    await _starts_one(podman, changed=True)
+
+
+async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
+    podman: PodmanLab,  # noqa: F811
+) -> None:
+    await podman.table.make_permanent(operation("keep"), await podman.running("1"))
+    before = await podman.folders.podman.inspect("gw-1-a")
+    assert before is not None
+    assert before.pid is not None
+    for pid in (conmon_of(before.pid), before.pid):
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(podman.folders.podman.volatile)
+    podman.compose()
+    state = await podman.slots.resume()
+    after = await podman.folders.podman.inspect("gw-1-a")
+    assert after is not None
+    assert (state.instance("a").state, state.instance("a").pid) == (InstanceState.RUNNING, after.pid)
+    assert (after.id != before.id, after.image) == (True, before.image)
+    assert (await podman.slots.probe("a")).passed
+
+
 async def test_a_daemon_of_the_host_is_taken_over_and_followed_by_a_container(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
