@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from activities.drivers.runtime.host.own_unit import OwnUnit
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.runtime.podman.container_folders import ContainerFolder, ContainerFolders
-from activities.drivers.runtime.podman.podman import MANIFEST
+from activities.drivers.runtime.podman.podman import MANIFEST, VOLATILE
 from activities.drivers.runtime.podman.slots import ContainerSlots
 from activities.releases import Admitted
 from orchestrator.publishing.image import BuiltImage, ImageLabels, build_image
@@ -22,10 +23,12 @@ from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
 from tests.fakes.image import small_shell
 
 DEADLY = """#!/bin/sh
-[ "$*" != {words} ] || kill -9 0
+[ "$*" != {words} ] || {by}
 exec {program} "$@"
 """
-"""A podman that takes the whole launch along when it is asked this; conmon has a session of its own."""
+"""A podman that does something else when it is asked this."""
+KILL = "kill -9 0"
+"""It takes the whole launch along; conmon has a session of its own."""
 HYBRID = Path("/sys/fs/cgroup/unified")
 """Where a machine has both versions of control groups, which crun refuses (1.8.1)."""
 WITHOUT_SECOND_VERSION = f"""#!/bin/sh
@@ -102,7 +105,8 @@ class PodmanLab(GatewayLab):
     def clear(self) -> None:
         if hasattr(self, "folders"):
             self._empty()
-            shutil.rmtree(self.folders.podman.volatile, ignore_errors=True)
+            with suppress(OSError):  # another lab's may be there
+                VOLATILE.rmdir()
         super().clear()
 
     def _empty(self) -> None:
@@ -114,10 +118,10 @@ class PodmanLab(GatewayLab):
                 subprocess.run(command, capture_output=True, check=False)
         shutil.rmtree(self.folders.podman.volatile, ignore_errors=True)
 
-    def deadly(self, *words: str) -> None:
+    def deadly(self, *words: str, by: str = KILL) -> None:
         """Have whoever asks podman this be killed by SIGKILL, with all that was started together with it."""
         program = self.folder / "deadly"
-        program.write_text(DEADLY.format(words=shlex.quote(" ".join(words)), program=self._program()))
+        program.write_text(DEADLY.format(by=by, words=shlex.quote(" ".join(words)), program=self._program()))
         program.chmod(0o755)
         podman = replace(self.folders.podman, program=str(program))
         self.folders.podman = podman

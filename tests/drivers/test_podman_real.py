@@ -18,12 +18,14 @@ from activities.drivers.runtime.podman.podman import CAPABILITIES, Podman
 from activities.drivers.runtime.podman.slots import HALF_LAID
 from activities.refusals import RunningMismatch
 from policies.attempts import LoginOutcome
+from policies.model.adoption import ADOPTED
 from policies.model.errors import InstanceGone, Refused
 from policies.model.instance import InstanceState
 from policies.model.settings import Setting
 from tests.drivers.gateway_fixtures import NO_CONTAINERS, built_podman, podman  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.podman_lab import PodmanLab, conmon_of
+from tests.drivers.unprepared import Unprepared
 
 pytestmark = [
     pytest.mark.lab,
@@ -288,6 +290,7 @@ async def test_a_launch_killed_between_create_start_and_record_runs_one_containe
             await asyncio.sleep(0.2)
     agent.cancel()
     await asyncio.wait([agent])
+    assert not (podman.container("a").path / "launched").exists()
     podman.compose()
     await _starts_one(podman, changed=not made)
 
@@ -331,6 +334,51 @@ async def test_settings_reach_a_running_container(podman: PodmanLab) -> None:  #
     inside = PROC / str(pid) / "root/etc/penstock/ocserv.conf"
     assert "dpd = 77" in inside.read_text()
     assert await pid_in(podman, "a") == pid
+
+
+async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanLab) -> None:  # noqa: F811
+    await staged(podman)
+    release = podman.admission.release("1")
+    podman.deadly("start", "gw-1-a", by='{ echo "Error: no more devices" >&2; exit 125; }')
+    with pytest.raises(Refused, match=r"as soon as it was started in slot a of gw-1: Error: no more devices"):
+        await podman.slots.start(operation("start", digest=release.digest), release)
+    podman.compose()
+    await _starts_one(podman, changed=True)
+
+
+async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
+    podman: PodmanLab,  # noqa: F811
+) -> None:
+    await podman.table.make_permanent(operation("keep"), await podman.running("1"))
+    before = await podman.folders.podman.inspect("gw-1-a")
+    assert before is not None
+    assert before.pid is not None
+    for pid in (conmon_of(before.pid), before.pid):
+        os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(podman.folders.podman.volatile)
+    podman.compose()
+    state = await podman.slots.resume()
+    after = await podman.folders.podman.inspect("gw-1-a")
+    assert after is not None
+    assert (state.instance("a").state, state.instance("a").pid) == (InstanceState.RUNNING, after.pid)
+    assert (after.id != before.id, after.image) == (True, before.image)
+    assert (await podman.slots.probe("a")).passed
+
+
+async def test_a_daemon_of_the_host_is_taken_over_and_followed_by_a_container(
+    podman: PodmanLab,  # noqa: F811
+) -> None:
+    Unprepared(podman)
+    person = await podman.client(1).up()
+    person.ping(host=9)
+    adopted = await podman.adoption.adopt(operation("adopt"), ())
+    new = await podman.running("1")
+    await podman.table.make_permanent(operation("keep"), new)
+    await podman.client(2).up()
+    assert await podman.home_of(2) == new
+    assert (await podman.sessions.count(ADOPTED), await podman.sessions.count(new)) == (1, 1)
+    assert adopted.changed
+    assert person.lost()[1] == 0
 
 
 async def test_what_a_host_lacks_is_said_before_anything_is_changed(podman: PodmanLab) -> None:  # noqa: F811

@@ -137,7 +137,7 @@ def test_what_people_copy_and_what_explanations_name_comes_with_the_package(tmp_
     for page in (ROOT / "runbooks").glob("*.md"):
         assert (brought / "runbooks" / page.name).is_file()
     assert {path.suffix for path in brought.rglob("*") if path.is_file()} <= {
-        *(".md", ".yaml", ".json", ".toml", ".template", ".service", ".timer", ".png", ".svg"),
+        *(".md", ".yaml", ".json", ".toml", ".conf", ".template", ".service", ".timer", ".png", ".svg"),
     }
 
 
