@@ -63,7 +63,8 @@ def schedule(
         ShadowLogin(after=after, family=like.family, client=like.client, udp=udp)
         for (after, like), udp in zip(full, with_udp, strict=True)
     )
-    return Schedule(logins=logins, said=_said(len(known), len(kept), len(full), faster))
+    said = _said(len(known), len(played), len(kept), len(full), faster)
+    return Schedule(logins=logins, said=said)
 
 
 def shown(found: Sequence[Beside], planned: int) -> tuple[Measurement, ...]:
@@ -178,8 +179,11 @@ def _with_udp(many: int, transports: Mapping[str, int]) -> list[bool]:
     return [(index + 1) * udp // all_of > index * udp // all_of for index in range(many)]
 
 
-def _said(known: int, kept: int, made: int, faster: int) -> str:
+def _said(known: int, played: int, kept: int, made: int, faster: int) -> str:
     pace = "at their own pace" if faster == 1 else f"{faster} times as fast"
-    played = f"{kept} of {known} logins of the last hour {pace}" if known else "no login in the last hour"
-    added = made - kept
-    return f"{played}, {added} added: users made too few" if added else played
+    said = [f"{kept} of {known} logins of the last hour {pace}" if known else "no login in the last hour"]
+    if left_out := played - kept:
+        said.append(f"{left_out} left out")
+    if added := made - kept:
+        said.append(f"{added} added to be as many as asked for")
+    return ", ".join(said)

@@ -114,12 +114,24 @@ def test_a_quiet_hour_is_played_faster_and_what_is_still_missing_is_added_evenly
     few = schedule(every_five_minutes[:4], mirror, NOW, {})
     assert (len(few.logins), few.said) == (
         10,
-        "4 of 4 logins of the last hour 30 times as fast, 6 added: users made too few",
+        "4 of 4 logins of the last hour 30 times as fast, 6 added to be as many as asked for",
     )
     none = schedule([], mirror, NOW, {})
-    assert (len(none.logins), none.said) == (10, "no login in the last hour, 10 added: users made too few")
+    assert (len(none.logins), none.said) == (
+        10,
+        "no login in the last hour, 10 added to be as many as asked for",
+    )
     gaps = [after.after - before.after for before, after in zip(none.logins, none.logins[1:], strict=False)]
     assert gaps == pytest.approx([12.0] * 9)
+
+
+def test_what_is_left_out_is_told() -> None:
+    busy = [RecordedLogin(at=NOW - 100 + number / 10) for number in range(90)]
+    found = schedule(busy, Mirror(seconds=120, at_least=5, at_most=30), NOW, {})
+    assert (len(found.logins), found.said) == (
+        30,
+        "30 of 90 logins of the last hour at their own pace, 60 left out",
+    )
 
 
 def test_as_many_have_udp_as_of_the_present_tunnels() -> None:
