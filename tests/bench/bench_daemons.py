@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,19 @@ from rich.console import Console
 from rich.table import Table
 
 from activities.drivers.programs import run
+from deploy.lab.__main__ import OPENVPN_LOGINS_PER_SECOND
+from deploy.lab.lab import Shape, lab
 from deploy.lab.namespaces import inside
 from deploy.lab.pings import Pings
+from deploy.lab.screen import Screen
+from deploy.lab.stories import Storyteller, Told
+from orchestrator.exit_code import ExitCode
+from orchestrator.processes.process import leave
+from policies.model.errors import PenstockError
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.openvpn_lab import OpenVpnLab
 
-STORY = "bad-auth"
 PINGS_A_SECOND = 20.0
 BACK_WITHIN = 60.0
 SETTLES = 1.5
@@ -42,20 +48,26 @@ USER = 1
 
 @dataclass(frozen=True)
 class Setup:
-    """One row: what it is called, how its lab is asked for, and a gateway of its own for the kicks."""
+    """One row: what it is called, its lab, and a gateway of its own for the kicks."""
 
     daemon: str
     runtime: str
     steering: str
-    demo: tuple[str, ...]
+    shape: Shape
     gateway: Callable[[Path, str], GatewayLab]
 
+    @property
+    def name(self) -> str:
+        """What it is called here."""
+        return f"{self.daemon}/{self.runtime}/{self.steering}"
 
+
+LAB = Shape(prefix="psd-", folder="lab-daemons")
 SETUPS = (
-    Setup("ocserv", "host", "nftables", (), lambda folder, tag: GatewayLab(folder, tag, clients=1)),
+    Setup("ocserv", "host", "nftables", LAB, lambda folder, tag: GatewayLab(folder, tag, clients=1)),
     Setup(
         *("openvpn", "host", "nftables"),
-        ("--daemon", "openvpn"),
+        replace(LAB, daemon="openvpn", logins_per_second=OPENVPN_LOGINS_PER_SECOND),
         lambda folder, tag: OpenVpnLab(folder, tag, clients=1),
     ),
 )
@@ -81,6 +93,8 @@ class Row:
 def main(json_path: Path | None, arguments: list[str]) -> int:
     """Print one row for each kind of gateway; 0 when each went back by itself and nobody lost a session."""
     chosen = _parse(arguments)
+    if chosen.lab is not None and json_path is not None:
+        _be_a_lab(chosen.lab, json_path)
     rows = [_row(setup, chosen.kicks) for setup in SETUPS if setup.daemon in chosen.daemons]
     Console(width=120).print(_table(rows))
     if json_path:
@@ -95,6 +109,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--daemons", type=lambda text: text.split(","), default=known, help=f"which of {', '.join(known)}"
     )
     parser.add_argument("--kicks", type=int, default=5, help="how often a client is told to go (5)")
+    parser.add_argument("--lab", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if unknown := sorted(set(chosen.daemons) - set(known)):
         parser.error(f"there is no daemon {unknown[0]!r}; there are {', '.join(known)}")
@@ -120,22 +135,31 @@ def _row(setup: Setup, kicks: int) -> Row:
 
 
 def _told(setup: Setup) -> dict[str, Any]:
-    """Play the story in a lab of its own, and return what it told."""
+    """Play the story in a lab and a process of its own, and return what it told."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as scratch:
         report = Path(scratch, "told.json")
-        command = [
-            sys.executable,
-            "-m",
-            "deploy.lab",
-            "--scenario",
-            STORY,
-            *setup.demo,
-            "--json",
-            str(report),
-        ]
-        subprocess.run(command, check=False)  # a story told alone ends as its command would: rolled back is 3
-        [told] = json.loads(report.read_text())["stories"]
-    return dict(told)
+        command = [sys.executable, "-m", "tests.bench", "daemons", "--json", str(report), "--lab", setup.name]
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"bench: the lab of {setup.name} did not come to its end, as it says above")
+        return dict(json.loads(report.read_text()))
+
+
+def _be_a_lab(name: str, report: Path) -> None:
+    """Tell the story on a lab of one kind of gateways, and end this process."""
+    shape = next(setup.shape for setup in SETUPS if setup.name == name)
+
+    async def told() -> Told:
+        with Screen() as screen:
+            async with lab(screen.tell, shape) as built:
+                return await Storyteller(built, screen).bad_auth()
+
+    try:
+        report.write_text(json.dumps(asyncio.run(told()).as_json()))
+        code = int(ExitCode.DONE)
+    except PenstockError as error:
+        sys.stderr.write(f"{error.code}: {error}\n")
+        code = int(error.exit_code)
+    leave(code)
 
 
 # --- who is told to go --------------------------------------------------------------
@@ -144,45 +168,45 @@ def _told(setup: Setup) -> dict[str, Any]:
 async def _kicked(setup: Setup, times: int) -> list[float]:
     """Tell one client to go, so often, each time from the instance that does not serve any more."""
     with tempfile.TemporaryDirectory(prefix="pb") as scratch:
-        lab = setup.gateway(Path(scratch), f"b{setup.daemon[:2]}")
-        lab.build()
+        own = setup.gateway(Path(scratch), f"b{setup.daemon[:2]}")
+        own.build()
         try:
-            with inside(lab.namespace):
-                await lab.table.prime()
-                return await _gaps(lab, times)
+            with inside(own.namespace):
+                await own.table.prime()
+                return await _gaps(own, times)
         finally:
-            lab.clear()
+            own.clear()
 
 
-async def _gaps(lab: GatewayLab, times: int) -> list[float]:
-    slot = await lab.running("0")
-    await lab.table.make_permanent(operation("keep 0"), slot)
-    person, gaps = await lab.client(USER).up(), list[float]()
+async def _gaps(own: GatewayLab, times: int) -> list[float]:
+    slot = await own.running("0")
+    await own.table.make_permanent(operation("keep 0"), slot)
+    person, gaps = await own.client(USER).up(), list[float]()
     for number in range(1, times + 1):
-        new = await lab.running(str(number))
-        await lab.table.make_permanent(operation(f"keep {number}"), new)
-        person, gap = await _gap(lab, person, slot)
+        new = await own.running(str(number))
+        await own.table.make_permanent(operation(f"keep {number}"), new)
+        person, gap = await _gap(own, person, slot)
         gaps.append(round(gap, 2))
-        await _emptied(lab, slot)
-        await lab.slots.stop(operation(f"stop {number}"), slot)
+        await _emptied(own, slot)
+        await own.slots.stop(operation(f"stop {number}"), slot)
         slot = new
     await person.leave()
     return gaps
 
 
-async def _gap(lab: GatewayLab, person: Client, slot: str) -> tuple[Client, float]:
+async def _gap(own: GatewayLab, person: Client, slot: str) -> tuple[Client, float]:
     """End the client's session; return who is back and how long its pings had no answer."""
-    target = str(lab.gateway.slots[[one.name for one in lab.gateway.slots].index(slot)].pool4[1])
+    target = str(own.gateway.slots[[one.name for one in own.gateway.slots].index(slot)].pool4[1])
     may = ("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
     await run(["ip", "netns", "exec", person.name, *may])
-    log = lab.folder / f"gap-{slot}-{time.monotonic_ns()}.jsonl"
+    log = own.folder / f"gap-{slot}-{time.monotonic_ns()}.jsonl"
     pings = Pings(person.name, log, per_second=PINGS_A_SECOND, target=target)
     pings.start()
     await asyncio.sleep(SETTLES)
-    watching = asyncio.create_task(_again(lab, person))
-    await lab.sessions.end(operation(f"end {slot}"), slot, 1)
+    watching = asyncio.create_task(_again(own, person))
+    await own.sessions.end(operation(f"end {slot}"), slot, 1)
     async with asyncio.timeout(BACK_WITHIN):
-        while not await _is_elsewhere(lab, slot):  # noqa: ASYNC110 - nobody tells
+        while not await _is_elsewhere(own, slot):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
     await asyncio.sleep(SETTLES)
     pings.close()
@@ -199,21 +223,21 @@ def _longest_silence(log: Path) -> float:
     return max((after - before for before, after in pairwise(sent)), default=0.0)
 
 
-async def _is_elsewhere(lab: GatewayLab, slot: str) -> bool:
-    live = await lab.folders.live()
+async def _is_elsewhere(own: GatewayLab, slot: str) -> bool:
+    live = await own.folders.live()
     return any(sessions for name, sessions in live.items() if name != slot)
 
 
-async def _again(lab: GatewayLab, person: Client) -> Client:
+async def _again(own: GatewayLab, person: Client) -> Client:
     """Start the client again as soon as it has ended, as a person's own loop does; else leave it alone."""
     while person.alive:  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.01)
-    return lab.client(USER)
+    return own.client(USER)
 
 
-async def _emptied(lab: GatewayLab, slot: str) -> None:
+async def _emptied(own: GatewayLab, slot: str) -> None:
     async with asyncio.timeout(BACK_WITHIN):
-        while await lab.sessions.count(slot):  # noqa: ASYNC110 - nobody tells
+        while await own.sessions.count(slot):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.2)
 
 
