@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from activities.drivers.programs import run
-from deploy.lab.__main__ import OPENVPN_LOGINS_PER_SECOND
+from deploy.lab.__main__ import FULL_LOGINS_PER_SECOND
 from deploy.lab.lab import Shape, lab
 from deploy.lab.namespaces import inside
 from deploy.lab.pings import Pings
@@ -67,7 +67,7 @@ SETUPS = (
     Setup("ocserv", "host", "nftables", LAB, lambda folder, tag: GatewayLab(folder, tag, clients=1)),
     Setup(
         *("openvpn", "host", "nftables"),
-        replace(LAB, daemon="openvpn", logins_per_second=OPENVPN_LOGINS_PER_SECOND),
+        replace(LAB, daemon="openvpn", logins_per_second=FULL_LOGINS_PER_SECOND),
         lambda folder, tag: OpenVpnLab(folder, tag, clients=1),
     ),
 )

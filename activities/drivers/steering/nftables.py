@@ -265,7 +265,7 @@ class NftablesTable:
         self._logins.forget_stale(seen, live)
         return steering
 
-    async def _follow(self, changes: int, live: Mapping[str, tuple[Session, ...] | None]) -> Steering:
+    async def _follow(self, changes: int, live: Sessions) -> Steering:
         if self._changes != changes:
             return await self.read()
         found = await self._ruleset()
