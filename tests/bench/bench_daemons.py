@@ -44,6 +44,8 @@ BACK_WITHIN = 60.0
 SETTLES = 1.5
 """Seconds of pings before a client is told to go, and after it is back."""
 USER = 1
+TARGET = "10.90.99.1"
+"""An address of the gateway's own, through whatever tunnel; the slots' ends come and go with sessions."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ async def _kicked(setup: Setup, times: int) -> list[float]:
         own.build()
         try:
             with inside(own.namespace):
+                await run(["ip", "address", "add", f"{TARGET}/32", "dev", "lo"])
                 await own.table.prime()
                 return await _gaps(own, times)
         finally:
@@ -196,11 +199,10 @@ async def _gaps(own: GatewayLab, times: int) -> list[float]:
 
 async def _gap(own: GatewayLab, person: Client, slot: str) -> tuple[Client, float]:
     """End the client's session; return who is back and how long its pings had no answer."""
-    target = str(own.gateway.slots[[one.name for one in own.gateway.slots].index(slot)].pool4[1])
     may = ("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
     await run(["ip", "netns", "exec", person.name, *may])
     log = own.folder / f"gap-{slot}-{time.monotonic_ns()}.jsonl"
-    pings = Pings(person.name, log, per_second=PINGS_A_SECOND, target=target)
+    pings = Pings(person.name, log, per_second=PINGS_A_SECOND, target=TARGET)
     pings.start()
     await asyncio.sleep(SETTLES)
     watching = asyncio.create_task(_again(own, person))
@@ -208,8 +210,11 @@ async def _gap(own: GatewayLab, person: Client, slot: str) -> tuple[Client, floa
     async with asyncio.timeout(BACK_WITHIN):
         while not await _is_elsewhere(own, slot):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
+    answered = pings.count.answered
     await asyncio.sleep(SETTLES)
     pings.close()
+    if pings.count.answered == answered:
+        raise SystemExit(f"bench: no ping came back after {person.name} was at another instance")
     watching.cancel()
     with suppress(asyncio.CancelledError):
         person = await watching
