@@ -14,6 +14,7 @@ from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
+from tests.patience import PATIENCE
 from tests.workflows.world import OLD
 
 HOUR = timedelta(hours=1)
@@ -82,7 +83,7 @@ async def test_a_second_attempt_waits_no_longer_than_the_whole_wait(fake: Counte
     running, _ = environment()
     scheduled = running.info.scheduled_time
     running.info = replace(running.info, attempt=2, started_time=scheduled + HOUR)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         drained = await running.run(SessionActivities(fake).drain_instance, order(HOUR))
     assert drained.look.sessions == 3
 
@@ -95,7 +96,7 @@ async def test_an_agent_that_is_told_to_end_hands_its_drain_over_at_once(fake: C
     await asyncio.sleep(0.2)
     running.worker_shutdown()
     with pytest.raises(ApplicationError) as handed_over:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             await drain
     assert not handed_over.value.non_retryable
     assert [Drained.model_validate(beat).look.sessions for beat in beats] == [2]

@@ -10,6 +10,7 @@ import pytest
 
 from activities.drivers.programs import run
 from policies.model.errors import Unavailable
+from tests.patience import PATIENCE
 
 
 async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:
@@ -35,7 +36,7 @@ async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: 
     for _ in range(turns):
         await asyncio.sleep(0)
     waiting.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with suppress(asyncio.CancelledError):
             await waiting
     await asyncio.sleep(0.4)

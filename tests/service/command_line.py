@@ -5,6 +5,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.patience import PATIENCE
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -32,7 +34,7 @@ class CommandLine:
             env=self.environment | environment,
         )
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 out, err = await process.communicate()
         except TimeoutError:
             process.kill()
@@ -49,7 +51,7 @@ class CommandLine:
             stderr=asyncio.subprocess.PIPE,
             env=self.environment,
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             out, err = await process.communicate(f"{typed}\n".encode())
         return _ended(process, out, err)
 
@@ -67,7 +69,7 @@ class CommandLine:
         assert process.stdout is not None
         assert process.stderr is not None
         said = b""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while line := await process.stderr.readline():
                 said += line
                 await look(line.decode())

@@ -13,6 +13,7 @@ import pytest
 
 from activities.files import load
 from policies.model.fleet import Fleet
+from tests.patience import PATIENCE
 
 FLEET = """\
 name: edge
@@ -108,7 +109,7 @@ def test_an_engine_that_dies_is_started_again(
     process, _, port = served
     os.kill(engine_of(process), signal.SIGKILL)
     said_until(process, "started again")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while not listens(port):
         assert time.monotonic() < deadline, "the engine did not come back"
         time.sleep(0.1)
