@@ -14,7 +14,6 @@ from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE
 from tests.workflows.world import OLD
 
 HOUR = timedelta(hours=1)
@@ -83,7 +82,7 @@ async def test_a_second_attempt_waits_no_longer_than_the_whole_wait(fake: Counte
     running, _ = environment()
     scheduled = running.info.scheduled_time
     running.info = replace(running.info, attempt=2, started_time=scheduled + HOUR)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(5):
         drained = await running.run(SessionActivities(fake).drain_instance, order(HOUR))
     assert drained.look.sessions == 3
 
@@ -96,7 +95,7 @@ async def test_an_agent_that_is_told_to_end_hands_its_drain_over_at_once(fake: C
     await asyncio.sleep(0.2)
     running.worker_shutdown()
     with pytest.raises(ApplicationError) as handed_over:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(2):
             await drain
     assert not handed_over.value.non_retryable
     assert [Drained.model_validate(beat).look.sessions for beat in beats] == [2]

@@ -12,7 +12,6 @@ from policies.model.change import Outcome
 from policies.model.plan import ReleaseRef
 from tests.chaos.cases import Direction, Run
 from tests.chaos.facts import LOGINS_END_WITHIN, Host, Marks, Serves, effects
-from tests.patience import PATIENCE
 
 EXPECTED = {
     Direction.FORWARDS: {Outcome.PROMOTED},
@@ -20,9 +19,9 @@ EXPECTED = {
     Direction.ASKED_BACK: {Outcome.ROLLED_BACK, Outcome.ABORTED},
     Direction.TAKEN_BACK: {Outcome.ROLLED_BACK},
 }
-LIVES_WITHIN = PATIENCE
+LIVES_WITHIN = 10.0
 """Seconds in which somebody logs in on every gateway, and every tunnel carries an answer."""
-GONE_WITHIN = PATIENCE
+GONE_WITHIN = 10.0
 """Seconds after its kept time in which an instance that nobody uses has been stopped."""
 LOOK_EVERY = 0.1
 

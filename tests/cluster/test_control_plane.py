@@ -26,7 +26,6 @@ from tests.cluster.gateways import (
     settled,
     slow,
 )
-from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 Nodes = Callable[..., list[str]]
@@ -78,7 +77,7 @@ def test_a_control_plane_dies_with_who_started_it(plane: ControlPlane, tmp_path:
     assert len(started) == len(PARTS)
     maker.send_signal(signal.SIGKILL)
     maker.wait()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + 10
     while pids_of(tmp_path) and time.monotonic() < end:
         time.sleep(0.02)
     assert pids_of(tmp_path) == []
@@ -229,7 +228,7 @@ def test_every_request_is_counted_by_who_asked_and_for_what(plane: ControlPlane,
     with pytest.raises(Answered):
         counting.get("/api/v1/nodes/nobody/status")
     counting.close()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + 5
     while True:
         asked = [one for one in plane.audit.since(before) if one.agent == f"counted-{os.getpid()}"]
         if len(asked) >= 5 or time.monotonic() > end:

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from deploy.kubernetes.chart import MANIFESTS
-from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.lab
 
@@ -51,7 +50,7 @@ class Pod:
             worker.wait(timeout=10)
 
     def _child_of(self, pid: int, name: str) -> int:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + 10
         while not (child := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
             assert time.monotonic() < end
             time.sleep(0.02)

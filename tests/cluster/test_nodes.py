@@ -20,13 +20,12 @@ from orchestrator.settings import state_folder
 from policies.model.errors import BadInput
 from tests.cluster import building, gateway_pods
 from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE
-from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 MASKED = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "vm/panic_on_oom")
-UP_WITHIN = PATIENCE
-SERVES_WITHIN = PATIENCE
+UP_WITHIN = 60.0
+SERVES_WITHIN = 30.0
 NODE, OTHER = "gw-1", "gw-2"
 _BITS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_ADMIN": 12}
 """Numbers of capabilities (capability.h)."""

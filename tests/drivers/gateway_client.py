@@ -8,8 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.patience import PATIENCE
-
 PINGS_A_SECOND = 20
 ANSWERED_WITHIN = 0.5
 """Seconds in which a ping comes back on a busy machine; one that was sent later may be under way."""
@@ -57,7 +55,7 @@ class Client:
     def said(self, words: str) -> int:
         return self.log.read_text(errors="replace").count(words)
 
-    async def until(self, words: str, times: int = 1, within: float = PATIENCE) -> None:
+    async def until(self, words: str, times: int = 1, within: float = 10) -> None:
         for _ in range(int(within / 0.05)):
             if self.said(words) >= times:
                 return

@@ -27,7 +27,6 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
 )
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.node_lab import NodeLab
-from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -78,7 +77,7 @@ class Exporter:
             if "le" not in s.labels
         }
 
-    async def until(self, wanted: Callable[[Shown], bool], within: float = PATIENCE) -> Shown:
+    async def until(self, wanted: Callable[[Shown], bool], within: float = 20) -> Shown:
         shown: Shown = {}
         for _ in range(int(within / 0.2)):
             assert self.process.poll() is None, self.log.read_text()

@@ -15,7 +15,6 @@ from activities.drivers.steering.nftables_changes import NftablesChanges
 from policies.model.instance import Steering
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
-from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -67,11 +66,11 @@ async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
     rules = await served(lab, monkeypatch)
     async with kept(lab):
         with NftablesChanges() as changes:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(20):
                 while await changes.next(timedelta(seconds=1)):
                     pass
             assert await rules.flushed() == 0
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(20):
                 while await rules.now() != rules.whole:
                     await changes.next(timedelta(seconds=1))
 
@@ -93,7 +92,7 @@ async def test_a_change_that_comes_while_the_table_is_looked_at_is_not_missed(
     monkeypatch.setattr(lab.table, "refresh", and_somebody_flushes)
     async with kept(lab):
         await until(lambda: flushed == [0])
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(20):
             while await rules.now() != rules.whole:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
 
@@ -145,6 +144,6 @@ async def first_chain() -> str:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         while not true():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)

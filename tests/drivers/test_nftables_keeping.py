@@ -14,7 +14,6 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering import nftables
 from activities.drivers.steering.nftables import NftablesTable
-from tests.patience import PATIENCE
 from tests.unit.fleets import gateway
 
 
@@ -35,7 +34,7 @@ async def test_a_host_out_of_descriptors_ends_nobodys_look_after_the_table(
     table = NftablesTable(gateway("gw-1"), journal, live, tmp_path / "steering.json")
     keeping = asyncio.create_task(table.keep())
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             await often.wait()
     finally:
         keeping.cancel()

@@ -36,7 +36,6 @@ from tests.fakes.notice_receivers import (
     pagerduty,
     webhook,
 )
-from tests.patience import PATIENCE
 from tests.service.test_every_state import STATES, written
 
 SINKS = ("hook", "mail", "alerts")
@@ -129,7 +128,7 @@ async def deliver(ledger: Ledger, rules: RulesFile) -> Delivering:
     return delivering
 
 
-def until(met: Callable[[], bool], why: Callable[[], object], seconds: float = PATIENCE) -> None:
+def until(met: Callable[[], bool], why: Callable[[], object], seconds: float = 60) -> None:
     ends = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < ends, why()

@@ -10,7 +10,6 @@ import pytest
 
 from activities.drivers.programs import run
 from policies.model.errors import Unavailable
-from tests.patience import PATIENCE
 
 
 async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:
@@ -36,7 +35,7 @@ async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: 
     for _ in range(turns):
         await asyncio.sleep(0)
     waiting.cancel()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(5):
         with suppress(asyncio.CancelledError):
             await waiting
     await asyncio.sleep(0.4)

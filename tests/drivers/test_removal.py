@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
-from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -64,7 +63,7 @@ def own_daemon(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
             daemon.wait(10)
 
 
-async def until(holds: Callable[[], Awaitable[bool]], within: float = PATIENCE) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], within: float = 10) -> None:
     for _ in range(int(within / 0.1)):
         if await holds():
             return

@@ -18,7 +18,6 @@ from policies.model.instance import InstanceState
 from policies.model.refusals import SignerRevoked
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
-from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -28,7 +27,7 @@ async def killed_while(lab: GatewayLab, step: str, line: str, version: str = "1"
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, step, version, line
     )
-    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
     lab.compose()
 
 
@@ -161,7 +160,7 @@ async def test_an_old_instance_that_crashes_while_draining_is_seen_as_failed(lab
     pid = (await lab.slots.observe()).instance("a").pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(10):
         while (await lab.slots.observe()).instance("a").state is not InstanceState.FAILED:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     assert await lab.sessions.count("a") == 0

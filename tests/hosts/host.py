@@ -10,10 +10,9 @@ from typing import Self
 from deploy.lab import topology
 from deploy.lab.processes import Process
 from policies.model.errors import Unavailable
-from tests.patience import PATIENCE
 
 KEEPER = Path(__file__).with_name("keeper.sh")
-BOOTED_WITHIN = PATIENCE
+BOOTED_WITHIN = 60.0
 """Seconds; alone on an idle machine it takes 2."""
 OFF_WITHIN = 100.0
 """Seconds; systemd gives a unit 90 to end."""
@@ -145,7 +144,7 @@ class Host:
         self._lose_power()
 
     def run(
-        self, *command: str | Path, stdin: str = "", within: float = PATIENCE, may_fail: bool = False
+        self, *command: str | Path, stdin: str = "", within: float = 60.0, may_fail: bool = False
     ) -> Ended:
         """Run a command as root in there and return how it ended.
 
@@ -167,7 +166,7 @@ class Host:
         assert may_fail or not ended.code, said
         return ended
 
-    def beside(self, *command: str, within: float = PATIENCE) -> str:
+    def beside(self, *command: str, within: float = 60.0) -> str:
         """Run a program of this machine in the host's network, processes and control groups; what it printed.
 
         Raises:
@@ -179,7 +178,7 @@ class Host:
         assert not done.returncode, f"{self.name}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def wait_for(self, unit: str, within: float = PATIENCE) -> int:
+    def wait_for(self, unit: str, within: float = 30.0) -> int:
         """Wait until a unit is active, and return the pid of its main process, 0 if it has none.
 
         Raises:

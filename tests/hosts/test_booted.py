@@ -16,7 +16,6 @@ from deploy.lab.traffic import Settings, Users
 from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.lab.network import network
-from tests.patience import PATIENCE
 
 PREFIX = "pstb-"
 USERS = 20
@@ -43,7 +42,7 @@ class Fleet:
         return sum(user["lost"] + user["pings"]["lost"] for host in hosts for user in self.seen(host))
 
 
-def wait_for(seen: Callable[[], bool], seconds: float = PATIENCE) -> None:
+def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -12,7 +12,6 @@ from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, parts
 from tests.hosts.packages import AGENT, NEWER, ORCHESTRATOR, made, newer
-from tests.patience import PATIENCE
 
 PREFIX = "psti-"
 UNIT = f"{AGENT}.service"
@@ -170,7 +169,7 @@ def on_trial(fleet: Installation, wave: int = 1) -> list[Host]:
         change = json.loads(said)["data"]["change"]
         return (change["phase"], change["wave"]) == ("observing", wave)
 
-    wait_for(watched)
+    wait_for(watched, 60)
     names = {one["gateway"] for one in change["gateways"] if one["state"] == "on trial"}
     return [host for host in fleet.gateways if host.name in names]
 
@@ -204,7 +203,7 @@ def promoted(fleet: Installation) -> bool:
     return kept and serving(fleet).isdisjoint({"adopted"})
 
 
-def wait_for(seen: Callable[[], bool], seconds: float = PATIENCE) -> None:
+def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -13,7 +13,6 @@ from orchestrator.engine import development
 from tests.hosts.host import Ended, Host
 from tests.hosts.install_document import CONTROL, steps
 from tests.hosts.packages import ORCHESTRATOR, made
-from tests.patience import PATIENCE
 
 PORTS = {"worker": 9511, "api": 9512, "relay": 9513}
 """Where each says how it is, as the package's own file of settings proposes."""
@@ -23,7 +22,7 @@ KEY = f"first:{secrets.token_hex(32)}\n"
 FILES = ("/etc/penstock/fleet.yaml", "/etc/penstock/trust.yaml")
 SET = "TEMPORAL_ADDRESS|PAYLOAD_KEYS|RELAY_ADDRESS|METRICS_ADDRESS"
 ENGINE = ("127.0.0.1", 7233)
-WITHIN = PATIENCE
+WITHIN = 30.0
 """Seconds until a service that is tried again every two is as it should be, on a busy machine."""
 _ASK = """
 import sys, urllib.error, urllib.request

@@ -18,7 +18,6 @@ from deploy.lab.traffic import Logins, Settings, Users
 from policies.model.errors import Unavailable
 from tests.lab.gateway import plain_gateway
 from tests.lab.network import network
-from tests.patience import PATIENCE
 
 PREFIX = "pstv-"
 pytestmark = pytest.mark.lab
@@ -62,7 +61,7 @@ def users(lab: Lab, tmp_path: Path) -> Iterator[Users]:
         crowd.process.stop()
 
 
-def wait_for(seen: Callable[[], bool], seconds: float = PATIENCE) -> None:
+def wait_for(seen: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, "it did not happen in time"

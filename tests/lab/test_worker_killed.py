@@ -28,7 +28,6 @@ from orchestrator.processes.process import leave
 from tests.lab.attack import Thief, crowds
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
-from tests.patience import PATIENCE
 
 async def until(built, phase):
     while (await built.status()).phase is not phase:
@@ -47,7 +46,7 @@ async def main():
             await asyncio.sleep(2)
             built.worker.start()
             await until(built, Phase.ENDED)
-        told = await asyncio.wait_for(collected(built.installation.ledger), PATIENCE)
+        told = await asyncio.wait_for(collected(built.installation.ledger), 60)
         print("ATTACKED", json.dumps({"attacks": attacks, "recorded": told}), flush=True)
         result, after = await built.result(), built.figures()
         running = {s.serving.executable for s in (await built.states()).values() if s.serving}

@@ -23,7 +23,6 @@ from deploy.lab.rehearsal import Rehearsal
 from orchestrator.processes.process import leave
 from policies.model.verdict import Window
 from tests.fakes.collector import Collector, collecting
-from tests.patience import PATIENCE
 
 PREFIX = "psc-"
 SHAPE = Shape(prefix=PREFIX, folder="lab-traced", gateways=2, sites=4)
@@ -41,7 +40,7 @@ WHY = ("--reason", "carol.secret at 192.0.2.77")
 
 _OF_STANDARD_OUTPUT = re.compile(r"ready: |\S+Z +[A-Z]+ temporalio_sdk_core")
 
-TOLD_WITHIN = PATIENCE
+TOLD_WITHIN = 20.0
 """Seconds in which a span comes that others name as theirs."""
 
 

@@ -24,7 +24,6 @@ from orchestrator.enrolment.names import RELAY_NAME, uri_of
 from orchestrator.processes.relay import relaying
 from orchestrator.relay.calls import SERVICE
 from tests.fakes.authority import EnterpriseCa
-from tests.patience import PATIENCE
 from tests.relay.installation import Installation, Shown, free_port, issued, queue_of, working
 
 Ask = Callable[[str, Message], Awaitable[bytes]]
@@ -48,7 +47,7 @@ def caller(installation: Installation, shown: Shown, connection: int = 0) -> Ask
 
 async def until(fact: Callable[[], bool]) -> None:
     """Return once it is so."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         while not fact():  # noqa: ASYNC110 - it is asked of what tells nobody
             await asyncio.sleep(0.02)
 
@@ -194,7 +193,7 @@ async def test_a_task_is_answered_for_only_by_the_gateway_that_was_given_it(
 async def ask_until_a_task(
     ask: Ask, wanted: api.PollActivityTaskQueueRequest
 ) -> api.PollActivityTaskQueueResponse:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(30):
         while True:
             try:
                 said = await ask(SERVICE + "PollActivityTaskQueue", wanted)
@@ -208,7 +207,7 @@ async def ask_until_a_task(
 
 
 async def ask_until_refused(ask: Ask, path: str) -> bytes:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         while True:
             await ask(path, api.GetSystemInfoRequest())
             await asyncio.sleep(0.1)

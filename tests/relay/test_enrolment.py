@@ -50,7 +50,6 @@ from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
-from tests.patience import PATIENCE
 from tests.relay.installation import (
     Installation,
     Shown,
@@ -340,7 +339,7 @@ async def test_a_certificate_is_renewed_by_the_command_and_by_what_keeps_it(
 
     async with worker:
         keeping = asyncio.create_task(Renewal(house.files, ask).keep(connected, exchanging))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(20):
             await exchanged.wait()
         before = len(asked)
         assert await house.relay.errand("edge-1", "renewed") == ["said renewed", "told to stop"]

@@ -27,7 +27,6 @@ from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
-from tests.patience import PATIENCE
 from tests.relay.installation import (
     Installation,
     free_port,
@@ -71,7 +70,7 @@ async def relay_process(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             line = await process.stdout.readline()
         if not line:
             assert process.stderr is not None
@@ -103,7 +102,7 @@ async def test_several_relays_share_a_key_and_nothing_else(installation: Install
         beat = api.RecordActivityTaskHeartbeatRequest(task_token=given.task_token)
         await there(SERVICE + "RecordActivityTaskHeartbeat", beat)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(15):
             assert await process.wait() == 0
         await here(SERVICE + "RecordActivityTaskHeartbeat", beat)
     errand.cancel()
@@ -172,7 +171,7 @@ async def test_a_relay_without_an_address_or_with_a_taken_one_says_what_to_set(
             env={name: value for name, value in said.items() if value is not None},
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             _, error = await process.communicate()
         assert process.returncode == 2
         assert sentence in error.decode()

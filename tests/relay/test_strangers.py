@@ -17,7 +17,6 @@ from orchestrator.processes.relay import allow_descriptors
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import MOST_CONNECTIONS, MOST_POLLS
 from orchestrator.store.ledger import Ledger
-from tests.patience import PATIENCE
 from tests.relay.installation import Installation, free_port, issued, queue_of, working
 from tests.relay.test_attacks import caller, until
 from tests.relay.test_processes import relay_process
@@ -114,7 +113,7 @@ async def test_a_gateway_has_so_many_connections(installation: Installation) -> 
         for connection in [caller(installation, shown, number) for number in range(MOST_CONNECTIONS + 2)]
     ]
     refused = 0
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         for first in asyncio.as_completed(polls):
             with pytest.raises(grpc.aio.AioRpcError, match="8 connections to this relay already"):
                 await first

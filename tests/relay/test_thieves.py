@@ -16,7 +16,6 @@ from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import LARGEST_MESSAGE, MOST_CALLS, MOST_CONNECTIONS
 from orchestrator.relay.server import STREAMS
 from orchestrator.settings import Settings
-from tests.patience import PATIENCE
 from tests.relay.bare import MOST_OF_A_FRAME, Bare
 from tests.relay.installation import Installation, free_port, issued, working
 from tests.relay.test_attacks import caller, refusal_of, until
@@ -123,7 +122,7 @@ async def test_places_of_a_revoked_certificate_are_free_again_once_it_makes_no_c
                 thief = await asyncio.to_thread(Bare, crowded.address, stolen)
                 held.enter_context(closing(thief))
                 thief.call(1, SERVICE + "PollActivityTaskQueue")
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(20):
                 agent = await agent_as_soon_as_it_gets_in(crowded)
             async with working(agent, "gw-1"):
                 assert await crowded.errand("gw-1", "after-all") == ["said after-all", "told to stop"]

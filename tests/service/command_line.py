@@ -5,8 +5,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.patience import PATIENCE
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -34,7 +32,7 @@ class CommandLine:
             env=self.environment | environment,
         )
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(30):
                 out, err = await process.communicate()
         except TimeoutError:
             process.kill()
@@ -51,7 +49,7 @@ class CommandLine:
             stderr=asyncio.subprocess.PIPE,
             env=self.environment,
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             out, err = await process.communicate(f"{typed}\n".encode())
         return _ended(process, out, err)
 
@@ -69,7 +67,7 @@ class CommandLine:
         assert process.stdout is not None
         assert process.stderr is not None
         said = b""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             while line := await process.stderr.readline():
                 said += line
                 await look(line.decode())

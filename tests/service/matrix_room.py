@@ -27,7 +27,6 @@ from orchestrator.service.service import Service
 from policies.model.change import Phase
 from policies.model.fleet import Fleet
 from tests.fakes.control import AT_CAP
-from tests.patience import PATIENCE
 from tests.service.chat_rooms import USERS, link, token, with_chat
 from tests.service.conftest import PAGE, installed
 from tests.workflows.engine import Engine
@@ -35,7 +34,7 @@ from tests.workflows.world import Running, World, working
 
 BOT = f"@penstock:{NAME}"
 PEOPLE = ("ana", "ben", "cleo", "mallory")
-SAID_WITHIN = PATIENCE
+SAID_WITHIN = 30.0
 CODE = re.compile(r"confirm ([0-9a-z]{4})\b")
 
 

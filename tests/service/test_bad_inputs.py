@@ -21,7 +21,6 @@ import pytest
 
 from activities.drivers.rights import everybody_reads
 from orchestrator.store.ledger import Ledger
-from tests.patience import PATIENCE
 from tests.service.bad_files import SOUND, TABLES
 from tests.service.command_line import CommandLine
 from tests.service.conftest import FLEETS
@@ -174,7 +173,7 @@ async def test_ctrl_c_at_any_moment_of_a_command_says_no_traceback_of_it(
     said = asyncio.create_task(process.communicate())
     if not (await asyncio.wait([said], timeout=10))[0]:
         process.send_signal(signal.SIGINT)  # an interpreter that is about to start can swallow one
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         _, err = await said
     assert b"/orchestrator/cli" not in err, (
         err.decode()

@@ -18,7 +18,6 @@ import pytest
 
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import Homeserver, homeserver
-from tests.patience import PATIENCE
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_chat_strangers import config_in, said
@@ -124,7 +123,7 @@ class Stage:
     async def begin_chat(self) -> asyncio.subprocess.Process:
         self.fake.listened.clear()
         process = await self.begin("chat", "run", os.fspath(self.config))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             await self.fake.listened.wait()
         return process
 

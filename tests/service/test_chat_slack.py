@@ -36,7 +36,6 @@ from tests.fakes.slack import (
     slack,
     told_alone,
 )
-from tests.patience import PATIENCE
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
@@ -54,7 +53,7 @@ class Stand:
     config: Path
 
     async def heard(self, what: Callable[[str], bool], after: int = 0) -> str:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             while True:
                 for text in self.slack.texts[after:]:
                     if what(text):

@@ -14,7 +14,6 @@ from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import BOT, NAME, ROOM, Homeserver, homeserver
-from tests.patience import PATIENCE
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
@@ -49,7 +48,7 @@ async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
     fake.listened.clear()
     running = asyncio.create_task(Conversation(chat, api).run())
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             await fake.listened.wait()
         yield
         assert not running.done()
@@ -61,7 +60,7 @@ async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
         await api.close()
 
 
-async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = PATIENCE) -> str:
+async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = 30) -> str:
     """Wait until penstock has said that; return it."""
     end = time.monotonic() + seconds
     while (found := next(filter(what, fake.texts), None)) is None:

@@ -26,7 +26,6 @@ from policies.judge.complaints import MOST_BYTES, sign
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from tests.house.tree import ROOT
-from tests.patience import PATIENCE
 
 KEY, OTHER = b"k" * LEAST_KEY, b"o" * LEAST_KEY
 ADA, BOB = "ad" * 16, "b0" * 16
@@ -243,6 +242,6 @@ async def test_the_readmes_example_is_accepted(
         "sh", "-euc", here,
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, errors = await asyncio.wait_for(shell.communicate(), PATIENCE)
+    out, errors = await asyncio.wait_for(shell.communicate(), 60)
     assert (shell.returncode, json.loads(out or "null")) == (0, {"recorded": True, "new": True}), errors
     assert await counted(ledger, tmp_path) == {PLACE: 1}

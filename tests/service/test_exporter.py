@@ -25,7 +25,6 @@ from orchestrator.processes.places import Listening
 from orchestrator.processes.scraping import Scrapes
 from tests.fakes.authority import EnterpriseCa
 from tests.fakes.prometheus import PROGRAM, prometheus_over
-from tests.patience import PATIENCE
 
 STRANGERS = 1000
 CONNECTIONS = 32
@@ -159,7 +158,7 @@ async def asked(prometheus: str, expression: str) -> list[float]:
     return [float(row["value"][1]) for row in answer.json()["data"]["result"]]
 
 
-async def until_asked(prometheus: str, expression: str, wanted: float, within: float = PATIENCE) -> None:
+async def until_asked(prometheus: str, expression: str, wanted: float, within: float = 30) -> None:
     found: list[float] = []
     async with asyncio.timeout(within):
         while not found or found[0] < wanted:
@@ -332,7 +331,7 @@ async def opened(places: int) -> AsyncIterator[Opened]:
 
 async def scraped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(5):
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.partition(b":")[2]))
@@ -341,7 +340,7 @@ async def scraped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def ended(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(5):
             return await reader.read() == b""
     except ConnectionError:
         return True
@@ -396,6 +395,6 @@ async def test_who_does_not_take_the_answers_is_let_go(monkeypatch: pytest.Monke
 
 async def asked_for_ever(deaf: socket.socket, requests: bytes) -> None:
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         while True:
             await loop.sock_sendall(deaf, requests)

@@ -36,7 +36,6 @@ from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Chang
 from policies.model.errors import BadInput, Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
-from tests.patience import PATIENCE
 from tests.service.conftest import installed
 from tests.service.test_exporter import Keys, free_port
 from tests.workflows.engine import Engine, engine
@@ -54,7 +53,7 @@ async def answer(port: int, path: str) -> tuple[int, str]:
 async def until(port: int, wanted: Callable[[int, str], bool], path: str = "/readyz") -> str:
     """Return what is answered there once it is as wanted."""
     said: tuple[int, str] = (0, "")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(40):
         while True:
             with suppress(httpx.HTTPError):
                 said = await answer(port, path)
@@ -85,11 +84,11 @@ async def process(name: str, settings: Settings, **more: str) -> AsyncIterator[a
     )
     assert started.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(60):
             assert (await started.stdout.readline()).startswith(b"ready")
         yield started
         started.terminate()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(20):
             assert await started.wait() == 0
     finally:
         if started.returncode is None:

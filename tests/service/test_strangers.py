@@ -24,7 +24,6 @@ from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import NotAllowed
 from policies.model.people import Role
-from tests.patience import PATIENCE
 from tests.service.system_user import SystemUser
 from tests.service.test_api import token, under_way
 
@@ -170,7 +169,7 @@ async def test_one_user_of_this_host_leaves_places_for_the_others(
         await asyncio.to_thread(place.parent.chmod, 0o755)
         async with serving(service, socket_at(place)):
             mine = [await asyncio.open_unix_connection(os.fspath(place)) for _ in range(8)]
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(5):
                 ended = [await reader.read() for reader, _ in mine[:3]]
             status, _ = await SystemUser(place, SOMEBODY_ELSE)("GET", "/whoami")
             for _, writer in mine:
@@ -208,7 +207,7 @@ async def test_a_stream_ends_with_the_token_that_opened_it(
     monkeypatch.setattr(fleets, "RECOGNISED_SECONDS", 0.5)
     monkeypatch.setattr(fleets, "LOOK_SECONDS", 0.1)
     shown = token(ledger, Role.VIEWER) | {"Accept": "text/event-stream"}
-    async with asyncio.timeout(PATIENCE), api.stream("GET", "/fleets/edge/events", headers=shown) as stream:
+    async with asyncio.timeout(10), api.stream("GET", "/fleets/edge/events", headers=shown) as stream:
         ledger.revoke_token("robot", "root", "it was lost")
         await asyncio.sleep(1)
         under_way(ledger)
@@ -242,7 +241,7 @@ async def test_callers_that_say_nothing_or_not_enough_are_let_go(
     for _, writer in slow:
         writer.write(b"POST /v1/plans HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
     assert (await api.get("/whoami")).status_code == 200
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(10):
         for reader, writer in [*silent, *slow]:
             await reader.read()
             writer.close()
@@ -329,7 +328,7 @@ async def test_an_office_behind_one_address_looks_on_whatever_strangers_there_do
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
     shown = [token(ledger, Role.VIEWER, name=f"robot-{number}") for number in range(12)]
-    async with serving(service, at), asyncio.timeout(PATIENCE):
+    async with serving(service, at), asyncio.timeout(60):
         office = []
         for mine in shown:
             office.append(await from_address("127.0.0.2", port))
@@ -351,7 +350,7 @@ async def test_a_newcomer_gets_in_behind_an_address_whose_places_a_silent_neighb
     monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
-    async with serving(service, at), asyncio.timeout(PATIENCE):
+    async with serving(service, at), asyncio.timeout(60):
         silent = [await from_address("127.0.0.2", port) for _ in range(20)]
         for number in range(10):
             newcomer = await from_address("127.0.0.2", port)
@@ -380,7 +379,7 @@ async def test_one_person_has_few_descriptions_read_at_once_and_others_have_thei
         return int((await connection[0].readline()).split()[1])
 
     mine, other = token(ledger, Role.VIEWER), token(ledger, Role.VIEWER, name="other")
-    async with serving(service, at), asyncio.timeout(PATIENCE):
+    async with serving(service, at), asyncio.timeout(60):
         opened = [await began(mine) for _ in range(MOST_DESCRIPTIONS + 1)]
         heard = {asyncio.create_task(status(one)): one for one in opened}
         done, waiting = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
@@ -405,7 +404,7 @@ async def test_one_person_takes_no_more_places_than_a_crowd_from_however_many_ad
     monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 12)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port, mine = at.getsockname()[1], token(ledger, Role.VIEWER)
-    async with serving(service, at), asyncio.timeout(PATIENCE):
+    async with serving(service, at), asyncio.timeout(60):
         greedy = []
         for number in range(20):
             greedy.append(await from_address(f"127.0.0.{2 + number % 7}", port))

@@ -13,7 +13,6 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from orchestrator.settings import Settings
-from tests.patience import PATIENCE
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.workflows.engine import Engine
@@ -39,7 +38,7 @@ async def started(verb: str, environment: dict[str, str]) -> AsyncIterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+        assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
 def capabilities(pid: int) -> dict[str, int]:
@@ -66,8 +65,8 @@ async def test_worker_and_api_work_without_any_capability(server: Engine, tmp_pa
         return (tmp_path / "penstock.sock").exists()
 
     async with started("worker", given) as worker, started("api", given) as api:
-        await until(is_polled)
-        await until(answers)
+        await until(is_polled, 60)
+        await until(answers, 60)
         for pid in (worker, api):
             assert set(capabilities(pid).values()) == {0}
         said = await CommandLine(given)("whoami")

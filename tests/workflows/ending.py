@@ -10,9 +10,8 @@ from typing import Any
 from temporalio.worker import Worker
 
 from orchestrator.processes.process import NotEnded, ending_within
-from tests.patience import PATIENCE
 
-WITHIN = timedelta(seconds=PATIENCE)
+WITHIN = timedelta(seconds=30)
 """Time within which a worker has ended, on a machine that has other things to do."""
 
 

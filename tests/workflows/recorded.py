@@ -16,13 +16,12 @@ from policies.model.command import CommandReceipt
 from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, until, working
 from workflows.reconcile import ReconcileResult
 
 T = TypeVar("T")
-SOON = PATIENCE
+SOON = 45.0
 """Seconds within which what is promised has happened, on a machine that has other things to do."""
 
 

@@ -28,7 +28,6 @@ from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.planning.leases import beat_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
-from tests.patience import PATIENCE
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
 from workflows import steps
 from workflows.drain import Drain, DrainResult
@@ -279,7 +278,7 @@ async def test_a_drain_that_is_cancelled_while_sessions_are_being_ended_goes_no_
     running = await drain(world)
     await until(lambda: "sessions are being ended" in told(world))
     await running.cancel()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         with pytest.raises(WorkflowFailureError) as ended:
             await running.result()
     assert isinstance(ended.value.cause, CancelledError)
@@ -369,7 +368,7 @@ async def test_a_command_given_while_a_hold_is_written_down_is_carried_out_at_on
     running = await drain(world)
     await until(lambda: holds(running))
     await say(running, DrainEnding(id="1", person="on call", reason="asked them"))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(20):
         assert (await result_of(running)).sessions_ended == 5
     assert fake.slots["a"].people == []
 
@@ -510,7 +509,7 @@ async def test_a_verdict_on_tunnels_ends_them_on_the_canary_it_sent_back(world: 
     canary.dead_tunnels.add(NEW.digest)
     world.judge.says(LOSSY.model_copy(update={"readings": (lossy,)}))
     await result_of(rollout)
-    await until(lambda: "stop b" in canary.effects)
+    await until(lambda: "stop b" in canary.effects, seconds=60)
     assert "end 3 in b" in canary.effects
     assert canary.login("192.0.2.0") == "a"
 

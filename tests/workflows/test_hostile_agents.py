@@ -28,7 +28,6 @@ from policies.model.operation import LAST_EPOCH, Operation
 from policies.model.value import digest_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
@@ -162,7 +161,7 @@ async def test_a_gateway_that_speaks_for_another_is_not_heard(server: Engine) ->
 async def looked_at(world: World) -> ReconcileResult:
     """Reconcile while gw-1 runs what it should not, and everybody else what they should."""
     world.gateways["gw-1"].serve(NEW, "b")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(45):
         return await reconcile(world)
 
 
@@ -372,7 +371,7 @@ async def test_a_snapshot_that_is_called_by_no_digest_is_given_up(server: Engine
             evidence=Evidence(reason="it failed"),
         )
         with pytest.raises(WorkflowFailureError) as given_up:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(30):
                 await world.client.execute_workflow(
                     Snapshot.run, order, id="snapshot/edge", task_queue=CONTROL_QUEUE
                 )

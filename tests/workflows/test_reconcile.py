@@ -232,6 +232,6 @@ async def lose_the_database(own: Engine) -> None:
         own.start()
         await own.client("n0")
         # The schedule runs as soon as it is made again; the lease of ten minutes does not bring this back.
-        await until(lambda: world.serving()["gw-1"] == "1.1.6")
+        await until(lambda: world.serving()["gw-1"] == "1.1.6", 90)
         assert world.gateways["gw-1"].effects.count("steer a") == 1
         keeping.cancel()

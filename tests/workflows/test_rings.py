@@ -92,7 +92,7 @@ async def outlived(workflow: WorkflowHandle[Any, Any]) -> None:
     async def is_over() -> bool:
         return (await workflow.describe()).status is WorkflowExecutionStatus.TIMED_OUT
 
-    await until(is_over)
+    await until(is_over, 40)
 
 
 async def fenced_after(world: World, epochs: dict[str, int]) -> float:
@@ -143,7 +143,7 @@ async def test_a_batch_that_is_cancelled_ends_its_trials(server: Engine) -> None
     async with working(world):
         change, _ = await watched(world)
         await change.terminate("a test said so")
-        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, 15)
         assert [world.gateways[name].trial for name in ("gw-1", "gw-2")] == [None, None]
         found = await reconcile(world)
         await until(lambda: world.book.open_changes("edge") == ())
@@ -218,5 +218,5 @@ async def test_a_wave_that_is_cancelled_while_it_speaks_says_nothing_after_its_e
         await asyncio.sleep(0.02)
         await change.terminate("a test said so")
         await asyncio.gather(said, return_exceptions=True)
-        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, 15)
     assert_back_once(world)

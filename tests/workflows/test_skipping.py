@@ -11,7 +11,6 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from policies.model.errors import Unavailable
-from tests.patience import PATIENCE
 from tests.workflows.world import until
 
 may_complete, in_the_middle, may_go_on = asyncio.Event(), threading.Event(), threading.Event()
@@ -73,14 +72,14 @@ async def test_a_workflow_that_gives_up_a_step_at_the_moment_it_completes_goes_o
         async def has_completed() -> bool:
             return await pending() == 0
 
-        await until(is_under_way)
+        await until(is_under_way, 15)
         await running.signal(GivesUp.give_up)
-        await until(in_the_middle.is_set)
+        await until(in_the_middle.is_set, 15)
         may_complete.set()
-        await until(has_completed)
+        await until(has_completed, 15)
         may_go_on.set()
         await running.signal(GivesUp.end)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(30):
             assert await running.result() == "given up"
 
 

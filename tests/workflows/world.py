@@ -57,7 +57,6 @@ from tests.fakes.control import (
     ObservedLedger,
 )
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE
 from tests.workflows.ending import ending
 from workflows.change import Change, ChangeRun
 from workflows.drain import DrainOrder
@@ -300,7 +299,7 @@ async def say(
     person: str = "on call",
     command_id: str = "",
     reason: str = "because",
-    patience: timedelta = timedelta(seconds=PATIENCE),
+    patience: timedelta = timedelta(seconds=20),
     **more: str | None,
 ) -> CommandReceipt:
     """Give an order as the service does."""
@@ -346,7 +345,7 @@ async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
     await until(is_there)
 
 
-async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = PATIENCE) -> None:
+async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60) -> None:
     """Wait for something the workflow does without anybody waiting for its result."""
     async with asyncio.timeout(seconds):
         while True:

@@ -16,7 +16,6 @@ from deploy.kubernetes.chart import NAMESPACE
 from policies.model.errors import NotAllowed
 from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import ACCOUNT, AGENT, driver, image, order
-from tests.patience import PATIENCE
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = f"{RBAC}/namespaces/{NAMESPACE}/roles/{ACCOUNT}"
@@ -50,7 +49,7 @@ def until_counted(admin: Api, right: Right, *, there: bool) -> None:
     about |= {"name": "penstock-edge"} if right.kind == "leases" and right.verb != "create" else {}
     spec = {"user": f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}", "resourceAttributes": about}
     asked = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + 10
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
     while admin.post(path, asked)["status"]["allowed"] is not there:
         assert time.monotonic() < end
