@@ -82,15 +82,22 @@ LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
 _BEGAN = time.monotonic()
 
-# CPython 3.11 counts how deep all threads' syntax trees are in one place: where garbage is collected while
-# two of them are made, one ends in "AST constructor recursion depth mismatch". Each traceback makes one.
+# CPython 3.11 counts in one place how deep the syntax trees are that are being made: where another is begun
+# meanwhile, by another thread or by what garbage says at its end, the first ends in "AST constructor
+# recursion depth mismatch". Each traceback makes one.
 _PARSE, _ONE_AT_A_TIME = ast.parse, threading.RLock()
 
 
 @functools.wraps(_PARSE)
 def _parse(*arguments: Any, **named: Any) -> Any:
     with _ONE_AT_A_TIME:
-        return _PARSE(*arguments, **named)
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return _PARSE(*arguments, **named)
+        finally:
+            if collects:
+                gc.enable()
 
 
 ast.parse = _parse

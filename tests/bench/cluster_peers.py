@@ -71,6 +71,7 @@ def argo_controller(plane: ControlPlane) -> Iterator[None]:
     plane.admin.until(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/rollouts.argoproj.io", _is_established
     )
+    plane.admin.until(f"/apis/{_KEY}", _lists_rollouts)
     command: list[str | Path] = [
         programs.program("rollouts-controller"),
         f"--kubeconfig={plane.kubeconfig(ARGO.name)}",
@@ -156,6 +157,11 @@ def _is_back(found: Json | None, many: int) -> bool:
         and not said.get("updatedReplicas")
         and said.get("readyReplicas") == said.get("replicas") == many
     )
+
+
+def _lists_rollouts(found: Json | None) -> bool:
+    """Whether the server names the resource where clients look for it, a moment after it is established."""
+    return found is not None and any(one["name"] == "rollouts" for one in found.get("resources") or ())
 
 
 def _is_established(found: Json | None) -> bool:

@@ -1,6 +1,7 @@
 """The chart as Helm renders it: the same as the plain manifests, and a sentence for senseless values."""
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -251,6 +252,38 @@ def test_every_check_of_the_chart_is_met_by_values_here(said: Mapping[str, str])
     for check in checks:
         pattern = re.sub(r"%[a-z]", ".+", re.escape(check))
         assert any(re.search(pattern, sentence) for sentence in said.values()), check
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda v: v.update(fleet=[]), "fleet"),
+        (lambda v: fleet(v).update(repositry="registry.example/vpn/edge"), "repositry"),
+        (lambda v: fleet(v).update(driver={"user": ["penstock-driver"]}), "user"),
+        (lambda v: v.update(gateway={"gracePeriod": "24h"}), "gracePeriod"),
+        (lambda v: v["orchestrator"].update(setings={}), "setings"),
+    ],
+    ids=["of the chart", "of a fleet", "of a driver", "of the gateways", "of the orchestrator"],
+)
+def test_a_key_that_the_chart_does_not_know_is_refused_by_name(
+    values: Values, change: Change, name: str
+) -> None:
+    change(values)
+    with pytest.raises(BadInput, match=f"additional properties '{name}' not allowed"):
+        rendered(values)
+
+
+def test_every_value_that_the_chart_has_is_known_to_its_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def unknown(values: Values, known: Values, place: str) -> Iterator[str]:
+        for key, value in values.items():
+            if key not in known["properties"]:
+                yield f"{place}.{key}"
+            elif isinstance(value, dict) and "properties" in known["properties"][key]:
+                yield from unknown(value, known["properties"][key], f"{place}.{key}")
+
+    assert [*unknown(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "")] == []
 
 
 def test_a_driver_elsewhere_has_the_rights_and_no_account_here(values: Values) -> None:

@@ -20,8 +20,9 @@ from activities.drivers.runtime.pods.pod import pod_at
 from activities.drivers.runtime.pods.pod_folders import PodFolder, PodFolders
 from policies.model.placement import Placed
 from tests.drivers.gateway_lab import TreeAdmission
+from tests.patience import PATIENCE
 
-STARTS_WITHIN = 30.0
+STARTS_WITHIN = PATIENCE
 """Seconds; the machine of a test has other things to do."""
 ENDS_WITHIN = 5.0
 """Seconds; a container that ignores SIGTERM is killed after its grace."""

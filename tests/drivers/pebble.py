@@ -22,6 +22,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.fakes.authority import EnterpriseCa
+from tests.patience import PATIENCE
 
 MODULE, VERSION = "github.com/letsencrypt/pebble/v2", "v2.10.1"
 PROGRAMS = ("pebble", "pebble-challtestsrv")
@@ -30,7 +31,7 @@ CALM = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
 FOLDER = Path(__file__).parents[2] / ".state" / f"pebble-{VERSION}"
 BUILT_WITHIN = 150.0
 """Seconds; with a proxy for Go modules near by it takes 20."""
-UP_WITHIN = 10.0
+UP_WITHIN = PATIENCE
 BLOCKED = "blocked.penstock.test"
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.patience import PATIENCE
+
 MISSING = (
     "no registry is here: `python -m deploy.cluster.programs registry` builds one, and so does "
     "`apt-get install docker-registry`"
@@ -47,7 +49,7 @@ def registry(program: str, folder: Path) -> Iterator[str]:
 
 
 def _wait(url: str) -> None:
-    ends = time.monotonic() + 20
+    ends = time.monotonic() + PATIENCE
     while True:
         try:
             httpx.get(f"{url}/v2/", trust_env=False)

@@ -13,6 +13,7 @@ from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.wire import served as served_at
+from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -180,7 +181,7 @@ async def test_a_reload_killed_anywhere_is_finished_by_its_repeat(lab: GatewayLa
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "reload", "1", line
     )
-    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
     lab.compose()
     await lab.slots.reload(operation("reload"), older=False)
     assert [await served(slot) for slot in "ab"] == [certificate, certificate]
@@ -232,7 +233,7 @@ async def test_a_reload_killed_while_it_is_taken_back_is_taken_back_by_its_repea
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "reload", "1", "given"
     )
-    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
     lab.compose()
     with pytest.raises(Refused, match="is as it was before"):
         await lab.slots.reload(operation("reload"), older=False)

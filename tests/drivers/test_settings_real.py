@@ -18,6 +18,7 @@ from policies.model.settings import Setting
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -207,7 +208,7 @@ async def test_a_change_of_settings_killed_anywhere_is_finished_by_its_repeat(
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, "configure", "1", line
     )
-    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
     lab.compose()
     if line != "answered":
         assert lab.folders.settings_answered == ""  # so that it is asked again when nobody repeats it

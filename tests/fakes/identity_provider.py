@@ -14,10 +14,12 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from tests.patience import PATIENCE
+
 SCHEMA = Path("/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3")
 MODULES = Path("/usr/lib/glewlwyd")
 CLIENT = "penstock"
-UP_WITHIN = 15.0
+UP_WITHIN = PATIENCE
 CONFIG = """\
 port={port}
 bind_address="127.0.0.1"

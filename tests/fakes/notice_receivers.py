@@ -21,6 +21,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from activities.drivers.notices.webhook import signature
+from tests.patience import PATIENCE
 
 KEY = "a key that both sides have, and nobody else"
 ALERTMANAGER = "/usr/bin/prometheus-alertmanager"
@@ -204,7 +205,7 @@ def alertmanager() -> Iterator[tuple[str, Heard]]:
 
 
 def _wait_until_ready(url: str) -> None:
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + PATIENCE
     while True:
         try:
             if httpx.get(f"{url}/-/ready", timeout=1).is_success:

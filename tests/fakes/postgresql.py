@@ -15,12 +15,13 @@ from typing import Self
 from sqlalchemy import create_engine, text
 
 from orchestrator.store.ledger import Ledger
+from tests.patience import PATIENCE
 
 PROGRAMS = Path("/usr/lib/postgresql")
 OWNER = "postgres"
 """PostgreSQL refuses to run as root; Debian's package makes this user for it."""
 
-UP_WITHIN = 20.0
+UP_WITHIN = PATIENCE
 
 NEW_LEDGER = "ledger_new"
 """Of the newest schema with nothing in it; migrated once, and copied for each test that wants one."""

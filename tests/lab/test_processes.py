@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from deploy.lab.processes import Process
+from tests.patience import PATIENCE
 
-STARTED_WITHIN = 30.0
+STARTED_WITHIN = PATIENCE
 """Seconds."""
 
 BUSY = """

@@ -18,6 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.sealing import data_converter
+from tests.patience import PATIENCE
 from tests.workflows.watch import Server, let_go, watch
 
 KEPT = Duration(seconds=86_400)
@@ -99,7 +100,7 @@ class Engine:
         if namespace is None:
             namespace = f"n{self.namespaces}"
             self.namespaces += 1
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     client = await Client.connect(

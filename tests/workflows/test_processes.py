@@ -20,6 +20,7 @@ from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked
 from tests.workflows.world import (
@@ -104,7 +105,7 @@ async def test_a_worker_killed_while_it_brings_missed_settings_brings_them_once(
             last.recover("observe")
             async with blocked(last, "configure") as taken:
                 assert "gw-4" in (await reconcile(world)).sentence
-                await asyncio.wait_for(taken.wait(), 30)
+                await asyncio.wait_for(taken.wait(), PATIENCE)
                 first.kill()
                 await first.wait()
         async with worker_process(world):
@@ -123,7 +124,7 @@ async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World)
     async def is_another_run() -> bool:
         return (await watch.describe()).run_id != first
 
-    await until(is_another_run, 40)
+    await until(is_another_run, PATIENCE)
     looked = len(real.judge.orders)
     await until(lambda: len(real.judge.orders) > looked + 2)
     assert "sessions have moved" in await refusal_of(say(rollout, CommandKind.ABORT))

@@ -17,6 +17,7 @@ from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from tests.fakes.gateway import FakeGateway
+from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
 from tests.workflows.world import (
@@ -161,7 +162,7 @@ async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(re
     fleet, gateways = recorded.world.fleet, recorded.world.gateways
     async with blocked(gateways["gw-1"], "reload") as taken:
         assert await reload(recorded) == "edge-3"
-        await asyncio.wait_for(taken.wait(), 30)
+        await asyncio.wait_for(taken.wait(), PATIENCE)
         receipt = await recorded.service.roll_back(fleet, "ana", "users call")
     assert receipt.accepted
     await recorded.everybody_on(OLD)
