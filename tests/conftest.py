@@ -1,7 +1,7 @@
 """Which tests run, which of them side by side, and in which order.
 
-What is marked `sweep` takes minutes and runs only with --all, as in continuous integration, after everything
-else that its process has.
+What is marked `sweep` takes long and runs only with --all, as in continuous integration, after everything
+else that its process has, or where its own file is named.
 
 `./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
@@ -181,12 +181,13 @@ def pytest_collection() -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the sweeps out, and say so in the count of what was deselected; with --all, have them last.
 
-    A cluster, whose programs are being built meanwhile, comes later still.
+    A cluster, whose programs are being built meanwhile, comes later still. Who names a file means all of it.
     """
     if config.getoption("--all"):
         items.sort(key=_lateness)
         return
-    sweeps = [item for item in items if item.get_closest_marker("sweep")]
+    named = {Path(path.partition("::")[0]).absolute() for path in config.args}
+    sweeps = [item for item in items if item.get_closest_marker("sweep") and item.path not in named]
     if sweeps:
         items[:] = [item for item in items if item not in sweeps]
         config.hook.pytest_deselected(items=sweeps)

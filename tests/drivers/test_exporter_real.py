@@ -226,6 +226,7 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
     await exporter.until(lambda s: all(name.startswith(of_the_host) for name, _, _ in s))
 
 
+@pytest.mark.sweep
 async def test_a_nodes_exporter_counts_by_socket_and_log_and_says_nothing_of_a_pod_that_nobody_proved(
     node: NodeLab,  # noqa: F811
     exporters: list[Exporter],

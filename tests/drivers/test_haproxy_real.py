@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 
+import pytest
+
 from tests.drivers.front_lab import BalancerLab, move
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, balancer, built_balancer  # noqa: F401 - fixtures
@@ -52,6 +54,7 @@ async def test_instances_know_from_where_their_users_come(balancer: BalancerLab)
     assert {one.remote_address for one in sessions or ()} == {"10.77.0.11", "fd77::12"}
 
 
+@pytest.mark.sweep
 async def test_who_reconnects_finds_the_own_instance(balancer: BalancerLab) -> None:  # noqa: F811
     old = await serving(balancer)
     person = await balancer.client(1).up()
@@ -69,6 +72,7 @@ async def test_who_reconnects_finds_the_own_instance(balancer: BalancerLab) -> N
     assert await balancer.home_of(2) == new
 
 
+@pytest.mark.sweep
 async def test_a_lease_nobody_confirms_ends_by_itself_in_time(balancer: BalancerLab) -> None:  # noqa: F811
     old = await serving(balancer)
     new = await balancer.running("2")
@@ -80,6 +84,7 @@ async def test_a_lease_nobody_confirms_ends_by_itself_in_time(balancer: Balancer
     assert [await balancer.home_of(number) for number in (1, 2)] == [new, old]
 
 
+@pytest.mark.sweep
 async def test_the_end_of_haproxy_costs_seconds_and_no_session(balancer: BalancerLab) -> None:  # noqa: F811
     old = await serving(balancer)
     people = [await balancer.client(1).up(), await over_tcp(balancer, 2)]
@@ -125,6 +130,7 @@ async def test_a_haproxy_that_somebody_reloaded_cuts_nobody_and_is_written_again
     assert person.alive
 
 
+@pytest.mark.sweep
 async def test_who_changes_networks_while_the_instance_drains_loses_the_session(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:

@@ -162,6 +162,7 @@ async def test_a_good_release_is_logged_in_to_as_users_did_and_nothing_of_theirs
     assert all(user.alive for user in lab.people)
 
 
+@pytest.mark.sweep
 async def test_shadow_logins_are_no_logins_of_users(lab: GatewayLab) -> None:  # noqa: F811
     await served(lab)
     async with reading(lab) as exporter:
@@ -178,6 +179,7 @@ async def test_shadow_logins_are_no_logins_of_users(lab: GatewayLab) -> None:  #
     assert len(recorded_logins(lab.root)) == len(USERS)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("how", "test"),
     [(SpoiledForMany.REFUSES_BURSTS, "mirror-refused"), (SpoiledForMany.IS_SLOW_TO_LET_IN, "mirror-seconds")],
@@ -196,6 +198,7 @@ async def test_a_release_that_passes_its_probe_and_fails_users_as_they_come_is_f
     assert all(user.alive for user in lab.people)
 
 
+@pytest.mark.sweep
 async def test_an_outage_of_both_instances_is_no_fault_of_the_release(lab: GatewayLab) -> None:  # noqa: F811
     await served(lab)
     (lab.folder / "probe").write_text("another\n")
@@ -208,6 +211,7 @@ async def test_an_outage_of_both_instances_is_no_fault_of_the_release(lab: Gatew
     assert "0 and 0 of 8 shadow logins let in" in findings["mirror-refused"].said
 
 
+@pytest.mark.sweep
 async def test_a_mirror_that_is_overtaken_ends_and_leaves_nothing(lab: GatewayLab) -> None:  # noqa: F811
     await served(lab)
     new = await lab.running("2")
@@ -226,6 +230,7 @@ async def test_a_mirror_is_for_what_gets_no_users(lab: GatewayLab) -> None:  # n
         await lab.slots.mirror(operation("mirror"), old, MIRROR)
 
 
+@pytest.mark.sweep
 async def test_without_an_old_instance_a_mirror_proves_nothing(lab: GatewayLab) -> None:  # noqa: F811
     slot = await lab.running("1")
     measured = await lab.slots.mirror(operation("mirror"), slot, MIRROR)
@@ -253,6 +258,7 @@ async def cables(*, there: bool) -> None:
     raise AssertionError(f"cables of clients {'never came' if there else 'are left'}")
 
 
+@pytest.mark.sweep
 async def test_nothing_of_a_mirror_outlives_a_killed_agent_and_it_is_made_again(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -131,6 +131,7 @@ async def test_a_server_that_answers_this_host_and_nobody_in_the_tunnel_fails_th
     )
 
 
+@pytest.mark.sweep
 async def test_a_server_that_answers_nobody_speaks_for_no_release_and_against_none(
     lab: GatewayLab,  # noqa: F811
     server: NameServer,
@@ -142,6 +143,7 @@ async def test_a_server_that_answers_nobody_speaks_for_no_release_and_against_no
     assert f"{SERVER} answers for {NAME} neither in the tunnel nor to this host" in said_of_inside(findings)
 
 
+@pytest.mark.sweep
 async def test_one_server_that_answers_is_enough_where_another_one_is_away(
     lab: GatewayLab,  # noqa: F811
     server: NameServer,

@@ -81,6 +81,7 @@ async def test_nobody_loses_a_ping_while_new_sessions_go_elsewhere(openvpn: Open
     assert [await openvpn.home_of(number) for number in (1, 2)] == [old, old]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("more", [("--nobind",), FROM_ONE_PORT], ids=["any port", "one port"])
 async def test_who_is_told_to_go_comes_back_by_itself_at_the_new_instance(
     openvpn: OpenVpnLab,  # noqa: F811
@@ -95,6 +96,7 @@ async def test_who_is_told_to_go_comes_back_by_itself_at_the_new_instance(
     assert await openvpn.sessions.count(old) == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("anew", [False, True], ids=["agent stays", "agent starts anew"])
 async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
     openvpn: OpenVpnLab,  # noqa: F811
@@ -131,6 +133,7 @@ async def test_a_config_that_openvpn_refuses_is_not_started_and_its_words_are_to
     assert openvpn.folders.of("a").process() is None
 
 
+@pytest.mark.sweep
 async def test_a_running_instance_keeps_its_management_socket_while_its_config_is_tested(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
@@ -174,6 +177,7 @@ async def rebound(lab: OpenVpnLab, number: int, *, to: str, port: str) -> None:
     await run([*site, "conntrack", "-F"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("to", "port"),
     [("10.77.0.16", "40000-40100"), ("10.77.0.26", "40000-40100")],
@@ -207,6 +211,7 @@ async def test_a_client_that_is_rebound_behind_its_nat_while_its_instance_drains
     assert (await openvpn.table.read()).pinned == 1
 
 
+@pytest.mark.sweep
 async def test_after_a_drain_nobody_is_looked_for_by_number_any_more(openvpn: OpenVpnLab) -> None:  # noqa: F811
     old = await serving(openvpn, "1")
     client = await openvpn.client(6).up()

@@ -60,6 +60,7 @@ async def test_a_good_release_passes_every_test_with_every_profile(openvpn: Open
     assert await failed(openvpn, today=TODAY, phones_2019=CBC, laptops=("comp-lzo no",)) == {}
 
 
+@pytest.mark.sweep
 async def test_a_good_release_that_users_reach_by_tcp_passes_every_test(openvpn: OpenVpnLab) -> None:  # noqa: F811
     kept = [
         line
@@ -75,6 +76,7 @@ async def test_a_good_release_that_users_reach_by_tcp_passes_every_test(openvpn:
     assert probe.passed, probe.reason
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("how", "test"),
     [
@@ -87,6 +89,7 @@ async def test_a_spoiled_release_is_found(openvpn: OpenVpnLab, how: Spoiled, tes
     assert list(await failed(openvpn)) == [test]
 
 
+@pytest.mark.sweep
 async def test_a_release_that_ends_by_garbage_is_found_though_nothing_else_of_it_can_be_tested_then(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
@@ -101,6 +104,7 @@ async def test_a_release_that_ends_by_garbage_is_found_though_nothing_else_of_it
     )
 
 
+@pytest.mark.sweep
 async def test_a_release_that_forwards_in_the_clear_is_found(openvpn: OpenVpnLab) -> None:  # noqa: F811
     says(openvpn, "data-ciphers AES-256-GCM:none")
     found = await failed(openvpn, bare=("data-ciphers none",))
@@ -108,6 +112,7 @@ async def test_a_release_that_forwards_in_the_clear_is_found(openvpn: OpenVpnLab
     assert "packets lay open" in found["cleartext"]
 
 
+@pytest.mark.sweep
 async def test_a_release_that_pushes_a_route_that_its_config_does_not_say_is_found(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
@@ -119,6 +124,7 @@ async def test_a_release_that_pushes_a_route_that_its_config_does_not_say_is_fou
     assert found == {"routes": "2 routes were pushed, and these differ: 10.98.0.0/16"}
 
 
+@pytest.mark.sweep
 async def test_the_route_to_its_own_pool_that_openvpn_pushes_by_itself_is_no_difference(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
@@ -126,6 +132,7 @@ async def test_the_route_to_its_own_pool_that_openvpn_pushes_by_itself_is_no_dif
     assert await failed(openvpn) == {}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("line", "profile", "words"),
     [
@@ -154,6 +161,7 @@ async def test_a_release_that_refuses_an_existing_client_is_found_and_the_client
     assert "today" not in found["profiles"]
 
 
+@pytest.mark.sweep
 async def test_a_profile_that_this_host_cannot_try_says_nothing_about_the_release(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
@@ -169,6 +177,7 @@ async def test_a_profile_that_this_host_cannot_try_says_nothing_about_the_releas
         assert words in found.said
 
 
+@pytest.mark.sweep
 async def test_a_gateway_with_a_shared_key_is_probed_by_a_client_that_has_it(openvpn: OpenVpnLab) -> None:  # noqa: F811
     static_key(openvpn, "shared")
     openvpn.options, openvpn.files = ("tls-crypt shared",), {"shared": openvpn.folder / "shared"}

@@ -94,6 +94,7 @@ async def test_what_runs_is_the_signed_image_by_its_digest(podman: PodmanLab) ->
     assert found.pid == await pid_in(podman, slot)
 
 
+@pytest.mark.sweep
 async def test_sessions_outlive_the_agent_podman_and_its_conmon(podman: PodmanLab) -> None:  # noqa: F811
     await podman.table.make_permanent(operation("keep"), await podman.running("1"))
     person = await podman.client(1).up()
@@ -111,6 +112,7 @@ async def test_sessions_outlive_the_agent_podman_and_its_conmon(podman: PodmanLa
     assert person.alive
 
 
+@pytest.mark.sweep
 async def test_a_container_without_its_conmon_is_stopped_and_removed_like_any_other(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -121,6 +123,7 @@ async def test_a_container_without_its_conmon_is_stopped_and_removed_like_any_ot
     assert podman.podman("ps", "--all", "--format", "{{.Names}}").split() == ["gw-1-a"]
 
 
+@pytest.mark.sweep
 async def test_a_container_that_a_stranger_removed_is_seen_as_failed_and_nobody_is_sent_there(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -167,6 +170,7 @@ async def test_a_container_that_a_stranger_put_in_our_place_is_not_believed(
     assert (await podman.folders.podman.inspect("gw-1-b")) == running
 
 
+@pytest.mark.sweep
 async def test_a_strangers_container_of_our_name_is_left_alone_and_said(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -182,6 +186,7 @@ async def test_a_strangers_container_of_our_name_is_left_alone_and_said(
     assert podman.daemons() == []
 
 
+@pytest.mark.sweep
 async def test_a_container_that_somebody_restarted_is_found_again_and_not_started_twice(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -195,6 +200,7 @@ async def test_a_container_that_somebody_restarted_is_found_again_and_not_starte
     assert len(podman.daemons()) == 1
 
 
+@pytest.mark.sweep
 async def test_an_image_of_another_digest_is_ended_before_it_gets_a_user(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -211,6 +217,7 @@ async def test_an_image_of_another_digest_is_ended_before_it_gets_a_user(
     assert podman.podman("ps", "--all", "--quiet") == ""
 
 
+@pytest.mark.sweep
 async def test_a_file_that_was_changed_in_podmans_store_is_found_before_it_gets_a_user(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -231,6 +238,7 @@ async def test_a_file_that_was_changed_in_podmans_store_is_found_before_it_gets_
     assert digest_of_file(root / "usr/sbin/ocserv") == executable
 
 
+@pytest.mark.sweep
 async def test_a_store_that_somebody_emptied_is_filled_again_without_the_source(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -245,6 +253,7 @@ async def test_a_store_that_somebody_emptied_is_filled_again_without_the_source(
     assert (await podman.slots.probe(started.slot)).passed
 
 
+@pytest.mark.sweep
 async def test_images_go_with_the_versions_that_nobody_needs(podman: PodmanLab) -> None:  # noqa: F811
     await staged(podman, "1")
     shutil.rmtree(podman.folders.versions.path(podman.admission.release("1").digest))
@@ -253,6 +262,7 @@ async def test_images_go_with_the_versions_that_nobody_needs(podman: PodmanLab) 
     assert podman.podman("images", "--quiet", "--no-trunc").split() == [configuration_of(kept)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "line", ["unpacked", "renamed", "image laid", "image beside", "image taken", "unreported"]
 )
@@ -266,6 +276,7 @@ async def test_a_stage_killed_anywhere_ends_whole(podman: PodmanLab, line: str) 
     assert [path.name for path in podman.folders.versions.folder.iterdir()] == [version.name]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("line", ["assigned", "room made", "meant", "launched", "unreported"])
 async def test_a_start_killed_anywhere_runs_one_container(podman: PodmanLab, line: str) -> None:  # noqa: F811
     await staged(podman)
@@ -273,6 +284,7 @@ async def test_a_start_killed_anywhere_runs_one_container(podman: PodmanLab, lin
     await _starts_one(podman, changed=line not in ("launched", "unreported"))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("words", "made"), [(("start", "gw-1-a"), False), (STATE_PID, True)])
 async def test_a_launch_killed_between_create_start_and_record_runs_one_container(
     podman: PodmanLab,  # noqa: F811
@@ -295,6 +307,7 @@ async def test_a_launch_killed_between_create_start_and_record_runs_one_containe
     await _starts_one(podman, changed=not made)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("line", ["ended", "cleared", "unreported removal", "unreported"])
 async def test_a_stop_killed_anywhere_leaves_no_container(podman: PodmanLab, line: str) -> None:  # noqa: F811
     await serving_beside(podman)
@@ -307,6 +320,7 @@ async def test_a_stop_killed_anywhere_leaves_no_container(podman: PodmanLab, lin
     assert podman.podman("ps", "--all", "--format", "{{.Names}}").split() == ["gw-1-b"]
 
 
+@pytest.mark.sweep
 async def test_logins_are_read_from_the_log_as_the_daemon_wrote_it(podman: PodmanLab) -> None:  # noqa: F811
     await podman.table.make_permanent(operation("keep"), await podman.running("1"))
     await podman.client(1).up()
@@ -317,6 +331,7 @@ async def test_logins_are_read_from_the_log_as_the_daemon_wrote_it(podman: Podma
     assert folder.log.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.sweep
 async def test_a_full_log_is_cut_while_the_container_writes_on(podman: PodmanLab) -> None:  # noqa: F811
     slot = await podman.running("1")
     log = podman.container(slot).log
@@ -326,6 +341,7 @@ async def test_a_full_log_is_cut_while_the_container_writes_on(podman: PodmanLab
     assert "main" in log.read_text()
 
 
+@pytest.mark.sweep
 async def test_settings_reach_a_running_container(podman: PodmanLab) -> None:  # noqa: F811
     await podman.table.make_permanent(operation("keep"), await podman.running("1"))
     pid = await pid_in(podman, "a")
@@ -336,6 +352,7 @@ async def test_settings_reach_a_running_container(podman: PodmanLab) -> None:  #
     assert await pid_in(podman, "a") == pid
 
 
+@pytest.mark.sweep
 async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanLab) -> None:  # noqa: F811
     await staged(podman)
     release = podman.admission.release("1")
@@ -346,6 +363,7 @@ async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanL
     await _starts_one(podman, changed=True)
 
 
+@pytest.mark.sweep
 async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -365,6 +383,7 @@ async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
     assert (await podman.slots.probe("a")).passed
 
 
+@pytest.mark.sweep
 async def test_a_daemon_of_the_host_is_taken_over_and_followed_by_a_container(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -381,6 +400,7 @@ async def test_a_daemon_of_the_host_is_taken_over_and_followed_by_a_container(
     assert person.lost()[1] == 0
 
 
+@pytest.mark.sweep
 async def test_what_a_host_lacks_is_said_before_anything_is_changed(podman: PodmanLab) -> None:  # noqa: F811
     release = podman.admission.release("1")
     assert await podman.slots.preflight(release) == ()
@@ -394,6 +414,7 @@ async def test_what_a_host_lacks_is_said_before_anything_is_changed(podman: Podm
     assert list(podman.folders.versions.folder.iterdir()) == []
 
 
+@pytest.mark.sweep
 async def test_a_store_that_cannot_be_used_is_said_in_podmans_words(podman: PodmanLab) -> None:  # noqa: F811
     (podman.root / "containers").mkdir(parents=True)
     (podman.root / "containers/storage").write_text("no folder\n")

@@ -67,6 +67,7 @@ async def test_a_switch_and_its_way_back_cost_nobody_a_ping(redirect: RedirectLa
     assert [lost for _, lost in counts] == [0, 0]
 
 
+@pytest.mark.sweep
 async def test_a_lease_nobody_confirms_ends_by_itself_in_time(redirect: RedirectLab) -> None:  # noqa: F811
     old = await serving(redirect)
     new = await redirect.running("2")
@@ -98,6 +99,7 @@ async def test_who_changes_networks_while_the_instance_drains_keeps_the_session(
     assert person.lost()[1] == 0
 
 
+@pytest.mark.sweep
 async def test_with_nftables_the_same_change_of_networks_costs_the_session(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     person = await lab.client(6).up()
@@ -113,6 +115,7 @@ async def test_with_nftables_the_same_change_of_networks_costs_the_session(lab: 
     assert person.said("Cookie was rejected") + person.said("401") + person.said("Cookie is not") > 0
 
 
+@pytest.mark.sweep
 async def test_the_end_of_haproxy_costs_nobody_a_ping_and_it_is_started_again(
     redirect: RedirectLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -142,6 +145,7 @@ async def test_the_end_of_haproxy_costs_nobody_a_ping_and_it_is_started_again(
     assert (sent > 20, lost) == (True, 0)
 
 
+@pytest.mark.sweep
 async def test_a_new_agent_finds_the_permanent_slot_though_haproxy_ended_with_the_old_one(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:
@@ -159,6 +163,7 @@ async def test_a_new_agent_finds_the_permanent_slot_though_haproxy_ended_with_th
     assert await redirect.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_a_new_agent_finds_haproxy_as_the_old_one_left_it(redirect: RedirectLab) -> None:  # noqa: F811
     old = await serving(redirect)
     new = await redirect.running("2")
@@ -172,6 +177,7 @@ async def test_a_new_agent_finds_haproxy_as_the_old_one_left_it(redirect: Redire
     assert (shown.primed, shown.serving, shown.trial, shown.share) == (True, old, new, 30)
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_somebody_reloaded_says_again_what_it_said(redirect: RedirectLab) -> None:  # noqa: F811
     old = await serving(redirect)
     person = await redirect.client(1).up()
@@ -189,6 +195,7 @@ async def test_a_haproxy_that_somebody_reloaded_says_again_what_it_said(redirect
     assert person.lost()[1] == 0
 
 
+@pytest.mark.sweep
 async def test_a_haproxy_that_hangs_is_ended_and_started_again(redirect: RedirectLab) -> None:  # noqa: F811
     old = await serving(redirect)
     hung = redirect.haproxy
@@ -246,6 +253,7 @@ async def test_a_map_that_somebody_changed_is_written_again(redirect: RedirectLa
     assert (await redirect.table.read()).serving == old
 
 
+@pytest.mark.sweep
 async def test_users_are_sent_to_the_name_that_they_asked_for_at_the_instances_port(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:
@@ -257,6 +265,7 @@ async def test_users_are_sent_to_the_name_that_they_asked_for_at_the_instances_p
     assert await where("evil.example.org/path@x") == "400"
 
 
+@pytest.mark.sweep
 async def test_users_are_sent_to_a_slots_own_name_where_it_has_one(redirect: RedirectLab) -> None:  # noqa: F811
     plain = redirect.gateway
     slots = [slot.model_dump() | {"users_at": f"{slot.name}.example.org"} for slot in plain.slots]
@@ -272,6 +281,7 @@ async def test_users_are_sent_to_a_slots_own_name_where_it_has_one(redirect: Red
         redirect.gateway = plain
 
 
+@pytest.mark.sweep
 async def test_a_share_is_kept_within_three_points_over_two_thousand_addresses(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:
@@ -290,6 +300,7 @@ async def test_a_share_is_kept_within_three_points_over_two_thousand_addresses(
     assert sent[10] <= sent[25]
 
 
+@pytest.mark.sweep
 async def test_users_see_the_certificate_that_was_renewed(redirect: RedirectLab) -> None:  # noqa: F811
     await serving(redirect)
     before = shown()
@@ -310,12 +321,14 @@ def shown() -> str:
     return ssl.get_server_certificate(("10.77.0.1", 443))
 
 
+@pytest.mark.sweep
 async def test_no_daemon_is_adopted_on_the_port_that_haproxy_has(built_redirect: RedirectLab) -> None:  # noqa: F811
     adopted = Slot(**gateway().slots[0].model_dump() | {"name": "own", "port": 443})
     with pytest.raises(Refused, match="adopt it with `steering: nftables`"):
         built_redirect.table.take(adopted)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_nftables_steers_is_redirected_from_now_on_and_nobody_notices(
     redirect: RedirectLab,  # noqa: F811
 ) -> None:

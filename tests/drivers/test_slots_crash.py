@@ -37,6 +37,7 @@ async def serving_beside(lab: GatewayLab) -> None:  # noqa: F811
     await lab.running("2")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("line", ["admitted", "unpacked", "verified", "renamed", "unreported"])
 async def test_a_stage_killed_anywhere_ends_whole(lab: GatewayLab, line: str) -> None:  # noqa: F811
     await killed_while(lab, "stage", line)

@@ -94,6 +94,7 @@ async def test_who_is_told_to_go_is_back_at_the_new_instance_after_one_retransmi
     assert await strongswan.sessions.count(old) == 0
 
 
+@pytest.mark.sweep
 async def test_several_who_are_told_to_go_are_all_back_at_the_new_instance(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -106,6 +107,7 @@ async def test_several_who_are_told_to_go_are_all_back_at_the_new_instance(
         await until_home_is(strongswan, number, new)
 
 
+@pytest.mark.sweep
 async def test_who_is_told_to_go_and_has_no_close_action_stays_away(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -119,6 +121,7 @@ async def test_who_is_told_to_go_and_has_no_close_action_stays_away(
     assert client.alive
 
 
+@pytest.mark.sweep
 async def test_a_client_whose_instance_crashed_finds_the_other(strongswan: StrongSwanLab) -> None:  # noqa: F811
     old = await serving(strongswan, "1")
     await strongswan.client(1).up()
@@ -133,6 +136,7 @@ async def test_a_client_whose_instance_crashed_finds_the_other(strongswan: Stron
     await until_home_is(strongswan, 1, new, within=30)
 
 
+@pytest.mark.sweep
 async def test_a_login_that_the_new_instance_refuses_is_let_in_after_the_way_back(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -158,6 +162,7 @@ async def test_a_login_that_the_new_instance_refuses_is_let_in_after_the_way_bac
     assert await strongswan.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_who_logs_out_and_in_again_finds_the_instance_that_gets_new_sessions_by_then(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -177,6 +182,7 @@ async def test_who_logs_out_and_in_again_finds_the_instance_that_gets_new_sessio
     assert stays.lost()[1] == 0
 
 
+@pytest.mark.sweep
 async def test_who_changes_its_address_while_its_instance_drains_keeps_its_session(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -247,6 +253,7 @@ async def test_a_config_that_charon_refuses_is_not_started_and_its_words_are_tol
     assert strongswan.folders.of("a").process() is None
 
 
+@pytest.mark.sweep
 async def test_a_running_instance_keeps_its_socket_and_its_users_while_its_config_is_tested(
     strongswan: StrongSwanLab,  # noqa: F811
 ) -> None:
@@ -259,6 +266,7 @@ async def test_a_running_instance_keeps_its_socket_and_its_users_while_its_confi
     assert client.lost()[1] == 0
 
 
+@pytest.mark.sweep
 async def test_what_cannot_be_asked_is_unknown_and_never_zero(strongswan: StrongSwanLab) -> None:  # noqa: F811
     slot = await serving(strongswan, "1")
     await strongswan.client(1).up()
@@ -273,6 +281,7 @@ async def test_what_cannot_be_asked_is_unknown_and_never_zero(strongswan: Strong
     assert await strongswan.sessions.count(slot) == 1
 
 
+@pytest.mark.sweep
 async def test_a_probe_says_at_which_stage_it_failed(strongswan: StrongSwanLab) -> None:  # noqa: F811
     slot = await strongswan.running("1")
     strongswan.forge("probe")

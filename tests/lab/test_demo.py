@@ -141,6 +141,7 @@ def test_two_people_signed_what_ran(told: dict[str, Any]) -> None:
     assert roles == ["builder", "release_manager"]
 
 
+@pytest.mark.sweep
 def test_ctrl_c_in_the_middle_of_a_wave_leaves_nothing(tmp_path: Path) -> None:
     with nothing_is_left():
         process = demo("--scenario", "clean", state=own_state(tmp_path / "state"))
@@ -167,11 +168,13 @@ def following(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, 
     return said, stories(folder)
 
 
+@pytest.mark.sweep
 def test_what_a_killed_demo_leaves_is_cleared_away_by_the_next(following: tuple[str, dict[str, Any]]) -> None:
     said, _ = following
     assert "cleared away what an earlier lab left" in said
 
 
+@pytest.mark.sweep
 def test_a_release_changed_after_signing_is_refused_and_touches_nothing(
     following: tuple[str, dict[str, Any]],
 ) -> None:

@@ -92,6 +92,7 @@ def test_its_installation_is_asked_as_any_other(up: tuple[Desk, str]) -> None:
     assert json.loads(desk("penstock", "whoami", "-o", "json").stdout)["data"]["person"] == "root"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("kind", "gateway"), [("agent", "gw-2"), ("metrics", ""), ("steering", "gw-1")])
 def test_what_is_broken_is_mended(kind: str, gateway: str, up: tuple[Desk, str]) -> None:
     desk, _ = up
@@ -134,6 +135,7 @@ def test_there_is_one_lab_at_a_time(up: tuple[Desk, str]) -> None:
     assert "./run lab down removes it" in again.stderr
 
 
+@pytest.mark.sweep
 def test_it_is_found_and_asked_whatever_installation_the_environment_names(
     up: tuple[Desk, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_the_commands_of_the_readme_do_what_it_says_on_a_live_fleet(
     assert json.loads(desk("counts").stdout)["lost"] == 0
 
 
+@pytest.mark.sweep
 def test_a_file_that_undoes_a_rollback_is_refused_until_a_person_says_so(
     up: tuple[Desk, str], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ from tests.lab.traced import PREFIX
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
     pytest.mark.timeout(HANGS_AFTER),
 ]

@@ -51,6 +51,7 @@ def test_the_next_debians_ocserv_is_newer_and_runs_here(tmp_path: Path) -> None:
     assert trees.version(tmp_path / "next") == newer
 
 
+@pytest.mark.sweep
 def test_the_same_packages_always_give_the_same_tree(tmp_path: Path) -> None:
     for name in ("one", "two"):
         trees.collect_next_tree(tmp_path / name, CACHE)
@@ -85,6 +86,7 @@ def test_a_tampered_package_in_the_cache_is_fetched_again(cache: Path) -> None:
     assert all(f"{debian.digest_of_file(file)}.deb" == file.name for file in packages.fetch(cache))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lock", [b"libc6 2.41-12 " + b"0" * 64, b"cut off in a li"])
 def test_a_version_that_the_archive_no_longer_has_is_not_asked_for(tmp_path: Path, lock: bytes) -> None:
     packages.lock(tmp_path).write_bytes(lock)

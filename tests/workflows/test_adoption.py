@@ -1,5 +1,7 @@
 """Adoption as a change: what serves by itself becomes known-good, is upgraded from, and is gone back to."""
 
+import pytest
+
 from policies.adoption import release_of
 from policies.model.adoption import ADOPTED, Examined
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
@@ -63,6 +65,7 @@ async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adopti
         assert [fake.effects for fake in world.gateways.values()] == [["adopt 1.1.6+adopted"]] * 2
 
 
+@pytest.mark.sweep
 async def test_of_many_that_refuse_the_first_are_named_and_the_others_counted(server: Engine) -> None:
     large = World.made(await server.client(), fleet_of("large", size=120), serving=None)
     for fake in large.gateways.values():
@@ -73,6 +76,7 @@ async def test_of_many_that_refuse_the_first_are_named_and_the_others_counted(se
     assert result.reason.endswith("; and 70 more")
 
 
+@pytest.mark.sweep
 async def test_a_lying_agent_has_no_signed_release_written_down_as_what_it_found_running(
     server: Engine,
 ) -> None:
@@ -94,6 +98,7 @@ async def test_only_the_gateways_that_are_named_are_adopted(server: Engine) -> N
         assert world.gateways["gw-1"].effects == []
 
 
+@pytest.mark.sweep
 async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_to_it(
     server: Engine,
 ) -> None:
@@ -111,6 +116,7 @@ async def test_an_upgrade_from_what_was_adopted_leaves_its_users_and_goes_back_t
         assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
 
 
+@pytest.mark.sweep
 async def test_what_serves_is_told_before_anything_is_adopted_and_silence_is_named(
     server: Engine,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from temporalio.client import Client
 from temporalio.worker import Worker
 
@@ -35,6 +36,7 @@ async def change(world: World, kind: ChangeKind, plan: str) -> ChangeResult:
     return await result_of(await world.run(order))
 
 
+@pytest.mark.sweep
 async def test_users_of_a_gateway_that_serves_by_itself_notice_neither_adoption_nor_upgrade_nor_the_way_back(
     built_lab: GatewayLab,  # noqa: F811
     server: Engine,

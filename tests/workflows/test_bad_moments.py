@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 
+import pytest
 from temporalio import activity
 from temporalio.client import WorkflowUpdateFailedError
 
@@ -38,6 +39,7 @@ async def on_trial(world: World, name: str = "gw-1") -> None:
 # --- while gateways switch -----------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_harm_on_the_first_gateway_of_a_wave_is_found_while_the_others_still_switch(
     real: World,
 ) -> None:
@@ -52,6 +54,7 @@ async def test_harm_on_the_first_gateway_of_a_wave_is_found_while_the_others_sti
     assert "steer b" not in real.gateways["gw-2"].effects
 
 
+@pytest.mark.sweep
 async def test_harm_is_looked_for_while_a_wave_is_held_in_the_middle_of_its_switching(real: World) -> None:
     """D9."""
     real.judge.says(UNDECIDED)
@@ -88,6 +91,7 @@ async def test_a_hold_says_which_switches_it_does_not_stop_any_more(real: World)
     assert (await status_of(rollout)).why == "held by on call: because"
 
 
+@pytest.mark.sweep
 async def test_a_canary_that_dies_while_the_others_switch_gives_them_no_users(real: World) -> None:
     """D9."""
     real.judge.says(UNDECIDED)
@@ -164,6 +168,7 @@ async def test_no_order_of_others_lifts_a_hold(real: World) -> None:
     assert real.gateways["gw-2"].effects == []
 
 
+@pytest.mark.sweep
 async def test_people_are_told_to_ask_whoever_holds_before_they_vote(real: World) -> None:
     """D9."""
     real.judge.says(AT_CAP)
@@ -189,6 +194,7 @@ async def test_whoever_asked_for_a_rollout_does_not_vote_to_pass_it(real: World)
     assert sentence == "release engineer asked for this upgrade; two other people promote it without proof"
 
 
+@pytest.mark.sweep
 async def test_a_vote_without_a_verdict_to_vote_on_is_refused(real: World) -> None:
     """D9."""
     real.judge.pace = 5
@@ -199,6 +205,7 @@ async def test_a_vote_without_a_verdict_to_vote_on_is_refused(real: World) -> No
     assert sentence.startswith("there is no verdict on this wave yet")
 
 
+@pytest.mark.sweep
 async def test_a_vote_to_promote_ends_with_the_verdict_its_person_saw(real: World) -> None:
     """D9, D15."""
     real.judge.says(AT_CAP)
@@ -217,6 +224,7 @@ async def test_a_vote_to_promote_ends_with_the_verdict_its_person_saw(real: Worl
     assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_what_people_order_of_a_rollout_is_in_the_audit_record(recorded: Recorded) -> None:
     """D15."""
     recorded.world.judge.says(UNDECIDED)
@@ -233,6 +241,7 @@ async def test_what_people_order_of_a_rollout_is_in_the_audit_record(recorded: R
 # --- after a lapse -------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_trial_whose_lease_has_lapsed_is_not_begun_again_by_a_renewal(real: World) -> None:
     """D14."""
     canary = real.gateways["gw-1"]
@@ -247,6 +256,7 @@ async def test_a_trial_whose_lease_has_lapsed_is_not_begun_again_by_a_renewal(re
     assert real.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_an_order_to_resume_lifts_the_hold_of_another_only_by_name(world: World) -> None:
     """D9."""
     world.judge.says(UNDECIDED)

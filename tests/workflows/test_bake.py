@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from policies.model.change import Outcome
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
@@ -24,6 +26,7 @@ async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: Worl
     await until(lambda: world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD))
 
 
+@pytest.mark.sweep
 async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) -> None:
     fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
     async with working(World.made(await server.client(), fleet)) as world:
@@ -33,6 +36,7 @@ async def test_a_quiet_bake_ends_in_peace_and_changes_nothing(server: Engine) ->
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_bake_that_ends_while_the_metrics_cannot_be_read_is_no_peace(server: Engine) -> None:
     fleet = fleet_of("edge", kept=timedelta(seconds=4), lease=timedelta(seconds=15))
     async with working(World.made(await server.client(), fleet)) as world:
@@ -44,6 +48,7 @@ async def test_a_bake_that_ends_while_the_metrics_cannot_be_read_is_no_peace(ser
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_the_bake_watches_the_promoted_change_as_its_wave_0(world: World) -> None:
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
     await until(lambda: bool(world.judge.bakes))
@@ -51,6 +56,7 @@ async def test_the_bake_watches_the_promoted_change_as_its_wave_0(world: World) 
     assert (asked.change, asked.wave, asked.complete) == (world.newest, 0, True)
 
 
+@pytest.mark.sweep
 async def test_the_next_rollout_ends_the_bake_of_the_last(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",))
@@ -60,6 +66,7 @@ async def test_the_next_rollout_ends_the_bake_of_the_last(world: World) -> None:
     assert world.serving()["gw-1"] == "1.4.0"
 
 
+@pytest.mark.sweep
 async def test_nothing_begins_on_top_of_what_is_found_harmful_while_it_is_being_checked(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",))

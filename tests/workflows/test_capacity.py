@@ -71,6 +71,7 @@ async def waits(rollout: Running, sentence: str) -> None:
     await until(is_told, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_wave_waits_while_living_gateways_could_not_carry_everybody_and_goes_on_by_itself(
     server: Engine,
 ) -> None:
@@ -97,6 +98,7 @@ async def test_a_wave_waits_while_living_gateways_could_not_carry_everybody_and_
     assert {world.serving()[name] for name in ("gw-1", "gw-2", "gw-3")} == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_nobody_starts_on_facts_that_are_missing_or_too_old(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +114,7 @@ async def test_nobody_starts_on_facts_that_are_missing_or_too_old(
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_person_can_go_back_while_gateways_wait_for_capacity(server: Engine) -> None:
     async with small(server, people=9) as world:
         rollout = await world.start(("gw-1",))
@@ -137,6 +140,7 @@ async def test_a_blue_green_gateway_without_room_for_two_instances_waits_until_i
     assert {world.serving()[name] for name in ("gw-1", "gw-2")} == {"1.3.0"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("strategy", [Strategy.CANARY, Strategy.BLUE_GREEN])
 async def test_a_history_is_cut_while_gateways_wait_for_capacity_and_nobody_starts_twice(
     server: Engine, monkeypatch: pytest.MonkeyPatch, strategy: Strategy
@@ -164,6 +168,7 @@ async def test_a_history_is_cut_while_gateways_wait_for_capacity_and_nobody_star
         assert world.gateways[name].effects.count("start b") == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("history", [steps.SHORT_HISTORY, 1], ids=["one run", "a run a renewal"])
 async def test_a_gateway_that_stays_silent_when_it_is_to_start_fails_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, history: int

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from policies.judge.offline.advisory import Advice
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.errors import Unavailable
@@ -50,6 +52,7 @@ async def test_an_obstacle_on_any_gateway_of_the_plan_refuses_all_of_it(world: W
     assert all(not fake.effects for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_is_silent_before_the_start_refuses_the_rollout(world: World) -> None:
     world.gateways["gw-2"].fail("preflight", Unavailable("gw-2 does not answer"), times=10_000)
     result = await world.upgrade()
@@ -67,6 +70,7 @@ async def test_an_hour_that_is_not_like_those_of_past_weeks_starts_nothing(world
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: World) -> None:
     world.judge.advice = (CROWDED,)
     order = world.order(("gw-1",)).model_copy(update={"even_if_unusual": True})
@@ -76,11 +80,13 @@ async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: Wo
     assert f"started all the same: {CROWDED.sentence}" in told
 
 
+@pytest.mark.sweep
 async def test_a_history_that_does_not_answer_stops_nobody(world: World) -> None:
     world.judge.forgetful = True
     assert (await world.upgrade(("gw-1",))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_survey_names_silent_gateways_beside_those_that_answer(world: World) -> None:
     world.gateways["gw-2"].fail("observe", Unavailable("gw-2 does not answer"), times=10_000)
     await survey(world)

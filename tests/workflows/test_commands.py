@@ -48,6 +48,7 @@ from tests.workflows.world import (
 from workflows.change import Change
 
 
+@pytest.mark.sweep
 async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -65,6 +66,7 @@ async def test_while_held_nobody_else_starts_and_leases_are_still_confirmed(worl
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_a_hold_before_the_first_wave_begins_is_kept_until_the_resume(world: World) -> None:
     rollout = await world.start(("gw-1",))
     await say(rollout, CommandKind.HOLD, reason="not before lunch")
@@ -86,6 +88,7 @@ async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_promotion_without_proof_is_remembered_by_who_said_so(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -114,6 +117,7 @@ async def test_proven_harm_rolls_back_in_the_middle_of_a_hold(world: World) -> N
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_fails_during_a_hold_is_noticed_before_the_resume(world: World) -> None:
     world.gateways["gw-1"].fail("start", Refused("gw-1: the disk is full"))
     async with blocked(world.gateways["gw-1"], "stage") as staging:
@@ -165,6 +169,7 @@ async def test_a_rollback_while_watching_brings_the_wave_back(world: World) -> N
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_rollback_between_two_waves_brings_the_first_back(world: World) -> None:
     world.gateways["gw-2"].fail("stage", Unavailable("gw-2 is busy"), times=10_000)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -175,6 +180,7 @@ async def test_a_rollback_between_two_waves_brings_the_first_back(world: World) 
     assert "start b" not in world.gateways["gw-2"].effects
 
 
+@pytest.mark.sweep
 async def test_a_rollback_while_rolling_back_changes_neither_the_end_nor_the_cause(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -232,6 +238,7 @@ async def test_a_rollback_by_the_durable_road_goes_back(world: World) -> None:
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", [CommandKind.RESUME, CommandKind.PROMOTE])
 async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind: CommandKind) -> None:
     rollout = await real.start(("gw-1",), ("gw-2",), ("gw-3",))
@@ -295,6 +302,7 @@ class _Slowly(Interceptor):
         return _Inbound
 
 
+@pytest.mark.sweep
 async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: Engine) -> None:
     fleet = fleet_of("edge", lease=timedelta(seconds=15))
     async with working(World.made(await server.client(), fleet), [_Slowly()]) as world:
@@ -325,6 +333,7 @@ async def _says(rollout: Running, words: str) -> bool:
     return any(words in event.sentence for event in (await status_of(rollout)).events)
 
 
+@pytest.mark.sweep
 async def test_a_hold_while_the_last_wave_is_being_kept_keeps_known_good_where_it_is(world: World) -> None:
     world.gateways["gw-1"].fail("make_permanent", Unavailable("gw-1 is slow"), times=6)
     rollout = await world.start(("gw-1",))
@@ -354,6 +363,7 @@ async def test_a_stored_command_that_makes_no_sense_any_more_is_answered_in_the_
     await until(lambda: "promote refused" in [action for action, _, _ in world.book.events.values()])
 
 
+@pytest.mark.sweep
 async def test_a_stored_abort_is_a_rollback_once_sessions_have_moved(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))

@@ -125,6 +125,7 @@ async def _has_the_new_step(run: Running) -> bool:
     return any(event.marker_recorded_event_attributes.marker_name == "core_patch" for event in events)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("moment", [in_a_window, in_a_hold, in_a_restore, in_a_drain])
 async def test_what_a_changed_worker_finds_under_way_it_brings_to_its_end(
     server: Engine, monkeypatch: pytest.MonkeyPatch, moment: Moment

@@ -106,6 +106,7 @@ async def test_a_drain_that_waited_for_a_person_says_that_it_does_not_any_more(w
     assert told(world)[-1] == DrainEvent.EMPTIED
 
 
+@pytest.mark.sweep
 async def test_people_are_warned_before_a_deadline_ends_anybody(world: World) -> None:
     fake = with_people(world, 1)
     result = await result_of(await drain(world))
@@ -125,6 +126,7 @@ async def _waits_for_its_turn(running: Running, name: str) -> bool:
     return [slot.step for slot in (await status_of(running)).slots if slot.gateway == name] == [Step.END]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("more", [timedelta(hours=1), timedelta(seconds=3)], ids=["an hour", "a moment"])
 async def test_who_is_given_more_time_while_others_are_being_ended_is_warned_again_before_an_end(
     world: World, more: timedelta
@@ -160,6 +162,7 @@ async def test_who_is_given_more_time_while_others_are_being_ended_is_warned_aga
     ]
 
 
+@pytest.mark.sweep
 async def test_the_pause_between_two_batches_is_kept_when_the_history_is_cut_in_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +232,7 @@ async def test_blue_is_kept_and_what_an_earlier_change_left_beside_it_is_emptied
     await running.cancel()
 
 
+@pytest.mark.sweep
 async def test_a_gateway_first_seen_after_the_deadline_is_warned_like_the_others(
     world: World,
 ) -> None:
@@ -314,6 +318,7 @@ async def test_a_gateway_that_a_newer_change_has_takes_no_commands_for_its_old_d
     assert (await result_of(running)).stopped == ("gw-2 a",)
 
 
+@pytest.mark.sweep
 async def test_one_gateway_that_refuses_its_steps_ends_no_other_drain(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +367,7 @@ async def test_an_exempt_session_outlives_every_deadline(world: World) -> None:
     assert (await result_of(running)).sessions_ended == 2
 
 
+@pytest.mark.sweep
 async def test_a_command_given_while_a_hold_is_written_down_is_carried_out_at_once(world: World) -> None:
     fake = with_people(world, 5)
     world.book.slow["drain held for a person"] = 0.5
@@ -373,6 +379,7 @@ async def test_a_command_given_while_a_hold_is_written_down_is_carried_out_at_on
     assert fake.slots["a"].people == []
 
 
+@pytest.mark.sweep
 async def test_a_long_drain_forgets_neither_silent_gateways_nor_commands(world: World) -> None:
     """The server of these tests suggests a short history after 120 events."""
     here, silent = with_people(world, 1), world.gateways["gw-2"]
@@ -443,6 +450,7 @@ async def test_sessions_that_cannot_be_counted_are_never_ended(world: World) -> 
     assert (await result_of(running)).stopped == ("gw-1 a",)
 
 
+@pytest.mark.sweep
 async def test_tunnels_that_are_broken_end_at_once_in_small_batches(world: World) -> None:
     fake = with_people(world, 5)
     fake.dead_tunnels.add(OLD.digest)
@@ -489,6 +497,7 @@ async def test_what_a_crash_or_reboot_cost_is_counted_as_such(world: World, what
     assert f"sessions lost_{what}" in told(world)
 
 
+@pytest.mark.sweep
 async def test_an_agent_that_fails_in_between_forgets_nothing(world: World) -> None:
     fake = with_people(world, 3)
     running = await drain(world, seconds=3600)
@@ -498,6 +507,7 @@ async def test_an_agent_that_fails_in_between_forgets_nothing(world: World) -> N
     assert (await result_of(running)).lost_crash == 3
 
 
+@pytest.mark.sweep
 async def test_a_verdict_on_tunnels_ends_them_on_the_canary_it_sent_back(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))

@@ -25,6 +25,7 @@ async def baked_and_back(recorded: Recorded, release: object = NEW) -> None:
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 async def test_a_second_rollback_of_a_bake_is_on_record_and_reconcile_moves_nobody(
     recorded: Recorded,
 ) -> None:
@@ -37,6 +38,7 @@ async def test_a_second_rollback_of_a_bake_is_on_record_and_reconcile_moves_nobo
     assert set(recorded.world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_after_a_bake_went_back_does_not_go_forward_to_the_bad_release(
     recorded: Recorded,
 ) -> None:
@@ -48,6 +50,7 @@ async def test_a_rollback_after_a_bake_went_back_does_not_go_forward_to_the_bad_
     assert set(recorded.world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("end", ["a verdict", "a person", "an abort"])
 async def test_a_rollback_after_a_rollout_that_went_back_goes_no_release_further(
     recorded: Recorded, end: str
@@ -71,6 +74,7 @@ async def test_a_rollback_after_a_rollout_that_went_back_goes_no_release_further
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_takes_back_what_the_last_rollout_promoted_and_nothing_before_it(
     recorded: Recorded,
 ) -> None:
@@ -84,6 +88,7 @@ async def test_a_rollback_takes_back_what_the_last_rollout_promoted_and_nothing_
     assert not (await recorded.roll_back()).accepted
 
 
+@pytest.mark.sweep
 async def test_a_rollback_after_a_refused_rollout_still_takes_the_last_promotion_back_and_only_once(
     recorded: Recorded,
 ) -> None:
@@ -98,6 +103,7 @@ async def test_a_rollback_after_a_refused_rollout_still_takes_the_last_promotion
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_rollback_of_a_rollout_that_somebody_terminated_goes_to_known_good(
     recorded: Recorded,
 ) -> None:
@@ -110,6 +116,7 @@ async def test_a_rollback_of_a_rollout_that_somebody_terminated_goes_to_known_go
     assert recorded.ledger.open_changes("edge") == ()
 
 
+@pytest.mark.sweep
 async def test_a_refused_rollout_leaves_the_watch_over_the_last_promotion_alone(recorded: Recorded) -> None:
     """D10."""
     world = recorded.world
@@ -122,6 +129,7 @@ async def test_a_refused_rollout_leaves_the_watch_over_the_last_promotion_alone(
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 async def test_a_reconcile_that_overlaps_the_end_of_a_rollout_starts_nothing(recorded: Recorded) -> None:
     """D10."""
     world = recorded.world
@@ -180,6 +188,7 @@ async def test_a_plan_whose_way_back_has_changed_meanwhile_is_refused_under_the_
     assert world.serving() == {"gw-1": "1.1.6", "gw-2": "1.3.0", "gw-3": "1.1.6", "gw-4": "1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_bake_that_goes_back_fetches_a_known_good_that_its_host_has_lost(recorded: Recorded) -> None:
     """D15."""
     world, host = recorded.world, recorded.world.gateways["gw-1"]
@@ -192,6 +201,7 @@ async def test_a_bake_that_goes_back_fetches_a_known_good_that_its_host_has_lost
     assert "stage 1.1.6" in host.effects
 
 
+@pytest.mark.sweep
 async def test_a_reconcile_fetches_a_known_good_that_its_host_has_lost(recorded: Recorded) -> None:
     """D15."""
     world, host = recorded.world, recorded.world.gateways["gw-1"]

@@ -154,6 +154,7 @@ def large(count: int) -> dict[str, Any]:
     return {"name": "edge", "product": "ocserv", "nat": True, "gateways": members}
 
 
+@pytest.mark.sweep
 def test_a_fleet_file_is_checked_in_a_time_that_grows_like_the_fleet() -> None:
     """D11; the SDK takes a workflow that thinks for two seconds for dead."""
 
@@ -170,6 +171,7 @@ def test_a_fleet_file_is_checked_in_a_time_that_grows_like_the_fleet() -> None:
     assert seconds(8000) < 32 * small  # 64 times as long where every pair is looked at
 
 
+@pytest.mark.sweep
 def test_a_fleet_that_reconcile_looks_at_in_turns_counts_as_seen() -> None:
     """A thousand gateways more than five looks have, each looked at when its turn came last."""
     fleet, book = Fleet.model_validate(large(4000)), ObservedLedger()
@@ -234,6 +236,7 @@ async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: En
     assert most <= AT_ONCE
 
 
+@pytest.mark.sweep
 async def test_the_drains_of_a_promotion_do_not_end_their_last_sessions_at_the_same_time(
     server: Engine,
 ) -> None:

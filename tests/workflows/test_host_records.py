@@ -45,6 +45,7 @@ async def test_what_a_host_recorded_is_in_the_fleets_record_once(world: World, r
     assert world.book.verify_audit() is None
 
 
+@pytest.mark.sweep
 async def test_a_long_record_is_collected_a_page_at_a_look(
     world: World, record: HostAudit, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ async def test_a_long_record_is_collected_a_page_at_a_look(
     assert len(told(world)) == lines
 
 
+@pytest.mark.sweep
 async def test_a_record_that_was_cut_altered_or_signed_by_another_key_is_named(
     world: World, record: HostAudit, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ async def test_an_agent_that_seals_otherwise_than_its_orchestrator_is_silent_wit
     assert why in silent["gw-1"]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", ["stage_release", "start_instance", "probe_instance"])
 async def test_a_gateway_whose_answers_cannot_be_read_fails_alone(server: Engine, step: str) -> None:
     async with fleet_with(server, "gw-3", {step: NONSENSE}) as world:
@@ -165,6 +166,7 @@ async def looked_at(world: World) -> ReconcileResult:
         return await reconcile(world)
 
 
+@pytest.mark.sweep
 async def test_what_is_longer_than_any_answer_stops_nobody_elses_look(server: Engine) -> None:
     long = "a" * NEARLY_ALL_THAT_THE_ENGINE_TAKES
     lies = {
@@ -185,6 +187,7 @@ async def test_what_is_longer_than_any_answer_stops_nobody_elses_look(server: En
     assert silent == {"gw-4": "its agent's answer is longer than any (observe gateway)"}
 
 
+@pytest.mark.sweep
 async def test_a_host_that_never_shows_its_record_keeps_nobodys_look_waiting(server: Engine) -> None:
     lies = {"gw-2": {"observe_gateway": state_of("gw-2") | {"recorded": 5}, "read_host_record": None}}
     async with fleet_of_liars(server, lies) as world:
@@ -195,6 +198,7 @@ async def test_a_host_that_never_shows_its_record_keeps_nobodys_look_waiting(ser
     assert took < 2 * COLLECTING.total_seconds() + 10, "reconcile looks twice at a fleet that has strays"
 
 
+@pytest.mark.sweep
 async def test_no_counts_that_a_host_tells_are_larger_than_others_can_read(server: Engine) -> None:
     state = state_of("gw-3")
     state["instances"][0]["sessions"] = 10**400
@@ -245,6 +249,7 @@ async def test_a_gateway_that_has_seen_an_epoch_which_others_would_refuse_is_nam
         assert result.reason.startswith("Stopped: gw-3: its host has seen an epoch that is ")
 
 
+@pytest.mark.sweep
 async def test_an_epoch_that_others_would_refuse_never_becomes_theirs(server: Engine) -> None:
     lie = {"observe_gateway": state_of("gw-3") | {"epoch": epoch_ahead(timedelta(hours=1))}}
     async with fleet_with(server, "gw-3", lie, failures="50%") as world:
@@ -254,6 +259,7 @@ async def test_an_epoch_that_others_would_refuse_never_becomes_theirs(server: En
         assert max(fake.owner[0] for fake in world.gateways.values()) <= epoch_ahead(timedelta(0))
 
 
+@pytest.mark.sweep
 async def test_an_epoch_that_becomes_that_of_all_is_taken_by_hosts_whose_clock_is_behind(
     server: Engine,
 ) -> None:
@@ -264,6 +270,7 @@ async def test_an_epoch_that_becomes_that_of_all_is_taken_by_hosts_whose_clock_i
         assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("lock", [True, False], ids=["of a change", "of one gateway"])
 async def test_a_way_back_whose_epoch_is_beyond_the_hosts_limits_reaches_them_in_its_first_round(
     server: Engine, lock: bool
@@ -287,6 +294,7 @@ def uncountable_state_of(name: str) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_counts_more_sessions_than_there_can_be_keeps_no_other_from_starting(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +387,7 @@ async def test_a_snapshot_that_is_called_by_no_digest_is_given_up(server: Engine
     assert sentence_of(given_up.value.cause) == "its agent's answer cannot be read (snapshot gateway)"
 
 
+@pytest.mark.sweep
 async def test_an_agent_that_does_not_wait_for_sessions_is_asked_no_oftener_than_one_that_does(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import pytest
 from temporalio import activity, workflow
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -152,6 +153,7 @@ async def heard(
     return [((at - opening) // timedelta(minutes=1), *answer) for at, *answer in told]  # type: ignore[misc]
 
 
+@pytest.mark.sweep
 async def test_a_wait_of_hours_ends_with_the_opening(
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:
@@ -160,6 +162,7 @@ async def test_a_wait_of_hours_ends_with_the_opening(
     assert said == [(-180, False, False, None), (0, True, True, None)]
 
 
+@pytest.mark.sweep
 async def test_a_wave_hears_of_the_closing_in_its_middle_and_of_nothing_before(
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:
@@ -168,6 +171,7 @@ async def test_a_wave_hears_of_the_closing_in_its_middle_and_of_nothing_before(
     assert said == [(-10, False, False, None), (0, True, True, None), (120, False, False, None)]
 
 
+@pytest.mark.sweep
 async def test_a_freeze_that_is_added_in_mid_change_is_heard_when_it_begins_and_when_it_is_over(
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:

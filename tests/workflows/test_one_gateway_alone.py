@@ -7,6 +7,8 @@ from datetime import timedelta
 from itertools import accumulate, pairwise
 from typing import Any
 
+import pytest
+
 from policies.model.change import Outcome, Phase
 from policies.model.drain import DrainLimits, DrainMode, SlotDrain
 from policies.model.errors import Refused
@@ -74,6 +76,7 @@ async def drains_of(recorded: Recorded, *names: str) -> dict[str, SlotDrain]:
 # --- the users of the others ---------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_dead_daemon_on_one_gateway_ends_nobody_whose_own_tunnels_work(recorded: Recorded) -> None:
     """D3."""
     world = recorded.world
@@ -87,6 +90,7 @@ async def test_a_dead_daemon_on_one_gateway_ends_nobody_whose_own_tunnels_work(r
     ]
 
 
+@pytest.mark.sweep
 async def test_a_passing_probe_spares_the_sessions_of_a_gateway_that_a_verdict_names(
     recorded: Recorded,
 ) -> None:
@@ -100,6 +104,7 @@ async def test_a_passing_probe_spares_the_sessions_of_a_gateway_that_a_verdict_n
     assert [len(world.gateways[name].slots["b"].people) for name in ("gw-1", "gw-2")] == [3, 3]
 
 
+@pytest.mark.sweep
 async def test_where_no_probe_can_tell_only_the_named_gateway_is_emptied_and_by_its_share(
     recorded: Recorded,
 ) -> None:
@@ -123,6 +128,7 @@ async def test_where_no_probe_can_tell_only_the_named_gateway_is_emptied_and_by_
     )
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_dies_just_before_its_wave_passes_is_not_kept(recorded: Recorded) -> None:
     """D9; the leases of this fleet are renewed every ten seconds, and the verdict comes sooner."""
     world = recorded.world
@@ -155,6 +161,7 @@ async def many_on_trial(server: Engine, *before: int) -> AsyncIterator[tuple[Wor
         yield world, rollout
 
 
+@pytest.mark.sweep
 async def test_one_gateway_of_many_that_fails_goes_back_alone(server: Engine) -> None:
     """D5."""
     async with many_on_trial(server, 1) as (world, rollout):
@@ -214,6 +221,7 @@ async def one_refuses(world: World) -> Any:
     return rollout
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_is_back_is_frozen_and_emptied_while_another_still_refuses(real: World) -> None:
     """D6."""
     rollout = await one_refuses(real)
@@ -222,6 +230,7 @@ async def test_a_gateway_that_is_back_is_frozen_and_emptied_while_another_still_
     assert "gw-1: the disk is full" in (await status_of(rollout)).why
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_refuses_for_long_makes_no_history_long(real: World) -> None:
     """D6; the server of these tests suggests a short history after 120 events, and not after 4,096."""
     await one_refuses(real)
@@ -236,6 +245,7 @@ async def test_a_gateway_that_refuses_for_long_makes_no_history_long(real: World
 # --- the first release ---------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_an_install_that_fails_on_one_gateway_is_on_record_for_the_others_and_completed_by_a_repeat(
     server: Engine,
 ) -> None:
@@ -265,6 +275,7 @@ async def test_a_repeated_install_records_what_came_up_and_was_never_recorded(se
         assert begun.world.gateways["gw-3"].effects == []
 
 
+@pytest.mark.sweep
 async def test_more_that_fail_than_may_turn_all_waves_round_and_not_only_their_own(server: Engine) -> None:
     async with many_on_trial(server, 1, 3) as (world, rollout):
         for name in [*world.gateways][4 : 4 + MANY // 4]:

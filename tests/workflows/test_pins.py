@@ -55,6 +55,7 @@ async def test_what_went_back_by_itself_is_pinned_and_what_the_fleet_is_on_is_no
     assert state(desired, world, NEW) is WishState.WANTED
 
 
+@pytest.mark.sweep
 async def test_what_a_person_took_back_after_its_promotion_is_pinned(
     world: World, desired: DesiredService
 ) -> None:

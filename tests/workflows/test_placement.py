@@ -87,6 +87,7 @@ async def test_an_upgrade_has_the_cluster_start_the_new_instances_and_end_the_ol
     assert not nodes.gateways["gw-4"].effects
 
 
+@pytest.mark.sweep
 async def test_blue_and_green_of_a_node_run_side_by_side_until_the_kept_time_is_over(server: Engine) -> None:
     async with running(server, kept=timedelta(seconds=3)) as world:
         rollout = await blue_green(world, "gw-1", "gw-2")
@@ -97,6 +98,7 @@ async def test_blue_and_green_of_a_node_run_side_by_side_until_the_kept_time_is_
         assert cluster_of(world).nodes["node-of-gw-2"].told == {"b"}
 
 
+@pytest.mark.sweep
 async def test_an_unhealthy_release_is_gone_back_from_and_taken_from_the_nodes(nodes: World) -> None:
     nodes.judge.says(UNDECIDED)
     rollout = await nodes.start(("gw-1", "gw-2", "gw-3"))
@@ -109,6 +111,7 @@ async def test_an_unhealthy_release_is_gone_back_from_and_taken_from_the_nodes(n
     assert [node.told for node in cluster_of(nodes).nodes.values()] == [{"a"}] * 4
 
 
+@pytest.mark.sweep
 async def test_a_release_that_lets_nobody_in_is_found_before_any_user_and_its_instance_removed(
     nodes: World,
 ) -> None:
@@ -119,6 +122,7 @@ async def test_a_release_that_lets_nobody_in_is_found_before_any_user_and_its_in
     assert not nodes.gateways["gw-2"].effects
 
 
+@pytest.mark.sweep
 async def test_a_slot_is_taken_from_a_node_only_when_its_last_session_is_over(nodes: World) -> None:
     gateway = nodes.gateways["gw-1"]
     gateway.login("192.0.2.7")
@@ -130,6 +134,7 @@ async def test_a_slot_is_taken_from_a_node_only_when_its_last_session_is_over(no
     assert lost(nodes) == []
 
 
+@pytest.mark.sweep
 async def test_a_slot_that_has_not_ended_yet_is_asked_for_again_and_the_drain_says_so(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +147,7 @@ async def test_a_slot_that_has_not_ended_yet_is_asked_for_again_and_the_drain_sa
     await until(lambda: DRAIN_OVER in [action for action, _, _ in nodes.book.events.values()], SOON)
 
 
+@pytest.mark.sweep
 async def test_a_known_good_instance_that_is_gone_is_placed_again_and_going_back_twice_is_once(
     nodes: World,
 ) -> None:
@@ -168,6 +174,7 @@ async def test_the_first_release_is_installed_in_one_slot_of_the_cluster(server:
 # --- waiting --------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_gateway_waits_while_its_node_is_cordoned_and_nobody_is_blamed(nodes: World) -> None:
     cluster_of(nodes).nodes["node-of-gw-2"].cordoned = True
     rollout = await nodes.start(("gw-1",), ("gw-2", "gw-3"))
@@ -181,6 +188,7 @@ async def test_a_gateway_waits_while_its_node_is_cordoned_and_nobody_is_blamed(n
     assert any("node-of-gw-2 of cluster cluster is cordoned" in said for said in events)
 
 
+@pytest.mark.sweep
 async def test_a_node_that_stops_reporting_while_an_instance_starts_is_waited_for(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +206,7 @@ async def test_a_node_that_stops_reporting_while_an_instance_starts_is_waited_fo
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_gateways_wait_until_a_slot_of_their_cluster_is_free_and_the_refusal_is_told(
     nodes: World,
 ) -> None:
@@ -210,6 +219,7 @@ async def test_gateways_wait_until_a_slot_of_their_cluster_is_free_and_the_refus
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_person_can_go_back_while_a_cluster_takes_its_time_to_prepare(nodes: World) -> None:
     cluster_of(nodes).fail("prepare", Unavailable("the repository does not answer"), times=10_000)
     rollout = await nodes.start(("gw-1",))
@@ -219,6 +229,7 @@ async def test_a_person_can_go_back_while_a_cluster_takes_its_time_to_prepare(no
     assert not nodes.gateways["gw-1"].effects
 
 
+@pytest.mark.sweep
 async def test_a_silent_cluster_is_waited_for_as_long_as_a_host_and_then_its_gateways_fail_alone(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +258,7 @@ async def test_a_change_does_not_begin_while_its_cluster_is_silent_or_knows_no_s
 # --- strangers, and answers that are not true ------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_node_that_loses_its_label_on_trial_is_named_and_the_release_is_not_blamed(
     server: Engine,
 ) -> None:
@@ -267,6 +279,7 @@ async def test_a_node_that_loses_its_label_on_trial_is_named_and_the_release_is_
         assert world.serving()["gw-2"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_the_metrics_name_is_left_out_with_what_a_stranger_did_to_its_node(
     server: Engine,
 ) -> None:
@@ -284,6 +297,7 @@ async def test_a_gateway_that_the_metrics_name_is_left_out_with_what_a_stranger_
         assert result.aside == {"gw-2": "probe: on gw-2; somebody took slot b from gw-2"}
 
 
+@pytest.mark.sweep
 async def test_a_pod_that_somebody_deleted_on_trial_is_named_and_the_release_is_not_said_to_have_ended(
     nodes: World,
 ) -> None:
@@ -297,6 +311,7 @@ async def test_a_pod_that_somebody_deleted_on_trial_is_named_and_the_release_is_
     assert "the new instance has ended" not in result.reason
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_ends_while_its_cluster_is_silent_proves_nothing_against_the_release(
     nodes: World,
 ) -> None:
@@ -311,6 +326,7 @@ async def test_an_instance_that_ends_while_its_cluster_is_silent_proves_nothing_
     assert nodes.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_change_that_a_gate_sends_back_says_what_a_stranger_did_to_the_node_meanwhile(
     nodes: World,
 ) -> None:
@@ -324,6 +340,7 @@ async def test_a_change_that_a_gate_sends_back_says_what_a_stranger_did_to_the_n
     assert result.reason.endswith("; by no order of ours: gw-1: somebody took slot b from gw-1")
 
 
+@pytest.mark.sweep
 async def test_a_node_that_lost_its_power_while_its_gateway_went_back_is_named_by_its_other_boot(
     nodes: World,
 ) -> None:
@@ -345,6 +362,7 @@ async def test_a_node_that_lost_its_power_while_its_gateway_went_back_is_named_b
     assert "gw-2" not in result.reason
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_never_came_up_is_taken_from_its_node_although_nothing_runs_there(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,6 +398,7 @@ async def gone_back_while_placing(nodes: World, monkeypatch: pytest.MonkeyPatch,
     return node
 
 
+@pytest.mark.sweep
 async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_taken_away_again(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +407,7 @@ async def test_a_person_can_go_back_while_an_instance_is_being_placed_and_it_is_
     assert "start b" not in nodes.gateways["gw-1"].effects
 
 
+@pytest.mark.sweep
 async def test_a_placement_that_arrives_after_its_gateway_has_gone_back_is_taken_from_the_node(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +417,7 @@ async def test_a_placement_that_arrives_after_its_gateway_has_gone_back_is_taken
     await until(lambda: node.told == {"a"}, SOON)
 
 
+@pytest.mark.sweep
 async def test_the_gateways_of_a_drain_share_one_look_at_their_nodes(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +436,7 @@ async def test_the_gateways_of_a_drain_share_one_look_at_their_nodes(
     assert asked == [set(names)]
 
 
+@pytest.mark.sweep
 async def test_what_a_gateway_runs_besides_is_emptied_at_once_and_its_node_is_looked_at_meanwhile(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +446,7 @@ async def test_what_a_gateway_runs_besides_is_emptied_at_once_and_its_node_is_lo
     assert cluster_of(nodes).nodes["node-of-gw-1"].told == {"b"}
 
 
+@pytest.mark.sweep
 async def test_what_a_newer_change_places_while_a_drain_looks_is_left_alone_and_no_hand_over_is_told(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -440,6 +463,7 @@ async def test_what_a_newer_change_places_while_a_drain_looks_is_left_alone_and_
     assert "1 of its instances are stopped" in str(nodes.book.events)
 
 
+@pytest.mark.sweep
 async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:
     nodes.judge.says(UNDECIDED)
     rollout = await nodes.start(("gw-1", "gw-2"))
@@ -449,6 +473,7 @@ async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: Wo
     await until(lambda: [node.told for node in cluster_of(nodes).nodes.values()] == [{"a"}] * 4, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_driver_that_dies_after_it_has_placed_an_instance_finds_it_when_it_is_asked_again(
     nodes: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -466,6 +491,7 @@ async def test_a_driver_that_dies_after_it_has_placed_an_instance_finds_it_when_
     await until(lambda: nodes.gateways["gw-1"].effects == FORWARD + EMPTIED, SOON)
 
 
+@pytest.mark.sweep
 async def test_a_serving_instance_that_a_stranger_took_away_is_placed_again_by_reconcile(
     nodes: World,
 ) -> None:
@@ -475,6 +501,7 @@ async def test_a_serving_instance_that_a_stranger_took_away_is_placed_again_by_r
     assert cluster_of(nodes).effects == [], "the slot holds the known-good on the other nodes"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("step", "lie", "told"),
     [
@@ -497,6 +524,7 @@ async def test_an_answer_of_a_cluster_about_something_else_is_a_bad_one(
     assert nodes.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_an_older_change_places_and_removes_nothing_any_more(nodes: World) -> None:
     node = cluster_of(nodes).nodes["node-of-gw-1"]
     node.epoch = 2**50

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from temporalio.service import RPCError
 
 from orchestrator.processes.api import serving, socket_at
@@ -62,6 +63,7 @@ async def worker_process(world: World) -> AsyncIterator[asyncio.subprocess.Proce
         await process.wait()
 
 
+@pytest.mark.sweep
 async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=2)))
     async with AsyncExitStack() as stack:
@@ -89,6 +91,7 @@ async def test_a_worker_killed_in_a_window_changes_nothing_about_its_end(server:
     assert world.gateways["gw-1"].effects[:4] == ["stage 1.3.0", "start b", "steer b", "keep b"]
 
 
+@pytest.mark.sweep
 async def test_a_worker_killed_while_it_brings_missed_settings_brings_them_once(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge"))
     service, last = ChangeService(world.client, world.book), world.gateways["gw-4"]
@@ -145,6 +148,7 @@ async def _answers(rollout: Running) -> bool:
     return True
 
 
+@pytest.mark.sweep
 async def test_commands_end_with_their_exit_code_every_time(real: World, tmp_path: Path) -> None:
     real.judge.says(UNDECIDED)
     rollout = await real.start(("gw-1",))

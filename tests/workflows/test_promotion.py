@@ -3,6 +3,8 @@
 from datetime import timedelta
 from itertools import pairwise
 
+import pytest
+
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
@@ -31,6 +33,7 @@ async def test_a_healthy_canary_brings_the_whole_fleet_to_the_release(world: Wor
     assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, NEW)
 
 
+@pytest.mark.sweep
 async def test_the_second_wave_waits_until_the_first_has_passed(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -48,6 +51,7 @@ async def test_each_gateway_is_changed_once_and_in_order(world: World) -> None:
     assert world.gateways["gw-1"].effects[:4] == expected
 
 
+@pytest.mark.sweep
 async def test_a_gateway_outside_the_plan_is_never_touched(world: World) -> None:
     await world.upgrade(("gw-1",), ("gw-2",))
     assert world.gateways["gw-4"].effects == []
@@ -74,6 +78,7 @@ async def test_metrics_that_are_unavailable_hold_and_a_recovery_goes_on(world: W
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_conflicting_gates_neither_promote_nor_roll_back(world: World) -> None:
     world.judge.says(TORN)
     rollout = await world.start(("gw-1",))
@@ -94,6 +99,7 @@ async def test_at_the_cap_two_different_people_pass_the_wave(world: World) -> No
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_one_person_alone_and_the_same_person_twice_pass_nothing(world: World) -> None:
     world.judge.says(AT_CAP)
     rollout = await world.start(("gw-1",))
@@ -108,6 +114,7 @@ async def test_one_person_alone_and_the_same_person_twice_pass_nothing(world: Wo
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_leases_are_confirmed_at_every_third_of_their_length(server: Engine) -> None:
     lease = timedelta(seconds=9)
     async with working(World.made(await server.client(), fleet_of("edge", lease=lease))) as world:

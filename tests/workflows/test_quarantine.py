@@ -62,6 +62,7 @@ async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_pa
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_who_is_given_up_by_a_person_during_a_rollback_stays_out_until_a_person_takes_it_in(
     world: World,
 ) -> None:

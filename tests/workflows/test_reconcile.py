@@ -38,6 +38,7 @@ async def test_an_orphan_made_permanent_is_brought_back(world: World) -> None:
     await until(lambda: canary.serving == "a")
 
 
+@pytest.mark.sweep
 async def test_a_fleet_in_the_middle_of_a_change_is_left_to_it(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -105,6 +106,7 @@ async def test_a_gateway_that_serves_nothing_after_a_reboot_gets_its_known_good_
     assert rebooted.login("192.0.2.1") is not None
 
 
+@pytest.mark.sweep
 async def test_a_silent_gateway_is_not_judged(world: World) -> None:
     world.gateways["gw-1"].serve(NEW, "b")
     world.gateways["gw-1"].fail("observe", Unavailable("gw-1 does not answer"), times=10_000)
@@ -120,6 +122,7 @@ async def test_a_rollout_nobody_ended_is_closed_in_the_ledger(world: World) -> N
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_what_a_rollout_nobody_ended_left_running_is_emptied_and_stopped(world: World) -> None:
     world.left_open()
     canary = world.gateways["gw-1"]
@@ -161,6 +164,7 @@ async def test_a_start_that_is_sent_again_is_the_same_upgrade(real: World, servi
     assert [row.name for row in real.book.history("edge")] == ["edge-2", "edge-1"]
 
 
+@pytest.mark.sweep
 async def test_a_start_waits_for_a_look_that_finds_nothing_to_do(real: World, service: ChangeService) -> None:
     real.judge.says(UNDECIDED)
     real.gateways["gw-1"].fail("observe", Unavailable("gw-1 does not answer"), times=10_000)
@@ -196,6 +200,7 @@ async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_onc
     assert set(real.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_an_order_after_the_end_is_a_conflict_in_words(real: World, service: ChangeService) -> None:
     await promoted(real, service)
     order = Command(id="hold-1", kind=CommandKind.HOLD, person="ana", reason="late")
@@ -211,6 +216,7 @@ async def test_the_schedule_is_made_once_and_runs_every_minute(real: World) -> N
     assert described.schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
 
 
+@pytest.mark.sweep
 async def test_an_engine_that_lost_its_database_gets_its_schedule_and_the_fleet_its_known_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -35,6 +35,7 @@ def written_down(world: World) -> list[tuple[str, str]]:
     )
 
 
+@pytest.mark.sweep
 async def test_every_gateway_is_tested_before_it_gets_a_session_and_it_is_written_down(
     server: Engine,
 ) -> None:
@@ -63,6 +64,7 @@ async def test_a_canary_that_fails_a_test_meets_no_user_and_nobody_else_gets_the
     assert written_down(world) == [(f"{world.newest}/gw-1", "failed")]
 
 
+@pytest.mark.sweep
 async def test_a_test_that_cannot_be_made_waits_says_what_to_do_and_goes_on_by_itself(
     server: Engine,
 ) -> None:
@@ -86,6 +88,7 @@ async def test_a_test_that_cannot_be_made_waits_says_what_to_do_and_goes_on_by_i
     assert written_down(world) == [(f"{world.newest}/gw-1", outcome) for outcome in ("passed", "unknown")]
 
 
+@pytest.mark.sweep
 async def test_whoever_waits_for_a_test_can_be_told_to_go_back(server: Engine) -> None:
     world = await fleet_with_tests(server)
     world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.LOGIN: None}
@@ -101,6 +104,7 @@ async def test_whoever_waits_for_a_test_can_be_told_to_go_back(server: Engine) -
 NAMES = {"inside": {"intranet.example.com": ["10.0.0.80"]}, "outside": ["www.example.org"]}
 
 
+@pytest.mark.sweep
 async def test_the_names_of_the_file_are_asked_for_on_each_gateway(server: Engine) -> None:
     world = await fleet_with_tests(server, names=NAMES)
     async with working(world):
@@ -110,6 +114,7 @@ async def test_the_names_of_the_file_are_asked_for_on_each_gateway(server: Engin
     assert [names and names.model_dump(mode="json") for names in asked] == [NAMES] * 3
 
 
+@pytest.mark.sweep
 async def test_a_release_with_which_a_name_is_answered_wrongly_meets_no_user(server: Engine) -> None:
     world = await fleet_with_tests(server, names=NAMES)
     world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.NAMES_INSIDE: 1.0}
@@ -120,6 +125,7 @@ async def test_a_release_with_which_a_name_is_answered_wrongly_meets_no_user(ser
     assert "steer b" not in world.effects()["gw-1"]
 
 
+@pytest.mark.sweep
 async def test_an_agent_of_before_that_asks_for_no_names_is_waited_for(server: Engine) -> None:
     world = await fleet_with_tests(server, names=NAMES, patience=timedelta(seconds=0))
     world.gateways["gw-1"].knows_names = False
@@ -147,6 +153,7 @@ async def test_the_client_profiles_of_the_file_are_tried_and_one_that_is_refused
     assert "steer b" not in world.effects()["gw-1"]
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_stays_untested_is_set_aside_without_a_user(server: Engine) -> None:
     world = await fleet_with_tests(server, patience=timedelta(seconds=0))
     world.gateways["gw-1"].fail("inspect", Unavailable("openconnect cannot be started here"), times=99)
@@ -157,6 +164,7 @@ async def test_a_gateway_that_stays_untested_is_set_aside_without_a_user(server:
     assert "steer b" not in world.effects()["gw-1"]
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_dies_under_its_tests_is_not_waited_for(server: Engine) -> None:
     world = await fleet_with_tests(server)
     world.gateways["gw-1"].fail("inspect", Refused("nothing that could be tested runs in slot b"), times=9)
@@ -166,6 +174,7 @@ async def test_an_instance_that_dies_under_its_tests_is_not_waited_for(server: E
     assert "nothing that could be tested runs" in result.reason
 
 
+@pytest.mark.sweep
 async def test_a_fleet_that_asks_for_no_tests_has_none(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
     world.judge.says(HEALTHY)
@@ -174,6 +183,7 @@ async def test_a_fleet_that_asks_for_no_tests_has_none(server: Engine) -> None:
     assert "inspect b" not in world.effects()["gw-1"]
 
 
+@pytest.mark.sweep
 async def test_a_release_that_is_slower_under_load_meets_no_user(server: Engine) -> None:
     world = await fleet_with_tests(server, load={"gateway": "gw-1", "sessions": 10})
     world.gateways["gw-1"].spoiled[NEW.digest] = {Asked.THROUGHPUT: 5.0}
@@ -188,6 +198,7 @@ async def test_a_release_that_is_slower_under_load_meets_no_user(server: Engine)
     assert world.effects()["gw-2"] == []
 
 
+@pytest.mark.sweep
 async def test_only_the_gateway_that_the_file_names_is_loaded_and_once(server: Engine) -> None:
     world = await fleet_with_tests(server, load={"gateway": "gw-1"})
     async with working(world):

@@ -90,6 +90,7 @@ async def test_a_bad_file_on_the_first_gateway_keeps_all_others_from_it(world: W
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_one_gateway_that_is_silent_later_is_named_and_hinders_nobody(world: World) -> None:
     world.gateways["gw-4"].fail("observe", Unavailable("gw-4 does not answer"), times=1000)
     result = await reloaded(world)
@@ -105,6 +106,7 @@ async def test_an_instance_that_lets_nobody_in_afterwards_stops_the_reload(world
     assert world.gateways["gw-2"].effects == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("state", [InstanceState.STOPPED, InstanceState.FAILED])
 async def test_an_instance_that_its_drain_stops_in_mid_reload_is_no_fault_and_one_that_dies_is(
@@ -149,6 +151,7 @@ async def test_whoever_needs_the_fleet_stops_a_reload_where_it_is(world: World) 
     assert (result.outcome, result.reason[:25]) == (Outcome.ABORTED, "on call: 1.3.0 drops call")
 
 
+@pytest.mark.sweep
 async def test_a_fleet_of_several_parts_is_reloaded_whole(server: Engine) -> None:
     large = World.made(await server.client(), fleet_of("large", size=120))
     async with working(large):
@@ -157,6 +160,7 @@ async def test_a_fleet_of_several_parts_is_reloaded_whole(server: Engine) -> Non
     assert all(fake.effects == ["reload a"] for fake in large.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(recorded: Recorded) -> None:
     assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
     fleet, gateways = recorded.world.fleet, recorded.world.gateways
@@ -182,6 +186,7 @@ async def test_a_rollback_behind_a_reload_that_no_worker_stops_does_not_count_as
         await service.roll_back(world.fleet, "ana", "users call")
 
 
+@pytest.mark.sweep
 async def test_a_reload_ends_neither_the_bake_nor_a_drain_and_reaches_what_drains(recorded: Recorded) -> None:
     fleet, gateways = recorded.world.fleet, recorded.world.gateways
     gateways["gw-1"].login("192.0.2.7")
@@ -230,6 +235,7 @@ async def held_by_silence(recorded: Recorded, *silent: FakeGateway) -> str | Non
     return name
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_twice(
     recorded: Recorded,
 ) -> None:
@@ -246,6 +252,7 @@ async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
 
 
+@pytest.mark.sweep
 async def test_who_goes_again_before_its_reload_is_asked_once_more_and_so_is_who_is_silent_still(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +272,7 @@ async def test_who_goes_again_before_its_reload_is_asked_once_more_and_so_is_who
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
 
 
+@pytest.mark.sweep
 async def test_one_that_refuses_each_time_keeps_no_other_from_its_credentials(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ async def said_to(stranger: Client, run: str | None) -> list[Payload]:
     return [update.input.args.payloads[0] for update in updates if update.input.args.payloads]
 
 
+@pytest.mark.sweep
 async def test_votes_for_one_change_promote_no_other(server: Engine, tmp_path: Path) -> None:
     world, stranger = await sealed(server, tmp_path)
     async with working(world):
@@ -96,6 +97,7 @@ async def test_votes_for_one_change_promote_no_other(server: Engine, tmp_path: P
         assert (await result_of(second)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_the_order_of_a_change_that_ended_begins_nothing_under_any_name(
     server: Engine, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ async def test_whatever_ends_a_workflow_rolls_back_within_seconds(real: World, b
     assert_back_once(real)
 
 
+@pytest.mark.sweep
 async def test_a_batch_that_is_cancelled_ends_its_trials(server: Engine) -> None:
     """Where the whole tree is cancelled from above, its leases are not what sends new sessions back."""
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
@@ -151,6 +152,7 @@ async def test_a_batch_that_is_cancelled_ends_its_trials(server: Engine) -> None
     assert_back_once(world)
 
 
+@pytest.mark.sweep
 async def test_a_change_whose_time_is_over_gives_its_users_back_within_seconds(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
     world.judge.says(UNDECIDED)
@@ -167,6 +169,7 @@ async def test_a_change_whose_time_is_over_gives_its_users_back_within_seconds(s
         await until(lambda: set(world.serving().values()) == {"1.1.6"}, STARTED_WITHIN)
 
 
+@pytest.mark.sweep
 async def test_a_wave_whose_time_is_over_is_undone_within_seconds(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=20)))
     async with working(world, interceptors=[Impatient()]):
@@ -193,6 +196,7 @@ async def test_with_everybody_terminated_reconcile_brings_the_fleet_back(server:
     assert_back_once(world)
 
 
+@pytest.mark.sweep
 async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=12)))
     world.judge.pace = 0.3
@@ -207,6 +211,7 @@ async def test_with_nobody_left_the_lease_itself_sends_new_sessions_back(server:
         assert "steer a" not in world.gateways["gw-1"].effects
 
 
+@pytest.mark.sweep
 async def test_a_wave_that_is_cancelled_while_it_speaks_says_nothing_after_its_end(server: Engine) -> None:
     """A signal that arrives with the cancellation swallows it; the next one would spoil the wave's end."""
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))

@@ -58,6 +58,7 @@ async def test_a_failing_probe_ends_it_before_any_session_has_moved(world: World
     assert world.judge.orders == []
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", ["stage", "start", "start_trial"])
 async def test_a_step_that_is_refused_brings_the_wave_back(world: World, step: str) -> None:
     world.gateways["gw-1"].fail(step, Refused("gw-1: the disk is full"))
@@ -66,6 +67,7 @@ async def test_a_step_that_is_refused_brings_the_wave_back(world: World, step: s
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("step", ["stage", "start", "probe", "start_trial", "make_permanent"])
 async def test_a_step_that_fails_once_is_tried_again(world: World, step: str) -> None:
     world.gateways["gw-1"].fail(step, Unavailable("gw-1 does not answer"))
@@ -82,6 +84,7 @@ async def test_a_second_wave_that_fails_takes_both_waves_back(world: World) -> N
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_only_the_gateways_that_were_touched_are_fenced(world: World) -> None:
     world.judge.says(UNHEALTHY)
     await world.upgrade(("gw-1",), ("gw-2",))
@@ -109,6 +112,7 @@ async def test_a_gateway_that_cannot_go_back_delays_nobody_and_is_named(world: W
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_known_good_that_has_died_is_started_and_probed_before_it_serves(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -138,6 +142,7 @@ async def test_a_known_good_that_fails_its_probe_does_not_replace_what_serves(wo
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_steps_of_a_wave_that_was_given_up_are_refused_by_the_gateway(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -153,6 +158,7 @@ async def test_steps_of_a_wave_that_was_given_up_are_refused_by_the_gateway(worl
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_failing_snapshot_costs_the_evidence_and_not_the_way_back(world: World) -> None:
     world.gateways["gw-1"].fail("snapshot", Unavailable("the disk is full"), times=10_000)
     world.judge.says(UNHEALTHY)
@@ -160,6 +166,7 @@ async def test_a_failing_snapshot_costs_the_evidence_and_not_the_way_back(world:
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_the_new_instance_empties_by_itself_after_a_rollback(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -175,6 +182,7 @@ async def test_the_new_instance_empties_by_itself_after_a_rollback(world: World)
     assert canary.lost == []
 
 
+@pytest.mark.sweep
 async def test_a_hundred_rollbacks_in_a_row_have_one_effect(server: Engine) -> None:
     async with working(World.made(await server.client(), fleet_of("edge"))) as world:
         canary = world.gateways["gw-1"]
@@ -197,6 +205,7 @@ async def test_two_rollbacks_at_once_have_one_effect(world: World) -> None:
         assert fake.serving == "a"
 
 
+@pytest.mark.sweep
 async def test_a_rollback_during_another_ends_where_both_want(world: World) -> None:
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
@@ -233,6 +242,7 @@ async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World)
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("later", [False, True], ids=["first run", "after a history that was cut"])
 async def test_whoever_is_back_at_the_first_try_of_a_run_is_frozen_emptied_and_no_longer_left_out(
     world: World, later: bool

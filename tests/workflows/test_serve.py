@@ -90,6 +90,7 @@ def listens(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.sweep
 def test_what_it_writes_is_read_by_nobody_else_and_its_socket_is_reached(
     served: tuple[subprocess.Popen[str], dict[str, str], int],
 ) -> None:
@@ -102,6 +103,7 @@ def test_what_it_writes_is_read_by_nobody_else_and_its_socket_is_reached(
     assert state.stat().st_mode & 0o777 == 0o711
 
 
+@pytest.mark.sweep
 def test_an_engine_that_dies_is_started_again(
     served: tuple[subprocess.Popen[str], dict[str, str], int],
 ) -> None:
@@ -114,6 +116,7 @@ def test_an_engine_that_dies_is_started_again(
         time.sleep(0.1)
 
 
+@pytest.mark.sweep
 def test_a_second_one_on_the_same_state_is_refused_and_told_why(
     served: tuple[subprocess.Popen[str], dict[str, str], int],
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_second_one_on_the_same_state_is_refused_and_told_why(
     assert "is in use by another penstock serve" in said
 
 
+@pytest.mark.sweep
 def test_a_port_that_is_taken_is_named_and_nothing_is_started(tmp_path: Path) -> None:
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", 0))
@@ -135,6 +139,7 @@ def test_a_port_that_is_taken_is_named_and_nothing_is_started(tmp_path: Path) ->
     assert f"port {port} of 127.0.0.1 is in use" in said
 
 
+@pytest.mark.sweep
 def test_without_a_fleet_it_says_what_to_write(tmp_path: Path) -> None:
     environment = settings(tmp_path, free_port()) | {"PENSTOCK_FLEET": str(tmp_path / "none.yaml")}
     process = serve(environment)

@@ -71,6 +71,7 @@ async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(r
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_settings_that_a_host_has_taken_before_it_went_silent_are_what_a_rollback_takes_back(
     recorded: Recorded,
 ) -> None:
@@ -125,6 +126,7 @@ async def test_a_reload_of_credentials_is_taken_back_by_its_name_alone(recorded:
     assert recorded.ledger.history("edge")[0].cause == name
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_did_not_get_back_is_asked_again_by_the_next_rollback(
     recorded: Recorded,
 ) -> None:
@@ -146,6 +148,7 @@ def silent(recorded: Recorded, name: str) -> None:
 WELL = "every gateway is on its known-good"
 
 
+@pytest.mark.sweep
 async def test_who_was_silent_gets_what_the_fleet_is_on_and_not_what_its_file_says_meanwhile(
     recorded: Recorded,
 ) -> None:
@@ -175,6 +178,7 @@ async def test_who_was_silent_gets_what_the_fleet_is_on_and_not_what_its_file_sa
     assert (await recorded.reconcile()).sentence == WELL
 
 
+@pytest.mark.sweep
 async def test_who_was_silent_while_settings_were_taken_back_gets_rid_of_them_when_it_is_back(
     recorded: Recorded,
 ) -> None:
@@ -191,6 +195,7 @@ async def test_who_was_silent_while_settings_were_taken_back_gets_rid_of_them_wh
     assert (await recorded.reconcile()).sentence == WELL
 
 
+@pytest.mark.sweep
 async def test_who_missed_two_changes_gets_the_first_after_the_second_was_taken_back(
     recorded: Recorded,
 ) -> None:

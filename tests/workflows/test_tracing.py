@@ -52,6 +52,7 @@ def collector() -> Iterator[Collector]:
         yield found
 
 
+@pytest.mark.sweep
 async def test_a_change_is_one_trace_of_its_request_waves_and_steps_though_its_history_is_cut(
     server: Engine, collector: Collector
 ) -> None:
@@ -144,6 +145,7 @@ async def test_what_the_engine_carries_of_a_sealed_change_names_nothing(
     assert collector.named("start_instance")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("traces_it", ["worker", "agents"])
 async def test_who_traces_works_with_who_does_not(
     server: Engine, collector: Collector, traces_it: str

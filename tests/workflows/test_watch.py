@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HOME = Path(__file__).parents[2]
 
 NAMED_WITHIN = 20.0
@@ -15,6 +17,7 @@ Left alone it would wait three minutes; most of these seconds are for a busy mac
 """
 
 
+@pytest.mark.sweep
 def test_a_dead_server_is_named_at_once_and_the_next_test_has_another() -> None:
     command = [sys.executable, "-m", "pytest", "tests/workflows/dying_server.py", "-n", "0", "-vv"]
     inner = subprocess.run(

@@ -54,6 +54,7 @@ async def quick(server: Engine, **limits: Any) -> AsyncIterator[World]:
 # --- who may fail alone --------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_that_fail(
     server: Engine,
 ) -> None:
@@ -91,6 +92,7 @@ async def test_more_failures_than_a_wave_may_have_are_the_fault_of_the_release(s
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_word(world: World) -> None:
     """D6."""
     world.judge.says(UNDECIDED)
@@ -135,6 +137,7 @@ async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(server: E
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("automation", Automation)
 async def test_a_hard_failure_of_an_instance_goes_back_by_itself_whatever_is_automatic(
     server: Engine, automation: Automation
@@ -145,6 +148,7 @@ async def test_a_hard_failure_of_an_instance_goes_back_by_itself_whatever_is_aut
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
 
 
+@pytest.mark.sweep
 async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_its_window(
     environment: WorkflowEnvironment,
 ) -> None:
@@ -159,6 +163,7 @@ async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_it
     assert watched >= Window().minimum
 
 
+@pytest.mark.sweep
 async def test_a_share_that_is_proven_before_its_time_is_over_keeps_no_later_share_from_being_proven(
     server: Engine,
 ) -> None:
@@ -170,6 +175,7 @@ async def test_a_share_that_is_proven_before_its_time_is_over_keeps_no_later_sha
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_a_proof_of_the_share_before_passes_no_wave(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(UNDECIDED)
@@ -186,6 +192,7 @@ async def test_a_proof_of_the_share_before_passes_no_wave(server: Engine) -> Non
         assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("automation", "said"), [(Automation.ACT, BLIND), (Automation.ASK, UNHEALTHY)])
 async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_tell(
     server: Engine, automation: Automation, said: Decision
@@ -200,6 +207,7 @@ async def test_nobody_else_is_exposed_while_the_verdict_is_harm_or_nobody_can_te
         assert {fake.share for fake in world.gateways.values()} == {10}
 
 
+@pytest.mark.sweep
 async def test_two_people_take_the_next_share_where_nobody_can_tell(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(BLIND)
@@ -212,6 +220,7 @@ async def test_two_people_take_the_next_share_where_nobody_can_tell(server: Engi
         assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_ledger_that_takes_no_writes_for_a_while_is_told_of_every_trial_afterwards(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +239,7 @@ async def test_a_ledger_that_takes_no_writes_for_a_while_is_told_of_every_trial_
     await until(lambda: [row.state for row in world.book.gateways_of(world.newest)] == ["on trial"])
 
 
+@pytest.mark.sweep
 async def test_a_watch_that_is_ended_while_it_writes_a_decision_down_looks_no_further(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +261,7 @@ async def test_a_watch_that_is_ended_while_it_writes_a_decision_down_looks_no_fu
         await soon(watch.result())
 
 
+@pytest.mark.sweep
 async def test_a_hold_at_the_barrier_sends_nobody_to_the_new_instances(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(UNDECIDED)
@@ -266,6 +277,7 @@ async def test_a_hold_at_the_barrier_sends_nobody_to_the_new_instances(server: E
         assert (await soon(result_of(rollout))).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_window_whose_first_slice_nobody_understood_still_begins_anew(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(UNDECIDED)
@@ -278,6 +290,7 @@ async def test_a_window_whose_first_slice_nobody_understood_still_begins_anew(se
     assert [one.restart for one in world.judge.orders].count(True) == 3
 
 
+@pytest.mark.sweep
 async def test_a_window_that_nobody_understands_is_asked_about_at_the_pace_of_people(server: Engine) -> None:
     async with quick(server, size=2) as world:
         world.judge.says(UNDECIDED)
@@ -314,6 +327,7 @@ A_WEEK = pytest.param(168, timedelta(minutes=10), marks=[pytest.mark.sweep, pyte
 """Looked at a tenth as often: six hours show what grows with each look, a week what grows with the clock."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("hours", "pace"), [(6, steps.HELD_FOR_HUMAN_PACE), A_WEEK])
 async def test_a_held_change_has_no_longer_history_at_its_end_than_after_its_first_hour(
     environment: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch, hours: int, pace: timedelta

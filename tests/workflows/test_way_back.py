@@ -134,6 +134,7 @@ async def test_known_good_can_be_had_at_once_while_another_release_waits(world: 
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_second_person_is_asked_through_the_service(real: World, service: ChangeService) -> None:  # noqa: F811
     await promoted(real, service)
     with pytest.raises(Refused, match=r"1\.4\.0 was never known-good here"):
@@ -162,6 +163,7 @@ async def test_a_rollback_with_nothing_to_do_says_so(real: World, service: Chang
     )
 
 
+@pytest.mark.sweep
 async def test_after_the_kept_window_the_way_back_has_to_be_named(
     real: World,
     service: ChangeService,  # noqa: F811
@@ -192,6 +194,7 @@ async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
     assert set(real.serving().values()) == {"1.1.6"}
 
 
+@pytest.mark.sweep
 async def test_a_drain_is_found_counted_and_extended_through_the_service(
     real: World,
     service: ChangeService,  # noqa: F811
@@ -233,6 +236,7 @@ async def test_a_drain_is_found_counted_and_extended_through_the_service(
         await drains.tell(real.fleet, "gw-1", another)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_waits_for_single_gateways_that_return_alone_and_then_takes_everybody_back(
     real: World,
     service: ChangeService,  # noqa: F811

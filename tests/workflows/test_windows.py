@@ -40,6 +40,7 @@ def closing(world: World, what: OnWindowClose) -> None:
     world.fleet = world.fleet.model_copy(update={"on_window_close": what})
 
 
+@pytest.mark.sweep
 async def test_a_start_before_the_window_waits_and_says_for_what_and_until_when(world: World) -> None:
     world.windows.answer = CLOSED
     rollout = await start(world)
@@ -56,6 +57,7 @@ async def test_a_start_before_the_window_waits_and_says_for_what_and_until_when(
     assert (await status_of(rollout)).window is None
 
 
+@pytest.mark.sweep
 async def test_each_next_wave_asks_again_and_one_that_does_not_fit_waits_for_the_next_opening(
     world: World,
 ) -> None:
@@ -93,6 +95,7 @@ async def test_whoever_stops_a_change_that_waits_needs_no_window(
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_a_change_that_is_held_while_it_waits_does_not_start_when_its_window_opens(
     world: World,
 ) -> None:
@@ -110,6 +113,7 @@ async def test_a_change_that_is_held_while_it_waits_does_not_start_when_its_wind
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_once_its_hold_is_lifted_a_change_waits_for_its_window_again_and_says_so(world: World) -> None:
     world.windows.answer = CLOSED
     rollout = await start(world)
@@ -126,6 +130,7 @@ async def test_once_its_hold_is_lifted_a_change_waits_for_its_window_again_and_s
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_hold_between_two_waves_that_is_lifted_is_none_any_more(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await start(world)
@@ -144,6 +149,7 @@ async def test_a_hold_between_two_waves_that_is_lifted_is_none_any_more(world: W
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_rollback_between_two_waves_returns_those_of_the_first_without_a_window(world: World) -> None:
     rollout = await start(world)
     world.windows.answer = OPEN
@@ -180,6 +186,7 @@ async def test_a_window_that_closes_in_mid_wave_lets_the_wave_be_finished_and_th
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_window_that_closes_in_mid_wave_holds_where_that_is_declared_until_it_opens_again(
     world: World,
 ) -> None:
@@ -207,6 +214,7 @@ async def test_a_window_that_closes_in_mid_wave_rolls_back_where_that_is_declare
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_freeze_added_in_mid_change_holds_and_cuts_nobody_and_harm_still_goes_back(
     world: World,
 ) -> None:
@@ -221,6 +229,7 @@ async def test_a_freeze_added_in_mid_change_holds_and_cuts_nobody_and_harm_still
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.sweep
 async def test_a_hold_of_the_window_ends_with_its_wave_and_is_nobody_elses(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await start(world)
@@ -255,6 +264,7 @@ async def resumed_by_penstock(rollout: Running) -> bool:
     return any(event.sentence.startswith("penstock: resume") for event in events)
 
 
+@pytest.mark.sweep
 async def test_a_freeze_that_is_told_again_otherwise_goes_on_holding(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await start(world)
@@ -274,6 +284,7 @@ async def test_a_freeze_that_is_told_again_otherwise_goes_on_holding(world: Worl
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_person_who_lifts_the_hold_of_a_freeze_is_not_overruled_and_the_next_freeze_holds(
     world: World,
 ) -> None:
@@ -304,6 +315,7 @@ async def test_what_was_approved_for_one_opening_does_not_start_in_a_later_one(w
     assert all(fake.effects == [] for fake in world.gateways.values())
 
 
+@pytest.mark.sweep
 async def test_an_override_is_shown_to_whoever_looks(world: World) -> None:
     override = WindowOverride(person="ana", reason="CVE", ticket="INC-7", at=datetime.now(UTC))
     rollout = await start(world, override=override)
@@ -314,6 +326,7 @@ async def test_an_override_is_shown_to_whoever_looks(world: World) -> None:
     assert {query.overridden_at for query in world.windows.asked} == {override.at}
 
 
+@pytest.mark.sweep
 async def test_a_long_wait_leaves_a_short_history(world: World) -> None:
     world.windows.answer = CLOSED.model_copy(update={"again": timedelta(milliseconds=20)})
     rollout = await start(world)
@@ -360,6 +373,7 @@ async def asked_again(world: World, times: int = 3) -> None:
     await until(lambda: len(world.windows.asked) >= asked + times)
 
 
+@pytest.mark.sweep
 async def test_a_hold_of_a_freeze_is_not_lifted_because_nobody_can_say_whether_it_is_over(
     world: World,
 ) -> None:
@@ -380,6 +394,7 @@ async def test_a_hold_of_a_freeze_is_not_lifted_because_nobody_can_say_whether_i
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_no_rollback_begins_because_nobody_can_say_whether_the_window_has_closed(world: World) -> None:
     closing(world, OnWindowClose.ROLLBACK)
     world.judge.says(UNDECIDED)
@@ -393,6 +408,7 @@ async def test_no_rollback_begins_because_nobody_can_say_whether_the_window_has_
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_wave_that_is_to_be_finished_goes_on_when_its_freeze_is_over_though_the_window_has_closed(
     world: World,
 ) -> None:
@@ -410,6 +426,7 @@ async def test_a_wave_that_is_to_be_finished_goes_on_when_its_freeze_is_over_tho
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_what_closes_while_the_ledger_is_away_begins_no_wave(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +468,7 @@ async def test_who_is_asked_to_go_back_while_the_ledger_is_away_begins_no_wave(
     assert not [one for fake in world.gateways.values() for one in fake.effects if one.startswith("start")]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("what", [FROZEN, CLOSED])
 async def test_what_closes_in_the_moment_in_which_a_wave_begins_is_acted_on_and_not_only_told(
     world: World, monkeypatch: pytest.MonkeyPatch, what: WindowAnswer
@@ -480,6 +498,7 @@ async def test_what_closes_in_the_moment_in_which_a_wave_begins_is_acted_on_and_
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_window_that_closes_once_the_last_wave_has_passed_takes_nothing_back(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,6 +516,7 @@ async def test_a_window_that_closes_once_the_last_wave_has_passed_takes_nothing_
     assert world.serving()["gw-1"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_a_second_freeze_holds_also_where_somebody_has_lifted_the_hold_of_the_first(
     world: World,
 ) -> None:
@@ -516,6 +536,7 @@ async def test_a_second_freeze_holds_also_where_somebody_has_lifted_the_hold_of_
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_an_opening_that_ends_while_the_ledger_is_away_refuses_what_was_approved_for_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
