@@ -127,6 +127,7 @@ class Comparing(FakeJudge):
         return await super().watch_wave(order)
 
 
+@pytest.mark.sweep
 async def test_each_wave_is_compared_with_those_that_have_not_changed_and_with_nobody_else(
     server: Engine,
 ) -> None:

@@ -177,6 +177,7 @@ async def test_one_gateway_of_many_that_fails_goes_back_alone(server: Engine) ->
     assert world.book.known_good("edge")["gw-9"] == OLD
 
 
+@pytest.mark.sweep
 async def test_a_gateway_whose_host_reboots_on_trial_comes_up_again_and_fails_no_wave(
     server: Engine,
 ) -> None:

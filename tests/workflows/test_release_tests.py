@@ -49,6 +49,7 @@ async def test_every_gateway_is_tested_before_it_gets_a_session_and_it_is_writte
     assert written_down(world) == [(f"{world.newest}/gw-{number}", "passed") for number in (1, 2, 3)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("test", [Asked.WRONG_PASSWORD, Asked.CLEARTEXT])
 async def test_a_canary_that_fails_a_test_meets_no_user_and_nobody_else_gets_the_release(
     server: Engine, test: Asked

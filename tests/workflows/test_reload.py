@@ -175,6 +175,7 @@ async def test_a_rollback_stops_a_reload_and_takes_the_upgrade_before_it_back(re
     assert (stopped.name, stopped.kind, stopped.outcome) == ("edge-3", ChangeKind.RELOAD, Outcome.ABORTED)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_behind_a_reload_that_no_worker_stops_does_not_count_as_taken(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,12 +119,17 @@ def assert_back_once(world: World) -> None:
     "blow",
     [
         terminate_wave,
-        terminate_batch,
-        terminate_watch,
         cancel_change,
-        cancel_wave,
-        cancel_batch,
-        cancel_change_and_wave_twice,
+        *(
+            pytest.param(blow, marks=pytest.mark.sweep)
+            for blow in (
+                terminate_batch,
+                terminate_watch,
+                cancel_wave,
+                cancel_batch,
+                cancel_change_and_wave_twice,
+            )
+        ),
     ],
     ids=lambda blow: blow.__name__,
 )

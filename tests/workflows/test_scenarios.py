@@ -19,6 +19,7 @@ async def test_01_abort_retry_promote_ends_all_new_and_in_order(world: World) ->
     assert world.gateways["gw-2"].effects[:4] == ["stage 1.3.0", "start b", "steer b", "keep b"]
 
 
+@pytest.mark.sweep
 async def test_03_22_a_bad_release_fails_every_time_and_the_fixed_one_is_promoted(world: World) -> None:
     for fake in world.gateways.values():
         fake.bad_releases.add(NEW.digest)

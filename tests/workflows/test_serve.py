@@ -149,6 +149,7 @@ def test_without_a_fleet_it_says_what_to_write(tmp_path: Path) -> None:
     assert said.count("\n") == 1
 
 
+@pytest.mark.sweep
 def test_sigterm_ends_engine_and_worker(tmp_path: Path) -> None:
     port = free_port()
     process = serve(settings(tmp_path, port))

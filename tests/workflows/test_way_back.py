@@ -175,6 +175,7 @@ async def test_after_the_kept_window_the_way_back_has_to_be_named(
     assert refused.value.offers == (Offer(verb=Verb.ROLL_BACK, fleet="edge", release="1.1.6"),)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_cannot_finish_names_every_gateway_and_goes_on(
     real: World,
     service: ChangeService,  # noqa: F811
