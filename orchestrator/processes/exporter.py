@@ -89,6 +89,15 @@ class Host:
             return self.folders.of(slot).process()
         return None
 
+    def networks(self) -> dict[str, tuple[str, Path]]:
+        """Return by slot which process has a network of its own, and where the kernel counts there."""
+        running = ((folder.slot, folder.process()) for folder in self.folders)
+        return {
+            slot.name: (process.name, Path(f"/proc/{process.pid}/net/dev"))
+            for slot, process in running
+            if slot.address is not None and process is not None and process.pid is not None
+        }
+
     def serving(self) -> str | None:
         """Return the slot that got new sessions when last read, None when that is too long ago."""
         at, slot = self._serving
@@ -215,7 +224,7 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
     return Shows(
         gateway=exporter_of(settings.gateway, host, settings.root / MEMORY, hears),
         journal=journal,
-        interfaces=Interfaces(settings.gateway),
+        interfaces=Interfaces(settings.gateway, networks=host.networks),
         certificates=CertificateLives(
             "vpngw",
             {
