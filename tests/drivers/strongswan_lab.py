@@ -203,6 +203,10 @@ class StrongSwanLab(GatewayLab):
         self._ip(f"address del {own}/24 dev eth0\naddress add {address}/24 dev eth0", client.name)
         self._moved.append((client.name, own, address))
 
+    def change(self, namespace: str, line: str) -> None:
+        """Have `ip` do one thing in one of the lab's namespaces."""
+        self._ip(line, namespace)
+
     def build(self) -> None:
         super().build()
         forward = ["sysctl", "-qw", "net.ipv4.ip_forward=1"]
@@ -254,8 +258,8 @@ class TwoPlanesLab(StrongSwanLab):
     """
 
     PROTECTED = "10.90.200.10"
-    LEFT, SITE = "10.60.0.10", 2
-    """The host of a site that brings a network of its own, and the site's number."""
+    LEFT, LEFT_NETWORK, SITE = "10.60.0.10", "10.60.0.0/24", 2
+    """The host of a site that brings a network of its own, that network, and the site's number."""
     FAR = 3
     """Number of the user whose every packet takes 20 ms to the gateway, and as long back."""
 
@@ -311,10 +315,6 @@ class TwoPlanesLab(StrongSwanLab):
         self._relay = subprocess.Popen(
             ["ip", "netns", "exec", between, *relay, f"port{self.FAR}", "gateway", "20"],
         )
-
-    def change(self, namespace: str, line: str) -> None:
-        """Have `ip` do one thing in one of the lab's namespaces."""
-        self._ip(line, namespace)
 
     def forward(self, namespace: str, number: int) -> None:
         """Say whether packets are passed on there."""
