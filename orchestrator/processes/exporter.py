@@ -90,10 +90,10 @@ class Host:
         return None
 
     def networks(self) -> dict[str, tuple[str, Path]]:
-        """Return by slot which process has a network of its own, and where the kernel counts there."""
+        """Return by slot which process has a network of its own: its name, and its folder in `/proc`."""
         running = ((folder.slot, folder.process()) for folder in self.folders)
         return {
-            slot.name: (process.name, Path(f"/proc/{process.pid}/net/dev"))
+            slot.name: (process.name, Path(f"/proc/{process.pid}"))
             for slot, process in running
             if slot.address is not None and process is not None and process.pid is not None
         }
@@ -217,7 +217,7 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
     Raises:
         BadInput: It is told to ask tunnels, and may not ping.
     """
-    if settings.exporter.probe_tunnels:
+    if settings.exporter.probe_tunnels and not settings.gateway.has_own_networks:
         require_pings()
     journal = Journal(settings.gateway.name, settings.product) if settings.exporter.journal else None
     hears = journal.say if journal is not None else nobody_hears
@@ -234,7 +234,7 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
                 "exporter": settings.exporter.certificate,
             },
         ),
-        tunnels=TunnelProbes() if settings.exporter.probe_tunnels else None,
+        tunnels=TunnelProbes(host.networks) if settings.exporter.probe_tunnels else None,
     )
 
 

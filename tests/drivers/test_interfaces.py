@@ -113,8 +113,9 @@ def test_a_host_of_many_interfaces_shows_a_bounded_number(kernel: Kernel) -> Non
 def test_tunnels_in_an_instances_own_network_are_counted_there_also_when_another_instance_follows(
     tmp_path: Path,
 ) -> None:
-    here, there = tmp_path / "dev", tmp_path / "own"
-    running = {"a": ("first", there)}
+    here, there = tmp_path / "dev", tmp_path / "net/dev"
+    there.parent.mkdir()
+    running = {"a": ("first", tmp_path)}
     registry = CollectorRegistry(auto_describe=False)
     interfaces = Interfaces(OWN_NETWORKS, here, lambda: running)
     registry.register(interfaces)
@@ -130,7 +131,7 @@ def test_tunnels_in_an_instances_own_network_are_counted_there_also_when_another
     assert received(0, device="eth1") is None
     assert received(700) == 0
     assert received(900) == 200
-    running["a"] = ("second", there)
+    running["a"] = ("second", tmp_path)
     assert received(950) == 1150
     del running["a"]
     assert received(0) == 1150
@@ -205,7 +206,7 @@ async def test_many_tunnels_take_turns_and_those_that_ended_are_forgotten(
 ) -> None:
     rounds: list[list[str]] = []
 
-    async def ping(addresses: list[str]) -> dict[str, int]:
+    async def ping(addresses: list[str], _: Path | None) -> dict[str, int]:
         rounds.append(addresses)
         return dict.fromkeys(addresses, PINGS)
 

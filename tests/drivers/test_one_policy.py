@@ -104,6 +104,7 @@ async def test_every_question_of_the_policy_is_answered_of_openvpn(
     exporters: list[Exporter],  # noqa: F811
     pings: None,  # noqa: F811
 ) -> None:
+    openvpn.gateway = openvpn.gateway.model_copy(update={"daemon": "openvpn"})
     require_numbers(await one_session(openvpn, exporters))
 
 

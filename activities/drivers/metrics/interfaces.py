@@ -56,8 +56,8 @@ NOTHING: Both = (Traffic(), Traffic())
 
 
 Networks = Callable[[], Mapping[str, tuple[str, Path]]]
-"""Tells by slot which process runs in a network of its own, by a name that no later one has, and where the
-kernel counts in there."""
+"""Tells by slot which process runs in a network of its own: by a name that no later one has, and by its folder
+in `/proc`."""
 
 
 def nobodys_networks() -> Mapping[str, tuple[str, Path]]:
@@ -135,9 +135,9 @@ class Interfaces(Collector):
     def _in_own_networks(self) -> dict[str, dict[str, Both]]:
         """Return the tunnels' devices by slot, by names that a later instance's do not have."""
         found = {}
-        for slot, (process, file) in self._networks().items():
+        for slot, (process, folder) in self._networks().items():
             with suppress(OSError):  # it has just ended
-                devices = read_devices(file.read_text())
+                devices = read_devices((folder / "net/dev").read_text())
                 mine = {f"{process} {n}": both for n, both in devices.items() if OF_TUNNELS.fullmatch(n)}
                 if mine:
                     found[slot] = mine

@@ -35,6 +35,7 @@ ip link delete "$1" 2> /dev/null || true
 [ -z "$6" ] || ip -n "$6" link delete "$1" 2> /dev/null || true
 exec unshare -n sh -c "$0" "$0" "$@"
 """
+# The exporter asks users from here whether they lose packets, and so may ping (icmp(7)).
 # What has to pass between the planes is in a tunnel, of user space (of whose device nothing is said here) or
 # of the kernel, where it has the devices of what it is wrapped in.
 _INSIDE = """set -e
@@ -48,6 +49,7 @@ link set eth0 up
 route add unreachable $pool
 END
 [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 0 0 > /proc/sys/net/ipv4/ping_group_range
 nsenter --net=/proc/self/fd/9 ip -batch - << END
 address add $host/31 dev $cable
 link set $cable up
