@@ -56,7 +56,7 @@ NOTHING: Both = (Traffic(), Traffic())
 
 
 Networks = Callable[[], Mapping[str, tuple[str, Path]]]
-"""Tells by slot which process runs in a network of its own: by a name that no later one has, and by its folder
+"""Tells by slot which process runs in a network of its own: its name, which no later one has, and its folder
 in `/proc`."""
 
 
