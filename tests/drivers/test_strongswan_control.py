@@ -115,7 +115,8 @@ async def test_who_follows_redirects_has_its_flows_forgotten_before_it_leaves_an
 
     def says(request: bytes) -> list[bytes]:
         happened.append(request[2 : 2 + request[1]].decode())
-        return [packet(ANSWERED, {"success": follows if happened[-1] == "redirect" else "yes"})]
+        refuses = happened[-1] == "redirect" and follows == "no"
+        return [packet(ANSWERED, {"success": "no", "errmsg": "failed"} if refuses else {"success": "yes"})]
 
     async with charon(tmp_path, says):
         assert await ask(tmp_path, termination("7", "192.0.2.1", lambda: happened.append("told")), SOON)
