@@ -108,6 +108,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
         lines.append(f"daemon: {gateway.daemon}")
     if gateway.steering != "nftables":
         lines.append(f"steering: {gateway.steering}")
+    if gateway.inside is not None:
+        lines.append(f"inside: {gateway.inside}")
     if gateway.placement is not None:
         lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:

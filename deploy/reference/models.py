@@ -31,6 +31,7 @@ PATTERNS = {
     r"^[1-9][0-9]*%?$": "a count (`2`) or a share (`25%`)",
     r"^(?:0|[1-9][0-9]*|[1-9][0-9]?%)$": "a count (`1`) or a share below all (`5%`)",
     r"^[0-9]{1,2}(?:\.[0-9]{1,2})?%$": "a share below 100 %, like `5%` or `0.5%`",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": "a name: letters, digits, `_`, `.` and `-`",
     r"^(?:file|env|vault):": "`file:PATH`, `env:NAME` or `vault:PATH#FIELD`",
     r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+$": "an https URL; http on this host only",
     r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$": "letters, digits and `.+~_:-`, 64 at most",

@@ -89,6 +89,15 @@ class Host:
             return self.folders.of(slot).process()
         return None
 
+    def networks(self) -> dict[str, tuple[str, Path]]:
+        """Return by slot which process has a network of its own: its name, and its folder in `/proc`."""
+        running = ((folder.slot, folder.process()) for folder in self.folders)
+        return {
+            slot.name: (process.name, Path(f"/proc/{process.pid}"))
+            for slot, process in running
+            if slot.address is not None and process is not None and process.pid is not None
+        }
+
     def serving(self) -> str | None:
         """Return the slot that got new sessions when last read, None when that is too long ago."""
         at, slot = self._serving
@@ -208,14 +217,14 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
     Raises:
         BadInput: It is told to ask tunnels, and may not ping.
     """
-    if settings.exporter.probe_tunnels:
+    if settings.exporter.probe_tunnels and not settings.gateway.has_own_networks:
         require_pings()
     journal = Journal(settings.gateway.name, settings.product) if settings.exporter.journal else None
     hears = journal.say if journal is not None else nobody_hears
     return Shows(
         gateway=exporter_of(settings.gateway, host, settings.root / MEMORY, hears),
         journal=journal,
-        interfaces=Interfaces(settings.gateway),
+        interfaces=Interfaces(settings.gateway, networks=host.networks),
         certificates=CertificateLives(
             "vpngw",
             {
@@ -225,7 +234,7 @@ def shown_of(settings: AgentSettings, host: Host) -> Shows:
                 "exporter": settings.exporter.certificate,
             },
         ),
-        tunnels=TunnelProbes() if settings.exporter.probe_tunnels else None,
+        tunnels=TunnelProbes(host.networks) if settings.exporter.probe_tunnels else None,
     )
 
 

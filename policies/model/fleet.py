@@ -54,6 +54,10 @@ USERS_AT = r"^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?
 """A name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port."""
 
 
+NAMESPACE = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""A name of a network namespace, which is a file's name, too."""
+
+
 class Slot(Value):
     """A place on a gateway's host where one instance can run, with everything that must not be shared."""
 
@@ -93,6 +97,11 @@ class Slot(Value):
     def cable(self) -> IPv4Network | None:
         """The two addresses of the cable between the host and the instance's own network (RFC 3021)."""
         return None if self.address is None else IPv4Network(f"{self.address}/31", strict=False)
+
+    @property
+    def host_end(self) -> IPv4Address | None:
+        """The other end of that cable."""
+        return None if self.cable is None else next(one for one in self.cable if one != self.address)
 
     @field_validator("pool4")
     @classmethod
@@ -194,6 +203,12 @@ class Gateway(GatewayRef):
         exclude_if=lambda address: address is None,  # plans made before there was one keep their digests
         description="its address off the users' network, where the exporter answers",
     )
+    inside: Annotated[str, Field(pattern=NAMESPACE, max_length=64)] | None = Field(
+        default=None,
+        exclude_if=lambda name: name is None,  # plans made before there was one keep their digests
+        description="network namespace of the host (ip-netns(8)) that leads to what users come for, where "
+        "instances have networks of their own; without it the host itself does",
+    )
     metrics_port: int = Field(default=9500, ge=1, le=65535)
     """Where the exporter answers Prometheus."""
     slots: tuple[Slot, ...] = Field(min_length=2)
@@ -253,6 +268,11 @@ class Gateway(GatewayRef):
         addressed = next((slot.name for slot in self.slots if slot.address is not None), None)
         bare = next((slot.name for slot in self.slots if slot.address is None), None)
         if not self.has_own_networks:
+            if self.inside is not None:
+                raise ValueError(
+                    f"gateway {self.name}: instances of {self.daemon} have no network of their own that "
+                    f"could lead inside to {self.inside}; leave inside out"
+                )
             if addressed is not None:
                 raise ValueError(
                     f"gateway {self.name}: slot {addressed} has an address, and {self.daemon} has a port of "

@@ -15,7 +15,7 @@ from tests.drivers.node_lab import NodeLab
 from tests.drivers.openvpn_lab import OpenVpnLab
 from tests.drivers.podman_lab import PodmanLab
 from tests.drivers.podman_lab import why_not_here as why_no_containers
-from tests.drivers.strongswan_lab import StrongSwanLab
+from tests.drivers.strongswan_lab import StrongSwanLab, TwoPlanesLab
 
 MISSING = why_not_here()
 NO_CONTAINERS = MISSING or why_no_containers()
@@ -79,6 +79,21 @@ async def strongswan(built_strongswan: StrongSwanLab) -> AsyncIterator[StrongSwa
     """The lab with strongSwan on its gateway, with this process inside the gateway's namespace."""
     async with as_new(built_strongswan):
         yield built_strongswan
+
+
+@pytest.fixture(scope="module")
+def built_planes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoPlanesLab]:
+    lab = TwoPlanesLab(tmp_path_factory.mktemp("planes"), "2p")
+    lab.build()
+    yield lab
+    lab.clear()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def planes(built_planes: TwoPlanesLab) -> AsyncIterator[TwoPlanesLab]:
+    """strongSwan between two networks, with this process inside the outer one."""
+    async with as_new(built_planes):
+        yield built_planes
 
 
 @pytest.fixture(scope="module")

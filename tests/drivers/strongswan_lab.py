@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -18,12 +19,39 @@ PROGRAM = "usr/lib/ipsec/charon"
 
 # charon writes its pid to /run, which is each client's own. A client comes back by itself, as a user's does.
 ALONE = 'mount -t tmpfs run /run; STRONGSWAN_CONF="$1" exec /usr/lib/ipsec/charon'
+SITES = """
+connections {
+  sites {
+    version = 2
+    dpd_delay = 30s
+    local {
+      auth = pubkey
+      id = $gateway4
+      certs = $credential_certificate
+    }
+    remote {
+      auth = pubkey
+      id = "CN=user2"
+      cacerts = $credential_authority
+    }
+    children {
+      sites {
+        local_ts = 0.0.0.0/0
+        remote_ts = 10.60.0.0/24
+        dpd_action = clear
+      }
+    }
+  }
+}
+"""
+"""What a template says of a site that brings a network of its own: the second user's."""
 CONFIG = """
 charon {{
   load = random nonce openssl kdf pem pubkey pkcs1 pkcs8 x509 constraints kernel-libipsec kernel-netlink \
 socket-default vici
   retransmit_tries = 3
   retransmit_timeout = 1.0
+  follow_redirects = {follows}
   plugins {{
     vici {{
       socket = unix://{folder}/charon.vici
@@ -46,7 +74,7 @@ connections {{
   home {{
     version = 2
     remote_addrs = 10.77.0.1
-    vips = 0.0.0.0
+    {vips}
     dpd_delay = 5s
     keyingtries = 0
     local {{
@@ -60,6 +88,7 @@ connections {{
     }}
     children {{
       home {{
+        {local_ts}
         remote_ts = 10.90.0.0/16
         start_action = start
         close_action = {close_action}
@@ -76,10 +105,11 @@ def why_not_here() -> str | None:
     return None if Path("/", PROGRAM).is_file() and shutil.which("swanctl") else "needs strongswan-charon"
 
 
-def ike_gateway(name: str = "gw-1") -> Gateway:
+def ike_gateway(name: str = "gw-1", inside: str | None = None) -> Gateway:
     """Return a gateway whose instances have networks of their own."""
     return Gateway(
         name=name,
+        inside=inside,
         daemon="strongswan",
         addresses=(ip_address("10.77.0.1"),),
         port=500,
@@ -109,7 +139,16 @@ class StrongSwanAdmission(TreeAdmission):
 class StrongSwanClient(Client):
     """One charon at one site, and what it pings."""
 
-    def __init__(self, site: str, folder: Path, number: int, *, close_action: str = "start") -> None:
+    def __init__(
+        self,
+        site: str,
+        folder: Path,
+        number: int,
+        *,
+        close_action: str = "start",
+        follows: str = "yes",
+        network: str = "",
+    ) -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
         self.answers = folder / f"pings-{number}.log"
@@ -124,6 +163,9 @@ class StrongSwanClient(Client):
                 certificate=folder / f"user{number}.pem",
                 authority=folder / "ca.pem",
                 close_action=close_action,
+                follows=follows,
+                vips="" if network else "vips = 0.0.0.0",
+                local_ts=f"local_ts = {network}" if network else "",
             )
         )
         alone = ["unshare", "-m", "--propagation", "private", "sh", "-c", ALONE, "client"]
@@ -155,8 +197,20 @@ class StrongSwanLab(GatewayLab):
         self.gateway = ike_gateway()
         self._moved: list[tuple[str, str, str]] = []
 
-    def client(self, number: int, *, close_action: str = "start", **_: object) -> StrongSwanClient:
-        client = StrongSwanClient(f"{self.prefix}c{number}", self.folder, number, close_action=close_action)
+    def client(
+        self,
+        number: int,
+        *,
+        close_action: str = "start",
+        follows: str = "yes",
+        network: str = "",
+        **_: object,
+    ) -> StrongSwanClient:
+        """Start a user's charon, or that of a site which brings this network."""
+        site = f"{self.prefix}c{number}"
+        client = StrongSwanClient(
+            site, self.folder, number, close_action=close_action, follows=follows, network=network
+        )
         self.people.append(client)
         return client
 
@@ -165,6 +219,10 @@ class StrongSwanLab(GatewayLab):
         own = f"10.77.0.{10 + client.number}"
         self._ip(f"address del {own}/24 dev eth0\naddress add {address}/24 dev eth0", client.name)
         self._moved.append((client.name, own, address))
+
+    def change(self, namespace: str, line: str) -> None:
+        """Have `ip` do one thing in one of the lab's namespaces."""
+        self._ip(line, namespace)
 
     def build(self) -> None:
         super().build()
@@ -208,3 +266,79 @@ class StrongSwanLab(GatewayLab):
 
     def _made_daemon(self) -> Daemon:
         return StrongSwan(self.login)
+
+
+class TwoPlanesLab(StrongSwanLab):
+    """A gateway between two networks that only its tunnels join, and a user for whom the way to it is long.
+
+    Outside are users and the addresses they dial; inside is one host, behind a network namespace of its own.
+    """
+
+    PROTECTED = "10.90.200.10"
+    LEFT, LEFT_NETWORK, SITE = "10.60.0.10", "10.60.0.0/24", 2
+    """The host of a site that brings a network of its own, that network, and the site's number."""
+    FAR = 3
+    """Number of the user whose every packet takes 20 ms to the gateway, and as long back."""
+
+    def __init__(self, folder: Path, tag: str) -> None:
+        super().__init__(folder, tag, clients=3)
+        self.inside, self.protected = f"{self.prefix}in", f"{self.prefix}host"
+        self.left = f"{self.prefix}left"
+        self.gateway = ike_gateway(inside=self.inside)
+        self._relay: subprocess.Popen[bytes] | None = None
+
+    def build(self) -> None:
+        super().build()
+        self._ip(f"netns add {self.inside}\nnetns add {self.protected}")
+        self._ip(
+            f"link set lo up\nlink add lan type veth peer name eth0 netns {self.protected}\n"
+            "address add 10.90.200.1/24 dev lan\nlink set lan up",
+            self.inside,
+        )
+        self._ip(
+            f"link set lo up\naddress add {self.PROTECTED}/24 dev eth0\nlink set eth0 up\n"
+            "route add default via 10.90.200.1",
+            self.protected,
+        )
+        self.forward(self.inside, 1)
+        self._ip(f"netns add {self.left}")
+        site = f"{self.prefix}c{self.SITE}"
+        self._ip(
+            f"link add lan type veth peer name eth0 netns {self.left}\n"
+            "address add 10.60.0.1/24 dev lan\nlink set lan up",
+            site,
+        )
+        self._ip(
+            f"link set lo up\naddress add {self.LEFT}/24 dev eth0\nlink set eth0 up\n"
+            "route add default via 10.60.0.1",
+            self.left,
+        )
+        self.forward(site, 1)
+        self._lengthen()
+
+    def _lengthen(self) -> None:
+        """Put something between a user's site and the gateway that hands frames on later."""
+        between = f"{self.prefix}long"
+        self._ip(f"netns add {between}")
+        self._ip(f"link set port{self.FAR} netns {between}", self.namespace)
+        self._ip(
+            f"link set port{self.FAR} up\n"
+            f"link add gateway type veth peer name port{self.FAR} netns {self.namespace}\n"
+            "link set gateway up",
+            between,
+        )
+        self._ip(f"link set port{self.FAR} master br0 up", self.namespace)
+        relay = [sys.executable, str(Path(__file__).with_name("delayed_path.py"))]
+        self._relay = subprocess.Popen(
+            ["ip", "netns", "exec", between, *relay, f"port{self.FAR}", "gateway", "20"],
+        )
+
+    def forward(self, namespace: str, number: int) -> None:
+        """Say whether packets are passed on there."""
+        forward = ["sysctl", "-qw", f"net.ipv4.ip_forward={number}"]
+        subprocess.run(["ip", "netns", "exec", namespace, *forward], check=True)
+
+    def clear(self) -> None:
+        super().clear()
+        if self._relay is not None:
+            self._relay.wait()

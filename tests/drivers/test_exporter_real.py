@@ -1,23 +1,14 @@
 """The exporter as a process of its own beside real instances with real users."""
 
 import asyncio
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
-
-import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from activities.drivers.metrics.tunnel_probes import PINGS
 from activities.drivers.runtime.host.process import digest_of_file
+from tests.drivers.exporter_process import Exporter, exporters, pings  # noqa: F401 - fixtures
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
     built_lab,
@@ -30,97 +21,11 @@ from tests.drivers.node_lab import NodeLab
 
 pytestmark = ON_A_REAL_GATEWAY
 
-PORT = 9500
 MOST_RESIDENT = 96 << 20
-
-Shown = dict[tuple[str, str, str], float]
-"""Value by name, slot, and outcome or version."""
-
-
-class Exporter:
-    """The process, and what it shows."""
-
-    def __init__(self, lab: GatewayLab, *, tunnels: bool = False) -> None:  # noqa: F811
-        self.log = lab.folder / "exporter.log"
-        gateway = lab.gateway.model_copy(update={"fleet": "edge", "metrics_port": PORT})
-        content = {
-            "gateway": gateway.model_dump(mode="json", exclude_none=True),
-            "root": str(lab.root),
-            "product": "ocserv",
-            "channel": "stable",
-            "trust": str(lab.folder / "trust.yaml"),
-            "temporal_address": "127.0.0.1:1",
-            "probe": {"user": "probe", "password": "/nowhere", "authority": "/nowhere"},
-            "exporter": {"probe_tunnels": tunnels},
-        }
-        self.config = lab.folder / "agent.yaml"
-        self.config.write_text(json.dumps(content))
-        self.url = f"http://127.0.0.1:{PORT}/metrics"
-        self.process = self._start()
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "orchestrator", "exporter", str(self.config)]
-        with self.log.open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log)
-
-    def shown(self) -> Shown:
-        with urlopen(self.url, timeout=5) as answer:
-            text = answer.read().decode()
-        return {
-            (
-                s.name,
-                s.labels.get("slot", ""),
-                s.labels.get("outcome") or s.labels.get("version") or "",
-            ): s.value
-            for family in text_string_to_metric_families(text)
-            for s in family.samples
-            if "le" not in s.labels
-        }
-
-    async def until(self, wanted: Callable[[Shown], bool], within: float = 20) -> Shown:
-        shown: Shown = {}
-        for _ in range(int(within / 0.2)):
-            assert self.process.poll() is None, self.log.read_text()
-            try:
-                shown = await asyncio.to_thread(self.shown)
-            except (URLError, ConnectionError):
-                shown = {}
-            if wanted(shown):
-                return shown
-            await asyncio.sleep(0.2)
-        raise AssertionError(f"not in {within} s: {shown}\n{self.log.read_text()}")
-
-    def resident(self) -> int:
-        fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()
-        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def exporters() -> Iterator[list[Exporter]]:
-    started: list[Exporter] = []
-    yield started
-    for exporter in started:
-        exporter.kill()
 
 
 def logins(slot: str, outcome: str = "ok") -> tuple[str, str, str]:
     return ("vpngw_first_attempts_total", slot, outcome)
-
-
-PINGS_ALLOWED = Path("/proc/sys/net/ipv4/ping_group_range")
-
-
-@pytest.fixture
-def pings() -> Iterator[None]:
-    """Everybody here may ping, as systemd has it on a host."""
-    before = PINGS_ALLOWED.read_text()
-    PINGS_ALLOWED.write_text("0 2147483647")
-    yield
-    PINGS_ALLOWED.write_text(before)
 
 
 async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
@@ -131,8 +36,8 @@ async def serving(lab: GatewayLab, version: str) -> str:  # noqa: F811
 
 async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
     lab: GatewayLab,  # noqa: F811
-    exporters: list[Exporter],
-    pings: None,
+    exporters: list[Exporter],  # noqa: F811
+    pings: None,  # noqa: F811
 ) -> None:
     slot = await serving(lab, "1.1.6")
     exporter = Exporter(lab, tunnels=True)
@@ -164,7 +69,7 @@ async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
 
 async def test_the_digest_shown_is_the_running_executables(
     lab: GatewayLab,  # noqa: F811
-    exporters: list[Exporter],
+    exporters: list[Exporter],  # noqa: F811
 ) -> None:
     slot = await serving(lab, "1.1.6")
     exporter = Exporter(lab)
@@ -176,7 +81,7 @@ async def test_the_digest_shown_is_the_running_executables(
 
 async def test_a_killed_exporter_comes_back_without_counting_anybody_twice(
     lab: GatewayLab,  # noqa: F811
-    exporters: list[Exporter],
+    exporters: list[Exporter],  # noqa: F811
 ) -> None:
     slot = await serving(lab, "1.1.6")
     first = Exporter(lab)
@@ -195,7 +100,7 @@ async def test_a_killed_exporter_comes_back_without_counting_anybody_twice(
 
 async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     lab: GatewayLab,  # noqa: F811
-    exporters: list[Exporter],
+    exporters: list[Exporter],  # noqa: F811
 ) -> None:
     slot = await serving(lab, "1.1.6")
     exporter = Exporter(lab)
@@ -213,7 +118,7 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
 
 async def test_nothing_is_left_to_say_of_an_instance_that_died(
     lab: GatewayLab,  # noqa: F811
-    exporters: list[Exporter],
+    exporters: list[Exporter],  # noqa: F811
 ) -> None:
     slot = await serving(lab, "1.1.6")
     exporter = Exporter(lab)
@@ -229,7 +134,7 @@ async def test_nothing_is_left_to_say_of_an_instance_that_died(
 @pytest.mark.sweep
 async def test_a_nodes_exporter_counts_by_socket_and_log_and_says_nothing_of_a_pod_that_nobody_proved(
     node: NodeLab,  # noqa: F811
-    exporters: list[Exporter],
+    exporters: list[Exporter],  # noqa: F811
 ) -> None:
     slot = await serving(node, "1.1.6")
     exporter = Exporter(node)

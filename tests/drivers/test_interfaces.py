@@ -28,6 +28,19 @@ GATEWAY = Gateway.model_validate(
     }
 )
 
+OWN_NETWORKS = Gateway.model_validate(
+    {
+        "name": "gw-1",
+        "daemon": "strongswan",
+        "addresses": ["192.0.2.1"],
+        "port": 500,
+        "slots": [
+            {"name": "a", "port": 500, "address": "10.1.0.1", "device": "ia", "pool4": "10.0.0.0/24"},
+            {"name": "b", "port": 500, "address": "10.1.0.3", "device": "ib", "pool4": "10.0.1.0/24"},
+        ],
+    }
+)
+
 
 class Kernel:
     """What `/proc/net/dev` says, written by the test."""
@@ -95,6 +108,34 @@ def test_errors_and_drops_of_the_hosts_interfaces_are_shown_and_loopback_is_not(
 def test_a_host_of_many_interfaces_shows_a_bounded_number(kernel: Kernel) -> None:
     kernel.says(**{f"veth{number}": (1, 1) for number in range(5000)})
     assert len(kernel.shown) == MOST_INTERFACES
+
+
+def test_tunnels_in_an_instances_own_network_are_counted_there_also_when_another_instance_follows(
+    tmp_path: Path,
+) -> None:
+    here, there = tmp_path / "dev", tmp_path / "net/dev"
+    there.parent.mkdir()
+    running = {"a": ("first", tmp_path)}
+    registry = CollectorRegistry(auto_describe=False)
+    interfaces = Interfaces(OWN_NETWORKS, here, lambda: running)
+    registry.register(interfaces)
+
+    def received(own: int, device: str = "ipsec0", slot: str = "a") -> float | None:
+        here.write_text(HEAD + "eth0: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n")
+        there.write_text(f"{HEAD}eth0: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n"
+                         f"{device}: {own} 1 0 0 0 0 0 0 5 1 0 0 0 0 0 0\n")  # fmt: skip
+        interfaces.read()
+        labels = {"slot": slot, "direction": "received"}
+        return registry.get_sample_value("vpngw_tunnel_bytes_total", labels)
+
+    assert received(0, device="eth1") is None
+    assert received(700) == 0
+    assert received(900) == 200
+    running["a"] = ("second", tmp_path)
+    assert received(950) == 1150
+    del running["a"]
+    assert received(0) == 1150
+    assert received(0, slot="b") is None
 
 
 def test_the_kernel_of_this_machine_is_understood() -> None:
@@ -165,7 +206,7 @@ async def test_many_tunnels_take_turns_and_those_that_ended_are_forgotten(
 ) -> None:
     rounds: list[list[str]] = []
 
-    async def ping(addresses: list[str]) -> dict[str, int]:
+    async def ping(addresses: list[str], _: Path | None) -> dict[str, int]:
         rounds.append(addresses)
         return dict.fromkeys(addresses, PINGS)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from policies.drift import described_by, disagreements
 from policies.model.fleet import Automation, Fleet, Gateway, Limits
 from tests.unit.fleets import fleet, gateway, pool
 
@@ -209,7 +210,7 @@ def ike(**other: Any) -> dict[str, Any]:
     ]
     said = {"name": "gw", "daemon": "strongswan", "addresses": ["192.0.2.1"], "port": 500, "slots": slots}
     for key, value in other.items():
-        if key in said:
+        if key in (*said, "inside"):
             said[key] = value
         else:
             slots[0] = {one: what for one, what in (slots[0] | {key: value}).items() if what is not None}
@@ -222,6 +223,20 @@ def test_instances_of_a_daemon_with_fixed_ports_have_networks_of_their_own() -> 
     assert [str(slot.cable) for slot in described.slots] == ["10.255.0.0/31", "10.255.0.2/31"]
     assert not gateway("gw").has_own_networks
     assert "address" not in gateway("gw").slots[0].model_dump()
+
+
+def test_the_inside_of_a_gateway_is_a_namespace_of_its_host_and_only_own_networks_lead_there() -> None:
+    described = Gateway.model_validate(ike(inside="protected"))
+    assert described.inside == "protected"
+    assert [str(slot.host_end) for slot in described.slots] == ["10.255.0.0", "10.255.0.2"]
+    assert "inside" not in Gateway.model_validate(ike()).model_dump()
+    assert disagreements(described, described_by(Gateway.model_validate(ike()))) == (
+        "inside: fleet.yaml says protected, its agent's file no",
+    )
+    with pytest.raises(ValidationError, match="instances of ocserv have no network of their own"):
+        Gateway.model_validate(gateway("gw").model_dump() | {"inside": "protected"})
+    with pytest.raises(ValidationError, match="should match pattern"):
+        Gateway.model_validate(ike(inside="../protected"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ class ProbeLogin:
     """The name in the gateway's certificate, where it is not the address."""
     pings: int = 5
     target: str | None = None
-    """What is pinged through the tunnel; the gateway's own end of it unless given."""
+    """What is pinged through the tunnel; the gateway's own end of it unless given, or what is inside."""
     certificate: Path | None = None
     key: Path | None = None
     """Of that certificate."""
@@ -41,5 +41,6 @@ def password_of(login: ProbeLogin) -> str:
 
 
 def target_of(environment: Environment, login: ProbeLogin | None) -> str:
-    """Return what is pinged through the tunnel."""
-    return (login.target if login else None) or str(environment.slot.pool4[1])
+    """Return what is pinged through the tunnel: the first thing that is met inside, unless it is named."""
+    inside = environment.slot.host_end if environment.gateway.inside is not None else None
+    return (login.target if login else None) or str(inside or environment.slot.pool4[1])

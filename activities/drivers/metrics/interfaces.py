@@ -2,11 +2,14 @@
 
 A tunnel's device lives as long as its session, and its counters go with it. So what a device gained since it
 was last read is added up here; what a session moved in its last seconds before its end is in no sum.
+An instance in a network of its own has its tunnels there, and its process leads to them. Where it has no
+device for them, since the kernel itself wraps what they carry, nothing is said.
 """
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import add
 from pathlib import Path
@@ -22,6 +25,8 @@ MOST_INTERFACES = 32
 """Interfaces beside tunnels that are shown: a host of many containers must not fill Prometheus."""
 
 OWN = ("lo",)
+OF_TUNNELS = re.compile(r"ipsec\d+")
+"""Devices of tunnels in an instance's own network, as charon calls them."""
 DIRECTIONS = ("received", "sent")
 
 
@@ -50,6 +55,16 @@ Both = tuple[Traffic, Traffic]
 NOTHING: Both = (Traffic(), Traffic())
 
 
+Networks = Callable[[], Mapping[str, tuple[str, Path]]]
+"""Tells by slot which process runs in a network of its own: its name, which no later one has, and its folder
+in `/proc`."""
+
+
+def nobodys_networks() -> Mapping[str, tuple[str, Path]]:
+    """Return no network: nothing runs in one of its own."""
+    return {}
+
+
 def read_devices(text: str) -> dict[str, Both]:
     """Return the counters of every interface in the words of `/proc/net/dev` (proc(5))."""
     found = {}
@@ -71,9 +86,12 @@ class _Sum:
 class Interfaces(Collector):
     """Adds up tunnels by slot, and shows other interfaces as they are."""
 
-    def __init__(self, gateway: Gateway, devices: Path = NET_DEV) -> None:
+    def __init__(
+        self, gateway: Gateway, devices: Path = NET_DEV, networks: Networks = nobodys_networks
+    ) -> None:
         """Read from this file; what tunnels had counted before the first reading is nobody's."""
         self._devices = devices
+        self._networks = networks
         self._patterns = {
             slot.name: re.compile(rf"{re.escape(slot.device)}\d+")
             for slot in gateway.slots
@@ -90,13 +108,13 @@ class Interfaces(Collector):
             OSError: The kernel does not say.
         """
         found = read_devices(self._devices.read_text())
+        elsewhere = self._in_own_networks()
         others = [name for name in found if name not in OWN and not self._is_tunnel(name)]
         with self._lock:
             for slot, pattern in self._patterns.items():
-                mine = {name: both for name, both in found.items() if pattern.fullmatch(name)}
-                known = self._tunnels.get(slot)
-                both = NOTHING if known is None else _added(known, mine)
-                self._tunnels[slot] = _Sum(mine, both)
+                self._add(slot, {name: both for name, both in found.items() if pattern.fullmatch(name)})
+            for slot, mine in elsewhere.items():
+                self._add(slot, mine)
             self._others = {name: found[name] for name in sorted(others)[:MOST_INTERFACES]}
 
     def describe(self) -> Iterable[Metric]:
@@ -109,6 +127,21 @@ class Interfaces(Collector):
             tunnels, others = {slot: one.both for slot, one in self._tunnels.items()}, self._others
         yield from _families("vpngw_tunnel", "through the tunnels of a slot", "slot", tunnels)
         yield from _families("vpngw_interface", "through an interface of the host", "device", others)
+
+    def _add(self, slot: str, mine: Mapping[str, Both]) -> None:
+        known = self._tunnels.get(slot)
+        self._tunnels[slot] = _Sum(mine, NOTHING if known is None else _added(known, mine))
+
+    def _in_own_networks(self) -> dict[str, dict[str, Both]]:
+        """Return the tunnels' devices by slot, by names that a later instance's do not have."""
+        found = {}
+        for slot, (process, folder) in self._networks().items():
+            with suppress(OSError):  # it has just ended
+                devices = read_devices((folder / "net/dev").read_text())
+                mine = {f"{process} {n}": both for n, both in devices.items() if OF_TUNNELS.fullmatch(n)}
+                if mine:
+                    found[slot] = mine
+        return found
 
     def _is_tunnel(self, name: str) -> bool:
         return any(pattern.fullmatch(name) for pattern in self._patterns.values())

@@ -2,6 +2,7 @@
 
 Where it is switched on, every tunnel is asked at most once in two minutes. One that answers no ping at all
 says nothing: its device may refuse pings, or sleep. One that answers some of them and not others has loss.
+Users of an instance in a network of its own are asked from there, as what is behind it would ask them.
 """
 
 import asyncio
@@ -12,10 +13,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from activities.drivers.foreign_sockets import opened_in
+from activities.drivers.metrics.interfaces import Networks, nobodys_networks
 from policies.model.errors import BadInput
 
 AGAIN_SECONDS = 120.0
@@ -53,8 +57,10 @@ def require_pings() -> None:
         ) from error
 
 
-async def answered(addresses: Sequence[str]) -> dict[str, int]:
+async def answered(addresses: Sequence[str], process: Path | None = None) -> dict[str, int]:
     """Return how many of the pings to each of these addresses were answered in time.
+
+    They are sent from the network of that process, which its folder in `/proc` names; else from here.
 
     Raises:
         OSError: This process may not ping.
@@ -64,7 +70,7 @@ async def answered(addresses: Sequence[str]) -> dict[str, int]:
     with contextlib.ExitStack() as held:
         sockets: dict[int, socket.socket] = {}
         for family in {_family(address) for address in addresses}:
-            one = held.enter_context(socket.socket(family, socket.SOCK_DGRAM, _PROTOCOL[family]))
+            one = held.enter_context(_opened(family, process))
             one.setblocking(False)
             loop.add_reader(one, _receive, one, came)
             held.callback(loop.remove_reader, one)
@@ -77,6 +83,11 @@ async def answered(addresses: Sequence[str]) -> dict[str, int]:
                     sockets[family].sendto(packet, (address, 0))
             await asyncio.sleep(APART_SECONDS if serial < PINGS else ANSWER_SECONDS)
     return {address: len(serials) for address, serials in came.items()}
+
+
+def _opened(family: int, process: Path | None) -> socket.socket:
+    how = family, socket.SOCK_DGRAM, _PROTOCOL[socket.AddressFamily(family)]
+    return socket.socket(*how) if process is None else opened_in(process, *how)
 
 
 def _family(address: str) -> socket.AddressFamily:
@@ -100,6 +111,7 @@ class _Count:
 class TunnelProbes(Collector):
     """Counts tunnels that were asked, and those of them that lost packets, of each instance."""
 
+    networks: Networks = nobodys_networks
     _asked: dict[Tunnel, float] = field(default_factory=dict)
     _counts: dict[tuple[str, str], _Count] = field(default_factory=dict)
 
@@ -117,11 +129,24 @@ class TunnelProbes(Collector):
         if not chosen:
             return
         self._asked |= dict.fromkeys(chosen, now)
-        came = await answered([address for _, _, address in chosen])
+        came = await self._answered(chosen)
         for slot, digest, address in chosen:
             if came[address] and (count := self._counts.get((slot, digest))) is not None:
                 count.probes += 1
                 count.lossy += came[address] < PINGS
+
+    async def _answered(self, chosen: Sequence[Tunnel]) -> dict[str, int]:
+        own = {slot: process for slot, (_, process) in self.networks().items()}
+        came: dict[str, int] = {}
+        for process in {own.get(slot) for slot, _, _ in chosen}:
+            there = [address for slot, _, address in chosen if own.get(slot) == process]
+            try:
+                came |= await answered(there, process)
+            except OSError:
+                if process is None:
+                    raise
+                came |= dict.fromkeys(there, 0)  # it has just ended
+        return came
 
     def describe(self) -> Iterable[Metric]:
         """Name nothing in advance: it depends on what runs."""

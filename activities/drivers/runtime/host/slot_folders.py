@@ -176,7 +176,7 @@ class SlotFolder:
             leftover.unlink()
         command = self.chroot.inside(*daemon.command())
         if self.slot.address is not None:
-            command = in_own_network(self.slot, command)
+            command = in_own_network(self._gateway, self.slot, command)
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(

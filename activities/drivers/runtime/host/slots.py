@@ -21,7 +21,7 @@ from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
-from activities.drivers.runtime.host.own_network import does_not_forward
+from activities.drivers.runtime.host.own_network import cut_off
 from activities.drivers.runtime.host.process import Alive, boot_id
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
@@ -130,7 +130,7 @@ class HostSlots:
         state = await self.observe()
         reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
         if self._gateway.has_own_networks:
-            reasons += await asyncio.to_thread(does_not_forward, self._gateway)
+            reasons += await cut_off(self._gateway)
         if state.steering.serving is None:
             reasons += await serves_already(self._gateway, self._table.listens)
         reasons += pools_in_use(self._gateway, await routes())
