@@ -49,6 +49,8 @@ from policies.model.status import ChangeStatus
 from policies.model.value import Value
 
 GATES = Path(__file__).with_name("gates.yaml")
+HOOK = Path(__file__).parents[1] / "examples/steering-hook"
+"""What steers a gateway whose steering is a hook."""
 LIMITS = Limits(
     steps=("1", "100%"),
     holdout="0",  # four gateways: a third wave would make every story longer by a window
@@ -581,6 +583,8 @@ def _agent(
             "token": str(issued.metrics_token),
         },
     }
+    if gateway.steering == "hook":
+        config["front"] = {"hook": str(HOOK)}
     path = write_yaml(_agent_file(files, host), config)
     arguments = ["-m", "orchestrator", "agent", "run", "--config", str(path)]
     return own_program(folder, f"agent-{host.name}", host.namespace, arguments, under=ground.under(host))

@@ -145,6 +145,7 @@ def compose_host(settings: AgentSettings) -> Host:
             root,
             dialled=folders.daemon.dialled(gateway),
             wandering=folders.daemon.wandering,
+            mid_session=folders.daemon.mid_session,
             logging_in=folders.logging_in,
             credentials=given,
             hook=settings.front.hook,

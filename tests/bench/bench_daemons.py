@@ -1,10 +1,12 @@
-"""What a failing canary costs users, by what their gateways run: counted by the users' own clients.
+"""What an upgrade costs users, by what their gateways run: counted by the users' own clients.
 
 A row is a daemon, a runtime and a steering. Its failing release goes to the canary of a lab with live
 users, the gates find it, and the fleet goes back by itself (`./run demo --scenario bad-auth`): sessions and
 pings that were lost meanwhile, and the seconds from the decision until the last login that failed on it. Then
 one client at a gateway of its own is told to go, a few times: how long its pings get no answer until it is
 back at the other instance, by itself or, where its client ends for good, started again at once.
+
+At last some change networks while their instance drains: `networks` says who of them kept the session.
 """
 
 import argparse
@@ -15,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +29,8 @@ from rich.table import Table
 
 from activities.drivers.programs import run
 from deploy.lab.__main__ import FULL_LOGINS_PER_SECOND
+from deploy.lab.containers import Containers
+from deploy.lab.ground import Hosts
 from deploy.lab.lab import Shape, lab
 from deploy.lab.namespaces import inside
 from deploy.lab.pings import Pings
@@ -35,17 +39,21 @@ from deploy.lab.stories import Storyteller, Told
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.process import leave
 from policies.model.errors import PenstockError
+from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.networks import TARGET, Change, change_networks
 from tests.drivers.openvpn_lab import OpenVpnLab
+from tests.drivers.podman_lab import PodmanLab
+from tests.drivers.strongswan_lab import StrongSwanLab
 
 PINGS_A_SECOND = 20.0
 BACK_WITHIN = 60.0
 SETTLES = 1.5
 """Seconds of pings before a client is told to go, and after it is back."""
 USER = 1
-TARGET = "10.90.99.1"
-"""An address of the gateway's own, through whatever tunnel; the slots' ends come and go with sessions."""
+WATCHED = 30.0
+"""Seconds in which each client that changed networks finds out: the lab's notice a dead peer after ten."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class Setup:
     runtime: str
     steering: str
     shape: Shape
-    gateway: Callable[[Path, str], GatewayLab]
+    gateway: Callable[[Path, str, int], GatewayLab]
+    changes: tuple[Change, ...] = tuple(Change)
+    ground: Callable[[], Hosts] = Hosts
 
     @property
     def name(self) -> str:
@@ -65,14 +75,36 @@ class Setup:
 
 
 LAB = Shape(prefix="psd-", folder="lab-daemons")
+FULL = replace(LAB, logins_per_second=FULL_LOGINS_PER_SECOND)
+BY_ITSELF = (Change.ADDRESS, Change.PORT, Change.MOVED)
+"""Changes of users whose client takes no order to connect again."""
 SETUPS = (
-    Setup("ocserv", "host", "nftables", LAB, lambda folder, tag: GatewayLab(folder, tag, clients=1)),
-    Setup(
-        *("openvpn", "host", "nftables"),
-        replace(LAB, daemon="openvpn", logins_per_second=FULL_LOGINS_PER_SECOND),
-        lambda folder, tag: OpenVpnLab(folder, tag, clients=1),
-    ),
+    Setup("ocserv", "host", "nftables", LAB, GatewayLab),
+    Setup("ocserv", "host", "redirect", replace(LAB, steering="redirect"), RedirectLab),
+    Setup("ocserv", "host", "haproxy", replace(LAB, steering="haproxy"), BalancerLab),
+    Setup("ocserv", "host", "hook", replace(LAB, steering="hook"), HookLab),
+    Setup("ocserv", "podman", "nftables", LAB, PodmanLab, (), Containers),
+    Setup("openvpn", "host", "nftables", replace(FULL, daemon="openvpn"), OpenVpnLab, BY_ITSELF),
+    Setup("strongswan", "host", "nftables", replace(FULL, daemon="strongswan"), StrongSwanLab, BY_ITSELF),
 )
+LEFT_OUT = {
+    "ocserv/kubernetes/nftables": "needs a cluster; `./run demo --runtime kubernetes` tells the story there",
+}
+"""What is offered and not measured here, each with the reason."""
+
+
+@dataclass(frozen=True)
+class NetworkRow:
+    """What became of one user who changed networks while the instance drained."""
+
+    daemon: str
+    runtime: str
+    steering: str
+    change: str
+    kept: bool
+    gap_s: float | None
+    pings_sent: int
+    pings_lost: int
 
 
 @dataclass(frozen=True)
@@ -93,28 +125,43 @@ class Row:
 
 
 def main(json_path: Path | None, arguments: list[str]) -> int:
-    """Print one row for each kind of gateway; 0 when each went back by itself and nobody lost a session."""
+    """Print what was counted at each kind of gateway; 0 when each went back at no session's cost."""
     chosen = _parse(arguments)
     if chosen.lab is not None and json_path is not None:
         _be_a_lab(chosen.lab, json_path)
-    rows = [_row(setup, chosen.kicks) for setup in SETUPS if setup.daemon in chosen.daemons]
-    Console(width=120).print(_table(rows))
+    rows, networks, console = list[Row](), list[NetworkRow](), Console(width=120)
+    for setup in [setup for setup in SETUPS if setup.name in chosen.only]:
+        if "canary" in chosen.parts:
+            rows.append(_row(setup, chosen.kicks))
+        if "networks" in chosen.parts and setup.changes:
+            networks += asyncio.run(_changing(setup))
+    if rows:
+        console.print(_table(rows))
+    if networks:
+        console.print(_networks_table(networks))
+    for name, why in LEFT_OUT.items():
+        console.print(f"not measured: {name}: {why}")
     if json_path:
-        json_path.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        said = {
+            "rows": [asdict(row) for row in rows],
+            "networks": [asdict(row) for row in networks],
+            "left_out": LEFT_OUT,
+        }
+        json_path.write_text(json.dumps(said, indent=1) + "\n")
     return 0 if all(row.outcome == "rolled_back" and not row.sessions_lost for row in rows) else 1
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    known = [setup.daemon for setup in SETUPS]
+    known, parts = [setup.name for setup in SETUPS], ["canary", "networks"]
     parser = argparse.ArgumentParser(prog="./run bench daemons", description=__doc__)
-    parser.add_argument(
-        "--daemons", type=lambda text: text.split(","), default=known, help=f"which of {', '.join(known)}"
-    )
+    parser.add_argument("--only", action="append", help=f"one of these, repeatable: {', '.join(known)}")
+    parser.add_argument("--part", action="append", choices=parts, dest="parts", help="nothing but this")
     parser.add_argument("--kicks", type=int, default=5, help="how often a client is told to go (5)")
     parser.add_argument("--lab", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    if unknown := sorted(set(chosen.daemons) - set(known)):
-        parser.error(f"there is no daemon {unknown[0]!r}; there are {', '.join(known)}")
+    chosen.only, chosen.parts = chosen.only or known, chosen.parts or parts
+    if unknown := sorted(set(chosen.only) - set(known)):
+        parser.error(f"there is no {unknown[0]!r}; there are {', '.join(known)}")
     return chosen
 
 
@@ -148,11 +195,11 @@ def _told(setup: Setup) -> dict[str, Any]:
 
 def _be_a_lab(name: str, report: Path) -> None:
     """Tell the story on a lab of one kind of gateways, and end this process."""
-    shape = next(setup.shape for setup in SETUPS if setup.name == name)
+    setup = next(setup for setup in SETUPS if setup.name == name)
 
     async def told() -> Told:
         with Screen() as screen:
-            async with lab(screen.tell, shape) as built:
+            async with lab(screen.tell, setup.shape, setup.ground()) as built:
                 return await Storyteller(built, screen).bad_auth()
 
     try:
@@ -169,16 +216,41 @@ def _be_a_lab(name: str, report: Path) -> None:
 
 async def _kicked(setup: Setup, times: int) -> list[float]:
     """Tell one client to go, so often, each time from the instance that does not serve any more."""
+    async with _own(setup, 1) as own:
+        await run(["ip", "address", "add", f"{TARGET}/32", "dev", "lo"])
+        return await _gaps(own, times)
+
+
+@asynccontextmanager
+async def _own(setup: Setup, clients: int) -> AsyncIterator[GatewayLab]:
+    """Build a gateway of that kind, and be in its network."""
     with tempfile.TemporaryDirectory(prefix="pb") as scratch:
-        own = setup.gateway(Path(scratch), f"b{setup.daemon[:2]}")
+        own = setup.gateway(Path(scratch), f"b{setup.daemon[0]}{setup.steering[:2]}", clients)
         own.build()
         try:
             with inside(own.namespace):
-                await run(["ip", "address", "add", f"{TARGET}/32", "dev", "lo"])
                 await own.table.prime()
-                return await _gaps(own, times)
+                yield own
+                await own.clients_gone()
         finally:
             own.clear()
+
+
+# --- who changes networks -----------------------------------------------------------
+
+
+async def _changing(setup: Setup) -> list[NetworkRow]:
+    """Have one user for each kind of change on an instance that drains."""
+    async with _own(setup, len(setup.changes)) as own:
+        found = await change_networks(own, setup.changes, watched=WATCHED)
+    where = (setup.daemon, setup.runtime, setup.steering)
+    return [
+        NetworkRow(*where, str(one.change), one.kept, one.gap_s, one.pings_sent, one.pings_lost)
+        for one in found
+    ]
+
+
+# --- what is printed ----------------------------------------------------------------
 
 
 async def _gaps(own: GatewayLab, times: int) -> list[float]:
@@ -258,5 +330,20 @@ def _table(rows: Sequence[Row]) -> Table:
             f"{row.pings_lost} of {row.pings_sent}",
             f"{row.rollback_s:.1f} s",
             f"{row.kick_gap_s:.2f} s",
+        )
+    return table
+
+
+def _networks_table(rows: Sequence[NetworkRow]) -> Table:
+    title = "Who changes networks while the instance drains, as clients count it"
+    table = Table(title=title, title_justify="left")
+    for name in ("daemon", "runtime", "steering", "change", "session", "without an answer", "pings lost"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            *(row.daemon, row.runtime, row.steering, row.change),
+            "kept" if row.kept else "lost",
+            "" if row.gap_s is None else f"{row.gap_s:.2f} s",
+            f"{row.pings_lost} of {row.pings_sent}",
         )
     return table

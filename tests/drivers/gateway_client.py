@@ -17,6 +17,9 @@ ANSWERED_WITHIN = 0.5
 class Client:
     """One openconnect at one site, and what it pings."""
 
+    logged_in = "penstock: tunnel"
+    """What it says once for each login that led to a tunnel, and not when it comes back to its session."""
+
     def __init__(
         self,
         site: str,
@@ -65,7 +68,7 @@ class Client:
         raise AssertionError(f"{words!r} not seen in {within} s:\n{self.log.read_text()[-2000:]}")
 
     async def up(self) -> "Client":
-        await self.until("penstock: tunnel")
+        await self.until(self.logged_in)
         await self.until("Established DTLS connection")
         return self
 

@@ -281,6 +281,7 @@ class GatewayLab:
             self.root,
             dialled=daemon.dialled(self.gateway),
             wandering=daemon.wandering,
+            mid_session=daemon.mid_session,
             logging_in=self.folders.logging_in,
             credentials=credentials,
         )

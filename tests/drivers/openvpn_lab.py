@@ -36,6 +36,8 @@ class OpenVpnAdmission(TreeAdmission):
 class OpenVpnClient(Client):
     """One client at one site, and what it pings; it comes back by itself, as a user's does."""
 
+    logged_in = "Initialization Sequence Completed"
+
     def __init__(self, site: str, folder: Path, number: int, *more: str, transport: str = "udp") -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
@@ -53,7 +55,7 @@ class OpenVpnClient(Client):
             )  # fmt: skip
 
     async def up(self) -> "OpenVpnClient":
-        await self.until("Initialization Sequence Completed", within=20)
+        await self.until(self.logged_in, within=20)
         return self
 
 

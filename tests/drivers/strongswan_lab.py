@@ -139,6 +139,8 @@ class StrongSwanAdmission(TreeAdmission):
 class StrongSwanClient(Client):
     """One charon at one site, and what it pings."""
 
+    logged_in = "} established with SPIs"
+
     def __init__(
         self,
         site: str,
@@ -178,7 +180,7 @@ class StrongSwanClient(Client):
             )
 
     async def up(self) -> "StrongSwanClient":
-        await self.until("} established with SPIs", within=20)
+        await self.until(self.logged_in, within=20)
         return self
 
 

@@ -200,6 +200,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     assert sent - lost > 10
     assert not over
     print(f"rebound in the middle of a drain: back after {took:.1f} s; {lost} of {sent} pings lost")
+    assert person.gap() < 5
 
 
 async def test_a_session_whose_connection_broke_is_waited_for_and_comes_back_to_its_instance(

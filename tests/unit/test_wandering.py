@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from ipaddress import ip_address
 
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.steering.homes import Home
@@ -53,6 +54,27 @@ def test_only_what_differs_is_written() -> None:
 def test_a_product_whose_packets_do_not_say_whose_they_are_has_the_table_that_it_had() -> None:
     wanted = Ruleset(steer=4432, old={ip_address("10.77.0.11"): 4431})
     assert "peer_id" not in transaction(wanted, Ruleset(), gateway(), BOTH[1:])
+
+
+def test_who_sends_from_elsewhere_in_the_middle_of_a_session_is_learned_and_then_refused() -> None:
+    draining = Ruleset(steer=4432).pinning({}, draining=(4431,))
+    lines = transaction(draining, Ruleset(), gateway(), BOTH[1:], mid_session=Ocserv.mid_session).splitlines()
+    rules = [line for line in lines if line.startswith("add rule")]
+    to_old = "add rule inet penstock prerouting ip daddr { 10.77.0.1 } udp dport 4431"
+    assert [rule for rule in rules if rule.startswith(to_old)] == [
+        f'{to_old} update @learned4 {{ ip saddr timeout 600s : 4431 }} comment "learn 4431"',
+        f"{to_old} @th,64,8 23 reject with icmpx port-unreachable",
+    ]
+    assert len(rules) == count_of_rules(draining, gateway(), BOTH[1:], mid_session=Ocserv.mid_session)
+
+
+def test_nobody_is_refused_where_nothing_drains_or_clients_do_not_heed_it() -> None:
+    serving = Ruleset(steer=4432)
+    assert "reject" not in transaction(
+        serving, Ruleset(), gateway(), BOTH[1:], mid_session=Ocserv.mid_session
+    )
+    draining = serving.pinning({}, draining=(4431,))
+    assert "reject" not in transaction(draining, Ruleset(), gateway(), BOTH, OPENVPN, OpenVpn.mid_session)
 
 
 def test_numbers_are_read_back() -> None:

@@ -52,6 +52,7 @@ class PlainDaemon(Protocol):
     product: str
     own_files: tuple[str, ...] = ()
     wandering: tuple[Wandering, ...] = ()
+    mid_session: str = ""
 
     @abstractmethod
     async def ready(self, environment: Environment) -> bool:

@@ -213,6 +213,14 @@ class Daemon(Protocol):
         ...
 
     @property
+    def mid_session(self) -> str:
+        """What matches, in nftables' words, a UDP packet that only a live session sends.
+
+        A client that hears that such a packet was refused connects again at once. Empty where none does.
+        """
+        ...
+
+    @property
     def probe_needs(self) -> tuple[str, ...]:
         """What the probe has to be given under `probe` of the agent's file, beside its user, to log in."""
         ...

@@ -7,7 +7,8 @@ address where it has a network of its own. Order of the questions (`research/gat
 0. the maps of `Wandering`: the packet carries a number of a session on another instance, wherever it comes
    from.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
-2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT).
+2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT). Where
+   that was in the middle of a session, the packet is refused, too, so that its client comes at once.
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
    With a share only addresses whose hash is below it are asked: never connections, since one
    login uses several, and a larger share keeps everybody of a smaller one.
@@ -80,7 +81,8 @@ class NftablesTable:
         self._live = orders.live
         self._pinned_for = pinned_for
         self._dialled = means.dialled or (Dialled("tcp", orders.gateway.port),)
-        self._wandering = means.wandering
+        self._terms = (self._gateway, self._dialled, means.wandering, means.mid_session)
+        """In which a table is written."""
         self._logins = LoginFlows(
             {slot.name: slot.address for slot in orders.gateway.slots if slot.address is not None},
             self._dialled,
@@ -335,7 +337,7 @@ class NftablesTable:
                 f"{wanted.trial or wanted.steer}, read back {after.trial or after.steer}; "
                 f"look at `nft list table {TABLE}`"
             )
-        if len(after.rules) != count_of_rules(wanted, self._gateway, self._dialled, self._wandering):
+        if len(after.rules) != count_of_rules(wanted, *self._terms):
             raise Conflict(
                 f"somebody else writes the steering table of {self._gateway.name}: its rules were changed a "
                 f"moment after they were written; look at `nft list table {TABLE}`"
@@ -424,7 +426,7 @@ class NftablesTable:
     async def _write(self, wanted: Ruleset, before: Ruleset) -> None:
         result = await run(
             ["nft", "-f", "-"],
-            given=transaction(wanted, before, self._gateway, self._dialled, self._wandering),
+            given=transaction(wanted, before, *self._terms),
         )
         if result.status:
             raise Unavailable(f"nft refused a change on {self._gateway.name}: {result.last_words}")

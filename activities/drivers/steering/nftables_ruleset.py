@@ -94,10 +94,11 @@ def transaction(
     gateway: Gateway,
     dialled: Sequence[Dialled],
     wandering: Sequence[Wandering] = (),
+    mid_session: str = "",
 ) -> str:
     """Return one `nft -f` script: declarations that change nothing when repeated, rules, element changes."""
     ports = sorted({one.port for one in dialled})
-    lines = [*_declarations(gateway, wandering), *_rules(wanted, gateway, dialled, wandering)]
+    lines = [*_declarations(gateway, wandering), *_rules(wanted, gateway, dialled, wandering, mid_session)]
     lines += _trial(wanted, before, ports)
     if wanted.steer != before.steer:
         elements = ", ".join(f"{port} : {wanted.steer}" for port in ports)
@@ -110,10 +111,14 @@ def transaction(
 
 
 def count_of_rules(
-    wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled], wandering: Sequence[Wandering] = ()
+    wanted: Ruleset,
+    gateway: Gateway,
+    dialled: Sequence[Dialled],
+    wandering: Sequence[Wandering] = (),
+    mid_session: str = "",
 ) -> int:
     """Return how many rules the table has when it is written so."""
-    return sum(1 for _ in _rules(wanted, gateway, dialled, wandering))
+    return sum(1 for _ in _rules(wanted, gateway, dialled, wandering, mid_session))
 
 
 def parse(listing: str, gateway: Gateway) -> Ruleset:
@@ -178,7 +183,11 @@ def _versions(gateway: Gateway) -> Sequence[int]:
 
 
 def _rules(
-    wanted: Ruleset, gateway: Gateway, dialled: Sequence[Dialled], wandering: Sequence[Wandering]
+    wanted: Ruleset,
+    gateway: Gateway,
+    dialled: Sequence[Dialled],
+    wandering: Sequence[Wandering],
+    mid_session: str,
 ) -> Iterator[str]:
     families = {}
     for version in _versions(gateway):
@@ -189,7 +198,7 @@ def _rules(
     sent = "dnat ip to " if gateway.has_own_networks else "redirect to :"
     ways = [(version, daddr, way) for version, daddr in families.items() for way in dialled]
     for version, daddr in families.items():
-        yield from _teaching(wanted, version, daddr)
+        yield from _teaching(wanted, version, daddr, mid_session)
     for daddr in families.values():
         for one in wandering:
             users = f"udp dport {_carried_at(dialled)} {one.of_a_session}".strip()
@@ -211,13 +220,21 @@ def _carried_at(dialled: Sequence[Dialled]) -> int:
     return [one.port for one in dialled if one.transport == "udp"][-1]
 
 
-def _teaching(wanted: Ruleset, version: int, daddr: str) -> Iterator[str]:
-    """Have UDP to a draining instance's own port say where its sender belongs."""
+def _teaching(wanted: Ruleset, version: int, daddr: str, mid_session: str) -> Iterator[str]:
+    """Have UDP to a draining instance's own port say where its sender belongs.
+
+    The kernel asks only for flows that it does not know. One that begins in the middle of a session is of a
+    client whose address or port has changed, which its daemon does not answer: refused, it connects again
+    at once, and not when it finds out by itself (dead peer detection: 10-90 s).
+    """
     family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
     for port in (home for home in wanted.draining if isinstance(home, int)):
         element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
         learns = f'update @learned{version} {element} comment "learn {port}"'
         yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"
+        if mid_session:
+            refused = f"{mid_session} reject with icmpx port-unreachable"
+            yield f"add rule inet penstock prerouting {daddr} udp dport {port} {refused}"
 
 
 def _outward(gateway: Gateway) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Means:
     """Where users begin: the gateway's port by TCP unless given."""
     wandering: Sequence[Wandering] = ()
     """How packets of sessions are told whose users' addresses have changed."""
+    mid_session: str = ""
+    """What matches a packet that only a live session sends, where its client heeds a refusal."""
     logging_in: LoggingIn = nobody
     """Who is just about to have a session."""
     credentials: Mapping[str, Secret] = field(default_factory=dict)

@@ -72,6 +72,8 @@ class Ocserv:
 
     product = "ocserv"
     wandering = ()
+    mid_session = "@th,64,8 23"
+    """A DTLS record of application data (RFC 6347, 4.1); whoever begins sends a handshake."""
     probe_needs = ("password",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
 
