@@ -1,6 +1,6 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from pydantic import Field
 
 from policies.attempts import Attempt
+from policies.attribution import Held
 from policies.model.adoption import OwnLine
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.fleet import Gateway, Slot
@@ -396,4 +397,13 @@ class Mirrors(Protocol):
             BadInput: the probe's login cannot be read, or there is none.
             Unavailable: the client could not be made ready here.
         """
+        ...
+
+
+@runtime_checkable
+class Attributes(Protocol):
+    """A product whose log tells which user's packets came from where, for as long as they did."""
+
+    def held_in(self, slot: str, lines: Iterable[str]) -> Iterator[Held]:
+        """Yield the sessions that the slot's log tells of, each for as long as it came from one place."""
         ...

@@ -8,7 +8,7 @@ forgotten for that. Certificates are read at its start only.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -17,6 +17,7 @@ from pathlib import Path
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
+from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.daemon.openvpn.management import ask
@@ -35,6 +36,7 @@ from activities.drivers.daemon.port import (
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
+from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import Gateway
@@ -145,6 +147,10 @@ class OpenVpn(PlainDaemon):
         return frozenset(
             name for found in _NAMES.finditer(log) if (name := found[1] or found[2] or found[3] or "")
         )
+
+    def held_in(self, slot: str, lines: Iterable[str]) -> Iterator[Held]:
+        """Yield whose packets came from where, as the slot's log tells."""
+        return held_in(slot, lines)
 
     def logins(self, ignored: frozenset[str], *, sees_processes: bool) -> LoginReader:
         """Return a reader of OpenVPN's log, which tells of every client's end by itself."""
