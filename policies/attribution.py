@@ -22,7 +22,8 @@ class End(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as logs write it."""
-        return f"{self.address}:{self.port}" if self.address.version == 4 else f"[{self.address}]:{self.port}"
+        bare = isinstance(self.address, IPv4Address)
+        return f"{self.address}:{self.port}" if bare else f"[{self.address}]:{self.port}"
 
 
 class Carried(NamedTuple):
@@ -56,7 +57,7 @@ class Attributed(NamedTuple):
 def attributed(
     held: Iterable[Held], carried: Iterable[Carried], proxies: Collection[Address]
 ) -> list[Attributed]:
-    """Return each session with the user's own end; whoever comes through none of the proxies has it already."""
+    """Return each session with the user's own end, which is known of whoever comes through no proxy."""
     by_source: dict[End, list[Carried]] = {}
     for flow in carried:
         by_source.setdefault(flow.source, []).append(flow)

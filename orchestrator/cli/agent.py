@@ -82,7 +82,7 @@ def certify(
 
 @app.command("flows")
 def flows(config: Config, output: OutputOption = Output.TABLE) -> None:
-    """Tell whose flows are whose: user, the address the user came from, and slot, of each session in the logs.
+    """Tell whose the sessions in this host's logs are: user, where the user really came from, and slot.
 
     Behind a proxy that is nginx its logs have to be named in the file. Nothing is asked and nothing changed.
     """

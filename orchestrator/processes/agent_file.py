@@ -80,7 +80,7 @@ class ExporterSettings(Value):
 
 
 class FrontSettings(Value):
-    """What stands before the slots: a HAProxy of ours, the program of a steering by hook, or proxies of yours."""
+    """What stands before the slots: a HAProxy of ours, the program of a hook, or proxies of yours."""
 
     certificate: Name = "certificate"
     """Their certificate and those above it, in PEM: that of the instances."""

@@ -152,7 +152,19 @@ class ProxiedLab(OpenVpnLab):
             f"  log_format penstock '{FORMAT}';\n  access_log {access} penstock;\n{listening}}}\n"
         )
         site = f"{self.prefix}c{self.clients}"
-        command = ["ip", "netns", "exec", site, "nginx", "-e", info, "-c", config, "-g", "daemon off;"]
+        command: list[str | Path] = [
+            "ip",
+            "netns",
+            "exec",
+            site,
+            "nginx",
+            "-e",
+            info,
+            "-c",
+            config,
+            "-g",
+            "daemon off;",
+        ]
         process = subprocess.Popen(command, start_new_session=True)
         try:
             yield process

@@ -41,7 +41,7 @@ def carried_in(lines: Iterable[str]) -> list[Carried]:
             ends.setdefault((told["worker"], told["number"]), []).append(at)
         elif (told := _SAID.search(line)) is not None:
             key, what = (told["worker"], told["number"]), told["what"]
-            at = datetime.strptime(told["at"], "%Y/%m/%d %H:%M:%S").astimezone(UTC)  # noqa: DTZ007 - local time
+            at = datetime.strptime(told["at"], "%Y/%m/%d %H:%M:%S").astimezone(UTC)
             if found := _BEGINS.match(what):
                 begun[key] = _end(found["end"])
             elif (found := _CARRIED.match(what)) and key in begun:

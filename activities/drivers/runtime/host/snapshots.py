@@ -173,10 +173,13 @@ class HostSnapshots:
         return Pseudonyms(secrets.token_bytes(_SALT_BYTES), addresses=False)
 
     def _session(self, session: Mapping[str, Any], words: Pseudonyms) -> dict[str, Any]:
-        return {
+        told = {
             what: words.without_addresses(said, self._known) if what.endswith("_address") else said
             for what, said in session.items()
         }
+        if (source := session["source"]) is not None:
+            told["source"] = [words.without_addresses(source[0], self._known), source[1]]
+        return told
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / f"{digest.replace(':', '-')}.json"
