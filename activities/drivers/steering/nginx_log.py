@@ -1,9 +1,9 @@
 """What nginx's `stream` proxy writes of users' flows, and when: measured with 1.22.
 
-Its access log has a line for each session **when it has ended**: over TCP at once, over UDP `proxy_timeout` after
-the last packet, and never for one that lives when nginx is told to stop at once (SIGTERM). No variable of it
-has the address and port by which the gateway sees the user. The error log has both ends **when a session
-begins**, with the level `info`, in two lines that the connection's number ties together.
+Its access log has a line for each session **when it has ended**: over TCP at once, over UDP `proxy_timeout`
+after the last packet, and never for one that lives when nginx is told to stop at once (SIGTERM). No variable
+of it has the address and port by which the gateway sees the user. The error log has both ends **when a
+session begins**, with the level `info`, in two lines that the connection's number ties together.
 """
 
 import re
@@ -22,7 +22,8 @@ _BEGINS = re.compile(r"(?:udp )?client (?P<end>\S+) connected to ")
 _CARRIED = re.compile(r"(?:udp )?proxy (?P<end>\S+) connected to ")
 _ENDS = re.compile(r"(?:udp )?(?:client disconnected|upstream disconnected|timed out|upstream timed out)\b")
 _ENDED = re.compile(
-    r"(?:^|\s)(?P<at>\d{9,}\.\d{3}) (?P<worker>\d+) (?P<number>\d+) (?:TCP|UDP) [0-9a-fA-F.:]+ \d+ \S+ [\d.]+ \d+\b"
+    r"(?:^|\s)(?P<at>\d{9,}\.\d{3}) (?P<worker>\d+) (?P<number>\d+) (?:TCP|UDP) "
+    r"[0-9a-fA-F.:]+ \d+ \S+ [\d.]+ \d+\b"
 )
 
 

@@ -15,8 +15,8 @@ _STAMP = r"^(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:us=\d+ )?"
 _CLIENT = re.compile(_STAMP + r"(?P<user>[^/\s]+)/(?P<end>\[?[0-9a-fA-F.:]+\]?:\d+) (?P<what>.+)")
 _GIVEN = re.compile(r"MULTI: primary virtual IP(?:v6)? for .+: (?P<address>[0-9a-fA-F.:]+)$")
 _FLOATED = re.compile(
-    _STAMP
-    + r".*peer \d+ \((?P<user>[^)]+)\) floated from (?P<end>\S+) to (?:\[AF_INET6?\])?(?P<to>\S+)(?: \(via .*\))?$"
+    _STAMP + r".*peer \d+ \((?P<user>[^)]+)\) floated from (?P<end>\S+) to "
+    r"(?:\[AF_INET6?\])?(?P<to>\S+)(?: \(via .*\))?$"
 )
 _BEGINS = re.compile(_STAMP + r"OpenVPN \d\S* ")
 _LEAVES = re.compile(r"SIG(?:TERM|USR1|HUP)\[.*client-instance (?:restarting|exiting)")

@@ -60,7 +60,6 @@ def _lines(log: Path) -> Iterator[str]:
 
 
 def _read(path: Path) -> Iterator[str]:
-    opened = gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace")
-    with opened as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", errors="replace") as file:
         for line in file:
-            yield line.rstrip("\n")
+            yield str(line).rstrip("\n")

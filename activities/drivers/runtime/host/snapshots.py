@@ -80,8 +80,8 @@ class HostSnapshots:
     ) -> None:
         """Take what is there, what observes it, and what steers in its own words.
 
-        `key` is the file of the fleet's key, `kept_for` how long snapshots are kept, and `fronts` are the logs
-        of proxies through which users come.
+        `key` is the file of the fleet's key, `kept_for` how long snapshots are kept, and `fronts` are the
+        logs of proxies through which users come.
         """
         self._folders = folders
         self._observe = observe
