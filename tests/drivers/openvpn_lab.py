@@ -79,6 +79,10 @@ class OpenVpnLab(GatewayLab):
     files: Mapping[str, Path] = MappingProxyType({})
     """How the probe's client is set up, and what client profiles name."""
 
+    def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
+        super().__init__(folder, tag, clients)
+        self.gateway = self.gateway.model_copy(update={"daemon": "openvpn"})
+
     def client(self, number: int, *more: str, **_: object) -> OpenVpnClient:
         site = f"{self.prefix}c{number}"
         client = OpenVpnClient(site, self.folder, number, *more)

@@ -74,6 +74,20 @@ class OwnConfig:
     answers: bool
     """Whether it may be asked for its sessions at all."""
     left_behind: tuple[OwnLine, ...]
+    user: str = ""
+    """As whom it runs once it has begun, where its main process is not root's."""
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """What a product's own configuration calls that for which an adoption asks."""
+
+    address: str = "listen-host"
+    """What makes it listen on one address alone."""
+    control: str = "use-occtl = true"
+    """The line by which its sessions can be counted."""
+    drops_root: bool = False
+    """Whether its main process runs as the user whom its configuration names."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,7 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
 class OwnEnvironment(Environment, Protocol):
     """Where a daemon lives that somebody else started, with a configuration and files of its own."""
 
@@ -221,6 +236,11 @@ class Daemon(Protocol):
     @property
     def own_files(self) -> tuple[str, ...]:
         """Where its configuration is when nobody says otherwise, the likeliest first."""
+        ...
+
+    @property
+    def own_words(self) -> OwnWords:
+        """What an adoption calls things by."""
         ...
 
     def read_own(self, text: str) -> OwnConfig:
