@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli import enrolment
-from orchestrator.cli.output import say
+from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.process import loaded
 from orchestrator.cli.tree import group
 from policies.model.errors import BadInput
 
 app = group("On a gateway's host: its agent, and the certificate by which relays know it.")
 
+FLOW = ("user", "from", "slot", "vpn_address", "began", "ended")
 Config = Annotated[Path, typer.Option("--config", help="the agent's own file")]
 
 
@@ -77,6 +78,23 @@ def certify(
     ends = renewal.renew(older=even_if_older)
     say(f"{whose} has a new certificate, good until {ends:%Y-%m-%d %H:%M} UTC.")
     say(f"What runs gets it by `penstock credentials reload {settings.gateway.fleet} --if-changed`.")
+
+
+@app.command("flows")
+def flows(config: Config, output: OutputOption = Output.TABLE) -> None:
+    """Tell whose the sessions in this host's logs are: user, where the user really came from, and slot.
+
+    Behind a proxy that is nginx its logs have to be named in the file. Nothing is asked and nothing changed.
+    """
+    from orchestrator.processes.flows import flows_of, row  # noqa: PLC0415
+
+    rows = [row(flow) for flow in flows_of(_settings(config))]
+
+    def table() -> None:
+        lines = [[str(one[name] or "-") for name in FLOW] for one in rows]
+        print_table([name.upper() for name in FLOW], lines, "No session.")
+
+    emit(output, "FlowList", rows, table, rows=rows, names=[one["user"] for one in rows])
 
 
 @app.command("break-glass")

@@ -148,6 +148,7 @@ def compose_host(settings: AgentSettings) -> Host:
             mid_session=folders.daemon.mid_session,
             logging_in=folders.logging_in,
             credentials=given,
+            proxies=settings.front.proxies,
             hook=settings.front.hook,
             certificate=settings.front.certificate,
             key=settings.front.key,
@@ -164,7 +165,12 @@ def compose_host(settings: AgentSettings) -> Host:
         lambda: renewed.failing if renewed is not None else "",
     )
     snapshots = HostSnapshots(
-        folders, runtime.observe, table.words, settings.pseudonyms, settings.snapshots_kept
+        folders,
+        runtime.observe,
+        table.words,
+        settings.pseudonyms,
+        settings.snapshots_kept,
+        settings.front.logs,
     )
     path = GatewayPath(folders, table)
     return Host(audit, journal, folders, table, runtime, snapshots, adoption, path)

@@ -80,12 +80,16 @@ class ExporterSettings(Value):
 
 
 class FrontSettings(Value):
-    """What a HAProxy in front of the slots shows to users, and the program of a steering by hook."""
+    """What stands before the slots: a HAProxy of ours, the program of a hook, or proxies of yours."""
 
     certificate: Name = "certificate"
     """Their certificate and those above it, in PEM: that of the instances."""
     key: Name = "key"
     """The certificate's key, in PEM."""
+    proxies: tuple[IPv4Address | IPv6Address, ...] = ()
+    """Addresses of the nginx through which users of OpenVPN come; docs/openvpn.md."""
+    logs: tuple[Path, ...] = ()
+    """What that nginx logs, as files of this host: its error log with the level `info`, its access log."""
     hook: Path | None = Field(None, description="the program of `steering: hook`; docs/steering.md")
 
 
@@ -153,6 +157,15 @@ class AgentSettings(EnrolledSettings):
     def _the_hook_is_there(self) -> Self:
         if (self.gateway.steering == "hook") != (self.front.hook is not None):
             raise ValueError("steering: hook and front.hook belong together: write both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_carry_openvpn(self) -> Self:
+        if self.front.proxies and self.gateway.daemon != "openvpn":
+            raise ValueError(
+                f"front.proxies is for openvpn: users of {self.gateway.daemon} find their session by their "
+                "address, and behind a proxy they have none of their own"
+            )
         return self
 
     @property

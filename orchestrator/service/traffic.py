@@ -22,6 +22,9 @@ LOOKBACK, STEP = timedelta(minutes=10), timedelta(seconds=15)
 NAMED_AT_MOST = 500
 """Gateways that a question names one by one; of a larger fleet it names the label of its targets."""
 
+COUNTED = ("vpngw_sessions", "openvpn_server_connected_clients")
+"""Who counts a gateway's sessions: our exporter, else an openvpn_exporter, which knows no releases."""
+
 UNKNOWN_RELEASE = "an unknown release"
 NOBODY_COUNTED = (
     "Prometheus has counted none of its sessions lately; `penstock monitoring targets` gives it the gateways"
@@ -77,10 +80,11 @@ class TrafficService:
             whose = matcher([gateway.metrics_target for gateway in fleet.gateways])
         else:
             whose = f'fleet="{fleet.name}"'
-        by_instance = f"count by (instance) (vpngw_sessions{{{whose}}})"
+        sessions = " or on (instance) ".join(f"{name}{{{whose}}}" for name in COUNTED)
+        by_instance = f"count by (instance) ({sessions})"
         try:
             sums, seen = await asyncio.gather(
-                self.source.summed(f"sum by (digest) (vpngw_sessions{{{whose}}})", now, LOOKBACK, STEP),
+                self.source.summed(f"sum by (digest) ({sessions})", now, LOOKBACK, STEP),
                 self.source.summed(f"count({by_instance})", now, LOOKBACK, STEP),
             )
         except PenstockError as error:

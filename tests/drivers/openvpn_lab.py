@@ -2,14 +2,19 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.port import Daemon
+from activities.drivers.runtime.host.sessions import SlotSessions
+from activities.drivers.runtime.host.snapshots import HostSnapshots
+from activities.drivers.steering.nginx_log import FORMAT
 from orchestrator.publishing.tree import collect
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
@@ -38,7 +43,16 @@ class OpenVpnClient(Client):
 
     logged_in = "Initialization Sequence Completed"
 
-    def __init__(self, site: str, folder: Path, number: int, *more: str, transport: str = "udp") -> None:
+    def __init__(
+        self,
+        site: str,
+        folder: Path,
+        number: int,
+        *more: str,
+        transport: str = "udp",
+        to: str = "10.77.0.1",
+        device: str = "tun0",
+    ) -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
         self.answers = folder / f"pings-{number}.log"
@@ -46,8 +60,8 @@ class OpenVpnClient(Client):
         notify = [] if transport == "tcp-client" else ["--explicit-exit-notify", "1"]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, "openvpn", "--client", "--dev", "tun0",
-                 "--remote", "10.77.0.1", str(USERS_PORT), transport, "--ca", f"{folder}/ca.pem",
+                ["ip", "netns", "exec", self.name, "openvpn", "--client", "--dev", device,
+                 "--remote", to, str(USERS_PORT), transport, "--ca", f"{folder}/ca.pem",
                  "--cert", f"{folder}/user{number}.pem", "--key", f"{folder}/user{number}.key",
                  "--remote-cert-tls", "server", "--connect-retry", "1", "1", "--verb", "3",
                  "--route", "10.90.0.0", "255.255.0.0", *notify, *(more or ["--nobind"])],
@@ -66,6 +80,10 @@ class OpenVpnLab(GatewayLab):
     options: tuple[str, ...] = ()
     files: Mapping[str, Path] = MappingProxyType({})
     """How the probe's client is set up, and what client profiles name."""
+
+    def __init__(self, folder: Path, tag: str, clients: int = 6) -> None:
+        super().__init__(folder, tag, clients)
+        self.gateway = self.gateway.model_copy(update={"daemon": "openvpn"})
 
     def client(self, number: int, *more: str, **_: object) -> OpenVpnClient:
         site = f"{self.prefix}c{number}"
@@ -90,3 +108,72 @@ class OpenVpnLab(GatewayLab):
 
     def _made_daemon(self) -> Daemon:
         return OpenVpn(self.login)
+
+
+class ProxiedLab(OpenVpnLab):
+    """The same gateway behind an nginx at its last site, which carries users by `stream`."""
+
+    @property
+    def proxy(self) -> str:
+        """The address that users dial, and from which nginx carries them to the gateway."""
+        return f"10.77.0.{10 + self.clients}"
+
+    @property
+    def logs(self) -> tuple[Path, Path]:
+        """What nginx writes when a session begins, and when it has ended."""
+        return self.folder / "nginx-info.log", self.folder / "nginx-access.log"
+
+    def compose(self, **more: str) -> None:
+        super().compose(**more)
+        self.means = replace(self.means, proxies=(ip_address(self.proxy),))
+        self.table = self._made_steering()
+        self._compose_slots(self.means.credentials)
+        self.sessions = SlotSessions(self.folders, self.journal, self.table)
+        self.snapshots = HostSnapshots(self.folders, self.slots.observe, self.table.words, fronts=self.logs)
+
+    def through(self, number: int, site: int, transport: str, device: str = "tun0") -> OpenVpnClient:
+        """Have a user at that site dial nginx."""
+        client = OpenVpnClient(
+            f"{self.prefix}c{site}", self.folder, number, "--nobind",
+            transport=transport, to=self.proxy, device=device,
+        )  # fmt: skip
+        self.people.append(client)
+        return client
+
+    @contextmanager
+    def nginx(self, keeps: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run nginx, which keeps a silent UDP session for so long."""
+        for log in self.logs:
+            log.write_text("")
+        info, access = self.logs
+        listening = "".join(
+            f"  server {{ listen {self.proxy}:{USERS_PORT}{how}; proxy_pass 10.77.0.1:{USERS_PORT};"
+            f" proxy_timeout {keeps}; }}\n"
+            for how in (" udp reuseport", "")
+        )
+        config = self.folder / "nginx.conf"
+        config.write_text(
+            "load_module modules/ngx_stream_module.so;\nuser root;\nworker_processes 2;\n"
+            f"pid {self.folder}/nginx.pid;\nerror_log {info} info;\nevents {{}}\nstream {{\n"
+            f"  log_format penstock '{FORMAT}';\n  access_log {access} penstock;\n{listening}}}\n"
+        )
+        site = f"{self.prefix}c{self.clients}"
+        command: list[str | Path] = [
+            "ip",
+            "netns",
+            "exec",
+            site,
+            "nginx",
+            "-e",
+            info,
+            "-c",
+            config,
+            "-g",
+            "daemon off;",
+        ]
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(10)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from activities.drivers.daemon.control import Asked
 from activities.drivers.daemon.openvpn.management import SOCKET, ask
 
 GREETING = b">INFO:OpenVPN Management Interface Version 5 -- type 'help' for more info\r\n"
@@ -28,7 +29,7 @@ async def daemon(folder: Path, says: Says, greeting: bytes = GREETING) -> AsyncI
 
 async def asked(folder: Path, says: Says, *commands: str) -> list[list[str]] | None:
     async with daemon(folder, says):
-        found = await ask(folder, *commands, within=SOON)
+        found = await ask(Asked(folder, SOCKET), *commands, within=SOON)
         return None if found is None else [list(answer) for answer in found]
 
 
@@ -48,8 +49,8 @@ async def test_a_daemon_that_stops_in_the_middle_of_an_answer_has_said_nothing(t
 
 
 async def test_nobody_there_says_nothing(tmp_path: Path) -> None:
-    assert await ask(tmp_path, "pid", within=SOON) is None
-    assert await ask(tmp_path / "nowhere", "pid", within=SOON) is None
+    assert await ask(Asked(tmp_path, SOCKET), "pid", within=SOON) is None
+    assert await ask(Asked(tmp_path / "nowhere", SOCKET), "pid", within=SOON) is None
 
 
 async def test_a_socket_below_a_long_path_is_reached(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ async def test_a_socket_below_a_long_path_is_reached(tmp_path: Path) -> None:
     short = tmp_path / "s"
     short.symlink_to(deep)
     async with daemon(short, lambda _: b"SUCCESS: pid=7\r\n"):
-        assert await ask(deep, "pid", within=SOON) is not None
+        assert await ask(Asked(deep, SOCKET), "pid", within=SOON) is not None
 
 
 async def test_callers_who_come_at_once_are_answered_one_after_the_other(tmp_path: Path) -> None:
@@ -73,5 +74,5 @@ async def test_callers_who_come_at_once_are_answered_one_after_the_other(tmp_pat
             writer.close()
 
     async with await asyncio.start_unix_server(serve, tmp_path / SOCKET):
-        asking: list[Awaitable[object]] = [ask(tmp_path, "pid") for _ in range(10)]
+        asking: list[Awaitable[object]] = [ask(Asked(tmp_path, SOCKET), "pid") for _ in range(10)]
         assert None not in await asyncio.gather(*asking)

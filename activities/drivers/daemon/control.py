@@ -3,6 +3,23 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Asked(NamedTuple):
+    """Where an instance is asked: a socket in a folder, or a port of this host."""
+
+    folder: Path
+    socket: str
+    port: int = 0
+    """Where there is one, nothing else counts."""
+
+
+async def connected_to(asked: Asked, limit: int = 2**16) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect there; OSError when nobody listens."""
+    if asked.port:
+        return await asyncio.open_connection("127.0.0.1", asked.port, limit=limit)
+    return await connected(asked.folder, asked.socket, limit)
 
 
 async def connected(

@@ -17,6 +17,7 @@ from activities.drivers.daemon.port import (
     LoginReader,
     OwnConfig,
     OwnEnvironment,
+    OwnWords,
     Secret,
     Session,
     Wandering,
@@ -51,6 +52,7 @@ class PlainDaemon(Protocol):
 
     product: str
     own_files: tuple[str, ...] = ()
+    own_words: OwnWords = OwnWords()
     wandering: tuple[Wandering, ...] = ()
     mid_session: str = ""
 

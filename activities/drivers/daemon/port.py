@@ -1,6 +1,6 @@
 """The port of a daemon: all that hosts, pods and steering need to know of a product."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from pydantic import Field
 
 from policies.attempts import Attempt
+from policies.attribution import Held
 from policies.model.adoption import OwnLine
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.fleet import Gateway, Slot
@@ -73,6 +74,20 @@ class OwnConfig:
     answers: bool
     """Whether it may be asked for its sessions at all."""
     left_behind: tuple[OwnLine, ...]
+    user: str = ""
+    """As whom it runs once it has begun, where its main process is not root's."""
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """What a product's own configuration calls that for which an adoption asks."""
+
+    address: str = "listen-host"
+    """What makes it listen on one address alone."""
+    control: str = "use-occtl = true"
+    """The line by which its sessions can be counted."""
+    drops_root: bool = False
+    """Whether its main process runs as the user whom its configuration names."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,7 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
 class OwnEnvironment(Environment, Protocol):
     """Where a daemon lives that somebody else started, with a configuration and files of its own."""
 
@@ -228,6 +244,11 @@ class Daemon(Protocol):
     @property
     def own_files(self) -> tuple[str, ...]:
         """Where its configuration is when nobody says otherwise, the likeliest first."""
+        ...
+
+    @property
+    def own_words(self) -> OwnWords:
+        """What an adoption calls things by."""
         ...
 
     def read_own(self, text: str) -> OwnConfig:
@@ -404,4 +425,13 @@ class Mirrors(Protocol):
             BadInput: the probe's login cannot be read, or there is none.
             Unavailable: the client could not be made ready here.
         """
+        ...
+
+
+@runtime_checkable
+class Attributes(Protocol):
+    """A product whose log tells which user's packets came from where, for as long as they did."""
+
+    def held_in(self, slot: str, lines: Iterable[str]) -> Iterator[Held]:
+        """Yield the sessions that the slot's log tells of, each for as long as it came from one place."""
         ...

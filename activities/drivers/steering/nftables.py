@@ -83,6 +83,7 @@ class NftablesTable:
         self._dialled = means.dialled or (Dialled("tcp", orders.gateway.port),)
         self._terms = (self._gateway, self._dialled, means.wandering, means.mid_session)
         """In which a table is written."""
+        self._proxies = means.proxies
         self._logins = LoginFlows(
             {slot.name: slot.address for slot in orders.gateway.slots if slot.address is not None},
             self._dialled,
@@ -386,7 +387,7 @@ class NftablesTable:
         learned = {
             address: home for address, home in wished.learned.items() if home in draining and home != target
         }
-        homes = {address: self._orders.home(name) for address, name in homes_of(away).items()}
+        homes = {address: self._orders.home(name) for address, name in homes_of(away, self._proxies).items()}
         trialists = {} if split else self._addresses(live, wished.trial)
         begun = {
             source: self._orders.home(name)
@@ -406,7 +407,8 @@ class NftablesTable:
 
     def _addresses(self, live: Sessions, home: Home | None) -> dict[Address, Home]:
         sessions = live.get(self._orders.slots.get(home or 0, "")) or ()
-        return {ip_address(session.remote_address): home or 0 for session in sessions}
+        addresses = {ip_address(session.remote_address) for session in sessions} - set(self._proxies)
+        return dict.fromkeys(addresses, home or 0)
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +35,8 @@ class Means:
     """Who is just about to have a session."""
     credentials: Mapping[str, Secret] = field(default_factory=dict)
     """What the agent's file names, by name."""
+    proxies: Collection[IPv4Address | IPv6Address] = ()
+    """Addresses from which many users come, each on a flow of its own: nobody is told by them."""
     hook: Path | None = None
     """The program that steers, where the file names one."""
     certificate: str = "certificate"

@@ -42,6 +42,7 @@ from activities.drivers.daemon.port import (
     LoginReader,
     OwnConfig,
     OwnEnvironment,
+    OwnWords,
     Secret,
     Session,
 )
@@ -76,6 +77,7 @@ class Ocserv:
     """A DTLS record of application data (RFC 6347, 4.1); whoever begins sends a handshake."""
     probe_needs = ("password",)
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
+    own_words = OwnWords()
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
         """Take the login the probe uses, without which it fails at auth, and who is exempt from deadlines."""

@@ -8,18 +8,21 @@ forgotten for that. Certificates are read at its start only.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from activities.drivers.daemon.control import Asked
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
+from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
-from activities.drivers.daemon.openvpn.management import ask
+from activities.drivers.daemon.openvpn.management import SOCKET, ask
+from activities.drivers.daemon.openvpn.own_config import read_own_config
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
 from activities.drivers.daemon.openvpn.template import options_of
@@ -29,12 +32,16 @@ from activities.drivers.daemon.port import (
     Dialled,
     Environment,
     LoginReader,
+    OwnConfig,
+    OwnEnvironment,
+    OwnWords,
     Secret,
     Session,
     Wandering,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import forget_flows
+from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import Gateway
@@ -60,6 +67,9 @@ class OpenVpn(PlainDaemon):
     """P_DATA_V2 and its peer-id: five bits and three bytes of what follows the UDP header."""
     probe_needs = ("certificate", "key")
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
+    own_words = OwnWords(
+        address="local", control="management /run/openvpn-server/management.sock unix", drops_root=True
+    )
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:
         """Take the login the probe uses, without which it fails at auth, and who is exempt from deadlines."""
@@ -103,7 +113,7 @@ class OpenVpn(PlainDaemon):
 
     async def main_process(self, environment: Environment) -> int | None:
         """Return what the daemon says its process is, numbered as in its own namespace."""
-        said = await ask(environment.run, "pid")
+        said = await ask(_asked(environment), "pid")
         found = re.fullmatch(r"SUCCESS: pid=(\d+)", said[0][0]) if said and said[0] else None
         return int(found[1]) if found else None
 
@@ -113,7 +123,7 @@ class OpenVpn(PlainDaemon):
 
     async def ready(self, environment: Environment) -> bool:
         """Return whether the daemon says that it serves."""
-        said = await ask(environment.run, "state")
+        said = await ask(_asked(environment), "state")
         return bool(said and any(line.split(",")[1:2] == ["CONNECTED"] for line in said[0]))
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
@@ -123,7 +133,7 @@ class OpenVpn(PlainDaemon):
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each client to restart, and have the kernel forget its flow to this instance."""
-        said = await ask(environment.run, *(f"client-kill {session.id}" for session in sessions))
+        said = await ask(_asked(environment), *(f"client-kill {session.id}" for session in sessions))
         if said is None:
             raise Unavailable(
                 f"OpenVPN in slot {environment.slot.name} of {environment.gateway.name} does not answer; "
@@ -145,6 +155,22 @@ class OpenVpn(PlainDaemon):
         return frozenset(
             name for found in _NAMES.finditer(log) if (name := found[1] or found[2] or found[3] or "")
         )
+
+    def read_own(self, text: str) -> OwnConfig:
+        """Return what somebody's own configuration says."""
+        return read_own_config(text)
+
+    async def check_own(self, environment: OwnEnvironment) -> None:
+        """Refuse: certificate, key and options are read at its start only."""
+        self._only_a_new_instance(environment, "files")
+
+    async def reload_own(self, environment: OwnEnvironment) -> None:
+        """Refuse: told to reload, it would end every session."""
+        self._only_a_new_instance(environment, "files")
+
+    def held_in(self, slot: str, lines: Iterable[str]) -> Iterator[Held]:
+        """Yield whose packets came from where, as the slot's log tells."""
+        return held_in(slot, lines)
 
     def logins(self, ignored: frozenset[str], *, sees_processes: bool) -> LoginReader:
         """Return a reader of OpenVPN's log, which tells of every client's end by itself."""
@@ -183,7 +209,7 @@ class OpenVpn(PlainDaemon):
 
     async def _rows(self, environment: Environment) -> tuple[ClientRow, ...] | None:
         """Return whom the daemon has let in, without the probe; unknown is never nobody."""
-        said = await ask(environment.run, "status 3")
+        said = await ask(_asked(environment), "status 3")
         if said is None:
             return None
         try:
@@ -212,6 +238,18 @@ class OpenVpn(PlainDaemon):
         except OSError:
             return "udp"
         return "tcp" if said.get("proto", "udp").startswith("tcp") else "udp"
+
+
+def _asked(environment: Environment) -> Asked:
+    """Return where the instance is asked; one that somebody else started where its configuration says."""
+    if not isinstance(environment, OwnEnvironment):
+        return Asked(environment.run, SOCKET)
+    control = environment.control or ""
+    host, _, port = control.partition(":")
+    if host == "127.0.0.1":
+        return Asked(environment.run, "", int(port))
+    there = environment.seen(control)
+    return Asked(there.parent, there.name)
 
 
 def _no_login(environment: Environment) -> str:

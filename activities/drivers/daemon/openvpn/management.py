@@ -8,9 +8,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
-from activities.drivers.daemon.control import connected
+from activities.drivers.daemon.control import Asked, connected_to
 
 SOCKET = "management.sock"
 """In the folder that the instance sees as RUN."""
@@ -20,14 +19,14 @@ LONGEST = 2**22
 _ENDS = ("SUCCESS:", "ERROR:")
 
 
-async def ask(folder: Path, *commands: str, within: timedelta = ANSWER) -> list[Sequence[str]] | None:
+async def ask(asked: Asked, *commands: str, within: timedelta = ANSWER) -> list[Sequence[str]] | None:
     """Return the lines of each command's answer, None where not all of them come in time.
 
     An answer of several lines comes without its `END`.
     """
     try:
         async with asyncio.timeout(within.total_seconds()):
-            reader, writer = await connected(folder, SOCKET, LONGEST)
+            reader, writer = await connected_to(asked, LONGEST)
             try:
                 return [await _answer(reader, writer, command) for command in commands]
             finally:

@@ -53,8 +53,13 @@ def require_template(text: str, name: str) -> None:
 
 def options_of(text: str) -> Iterator[tuple[str, str]]:
     """Yield each option that a configuration gives and its value, without comments and inline files."""
+    return ((option, value) for _, option, value in numbered_options_of(text))
+
+
+def numbered_options_of(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield the same with the number of each line."""
     inline = ""
-    for raw in text.splitlines():
+    for number, raw in enumerate(text.splitlines(), start=1):
         line = _without_comment(raw).strip()
         if inline:
             inline = "" if line == f"</{inline}>" else inline
@@ -62,7 +67,7 @@ def options_of(text: str) -> Iterator[tuple[str, str]]:
             inline = line[1:-1]
         elif line:
             option, _, value = line.partition(" ")
-            yield option.removeprefix("--"), value.strip()
+            yield number, option.removeprefix("--"), value.strip()
 
 
 def _without_comment(line: str) -> str:

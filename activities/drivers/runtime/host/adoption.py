@@ -7,6 +7,7 @@ sessions where they went anyway; from then on it is left, drained and gone back 
 import asyncio
 import logging
 import os
+import pwd
 import re
 import stat
 import time
@@ -331,7 +332,7 @@ class HostAdoption:
         daemon = process(_holders(listeners)[0])
         if daemon is None or (executable := daemon.executable) is None:
             return _Found((f"the daemon of {self._gateway.name} has ended while it was looked at",))
-        if stranger := _why_not_trusted(daemon.pid):
+        if stranger := _why_not_trusted(daemon.pid, drops_root=self._folders.daemon.own_words.drops_root):
             return _Found((f"{program_of(daemon.pid)} serves {self._gateway.name} and {stranger}",))
         version = await _version(daemon.pid)
         release = release_of(self._folders.daemon.product, version, executable)
@@ -344,6 +345,10 @@ class HostAdoption:
             except (BadInput, OSError) as error:
                 problems.append(f"{path}: {error.strerror if isinstance(error, OSError) else error}")
                 continue
+            if stranger := _why_not_of(daemon.pid, own.user):
+                return replace(
+                    found, obstacles=(f"{program_of(daemon.pid)} serves {self._gateway.name} and {stranger}",)
+                )
             if await self._is_of(daemon, own):
                 return await self._judged(
                     replace(found, config=path, digest=digest_of(said.encode()), own=own)
@@ -371,7 +376,8 @@ class HostAdoption:
         if bound is not None:
             return (
                 f"what serves {name} listens on {bound.address} alone, and new sessions are sent to every "
-                "address of the gateway: take listen-host out of its configuration"
+                f"address of the gateway: take {self._folders.daemon.own_words.address} out of its "
+                "configuration"
             )
         holders = _holders(listeners)
         if not holders:
@@ -410,7 +416,7 @@ class HostAdoption:
         if sessions is None:
             obstacles.append(
                 f"the sessions of process {found.process.pid} on {self._gateway.name} cannot be counted: "
-                f"let {found.config} say use-occtl = true"
+                f"let {found.config} say {self._folders.daemon.own_words.control}"
             )
         slots = derived_slots(slot, known)
         return replace(found, slot=slot, sessions=sessions, slots=slots, obstacles=tuple(obstacles))
@@ -450,7 +456,19 @@ def _parent(pid: int) -> int | None:
         return None
 
 
-def _why_not_trusted(pid: int) -> str | None:
+def _why_not_of(pid: int, named: str) -> str | None:
+    """Return why a daemon that has given up root's rights is not the user that its configuration names."""
+    try:
+        user = next((one for one in _users(pid) if one), 0)
+    except (OSError, StopIteration):
+        return "has just ended"
+    with suppress(KeyError):
+        if user == 0 or (named and pwd.getpwnam(named).pw_uid == user):
+            return None
+    return f"runs as user {user}, which its configuration does not name: only root's daemons are adopted"
+
+
+def _why_not_trusted(pid: int, *, drops_root: bool = False) -> str | None:
     """Return why no program of the daemon's may be run by us, None when it is one of this host's own.
 
     Its occtl is run with our rights where it lives: what a container brought along is not ours to trust,
@@ -463,7 +481,7 @@ def _why_not_trusted(pid: int) -> str | None:
         container = why_in_container(pid)
     except (OSError, StopIteration):
         return "has just ended"
-    if user:
+    if user and not drops_root:
         return f"runs as user {user}: only root's daemons are adopted"
     if container:
         return f"{container}: {WHAT_TO_DO}"

@@ -36,13 +36,21 @@ def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
     """Return what takes users on the port that they dial, at the gateway's addresses or at all of them."""
     found = [
         one
-        for one in _listening("udp" if gateway.has_own_networks else "tcp")
+        for transport in _transports(gateway)
+        for one in _listening(transport)
         if one.port == gateway.port and (one.address.is_unspecified or one.address in gateway.addresses)
     ]
     holders = _holders({one.inode for one in found}) if found else {}
     return tuple(
         Listener(one.address, one.port, one.inode, tuple(sorted(holders.get(one.inode, ())))) for one in found
     )
+
+
+def _transports(gateway: Gateway) -> tuple[str, ...]:
+    """Return by what users' first packets come."""
+    if gateway.has_own_networks:
+        return ("udp",)
+    return ("udp", "tcp") if gateway.daemon == "openvpn" else ("tcp",)
 
 
 async def serves_already(gateway: Gateway, own: Collection[int] = ()) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ from policies.pools import pools_in_use
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
 AT_ONCE = timedelta(milliseconds=300)
+ANSWERS = timedelta(seconds=5)
+"""How long one that was adopted may take to say that it serves."""
 NOT_ASKED = timedelta(0)
 """No daemon is asked for its sessions: only the kernel tells what runs."""
 POLL_SECONDS = 0.05
@@ -236,12 +238,17 @@ class HostSlots:
         """Log in and ping through the instance's own port; what was adopted has accounts of its own.
 
         So that one is asked whether it completes a handshake, from this host, whose own connections the
-        steering does not touch.
+        steering does not touch; over UDP, where no stranger is answered, whether it says that it serves.
         """
         folder = self._folders.of(slot)
         if folder.process() is None:
             reason = f"nothing runs in slot {slot} of {self._gateway.name}"
             return Probe(passed=False, stage="tcp", reason=reason)
+        if slot == ADOPTED and self._folders.daemon.dialled(self._gateway)[0].transport == "udp":
+            found = await self._folders.daemon.answer(folder.chroot, ANSWERS)
+            said = "it says that it serves" if found.answers else "it does not say that it serves"
+            reason = f"{said}; its accounts are its own, so nobody was logged in"
+            return Probe(passed=found.answers, stage="tcp", reason=reason)
         if slot == ADOPTED:
             return await probe_handshake(self._gateway.addresses[0], folder.slot.port)
         return await self._folders.daemon.probe(folder.chroot)

@@ -6,7 +6,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -76,10 +76,12 @@ class HostSnapshots:
         steering: Callable[[], Awaitable[str]],
         key: Path | None = None,
         kept_for: timedelta = KEPT_FOR,
+        fronts: Sequence[Path] = (),
     ) -> None:
         """Take what is there, what observes it, and what steers in its own words.
 
-        `key` is the file of the fleet's key, `kept_for` how long snapshots are kept.
+        `key` is the file of the fleet's key, `kept_for` how long snapshots are kept, and `fronts` are the
+        logs of proxies through which users come.
         """
         self._folders = folders
         self._observe = observe
@@ -87,6 +89,7 @@ class HostSnapshots:
         self._folder = folders.root / "snapshots"
         self._key = key
         self._kept_for = kept_for
+        self._fronts = fronts
         self._known = known_addresses(folders.gateway)
 
     async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
@@ -114,6 +117,7 @@ class HostSnapshots:
             "steering": told(await _said(self._steering())),
             "versions": self._versions(),
             "slots": slots,
+            "fronts": {path.name: told(_end_of_front(path)) for path in self._fronts},
             "sessions": {
                 slot: None
                 if found is None
@@ -169,10 +173,13 @@ class HostSnapshots:
         return Pseudonyms(secrets.token_bytes(_SALT_BYTES), addresses=False)
 
     def _session(self, session: Mapping[str, Any], words: Pseudonyms) -> dict[str, Any]:
-        return {
+        told = {
             what: words.without_addresses(said, self._known) if what.endswith("_address") else said
             for what, said in session.items()
         }
+        if (source := session["source"]) is not None:
+            told["source"] = [words.without_addresses(source[0], self._known), source[1]]
+        return told
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / f"{digest.replace(':', '-')}.json"
@@ -213,6 +220,14 @@ def known_addresses(gateway: Gateway) -> frozenset[Address]:
     pools = [pool for slot in gateway.slots for pool in (slot.pool4, slot.pool6) if pool is not None]
     networks = [address for pool in pools for address in (pool.network_address, pool.netmask)]
     return frozenset((*gateway.every_address, *networks))
+
+
+def _end_of_front(path: Path) -> str:
+    """Return the end of a log that is not ours; what cannot be read leaves the rest of the evidence whole."""
+    try:
+        return end_of(path, LOG_BYTES).decode(errors="replace")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
 
 
 async def _said(asked: Awaitable[str]) -> str:

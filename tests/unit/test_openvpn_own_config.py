@@ -1,0 +1,92 @@
+"""What an OpenVPN configuration that somebody wrote says of all that must not be shared, and what would be lost."""
+
+import pytest
+
+from activities.drivers.daemon.openvpn.own_config import read_own_config
+from policies.model.errors import BadInput
+
+PLAIN = """\
+port 1195
+proto udp
+dev tun
+ca ca.crt
+cert server.crt
+key server.key
+dh none
+server 10.8.0.0 255.255.255.0
+server-ipv6 fd08::/64
+keepalive 10 120
+push "route 10.99.0.0 255.255.255.0"
+user nobody
+management /run/openvpn-server/management.sock unix
+<tls-crypt>
+plugin of nobody
+</tls-crypt>
+"""
+
+
+def test_a_plain_one_loses_nothing() -> None:
+    own = read_own_config(PLAIN)
+    assert (own.port, own.device, str(own.pool4), str(own.pool6)) == (1195, "tun", "10.8.0.0/24", "fd08::/64")
+    assert (own.control, own.answers, own.user) == ("/run/openvpn-server/management.sock", True, "nobody")
+    assert own.left_behind == ()
+
+
+def test_one_that_says_no_port_has_openvpns_own() -> None:
+    assert read_own_config(PLAIN.replace("port 1195\n", "")).port == 1194
+
+
+@pytest.mark.parametrize(
+    ("line", "control"),
+    [
+        ("", None),
+        ("management 127.0.0.1 7505", "127.0.0.1:7505"),
+        ("management localhost 7505", "127.0.0.1:7505"),
+    ],
+)
+def test_how_it_is_asked(line: str, control: str | None) -> None:
+    own = read_own_config(PLAIN.replace("management /run/openvpn-server/management.sock unix", line))
+    assert (own.control, own.answers) == (control, control is not None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plugin /usr/lib/openvpn/openvpn-plugin-auth-pam.so login",
+        "client-connect up.sh",
+        "client-config-dir ccd",
+        "ifconfig-pool-persist ipp.txt",
+        "local 192.0.2.1",
+        "port-share 127.0.0.1 443",
+        "tmp-dir /var/tmp/openvpn",
+    ],
+)
+def test_what_leads_to_something_of_this_host_is_named_with_its_line(line: str) -> None:
+    (lost,) = read_own_config(PLAIN + line + "\n").left_behind
+    assert (lost.number, lost.key) == (17, line.split()[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("dev tun", "dev tap", "line 3: dev is tap: only devices of type tun"),
+        ("dev tun", "dev tun-of-users", "longer than the 8"),
+        ("port 1195", "port vpn", "line 1: port is vpn"),
+        ("server 10.8.0.0 255.255.255.0", "mode server", "no `server NETWORK NETMASK`"),
+        ("server 10.8.0.0 255.255.255.0", "server 10.8.0.0 255.0.255.0", "line 8: server: "),
+        ("dh none", "config more.conf", "line 7: config brings lines"),
+        (
+            "/management.sock unix",
+            "/management.sock unix /etc/openvpn/password",
+            "without a file of a password",
+        ),
+        (
+            "management /run/openvpn-server/management.sock unix",
+            "management 192.0.2.1 7505",
+            "is none that is asked",
+        ),
+    ],
+)
+def test_what_cannot_be_adopted_is_told_by_its_line(before: str, after: str, why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        read_own_config(PLAIN.replace(before, after, 1))
