@@ -13,7 +13,6 @@ from activities.drivers.steering.hook import HookSteering
 from activities.drivers.steering.port import SteeringDriver
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import HookLab
-from tests.drivers.gateway_lab import PREFIX
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 SLOTS = "abc"
@@ -57,7 +56,7 @@ class RoutedLab(HookLab):
             slot.model_copy(update={"users_at": f"10.78.{number}.1"})
             for number, slot in enumerate(self.gateway.slots, 1)
         ]
-        changed = {"slots": tuple(slots), "addresses": (ip_address("10.77.0.1"),)}
+        changed = {"hook_can": ("lease",), "slots": tuple(slots), "addresses": (ip_address("10.77.0.1"),)}
         self.gateway = Gateway.model_validate(self.gateway.model_copy(update=changed).model_dump())
         self.router = f"{self.prefix}rt"
         self.bird = folder / "bird"
@@ -151,14 +150,14 @@ class RoutedLab(HookLab):
         """
         begun = time.monotonic()
         async with asyncio.timeout(within):
-            while self.learnt() != [*slots]:
+            while self.learnt() != [*slots]:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.05)
         return time.monotonic() - begun
 
     def heard(self) -> list[str]:
         """Return the changes of routes that the router was told of, oldest first."""
         lines = (self.bird / "router.log").read_text().splitlines()
-        return [line.partition("downlink.ipv4 ")[2] for line in lines if "downlink.ipv4 >" in line]
+        return [line.partition("downlink.ipv4 > ")[2] for line in lines if "downlink.ipv4 >" in line]
 
     def _made_steering(self) -> SteeringDriver:
         return HookSteering(self.orders, replace(self.means, hook=self.hook))
