@@ -72,6 +72,7 @@ async def test_the_router_sends_new_users_where_the_hook_says_and_live_ones_stay
     assert lost == 0
 
 
+@pytest.mark.sweep
 async def test_bird_ends_a_trial_by_itself_and_a_renewal_changes_no_route(routed: RoutedLab) -> None:
     old, new = await serving(routed)
     await routed.table.start_trial(operation("trial"), new, timedelta(seconds=4))
@@ -92,6 +93,7 @@ async def test_bird_ends_a_trial_by_itself_and_a_renewal_changes_no_route(routed
     assert await routed.home_of(1) == old
 
 
+@pytest.mark.sweep
 async def test_a_bird_that_begins_anew_or_is_read_anew_in_a_trial_goes_back(routed: RoutedLab) -> None:
     old, new = await serving(routed)
     await routed.table.start_trial(operation("trial"), new, LEASE)
