@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from policies.history import UnfinishedSettings
 from policies.model.adoption import ADOPTED
 from policies.model.change import PENSTOCK, Quarantine
-from policies.model.fleet import Gateway
+from policies.model.fleet import ANY_HOOK, Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, digest_of
@@ -110,6 +110,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
         lines.append(f"steering: {gateway.steering}")
     if gateway.inside is not None:
         lines.append(f"inside: {gateway.inside}")
+    if gateway.hook_can != ANY_HOOK:
+        lines.append(f"hook_can: {', '.join(sorted(gateway.hook_can)) or 'nothing'}")
     if gateway.placement is not None:
         lines.append(f"placement: {gateway.placement}")
     for slot in gateway.slots:

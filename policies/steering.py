@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-from policies.model.fleet import Fleet, SteeringKind
+from policies.model.fleet import Fleet, Gateway, SteeringKind
 from policies.model.value import Name, Sentence, Value
 from policies.planning.naming import named
 
@@ -44,8 +44,7 @@ PROMISES: Mapping[SteeringKind, Promises] = {
         keeps_moved=False,
         comes_back=False,
         translates=False,
-        sentence="where users come back to is what the hook steers to say; a trial lasts while its agent is "
-        "dead, unless the hook ends it",
+        sentence="where users come back to is what the hook steers to say",
     ),
     "haproxy": Promises(
         keeps_rebound=False,
@@ -60,11 +59,21 @@ PROMISES: Mapping[SteeringKind, Promises] = {
 
 def promised(fleet: Fleet, changing: Collection[Name]) -> tuple[str, ...]:
     """Return what the steering of the gateways that change promises, a sentence for each kind."""
-    names, kinds = set(changing), dict[SteeringKind, list[Name]]()
+    names, ways = set(changing), dict[tuple[SteeringKind, str], list[Name]]()
     for gateway in fleet.gateways:
         if gateway.name in names:
-            kinds.setdefault(gateway.steering, []).append(gateway.name)
+            ways.setdefault((gateway.steering, _sentence(gateway)), []).append(gateway.name)
     return tuple(
-        f"Steering by {kind}{f' on {named(those)}' if len(kinds) > 1 else ''}: {PROMISES[kind].sentence}."
-        for kind, those in sorted(kinds.items())
+        f"Steering by {kind}{f' on {named(those)}' if len(ways) > 1 else ''}: {sentence}."
+        for (kind, sentence), those in sorted(ways.items())
     )
+
+
+def _sentence(gateway: Gateway) -> str:
+    """Return what is said of the gateway's steering, and of its hook what that can do."""
+    sentence = PROMISES[gateway.steering].sentence
+    if gateway.steering != "hook":
+        return sentence
+    ends = "ends with its lease by itself" if "lease" in gateway.hook_can else "lasts while its agent is dead"
+    gets = "" if "share" in gateway.hook_can else ", and gets all new users or none"
+    return f"{sentence}; a trial {ends}{gets}"

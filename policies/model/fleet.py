@@ -145,6 +145,9 @@ class GatewayRef(Value):
 
 SteeringKind = Literal["nftables", "redirect", "haproxy", "hook"]
 """What may say who gets a gateway's new sessions."""
+HookSkill = Literal["share", "lease"]
+"""What a program that steers may be able to do: send a share of new users, end a trial by itself."""
+ANY_HOOK: tuple[HookSkill, ...] = ("share",)
 
 CARRIED = frozenset(
     {
@@ -194,6 +197,12 @@ class Gateway(GatewayRef):
         exclude_if=lambda kind: kind == "nftables",  # plans made before there was another keep their digests
         description="what says who gets new sessions: the kernel's nftables, a HAProxy on the host that "
         "redirects users to their instance, or one that carries their connections, or a program of yours",
+    )
+    hook_can: tuple[HookSkill, ...] = Field(
+        default=ANY_HOOK,
+        exclude_if=lambda skills: skills == ANY_HOOK,  # plans made before there was one keep their digests
+        description="what the program of steering hook can do: send a `share` of new users to an instance, "
+        "end a trial with its `lease` by itself",
     )
     addresses: tuple[IPv4Address | IPv6Address, ...] = Field(min_length=1)
     """What users dial, IPv4 and IPv6; no other gateway has one of them."""
@@ -326,6 +335,11 @@ class Gateway(GatewayRef):
             raise ValueError(
                 f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
                 f"{lacks[self.steering]}; write steering: nftables"
+            )
+        if self.hook_can != ANY_HOOK and self.steering != "hook":
+            raise ValueError(
+                f"gateway {self.name}: hook_can is of a program that steers, and {self.steering} does; "
+                "write steering: hook, or leave hook_can out"
             )
         elsewhere = next((slot.name for slot in self.slots if slot.users_at is not None), None)
         if elsewhere is not None and self.steering not in ("redirect", "hook"):

@@ -17,7 +17,7 @@ from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
 from policies.planning.capacity import UNKNOWN, Load, crowded, load_of, shortage
 from policies.planning.naming import named
-from policies.planning.waves import Able, waves_of
+from policies.planning.waves import WHOLE, Able, waves_of
 
 
 def plan(
@@ -85,7 +85,25 @@ def plan(
         trust_policy=trust_policy,
     )
     _refuse_if_crowded(made)
+    _refuse_what_no_hook_carries(made)
     return made.model_copy(update={"gates": gates.over_waves(len(made.waves))})
+
+
+def _refuse_what_no_hook_carries(plan: Plan) -> None:
+    """Refuse a wave with a share of users where the hook of one of its gateways sends everybody or nobody."""
+    unable = {
+        gateway.name
+        for gateway in plan.fleet.gateways
+        if gateway.steering == "hook" and "share" not in gateway.hook_can
+    }
+    for wave in plan.waves:
+        if wave.shares != WHOLE and (those := sorted(unable.intersection(wave.gateways))):
+            shares = ", ".join(f"{share}%" for share in wave.shares)
+            raise Refused(
+                f"fleet {plan.fleet.name}: wave {wave.number} is to send {shares} of new users, and the hook "
+                f"of {named(those)} sends everybody or nobody (hook_can); set limits.canary_share to 100 in "
+                "a group of two or more, or plan with the rolling strategy"
+            )
 
 
 def _skipped(

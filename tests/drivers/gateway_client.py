@@ -29,11 +29,12 @@ class Client:
         version: int = 4,
         url_port: int = 443,
         more: tuple[str, ...] = (),
+        host: str | None = None,
     ) -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
         self.answers = folder / f"pings-{number}.log"
-        address = "10.77.0.1" if version == 4 else "[fd77::1]"
+        address = host or ("10.77.0.1" if version == 4 else "[fd77::1]")
         script = (
             '[ "$reason" = connect ] || exit 0; ip link set tun0 up mtu 1300; '
             'ip address add "$INTERNAL_IP4_ADDRESS/32" dev tun0; ip route add 10.90.0.0/16 dev tun0; '

@@ -100,6 +100,14 @@ async def test_a_trial_that_the_hook_does_not_end_is_ended_by_its_agent(
         await hooked.steering.start_trial(operation("trial"), "b", LEASE, renew=True)
 
 
+async def test_a_hook_that_is_to_end_trials_by_itself_has_to_tell_their_lease(hooked: Hooked) -> None:
+    hooked.gateway = hooked.gateway.model_copy(update={"hook_can": ("share", "lease")})
+    steering = hooked.agent()
+    await steering.make_permanent(operation("keep"), "a")
+    with pytest.raises(Conflict, match=r"to end trials by itself \(hook_can\), and tells no lease of slot b"):
+        await steering.start_trial(operation("trial"), "b", LEASE)
+
+
 async def test_a_trial_of_an_agent_that_died_is_ended_by_the_next_one(hooked: Hooked) -> None:
     await hooked.steering.make_permanent(operation("keep"), "a")
     await hooked.steering.start_trial(operation("trial"), "b", LEASE)

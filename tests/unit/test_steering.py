@@ -76,6 +76,31 @@ def test_a_plan_says_what_the_steering_of_the_gateways_that_change_promises() ->
     )
 
 
+def test_a_plan_says_what_the_hook_of_a_gateway_can_do() -> None:
+    more = {"hook_can": ("lease",)}
+    both = fleet(steered("hook", "gw-1"), steered("hook", "gw-2", **more))
+    (plain,) = promised(both, ["gw-1"])
+    assert plain == (
+        "Steering by hook: where users come back to is what the hook steers to say; a trial lasts while its "
+        "agent is dead."
+    )
+    able, _ = promised(both, ["gw-1", "gw-2"])
+    assert able == (
+        "Steering by hook on gw-2: where users come back to is what the hook steers to say; a trial ends "
+        "with its lease by itself, and gets all new users or none."
+    )
+
+
+def test_what_a_hook_can_do_is_said_of_hooks_only_and_compared() -> None:
+    with pytest.raises(ValidationError, match="hook_can is of a program that steers, and redirect does"):
+        steered("redirect", hook_can=("lease",))
+    plain, able = steered("hook"), steered("hook", hook_can=("lease",))
+    assert "hook_can" not in plain.model_dump_json()
+    assert disagreements(able, described_by(plain)) == (
+        "hook_can: fleet.yaml says lease, its agent's file no",
+    )
+
+
 def test_files_that_name_other_steerings_or_places_disagree() -> None:
     assert disagreements(steered("redirect"), described_by(steered("haproxy"))) == (
         "steering: fleet.yaml says redirect, its agent's file haproxy",

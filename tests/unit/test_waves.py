@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.errors import Refused
-from policies.model.fleet import Limits
+from policies.model.fleet import Gateway, Limits
 from policies.model.instance import InstanceState
 from policies.model.plan import Plan, Strategy
 from policies.planning.capacity import load_of
@@ -153,6 +153,24 @@ def test_a_canary_with_no_neighbour_is_compared_with_itself() -> None:
     assert planned(facts_of(1), Strategy.ROLLING).waves[0].shares == (100,)
     with pytest.raises(Refused, match="needs a share below 100"):
         planned(facts_of(1, Limits(shares=(100,))))
+
+
+def test_no_share_is_planned_where_a_hook_sends_everybody_or_nobody() -> None:
+    def routed(facts: Facts) -> Facts:
+        upgraded, states, known_good = facts
+        steered = [
+            Gateway.model_validate(one.model_dump() | {"steering": "hook", "hook_can": ("lease",)})
+            for one in upgraded.gateways
+        ]
+        return upgraded.model_copy(update={"gateways": tuple(steered)}), states, known_good
+
+    assert planned(routed(facts_of(3))).waves[0].shares == (100,)
+    assert planned(routed(facts_of(1)), Strategy.ROLLING).waves
+    why = "wave 1 is to send {} of new users, and the hook of gw-. sends everybody or nobody"
+    with pytest.raises(Refused, match=why.format("10%, 50%, 100%")):
+        planned(routed(facts_of(1)))
+    with pytest.raises(Refused, match=why.format("5%, 100%")):
+        planned(routed(facts_of(3, Limits(canary_share=5))))
 
 
 def test_the_canary_is_the_gateway_with_far_fewer_sessions() -> None:

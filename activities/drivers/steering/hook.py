@@ -23,7 +23,7 @@ from activities.drivers.rights import require_own
 from activities.drivers.steering.orders import SteeringOrders, generation_of, seed_of
 from activities.drivers.steering.port import Means
 from activities.drivers.steering.switch import EVERYBODY, Switch
-from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
+from policies.model.errors import BadInput, Conflict, PenstockError, Refused, Unavailable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
 from policies.model.operation import Operation
@@ -81,6 +81,10 @@ class HookSteering:
         """Nobody here: what is steered is elsewhere."""
         return ()
 
+    @property
+    def _ends_trials(self) -> bool:
+        return "lease" in self._gateway.hook_can
+
     def take(self, adopted: Slot) -> None:
         """Know the slot of a daemon that is being adopted, to which new sessions can be sent from now on."""
         self._orders.take(adopted)
@@ -115,11 +119,17 @@ class HookSteering:
 
         Raises:
             Fenced: when a newer rollout or rollback owns the gateway.
+            Refused: when the hook carries no share.
             BeyondHostLimits: when the lease is longer than this host takes.
             InstanceGone: when nothing runs in the slot.
             LeaseLapsed: when a trial is to be renewed and has ended.
             Conflict: when the hook says that something else is in force.
         """
+        if share != EVERYBODY and "share" not in self._gateway.hook_can:
+            raise Refused(
+                f"the hook of {self._gateway.name} sends everybody or nobody (hook_can), and no "
+                f"{share} percent"
+            )
         await self._orders.admit_trial(operation, slot, lease)
 
         def wish(now: Switch) -> Switch:
@@ -208,6 +218,11 @@ class HookSteering:
         after = await self._found(remember)
         if not _agree(after, self._still(wanted)):
             raise self._conflict(wanted, after)
+        if after.trial is not None and self._ends_trials and not after.expires_in:
+            raise Conflict(
+                f"{self._hook} is to end trials by itself (hook_can), and tells no lease of slot "
+                f"{after.trial}"
+            )
         self._wanted = wanted
         if remember is not None:
             self._orders.remember(remember)
@@ -243,7 +258,7 @@ class HookSteering:
             return Switch(steer=next(iter(weights), None), generation=found.generation)
         left = found.lease_seconds
         if left is None:
-            left = max(0.0, self._until - time.monotonic())
+            left = 0.0 if self._ends_trials else max(0.0, self._until - time.monotonic())
         return Switch(
             steer=permanent,
             trial=others[0],
