@@ -1,9 +1,9 @@
 """What upgrades behind HAProxy cost two sites of two gateways each, looked at from outside penstock.
 
 Every 100 ms users ask all gateways for a new session, 2,000 source addresses connect to see where a share of
-them goes, and 24 users have tunnels. The parts: a clean upgrade, one to a release on which logins fail, one in
-whose trial HAProxies are reloaded, written on by others and killed, and one with a HAProxy that takes what it
-is told and does not do it.
+them goes, and 24 users have tunnels. The parts: a clean upgrade, one to a release on which logins fail, one
+in whose trial HAProxies are reloaded, written on by others and killed, and one with a HAProxy that takes what
+it is told and does not do it.
 """
 
 import argparse
@@ -120,11 +120,11 @@ def _parts(parts: Sequence[Part]) -> Table:
 
 def _shares(parts: Sequence[Part]) -> Table:
     table = Table(title="Shares of 2,000 source addresses", title_justify="left")
-    for title in ("part", "gateway", "asked", "found", "after its HAProxy was"):
+    for title in ("part", "site", "asked", "found", "after its HAProxy was"):
         table.add_column(title)
     for part in parts:
         for one in part.shares:
-            table.add_row(part.name, one.gateway, f"{one.asked} %", f"{one.found:.1f} %", one.after)
+            table.add_row(part.name, one.site, f"{one.asked} %", f"{one.found:.1f} %", one.after)
     return table
 
 

@@ -1,8 +1,8 @@
 """Which gateways take new sessions, asked every 100 ms from where users are.
 
-`python -m tests.bench.capacity_sampler < SETTINGS` asks until it is told to stop. A gateway takes new sessions
-when a user's connection to it comes to an instance: the instance has to complete a TLS handshake and to show
-the gateways' certificate. Neither HAProxy nor penstock is asked for what it knows.
+`python -m tests.bench.capacity_sampler < SETTINGS` asks until it is told to stop. A gateway takes new
+sessions when a user's connection to it comes to an instance: the instance has to complete a TLS handshake and
+to show the gateways' certificate. Neither HAProxy nor penstock is asked for what it knows.
 """
 
 import asyncio

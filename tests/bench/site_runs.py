@@ -38,6 +38,9 @@ from tests.drivers.front_lab import reloaded_by_somebody, simulated_liar
 
 ADDRESSES = 2000
 SHARES = (5, 25, 50)
+CANARY_SHARE = 25
+CONNECTIONS_PER_SECOND = 40.0
+"""To one gateway, beside logins: each costs the instance a process."""
 WITHIN = 240.0
 MENDED_WITHIN, SETTLES = 10.0, 4.0
 LOOK_AT_A_STRIKE = 0.05
@@ -51,22 +54,24 @@ SHAPE = Shape(
     groups=("east", "west"),
     capacity=16,
     dial6=3,  # behind HAProxy these have no DTLS: what becomes of TCP is seen by their pings
-    limits=LIMITS.model_copy(update={"shares": (*SHARES, 100), "canary_share": 25}),
+    limits=LIMITS.model_copy(update={"shares": (*SHARES, 100), "canary_share": CANARY_SHARE}),
 )
 WINDOW = Window(
-    minimum=timedelta(seconds=30),
-    nominal=timedelta(seconds=30),
+    minimum=timedelta(seconds=32),
+    nominal=timedelta(seconds=32),
     extension=timedelta(seconds=20),
     cap=timedelta(seconds=120),
 )
-"""Of each share: as long as 2,000 connections take on a busy machine."""
+"""Of each share: in which 2,000 addresses have connected."""
+LONG = Window(minimum=timedelta(minutes=5), nominal=timedelta(minutes=5), cap=timedelta(minutes=9))
+"""Of a share whose HAProxies are struck."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """What part of the addresses reached the trial, of those that were to."""
+    """How many percent of the addresses reached the trial of a site, of those that were to."""
 
-    gateway: str
+    site: str
     asked: int
     found: float
     after: str = ""
@@ -169,23 +174,21 @@ class Sites:
     async def failing(self) -> Part:
         """Upgrade to a release on which logins fail: the canary gets a quarter of the addresses."""
         part, plan = await self._started("failing", self._faulty, Strategy.CANARY)
-        gateway = plan.waves[0].gateways[0]
-        await self._in_force(gateway, 25)
-        await self._share(part, gateway)
+        canary = plan.waves[0].gateways[0]
+        await self._says_until(canary, lambda now: now.trial is not None and now.share == CANARY_SHARE)
         return await self._ended(part)
 
     async def struck(self) -> Part:
         """Reload, write on and kill the HAProxies of a site on trial, one after the other; then go back."""
+        Rehearsal(self._lab).judge_by(LONG)
         part, _ = await self._started("struck", self._same, Strategy.BLUE_GREEN)
-        for name, share in zip(self._gateways_of("east"), SHARES, strict=False):
-            await self._in_force(name, share)
-            for what, do in (
-                ("reloaded", self._reload),
-                ("written on", self._write_on),
-                ("killed", self._kill),
-            ):
-                await self._strike(part, what, name, do)
-                await self._share(part, name, what)
+        await self._in_force("east", SHARES[0])
+        Rehearsal(self._lab).judge_by(WINDOW)
+        for name in self._gateways_of("east"):
+            await self._strike(part, "reloaded", name, self._reload)
+            await self._strike(part, "written on", name, self._write_on)
+            await self._strike(part, "killed", name, self._kill)
+        await self._share(part, "east", "killed")
         await self._lab.roll_back("bench", "the HAProxies were struck often enough")
         return await self._ended(part)
 
@@ -193,7 +196,7 @@ class Sites:
         """Have a HAProxy take what it is told and not do it, until its trial is over."""
         part, _ = await self._started("lying", self._same, Strategy.BLUE_GREEN)
         name, since = self._gateways_of("east")[0], time.monotonic()
-        await self._in_force(name, SHARES[0])
+        await self._in_force("east", SHARES[0])
         async with simulated_liar(self._front(name), _writes):
             since = time.monotonic()
             await self._until(lambda seen: bool(_of_a_liar(seen)))
@@ -205,11 +208,10 @@ class Sites:
     async def clean(self) -> Part:
         """Upgrade site after site, each with 5, 25 and 50 percent of the addresses before all."""
         part, _ = await self._started("clean", self._same, Strategy.BLUE_GREEN)
-        for group in self._lab.fleet.groups:
-            for number, share in enumerate(SHARES):
-                name = self._gateways_of(group)[number % 2]
-                await self._in_force(name, share)
-                await self._share(part, name)
+        for site in self._lab.fleet.groups:
+            for share in SHARES:
+                await self._in_force(site, share)
+                await self._share(part, site)
         return await self._ended(part)
 
     async def _started(self, name: str, release: ReleaseRef, strategy: Strategy) -> tuple[Part, Plan]:
@@ -315,26 +317,37 @@ class Sites:
                 raise Unavailable(f"the HAProxy of {name} says {await self._says(name)}; {status.why}")
             await asyncio.sleep(LOOK_EVERY)
 
-    async def _in_force(self, name: str, share: int) -> None:
-        await self._says_until(name, lambda now: now.trial is not None and now.share == share)
+    async def _in_force(self, site: str, share: int) -> None:
+        for name in self._gateways_of(site):
+            await self._says_until(name, lambda now: now.trial is not None and now.share == share)
 
-    async def _share(self, part: Part, name: str, after: str = "") -> None:
-        """Connect once from each of the addresses, and count those that were carried to the trial.
+    async def _share(self, part: Part, site: str, after: str = "") -> None:
+        """Connect once from each of the addresses, to the site's gateways in turn; count who is on trial.
 
-        Raises:
-            Unavailable: the share was another one before everybody had connected.
+        Nothing is counted when the share was another one before everybody had connected.
         """
-        before, host = await self._says(name), self._host(name)
-        ports = {slot.port: slot.name for slot in self._lab.fleet.gateway(name).slots}
-        load = self._lab.topology.load.namespace
-        with carried(host.namespace, ports) as watched:
-            sides = await sides_of(watched, load, addresses(ADDRESSES), host.address4, HTTPS_PORT)
-        if _saying(await self._says(name)) != _saying(before):
-            self._tell(f"{name} had another share before all had connected; it is not counted")
+        names = self._gateways_of(site)
+        before = [await self._says(name) for name in names]
+        sources = addresses(ADDRESSES)
+        sides = await asyncio.gather(
+            *(self._sides(name, sources[place :: len(names)]) for place, name in enumerate(names))
+        )
+        if [_saying(await self._says(name)) for name in names] != [_saying(one) for one in before]:
+            self._tell(f"{site} had another share before all had connected; it is not counted")
             return
-        tried = sum(slot == before.trial for slot in sides.values())
-        part.shares.append(Share(name, before.share, round(100 * tried / ADDRESSES, 2), after))
+        tried = [sum(slot == now.trial for slot in found) for found, now in zip(sides, before, strict=True)]
+        part.shares.append(Share(site, before[0].share, round(100 * sum(tried) / ADDRESSES, 2), after))
         self._tell(f"{part.shares[-1]}")
+
+    async def _sides(self, name: str, sources: Sequence[str]) -> list[str]:
+        """Return the slots to which these addresses are carried by the gateway."""
+        host, slots = self._host(name), self._lab.fleet.gateway(name).slots
+        load = self._lab.topology.load.namespace
+        with carried(host.namespace, {slot.port: slot.name for slot in slots}) as watched:
+            found = await sides_of(
+                watched, load, sources, host.address4, HTTPS_PORT, per_second=CONNECTIONS_PER_SECOND
+            )
+        return [*found.values()]
 
     async def _until(self, is_so: Callable[[ChangeStatus], bool]) -> None:
         """Wait until the change's status is so, or the change is over.

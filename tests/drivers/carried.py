@@ -85,12 +85,13 @@ async def sides_of(
     address: str,
     port: int,
     *,
-    per_second: float = 400.0,
+    per_second: float = 100.0,
 ) -> dict[str, str]:
     """Connect once from each address, which the namespace has; return the slot to which each was carried.
 
     Whoever has arrived goes again at once: an instance takes that for a load balancer's look, and nobody
-    for a login.
+    for a login. It costs ocserv a process all the same: 400 a second are more than two cores can make, and
+    for as long as it takes until all of them were made, nobody else gets in.
 
     Raises:
         TimeoutError: A connection was not accepted, or not carried to any slot.

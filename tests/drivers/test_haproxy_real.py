@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 
+import pytest
+
 from activities.drivers.programs import run
 from tests.drivers.carried import addresses, carried, sides_of
 from tests.drivers.front_lab import BalancerLab, move
@@ -143,6 +145,7 @@ async def test_who_changes_networks_while_the_instance_drains_loses_the_session(
     assert person.said("Cookie was rejected") + person.said("401") + person.said("Cookie is not") > 0
 
 
+@pytest.mark.sweep
 async def test_a_share_is_kept_within_three_points_over_two_thousand_addresses(
     balancer: BalancerLab,  # noqa: F811
 ) -> None:
