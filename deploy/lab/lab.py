@@ -80,6 +80,12 @@ class Shape:
     daemon: str = "ocserv"
     steering: SteeringKind = "nftables"
     """What its gateways run."""
+    groups: tuple[str, ...] = ()
+    """Sites with gateways of their own, dealt out in turn; without any, all gateways are one group."""
+    capacity: int = 1000
+    """Sessions that a gateway can carry."""
+    dial6: int = 0
+    """Every how manyth user dials its gateway's IPv6 address; 0 for nobody."""
     chat: bool = False
     """Whether everything that waits or ends is told to the sink that a chat's process fetches."""
 
@@ -255,14 +261,22 @@ def fleet_of(
     ground: Hosts | None = None,
     daemon: str = "ocserv",
     steering: SteeringKind = "nftables",
+    groups: Sequence[str] = (),
+    capacity: int = 1000,
 ) -> Fleet:
-    """Return the lab's fleet: every gateway in a failure domain of its own, three slots each."""
+    """Return the lab's fleet: three slots each; a failure domain is a group, or else each gateway."""
     described = (ground or Hosts()).gateway
+
+    def placed(gateway: Gateway, number: int) -> Gateway:
+        site = groups[(number - 1) % len(groups)] if groups else None
+        where = {"group": site, "domain": site} if site else {}
+        return gateway.model_copy(update={"capacity": capacity, **where})
+
     return Fleet(
         name=FLEET,
         product=daemon,
         gateways=tuple(
-            described(_gateway(host, number, daemon, steering))
+            described(placed(_gateway(host, number, daemon, steering), number))
             for number, host in enumerate(topology.gateways, start=1)
         ),
         limits=limits,
@@ -366,7 +380,11 @@ async def _build(
     cache = state_folder() / "lab" / "cache"
     ground.fetch(cache, daemon)
     namespaces.enter(topology.hub.namespace)
-    fleet = fleet_of(topology, shape.limits, shape.tests, ground, daemon.name, shape.steering)
+    fleet = fleet_of(
+        *(topology, shape.limits, shape.tests, ground, daemon.name, shape.steering),
+        groups=shape.groups,
+        capacity=shape.capacity,
+    )
     ground.start(topology, fleet, folder, tell)
     published = LabReleases(
         folder / "releases",
@@ -609,7 +627,9 @@ def _exporter(ground: Hosts, folder: Path, files: Path, host: Host) -> Process:
 def _crowds(
     shape: Shape, topology: Topology, issued: lab_credentials.Credentials, folder: Path
 ) -> tuple[Users, Logins]:
-    users = Users(TrafficSettings.of(topology, issued, folder / "users", daemon=shape.daemon))
+    users = Users(
+        TrafficSettings.of(topology, issued, folder / "users", daemon=shape.daemon, dial6=shape.dial6)
+    )
     logins = Logins(
         TrafficSettings.of(
             topology,

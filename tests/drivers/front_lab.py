@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,38 +47,49 @@ class FrontLab(GatewayLab):
 
     def reloaded_by_somebody(self) -> None:
         """Start another HAProxy with the same files in place of the one that runs, as a person would."""
-        command = ["haproxy", "-D", "-f", str(self.front / "haproxy.cfg"), "-sf", str(self.haproxy.pid)]
-        subprocess.run(command, check=True, capture_output=True)
+        reloaded_by_somebody(self.front, self.haproxy, self.namespace)
 
-    @asynccontextmanager
-    async def simulated_liar(self, lies: Callable[[str], bool]) -> AsyncIterator[list[str]]:
-        """Put a simulated stats socket before the real one: it takes commands that it does not pass on.
+    def simulated_liar(self, lies: Callable[[str], bool]) -> AbstractAsyncContextManager[list[str]]:
+        """Put a simulated stats socket before the real one."""
+        return simulated_liar(self.front, lies)
 
-        Yields those that were taken so.
-        """
-        socket, real = self.front / "haproxy.sock", self.front / "real.sock"
-        socket.rename(real)
-        taken: list[str] = []
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            command = (await reader.read()).decode()
-            if lies(command):
-                taken.append(command)
-                writer.write(b"\n")
-            else:
-                asked, asks = await asyncio.open_unix_connection(str(real))
-                asks.write(command.encode())
-                asks.write_eof()
-                writer.write(await asked.read())
-                asks.close()
-            writer.close()
+def reloaded_by_somebody(front: Path, running: Process, namespace: str) -> None:
+    """Start another HAProxy with the files of this folder in place of the one that runs."""
+    enter = ["nsenter", f"--net=/run/netns/{namespace}"]
+    command = ["haproxy", "-D", "-f", str(front / "haproxy.cfg"), "-sf", str(running.pid)]
+    subprocess.run([*enter, *command], check=True, capture_output=True)
 
-        server = await asyncio.start_unix_server(answer, str(socket))
-        try:
-            yield taken
-        finally:
-            server.close()
-            real.replace(socket)
+
+@asynccontextmanager
+async def simulated_liar(front: Path, lies: Callable[[str], bool]) -> AsyncIterator[list[str]]:
+    """Put a simulated stats socket before the real one: it takes commands that it does not pass on.
+
+    Yields those that were taken so.
+    """
+    socket, real = front / "haproxy.sock", front / "real.sock"
+    socket.rename(real)
+    taken: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        command = (await reader.read()).decode()
+        if lies(command):
+            taken.append(command)
+            writer.write(b"\n")
+        else:
+            asked, asks = await asyncio.open_unix_connection(str(real))
+            asks.write(command.encode())
+            asks.write_eof()
+            writer.write(await asked.read())
+            asks.close()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, str(socket))
+    try:
+        yield taken
+    finally:
+        server.close()
+        real.replace(socket)
 
 
 class RedirectLab(FrontLab):

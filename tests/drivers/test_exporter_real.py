@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 from urllib.request import urlopen
 
+import pytest
+
 from activities.drivers.metrics.tunnel_probes import PINGS
 from activities.drivers.runtime.host.process import digest_of_file
 from tests.drivers.exporter_process import Exporter, exporters, pings  # noqa: F401 - fixtures

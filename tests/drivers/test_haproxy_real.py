@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import pytest
 
+from activities.drivers.programs import run
+from tests.drivers.carried import addresses, carried, sides_of
 from tests.drivers.front_lab import BalancerLab, move
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, balancer, built_balancer  # noqa: F401 - fixtures
@@ -76,8 +78,8 @@ async def test_who_reconnects_finds_the_own_instance(balancer: BalancerLab) -> N
 async def test_a_lease_nobody_confirms_ends_by_itself_in_time(balancer: BalancerLab) -> None:  # noqa: F811
     old = await serving(balancer)
     new = await balancer.running("2")
-    begun = time.monotonic()
     await balancer.table.start_trial(operation("trial"), new, timedelta(seconds=5))
+    begun = time.monotonic()
     await balancer.client(1).up()
     await asyncio.sleep(5.1 - (time.monotonic() - begun))
     await balancer.client(2).up()
@@ -145,3 +147,28 @@ async def test_who_changes_networks_while_the_instance_drains_loses_the_session(
         while person.alive:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
     assert person.said("Cookie was rejected") + person.said("401") + person.said("Cookie is not") > 0
+
+
+@pytest.mark.sweep
+async def test_a_share_is_kept_within_three_points_over_two_thousand_addresses(
+    balancer: BalancerLab,  # noqa: F811
+) -> None:
+    old = await serving(balancer)
+    new = await balancer.running("2")
+    site, sources = f"{balancer.prefix}c5", addresses(2000)
+    await run(["ip", "-n", site, "route", "replace", "local", "10.88.0.0/16", "dev", "lo"])
+    await run(["ip", "route", "replace", "10.88.0.0/16", "via", "10.77.0.15"])
+    person = await balancer.client(1).up()
+    person.ping(old)
+    ports = {slot.port: slot.name for slot in balancer.gateway.slots}
+    chosen: list[set[str]] = []
+    with carried(balancer.namespace, ports) as watched:
+        for share, asked in ((25, sources), (50, sources[:400])):
+            renew = bool(chosen)
+            await balancer.table.start_trial(operation("trial"), new, LEASE, renew=renew, share=share)
+            sides = await sides_of(watched, site, asked, "10.77.0.1", 443)
+            chosen.append({source for source, slot in sides.items() if slot == new})
+    assert abs(len(chosen[0]) / 20 - 25) < 3, f"{len(chosen[0])} of 2000 for 25%"
+    assert chosen[0] & set(sources[:400]) < chosen[1]
+    assert person.lost()[1] == 0
+    assert await balancer.home_of(1) == old
