@@ -51,7 +51,6 @@ charon {{
 socket-default vici
   retransmit_tries = 3
   retransmit_timeout = 1.0
-  follow_redirects = {follows}
   plugins {{
     vici {{
       socket = unix://{folder}/charon.vici
@@ -142,14 +141,7 @@ class StrongSwanClient(Client):
     logged_in = "} established with SPIs"
 
     def __init__(
-        self,
-        site: str,
-        folder: Path,
-        number: int,
-        *,
-        close_action: str = "start",
-        follows: str = "yes",
-        network: str = "",
+        self, site: str, folder: Path, number: int, *, close_action: str = "start", network: str = ""
     ) -> None:
         self.name, self.number = site, number
         self.log = folder / f"client-{number}.log"
@@ -165,7 +157,6 @@ class StrongSwanClient(Client):
                 certificate=folder / f"user{number}.pem",
                 authority=folder / "ca.pem",
                 close_action=close_action,
-                follows=follows,
                 vips="" if network else "vips = 0.0.0.0",
                 local_ts=f"local_ts = {network}" if network else "",
             )
@@ -200,19 +191,11 @@ class StrongSwanLab(GatewayLab):
         self._moved: list[tuple[str, str, str]] = []
 
     def client(
-        self,
-        number: int,
-        *,
-        close_action: str = "start",
-        follows: str = "yes",
-        network: str = "",
-        **_: object,
+        self, number: int, *, close_action: str = "start", network: str = "", **_: object
     ) -> StrongSwanClient:
         """Start a user's charon, or that of a site which brings this network."""
         site = f"{self.prefix}c{number}"
-        client = StrongSwanClient(
-            site, self.folder, number, close_action=close_action, follows=follows, network=network
-        )
+        client = StrongSwanClient(site, self.folder, number, close_action=close_action, network=network)
         self.people.append(client)
         return client
 

@@ -91,6 +91,14 @@ def test_what_tunnels_moved_is_added_up_by_slot_and_stays_when_a_session_ends(ke
     assert kernel.tunnel("bytes", "a", "sent") == 800
 
 
+def test_a_device_that_all_tunnels_of_a_slot_share_is_that_slots(kernel: Kernel) -> None:
+    kernel.says(oc=(1000, 2000), oc1b=(5, 5))
+    kernel.says(oc=(1500, 2600), oc1b=(5, 5))
+    assert kernel.tunnel("bytes", "a", "received") == 500
+    assert kernel.tunnel("bytes", "b", "received") == 0
+    assert kernel.shown == set()
+
+
 def test_a_device_that_was_made_anew_counts_from_zero(kernel: Kernel) -> None:
     kernel.says(oc0=(1000, 1000))
     kernel.says(oc0=(40, 1200))

@@ -97,30 +97,11 @@ async def test_who_could_not_be_told_to_go_is_not_taken_for_told(tmp_path: Path)
     told = list[str]()
     no: dict[str, object] = {"success": "no", "errmsg": "no matching SAs to terminate found"}
     async with charon(tmp_path, lambda _: [packet(ANSWERED, no)]):
-        assert await ask(tmp_path, termination("7", "192.0.2.1", lambda: told.append("7")), SOON) is None
+        assert await ask(tmp_path, termination("7", lambda: told.append("7")), SOON) is None
     assert told == []
     async with charon(tmp_path, lambda _: [packet(ANSWERED, {"success": "yes"})]):
-        assert await ask(tmp_path, termination("7", "192.0.2.1", lambda: told.append("7")), SOON) is True
+        assert await ask(tmp_path, termination("7", lambda: told.append("7")), SOON) is True
     assert told == ["7"]
-
-
-@pytest.mark.parametrize(
-    ("follows", "order"),
-    [("yes", ["redirect", "told", "terminate"]), ("no", ["redirect", "terminate", "told"])],
-)
-async def test_who_follows_redirects_has_its_flows_forgotten_before_it_leaves_and_others_after(
-    tmp_path: Path, follows: str, order: list[str]
-) -> None:
-    happened = list[str]()
-
-    def says(request: bytes) -> list[bytes]:
-        happened.append(request[2 : 2 + request[1]].decode())
-        refuses = happened[-1] == "redirect" and follows == "no"
-        return [packet(ANSWERED, {"success": "no", "errmsg": "failed"} if refuses else {"success": "yes"})]
-
-    async with charon(tmp_path, says):
-        assert await ask(tmp_path, termination("7", "192.0.2.1", lambda: happened.append("told")), SOON)
-    assert happened == order
 
 
 async def test_words_that_are_no_vici_are_no_answer(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Interfaces(Collector):
         self._devices = devices
         self._networks = networks
         self._patterns = {
-            slot.name: re.compile(rf"{re.escape(slot.device)}\d+")
+            slot.name: re.compile(rf"{re.escape(slot.device)}\d*")  # one for each session, or one for all
             for slot in gateway.slots
             if slot.address is None  # whose tunnels are in a network of their own, and not seen from here
         }

@@ -66,31 +66,18 @@ def holder(session: Session) -> int:
     return int(struct.unpack("3i", credentials)[0])
 
 
-def termination(number: str, back_at: str, told: Callable[[], object]) -> Callable[[Session], bool]:
+def termination(number: str, told: Callable[[], object]) -> Callable[[Session], bool]:
     """Return what has charon tell that peer to go, and let it go at once, whether it hears or not.
 
-    One that follows redirects (RFC 5685) is told to log in at this address before it leaves; charon says no
-    where it does not. `told` is called right after that, in the same thread: the peer may be back a few
-    milliseconds later.
+    `told` is called right after that, in the same thread: the peer may be back a few milliseconds later.
     """
 
     def terminate(session: Session) -> bool:
-        follows = _is_redirected(session, number, back_at)
-        if follows:
-            told()
         session.request("terminate", {"ike-id": number, "force": "yes"})  # its log would take longer
-        if not follows:
-            told()
+        told()
         return True
 
     return terminate
-
-
-def _is_redirected(session: Session, number: str, back_at: str) -> bool:
-    with suppress(CommandException):
-        session.request("redirect", {"ike-id": number, "gateway": back_at})
-        return True
-    return False
 
 
 class _Line:

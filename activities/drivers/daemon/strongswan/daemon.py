@@ -208,8 +208,7 @@ class StrongSwan(PlainDaemon):
         own = [flow for flow in flows if flow.source == source]
         rest = [flow for flow in own if flow.port == WRAPPED_PORT and flow.source_port == port]
         forget(flow for flow in own if flow.port == IKE_PORT)
-        told = termination(session.id, str(environment.gateway.address4), partial(forget, rest))
-        return bool(await ask(environment.run, told))
+        return bool(await ask(environment.run, termination(session.id, partial(forget, rest))))
 
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows."""

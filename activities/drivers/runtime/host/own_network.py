@@ -26,6 +26,8 @@ from policies.model.errors import BadInput
 from policies.model.fleet import Gateway, Slot
 
 FORWARDS = Path("/proc/sys/net/ipv4/ip_forward")
+NAMES = Path("/run/netns")
+"""Where ip-netns(8) keeps namespaces by name."""
 
 # The host's namespace stays open as descriptor 9 until the instance begins. A cable of the instance before
 # may still be there for a moment, since the kernel removes it in its own time.
@@ -35,11 +37,10 @@ ip link delete "$1" 2> /dev/null || true
 [ -z "$6" ] || ip -n "$6" link delete "$1" 2> /dev/null || true
 exec unshare -n sh -c "$0" "$0" "$@"
 """
-# The exporter asks users from here whether they lose packets, and so may ping (icmp(7)).
 # What has to pass between the planes is in a tunnel, of user space (of whose device nothing is said here) or
 # of the kernel, where it has the devices of what it is wrapped in.
 _INSIDE = """set -e
-cable=$1 address=$2 host=$3 pool=$4 own=$5 inside=$6 follow=$7; shift 7
+cable=$1 address=$2 host=$3 pool=$4 own=$5 inside=$6 follow=$7 pings=$8; shift 8
 ip link add eth0 type veth peer name "$cable" netns /proc/self/fd/9
 ip -batch - << END
 link set lo up
@@ -49,7 +50,7 @@ link set eth0 up
 route add unreachable $pool
 END
 [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || echo 1 > /proc/sys/net/ipv4/ip_forward
-echo 0 0 > /proc/sys/net/ipv4/ping_group_range
+unshare -m --propagation private sh -c "$pings" 2> /dev/null || true
 nsenter --net=/proc/self/fd/9 ip -batch - << END
 address add $host/31 dev $cable
 link set $cable up
@@ -82,6 +83,11 @@ setpriv --pdeathsig KILL ip monitor route 2> /dev/null |
   setpriv --pdeathsig KILL sh -c "$follow" follow "$cable" "$address" "$inside" > /dev/null 2>&1 &
 exec "$@" 9<&-
 """
+# The exporter asks users from there whether they lose packets, so root may ping (icmp(7)). What is said below
+# `/proc/sys/net` is said of the namespace alone, but the agent's unit has all of that read-only.
+_PINGS = """mount -o remount,bind,rw /proc/sys
+echo 0 0 > /proc/sys/net/ipv4/ping_group_range
+"""
 # charon keeps routes into its tunnels in a table of its own. One address is a user's, whom the pool's route
 # leads to; a network is a site's. The instance to which the site came last has its route: what another one
 # deletes is that one's own.
@@ -104,7 +110,7 @@ def in_own_network(gateway: Gateway, slot: Slot, command: Sequence[str]) -> list
     if slot.host_end is None:
         raise BadInput(f"slot {slot.name} has no address for a network of its own")
     ends = (slot.device, str(slot.address), str(slot.host_end))
-    parts = (*ends, str(slot.pool4), str(slot.pool4[1]), gateway.inside or "", _FOLLOW)
+    parts = (*ends, str(slot.pool4), str(slot.pool4[1]), gateway.inside or "", _FOLLOW, _PINGS)
     return ["sh", "-c", _OUTSIDE, _INSIDE, *parts, *command]
 
 
@@ -116,7 +122,7 @@ async def cut_off(gateway: Gateway) -> tuple[str, ...]:
         reasons.append(f"{said}; set net.ipv4.ip_forward = 1 for good (sysctl.d(5))")
     if gateway.inside is not None:
         inside = f"the inside of {gateway.name}, network namespace {gateway.inside},"
-        found = await run(["ip", "netns", "exec", gateway.inside, "cat", str(FORWARDS)])
+        found = await run(["nsenter", f"--net={NAMES / gateway.inside}", "cat", str(FORWARDS)])
         if found.status:
             reasons.append(f"{inside} is not there: {found.last_words}; make it first (ip-netns(8))")
         elif found.out.strip() != "1":
