@@ -189,7 +189,7 @@ def _rules(
     sent = "dnat ip to " if gateway.has_own_networks else "redirect to :"
     ways = [(version, daddr, way) for version, daddr in families.items() for way in dialled]
     for version, daddr in families.items():
-        yield from _teaching(wanted, version, daddr)
+        yield from _teaching(wanted, version, daddr, dialled)
     for daddr in families.values():
         for one in wandering:
             users = f"udp dport {_carried_at(dialled)} {one.of_a_session}".strip()
@@ -211,10 +211,15 @@ def _carried_at(dialled: Sequence[Dialled]) -> int:
     return [one.port for one in dialled if one.transport == "udp"][-1]
 
 
-def _teaching(wanted: Ruleset, version: int, daddr: str) -> Iterator[str]:
-    """Have UDP to a draining instance's own port say where its sender belongs."""
+def _teaching(wanted: Ruleset, version: int, daddr: str, dialled: Sequence[Dialled]) -> Iterator[str]:
+    """Have UDP to a draining instance's own port say where its sender belongs.
+
+    A port that everybody dials teaches nothing: it is that of a daemon that was adopted.
+    """
     family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
-    for port in (home for home in wanted.draining if isinstance(home, int)):
+    of_everybody = {port for by, port in dialled if by == "udp"}
+    own = [home for home in wanted.draining if isinstance(home, int) and home not in of_everybody]
+    for port in own:
         element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
         learns = f'update @learned{version} {element} comment "learn {port}"'
         yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"
