@@ -112,8 +112,9 @@ async def test_its_users_stay_while_it_is_adopted_upgraded_from_and_gone_back_to
 
 @pytest.mark.parametrize("more", [UNIX, TCP], ids=["socket", "port"])
 async def test_its_users_come_back_at_the_new_instance_when_its_drain_ends(
-    openvpn: OpenVpnLab, more: str
-) -> None:  # noqa: F811
+    openvpn: OpenVpnLab,  # noqa: F811
+    more: str,
+) -> None:
     daemon = Unprepared(openvpn, more)
     person = await openvpn.client(1).up()
     await openvpn.adoption.adopt(operation("adopt"), ())

@@ -1,4 +1,4 @@
-"""What an OpenVPN configuration that somebody wrote says of all that must not be shared, and what would be lost."""
+"""What somebody's own OpenVPN configuration says of what must not be shared, and what would be lost."""
 
 import pytest
 
@@ -63,7 +63,7 @@ def test_how_it_is_asked(line: str, control: str | None) -> None:
 )
 def test_what_leads_to_something_of_this_host_is_named_with_its_line(line: str) -> None:
     (lost,) = read_own_config(PLAIN + line + "\n").left_behind
-    assert (lost.number, lost.key) == (17, line.split()[0])
+    assert (lost.number, lost.key) == (17, line.partition(" ")[0])
 
 
 @pytest.mark.parametrize(

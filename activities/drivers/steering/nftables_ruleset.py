@@ -198,7 +198,7 @@ def _rules(
     sent = "dnat ip to " if gateway.has_own_networks else "redirect to :"
     ways = [(version, daddr, way) for version, daddr in families.items() for way in dialled]
     for version, daddr in families.items():
-        yield from _teaching(wanted, version, daddr, mid_session)
+        yield from _teaching(wanted, version, daddr, dialled, mid_session)
     for daddr in families.values():
         for one in wandering:
             users = f"udp dport {_carried_at(dialled)} {one.of_a_session}".strip()
@@ -220,15 +220,20 @@ def _carried_at(dialled: Sequence[Dialled]) -> int:
     return [one.port for one in dialled if one.transport == "udp"][-1]
 
 
-def _teaching(wanted: Ruleset, version: int, daddr: str, mid_session: str) -> Iterator[str]:
+def _teaching(
+    wanted: Ruleset, version: int, daddr: str, dialled: Sequence[Dialled], mid_session: str
+) -> Iterator[str]:
     """Have UDP to a draining instance's own port say where its sender belongs.
 
     The kernel asks only for flows that it does not know. One that begins in the middle of a session is of a
     client whose address or port has changed, which its daemon does not answer: refused, it connects again
     at once, and not when it finds out by itself (dead peer detection: 10-90 s).
+    A port that everybody dials teaches nothing: it is that of a daemon that was adopted.
     """
     family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
-    for port in (home for home in wanted.draining if isinstance(home, int)):
+    of_everybody = {port for by, port in dialled if by == "udp"}
+    own = [home for home in wanted.draining if isinstance(home, int) and home not in of_everybody]
+    for port in own:
         element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
         learns = f'update @learned{version} {element} comment "learn {port}"'
         yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"
