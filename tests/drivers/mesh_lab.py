@@ -29,7 +29,7 @@ class Mesh:
         self.hook.write_text(self._here("steering-hook-envoy"))
         self.hook.chmod(0o700)
         self.folder.mkdir(exist_ok=True)
-        (self.folder / "envoy.yaml").write_text(self._here("steering-envoy.yaml"))
+        (self.folder / "envoy.yaml").write_text(self._here("steering-envoy.yml"))
         for part in PARTS:
             (self.folder / f"penstock/gw-1.{part}").mkdir(parents=True, exist_ok=True)
             (self.folder / f"penstock/gw-1.{part}/endpoints.json").write_text("{}")
