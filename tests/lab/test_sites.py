@@ -26,7 +26,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each part cost, by its name."""
-    found = {}
+    found: dict[str, Any] = {}
     for number, names in enumerate(("failing,struck,lying", "clean")):
         folder = tmp_path_factory.mktemp(f"s{number}")
         report = folder / "out.json"

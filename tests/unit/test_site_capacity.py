@@ -1,5 +1,7 @@
 """What `./run bench sites` makes of its looks at gateways."""
 
+from typing import Any
+
 from tests.bench.bench_sites import is_kept
 from tests.bench.capacity_sampler import Sample, away, capacity
 from tests.bench.site_runs import Part, Share, Strike, part_of
@@ -22,7 +24,7 @@ def test_a_gateway_is_away_from_the_first_look_without_an_answer_to_the_next_wit
 def test_a_part_is_kept_only_with_its_floor_its_sessions_and_its_shares() -> None:
     good = Part("clean", outcome="promoted", sessions=24, shares=[Share("east", 25, 27.9)])
     assert is_kept(good)
-    bad = [
+    bad: list[dict[str, Any]] = [
         {"outcome": "rolled_back"},
         {"below_floor": 1},
         {"sessions_lost": 1},
