@@ -9,6 +9,9 @@ from datetime import timedelta
 import pytest
 
 from activities.drivers.programs import run
+from activities.drivers.steering.haproxy import PINS
+from activities.drivers.steering.haproxy_socket import HaproxySocket
+from policies.model.errors import Conflict
 from tests.drivers.carried import addresses, carried, sides_of
 from tests.drivers.front_lab import BalancerLab, move
 from tests.drivers.gateway_client import Client
@@ -130,6 +133,35 @@ async def test_a_haproxy_that_somebody_reloaded_cuts_nobody_and_is_written_again
     await person.until("Connected to HTTPS", times=2)
     assert await balancer.home_of(1) == old
     assert person.alive
+
+
+async def test_who_reconnects_finds_the_own_instance_though_somebody_emptied_the_map(
+    balancer: BalancerLab,  # noqa: F811
+) -> None:
+    old = await serving(balancer)
+    person = await balancer.client(1).up()
+    new = await balancer.running("2")
+    await balancer.table.make_permanent(operation("keep new"), new)
+    assert not await balancer.table.heal()
+    await HaproxySocket(balancer.front / "haproxy.sock", "gw-1").order(f"clear map {balancer.front / PINS}")
+    assert await balancer.table.heal()
+    assert not await balancer.table.heal()
+    person.reconnect()
+    await person.until("Established DTLS", times=2)
+    assert await balancer.home_of(1) == old
+
+
+async def test_a_haproxy_that_is_told_who_has_a_session_where_and_does_not_keep_it_is_noticed(
+    balancer: BalancerLab,  # noqa: F811
+) -> None:
+    await serving(balancer)
+    await balancer.client(1).up()
+    new = await balancer.running("2")
+    async with balancer.simulated_liar(lambda said: PINS in said and not said.startswith("show")) as taken:
+        with pytest.raises(Conflict, match="it has 0 of 1 addresses right"):
+            await balancer.table.make_permanent(operation("keep new"), new)
+        assert taken
+    await balancer.table.make_permanent(operation("keep new"), new)
 
 
 @pytest.mark.sweep

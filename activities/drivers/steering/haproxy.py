@@ -15,7 +15,7 @@ from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
-from activities.drivers.steering.haproxy_switch import leases, replace_map, rules
+from activities.drivers.steering.haproxy_switch import leases, read_map, replace_map, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.pins import Address, homes_of
 from activities.drivers.steering.port import Means
@@ -79,12 +79,29 @@ class Balancer:
             lines = "".join(f"{address} {name}\n" for address, name in sorted(wanted.items(), key=str))
             await replace_map(self._process.socket, self._file, lines)
             write_whole(self._file, lines)
+        else:
+            await self.heal(self._process.socket)
         target = None if switch.share != EVERYBODY else switch.trial or switch.steer
         return sum(name != target for name in wanted.values())
 
+    async def heal(self, haproxy: HaproxySocket) -> bool:
+        """Ensure that HAProxy leads back whom it was told to; return whether it had forgotten."""
+        if await self._kept(haproxy) == self._read():
+            return False
+        await replace_map(haproxy, self._file, self._file.read_text())
+        return True
+
     async def disagrees(self, switch: Switch) -> str:  # noqa: ARG002 - what a connection meets is not seen
-        """Return that nothing is known to be otherwise."""
-        return ""
+        """Return that it does not lead everybody back whom it was told to."""
+        kept, told = await self._kept(self._process.socket), self._read()
+        right = sum(kept.get(address) == name for address, name in told.items())
+        if kept == told:
+            return ""
+        return f"of who has a session where it has {right} of {len(told)} addresses right"
+
+    async def _kept(self, haproxy: HaproxySocket) -> dict[Address, str]:
+        """Return whom HAProxy leads back, and to which slot."""
+        return {ip_address(key): name for key, name in (await read_map(haproxy, self._file)).items()}
 
     def _read(self) -> dict[Address, str]:
         lines = (line.split() for line in self._file.read_text().splitlines())

@@ -58,6 +58,10 @@ class Front(Protocol):
         """
         ...
 
+    async def heal(self, haproxy: HaproxySocket) -> bool:
+        """Ensure that HAProxy still knows who is led where; return whether it did not."""
+        ...
+
     async def disagrees(self, switch: Switch) -> str:
         """Return what users get in place of what was written, empty where they get that."""
         ...
@@ -265,10 +269,10 @@ class HaproxySteering:
             return True
         if self._wanted is None and found.steer is not None:  # as an earlier agent left it
             self._want(found, found.expires_in)
-        if self._agrees(found):
-            return False
-        await self._write_wanted()
-        return True
+        agrees = self._agrees(found)
+        if not agrees:
+            await self._write_wanted()
+        return await self._front.heal(self._process.socket) or not agrees
 
     async def _present(self) -> bool:
         """Ensure that HAProxy runs with the present configuration, and knows what it is to say.

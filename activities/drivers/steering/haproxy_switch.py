@@ -56,7 +56,7 @@ def leases() -> Iterator[str]:
 async def read_switch(haproxy: HaproxySocket, entries: Path) -> Switch:
     """Return what it says now; Unavailable when it does not answer, or has no such map or table."""
     said = await haproxy.ask(f"show table {LEASES};show map {entries}")
-    found = {line[1]: line[2] for line in _ENTRY.finditer(said)}
+    found = _entries_of(said)
     lease = _EXPIRES.search(said)
     left = int(lease[1]) - int(lease[2]) if lease else 0
     if left <= 0 or "trial" not in found:
@@ -69,6 +69,15 @@ async def read_switch(haproxy: HaproxySocket, entries: Path) -> Switch:
         seed=int(found.get("seed", 0)),
         generation=found.get("by", ""),
     )
+
+
+async def read_map(haproxy: HaproxySocket, entries: Path) -> dict[str, str]:
+    """Return the entries of a map, as it has them in its memory; Unavailable when it does not answer."""
+    return _entries_of(await haproxy.ask(f"show map {entries}"))
+
+
+def _entries_of(said: str) -> dict[str, str]:
+    return {line[1]: line[2] for line in _ENTRY.finditer(said)}
 
 
 async def write_switch(haproxy: HaproxySocket, entries: Path, wanted: Switch) -> None:

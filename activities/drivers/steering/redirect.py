@@ -100,6 +100,10 @@ class Redirect:
         """Return that nobody has to be led back."""
         return 0
 
+    async def heal(self, haproxy: HaproxySocket) -> bool:  # noqa: ARG002 - nobody is led back
+        """Return that HAProxy knows of nobody in particular."""
+        return False
+
     async def disagrees(self, switch: Switch) -> str:
         """Return where a user of this host is sent, in place of where everybody is to be sent."""
         slot = switch.trial or switch.steer
