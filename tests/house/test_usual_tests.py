@@ -17,13 +17,10 @@ def collected(*arguments: str) -> set[str]:
     return {line for line in said.splitlines() if line.startswith(f"{FILE}::")}
 
 
-def test_sweeps_are_left_out_of_a_folder_and_run_with_all_and_where_their_file_is_named() -> None:
-    usual, named, everything = collected(FOLDER), collected(FILE), collected("--all", FOLDER)
-    assert named == everything
+def test_sweeps_are_left_out_of_a_folder_and_run_where_their_file_or_they_themselves_are_named() -> None:
+    usual, named = collected(FOLDER), collected(FILE)
+    assert named == collected("--all", FILE)
     assert usual
-    assert usual < everything
-
-
-def test_a_test_that_is_named_runs_although_it_is_a_sweep() -> None:
-    (sweep, *_) = sorted(collected(FILE) - collected(FOLDER))
+    assert usual < named
+    (sweep, *_) = sorted(named - usual)
     assert collected(sweep) == {sweep}
