@@ -31,7 +31,11 @@ from tests.fakes.prometheus import PROGRAM, prometheus_over
 
 MISSING = None if PROGRAM else "prometheus is not installed here"
 MISSING = MISSING or why_no_openvpn() or why_no_strongswan()
-pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
+pytestmark = [
+    *ON_A_REAL_GATEWAY,
+    pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
+    pytest.mark.sweep,  # that each series has somebody who makes it is tested with the monitoring kit
+]
 POLICY = Path(__file__).parents[2] / "deploy/prometheus/gates.yaml"
 OF_ALERTS = "ALERTS{"
 """What Prometheus itself makes of a fleet's own rules: no exporter has it, and none firing is none there."""
