@@ -104,11 +104,20 @@ class Client:
 
     def gap(self) -> float:
         """Return the longest time without an answer to a ping, once `lost` was asked."""
+        answered, last = self._answered()
+        return max(after - before for before, after in pairwise([0, *answered, last])) / PINGS_A_SECOND
+
+    def silent_at_the_end(self) -> float:
+        """Return the time without an answer before the counting ended, once `lost` was asked."""
+        answered, last = self._answered()
+        return max(0, last - max(answered, default=0)) / PINGS_A_SECOND
+
+    def _answered(self) -> tuple[list[int], int]:
+        """Return the numbers of pings with an answer, and that of the last one that must have one."""
         said = self.answers.read_text()
         answered = sorted({int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", said)})
         found = re.search(r"(\d+) packets transmitted", said)
-        last = (int(found[1]) if found else 0) - round(ANSWERED_WITHIN * PINGS_A_SECOND)
-        return max(after - before for before, after in pairwise([0, *answered, last])) / PINGS_A_SECOND
+        return answered, (int(found[1]) if found else 0) - round(ANSWERED_WITHIN * PINGS_A_SECOND)
 
     def reconnect(self) -> None:
         """Let openconnect drop its connections and come back with its cookie (SIGUSR2)."""

@@ -15,6 +15,8 @@ from tests.drivers.nat_router import NatRouter
 POOL = 99
 TARGET = f"10.90.{POOL}.1"
 """An address of the gateway's own, through whatever tunnel."""
+SILENT = 1.0
+"""Seconds without an answer at the end of which nobody knows whether more would come."""
 BEFORE = 2.0
 """Seconds of pings before anybody changes networks."""
 
@@ -34,7 +36,10 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class Changed:
-    """What one user noticed; the gap is the longest time without an answer, None without a session."""
+    """What one user noticed; the gap is the longest time without an answer, None without a session.
+
+    A session that carries nothing at the end was not kept, whatever client and instance say of it.
+    """
 
     change: Change
     kept: bool
@@ -99,6 +104,7 @@ def _change(lab: GatewayLab, person: Client, how: Change, router: NatRouter | No
 
 
 def _noticed(person: Client, how: Change, *, here: bool) -> Changed:
-    kept = here and person.alive and person.said(person.logged_in) == 1
+    only, alive = person.said(person.logged_in) == 1, person.alive
     sent, lost = person.lost()
+    kept = here and only and alive and person.silent_at_the_end() < SILENT
     return Changed(how, kept, round(person.gap(), 2) if kept else None, sent, lost)

@@ -138,7 +138,7 @@ class StrongSwanAdmission(TreeAdmission):
 class StrongSwanClient(Client):
     """One charon at one site, and what it pings."""
 
-    logged_in = "} established with SPIs"
+    logged_in = "] established between"
 
     def __init__(
         self, site: str, folder: Path, number: int, *, close_action: str = "start", network: str = ""
@@ -171,7 +171,7 @@ class StrongSwanClient(Client):
             )
 
     async def up(self) -> "StrongSwanClient":
-        await self.until(self.logged_in, within=20)
+        await self.until("} established with SPIs", within=20)
         return self
 
 

@@ -1,7 +1,10 @@
 """Users who change networks while their instance drains, on real gateways with real clients."""
 
+import asyncio
+
 import pytest
 
+from activities.drivers.programs import run
 from tests.drivers.front_lab import BalancerLab, RedirectLab
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
@@ -14,7 +17,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     openvpn,
     redirect,
 )
-from tests.drivers.gateway_lab import GatewayLab
+from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.networks import Change, Changed, change_networks
 from tests.drivers.openvpn_lab import OpenVpnLab
 
@@ -39,6 +42,25 @@ async def test_with_nftables_who_is_rebound_keeps_the_session_and_waits_for_less
     assert kept == {Change.ADDRESS, Change.PORT, Change.MOVED}
     gaps = [found[how].gap_s for how in (Change.ADDRESS, Change.PORT)]
     assert all(gap is not None and gap < 5 for gap in gaps)
+
+
+async def test_who_stays_where_she_is_and_whose_flow_the_kernel_forgot_has_her_session_back_at_once(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    old = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), old)
+    person = await lab.client(6).up()
+    new = await lab.running("2")
+    await lab.table.make_permanent(operation("keep new"), new)
+    person.ping(old)
+    await asyncio.sleep(1)
+    forgotten = await run(["conntrack", "-D", "-p", "udp", "-s", "10.77.0.16"])
+    assert forgotten.status == 0, forgotten.err
+    await person.until("Established DTLS", times=2)
+    await asyncio.sleep(2)
+    print("a flow that the kernel forgot:", person.lost(), person.gap())
+    assert person.gap() < 5
+    assert (await lab.home_of(6), person.said(person.logged_in)) == (old, 1)
 
 
 async def test_with_a_redirect_everybody_keeps_the_session(redirect: RedirectLab) -> None:  # noqa: F811
