@@ -47,6 +47,7 @@ ELSEWHERE = {
     "api": "tests/service/test_bad_inputs.py",
     "relay": "tests/relay/test_processes.py",
     "agent break-glass": "tests/drivers/test_host_orders_real.py",
+    "agent flows": "tests/service/test_agent_flows.py",
     "agent certify": "tests/drivers/test_certificate_renewal.py",
     "agent enrol": "tests/relay/test_enrolment.py",
     "agent renew": "tests/relay/test_enrolment.py",
