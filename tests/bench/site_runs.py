@@ -41,7 +41,7 @@ from tests.drivers.front_lab import reloaded_by_somebody, simulated_liar
 ADDRESSES = 2000
 SHARES = (5, 25, 50)
 CANARY_SHARE = 25
-CONNECTIONS_PER_SECOND = 25.0
+CONNECTIONS_PER_SECOND = 40.0
 """To one gateway, beside logins: each costs the instance a process."""
 WITHIN = 300.0
 MENDED_WITHIN, SETTLES = 10.0, 15.0
@@ -61,8 +61,8 @@ SHAPE = Shape(
     limits=LIMITS.model_copy(update={"shares": (*SHARES, 100), "canary_share": CANARY_SHARE}),
 )
 WINDOW = Window(
-    minimum=timedelta(seconds=48),
-    nominal=timedelta(seconds=48),
+    minimum=timedelta(seconds=32),
+    nominal=timedelta(seconds=32),
     extension=timedelta(seconds=20),
     cap=timedelta(seconds=120),
 )
