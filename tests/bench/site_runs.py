@@ -49,7 +49,8 @@ LOOK_AT_A_STRIKE = 0.05
 STILL_SILENT = 2.0
 """Seconds without an answer to a ping: longer than answers take to be written down."""
 WRONG_SHARE = 95
-LIE = "took a change and did not make it"
+LIES = ("took a change and did not make it", "says one thing and does another", "its lease was not renewed")
+"""What a change says whose orders a HAProxy does not obey."""
 """Seconds in which a share of a wave comes, on a busy machine."""
 SHAPE = Shape(
     prefix="pss-",
@@ -439,4 +440,10 @@ def _writes(command: str) -> bool:
 def _of_a_liar(status: ChangeStatus) -> list[str]:
     """Return what the change says of a HAProxy that does not do what it takes."""
     told = [event.sentence for event in status.events]
-    return sorted({one for one in (*told, *status.aside.values(), *status.incomplete) if LIE in one})
+    return sorted(
+        {
+            one
+            for one in (*told, *status.aside.values(), *status.incomplete)
+            if any(lie in one for lie in LIES)
+        }
+    )
