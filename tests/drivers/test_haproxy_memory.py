@@ -44,26 +44,26 @@ def session(address: str) -> Session:
 
 
 @pytest.fixture
-def network() -> Iterator[None]:
-    """The gateway's addresses, and nothing else."""
+def folder() -> Iterator[Path]:
+    """HAProxy's folder, with a map that sends everybody to slot b; and a network with its addresses."""
     addresses = ["address add 10.77.0.1/32 dev lo", "address add fd77::1/128 dev lo nodad", "link set lo up"]
     try:
         subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
         for line in addresses:
             subprocess.run(["ip", "-n", NAMESPACE, *line.split()], check=True)
-        yield
+        with TemporaryDirectory(prefix="psh") as name:
+            Path(name).chmod(0o755)
+            Path(name, "switch.map").write_text("steer b\n")
+            yield Path(name)
     finally:
         subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
 
 
 @pytest_asyncio.fixture(loop_scope="function")
-async def front(network: None) -> AsyncIterator[Front]:  # noqa: ARG001 - it is there
+async def front(folder: Path) -> AsyncIterator[Front]:
     """A HAProxy that leads two users back to slot a."""
-    with TemporaryDirectory(prefix="psh") as name, inside(NAMESPACE):
-        folder = Path(name)
-        folder.chmod(0o755)
+    with inside(NAMESPACE):
         made = Front(folder)
-        (folder / "switch.map").write_text("steer b\n")
         await made.balancer.prepare()
         try:
             await made.process.ensure(made.balancer.configuration())
