@@ -1,4 +1,4 @@
-"""What a real HAProxy that carries users has in its memory of who has a session where; nobody has one here."""
+"""What a HAProxy that carries users keeps in its memory of who has a session where; nobody has one here."""
 
 import subprocess
 from collections.abc import AsyncIterator, Iterator
