@@ -52,7 +52,7 @@ PROMISES: Mapping[SteeringKind, Promises] = {
         comes_back=False,
         translates=False,
         sentence="who changes networks while an instance drains logs in again; the end of HAProxy "
-        "breaks every TCP connection, and users come back to their sessions by themselves",
+        "stops everybody's traffic for some ten seconds, and users come back to their sessions by themselves",
     ),
 }
 

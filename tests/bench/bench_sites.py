@@ -24,9 +24,15 @@ from orchestrator.processes.process import leave
 from policies.model.errors import PenstockError
 from tests.bench.site_runs import SHAPE, Part, Sites, part_of
 
-PARTS = ("failing", "struck", "lying", "clean")
-"""In this order: each but the last one ends where it began."""
-ENDS_AS = {"failing": "rolled_back", "struck": "rolled_back", "lying": "rolled_back", "clean": "promoted"}
+PARTS = ("failing", "struck", "lying", "clean", "shares")
+"""In this order: each but the last two ends where it began."""
+ENDS_AS = {
+    "failing": "rolled_back",
+    "struck": "rolled_back",
+    "lying": "rolled_back",
+    "clean": "promoted",
+    "shares": "promoted",
+}
 POINTS = 3.0
 
 
@@ -69,6 +75,7 @@ async def _measured(names: Sequence[str]) -> list[Part]:
             "struck": sites.struck,
             "lying": sites.lying,
             "clean": sites.clean,
+            "shares": sites.shares,
         }
         return [await plays[name]() for name in PARTS if name in names]
 

@@ -91,13 +91,17 @@ class Balancer:
         await replace_map(haproxy, self._file, self._file.read_text())
         return True
 
-    async def disagrees(self, switch: Switch) -> str:  # noqa: ARG002 - what a connection meets is not seen
-        """Return that it does not lead everybody back whom it was told to."""
+    async def disagrees(self, switch: Switch) -> str:
+        """Return how many users it leads elsewhere than it was told to, who come back to their sessions.
+
+        Without a trial, whoever is led to where new sessions go may as well be led nowhere.
+        """
         kept, told = await self._kept(self._process.socket), self._read()
-        right = sum(kept.get(address) == name for address, name in told.items())
-        if kept == told:
-            return ""
-        return f"of who has a session where it has {right} of {len(told)} addresses right"
+        anybody = switch.steer if switch.trial is None else None
+        wrong = sum(
+            kept.get(address, anybody) != told.get(address, anybody) for address in kept.keys() | told.keys()
+        )
+        return f"{wrong} of the addresses with a session are led elsewhere than it was told" if wrong else ""
 
     async def _kept(self, haproxy: HaproxySocket) -> dict[Address, str]:
         """Return whom HAProxy leads back, and to which slot."""
