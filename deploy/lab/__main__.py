@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from deploy.lab import synapse
+from deploy.lab.containers import Containers
 from deploy.lab.daemons.products import DAEMONS
 from deploy.lab.ground import Hosts, Tell
 from deploy.lab.lab import DEMO, Shape, lab
@@ -27,7 +28,7 @@ from policies.model.fleet import SteeringKind
 
 STORIES = ("clean", "bad-auth", "bad-signature", "blue-green", "bad-green", "green-back", "night")
 USUAL = ("clean", "bad-auth")
-RUNTIMES = ("host", "kubernetes")
+RUNTIMES = ("host", "podman", "kubernetes")
 FULL_LOGINS_PER_SECOND = 1.0
 """At each gateway where each login is a full handshake of a real client: all of them share this machine."""
 ENDS_AS = {
@@ -106,6 +107,8 @@ def ground_of(runtime: str, tell: Tell) -> tuple[Shape, Hosts]:
     """
     if runtime == "host":
         return DEMO, Hosts()
+    if runtime == "podman":
+        return DEMO, Containers()
     from deploy.cluster import programs  # noqa: PLC0415 - who shows hosts needs nothing of a cluster
     from deploy.cluster.lab import NODES, Nodes  # noqa: PLC0415 - as above
 

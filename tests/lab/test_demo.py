@@ -200,7 +200,7 @@ def test_a_demo_beside_another_lab_names_its_process_and_touches_nothing(tmp_pat
     [
         (("--scenario", "sunny"), "there is no scenario 'sunny'; there are clean, bad-auth, bad-signature"),
         (("--json", "/no/such/folder/out.json"), "its folder does not exist"),
-        (("--runtime", "podman"), "there is no runtime 'podman'; there are host, kubernetes"),
+        (("--runtime", "docker"), "there is no runtime 'docker'; there are host, podman, kubernetes"),
         (("--runtime", "kubernetes", "--scenario", "night"), "told on hosts only"),
     ],
 )
