@@ -54,6 +54,8 @@ class OnTrial(Value):
     started: float
     boot: str = ""
     confirmed: float = 0.0
+    unconfirmed: str = ""
+    """Why its lease was not confirmed last time, empty when it was."""
 
 
 class BatchOrder(Value):
@@ -516,7 +518,10 @@ class Batch:
                 self._enter(name, "checking")
                 self._returning[name] = asyncio.create_task(self._look_into(member, trial, error))
                 return
-            workflow.logger.warning("lease of %s not confirmed: %s", name, sentence_of(error))
+            why = sentence_of(error)
+            workflow.logger.warning("lease of %s not confirmed: %s", name, why)
+            if name in self._on_trial:
+                self._on_trial[name] = self._on_trial[name].model_copy(update={"unconfirmed": why})
             if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
                 reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
                 if name in self._on_trial:
@@ -524,11 +529,13 @@ class Batch:
         else:
             at = workflow.now().timestamp()
             if name in self._on_trial:
-                self._on_trial[name] = trial.model_copy(update={"confirmed": at})
+                self._on_trial[name] = trial.model_copy(update={"confirmed": at, "unconfirmed": ""})
 
     async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
         name, reason = member.gateway.name, sentence_of(refusal)
+        if code_of(refusal) == "LeaseLapsed" and trial.unconfirmed:
+            reason = f"{reason}: {trial.unconfirmed}"
         try:
             state = await self._steps(member).observe()
             rebooted = bool(trial.boot) and state.boot != trial.boot

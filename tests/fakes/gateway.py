@@ -166,6 +166,10 @@ class FakeGateway:
         """Let the next calls of that method raise the error instead."""
         self._failures[step] += [error] * times
 
+    def failing(self, step: str) -> bool:
+        """Say whether a call of that method is still to raise an error."""
+        return bool(self._failures[step])
+
     def recover(self, step: str) -> None:
         """Let the calls of that method work again."""
         self._failures[step].clear()
