@@ -30,6 +30,8 @@ from rich.table import Table
 
 from activities.drivers.programs import run
 from deploy.lab.__main__ import FULL_LOGINS_PER_SECOND
+from deploy.lab.containers import Containers
+from deploy.lab.ground import Hosts
 from deploy.lab.lab import Shape, lab
 from deploy.lab.namespaces import inside
 from deploy.lab.pings import Pings
@@ -43,6 +45,7 @@ from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.networks import TARGET, Change, change_networks
 from tests.drivers.openvpn_lab import OpenVpnLab
+from tests.drivers.podman_lab import PodmanLab
 from tests.drivers.strongswan_lab import StrongSwanLab
 
 PINGS_A_SECOND = 20.0
@@ -64,6 +67,7 @@ class Setup:
     shape: Shape
     gateway: Callable[[Path, str, int], GatewayLab]
     changes: tuple[Change, ...] = tuple(Change)
+    ground: type[Hosts] = Hosts
 
     @property
     def name(self) -> str:
@@ -80,11 +84,11 @@ SETUPS = (
     Setup("ocserv", "host", "redirect", replace(LAB, steering="redirect"), RedirectLab),
     Setup("ocserv", "host", "haproxy", replace(LAB, steering="haproxy"), BalancerLab),
     Setup("ocserv", "host", "hook", replace(LAB, steering="hook"), HookLab),
+    Setup("ocserv", "podman", "nftables", LAB, PodmanLab, ground=Containers),
     Setup("openvpn", "host", "nftables", replace(FULL, daemon="openvpn"), OpenVpnLab, BY_ITSELF),
     Setup("strongswan", "host", "nftables", replace(FULL, daemon="strongswan"), StrongSwanLab, BY_ITSELF),
 )
 LEFT_OUT = {
-    "ocserv/podman/nftables": "the bench has no lab of such gateways; test_podman_real.py counts pings there",
     "ocserv/kubernetes/nftables": "needs a cluster; `./run demo --runtime kubernetes` tells the story there",
 }
 """What is offered and not measured here, each with the reason."""
@@ -192,11 +196,11 @@ def _told(setup: Setup) -> dict[str, Any]:
 
 def _be_a_lab(name: str, report: Path) -> None:
     """Tell the story on a lab of one kind of gateways, and end this process."""
-    shape = next(setup.shape for setup in SETUPS if setup.name == name)
+    setup = next(setup for setup in SETUPS if setup.name == name)
 
     async def told() -> Told:
         with Screen() as screen:
-            async with lab(screen.tell, shape) as built:
+            async with lab(screen.tell, setup.shape, setup.ground()) as built:
                 return await Storyteller(built, screen).bad_auth()
 
     try:
