@@ -14,7 +14,6 @@ from typing import Any
 
 from activities.drivers.daemon.products import DAEMONS, daemon_of
 from activities.drivers.runtime.host.chroot import MOUNT_POINTS
-from activities.drivers.source.oci import IMAGE_INDEX
 from activities.drivers.store.layers import require_beside
 from orchestrator.publishing import layers
 from orchestrator.publishing.layers import Entry, Layer
@@ -26,7 +25,7 @@ from policies.model.refusals import TrustError
 from policies.model.release import ReleaseManifest
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
-from policies.trust.images import IMAGE_MANIFEST, parse_image, require_image
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST, parse_image, require_image
 
 IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 SHELL = "usr/bin/busybox"

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from activities.drivers.source.oci import CHALLENGE, IMAGE_INDEX, SIGNATURE_TYPES, TOKEN_TYPE
+from activities.drivers.source.oci import CHALLENGE, SIGNATURE_TYPES, TOKEN_TYPE
 from activities.drivers.source.transport import shown
 from orchestrator.publishing.folder import offered, place, read_blob, read_statement
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -20,7 +20,7 @@ from policies.model.origin import keeps_secrets, origin_of
 from policies.model.refusals import TrustError
 from policies.model.release import INDEX_PREDICATE, PAYLOAD_TYPE, ReleaseManifest
 from policies.model.value import Digest, digest_of
-from policies.trust.images import IMAGE_MANIFEST, Image, require_image
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST, Image, require_image
 from policies.trust.statements import kind_of, parse_index, parse_release
 
 PIECE = 1 << 20

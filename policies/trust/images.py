@@ -16,6 +16,7 @@ from policies.trust import strict_json
 from policies.trust.statements import require_digest
 
 IMAGE_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 LAYERS = {
     "tar": "application/vnd.oci.image.layer.v1.tar",
     "tar.gz": "application/vnd.oci.image.layer.v1.tar+gzip",

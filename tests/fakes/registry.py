@@ -6,9 +6,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from activities.drivers.source.oci import IMAGE_INDEX
 from policies.model.value import digest_of
-from policies.trust.images import IMAGE_MANIFEST
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST
 
 TOKEN = "let-me-in"
 

@@ -48,7 +48,7 @@ def listed(*command: str) -> set[str]:
             ("agent", "run", "--config", "none.yaml"),
             ORCHESTRATOR | ASKING | DRAWING | VERIFYING | {"uvicorn", "prometheus_client", "grpc"},
         ),
-        (("exporter", "none.yaml"), ORCHESTRATOR | ASKING | DRAWING | VERIFYING),
+        (("exporter", "none.yaml"), ORCHESTRATOR | ASKING | DRAWING | VERIFYING | {"httpx"}),
     ],
 )
 def test_a_process_of_a_gateway_loads_nothing_that_it_never_needs(

@@ -28,10 +28,9 @@ from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
-from policies.trust.images import IMAGE_MANIFEST
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST
 from policies.trust.statements import require_digest
 
-IMAGE_INDEX = "application/vnd.oci.image.index.v1+json"
 TOKEN_TYPE = "application/vnd.penstock.timestamp.rfc3161"  # noqa: S105 - a media type
 SIGNATURE_TYPES = {
     "application/vnd.dev.sigstore.bundle.v0.3+json": SignatureKind.SIGSTORE,

@@ -20,10 +20,9 @@ from pathlib import Path
 
 from activities.drivers.disk import write_whole
 from activities.drivers.programs import Completed, run
-from activities.drivers.source.oci import IMAGE_INDEX
 from policies.model.errors import Unavailable
 from policies.model.value import Digest, digest_of
-from policies.trust.images import IMAGE_MANIFEST, parse_image
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST, parse_image
 
 MANIFEST = "manifest.json"
 """The name of an image's manifest in the folder with its blobs."""
