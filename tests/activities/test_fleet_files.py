@@ -74,7 +74,7 @@ def test_gateways_of_one_name_in_two_fleets_have_queues_of_their_own(folder: Pat
     [
         ("penstock/v1", "penstock/v2", "line 1"),
         ("    addresses", "    fleet: core\n    addresses", "says that it is of core; this is edge"),
-        ("    addresses", "    runtime: podman\n    addresses", "line 6"),
+        ("    addresses", "    runtime: docker\n    addresses", "line 6"),
     ],
 )
 def test_what_a_fleets_file_is_not_is_said_by_line(
