@@ -658,6 +658,7 @@ class Fleet(Value):
                 f"tests.load.gateway is {load.gateway}, which is no gateway of this fleet; name one of "
                 f"{_spoken(sorted(self._by_name)[:NAMED])}"
             )
+        self._runs_its_product()
         self._asks_nothing_of_daemons_that_they_have_not()
         if not self.nat and (shared := _shared_pool(self.gateways)):
             raise ValueError(
@@ -665,6 +666,16 @@ class Fleet(Value):
                 "or say `nat: true` if every gateway translates its users' addresses"
             )
         return self
+
+    def _runs_its_product(self) -> None:
+        """Refuse another daemon where the product is called as one: its releases would fit nowhere."""
+        if self.product not in {daemon for daemon, _ in CARRIED}:
+            return
+        if other := next((one for one in self.gateways if one.daemon != self.product), None):
+            raise ValueError(
+                f"product is {self.product} and gateway {other.name} runs {other.daemon}; write daemon: "
+                f"{self.product}"
+            )
 
     def _asks_nothing_of_daemons_that_they_have_not(self) -> None:
         tests = self.tests or ReleaseTests()
