@@ -340,14 +340,9 @@ class Gateway(GatewayRef):
                 "yet: it was tried with processes of a host alone; write steering: nftables"
             )
         if self.steering != "nftables" and self.daemon != "ocserv":
-            lacks = {
-                "redirect": "follow no redirect",
-                "haproxy": "come by UDP, which it does not carry",
-                "hook": "come by UDP, which is not proven with it",
-            }
             raise ValueError(
-                f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
-                f"{lacks[self.steering]}; write steering: nftables"
+                f"gateway {self.name}: {self.steering} steers ocserv only yet: {self.daemon} was not tried "
+                "with it; write steering: nftables"
             )
         if self.hook_can != ANY_HOOK and self.steering != "hook":
             raise ValueError(
