@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, Gateway
+from policies.model.patterns import PATTERNS
 from policies.model.value import Value
 
 W = TypeVar("W", bound=Value)
@@ -256,14 +257,21 @@ def _sentence(error: ErrorDetails, place: Location, known: Sequence[str]) -> str
             return f"{parent} lacks the key {place[-1]}; add it"
         case "value_error":
             where = f"{key}: " if place and isinstance(place[-1], str) else ""
-            return f"{where}{error['msg'].removeprefix('Value error, ')}; mend this part"
+            said = error["msg"].removeprefix("Value error, ")
+            return f"{where}{said}" if ";" in said else f"{where}{said}; mend this part"
         case "time_delta_parsing" | "time_delta_type":
             return f"{key} is {_shown(error['input'])}, not a duration; write it like 90s, 30m or 8h"
         case "string_type" if not isinstance(error["input"], dict | list | None):
             return f"{key} is {_shown(error['input'])}, not a string; put it in quotes"
         case _:
-            wanted = error["msg"][0].lower() + error["msg"][1:]
-            return f"{key or 'the file'} is {_shown(error['input'])}: {wanted}; change it"
+            return f"{key or 'the file'} is {_shown(error['input'])}{_wanted(error)}"
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """Return what to write instead, in words where the key has a pattern."""
+    if words := PATTERNS.get(str(error.get("ctx", {}).get("pattern")), "").replace("`", ""):
+        return f"; write it {words}" if words.startswith("like ") else f"; write {words}"
+    return f": {error['msg'][0].lower()}{error['msg'][1:]}; change it"
 
 
 def _key(location: Location) -> str:

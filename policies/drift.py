@@ -106,6 +106,8 @@ def described_by(gateway: Gateway) -> tuple[str, ...]:
     lines.append(f"management: {gateway.management}, port {gateway.metrics_port}")
     if gateway.daemon != "ocserv":  # older agents, which run nothing else, tell no daemon
         lines.append(f"daemon: {gateway.daemon}")
+    if gateway.runtime == "podman":  # its placement tells of a node, by agents of before, too
+        lines.append("runtime: podman")
     if gateway.steering != "nftables":
         lines.append(f"steering: {gateway.steering}")
     if gateway.inside is not None:

@@ -128,6 +128,10 @@ PACKAGES = (
         documents=(
             "deploy/examples/agent.yaml",
             "deploy/examples/penstock-agent-podman.conf",
+            *(
+                f"deploy/examples/{path.name}"
+                for path in sorted((HERE.parent / "examples").glob("steering-*"))
+            ),
             "runbooks/host-refuses.md",
         ),
     ),

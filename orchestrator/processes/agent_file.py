@@ -14,12 +14,15 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.products import daemon_of
 from orchestrator.processes.enrolled_file import EnrolledSettings
 from orchestrator.variables import unread
-from policies.model.client_profiles import MOST_OPTIONS, ClientOption
+from policies.model.client_profiles import MOST_OPTIONS, ClientOption, file_of
 from policies.model.fleet import Gateway
 from policies.model.host_limits import HostLimits
 from policies.model.value import Duration, Name, Value
 
 _log = logging.getLogger(__name__)
+
+UNNAMED = "ocserv"
+"""What a gateway runs whose file names no daemon."""
 
 
 def tell_of_unread_variables() -> None:
@@ -55,6 +58,13 @@ class ProbeSettings(Value):
     )
     target: str | None = None
     """What is pinged through the tunnel; the gateway's own end of it where left out."""
+
+    @model_validator(mode="after")
+    def _options_name_files(self) -> Self:
+        named = {name for option in self.options if (name := file_of(option)) is not None}
+        if lacking := sorted(named - {*self.files}):
+            raise ValueError(f"options name {lacking[0]}; write `files: {{{lacking[0]}: PATH}}` beside them")
+        return self
 
 
 class ExporterSettings(Value):
@@ -140,7 +150,10 @@ class AgentSettings(EnrolledSettings):
         daemon = daemon_of(self.gateway.daemon)
         if missing := [key for key in daemon.probe_needs if getattr(self.probe, key) is None]:
             keys = " and ".join(f"`{key}`" for key in missing)
-            raise ValueError(f"nobody could probe {daemon.product}: write {keys} under probe, its own files")
+            raise ValueError(
+                f"nobody could probe {daemon.product}: write {keys} under probe, its own files; "
+                f"gateway.daemon is {daemon.product}" + " (also when left out)" * (daemon.product == UNNAMED)
+            )
         return self
 
     @model_validator(mode="after")
@@ -161,6 +174,11 @@ class AgentSettings(EnrolledSettings):
 
     @model_validator(mode="after")
     def _proxies_carry_openvpn(self) -> Self:
+        if self.front.logs and not self.front.proxies:
+            raise ValueError(
+                "front.logs are those of an nginx through which users come; write its addresses as "
+                "front.proxies, or leave logs out"
+            )
         if self.front.proxies and self.gateway.daemon != "openvpn":
             raise ValueError(
                 f"front.proxies is for openvpn: users of {self.gateway.daemon} find their session by their "

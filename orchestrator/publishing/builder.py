@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from activities.drivers.daemon.products import TEMPLATES
+from activities.drivers.daemon.products import DAEMONS, TEMPLATES
 from orchestrator.publishing.image import BuiltImage, require_image_of
 from orchestrator.publishing.linking import Root
 from orchestrator.publishing.packing import LEFT_OUT, artifact, listed, pack
@@ -107,10 +107,14 @@ def build_release(
     With an image of the same tree the statement names it, and its blobs are among those of the release.
 
     Raises:
-        BadInput: the tree holds something a release cannot carry, a private key, or too much for one
-            manifest; it lacks a library; the template lacks what its daemon's driver fills; or the image
-            is not of this tree.
+        BadInput: there is no such daemon; the tree holds something a release cannot carry, a private key,
+            or too much for one manifest; it lacks a library; the template lacks what its daemon's driver
+            fills; or the image is not of this tree.
     """
+    if labels.daemon not in DAEMONS:
+        raise BadInput(
+            f"no daemon is called {labels.daemon}; write --daemon with one of {', '.join(DAEMONS)}"
+        )
     listing = listed(tree, left_out)
     _require_platform(tree, listing.paths, labels)
     _require_template(template, labels.daemon)

@@ -62,6 +62,12 @@ def words_of(option: str) -> tuple[str, ...]:
     return (name, *values)
 
 
+def file_of(option: str) -> str | None:
+    """Return the name of the file that an option reads, None for an option that reads none."""
+    name, *values = option.split()
+    return values[0] if name in FILES else None
+
+
 def _is_of_a_client(option: str) -> str:
     if not option.strip():
         raise ValueError("an option is empty; leave it out")

@@ -15,7 +15,7 @@ from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
 from policies.model.placement import Placement
 from policies.model.recurring import RecurringUpgrade
-from policies.model.release_tests import ReleaseTests
+from policies.model.release_tests import Asked, Method, ReleaseTests
 from policies.model.settings import Setting, Settings
 from policies.model.spare import SpareDrills
 from policies.model.value import Duration, Name, Value, twice
@@ -165,12 +165,25 @@ UNCARRIED = {
 }
 """Why a runtime does not carry the other daemons."""
 
-UNMADE: Mapping[str, frozenset[str]] = {
+Key = Literal["settings", "tests.load", "tests.mirror", "tests.names", "tests.profiles"]
+UNMADE: Mapping[str, frozenset[Key]] = {
     "ocserv": frozenset({"tests.profiles"}),
-    "openvpn": frozenset({"settings", "tests.load", "tests.names"}),
-    "strongswan": frozenset({"settings", "tests.load", "tests.names", "tests.profiles"}),
+    "openvpn": frozenset({"settings", "tests.load", "tests.mirror", "tests.names"}),
+    "strongswan": frozenset({"settings", "tests.load", "tests.mirror", "tests.names", "tests.profiles"}),
 }
 """Keys of a fleet's file that a daemon's driver has nothing for."""
+UNMADE_TESTS: Mapping[str, tuple[Asked, ...]] = {
+    "strongswan": (
+        Asked.GARBAGE,
+        Asked.PLAIN_HTTP,
+        Asked.NULL_CIPHER,
+        Asked.WRONG_PASSWORD,
+        Asked.FULL_SIZE_LOST,
+        Asked.CLEARTEXT,
+        Asked.ROUTES,
+    ),
+}
+"""Tests of every fleet that a daemon's driver does not make: the fleet skips them, or it waits for ever."""
 
 OWN_NETWORKS = frozenset({"strongswan"})
 """The daemons that have fixed ports: each of their instances needs a network of its own."""
@@ -327,14 +340,9 @@ class Gateway(GatewayRef):
                 "yet: it was tried with processes of a host alone; write steering: nftables"
             )
         if self.steering != "nftables" and self.daemon != "ocserv":
-            lacks = {
-                "redirect": "follow no redirect",
-                "haproxy": "come by UDP, which it does not carry",
-                "hook": "come by UDP, which is not proven with it",
-            }
             raise ValueError(
-                f"gateway {self.name}: {self.steering} does not steer {self.daemon}, whose clients "
-                f"{lacks[self.steering]}; write steering: nftables"
+                f"gateway {self.name}: {self.steering} steers ocserv only yet: {self.daemon} was not tried "
+                "with it; write steering: nftables"
             )
         if self.hook_can != ANY_HOOK and self.steering != "hook":
             raise ValueError(
@@ -645,6 +653,7 @@ class Fleet(Value):
                 f"tests.load.gateway is {load.gateway}, which is no gateway of this fleet; name one of "
                 f"{_spoken(sorted(self._by_name)[:NAMED])}"
             )
+        self._runs_its_product()
         self._asks_nothing_of_daemons_that_they_have_not()
         if not self.nat and (shared := _shared_pool(self.gateways)):
             raise ValueError(
@@ -653,15 +662,37 @@ class Fleet(Value):
             )
         return self
 
+    def _runs_its_product(self) -> None:
+        """Refuse another daemon where the product is called as one: its releases would fit nowhere."""
+        if self.product not in {daemon for daemon, _ in CARRIED}:
+            return
+        if other := next((one for one in self.gateways if one.daemon != self.product), None):
+            raise ValueError(
+                f"product is {self.product} and gateway {other.name} runs {other.daemon}; write daemon: "
+                f"{self.product}"
+            )
+
     def _asks_nothing_of_daemons_that_they_have_not(self) -> None:
         tests = self.tests or ReleaseTests()
-        asked = {"tests.profiles": tests.profiles, "tests.names": tests.names, "tests.load": tests.load}
+        asked: dict[Key, object] = {
+            "tests.load": tests.load,
+            "tests.mirror": tests.mirror,
+            "tests.names": tests.names,
+            "tests.profiles": tests.profiles,
+        }
         for gateway in self.gateways:
             asked["settings"] = {**self.settings, **gateway.settings}
-            for key in sorted(key for key in UNMADE.get(gateway.daemon, ()) if asked[key]):
+            if unmade := sorted(key for key in UNMADE.get(gateway.daemon, ()) if asked[key]):
                 raise ValueError(
-                    f"gateway {gateway.name} runs {gateway.daemon}, of which there are no {key}; leave them "
-                    "out"
+                    f"gateway {gateway.name} runs {gateway.daemon}, of which there are no "
+                    f"{_spoken(unmade)}; leave them out"
+                )
+            made = self.tests.asked(Method.TRIED) if self.tests else ()
+            if lacking := [one for one in UNMADE_TESTS.get(gateway.daemon, ()) if one in made]:
+                skipped = list(dict.fromkeys([*tests.skip, *lacking]))
+                raise ValueError(
+                    f"gateway {gateway.name}: {gateway.daemon} has no test {_spoken(lacking)}; write "
+                    f"tests.skip: [{_spoken(skipped)}]"
                 )
 
     @model_validator(mode="after")

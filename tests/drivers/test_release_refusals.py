@@ -129,6 +129,14 @@ def test_certificates_programs_and_words_about_keys_are_no_keys(tmp_path: Path) 
     assert list(keys_in(SLEEP.read_bytes(), "sleep")) == []
 
 
+def test_a_daemon_that_nothing_carries_is_refused_with_those_that_there_are(small: tuple[Path, Path]) -> None:
+    tree, template = small
+    labels = ReleaseLabels(product="gw", version="1", daemon="opnvpn")
+    said = "no daemon is called opnvpn; write --daemon with one of ocserv, openvpn, strongswan"
+    with pytest.raises(BadInput, match=said):
+        build_release(tree, template, labels, tree.parent / "blobs")
+
+
 def test_a_tree_without_its_libraries_is_refused_with_their_names(small: tuple[Path, Path]) -> None:
     tree, template = small
     shutil.copyfile(SLEEP, tree / "usr/sbin/ocserv")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -13,9 +14,10 @@ from activities.drivers.daemon.port import Session
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering import hook
-from activities.drivers.steering.hook import HookSteering, read_shown
+from activities.drivers.steering.hook import HookSteering, InForce, document, read_shown
 from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means
+from activities.drivers.steering.switch import Switch
 from policies.model.errors import BadInput, Conflict, LeaseLapsed, Unavailable
 from policies.model.fleet import Gateway
 from tests.drivers.gateway_lab import gateway, operation
@@ -167,3 +169,20 @@ async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: H
     assert (shown.primed, shown.serving, shown.trial) == (True, "a", "b")
     await asyncio.sleep(1.1)
     assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None
+
+
+def test_what_the_page_shows_of_a_hook_is_what_it_is_told_and_may_say() -> None:
+    page = (Path(__file__).parents[2] / "docs/steering.md").read_text()
+    told, said = (
+        json.loads(one) for one in re.findall(r"^```json\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    )
+    described = gateway().model_dump() | {"steering": "hook", "name": told["gateway"]}
+    described |= {"addresses": told["addresses"], "port": told["port"]}
+    slots = zip(described["slots"], told["slots"].items(), strict=False)
+    described["slots"] = [slot | {"name": name, **where} for slot, (name, where) in slots]
+    wanted = Switch("a", generation=told["generation"]).on_trial(
+        "b", timedelta(seconds=120), share=10, seed=told["seed"]
+    )
+    assert document(Gateway.model_validate(described), wanted) == told
+    assert InForce.model_validate(said).weights == told["weights"]
+    assert {*said} == {*InForce.model_fields}

@@ -38,9 +38,23 @@ def test_every_file_that_a_profile_names_is_named_in_the_agents_file_too() -> No
 
 
 def test_what_the_page_says_of_the_template_is_so() -> None:
-    text = (ROOT / "deploy/lab/openvpn.conf.template").read_text()
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
     require_template(text, "openvpn.conf.template")
     said = {f"{option} {value}".strip() for option, value in options_of(text)}
     promised = re.findall(r"`([a-z-]+ [^`]+)`", PAGE.partition("## The template")[2].partition("\n## ")[0])
     assert len(promised) > 5
-    assert [one for one in promised if one not in said and one != "verb 3"] == []
+    assert [one for one in promised if one not in said and one != "verb 3" and "tls-auth" not in one] == []
+
+
+def test_the_example_with_the_tls_auth_of_the_page_is_taken_too() -> None:
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
+    added = re.findall(r"add `(tls-auth [^`]+)`", PAGE)
+    assert f"# {added[0]}" in text
+    require_template(text.replace(f"# {added[0]}", added[0]), "openvpn.conf.template")
+
+
+def test_every_profile_of_the_page_can_reach_a_gateway_that_asks_for_what_its_probe_has() -> None:
+    fleet, probe = Fleet.model_validate(shown("fleet.yaml")), shown("agent.yaml")["probe"]
+    assert fleet.tests is not None
+    for options in fleet.tests.profiles.values():
+        assert {*probe["options"]} <= {*options}

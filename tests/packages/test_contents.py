@@ -138,7 +138,17 @@ def test_what_people_copy_and_what_explanations_name_comes_with_the_package(tmp_
         assert (brought / "runbooks" / page.name).is_file()
     assert {path.suffix for path in brought.rglob("*") if path.is_file()} <= {
         *(".md", ".yaml", ".json", ".toml", ".conf", ".template", ".service", ".timer", ".png", ".svg"),
+        *("", ".nft", ".yml"),  # the examples of hooks that steer, and what has to lie beside them
     }
+
+
+def test_the_examples_of_hooks_come_with_the_agent_that_calls_them(tmp_path: Path) -> None:
+    documents.write(AGENT, tmp_path)
+    brought = tmp_path / "usr/share/doc/penstock-agent/deploy/examples"
+    named = {path.name for path in (ROOT / "deploy/examples").glob("steering-*")}
+    assert (
+        {path.name for path in brought.glob("steering-*")} == named > {"steering-hook", "steering-bird.nft"}
+    )
 
 
 def test_the_lock_is_read_as_debian_12_reads_it() -> None:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from policies.model.client_profiles import words_of
 from policies.model.fleet import Fleet
-from policies.model.release_tests import ReleaseTests
+from policies.model.release_tests import Asked, Method, ReleaseTests
 from tests.unit.fleets import gateway
 
 
@@ -73,3 +73,55 @@ def test_tests_that_are_not_made_of_its_daemon_are_refused_to_a_fleet() -> None:
     found = fleet_of("openvpn", profiles={"laptops": []}).tests
     assert found is not None
     assert found.profiles == {"laptops": ()}
+
+
+def test_all_that_a_daemon_has_not_is_said_at_once() -> None:
+    with pytest.raises(
+        ValidationError,
+        match=r"gw-1 runs openvpn, of which there are no tests\.load, tests\.mirror, tests\.names;",
+    ):
+        fleet_of(
+            "openvpn",
+            names={"outside": ["www.example.org"]},
+            load={"gateway": "gw-1"},
+            mirror={"within": "2m"},
+        )
+
+
+@pytest.mark.parametrize("daemon", ["openvpn", "strongswan"])
+def test_a_mirror_of_a_daemon_whose_logins_are_not_mirrored_is_refused_in_the_file(daemon: str) -> None:
+    with pytest.raises(
+        ValidationError, match=rf"runs {daemon}, of which there are no tests\.mirror; leave them out"
+    ):
+        of_ike(mirror={}) if daemon == "strongswan" else fleet_of(daemon, mirror={})
+
+
+ITS_TESTS = "garbage, plain-http, null-cipher, wrong-password, full-size-lost, cleartext, routes"
+
+
+def of_ike(**tests: Any) -> Fleet:
+    slots = [
+        {"name": name, "port": 500, "address": address, "device": f"ike{name}", "pool4": pool}
+        for name, address, pool in (
+            ("a", "10.255.0.1", "10.80.0.0/20"),
+            ("b", "10.255.0.3", "10.80.16.0/20"),
+        )
+    ]
+    one = {"name": "gw-1", "daemon": "strongswan", "port": 500, "addresses": ["192.0.2.11"], "slots": slots}
+    return Fleet.model_validate({"name": "edge", "product": "strongswan", "gateways": [one], "tests": tests})
+
+
+def test_a_fleet_of_strongswan_has_to_skip_the_tests_that_never_get_a_number() -> None:
+    with pytest.raises(
+        ValidationError,
+        match=rf"gateway gw-1: strongswan has no test {ITS_TESTS}; write tests\.skip: \[{ITS_TESTS}\]",
+    ):
+        of_ike(patience="30m")
+    with pytest.raises(
+        ValidationError,
+        match=r"has no test garbage, .*; write tests\.skip: \[routes, config, garbage, plain-",
+    ):
+        of_ike(skip=["routes", "config"])
+    tests = of_ike(skip=ITS_TESTS.split(", ")).tests
+    assert tests is not None
+    assert tests.asked(Method.TRIED) == (Asked.FILES, Asked.CONFIG, Asked.LOGIN, Asked.PINGS_LOST)

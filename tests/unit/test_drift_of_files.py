@@ -74,6 +74,20 @@ def test_what_differs_is_named_with_what_each_file_says(changed: dict[str, objec
     assert list(disagreements(gateway(), answered(gateway(**changed)).described)) == said
 
 
+def test_a_gateway_of_containers_and_one_of_processes_disagree_on_the_runtime() -> None:
+    contained = gateway(runtime="podman")
+    assert disagreements(contained, described_by(gateway())) == (
+        "runtime: fleet.yaml says podman, its agent's file no",
+    )
+    assert disagreements(contained, described_by(contained)) == ()
+
+
+def test_agents_of_before_which_told_no_runtime_agree_with_files_of_hosts_and_nodes() -> None:
+    node = gateway(runtime="kubernetes", placement={"cluster": "west", "node": "worker-1"})
+    for one in (gateway(), node):
+        assert not [line for line in described_by(one) if line.startswith("runtime")]
+
+
 def slot(number: int) -> Slot:
     return Slot(
         name=f"s{number}", port=5000 + number, device=f"v{number}", pool4=ip_network(f"10.8.{number}.0/24")

@@ -80,10 +80,20 @@ def test_a_good_file_becomes_a_fleet(tmp_path: Path) -> None:
         ("port: 4432", "port: many", 'line 11: gateways[0].slots[1].port is "many": input should be a valid'),
         ("port: 4432", "port: 70000", "line 11: gateways[0].slots[1].port is 70000: input should be less"),
         ("port: 4432", "port: 4431", "line 7: gateway gw-1: two slots have the same port"),
+        (
+            "25%",
+            "20%, 10%",
+            "line 4: limits.steps: 1, 20%, 10%, 100% must grow, counts before shares; write ",
+        ),
         ("30m", "90", "line 5: limits.drain_deadline: 90 has no unit; write 90s, 90m or 90h"),
         ("30m", "soon", 'line 5: limits.drain_deadline is "soon", not a duration; write it like 90s'),
         ("30m", f"{'9' * 30}d", "line 5: limits.drain_deadline: 99"),
-        ("25%", "a few", 'line 4: limits.steps[1] is "a few": string should match'),
+        ("25%", "a few", 'line 4: limits.steps[1] is "a few"; write a count (2) or a share (25%)'),
+        (
+            "port: 4432",
+            "users_at: b:0, port: 4432",
+            'line 11: gateways[0].slots[1].users_at is "b:0"; write a name or address, with :PORT',
+        ),
         ("name: edge", "name: 7", "line 1: name is 7, not a string; put it in quotes"),
         ("192.0.2.1", "192.0.2.256", "line 8: gateways[0].addresses[0]"),
         ("product: ocserv", "name: again", "line 2: name was already given in line 1; keep one of them"),
@@ -102,6 +112,12 @@ def test_a_malformed_fleet_is_refused_by_line_and_key(
 ) -> None:
     assert before in FLEET
     assert refusal(tmp_path, FLEET.replace(before, after, 1)).startswith(sentence)
+
+
+def test_a_sentence_says_what_to_do_once(tmp_path: Path) -> None:
+    grown = refusal(tmp_path, FLEET.replace("25%", "20%, 10%", 1))
+    assert grown.endswith("write them like 1, 25%, 100%")
+    assert refusal(tmp_path, FLEET.replace("port: 4432", "port: 4431")).endswith("same port; mend this part")
 
 
 GATES = """\

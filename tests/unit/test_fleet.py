@@ -266,6 +266,16 @@ def test_what_an_own_network_cannot_be_is_refused_with_what_to_write_instead(
     assert sentence in str(refused.value)
 
 
+def test_a_product_called_as_a_daemon_is_what_all_its_gateways_run() -> None:
+    one = gateway("gw-1")
+    with pytest.raises(
+        ValidationError, match="product is openvpn and gateway gw-1 runs ocserv; write daemon: openvpn"
+    ):
+        Fleet(name="edge", product="openvpn", gateways=(one,))
+    other = Gateway.model_validate(gateway("gw-2").model_dump() | {"daemon": "openvpn"})
+    assert Fleet(name="edge", product="vpn", gateways=(one, other)).product == "vpn"
+
+
 def test_a_host_is_written_as_before_there_were_clusters() -> None:
     assert "placement" not in fleet(gateway("gw-1")).model_dump_json()
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from policies.drift import described_by, disagreements
-from policies.model.fleet import Gateway
+from policies.model.fleet import Fleet, Gateway
 from policies.steering import promised
 from tests.unit.fleets import fleet, gateway
 
@@ -27,14 +27,14 @@ def test_a_file_that_names_no_steering_is_written_and_told_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "by", "why"),
-    [
-        ("openvpn", "redirect", "redirect does not steer openvpn, whose clients follow no redirect"),
-        ("openvpn", "haproxy", "haproxy does not steer openvpn, whose clients come by UDP"),
-    ],
+    ("daemon", "by"),
+    [("openvpn", "redirect"), ("openvpn", "haproxy"), ("openvpn", "hook")],
 )
-def test_a_pair_that_nothing_carries_is_refused_with_the_reason(daemon: str, by: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=why):
+def test_a_pair_that_nothing_carries_is_refused_with_the_reason(daemon: str, by: str) -> None:
+    with pytest.raises(
+        ValidationError,
+        match=f"{by} steers ocserv only yet: {daemon} was not tried with it; write steering: nftables",
+    ):
         steered(by, daemon=daemon)
 
 
@@ -73,6 +73,24 @@ def test_a_plan_says_what_the_steering_of_the_gateways_that_change_promises() ->
     assert second == (
         "Steering by redirect on gw-3: who changes networks while an instance drains keeps the session; the "
         "end of HAProxy costs new logins only."
+    )
+
+
+def test_a_plan_says_of_each_daemon_what_becomes_of_its_users_who_change_networks() -> None:
+    of_openvpn = steered("nftables", "gw-2", daemon="openvpn", port=1194)
+    slots = [
+        one.model_dump() | {"port": 500, "address": f"10.255.0.{2 * at + 1}"}
+        for at, one in enumerate(gateway("gw-3").slots)
+    ]
+    of_strongswan = steered("nftables", "gw-3", daemon="strongswan", port=500, slots=slots)
+    described = Fleet(name="edge", product="edge", gateways=(of_openvpn, of_strongswan))
+    silent, kept = promised(described, ["gw-2", "gw-3"])
+    assert kept == (
+        "Steering by nftables on gw-2: who changes networks while an instance drains keeps the session."
+    )
+    assert silent == (
+        "Steering by nftables on gw-3: who changes address keeps the session; who gets another address or "
+        "port from a NAT stays without answers until the client notices."
     )
 
 
