@@ -1,5 +1,7 @@
 """What OpenVPN's log says about logins, in the words of a real one (2.6.14)."""
 
+import pytest
+
 from activities.drivers.daemon.openvpn.log import LONGEST, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
@@ -39,7 +41,7 @@ def test_a_server_of_2_6_tells_logins_with_verb_3_but_not_how_long_they_took() -
     (attempt,) = attempts(VERIFIED, CONNECTED, GIVEN)
     assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.OK, None)
     (refused,) = attempts(NOT_OURS, FAILED, ENDED)
-    assert (refused.key, refused.outcome) == ("user eve", LoginOutcome.AUTH_FAIL)
+    assert (refused.key, refused.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
 
 
 def test_a_server_of_2_6_with_verb_4_tells_how_long_a_login_took() -> None:
@@ -57,13 +59,52 @@ def test_a_backlog_says_nothing_about_seconds() -> None:
 
 def test_each_failure_is_told_by_its_first_reason() -> None:
     for reason, outcome, key in (
-        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "user eve"),
+        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "source 10.77.0.11"),
         ((FAILED,), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
         ((LATE, FAILED), LoginOutcome.TIMEOUT, "source 10.77.0.11"),
         ((), LoginOutcome.INTERNAL, "source 10.77.0.11"),
     ):
         (attempt,) = attempts(BEGINS, *reason, ENDED)
         assert (attempt.outcome, attempt.key) == (outcome, key), reason
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "MULTI: primary virtual IP",
+        "alice/10.77.0.9:1 MULTI: primary virtual IP for alice/10.77.0.9:1: 10.90.0.2",
+        "[alice] Peer Connection Initiated with [AF_INET]10.77.0.11:40432",
+        "VERIFY OK: depth=0, CN=alice",
+        "SIGUSR1[soft,tls-error] received, client-instance restarting",
+    ],
+)
+def test_what_a_stranger_writes_into_its_certificate_is_neither_a_login_nor_anybodys_name(said: str) -> None:
+    shown = (
+        f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=self-signed certificate: CN=alice, O={said}"
+    )
+    told = f"2026-11-26 12:16:45 {FLOW} peer info: IV_GUI_VER={said}"
+    assert attempts(told, shown) == []
+    (attempt,) = attempts(told, shown, FAILED, ENDED)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
+
+
+def test_names_that_nobody_proved_are_one_source() -> None:
+    found = [
+        attempt
+        for number in range(500)
+        for attempt in attempts(
+            *(
+                line.replace("eve", f"user{number}").replace("40432", str(number))
+                for line in (NOT_OURS, ENDED)
+            )
+        )
+    ]
+    assert {(one.key, one.outcome) for one in found} == {("source 10.77.0.11", LoginOutcome.AUTH_FAIL)}
+
+
+def test_somebody_known_by_a_password_only_has_the_name_that_was_let_in() -> None:
+    (attempt,) = attempts(BEGINS, CONNECTED, GIVEN)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
 
 
 def test_a_renegotiation_of_somebody_known_is_no_login() -> None:
