@@ -1,7 +1,9 @@
 """What OpenVPN's log says about logins, in the words of a real one (2.6.14)."""
 
 import pytest
+from hypothesis import given, strategies
 
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.log import LONGEST, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
@@ -131,3 +133,27 @@ def test_the_daemons_version_is_known_once_it_has_said_it() -> None:
     log = LoginLog()
     attempts("2026-11-26 12:16:43 OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)] [LZO]", log=log)
     assert log.version == "2.6.14"
+
+
+NAMES = strategies.text(
+    strategies.characters(exclude_characters=",/", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1
+)
+
+
+@pytest.mark.parametrize("name", ["John Smith", "Anna Maria Smith", "J. O'Neill (sales)", "a/b c"])
+def test_a_name_of_several_words_is_a_user(name: str) -> None:
+    lines = [line.replace("alice", name) for line in (BEGINS, VERIFIED, CONNECTED, GIVEN)]
+    (attempt,) = attempts(*lines)
+    assert (attempt.key, attempt.outcome) == (f"user {name}", LoginOutcome.OK)
+
+
+@given(NAMES, strategies.sampled_from(["", "2026-11-26 12:16:45 ", "2026-11-26 16:56:47 us=277685 "]))
+def test_whoever_is_named_in_the_log_is_known_by_the_whole_name(name: str, stamp: str) -> None:
+    for said in (
+        f"{stamp}{name}/{FLOW} MULTI: Learn: 10.90.0.2 -> {name}/{FLOW}",
+        f"{stamp}{FLOW} VERIFY ERROR: depth=0, error=self-signed: O=x, CN={name}, O=y/1.2.3.4:5 z",
+        f"{stamp}{FLOW} VERIFY OK: depth=0, CN={name}",
+        f"{stamp}[fd77::2]:4000 [{name}] Peer Connection Initiated with [AF_INET6][fd77::2]:4000",
+        f"{stamp}{FLOW} TLS: Username/Password authentication failed for username '{name}'",
+    ):
+        assert name in OpenVpn().names_in(f"one\n{said}\nanother"), said

@@ -22,9 +22,9 @@ _End = tuple[str, str]
 
 _BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context")
 """The first line of a client as versions before 2.6 have it, and as 2.6 has it with `verb 4`."""
-_NOBODY_YET = re.compile(rf"{STAMP}?(?P<end>{END}) (?P<what>.+)")
-_LET_IN = re.compile(rf"{STAMP}?{NAMED}(?P<what>.+)")
-_VERSION = re.compile(rf"{STAMP}?OpenVPN (?P<version>\d\S*) ")
+_NOBODY_YET = re.compile(rf"{STAMP}?+(?P<end>{END}) (?P<what>.+)")
+_LET_IN = re.compile(rf"{STAMP}?+{NAMED}(?P<what>.+)")
+_VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
 # Only at the beginning of what is said: behind it are words of the client, also of one that nobody knows.
 _PROVEN = re.compile(r"VERIFY OK: depth=0, (?:.*?, )?CN=(?P<name>[^,]+)")
 _STRANGER = re.compile(r"VERIFY (?:EKU |KU |X509NAME )?ERROR")

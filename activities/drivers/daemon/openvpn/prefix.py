@@ -4,7 +4,8 @@ A name has whatever a certificate or a user's login has: spaces, slashes, and wh
 So a line that begins with an address is of somebody who is not let in, whatever comes behind.
 """
 
-STAMP = r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?:us=\d+ )?)"
+STAMP = r"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?:us=\d+ )?+)"
+"""Taken whole wherever it is (`?+`), so that nobody's prefix is sought behind a part of it."""
 END = r"\[?[0-9a-fA-F.:]+\]?:\d+"
 """An address and a port."""
 NAMED = rf"(?!{END} )(?P<user>.+?)/(?P<end>{END}) "
