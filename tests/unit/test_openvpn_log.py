@@ -135,6 +135,12 @@ def test_the_daemons_version_is_known_once_it_has_said_it() -> None:
     assert log.version == "2.6.14"
 
 
+STAMPS = (
+    "",
+    "2026-11-26 12:16:45 ",
+    "2026-11-26 16:56:47 us=277685 ",
+    "2026-11-26T12:16:45+00:00 gw-1 openvpn[71]: ",
+)
 NAMES = strategies.text(
     strategies.characters(exclude_characters=",/", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1
 )
@@ -147,7 +153,7 @@ def test_a_name_of_several_words_is_a_user(name: str) -> None:
     assert (attempt.key, attempt.outcome) == (f"user {name}", LoginOutcome.OK)
 
 
-@given(NAMES, strategies.sampled_from(["", "2026-11-26 12:16:45 ", "2026-11-26 16:56:47 us=277685 "]))
+@given(NAMES, strategies.sampled_from(STAMPS))
 def test_whoever_is_named_in_the_log_is_known_by_the_whole_name(name: str, stamp: str) -> None:
     for said in (
         f"{stamp}{name}/{FLOW} MULTI: Learn: 10.90.0.2 -> {name}/{FLOW}",

@@ -54,8 +54,11 @@ NOBODY = Exempt()
 PEER_ID = "peer_id"
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
+_JOURNAL = r"(?:\S+ \S+ [^\s\[]+\[\d+\]: )"
+"""What `journalctl` writes before each line of one that was adopted."""
 _NAMES = re.compile(
-    rf"^{STAMP}?+{NAMED}|\bCN=(?P<shown>[^,\n]+)|(?<=\d )(?!{END} )\[(?P<peer>[^\n]+)\] Peer Connection"
+    rf"^{_JOURNAL}?+{STAMP}?+{NAMED}|\bCN=(?P<shown>[^,\n]+)"
+    rf"|(?<=\d )(?!{END} )\[(?P<peer>[^\n]+)\] Peer Connection"
     r"|for username '(?P<typed>[^\n]+)'",
     re.MULTILINE,
 )
