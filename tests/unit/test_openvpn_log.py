@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies
 
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
-from activities.drivers.daemon.openvpn.log import LONGEST, LoginLog
+from activities.drivers.daemon.openvpn.log import LONGEST, MOST_OPEN, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
 FLOW = "10.77.0.11:40432"
@@ -21,6 +21,7 @@ LATE = (
     f"2026-11-26 12:17:45 {FLOW} TLS Error: TLS key negotiation failed to occur within 60 seconds "
     "(check your network connectivity)"
 )
+UNREADABLE = f"2026-11-26 12:16:45 {FLOW} TLS_ERROR: BIO read tls_read_plaintext error"
 ENDED = f"2026-11-26 12:16:45 {FLOW} SIGUSR1[soft,tls-error] received, client-instance restarting"
 
 
@@ -62,9 +63,9 @@ def test_a_backlog_says_nothing_about_seconds() -> None:
 def test_each_failure_is_told_by_its_first_reason() -> None:
     for reason, outcome, key in (
         ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "source 10.77.0.11"),
-        ((FAILED,), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
-        ((LATE, FAILED), LoginOutcome.TIMEOUT, "source 10.77.0.11"),
-        ((), LoginOutcome.INTERNAL, "source 10.77.0.11"),
+        ((UNREADABLE, FAILED), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
+        ((VERIFIED, LATE, FAILED), LoginOutcome.TIMEOUT, "user alice"),
+        ((VERIFIED,), LoginOutcome.INTERNAL, "user alice"),
     ):
         (attempt,) = attempts(BEGINS, *reason, ENDED)
         assert (attempt.outcome, attempt.key) == (outcome, key), reason
@@ -123,10 +124,30 @@ def test_logins_from_ignored_sources_and_lines_of_other_shapes_are_skipped() -> 
 
 def test_who_never_ends_is_given_up_as_timed_out() -> None:
     log = LoginLog()
-    assert attempts(BEGINS, log=log) == []
+    assert attempts(BEGINS, VERIFIED, log=log) == []
     assert list(log.give_up(100.0 + LONGEST)) == []
     (attempt,) = log.give_up(101.0 + LONGEST)
     assert attempt.outcome is LoginOutcome.TIMEOUT
+
+
+def test_a_first_packet_from_an_invented_address_is_no_attempt() -> None:
+    log, found = LoginLog(), list[Attempt]()
+    for number in range(30):
+        begins, late, failed, ended = (
+            line.replace("10.77.0.11", f"198.51.100.{number}") for line in (BEGINS, LATE, FAILED, ENDED)
+        )
+        found += attempts(begins, log=log) if number % 2 else attempts(begins, late, failed, ended, log=log)
+    assert found + list(log.give_up(101.0 + LONGEST)) == []
+
+
+def test_a_login_is_seen_behind_any_number_of_invented_first_packets() -> None:
+    log = LoginLog()
+    for number in range(MOST_OPEN + 10):
+        flow = f"198.51.{number // 250}.{number % 250}:4000"
+        assert attempts(BEGINS.replace(FLOW, flow), log=log) == []
+    (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, log=log)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
+    assert attempt.seconds is not None
 
 
 def test_the_daemons_version_is_known_once_it_has_said_it() -> None:

@@ -4,7 +4,8 @@ Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client th
 with its address and port, which tie its lines together; later ones have its name before them. What has a
 stamp is read without it, as the log is read when it is written. How long a login took is known where its
 first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A name
-counts once the gateway has taken its certificate; whoever shows another one is known by its address.
+counts once the gateway has taken its certificate; whoever shows another one is known by its address. A first
+packet is no attempt, as its address may be invented: one begins with what shows that our answers arrive.
 """
 
 import re
@@ -29,6 +30,11 @@ _VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
 _PROVEN = re.compile(r"VERIFY OK: depth=0, (?:.*?, )?CN=(?P<name>[^,]+)")
 _STRANGER = re.compile(r"VERIFY (?:EKU |KU |X509NAME )?ERROR")
 _ACCEPTED = re.compile(r"\[.+\] Peer Connection Initiated with ")
+# What only a client that gets our answers has us say; a first packet may come from any address.
+_SHOWN = re.compile(
+    r"VERIFY |peer info: |OpenSSL: |TLS_ERROR: |TLS Error: .*incoming plaintext read error|TLS Auth Error:"
+    r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.+\] Peer Connection Initiated with "
+)
 _GIVEN = re.compile(r"MULTI: primary virtual IP")
 _ENDS = re.compile(r"SIG[A-Z0-9]+\[[^\]]*\] received, client-instance (?:restarting|exiting)")
 _FAILURES = (
@@ -60,6 +66,8 @@ class LoginLog:
     def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
         """Take the sources to leave out."""
         self._ignored = ignored
+        self._begun: dict[_End, _Connection] = {}
+        """Of whom nothing is known but a first packet, oldest first."""
         self._open: dict[_End, _Connection] = {}
         self.version = ""
         """The daemon's own version, once it has said it."""
@@ -75,17 +83,17 @@ class LoginLog:
 
     def give_up(self, at: float) -> Iterator[Attempt]:
         """Yield the attempts of connections that were begun too long ago."""
+        for end in [end for end, one in self._begun.items() if at - one.began > LONGEST]:
+            del self._begun[end]
         for end, connection in list(self._open.items()):
             if at - connection.began > LONGEST:
                 yield self._close(end, connection.failure or LoginOutcome.TIMEOUT, at)
 
     def _stranger_says(self, end: _End, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
-        connection, ends = self._open.get(end), _ENDS.match(what) is not None
+        ends = _ENDS.match(what) is not None
+        connection = self._open.get(end) or self._shown(end, what, at, timed=timed, ends=ends)
         if connection is None:
-            if ends or end[0] in self._ignored or len(self._open) >= MOST_OPEN:
-                return
-            timed = timed and what.startswith(_BEGINS)
-            connection = self._open[end] = _Connection(end[0], began=at, timed=timed)
+            return
         if proven := _PROVEN.match(what):
             connection.user = proven["name"]
         if connection.failure is None:
@@ -94,6 +102,22 @@ class LoginLog:
             connection.accepted = at
         if ends:
             yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
+
+    def _shown(self, end: _End, what: str, at: float, *, timed: bool, ends: bool) -> _Connection | None:
+        """Return the connection that is an attempt from now on; who has shown nothing is kept or let go."""
+        if end[0] in self._ignored:
+            return None
+        connection = self._begun.pop(end, None)
+        if connection is None:
+            connection = _Connection(end[0], began=at, timed=timed and what.startswith(_BEGINS))
+        if _SHOWN.match(what) and len(self._open) < MOST_OPEN:
+            self._open[end] = connection
+            return connection
+        if not ends:
+            self._begun[end] = connection
+            if len(self._begun) > MOST_OPEN:
+                del self._begun[next(iter(self._begun))]
+        return None
 
     def _user_says(self, user: str, end: _End, what: str, at: float) -> Iterator[Attempt]:
         """Take in a line of somebody who is let in; one whose login was not seen is no attempt."""

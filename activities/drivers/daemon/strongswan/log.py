@@ -20,6 +20,11 @@ _LINE = re.compile(r"(?:^|\s)\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<
 _VERSION = re.compile(r"Starting IKE charon daemon \(strongSwan (?P<version>[^,)]+)")
 _BEGINS = re.compile(r"(?P<source>\S+) is initiating an? (?:\w+ Mode )?IKE_SA")
 _UNKNOWN = re.compile(r"no IKE config found for \S+?\.\.\.(?P<source>[0-9a-fA-F.:]+), sending")
+# An answer to IKE_SA_INIT is in it, by its SPI and keys: whoever sends it gets our packets.
+_SHOWN = re.compile(r"parsed IKE_AUTH request |looking for peer configs matching ")
+_PROVEN = re.compile(
+    r"authentication of '.+' with (?:\S+ successful|EAP successful)|EAP method \S+ succeeded"
+)
 _NAMED = re.compile(r"looking for peer configs matching .*\.\.\.\S+?\[(?P<name>.+)\]$")
 _EAP = re.compile(r"received EAP identity '(?P<name>.+)'")
 _LET_IN = re.compile(r"CHILD_SA \S+ established with SPIs")
