@@ -97,8 +97,8 @@ class OffenderSource(Protocol):
 class Probes(Protocol):
     """Whether a gateway answers from here, by a way that does not lead through the metrics."""
 
-    async def reaches(self, instance: str) -> bool:
-        """Return whether the instance's host answers."""
+    async def reaches(self, instance: str) -> bool | None:
+        """Return whether the instance's host answers, None where that is not known: it confirms nothing."""
         ...
 
 
@@ -320,11 +320,11 @@ class ObservationActivities:
         return series, unread
 
     async def _unreachable(self, asked: Sequence[str]) -> frozenset[str]:
-        """Return those of the asked that a probe from here does not reach either."""
+        """Return those of the asked that a probe from here surely does not reach either."""
         if self._probes is None:
             return frozenset()
         answers = await asyncio.gather(*(self._probes.reaches(instance) for instance in asked))
-        return frozenset(name for name, reached in zip(asked, answers, strict=True) if not reached)
+        return frozenset(name for name, reached in zip(asked, answers, strict=True) if reached is False)
 
     async def _complained(
         self, needs: Needs, state: WindowState, at: datetime

@@ -10,11 +10,18 @@ from policies.changes import CREDENTIALS, LITERAL_SECRET
 
 REMOVED = "[removed]"
 
+_KEY = r"[\w -]{0,80}?\bkey(?: block| v\d)?-----"
 _KEY_BLOCK = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
-    r"|\A(?:(?!-----BEGIN).)*?-----END [A-Z ]*PRIVATE KEY-----",  # the log was cut within one
-    re.DOTALL,
+    rf"-----BEGIN {_KEY}.*?(?:-----END {_KEY}|\Z)"
+    rf"|\A(?:(?!-----BEGIN).)*?-----END {_KEY}",  # the log was cut within one
+    re.DOTALL | re.IGNORECASE,
 )
+_INLINE = re.compile(
+    r"(^[^\S\n]*[\"']?<(?!(?:ca|cert|extra-certs|dh)>)(?P<option>[\w-]+)>[^\n]*\n)"
+    r".*?(?P<end>^[^\S\n]*</(?P=option)>|\Z)",
+    re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
+"""A file within a configuration of OpenVPN; only certificates and parameters open nothing."""
 _SETTING = re.compile(r"^(?P<key>\s*[\w.-]+)(?P<is>\s*=\s*|\s+)(?P<value>\S.*)$")
 _HARMLESS = re.compile(r'^"?(?:[\w-]+\[(?:[\w-]+=)?)?/[^\s",]+\]?"?$|^(?:true|false|\d+)$')
 """A path, as it is or inside `plain[passwd=…]`, a switch, a number: what leads to a secret is none."""
@@ -49,7 +56,8 @@ _ASSIGNED = re.compile(rf"({_NAMED}[\"']?\s*=\s*)(?:{_QUOTED}|\S+)", re.IGNORECA
 
 def without_secrets(config: str) -> str:
     """Return the config with every value removed that could be a secret; paths to secrets stay."""
-    lines = _KEY_BLOCK.sub(REMOVED, config).splitlines()
+    without_files = _INLINE.sub(rf"\1{REMOVED}\n\g<end>", config)
+    lines = _KEY_BLOCK.sub(REMOVED, without_files).splitlines()
     return "\n".join(_harmless(line) for line in lines) + "\n"
 
 

@@ -159,7 +159,7 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
             await asyncio.sleep(0.1)
     assert ended[0].seconds is not None
     assert stranger.said("Initialization Sequence Completed") == 0
-    assert found[:2] == [("user user1", LoginOutcome.OK), ("user user2", LoginOutcome.AUTH_FAIL)]
+    assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
     names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))
     assert "user1" in names
 

@@ -315,7 +315,7 @@ async def test_logins_and_a_stranger_are_told_by_the_log(strongswan: StrongSwanL
             await asyncio.sleep(0.1)
     strongswan.certify_by_authority("user2")
     assert stranger.said("} established with SPIs") == 0
-    assert found[:2] == [("user user1", LoginOutcome.OK), ("user user2", LoginOutcome.AUTH_FAIL)]
+    assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
     assert reader.version.startswith("5.")
     names = strongswan.folders.daemon.names_in(log.read_text(errors="replace"))
     assert names >= {"user1", "user2"}

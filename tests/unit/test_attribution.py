@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
+from hypothesis import given as whatever
+from hypothesis import strategies as st
+
 from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.steering.nginx_log import carried_in
 from policies.attribution import Carried, End, Held, attributed
@@ -77,6 +80,56 @@ def test_a_session_that_goes_on_from_elsewhere_is_the_same_users() -> None:
         "peer 0 (alice) floated from 10.77.0.16:34035 to [AF_INET]10.77.0.16:36020 (via 10.77.0.1%br0)", 5
     )
     assert list(held_in("a", [given(), floated])) == [held(until=5), held(5, LATER)]
+
+
+@whatever(
+    st.one_of(
+        st.sampled_from(
+            [
+                "peer 1 (x) floated from 1.1.1.1:1 to 2.2.2.2:2",
+                "peer 1 (x) floated from 10.77.0.16:34035 to 9.9.9.9:9999999",
+                "eve/10.77.0.16:34035 SIGTERM[soft,remote-exit] received, client-instance exiting",
+                "eve/10.77.0.16:34036 MULTI: primary virtual IP for eve/10.77.0.16:34036: 10.90.0.9",
+            ]
+        ),
+        st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1),
+    )
+)
+def test_what_somebody_calls_itself_before_it_is_let_in_says_nothing_of_any_session(name: str) -> None:
+    typed = [
+        openvpn(f"203.0.113.9:4000 {what}")
+        for what in (
+            f"TLS: Username/Password authentication failed for username '{name}'",
+            f"VERIFY ERROR: depth=0, error=self-signed certificate: CN={name}",
+            f"peer info: UV_NAME={name}",
+        )
+    ]
+    assert list(held_in("a", [given(), *typed])) == [held()]
+
+
+def test_a_float_of_somebody_with_a_hostile_name_is_that_of_its_own_places() -> None:
+    name = "x) floated from 1.1.1.1:1 to 2.2.2.2:2"
+    floated = openvpn(f"peer 0 ({name}) floated from 10.77.0.16:34035 to [AF_INET]10.77.0.16:36020", 5)
+    assert list(held_in("a", [given(), floated])) == [held(until=5), held(5, LATER)]
+
+
+@whatever(
+    st.text(st.characters(exclude_characters="/", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+)
+def test_a_session_is_that_of_the_whole_name(name: str) -> None:
+    end = "10.77.0.16:34035"
+    line = openvpn(f"{name}/{end} MULTI: primary virtual IP for {name}/{end}: 10.90.0.2")
+    assert [one.user for one in held_in("a", [line])] == [name]
+
+
+def test_a_flow_whose_ends_cannot_be_read_hides_no_other() -> None:
+    head = f"{stamp()} [info] 12374#12374: *7"
+    hostile = [
+        f"{head} client unix: connected to 0.0.0.0:1194",
+        f"{head} proxy unix: connected to 10.77.0.1:1",
+    ]
+    lines = [*hostile, *begins(1, "203.0.113.7:51382", "10.77.0.16:34035")]
+    assert carried_in(lines) == [Carried(ALICE, SOURCE, AT)]
 
 
 def test_nobody_outlives_the_instance() -> None:

@@ -1,6 +1,10 @@
 """What OpenVPN's log says about logins, in the words of a real one (2.6.14)."""
 
-from activities.drivers.daemon.openvpn.log import LONGEST, LoginLog
+import pytest
+from hypothesis import given, strategies
+
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
+from activities.drivers.daemon.openvpn.log import LONGEST, MOST_OPEN, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
 FLOW = "10.77.0.11:40432"
@@ -17,6 +21,7 @@ LATE = (
     f"2026-11-26 12:17:45 {FLOW} TLS Error: TLS key negotiation failed to occur within 60 seconds "
     "(check your network connectivity)"
 )
+UNREADABLE = f"2026-11-26 12:16:45 {FLOW} TLS_ERROR: BIO read tls_read_plaintext error"
 ENDED = f"2026-11-26 12:16:45 {FLOW} SIGUSR1[soft,tls-error] received, client-instance restarting"
 
 
@@ -39,7 +44,7 @@ def test_a_server_of_2_6_tells_logins_with_verb_3_but_not_how_long_they_took() -
     (attempt,) = attempts(VERIFIED, CONNECTED, GIVEN)
     assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.OK, None)
     (refused,) = attempts(NOT_OURS, FAILED, ENDED)
-    assert (refused.key, refused.outcome) == ("user eve", LoginOutcome.AUTH_FAIL)
+    assert (refused.key, refused.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
 
 
 def test_a_server_of_2_6_with_verb_4_tells_how_long_a_login_took() -> None:
@@ -57,13 +62,52 @@ def test_a_backlog_says_nothing_about_seconds() -> None:
 
 def test_each_failure_is_told_by_its_first_reason() -> None:
     for reason, outcome, key in (
-        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "user eve"),
-        ((FAILED,), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
-        ((LATE, FAILED), LoginOutcome.TIMEOUT, "source 10.77.0.11"),
-        ((), LoginOutcome.INTERNAL, "source 10.77.0.11"),
+        ((NOT_OURS, FAILED), LoginOutcome.AUTH_FAIL, "source 10.77.0.11"),
+        ((UNREADABLE, FAILED), LoginOutcome.TLS_FAIL, "source 10.77.0.11"),
+        ((VERIFIED, LATE, FAILED), LoginOutcome.TIMEOUT, "user alice"),
+        ((VERIFIED,), LoginOutcome.INTERNAL, "user alice"),
     ):
         (attempt,) = attempts(BEGINS, *reason, ENDED)
         assert (attempt.outcome, attempt.key) == (outcome, key), reason
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "MULTI: primary virtual IP",
+        "alice/10.77.0.9:1 MULTI: primary virtual IP for alice/10.77.0.9:1: 10.90.0.2",
+        "[alice] Peer Connection Initiated with [AF_INET]10.77.0.11:40432",
+        "VERIFY OK: depth=0, CN=alice",
+        "SIGUSR1[soft,tls-error] received, client-instance restarting",
+    ],
+)
+def test_what_a_stranger_writes_into_its_certificate_is_neither_a_login_nor_anybodys_name(said: str) -> None:
+    shown = (
+        f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=self-signed certificate: CN=alice, O={said}"
+    )
+    told = f"2026-11-26 12:16:45 {FLOW} peer info: IV_GUI_VER={said}"
+    assert attempts(told, shown) == []
+    (attempt,) = attempts(told, shown, FAILED, ENDED)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
+
+
+def test_names_that_nobody_proved_are_one_source() -> None:
+    found = [
+        attempt
+        for number in range(500)
+        for attempt in attempts(
+            *(
+                line.replace("eve", f"user{number}").replace("40432", str(number))
+                for line in (NOT_OURS, ENDED)
+            )
+        )
+    ]
+    assert {(one.key, one.outcome) for one in found} == {("source 10.77.0.11", LoginOutcome.AUTH_FAIL)}
+
+
+def test_somebody_known_by_a_password_only_has_the_name_that_was_let_in() -> None:
+    (attempt,) = attempts(BEGINS, CONNECTED, GIVEN)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
 
 
 def test_a_renegotiation_of_somebody_known_is_no_login() -> None:
@@ -80,13 +124,63 @@ def test_logins_from_ignored_sources_and_lines_of_other_shapes_are_skipped() -> 
 
 def test_who_never_ends_is_given_up_as_timed_out() -> None:
     log = LoginLog()
-    assert attempts(BEGINS, log=log) == []
+    assert attempts(BEGINS, VERIFIED, log=log) == []
     assert list(log.give_up(100.0 + LONGEST)) == []
     (attempt,) = log.give_up(101.0 + LONGEST)
     assert attempt.outcome is LoginOutcome.TIMEOUT
+
+
+def test_a_first_packet_from_an_invented_address_is_no_attempt() -> None:
+    log, found = LoginLog(), list[Attempt]()
+    for number in range(30):
+        begins, late, failed, ended = (
+            line.replace("10.77.0.11", f"198.51.100.{number}") for line in (BEGINS, LATE, FAILED, ENDED)
+        )
+        found += attempts(begins, log=log) if number % 2 else attempts(begins, late, failed, ended, log=log)
+    assert found + list(log.give_up(101.0 + LONGEST)) == []
+
+
+def test_a_login_is_seen_behind_any_number_of_invented_first_packets() -> None:
+    log = LoginLog()
+    for number in range(MOST_OPEN + 10):
+        flow = f"198.51.{number // 250}.{number % 250}:4000"
+        assert attempts(BEGINS.replace(FLOW, flow), log=log) == []
+    (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, log=log)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
+    assert attempt.seconds is not None
 
 
 def test_the_daemons_version_is_known_once_it_has_said_it() -> None:
     log = LoginLog()
     attempts("2026-11-26 12:16:43 OpenVPN 2.6.14 x86_64-pc-linux-gnu [SSL (OpenSSL)] [LZO]", log=log)
     assert log.version == "2.6.14"
+
+
+STAMPS = (
+    "",
+    "2026-11-26 12:16:45 ",
+    "2026-11-26 16:56:47 us=277685 ",
+    "2026-11-26T12:16:45+00:00 gw-1 openvpn[71]: ",
+)
+NAMES = strategies.text(
+    strategies.characters(exclude_characters=",/", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1
+)
+
+
+@pytest.mark.parametrize("name", ["John Smith", "Anna Maria Smith", "J. O'Neill (sales)", "a/b c"])
+def test_a_name_of_several_words_is_a_user(name: str) -> None:
+    lines = [line.replace("alice", name) for line in (BEGINS, VERIFIED, CONNECTED, GIVEN)]
+    (attempt,) = attempts(*lines)
+    assert (attempt.key, attempt.outcome) == (f"user {name}", LoginOutcome.OK)
+
+
+@given(NAMES, strategies.sampled_from(STAMPS))
+def test_whoever_is_named_in_the_log_is_known_by_the_whole_name(name: str, stamp: str) -> None:
+    for said in (
+        f"{stamp}{name}/{FLOW} MULTI: Learn: 10.90.0.2 -> {name}/{FLOW}",
+        f"{stamp}{FLOW} VERIFY ERROR: depth=0, error=self-signed: O=x, CN={name}, O=y/1.2.3.4:5 z",
+        f"{stamp}{FLOW} VERIFY OK: depth=0, CN={name}",
+        f"{stamp}[fd77::2]:4000 [{name}] Peer Connection Initiated with [AF_INET6][fd77::2]:4000",
+        f"{stamp}{FLOW} TLS: Username/Password authentication failed for username '{name}'",
+    ):
+        assert name in OpenVpn().names_in(f"one\n{said}\nanother"), said

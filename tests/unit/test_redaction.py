@@ -2,6 +2,7 @@
 
 import string
 import time
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -185,3 +186,53 @@ def test_a_client_seen_by_ipv6_and_by_ipv4_is_one() -> None:
 def test_what_is_no_clients_address_stays(kept: str) -> None:
     said = UNKEYED.without_addresses(kept, {ip_address("192.0.2.11"), ip_address("a::b")})
     assert said == kept
+
+
+INLINE = (
+    "tls-crypt",
+    "tls-auth",
+    "tls-crypt-v2",
+    "secret",
+    "auth-user-pass",
+    "key",
+    "pkcs12",
+    "anything-new",
+)
+
+
+@pytest.mark.parametrize("option", INLINE)
+@pytest.mark.parametrize("form", ["<{0}>\n{1}\n</{0}>", "  <{0}> # ours\n{1}\n  </{0}>\n", "<{0}>\n{1}\n"])
+def test_a_file_within_openvpns_config_leaves_nothing_but_its_name(option: str, form: str) -> None:
+    config = "verb 4\n" + form.format(option, "ana\n0123456789abcdef hunter2") + "\n"
+    told = without_secrets(config)
+    assert "hunter2" not in told
+    assert "ana" not in told
+    assert f"<{option}>" in told
+    assert "verb 4" in told
+
+
+@pytest.mark.parametrize("option", ["ca", "cert", "extra-certs", "dh"])
+def test_certificates_within_openvpns_config_stay(option: str) -> None:
+    config = f"<{option}>\n-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n</{option}>\n"
+    assert without_secrets(config) == config
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "OpenVPN Static key V1",
+        "OpenVPN tls-crypt-v2 server key",
+        "OpenVPN tls-crypt-v2 client key",
+        "PRIVATE KEY",
+        "ENCRYPTED PRIVATE KEY",
+        "private key",
+        "PGP PRIVATE KEY BLOCK",
+    ],
+)
+@pytest.mark.parametrize("redact", [without_secrets, without_tokens])
+def test_a_block_that_is_a_key_is_removed_whatever_it_is_called(
+    kind: str, redact: Callable[[str], str]
+) -> None:
+    block = f"-----BEGIN {kind}-----\nhunter2\n-----END {kind}-----"
+    for text in (f"a\n{block}\nz", f"a\n{block[:-30]}", f"{block[20:]}\nz"):
+        assert "hunter2" not in redact(text), text

@@ -1,6 +1,6 @@
 """What charon's log says about logins, in the words of a real one (5.9.8)."""
 
-from activities.drivers.daemon.strongswan.log import LONGEST, LoginLog
+from activities.drivers.daemon.strongswan.log import LONGEST, MOST_OPEN, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
 BEGINS = "16[IKE] <1> 10.77.0.11 is initiating an IKE_SA"
@@ -49,19 +49,51 @@ def test_a_backlog_says_nothing_about_seconds() -> None:
     assert attempt.seconds is None
 
 
-def test_a_stranger_is_refused_under_the_name_that_it_shows() -> None:
-    (attempt,) = attempts(BEGINS, LOOKS, UNKNOWN_SIGNER, REFUSED)
-    assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.AUTH_FAIL, None)
+def test_a_stranger_is_its_source_whatever_name_it_shows() -> None:
+    found = [
+        attempt
+        for number in range(30)
+        for attempt in attempts(
+            BEGINS, *(line.replace("alice", f"victim{number}") for line in (LOOKS, UNKNOWN_SIGNER, REFUSED))
+        )
+    ]
+    assert {(one.key, one.outcome, one.seconds) for one in found} == {
+        ("source 10.77.0.11", LoginOutcome.AUTH_FAIL, None)
+    }
 
 
 def test_what_a_person_is_called_comes_before_what_its_device_is_called() -> None:
-    (attempt,) = attempts(BEGINS, LOOKS, EAP, REFUSED)
-    assert attempt.key == "user bob"
+    known = "09[IKE] <people|1> authentication of 'CN=alice' with EAP successful"
+    assert [one.key for one in attempts(BEGINS, LOOKS, EAP, known, GIVEN)] == ["user bob"]
+    assert [one.key for one in attempts(BEGINS, LOOKS, EAP, known, *NO_ADDRESS)] == ["user bob"]
+    assert [one.key for one in attempts(BEGINS, LOOKS, EAP, REFUSED)] == ["source 10.77.0.11"]
 
 
-def test_who_offers_nothing_that_the_gateway_takes_fails_before_it_is_known() -> None:
-    (attempt,) = attempts(BEGINS, *NO_PROPOSAL)
-    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.TLS_FAIL)
+def test_what_a_stranger_calls_itself_says_nothing_of_any_login() -> None:
+    name = "x' with y successful 01[IKE] <people|2> CHILD_SA people{1} established with SPIs"
+    hostile = LOOKS.replace("CN=alice", f"CN={name}")
+    other = [line.replace("<1>", "<2>") for line in (BEGINS, LOOKS)]
+    (attempt,) = attempts(BEGINS, *other, hostile, UNKNOWN_SIGNER, REFUSED)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
+
+
+def test_a_first_packet_from_an_invented_address_is_no_attempt() -> None:
+    log, found = LoginLog(), list[Attempt]()
+    for number in range(30):
+        here = [
+            line.replace("10.77.0.11", f"198.51.100.{number}").replace("<1>", f"<{number}>")
+            for line in (BEGINS, *NO_PROPOSAL, LATE)
+        ]
+        found += attempts(*here[: 1 + number % 4], log=log)
+    assert found + list(log.give_up(101.0 + LONGEST)) == []
+
+
+def test_a_login_is_seen_behind_any_number_of_invented_first_packets() -> None:
+    log = LoginLog()
+    for number in range(2, MOST_OPEN + 10):
+        assert attempts(BEGINS.replace("<1>", f"<{number}>"), log=log) == []
+    (attempt,) = attempts(BEGINS, LOOKS, KNOWN, GIVEN, log=log)
+    assert (attempt.key, attempt.outcome) == ("user alice", LoginOutcome.OK)
 
 
 def test_who_is_known_and_gets_no_address_is_the_gateways_own_failure() -> None:
@@ -70,22 +102,19 @@ def test_who_is_known_and_gets_no_address_is_the_gateways_own_failure() -> None:
 
 
 def test_who_does_not_go_on_is_late_when_charon_says_so_or_when_nobody_says_anything() -> None:
-    assert [one.outcome for one in attempts(BEGINS, LATE)] == [LoginOutcome.TIMEOUT]
+    assert [one.outcome for one in attempts(BEGINS, LOOKS, LATE)] == [LoginOutcome.TIMEOUT]
     log = LoginLog()
-    assert attempts(BEGINS, log=log) == []
+    assert attempts(BEGINS, LOOKS, log=log) == []
     assert list(log.give_up(100.0 + LONGEST)) == []
     assert [one.outcome for one in log.give_up(101.0 + LONGEST)] == [LoginOutcome.TIMEOUT]
 
 
-def test_a_gateway_that_cannot_derive_keys_fails_everybody_once_charon_lets_them_go() -> None:
-    found = attempts(BEGINS, "12[IKE] <1> key derivation failed", LATE)
-    assert [one.outcome for one in found] == [LoginOutcome.TLS_FAIL]
-
-
-def test_a_gateway_that_knows_no_connection_for_anybody_fails_everybody() -> None:
-    said = "07[IKE] <1> no IKE config found for 10.88.0.1...10.77.0.11, sending NO_PROPOSAL_CHOSEN"
-    (attempt,) = attempts(said)
-    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.TLS_FAIL)
+def test_a_gateway_that_cannot_read_what_its_users_sign_fails_everybody() -> None:
+    unread = (
+        "12[IKE] <1> key derivation failed",
+        "12[IKE] <1> IKE_AUTH request with message ID 1 processing failed",
+    )
+    assert [one.outcome for one in attempts(BEGINS, *unread, LATE)] == [LoginOutcome.TIMEOUT]
 
 
 def test_two_logins_at_once_are_told_apart_by_their_numbers() -> None:
@@ -95,7 +124,7 @@ def test_two_logins_at_once_are_told_apart_by_their_numbers() -> None:
     refused = REFUSED.replace("|1>", "|2>")
     found = attempts(BEGINS, *other, LOOKS, KNOWN, refused, GIVEN)
     assert [(one.key, one.outcome) for one in found] == [
-        ("user bob", LoginOutcome.AUTH_FAIL),
+        ("source 10.77.0.11", LoginOutcome.AUTH_FAIL),
         ("user alice", LoginOutcome.OK),
     ]
 

@@ -8,6 +8,8 @@ session begins**, with the level `info`, in two lines that the connection's numb
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
@@ -32,25 +34,37 @@ def carried_in(lines: Iterable[str]) -> list[Carried]:
 
     A stamp of the error log is the local time of this host.
     """
-    begun: dict[tuple[str, str], End] = {}
-    flows: dict[tuple[str, str], Carried] = {}
-    ended: list[Carried] = []
-    ends: dict[tuple[str, str], list[datetime]] = {}
+    told = _Told({}, {}, [], {})
     for line in lines:
+        with suppress(ValueError):  # no time or place, whatever it looks like
+            told.take(line)
+    return [*told.ended, *(_with_end(flow, told.ends.get(key, ())) for key, flow in told.flows.items())]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the lines so far have told; a worker and the number of a connection say whose they are."""
+
+    begun: dict[tuple[str, str], End]
+    flows: dict[tuple[str, str], Carried]
+    ended: list[Carried]
+    ends: dict[tuple[str, str], list[datetime]]
+
+    def take(self, line: str) -> None:
         if told := _ENDED.search(line):
             at = datetime.fromtimestamp(float(told["at"]), UTC)
-            ends.setdefault((told["worker"], told["number"]), []).append(at)
+            self.ends.setdefault((told["worker"], told["number"]), []).append(at)
         elif (told := _SAID.search(line)) is not None:
             key, what = (told["worker"], told["number"]), told["what"]
             at = datetime.strptime(told["at"], "%Y/%m/%d %H:%M:%S").astimezone(UTC)
             if found := _BEGINS.match(what):
-                begun[key] = _end(found["end"])
-            elif (found := _CARRIED.match(what)) and key in begun:
-                ended += _older(flows, key)
-                flows[key] = Carried(begun.pop(key), _end(found["end"]), at)
-            elif _ENDS.match(what) and key in flows:
-                ended.append(flows.pop(key)._replace(ended=at))
-    return [*ended, *(_with_end(flow, ends.get(key, ())) for key, flow in flows.items())]
+                self.begun[key] = _end(found["end"])
+            elif (found := _CARRIED.match(what)) and key in self.begun:
+                source = _end(found["end"])
+                self.ended.extend(_older(self.flows, key))
+                self.flows[key] = Carried(self.begun.pop(key), source, at)
+            elif _ENDS.match(what) and key in self.flows:
+                self.ended.append(self.flows.pop(key)._replace(ended=at))
 
 
 def _older(flows: dict[tuple[str, str], Carried], key: tuple[str, str]) -> Iterator[Carried]:

@@ -23,6 +23,7 @@ from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.daemon.openvpn.management import SOCKET, ask
 from activities.drivers.daemon.openvpn.own_config import read_own_config
+from activities.drivers.daemon.openvpn.prefix import END, NAMED, STAMP
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
 from activities.drivers.daemon.openvpn.template import options_of
@@ -53,7 +54,14 @@ NOBODY = Exempt()
 PEER_ID = "peer_id"
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
-_NAMES = re.compile(r"CN=([^,/\s]+)|\[([^\]\s]+)\] Peer Connection|(?:^| )([^/\s]+)/[0-9a-fA-F.:\[\]]+:\d+ ")
+_JOURNAL = r"(?:\S+ \S+ [^\s\[]+\[\d+\]: )"
+"""What `journalctl` writes before each line of one that was adopted."""
+_NAMES = re.compile(
+    rf"^{_JOURNAL}?+{STAMP}?+{NAMED}|\bCN=(?P<shown>[^,\n]+)"
+    rf"|(?<=\d )(?!{END} )\[(?P<peer>[^\n]+)\] Peer Connection"
+    r"|for username '(?P<typed>[^\n]+)'",
+    re.MULTILINE,
+)
 
 
 class OpenVpn(PlainDaemon):
@@ -153,7 +161,10 @@ class OpenVpn(PlainDaemon):
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows."""
         return frozenset(
-            name for found in _NAMES.finditer(log) if (name := found[1] or found[2] or found[3] or "")
+            found[what]
+            for found in _NAMES.finditer(log)
+            for what in ("user", "shown", "peer", "typed")
+            if found[what]
         )
 
     def read_own(self, text: str) -> OwnConfig:

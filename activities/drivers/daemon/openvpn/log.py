@@ -3,7 +3,9 @@
 Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client that is not yet known begins
 with its address and port, which tie its lines together; later ones have its name before them. What has a
 stamp is read without it, as the log is read when it is written. How long a login took is known where its
-first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet.
+first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A name
+counts once the gateway has taken its certificate; whoever shows another one is known by its address. A first
+packet is no attempt, as its address may be invented: one begins with what shows that our answers arrive.
 """
 
 import re
@@ -11,30 +13,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
+from activities.drivers.daemon.openvpn.prefix import END, NAMED, STAMP
 from policies.attempts import Attempt, LoginOutcome, key_of
 
 LONGEST = 120.0
 """Seconds after which a connection whose end was never logged is given up; OpenVPN itself takes 60."""
 MOST_OPEN = 20_000
+_End = tuple[str, str]
 
-_STAMP = r"^(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (?:us=\d+ )?)?"
 _BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context")
 """The first line of a client as versions before 2.6 have it, and as 2.6 has it with `verb 4`."""
-_CLIENT = re.compile(
-    _STAMP + r"(?:(?P<user>[^/\s]+)/)?(?P<source>\[?[0-9a-fA-F.:]+\]?):(?P<port>\d+) (?P<what>.+)"
+_NOBODY_YET = re.compile(rf"{STAMP}?+(?P<end>{END}) (?P<what>.+)")
+_LET_IN = re.compile(rf"{STAMP}?+{NAMED}(?P<what>.+)")
+_VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
+# Only at the beginning of what is said: behind it are words of the client, also of one that nobody knows.
+_PROVEN = re.compile(r"VERIFY OK: depth=0, (?:.*?, )?CN=(?P<name>[^,]+)")
+_STRANGER = re.compile(r"VERIFY (?:EKU |KU |X509NAME )?ERROR")
+_ACCEPTED = re.compile(r"\[.+\] Peer Connection Initiated with ")
+# What only a client that gets our answers has us say; a first packet may come from any address.
+_SHOWN = re.compile(
+    r"VERIFY |peer info: |OpenSSL: |TLS_ERROR: |TLS Error: .*incoming plaintext read error|TLS Auth Error:"
+    r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.+\] Peer Connection Initiated with "
 )
-_VERSION = re.compile(_STAMP + r"OpenVPN (?P<version>\d\S*) ")
-_NAME = re.compile(
-    r"VERIFY (?:OK|ERROR): depth=0, .*?CN=(?P<name>[^,/]+)|\[(?P<peer>[^\]]+)\] Peer Connection Initiated"
-)
+_GIVEN = re.compile(r"MULTI: primary virtual IP")
+_ENDS = re.compile(r"SIG[A-Z0-9]+\[[^\]]*\] received, client-instance (?:restarting|exiting)")
 _FAILURES = (
     (
-        re.compile(r"TLS Auth Error:|AUTH_FAILED|VERIFY ERROR|VERIFY EKU ERROR|VERIFY KU ERROR"),
+        re.compile(rf"TLS Auth Error:|SENT CONTROL \[.+\]: 'AUTH_FAILED|{_STRANGER.pattern}"),
         LoginOutcome.AUTH_FAIL,
     ),
     (re.compile(r"TLS Error: TLS key negotiation failed to occur"), LoginOutcome.TIMEOUT),
     (
-        re.compile(r"TLS Error: TLS handshake failed|TLS Error: .*incoming plaintext read error"),
+        re.compile(r"TLS Error: (?:TLS handshake failed|.*incoming plaintext read error)"),
         LoginOutcome.TLS_FAIL,
     ),
 )
@@ -56,61 +66,86 @@ class LoginLog:
     def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
         """Take the sources to leave out."""
         self._ignored = ignored
-        self._open: dict[str, _Connection] = {}
+        self._begun: dict[_End, _Connection] = {}
+        """Of whom nothing is known but a first packet, oldest first."""
+        self._open: dict[_End, _Connection] = {}
         self.version = ""
         """The daemon's own version, once it has said it."""
 
     def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
         """Take in one line read at `at` and yield the attempts it ended; other lines are skipped."""
-        if match := _CLIENT.match(line):
-            yield from self._client_says(match, at, timed=timed)
+        if match := _NOBODY_YET.match(line):
+            yield from self._stranger_says(_end(match["end"]), match["what"], at, timed=timed)
+        elif match := _LET_IN.match(line):
+            yield from self._user_says(match["user"], _end(match["end"]), match["what"], at)
         elif match := _VERSION.match(line):
             self.version = match["version"]
 
     def give_up(self, at: float) -> Iterator[Attempt]:
         """Yield the attempts of connections that were begun too long ago."""
-        for key, connection in list(self._open.items()):
+        for end in [end for end, one in self._begun.items() if at - one.began > LONGEST]:
+            del self._begun[end]
+        for end, connection in list(self._open.items()):
             if at - connection.began > LONGEST:
-                yield from self._close(key, connection.failure or LoginOutcome.TIMEOUT, at)
+                yield self._close(end, connection.failure or LoginOutcome.TIMEOUT, at)
 
-    def _client_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
-        source, what = _plain(match["source"]), match["what"]
-        key = f"{source} {match['port']}"
-        ends = "client-instance" in what and ("restarting" in what or "exiting" in what)
-        connection = self._open.get(key)
+    def _stranger_says(self, end: _End, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
+        ends = _ENDS.match(what) is not None
+        connection = self._open.get(end) or self._shown(end, what, at, timed=timed, ends=ends)
         if connection is None:
-            if match["user"] is not None or ends or source in self._ignored or len(self._open) >= MOST_OPEN:
-                return
-            timed = timed and what.startswith(_BEGINS)
-            connection = self._open[key] = _Connection(source, began=at, timed=timed)
-        if named := _NAME.search(what):
-            connection.user = named["name"] or named["peer"]
-        if "Peer Connection Initiated with" in what and connection.failure is None:
+            return
+        if proven := _PROVEN.match(what):
+            connection.user = proven["name"]
+        if connection.failure is None:
+            connection.failure = next((outcome for said, outcome in _FAILURES if said.match(what)), None)
+        if _ACCEPTED.match(what) and connection.failure is None:
             connection.accepted = at
-        for pattern, outcome in _FAILURES:
-            if pattern.search(what) and connection.failure is None:
-                connection.failure = outcome
-        if "MULTI: primary virtual IP" in what:
-            yield from self._close(key, LoginOutcome.OK, at)
-        elif ends:
-            yield from self._close(key, connection.failure or LoginOutcome.INTERNAL, at)
+        if ends:
+            yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
 
-    def _close(self, key: str, outcome: LoginOutcome, at: float) -> Iterator[Attempt]:
-        connection = self._open.pop(key)
+    def _shown(self, end: _End, what: str, at: float, *, timed: bool, ends: bool) -> _Connection | None:
+        """Return the connection that is an attempt from now on; who has shown nothing is kept or let go."""
+        if end[0] in self._ignored:
+            return None
+        connection = self._begun.pop(end, None)
+        if connection is None:
+            connection = _Connection(end[0], began=at, timed=timed and what.startswith(_BEGINS))
+        if _SHOWN.match(what) and len(self._open) < MOST_OPEN:
+            self._open[end] = connection
+            return connection
+        if not ends:
+            self._begun[end] = connection
+            if len(self._begun) > MOST_OPEN:
+                del self._begun[next(iter(self._begun))]
+        return None
+
+    def _user_says(self, user: str, end: _End, what: str, at: float) -> Iterator[Attempt]:
+        """Take in a line of somebody who is let in; one whose login was not seen is no attempt."""
+        if (connection := self._open.get(end)) is None:
+            return
+        connection.user = connection.user or user
+        if _GIVEN.match(what):
+            yield self._close(end, LoginOutcome.OK, at)
+        elif _ENDS.match(what):
+            yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
+
+    def _close(self, end: _End, outcome: LoginOutcome, at: float) -> Attempt:
+        connection = self._open.pop(end)
         seconds = None
         if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
             seconds = max(0.0, connection.accepted - connection.began)
-        yield Attempt(
+        return Attempt(
             key=key_of(connection.user, connection.source), outcome=outcome, ended=at, seconds=seconds
         )
 
 
-def _plain(source: str) -> str:
-    """Return an address as it is compared; a mapped IPv4 address is IPv4."""
-    bare = source.strip("[]")
+def _end(said: str) -> _End:
+    """Return address and port as they are compared; a mapped IPv4 address is IPv4."""
+    host, _, port = said.rpartition(":")
+    bare = host.strip("[]")
     try:
         address = ip_address(bare)
     except ValueError:
-        return bare
+        return bare, port
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return str(mapped or address)
+    return str(mapped or address), port

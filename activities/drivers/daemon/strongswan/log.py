@@ -2,7 +2,8 @@
 
 Of charon 5.9 with `ike_name = yes` and the default levels, by which each line of an IKE_SA has its number.
 A user is let in when the tunnel is there (CHILD_SA), not when charon knows who it is: who gets no address, or
-asks for networks that are not given, has no use of that.
+asks for networks that are not given, has no use of that. A first packet (IKE_SA_INIT) is no attempt, as its
+address may be invented: one begins with IKE_AUTH. A name counts once charon has taken what proves it.
 """
 
 import re
@@ -16,10 +17,15 @@ LONGEST = 120.0
 """Seconds after which a login whose end was never logged is given up; charon's half-open timeout is 30."""
 MOST_OPEN = 20_000
 
-_LINE = re.compile(r"(?:^|\s)\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
+_LINE = re.compile(r"^(?:[^\[<]*\s)?\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
 _VERSION = re.compile(r"Starting IKE charon daemon \(strongSwan (?P<version>[^,)]+)")
 _BEGINS = re.compile(r"(?P<source>\S+) is initiating an? (?:\w+ Mode )?IKE_SA")
-_UNKNOWN = re.compile(r"no IKE config found for \S+?\.\.\.(?P<source>[0-9a-fA-F.:]+), sending")
+# Whoever sends it knows what we answered to the first packet, whose source may be invented.
+_SHOWN = re.compile(
+    r"parsed IKE_AUTH request |looking for peer configs matching "
+    r"|IKE_AUTH request with message ID \d+ processing"
+)
+_PROVEN = re.compile(r"authentication of '.+' with .+ successful$")
 _NAMED = re.compile(r"looking for peer configs matching .*\.\.\.\S+?\[(?P<name>.+)\]$")
 _EAP = re.compile(r"received EAP identity '(?P<name>.+)'")
 _LET_IN = re.compile(r"CHILD_SA \S+ established with SPIs")
@@ -53,6 +59,8 @@ class _Login:
     began: float
     timed: bool
     user: str | None = None
+    proven: bool = False
+    """Whether charon has taken what its user showed; until then a name is only claimed."""
     failure: LoginOutcome | None = None
 
 
@@ -62,6 +70,8 @@ class LoginLog:
     def __init__(self, ignored: frozenset[str] = frozenset()) -> None:
         """Take the sources to leave out."""
         self._ignored = ignored
+        self._begun: dict[str, _Login] = {}
+        """Of which nothing is known but a first packet, oldest first."""
         self._open: dict[str, _Login] = {}
         self.version = ""
         """The daemon's own version, once it has said it."""
@@ -72,28 +82,27 @@ class LoginLog:
             yield from self._said(match["number"], match["what"], at, timed=timed)
         elif match := _VERSION.search(line):
             self.version = match["version"]
+            self._begun.clear()
             self._open.clear()  # numbers begin again
 
     def give_up(self, at: float) -> Iterator[Attempt]:
         """Yield the attempts of logins that were begun too long ago."""
+        for number in [number for number, one in self._begun.items() if at - one.began > LONGEST]:
+            del self._begun[number]
         for number, login in list(self._open.items()):
             if at - login.began > LONGEST:
                 yield self._close(number, login.failure or LoginOutcome.TIMEOUT, at)
 
     def _said(self, number: str, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
-        if (begins := _BEGINS.match(what)) and begins["source"] not in self._ignored:
-            if len(self._open) < MOST_OPEN:
-                self._open[number] = _Login(begins["source"], began=at, timed=timed)
+        if begins := _BEGINS.match(what):
+            self._begin(number, begins["source"], at, timed=timed)
             return
-        if (unknown := _UNKNOWN.match(what)) and unknown["source"] not in self._ignored:
-            self._open[number] = _Login(unknown["source"], began=at, timed=False)
-            yield self._close(number, LoginOutcome.TLS_FAIL, at)
-            return
-        login = self._open.get(number)
+        login = self._open.get(number) or self._shown(number, what)
         if login is None:
             return
         if named := _EAP.match(what) or _NAMED.match(what):
             login.user = name_of(named["name"])
+        login.proven |= _PROVEN.match(what) is not None
         if login.failure is None:
             login.failure = next((outcome for said, outcome in _FAILURES if said.search(what)), None)
         if _LET_IN.match(what):
@@ -103,12 +112,29 @@ class LoginLog:
         elif _HALF_OPEN.match(what):
             yield self._close(number, login.failure or LoginOutcome.TIMEOUT, at)
 
+    def _begin(self, number: str, source: str, at: float, *, timed: bool) -> None:
+        if source not in self._ignored:
+            self._begun[number] = _Login(source, began=at, timed=timed)
+            if len(self._begun) > MOST_OPEN:
+                del self._begun[next(iter(self._begun))]
+
+    def _shown(self, number: str, what: str) -> _Login | None:
+        """Return the login that is an attempt from now on; one that ends before that is let go."""
+        if number not in self._begun:
+            return None
+        if _SHOWN.match(what) and len(self._open) < MOST_OPEN:
+            login = self._open[number] = self._begun.pop(number)
+            return login
+        if _ENDS.match(what) or _HALF_OPEN.match(what):
+            del self._begun[number]
+        return None
+
     def _close(self, number: str, outcome: LoginOutcome, at: float) -> Attempt:
         login = self._open.pop(number)
-        took = outcome is LoginOutcome.OK and login.timed
+        let_in = outcome is LoginOutcome.OK
         return Attempt(
-            key=key_of(login.user, login.source),
+            key=key_of(login.user if let_in or login.proven else None, login.source),
             outcome=outcome,
             ended=at,
-            seconds=max(0.0, at - login.began) if took else None,
+            seconds=max(0.0, at - login.began) if let_in and login.timed else None,
         )

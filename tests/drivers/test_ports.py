@@ -1,0 +1,78 @@
+"""What a probe of the users' port says of a gateway whose metrics do not answer: sockets of this host."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import pytest
+
+from activities.drivers.metrics import ports
+from activities.drivers.metrics.ports import PortProbes
+from policies.model.fleet import Gateway
+from tests.unit.fleets import gateway
+
+HOST = "127.0.0.1"
+pytestmark = pytest.mark.usefixtures("_short")
+
+
+@pytest.fixture
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "WITHIN_SECONDS", 0.3)
+
+
+class OneGateway:
+    """An installation with one gateway."""
+
+    def __init__(self, daemon: str, port: int) -> None:
+        self.gateway = gateway("gw-1").model_copy(
+            update={"daemon": daemon, "port": port, "addresses": (ip_address(HOST),)}
+        )
+
+    def gateway_at(self, target: str) -> Gateway | None:
+        return self.gateway if target == "gw-1:9500" else None
+
+
+@contextmanager
+def bound(kind: socket.SocketKind) -> Iterator[tuple[socket.socket, int]]:
+    with socket.socket(socket.AF_INET, kind) as one:
+        one.bind((HOST, 0))
+        yield one, one.getsockname()[1]
+
+
+async def reached(port: int, daemon: str = "openvpn") -> bool | None:
+    return await PortProbes(OneGateway(daemon, port)).reaches("gw-1:9500")
+
+
+async def test_an_openvpn_over_udp_is_reached_where_it_answers_a_clients_first_packet() -> None:
+    with bound(socket.SOCK_DGRAM) as (server, port):
+        server.setblocking(False)
+        asked = asyncio.create_task(reached(port))
+        async with asyncio.timeout(5):
+            question, client = await asyncio.get_running_loop().sock_recvfrom(server, 1500)
+        server.sendto(b"\x40", client)
+        assert await asked is True
+    assert (len(question), question[0] >> 3, question[9:]) == (14, 7, bytes(5))
+
+
+async def test_an_openvpn_over_tcp_is_reached_by_that() -> None:
+    with bound(socket.SOCK_STREAM) as (server, port):
+        server.listen()
+        assert await reached(port) is True
+
+
+async def test_silence_over_udp_is_not_known_and_so_confirms_nothing() -> None:
+    with bound(socket.SOCK_DGRAM) as (_, port):
+        assert await reached(port) is None
+
+
+async def test_a_port_that_nobody_has_is_surely_not_reached() -> None:
+    with bound(socket.SOCK_DGRAM) as (_, port):
+        pass
+    assert await reached(port) is False
+
+
+async def test_an_ocserv_is_reached_by_tcp_only() -> None:
+    with bound(socket.SOCK_DGRAM) as (_, port):
+        assert await reached(port, "ocserv") is False
