@@ -191,7 +191,10 @@ class HaproxySteering:
         self._orders.journal.admit(operation)
         live = await self._orders.live(AT_ONCE)
         async with self._turn:
-            return await self._change(operation, live, lambda now: now.without_trial())
+            self._orders.journal.check(operation)
+            if self._wanted is not None:  # also where HAProxy cannot be asked now: it heals to this
+                self._want(self._wanted.without_trial(), None)
+            return await self._change(operation, live, lambda now: now.without_trial(), back=True)
 
     async def refresh(self) -> Steering:
         """Ensure that whoever has a session finds it again, and that users get what was written."""
@@ -199,9 +202,9 @@ class HaproxySteering:
         async with self._turn:
             await self._present()
             found = await self._found()
-            self._pinned = await self._front.follow(live, found, frozenset(self._leaving))
+            await self._follow(live, found)
             if why := await self._front.disagrees(found):
-                raise Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
+                raise self._conflict(why)
             return self._told(found)
 
     async def leave(self, slot: str) -> Steering:
@@ -328,25 +331,50 @@ class HaproxySteering:
         await write_switch(self._process.socket, self._entries, wanted)
 
     async def _change(
-        self, operation: Operation, live: Sessions, wish: Callable[[Switch], Switch]
+        self, operation: Operation, live: Sessions, wish: Callable[[Switch], Switch], *, back: bool = False
     ) -> Steering:
-        """Write what is wished for, and read it back."""
+        """Write what is wished for, and read it back.
+
+        What has no lease is remembered before it is written: whatever fails then, it heals to that, and never
+        to a trial that was ended. On the way back only what HAProxy says of it counts; what else is wrong is
+        told in the log.
+        """
         await self._present()
         before = await self._found()
         wanted = wish(before).generated(generation_of(operation))
         self._orders.journal.check(operation)
-        self._pinned = await self._front.follow(live, wanted, frozenset(self._leaving))
+        if wanted.trial is None:
+            self._want(wanted, None)
+        if not back:
+            await self._follow(live, wanted)
         begun = time.monotonic()
         await write_switch(self._process.socket, self._entries, wanted)
         after = await self._found()
         self._require_written(wanted, after, timedelta(seconds=time.monotonic() - begun))
-        if why := await self._front.disagrees(after):
-            raise Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
+        if back:
+            await self._look_after_way_back(live, after)
+        elif why := await self._front.disagrees(after):
+            raise self._conflict(why)
         self._want(wanted, wanted.lease)
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         steering = self._told(after).model_copy(update={"changed": changed})
         self._orders.journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
+
+    async def _follow(self, live: Sessions, switch: Switch) -> None:
+        self._pinned = await self._front.follow(live, switch, frozenset(self._leaving))
+
+    async def _look_after_way_back(self, live: Sessions, after: Switch) -> None:
+        """Lead back whoever has a session, and tell what users get in place of what was written."""
+        try:
+            await self._follow(live, after)
+            if why := await self._front.disagrees(after):
+                raise self._conflict(why)
+        except (PenstockError, OSError) as error:
+            _log.warning("%s goes back, and not all is well: %s", self._gateway.name, error)
+
+    def _conflict(self, why: str) -> Conflict:
+        return Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
 
     def _require_written(self, wanted: Switch, after: Switch, took: timedelta) -> None:
         """Raise Conflict when HAProxy says something else than what it was just told."""
