@@ -167,3 +167,35 @@ async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: H
     assert (shown.primed, shown.serving, shown.trial) == (True, "a", "b")
     await asyncio.sleep(1.1)
     assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None
+
+
+@pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}])
+async def test_a_trial_is_not_healed_that_was_ended_by_an_order_that_failed(
+    hooked: Hooked, fails: dict[str, str]
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    assert not await hooked.steering.heal()
+    hooked.simulate(**fails)
+    with pytest.raises(Unavailable):
+        await hooked.steering.end_trial(operation("back"))
+    hooked.simulate()
+    await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
+    assert not await hooked.steering.heal()
+
+
+async def test_a_slot_that_was_made_permanent_by_an_order_that_failed_is_not_healed_to_a_trial(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(write="cat > told; exit 3")
+    with pytest.raises(Unavailable):
+        await hooked.steering.make_permanent(operation("keep new"), "b")
+    hooked.simulate()
+    assert not await hooked.steering.heal()
+    assert hooked.told["afterwards"] == {"b": 100}
+    (hooked.folder / "told").write_text('{"weights": {"a": 100}}')
+    assert await hooked.steering.heal()
+    assert hooked.told["weights"] == {"b": 100}

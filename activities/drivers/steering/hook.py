@@ -173,12 +173,13 @@ class HookSteering:
     async def heal(self) -> bool:
         """Ensure that what was written last is in force, and that no trial outlasts its lease."""
         async with self._turn:
-            found, wanted = await self._found(), self._still(self._wanted or Switch(steer=self.permanent))
+            wanted = _still(self._wanted or Switch(steer=self.permanent), self._until)
+            found = await self._found(wanted.steer)
             if wanted.steer is None or _agree(found, wanted):
                 self._tell(found)
                 return False
             await self._write(wanted)
-            after = await self._found()
+            after = await self._found(wanted.steer)
             if not _agree(after, wanted):
                 raise self._conflict(wanted, after)
             self._tell(after)
@@ -212,18 +213,21 @@ class HookSteering:
         wanted = wish(before).generated(generation_of(operation))
         self._orders.journal.check(operation)
         begun = time.monotonic()
+        until = self._until if wanted.lease is None else begun + wanted.lease.total_seconds()
+        if (
+            wanted.trial is None
+        ):  # whatever fails from here on, it heals to this, and to no trial that was ended
+            self._wanted = wanted
         await self._write(wanted)
-        if wanted.lease is not None:
-            self._until = begun + wanted.lease.total_seconds()
-        after = await self._found(remember)
-        if not _agree(after, self._still(wanted)):
+        after = await self._found(remember, until)
+        if not _agree(after, _still(wanted, until)):
             raise self._conflict(wanted, after)
         if after.trial is not None and self._ends_trials and not after.expires_in:
             raise Conflict(
                 f"{self._hook} is to end trials by itself (hook_can), and tells no lease of slot "
                 f"{after.trial}"
             )
-        self._wanted = wanted
+        self._wanted, self._until = wanted, until
         if remember is not None:
             self._orders.remember(remember)
         self._tell(after)
@@ -232,25 +236,19 @@ class HookSteering:
         self._orders.journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    def _still(self, wanted: Switch) -> Switch:
-        """Return it without a trial whose lease is over by now."""
-        left = self._until - time.monotonic()
-        if wanted.trial is None:
-            return wanted
-        if left <= 0:
-            return wanted.without_trial()
-        return wanted.on_trial(wanted.trial, timedelta(seconds=left), share=wanted.share, seed=wanted.seed)
+    async def _found(self, permanent: str | None = None, until: float | None = None) -> Switch:
+        """Return what is in force where this slot is the permanent one, and a trial ends then.
 
-    async def _found(self, permanent: str | None = None) -> Switch:
-        """Return what is in force where this slot is the permanent one, by default as it is remembered."""
+        By default both are as remembered.
+        """
         said = await self._call("read", json.dumps(place(self._gateway)))
         try:
             found = InForce.model_validate_json(said)
         except ValidationError as error:
             raise Unavailable(f"{self._hook} read says nothing that can be read: {said[:200]!r}") from error
-        return self._switch(found, permanent or self.permanent)
+        return self._switch(found, permanent or self.permanent, self._until if until is None else until)
 
-    def _switch(self, found: InForce, permanent: str | None) -> Switch:
+    def _switch(self, found: InForce, permanent: str | None, until: float) -> Switch:
         """Return what the weights mean: whoever is not permanent is on trial."""
         weights = {slot: weight for slot, weight in found.weights.items() if weight > 0}
         others = [slot for slot in weights if slot != permanent]
@@ -258,7 +256,7 @@ class HookSteering:
             return Switch(steer=next(iter(weights), None), generation=found.generation)
         left = found.lease_seconds
         if left is None:
-            left = 0.0 if self._ends_trials else max(0.0, self._until - time.monotonic())
+            left = 0.0 if self._ends_trials else max(0.0, until - time.monotonic())
         return Switch(
             steer=permanent,
             trial=others[0],
@@ -323,6 +321,16 @@ def _weights(wanted: Switch) -> dict[str, int]:
         rest = {wanted.steer: EVERYBODY - wanted.share} if wanted.steer else {}
         found = rest | {wanted.trial: wanted.share}
     return {slot: weight for slot, weight in found.items() if weight}
+
+
+def _still(wanted: Switch, until: float) -> Switch:
+    """Return it without a trial whose lease is over by now."""
+    left = until - time.monotonic()
+    if wanted.trial is None:
+        return wanted
+    if left <= 0:
+        return wanted.without_trial()
+    return wanted.on_trial(wanted.trial, timedelta(seconds=left), share=wanted.share, seed=wanted.seed)
 
 
 def _agree(found: Switch, wanted: Switch) -> bool:
