@@ -169,7 +169,7 @@ async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: H
     assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None
 
 
-@pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}])
+@pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}, {"read": "echo 'no idea'"}])
 async def test_a_trial_is_not_healed_that_was_ended_by_an_order_that_failed(
     hooked: Hooked, fails: dict[str, str]
 ) -> None:
@@ -199,3 +199,46 @@ async def test_a_slot_that_was_made_permanent_by_an_order_that_failed_is_not_hea
     (hooked.folder / "told").write_text('{"weights": {"a": 100}}')
     assert await hooked.steering.heal()
     assert hooked.told["weights"] == {"b": 100}
+
+
+async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_told_afterwards(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="echo 'the balancer is away' >&2; exit 3")
+    with pytest.raises(Unavailable, match="has failed to read: the balancer is away"):
+        await hooked.steering.end_trial(operation("back"))
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_a_trial_ends_with_its_lease_though_the_hook_cannot_be_read(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", timedelta(seconds=2))
+    hooked.simulate(read="echo 'no idea'")
+    await asyncio.sleep(2)
+    with pytest.raises(Unavailable, match="says nothing that can be read"):
+        await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_a_trial_of_an_agent_that_died_is_ended_by_the_next_one_that_cannot_read_the_hook(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="echo 'no idea'")
+    await hooked.agent().prime()
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_what_is_read_again_and_is_right_is_not_written_while_the_hook_cannot_be_read(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    (hooked.folder / "told").unlink()
+    hooked.simulate(read="exit 3", write=KEEPS)
+    (hooked.folder / "told").write_text("{}")
+    with pytest.raises(Unavailable):
+        await hooked.steering.heal()
+    assert hooked.told == {}
