@@ -19,6 +19,7 @@ from activities.drivers.steering.port import Means
 from policies.model.errors import BadInput, Conflict, LeaseLapsed, Unavailable
 from policies.model.fleet import Gateway
 from tests.drivers.gateway_lab import gateway, operation
+from workflows import steps
 
 LEASE = timedelta(seconds=30)
 SIMULATED = """#!/bin/sh
@@ -210,6 +211,21 @@ async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_
     with pytest.raises(Unavailable, match="has failed to read: the balancer is away"):
         await hooked.steering.end_trial(operation("back"))
     assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="exec sleep 60")
+    healing = asyncio.create_task(hooked.steering.heal())
+    await asyncio.sleep(0.1)
+    shortest = min(step["start_to_close_timeout"] for step in (steps.STEER, steps.CONFIRM, steps.GO_BACK))
+    async with asyncio.timeout(shortest.total_seconds()):
+        with pytest.raises(Unavailable, match=r"did not end within 1\.5 s"):
+            await hooked.steering.end_trial(operation("back"))
+    assert hooked.told["weights"] == {"a": 100}
+    with pytest.raises(Unavailable):
+        await healing
 
 
 async def test_a_trial_ends_with_its_lease_though_the_hook_cannot_be_read(hooked: Hooked) -> None:

@@ -32,8 +32,8 @@ from policies.steering import PROMISES
 
 SHOWN = "hook.json"
 """In the agent's folder: what was in force when the agent looked last, for the exporter."""
-WITHIN = timedelta(seconds=30)
-"""A balancer's own interface may be slow; the lease goes on meanwhile."""
+WITHIN = timedelta(seconds=1.5)
+"""Of a call: an order that waits for one and makes two ends within its step, `workflows.steps.GO_BACK`."""
 HEAL_EVERY = timedelta(seconds=5)
 NEARLY_OVER = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
@@ -229,9 +229,7 @@ class HookSteering:
         self._orders.journal.check(operation)
         begun = time.monotonic()
         until = self._until if wanted.lease is None else begun + wanted.lease.total_seconds()
-        if (
-            wanted.trial is None
-        ):  # whatever fails from here on, it heals to this, not to a trial that was ended
+        if wanted.trial is None:  # whatever fails from here on, it heals to this and to no ended trial
             self._wanted, self._read_back = wanted, False
         await self._write(wanted)
         after = await self._found(remember, until)
