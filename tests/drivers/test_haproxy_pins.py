@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +11,16 @@ from tempfile import TemporaryDirectory
 import pytest
 import pytest_asyncio
 
+from activities.drivers.daemon.port import Session
+from activities.drivers.steering.haproxy import Balancer
+from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_switch import read_map, replace_map
+from activities.drivers.steering.orders import Sessions
+from activities.drivers.steering.switch import Switch
 from policies.model.errors import Conflict, Unavailable
 from tests.drivers.front_lab import simulated_liar, why_not_here
+from tests.drivers.gateway_lab import gateway
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
 CONFIGURATION = """
@@ -102,3 +109,33 @@ async def test_a_command_that_is_too_long_for_haproxy_is_no_success(pins: Pins) 
     with pytest.raises(Unavailable, match=r"closed its socket on .* without an answer"):
         await pins.socket.order(begin + lines)
     assert await pins.led() == users(1)
+
+
+async def test_users_are_led_back_though_the_disk_takes_no_map(
+    pins: Pins, caplog: pytest.LogCaptureFixture
+) -> None:
+    balancer = Balancer(gateway(), HaproxyProcess(pins.folder, "gw-1"))
+    on_a = {"a": [session("10.77.0.11"), session("fd77::12")], "b": []}
+    later = {"a": [session("10.77.0.11")], "b": []}
+    switched = Switch(steer="b")
+    assert await balancer.follow(as_live(on_a), switched, frozenset()) == 2
+    in_the_way = pins.folder / ".pins.map.new"
+    in_the_way.mkdir()
+    assert await balancer.follow(as_live(later), switched, frozenset()) == 1
+    assert await pins.led() == {"10.77.0.11": "a"}
+    assert await balancer.disagrees(switched) == ""
+    assert not await balancer.heal(pins.socket)
+    assert "where sessions of gw-1 are is not kept on disk" in caplog.text
+    assert len(pins.map.read_text().splitlines()) == 2
+    in_the_way.rmdir()
+    await balancer.follow(as_live(later), switched, frozenset())
+    assert pins.map.read_text() == "10.77.0.11 a\n"
+
+
+def as_live(sessions: dict[str, list[Session]]) -> Sessions:
+    return {slot: tuple(those) for slot, those in sessions.items()}
+
+
+def session(address: str) -> Session:
+    since = datetime.now(UTC)
+    return Session(id=address, remote_address=address, vpn_address="", since=since, transport="tls")

@@ -258,3 +258,19 @@ async def test_what_is_read_again_and_is_right_is_not_written_while_the_hook_can
     with pytest.raises(Unavailable):
         await hooked.steering.heal()
     assert hooked.told == {}
+
+
+async def test_a_disk_that_takes_no_word_for_the_exporter_keeps_nobody_from_going_back(
+    hooked: Hooked, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    (hooked.folder / ".hook.json.new").mkdir()  # where a word is written first
+    back = await hooked.steering.end_trial(operation("back"))
+    assert (back.trial, hooked.told["weights"]) == (None, {"a": 100})
+    assert "the exporter does not hear what steers gw-1" in caplog.text
+    written = Journal(hooked.folder / "journal.jsonl", HostBounds("gw-1")).entries()[-1]
+    assert (written["step"], written["result"]) == ("back", {"serving": "a", "trial": None})
+    (hooked.folder / ".hook.json.new").rmdir()
+    await hooked.steering.heal()
+    assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None

@@ -280,12 +280,19 @@ class HookSteering:
         )
 
     def _tell(self, found: Switch) -> None:
-        """Let the exporter know, which asks no hook; a trial for it ends with its lease."""
+        """Let the exporter know, which asks no hook; a trial for it ends with its lease.
+
+        What steers waits for no disk.
+        """
         left = time.time() + found.expires_in.total_seconds() if found.expires_in is not None else None
         said = json.dumps({"serving": found.steer, "trial": found.trial, "until": left})
-        if said != self._told:
+        if said == self._told:
+            return
+        try:
             write_whole(self._shown, said)
             self._told = said
+        except OSError as error:
+            _log.warning("the exporter does not hear what steers %s: %s", self._gateway.name, error)
 
     async def _write(self, wanted: Switch) -> None:
         await self._call("write", json.dumps(document(self._gateway, wanted)))
