@@ -37,15 +37,15 @@ def map_of(switch: Switch) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def rules(entries: Path, ask: str) -> Iterator[str]:
-    """Yield what sets `txn.slot` for each user; `ask` begins every line."""
+def rules(entries: Path, ask: str, who: str = "src") -> Iterator[str]:
+    """Yield what sets `txn.slot` for each user; `ask` begins every line, and `who` decides on shares."""
     found = f"map({entries})"
     yield f"{ask} set-var(txn.slot) str(steer),{found}"
     yield f"{ask} set-var(txn.left) str({TRIAL}),table_expire({LEASES},0)"
     yield f"{ask} set-var(txn.over) str({TRIAL}),table_gpt0({LEASES})"
     yield f"{ask} set-var(txn.seed) str(seed),{found}"
     yield f"{ask} set-var(txn.share) str(share),{found}"
-    yield f"{ask} set-var(txn.lot) src,concat(-,txn.seed),xxh32(0),mod({EVERYBODY})"
+    yield f"{ask} set-var(txn.lot) {who},concat(-,txn.seed),xxh32(0),mod({EVERYBODY})"
     among = "{ var(txn.left),sub(txn.over) gt 0 } { var(txn.lot),sub(txn.share) lt 0 }"
     yield f"{ask} set-var(txn.slot) str(trial),{found} if {among}"
 
