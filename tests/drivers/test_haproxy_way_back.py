@@ -1,5 +1,7 @@
 """The way back by a HAProxy that is in trouble: a real one on loopback, in front of simulated users."""
 
+import asyncio
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
@@ -12,6 +14,7 @@ import pytest_asyncio
 from activities.drivers.daemon.port import Session
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
+from activities.drivers.steering import haproxy_steering
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import MAP, HaproxySteering
@@ -169,3 +172,33 @@ async def test_a_trial_that_users_do_not_get_is_healed_to_what_was_before_it(fro
     with pytest.raises(Conflict, match="does not answer users"):
         await fronted.steering.start_trial(operation("trial again"), "b", LEASE)
     assert await fronted.healed() == ("a", None)
+
+
+async def test_a_haproxy_that_is_late_for_its_agent_alone_is_not_ended(
+    fronted: Fronted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy_steering, "SILENT_FOR", timedelta(milliseconds=200))
+    served = fronted.process.running
+    fronted.process.socket.path.rename(fronted.folder / "away")
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            await fronted.steering.heal()
+        await asyncio.sleep(0.1)
+    assert fronted.process.running == served
+    assert served is not None
+    served.tell(signal.SIGSTOP)
+    assert await fronted.steering.heal()
+    assert not served.alive
+    assert await fronted.in_force() == ("a", "b")
+
+
+async def test_a_haproxy_that_hangs_for_a_moment_is_not_ended(fronted: Fronted) -> None:
+    served = fronted.process.running
+    assert served is not None
+    served.tell(signal.SIGSTOP)
+    with pytest.raises(Unavailable):
+        await fronted.steering.heal()
+    served.tell(signal.SIGCONT)
+    assert not await fronted.steering.heal()
+    assert fronted.process.running == served
+    assert await fronted.in_force() == ("a", "b")
