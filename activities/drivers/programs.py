@@ -72,7 +72,7 @@ async def run(command: Sequence[str], given: str = "", within: timedelta = PATIE
             out, err = await process.communicate(given.encode())
     except TimeoutError as error:
         raise Unavailable(
-            f"{command[0]} did not end within {within.total_seconds():.0f} s and was killed"
+            f"{command[0]} did not end within {within.total_seconds():g} s and was killed"
         ) from error
     finally:
         if process.returncode is None:

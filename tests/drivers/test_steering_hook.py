@@ -21,6 +21,7 @@ from activities.drivers.steering.switch import Switch
 from policies.model.errors import BadInput, Conflict, LeaseLapsed, Unavailable
 from policies.model.fleet import Gateway
 from tests.drivers.gateway_lab import gateway, operation
+from workflows import steps
 
 LEASE = timedelta(seconds=30)
 SIMULATED = """#!/bin/sh
@@ -186,3 +187,109 @@ def test_what_the_page_shows_of_a_hook_is_what_it_is_told_and_may_say() -> None:
     assert document(Gateway.model_validate(described), wanted) == told
     assert InForce.model_validate(said).weights == told["weights"]
     assert {*said} == {*InForce.model_fields}
+
+
+@pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}, {"read": "echo 'no idea'"}])
+async def test_a_trial_is_not_healed_that_was_ended_by_an_order_that_failed(
+    hooked: Hooked, fails: dict[str, str]
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    assert not await hooked.steering.heal()
+    hooked.simulate(**fails)
+    with pytest.raises(Unavailable):
+        await hooked.steering.end_trial(operation("back"))
+    hooked.simulate()
+    await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
+    assert not await hooked.steering.heal()
+
+
+async def test_a_slot_that_was_made_permanent_by_an_order_that_failed_is_not_healed_to_a_trial(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(write="cat > told; exit 3")
+    with pytest.raises(Unavailable):
+        await hooked.steering.make_permanent(operation("keep new"), "b")
+    hooked.simulate()
+    assert not await hooked.steering.heal()
+    assert hooked.told["afterwards"] == {"b": 100}
+    (hooked.folder / "told").write_text('{"weights": {"a": 100}}')
+    assert await hooked.steering.heal()
+    assert hooked.told["weights"] == {"b": 100}
+
+
+async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_told_afterwards(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="echo 'the balancer is away' >&2; exit 3")
+    with pytest.raises(Unavailable, match="has failed to read: the balancer is away"):
+        await hooked.steering.end_trial(operation("back"))
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="exec sleep 60")
+    healing = asyncio.create_task(hooked.steering.heal())
+    await asyncio.sleep(0.1)
+    shortest = min(step["start_to_close_timeout"] for step in (steps.STEER, steps.CONFIRM, steps.GO_BACK))
+    async with asyncio.timeout(shortest.total_seconds()):
+        with pytest.raises(Unavailable, match=r"did not end within 1\.5 s"):
+            await hooked.steering.end_trial(operation("back"))
+    assert hooked.told["weights"] == {"a": 100}
+    with pytest.raises(Unavailable):
+        await healing
+
+
+async def test_a_trial_ends_with_its_lease_though_the_hook_cannot_be_read(hooked: Hooked) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", timedelta(seconds=2))
+    hooked.simulate(read="echo 'no idea'")
+    await asyncio.sleep(2)
+    with pytest.raises(Unavailable, match="says nothing that can be read"):
+        await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_a_trial_of_an_agent_that_died_is_ended_by_the_next_one_that_cannot_read_the_hook(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    hooked.simulate(read="echo 'no idea'")
+    await hooked.agent().prime()
+    assert hooked.told["weights"] == {"a": 100}
+
+
+async def test_what_is_read_again_and_is_right_is_not_written_while_the_hook_cannot_be_read(
+    hooked: Hooked,
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    (hooked.folder / "told").unlink()
+    hooked.simulate(read="exit 3", write=KEEPS)
+    (hooked.folder / "told").write_text("{}")
+    with pytest.raises(Unavailable):
+        await hooked.steering.heal()
+    assert hooked.told == {}
+
+
+async def test_a_disk_that_takes_no_word_for_the_exporter_keeps_nobody_from_going_back(
+    hooked: Hooked, caplog: pytest.LogCaptureFixture
+) -> None:
+    await hooked.steering.make_permanent(operation("keep"), "a")
+    await hooked.steering.start_trial(operation("trial"), "b", LEASE)
+    (hooked.folder / ".hook.json.new").mkdir()  # where a word is written first
+    back = await hooked.steering.end_trial(operation("back"))
+    assert (back.trial, hooked.told["weights"]) == (None, {"a": 100})
+    assert "the exporter does not hear what steers gw-1" in caplog.text
+    written = Journal(hooked.folder / "journal.jsonl", HostBounds("gw-1")).entries()[-1]
+    assert (written["step"], written["result"]) == ("back", {"serving": "a", "trial": None})
+    (hooked.folder / ".hook.json.new").rmdir()
+    await hooked.steering.heal()
+    assert (await read_shown(hooked.gateway, hooked.folder, {})).trial is None

@@ -7,6 +7,7 @@ is led back by the source address, from a map that HAProxy also reads at its sta
 user's TCP, and they come back to their own sessions.
 """
 
+import logging
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -30,6 +31,7 @@ PER_SESSION = 2
 """Connections: the user's, and that to the instance."""
 SPARE = 1000
 """Connections of users who are logging in, and of probes."""
+_log = logging.getLogger(__name__)
 
 
 def balancer_of(orders: SteeringOrders, means: Means) -> HaproxySteering:
@@ -48,6 +50,8 @@ class Balancer:
         self._gateway = gateway
         self._process = process
         self._file = process.folder / PINS
+        self._unsaved: str | None = None
+        """The map that HAProxy has and its file has not: the disk took no file."""
 
     def configuration(self) -> str:
         """Return HAProxy's configuration."""
@@ -78,8 +82,9 @@ class Balancer:
         if wanted != before:
             lines = "".join(f"{address} {name}\n" for address, name in sorted(wanted.items(), key=str))
             await replace_map(self._process.socket, self._file, lines)
-            write_whole(self._file, lines)
+            self._save(lines)
         else:
+            self._save(self._unsaved)
             await self.heal(self._process.socket)
         target = None if switch.share != EVERYBODY else switch.trial or switch.steer
         return sum(name != target for name in wanted.values())
@@ -88,7 +93,7 @@ class Balancer:
         """Ensure that HAProxy leads back whom it was told to; return whether it had forgotten."""
         if await self._kept(haproxy) == self._read():
             return False
-        await replace_map(haproxy, self._file, self._file.read_text())
+        await replace_map(haproxy, self._file, self._text)
         return True
 
     async def disagrees(self, switch: Switch) -> str:
@@ -107,9 +112,27 @@ class Balancer:
         """Return whom HAProxy leads back, and to which slot."""
         return {ip_address(key): name for key, name in (await read_map(haproxy, self._file)).items()}
 
+    @property
+    def _text(self) -> str:
+        return self._file.read_text() if self._unsaved is None else self._unsaved
+
     def _read(self) -> dict[Address, str]:
-        lines = (line.split() for line in self._file.read_text().splitlines())
+        lines = (line.split() for line in self._text.splitlines())
         return {ip_address(written): name for written, name in lines}
+
+    def _save(self, lines: str | None) -> None:
+        """Have HAProxy's next start read this, too; where the disk takes no file, it is told after its start.
+
+        The room that is reserved on the disk is for the way back alone.
+        """
+        if lines is None:
+            return
+        self._unsaved = lines
+        try:
+            write_whole(self._file, lines)
+            self._unsaved = None
+        except OSError as error:
+            _log.warning("where sessions of %s are is not kept on disk: %s", self._gateway.name, error)
 
 
 def configuration(gateway: Gateway, folder: Path) -> str:

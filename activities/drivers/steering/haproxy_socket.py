@@ -36,10 +36,17 @@ class HaproxySocket:
     async def order(self, command: str) -> str:
         """Have it do something; return what it says of it.
 
+        Every answer ends with an empty line: none at all is HAProxy's for a command that is too long.
+
         Raises:
             Unavailable: nobody answers there in time, or the answer is a refusal.
         """
-        said = (await self.ask(command)).strip()
+        answer = await self.ask(command)
+        if not answer:
+            raise Unavailable(
+                f"HAProxy on {self._whose} closed its socket on {command.splitlines()[0]!r} without an answer"
+            )
+        said = answer.strip()
         if said and not said.startswith(("New version created", "Success", "Transaction", "Committing")):
             raise Unavailable(f"HAProxy on {self._whose} refuses {command.splitlines()[0]!r}: {said}")
         return said

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
-from activities.drivers.steering.haproxy_socket import HaproxySocket, nobody_listens
+from activities.drivers.steering.haproxy_socket import PATIENCE, HaproxySocket, nobody_listens
 from activities.drivers.steering.haproxy_switch import LEASES, map_of, read_switch, write_switch
 from activities.drivers.steering.orders import AT_ONCE, Sessions, SteeringOrders, generation_of, seed_of
 from activities.drivers.steering.switch import EVERYBODY, Switch
@@ -26,6 +27,9 @@ MAP = "switch.map"
 HEAL_EVERY = timedelta(seconds=1)
 RENEW_EVERY = timedelta(minutes=1)
 FOLLOW_EVERY = timedelta(seconds=10)
+SILENT_FOR = timedelta(seconds=10)
+SILENCES = 3
+"""For how long, and how often in a row, HAProxy does not answer its agent before it may be ended."""
 NEARLY_OVER = timedelta(seconds=1)
 """What is left of a lease that HAProxy may have ended by its own clock, and ours not yet."""
 _log = logging.getLogger(__name__)
@@ -85,6 +89,8 @@ class HaproxySteering:
         self._wanted: Switch | None = None
         self._until = 0.0
         """When the lease of the wanted trial ends, by this process' clock."""
+        self._silences = list[float]()
+        """When HAProxy did not answer, since it did last."""
         self._pinned = 0
         self._leaving: set[str] = set()
         self._turn = asyncio.Lock()
@@ -191,7 +197,10 @@ class HaproxySteering:
         self._orders.journal.admit(operation)
         live = await self._orders.live(AT_ONCE)
         async with self._turn:
-            return await self._change(operation, live, lambda now: now.without_trial())
+            self._orders.journal.check(operation)
+            if self._wanted is not None:  # also where HAProxy cannot be asked now: it heals to this
+                self._want(self._wanted.without_trial(), None)
+            return await self._change(operation, live, lambda now: now.without_trial(), back=True)
 
     async def refresh(self) -> Steering:
         """Ensure that whoever has a session finds it again, and that users get what was written."""
@@ -199,9 +208,9 @@ class HaproxySteering:
         async with self._turn:
             await self._present()
             found = await self._found()
-            self._pinned = await self._front.follow(live, found, frozenset(self._leaving))
+            await self._follow(live, found)
             if why := await self._front.disagrees(found):
-                raise Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
+                raise self._conflict(why)
             return self._told(found)
 
     async def leave(self, slot: str) -> Steering:
@@ -213,7 +222,8 @@ class HaproxySteering:
     async def heal(self) -> bool:
         """Ensure that HAProxy runs, answers and says what was written last; say whether it did not.
 
-        One that does not answer is ended: it costs new logins, which it does not serve either.
+        One that does not answer for long is ended when it does not answer users either: it may carry all of
+        them, and only be late.
         """
         async with self._turn:
             return await self._healed()
@@ -262,17 +272,27 @@ class HaproxySteering:
                 return True
             found = await self._found()
         except Unavailable:
-            if self._process.running is None:
+            if self._process.running is None or not await self._hangs():
                 raise
             await self._process.end()
+            self._silences.clear()
             await self._present()
             return True
+        self._silences.clear()
         if self._wanted is None and found.steer is not None:  # as an earlier agent left it
             self._want(found, found.expires_in)
         agrees = self._agrees(found)
         if not agrees:
             await self._write_wanted()
         return await self._front.heal(self._process.socket) or not agrees
+
+    async def _hangs(self) -> bool:
+        """Whether it was asked in vain often enough, for long enough, and does not answer users either."""
+        self._silences.append(time.monotonic())
+        lasted = timedelta(seconds=self._silences[-1] - self._silences[0])
+        if len(self._silences) < SILENCES or lasted < SILENT_FOR:
+            return False
+        return not await answers_users(self._gateway)
 
     async def _present(self) -> bool:
         """Ensure that HAProxy runs with the present configuration, and knows what it is to say.
@@ -328,25 +348,50 @@ class HaproxySteering:
         await write_switch(self._process.socket, self._entries, wanted)
 
     async def _change(
-        self, operation: Operation, live: Sessions, wish: Callable[[Switch], Switch]
+        self, operation: Operation, live: Sessions, wish: Callable[[Switch], Switch], *, back: bool = False
     ) -> Steering:
-        """Write what is wished for, and read it back."""
+        """Write what is wished for, and read it back.
+
+        What has no lease is remembered before it is written: whatever fails then, it heals to that, and never
+        to a trial that was ended. On the way back only what HAProxy says of it counts; what else is wrong is
+        told in the log.
+        """
         await self._present()
         before = await self._found()
         wanted = wish(before).generated(generation_of(operation))
         self._orders.journal.check(operation)
-        self._pinned = await self._front.follow(live, wanted, frozenset(self._leaving))
+        if wanted.trial is None:
+            self._want(wanted, None)
+        if not back:
+            await self._follow(live, wanted)
         begun = time.monotonic()
         await write_switch(self._process.socket, self._entries, wanted)
         after = await self._found()
         self._require_written(wanted, after, timedelta(seconds=time.monotonic() - begun))
-        if why := await self._front.disagrees(after):
-            raise Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
+        if back:
+            await self._look_after_way_back(live, after)
+        elif why := await self._front.disagrees(after):
+            raise self._conflict(why)
         self._want(wanted, wanted.lease)
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         steering = self._told(after).model_copy(update={"changed": changed})
         self._orders.journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
+
+    async def _follow(self, live: Sessions, switch: Switch) -> None:
+        self._pinned = await self._front.follow(live, switch, frozenset(self._leaving))
+
+    async def _look_after_way_back(self, live: Sessions, after: Switch) -> None:
+        """Lead back whoever has a session, and tell what users get in place of what was written."""
+        try:
+            await self._follow(live, after)
+            if why := await self._front.disagrees(after):
+                raise self._conflict(why)
+        except (PenstockError, OSError) as error:
+            _log.warning("%s goes back, and not all is well: %s", self._gateway.name, error)
+
+    def _conflict(self, why: str) -> Conflict:
+        return Conflict(f"the HAProxy of {self._gateway.name} says one thing and does another: {why}")
 
     def _require_written(self, wanted: Switch, after: Switch, took: timedelta) -> None:
         """Raise Conflict when HAProxy says something else than what it was just told."""
@@ -367,6 +412,21 @@ class HaproxySteering:
 
 def _left(found: Switch) -> timedelta:
     return found.expires_in or timedelta(0)
+
+
+async def answers_users(gateway: Gateway) -> bool:
+    """Whether anything comes back at the users' port: a kernel takes connections for a process that hangs."""
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE  # it is told nothing
+    try:
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            _, writer = await asyncio.open_connection(str(gateway.addresses[0]), gateway.port, ssl=anybody)
+            writer.close()
+    except (TimeoutError, ConnectionRefusedError):
+        return False
+    except OSError:  # whoever breaks a connection off is there
+        return True
+    return True
 
 
 async def read_haproxy(gateway: Gateway, root: Path, _slots: object) -> Steering:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.switch import EVERYBODY, Switch
+from policies.model.errors import Conflict
 from policies.model.fleet import LONGEST_LEASE
 
 LEASES = "lease"
@@ -22,6 +23,8 @@ _EXPIRES = re.compile(rf"key={TRIAL} .*\bexp=(\d+) .*\bgpt0=(\d+)")
 _ENTRY = re.compile(r"^0x[0-9a-f]+ (\S+) (.*)$", re.MULTILINE)
 _LONGEST = int(LONGEST_LEASE.total_seconds() * 1000)
 """Milliseconds for which the table keeps an entry; a lease is as long or shorter."""
+_PAYLOAD_BYTES = 12_000
+"""Of a payload, which has to fit with its command into HAProxy's buffer (`tune.bufsize`, 16 KiB)."""
 
 
 def map_of(switch: Switch) -> str:
@@ -34,15 +37,15 @@ def map_of(switch: Switch) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def rules(entries: Path, ask: str) -> Iterator[str]:
-    """Yield what sets `txn.slot` for each user; `ask` begins every line."""
+def rules(entries: Path, ask: str, who: str = "src") -> Iterator[str]:
+    """Yield what sets `txn.slot` for each user; `ask` begins every line, and `who` decides on shares."""
     found = f"map({entries})"
     yield f"{ask} set-var(txn.slot) str(steer),{found}"
     yield f"{ask} set-var(txn.left) str({TRIAL}),table_expire({LEASES},0)"
     yield f"{ask} set-var(txn.over) str({TRIAL}),table_gpt0({LEASES})"
     yield f"{ask} set-var(txn.seed) str(seed),{found}"
     yield f"{ask} set-var(txn.share) str(share),{found}"
-    yield f"{ask} set-var(txn.lot) src,concat(-,txn.seed),xxh32(0),mod({EVERYBODY})"
+    yield f"{ask} set-var(txn.lot) {who},concat(-,txn.seed),xxh32(0),mod({EVERYBODY})"
     among = "{ var(txn.left),sub(txn.over) gt 0 } { var(txn.lot),sub(txn.share) lt 0 }"
     yield f"{ask} set-var(txn.slot) str(trial),{found} if {among}"
 
@@ -95,8 +98,36 @@ async def write_switch(haproxy: HaproxySocket, entries: Path, wanted: Switch) ->
 
 
 async def replace_map(haproxy: HaproxySocket, entries: Path, lines: str) -> None:
-    """Have the map these entries and no others, in one step; Unavailable when it refuses."""
+    """Have the map these entries and no others, in one step; what it had stays where this fails.
+
+    They are given in pieces, as HAProxy drops a command with its payload that is longer than its buffer, and
+    says nothing; it is asked how many it has before they count.
+
+    Raises:
+        Unavailable: it does not answer, or refuses.
+        Conflict: it has fewer entries, or more, than it took.
+    """
     version = (await haproxy.order(f"prepare map {entries}")).rpartition(" ")[2]
-    if lines:
-        await haproxy.order(f"add map @{version} {entries} <<\n{lines}")
+    for piece in _pieces(lines):
+        await haproxy.order(f"add map @{version} {entries} <<\n{piece}")
+    given = lines.count("\n")
+    found = len(_ENTRY.findall(await haproxy.ask(f"show map @{version} {entries}"))) if given else 0
+    if found != given:
+        await haproxy.ask(f"clear map @{version} {entries}")
+        raise Conflict(
+            f"HAProxy was given {given} entries of {entries} and has {found}; what it had before is in force"
+        )
     await haproxy.order(f"commit map @{version} {entries}")
+
+
+def _pieces(lines: str) -> Iterator[str]:
+    """Yield the lines in pieces that HAProxy takes as one payload."""
+    piece, size = list[str](), 0
+    for line in lines.splitlines(keepends=True):
+        if piece and size + len(line) > _PAYLOAD_BYTES:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield "".join(piece)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ from policies.steering import PROMISES
 
 SHOWN = "hook.json"
 """In the agent's folder: what was in force when the agent looked last, for the exporter."""
-WITHIN = timedelta(seconds=30)
-"""A balancer's own interface may be slow; the lease goes on meanwhile."""
+WITHIN = timedelta(seconds=1.5)
+"""Of a call: an order that waits for one and makes two ends within its step, `workflows.steps.GO_BACK`."""
 HEAL_EVERY = timedelta(seconds=5)
 NEARLY_OVER = timedelta(seconds=1)
 _log = logging.getLogger(__name__)
@@ -66,6 +66,10 @@ class HookSteering:
         self._gateway = orders.gateway
         self._hook = means.hook
         self._wanted: Switch | None = None
+        self._read_back = False
+        """Whether the hook has said since that this is in force."""
+        self._last: Switch | None = None
+        """What it said last."""
         self._shown, self._told = means.root / SHOWN, ""
         self._until = 0.0
         """When the lease of the wanted trial ends, by this process' clock."""
@@ -131,16 +135,12 @@ class HookSteering:
                 f"{share} percent"
             )
         await self._orders.admit_trial(operation, slot, lease)
-
-        def wish(now: Switch) -> Switch:
-            if now.steer == slot:
-                return now
-            if renew and now.trial != slot:
-                raise self._orders.lapsed(slot)
-            return now.on_trial(slot, lease, share=share, seed=seed_of(operation))
-
         async with self._turn:
-            return await self._change(operation, wish)
+            now = await self._found()
+            if renew and slot not in (now.trial, now.steer):
+                raise self._orders.lapsed(slot)
+            trial = now.on_trial(slot, lease, share=share, seed=seed_of(operation))
+            return await self._change(operation, now if now.steer == slot else trial)
 
     async def make_permanent(self, operation: Operation, slot: str) -> Steering:
         """Send new sessions to the slot with no lease, and end any trial.
@@ -152,15 +152,19 @@ class HookSteering:
         """
         await self._orders.admit_permanent(operation, slot)
         async with self._turn:
-            steering = await self._change(operation, lambda now: now.permanently(slot), remember=slot)
+            steering = await self._change(operation, Switch(steer=slot), remember=slot)
         self._orders.tell_kept(slot)
         return steering
 
     async def end_trial(self, operation: Operation) -> Steering:
-        """Send new sessions to the permanent slot again at once; nothing but the fence can refuse this."""
+        """Send new sessions to the permanent slot again at once; nothing but the fence can refuse this.
+
+        A hook that cannot be read is written first, and its failure is told afterwards.
+        """
         self._orders.journal.admit(operation)
         async with self._turn:
-            return await self._change(operation, lambda now: now.without_trial())
+            before = self.permanent or (await self._found()).steer
+            return await self._change(operation, Switch(steer=before))
 
     async def refresh(self) -> Steering:
         """Return what is in force: nobody is pinned by a hook."""
@@ -173,16 +177,30 @@ class HookSteering:
     async def heal(self) -> bool:
         """Ensure that what was written last is in force, and that no trial outlasts its lease."""
         async with self._turn:
-            found, wanted = await self._found(), self._still(self._wanted or Switch(steer=self.permanent))
-            if wanted.steer is None or _agree(found, wanted):
-                self._tell(found)
+            wanted = _still(self._wanted or Switch(steer=self.permanent), self._until)
+            if wanted.steer is None:
+                self._tell(await self._found())
                 return False
-            await self._write(wanted)
-            after = await self._found()
-            if not _agree(after, wanted):
-                raise self._conflict(wanted, after)
-            self._tell(after)
-            return True
+            try:
+                found = await self._found(wanted.steer)
+            except PenstockError:
+                if self._has_to_end(wanted):  # the lease waits for nobody who can read
+                    await self._write(wanted)
+                raise
+            healed = not _agree(found, wanted)
+            if healed:
+                await self._write(wanted)
+                found = await self._found(wanted.steer)
+                if not _agree(found, wanted):
+                    raise self._conflict(wanted, found)
+            self._read_back = self._read_back or wanted.trial is None
+            self._tell(found)
+            return healed
+
+    def _has_to_end(self, wanted: Switch) -> bool:
+        """Whether a trial may be in force that is over: by its lease, by an order, or of an earlier agent."""
+        lapsed = self._wanted is not None and self._wanted.trial is not None
+        return wanted.trial is None and (lapsed or not self._read_back)
 
     async def keep(self) -> None:
         """Heal it for ever, and end trials whose lease is over, without any order."""
@@ -205,52 +223,46 @@ class HookSteering:
     async def remove(self) -> None:
         """Leave everything as it is: what is steered is not ours."""
 
-    async def _change(
-        self, operation: Operation, wish: Callable[[Switch], Switch], remember: str | None = None
-    ) -> Steering:
-        before = await self._found()
-        wanted = wish(before).generated(generation_of(operation))
+    async def _change(self, operation: Operation, wish: Switch, remember: str | None = None) -> Steering:
+        """Write what is wished for, whatever is in force, and read it back."""
+        before, wanted = self._last, wish.generated(generation_of(operation))
         self._orders.journal.check(operation)
         begun = time.monotonic()
+        until = self._until if wanted.lease is None else begun + wanted.lease.total_seconds()
+        if wanted.trial is None:  # whatever fails from here on, it heals to this and to no ended trial
+            self._wanted, self._read_back = wanted, False
         await self._write(wanted)
-        if wanted.lease is not None:
-            self._until = begun + wanted.lease.total_seconds()
-        after = await self._found(remember)
-        if not _agree(after, self._still(wanted)):
+        after = await self._found(remember, until)
+        if not _agree(after, _still(wanted, until)):
             raise self._conflict(wanted, after)
         if after.trial is not None and self._ends_trials and not after.expires_in:
             raise Conflict(
                 f"{self._hook} is to end trials by itself (hook_can), and tells no lease of slot "
                 f"{after.trial}"
             )
-        self._wanted = wanted
+        self._wanted, self._until, self._read_back = wanted, until, True
         if remember is not None:
             self._orders.remember(remember)
         self._tell(after)
-        changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
+        changed = before is None or _shares(before) != _shares(after)
         steering = after.steering.model_copy(update={"changed": changed})
         self._orders.journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    def _still(self, wanted: Switch) -> Switch:
-        """Return it without a trial whose lease is over by now."""
-        left = self._until - time.monotonic()
-        if wanted.trial is None:
-            return wanted
-        if left <= 0:
-            return wanted.without_trial()
-        return wanted.on_trial(wanted.trial, timedelta(seconds=left), share=wanted.share, seed=wanted.seed)
+    async def _found(self, permanent: str | None = None, until: float | None = None) -> Switch:
+        """Return what is in force where this slot is the permanent one, and a trial ends then.
 
-    async def _found(self, permanent: str | None = None) -> Switch:
-        """Return what is in force where this slot is the permanent one, by default as it is remembered."""
+        By default both are as remembered.
+        """
         said = await self._call("read", json.dumps(place(self._gateway)))
         try:
             found = InForce.model_validate_json(said)
         except ValidationError as error:
             raise Unavailable(f"{self._hook} read says nothing that can be read: {said[:200]!r}") from error
-        return self._switch(found, permanent or self.permanent)
+        self._last = self._switch(found, permanent or self.permanent, self._until if until is None else until)
+        return self._last
 
-    def _switch(self, found: InForce, permanent: str | None) -> Switch:
+    def _switch(self, found: InForce, permanent: str | None, until: float) -> Switch:
         """Return what the weights mean: whoever is not permanent is on trial."""
         weights = {slot: weight for slot, weight in found.weights.items() if weight > 0}
         others = [slot for slot in weights if slot != permanent]
@@ -258,7 +270,7 @@ class HookSteering:
             return Switch(steer=next(iter(weights), None), generation=found.generation)
         left = found.lease_seconds
         if left is None:
-            left = 0.0 if self._ends_trials else max(0.0, self._until - time.monotonic())
+            left = 0.0 if self._ends_trials else max(0.0, until - time.monotonic())
         return Switch(
             steer=permanent,
             trial=others[0],
@@ -268,12 +280,19 @@ class HookSteering:
         )
 
     def _tell(self, found: Switch) -> None:
-        """Let the exporter know, which asks no hook; a trial for it ends with its lease."""
+        """Let the exporter know, which asks no hook; a trial for it ends with its lease.
+
+        What steers waits for no disk.
+        """
         left = time.time() + found.expires_in.total_seconds() if found.expires_in is not None else None
         said = json.dumps({"serving": found.steer, "trial": found.trial, "until": left})
-        if said != self._told:
+        if said == self._told:
+            return
+        try:
             write_whole(self._shown, said)
             self._told = said
+        except OSError as error:
+            _log.warning("the exporter does not hear what steers %s: %s", self._gateway.name, error)
 
     async def _write(self, wanted: Switch) -> None:
         await self._call("write", json.dumps(document(self._gateway, wanted)))
@@ -323,6 +342,20 @@ def _weights(wanted: Switch) -> dict[str, int]:
         rest = {wanted.steer: EVERYBODY - wanted.share} if wanted.steer else {}
         found = rest | {wanted.trial: wanted.share}
     return {slot: weight for slot, weight in found.items() if weight}
+
+
+def _shares(switch: Switch) -> tuple[str | None, str | None, int]:
+    return switch.steer, switch.trial, switch.share
+
+
+def _still(wanted: Switch, until: float) -> Switch:
+    """Return it without a trial whose lease is over by now."""
+    left = until - time.monotonic()
+    if wanted.trial is None:
+        return wanted
+    if left <= 0:
+        return wanted.without_trial()
+    return wanted.on_trial(wanted.trial, timedelta(seconds=left), share=wanted.share, seed=wanted.seed)
 
 
 def _agree(found: Switch, wanted: Switch) -> bool:

@@ -7,8 +7,10 @@ follow a redirect: openconnect and AnyConnect do.
 """
 
 import asyncio
+import csv
+import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -26,14 +28,22 @@ from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Gateway, Slot
 from policies.steering import PROMISES
 
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 ASKED = "penstock.invalid"
 """The name that our own request asks for, which nobody has (RFC 2606)."""
 LONGEST_NAME = 253
 """Characters of a name (RFC 1035), and more than any address has."""
 MOST_CONNECTIONS = 4000
 """Users that are told where to go at the same moment; each takes some hundredths of a second."""
+MOST_PER_SOURCE = 200
+"""Of those, from one IPv4 address or one IPv6 network of 64 bits, behind which many users may be."""
+OWN_CONNECTIONS = 50
+"""Of the agent's, which it has beside those of users."""
+DOOR = "agent.sock"
+"""Where the agent asks what users are told while these have all of their connections."""
 PATIENCE = timedelta(seconds=2)
 CERTIFICATE = "users.pem"
+_log = logging.getLogger(__name__)
 
 
 def redirect_of(orders: SteeringOrders, means: Means) -> HaproxySteering:
@@ -56,6 +66,7 @@ class Redirect:
         self._gateway = gateway
         self._folder = folder
         self._file = folder / CERTIFICATE
+        self._haproxy = HaproxySocket(folder / "haproxy.sock", gateway.name)
         self._shown = [_named(means, name) for name in (means.certificate, means.key)]
 
     def configuration(self) -> str:
@@ -105,35 +116,59 @@ class Redirect:
         return False
 
     async def disagrees(self, switch: Switch) -> str:
-        """Return where a user of this host is sent, in place of where everybody is to be sent."""
+        """Return where a user of this host is sent, in place of where everybody is to be sent.
+
+        Where users have all of their connections, the agent asks at a door of its own: whoever fills HAProxy
+        keeps others from logging in, and not the agent from steering.
+        """
         slot = switch.trial or switch.steer
         if slot is None or switch.share != EVERYBODY:
             return ""
         wanted = location(next(one for one in self._gateway.slots if one.name == slot), ASKED)
         try:
-            async with asyncio.timeout(PATIENCE.total_seconds()):
-                found = await self._asked()
+            found = await self._asked_somewhere()
         except OSError as error:
             return f"it does not answer users: {str(error) or 'no answer in time'}"
         return "" if found == wanted else f"users are sent to {found or 'nowhere'} and not to {wanted}"
 
-    async def _asked(self) -> str:
+    async def _asked_somewhere(self) -> str:
+        try:
+            return await self._asked(self._at_users_port)
+        except OSError:
+            if not await self._is_full():
+                raise
+            _log.warning("the HAProxy of %s has no connection left for users", self._gateway.name)
+            return await self._asked(self._at_own_door)
+
+    async def _is_full(self) -> bool:
+        """Whether users have as many connections as there are for them."""
+        lines = (await self._haproxy.ask("show stat users 1 -1")).removeprefix("# ").splitlines()
+        return any(int(line["scur"]) >= int(line["slim"]) for line in csv.DictReader(filter(None, lines)))
+
+    async def _asked(self, door: Callable[[], Awaitable[Connection]]) -> str:
         """Return where users are sent, as one who asks like them is told; empty for nowhere."""
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            reader, writer = await door()
+            try:
+                writer.write(f"GET / HTTP/1.1\r\nHost: {ASKED}\r\nConnection: close\r\n\r\n".encode())
+                said = (await reader.read()).decode(errors="replace")
+            finally:
+                writer.close()
+        lines = (line.partition(":") for line in said.splitlines())
+        found = next((value.strip() for key, _, value in lines if key.lower() == "location"), "")
+        return found.removesuffix("/")
+
+    async def _at_users_port(self) -> Connection:
         anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anybody.check_hostname, anybody.verify_mode = (
             False,
             ssl.CERT_NONE,
         )  # it is told nothing
         address = str(self._gateway.addresses[0])
-        reader, writer = await asyncio.open_connection(address, self._gateway.port, ssl=anybody)
-        try:
-            writer.write(f"GET / HTTP/1.1\r\nHost: {ASKED}\r\nConnection: close\r\n\r\n".encode())
-            said = (await reader.read()).decode(errors="replace")
-        finally:
-            writer.close()
-        lines = (line.partition(":") for line in said.splitlines())
-        found = next((value.strip() for key, _, value in lines if key.lower() == "location"), "")
-        return found.removesuffix("/")
+        return await asyncio.open_connection(address, self._gateway.port, ssl=anybody)
+
+    async def _at_own_door(self) -> Connection:
+        return await asyncio.open_unix_connection(str(self._folder / DOOR))
 
 
 def configuration(gateway: Gateway, folder: Path) -> str:
@@ -143,6 +178,7 @@ def configuration(gateway: Gateway, folder: Path) -> str:
             section("global", _process(folder)),
             section("defaults", _times()),
             section("frontend users", _users(gateway, folder)),
+            section("frontend agent", _agent(folder)),
             *(
                 section(
                     f"backend slot-{slot.name}", [f"http-request redirect code 302 location {_sent(slot)}"]
@@ -150,6 +186,7 @@ def configuration(gateway: Gateway, folder: Path) -> str:
                 for slot in gateway.slots
             ),
             section("backend nowhere", ["http-request return status 503"]),
+            section("backend sources", ["stick-table type ipv6 size 100k expire 30s store conn_cur"]),
             "\n".join(leases()),
             "",
         ]
@@ -167,7 +204,7 @@ def _sent(slot: Slot) -> str:
 
 def _process(folder: Path) -> Iterator[str]:
     yield f"stats socket {folder / 'haproxy.sock'} mode 600 level admin"
-    yield f"maxconn {MOST_CONNECTIONS}"
+    yield f"maxconn {MOST_CONNECTIONS + OWN_CONNECTIONS}"
     yield "user haproxy"
     yield "group haproxy"
     yield "ssl-default-bind-options ssl-min-ver TLSv1.2"
@@ -186,13 +223,26 @@ def _users(gateway: Gateway, folder: Path) -> Iterator[str]:
     for address in gateway.addresses:
         where = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         yield f"bind {where}:{gateway.port} ssl crt {folder / CERTIFICATE}"
+    yield f"maxconn {MOST_CONNECTIONS}"
+    yield "tcp-request connection track-sc0 src,ipmask(32,64) table sources"
+    yield f"tcp-request connection reject if {{ sc0_conn_cur gt {MOST_PER_SOURCE} }}"
+    yield from _told(folder, "src")
+
+
+def _agent(folder: Path) -> Iterator[str]:
+    yield f"bind unix@{folder / DOOR} mode 600"
+    yield f"maxconn {OWN_CONNECTIONS}"
+    yield from _told(folder, "str(agent)")
+
+
+def _told(folder: Path, who: str) -> Iterator[str]:
     # The name that the user asked for, without a port: the instance shows a certificate for the same name.
     # No regular expression: HAProxy compiles them, which a unit with MemoryDenyWriteExecute forbids.
     yield "http-request set-var(txn.host) req.hdr(host),field(1,:) unless { req.hdr(host) -m beg [ }"
     yield "http-request set-var(txn.host) req.hdr(host),field(1,]),concat(]) if { req.hdr(host) -m beg [ }"
     yield f"http-request deny status 400 unless {{ var(txn.host) -m len 1:{LONGEST_NAME} }}"
     yield r"http-request deny status 400 if { var(txn.host) -m sub / @ ? % \\ \# }"
-    yield from rules(folder / MAP, "http-request")
+    yield from rules(folder / MAP, "http-request", who)
     yield "use_backend slot-%[var(txn.slot)] if { var(txn.slot) -m found }"
     yield "default_backend nowhere"
 

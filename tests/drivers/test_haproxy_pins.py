@@ -1,0 +1,141 @@
+"""A HAProxy that leads thousands of users back: a real one, which listens on unix sockets alone."""
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import pytest_asyncio
+
+from activities.drivers.daemon.port import Session
+from activities.drivers.steering.haproxy import Balancer
+from activities.drivers.steering.haproxy_process import HaproxyProcess
+from activities.drivers.steering.haproxy_socket import HaproxySocket
+from activities.drivers.steering.haproxy_switch import read_map, replace_map
+from activities.drivers.steering.orders import Sessions
+from activities.drivers.steering.switch import Switch
+from policies.model.errors import Conflict, Unavailable
+from tests.drivers.front_lab import simulated_liar, why_not_here
+from tests.drivers.gateway_lab import gateway
+
+pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
+CONFIGURATION = """
+global
+    stats socket {folder}/haproxy.sock mode 600 level admin
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+frontend users
+    bind unix@{folder}/users.sock
+    tcp-request content set-var(txn.slot) src,map_ip({folder}/pins.map)
+    tcp-request content reject
+"""
+
+
+class Pins:
+    """A HAProxy of its own with a map of addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.map = folder, folder / "pins.map"
+        self.socket = HaproxySocket(folder / "haproxy.sock", "gw-1")
+
+    async def lead(self, pins: dict[str, str]) -> None:
+        await replace_map(self.socket, self.map, "".join(f"{one} {slot}\n" for one, slot in pins.items()))
+
+    async def led(self) -> dict[str, str]:
+        return await read_map(self.socket, self.map)
+
+
+@pytest.fixture
+def running() -> Iterator[Path]:
+    """The folder of a HAProxy that was started; its name is short enough for a socket's."""
+    with TemporaryDirectory(prefix="psp") as name:
+        configuration = Path(name, "haproxy.cfg")
+        configuration.write_text(CONFIGURATION.format(folder=name))
+        Path(name, "pins.map").touch()
+        process = subprocess.Popen(["haproxy", "-db", "-f", str(configuration)])
+        try:
+            yield Path(name)
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def pins(running: Path) -> Pins:
+    """The map of a HAProxy that answers."""
+    made = Pins(running)
+    async with asyncio.timeout(10):
+        while not made.socket.path.exists():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    return made
+
+
+def users(count: int) -> dict[str, str]:
+    """Return that many addresses of each family, each with the slot of its session."""
+    first4, first6 = IPv4Address("10.100.0.1"), IPv6Address("2001:db8:aaaa:bbbb:cccc:dddd:eeee:1")
+    both = [str(first + number) for first in (first4, first6) for number in range(count)]
+    return {address: "abc"[number % 3] for number, address in enumerate(both)}
+
+
+async def test_five_thousand_users_of_each_family_are_led_back_to_their_sessions(pins: Pins) -> None:
+    await pins.lead({"10.77.0.1": "c"})
+    await pins.lead(users(5000))
+    assert await pins.led() == users(5000)
+    await pins.lead({})
+    assert await pins.led() == {}
+
+
+async def test_who_was_led_back_still_is_when_haproxy_takes_others_and_keeps_none(pins: Pins) -> None:
+    await pins.lead(users(500))
+    async with simulated_liar(pins.folder, lambda said: said.startswith("add map")) as taken:
+        with pytest.raises(Conflict, match=r"was given 2400 entries of .*pins\.map and has 0"):
+            await pins.lead(users(1200))
+        assert len(taken) > 4
+    assert await pins.led() == users(500)
+
+
+async def test_a_command_that_is_too_long_for_haproxy_is_no_success(pins: Pins) -> None:
+    await pins.lead(users(1))
+    version = (await pins.socket.order(f"prepare map {pins.map}")).rpartition(" ")[2]
+    begin = f"add map @{version} {pins.map} <<\n"
+    lines = "".join(f"{address} a\n" for address in users(1200))[: 16 * 1024 - len(begin)]
+    with pytest.raises(Unavailable, match=r"closed its socket on .* without an answer"):
+        await pins.socket.order(begin + lines)
+    assert await pins.led() == users(1)
+
+
+async def test_users_are_led_back_though_the_disk_takes_no_map(
+    pins: Pins, caplog: pytest.LogCaptureFixture
+) -> None:
+    balancer = Balancer(gateway(), HaproxyProcess(pins.folder, "gw-1"))
+    on_a = {"a": [session("10.77.0.11"), session("fd77::12")], "b": []}
+    later = {"a": [session("10.77.0.11")], "b": []}
+    switched = Switch(steer="b")
+    assert await balancer.follow(as_live(on_a), switched, frozenset()) == 2
+    in_the_way = pins.folder / ".pins.map.new"
+    in_the_way.mkdir()
+    assert await balancer.follow(as_live(later), switched, frozenset()) == 1
+    assert await pins.led() == {"10.77.0.11": "a"}
+    assert await balancer.disagrees(switched) == ""
+    assert not await balancer.heal(pins.socket)
+    assert "where sessions of gw-1 are is not kept on disk" in caplog.text
+    assert len(pins.map.read_text().splitlines()) == 2
+    in_the_way.rmdir()
+    await balancer.follow(as_live(later), switched, frozenset())
+    assert pins.map.read_text() == "10.77.0.11 a\n"
+
+
+def as_live(sessions: dict[str, list[Session]]) -> Sessions:
+    return {slot: tuple(those) for slot, those in sessions.items()}
+
+
+def session(address: str) -> Session:
+    since = datetime.now(UTC)
+    return Session(id=address, remote_address=address, vpn_address="", since=since, transport="tls")
