@@ -7,9 +7,10 @@ seconds after the last one, which a client that tries again and again never lets
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from errno import ENOENT
+from errno import ENOENT, ETIMEDOUT
 from ipaddress import IPv4Address, IPv6Address
 from os import strerror
 from typing import NamedTuple
@@ -29,6 +30,9 @@ _ORIGINAL, _IP, _PROTOCOL = 1 | _NESTED, 1 | _NESTED, 2 | _NESTED
 _REPLY = 2
 _FROM, _TO = 1, 2
 _UDP, _NUMBER, _PORT_FROM, _PORT_TO = 17, 1, 2, 3
+_SIZE_AND_KIND = struct.Struct("=IH")
+LOOK = timedelta(seconds=5)
+"""How long one listing may take."""
 _ANSWER = timedelta(seconds=1)
 _HEADER_BYTES, _FAMILY_BYTES = 16, 4
 _ANSWER_BYTES, _LISTING_BYTES = 4096, 256 * 1024
@@ -41,6 +45,14 @@ class Flow(NamedTuple):
     source_port: int
     to: IPv4Address
     port: int
+
+
+class Sent(NamedTuple):
+    """A flow, and from which address and port it is answered."""
+
+    flow: Flow
+    home: IPv4Address
+    home_port: int
 
 
 async def forget_flows(port: int, source: IPv4Address | IPv6Address | None = None, of: int = 0) -> None:
@@ -58,20 +70,30 @@ async def forget_flows(port: int, source: IPv4Address | IPv6Address | None = Non
             raise Unavailable(f"flows to port {port} cannot be forgotten: {done.last_words}")
 
 
-async def flows_to(homes: Iterable[IPv4Address]) -> Mapping[IPv4Address, tuple[Flow, ...]]:
+async def flows_to(
+    homes: Iterable[IPv4Address], within: timedelta = LOOK
+) -> Mapping[IPv4Address, tuple[Flow, ...]]:
     """Return the UDP flows that are sent to each of these addresses.
 
     Raises:
-        Unavailable: The kernel does not say.
+        Unavailable: The kernel does not say, or not in time.
     """
     found: dict[IPv4Address, list[Flow]] = {home: [] for home in homes}
-    try:
-        for flow, home in await asyncio.to_thread(_listed):
-            if home in found and flow.to != home:
-                found[home].append(flow)
-    except OSError as error:
-        raise Unavailable(f"the flows of this host cannot be listed: {error.strerror or error}") from error
+    for flow, home, _ in await _listing([home.packed for home in found], within):
+        if home in found and flow.to != home:
+            found[home].append(flow)
     return {home: tuple(flows) for home, flows in found.items()}
+
+
+async def flows_to_port(port: int, within: timedelta = LOOK) -> tuple[Flow, ...]:
+    """Return the UDP flows over IPv4 that are redirected to this port.
+
+    Raises:
+        Unavailable: The kernel does not say, or not in time.
+    """
+    mark = struct.pack("=HH", 6, _PORT_FROM) + struct.pack("!H", port)
+    listed = await _listing([mark], within)
+    return tuple(flow for flow, _, home_port in listed if home_port == port != flow.port)
 
 
 def forget(flows: Iterable[Flow]) -> int:
@@ -97,31 +119,56 @@ def forget(flows: Iterable[Flow]) -> int:
     return forgotten
 
 
-def _listed() -> list[tuple[Flow, IPv4Address]]:
-    """Return every UDP flow over IPv4 and where its answers come from, in one listing of the kernel."""
-    listed = list[tuple[Flow, IPv4Address]]()
+async def _listing(marks: Sequence[bytes], within: timedelta) -> list[Sent]:
+    try:
+        return await asyncio.to_thread(_listed, marks, within)
+    except OSError as error:
+        raise Unavailable(f"the flows of this host cannot be listed: {error.strerror or error}") from error
+
+
+def _listed(marks: Sequence[bytes], within: timedelta) -> list[Sent]:
+    """Return the UDP flows over IPv4 that have one of these marks, in one listing of the kernel."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.settimeout(_ANSWER.total_seconds())
         kernel.send(_message(_LIST, _REQUEST_AND_ALL, 1, b""))
-        while True:
-            answer = kernel.recv(_LISTING_BYTES)
-            while answer:
-                size, kind = struct.unpack_from("=IH", answer)
-                if kind == _DONE:
-                    return listed
-                if kind == _ERROR:
-                    failed = -int(struct.unpack_from("=i", answer, _HEADER_BYTES)[0])
-                    raise OSError(failed, strerror(failed))
-                listed += _flow_in(answer[_HEADER_BYTES + _FAMILY_BYTES : size])
-                answer = answer[-(-size // 4) * 4 :]
+        return read_listing(lambda: kernel.recv(_LISTING_BYTES), marks, within)
 
 
-def _flow_in(told: bytes) -> Iterator[tuple[Flow, IPv4Address]]:
+def read_listing(receive: Callable[[], bytes], marks: Sequence[bytes], within: timedelta) -> list[Sent]:
+    """Return the UDP flows that a listing of the kernel has with one of these marks.
+
+    Of a table that has every user of a large gateway, and whatever else it forwards, few are of interest: the
+    others are not parsed.
+
+    Raises:
+        OSError: The kernel says so, or it takes longer than it may.
+    """
+    found, until = list[Sent](), time.monotonic() + within.total_seconds()
+    while True:
+        answer, at = receive(), 0
+        if time.monotonic() > until:
+            raise TimeoutError(ETIMEDOUT, f"it took more than {within.total_seconds():.0f} s")
+        marked = any(mark in answer for mark in marks)
+        while at < len(answer):
+            size, kind = _SIZE_AND_KIND.unpack_from(answer, at)
+            if kind == _DONE:
+                return found
+            if kind == _ERROR:
+                failed = -int(struct.unpack_from("=i", answer, at + _HEADER_BYTES)[0])
+                raise OSError(failed, strerror(failed))
+            if marked:
+                told = answer[at + _HEADER_BYTES + _FAMILY_BYTES : at + size]
+                if any(mark in told for mark in marks):
+                    found += _flow_in(told)
+            at += -(-size // 4) * 4
+
+
+def _flow_in(told: bytes) -> Iterator[Sent]:
     parts = dict(_attributes(told))
     (source, to), (kind, source_port, port) = _tuple_in(parts[_ORIGINAL & _KIND])
     if kind == _UDP:
-        (home, _), _ = _tuple_in(parts[_REPLY])
-        yield Flow(source, source_port, to, port), home
+        (home, _), (_, home_port, _) = _tuple_in(parts[_REPLY])
+        yield Sent(Flow(source, source_port, to, port), home, home_port)
 
 
 def _tuple_in(told: bytes) -> tuple[tuple[IPv4Address, IPv4Address], tuple[int, int, int]]:

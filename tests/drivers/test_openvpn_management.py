@@ -1,13 +1,27 @@
 """What a management socket says, and what is done with one that says nothing of use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from activities.drivers.daemon.control import Asked
+from activities.drivers.daemon.openvpn import daemon as driver
+from activities.drivers.daemon.openvpn.config_test import FILE
+from activities.drivers.daemon.openvpn.daemon import AT_ONCE, OpenVpn
 from activities.drivers.daemon.openvpn.management import SOCKET, ask
+from activities.drivers.daemon.port import Environment, Session
+from activities.drivers.flows import Flow
+from policies.model.fleet import Slot
+from tests.unit.fleets import gateway
+from tests.unit.test_openvpn_sessions import HEADER, LAST, TITLE, client
 
 GREETING = b">INFO:OpenVPN Management Interface Version 5 -- type 'help' for more info\r\n"
 SOON = timedelta(milliseconds=300)
@@ -76,3 +90,80 @@ async def test_callers_who_come_at_once_are_answered_one_after_the_other(tmp_pat
     async with await asyncio.start_unix_server(serve, tmp_path / SOCKET):
         asking: list[Awaitable[object]] = [ask(Asked(tmp_path, SOCKET), "pid") for _ in range(10)]
         assert None not in await asyncio.gather(*asking)
+
+
+@dataclass
+class Place:
+    """Where an instance of OpenVPN would be."""
+
+    config: Path
+    run: Path
+    slot: Slot
+    control: str | None = None
+
+
+def place(folder: Path) -> Environment:
+    return cast("Environment", Place(folder, folder, gateway("gw-1").slots[0]))
+
+
+@pytest.mark.parametrize(
+    ("proto", "transport"),
+    [("", "udp"), ("proto udp6", "udp"), ("proto tcp-server", "tcp"), ("proto tcp6", "tcp")],
+)
+async def test_a_session_is_of_its_instances_own_transport(
+    tmp_path: Path, proto: str, transport: str
+) -> None:
+    (tmp_path / FILE).write_text(f"dev vpna\n{proto}\n")
+    rows = [*TITLE, HEADER, client("alice", "10.77.0.11:40432", "10.90.0.2"), *LAST, "END"]
+    said = "".join(f"{row}\r\n" for row in rows).encode()
+    async with daemon(tmp_path, lambda _: said):
+        sessions = await OpenVpn().sessions(place(tmp_path))
+    assert sessions is not None
+    assert [one.transport for one in sessions] == [transport]
+
+
+async def test_each_flow_is_forgotten_once_its_client_was_told_and_before_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, killed, forgotten, listings = (
+        IPv4Address("192.0.2.11"),
+        dict[str, float](),
+        dict[str, float](),
+        list[int](),
+    )
+    sources = [(IPv4Address("198.51.100.0") + n % 250, 1024 + n) for n in range(6 * AT_ONCE)]
+
+    def says(command: bytes) -> bytes:
+        time.sleep(0.003)
+        killed[command.decode().split()[1]] = time.monotonic()
+        return b"SUCCESS: client-kill command succeeded\r\n"
+
+    async def listed(port: int) -> tuple[Flow, ...]:
+        listings.append(port)
+        return tuple(Flow(*source, to, 1194) for source in sources)
+
+    def forget(flows: Iterable[Flow]) -> int:
+        gone = {str(flow.source_port - 1024): time.monotonic() for flow in flows}
+        forgotten.update(gone)
+        return len(gone)
+
+    monkeypatch.setattr(driver, "flows_to_port", listed)
+    monkeypatch.setattr(driver, "forget", forget)
+    sessions = tuple(
+        Session(
+            id=str(number),
+            remote_address=str(source[0]),
+            vpn_address="10.90.0.2",
+            since=datetime.now(UTC),
+            transport="udp",
+            source=source,
+        )
+        for number, source in enumerate(sources)
+    )
+    async with daemon(tmp_path, says):
+        assert await OpenVpn().end(place(tmp_path), sessions) == len(sessions)
+    assert listings == [4431]
+    waited = [forgotten[number] - killed[number] for number in killed]
+    assert len(waited) == len(sessions)
+    assert min(waited) > 0.29
+    assert max(waited) < 1

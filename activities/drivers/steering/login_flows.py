@@ -56,7 +56,7 @@ class LoginFlows:
         """
         if not self._homes:
             return FlowsSeen({}, {})
-        found = await flows_to(self._homes.values())
+        found = await flows_to(self._homes.values(), within)
         flows = {slot: found[home] for slot, home in self._homes.items()}
         return FlowsSeen(flows, await self.logging_in(within))
 

@@ -41,7 +41,7 @@ from activities.drivers.daemon.port import (
     Wandering,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
-from activities.drivers.flows import forget_flows
+from activities.drivers.flows import Flow, flows_to_port, forget, forget_flows
 from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
@@ -52,6 +52,9 @@ from policies.model.settings import Setting
 
 NOBODY = Exempt()
 PEER_ID = "peer_id"
+AT_ONCE = 50
+"""Clients that are told to restart in one go, which takes the daemon some milliseconds."""
+V6 = 6
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
 _JOURNAL = r"(?:\S+ \S+ [^\s\[]+\[\d+\]: )"
@@ -137,26 +140,46 @@ class OpenVpn(PlainDaemon):
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the connected clients, None when the daemon does not say."""
         rows = await self._rows(environment)
-        return None if rows is None else tuple(map(self._session, rows))
+        if rows is None:
+            return None
+        transport = self._transport(environment)
+        return tuple(self._session(row, transport) for row in rows)
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
-        """Tell each client to restart, and have the kernel forget its flow to this instance."""
-        said = await ask(_asked(environment), *(f"client-kill {session.id}" for session in sessions))
-        if said is None:
+        """Tell each client to restart, and have the kernel forget its flow to this instance.
+
+        Some at a time: a flow stays until its client has heard it, and is gone when it comes back.
+        """
+        udp = [one.source for one in sessions if one.source is not None and one.transport == "udp"]
+        flows = await flows_to_port(environment.slot.port) if udp else ()
+        ended, forgetting = list[Session](), list[asyncio.Task[None]]()
+        for first in range(0, len(sessions), AT_ONCE):
+            some = sessions[first : first + AT_ONCE]
+            said = await ask(_asked(environment), *(f"client-kill {session.id}" for session in some))
+            if said is None:
+                break
+            told = [
+                session
+                for session, words in zip(some, said, strict=True)
+                if words and words[0].startswith("SUCCESS")
+            ]
+            ended += told
+            forgetting.append(asyncio.create_task(self._forget(environment, told, flows)))
+        await asyncio.gather(*forgetting)
+        if sessions and not forgetting:
             raise Unavailable(
                 f"OpenVPN in slot {environment.slot.name} of {environment.gateway.name} does not answer; "
                 "nobody is known to have been told to go"
             )
-        ended = [
-            session
-            for session, words in zip(sessions, said, strict=True)
-            if words and words[0].startswith("SUCCESS")
-        ]
-        await asyncio.sleep(RESTART_SENT.total_seconds())
-        for session in ended:
-            if session.source is not None:
-                await forget_flows(environment.slot.port, *session.source)
         return len(ended)
+
+    async def _forget(self, environment: Environment, told: Sequence[Session], flows: Sequence[Flow]) -> None:
+        await asyncio.sleep(RESTART_SENT.total_seconds())
+        sources = {session.source for session in told if session.transport == "udp"}
+        forget(flow for flow in flows if (flow.source, flow.source_port) in sources)
+        for source in sources:
+            if source is not None and source[0].version == V6:  # which are not listed
+                await forget_flows(environment.slot.port, *source)
 
     def names_in(self, log: str) -> frozenset[str]:
         """Return every user's name that the log shows."""
@@ -230,13 +253,13 @@ class OpenVpn(PlainDaemon):
         except (ValueError, KeyError):
             return None
 
-    def _session(self, row: ClientRow) -> Session:
+    def _session(self, row: ClientRow, transport: str) -> Session:
         return Session(
             id=row.id,
             remote_address=str(row.address),
             vpn_address=row.vpn_address,
             since=row.since,
-            transport="udp",
+            transport=transport,
             source=(row.address, row.port),
             numbers=() if row.number is None else ((PEER_ID, row.number),),
             exempt=self._exempt.spares(row.name, ""),
@@ -244,8 +267,11 @@ class OpenVpn(PlainDaemon):
 
     def _transport(self, environment: Environment) -> str:
         """Return how clients come to the instance, by its own config; UDP unless it says otherwise."""
+        path = environment.config / FILE
+        if isinstance(environment, OwnEnvironment):
+            path = environment.seen(environment.file)
         try:
-            said = dict(options_of((environment.config / FILE).read_text()))
+            said = dict(options_of(path.read_text(errors="replace")))
         except OSError:
             return "udp"
         return "tcp" if said.get("proto", "udp").startswith("tcp") else "udp"
