@@ -123,7 +123,7 @@ async def test_a_share_is_refused_and_nothing_is_changed(routed: RoutedLab) -> N
 
 
 async def test_what_no_router_was_told_is_a_conflict(routed: RoutedLab) -> None:
-    old, new = await serving(routed)
+    _, new = await serving(routed)
     routed.ask("gateway", "disable", "uplink")
     with pytest.raises(Conflict, match=f"wanted {new}, read back None"):
         await routed.table.make_permanent(operation("keep new"), new)
@@ -131,4 +131,4 @@ async def test_what_no_router_was_told_is_a_conflict(routed: RoutedLab) -> None:
     routed.ask("gateway", "enable", "uplink")
     routed.until_established()
     await routed.table.heal()
-    await routed.learns(old)
+    await routed.learns(new)  # as was ordered last
