@@ -1,9 +1,8 @@
 """The ledger's database: opened, brought to the newest schema, written by one at a time.
 
-SQLite's own default lets two writers begin and one of them fail late; every write here begins
-with the write lock instead (`research/operator-ux.md` section 7: 2,000 of 2,000 appends kept
-by four processes, 596 without). PostgreSQL takes an advisory lock for the same promise: what a
-write has looked up stays true until it is kept.
+SQLite's own default lets two writers begin and one of them fail late; every write here begins with the
+write lock instead (2,000 of 2,000 appends kept by four processes, 596 without). PostgreSQL takes an
+advisory lock for the same promise: what a write has looked up stays true until it is kept.
 """
 
 from collections.abc import Iterator

@@ -10,6 +10,7 @@ import activities.failures
 import activities.refusals  # noqa: F401
 from activities.files import load
 from orchestrator.exit_code import ExitCode, code_of
+from orchestrator.installation import ROOMS
 from orchestrator.processes.agent import files_of
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.words.explained import meaning_of
@@ -24,7 +25,7 @@ from policies.model.plan import Strategy
 from policies.model.value import digest_of
 from policies.planning.plan import plan as make_plan
 from tests.fakes.notice_sinks import MODELS
-from tests.house.tree import ROOT, documents, place
+from tests.house.tree import ROOT, documents, modules, place
 from tests.lab.readme_commands import ELSEWHERE, STORY, of_the_readme
 from tests.unit.fleets import NEW, OLD, state
 
@@ -183,6 +184,13 @@ def test_no_link_between_documents_is_broken() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_every_page_that_code_cites_is_in_this_repository() -> None:
+    cited = re.compile(r"(?<![\w/.-])((?:docs|runbooks|deploy|research)/[a-z0-9/_-]+\.md)\b")
+    named = {(place(path), page) for path in modules(*ROOMS) for page in cited.findall(path.read_text())}
+    assert named
+    assert [one for one in sorted(named) if not (ROOT / one[1]).is_file()] == []
 
 
 def test_every_kind_of_sink_has_a_row_that_says_what_its_repeats_are_known_by() -> None:

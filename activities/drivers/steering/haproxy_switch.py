@@ -3,7 +3,7 @@
 The map is replaced in one step (`prepare map`, `add map`, `commit map`). The lease is an entry of a stick
 table, which HAProxy drops when its time is over, by a clock that nobody sets; looking it up renews nothing.
 Every table has one time for all its entries, so the entry says how much of that is left over when its own
-lease ends (`research/gateways.md` 3e).
+lease ends (decision 0043).
 """
 
 import re

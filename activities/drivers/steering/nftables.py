@@ -2,7 +2,7 @@
 
 Live connections belong to conntrack and never ask the table again. UDP goes the same way only where users
 begin by it; else every instance announces its own port. Users are sent to the port of an instance, or to its
-address where it has a network of its own. Order of the questions (`research/gateways.md` 3a, 3d, 3e):
+address where it has a network of its own. Order of the questions (decision 0003):
 
 0. the maps of `Wandering`: the packet carries a number of a session on another instance, wherever it comes
    from.

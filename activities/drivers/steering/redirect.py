@@ -2,7 +2,7 @@
 
 The client then logs in at the instance's own port, address or name, and comes back to it by itself whatever
 HAProxy says by then: live sessions do not pass the switch, so a user who changes networks keeps the session
-and the end of HAProxy costs new logins only (`research/gateways.md` 3c). It is for daemons whose clients
+and the end of HAProxy costs new logins only (decision 0043). It is for daemons whose clients
 follow a redirect: openconnect and AnyConnect do.
 """
 

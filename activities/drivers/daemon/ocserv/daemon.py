@@ -1,6 +1,6 @@
 """ocserv: its config template, its command lines, and what occtl says.
 
-Facts in `research/gateways.md` section 1: ids of `show users` are worker pids; a disconnected
+Ids of `show users` are worker pids; a disconnected
 openconnect ends for good. A session whose connection broke leaves `show users` at once and stays
 among the `valid` sessions until its user said goodbye or `cookie-timeout` is over; its cookie is good
 at this instance only. A login that never became a session is `valid` as well, and not open. `show

@@ -1,9 +1,9 @@
 """OpenVPN: its config template, its command line, and what its management socket says.
 
-Facts in `research/gateways.md` section 6. It has no drain: new sessions are steered elsewhere, live ones
-stay. A client that is told to restart comes back by itself after a second or two, with a full handshake, to
-whatever instance its packets are sent to by then; one that sends from the same port needs its old UDP flow
-forgotten for that. Certificates are read at its start only.
+It has no drain (decision 0041): new sessions are steered elsewhere, live ones stay. A client that is told
+to restart comes back by itself after a second or two, with a full handshake, to whatever instance its
+packets are sent to by then; one that sends from the same port needs its old UDP flow forgotten for that.
+Certificates are read at its start only.
 """
 
 import asyncio
