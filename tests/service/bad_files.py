@@ -102,7 +102,7 @@ def _fleets() -> Bad:
         (FLEET + FLEET[FLEET.index("  - name: edge-1") :], "edge-1"),
         (FLEET + "  - {name: edge-2}\n", "addresses"),
         (FLEET + "apiVersion: penstock/v9\n", "apiVersion"),
-        (FLEET.replace("    slots:", "    runtime: podman\n    slots:"), "runtime"),
+        (FLEET.replace("    slots:", "    runtime: docker\n    slots:"), "runtime"),
         ("name: [\n", "line"),
         ("name: edge\nname: core\n", "line 2"),
         ("a: &a [1]\nb: *a\n", "line"),
