@@ -13,8 +13,11 @@ import pytest
 from activities.drivers.daemon.strongswan.log import LoginLog
 from activities.drivers.flows import Flow, flows_to
 from policies.attempts import LoginOutcome
+from policies.exposure import exposure, findings_of
 from policies.model.errors import Refused
+from policies.model.fleet import UNMADE_TESTS
 from policies.model.instance import InstanceState
+from policies.model.release_tests import Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
     built_strongswan,
@@ -298,6 +301,17 @@ async def test_a_probe_says_at_which_stage_it_failed(strongswan: StrongSwanLab) 
     running.tell(signal.SIGCONT)
     assert (silent.passed, silent.stage) == (False, "tcp")
     assert (await strongswan.slots.probe(slot)).passed
+
+
+async def test_a_real_instance_passes_the_tests_that_are_left_when_those_it_has_not_are_skipped(
+    strongswan: StrongSwanLab,  # noqa: F811
+) -> None:
+    slot = await strongswan.running("1")
+    made = await strongswan.slots.inspect(operation("look"), slot)
+    skipped = ReleaseTests(skip=UNMADE_TESTS["strongswan"])
+    found = exposure(findings_of(skipped, made, Method.TRIED))
+    assert (found.outcome, found.sentence) == (Outcome.PASSED, "passed 4 tests")
+    assert exposure(findings_of(ReleaseTests(), made, Method.TRIED)).outcome is Outcome.UNKNOWN
 
 
 async def test_logins_and_a_stranger_are_told_by_the_log(strongswan: StrongSwanLab, tmp_path: Path) -> None:  # noqa: F811

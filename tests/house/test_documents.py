@@ -189,7 +189,7 @@ def test_no_link_between_documents_is_broken() -> None:
 def test_every_page_that_code_cites_is_in_this_repository() -> None:
     cited = re.compile(r"(?<![\w/.-])((?:docs|runbooks|deploy|research)/[a-z0-9/_-]+\.md)\b")
     named = {(place(path), page) for path in modules(*ROOMS) for page in cited.findall(path.read_text())}
-    assert len(named) > 2
+    assert named
     assert [one for one in sorted(named) if not (ROOT / one[1]).is_file()] == []
 
 

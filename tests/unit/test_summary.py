@@ -67,8 +67,8 @@ def planned_with(tests: ReleaseTests | None) -> Plan:
     upgraded, states, known_good = facts_of(2)
     runs = "openvpn" if tests and tests.profiles else "ocserv"
     gateways = tuple(one.model_copy(update={"daemon": runs}) for one in upgraded.gateways)
-    changed = upgraded.model_copy(update={"tests": tests, "gateways": gateways})
-    return planned((changed, states, known_good))
+    changed = upgraded.model_copy(update={"tests": tests, "gateways": gateways, "product": runs})
+    return planned((changed, states, known_good), to=NEW.model_copy(update={"product": runs}))
 
 
 def test_a_plan_says_which_tests_come_before_users_and_who_feels_a_load() -> None:

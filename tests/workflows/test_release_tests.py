@@ -20,7 +20,8 @@ async def fleet_with_tests(server: Engine, **tests: Any) -> World:
     fleet = fleet_of("edge", lease=timedelta(seconds=15))
     runs = "openvpn" if "profiles" in tests else "ocserv"
     gateways = tuple(one.model_copy(update={"daemon": runs}) for one in fleet.gateways)
-    fleet = fleet.model_copy(update={"tests": ReleaseTests.model_validate(tests), "gateways": gateways})
+    asked = ReleaseTests.model_validate(tests)
+    fleet = fleet.model_copy(update={"tests": asked, "gateways": gateways, "product": runs})
     world = World.made(await server.client(), fleet)
     world.judge.says(HEALTHY)
     return world
