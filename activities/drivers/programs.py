@@ -26,6 +26,10 @@ class Completed:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
+OF_A_DAEMON: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+"""The environment of a daemon: nothing of ours, whose TMPDIR may not be there among a release's files."""
+
+
 async def start(
     command: Sequence[str], *, stderr: int, environment: Mapping[str, str] | None = None
 ) -> asyncio.subprocess.Process:

@@ -133,6 +133,14 @@ async def test_a_config_that_openvpn_refuses_is_not_started_and_its_words_are_to
     assert openvpn.folders.of("a").process() is None
 
 
+async def test_a_config_is_tested_with_nothing_of_the_agents_own_environment(
+    openvpn: OpenVpnLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/of-this-agent-alone")
+    assert await openvpn.running("1") == "a"
+
+
 @pytest.mark.sweep
 async def test_a_running_instance_keeps_its_management_socket_while_its_config_is_tested(
     openvpn: OpenVpnLab,  # noqa: F811

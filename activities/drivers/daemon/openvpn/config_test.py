@@ -10,14 +10,15 @@ from datetime import timedelta
 
 from activities.drivers.daemon.openvpn.management import SOCKET
 from activities.drivers.daemon.port import CONFIG, Environment
-from activities.drivers.programs import start
+from activities.drivers.programs import OF_A_DAEMON, start
 from policies.model.errors import Refused, Unavailable
 
 PROGRAM = "/usr/sbin/openvpn"
 FILE = "openvpn.conf"
 WITHIN = timedelta(seconds=10)
 _GOOD = "Initialization Sequence Completed"
-_LAST = "Exiting due to fatal error"
+_LAST = ("Exiting due to fatal error", "Options error: Please correct these errors.")
+"""What it says after the line that says why."""
 
 
 async def check_config(environment: Environment) -> None:
@@ -35,7 +36,9 @@ async def check_config(environment: Environment) -> None:
     own = ("--management", f"/tmp/{SOCKET}", "unix", "--suppress-timestamps")  # noqa: S108 - a tmpfs of its own
     command = environment.inside(PROGRAM, "--config", f"{CONFIG}/{FILE}", *own)
     try:
-        process = await start(["unshare", "-n", *command], stderr=asyncio.subprocess.STDOUT)
+        process = await start(
+            ["unshare", "-n", *command], stderr=asyncio.subprocess.STDOUT, environment=OF_A_DAEMON
+        )
     except OSError as error:
         raise Unavailable(f"unshare cannot be started here: {error}") from error
     words, good = "it said nothing", False
@@ -45,7 +48,7 @@ async def check_config(environment: Environment) -> None:
                 line = raw.decode(errors="replace").strip()
                 if good := line.endswith(_GOOD):
                     break
-                words = words if not line or line == _LAST or line.startswith("Use --help") else line
+                words = words if not line or line in _LAST or line.startswith("Use --help") else line
     except TimeoutError as late:
         raise Unavailable(
             f"OpenVPN did not say in time whether it takes the config, after {words!r}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from activities.drivers.daemon.port import Environment
-from activities.drivers.programs import start
+from activities.drivers.programs import OF_A_DAEMON, start
 from policies.model.errors import Refused, Unavailable
 
 WITHIN = timedelta(seconds=10)
@@ -38,7 +38,9 @@ async def check_config(environment: Environment, command: Sequence[str]) -> None
     alone = ["unshare", "-n", "-m", "--propagation", "private", "sh", "-c", _ALONE, "alone"]
     try:
         process = await start(
-            [*alone, str(environment.run), *environment.inside(*command)], stderr=asyncio.subprocess.STDOUT
+            [*alone, str(environment.run), *environment.inside(*command)],
+            stderr=asyncio.subprocess.STDOUT,
+            environment=OF_A_DAEMON,
         )
     except OSError as error:
         raise Unavailable(f"unshare cannot be started here: {error}") from error

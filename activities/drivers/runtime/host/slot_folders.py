@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from activities.drivers.daemon.port import Daemon, Secret, Session
 from activities.drivers.disk import end_of, point, write_whole
+from activities.drivers.programs import OF_A_DAEMON
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
 from activities.drivers.runtime.host.own_network import in_own_network
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
@@ -186,7 +187,7 @@ class SlotFolder:
                 stderr=log,
                 start_new_session=True,
                 umask=DAEMON_UMASK,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                env=OF_A_DAEMON,
             )
 
     def trim_log(self) -> None:
