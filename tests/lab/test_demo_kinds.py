@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from activities.drivers.runtime.podman.podman import VOLATILE
 from deploy.lab import preflight
-from tests.drivers import openvpn_lab, podman_lab, strongswan_lab
+from tests.drivers import openvpn_lab, strongswan_lab
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
 from tests.lab.played import HANGS_AFTER, played
@@ -25,7 +24,6 @@ KINDS = {
     "--daemon strongswan": strongswan_lab.why_not_here(),
     "--steering redirect": NO_HAPROXY,
     "--steering haproxy": NO_HAPROXY,
-    "--runtime podman": podman_lab.why_not_here(),
 }
 """Why each of them cannot be shown here, None where it can."""
 
@@ -47,7 +45,6 @@ def told(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             state=own_state(folder / "state"),
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not VOLATILE.exists()
     return {story["name"]: story for story in json.loads(report.read_text())["stories"]}
 
 
