@@ -187,9 +187,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=_lateness)
         return
     named = {Path(path.partition("::")[0]).absolute() for path in config.args}
-    sweeps = [item for item in items if item.get_closest_marker("sweep") and item.path not in named]
+    usual, sweeps = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        left_out = item.get_closest_marker("sweep") and item.path not in named
+        (sweeps if left_out else usual).append(item)
     if sweeps:
-        items[:] = [item for item in items if item not in sweeps]
+        items[:] = usual
         config.hook.pytest_deselected(items=sweeps)
 
 

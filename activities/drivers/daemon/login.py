@@ -30,6 +30,11 @@ class ProbeLogin:
     """Files that these options and client profiles name."""
 
 
+def no_login(environment: Environment) -> str:
+    """Say that nobody can log in at the gateway to probe it, and what to do."""
+    return f"{environment.gateway.name} was given no probe login; add one to its credentials"
+
+
 def password_of(login: ProbeLogin) -> str:
     """Return the probe's password; BadInput when its file cannot be read, or none is named."""
     if login.password is None:

@@ -9,15 +9,16 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from deploy.lab import packages
-from deploy.lab.credentials import LEGACY_SHARE, PROBE, Credentials, People, write
+from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.certified import STRANGER, CertifiedPeople
 from deploy.lab.daemons.port import Attempted, LogsIn, Outcome, Tunnel
 from deploy.lab.processes import Process
-from deploy.lab.topology import TARGET4, Host
+from deploy.lab.topology import Host
 from orchestrator.publishing.debian import unpack
 from orchestrator.publishing.tree import collect, lay_out
 from policies.model.errors import BadInput
@@ -26,16 +27,15 @@ PROGRAM = "usr/sbin/openvpn"
 PACKAGES = ("openvpn",)
 SCRIPT = Path(__file__).with_name("openvpn-tunnel.sh")
 PATIENCE = 15.0
-STRANGER = "stranger"
-"""Whose certificate nobody has signed."""
 _REFUSED = re.compile(r"TLS Error|AUTH_FAILED|alert|process restarting|process exiting")
 
 
-class LabOpenVpn:
+class LabOpenVpn(CertifiedPeople):
     """OpenVPN and its people."""
 
     name = "openvpn"
     executable = PROGRAM
+    in_one_file = True
     template = Path(__file__).parents[1] / "openvpn.conf.template"
     stale = ("$credential_authority", "$credential_authority_legacy")
     night = 17.0
@@ -63,40 +63,6 @@ class LabOpenVpn:
             lay_out(home / "root")
             unpack(files, home / "root")
             return f"{_collected(home / 'root', into)}+{packages.SUITE}"
-
-    def issue(self, credentials: Credentials, names: Sequence[str]) -> None:
-        """Make certificates of everybody and of the probe, all with one key, and of somebody unknown."""
-        today, years_ago, nobody = (People.of(words) for words in ("today", "years ago", "nobody"))
-        folder = credentials.folder / "people"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        write(credentials.folder / "people.key", today.key)
-        write(credentials.folder / "stranger.key", nobody.key)
-        for number, name in enumerate([PROBE, *names]):
-            signer = years_ago if number % LEGACY_SHARE == 0 else today
-            write(folder / f"{name}.pem", signer.certify(name, today.public))
-        write(folder / f"{STRANGER}.pem", nobody.certify(STRANGER, nobody.public))
-        write(credentials.folder / "people-legacy.pem", years_ago.authority)
-        write(credentials.folder / "people.pem", today.authority + years_ago.authority)
-
-    def given(self, issued: Credentials) -> Mapping[str, Path]:
-        """Return whose certificates are let in, now and years ago, and the gateways' own."""
-        return {
-            "authority": issued.folder / "people.pem",
-            "authority_legacy": issued.folder / "people-legacy.pem",
-            "certificate": issued.certificate,
-            "key": issued.key,
-        }
-
-    def probe(self, issued: Credentials, host: Host) -> Mapping[str, str]:
-        """Return somebody with a certificate."""
-        del host
-        return {
-            "user": PROBE,
-            "certificate": str(issued.folder / "people" / f"{PROBE}.pem"),
-            "key": str(issued.folder / "people.key"),
-            "authority": str(issued.authority),
-            "target": TARGET4,
-        }
 
     def tunnel(self, site: Host, url: str, issued: Credentials, folder: Path) -> Tunnel:
         """Return an openvpn that comes back by itself when it is told to."""

@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,10 +22,11 @@ from vici import Session
 from vici.exception import CommandException
 
 from deploy.lab import packages
-from deploy.lab.credentials import LEGACY_SHARE, PROBE, Credentials, People, write
+from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.certified import STRANGER, CertifiedPeople
 from deploy.lab.daemons.port import Attempted, LogsIn, Outcome, Tunnel
 from deploy.lab.processes import Process
-from deploy.lab.topology import TARGET4, Host
+from deploy.lab.topology import Host
 from orchestrator.publishing.debian import unpack
 from orchestrator.publishing.tree import collect, lay_out
 from policies.model.errors import BadInput
@@ -46,8 +47,6 @@ SCRIPT = Path(__file__).with_name("strongswan-tunnel.sh")
 PATIENCE = 15.0
 AT_ONCE = 32
 """Logins that wait at the same time."""
-STRANGER = "stranger"
-"""Whose certificate nobody has signed."""
 CALLER = f"""
 charon {{
   load = {" ".join(PLUGINS)} updown
@@ -103,7 +102,7 @@ connections {{
 ALONE = 'mount -t tmpfs run /run; STRONGSWAN_CONF="$1" exec /usr/lib/ipsec/charon'
 
 
-class LabStrongSwan:
+class LabStrongSwan(CertifiedPeople):
     """strongSwan and its people."""
 
     name = "strongswan"
@@ -144,39 +143,9 @@ class LabStrongSwan:
             unpack(files, home / "root")
             return collected(home / "root", into)
 
-    def issue(self, credentials: Credentials, names: Sequence[str]) -> None:
-        """Make certificates of everybody and of the probe, all with one key, and of somebody unknown."""
-        today, years_ago, nobody = (People.of(words) for words in ("today", "years ago", "nobody"))
-        folder = credentials.folder / "people"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        write(credentials.folder / "people.key", today.key)
-        write(credentials.folder / "stranger.key", nobody.key)
-        for number, name in enumerate([PROBE, *names]):
-            signer = years_ago if number % LEGACY_SHARE == 0 else today
-            write(folder / f"{name}.pem", signer.certify(name, today.public))
-        write(folder / f"{STRANGER}.pem", nobody.certify(STRANGER, nobody.public))
-        write(credentials.folder / "people.pem", today.authority)
-        write(credentials.folder / "people-legacy.pem", years_ago.authority)
-
-    def given(self, issued: Credentials) -> Mapping[str, Path]:
-        """Return whose certificates are let in, now and years ago, and the gateways' own."""
-        return {
-            "authority": issued.folder / "people.pem",
-            "authority_legacy": issued.folder / "people-legacy.pem",
-            "certificate": issued.certificate,
-            "key": issued.key,
-        }
-
     def probe(self, issued: Credentials, host: Host) -> Mapping[str, str]:
-        """Return somebody with a certificate."""
-        return {
-            "user": PROBE,
-            "certificate": str(issued.folder / "people" / f"{PROBE}.pem"),
-            "key": str(issued.folder / "people.key"),
-            "authority": str(issued.authority),
-            "name": host.address4,
-            "target": TARGET4,
-        }
+        """Return somebody with a certificate, and the name in the gateway's."""
+        return {**super().probe(issued, host), "name": host.address4}
 
     def tunnel(self, site: Host, url: str, issued: Credentials, folder: Path) -> Tunnel:
         """Return a charon that comes back by itself when it is told to go."""

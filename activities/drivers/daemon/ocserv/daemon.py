@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.login import ProbeLogin, target_of
+from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import Given, names_listed, require_fit
@@ -288,7 +288,7 @@ class Ocserv:
         """Hold a session of the probe's user over TLS alone."""
         slot = environment.slot.name
         if self._login is None:
-            return TriedTunnel(slot=slot, words=_no_login(environment))
+            return TriedTunnel(slot=slot, words=no_login(environment))
         session = await hold_session(environment, self._login, "--no-dtls", names=names)
         silent = [
             server
@@ -313,7 +313,7 @@ class Ocserv:
     async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""
         if self._login is None:
-            return Probe(passed=False, stage="auth", reason=_no_login(environment))
+            return Probe(passed=False, stage="auth", reason=no_login(environment))
         async with self._probing:
             return await probe(environment, self._login)
 
@@ -326,21 +326,21 @@ class Ocserv:
         """
         del profiles
         if self._login is None:
-            return tuple(Measurement(test=test, said=_no_login(environment)) for test in MADE)
+            return tuple(Measurement(test=test, said=no_login(environment)) for test in MADE)
         async with self._probing:
             return await inspect(environment, self._login, partial(self.main_process, environment), names)
 
     async def load(self, environment: Environment, load: Load, cpu: Callable[[], float | None]) -> Burden:
         """Hold so many sessions of the probe's user at once and fill them."""
         if self._login is None:
-            raise BadInput(_no_login(environment))
+            raise BadInput(no_login(environment))
         async with self._probing:
             return await burden(environment, self._login, load, cpu)
 
     async def shadow(self, environment: Environment, how: ShadowLogin) -> Probe:
         """Log in as one of many that are logged in at once; what else is probed meanwhile waits for none."""
         if self._login is None:
-            raise BadInput(_no_login(environment))
+            raise BadInput(no_login(environment))
         return await shadow(environment, self._login, how)
 
     def _is_of_a_probe(self, session: Mapping[str, Any]) -> bool:
@@ -379,10 +379,6 @@ class Ocserv:
             return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
         except (PenstockError, ValueError):
             return None
-
-
-def _no_login(environment: Environment) -> str:
-    return f"{environment.gateway.name} was given no probe login; add one to its credentials"
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

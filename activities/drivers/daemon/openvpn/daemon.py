@@ -16,7 +16,7 @@ from pathlib import Path
 
 from activities.drivers.daemon.control import Asked
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.login import ProbeLogin, target_of
+from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
 from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.inspection import MADE, inspect
@@ -218,7 +218,7 @@ class OpenVpn(PlainDaemon):
     async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the gateway's end of the tunnel."""
         if self._login is None:
-            return Probe(passed=False, stage="auth", reason=_no_login(environment))
+            return Probe(passed=False, stage="auth", reason=no_login(environment))
         async with self._probing:
             return await probe(environment, self._login, self._transport(environment))
 
@@ -231,7 +231,7 @@ class OpenVpn(PlainDaemon):
         """
         del names
         if self._login is None:
-            return tuple(Measurement(test=test, said=_no_login(environment)) for test in MADE)
+            return tuple(Measurement(test=test, said=no_login(environment)) for test in MADE)
         async with self._probing:
             return await inspect(
                 environment,
@@ -287,7 +287,3 @@ def _asked(environment: Environment) -> Asked:
         return Asked(environment.run, "", int(port))
     there = environment.seen(control)
     return Asked(there.parent, there.name)
-
-
-def _no_login(environment: Environment) -> str:
-    return f"{environment.gateway.name} was given no probe login; add one to its credentials"

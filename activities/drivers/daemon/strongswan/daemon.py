@@ -23,7 +23,7 @@ from ipaddress import (
 from pathlib import Path
 
 from activities.drivers.daemon.exempt import Exempt
-from activities.drivers.daemon.login import ProbeLogin, target_of
+from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import (
     CONFIG,
@@ -222,7 +222,7 @@ class StrongSwan(PlainDaemon):
     async def probe(self, environment: Environment) -> Probe:
         """Log in as the probe's own user and ping the instance's address of the pool."""
         if self._login is None:
-            return Probe(passed=False, stage="auth", reason=_no_login(environment))
+            return Probe(passed=False, stage="auth", reason=no_login(environment))
         async with self._probing:
             return await probe(environment, self._login)
 
@@ -267,7 +267,3 @@ class StrongSwan(PlainDaemon):
             numbers=peer.numbers,
             exempt=self._exempt.spares(peer.name, ""),
         )
-
-
-def _no_login(environment: Environment) -> str:
-    return f"{environment.gateway.name} was given no probe login; add one to its credentials"
