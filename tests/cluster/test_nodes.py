@@ -204,7 +204,7 @@ async def test_who_is_logged_in_notices_no_crash_of_the_cluster(
 ) -> None:
     node = cluster.nodes[NODE]
     async with user(cluster, issued, tmp_path) as person:
-        await soon(lambda: person.view()["dtls"])
+        await soon(lambda: person.view()["udp"])
         for service in SERVICES:
             await kill(node, service)
         cluster.plane.kill("kube-apiserver")
