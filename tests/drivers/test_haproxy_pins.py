@@ -3,10 +3,11 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ import pytest_asyncio
 from activities.drivers.daemon.port import Session
 from activities.drivers.steering.haproxy import Balancer
 from activities.drivers.steering.haproxy_process import HaproxyProcess
-from activities.drivers.steering.haproxy_socket import HaproxySocket
+from activities.drivers.steering.haproxy_socket import PATIENCE, HaproxySocket
 from activities.drivers.steering.haproxy_switch import read_map, replace_map
 from activities.drivers.steering.orders import Sessions
 from activities.drivers.steering.switch import Switch
@@ -130,6 +131,32 @@ async def test_users_are_led_back_though_the_disk_takes_no_map(
     in_the_way.rmdir()
     await balancer.follow(as_live(later), switched, frozenset())
     assert pins.map.read_text() == "10.77.0.11 a\n"
+
+
+class Listened(HaproxySocket):
+    """A socket that notes what was asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    async def ask(self, command: str, within: timedelta = PATIENCE) -> str:
+        self.asked.append(command)
+        return await super().ask(command, within)
+
+
+async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_others(pins: Pins) -> None:
+    process = HaproxyProcess(pins.folder, "gw-1")
+    balancer, switched = Balancer(gateway(), process), Switch(steer="b")
+    on_a = as_live({"a": [session(address) for address in users(1000)], "b": []})
+    assert await balancer.follow(on_a, switched, frozenset()) == 2000
+    listened = Listened(process.socket.path, "gw-1")
+    listened.asked.clear()
+    assert [await balancer.heal(listened) for _ in range(5)] == 5 * [False]
+    assert listened.asked.count(f"show map {pins.map}") == 1
+    await pins.socket.order(f"del map {pins.map} 10.100.0.1")
+    assert [await balancer.heal(listened) for _ in range(2)] == [True, False]
+    await pins.socket.order(f"set map {pins.map} 10.100.0.1 b")
+    assert await balancer.follow(on_a, switched, frozenset()) == 2000
+    assert await pins.led() == dict.fromkeys(users(1000), "a")
 
 
 def as_live(sessions: dict[str, list[Session]]) -> Sessions:

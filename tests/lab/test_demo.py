@@ -58,8 +58,8 @@ def ended(process: subprocess.Popen[str], timeout: float) -> str:
         said, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:  # whatever comes next has its own lab
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-        raise
+        said, _ = process.communicate(timeout=60)
+        pytest.fail(f"it did not end within {timeout:g} s, and said last:\n{said[-6000:]}", pytrace=False)
     fail_if_hindered(process.returncode, said)
     return said
 
@@ -78,9 +78,19 @@ def stories(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Blue-green that fails at its first share, then one taken back after the switch, and the usual demo."""
-    folder = tmp_path_factory.mktemp("demo")
-    words = [word for name in ("bad-green", "green-back", *USUAL) for word in ("--scenario", name)]
+    """The usual demo."""
+    return played(tmp_path_factory.mktemp("demo"), *USUAL)
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Blue-green that fails at its first share, then one taken back after the switch."""
+    return played(tmp_path_factory.mktemp("green"), "bad-green", "green-back")
+
+
+def played(folder: Path, *scenarios: str) -> dict[str, Any]:
+    """Run the demo with these stories, and return what it wrote of them."""
+    words = [word for name in scenarios for word in ("--scenario", name)]
     with nothing_is_left():
         process = demo(*words, "--json", str(folder / "out.json"), state=own_state(folder / "state"))
         said = ended(process, HANGS_AFTER - 100)
@@ -116,23 +126,26 @@ def test_a_signed_release_on_which_logins_fail_is_rolled_back_by_itself(told: di
     assert bad["seconds"]["fault_to_decision"] > 0
 
 
-def test_nobody_loses_a_session_or_a_ping_in_blue_green(told: dict[str, Any]) -> None:
-    for story in (told["bad-green"], told["green-back"]):
+@pytest.mark.sweep
+def test_nobody_loses_a_session_or_a_ping_in_blue_green(green: dict[str, Any]) -> None:
+    for story in (green["bad-green"], green["green-back"]):
         assert story["sessions"] == {"before": 24, "after": 24, "lost": 0}, story
         assert story["pings"]["lost"] == 0
 
 
-def test_green_that_fails_at_its_first_share_goes_back(told: dict[str, Any]) -> None:
-    bad = told["bad-green"]
+@pytest.mark.sweep
+def test_green_that_fails_at_its_first_share_goes_back(green: dict[str, Any]) -> None:
+    bad = green["bad-green"]
     assert (bad["outcome"], bad["decision"]["verdict"]) == ("rolled_back", "unhealthy")
     assert bad["decision"]["readings"]["connect-success"]["control_total"] > 0
     assert bad["seconds"]["decision_to_steered"] < BACK_WITHIN
 
 
-def test_green_is_taken_back_after_the_switch(told: dict[str, Any]) -> None:
-    back = told["green-back"]
+@pytest.mark.sweep
+def test_green_is_taken_back_after_the_switch(green: dict[str, Any]) -> None:
+    back = green["green-back"]
     assert back["outcome"] == "rolled_back"
-    assert back["gateways"] == told["bad-green"]["gateways"]
+    assert back["gateways"] == green["bad-green"]["gateways"]
     assert 0 < back["seconds"]["decision_to_steered"] < BACK_WITHIN
 
 

@@ -21,6 +21,8 @@ LEASES = "lease"
 TRIAL = "trial"
 _EXPIRES = re.compile(rf"key={TRIAL} .*\bexp=(\d+) .*\bgpt0=(\d+)")
 _ENTRY = re.compile(r"^0x[0-9a-f]+ (\S+) (.*)$", re.MULTILINE)
+_SUMMARY = r"\({}\) .*\b(curr_ver=\d+) .*\b(entry_cnt=\d+)"
+"""A map's line in the list of all maps: which version counts, and how many entries all its versions have."""
 _LONGEST = int(LONGEST_LEASE.total_seconds() * 1000)
 """Milliseconds for which the table keeps an entry; a lease is as long or shorter."""
 _PAYLOAD_BYTES = 12_000
@@ -77,6 +79,16 @@ async def read_switch(haproxy: HaproxySocket, entries: Path) -> Switch:
 async def read_map(haproxy: HaproxySocket, entries: Path) -> dict[str, str]:
     """Return the entries of a map, as it has them in its memory; Unavailable when it does not answer."""
     return _entries_of(await haproxy.ask(f"show map {entries}"))
+
+
+async def summary_of_map(haproxy: HaproxySocket, entries: Path) -> tuple[str, str] | None:
+    """Return what it says of a map without its entries; None where it has no such map.
+
+    Two that are equal are of equal maps, unless somebody else wrote another value of the same key, or took
+    one key for another.
+    """
+    found = re.search(_SUMMARY.format(re.escape(str(entries))), await haproxy.ask("show map"))
+    return None if found is None else (found[1], found[2])
 
 
 def _entries_of(said: str) -> dict[str, str]:
