@@ -258,6 +258,7 @@ async def test_a_trial_whose_lease_has_lapsed_is_not_begun_again_by_a_renewal(re
     assert real.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_a_lapse_is_told_with_why_the_lease_was_not_confirmed(real: World) -> None:
     canary = real.gateways["gw-1"]
     real.judge.says(UNDECIDED)

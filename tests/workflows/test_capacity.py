@@ -124,6 +124,7 @@ async def test_a_person_can_go_back_while_gateways_wait_for_capacity(server: Eng
     assert "stage 1.3.0" not in world.gateways["gw-1"].effects
 
 
+@pytest.mark.sweep
 async def test_a_blue_green_gateway_without_room_for_two_instances_waits_until_it_reads_that_there_is(
     server: Engine,
 ) -> None:

@@ -77,6 +77,7 @@ async def test_a_hold_before_the_first_wave_begins_is_kept_until_the_resume(worl
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",), ("gw-2",))
@@ -217,6 +218,7 @@ async def test_the_same_id_with_other_words_is_a_conflict(world: World) -> None:
     assert sentence == "command hold-1 was given before with other words"
 
 
+@pytest.mark.sweep
 async def test_an_order_by_the_durable_road_counts_once_with_its_update(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -229,6 +231,7 @@ async def test_an_order_by_the_durable_road_counts_once_with_its_update(world: W
     assert said == ["on call: hold (because)"]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_by_the_durable_road_goes_back(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
@@ -317,6 +320,7 @@ async def test_a_hold_that_comes_while_a_wave_is_being_started_holds_it(server: 
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_a_hold_that_comes_before_any_wave_starts_nobody(real: World) -> None:
     async with blocked(real.gateways["gw-1"], "preflight") as asked:
         rollout = await real.start(("gw-1",))
@@ -347,6 +351,7 @@ async def test_a_hold_while_the_last_wave_is_being_kept_keeps_known_good_where_i
     assert world.book.known_good(world.fleet.name)["gw-1"] == NEW
 
 
+@pytest.mark.sweep
 async def test_a_stored_command_that_makes_no_sense_any_more_is_answered_in_the_story(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))

@@ -96,6 +96,7 @@ async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: Wor
     assert said[1:] == ("part 000-0001/edge-1", {"sentence": sentence})
 
 
+@pytest.mark.sweep
 async def test_a_drain_that_waited_for_a_person_says_that_it_does_not_any_more(world: World) -> None:
     fake = with_people(world, 5)
     running = await drain(world)
@@ -241,6 +242,7 @@ async def test_a_gateway_first_seen_after_the_deadline_is_warned_like_the_others
     assert told(world) == ["drain deadline announced", "sessions are being ended"]
 
 
+@pytest.mark.sweep
 async def test_one_gateway_on_which_nobody_can_be_ended_keeps_no_other_from_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

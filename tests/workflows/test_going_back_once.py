@@ -150,6 +150,7 @@ async def test_a_reconcile_that_overlaps_the_end_of_a_rollout_starts_nothing(rec
     await recorded.everybody_on(OLD)
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_has_seen_a_clock_run_ahead_still_goes_back_and_is_emptied(real: World) -> None:
     """D12."""
     canary = real.gateways["gw-1"]

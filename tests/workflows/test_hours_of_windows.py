@@ -188,6 +188,7 @@ async def test_a_freeze_that_is_added_in_mid_change_is_heard_when_it_begins_and_
     ]
 
 
+@pytest.mark.sweep
 async def test_a_freeze_of_the_moment_is_heard_within_half_a_minute_of_being_added(
     environment: WorkflowEnvironment, tmp_path: Path
 ) -> None:

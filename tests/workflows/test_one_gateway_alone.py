@@ -194,6 +194,7 @@ async def test_a_gateway_whose_host_reboots_on_trial_comes_up_again_and_fails_no
     assert set(world.serving().values()) == {"1.3.0"}
 
 
+@pytest.mark.sweep
 async def test_one_daemon_that_dies_after_promotion_takes_nobody_else_back(recorded: Recorded) -> None:
     """D5."""
     world = recorded.world

@@ -39,6 +39,7 @@ def state(desired: DesiredService, world: World, release: ReleaseRef) -> WishSta
     return desired.wish(world.fleet, wanted).state
 
 
+@pytest.mark.sweep
 async def test_what_went_back_by_itself_is_pinned_and_what_the_fleet_is_on_is_not(
     world: World, desired: DesiredService
 ) -> None:

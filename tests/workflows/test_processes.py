@@ -116,6 +116,7 @@ async def test_a_worker_killed_while_it_brings_missed_settings_brings_them_once(
     assert [fake.effects for fake in world.gateways.values()] == [["configure dns = 10.0.0.53"]] * 4
 
 
+@pytest.mark.sweep
 async def test_a_wave_watched_for_long_goes_on_with_a_short_history(real: World) -> None:
     real.judge.pace = 0.01
     real.judge.says(UNDECIDED)

@@ -45,6 +45,7 @@ async def test_the_second_wave_waits_until_the_first_has_passed(world: World) ->
     assert world.serving()["gw-2"] == "1.3.0"
 
 
+@pytest.mark.sweep
 async def test_each_gateway_is_changed_once_and_in_order(world: World) -> None:
     await world.upgrade(("gw-1",))
     expected = ["stage 1.3.0", "start b", "steer b", "keep b"]
@@ -58,6 +59,7 @@ async def test_a_gateway_outside_the_plan_is_never_touched(world: World) -> None
     assert world.gateways["gw-4"].owner == (0, "")
 
 
+@pytest.mark.sweep
 async def test_old_instances_stop_once_they_are_empty_and_not_before(world: World) -> None:
     old = world.gateways["gw-1"]
     assert old.login("192.0.2.1") == "a"

@@ -19,6 +19,7 @@ from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
 
 
+@pytest.mark.sweep
 async def test_an_orphan_on_trial_is_brought_back(world: World) -> None:
     canary = world.gateways["gw-1"]
     canary.serve(NEW, "b")
@@ -182,6 +183,7 @@ async def test_a_start_waits_for_a_look_that_finds_nothing_to_do(real: World, se
     assert [row.name for row in real.book.history("edge")] == ["edge-2", "edge-1"]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_once(
     real: World, service: ChangeService
 ) -> None:

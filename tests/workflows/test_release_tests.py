@@ -213,6 +213,7 @@ async def test_only_the_gateway_that_the_file_names_is_loaded_and_once(server: E
 MIRROR = {"within": "3m", "at_least": 4, "at_most": 30}
 
 
+@pytest.mark.sweep
 async def test_logins_are_mirrored_to_every_gateway_after_its_other_tests_and_before_its_first_session(
     server: Engine,
 ) -> None:
@@ -271,6 +272,7 @@ async def test_a_mirror_that_shows_nothing_is_no_pass_and_says_why_while_it_is_t
     assert result.outcome is Outcome.PROMOTED, result.reason
 
 
+@pytest.mark.sweep
 async def test_a_mirror_that_was_killed_begins_again_and_the_change_goes_on(server: Engine) -> None:
     world = await fleet_with_tests(server, mirror=MIRROR)
     world.gateways["gw-1"].fail("mirror", Unavailable("the agent was killed"), times=1)
@@ -280,6 +282,7 @@ async def test_a_mirror_that_was_killed_begins_again_and_the_change_goes_on(serv
     assert world.effects()["gw-1"].count("mirror b for 180 s at 4 to 30") == 1
 
 
+@pytest.mark.sweep
 async def test_a_fleet_without_a_mirror_has_none(server: Engine) -> None:
     world = await fleet_with_tests(server)
     async with working(world):

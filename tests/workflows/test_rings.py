@@ -186,6 +186,7 @@ async def test_a_wave_whose_time_is_over_is_undone_within_seconds(server: Engine
     assert_back_once(world)
 
 
+@pytest.mark.sweep
 async def test_with_everybody_terminated_reconcile_brings_the_fleet_back(server: Engine) -> None:
     world = World.made(await server.client(), fleet_of("edge", lease=timedelta(minutes=10)))
     async with working(world):

@@ -32,12 +32,14 @@ async def test_an_unhealthy_canary_goes_back_and_the_others_are_never_touched(wo
     assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD)
 
 
+@pytest.mark.sweep
 async def test_a_hard_signal_goes_back_with_its_own_sentence(world: World) -> None:
     world.judge.says(CRASHING)
     result = await world.upgrade()
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "the daemon restarted 3 times")
 
 
+@pytest.mark.sweep
 async def test_a_canary_that_dies_before_any_metric_of_it_was_read_goes_back(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start()
@@ -92,6 +94,7 @@ async def test_only_the_gateways_that_were_touched_are_fenced(world: World) -> N
     assert world.gateways["gw-2"].owner == (0, "")
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_cannot_go_back_delays_nobody_and_is_named(world: World) -> None:
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1", "gw-2"))
@@ -259,6 +262,7 @@ async def test_whoever_is_back_at_the_first_try_of_a_run_is_frozen_emptied_and_n
     await until(lambda: "gw-1" in world.book.snapshots)
 
 
+@pytest.mark.sweep
 async def test_evidence_that_hangs_delays_neither_the_way_back_nor_its_result(world: World) -> None:
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
@@ -280,6 +284,7 @@ async def test_evidence_is_copied_off_its_host_and_listed(world: World) -> None:
     assert b"a person said so" in fake.frozen[digest]
 
 
+@pytest.mark.sweep
 async def test_evidence_in_several_pieces_arrives_whole(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

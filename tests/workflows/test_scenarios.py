@@ -66,6 +66,7 @@ async def test_08_a_step_without_progress_ends_in_a_rollback(world: World) -> No
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.sweep
 async def test_21_a_rollout_ends_once_with_exactly_one_outcome(world: World) -> None:
     await world.upgrade(("gw-1",), ("gw-2",))
     assert [result.outcome for result in world.book.closed] == [Outcome.PROMOTED]

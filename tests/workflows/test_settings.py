@@ -90,6 +90,7 @@ async def test_settings_that_a_host_has_taken_before_it_went_silent_are_what_a_r
     await recorded.everybody_on(NEW)
 
 
+@pytest.mark.sweep
 async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_once(
     recorded: Recorded,
 ) -> None:
@@ -112,6 +113,7 @@ async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_on
     await recorded.everybody_on(NEW)
 
 
+@pytest.mark.sweep
 async def test_a_reload_of_credentials_is_taken_back_by_its_name_alone(recorded: Recorded) -> None:
     fleet, service = recorded.world.fleet, recorded.service
     for _ in range(2):
@@ -216,6 +218,7 @@ async def test_who_missed_two_changes_gets_the_first_after_the_second_was_taken_
     assert (await recorded.reconcile()).sentence == WELL
 
 
+@pytest.mark.sweep
 async def test_who_refused_settings_is_not_asked_again(recorded: Recorded) -> None:
     recorded.world.gateways["gw-4"].fail("configure", Refused("gw-4: its file allows no dns"))
     await configured(recorded, with_settings(recorded))

@@ -80,6 +80,7 @@ async def test_a_change_is_one_trace_of_its_request_waves_and_steps_though_its_h
     assert all(one.end_time_unix_nano > one.start_time_unix_nano for one in runs)
 
 
+@pytest.mark.sweep
 async def test_commands_and_the_way_back_belong_to_the_trace_of_the_change_and_no_words_do(
     server: Engine, collector: Collector
 ) -> None:
@@ -102,6 +103,7 @@ async def test_commands_and_the_way_back_belong_to_the_trace_of_the_change_and_n
     assert b"192.0.2.77" not in collector.raw
 
 
+@pytest.mark.sweep
 async def test_a_collector_that_hangs_or_refuses_changes_nothing(
     server: Engine, collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:

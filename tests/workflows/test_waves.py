@@ -81,6 +81,7 @@ async def test_a_wave_of_120_runs_in_three_batches_and_goes_on_without_the_two_t
     assert {name for name, good in world.book.known_good("edge").items() if good == OLD} == set(bad)
 
 
+@pytest.mark.sweep
 async def test_more_failures_than_a_wave_may_have_are_the_fault_of_the_release(server: Engine) -> None:
     async with quick(server, size=7, switching=6) as world:
         names = tuple(world.gateways)
