@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from deploy.lab.keeper_words import FAILED, KINDS, READY
 from deploy.lab.places import DEMO_FOLDER
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.process import leave
+from orchestrator.processes.stopping import leave
 from orchestrator.settings import state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 
@@ -81,8 +82,6 @@ def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> tup
     Raises:
         Unavailable: It has ended, or is not ready in time.
     """
-    from deploy.lab.keeper import FAILED, READY  # noqa: PLC0415 - who types a command waits for no lab
-
     shown = 0
     while True:
         lines = (folder / "up.log").read_text().splitlines() if (folder / "up.log").exists() else []
@@ -104,7 +103,6 @@ def _follow(folder: Path, child: "subprocess.Popen[bytes]", began: float) -> tup
 
 
 def _greeting(folder: Path, newer: str, page: str, seconds: float) -> str:
-    from deploy.lab.keeper import KINDS  # noqa: PLC0415 - who types a command waits for no lab
     from deploy.lab.lab import FLEET  # noqa: PLC0415 - who types a command waits for no lab
 
     run = "./run lab"
@@ -193,15 +191,20 @@ def _penstock(folder: Path, arguments: Sequence[str]) -> int:
     os.execve(program, [str(program), *arguments], environment)  # noqa: S606 - our own program
 
 
+def _keep(folder: Path, prefix: str | None) -> None:
+    """Be the keeper."""
+    from deploy.lab.keeper import keep  # noqa: PLC0415 - who types a command waits for no lab
+    from deploy.lab.lab import DEMO  # noqa: PLC0415 - who types a command waits for no lab
+
+    asyncio.run(keep(folder, replace(DEMO, prefix=prefix) if prefix else DEMO))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do what the verb says; return the exit code."""
     folder = home()
     forget_other_installations(folder)
     if arguments[:1] == ["penstock"]:
         return _penstock(folder, arguments[1:])
-    from deploy.lab.keeper import KINDS, keep  # noqa: PLC0415 - who types a command waits for no lab
-    from deploy.lab.lab import DEMO  # noqa: PLC0415 - who types a command waits for no lab
-
     parser = argparse.ArgumentParser(prog="./run lab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("up", help="build the lab, and keep it up in the background")
@@ -221,8 +224,7 @@ def main(arguments: Sequence[str]) -> int:
         case "down":
             return down(folder)
         case "keep":
-            shape = replace(DEMO, prefix=chosen.prefix) if chosen.prefix else DEMO
-            asyncio.run(keep(folder, shape))
+            _keep(folder, chosen.prefix)
         case "counts":
             sys.stdout.write(json.dumps(ask(folder, {"verb": "counts"}), indent=2) + "\n")
         case verb:

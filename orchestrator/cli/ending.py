@@ -1,6 +1,5 @@
 """Endings: whatever goes wrong in a command becomes a sentence and an exit code."""
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -66,13 +65,3 @@ def _say(code: str, sentence: str, offers: list[dict[str, object]], exit_code: i
     if offers:
         sys.stderr.write(f"Next: {printable(all_spelled(offers))}\n")
     return exit_code
-
-
-def leave(code: int) -> None:
-    """End the process without the interpreter's own shutdown, which can abort after using the engine."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # whoever read it has gone
-            continue
-    os._exit(code)

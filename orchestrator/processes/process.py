@@ -15,7 +15,7 @@ from temporalio.worker import Worker
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.labels import Labelled
 from orchestrator.processes.memory import keep_giving_back
-from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.stopping import leave, told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from workflows.sandbox import RUNNER
 
@@ -143,13 +143,3 @@ async def run_until_told(worker: Runs) -> None:
         leave(1)
     finally:
         giving_back.cancel()
-
-
-def leave(code: int) -> None:
-    """End the process without the interpreter's own shutdown, which can abort after using the engine.
-
-    sdk-python issue 300; temporal.md section 15 has the counts.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -27,9 +27,9 @@ from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import shown_to_the_engine_now
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import ledger_look, looking, monitored
-from orchestrator.processes.process import keep_to_itself, leave
+from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.read_again import ReadAgain
-from orchestrator.processes.stopping import told_to_stop
+from orchestrator.processes.stopping import leave, told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide

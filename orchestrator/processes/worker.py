@@ -55,7 +55,8 @@ from orchestrator.processes.monitored import (
     looking,
     monitored,
 )
-from orchestrator.processes.process import keep_to_itself, leave, make_worker, run_until_told
+from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
+from orchestrator.processes.stopping import leave
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.service import ASKED_AT_ONCE

@@ -12,10 +12,10 @@ import pytest
 import typer
 
 from orchestrator import __main__ as program
-from orchestrator.cli import ending as ending_room
 from orchestrator.cli import main as tree
 from orchestrator.cli.main import OFFLINE, app
 from orchestrator.exit_code import ExitCode
+from orchestrator.processes import stopping
 from policies.model.errors import BadInput, Conflict, Refused
 from tests.house.tree import ROOT, documents
 
@@ -80,7 +80,7 @@ def test_however_a_command_ends_the_process_says_so(
             raise ending
 
     monkeypatch.setattr(tree, "app", small)
-    monkeypatch.setattr(ending_room, "leave", left.append)
+    monkeypatch.setattr(stopping, "leave", left.append)
     monkeypatch.setattr(sys, "argv", ["penstock"])
     program.main()
     assert left == [code]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from deploy.lab import preflight
-from deploy.lab.keeper import KINDS
+from deploy.lab.keeper_words import KINDS
 from deploy.lab.lab import DEMO
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state

@@ -157,6 +157,7 @@ def test_without_a_lab_every_verb_says_how_to_get_one(tmp_path: Path) -> None:
         assert "./run lab up makes one" in refused.stderr
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(600)  # seventy processes of the command line, one after the other, and windows
 def test_the_commands_of_the_readme_do_what_it_says_on_a_live_fleet(
     up: tuple[Desk, str], tmp_path: Path

@@ -8,6 +8,7 @@ from temporalio import activity, workflow
 from temporalio.client import Client
 
 from orchestrator.processes import process
+from orchestrator.processes.stopping import leave
 
 QUEUE = "deaf"
 
@@ -38,4 +39,4 @@ async def main(address: str, namespace: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(sys.argv[1], sys.argv[2]))
-    process.leave(0)
+    leave(0)
