@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDER = "tests/workflows"
-FILE = f"{FOLDER}/test_processes.py"
+FILE = f"{FOLDER}/test_promotion.py"
 """One that has usual tests and sweeps."""
 
 
