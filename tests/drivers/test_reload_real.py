@@ -171,7 +171,13 @@ async def test_who_means_it_gets_a_certificate_that_ends_sooner(lab: GatewayLab)
     assert await served("a") == certificate
 
 
-@pytest.mark.parametrize("line", ["prepared", "checked", "half put", "put", "told"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "half put",
+        *(pytest.param(line, marks=pytest.mark.sweep) for line in ("prepared", "checked", "put", "told")),
+    ],
+)
 async def test_a_reload_killed_anywhere_is_finished_by_its_repeat(lab: GatewayLab, line: str) -> None:  # noqa: F811
     await serving_beside(lab)
     client = await lab.client(1).up()

@@ -215,6 +215,7 @@ async def test_of_thousands_all_are_found_a_page_at_a_time_worst_first(
     assert [state for state, _ in seen] == ["ended"] * 234 + ["late"] * 466 + ["unknown"] * 300
 
 
+@pytest.mark.sweep
 async def test_a_page_of_the_largest_fleet_at_its_worst_is_small_and_asks_the_ledger_once(
     page: httpx.AsyncClient, service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -164,6 +164,7 @@ async def stage(night: Night, ledger: Ledger) -> AsyncIterator[Stage]:
                     await killed(process)
 
 
+@pytest.mark.sweep
 async def test_an_api_that_is_killed_between_a_codes_use_and_the_order_carries_it_out_once_when_it_is_back(
     stage: Stage,
 ) -> None:

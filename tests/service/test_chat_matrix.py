@@ -53,6 +53,7 @@ def documented() -> str:
     return without_moments(shown.partition("```text\n")[2].partition("\n```")[0])
 
 
+@pytest.mark.sweep
 async def test_four_people_take_a_fleet_back_word_for_word_and_whoever_may_not_is_refused_by_name(
     room: MatrixRoom,
 ) -> None:
@@ -150,6 +151,7 @@ async def test_a_confirmed_rollback_begins_within_seconds(room: MatrixRoom) -> N
     await result_of(change)
 
 
+@pytest.mark.sweep
 async def test_a_real_homeserver_is_connected_by_what_the_document_has_people_type(room: MatrixRoom) -> None:
     await held(room)
     edits = {"chat.yaml": matrix_edit(room.folder, room.homeserver.url, room.room), "fleet.yaml": []}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+import pytest
 
 from orchestrator.store.ledger import Ledger
 from policies.model.verdict import (
@@ -101,6 +102,7 @@ async def test_without_a_word_several_fleets_are_named(penstock: CommandLine, le
     assert (said.code, "core, edge" in said.err) == (2, True)
 
 
+@pytest.mark.sweep
 async def test_a_copy_of_the_ledger_says_the_same_without_any_api(
     penstock: CommandLine, ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -183,6 +183,7 @@ def written(ledger: Ledger, state: State) -> None:
         ledger.close_change(ChangeEnding(change=name, outcome=outcome, sentence=f"it was {outcome.value}"))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("state", STATES)
 async def test_the_terminal_says_what_the_api_says(
     state: str, penstock: CommandLine, api: httpx.AsyncClient, ledger: Ledger

@@ -166,6 +166,7 @@ async def until_asked(prometheus: str, expression: str, wanted: float, within: f
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.sweep
 @with_prometheus
 async def test_prometheus_scrapes_over_tls_with_the_token_past_a_thousand_idle_and_slow_strangers(
     tmp_path: Path, keys: Keys

@@ -103,6 +103,7 @@ async def own() -> AsyncIterator[Engine]:
         yield made
 
 
+@pytest.mark.sweep
 async def test_each_process_says_that_it_is_ready_and_why_not_when_the_engine_or_the_ledger_is_away(
     own: Engine, tmp_path: Path
 ) -> None:

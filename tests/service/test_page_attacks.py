@@ -549,6 +549,7 @@ async def test_who_reads_nothing_of_a_stream_is_let_go(
     assert logged(caplog) == ""
 
 
+@pytest.mark.sweep
 async def test_a_look_that_fails_in_a_way_nobody_foresaw_ends_the_streams_that_wait_for_it(
     browser: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def chromium() -> Iterator[Browser]:
         yield found
 
 
+@pytest.mark.sweep
 def test_every_page_of_thousands_is_read_by_everybody_at_both_widths_in_both_themes(
     site: Site, chromium: Browser
 ) -> None:

@@ -415,6 +415,7 @@ async def test_a_change_without_samples_is_told_by_its_verdicts(api: httpx.Async
     assert found["sampled"] == "from the verdicts in the ledger"
 
 
+@pytest.mark.sweep
 async def test_a_report_of_ten_thousand_gateways_names_the_exceptions_and_stays_small(
     api: httpx.AsyncClient, ledger: Ledger
 ) -> None:

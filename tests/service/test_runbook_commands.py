@@ -31,6 +31,7 @@ async def test_every_page_is_listed_with_what_one_sees(penstock: CommandLine) ->
     assert [one["page"] for one in json.loads(said.out)["data"]] == list(PAGES)
 
 
+@pytest.mark.sweep
 async def test_every_page_is_printed_with_the_fleets_name_in_its_commands(penstock: CommandLine) -> None:
     for page in PAGES:
         said = await penstock("runbook", "show", page, "core", "-o", "json")

@@ -128,6 +128,7 @@ async def test_a_fleet_without_a_file_is_held_and_taken_back_by_its_name(night: 
     assert nobody.status_code == 404, nobody.text
 
 
+@pytest.mark.sweep
 async def test_a_ledger_that_somebody_has_locked_is_not_waited_for_and_hears_of_it_later(
     night: Night,
 ) -> None:
@@ -342,6 +343,7 @@ async def test_a_change_whose_next_step_no_worker_takes_is_said_to_stand_still(
     assert "no worker has taken the next step of edge's change since" in found["concern"]
 
 
+@pytest.mark.sweep
 async def test_a_rollback_that_nobody_can_watch_says_so_and_ends(night: Night) -> None:
     said = await night.command_line()("rollback", "edge", "--reason", "it hurts", "--wait")
     assert said.code == 8, said.err
