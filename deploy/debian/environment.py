@@ -20,8 +20,12 @@ from orchestrator.__main__ import main
 main()
 """
 COMMAND = Path(__file__).with_name("command.sh")
-NEVER_LOADED = ("**/*.pyi", "**/tests", "**/test_data", "temporalio/bridge/sdk-core")
-"""What wheels have for those who develop with them: a tenth of an agent's package."""
+NEVER_LOADED = (
+    *("**/*.pyi", "**/tests", "**/test_data", "temporalio/bridge/sdk-core"),
+    *("pygments/lexers/[a-z]*.py", "pygments/lexers/_*_builtins.py"),
+)
+"""What wheels have for those who develop with them, and languages that no screen shows: a tenth of an
+agent's package."""
 _NOT_KEPT = ("INSTALLER", "REQUESTED", "direct_url.json")
 """What pip writes about this installation, and not about the package."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.lab import preflight
-from tests.drivers import openvpn_lab, strongswan_lab
+from tests.drivers import openvpn_lab, podman_lab, strongswan_lab
 from tests.house.leftovers import nothing_is_left
 from tests.lab.own_state import own_state
 from tests.lab.played import HANGS_AFTER, played
@@ -22,6 +22,7 @@ NO_HAPROXY = None if shutil.which("haproxy") else "needs haproxy"
 KINDS = {
     "--daemon openvpn": openvpn_lab.why_not_here(),
     "--daemon strongswan": strongswan_lab.why_not_here(),
+    "--runtime podman": podman_lab.why_not_here(),
     "--steering redirect": NO_HAPROXY,
     "--steering haproxy": NO_HAPROXY,
 }
