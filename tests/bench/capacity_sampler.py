@@ -53,6 +53,11 @@ class Sampler:
             environment={"PYTHONPATH": str(HOME)},
         )
 
+    @property
+    def looks(self) -> bool:
+        """Whether it has begun to look and was not stopped since."""
+        return self._process.pid is not None
+
     def start(self) -> None:
         """Begin to look."""
         self._log.parent.mkdir(parents=True, exist_ok=True)

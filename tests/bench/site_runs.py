@@ -260,10 +260,12 @@ class Sites:
         return part
 
     async def _look_no_more(self, part: Part) -> None:
-        """Stop the looks at the capacity, and count what they were answered."""
+        """Stop the looks at the capacity where there are any, and count what they were answered."""
+        if not self._sampler.looks:
+            return
         await asyncio.sleep(PATIENCE + EVERY)
         self._sampler.stop()
-        if not part.samples and (samples := self._sampler.between(self._began, time.time() - PATIENCE)):
+        if samples := self._sampler.between(self._began, time.time() - PATIENCE):
             self._count(part, samples)
 
     def _count(self, part: Part, samples: Sequence[Sample]) -> None:
