@@ -12,7 +12,7 @@ from deploy.lab.screen import Screen
 from orchestrator.exit_code import ExitCode, code_of
 from orchestrator.words.plans import prediction_line
 from policies.model.change import ChangeResult, Outcome, Phase
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Unavailable
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.refusals import TrustError
@@ -20,6 +20,8 @@ from policies.model.status import ChangeStatus
 from policies.planning.outline import outlined
 
 LOOK_EVERY = 0.3
+WAITS_FOR = 60.0
+"""Seconds for which a change may wait for a person: metrics that come back end that by themselves."""
 DAY_ENDS_IN_GROUPS_OF = 12
 
 
@@ -158,11 +160,21 @@ class Storyteller:
         return await lab.result()
 
     async def _follow(self) -> ChangeStatus:
+        """Show the change until it has ended, and return its last status.
+
+        Raises:
+            Unavailable: It waits for a person, as on a machine that is too slow for the demo's windows.
+        """
+        decided = time.monotonic()
         while True:
             status = await self._lab.status()
             if status.phase is Phase.ENDED:
                 self._screen.leave(status, self._lab.figures())
                 return status
+            if status.needs_you is None:
+                decided = time.monotonic()
+            elif time.monotonic() - decided > WAITS_FOR:
+                raise Unavailable(f"the change waits for a person, whom a story has not: {status.needs_you}")
             self._screen.show(status, self._lab.figures())
             await asyncio.sleep(LOOK_EVERY)
 
