@@ -94,6 +94,16 @@ async def test_what_runs_is_the_signed_image_by_its_digest(podman: PodmanLab) ->
     assert found.pid == await pid_in(podman, slot)
 
 
+async def test_an_image_is_taken_whatever_the_folder_is_called(podman: PodmanLab, tmp_path: Path) -> None:  # noqa: F811
+    await staged(podman)
+    [layout] = podman.root.glob("versions/*/image")
+    elsewhere = tmp_path / ".State of ours, 1:2" / "image"
+    shutil.copytree(layout, elsewhere)
+    await podman.folders.podman.keep_only(())
+    assert await podman.folders.podman.take(elsewhere)
+    assert not await podman.folders.podman.take(elsewhere)
+
+
 @pytest.mark.sweep
 async def test_sessions_outlive_the_agent_podman_and_its_conmon(podman: PodmanLab) -> None:  # noqa: F811
     await podman.table.make_permanent(operation("keep"), await podman.running("1"))

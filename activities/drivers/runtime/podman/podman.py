@@ -141,7 +141,8 @@ runroot = "{self.volatile / "storage"}"
         """Ensure that the image in this folder is in the store; return whether it had to be copied.
 
         podman compares every blob with its digest while it copies. No tag counts: a container is made of the
-        digest of the image's configuration, which its manifest names.
+        digest of the image's configuration, which its manifest names. podman makes a tag of the words by
+        which the folder is named to it, so it is told its last name alone: not every path is a tag (4.3.1).
 
         Raises:
             Unavailable: when podman does not take it, as for want of room.
@@ -151,7 +152,9 @@ runroot = "{self.volatile / "storage"}"
             return False
         describe(layout)
         policy = ("--signature-policy", str(self.folder / "policy.json"))
-        said = await self._run("pull", "--quiet", *policy, f"oci:{layout}", within=COPY)
+        self.prepare()
+        pull = self.command("pull", "--quiet", *policy, f"oci:{layout.name}")
+        said = await run(["env", "--chdir", str(layout.parent), *pull], within=COPY)
         if said.status != 0 or not await self.has(image.config.digest):
             raise Unavailable(f"podman does not take the image in {layout}: {said.last_words}")
         return True
