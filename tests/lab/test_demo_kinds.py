@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from activities.drivers.runtime.podman.podman import VOLATILE
 from deploy.lab import preflight
 from tests.drivers import openvpn_lab, podman_lab, strongswan_lab
 from tests.house.leftovers import nothing_is_left
@@ -46,6 +47,7 @@ def told(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             state=own_state(folder / "state"),
         )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not VOLATILE.exists()
     return {story["name"]: story for story in json.loads(report.read_text())["stories"]}
 
 
