@@ -90,6 +90,7 @@ async def test_conflicting_gates_neither_promote_nor_roll_back(world: World) -> 
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.sweep
 async def test_at_the_cap_two_different_people_pass_the_wave(world: World) -> None:
     world.judge.says(AT_CAP)
     rollout = await world.start(("gw-1",))

@@ -252,6 +252,7 @@ async def test_a_release_that_fails_as_users_log_in_meets_no_user(
     assert written_down(world) == [(f"{world.newest}/gw-1", outcome) for outcome in ("failed", "passed")]
 
 
+@pytest.mark.sweep
 async def test_a_mirror_that_shows_nothing_is_no_pass_and_says_why_while_it_is_tried_again(
     server: Engine,
 ) -> None:
