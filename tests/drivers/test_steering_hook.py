@@ -232,10 +232,13 @@ async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_
     assert hooked.told["weights"] == {"a": 100}
 
 
-async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(hooked: Hooked) -> None:
+@pytest.mark.parametrize("hangs", ["exec sleep 60", "sleep 14; true"])
+async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(
+    hooked: Hooked, hangs: str
+) -> None:
     await hooked.steering.make_permanent(operation("keep"), "a")
     await hooked.steering.start_trial(operation("trial"), "b", LEASE)
-    hooked.simulate(read="exec sleep 60")
+    hooked.simulate(read=hangs)
     healing = asyncio.create_task(hooked.steering.heal())
     await asyncio.sleep(0.1)
     shortest = min(step["start_to_close_timeout"] for step in (steps.STEER, steps.CONFIRM, steps.GO_BACK))
