@@ -166,6 +166,30 @@ async def test_a_slot_that_was_made_permanent_is_not_healed_to_the_trial_of_anot
     assert await fronted.healed() == ("a", None)
 
 
+async def test_an_order_that_failed_before_it_was_written_is_not_carried_out_later(
+    fronted: Fronted,
+) -> None:
+    fronted.front.fails = True
+    with pytest.raises(OSError, match="no space left"):
+        await fronted.steering.make_permanent(operation("keep new"), "b")
+    assert await fronted.healed() == ("a", "b")
+    back = await fronted.steering.end_trial(operation("back"))
+    assert (back.serving, back.trial) == ("a", None)
+
+
+async def test_the_way_back_from_an_order_that_failed_leads_to_the_last_one_that_did_not(
+    fronted: Fronted,
+) -> None:
+    fronted.front.why = "it does not answer users"
+    with pytest.raises(Conflict, match="does not answer users"):
+        await fronted.steering.make_permanent(operation("keep new"), "b")
+    assert await fronted.healed() == ("b", None)
+    assert fronted.steering.permanent == "a"
+    back = await fronted.steering.end_trial(operation("back"))
+    assert (back.serving, back.trial) == ("a", None)
+    assert await fronted.healed() == ("a", None)
+
+
 async def test_a_trial_that_users_do_not_get_is_healed_to_what_was_before_it(fronted: Fronted) -> None:
     await fronted.steering.end_trial(operation("back"))
     fronted.front.why = "it does not answer users"

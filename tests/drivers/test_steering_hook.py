@@ -158,6 +158,9 @@ async def test_a_hook_that_others_can_change_is_not_called(hooked: Hooked) -> No
     with pytest.raises(BadInput):
         await hooked.steering.make_permanent(operation("keep new"), "b")
     assert hooked.told["weights"] == {"a": 100}
+    hooked.program.chmod(0o700)
+    assert not await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
 
 
 async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: Hooked) -> None:
