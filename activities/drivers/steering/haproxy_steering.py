@@ -114,9 +114,13 @@ class HaproxySteering:
 
     def take(self, adopted: Slot) -> None:
         """Refuse: HAProxy and a daemon that nobody prepared cannot both have the users' port."""
+        if self._gateway.steering == "haproxy":  # `SteeringOrders.require_successor` would refuse the change
+            way = "an adopted daemon cannot be followed by steering haproxy: set the gateway up anew"
+        else:
+            way = "adopt it with `steering: nftables`, and change to another steering after an upgrade"
         raise Refused(
             f"{self._gateway.name} cannot adopt a daemon on port {adopted.port}, where its HAProxy takes "
-            "users: adopt it with `steering: nftables`, and change to another steering after an upgrade"
+            f"users: {way}"
         )
 
     async def prime(self) -> Steering:
