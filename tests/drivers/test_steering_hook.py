@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from activities.drivers.daemon.port import Session
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -190,6 +191,13 @@ def test_what_the_page_shows_of_a_hook_is_what_it_is_told_and_may_say() -> None:
     assert document(Gateway.model_validate(described), wanted) == told
     assert InForce.model_validate(said).weights == told["weights"]
     assert {*said} == {*InForce.model_fields}
+
+
+def test_the_gateways_that_the_page_shows_are_such_as_fleets_have() -> None:
+    page = (Path(__file__).parents[2] / "docs/steering.md").read_text()
+    shown = re.findall(r"^```yaml\n(- name: .+?)^```$", page, re.MULTILINE | re.DOTALL)
+    described = [yaml.safe_load(one)[0] for one in shown]
+    assert [Gateway.model_validate(one).hook_can for one in described] == [("lease",), ("share", "lease")]
 
 
 @pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}, {"read": "echo 'no idea'"}])
