@@ -1,6 +1,8 @@
 """Programs run to their end: what they said, and whether they said it in time."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from datetime import timedelta
 from policies.model.errors import Unavailable
 
 PATIENCE = timedelta(seconds=10)
+GONE_WITHIN = timedelta(seconds=0.5)
+"""How long what was killed is waited for: who made a session of its own may keep the pipes open."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,25 @@ async def start(
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
         with suppress(OSError):
-            process = await starting
-            process.kill()
-            await process.wait()
+            await end(await starting)
         raise
 
 
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill what `start` started, with everything in its session, and wait until it is gone.
+
+    CPython 3.11 waits for a process until its pipes are closed, and its children have them, too: whoever
+    kills it alone waits for those to end by themselves.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(GONE_WITHIN.total_seconds()):
+            await process.wait()
+
+
 async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Completed:
-    """Run the program to its end; a program that is late is killed.
+    """Run the program to its end; a program that is late is killed, with all that it started.
 
     Raises:
         Unavailable: when it cannot be started or did not end in time.
@@ -73,14 +88,13 @@ async def run(command: Sequence[str], given: str = "", within: timedelta = PATIE
         raise Unavailable(f"{command[0]} cannot be started here: {error}") from error
     try:
         async with asyncio.timeout(within.total_seconds()):
-            out, err = await process.communicate(given.encode())
+            try:
+                out, err = await process.communicate(given.encode())
+            except BaseException:
+                await end(process)
+                raise
     except TimeoutError as error:
         raise Unavailable(
             f"{command[0]} did not end within {within.total_seconds():g} s and was killed"
         ) from error
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
     return Completed(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -85,7 +85,8 @@ class Slot(Value):
         max_length=260,
         exclude_if=lambda where: where is None,  # plans made before there was one keep their digests
         description="address or name, with a port other than 443, at which users reach this slot; with "
-        "steering redirect, where it is not the name they dialled and the slot's port",
+        "steering redirect, where it is not the name they dialled and the slot's port, or what a hook is "
+        "told",
     )
 
     @property
@@ -353,7 +354,7 @@ class Gateway(GatewayRef):
         if elsewhere is not None and self.steering not in ("redirect", "hook"):
             raise ValueError(
                 f"gateway {self.name}: users are sent to slot {elsewhere} by a redirect or a hook only; "
-                "write steering: redirect, or leave users_at out"
+                "write steering: redirect or hook, or leave users_at out"
             )
         return self
 

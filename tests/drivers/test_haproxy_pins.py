@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from activities.drivers.daemon.port import Session
+from activities.drivers.steering import haproxy
 from activities.drivers.steering.haproxy import Balancer
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import PATIENCE, HaproxySocket
@@ -143,7 +144,9 @@ class Listened(HaproxySocket):
         return await super().ask(command, within)
 
 
-async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_others(pins: Pins) -> None:
+async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_others(
+    pins: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = HaproxyProcess(pins.folder, "gw-1")
     balancer, switched = Balancer(gateway(), process), Switch(steer="b")
     on_a = as_live({"a": [session(address) for address in users(1000)], "b": []})
@@ -155,8 +158,57 @@ async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_othe
     await pins.socket.order(f"del map {pins.map} 10.100.0.1")
     assert [await balancer.heal(listened) for _ in range(2)] == [True, False]
     await pins.socket.order(f"set map {pins.map} 10.100.0.1 b")
+    monkeypatch.setattr(haproxy, "LOOK_EVERY", timedelta(0))
     assert await balancer.follow(on_a, switched, frozenset()) == 2000
     assert await pins.led() == dict.fromkeys(users(1000), "a")
+
+
+async def test_users_who_leave_one_by_one_cost_one_listing_each_and_who_stay_cost_none(pins: Pins) -> None:
+    process = HaproxyProcess(pins.folder, "gw-1")
+    process.socket = Listened(process.socket.path, "gw-1")
+    balancer, switched = Balancer(gateway(), process), Switch(steer="b")
+    everybody = list(users(5000))
+
+    async def refresh(stay: list[str]) -> list[str]:
+        """Return what HAProxy was told or asked, but for sums."""
+        Listened.asked.clear()
+        live = as_live({"a": [session(address) for address in stay], "b": []})
+        assert await balancer.follow(live, switched, frozenset()) == len(stay)
+        assert await balancer.disagrees(switched) == ""
+        assert not await balancer.heal(process.socket)
+        return [asked for asked in Listened.asked if asked != "show map"]
+
+    await refresh(everybody)
+    listing = f"show map {pins.map}"
+    assert await refresh(everybody) == [listing]  # an order is looked at once more
+    assert await refresh(everybody) == []
+    left = await refresh(everybody[2:])
+    assert sorted(left) == sorted([*(f"del map {pins.map} {gone}" for gone in everybody[:2]), listing])
+    came = [*everybody[2:], "10.77.0.99"]
+    assert await refresh(came) == [f"add map {pins.map} <<\n10.77.0.99 a\n", listing]
+    assert await refresh(came) == []
+    assert await pins.led() == dict.fromkeys(came, "a")
+
+
+async def test_who_moves_to_another_slot_is_led_there_alone(pins: Pins) -> None:
+    balancer = Balancer(gateway(), HaproxyProcess(pins.folder, "gw-1"))
+    on_trial = Switch(steer="a").on_trial("b", timedelta(seconds=30), share=5, seed=1)
+    for homes in ({"10.77.0.1": "a", "10.77.0.2": "b"}, {"10.77.0.1": "b", "10.77.0.2": "b"}):
+        live = {slot: [session(one) for one, home in homes.items() if home == slot] for slot in "ab"}
+        await balancer.follow(as_live(live), on_trial, frozenset())
+        assert await balancer.disagrees(on_trial) == ""
+        assert (await pins.socket.ask(f"show map {pins.map}")).count(" 10.77.0.") == 2
+        assert await pins.led() == homes
+
+
+async def test_what_haproxy_lost_is_given_anew_with_the_next_user_who_leaves(pins: Pins) -> None:
+    balancer, switched = Balancer(gateway(), HaproxyProcess(pins.folder, "gw-1")), Switch(steer="b")
+    for stay in (users(5), dict(list(users(5).items())[:9])):
+        live = as_live({"a": [session(address) for address in stay], "b": []})
+        await balancer.follow(live, switched, frozenset())
+        assert await balancer.disagrees(switched) == ""
+        assert await pins.led() == dict.fromkeys(stay, "a")
+        await pins.socket.order(f"clear map {pins.map}")
 
 
 def as_live(sessions: dict[str, list[Session]]) -> Sessions:

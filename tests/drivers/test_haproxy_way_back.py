@@ -21,8 +21,8 @@ from activities.drivers.steering.haproxy_steering import MAP, HaproxySteering
 from activities.drivers.steering.haproxy_switch import leases, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.switch import Switch
-from policies.model.errors import Conflict, Unavailable
-from policies.model.fleet import Gateway
+from policies.model.errors import Conflict, Refused, Unavailable
+from policies.model.fleet import Gateway, Slot, SteeringKind
 from policies.steering import PROMISES
 from tests.drivers.front_lab import simulated_liar, why_not_here
 from tests.drivers.gateway_lab import gateway, operation
@@ -78,12 +78,12 @@ class SimulatedFront:
 class Fronted:
     """A gateway whose slots a and b run, steered by a HAProxy of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, steering: SteeringKind = "redirect") -> None:
         self.folder = folder / "front"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
-        own = {"addresses": ["127.0.0.1"], "port": self.port, "steering": "redirect"}
+        own = {"addresses": ["127.0.0.1"], "port": self.port, "steering": steering}
         self.gateway = Gateway.model_validate(gateway().model_dump() | own)
         self.front = SimulatedFront(self.folder, self.port)
         self.process = HaproxyProcess(self.folder, "gw-1")
@@ -122,6 +122,18 @@ async def fronted(folder: Path) -> AsyncIterator[Fronted]:
         yield made
     finally:
         await made.process.end()
+
+
+@pytest.mark.parametrize(
+    ("steering", "way"),
+    [("redirect", "adopt it with `steering: nftables`"), ("haproxy", "set the gateway up anew$")],
+)
+def test_a_daemon_that_cannot_be_adopted_is_told_a_way_that_can_be_gone(
+    folder: Path, steering: SteeringKind, way: str
+) -> None:
+    own = Slot(**gateway().slots[0].model_dump() | {"name": "own", "port": 443})
+    with pytest.raises(Refused, match=way):
+        Fronted(folder, steering).steering.take(own)
 
 
 @pytest.mark.parametrize("trouble", [{"why": "it does not answer users"}, {"fails": True}])
@@ -163,6 +175,30 @@ async def test_a_slot_that_was_made_permanent_is_not_healed_to_the_trial_of_anot
     fronted.front.why = "it does not answer users"
     with pytest.raises(Conflict, match="does not answer users"):
         await fronted.steering.make_permanent(operation("keep old"), "a")
+    assert await fronted.healed() == ("a", None)
+
+
+async def test_an_order_that_failed_before_it_was_written_is_not_carried_out_later(
+    fronted: Fronted,
+) -> None:
+    fronted.front.fails = True
+    with pytest.raises(OSError, match="no space left"):
+        await fronted.steering.make_permanent(operation("keep new"), "b")
+    assert await fronted.healed() == ("a", "b")
+    back = await fronted.steering.end_trial(operation("back"))
+    assert (back.serving, back.trial) == ("a", None)
+
+
+async def test_the_way_back_from_an_order_that_failed_leads_to_the_last_one_that_did_not(
+    fronted: Fronted,
+) -> None:
+    fronted.front.why = "it does not answer users"
+    with pytest.raises(Conflict, match="does not answer users"):
+        await fronted.steering.make_permanent(operation("keep new"), "b")
+    assert await fronted.healed() == ("b", None)
+    assert fronted.steering.permanent == "a"
+    back = await fronted.steering.end_trial(operation("back"))
+    assert (back.serving, back.trial) == ("a", None)
     assert await fronted.healed() == ("a", None)
 
 

@@ -24,6 +24,29 @@ async def test_a_program_that_is_late_is_killed() -> None:
     assert time.monotonic() - began < 5
 
 
+async def test_a_program_that_is_late_is_killed_with_its_children(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="was killed"):
+        await run(["sh", "-c", f"sleep 4; touch {tmp_path}/ran"], within=timedelta(seconds=0.2))
+    with pytest.raises(Unavailable, match="was killed"):
+        await run(["sh", "-c", "sleep 4 & exit 0"], within=timedelta(seconds=0.2))
+    assert time.monotonic() - began < 3.5
+
+
+async def test_what_a_program_leaves_in_a_session_of_its_own_is_not_waited_for() -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="was killed"):
+        await run(["sh", "-c", "setsid sleep 4"], within=timedelta(seconds=0.2))
+    assert time.monotonic() - began < 3.5
+
+
+async def test_what_a_program_leaves_behind_that_has_let_go_of_its_pipes_goes_on(tmp_path: Path) -> None:
+    left = f"{{ sleep 0.3; touch {tmp_path}/ran; }} > /dev/null 2>&1 &"
+    assert (await run(["sh", "-c", left])).status == 0
+    await asyncio.sleep(0.6)
+    assert (tmp_path / "ran").exists()
+
+
 async def test_a_program_that_is_not_there_is_named() -> None:
     with pytest.raises(Unavailable, match="no-such-program cannot be started"):
         await run(["no-such-program"])

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
 from activities.drivers.daemon.port import Session
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -158,6 +159,9 @@ async def test_a_hook_that_others_can_change_is_not_called(hooked: Hooked) -> No
     with pytest.raises(BadInput):
         await hooked.steering.make_permanent(operation("keep new"), "b")
     assert hooked.told["weights"] == {"a": 100}
+    hooked.program.chmod(0o700)
+    assert not await hooked.steering.heal()
+    assert hooked.told["weights"] == {"a": 100}
 
 
 async def test_the_exporter_knows_who_gets_new_sessions_without_a_call(hooked: Hooked) -> None:
@@ -187,6 +191,13 @@ def test_what_the_page_shows_of_a_hook_is_what_it_is_told_and_may_say() -> None:
     assert document(Gateway.model_validate(described), wanted) == told
     assert InForce.model_validate(said).weights == told["weights"]
     assert {*said} == {*InForce.model_fields}
+
+
+def test_the_gateways_that_the_page_shows_are_such_as_fleets_have() -> None:
+    page = (Path(__file__).parents[2] / "docs/steering.md").read_text()
+    shown = re.findall(r"^```yaml\n(- name: .+?)^```$", page, re.MULTILINE | re.DOTALL)
+    described = [yaml.safe_load(one)[0] for one in shown]
+    assert [Gateway.model_validate(one).hook_can for one in described] == [("lease",), ("share", "lease")]
 
 
 @pytest.mark.parametrize("fails", [{"write": KEEPS + "; exit 3"}, {"read": "echo 'no idea'"}])
@@ -232,10 +243,13 @@ async def test_a_hook_that_cannot_be_read_is_told_to_go_back_and_the_failure_is_
     assert hooked.told["weights"] == {"a": 100}
 
 
-async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(hooked: Hooked) -> None:
+@pytest.mark.parametrize("hangs", ["exec sleep 60", "sleep 14; true"])
+async def test_a_hook_that_hangs_holds_no_order_longer_than_its_step_waits(
+    hooked: Hooked, hangs: str
+) -> None:
     await hooked.steering.make_permanent(operation("keep"), "a")
     await hooked.steering.start_trial(operation("trial"), "b", LEASE)
-    hooked.simulate(read="exec sleep 60")
+    hooked.simulate(read=hangs)
     healing = asyncio.create_task(hooked.steering.heal())
     await asyncio.sleep(0.1)
     shortest = min(step["start_to_close_timeout"] for step in (steps.STEER, steps.CONFIRM, steps.GO_BACK))

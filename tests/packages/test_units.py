@@ -9,7 +9,8 @@ import pytest
 from deploy.debian.contents import PACKAGES
 
 UNITS = [unit for one in PACKAGES for unit in sorted((one.folder / "lib/systemd/system").glob("*.service"))]
-WITH_PODMAN = Path(__file__).parents[2] / "deploy/examples/penstock-agent-podman.conf"
+EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
+ADDED = ("penstock-agent-podman.conf", "steering-hook.conf")
 MOST_EXPOSED = {"penstock-agent.service": 5.5}
 OTHERS = 4.0
 
@@ -46,19 +47,31 @@ def test_systemd_understands_every_line_of_a_unit(unit: Path, tmp_path: Path) ->
     assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
 
 
-def test_systemd_understands_what_an_agent_of_containers_adds_to_its_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("example", ADDED)
+def test_systemd_understands_what_an_agent_adds_to_its_unit(example: str, tmp_path: Path) -> None:
     unit = next(unit for unit in UNITS if unit.name == "penstock-agent.service")
     program = tmp_path / "penstock"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    tried, added = tmp_path / unit.name, tmp_path / f"{unit.name}.d/podman.conf"
+    tried, added = tmp_path / unit.name, tmp_path / f"{unit.name}.d/{example}"
     tried.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE))
     added.parent.mkdir()
-    added.write_text(WITH_PODMAN.read_text())
+    added.write_text((EXAMPLES / example).read_text())
     done = analyze("verify", "--man=no", "--recursive-errors=no", tried)
     assert (done.returncode, done.stderr.replace(str(tmp_path), "")) == (0, "")
     added.write_text(added.read_text() + "NoSuchKey=yes\n")
     assert "NoSuchKey" in analyze("verify", "--man=no", "--recursive-errors=no", tried).stderr
+
+
+def test_an_agent_may_write_where_the_examples_of_hooks_do() -> None:
+    written = re.findall(r"^ReadWritePaths=(.*)", (EXAMPLES / "steering-hook.conf").read_text(), re.MULTILINE)
+    folders = [
+        folder
+        for hook in EXAMPLES.glob("steering-hook-*")
+        for folder in re.findall(r'^FOLDER = Path\("(.*)"\)$', hook.read_text(), re.MULTILINE)
+    ]
+    assert {f"-{folder}" for folder in folders} == {*" ".join(written).split()}
+    assert len(folders) == 2
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -51,7 +51,9 @@ def test_on_a_node_only_the_kernel_steers() -> None:
 @pytest.mark.parametrize("where", ["b.example.org", "b.example.org:8443", "192.0.2.7", "[fd00::7]:4432"])
 def test_a_slot_has_a_name_or_address_of_its_own_with_a_redirect_only(where: str) -> None:
     assert named("b", where).slots[1].users_at == where
-    with pytest.raises(ValidationError, match="users are sent to slot b by a redirect or a hook only"):
+    with pytest.raises(
+        ValidationError, match="by a redirect or a hook only; write steering: redirect or hook"
+    ):
         named("b", where, by="nftables")
 
 

@@ -6,10 +6,8 @@ Where no namespaces may be made it has neither tunnel device nor routes: its tun
 """
 
 import asyncio
-import os
 import re
 import secrets
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 
 from activities.drivers.daemon.port import Environment
-from activities.drivers.programs import run, start
+from activities.drivers.programs import end, run, start
 from policies.model.errors import Unavailable
 from policies.model.mirror import Family
 
@@ -153,12 +151,7 @@ async def client(
         yield Client(environment, process, cable, family, block)
     finally:
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-            if not own:  # no namespace ends with it
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+            await end(process)
         if own:  # the kernel removes the cable with the namespace, but in its own time
             await run(["ip", "link", "delete", cable])
         _taken.discard(block)

@@ -8,7 +8,9 @@ user's TCP, and they come back to their own sessions.
 """
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
@@ -16,7 +18,14 @@ from activities.drivers.disk import write_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
 from activities.drivers.steering.haproxy_steering import FOLDER, MAP, HaproxySteering, section
-from activities.drivers.steering.haproxy_switch import leases, read_map, replace_map, rules, summary_of_map
+from activities.drivers.steering.haproxy_switch import (
+    change_map,
+    leases,
+    read_map,
+    replace_map,
+    rules,
+    summary_of_map,
+)
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.pins import Address, homes_of
 from activities.drivers.steering.port import Means
@@ -31,6 +40,10 @@ PER_SESSION = 2
 """Connections: the user's, and that to the instance."""
 SPARE = 1000
 """Connections of users who are logging in, and of probes."""
+LOOK_EVERY = timedelta(seconds=8)
+"""Who refreshes every two seconds reads entries every ten at most, also where there are as many as told."""
+FEW = 100
+"""Entries that are changed one by one; where more differ, all are given anew."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +67,12 @@ class Balancer:
         """The map that HAProxy has and its file has not: the disk took no file."""
         self._compared: tuple[str, str] | None = None
         """What HAProxy said of its map when its entries were those it was told."""
+        self._looked = 0.0
+        """When that was, by this process' clock."""
+        self._looked_for: tuple[str | None, str | None, int] | None = None
+        """Who was to get new sessions at that time."""
+        self._agreed = False
+        """Whether `follow` has found just now that HAProxy leads everybody where it was told."""
 
     def configuration(self) -> str:
         """Return HAProxy's configuration."""
@@ -81,13 +100,12 @@ class Balancer:
         unknown = {name for name, sessions in away.items() if sessions is None}
         kept = {address: name for address, name in before.items() if name in unknown}
         wanted = {**homes_of(away), **kept}
+        self._agreed = False
         if wanted != before:
-            lines = "".join(f"{address} {name}\n" for address, name in sorted(wanted.items(), key=str))
-            await replace_map(self._process.socket, self._file, lines)
-            self._save(lines)
+            await self._lead(before, wanted)
         else:
             self._save(self._unsaved)
-            await self._compare(self._process.socket)
+            self._agreed = not await self._compare_in_time(switch)
         target = None if switch.share != EVERYBODY else switch.trial or switch.steer
         return sum(name != target for name in wanted.values())
 
@@ -95,7 +113,7 @@ class Balancer:
         """Ensure that HAProxy leads back whom it was told to; return whether it had forgotten.
 
         Entries are read where it says that they are others than they were: 10,000 of them cost it most of a
-        second, and this is asked every second. `follow` reads them every time.
+        second, and this is asked every second. `follow` reads them every ten.
         """
         if self._compared is not None and await summary_of_map(haproxy, self._file) == self._compared:
             return False
@@ -103,18 +121,39 @@ class Balancer:
 
     async def _compare(self, haproxy: HaproxySocket) -> bool:
         """Ensure that its entries are those that it was told; return whether they were others."""
-        summary = await summary_of_map(haproxy, self._file)
         if await self._kept(haproxy) == self._read():
-            self._compared = summary
             return False
         await replace_map(haproxy, self._file, self._text)
         return True
 
+    async def _compare_in_time(self, switch: Switch) -> bool:
+        """Do so by its entries after each order and every few seconds, and by how many it has in between."""
+        order = (switch.steer, switch.trial, switch.share)
+        if order == self._looked_for and time.monotonic() - self._looked < LOOK_EVERY.total_seconds():
+            return await self.heal(self._process.socket)
+        self._looked_for = order
+        return await self._compare(self._process.socket)
+
+    async def _lead(self, before: dict[Address, str], wanted: dict[Address, str]) -> None:
+        """Have it lead these back: by the entries that differ, where they are few and it has all others."""
+        haproxy, known = self._process.socket, self._compared
+        self._compared = None
+        few = known is not None and len(before.items() ^ wanted.items()) <= FEW
+        if few and await summary_of_map(haproxy, self._file) == known:
+            await change_map(haproxy, self._file, _written(before), _written(wanted))
+        else:
+            await replace_map(haproxy, self._file, _lines(wanted))
+        self._save(_lines(wanted))
+
     async def disagrees(self, switch: Switch) -> str:
         """Return how many users it leads elsewhere than it was told to, who come back to their sessions.
 
-        Without a trial, whoever is led to where new sessions go may as well be led nowhere.
+        Without a trial, whoever is led to where new sessions go may as well be led nowhere. What `follow` has
+        just looked at is not listed again.
         """
+        if self._agreed:
+            self._agreed = False
+            return ""
         kept, told = await self._kept(self._process.socket), self._read()
         anybody = switch.steer if switch.trial is None else None
         wrong = sum(
@@ -123,8 +162,12 @@ class Balancer:
         return f"{wrong} of the addresses with a session are led elsewhere than it was told" if wrong else ""
 
     async def _kept(self, haproxy: HaproxySocket) -> dict[Address, str]:
-        """Return whom HAProxy leads back, and to which slot."""
-        return {ip_address(key): name for key, name in (await read_map(haproxy, self._file)).items()}
+        """Return whom HAProxy leads back, and to which slot; note how it sums that up, where it is right."""
+        summary = await summary_of_map(haproxy, self._file)
+        kept = {ip_address(key): name for key, name in (await read_map(haproxy, self._file)).items()}
+        if kept == self._read():
+            self._compared, self._looked = summary, time.monotonic()
+        return kept
 
     @property
     def _text(self) -> str:
@@ -147,6 +190,14 @@ class Balancer:
             self._unsaved = None
         except OSError as error:
             _log.warning("where sessions of %s are is not kept on disk: %s", self._gateway.name, error)
+
+
+def _written(led: Mapping[Address, str]) -> dict[str, str]:
+    return {str(address): name for address, name in led.items()}
+
+
+def _lines(led: Mapping[Address, str]) -> str:
+    return "".join(f"{address} {name}\n" for address, name in sorted(_written(led).items()))
 
 
 def configuration(gateway: Gateway, folder: Path) -> str:

@@ -114,9 +114,13 @@ class HaproxySteering:
 
     def take(self, adopted: Slot) -> None:
         """Refuse: HAProxy and a daemon that nobody prepared cannot both have the users' port."""
+        if self._gateway.steering == "haproxy":  # `SteeringOrders.require_successor` would refuse the change
+            way = "an adopted daemon cannot be followed by steering haproxy: set the gateway up anew"
+        else:
+            way = "adopt it with `steering: nftables`, and change to another steering after an upgrade"
         raise Refused(
             f"{self._gateway.name} cannot adopt a daemon on port {adopted.port}, where its HAProxy takes "
-            "users: adopt it with `steering: nftables`, and change to another steering after an upgrade"
+            f"users: {way}"
         )
 
     async def prime(self) -> Steering:
@@ -199,8 +203,12 @@ class HaproxySteering:
         async with self._turn:
             self._orders.journal.check(operation)
             if self._wanted is not None:  # also where HAProxy cannot be asked now: it heals to this
-                self._want(self._wanted.without_trial(), None)
-            return await self._change(operation, live, lambda now: now.without_trial(), back=True)
+                self._want(self._before_trial(self._wanted), None)
+            return await self._change(operation, live, self._before_trial, back=True)
+
+    def _before_trial(self, now: Switch) -> Switch:
+        """Return it with new sessions going where the last order that was carried out had them go."""
+        return now.without_trial() if self.permanent is None else now.permanently(self.permanent)
 
     async def refresh(self) -> Steering:
         """Ensure that whoever has a session finds it again, and that users get what was written."""
@@ -352,18 +360,18 @@ class HaproxySteering:
     ) -> Steering:
         """Write what is wished for, and read it back.
 
-        What has no lease is remembered before it is written: whatever fails then, it heals to that, and never
-        to a trial that was ended. On the way back only what HAProxy says of it counts; what else is wrong is
-        told in the log.
+        What has no lease is remembered right before it is written: whatever fails then, it heals to that, and
+        never to a trial that was ended; nothing is remembered of what failed before. On the way back only
+        what HAProxy says of it counts; what else is wrong is told in the log.
         """
         await self._present()
         before = await self._found()
         wanted = wish(before).generated(generation_of(operation))
         self._orders.journal.check(operation)
-        if wanted.trial is None:
-            self._want(wanted, None)
         if not back:
             await self._follow(live, wanted)
+        if wanted.trial is None:
+            self._want(wanted, None)
         begun = time.monotonic()
         await write_switch(self._process.socket, self._entries, wanted)
         after = await self._found()

@@ -7,7 +7,7 @@ lease ends (decision 0043).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -130,6 +130,24 @@ async def replace_map(haproxy: HaproxySocket, entries: Path, lines: str) -> None
             f"HAProxy was given {given} entries of {entries} and has {found}; what it had before is in force"
         )
     await haproxy.order(f"commit map @{version} {entries}")
+
+
+async def change_map(
+    haproxy: HaproxySocket, entries: Path, before: Mapping[str, str], wanted: Mapping[str, str]
+) -> None:
+    """Have the map that has the entries of before the wanted ones, by those alone that differ.
+
+    Raises:
+        Unavailable: it does not answer, or refuses, as where it has no such key.
+    """
+    for key in before.keys() - wanted.keys():
+        await haproxy.order(f"del map {entries} {key}")
+    for key in before.keys() & wanted.keys():
+        if before[key] != wanted[key]:
+            await haproxy.order(f"set map {entries} {key} {wanted[key]}")
+    new = "".join(f"{key} {wanted[key]}\n" for key in wanted if key not in before)
+    for piece in _pieces(new):
+        await haproxy.order(f"add map {entries} <<\n{piece}")
 
 
 def _pieces(lines: str) -> Iterator[str]:

@@ -229,6 +229,8 @@ class HookSteering:
         self._orders.journal.check(operation)
         begun = time.monotonic()
         until = self._until if wanted.lease is None else begun + wanted.lease.total_seconds()
+        if remember is not None:  # of what was never called nothing is remembered
+            require_own(self._hook)
         if wanted.trial is None:  # whatever fails from here on, it heals to this and to no ended trial
             self._wanted, self._read_back = wanted, False
         await self._write(wanted)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from activities.drivers.daemon.openvpn.management import SOCKET
 from activities.drivers.daemon.port import CONFIG, Environment
-from activities.drivers.programs import OF_A_DAEMON, start
+from activities.drivers.programs import OF_A_DAEMON, end, start
 from policies.model.errors import Refused, Unavailable
 
 PROGRAM = "/usr/sbin/openvpn"
@@ -55,8 +55,7 @@ async def check_config(environment: Environment) -> None:
         ) from late
     finally:
         if process.returncode is None:
-            process.kill()
-        await process.wait()
+            await end(process)
     if not good:
         raise Refused(
             f"OpenVPN itself refuses the config of slot {environment.slot.name} on "

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from activities.drivers.daemon.port import Environment
-from activities.drivers.programs import OF_A_DAEMON, start
+from activities.drivers.programs import OF_A_DAEMON, end, start
 from policies.model.errors import Refused, Unavailable
 
 WITHIN = timedelta(seconds=10)
@@ -58,8 +58,7 @@ async def check_config(environment: Environment, command: Sequence[str]) -> None
         raise Unavailable(f"charon did not say in time whether it takes {where}, after {words!r}") from late
     finally:
         if process.returncode is None:
-            process.kill()
-        await process.wait()
+            await end(process)
     if wrong or not whole:
         raise Refused(f"strongSwan itself refuses {where}: {wrong or words}")
 
