@@ -27,10 +27,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from activities.drivers.daemon.port import Dialled
-from activities.drivers.flows import forget_flows
+from activities.drivers.flows import LOOK, forget_flows
 from activities.drivers.programs import run
 from activities.drivers.steering.homes import Home
-from activities.drivers.steering.login_flows import LoginFlows, Sources
+from activities.drivers.steering.login_flows import FlowsSeen, LoginFlows, Sources
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
@@ -259,7 +259,7 @@ class NftablesTable:
         table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
-        seen = await self._logins.look(PATIENCE)
+        seen = await self._seen(PATIENCE)
         live = await self._live(PATIENCE)
         async with self._turn:
             steering = await self._follow(changes, live)
@@ -296,12 +296,11 @@ class NftablesTable:
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
-        seen = await self._logins.look(AT_ONCE)
+        self._leaving.add(slot)  # first: users come back at once, also where something below is late
         live = await self._live(AT_ONCE)
         async with self._turn:
-            self._leaving.add(slot)
             steering = await self._change(None, live, lambda now: now)
-        self._logins.forget_stale(seen, live)
+        await self._begin_anew(LOOK)
         return steering
 
     async def remove(self) -> None:
@@ -346,19 +345,27 @@ class NftablesTable:
         self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         if changed:
-            await self._begin_anew()
+            await self._begin_anew(AT_ONCE)
         steering = self._steering(after).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    async def _begin_anew(self) -> None:
+    async def _begin_anew(self, within: timedelta) -> None:
         """Have everybody's next login ask the table, which has just changed."""
+        seen = await self._seen(within)
         try:
-            seen = await self._logins.look(AT_ONCE)
-            self._logins.forget_stale(seen, await self._live(AT_ONCE) if seen.flows else {})
+            self._logins.forget_stale(seen, await self._live(within) if seen.flows else {})
         except Unavailable as error:  # the change itself is made
             _log.warning("the steering of %s: %s", self._gateway.name, error)
+
+    async def _seen(self, within: timedelta) -> FlowsSeen:
+        """Return the flows of users; none where the kernel is late, since pins are not to wait for it."""
+        try:
+            return await self._logins.look(within)
+        except Unavailable as error:
+            _log.warning("the steering of %s: %s", self._gateway.name, error)
+            return FlowsSeen({}, {})
 
     def _with_pins(
         self, wished: Ruleset, live: Sessions, logging_in: Mapping[str, Sources | None] = MappingProxyType({})
