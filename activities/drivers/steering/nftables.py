@@ -7,8 +7,9 @@ address where it has a network of its own. Order of the questions (decision 0003
 0. the maps of `Wandering`: the packet carries a number of a session on another instance, wherever it comes
    from.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
-2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT). Where
-   that was in the middle of a session, the packet is refused, too, so that its client comes at once.
+2. `learned4/learned6`: this address lately sent UDP to a draining instance's own port (rebound behind its
+   NAT). Where that was in the middle of a session, the packet is refused, too, so that its client comes at
+   once.
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
    With a share only addresses whose hash is below it are asked: never connections, since one
    login uses several, and a larger share keeps everybody of a smaller one.
