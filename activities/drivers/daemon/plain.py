@@ -137,7 +137,8 @@ class PlainDaemon(Protocol):
         """Refuse: nobody's own daemon is taken over."""
         del text
         raise BadInput(
-            f"{self.product} that serves already cannot be adopted; upgrade to a first release instead"
+            f"{self.product} that serves already cannot be adopted; stop and disable it, and bring the "
+            "gateway up by `penstock fleet install FLEET --to VERSION`"
         )
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
