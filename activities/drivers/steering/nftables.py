@@ -88,7 +88,7 @@ class NftablesTable:
         self._logins = LoginFlows(
             {slot.name: slot.address for slot in orders.gateway.slots if slot.address is not None},
             self._dialled,
-            means.logging_in,
+            means.users,
         )
         self._lived = frozenset(orders.slots.values())
         """Where something may have run before this was made, too: an instance may end while nobody looks."""
@@ -261,12 +261,13 @@ class NftablesTable:
         """
         changes = self._changes
         seen = await self._seen(PATIENCE)
-        live = await self._live(PATIENCE)
+        live = seen.live if seen else await self._live(PATIENCE)
         async with self._turn:
             steering = await self._follow(changes, live)
         # After the pins: one of those that are gone would have sent the next packet to the same instance.
         await self._forget_flows(live)
-        self._logins.forget_stale(seen, live)
+        if seen:
+            self._logins.forget_stale(seen)
         return steering
 
     async def _follow(self, changes: int, live: Sessions) -> Steering:
@@ -354,19 +355,19 @@ class NftablesTable:
 
     async def _begin_anew(self, within: timedelta) -> None:
         """Have everybody's next login ask the table, which has just changed."""
-        seen = await self._seen(within)
         try:
-            self._logins.forget_stale(seen, await self._live(within) if seen.flows else {})
+            if seen := await self._seen(within):
+                self._logins.forget_stale(seen)
         except Unavailable as error:  # the change itself is made
             _log.warning("the steering of %s: %s", self._gateway.name, error)
 
-    async def _seen(self, within: timedelta) -> FlowsSeen:
-        """Return the flows of users; none where the kernel is late, since pins are not to wait for it."""
+    async def _seen(self, within: timedelta) -> FlowsSeen | None:
+        """Return users and their flows; None where the kernel is late, too: pins are not to wait for it."""
         try:
             return await self._logins.look(within)
         except Unavailable as error:
             _log.warning("the steering of %s: %s", self._gateway.name, error)
-            return FlowsSeen({}, {})
+            return None
 
     def _with_pins(
         self, wished: Ruleset, live: Sessions, logging_in: Mapping[str, Sources | None] = MappingProxyType({})
