@@ -147,7 +147,7 @@ def compose_host(settings: AgentSettings) -> Host:
             dialled=folders.daemon.dialled(gateway),
             wandering=folders.daemon.wandering,
             mid_session=folders.daemon.mid_session,
-            logging_in=folders.logging_in,
+            users=folders.users,
             credentials=given,
             proxies=settings.front.proxies,
             hook=settings.front.hook,

@@ -282,7 +282,7 @@ class GatewayLab:
             dialled=daemon.dialled(self.gateway),
             wandering=daemon.wandering,
             mid_session=daemon.mid_session,
-            logging_in=self.folders.logging_in,
+            users=self.folders.users,
             credentials=credentials,
         )
         self.table = self._made_steering()

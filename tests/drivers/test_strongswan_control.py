@@ -55,9 +55,17 @@ def lists(request: bytes) -> list[bytes]:
 
 async def test_a_list_of_events_is_one_answer(tmp_path: Path) -> None:
     async with charon(tmp_path, lists):
-        said = await ask(tmp_path, security_associations, SOON)
+        said = await ask(tmp_path, lambda session: tuple(security_associations(session)), SOON)
     assert said is not None
     assert [dict(one) for one in said] == [{"uniqueid": b"7", "state": b"ESTABLISHED"}]
+
+
+async def test_a_listing_that_ends_in_the_middle_is_no_answer(tmp_path: Path) -> None:
+    def breaks_off(request: bytes) -> list[bytes]:
+        return [lists(request)[0][:-1] + b"\x03"] if request[0] == Packet.CMD_REQUEST else lists(request)
+
+    async with charon(tmp_path, breaks_off):
+        assert await ask(tmp_path, lambda session: tuple(security_associations(session)), SOON) is None
 
 
 async def test_names_of_connections_are_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -20,6 +20,7 @@ from activities.drivers.daemon.port import (
     OwnWords,
     Secret,
     Session,
+    Users,
     Wandering,
 )
 from policies.attempts import Attempt
@@ -72,10 +73,10 @@ class PlainDaemon(Protocol):
         """Return the gateway's port, by TCP."""
         return (Dialled("tcp", gateway.port),)
 
-    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
-        """Return nobody: it is asked where instances have networks of their own."""
-        del environment
-        return frozenset()
+    async def users(self, environment: Environment) -> Users | None:
+        """Return who has a session: logins are asked for where instances have networks of their own."""
+        found = await self.sessions(environment)
+        return None if found is None else Users(found)
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return none: it gives users no addresses, or does not say which."""
@@ -137,7 +138,8 @@ class PlainDaemon(Protocol):
         """Refuse: nobody's own daemon is taken over."""
         del text
         raise BadInput(
-            f"{self.product} that serves already cannot be adopted; upgrade to a first release instead"
+            f"{self.product} that serves already cannot be adopted; stop and disable it, and bring the "
+            "gateway up by `penstock fleet install FLEET --to VERSION`"
         )
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:

@@ -62,6 +62,15 @@ class Session(Message):
 
 
 @dataclass(frozen=True)
+class Users:
+    """Who is at an instance at one moment."""
+
+    sessions: tuple[Session, ...]
+    logging_in: frozenset[IPv4Address | IPv6Address] = frozenset()
+    """From where it is being asked to let somebody in."""
+
+
+@dataclass(frozen=True)
 class OwnConfig:
     """What the configuration of a daemon that nobody prepared says of all that must not be shared."""
 
@@ -348,10 +357,10 @@ class Daemon(Protocol):
         """Return the sessions of the running instance, None when it does not say."""
         ...
 
-    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
-        """Return from where somebody logs in right now, None when the instance does not say.
+    async def users(self, environment: Environment) -> Users | None:
+        """Return who is there, of one look at the instance; None when it does not say.
 
-        It is asked where instances have networks of their own, and is none elsewhere.
+        It is asked where instances have networks of their own; elsewhere nobody is known to log in.
         """
         ...
 

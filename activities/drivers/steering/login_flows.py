@@ -11,68 +11,72 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 
-from activities.drivers.daemon.port import Dialled, Session
+from activities.drivers.daemon.port import Dialled, Session, Users
 from activities.drivers.flows import Flow, flows_to, forget
 
 Sources = frozenset[IPv4Address | IPv6Address]
-LoggingIn = Callable[[timedelta], Awaitable[Mapping[str, Sources | None]]]
-"""From where somebody logs in right now, for every running instance by slot; None for one that is silent."""
+AskUsers = Callable[[timedelta], Awaitable[Mapping[str, Users | None]]]
+"""Asks who is there, of one look at every running instance, by slot; None for one that is silent."""
 
 
-async def nobody(within: timedelta) -> Mapping[str, Sources | None]:
-    """Return that nobody logs in."""
+async def nobody(within: timedelta) -> Mapping[str, Users | None]:
+    """Return that nothing runs."""
     del within
     return {}
 
 
 @dataclass(frozen=True)
 class FlowsSeen:
-    """What flows there were, and then who logged in; sessions are asked for after that, so none is missed."""
+    """What flows there were, and then who was there, by one look: of a large gateway it takes a second."""
 
     flows: Mapping[str, tuple[Flow, ...]]
-    logging_in: Mapping[str, Sources | None]
+    users: Mapping[str, Users | None]
+
+    @property
+    def live(self) -> Mapping[str, tuple[Session, ...] | None]:
+        """The sessions of every running instance by slot; None for one that is silent."""
+        return {slot: None if users is None else users.sessions for slot, users in self.users.items()}
 
 
 class LoginFlows:
     """The flows to instances in networks of their own; there are none elsewhere."""
 
-    def __init__(
-        self, homes: Mapping[str, IPv4Address], dialled: Sequence[Dialled], logging_in: LoggingIn
-    ) -> None:
-        """Take the address of each slot, where logins begin and go on, and what tells who logs in."""
+    def __init__(self, homes: Mapping[str, IPv4Address], dialled: Sequence[Dialled], users: AskUsers) -> None:
+        """Take the address of each slot, where logins begin and go on, and what tells who is there."""
         self._homes = dict(homes)
         self._begins = dialled[0].port
-        self._logging_in = logging_in
+        self._users = users
 
     async def logging_in(self, within: timedelta) -> Mapping[str, Sources | None]:
         """Return from where somebody logs in right now, by slot."""
-        return await self._logging_in(within) if self._homes else {}
+        users = await self._users(within) if self._homes else {}
+        return {slot: None if found is None else found.logging_in for slot, found in users.items()}
 
-    async def look(self, within: timedelta) -> FlowsSeen:
-        """Return what there is before sessions are asked for.
+    async def look(self, within: timedelta) -> FlowsSeen | None:
+        """Return the flows and then who is there, None where nobody's flows are looked at.
 
         Raises:
             Unavailable: The kernel does not say.
         """
         if not self._homes:
-            return FlowsSeen({}, {})
+            return None
         found = await flows_to(self._homes.values(), within)
         flows = {slot: found[home] for slot, home in self._homes.items()}
-        return FlowsSeen(flows, await self.logging_in(within))
+        return FlowsSeen(flows, await self._users(within))
 
-    def forget_stale(self, seen: FlowsSeen, live: Mapping[str, Sequence[Session] | None]) -> None:
+    def forget_stale(self, seen: FlowsSeen) -> None:
         """Have the kernel forget what carries neither a session nor a login.
 
         Raises:
             Unavailable: The kernel does not do it.
         """
         for slot, flows in seen.flows.items():
-            sessions, sources = live.get(slot, ()), seen.logging_in.get(slot, frozenset())
-            if flows and sessions is not None and sources is not None:
-                stay = {session.source for session in sessions}
+            users = seen.users.get(slot, Users(()))
+            if flows and users is not None:
+                stay = {session.source for session in users.sessions}
                 forget(
                     flow
                     for flow in flows
                     if (flow.source, flow.source_port) not in stay
-                    and (flow.port == self._begins or flow.source not in sources)
+                    and (flow.port == self._begins or flow.source not in users.logging_in)
                 )

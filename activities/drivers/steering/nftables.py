@@ -7,8 +7,9 @@ address where it has a network of its own. Order of the questions (decision 0003
 0. the maps of `Wandering`: the packet carries a number of a session on another instance, wherever it comes
    from.
 1. `old4/old6`: this address has a session on another instance; its reconnect goes there.
-2. `learned4/learned6`: this address lately sent UDP to a draining instance (rebound behind its NAT). Where
-   that was in the middle of a session, the packet is refused, too, so that its client comes at once.
+2. `learned4/learned6`: this address lately sent UDP to a draining instance's own port (rebound behind its
+   NAT). Where that was in the middle of a session, the packet is refused, too, so that its client comes at
+   once.
 3. `trial`: a new instance whose lease lasts; the kernel drops the element when nobody confirms.
    With a share only addresses whose hash is below it are asked: never connections, since one
    login uses several, and a larger share keeps everybody of a smaller one.
@@ -27,10 +28,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from activities.drivers.daemon.port import Dialled
-from activities.drivers.flows import forget_flows
+from activities.drivers.flows import LOOK, forget_flows
 from activities.drivers.programs import run
 from activities.drivers.steering.homes import Home
-from activities.drivers.steering.login_flows import LoginFlows, Sources
+from activities.drivers.steering.login_flows import FlowsSeen, LoginFlows, Sources
 from activities.drivers.steering.nftables_changes import NftablesChanges
 from activities.drivers.steering.nftables_ruleset import (
     EVERYBODY,
@@ -87,7 +88,7 @@ class NftablesTable:
         self._logins = LoginFlows(
             {slot.name: slot.address for slot in orders.gateway.slots if slot.address is not None},
             self._dialled,
-            means.logging_in,
+            means.users,
         )
         self._lived = frozenset(orders.slots.values())
         """Where something may have run before this was made, too: an instance may end while nobody looks."""
@@ -259,13 +260,14 @@ class NftablesTable:
         table whose rules are as they were written here last, and that needs no pins, is not written again.
         """
         changes = self._changes
-        seen = await self._logins.look(PATIENCE)
-        live = await self._live(PATIENCE)
+        seen = await self._seen(PATIENCE)
+        live = seen.live if seen else await self._live(PATIENCE)
         async with self._turn:
             steering = await self._follow(changes, live)
         # After the pins: one of those that are gone would have sent the next packet to the same instance.
         await self._forget_flows(live)
-        self._logins.forget_stale(seen, live)
+        if seen:
+            self._logins.forget_stale(seen)
         return steering
 
     async def _follow(self, changes: int, live: Sessions) -> Steering:
@@ -296,12 +298,11 @@ class NftablesTable:
 
     async def leave(self, slot: str) -> Steering:
         """Pin nobody to the slot any more: its sessions are being ended, their users log in elsewhere."""
-        seen = await self._logins.look(AT_ONCE)
+        self._leaving.add(slot)  # first: users come back at once, also where something below is late
         live = await self._live(AT_ONCE)
         async with self._turn:
-            self._leaving.add(slot)
             steering = await self._change(None, live, lambda now: now)
-        self._logins.forget_stale(seen, live)
+        await self._begin_anew(LOOK)
         return steering
 
     async def remove(self) -> None:
@@ -346,19 +347,27 @@ class NftablesTable:
         self._written = after.rules
         changed = (before.steer, before.trial, before.share) != (after.steer, after.trial, after.share)
         if changed:
-            await self._begin_anew()
+            await self._begin_anew(AT_ONCE)
         steering = self._steering(after).model_copy(update={"changed": changed})
         if operation is not None:
             self._journal.finish(operation, {"serving": steering.serving, "trial": steering.trial})
         return steering
 
-    async def _begin_anew(self) -> None:
+    async def _begin_anew(self, within: timedelta) -> None:
         """Have everybody's next login ask the table, which has just changed."""
         try:
-            seen = await self._logins.look(AT_ONCE)
-            self._logins.forget_stale(seen, await self._live(AT_ONCE) if seen.flows else {})
+            if seen := await self._seen(within):
+                self._logins.forget_stale(seen)
         except Unavailable as error:  # the change itself is made
             _log.warning("the steering of %s: %s", self._gateway.name, error)
+
+    async def _seen(self, within: timedelta) -> FlowsSeen | None:
+        """Return users and their flows; None where the kernel is late, too: pins are not to wait for it."""
+        try:
+            return await self._logins.look(within)
+        except Unavailable as error:
+            _log.warning("the steering of %s: %s", self._gateway.name, error)
+            return None
 
     def _with_pins(
         self, wished: Ruleset, live: Sessions, logging_in: Mapping[str, Sources | None] = MappingProxyType({})

@@ -228,12 +228,13 @@ def _teaching(
     The kernel asks only for flows that it does not know. One that begins in the middle of a session is of a
     client whose address or port has changed, which its daemon does not answer: refused, it connects again
     at once, and not when it finds out by itself (dead peer detection: 10-90 s).
-    A port that everybody dials teaches nothing: it is that of a daemon that was adopted.
+    One that begins with a handshake teaches, too: so does a client whose own address has changed. Where users
+    dial UDP nobody is told so: whatever comes to an instance's own port there is a stranger's.
     """
+    if any(by == "udp" for by, _ in dialled):
+        return
     family, seconds = FAMILIES[version][0], int(LEARNED_FOR.total_seconds())
-    of_everybody = {port for by, port in dialled if by == "udp"}
-    own = [home for home in wanted.draining if isinstance(home, int) and home not in of_everybody]
-    for port in own:
+    for port in [home for home in wanted.draining if isinstance(home, int)]:
         element = f"{{ {family} saddr timeout {seconds}s : {port} }}"
         learns = f'update @learned{version} {element} comment "learn {port}"'
         yield f"add rule inet penstock prerouting {daddr} udp dport {port} {learns}"

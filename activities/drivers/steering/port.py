@@ -8,7 +8,7 @@ from typing import Protocol
 
 from activities.drivers.daemon.port import Dialled, Secret, Wandering
 from activities.drivers.steering.homes import Home
-from activities.drivers.steering.login_flows import LoggingIn, nobody
+from activities.drivers.steering.login_flows import AskUsers, nobody
 from activities.steering import SteeringTable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
@@ -31,8 +31,8 @@ class Means:
     """How packets of sessions are told whose users' addresses have changed."""
     mid_session: str = ""
     """What matches a packet that only a live session sends, where its client heeds a refusal."""
-    logging_in: LoggingIn = nobody
-    """Who is just about to have a session."""
+    users: AskUsers = nobody
+    """Who has a session, and who is just about to have one, where instances have networks of their own."""
     credentials: Mapping[str, Secret] = field(default_factory=dict)
     """What the agent's file names, by name."""
     proxies: Collection[IPv4Address | IPv6Address] = ()

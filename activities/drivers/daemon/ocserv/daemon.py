@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from activities.drivers.daemon.port import (
     OwnWords,
     Secret,
     Session,
+    Users,
 )
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.handshake import certificate_shown
@@ -254,10 +255,10 @@ class Ocserv:
         gone = [user for user in users if user["State"] not in NOT_YET and user["Username"] not in names]
         return tuple(map(self._connected, gone))
 
-    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address]:
-        """Return none: an instance has its own port of the host."""
-        del environment
-        return frozenset()
+    async def users(self, environment: Environment) -> Users | None:
+        """Return who has a session: an instance has its own port of the host, and nobody asks who logs in."""
+        found = await self.sessions(environment)
+        return None if found is None else Users(found)
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Disconnect each session by its id; one that has ended meanwhile does not count."""

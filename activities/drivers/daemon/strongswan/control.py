@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 
 from vici import Session
 from vici.exception import CommandException, DeserializationException, EventUnknownException, SessionException
+
+from activities.drivers.daemon.strongswan.messages import streamed
+from policies.model.fleet import Gateway
 
 SOCKET = "charon.vici"
 """In the folder that the instance sees as RUN."""
@@ -55,9 +58,15 @@ def connections(session: Session) -> tuple[str, ...]:
     return tuple(name.decode() for name in session.get_conns()["conns"])
 
 
-def security_associations(session: Session) -> tuple[SecurityAssociation, ...]:
-    """Return every IKE_SA."""
-    return tuple(one for listed in session.list_sas() for one in listed.values())
+def security_associations(session: Session) -> Iterator[SecurityAssociation]:
+    """Yield every IKE_SA."""
+    for listed in streamed(session, "list-sas", "list-sa"):
+        yield from listed.values()
+
+
+def time_to_list(gateway: Gateway) -> timedelta:
+    """Return how long charon may take to list everybody whom the gateway can carry."""
+    return ANSWER + gateway.capacity // 5000 * timedelta(seconds=1)
 
 
 def holder(session: Session) -> int:

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from ipaddress import (
-    IPv4Address,
     IPv4Network,
-    IPv6Address,
     IPv6Network,
     ip_address,
     summarize_address_range,
 )
 from pathlib import Path
+
+import vici
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
@@ -33,6 +33,7 @@ from activities.drivers.daemon.port import (
     LoginReader,
     Secret,
     Session,
+    Users,
     Wandering,
 )
 from activities.drivers.daemon.strongswan.config_test import check_config
@@ -42,6 +43,7 @@ from activities.drivers.daemon.strongswan.control import (
     holder,
     security_associations,
     termination,
+    time_to_list,
 )
 from activities.drivers.daemon.strongswan.log import LoginLog
 from activities.drivers.daemon.strongswan.probe import probe
@@ -160,15 +162,14 @@ class StrongSwan(PlainDaemon):
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
         """Return the connected peers, None when charon does not say."""
-        peers = await self._peers(environment)
-        return None if peers is None else tuple(map(self._session, peers))
+        users = await self.users(environment)
+        return None if users is None else users.sessions
 
-    async def logging_in(self, environment: Environment) -> frozenset[IPv4Address | IPv6Address] | None:
-        """Return from where charon is being asked to let somebody in, None when it does not say."""
-        said = await ask(environment.run, security_associations)
+    async def users(self, environment: Environment) -> Users | None:
+        """Return who is connected without the probe, and who asks to be; unknown is never nobody."""
         try:
-            return None if said is None else logging_in(said)
-        except (ValueError, KeyError):
+            return await ask(environment.run, self._users, time_to_list(environment.gateway))
+        except ValueError:
             return None
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
@@ -244,17 +245,11 @@ class StrongSwan(PlainDaemon):
             *unmade,
         )
 
-    async def _peers(self, environment: Environment) -> tuple[Peer, ...] | None:
-        """Return whom charon has let in, without the probe; unknown is never nobody."""
-        said = await ask(environment.run, security_associations)
-        if said is None:
-            return None
-        try:
-            return tuple(
-                peer for peer in peers_in(said) if self._login is None or peer.name != self._login.user
-            )
-        except (ValueError, KeyError):
-            return None
+    def _users(self, session: vici.Session) -> Users:
+        """Return who is there, all in the question's own thread: of a large gateway it takes a second."""
+        said = tuple(security_associations(session))
+        peers = (peer for peer in peers_in(said) if self._login is None or peer.name != self._login.user)
+        return Users(tuple(map(self._session, peers)), logging_in(said))
 
     def _session(self, peer: Peer) -> Session:
         return Session(

@@ -14,6 +14,9 @@ from policies.model.instance import Steering
 from policies.model.operation import Operation
 
 REFRESH = timedelta(seconds=2)
+REST = 4
+"""How many times as long as they last took to follow the sessions pins are left alone: a large gateway's
+daemon lists its users for a second, and has those to serve, too."""
 GOING = timedelta(seconds=15)
 """So long somebody who was told to go is not told again: OpenVPN lists a client for five seconds more."""
 
@@ -41,7 +44,7 @@ class SlotSessions:
         self._folders = folders
         self._journal = journal
         self._pins = pins
-        self._refreshed: float | None = None
+        self._refresh_at: float | None = None
         self._told: dict[tuple[str, str], float] = {}
         """When sessions were told to go, by the process that has them and their id."""
 
@@ -116,9 +119,12 @@ class SlotSessions:
         return await self._folders.daemon.end(folder.chroot, chosen)
 
     async def _follow(self) -> None:
-        """Ensure that the pins follow the sessions, at most every two seconds."""
-        now = asyncio.get_running_loop().time()
-        if self._refreshed is None or now - self._refreshed >= REFRESH.total_seconds():
-            self._refreshed = now
+        """Ensure that the pins follow the sessions, every two seconds or less often where that takes long."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if self._refresh_at is None or began >= self._refresh_at:
+            self._refresh_at = began + REFRESH.total_seconds()
             with suppress(PenstockError):  # pins that are late hurt nobody; the next count tries again
                 await self._pins.refresh()
+            ended = loop.time()
+            self._refresh_at = max(self._refresh_at, ended + REST * (ended - began))

@@ -8,13 +8,12 @@ import subprocess
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from activities.drivers.daemon.port import Daemon, Secret, Session
+from activities.drivers.daemon.port import Daemon, Secret, Session, Users
 from activities.drivers.disk import end_of, point, write_whole
 from activities.drivers.programs import OF_A_DAEMON
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
@@ -404,12 +403,12 @@ class SlotFolders:
         folder = self.of(slot)
         return 0 if folder.process() is None else await self.daemon.count(folder.chroot)
 
-    async def logging_in(self, within: timedelta) -> dict[str, frozenset[IPv4Address | IPv6Address] | None]:
-        """Return from where people log in at every running instance, None where that is not said in time."""
+    async def users(self, within: timedelta) -> dict[str, Users | None]:
+        """Return who is at every running instance by slot, None where that is not said in time."""
         running = [folder for folder in self if folder.process()]
-        asked = [answered(self.daemon.logging_in(folder.chroot), within) for folder in running]
+        asked = [answered(self.daemon.users(folder.chroot), within) for folder in running]
         found = await asyncio.gather(*asked)
-        return {folder.slot.name: sources for folder, sources in zip(running, found, strict=True)}
+        return {folder.slot.name: users for folder, users in zip(running, found, strict=True)}
 
     async def live(self, within: timedelta = PATIENCE) -> dict[str, tuple[Session, ...] | None]:
         """Return the sessions of every running instance by slot, None where they are not said in time."""
