@@ -53,6 +53,13 @@ def test_the_example_with_the_tls_auth_of_the_page_is_taken_too() -> None:
     require_template(text.replace(f"# {added[0]}", added[0]), "openvpn.conf.template")
 
 
+def test_the_example_with_the_revoked_certificates_of_the_page_is_taken_too() -> None:
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
+    (line,) = re.findall(r"`(crl-verify [^`]+)`", PAGE.partition("## The template")[0])
+    assert f"# {line}" in text
+    require_template(text.replace(f"# {line}", line), "openvpn.conf.template")
+
+
 def test_every_profile_of_the_page_can_reach_a_gateway_that_asks_for_what_its_probe_has() -> None:
     fleet, probe = Fleet.model_validate(shown("fleet.yaml")), shown("agent.yaml")["probe"]
     assert fleet.tests is not None
