@@ -1,20 +1,17 @@
 """Which credentials ocserv may be given; each refusal names the credential and the line."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from activities.drivers.daemon.ocserv.credentials import Given, require_fit
+from activities.drivers.daemon.ocserv.credentials import require_fit
+from activities.drivers.daemon.revoked import Given
 from policies.model.errors import BadInput
+from tests.drivers.own_authority import AT, DAY, PEM, Authority
 
-AT = datetime(2026, 6, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
 PLACE = "/etc/penstock/credentials"
 CONFIG = f"""
 auth = "plain[passwd={PLACE}/users]"
@@ -27,45 +24,6 @@ crl = {PLACE}/crl
 banner = "ca-cert"
 """
 USERS = "probe:*:$5$salt$" + "x" * 43 + "\n"
-PEM = serialization.Encoding.PEM
-
-
-def name(words: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words)])
-
-
-class Authority:
-    """A certificate authority of a test's own."""
-
-    def __init__(self, words: str, end: datetime = AT + 9 * DAY) -> None:
-        self.key, self.name = ec.generate_private_key(ec.SECP256R1()), name(words)
-        self.pem = self.certify(self.key, end=end, of=self.name)
-
-    def certify(
-        self,
-        key: ec.EllipticCurvePrivateKey,
-        begin: datetime = AT - 9 * DAY,
-        end: datetime = AT + 9 * DAY,
-        of: x509.Name | None = None,
-        names: Sequence[str] = ("vpn.example.org",),
-    ) -> str:
-        """Return a certificate for the key, in PEM."""
-        builder = x509.CertificateBuilder(self.name, of or name("gateway"), key.public_key())
-        builder = (
-            builder.serial_number(x509.random_serial_number()).not_valid_before(begin).not_valid_after(end)
-        )
-        whom = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
-        return (
-            builder.add_extension(whom, critical=False)
-            .sign(self.key, hashes.SHA256())
-            .public_bytes(PEM)
-            .decode()
-        )
-
-    def revoking(self, begin: datetime = AT - DAY, end: datetime = AT + DAY) -> str:
-        """Return a list of revoked certificates, in PEM."""
-        builder = x509.CertificateRevocationListBuilder(self.name, begin, end)
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(PEM).decode()
 
 
 def written(key: ec.EllipticCurvePrivateKey, passphrase: bytes | None = None) -> str:

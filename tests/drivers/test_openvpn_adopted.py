@@ -50,8 +50,10 @@ UNIX, TCP = "management {own}/management.sock unix\n", "management 127.0.0.1 750
 class Unprepared:
     """One that nobody prepared, on the users' own port of a scratch gateway."""
 
-    def __init__(self, lab: OpenVpnLab, more: str = UNIX, *arguments: str) -> None:
-        self.folder = lab.root / "unprepared"
+    def __init__(
+        self, lab: OpenVpnLab, more: str = UNIX, *arguments: str, folder: str = "unprepared"
+    ) -> None:
+        self.folder = lab.root / folder
         self.folder.mkdir(mode=0o755, exist_ok=True)
         said = (CONFIG + more).format(folder=lab.folder, own=self.folder)
         (self.folder / "server.conf").write_text(said)
@@ -141,6 +143,19 @@ async def test_one_that_cannot_be_asked_is_refused_with_the_line_that_lets_it_be
     with pytest.raises(Refused, match="cannot be counted"):
         await openvpn.adoption.adopt(operation("adopt"), ())
     assert (openvpn.folders.adopted, daemon.process.poll()) == (None, None)
+
+
+async def test_of_two_of_one_port_by_udp_and_tcp_it_is_said_that_a_gateway_has_one_transport(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    by_udp = Unprepared(openvpn)
+    other = ("--proto", "tcp-server", "--server", "10.90.8.0", "255.255.255.0")
+    by_tcp = Unprepared(openvpn, TCP, *other, folder="by-tcp")
+    [said] = (await openvpn.adoption.examine()).obstacles
+    pids = sorted(daemon.process.pid for daemon in (by_udp, by_tcp))
+    both = " and ".join(f"openvpn (process {pid})" for pid in pids)
+    assert said.startswith(f"{both} listen on port 443 of gw-1, by UDP and by TCP, and a gateway has one")
+    assert said.endswith("or leave it, on another port, unmanaged")
 
 
 async def test_a_first_release_is_refused_beside_it_also_where_it_serves_by_udp(openvpn: OpenVpnLab) -> None:  # noqa: F811

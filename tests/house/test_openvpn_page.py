@@ -13,6 +13,8 @@ from policies.model.release_tests import Method
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "openvpn.md").read_text()
+BESIDE = {"verb 3", "proto tcp-server"}
+"""What the page says beside the options of the example."""
 
 
 def shown(heading: str) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def test_what_the_page_says_of_the_template_is_so() -> None:
     said = {f"{option} {value}".strip() for option, value in options_of(text)}
     promised = re.findall(r"`([a-z-]+ [^`]+)`", PAGE.partition("## The template")[2].partition("\n## ")[0])
     assert len(promised) > 5
-    assert [one for one in promised if one not in said and one != "verb 3" and "tls-auth" not in one] == []
+    assert [one for one in promised if one not in said | BESIDE and "tls-auth" not in one] == []
 
 
 def test_the_example_with_the_tls_auth_of_the_page_is_taken_too() -> None:
@@ -51,6 +53,22 @@ def test_the_example_with_the_tls_auth_of_the_page_is_taken_too() -> None:
     added = re.findall(r"add `(tls-auth [^`]+)`", PAGE)
     assert f"# {added[0]}" in text
     require_template(text.replace(f"# {added[0]}", added[0]), "openvpn.conf.template")
+
+
+def test_the_example_by_tcp_is_taken_without_what_its_comment_names() -> None:
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
+    ((transport, *without),) = re.findall(
+        r"^# By TCP: `(.+)`, without `(.+)` and `(.+)`\.$", text, re.MULTILINE
+    )
+    kept = [line for line in text.splitlines() if line.split(" ")[0] not in without]
+    require_template("\n".join(kept).replace("proto udp", transport), "openvpn.conf.template")
+
+
+def test_the_example_with_the_revoked_certificates_of_the_page_is_taken_too() -> None:
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
+    (line,) = re.findall(r"`(crl-verify [^`]+)`", PAGE.partition("## The template")[0])
+    assert f"# {line}" in text
+    require_template(text.replace(f"# {line}", line), "openvpn.conf.template")
 
 
 def test_every_profile_of_the_page_can_reach_a_gateway_that_asks_for_what_its_probe_has() -> None:

@@ -29,6 +29,8 @@ def test_the_labs_own_template_leaves_everything_to_penstock() -> None:
         ),
         ("key $credential_key", "key /etc/openvpn/server.key", "key says `/etc/openvpn/server.key`"),
         ("verb 4", "log-append /var/log/openvpn.log", "log-append is not for a template, leave it out"),
+        ("proto udp", "proto tcp-server", "explicit-exit-notify is for UDP, leave it out over TCP"),
+        ("proto udp", "proto tcp6", "explicit-exit-notify is for UDP"),
         ("verb 4", "verb $verbosity", "$verbosity is none of"),
         ("verb 4", "verb 4$", "a $ begins no placeholder, write $$ for a dollar"),
     ],

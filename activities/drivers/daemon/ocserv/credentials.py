@@ -7,17 +7,16 @@ everything is looked at before any of it is put in place.
 
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from activities.drivers.daemon.port import CONFIG
+from activities.drivers.daemon.revoked import Given, blocks_in, is_signed, moment, require_current
 from activities.drivers.daemon.template import FOLDER
 from policies.model.errors import BadInput
 
@@ -25,35 +24,13 @@ _KEY = re.compile(r"^\s*([a-z-]+)\s*=\s*(.*?)\s*$")
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")
 _PASSWORDS = re.compile(r"passwd=([^,\]]+)")
 _LIST_ALONE = re.compile(rf"plain\[passwd={re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)\]")
-_PEM = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _KIND = re.compile(r"^!?\$([156])(?:\$|$)")
 LENGTHS = {"1": 22, "5": 43, "6": 86}
 """Characters of a whole hash by its kind, MD5, SHA-256 and SHA-512, after its salt."""
 
-CERTIFICATE, REVOKED = "CERTIFICATE", "X509 CRL"
+CERTIFICATE = "CERTIFICATE"
 FIELDS = 3
 """Of a line in a list of users: name, groups and hash."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """A credential as the host has it now, in a file of ours, and as the instance has it.
-
-    `where` names it to people.
-    """
-
-    where: str
-    path: Path
-    before: str = ""
-
-    @property
-    def content(self) -> str:
-        """What is in it now."""
-        return self.path.read_text()
-
-    def refuse(self, why: str, line: int | None = None) -> NoReturn:
-        """Raise BadInput that names the credential, the line of it, and why."""
-        raise BadInput(f"{self.where}{f' line {line}' if line else ''}: {why}")
 
 
 @dataclass
@@ -126,7 +103,7 @@ def require_fit(
 def leaves_in(content: str) -> tuple[x509.Certificate, ...]:
     """Return the certificates in a file; those that cannot be read are left out."""
     found = []
-    for _, pem in _blocks(content, CERTIFICATE):
+    for _, pem in blocks_in(content, CERTIFICATE):
         with suppress(ValueError):
             found.append(x509.load_pem_x509_certificate(pem))
     return tuple(found)
@@ -192,7 +169,7 @@ def _require_no_less(given: Given, leaf: x509.Certificate, before: x509.Certific
     end, was = leaf.not_valid_after_utc, before.not_valid_after_utc
     if end < was:
         given.refuse(
-            f"its certificate ends at {_moment(end)}, before the one in use ({_moment(was)}); put the "
+            f"its certificate ends at {moment(end)}, before the one in use ({moment(was)}); put the "
             "newer one there, or say --even-if-older"
         )
     if lost := sorted(_names(before) - _names(leaf)):
@@ -220,47 +197,23 @@ def _require_authorities(given: Given, at: datetime) -> list[x509.Certificate]:
 
 
 def _require_revoked(given: Given, authorities: list[x509.Certificate], at: datetime, *, older: bool) -> None:
-    lists = _lists(given)
-    if not lists:
-        given.refuse("it holds no list of revoked certificates in PEM, on which ocserv ends; put one there")
-    began = {one.issuer: one.last_update_utc for one in _lists_in_use(given.before)}
-    for line, one in lists:
-        end = one.next_update_utc
-        if end is not None and end < at:
-            given.refuse(
-                f"the list was good until {_moment(end)} only; have its authority issue the next one", line
-            )
+    for line, one in require_current(given, at, older=older):
         issuers = [authority for authority in authorities if authority.subject == one.issuer]
-        if not any(_is_signed(one, issuer) for issuer in issuers):
+        if not any(is_signed(one, issuer) for issuer in issuers):
             given.refuse(
                 f"none of the authorities has signed the list of {one.issuer.rfc4514_string()}; put the one "
                 "of an authority in use there",
                 line,
             )
-        was = began.get(one.issuer)
-        if was is not None and one.last_update_utc < was and not older:
-            given.refuse(
-                f"the list is of {_moment(one.last_update_utc)}, and the one in use of {_moment(was)}: who "
-                "was revoked since would be let in; put the newer one there, or say --even-if-older",
-                line,
-            )
-
-
-def _is_signed(revoked: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    key: Any = authority.public_key()
-    try:
-        return revoked.is_signature_valid(key)
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        return False
 
 
 def _require_valid(given: Given, certificate: x509.Certificate, at: datetime, line: int) -> None:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if end < at:
-        given.refuse(f"the certificate has expired at {_moment(end)}; renew it", line)
+        given.refuse(f"the certificate has expired at {moment(end)}; renew it", line)
     if begin > at:
         given.refuse(
-            f"the certificate is good from {_moment(begin)} only; wait until then, or set this host's clock",
+            f"the certificate is good from {moment(begin)} only; wait until then, or set this host's clock",
             line,
         )
 
@@ -268,7 +221,7 @@ def _require_valid(given: Given, certificate: x509.Certificate, at: datetime, li
 def _certificates(given: Given) -> list[tuple[int, x509.Certificate]]:
     """Return the certificates in a file and their lines; BadInput for none, or one that cannot be read."""
     found = []
-    for line, pem in _blocks(given.content, CERTIFICATE):
+    for line, pem in blocks_in(given.content, CERTIFICATE):
         try:
             found.append((line, x509.load_pem_x509_certificate(pem)))
         except ValueError:
@@ -276,30 +229,3 @@ def _certificates(given: Given) -> list[tuple[int, x509.Certificate]]:
     if not found:
         given.refuse("it holds no certificate in PEM; put one there")
     return found
-
-
-def _lists(given: Given) -> list[tuple[int, x509.CertificateRevocationList]]:
-    found = []
-    for line, pem in _blocks(given.content, REVOKED):
-        try:
-            found.append((line, x509.load_pem_x509_crl(pem)))
-        except ValueError:
-            given.refuse("the list of revoked certificates cannot be read; fetch it again", line)
-    return found
-
-
-def _lists_in_use(content: str) -> Iterator[x509.CertificateRevocationList]:
-    for _, pem in _blocks(content, REVOKED):
-        with suppress(ValueError):
-            yield x509.load_pem_x509_crl(pem)
-
-
-def _blocks(content: str, label: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the PEM blocks of that label with the lines they begin at."""
-    for block in _PEM.finditer(content):
-        if block[1] == label:
-            yield content.count("\n", 0, block.start()) + 1, block[0].encode()
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -25,7 +25,7 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
-from activities.drivers.daemon.ocserv.credentials import Given, names_listed, require_fit
+from activities.drivers.daemon.ocserv.credentials import names_listed, require_fit
 from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
@@ -47,6 +47,7 @@ from activities.drivers.daemon.port import (
     Session,
     Users,
 )
+from activities.drivers.daemon.revoked import Given
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run

@@ -3,13 +3,13 @@
 It has no drain (decision 0041): new sessions are steered elsewhere, live ones stay. A client that is told
 to restart comes back by itself after a second or two, with a full handshake, to whatever instance its
 packets are sent to by then; one that sends from the same port needs its old UDP flow forgotten for that.
-Certificates are read at its start only.
+Certificates are read at its start only, lists of revoked ones at each login.
 """
 
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -18,6 +18,7 @@ from activities.drivers.daemon.control import Asked
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
+from activities.drivers.daemon.openvpn.credentials import have_read, require_fit, revoked_in
 from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
@@ -40,6 +41,7 @@ from activities.drivers.daemon.port import (
     Session,
     Wandering,
 )
+from activities.drivers.daemon.revoked import Given
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
 from activities.drivers.flows import Flow, flows_to_port, forget, forget_flows
 from policies.attribution import Held
@@ -100,13 +102,45 @@ class OpenVpn(PlainDaemon):
         into: Path,
         settings: Sequence[Setting] = (),
     ) -> None:
-        """Write openvpn.conf and the credentials it names, readable by root only."""
+        """Write openvpn.conf and the credentials it names; lists of revoked ones may be read by all."""
         if settings:
             raise BadInput(f"settings: {settings[0].key} is none that a fleet of OpenVPN may have of its own")
         config, wanted = filled(environment, template)
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
-        (into / FILE).write_text(config)
+        _write_config(into, config)
+
+    def renew(
+        self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
+    ) -> None:
+        """Write the instance's own openvpn.conf again, and its lists of revoked certificates as they are now.
+
+        Refused where another one of its credentials has changed, which it would not read.
+        """
+        config, there = (environment.config / FILE).read_text(), environment.config / FOLDER
+        names = sorted(path.name for path in there.iterdir())
+        require_given(names, credentials, environment.config / FILE)
+        write_credentials(names, credentials, into / FOLDER)
+        revoked = revoked_in(config)
+        others = [
+            name
+            for name in names
+            if name not in revoked and (into / FOLDER / name).read_bytes() != (there / name).read_bytes()
+        ]
+        if others:
+            self._only_a_new_instance(environment, f"credentials ({', '.join(others)})")
+        given = {
+            name: Given(
+                f"credential {name} ({credentials[name]})", into / FOLDER / name, (there / name).read_text()
+            )
+            for name in names
+        }
+        require_fit(config, given, datetime.now(UTC), older=older)
+        _write_config(into, config)
+
+    async def reload(self, environment: Environment) -> None:
+        """Have OpenVPN read its lists of revoked certificates at the next login; no word is said to it."""
+        have_read(environment.config, revoked_in((environment.config / FILE).read_text()))
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the pools of the instance's openvpn.conf; none where it cannot be read."""
@@ -275,6 +309,13 @@ class OpenVpn(PlainDaemon):
         except OSError:
             return "udp"
         return "tcp" if said.get("proto", "udp").startswith("tcp") else "udp"
+
+
+def _write_config(into: Path, config: str) -> None:
+    """Write it for root alone, in a folder through which others may have to go to a list."""
+    (into / FILE).touch(mode=0o600)
+    (into / FILE).write_text(config)
+    have_read(into, revoked_in(config))
 
 
 def _asked(environment: Environment) -> Asked:

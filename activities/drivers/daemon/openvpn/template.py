@@ -28,6 +28,9 @@ OURS = (
 )
 """Options that would take the instance, its log or its folders away from us, or bring what nobody signed."""
 
+BY_UDP = ("explicit-exit-notify",)
+"""Options that say nothing over TCP; OpenVPN before 2.6 does not start with them there."""
+
 
 def require_template(text: str, name: str) -> None:
     """Refuse a template that lacks a placeholder, or has one that nobody fills.
@@ -42,6 +45,8 @@ def require_template(text: str, name: str) -> None:
         said.setdefault(option, []).append(value)
         if option in OURS:
             wrong.append(f"{option} is not for a template, leave it out")
+    if any(value.startswith("tcp") for value in said.get("proto", [])):
+        wrong += [f"{option} is for UDP, leave it out over TCP" for option in BY_UDP if option in said]
     for option, filler in NEEDED.items():
         values = said.get(option, [])
         if not any(all(is_left(value, one) for one in filler.split()) for value in values):

@@ -383,9 +383,8 @@ class HostAdoption:
         if not holders:
             return f"what serves port {port} of {name} is a process that is not seen from here: {WHAT_TO_DO}"
         if len(holders) > 1:
-            return (
-                f"{' and '.join(map(program_of, holders))} listen on port {port} of {name}: end all but one"
-            )
+            both = " and ".join(map(program_of, holders))
+            return f"{both} listen on port {port} of {name}{_one_alone(listeners)}"
         program = path_of(holders[0])
         if program.rpartition("/")[2] != product:
             return (
@@ -447,6 +446,16 @@ def _holders(listeners: Sequence[Listener]) -> list[int]:
     """Return the processes that serve: without the first of all, and without children of one of them."""
     pids = {pid for one in listeners for pid in one.processes} - {FIRST_PROCESS}
     return sorted(pid for pid in pids if _parent(pid) not in pids)
+
+
+def _one_alone(listeners: Sequence[Listener]) -> str:
+    """Return what to do where several serve a gateway's port."""
+    if len({one.transport for one in listeners}) == 1:
+        return ": end all but one"
+    return (
+        ", by UDP and by TCP, and a gateway has one transport: give one of them an address and a host of its "
+        "own, or leave it, on another port, unmanaged"
+    )
 
 
 def _parent(pid: int) -> int | None:

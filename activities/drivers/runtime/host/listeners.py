@@ -7,7 +7,7 @@ from the descriptors of processes, which name their sockets by inode.
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from activities.drivers.runtime.host.containers import WHAT_TO_DO, publishes
@@ -28,6 +28,7 @@ class Listener:
     address: IPv4Address | IPv6Address
     port: int
     inode: str
+    transport: str
     processes: tuple[int, ...] = ()
     """Empty where it belongs to a process that is not seen from here: one of a container's namespace."""
 
@@ -41,9 +42,7 @@ def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
         if one.port == gateway.port and (one.address.is_unspecified or one.address in gateway.addresses)
     ]
     holders = _holders({one.inode for one in found}) if found else {}
-    return tuple(
-        Listener(one.address, one.port, one.inode, tuple(sorted(holders.get(one.inode, ())))) for one in found
-    )
+    return tuple(replace(one, processes=tuple(sorted(holders.get(one.inode, ())))) for one in found)
 
 
 def _transports(gateway: Gateway) -> tuple[str, ...]:
@@ -117,7 +116,7 @@ def _listening(transport: str) -> Iterator[Listener]:
         for fields in (line.split() for line in lines):
             if fields[3] == _KINDS[transport]:
                 address, _, port = fields[1].partition(":")
-                yield Listener(_address(address), int(port, 16), fields[9])
+                yield Listener(_address(address), int(port, 16), fields[9], transport)
 
 
 def _address(written: str) -> IPv4Address | IPv6Address:
