@@ -103,8 +103,7 @@ class HostSlots:
 
     async def _observe(self, patience: timedelta) -> GatewayState:
         self._reap()
-        for folder in self._folders:
-            folder.trim_log()
+        self._trim_logs()
         instances = await asyncio.gather(
             *(self._folders.instance(folder, patience) for folder in self._folders)
         )
@@ -378,7 +377,8 @@ class HostSlots:
 
         What was adopted is started by its own unit, and is taken again when it is the same.
         """
-        with suppress(PenstockError):  # it is followed from now on, and tried again
+        self._trim_logs()  # a disk that they have filled has room for a start then
+        with suppress(PenstockError, OSError):  # it is followed from now on, and tried again
             await self._adoption.follow()
         async with exclusive(self._folders.root / "slots.lock") as lock:
             await self._settle()
@@ -388,8 +388,8 @@ class HostSlots:
             release = folder.release if folder else None
             ended = folder is not None and release is not None and folder.process() is None
             if folder is not None and release is not None and ended:
-                folder.record_intent(release, wanted=True)
-                with suppress(PenstockError):
+                with suppress(PenstockError, OSError):
+                    folder.record_intent(release, wanted=True)
                     await self._admission.reconsider(release, host=await self._host())
                     await asyncio.to_thread(self._assign, folder, release)
                     await self._verified(folder, release)
@@ -652,6 +652,10 @@ class HostSlots:
             await asyncio.sleep(POLL_SECONDS)
         self._reap()
         return not running.alive
+
+    def _trim_logs(self) -> None:
+        for folder in self._folders:
+            folder.trim_log()
 
     def _reap(self) -> None:
         """Take leave of instances of ours that have ended, so that no zombie keeps their number."""
