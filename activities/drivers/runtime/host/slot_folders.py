@@ -33,8 +33,9 @@ Answer = TypeVar("Answer")
 
 # The process writes down which process it is before it becomes the daemon, and until then holds
 # the slots' lock as its standard input: whoever comes after a killed agent waits and finds it.
+# It writes over what is there (`1<>`), whose room on a full disk nobody else can have taken meanwhile.
 LAUNCH = """set -e
-{ cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } > "$1.new"
+{ cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } 1<> "$1.new"
 mv "$1.new" "$1"; shift
 exec "$@" < /dev/null
 """
