@@ -72,6 +72,16 @@ def write_whole(path: Path, content: str) -> None:
     sync_folder(path.parent)
 
 
+def ensure_whole(path: Path, content: str) -> None:
+    """Ensure that the file has this content; where it has, a full disk is asked for nothing."""
+    try:
+        if path.read_text() == content:
+            return
+    except FileNotFoundError:
+        pass
+    write_whole(path, content)
+
+
 def point(link: Path, target: Path) -> None:
     """Ensure in one step that the symbolic link leads to the target, relative to its own folder."""
     new = link.with_name(f".{link.name}.new")

@@ -272,6 +272,7 @@ async def main(config: Path) -> None:
         "keeping the steering table": host.table.keep,
         "removing old snapshots": host.snapshots.keep_forgetting,
         "following what was adopted": host.adoption.keep,
+        "starting again what a reboot ended": host.runtime.keep,
     }
     if settings.server_certificate is not None:
         ask = partial(ask_when_due, config)

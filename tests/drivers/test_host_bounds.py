@@ -19,7 +19,8 @@ from activities.host_record import LONGEST_LINE
 from policies.model.errors import BeyondHostLimits, Fenced, ForeignOrder
 from policies.model.host_limits import HostLimits
 from policies.model.operation import LAST_EPOCH, LONGEST_STEP, Operation
-from tests.drivers.test_slots_journal import fill, small_disk  # noqa: F401 - a fixture
+from tests.drivers.small_disk import fill
+from tests.drivers.test_slots_journal import small_disk  # noqa: F401 - a fixture
 
 NOW = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
 NOW_EPOCH = int(NOW.timestamp() * 1000)

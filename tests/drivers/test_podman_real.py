@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from activities.drivers.runtime.host.process import PROC, digest_of_file
+from activities.drivers.runtime.podman import container_folders
 from activities.drivers.runtime.podman.container_folders import configuration_of
 from activities.drivers.runtime.podman.podman import CAPABILITIES, Podman
 from activities.drivers.runtime.podman.slots import HALF_LAID
@@ -371,6 +373,24 @@ async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanL
         await podman.slots.start(operation("start", digest=release.digest), release)
     podman.compose()
     await _starts_one(podman, changed=True)
+
+
+async def test_a_podman_that_hangs_gives_up_the_slots_and_the_next_start_has_them(
+    podman: PodmanLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await staged(podman)
+    monkeypatch.setattr(container_folders, "LAUNCHED_WITHIN", timedelta(seconds=1))
+    release = podman.admission.release("1")
+    podman.deadly("start", "gw-1-a", by="exec sleep 600")
+    with pytest.raises(
+        Refused, match=r"as soon as it was started in slot a of gw-1: timeout: sending signal"
+    ):
+        await podman.slots.start(operation("start", digest=release.digest), release)
+    monkeypatch.undo()
+    podman.compose()
+    async with asyncio.timeout(30):
+        await _starts_one(podman, changed=True)
 
 
 @pytest.mark.sweep

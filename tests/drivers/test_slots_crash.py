@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from activities.drivers.runtime.host import slot_folders, slots
+from activities.drivers.runtime.host.journal import exclusive
 from activities.drivers.runtime.host.process import mapped_digests
 from activities.snapshots import Evidence
 from policies.model.errors import Fenced, Refused
@@ -355,6 +357,26 @@ async def test_a_log_that_grew_too_long_is_begun_anew_while_its_instance_writes_
     written = log.read_text()
     assert "worker[user1]" in written
     assert "initialized" not in written
+
+
+async def test_who_holds_the_slots_for_long_holds_up_no_agents_start_and_it_is_tried_again(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await lab.table.make_permanent(operation("keep"), await lab.running("1"))
+    for pid in lab.daemons():
+        os.kill(pid, signal.SIGKILL)
+    monkeypatch.setattr(slots, "RESUMED_WITHIN", timedelta(milliseconds=100))
+    monkeypatch.setattr(slots, "RESUMED_EVERY", timedelta(milliseconds=100))
+    async with exclusive(lab.root / "slots.lock"), asyncio.timeout(5):
+        assert (await lab.slots.resume()).instance("a").state is InstanceState.FAILED
+    assert "nothing is started again on gw-1 yet: somebody else holds" in caplog.text
+    keeping = asyncio.create_task(lab.slots.keep())
+    async with asyncio.timeout(15):
+        while lab.folders.of("a").process() is None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+    keeping.cancel()
 
 
 async def test_connections_that_never_logged_in_are_no_sessions(lab: GatewayLab) -> None:  # noqa: F811

@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from policies.model.errors import Fenced
 from tests.drivers.gateway_lab import operation
+from tests.drivers.small_disk import fill
+from tests.drivers.small_disk import small_disk as mounted
 
 WRITER = """
 import sys
@@ -43,19 +44,8 @@ def test_a_new_journal_is_in_epoch_zero_and_admits_anybody(journal: Journal) -> 
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("needs root to mount a small file system")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill(disk: Path) -> None:
-    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
-        for size in (4096, 1):
-            with suppress(OSError):
-                while file.write(b"x" * size):
-                    pass
+    with mounted(tmp_path / "disk") as disk:
+        yield disk
 
 
 def test_a_full_disk_takes_the_fence_of_a_way_back_and_no_torn_line(small_disk: Path) -> None:

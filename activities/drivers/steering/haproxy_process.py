@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from activities.drivers.disk import end_of, write_whole
+from activities.drivers.disk import end_of, ensure_whole
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.journal import exclusive
 from activities.drivers.runtime.host.process import Process
@@ -66,7 +66,7 @@ class HaproxyProcess:
             if await self.has(text):
                 return False
             await self._check(text)
-            write_whole(self.configuration, text)
+            ensure_whole(self.configuration, text)
             running, before = self.running, await self._answering()
             if before is None and running is not None:
                 before = running.pid
@@ -94,15 +94,16 @@ class HaproxyProcess:
             return None
 
     async def _check(self, text: str) -> None:
-        tried = self.folder / "tried.cfg"
-        write_whole(tried, text)
+        tried = self.configuration if self._written == text else self.folder / "tried.cfg"
+        ensure_whole(tried, text)
         said = await run([PROGRAM, "-c", "-q", "-f", str(tried)])
         if said.status:
             raise Refused(f"HAProxy refuses its configuration for {self._whose}: {said.last_words}")
 
     def _launch(self, lock: int, more: Sequence[str]) -> None:
         launched_as = self.folder / "launched"
-        launched_as.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            launched_as.rename(self.folder / "launched.new")  # whose room is there also on a full disk
         log = self.folder / "log"
         with log.open("wb") as output:
             os.fchmod(output.fileno(), OURS)

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from activities.drivers.disk import write_whole
+from activities.drivers.disk import ensure_whole
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import PATIENCE, HaproxySocket, nobody_listens
 from activities.drivers.steering.haproxy_switch import LEASES, map_of, read_switch, write_switch
@@ -129,7 +129,7 @@ class HaproxySteering:
             try:
                 changed = await self._healed()
                 return (await self.read()).model_copy(update={"changed": changed})
-            except PenstockError as error:
+            except (PenstockError, OSError) as error:
                 _log.warning("the steering of %s: %s", self._gateway.name, error)
                 return Steering(serving=self.permanent)
 
@@ -322,7 +322,7 @@ class HaproxySteering:
     def _keep_entries(self) -> None:
         """Have the file that HAProxy reads at its start say which slot is permanent."""
         lines = map_of(Switch(steer=self.permanent, generation="primed"))
-        self._orders.journal.reserve.spend_for(lambda: write_whole(self._entries, lines))
+        self._orders.journal.reserve.spend_for(lambda: ensure_whole(self._entries, lines))
 
     async def _found(self) -> Switch:
         return await read_switch(self._process.socket, self._entries)

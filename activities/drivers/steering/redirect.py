@@ -76,11 +76,22 @@ class Redirect:
     async def prepare(self) -> None:
         """Ensure that the certificate of now lies where the configuration says.
 
+        Where the disk does not take it, HAProxy starts with the one before, and is told the one of now.
+
         Raises:
             BadInput: it or its key cannot be read.
             Unavailable: the store of one of them does not answer.
+            OSError: there is none, and the disk takes none.
         """
-        await asyncio.to_thread(write_private, self._file, (await self._bundle()).encode())
+        bundle = await self._bundle()
+        if bundle == self._written:
+            return
+        try:
+            await asyncio.to_thread(write_private, self._file, bundle.encode())
+        except OSError as error:
+            if self._written is None:
+                raise
+            _log.warning("HAProxy of %s starts with an older certificate: %s", self._gateway.name, error)
 
     async def renew(self, haproxy: HaproxySocket) -> bool:
         """Ensure that users are shown the certificate of now; return whether it was another one.
@@ -92,7 +103,7 @@ class Redirect:
             Unavailable: the store of one of them, or HAProxy, does not answer or refuses.
         """
         bundle = await self._bundle()
-        if bundle == self._file.read_text():
+        if bundle == self._written:
             return False
         try:
             await haproxy.order(f"set ssl cert {self._file} <<\n{bundle}")
@@ -102,6 +113,14 @@ class Redirect:
             raise
         write_private(self._file, bundle.encode())
         return True
+
+    @property
+    def _written(self) -> str | None:
+        """What HAProxy shows from its start on."""
+        try:
+            return self._file.read_text()
+        except FileNotFoundError:
+            return None
 
     async def _bundle(self) -> str:
         said = [await asyncio.to_thread(secret) for secret in self._shown]

@@ -13,13 +13,13 @@ import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from activities.drivers.disk import Reserve
 from activities.drivers.runtime.host.bounds import HostBounds
-from policies.model.errors import Fenced
+from policies.model.errors import Fenced, Unavailable
 from policies.model.operation import Operation
 
 POLL_SECONDS = 0.01
@@ -185,18 +185,30 @@ def _whole_part(content: bytes) -> int:
 
 
 @asynccontextmanager
-async def exclusive(path: Path) -> AsyncIterator[int]:
+async def exclusive(path: Path, within: timedelta | None = None) -> AsyncIterator[int]:
     """Hold the file's lock: one executor at a time, in this process or any other.
 
     Yields the descriptor that holds it. A child that inherits it keeps the lock beyond our death,
     until it closes it.
+
+    Raises:
+        Unavailable: when somebody else holds it for longer than that; without a bound it is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(POLL_SECONDS)
+        try:
+            async with asyncio.timeout(within.total_seconds() if within is not None else None):
+                await _take_lock(file.fileno())
+        except TimeoutError as late:
+            raise Unavailable(f"somebody else holds {path}") from late
         yield file.fileno()
+
+
+async def _take_lock(descriptor: int) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            return

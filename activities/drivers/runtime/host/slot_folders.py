@@ -32,8 +32,9 @@ Answer = TypeVar("Answer")
 
 # The process writes down which process it is before it becomes the daemon, and until then holds
 # the slots' lock as its standard input: whoever comes after a killed agent waits and finds it.
+# It writes over what is there (`1<>`), whose room on a full disk nobody else can have taken meanwhile.
 LAUNCH = """set -e
-{ cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } > "$1.new"
+{ cat /proc/sys/kernel/random/boot_id; cat /proc/$$/stat; } 1<> "$1.new"
 mv "$1.new" "$1"; shift
 exec "$@" < /dev/null
 """
@@ -190,10 +191,25 @@ class SlotFolder:
             )
 
     def trim_log(self) -> None:
-        """Keep the log from filling the disk: what is there becomes `log.1`, and the instance writes on."""
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
-            shutil.copyfile(self.log, self.path / "log.1")
-            os.truncate(self.log, 0)
+        """Keep the log from filling the disk: what is there becomes `log.1`, and the instance writes on.
+
+        A disk without room for that keeps its end. Nothing that the disk does is raised: the way back looks
+        at the slots first.
+        """
+        with suppress(OSError):
+            if self.log.stat().st_size > LOG_BYTES:
+                try:
+                    shutil.copyfile(self.log, self.path / "log.1")
+                except OSError:
+                    self._keep_end_of_log()
+                else:
+                    os.truncate(self.log, 0)
+
+    def _keep_end_of_log(self) -> None:
+        end = end_of(self.log, LAST_WORDS_BYTES)
+        (self.path / "log.1").unlink(missing_ok=True)
+        os.truncate(self.log, 0)
+        (self.path / "log.1").write_bytes(end)
 
     def last_words(self) -> str:
         """Return the last line the instance logged."""

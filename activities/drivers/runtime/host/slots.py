@@ -5,6 +5,7 @@ order and what was begun. A crash at any line leaves a state from which the same
 """
 
 import asyncio
+import logging
 import shutil
 import signal
 import socket
@@ -54,12 +55,16 @@ DOWN_WITHIN = timedelta(seconds=10)
 AT_ONCE = timedelta(milliseconds=300)
 ANSWERS = timedelta(seconds=5)
 """How long one that was adopted may take to say that it serves."""
+RESUMED_WITHIN = timedelta(seconds=20)
+"""How long whoever holds the slots may hold up an agent's start, and how often that is tried afterwards."""
+RESUMED_EVERY = timedelta(seconds=20)
 NOT_ASKED = timedelta(0)
 """No daemon is asked for its sessions: only the kernel tells what runs."""
 POLL_SECONDS = 0.05
 SPARE_BYTES = 512 * 2**20
 FLOWS_PER_SESSION = 4
 CONNTRACK = Path("/proc/sys/net/netfilter")
+_log = logging.getLogger(__name__)
 
 
 class HostSlots:
@@ -96,6 +101,7 @@ class HostSlots:
         self._unrenewed = unrenewed
         self._described = described_by(folders.gateway)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._resumed = True
 
     async def observe(self) -> GatewayState:
         """Return what is true now: processes, executables, sessions, steering, epoch."""
@@ -103,8 +109,7 @@ class HostSlots:
 
     async def _observe(self, patience: timedelta) -> GatewayState:
         self._reap()
-        for folder in self._folders:
-            folder.trim_log()
+        self._trim_logs()
         instances = await asyncio.gather(
             *(self._folders.instance(folder, patience) for folder in self._folders)
         )
@@ -376,11 +381,32 @@ class HostSlots:
         also for what was withdrawn before the reboot: nobody's tunnel is left in it, and the way back starts
         what was known-good.
 
-        What was adopted is started by its own unit, and is taken again when it is the same.
+        What was adopted is started by its own unit, and is taken again when it is the same. While somebody
+        else changes the slots for long, as a program that hangs does, that is told: `keep` tries again.
         """
-        with suppress(PenstockError):  # it is followed from now on, and tried again
+        self._trim_logs()  # a disk that they have filled has room for a start then
+        with suppress(PenstockError, OSError):  # it is followed from now on, and tried again
             await self._adoption.follow()
-        async with exclusive(self._folders.root / "slots.lock") as lock:
+        try:
+            ended = await self._start_again()
+        except Unavailable as error:
+            _log.warning("nothing is started again on %s yet: %s", self._gateway.name, error)
+            ended = False
+            self._resumed = False
+        else:
+            self._resumed = True
+        return (await self.observe()).model_copy(update={"changed": ended})
+
+    async def keep(self) -> None:
+        """Try again for ever what `resume` could not."""
+        while True:
+            await asyncio.sleep(RESUMED_EVERY.total_seconds())
+            if not self._resumed:
+                await self.resume()
+
+    async def _start_again(self) -> bool:
+        """Start what serves and has ended; return whether it had."""
+        async with exclusive(self._folders.root / "slots.lock", RESUMED_WITHIN) as lock:
             await self._settle()
             serving = (await self._table.read()).serving
             ours = serving is not None and serving != ADOPTED
@@ -388,14 +414,14 @@ class HostSlots:
             release = folder.release if folder else None
             ended = folder is not None and release is not None and folder.process() is None
             if folder is not None and release is not None and ended:
-                folder.record_intent(release, wanted=True)
-                with suppress(PenstockError):
+                with suppress(PenstockError, OSError):
+                    folder.record_intent(release, wanted=True)
                     await self._admission.reconsider(release, host=await self._host())
                     await asyncio.to_thread(self._assign, folder, release)
                     await self._verified(folder, release)
                     self._launch(folder, release, lock)
                     await self._up(folder, release)
-            return (await self.observe()).model_copy(update={"changed": ended})
+            return ended
 
     # --- what may be here ---------------------------------------------------------
 
@@ -652,6 +678,10 @@ class HostSlots:
             await asyncio.sleep(POLL_SECONDS)
         self._reap()
         return not running.alive
+
+    def _trim_logs(self) -> None:
+        for folder in self._folders:
+            folder.trim_log()
 
     def _reap(self) -> None:
         """Take leave of instances of ours that have ended, so that no zombie keeps their number."""

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from activities.drivers.daemon.port import CONFIG, RUN, Daemon
@@ -36,16 +37,22 @@ STARTED_AS = "org.penstock.start"
 
 # podman starts the container, and writes down which process it is only afterwards. Until that is done, the
 # slots' lock is held as standard input, also when the agent is killed: whoever comes next waits and finds it.
-# What cannot be started is written down as well, so that nobody waits for it.
+# What cannot be started is written down as well, so that nobody waits for it; a podman that hangs is ended.
 LAUNCH = """
-launched=$1 name=$2 podman=$3; shift 3
-ask() { eval "$podman" '"$@"'; }
+launched=$1 name=$2 podman=$3 within=$4; shift 4
+bounded() { timeout --foreground --verbose --kill-after=5 "$within" "$@"; }
+ask() { eval bounded "$podman" '"$@"'; }
 {
-  "$@" > /dev/null && ask start "$name" && pid=$(ask container inspect --format '{{.State.Pid}}' "$name") &&
+  bounded "$@" > /dev/null && ask start "$name" &&
+  pid=$(ask container inspect --format '{{.State.Pid}}' "$name") &&
   cat /proc/sys/kernel/random/boot_id "/proc/$pid/stat" > "$launched.new"
 } < /dev/null || echo nothing > "$launched.new"
 mv "$launched.new" "$launched"
 """
+
+LAUNCHED_WITHIN = timedelta(seconds=60)
+"""How long podman may take for each of the three things that a launch asks, while nobody
+else gets in."""
 
 
 class ContainerFolder(SlotFolder):
@@ -84,11 +91,12 @@ class ContainerFolder(SlotFolder):
             mounts={self.path / "conf": str(CONFIG), self.path / "run": str(RUN)},
             port=self.slot.port,
         )
-        podman = shlex.join(self.podman.command())
+        podman, within = shlex.join(self.podman.command()), f"{LAUNCHED_WITHIN.total_seconds():g}"
+        launch = ["sh", "-c", LAUNCH, "launch", str(self.path / "launched"), self.name, podman, within]
         with self.log.open("ab") as log:
             os.fchmod(log.fileno(), OURS)
             return subprocess.Popen(
-                ["sh", "-c", LAUNCH, "launch", str(self.path / "launched"), self.name, podman, *create],
+                [*launch, *create],
                 stdin=lock,
                 stdout=log,
                 stderr=log,

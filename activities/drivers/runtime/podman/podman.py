@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from activities.drivers.disk import write_whole
+from activities.drivers.disk import ensure_whole
 from activities.drivers.programs import Completed, run
 from policies.model.errors import Unavailable
 from policies.model.value import Digest, digest_of
@@ -111,9 +111,7 @@ runroot = "{self.volatile / "storage"}"
             ("storage.conf", storage),
             ("policy.json", json.dumps(_ONLY_FROM_FOLDERS)),
         ):
-            path = self.folder / name
-            if not path.exists() or path.read_text() != content:
-                write_whole(path, content)
+            ensure_whole(self.folder / name, content)
 
     async def missing(self) -> tuple[str, ...]:
         """Return what this host lacks to run containers, each with what to do about it."""

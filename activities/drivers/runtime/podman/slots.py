@@ -92,7 +92,8 @@ class ContainerSlots(HostSlots):
 
     async def _settle(self) -> None:
         for folder in self._folders.containers:
-            with suppress(PenstockError):  # what podman does not say now is not known, and so not believed
+            # What podman does not say now, or no disk takes, is not known, and so not believed.
+            with suppress(PenstockError, OSError):
                 await folder.settle(folder.release, self._image_of(folder.release))
 
     async def _observe(self, patience: timedelta) -> GatewayState:
