@@ -12,6 +12,7 @@ from tests.lab.played import HANGS_AFTER, played
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.sweep,
     pytest.mark.skipif(not preflight.is_able(), reason="needs root and /dev/net/tun"),
     pytest.mark.timeout(HANGS_AFTER),
 ]

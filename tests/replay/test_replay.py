@@ -30,7 +30,7 @@ async def _histories() -> AsyncIterator[WorkflowHistory]:
         yield WorkflowHistory.from_json(said["id"], said["history"])
 
 
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.sweep)])
 async def test_every_recorded_history_replays(traced: bool) -> None:
     told: list[Span] = []
     replayer = Replayer(

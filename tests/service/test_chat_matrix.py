@@ -94,6 +94,7 @@ async def test_four_people_take_a_fleet_back_word_for_word_and_whoever_may_not_i
     assert double_actions(room) == 0
 
 
+@pytest.mark.sweep
 async def test_a_process_that_was_killed_at_any_moment_says_and_does_nothing_twice(
     room: MatrixRoom,
 ) -> None:
