@@ -37,6 +37,7 @@ async def wave(one: Driven, nodes: list[str], number: int, running: dict[str, Pl
         running |= {found.gateway: found for found in placed}
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(400)
 async def test_a_hundred_gateways_cost_two_writes_each_and_a_share_of_the_looks_fifty_a_second(
     driven: ControlPlane, admin: Api, nodes: Nodes
@@ -61,6 +62,7 @@ async def test_a_hundred_gateways_cost_two_writes_each_and_a_share_of_the_looks_
     assert len(pods(admin)) == len(gateways)
 
 
+@pytest.mark.sweep
 @pytest.mark.timeout(120)
 async def test_in_a_fleet_of_many_pages_counts_tell_when_to_list_and_a_list_why_one_is_not_up(
     driven: ControlPlane, nodes: Nodes, monkeypatch: pytest.MonkeyPatch

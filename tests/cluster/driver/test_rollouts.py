@@ -194,6 +194,7 @@ async def test_every_strategy_goes_back_from_harm_and_leaves_the_nodes_as_they_w
         assert [agent.lost for agent in world.gateways.values()] == [[]] * 4
 
 
+@pytest.mark.sweep
 async def test_an_image_that_never_comes_up_is_gone_back_from_before_any_user(
     server: Engine,  # noqa: F811
     driven: ControlPlane,
@@ -212,6 +213,7 @@ async def test_an_image_that_never_comes_up_is_gone_back_from_before_any_user(
         assert "b" not in labels(admin, names[0])
 
 
+@pytest.mark.sweep
 async def test_a_cordoned_node_is_waited_for_and_one_that_a_stranger_unlabels_is_named(
     server: Engine,  # noqa: F811
     driven: ControlPlane,
