@@ -74,12 +74,16 @@ def write_whole(path: Path, content: str) -> None:
 
 def ensure_whole(path: Path, content: str) -> None:
     """Ensure that the file has this content; where it has, a full disk is asked for nothing."""
+    if content_of(path) != content:
+        write_whole(path, content)
+
+
+def content_of(path: Path) -> str | None:
+    """Return the file's content, None where there is no such file."""
     try:
-        if path.read_text() == content:
-            return
+        return path.read_text()
     except FileNotFoundError:
-        pass
-    write_whole(path, content)
+        return None
 
 
 def point(link: Path, target: Path) -> None:

@@ -79,16 +79,16 @@ def stories(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The usual demo."""
-    return played(tmp_path_factory.mktemp("demo"), *USUAL)
+    return demonstrated(tmp_path_factory.mktemp("demo"), *USUAL)
 
 
 @pytest.fixture(scope="module")
 def green(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Blue-green that fails at its first share, then one taken back after the switch."""
-    return played(tmp_path_factory.mktemp("green"), "bad-green", "green-back")
+    return demonstrated(tmp_path_factory.mktemp("green"), "bad-green", "green-back")
 
 
-def played(folder: Path, *scenarios: str) -> dict[str, Any]:
+def demonstrated(folder: Path, *scenarios: str) -> dict[str, Any]:
     """Run the demo with these stories, and return what it wrote of them."""
     words = [word for name in scenarios for word in ("--scenario", name)]
     with nothing_is_left():

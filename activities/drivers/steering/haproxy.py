@@ -71,8 +71,6 @@ class Balancer:
         """When that was, by this process' clock."""
         self._looked_for: tuple[str | None, str | None, int] | None = None
         """Who was to get new sessions at that time."""
-        self._agreed = False
-        """Whether `follow` has found just now that HAProxy leads everybody where it was told."""
 
     def configuration(self) -> str:
         """Return HAProxy's configuration."""
@@ -100,12 +98,11 @@ class Balancer:
         unknown = {name for name, sessions in away.items() if sessions is None}
         kept = {address: name for address, name in before.items() if name in unknown}
         wanted = {**homes_of(away), **kept}
-        self._agreed = False
         if wanted != before:
             await self._lead(before, wanted)
         else:
             self._save(self._unsaved)
-            self._agreed = not await self._compare_in_time(switch)
+            await self._compare_in_time(switch)
         target = None if switch.share != EVERYBODY else switch.trial or switch.steer
         return sum(name != target for name in wanted.values())
 
@@ -115,24 +112,28 @@ class Balancer:
         Entries are read where it says that they are others than they were: 10,000 of them cost it most of a
         second, and this is asked every second. `follow` reads them every ten.
         """
-        if self._compared is not None and await summary_of_map(haproxy, self._file) == self._compared:
-            return False
-        return await self._compare(haproxy)
+        return not await self._is_as_compared(haproxy) and await self._compare(haproxy)
+
+    async def _is_as_compared(self, haproxy: HaproxySocket) -> bool:
+        """Whether it says the same of its map as when its entries were those it was told."""
+        return self._compared is not None and await summary_of_map(haproxy, self._file) == self._compared
 
     async def _compare(self, haproxy: HaproxySocket) -> bool:
         """Ensure that its entries are those that it was told; return whether they were others."""
-        if await self._kept(haproxy) == self._read():
+        kept, told = await self._listed(haproxy)
+        if kept == told:
             return False
         await replace_map(haproxy, self._file, self._text)
         return True
 
-    async def _compare_in_time(self, switch: Switch) -> bool:
+    async def _compare_in_time(self, switch: Switch) -> None:
         """Do so by its entries after each order and every few seconds, and by how many it has in between."""
         order = (switch.steer, switch.trial, switch.share)
         if order == self._looked_for and time.monotonic() - self._looked < LOOK_EVERY.total_seconds():
-            return await self.heal(self._process.socket)
-        self._looked_for = order
-        return await self._compare(self._process.socket)
+            await self.heal(self._process.socket)
+        else:
+            self._looked_for = order
+            await self._compare(self._process.socket)
 
     async def _lead(self, before: dict[Address, str], wanted: dict[Address, str]) -> None:
         """Have it lead these back: by the entries that differ, where they are few and it has all others."""
@@ -151,23 +152,23 @@ class Balancer:
         Without a trial, whoever is led to where new sessions go may as well be led nowhere. What `follow` has
         just looked at is not listed again.
         """
-        if self._agreed:
-            self._agreed = False
+        if await self._is_as_compared(self._process.socket):
             return ""
-        kept, told = await self._kept(self._process.socket), self._read()
+        kept, told = await self._listed(self._process.socket)
         anybody = switch.steer if switch.trial is None else None
         wrong = sum(
             kept.get(address, anybody) != told.get(address, anybody) for address in kept.keys() | told.keys()
         )
         return f"{wrong} of the addresses with a session are led elsewhere than it was told" if wrong else ""
 
-    async def _kept(self, haproxy: HaproxySocket) -> dict[Address, str]:
-        """Return whom HAProxy leads back, and to which slot; note how it sums that up, where it is right."""
+    async def _listed(self, haproxy: HaproxySocket) -> tuple[dict[Address, str], dict[Address, str]]:
+        """Return whom it leads back, and whom it was told to; note how it sums that up where both agree."""
         summary = await summary_of_map(haproxy, self._file)
         kept = {ip_address(key): name for key, name in (await read_map(haproxy, self._file)).items()}
-        if kept == self._read():
+        told = self._read()
+        if kept == told:
             self._compared, self._looked = summary, time.monotonic()
-        return kept
+        return kept, told
 
     @property
     def _text(self) -> str:

@@ -16,6 +16,7 @@ from ipaddress import IPv6Address
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
+from activities.drivers.disk import content_of
 from activities.drivers.private_files import write_private
 from activities.drivers.steering.haproxy_process import HaproxyProcess
 from activities.drivers.steering.haproxy_socket import HaproxySocket
@@ -117,10 +118,7 @@ class Redirect:
     @property
     def _written(self) -> str | None:
         """What HAProxy shows from its start on."""
-        try:
-            return self._file.read_text()
-        except FileNotFoundError:
-            return None
+        return content_of(self._file)
 
     async def _bundle(self) -> str:
         said = [await asyncio.to_thread(secret) for secret in self._shown]
