@@ -15,7 +15,7 @@ def main() -> None:
         signal.SIGINT, lambda *_: os._exit(ExitCode.DETACHED)
     )  # what is still being loaded says nothing
     from orchestrator.cli.ending import ended  # noqa: PLC0415
-    from orchestrator.processes.stopping import leave  # noqa: PLC0415
+    from orchestrator.processes.leaving import leave  # noqa: PLC0415
 
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show must not end the command
         if isinstance(stream, TextIOWrapper):

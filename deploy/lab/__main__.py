@@ -21,7 +21,7 @@ from deploy.lab.night import Night
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told, write_json
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.change import Outcome
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import SteeringKind

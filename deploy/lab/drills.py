@@ -27,7 +27,7 @@ from deploy.lab.lab import Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal, Trial, map_of, said, step, told, verdict_at
 from deploy.lab.topology import Host
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from orchestrator.words.drills import run_line
 from policies.drills import DRILLS
 from policies.model.drill import DrillOutcome, DrillReport, DrillStep

@@ -21,7 +21,7 @@ from typing import Any
 from deploy.lab.keeper_words import FAILED, KINDS, READY
 from deploy.lab.places import DEMO_FOLDER
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from orchestrator.settings import state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError, Unavailable
 

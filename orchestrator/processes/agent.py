@@ -46,10 +46,10 @@ from orchestrator.processes.beside import begun_again
 from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
 from orchestrator.processes.enrolled import connected_for, files_for
 from orchestrator.processes.gateway_runtime import folders_of, slots_of
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
-from orchestrator.processes.stopping import leave
 from policies.model.adoption import ADOPTED
 
 ONE_POLL = 1

@@ -18,13 +18,14 @@ from orchestrator.engine.client import enter_network_namespace
 from orchestrator.page.app import whole
 from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.processes.composition import compose
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.recurring import keep_upgrading
 from orchestrator.processes.reports import keep_reporting
 from orchestrator.processes.site_file import SiteFile
-from orchestrator.processes.stopping import leave, told_to_stop
+from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings, read_settings, state_folder

@@ -44,10 +44,10 @@ from orchestrator.processes.agent_file import tell_of_unread_variables
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.cluster_file import ClusterSettings
 from orchestrator.processes.enrolled import connected_for, files_for
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import make_no_more_heaps
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
-from orchestrator.processes.stopping import leave
 from policies.model.errors import Conflict, PenstockError
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from temporalio.worker import Worker
 
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.labels import Labelled
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import keep_giving_back
-from orchestrator.processes.stopping import leave, told_to_stop
+from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from workflows.sandbox import RUNNER
 

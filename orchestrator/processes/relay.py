@@ -25,11 +25,12 @@ from orchestrator.enrolment.listener import enrolment_application
 from orchestrator.enrolment.names import RENEW, Certified
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import shown_to_the_engine_now
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.listening import answering_at, port_at
 from orchestrator.processes.monitored import ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.read_again import ReadAgain
-from orchestrator.processes.stopping import leave, told_to_stop
+from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide

@@ -47,6 +47,7 @@ from orchestrator.noticing.rules import RulesFile
 from orchestrator.noticing.shown import ShownNotices
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import checkpoints_of, engine_client
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.monitored import (
     engine_look,
     keep_fetching,
@@ -56,7 +57,6 @@ from orchestrator.processes.monitored import (
     monitored,
 )
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
-from orchestrator.processes.stopping import leave
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.service import ASKED_AT_ONCE

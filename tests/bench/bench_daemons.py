@@ -38,7 +38,7 @@ from deploy.lab.pings import Pings
 from deploy.lab.screen import Screen
 from deploy.lab.stories import Storyteller, Told
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.errors import PenstockError, Unavailable
 from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_client import Client

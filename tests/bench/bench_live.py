@@ -26,7 +26,7 @@ from rich.table import Table
 from deploy.lab.bad_days import DOOR_PORT, BadDays, Door
 from deploy.lab.lab import Shape, lab
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.errors import PenstockError
 from tests.bench.live_runs import KINDS, Run, spend
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from deploy.lab.lab import lab
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.errors import PenstockError
 from tests.bench.site_runs import SHAPE, Part, Sites, part_of
 

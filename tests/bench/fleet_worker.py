@@ -21,8 +21,8 @@ from activities.releases import Admission, AdmitOrder
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchSlice
 from orchestrator.engine.client import connect
+from orchestrator.processes.leaving import leave
 from orchestrator.processes.process import make_worker, run_until_told
-from orchestrator.processes.stopping import leave
 from orchestrator.processes.worker import WORKFLOWS, record_activities
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice

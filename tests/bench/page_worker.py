@@ -11,7 +11,7 @@ from temporalio import activity
 
 from activities.liveness import heartbeating
 from activities.releases import Admission, AdmitOrder
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from tests.bench.fleet_worker import ScriptedJudge, run
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.lab.faults import Fault
 from deploy.lab.lab import lab
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.plan import Strategy
 from tests.chaos.cases import Case, Direction, Run
 from tests.chaos.deck import TURN

@@ -23,7 +23,7 @@ from deploy.debian import image
 from deploy.debian.__main__ import epoch
 from deploy.kubernetes.chart import NAMESPACE
 from deploy.lab.lab import LIMITS
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from orchestrator.publishing.image import BuiltImage
 from policies.model.change import Phase
 from policies.model.errors import Unavailable

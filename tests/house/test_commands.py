@@ -15,7 +15,7 @@ from orchestrator import __main__ as program
 from orchestrator.cli import main as tree
 from orchestrator.cli.main import OFFLINE, app
 from orchestrator.exit_code import ExitCode
-from orchestrator.processes import stopping
+from orchestrator.processes import leaving
 from policies.model.errors import BadInput, Conflict, Refused
 from tests.house.tree import ROOT, documents
 
@@ -80,7 +80,7 @@ def test_however_a_command_ends_the_process_says_so(
             raise ending
 
     monkeypatch.setattr(tree, "app", small)
-    monkeypatch.setattr(stopping, "leave", left.append)
+    monkeypatch.setattr(leaving, "leave", left.append)
     monkeypatch.setattr(sys, "argv", ["penstock"])
     program.main()
     assert left == [code]

@@ -19,7 +19,7 @@ from deploy.lab.daemons.port import Outcome
 from deploy.lab.lab import FLEET, OPERATOR, Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal
 from deploy.lab.spoiled import Spoiled
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.audit import AuditEntry
 from policies.model.instance import GatewayState, Instance, InstanceState
 from policies.model.plan import ReleaseRef, Strategy

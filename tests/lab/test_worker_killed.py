@@ -25,7 +25,7 @@ from orchestrator.processes.composition import compose
 from policies.model.errors import Refused
 from policies.model.plan import Strategy
 from policies.model.change import Phase
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from tests.lab.attack import Thief, crowds
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE

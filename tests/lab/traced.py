@@ -20,7 +20,7 @@ from typing import Any
 from deploy.lab import namespaces
 from deploy.lab.lab import Lab, Shape, lab
 from deploy.lab.rehearsal import Rehearsal
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.verdict import Window
 from tests.fakes.collector import Collector, collecting
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from temporalio.client import Client
 
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from policies.model.change import ChangeKind, ChangeOrder, Phase
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.drain import DrainEnding, DrainLimits, Step

@@ -8,7 +8,7 @@ from temporalio import activity, workflow
 from temporalio.client import Client
 
 from orchestrator.processes import process
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 
 QUEUE = "deaf"
 

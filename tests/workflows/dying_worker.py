@@ -9,7 +9,7 @@ from temporalio.client import Client
 from activities.observation import ObservationSlice
 from activities.watching import WatchSlice
 from orchestrator.engine.sealing import data_converter
-from orchestrator.processes.stopping import leave
+from orchestrator.processes.leaving import leave
 from tests.fakes.control import HEALTHY, UNDECIDED, FakeJudge, ObservedLedger
 from tests.workflows.world import World, control_worker, fleet_of
 
