@@ -308,9 +308,8 @@ def test_one_notice_that_a_receiver_never_takes_holds_up_none_of_those_behind_it
     place.hook.refused = {"k0"}
     for number in range(25):
         add(place.ledger, said(f"k{number}"), "hook")
-    delivering = asyncio.run(deliver(place.ledger, rules))
+    asyncio.run(deliver(place.ledger, rules))
     assert place.hook.raw == [f"k{number}" for number in range(1, 25)]
-    assert delivering.failures == {"hook": 1}
     health = place.ledger.sink_health()["hook"]
     assert (health.failing, health.error) == (1, "it answers 400: {}")
 
