@@ -19,6 +19,7 @@ from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
+    ChangeOrder,
     GatewayResult,
     HistoryRow,
     KnownGoodBatch,
@@ -27,7 +28,10 @@ from policies.model.change import (
 )
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.plan import ReleaseRef
+from policies.model.status import Event
 from policies.model.value import digest_of
+from policies.status.story import KEPT_EVENTS
+from policies.status.told import Told
 from tests.fakes.ledgers import new_ledger
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -472,3 +476,18 @@ def test_a_gateway_that_penstock_gave_up_counts_from_its_first_failure(ledger: L
     assert [ledger.set_quarantine(row) for row in (first, later)] == [True, True]
     [known] = ledger.quarantined("edge", AT)
     assert (known.reason, known.since) == ("is silent", AT)
+
+
+def test_every_event_of_a_change_is_kept_however_few_its_status_shows(ledger: Ledger) -> None:
+    """D15."""
+    name = ledger.open_change(opening("long"))
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ada", reason="CVE")
+    said = [Event(at=AT + timedelta(seconds=n), sentence=f"event {n}") for n in range(3 * KEPT_EVENTS)]
+    for first in range(0, len(said), KEPT_EVENTS // 2):
+        again = max(0, first - 1)  # a step that is repeated tells what it told before
+        ledger.record_story(order, Told(name=name), again, said[again : first + KEPT_EVENTS // 2])
+    found, after = list[str](), 0
+    while page := ledger.events_of_change(name, after):
+        found += [row.sentence for row in page]
+        after = page[-1].id
+    assert found == [event.sentence for event in said]

@@ -11,6 +11,7 @@ from policies.judge.window import WindowState, fold_tick
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Cohorts
 from tests.bench.bench_judge import PAST, POLICY, Ours, _decide, _rows, main
+from tests.bench.judge_fleet import COURSES, Course, FleetJob, _run
 from tests.bench.judge_traces import HEALTHY, SCRAPE, Scenario, draw
 
 COHORTS = Cohorts(canary=("canary",), control=("control",))
@@ -52,3 +53,14 @@ def test_the_benchs_json_has_the_rules(tmp_path: Path, capsys: pytest.CaptureFix
     wanted = {"false_rollback", "delay_p50_s", "delay_p95_s", "missed", "shared_outage"}
     assert all(wanted <= set(rule) for rule in rules.values())
     assert "drop to 0.80 at 10 min" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "course", [one for one in COURSES if one.from_wave > 1], ids=lambda course: course.promise
+)
+def test_a_release_that_fails_everywhere_from_the_second_wave_on_is_promoted_in_no_rollout(
+    course: Course,
+) -> None:
+    """D4; `./run bench judge` plays two thousand."""
+    assert course.bad == 0.12
+    assert {end.how for end in _run(FleetJob(course, runs=40, seed=4))} <= {"turned round", "held"}

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,10 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from activities.drivers.metrics.records import FolderRecorder, read_record
+from activities.files import FleetFiles
 from activities.observation import ObservationOrder
 from orchestrator.cli.judge import app
+from orchestrator.processes.worker import KEPT_AT_LEAST, keep_expiring
+from orchestrator.settings import Settings
 from policies.judge.tick import Tick
 from policies.model.errors import BadInput
+from tests.patience import PATIENCE
 from tests.unit.judged import COHORTS, counted, policy
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -98,6 +104,28 @@ def test_a_record_goes_when_nothing_was_added_to_it_for_as_long_as_evidence_is_k
     assert FolderRecorder(tmp_path).expire(now + timedelta(hours=1)) == 1
     assert not path.exists()
     assert FolderRecorder(tmp_path / "never made").expire(now) == 0
+
+
+def test_the_worker_removes_records_that_are_older_than_any_fleet_keeps_its_evidence(tmp_path: Path) -> None:
+    """D15."""
+    folder = tmp_path / "windows"
+    old, recent = recorded(folder, BROKEN), folder / "recent.window"
+    shutil.copy(old, recent)
+    long_ago = (datetime.now(UTC) - KEPT_AT_LEAST - timedelta(minutes=1)).timestamp()
+    os.utime(old, (long_ago, long_ago))
+    settings = Settings(
+        snapshots=tmp_path / "snapshots", ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", windows=folder
+    )
+
+    async def expire() -> None:
+        expiring = asyncio.create_task(keep_expiring(settings, FleetFiles(tmp_path / "fleets")))
+        async with asyncio.timeout(PATIENCE):
+            while old.exists():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        expiring.cancel()
+
+    asyncio.run(expire())
+    assert [*folder.iterdir()] == [recent]
 
 
 @pytest.mark.parametrize(
