@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from orchestrator.cli.main import app
 from orchestrator.service.service import Service
-from tests.service.command_line import CommandLine
+from tests.service.command_line import CommandLine, Ended
 from tests.service.conftest import FLEETS
 
 GATES = Path("deploy/prometheus/gates.yaml").absolute()
@@ -31,6 +33,13 @@ sinks:
 routes:
 - {levels: [page], sinks: [hook]}
 """
+
+
+def checked(*arguments: str) -> Ended:
+    """Run the command in this process, for the many files that it is shown."""
+    result = CliRunner().invoke(app, ["check", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return Ended(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +77,11 @@ routes:
         ("gates.yaml", "name: x\n", "no gate is required"),
     ],
 )
-async def test_what_is_wrong_with_a_file_is_named_with_its_place(
-    penstock: CommandLine, tmp_path: Path, name: str, content: str, place: str
+def test_what_is_wrong_with_a_file_is_named_with_its_place(
+    tmp_path: Path, name: str, content: str, place: str
 ) -> None:
     (tmp_path / name).write_text(content)
-    said = await penstock("check", str(tmp_path / name), "-o", "json")
+    said = checked(str(tmp_path / name), "-o", "json")
     assert said.code == 2, said.out
     [found] = json.loads(said.out)["data"]
     assert place in found["wrong"]
@@ -107,28 +116,24 @@ async def test_without_arguments_every_file_of_the_settings_is_read(
 
 
 @pytest.mark.parametrize("name", ["agent.yaml", "gw-1.yaml"])
-async def test_an_agents_file_is_read_as_one_by_its_name_or_its_keys(
-    penstock: CommandLine, tmp_path: Path, name: str
-) -> None:
+def test_an_agents_file_is_read_as_one_by_its_name_or_its_keys(tmp_path: Path, name: str) -> None:
     page = PAGE.read_text()
     (tmp_path / name).write_text(page.partition("```yaml\n")[2].partition("```")[0])
-    said = await penstock("check", str(tmp_path / name))
+    said = checked(str(tmp_path / name))
     assert said.code == 0, said.out
     (tmp_path / name).write_text("temporal_address: relay.example:7243\n")
-    said = await penstock("check", str(tmp_path / name))
+    said = checked(str(tmp_path / name))
     assert (said.code, "the file lacks the key gateway" in said.out) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "west.yaml"])
-async def test_a_clusters_file_is_read_as_one_by_its_name_or_its_keys(
-    penstock: CommandLine, tmp_path: Path, name: str
-) -> None:
+def test_a_clusters_file_is_read_as_one_by_its_name_or_its_keys(tmp_path: Path, name: str) -> None:
     content = (FOLDER / "cluster.yaml").read_text()
     (tmp_path / name).write_text(content)
-    said = await penstock("check", str(tmp_path / name))
+    said = checked(str(tmp_path / name))
     assert said.code == 0, said.out
     (tmp_path / name).write_text(content.replace("channel:", "chanel:"))
-    said = await penstock("check", str(tmp_path / name))
+    said = checked(str(tmp_path / name))
     assert (said.code, "chanel" in said.out) == (2, True)
 
 
@@ -139,11 +144,11 @@ async def test_a_clusters_file_is_read_as_one_by_its_name_or_its_keys(
         ("apiVersion: penstock/v1\nmatrix: {}\n", "the key token"),
     ],
 )
-async def test_a_file_of_another_name_is_read_as_what_its_keys_say(
-    penstock: CommandLine, tmp_path: Path, content: str, lacks: str
+def test_a_file_of_another_name_is_read_as_what_its_keys_say(
+    tmp_path: Path, content: str, lacks: str
 ) -> None:
     (tmp_path / "oncall.yaml").write_text(content)
-    said = await penstock("check", str(tmp_path / "oncall.yaml"), "-o", "json")
+    said = checked(str(tmp_path / "oncall.yaml"), "-o", "json")
     [found] = json.loads(said.out)["data"]
     assert lacks in found["wrong"]
 
@@ -153,14 +158,14 @@ async def test_a_file_of_another_name_is_read_as_what_its_keys_say(
     [(None, "holidays.ics cannot be read"), ("BEGIN:NOTHING\n", "holidays.ics"), (SOUND, None)],
     ids=["away", "broken", "sound"],
 )
-async def test_the_calendars_of_a_fleet_are_read_with_its_file(
-    penstock: CommandLine, tmp_path: Path, calendar: str | None, wrong: str | None
+def test_the_calendars_of_a_fleet_are_read_with_its_file(
+    tmp_path: Path, calendar: str | None, wrong: str | None
 ) -> None:
     freezes = "freezes:\n- {name: holidays, ics: holidays.ics, tz: UTC}\n"
     (tmp_path / "fleet.yaml").write_text(FLEETS.format(name="edge") + freezes)
     if calendar is not None:
         (tmp_path / "holidays.ics").write_text(calendar)
-    said = await penstock("check", str(tmp_path / "fleet.yaml"), "-o", "json")
+    said = checked(str(tmp_path / "fleet.yaml"), "-o", "json")
     [found] = json.loads(said.out)["data"]
     assert (wrong in found["wrong"]) if wrong is not None else (found["wrong"] is None), found
 
