@@ -3,13 +3,14 @@
 What is marked `sweep` takes long and runs only with --all, as in continuous integration, after everything
 else that its process has, or where its own file is named.
 
-`./run test` runs three processes of pytest, and four where no gateways are made. What makes gateways,
+`./run test` runs four processes of pytest, since most tests wait half of their time. What makes gateways,
 networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
-spoil what is measured in either. Every other file is a unit of its own, and so is what drivers are asked
-without any gateway, and what is done to the one control plane of `tests/cluster`. Each test of workflows is
-one: they share nothing but a server that each process has, and the longest files, which are the last ones,
-would keep one process busy while the others have nothing left. Each process has a folder for temporary files,
-so that none takes the other's for something left behind.
+spoil what is measured in either. What is done to the one control plane of `tests/cluster` goes one after the
+other in a second one. Every other file is a unit of its own, and so is what drivers are asked without any
+gateway. Each test of workflows is one: they share nothing but a server that each process has, and the longest
+files, which are the last ones, would keep one process busy while the others have nothing left.
+
+Each process has a folder for temporary files, so that none takes the other's for something left behind.
 """
 
 import ast
@@ -76,7 +77,9 @@ ON_LOOPBACK = tuple(
 """Drivers' tests that touch nothing of this host but files and ports of their own."""
 BY_THEMSELVES = "tests/workflows/"
 """Tests that share no more with others of their file than with those of any other."""
-WITHOUT_GATEWAYS = ("unit", "workflows", "replay")
+THIS_HOST, ON_THE_CLUSTER = "this host", "a cluster"
+"""The longest units: what is done to this host, and to the one control plane."""
+PROCESSES = 4
 UMASK = 0o022
 LINES_AT_ONCE = 12
 _SIDE = os.environ.get("PYTEST_XDIST_WORKER")
@@ -103,31 +106,34 @@ def _parse(*arguments: Any, **named: Any) -> Any:
 ast.parse = _parse
 
 # An example that takes long on a busy machine is no broken promise; what hangs is ended by pytest's timeout.
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
+settings.register_profile("usual", deadline=None, max_examples=40)
+settings.register_profile("all", deadline=None, max_examples=100)
 
 
 class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
     """Deals out whole files, tests of workflows one by one, and what is done to this host as one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file.startswith(building.FOLDER) and not file.startswith(ON_THIS_HOST):
-            return "a cluster"
-        if file.startswith(BY_THEMSELVES):
-            return nodeid
-        return "this host" if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
+        return _unit_of(nodeid)
+
+
+def _unit_of(nodeid: str) -> str:
+    """Return what this test is dealt out with."""
+    file = nodeid.partition("::")[0]
+    if file.startswith(building.FOLDER) and not file.startswith(ON_THIS_HOST):
+        return ON_THE_CLUSTER
+    if file.startswith(BY_THEMSELVES):
+        return nodeid
+    return THIS_HOST if file.startswith(ON_THIS_HOST) and file not in ON_LOOPBACK else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Most tests wait half of their time; beside gateways, whose pings are timed, two others are enough."""
-    asked = [str(Path(path.partition("::")[0]).absolute()) for path in config.args]
-    quiet = tuple(str(config.rootpath / "tests" / name) for name in WITHOUT_GATEWAYS)
-    return 4 if all(path.startswith(quiet) for path in asked) else 3
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes two cores keep busy."""
+    return PROCESSES
 
 
 class FailuresAtOnce:
@@ -179,9 +185,10 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the sweeps out, and say so in the count of what was deselected; with --all, have them last.
+    """Leave the sweeps out, and say so in the count of what was deselected; the longest units come first.
 
-    A cluster, whose programs are being built meanwhile, comes later still. Who names a file means all of it.
+    With --all the sweeps come last, and a cluster, whose programs are being built meanwhile, later still. Who
+    names a file means all of it.
     """
     if config.getoption("--all"):
         items.sort(key=_lateness)
@@ -191,9 +198,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         left_out = item.get_closest_marker("sweep") and item.path not in named
         (sweeps if left_out else usual).append(item)
+    items[:] = sorted(usual, key=_shortness)
     if sweeps:
-        items[:] = usual
         config.hook.pytest_deselected(items=sweeps)
+
+
+def _shortness(item: pytest.Item) -> int:
+    """Return how soon the test's unit begins, so that no long one is left when the others have ended."""
+    units = (THIS_HOST, ON_THE_CLUSTER)
+    unit = _unit_of(item.nodeid)
+    return units.index(unit) if unit in units else len(units)
 
 
 def _lateness(item: pytest.Item) -> tuple[bool, bool]:
@@ -225,6 +239,7 @@ def pytest_runtest_teardown() -> None:
 
 @pytest.hookimpl(trylast=True)  # the terminal's reporter is made by a plugin of pytest
 def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("all" if config.getoption("--all") else "usual")
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and _SIDE is None:
         config.pluginmanager.register(FailuresAtOnce(terminal))

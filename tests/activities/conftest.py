@@ -11,7 +11,7 @@ from tests.fakes.postgresql import PostgreSQL
 BOTH = ["sqlite", "postgresql"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgresql() -> Iterator[PostgreSQL]:
     """Give one server for all tests of this process."""
     with PostgreSQL() as server:

@@ -191,6 +191,7 @@ async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
     assert took <= 20
 
 
+@pytest.mark.sweep
 @scenes.plays
 async def test_bar_12_a_restarted_canary_is_rolled_back_and_a_fleet_that_restarts_holds(
     gateways: dict[str, Exported],
@@ -288,6 +289,7 @@ async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exp
     assert "vpngw_first_attempts_total has no fresh value" in found.decision.reason
 
 
+@pytest.mark.sweep
 async def test_a_gateway_outside_the_sample_that_restarts_is_found_by_filter_and_fails_alone() -> None:
     with exporting(DIGEST, OLD, OLD, DIGEST, DIGEST) as gateways:
         canary, *control, quiet, restarting = gateways

@@ -30,9 +30,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return (yield)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """Give the control plane that all tests of this process share; who breaks it mends it."""
+    """Give the control plane that all tests here share; who breaks it mends it."""
     building.insist(request)
     folder = tmp_path_factory.mktemp("control-plane")
     with running(folder, Choices(people=(DRIVER, STRANGER))) as started:

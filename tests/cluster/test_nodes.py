@@ -22,7 +22,7 @@ from policies.model.errors import BadInput
 from tests.cluster import building, gateway_pods
 from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(300)]
 
 MASKED = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "vm/panic_on_oom")
 UP_WITHIN = 60.0

@@ -16,7 +16,7 @@ from policies.model.errors import BadInput
 from tests.cluster import building
 from tests.house.leftovers import nothing_is_left
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 PREFIX = "pstv-"
@@ -91,7 +91,6 @@ def test_what_killed_nodes_left_is_removed_by_a_command(killed: None) -> None:
     assert not folder_of(PREFIX).exists()
 
 
-@pytest.mark.sweep
 def test_two_clusters_beside_each_other_do_not_meet() -> None:
     other = Size(nodes=1, clients=1, prefix="pstm-")
     with nothing_is_left(PREFIX), real_nodes(lambda _: None, SMALL) as one:

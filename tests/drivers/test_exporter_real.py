@@ -81,6 +81,7 @@ async def test_the_digest_shown_is_the_running_executables(
     assert f'digest="{digest_of_file(lab.admission.tree / "usr/sbin/ocserv")}"' in text
 
 
+@pytest.mark.sweep
 async def test_a_killed_exporter_comes_back_without_counting_anybody_twice(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811
@@ -100,6 +101,7 @@ async def test_a_killed_exporter_comes_back_without_counting_anybody_twice(
     assert shown["vpngw_handshake_seconds_count", slot, ""] == 0
 
 
+@pytest.mark.sweep
 async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     lab: GatewayLab,  # noqa: F811
     exporters: list[Exporter],  # noqa: F811

@@ -43,7 +43,7 @@ def built_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LineLab]:
     lab.clear()
 
 
-@pytest_asyncio.fixture(loop_scope="function")
+@pytest_asyncio.fixture(loop_scope="function", params=[pytest.param("line", marks=pytest.mark.sweep)])
 async def stand(built_line: LineLab) -> Any:
     async with as_new(built_line):
         yield LineStand(built_line)

@@ -10,6 +10,7 @@ from policies.model.release_tests import OF_NAMES, Finding, Method, Outcome, Rel
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.name_server import NameServer
+from tests.sampled import sampled
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -74,12 +75,15 @@ async def test_a_name_is_answered_through_the_tunnel_by_the_servers_that_are_pus
 
 @pytest.mark.parametrize(
     ("addresses", "said"),
-    [
-        (("203.0.113.9",), f"{SERVER} answers 203.0.113.9 for {NAME}, which is to be {ADDRESS}"),
-        ((ADDRESS, "2001:db8::9"), f"{SERVER} answers 2001:db8::9 for {NAME}, which is to be {ADDRESS}"),
-        ((), f"{SERVER} has no address of {NAME}"),
-        (None, f"{SERVER} has no address of {NAME}"),
-    ],
+    sampled(
+        [
+            (("203.0.113.9",), f"{SERVER} answers 203.0.113.9 for {NAME}, which is to be {ADDRESS}"),
+            ((ADDRESS, "2001:db8::9"), f"{SERVER} answers 2001:db8::9 for {NAME}, which is to be {ADDRESS}"),
+            ((), f"{SERVER} has no address of {NAME}"),
+            (None, f"{SERVER} has no address of {NAME}"),
+        ],
+        None,
+    ),
     ids=["another address", "one more", "no address", "no such name"],
 )
 async def test_a_release_that_leads_to_a_wrong_answer_fails(
@@ -99,13 +103,16 @@ async def test_a_release_that_leads_to_a_wrong_answer_fails(
 
 @pytest.mark.parametrize(
     ("pushed", "inside", "outside"),
-    [
-        ((), Outcome.FAILED, Outcome.PASSED),
-        ((f"dns = {SERVER}", "split-dns = example.net"), Outcome.FAILED, Outcome.PASSED),
-        ((f"dns = {SERVER}",), Outcome.PASSED, Outcome.FAILED),
-        ((*GOOD, "tunnel-all-dns = true"), Outcome.PASSED, Outcome.FAILED),
-        ((*GOOD, "split-dns = example.org"), Outcome.PASSED, Outcome.FAILED),
-    ],
+    sampled(
+        [
+            ((), Outcome.FAILED, Outcome.PASSED),
+            ((f"dns = {SERVER}", "split-dns = example.net"), Outcome.FAILED, Outcome.PASSED),
+            ((f"dns = {SERVER}",), Outcome.PASSED, Outcome.FAILED),
+            ((*GOOD, "tunnel-all-dns = true"), Outcome.PASSED, Outcome.FAILED),
+            ((*GOOD, "split-dns = example.org"), Outcome.PASSED, Outcome.FAILED),
+        ],
+        (),
+    ),
     ids=["no server", "another domain", "no domain", "all names", "too many domains"],
 )
 async def test_a_release_that_pushes_other_dns_settings_fails(

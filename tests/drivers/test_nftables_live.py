@@ -476,6 +476,7 @@ async def more_addresses(lab: GatewayLab) -> None:  # noqa: F811
     assert (await run(["nft", "-f", "-"], given=WATCH)).status == 0
 
 
+@pytest.mark.sweep
 async def test_a_share_of_2000_addresses_is_what_was_asked_and_grows_without_taking_anybody_back(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -266,6 +266,7 @@ async def test_new_credentials_reach_pods_at_their_socket_and_no_session_ends(no
     assert await node.sessions.count(slot) == 1
 
 
+@pytest.mark.sweep
 async def test_an_instance_is_tested_as_far_as_an_agent_without_rights_can_and_says_what_it_cannot(
     node: NodeLab,  # noqa: F811
 ) -> None:
@@ -307,6 +308,7 @@ async def test_nothing_is_adopted_on_a_node(node: NodeLab) -> None:  # noqa: F81
         await none.adopt(operation("adopt"), ())
 
 
+@pytest.mark.sweep
 async def test_an_agent_needs_two_capabilities_and_one_folder_that_it_can_write(
     node: NodeLab,  # noqa: F811
 ) -> None:

@@ -28,6 +28,7 @@ from policies.model.errors import Unavailable
 from policies.model.release_tests import Asked, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
+from tests.sampled import sampled
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -174,7 +175,7 @@ def answer_late(site: str, seconds: float, leave_out: int = 0) -> socket.socket:
     return here
 
 
-@pytest.mark.parametrize(("left_out", "lost"), [(0, 0.0), (4, 1 / 11)])
+@pytest.mark.parametrize(("left_out", "lost"), sampled([(0, 0.0), (4, 1 / 11)], 4))
 async def test_a_far_target_loses_the_pings_that_it_loses_and_none_that_are_under_way(
     lab: GatewayLab,  # noqa: F811
     left_out: int,

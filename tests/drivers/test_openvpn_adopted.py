@@ -17,6 +17,7 @@ from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import OpenVpnLab, why_not_here
+from tests.sampled import sampled
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -112,7 +113,7 @@ async def test_its_users_stay_while_it_is_adopted_upgraded_from_and_gone_back_to
     assert daemon.process.poll() is None
 
 
-@pytest.mark.parametrize("more", [UNIX, TCP], ids=["socket", "port"])
+@pytest.mark.parametrize("more", sampled([UNIX, TCP], UNIX), ids=["socket", "port"])
 async def test_its_users_come_back_at_the_new_instance_when_its_drain_ends(
     openvpn: OpenVpnLab,  # noqa: F811
     more: str,

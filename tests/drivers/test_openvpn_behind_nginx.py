@@ -149,6 +149,7 @@ async def test_every_flow_is_somebodys_at_every_moment_of_a_switch(
     assert lost == 0
 
 
+@pytest.mark.sweep
 async def test_nginx_records_who_came_at_once_and_what_they_did_when_they_have_gone(
     proxied: ProxiedLab,
 ) -> None:
@@ -184,6 +185,7 @@ async def until_logged(lab: ProxiedLab, lines: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.sweep
 async def test_a_tunnel_that_is_silent_for_longer_than_nginx_keeps_it_is_the_same_users_still(
     proxied: ProxiedLab,
 ) -> None:

@@ -101,6 +101,7 @@ async def test_its_clients_are_the_sessions_of_a_gateway_that_we_do_not_count_ye
     assert [(one.version, one.sessions) for one in found.releases] == [(UNKNOWN_RELEASE, 2)]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("source", [True], ids=["beside ours"], indirect=True)
 async def test_where_we_count_ourselves_nobody_is_counted_twice(
     source: PrometheusSource, tmp_path: Path
@@ -109,6 +110,7 @@ async def test_where_we_count_ourselves_nobody_is_counted_twice(
     assert [one.sessions for one in found.releases] == [7]
 
 
+@pytest.mark.sweep
 async def test_a_gate_that_asks_it_is_told_of_the_slot_on_trial_alone(source: PrometheusSource) -> None:
     policy = GatePolicy.model_validate(shown(1))
     assert policy.gates[0].model_dump()["per"] == SESSIONS

@@ -107,6 +107,7 @@ async def _sources(lab: OpenVpnLab) -> set[str]:
     return {session.remote_address for sessions in live.values() for session in sessions or ()}
 
 
+@pytest.mark.sweep
 async def test_what_each_person_may_reach_is_the_same_before_during_and_after_an_upgrade(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:

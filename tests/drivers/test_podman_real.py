@@ -148,6 +148,7 @@ async def test_a_container_that_a_stranger_removed_is_seen_as_failed_and_nobody_
     assert await podman.running("2") == "b"
 
 
+@pytest.mark.sweep
 async def test_a_container_that_a_stranger_put_in_our_place_is_not_believed(
     podman: PodmanLab,  # noqa: F811
 ) -> None:
@@ -375,6 +376,7 @@ async def test_what_podman_refuses_to_start_is_said_in_its_words(podman: PodmanL
     await _starts_one(podman, changed=True)
 
 
+@pytest.mark.sweep
 async def test_a_podman_that_hangs_gives_up_the_slots_and_the_next_start_has_them(
     podman: PodmanLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -198,13 +198,13 @@ STANDS: Mapping[str, tuple[str, Callable[[Any], Stand]]] = {
 """What is looked at by the contract, by its name: the fixture that builds it, and what it makes of that."""
 
 
-USUAL = ("real", "node")
-"""Stands of every run; the others are in the sweep, and have usual tests of their own."""
+USUAL = "real"
+"""The stand of every run; the others are in the sweep, and have usual tests of their own."""
 
 
 def marked(name: str) -> Any:
     marks = IN_CONTAINERS if name == "podman" else ON_REAL_KERNELS
-    return pytest.param(name, marks=marks if name in USUAL else [*marks, pytest.mark.sweep])
+    return pytest.param(name, marks=marks if name == USUAL else [*marks, pytest.mark.sweep])
 
 
 @pytest.fixture(params=["fake", *map(marked, STANDS)])

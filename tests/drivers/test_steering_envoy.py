@@ -52,6 +52,7 @@ async def serving(lab: MeshLab) -> tuple[str, str]:
     return old, await lab.running("2")
 
 
+@pytest.mark.sweep
 async def test_envoy_carries_new_sessions_where_the_hook_says_and_live_ones_stay(mesh: MeshLab) -> None:
     old, new = await serving(mesh)
     first = await mesh.client(1).up()

@@ -36,6 +36,7 @@ async def named(built_named: NamedLab) -> AsyncIterator[NamedLab]:
         yield built_named
 
 
+@pytest.mark.sweep
 async def test_the_name_leads_new_users_where_the_hook_says_and_its_server_ends_the_lease(
     named: NamedLab,
 ) -> None:

@@ -79,6 +79,7 @@ async def test_the_inside_is_reached_through_a_tunnel_and_by_no_other_way(
     assert await pings(planes.protected, f"10.77.0.{10 + 1}", 3) == []
 
 
+@pytest.mark.sweep
 async def test_a_tunnel_adds_little_to_a_long_path_and_to_a_short_one(planes: TwoPlanesLab) -> None:  # noqa: F811
     """Of what the path itself takes: on a busy machine most pings wait for the processor as well."""
     await serving(planes, "1")

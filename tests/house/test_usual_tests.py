@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 FOLDER = "tests/workflows"
 FILE = f"{FOLDER}/test_promotion.py"
@@ -17,6 +19,7 @@ def collected(*arguments: str) -> set[str]:
     return {line for line in said.splitlines() if line.startswith(f"{FILE}::")}
 
 
+@pytest.mark.sweep
 def test_sweeps_are_left_out_of_a_folder_and_run_where_their_file_or_they_themselves_are_named() -> None:
     usual, named = collected(FOLDER), collected(FILE)
     assert named == collected("--all", FILE)

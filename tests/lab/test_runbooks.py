@@ -31,8 +31,6 @@ HOME = Path(__file__).parents[2]
 PREFIX = "psk-"
 UP_WITHIN, SAYS_WITHIN, TYPED_WITHIN, LOOK_EVERY = 240.0, 90.0, 120.0, 0.3
 TIDY_WITHIN = 120.0
-USUAL = {"held-decide"}
-"""What is typed in the usual tests; the other pages are in the sweep."""
 GATEWAYS = DEMO.gateways
 PEOPLE = {"ana": (61_001, ["operator", "approver"]), "ben": (61_002, ["approver"])}
 """Who is known in the lab besides root: as which user of the host, and what they may do."""
@@ -235,10 +233,6 @@ def _wait_until_up(folder: Path, keeper: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.2)
 
 
-def _marked(page: Path) -> object:
-    return pytest.param(page, id=page.stem, marks=[] if page.stem in USUAL else [pytest.mark.sweep])
-
-
 def _typed_through(page: Path, desk: Desk) -> None:
     """Do what the page begins with, type it, and have the lab as it was."""
     try:
@@ -257,12 +251,14 @@ def _typed_through(page: Path, desk: Desk) -> None:
         desk.tidy()
 
 
-@pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
+@pytest.mark.sweep
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_whoever_types_a_page_sees_what_it_says(page: Path, desk: Desk) -> None:
     _typed_through(page, desk)
     assert json.loads(desk.lab("counts").stdout)["lost"] == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("said", "instead", "noticed"),
     [

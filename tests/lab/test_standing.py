@@ -57,6 +57,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Desk, str]]:
     assert (state / "penstock.toml").read_text() == "# a real installation\n"
 
 
+@pytest.mark.sweep
 def test_it_says_where_it_is_who_one_is_and_what_to_try(up: tuple[Desk, str]) -> None:
     _, said = up
     assert "penstock.sock" in said
@@ -64,6 +65,7 @@ def test_it_says_where_it_is_who_one_is_and_what_to_try(up: tuple[Desk, str]) ->
     assert said.count("./run lab ") >= 6
 
 
+@pytest.mark.sweep
 def test_whatever_it_keeps_lies_in_a_folder_of_its_own(up: tuple[Desk, str]) -> None:
     desk, _ = up
     own = desk.state / "lab"
@@ -77,6 +79,7 @@ def test_whatever_it_keeps_lies_in_a_folder_of_its_own(up: tuple[Desk, str]) -> 
     assert [name for name in kept if not Path(written.get(name, "/")).is_relative_to(own)] == []
 
 
+@pytest.mark.sweep
 def test_its_users_count_their_own_sessions_and_pings(up: tuple[Desk, str]) -> None:
     desk, _ = up
     found = json.loads(desk("counts").stdout)
@@ -85,6 +88,7 @@ def test_its_users_count_their_own_sessions_and_pings(up: tuple[Desk, str]) -> N
     assert found["pings"]["lost"] == 0
 
 
+@pytest.mark.sweep
 def test_its_installation_is_asked_as_any_other(up: tuple[Desk, str]) -> None:
     desk, _ = up
     found = json.loads(desk("penstock", "fleet", "show", "-o", "json").stdout)
@@ -108,6 +112,7 @@ def test_what_is_broken_is_mended(kind: str, gateway: str, up: tuple[Desk, str])
     assert json.loads(desk("counts").stdout)["lost"] == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -128,6 +133,7 @@ def test_what_makes_no_sense_is_refused_with_what_does(
     assert said in refused.stderr
 
 
+@pytest.mark.sweep
 def test_there_is_one_lab_at_a_time(up: tuple[Desk, str]) -> None:
     desk, _ = up
     again = desk("up")

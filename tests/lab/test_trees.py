@@ -80,6 +80,7 @@ def test_what_a_cache_has_needs_no_archive(cache: Path, monkeypatch: pytest.Monk
     assert [file.name for file in packages.fetch(cache)] == [file.name for file in packages.fetch(CACHE)]
 
 
+@pytest.mark.sweep
 def test_a_tampered_package_in_the_cache_is_fetched_again(cache: Path) -> None:
     tampered = packages.fetch(cache)[0]
     tampered.write_bytes(b"something else")

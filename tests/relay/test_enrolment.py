@@ -293,6 +293,7 @@ def test_what_is_no_token_is_said_to_be_none(typed: str) -> None:
         carried(typed)
 
 
+@pytest.mark.sweep
 async def test_the_command_says_what_is_missing(house: House) -> None:
     config = str(house.folder / "agent.yaml")
     done = await house.penstock.fed("nonsense", "agent", "enrol", "--config", config, "--at", house.at)

@@ -151,6 +151,7 @@ async def test_an_agent_stays_up_while_the_engine_is_away(tmp_path: Path) -> Non
                 assert await made.errand("gw-1", "after") == ["said after", "told to stop"]
 
 
+@pytest.mark.sweep
 async def test_a_relay_without_an_address_or_with_a_taken_one_says_what_to_set(
     installation: Installation,
 ) -> None:

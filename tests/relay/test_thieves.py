@@ -136,6 +136,7 @@ async def agent_as_soon_as_it_gets_in(installation: Installation) -> Client:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.sweep
 async def test_one_certificate_takes_few_megabytes_of_a_relay(installation: Installation) -> None:
     settings, shown = another_relay(installation), issued(installation.authority, "gw-1")
     async with relay_process(settings) as process:

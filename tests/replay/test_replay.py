@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, WorkflowRunner
 
 from orchestrator.engine.sealing import data_converter
 from orchestrator.processes.worker import WORKFLOWS
@@ -14,7 +14,7 @@ from orchestrator.tracing.interceptor import Tracing
 from orchestrator.tracing.spans import Span
 from tests.replay.commands import commands_now, commands_of
 from tests.replay.record import BASELINE, HISTORIES
-from workflows.sandbox import STRICT
+from workflows.sandbox import RUNNER, STRICT
 
 WHAT_TO_DO = (
     "a rollout under way could not go on with it. Guard it with workflow.patched; or, when no released "
@@ -30,13 +30,20 @@ async def _histories() -> AsyncIterator[WorkflowHistory]:
         yield WorkflowHistory.from_json(said["id"], said["history"])
 
 
-@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.sweep)])
-async def test_every_recorded_history_replays(traced: bool) -> None:
+@pytest.mark.parametrize(
+    ("runner", "traced"),
+    [
+        pytest.param(RUNNER, False, id="as in the worker"),
+        pytest.param(STRICT, False, id="strict", marks=pytest.mark.sweep),
+        pytest.param(RUNNER, True, id="traced", marks=pytest.mark.sweep),
+    ],
+)
+async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bool) -> None:
     told: list[Span] = []
     replayer = Replayer(
         workflows=WORKFLOWS,
         interceptors=[Tracing(told.append)] if traced else [],
-        workflow_runner=STRICT,
+        workflow_runner=runner,
         data_converter=data_converter(None),
         workflow_failure_exception_types=[Exception],
     )

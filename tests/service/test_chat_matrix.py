@@ -114,6 +114,7 @@ async def test_a_process_that_was_killed_at_any_moment_says_and_does_nothing_twi
     assert double_actions(room) == 0
 
 
+@pytest.mark.sweep
 async def test_a_page_is_told_in_the_thread_of_its_change_and_calls_whom_the_fleet_names(
     room: MatrixRoom,
 ) -> None:

@@ -217,6 +217,7 @@ async def test_bad_input_gets_one_clear_error(
     assert said.out == ""
 
 
+@pytest.mark.sweep
 async def test_root_holds_and_goes_back_where_no_api_answers_any_more(
     penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:

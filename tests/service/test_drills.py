@@ -248,6 +248,7 @@ async def test_the_page_tells_what_was_never_rehearsed_and_what_needs_somebody_f
     assert '<a href="/drills">Drills</a> <a href="/doctor">' in text
 
 
+@pytest.mark.sweep
 async def test_of_hundreds_of_runs_the_page_stays_small_and_says_how_many_there_are(
     page: httpx.AsyncClient, ledger: Ledger
 ) -> None:

@@ -231,6 +231,7 @@ async def test_targets_stay_as_they_were_when_a_fleets_file_is_wrong(
 COMMANDS = re.findall(r"^\$ (.+)$", (ROOT / "docs" / "monitoring.md").read_text(), flags=re.MULTILINE)
 
 
+@pytest.mark.sweep
 @needs_promtool
 async def test_every_command_of_the_document_does_what_it_is_there_for(tmp_path: Path) -> None:
     shutil.copytree(KIT, tmp_path, dirs_exist_ok=True)

@@ -130,6 +130,7 @@ async def test_no_form_of_another_site_does_anything(
     assert (await browser.get("/")).status_code == 200  # nor was anybody logged out
 
 
+@pytest.mark.sweep
 async def test_no_form_without_this_logins_word_does_anything(
     browser: httpx.AsyncClient, place: str, service: Service, ledger: Ledger
 ) -> None:

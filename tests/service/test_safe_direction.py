@@ -114,6 +114,7 @@ async def both_are_heard(night: Night) -> None:
     assert await night.heard() == {"root/hold", "root/roll_back"}
 
 
+@pytest.mark.sweep
 async def test_a_typo_in_the_fleets_file_takes_them_from_nobody(night: Night) -> None:
     night.file.write_text(night.file.read_text() + "typo: 1\n")
     await both_are_heard(night)
@@ -157,6 +158,7 @@ async def test_root_holds_it_where_file_ledger_key_and_api_are_gone_at_once(nigh
     assert "hold asked for" in (night.folder / "audit-late.jsonl").read_text()
 
 
+@pytest.mark.sweep
 async def test_an_engine_that_listens_and_says_nothing_is_not_waited_for(
     night: Night, tmp_path: Path
 ) -> None:

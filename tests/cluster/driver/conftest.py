@@ -20,7 +20,7 @@ Nodes = Callable[[int], list[str]]
 _number = count(1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def driven(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ControlPlane]:

@@ -165,6 +165,7 @@ async def test_another_instance_in_the_place_of_the_named_one_is_left_alone(
     assert (await one.cluster.remove(order("gw"), node, slot, None)).changed
 
 
+@pytest.mark.sweep
 async def test_an_instance_that_waits_for_its_users_is_told_to_be_ending_and_awaited_again(
     driven: ControlPlane, admin: Api, nodes: Nodes
 ) -> None:
