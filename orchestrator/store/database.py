@@ -7,6 +7,7 @@ advisory lock for the same promise: what a write has looked up stays true until 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -105,9 +106,14 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 def _is_newest(engine: Engine) -> bool:
     """Whether nothing is left to do; no writer is waited for, so that one that hangs stops nobody's start."""
-    heads = ScriptDirectory.from_config(_config()).get_heads()
     with reading(engine) as connection:
-        return set(MigrationContext.configure(connection).get_current_heads()) == set(heads)
+        return frozenset(MigrationContext.configure(connection).get_current_heads()) == _newest()
+
+
+@cache
+def _newest() -> frozenset[str]:
+    """Return the revisions that the newest schema has; to read all migrations takes 17 ms."""
+    return frozenset(ScriptDirectory.from_config(_config()).get_heads())
 
 
 def _config() -> Config:

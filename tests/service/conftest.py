@@ -84,7 +84,7 @@ async def service(tmp_path: Path, ledger: Ledger) -> Service:
 async def api(service: Service, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client at the socket: the kernel says that it is root."""
     path = tmp_path / "penstock.sock"
-    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False)
     async with (
         serving(service, socket_at(path)),
         httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", timeout=30) as client,
@@ -98,7 +98,7 @@ async def page(api: httpx.AsyncClient, service: Service, tmp_path: Path) -> Asyn
     del api  # it answers for as long as the fixture stands
     root = service.people.at_the_socket(0)
     link = await service.page_logins.make_link(root, 0)
-    transport = httpx.AsyncHTTPTransport(uds=os.fspath(tmp_path / "penstock.sock"))
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(tmp_path / "penstock.sock"), verify=False)
     async with httpx.AsyncClient(transport=transport, base_url=PAGE, timeout=30) as client:
         answer = await client.post(link.url, headers={"Origin": PAGE})
         assert answer.status_code == httpx.codes.SEE_OTHER, answer.text

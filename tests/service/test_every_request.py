@@ -15,7 +15,8 @@ from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import EVERY_FLEET, Role
 
-EXAMPLES = int(os.environ.get("PENSTOCK_API_EXAMPLES", "15"))
+USUAL, ALL = 5, 15
+"""Examples of each operation in a usual run, and with --all."""
 APP = application(cast(Service, None))
 # Ten seconds by default, in which a busy machine has not written the document for the first time.
 SCHEMA = schemathesis.openapi.from_asgi("/v1/openapi.json", APP, timeout=120)
@@ -46,8 +47,12 @@ BEYOND_A_SCHEMA = {
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=[one.label for one in OPERATIONS])
-def test_every_answer_is_one_that_the_document_promises(operation: Any, shown: dict[str, str]) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def test_every_answer_is_one_that_the_document_promises(
+    operation: Any, shown: dict[str, str], pytestconfig: pytest.Config
+) -> None:
+    examples = int(os.environ.get("PENSTOCK_API_EXAMPLES", ALL if pytestconfig.getoption("--all") else USUAL))
+
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
     @given(case=operation.as_strategy())
     def ask(case: Any) -> None:
         case.headers.pop("accept", None)  # a stream has no end to wait for

@@ -46,7 +46,7 @@ async def test_an_engine_that_does_not_answer_is_told_also_where_no_change_is_un
     await readiness.look()
     link = await service.page_logins.make_link(service.people.at_the_socket(0), 0)
     path = tmp_path / "penstock.sock"
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False)
     async with (
         serving(service, socket_at(path), watch=Watch(readiness)),
         httpx.AsyncClient(transport=transport, base_url=PAGE) as page,
@@ -67,7 +67,7 @@ async def test_a_prometheus_that_hangs_keeps_nobody_from_seeing_the_rest(
         service = (await compose(settings)).service
         link = await service.page_logins.make_link(service.people.at_the_socket(0), 0)
         path = tmp_path / "penstock.sock"
-        transport = httpx.AsyncHTTPTransport(uds=str(path))
+        transport = httpx.AsyncHTTPTransport(uds=str(path), verify=False)
         async with (
             serving(service, socket_at(path)),
             httpx.AsyncClient(transport=transport, base_url=PAGE) as page,

@@ -98,7 +98,7 @@ async def night(tmp_path: Path, server: Engine) -> AsyncIterator[Night]:
     async with (
         serving(installation.service, socket_at(path)),
         httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=os.fspath(path)),
+            transport=httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False),
             base_url="http://penstock/v1",
             timeout=60,
         ) as api,
@@ -166,7 +166,7 @@ async def test_an_engine_that_listens_and_says_nothing_is_not_waited_for(
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         found = await compose(night.settings.model_copy(update={"temporal_address": address}))
         path = tmp_path / "other.sock"
-        transport = httpx.AsyncHTTPTransport(uds=os.fspath(path))
+        transport = httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False)
         async with (
             serving(found.service, socket_at(path)),
             httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", timeout=20) as api,

@@ -188,6 +188,7 @@ def test_the_budget_of_errors_is_shared_out_over_the_waves() -> None:
     assert plan.gates.budget.waves == len(plan.waves)
 
 
+@pytest.mark.sweep
 def test_of_ten_thousand_gateways_each_is_in_one_batch_that_starts_at_once() -> None:
     """How long it takes is measured by `./run bench fleet` (`plan_s`)."""
     limits = Limits(draining=10_000, switching=200, switching_per_domain=5)
