@@ -54,7 +54,8 @@ async def test_a_program_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: int, tmp_path: Path) -> None:
-    waiting = asyncio.create_task(run(["sh", "-c", f"sleep 0.2; touch {tmp_path}/ran"]))
+    told = tmp_path / "pid"
+    waiting = asyncio.create_task(run(["sh", "-c", f"echo $$ > {told}; exec sleep 60"]))
     for _ in range(turns):
         await asyncio.sleep(0)
     waiting.cancel()
@@ -62,4 +63,5 @@ async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: 
         with suppress(asyncio.CancelledError):
             await waiting
     await asyncio.sleep(0.4)
-    assert not (tmp_path / "ran").exists()
+    pid = told.read_text().strip() if told.exists() else ""
+    assert not pid or not await asyncio.to_thread(Path("/proc", pid).exists)

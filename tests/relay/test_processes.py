@@ -27,6 +27,7 @@ from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
+from tests.patience import PATIENCE
 from tests.relay.installation import (
     Installation,
     free_port,
@@ -70,7 +71,7 @@ async def relay_process(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             line = await process.stdout.readline()
         if not line:
             assert process.stderr is not None

@@ -26,7 +26,7 @@ from orchestrator.service.standing import looked_at_within, standing_of
 from orchestrator.service.surveys import SURVEY_OF_A_GATEWAY, SURVEYED_WITHIN
 from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
-from policies.model.change import Phase
+from policies.model.change import Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.fleet import Fleet
@@ -43,7 +43,9 @@ from tests.workflows.world import (
     fleet_of,
     gateway,
     in_phase,
+    result_of,
     until,
+    working,
 )
 from workflows.survey import PAGES_A_LOOK, entries_of
 
@@ -211,6 +213,17 @@ def test_nobody_stops_waiting_for_a_look_at_10000_gateways_before_it_is_over() -
     assert timedelta(seconds=SURVEY_SECONDS) > SURVEYED_WITHIN + 10_000 * SURVEY_OF_A_GATEWAY
 
 
+async def under_way(client: Client) -> tuple[int, int]:
+    """Return the most that any workflow waits for, and how many steps are waited for by all of them."""
+    most, steps_asked = 0, 0
+    async for found in client.list_workflows("ExecutionStatus = 'Running'"):
+        handle = client.get_workflow_handle(found.id, run_id=found.run_id)
+        described = (await handle.describe()).raw_description
+        most = max(most, len(described.pending_activities), len(described.pending_children))
+        steps_asked += len(described.pending_activities)
+    return most, steps_asked
+
+
 async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: Engine) -> None:
     """D11; the engine ends what has 2,000 steps or children under way at once."""
     fleet = fleet_of("edge", size=80, switching=80)
@@ -223,16 +236,35 @@ async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: En
 
         async def fifty_are_asked() -> bool:
             nonlocal most
-            asked = 0
-            async for found in world.client.list_workflows("ExecutionStatus = 'Running'"):
-                handle = world.client.get_workflow_handle(found.id, run_id=found.run_id)
-                described = (await handle.describe()).raw_description
-                pending = max(len(described.pending_activities), len(described.pending_children))
-                most, asked = max(most, pending), asked + len(described.pending_activities)
+            now, asked = await under_way(world.client)
+            most = max(most, now)
             return asked >= AT_ONCE
 
         await until(fifty_are_asked, 18)  # a survey's question is over after 20
         looking.cancel()
+    assert most <= AT_ONCE
+
+
+@pytest.mark.sweep
+async def test_no_workflow_waits_for_more_than_fifty_gateways_that_drain(server: Engine) -> None:
+    """D11; all users stay after the promotion, and every gateway's old instance is waited for."""
+    fleet = fleet_of("edge", size=121, lease=timedelta(minutes=2), switching=150)
+    world = World.made(await server.client(), fleet)
+    names = tuple(world.gateways)
+    for fake in world.gateways.values():
+        fake.login("192.0.2.1")
+    async with working(world):
+        result = await result_of(await world.start(names[:1], names[1:]))
+        assert result.outcome is Outcome.PROMOTED
+        most = 0
+
+        async def all_are_waited_for() -> bool:
+            nonlocal most
+            now, asked = await under_way(world.client)
+            most = max(most, now)
+            return asked >= len(names)
+
+        await until(all_are_waited_for)
     assert most <= AT_ONCE
 
 
