@@ -3,9 +3,9 @@
 What is marked `sweep` takes long and runs only with --all, as in continuous integration, after everything
 else that its process has, or where its own file is named.
 
-`./run test` runs four processes of pytest, since most tests wait half of their time. What makes gateways,
-networks or whole labs on this machine goes one after the other in one of them: two labs beside each other
-spoil what is measured in either. What is done to the one control plane of `tests/cluster` goes one after the
+`./run test` runs four processes of pytest, since most tests wait half of their time, and three with --all,
+whose sweeps measure more. What makes gateways, networks or whole labs on this machine goes one after the
+other in one of them: two labs beside each other spoil what is measured in either. What is done to the one control plane of `tests/cluster` goes one after the
 other in a second one. Every other file is a unit of its own, and so is what drivers are asked without any
 gateway. Each test of workflows is one: they share nothing but a server that each process has, and the longest
 files, which are the last ones, would keep one process busy while the others have nothing left.
@@ -131,9 +131,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes two cores keep busy."""
-    return PROCESSES
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes two cores keep busy; sweeps leave some of them for what they measure."""
+    return PROCESSES - 1 if config.getoption("--all") else PROCESSES
 
 
 class FailuresAtOnce:
