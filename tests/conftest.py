@@ -5,10 +5,11 @@ else that its process has, or where its own file is named.
 
 `./run test` runs four processes of pytest, since most tests wait half of their time, and three with --all,
 whose sweeps measure more. What makes gateways, networks or whole labs on this machine goes one after the
-other in one of them: two labs beside each other spoil what is measured in either. What is done to the one control plane of `tests/cluster` goes one after the
-other in a second one. Every other file is a unit of its own, and so is what drivers are asked without any
-gateway. Each test of workflows is one: they share nothing but a server that each process has, and the longest
-files, which are the last ones, would keep one process busy while the others have nothing left.
+other in one of them: two labs beside each other spoil what is measured in either. What is done to the one
+control plane of `tests/cluster` goes one after the other in a second one. Every other file is a unit of its
+own, and so is what drivers are asked without any gateway. Each test of workflows is one: they share nothing
+but a server that each process has, and the longest files, which are the last ones, would keep one process
+busy while the others have nothing left.
 
 Each process has a folder for temporary files, so that none takes the other's for something left behind.
 """
