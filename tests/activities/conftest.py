@@ -14,7 +14,7 @@ BOTH = ["sqlite", "postgresql"]
 
 @pytest.fixture(scope="package")
 def postgresql() -> Iterator[PostgreSQL]:
-    """Give one server for all tests of this process."""
+    """Give one server for all tests here."""
     with PostgreSQL() as server:
         yield server
 

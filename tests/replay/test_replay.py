@@ -35,7 +35,7 @@ async def _histories() -> AsyncIterator[WorkflowHistory]:
     [
         pytest.param(RUNNER, False, id="as in the worker"),
         pytest.param(STRICT, False, id="strict", marks=pytest.mark.sweep),
-        pytest.param(RUNNER, True, id="traced", marks=pytest.mark.sweep),
+        pytest.param(STRICT, True, id="traced", marks=pytest.mark.sweep),
     ],
 )
 async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bool) -> None:

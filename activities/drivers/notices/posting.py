@@ -31,16 +31,17 @@ def trusting(authorities: Path | None) -> ssl.SSLContext:
     Raises:
         BadInput: The file cannot be read, or holds no certificates.
     """
-    hosts_own = ssl.get_default_verify_paths().cafile
-    file = authorities or (Path(hosts_own) if hosts_own else None)
+    hosts_own = ssl.get_default_verify_paths()
+    place = authorities or hosts_own.cafile or hosts_own.capath
     try:
-        return _verifying(authorities, file.stat().st_mtime_ns if file else 0)
+        now = Path(place).stat() if place else None
+        return _verifying(authorities, now and (now.st_ino, now.st_size, now.st_mtime_ns))
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{authorities} holds no certificates in PEM that can be read; check it") from error
 
 
 @lru_cache(maxsize=32)
-def _verifying(authorities: Path | None, _changed: int) -> ssl.SSLContext:
+def _verifying(authorities: Path | None, _as_it_is: tuple[int, int, int] | None) -> ssl.SSLContext:
     """Read the authorities once for as long as their file stays as it is: a host's own take 50 ms."""
     return ssl.create_default_context(cafile=str(authorities) if authorities else None)
 
