@@ -66,6 +66,22 @@ class Spoiled(Enum):
     """
     """Whatever leaves a tunnel is also sent to its user over the network as it is."""
 
+    LOSES_LARGE_PACKETS = """
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        ssize_t write(int fd, const void *content, size_t size) {
+            const unsigned char *packet = content;
+            if (size > 1400 && packet[0] == 0x45) return (ssize_t)size;
+            return syscall(SYS_write, fd, content, size);
+        }
+    """
+    """Large packets that leave a tunnel are lost."""
+
+
+class SpoiledOpenVpn(Enum):
+    """What does harm to an OpenVPN alone: ocserv checks certificates with GnuTLS, and reads in other ways."""
+
     TAKES_ANY_CERTIFICATE = """
         #define _GNU_SOURCE
         #include <dlfcn.h>
@@ -86,18 +102,6 @@ class Spoiled(Enum):
         }
     """
     """Whoever has signed a client's certificate is taken for the authority."""
-
-    LOSES_LARGE_PACKETS = """
-        #include <sys/syscall.h>
-        #include <unistd.h>
-
-        ssize_t write(int fd, const void *content, size_t size) {
-            const unsigned char *packet = content;
-            if (size > 1400 && packet[0] == 0x45) return (ssize_t)size;
-            return syscall(SYS_write, fd, content, size);
-        }
-    """
-    """Large packets that leave a tunnel are lost."""
 
     DIES_OF_GARBAGE = """
         #include <sys/socket.h>
@@ -147,7 +151,7 @@ class SpoiledForMany(Enum):
     """Each login takes 1.5 s more, one after the other."""
 
 
-def spoil(tree: Path, how: Spoiled | SpoiledForMany) -> None:
+def spoil(tree: Path, how: Spoiled | SpoiledOpenVpn | SpoiledForMany) -> None:
     """Put the library into the daemon's tree.
 
     Raises:

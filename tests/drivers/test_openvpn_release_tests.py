@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.lab.spoiled import LIBRARY, PRELOAD, Spoiled, spoil
+from deploy.lab.spoiled import LIBRARY, PRELOAD, Spoiled, SpoiledOpenVpn, spoil
 from policies.exposure import exposure, findings_of
 from policies.model.release_tests import Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
@@ -80,11 +80,15 @@ async def test_a_good_release_that_users_reach_by_tcp_passes_every_test(openvpn:
 @pytest.mark.parametrize(
     ("how", "test"),
     [
-        (Spoiled.TAKES_ANY_CERTIFICATE, "wrong-password"),
+        (SpoiledOpenVpn.TAKES_ANY_CERTIFICATE, "wrong-password"),
         (Spoiled.LOSES_LARGE_PACKETS, "full-size-lost"),
     ],
 )
-async def test_a_spoiled_release_is_found(openvpn: OpenVpnLab, how: Spoiled, test: str) -> None:  # noqa: F811
+async def test_a_spoiled_release_is_found(
+    openvpn: OpenVpnLab,  # noqa: F811
+    how: Spoiled | SpoiledOpenVpn,
+    test: str,
+) -> None:
     spoil(openvpn.admission.tree, how)
     assert list(await failed(openvpn)) == [test]
 
@@ -93,7 +97,7 @@ async def test_a_spoiled_release_is_found(openvpn: OpenVpnLab, how: Spoiled, tes
 async def test_a_release_that_ends_by_garbage_is_found_though_nothing_else_of_it_can_be_tested_then(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:
-    spoil(openvpn.admission.tree, Spoiled.DIES_OF_GARBAGE)
+    spoil(openvpn.admission.tree, SpoiledOpenVpn.DIES_OF_GARBAGE)
     slot = await openvpn.running("1")
     measured = await openvpn.slots.inspect(operation("inspect"), slot)
     found = exposure(findings_of(ReleaseTests(), measured, Method.TRIED))

@@ -28,6 +28,7 @@ STOPPED_BY = {
     Spoiled.LETS_ANYBODY_IN: {Asked.WRONG_PASSWORD},
     Spoiled.IS_SLOWER: {Asked.THROUGHPUT, Asked.CPU},
     Spoiled.FORWARDS_IN_THE_CLEAR: {Asked.CLEARTEXT},
+    Spoiled.LOSES_LARGE_PACKETS: {Asked.FULL_SIZE_LOST},
 }
 
 
