@@ -55,6 +55,13 @@ class Sent(NamedTuple):
     home_port: int
 
 
+class Flows(NamedTuple):
+    """The flows that are sent to an address, and those that it began, whose answers come to it, too."""
+
+    sent: tuple[Flow, ...]
+    begun: tuple[Flow, ...]
+
+
 async def forget_flows(port: int, source: IPv4Address | IPv6Address | None = None, of: int = 0) -> None:
     """Have the kernel forget UDP flows that it redirects to this port: all, or those of a source's port.
 
@@ -70,19 +77,20 @@ async def forget_flows(port: int, source: IPv4Address | IPv6Address | None = Non
             raise Unavailable(f"flows to port {port} cannot be forgotten: {done.last_words}")
 
 
-async def flows_to(
-    homes: Iterable[IPv4Address], within: timedelta = LOOK
-) -> Mapping[IPv4Address, tuple[Flow, ...]]:
-    """Return the UDP flows that are sent to each of these addresses.
+async def flows_of(homes: Iterable[IPv4Address], within: timedelta = LOOK) -> Mapping[IPv4Address, Flows]:
+    """Return the UDP flows of each of these addresses, to which others are redirected.
 
     Raises:
         Unavailable: The kernel does not say, or not in time.
     """
-    found: dict[IPv4Address, list[Flow]] = {home: [] for home in homes}
-    for flow, home, _ in await _listing([home.packed for home in found], within):
-        if home in found and flow.to != home:
-            found[home].append(flow)
-    return {home: tuple(flows) for home, flows in found.items()}
+    sent: dict[IPv4Address, list[Flow]] = {home: [] for home in homes}
+    begun: dict[IPv4Address, list[Flow]] = {home: [] for home in sent}
+    for flow, home, _ in await _listing([home.packed for home in sent], within):
+        if flow.source in begun:
+            begun[flow.source].append(flow)
+        elif home in sent and flow.to != home:
+            sent[home].append(flow)
+    return {home: Flows(tuple(sent[home]), tuple(begun[home])) for home in sent}
 
 
 async def flows_to_port(port: int, within: timedelta = LOOK) -> tuple[Flow, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 from activities.drivers.daemon.port import Session, Users
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
-from activities.drivers.flows import Flow
+from activities.drivers.flows import Flows
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering import login_flows, nftables
@@ -94,11 +94,11 @@ async def test_nobody_stays_pinned_to_a_slot_that_is_left_while_the_kernel_is_la
 
     asked = list[timedelta]()
 
-    async def late(homes: Iterable[IPv4Address], within: timedelta) -> Mapping[IPv4Address, tuple[Flow, ...]]:
+    async def late(homes: Iterable[IPv4Address], within: timedelta) -> Mapping[IPv4Address, Flows]:
         asked.append(within)
         raise Unavailable("the flows of this host cannot be listed: it took more than 0 s")
 
-    monkeypatch.setattr(login_flows, "flows_to", late)
+    monkeypatch.setattr(login_flows, "flows_of", late)
     table = steered(tmp_path, live)
     with inside(network):
         await table.make_permanent(operation("keep b"), "b")

@@ -4,14 +4,18 @@ import asyncio
 import re
 import signal
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import vici
 
+from activities.drivers.daemon.strongswan import daemon as driver
+from activities.drivers.daemon.strongswan.control import termination
 from activities.drivers.daemon.strongswan.log import LoginLog
-from activities.drivers.flows import Flow, flows_to
+from activities.drivers.flows import Flow, flows_of
 from policies.attempts import LoginOutcome
 from policies.exposure import exposure, findings_of
 from policies.model.errors import Refused
@@ -42,8 +46,10 @@ async def serving(strongswan: StrongSwanLab, version: str) -> str:  # noqa: F811
 
 
 async def until_home_is(strongswan: StrongSwanLab, number: int, slot: str, within: float = 15) -> None:  # noqa: F811
+    """Look at the sessions meanwhile, as a drain does."""
     async with asyncio.timeout(within):
         while True:
+            await strongswan.sessions.count(slot)
             live = await strongswan.folders.live()
             homes = [
                 name
@@ -55,10 +61,10 @@ async def until_home_is(strongswan: StrongSwanLab, number: int, slot: str, withi
             await asyncio.sleep(0.02)
 
 
-async def flows_of(strongswan: StrongSwanLab, slot: str) -> tuple[Flow, ...]:  # noqa: F811
+async def sent_to(strongswan: StrongSwanLab, slot: str) -> tuple[Flow, ...]:  # noqa: F811
     home = strongswan.folders.of(slot).slot.address
     assert home is not None
-    return (await flows_to([home]))[home]
+    return (await flows_of([home]))[home].sent
 
 
 async def test_nobody_loses_a_ping_while_new_sessions_go_elsewhere(strongswan: StrongSwanLab) -> None:  # noqa: F811
@@ -95,6 +101,27 @@ async def test_who_is_told_to_go_is_back_at_the_new_instance_after_one_retransmi
     print(f"gap of a kick in both directions: {gap:.2f} s")
     assert gap < 3 * RETRANSMITS
     assert await strongswan.sessions.count(old) == 0
+
+
+async def test_a_goodbye_that_leaves_late_keeps_nobody_from_the_new_instance(
+    strongswan: StrongSwanLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """charon says that it has told a peer before its sender, a thread of its own, has sent anything."""
+
+    def late(number: str, told: Callable[[], object]) -> Callable[[vici.Session], bool]:
+        def terminate(session: vici.Session) -> bool:
+            told()
+            return termination(number, lambda: None)(session)
+
+        return terminate
+
+    monkeypatch.setattr(driver, "termination", late)
+    old = await serving(strongswan, "1")
+    await strongswan.client(1).up()
+    new = await serving(strongswan, "2")
+    assert await strongswan.sessions.end(operation("end"), old, 10) == 1
+    await until_home_is(strongswan, 1, new)
 
 
 @pytest.mark.sweep
@@ -156,9 +183,9 @@ async def test_a_login_that_the_new_instance_refuses_is_let_in_after_the_way_bac
     await strongswan.table.start_trial(operation("trial"), new, LEASE)
     client = strongswan.client(1)
     await client.until("AUTHENTICATION_FAILED notify error")
-    assert {flow.port for flow in await flows_of(strongswan, new)} == {500, 4500}
+    assert {flow.port for flow in await sent_to(strongswan, new)} == {500, 4500}
     await strongswan.table.end_trial(operation("back"))
-    assert await flows_of(strongswan, new) == ()
+    assert await sent_to(strongswan, new) == ()
     await client.leave()
     strongswan.people.remove(client)
     await strongswan.client(1).up()
@@ -177,7 +204,7 @@ async def test_who_logs_out_and_in_again_finds_the_instance_that_gets_new_sessio
     await client.leave()
     strongswan.people.remove(client)
     await strongswan.table.refresh()
-    assert {flow.source for flow in await flows_of(strongswan, old)} == {ip_address("10.77.0.12")}
+    assert {flow.source for flow in await sent_to(strongswan, old)} == {ip_address("10.77.0.12")}
     begun = time.monotonic()
     await strongswan.client(1).up()
     assert time.monotonic() - begun < 3

@@ -3,16 +3,18 @@
 IKE clients send from their own ports 500 and 4500, so the kernel takes the next login for the flow of the
 session before and sends it to the same instance, whatever the table says. So a flow to an instance is
 forgotten unless it carries a live session, or the rest of a login that is under way. A login's beginning goes
-to a port of its own, and nothing is lost with that flow: what the instance answers finds its way.
+to a port of its own, and nothing is lost with that flow: what the instance answers finds its way. The same
+goes for a flow that an instance began: a goodbye that was sent when its session's flow was forgotten already
+would have the next login taken for its answer.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv6Address
 
 from activities.drivers.daemon.port import Dialled, Session, Users
-from activities.drivers.flows import Flow, flows_to, forget
+from activities.drivers.flows import Flow, Flows, flows_of, forget
 
 Sources = frozenset[IPv4Address | IPv6Address]
 AskUsers = Callable[[timedelta], Awaitable[Mapping[str, Users | None]]]
@@ -29,7 +31,7 @@ async def nobody(within: timedelta) -> Mapping[str, Users | None]:
 class FlowsSeen:
     """What flows there were, and then who was there, by one look: of a large gateway it takes a second."""
 
-    flows: Mapping[str, tuple[Flow, ...]]
+    flows: Mapping[str, Flows]
     users: Mapping[str, Users | None]
 
     @property
@@ -45,6 +47,7 @@ class LoginFlows:
         """Take the address of each slot, where logins begin and go on, and what tells who is there."""
         self._homes = dict(homes)
         self._begins = dialled[0].port
+        self._ports = frozenset(one.port for one in dialled)
         self._users = users
 
     async def logging_in(self, within: timedelta) -> Mapping[str, Sources | None]:
@@ -60,7 +63,7 @@ class LoginFlows:
         """
         if not self._homes:
             return None
-        found = await flows_to(self._homes.values(), within)
+        found = await flows_of(self._homes.values(), within)
         flows = {slot: found[home] for slot, home in self._homes.items()}
         return FlowsSeen(flows, await self._users(within))
 
@@ -72,11 +75,21 @@ class LoginFlows:
         """
         for slot, flows in seen.flows.items():
             users = seen.users.get(slot, Users(()))
-            if flows and users is not None:
-                stay = {session.source for session in users.sessions}
-                forget(
-                    flow
-                    for flow in flows
-                    if (flow.source, flow.source_port) not in stay
-                    and (flow.port == self._begins or flow.source not in users.logging_in)
-                )
+            if any(flows) and users is not None:
+                forget(self._stale(flows, users))
+
+    def _stale(self, flows: Flows, users: Users) -> Iterator[Flow]:
+        stay = {session.source for session in users.sessions}
+        for flow in flows.sent:
+            begins = flow.port == self._begins
+            if (flow.source, flow.source_port) not in stay and (
+                begins or flow.source not in users.logging_in
+            ):
+                yield flow
+        for flow in flows.begun:
+            if (
+                flow.source_port in self._ports
+                and (flow.to, flow.port) not in stay
+                and flow.to not in users.logging_in
+            ):
+                yield flow

@@ -57,7 +57,7 @@ from activities.drivers.daemon.strongswan.sessions import (
 )
 from activities.drivers.daemon.strongswan.template import FILE, PRIVATE, options_of
 from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
-from activities.drivers.flows import Flow, flows_to, forget
+from activities.drivers.flows import Flow, flows_of, forget
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import IKE_PORT, UNMADE_TESTS, Gateway
@@ -177,11 +177,12 @@ class StrongSwan(PlainDaemon):
 
         That of its login's beginning before it is told, all others right after that: the login that it makes
         then is sent where new ones go. Its answer is not waited for, nor is it told twice: who does not hear
-        notices by itself that nobody answers any more.
+        notices by itself that nobody answers any more. charon sends it a little later, which may begin a flow
+        anew: the steering forgets that one with its next look.
         """
         if environment.slot.address is None:
             raise BadInput(f"slot {environment.slot.name} of {environment.gateway.name} has no address")
-        flows = (await flows_to([environment.slot.address]))[environment.slot.address]
+        flows = (await flows_of([environment.slot.address]))[environment.slot.address].sent
         turns = asyncio.Semaphore(AT_ONCE)
 
         async def end_one(session: Session) -> bool:
