@@ -67,6 +67,9 @@ from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
 from workflows.wave_window import WaveWindow
 
+STORY_FIRST = "story-before-the-end"
+"""Changes of before tell their last half second after their end."""
+
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
 
@@ -782,6 +785,8 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
+            if workflow.patched(STORY_FIRST):  # whoever sees that it has ended sees all that came before
+                await self._record.write()
             await control.record(LedgerActivities.close_change, _ending(result))
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:

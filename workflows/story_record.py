@@ -1,5 +1,6 @@
 """A change's story, written to the ledger as it grows, where every frontend reads it."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -24,13 +25,14 @@ class StoryRecord:
         self._story = story
         self._told: object = None
         self._over = False
+        self._writing = asyncio.Lock()
         self.written = written
 
     async def keep(self) -> None:
         """Write whatever is new until the story is over and all of it is written, or cannot be."""
         while not self._over or self._is_new:
             await workflow.wait_condition(lambda: self._over or self._is_new)
-            if not await self._write() and self._over:
+            if not await self.write() and self._over:
                 return
             with suppress(TimeoutError):
                 await workflow.wait_condition(lambda: self._over, timeout=WRITTEN_EVERY)
@@ -42,6 +44,11 @@ class StoryRecord:
     @property
     def _is_new(self) -> bool:
         return bool(self._story.name) and self._story.dump() is not self._told
+
+    async def write(self) -> bool:
+        """Write what is new by now; False when the ledger does not take it."""
+        async with self._writing:
+            return await self._write()
 
     async def _write(self) -> bool:
         told = self._story.dump()

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from policies.model.change import PENSTOCK, Outcome, Phase, Quarantine
+from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
 from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
@@ -20,6 +20,7 @@ from tests.workflows.world import (
     until,
     working,
 )
+from workflows import story_record
 from workflows.restore import Restore
 
 
@@ -30,6 +31,22 @@ async def test_an_unhealthy_canary_goes_back_and_the_others_are_never_touched(wo
     assert set(world.serving().values()) == {"1.1.6"}
     assert not world.gateways["gw-2"].effects
     assert world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD)
+
+
+async def test_whoever_sees_that_a_change_has_ended_sees_all_that_it_had_told_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, close = list[str](), world.book.close_change
+
+    def closed(ending: ChangeEnding) -> None:
+        seen.extend(row.sentence for row in world.book.events_of_change(ending.change))
+        close(ending)
+
+    monkeypatch.setattr(world.book, "close_change", closed)
+    monkeypatch.setattr(story_record, "WRITTEN_EVERY", timedelta(hours=1))
+    world.judge.says(UNDECIDED, UNHEALTHY)
+    assert (await world.upgrade()).outcome is Outcome.ROLLED_BACK
+    assert "gw-1 back on known-good" in seen
 
 
 @pytest.mark.sweep
