@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -120,6 +120,9 @@ WORKFLOWS = (
     SpareDrill,
 )
 
+Step = Callable[..., Any]
+"""An activity."""
+
 
 async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
     """Return the worker of these fleets, with the drivers that the settings choose."""
@@ -149,12 +152,12 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         client,
         CONTROL_QUEUE,
         workflows=WORKFLOWS,
-        activities=[
+        activities=control_activities(
             releases.admit_release,
             WatchActivities(book, observation).watch_wave,
             NormalityActivities(metrics, book).ask_whether_normal,
             windows.ask_window,
-            *record_activities(
+            record_activities(
                 ledger,
                 PlanActivities(book),
                 FactActivities(book, fleets),
@@ -162,8 +165,22 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
                 archive,
                 DrillTurnActivities(book, fleets, windows),
             ),
-        ],
+        ),
     )
+
+
+def control_activities(
+    admit_release: Step,
+    watch_wave: Step,
+    ask_whether_normal: Step,
+    ask_window: Step,
+    records: Sequence[Step],
+) -> list[Step]:
+    """Return every step that the workflows may ask a worker for.
+
+    Those that ask the world are given by name, so that whoever scripts them in a worker of its own has all.
+    """
+    return [admit_release, watch_wave, ask_whether_normal, ask_window, *records]
 
 
 def record_activities(
@@ -173,7 +190,7 @@ def record_activities(
     collecting: CollectingActivities,
     archive: ArchiveActivities,
     turns: DrillTurnActivities,
-) -> list[Callable[..., Any]]:
+) -> list[Step]:
     """Return the steps that write down what happened, and read it again."""
     return [
         ledger.open_change,

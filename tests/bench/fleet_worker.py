@@ -20,15 +20,16 @@ from activities.plans import PlanActivities
 from activities.releases import Admission, AdmitOrder
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchSlice
+from activities.windows import WindowActivities
 from orchestrator.engine.client import connect
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.process import make_worker, run_until_told
-from orchestrator.processes.worker import WORKFLOWS, record_activities
+from orchestrator.processes.worker import WORKFLOWS, control_activities, record_activities
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.bench.simulated_agents import STEPS, fleet
-from tests.fakes.control import FakeArchive, FakeFleets, FakeOpenWindow
+from tests.fakes.control import FakeArchive, FakeFleets
 from workflows.steps import CONTROL_QUEUE
 
 NOTHING = timedelta(0)
@@ -82,23 +83,26 @@ async def run(address: str, ledger: str, count: int, judge: ScriptedJudge) -> No
     """Run with this judge until told to stop, then print what it cost."""
     client = await connect(address, "default")
     book = Ledger.open(ledger)
+    fleets = FakeFleets(fleet(count))
+    windows = WindowActivities(book, fleets)
     worker: Worker = make_worker(
         client,
         CONTROL_QUEUE,
         workflows=WORKFLOWS,
-        activities=[
-            judge.ask_whether_normal,
+        activities=control_activities(
             judge.admit_release,
             judge.watch_wave,
-            *record_activities(
+            judge.ask_whether_normal,
+            windows.ask_window,
+            record_activities(
                 LedgerActivities(book),
                 PlanActivities(book),
-                FactActivities(book, FakeFleets(fleet(count))),
+                FactActivities(book, fleets),
                 CollectingActivities(book, first_fault),
                 ArchiveActivities(FakeArchive(), book),
-                DrillTurnActivities(book, FakeFleets(fleet(count)), FakeOpenWindow()),
+                DrillTurnActivities(book, fleets, windows),
             ),
-        ],
+        ),
     )
     await run_until_told(worker)
     used = resource.getrusage(resource.RUSAGE_SELF)

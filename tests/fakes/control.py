@@ -210,6 +210,9 @@ class FakeFleets:
     def fleet(self, name: str) -> Fleet:
         return self.known[name]
 
+    def place_of(self, name: str) -> Path:
+        return Path(f"{name}.yaml")
+
 
 def _remove(engine: Engine, folder: str) -> None:
     engine.dispose()

@@ -35,7 +35,7 @@ from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.processes.agent import gateway_activities
-from orchestrator.processes.worker import WORKFLOWS, record_activities
+from orchestrator.processes.worker import WORKFLOWS, control_activities, record_activities
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.fleet import Fleet, Gateway, GatewayRef, Limits, Slot
@@ -462,12 +462,12 @@ def control_worker(
         client,
         task_queue=CONTROL_QUEUE,
         workflows=WORKFLOWS,
-        activities=[
+        activities=control_activities(
+            world.admission.admit_release,
             world.judge.watch_wave,
             world.judge.ask_whether_normal,
-            world.admission.admit_release,
             world.windows.ask_window,
-            *record_activities(
+            record_activities(
                 LedgerActivities(world.book),
                 PlanActivities(world.book),
                 FactActivities(world.book, FakeFleets(world.fleet)),
@@ -475,7 +475,7 @@ def control_worker(
                 ArchiveActivities(world.archive, world.book),
                 DrillTurnActivities(world.book, world.folder, world.opening),
             ),
-        ],
+        ),
         workflow_runner=RUNNER,
         interceptors=interceptors,
         workflow_failure_exception_types=failures,
