@@ -24,6 +24,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -55,6 +57,7 @@ from tests.bench.fleet_metrics import measure_ticks
 from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, STEPS, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of
+from workflows.steps import CONTROL_QUEUE
 
 SIZES = (100, 1_000, 10_000)
 LAB = load(Path("deploy/lab/gates.yaml"), GatePolicy)
@@ -62,6 +65,9 @@ PRODUCTION = load(Path("deploy/prometheus/gates.yaml"), GatePolicy)
 FAULTY_FLEET = 1_000
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
+
+AT_ONCE = 0.2
+"""Seconds in which an engine answers that is not busy with 10,000 agents who connect."""
 
 WITHIN = 3600.0
 """Seconds after which a change counts as hung."""
@@ -437,6 +443,7 @@ async def standing(
             stack, [*worker, str(count), str(harm_in_wave), str(patience)], folder / "worker.log"
         )
         await asyncio.sleep(5 + count / 500)  # the simulated agents connect over twenty seconds
+        await prompt_engine(address)
         yield Setup(address=address, folder=folder, url=url, worker=running)
 
 
@@ -469,6 +476,20 @@ async def answering_engine(address: str) -> None:
                 await asyncio.sleep(0.2)
             else:
                 return
+
+
+async def prompt_engine(address: str) -> None:
+    """Return once the engine has all agents' queues, by how soon it says who asks for steps."""
+    service = (await Client.connect(address)).workflow_service
+    asked = DescribeTaskQueueRequest(namespace="default", task_queue=TaskQueue(name=CONTROL_QUEUE))
+    async with asyncio.timeout(300):
+        prompt = 0
+        while prompt < 3:
+            began = time.monotonic()
+            with suppress(RPCError):
+                await service.describe_task_queue(asked, timeout=timedelta(seconds=10))
+            prompt = prompt + 1 if time.monotonic() - began < AT_ONCE else 0
+            await asyncio.sleep(1)
 
 
 def _expect(result: ChangeResult, outcome: Outcome) -> None:
