@@ -24,8 +24,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
@@ -57,7 +55,6 @@ from tests.bench.fleet_metrics import measure_ticks
 from tests.bench.simulated_agents import FLEET, NEW_VERSION, OLD_VERSION, STEPS, Faults, fleet, release
 from tests.fakes.gateway import FakeGateway
 from workflows.identities import change_of
-from workflows.steps import CONTROL_QUEUE
 
 SIZES = (100, 1_000, 10_000)
 LAB = load(Path("deploy/lab/gates.yaml"), GatePolicy)
@@ -479,16 +476,16 @@ async def answering_engine(address: str) -> None:
 
 
 async def prompt_engine(address: str) -> None:
-    """Return once the engine has all agents' queues, by how soon it says who asks for steps."""
-    service = (await Client.connect(address)).workflow_service
-    asked = DescribeTaskQueueRequest(namespace="default", task_queue=TaskQueue(name=CONTROL_QUEUE))
+    """Return once the engine has written down all agents' queues, by how soon it begins something else."""
+    client = await Client.connect(address)
     async with asyncio.timeout(300):
         prompt = 0
         while prompt < 3:
             began = time.monotonic()
             with suppress(RPCError):
-                await service.describe_task_queue(asked, timeout=timedelta(seconds=10))
-            prompt = prompt + 1 if time.monotonic() - began < AT_ONCE else 0
+                begun = await client.start_workflow("nothing", id="nothing", task_queue="nobody")
+                prompt = prompt + 1 if time.monotonic() - began < AT_ONCE else 0
+                await begun.terminate()
             await asyncio.sleep(1)
 
 
