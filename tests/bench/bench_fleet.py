@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from activities.facts import FRESH
@@ -482,16 +483,23 @@ async def answering_engine(address: str) -> None:
 
 async def prompt_engine(address: str) -> None:
     """Return once the engine has written down all agents' queues, by how soon it begins something else."""
-    client = await Client.connect(address)
+    client, prompt = await Client.connect(address), 0
     async with asyncio.timeout(300):
-        prompt = 0
         while prompt < 3:
             began = time.monotonic()
-            with suppress(RPCError):
-                begun = await client.start_workflow("nothing", id="nothing", task_queue="nobody")
+            try:
+                await client.start_workflow(
+                    "nothing",
+                    id="nothing",
+                    task_queue="nobody",
+                    id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING,
+                )
+            except RPCError:
+                prompt = 0
+            else:
                 prompt = prompt + 1 if time.monotonic() - began < AT_ONCE else 0
-                await begun.terminate()
             await asyncio.sleep(1)
+        await client.get_workflow_handle("nothing").terminate()
 
 
 def _expect(result: ChangeResult, outcome: Outcome) -> None:

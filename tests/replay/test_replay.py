@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from temporalio.client import WorkflowHistory
@@ -25,12 +24,8 @@ WHAT_TO_DO = (
 RECORDED = sorted(HISTORIES.glob("*.json"))
 
 
-SOME = 4
-"""Of so many histories one is replayed with tracing, too: the sandbox takes a second for each."""
-
-
-async def _histories(paths: Sequence[Path]) -> AsyncIterator[WorkflowHistory]:
-    for path in paths:
+async def _histories() -> AsyncIterator[WorkflowHistory]:
+    for path in RECORDED:
         said = json.loads(path.read_text())
         yield WorkflowHistory.from_json(said["id"], said["history"])
 
@@ -45,7 +40,6 @@ async def _histories(paths: Sequence[Path]) -> AsyncIterator[WorkflowHistory]:
     ],
 )
 async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bool) -> None:
-    paths = RECORDED[::SOME] if traced else RECORDED
     told: list[Span] = []
     replayer = Replayer(
         workflows=WORKFLOWS,
@@ -55,13 +49,13 @@ async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bo
         workflow_failure_exception_types=[Exception],
     )
     replayed = 0
-    async with replayer.workflow_replay_iterator(_histories(paths)) as results:
+    async with replayer.workflow_replay_iterator(_histories()) as results:
         async for result in results:
-            name = paths[replayed].name
+            name = RECORDED[replayed].name
             failure = result.replay_failure
             assert failure is None, f"{name} does not replay, {WHAT_TO_DO}: {failure}"
             replayed += 1
-    assert replayed == len(paths)
+    assert replayed == len(RECORDED)
     assert not told, "what is replayed was told before"
 
 
