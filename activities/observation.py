@@ -230,7 +230,8 @@ class ObservationActivities:
 
         When even who was reached cannot be read, nothing else is asked.
         """
-        at, needs = _now(), what_to_read(policy, cohorts, state.memory)
+        at = _now()
+        needs = what_to_read(policy, cohorts, state.memory, at.timestamp())
         series, unread = await self._read_all(needs.presence, needs.instances, at)
         if unread:
             lost = dict.fromkeys(needs.lookbacks, *unread.values())

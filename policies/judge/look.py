@@ -17,7 +17,8 @@ class Memory(Value):
 
     `based` says that counting has begun, `counted` when counters were last folded, `folded` up to
     which scrape of each instance, `cursor` to which values; `last_shown` and `last_reached` when
-    series and instances were last there, `boots` when and in which boot a host was first seen.
+    series and instances were last there, `boots` when and in which boot a host was first seen,
+    `last_values` the newest sample of each series in which a change is looked for, by gate.
     """
 
     based: bool = False
@@ -29,6 +30,7 @@ class Memory(Value):
     boots: dict[str, tuple[float, str]] = {}
     bounds: dict[str, float] = {}
     baseline: dict[str, tuple[int, int]] = {}
+    last_values: dict[str, dict[str, tuple[float, float]]] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ BASELINE_PARTS = (1, 2, 4, 8)
 """The baseline is halved until Prometheus remembers that time; a young one remembers little."""
 MOST_OFFENDERS = 500
 """Gateways whose signs are read in full; where there are more, their names add nothing."""
+LONGEST_UNWATCHED = timedelta(hours=1)
+"""How far back a filter looks for changes after nobody watched; of a sample, values are remembered instead."""
 _LARGEST = 1e5
 """Bounds from which on a label may be written in more ways than one."""
 
@@ -50,18 +52,21 @@ class Needs:
     tickets: bool = False
 
 
-def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory) -> Needs:
-    """Return what the next tick needs, given what the ones before have left to know."""
+def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory, at: float) -> Needs:
+    """Return what the next tick needs, which is read at `at`, given what the ones before have left to know."""
     control = tuple(cohorts.beside.get(instance, instance) for instance in cohorts.control)
     instances = tuple(dict.fromkeys((*cohorts.canary, *cohorts.changed_before, *control)))
     always = (policy.presence, policy.identity.value, policy.boot.value)
     lookbacks = dict.fromkeys(always, policy.fresh_within)
     signs = {policy.presence: policy.fresh_within}
     offences = []
+    unwatched = timedelta(seconds=at - memory.counted) if memory.based else timedelta(0)
+    since_last = policy.fresh_within + min(unwatched, LONGEST_UNWATCHED)
     for gate in policy.gates:
         needed = max(policy.fresh_within, gate.lookback(policy.scrape))
         for selector in gate.selectors:
             lookbacks[selector] = max(needed, lookbacks.get(selector, needed))
+        needed = max(needed, since_last) if gate.changing else needed
         offence = gate.offence(needed)
         if offence is not None and cohorts.beyond:
             offences.append(offence)

@@ -41,6 +41,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         for gate, why in reasons.items()
         if why and cohorts.changed.isdisjoint(found[gate].signs or {})
     }
+    memory = _remember_values(policy, look, memory)
     other, unknown = _identity(policy, look)
     memory, rebooted = _boots(policy, look, memory)
     lost = () if look.unread((policy.presence,)) else cohorts.canary
@@ -78,6 +79,16 @@ def _remember_shown(policy: GatePolicy, look: Look, memory: Memory) -> Memory:
             shown[gate.id] = shown.get(gate.id, {}) | {instance: at for at, instance in last}
     reached = memory.last_reached | {instance: times[-1] for instance, times in look.scrapes.items()}
     return memory.model_copy(update={"last_reached": reached, "last_shown": shown})
+
+
+def _remember_values(policy: GatePolicy, look: Look, memory: Memory) -> Memory:
+    """Keep the newest value of what may change: the next tick may come later than it looks back."""
+    values = dict(memory.last_values)
+    for gate in policy.gates:
+        if gate.changing:
+            newest = {one.key: one.samples[-1] for one in look.ours(gate.changing) if one.samples}
+            values[gate.id] = values.get(gate.id, {}) | newest
+    return memory.model_copy(update={"last_values": values})
 
 
 def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, dict[str, float] | None]:

@@ -405,11 +405,13 @@ MANY_AGENTS = (
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
     'matching.updateAckInterval="15m"',
+    "metrics.breakdownByTaskQueue=false",
 )
 """Without these the server refuses the 1,201st agent that waits for work (research: scale.md).
 
 By its default it notes every minute how far each queue was read: 10,000 writes a minute, which one SQLite
-does not take beside a change.
+does not take beside a change. It also keeps metrics of its own of every queue, whose report and whose
+memory take a good part of a processor.
 """
 
 

@@ -54,7 +54,7 @@ def test_an_older_instance_that_still_empties_is_no_control() -> None:
 
 
 def test_metrics_are_asked_for_gateways_and_never_for_their_instances() -> None:
-    needs = what_to_read(GatePolicy(), COHORTS, Memory())
+    needs = what_to_read(GatePolicy(), COHORTS, Memory(), 0.0)
     assert needs.instances == needs.before == (GATEWAY,)
 
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def test_of_those_beyond_only_their_signs_are_read_and_a_sign_of_one_is_that_gat
     cohorts = Cohorts(
         canary=NAMES[:1], control=NAMES[1:3], beyond=NAMES[3:9], may_fail=1, expected={NAMES[0]: TARGET}
     )
-    needs = what_to_read(gates, cohorts, Memory())
+    needs = what_to_read(gates, cohorts, Memory(), START)
     assert set(needs.instances) == {*NAMES[:3]}
     assert [offence.selector for offence in needs.offences] == ["started{$cohort}"]
     assert set(needs.signs) == {"started{$cohort}", 'up{job="vpngw",$cohort}'}
@@ -109,8 +110,22 @@ def test_of_those_beyond_only_their_signs_are_read_and_a_sign_of_one_is_that_gat
 
 
 def test_without_anybody_beyond_nothing_is_filtered() -> None:
-    needs = what_to_read(policy(LOGINS, RESTARTED), Cohorts(canary=NAMES[:1], control=NAMES[1:3]), Memory())
+    cohorts = Cohorts(canary=NAMES[:1], control=NAMES[1:3])
+    needs = what_to_read(policy(LOGINS, RESTARTED), cohorts, Memory(), START)
     assert needs.offences == ()
+
+
+@pytest.mark.parametrize(("unwatched", "back"), [(1, 6), (600, 605), (90_000, 3605)])
+def test_a_filter_for_restarts_looks_back_to_the_last_tick_and_an_hour_at_most(
+    unwatched: float, back: float
+) -> None:
+    gates = policy(LOGINS, RESTARTED)
+    cohorts = Cohorts(canary=NAMES[:1], control=NAMES[1:3], beyond=NAMES[3:9])
+    memory = Memory(based=True, counted=START)
+    needs = what_to_read(gates, cohorts, memory, START + unwatched)
+    asked = {needs.offences[0].lookback, needs.signs["started{$cohort}"]}
+    assert (gates.fresh_within, asked) == (seconds(5), {seconds(back)})
+    assert needs.lookbacks["attempts{$cohort}"] == gates.fresh_within
 
 
 def test_who_is_of_another_fleet_is_not_read_and_never_more_than_names_tell() -> None:
@@ -130,7 +145,7 @@ def test_a_filter_asks_for_everybody_and_for_names_only() -> None:
 def test_of_a_histogram_only_the_buckets_that_are_compared_are_read_once_they_are_known() -> None:
     slow = {"id": "slow", "kind": "exceedance", "histogram": "took{$cohort}", "share": 0.2}
     cohorts = Cohorts(canary=NAMES[:1], control=NAMES[1:3])
-    assert what_to_read(policy(LOGINS, slow), cohorts, Memory()).asked == {}
+    assert what_to_read(policy(LOGINS, slow), cohorts, Memory(), START).asked == {}
     known = Memory(based=True, bounds={"slow": 0.5})
-    asked = what_to_read(policy(LOGINS, slow), cohorts, known).asked
+    asked = what_to_read(policy(LOGINS, slow), cohorts, known, START).asked
     assert json.dumps(asked) == json.dumps({"took{$cohort}": 'took{le=~"0\\\\.5(\\\\.0)?|\\\\+Inf",$cohort}'})

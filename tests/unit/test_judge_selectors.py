@@ -79,7 +79,7 @@ def test_a_selector_allows_what_prometheus_would_select(
 
 
 def test_of_the_gates_of_production_failed_logins_are_read_with_all_logins() -> None:
-    needs = what_to_read(PRODUCTION, Cohorts(canary=("a:1",), control=("b:1",)), Memory())
+    needs = what_to_read(PRODUCTION, Cohorts(canary=("a:1",), control=("b:1",)), Memory(), 0.0)
     inside = contained(needs.lookbacks)
     assert set(inside.values()) == {TOTAL}
     assert len(inside) == 2

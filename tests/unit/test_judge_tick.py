@@ -406,6 +406,24 @@ def test_a_slot_that_was_used_a_moment_ago_is_judged_by_what_was_started_in_it_s
     assert set(decisions) == {Action.CONTINUE}
 
 
+@pytest.mark.parametrize("unwatched", [1, 4, 40, 80])
+def test_a_restart_is_seen_however_long_nobody_looked(unwatched: int) -> None:
+    def from_then(at: float, started: float) -> Found:
+        recent = [(START + at - ago, started) for ago in (2, 1, 0)]
+        canary = series("started", CANARY, recent, digest=TARGET, slot="b")
+        return {"started{$cohort}": [*lines("started", until=at, who=CONTROL), canary]}
+
+    gates, at = policy(LOGINS, RESTARTED), 3.0 + unwatched
+    for started, action in ((7.0, Action.CONTINUE), (9.0, Action.ROLL_BACK)):
+        seen = watch(gates, [look(0), look(3, from_then(3, 7.0)), look(at + 2, from_then(at + 2, started))])
+        assert seen[-1][1].action is action
+    cohorts = COHORTS.model_copy(update={"slots": {CANARY: "b"}, "since": {CANARY: START + 3.5}})
+    state = WindowState()
+    for one in (look(0), look(3, from_then(3, 7.0)), look(at + 2, from_then(at + 2, 9.0))):
+        state, _, decision = fold_reading(gates, gates.window, cohorts, state, one)
+    assert decision.action is Action.CONTINUE, "what was started since has not restarted"
+
+
 def test_an_old_instance_of_the_same_executable_may_end_without_being_missed() -> None:
     def both(at: float) -> Found:
         new = lines("started", until=at, slot="b")

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from policies.judge.counts import Series
 from policies.judge.gates.kind import Selector, Setup
 from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
@@ -54,6 +55,11 @@ class Hard(Signed):
         """The series itself, where its absence is the sign."""
         return self.value if self.fires.when == "gone" else ""
 
+    @property
+    def changing(self) -> str:
+        """The series itself, where its change is the sign."""
+        return self.value if self.fires.when == "changes" else ""
+
     def lookback(self, scrape: timedelta) -> timedelta:
         """Return how far back to read: what must last is seen whole, with two lost scrapes."""
         return self.held + 3 * scrape
@@ -88,6 +94,11 @@ class Hard(Signed):
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
         return Finding(signs=signs)
+
+    def series(self, look: Look) -> list[Series]:
+        """Return the series; of what may change, each after the value that the tick before left."""
+        known = look.memory.last_values.get(self.id, {})
+        return [_after(known.get(one.key), one) for one in super().series(look)]
 
     def units(self, look: Look) -> dict[str, float] | None:
         """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
@@ -128,3 +139,9 @@ def gone_since(last_shown: float | None, reached: Sequence[float]) -> float | No
     """
     gone = last_shown is not None and reached and reached[-1] > last_shown
     return last_shown if gone else None
+
+
+def _after(known: tuple[float, float] | None, one: Series) -> Series:
+    """Return the series with the sample known from before in front of it, unless it reaches back that far."""
+    older = known is not None and one.samples and known[0] < one.samples[0][0]
+    return Series(one.labels, (known, *one.samples)) if known is not None and older else one

@@ -115,6 +115,11 @@ class Kind(Value):
         """The selector whose absence must be told apart from never having been there, if there is one."""
         return ""
 
+    @property
+    def changing(self) -> str:
+        """The selector of which a change between two ticks is a sign, if there is one."""
+        return ""
+
     def lookback(self, scrape: timedelta) -> timedelta:
         """Return how far back the gate's series must be read, beyond what freshness asks."""
         del scrape

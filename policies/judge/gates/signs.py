@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from policies.judge.counts import of_this_start
+from policies.judge.counts import Series, of_this_start
 from policies.judge.gates.kind import GateState, Kind, Selector, Setup
 from policies.judge.look import Look
 from policies.judge.tick import Finding, Sign, Tick
@@ -29,12 +29,16 @@ class Signed(Kind):
         """Return the instances on which the sign fires, and since when."""
         units = self.units(look)
         found = {}
-        for one in of_this_start(look.ours(self.value), look.cohorts):
+        for one in of_this_start(self.series(look), look.cohorts):
             unit = 1.0 if units is None else units.get(one.instance, 0.0)
             since = self.firing_since(one.samples, unit) if unit else None
             if since is not None and one.samples[-1][0] >= look.oldest:
                 found[one.instance] = Sign(since=since, until=one.samples[-1][0])
         return Finding(signs=found)
+
+    def series(self, look: Look) -> list[Series]:
+        """Return the series in which the sign is looked for."""
+        return look.ours(self.value)
 
     def units(self, look: Look) -> dict[str, float] | None:
         """Return by what each instance's value is divided, None when by nothing; unknown is no sign."""
