@@ -47,6 +47,7 @@ async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bo
         workflow_runner=runner,
         data_converter=data_converter(None),
         workflow_failure_exception_types=[Exception],
+        debug_mode=True,  # without it, two seconds of a busy machine are a deadlock of the workflow's
     )
     replayed = 0
     async with replayer.workflow_replay_iterator(_histories()) as results:
