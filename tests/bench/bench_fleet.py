@@ -9,6 +9,7 @@ own cost is measured apart, on a real Prometheus (`tick`).
 import argparse
 import asyncio
 import json
+import os
 import random
 import shutil
 import signal
@@ -414,6 +415,9 @@ does not take beside a change. It also keeps metrics of its own of every queue, 
 memory take a good part of a processor.
 """
 
+RARELY_COLLECTED = {"GOGC": "400", "GOMEMLIMIT": "14GiB"}
+"""How the engine's memory is collected: with 10,000 queues that takes four tenths of its time by default."""
+
 
 @asynccontextmanager
 async def standing(
@@ -436,6 +440,7 @@ async def standing(
             stack,
             development_engine.command("127.0.0.1", port, folder / "engine.sqlite", settings=MANY_AGENTS),
             folder / "engine.log",
+            {**os.environ, **RARELY_COLLECTED},
         )
         await answering_engine(address)
         given = (faults or Faults()).model_dump_json()
