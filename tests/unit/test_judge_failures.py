@@ -8,7 +8,7 @@ import pytest
 from policies.judge.look import Memory
 from policies.judge.observation import read_tick
 from policies.judge.tick import Sign, Tick
-from policies.judge.window import WindowState, fold_tick
+from policies.judge.window import WindowState, fold_reading, fold_tick
 from policies.model.verdict import Action, Cohorts, Decision, GateVerdict
 from tests.unit.judged import LOGINS, START, policy, reading, series
 
@@ -133,6 +133,16 @@ def test_a_reboot_is_told_by_the_hosts_boot_and_only_since_the_instance_was_star
         memory, found = read_tick(GATES, cohorts, memory, reading(START + at, boots(at, boot)))
         seen.append(found.rebooted)
     assert seen == [(), (), NAMES[:1], NAMES[:1], ()]
+
+
+def test_a_reboot_that_took_long_is_no_restart_though_what_ran_before_is_remembered() -> None:
+    cohorts, state, told = may(1), WindowState(), []
+    for at, boot, started in ((0, "one", 7.0), (1, "one", 7.0), (60, "two", 9.0), (61, "two", 9.0)):
+        process = series("started", NAMES[0], [(START + at, started)])
+        found = reading(START + at, boots(at, boot) | {"started{$cohort}": [process]})
+        state, _, decision = fold_reading(GATES, GATES.window, cohorts, state, found)
+        told.append((decision.rebooted, decision.failed))
+    assert told == [((), ()), ((), ()), (NAMES[:1], ()), (NAMES[:1], ())]
 
 
 def test_a_host_that_says_nothing_of_its_boot_has_not_rebooted() -> None:
