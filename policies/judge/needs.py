@@ -20,7 +20,7 @@ BASELINE_PARTS = (1, 2, 4, 8)
 MOST_OFFENDERS = 500
 """Gateways whose signs are read in full; where there are more, their names add nothing."""
 LONGEST_UNWATCHED = timedelta(hours=1)
-"""How far back a filter looks for changes after nobody watched; of a sample, values are remembered instead."""
+"""How far back a filter looks for changes after nobody watched; of a sample, values are remembered."""
 _LARGEST = 1e5
 """Bounds from which on a label may be written in more ways than one."""
 
@@ -53,7 +53,7 @@ class Needs:
 
 
 def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory, at: float) -> Needs:
-    """Return what the next tick needs, which is read at `at`, given what the ones before have left to know."""
+    """Return what the next tick needs, read at `at`, given what the ones before have left to know."""
     control = tuple(cohorts.beside.get(instance, instance) for instance in cohorts.control)
     instances = tuple(dict.fromkeys((*cohorts.canary, *cohorts.changed_before, *control)))
     always = (policy.presence, policy.identity.value, policy.boot.value)
