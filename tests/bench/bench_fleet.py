@@ -95,6 +95,8 @@ class Size:
     worker_rss_mb: float = 0.0
     events: int = 0
     longest_history: int = 0
+    longest_of: str = ""
+    """Which workflow has it."""
     largest_payload_bytes: int = 0
     steps_per_s: float = 0.0
     most_steps_per_s: float = 0.0
@@ -166,7 +168,7 @@ async def _measure(count: int, watch: float | None) -> Size:
         size.wall_s = setup.wall
         size.worker_cpu_s, size.worker_rss_mb = setup.cost()
         size.steps_per_s, size.most_steps_per_s = setup.steps_a_second(patience)
-        size.events, size.longest_history, size.largest_payload_bytes = await setup.histories()
+        size.events = await setup.read_histories(size)
     print(f"  so far {_line(size)}", flush=True)
     async with standing(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0) as setup:
         result = await setup.upgrade(plan)
@@ -177,10 +179,7 @@ async def _measure(count: int, watch: float | None) -> Size:
             round(result.steered_back_after.total_seconds(), 2) if result.steered_back_after else -1
         )
         size.restored = result.touched
-        events, longest_history, largest = await setup.histories()
-        size.longest_history = max(size.longest_history, longest_history)
-        size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
-        del events
+        await setup.read_histories(size)
     measured = plan_of(count, Size(gateways=count), PRODUCTION)
     ticks = await measure_ticks(measured, release(OLD_VERSION))
     size.first_tick_s, size.tick_s, size.slowest_tick_s = ticks.first, ticks.median, ticks.slowest
@@ -350,18 +349,20 @@ class Setup:
         rates = [(steps - before) / max(1.0, at - earlier) for (earlier, before), (at, steps) in pairs]
         return round(rates[0], 1), round(max(rates), 1)
 
-    async def histories(self) -> tuple[int, int, int]:
-        """Return all events, the longest history, and the largest payload of those that are read."""
-        client = await connect(self.address, "default")
-        events = longest = largest = 0
+    async def read_histories(self, size: Size) -> int:
+        """Return all events; the size keeps the longest history and the largest payload read."""
+        client, events = await connect(self.address, "default"), 0
         read: dict[str, int] = {}
         async for found in client.list_workflows(rpc_timeout=PATIENCE):
             length = found.history_length or 0
-            events, longest = events + length, max(longest, length)
+            events += length
+            if length > size.longest_history:
+                size.longest_history, size.longest_of = length, found.id
             if read.get(found.workflow_type, 0) < SCANNED:
                 read[found.workflow_type] = read.get(found.workflow_type, 0) + 1
-                largest = max(largest, await _largest_payload(client, found.id, found.run_id))
-        return events, longest, largest
+                largest = await _largest_payload(client, found.id, found.run_id)
+                size.largest_payload_bytes = max(size.largest_payload_bytes, largest)
+        return events
 
 
 async def _largest_payload(client: Client, workflow: str, run: str) -> int:
@@ -407,6 +408,8 @@ MANY_AGENTS = (
     "matching.numTaskqueueWritePartitions=1",
     'matching.updateAckInterval="15m"',
     "metrics.breakdownByTaskQueue=false",
+    'matching.backlogMetricsEmitInterval="1h"',
+    'matching.ephemeralDataUpdateInterval="1h"',
 )
 """Without these the server refuses the 1,201st agent that waits for work (research: scale.md).
 
