@@ -114,6 +114,29 @@ class GatewayStates(Book):
         with reading(self._engine) as connection:
             return frozenset(connection.execute(select(table.c.gateway).where(*said)).scalars())
 
+    def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
+        """Return when each gateway said something for the last time, of those that did within that time."""
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        said = (table.c.fleet == fleet, table.c.at >= oldest, table.c.state.is_not(None))
+        with reading(self._engine) as connection:
+            return {
+                row[0]: row[1] for row in connection.execute(select(table.c.gateway, table.c.at).where(*said))
+            }
+
+    def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
+        """Return what these gateways said last, of those that were not silent and of which it can be read."""
+        table, found = tables.gateway_states, dict[str, GatewayState]()
+        wanted = select(table.c.gateway, table.c.state).where(
+            table.c.fleet == fleet, table.c.state.is_not(None)
+        )
+        for first in range(0, len(gateways), PAGE):
+            page = wanted.where(table.c.gateway.in_(gateways[first : first + PAGE]))
+            with reading(self._engine) as connection:
+                rows = connection.execute(page).all()
+            read = {row.gateway: read_state(row.state) for row in rows}
+            found |= {gateway: state for gateway, state in read.items() if state is not None}
+        return found
+
     def agents_files(self, fleet: str, within: timedelta) -> dict[str, AgentsFile]:
         """Return what the agents' files of gateways that answered within that time say."""
         table, oldest = tables.gateway_states, datetime.now(UTC) - within
