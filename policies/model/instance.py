@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 
 from pydantic import Field
@@ -118,8 +119,10 @@ class GatewayState(Message):
 
     def instance(self, slot: str) -> Instance:
         """Return what is in that slot: in one that the gateway does not name there is nothing."""
-        found = next((instance for instance in self.instances if instance.slot == slot), None)
-        return found if found is not None else Instance(slot=slot, state=InstanceState.STOPPED)
+        for found in self.instances:
+            if found.slot == slot:
+                return found
+        return Instance(slot=slot, state=InstanceState.STOPPED)
 
     def running(self, release: Digest, executable: Digest) -> str | None:
         """Return the slot where exactly this release is alive, the serving one if there are several."""
@@ -127,7 +130,7 @@ class GatewayState(Message):
         alive = [i.slot for i in self.instances if (i.state, i.release, i.executable) == wanted]
         return self.steering.serving if self.steering.serving in alive else next(iter(alive), None)
 
-    @property
+    @cached_property
     def serving(self) -> Instance | None:
         """The instance that gets new sessions now: the trial one while its lease lasts."""
         slot = self.steering.trial or self.steering.serving

@@ -129,7 +129,7 @@ def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
 def member_of(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
     """Return the gateway without its addresses and slots: only its own host needs those."""
     return Member(
-        gateway=GatewayRef(**{field: getattr(gateway, field) for field in GatewayRef.model_fields}),
+        gateway=GatewayRef.model_validate(gateway, from_attributes=True),
         target=gateway.metrics_target,
         back=back,
         drains_within=within,

@@ -7,8 +7,10 @@ but whether a gateway has far fewer sessions than another, in steps of four: 0, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
+from operator import itemgetter
 
 from policies.model.errors import Refused
 from policies.model.fleet import Gateway, Limits, amount
@@ -45,8 +47,14 @@ class Able:
 
     def tie(self, name: str) -> bytes:
         """Return the place among equals: by fleet and release, so that each release begins elsewhere."""
+        return self._ties[name]
+
+    @cached_property
+    def _ties(self) -> dict[str, bytes]:
         key = blake2b(f"{self.fleet} {self.release}".encode(), digest_size=32).digest()
-        return blake2b(name.encode(), key=key, digest_size=16).digest()
+        return {
+            one.name: blake2b(one.name.encode(), key=key, digest_size=16).digest() for one in self.gateways
+        }
 
 
 def waves_of(able: Able, limits: Limits, strategy: Strategy, lead: str | None = None) -> tuple[Wave, ...]:
@@ -112,7 +120,7 @@ def _interleaved(groups: Sequence[Sequence[Gateway]], able: Able) -> list[Gatewa
         for found in groups
         for index, gateway in enumerate(found)
     ]
-    return [gateway for _, _, gateway in sorted(placed, key=lambda place: place[:2])]
+    return [gateway for _, _, gateway in sorted(placed, key=itemgetter(0, 1))]
 
 
 def _canary_first(
