@@ -2,12 +2,13 @@
 
 Upgrades, going back, the first installation and reloads are kinds of one story: it takes
 commands, runs wave after wave, promotes, and makes up for its own failures. It continues as
-new between waves, where it has no children that a cut would end.
+new between waves and between promoted parts, where it has no children that a cut would end.
 """
 
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -70,16 +71,21 @@ from workflows.wave_window import WaveWindow
 STORY_FIRST = "story-before-the-end"
 """Changes of before tell their last half second after their end."""
 
+CUT_EARLY = "cut-early"
+"""Changes of before continue as new only once the engine suggests it, and never while they promote."""
+
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
 
 
 class Continued(Value):
-    """What a change carries over between two waves."""
+    """What a change carries over between two waves, or between two parts that it promotes."""
 
     name: str
     epoch: int
     passed: int
+    promoted: int = 0
+    """Parts that are promoted."""
     told: Told
     written: int = 0
     """Events of the story that are in the ledger."""
@@ -109,6 +115,7 @@ class Change:
         self._name = continued.name if continued else ""
         self._epoch = continued.epoch if continued else 0
         self._passed = continued.passed if continued else 0
+        self._promoted = continued.promoted if continued else 0
         self._decision = continued.decision if continued else None
         self._aside = dict(continued.aside) if continued else {}
         self._carry = continued.carry if continued else ""
@@ -466,10 +473,9 @@ class Change:
                 await to_the_end(self._window.end())
 
     def _go_on_with_a_short_history(self) -> None:
-        """Continue as new between two waves, where no child is running and no command is half done."""
-        if not workflow.info().is_continue_as_new_suggested() or self._asked_back is not None:
-            return
-        if not workflow.all_handlers_finished():
+        """Continue as new where no child is running and no command is half done."""
+        is_long = workflow.info().is_continue_as_new_suggested() or self._is_to_be_cut()
+        if not is_long or self._asked_back is not None or not workflow.all_handlers_finished():
             return
         workflow.continue_as_new(
             ChangeRun(
@@ -478,6 +484,7 @@ class Change:
                     name=self._name,
                     epoch=self._epoch,
                     passed=self._passed,
+                    promoted=self._promoted,
                     told=self._story.dump(),
                     written=self._record.written,
                     receipts=self._receipts.dump(),
@@ -489,20 +496,40 @@ class Change:
             )
         )
 
+    def _is_to_be_cut(self) -> bool:
+        """Whether the history is long: a root of ten thousand gateways has two hundred parts to promote."""
+        return steps.history_is_long() and workflow.patched(CUT_EARLY)
+
     async def _promote(self) -> ChangeResult:
         """Make the release known-good where it runs, and let the old instances empty by themselves."""
         self._story.begin_to_promote(workflow.now())
-        promoting = asyncio.create_task(self._write_promotion())
-        await workflow.wait_condition(lambda: promoting.done() or self._asked_back is not None)
-        if self._asked_back is None:
-            await promoting
-            return self._result(Outcome.PROMOTED, self._unproven or "every wave passed its window")
-        promoting.cancel()
-        with suppress(asyncio.CancelledError, FailureError):
-            await promoting
-        return await self._take_back()
+        while True:
+            promoting = asyncio.create_task(self._write_promotion())
+            await workflow.wait_condition(
+                partial(lambda task: task.done() or self._asked_back is not None, promoting)
+            )
+            if self._asked_back is not None:
+                promoting.cancel()
+                with suppress(asyncio.CancelledError, FailureError):
+                    await promoting
+                return await self._take_back()
+            if await promoting:
+                return self._result(Outcome.PROMOTED, self._unproven or "every wave passed its window")
+            self._go_on_with_a_short_history()
 
-    async def _write_promotion(self) -> None:
+    async def _write_promotion(self) -> bool:
+        """Promote part after part; False when the history is long before all are."""
+        if not self._promoted:
+            await self._begin_to_bake()
+        for key in self._touched(self._passed)[self._promoted :]:
+            await control.record(PlanActivities.promote_part, self._part_entry(key))
+            await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
+            self._promoted += 1
+            if self._is_to_be_cut():
+                return False
+        return True
+
+    async def _begin_to_bake(self) -> None:
         bake = BakeOrder(
             change=self._name,
             plan=self._plan.digest,
@@ -513,9 +540,6 @@ class Change:
             carry=self._carry,
         )
         await left_behind(Bake.run, bake, bake_of(self._order.fleet))
-        for key in self._touched(self._passed):
-            await control.record(PlanActivities.promote_part, self._part_entry(key))
-            await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
 
     def _part_entry(self, key: PartKey) -> PartEntry:
         return PartEntry(

@@ -1,7 +1,9 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
 import asyncio
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ import pytest
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
-from policies.model.change import GatewayResult, Outcome, Phase
+from policies.model.change import GatewayResult, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
@@ -19,7 +21,9 @@ from policies.model.offer import Verb
 from policies.model.plan import Strategy
 from policies.model.report import WatchReport
 from policies.model.verdict import Decision, Window
+from policies.status.sentences import PHASE_SENTENCES
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
+from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon
 from tests.workflows.world import (
@@ -30,6 +34,7 @@ from tests.workflows.world import (
     in_phase,
     refusal_of,
     result_of,
+    run_of,
     say,
     status_of,
     until,
@@ -374,3 +379,37 @@ async def _size(client: Client, name: str) -> tuple[int, int]:
     run = (await client.get_workflow_handle(name).describe()).run_id
     history = await client.get_workflow_handle(name, run_id=run).fetch_history()
     return len(history.events), max(event.ByteSize() for event in history.events)
+
+
+@pytest.mark.parametrize("asked_back", [False, pytest.param(True, marks=pytest.mark.sweep)])
+async def test_a_change_is_cut_between_waves_and_promoted_parts_and_nothing_is_done_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked_back: bool
+) -> None:
+    promoted, goes_on = list[frozenset[str]](), threading.Event()
+    promotes = world.book.record_known_good_batch
+
+    def promote(batch: KnownGoodBatch) -> None:
+        promoted.append(frozenset(batch.releases))
+        if len(promoted) > 1:
+            goes_on.wait(PATIENCE)
+        promotes(batch)
+
+    monkeypatch.setattr(steps, "SHORT_HISTORY", 1)
+    monkeypatch.setattr(world.book, "record_known_good_batch", promote)
+    rollout = await world.start(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
+    newest, runs = world.client.get_workflow_handle(rollout.id), {await run_of(rollout)}
+    await until(lambda: len(promoted) > 1, SOON)
+    runs.add((await newest.describe()).run_id)
+    if asked_back:
+        await say(rollout, CommandKind.ROLL_BACK)
+    goes_on.set()
+    assert (await result_of(rollout)).outcome is (Outcome.ROLLED_BACK if asked_back else Outcome.PROMOTED)
+    runs.add((await newest.describe()).run_id)
+    assert len(runs) == (2 if asked_back else 3)
+    if not asked_back:
+        assert promoted == [{"gw-1"}, {"gw-2"}, {"gw-3", "gw-4"}]
+    events = Counter(event.sentence for event in (await status_of(rollout)).events)
+    once = ("wave 1 of 3", "wave 2 of 3", "gw-2 kept", "gw-3 kept")
+    assert ({events[line] for line in once}, events[PHASE_SENTENCES[Phase.PROMOTING]]) == ({1}, 3)
+    assert [fake.effects.count("start b") for fake in world.gateways.values()] == [1] * 4
+    assert {*world.serving().values()} == {"1.1.6" if asked_back else "1.3.0"}
