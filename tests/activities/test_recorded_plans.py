@@ -1,7 +1,9 @@
 """Plans in a real ledger: whole under their digest, and in parts that a workflow can carry."""
 
+import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import create_engine, update
@@ -175,3 +177,21 @@ async def test_a_part_is_promoted_and_taken_back_without_those_who_were_left_out
     for _ in range(2):
         await run(book.take_back_part, entry)
     assert ledger.known_good("edge") == {"gw-00000": OLD, "gw-00002": OLD}
+
+
+def test_a_plan_that_many_batches_ask_for_at_once_is_read_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, read, reads = plan_of(4, waves=(1, 3)), list[bytes](), Plan.model_validate_json
+
+    def slowly(body: bytes) -> Plan:
+        read.append(body)
+        time.sleep(0.1)
+        return reads(body)
+
+    digest = ledger.record_plan(made)
+    monkeypatch.setattr(Plan, "model_validate_json", slowly)
+    with ThreadPoolExecutor(8) as batches:
+        found = list(batches.map(ledger.plan, [digest] * 8))
+    assert found == [made] * 8
+    assert len(read) == 1
