@@ -30,7 +30,7 @@ from policies.model.drain import (
     Step,
     loss_event,
 )
-from policies.model.instance import GatewayState, InstanceState, Probe
+from policies.model.instance import GatewayState, InstanceState, Probe, Steering
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import Member, PartKey, PlanHeader
@@ -180,9 +180,9 @@ class Drain:
             self._go_on_with_a_short_history()
 
     async def _drain_gateway(self, name: str) -> None:
-        state = await self._first_look(name) if name not in self._seen else None
+        steering = await self._first_look(name) if name not in self._seen else None
         left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
-        emptying = [self._empty_and_stop(state, one) for one in left]
+        emptying = [self._empty_and_stop(steering, one) for one in left]
         try:
             await asyncio.gather(*emptying, self._empty_late_ones(name))
         except ActivityError as error:
@@ -193,7 +193,8 @@ class Drain:
                 why = f"a newer change has the gateway; {one.step.reason}"
                 await self._tell_of(one, DrainEvent.HANDED_OVER, why, "superseded")
 
-    async def _first_look(self, name: str) -> GatewayState:
+    async def _first_look(self, name: str) -> Steering:
+        """Note what is to be emptied; of all else, only what serves is kept for as long as that takes."""
         while True:
             try:
                 state = await self._steps[name].observe(steps.PATIENT)
@@ -202,7 +203,7 @@ class Drain:
             else:
                 self._emptying |= {(name, found.slot): found for found in self._found(name, state)}
                 self._seen.add(name)
-                return state
+                return state.steering
 
     async def _empty_late_ones(self, name: str) -> None:
         """Empty what a cluster's node is told to run besides, once nothing can come to it any more.
@@ -221,7 +222,7 @@ class Drain:
             return
         self._emptying |= {(name, one.slot): one for one in late}
         try:
-            await asyncio.gather(*[self._empty_and_stop(state, one) for one in late])
+            await asyncio.gather(*[self._empty_and_stop(state.steering, one) for one in late])
         except ActivityError as error:
             if code_of(error) != "Fenced":
                 raise
@@ -395,12 +396,12 @@ class Drain:
 
     # --- emptying ----------------------------------------------------------------
 
-    async def _empty_and_stop(self, state: GatewayState | None, emptying: Emptying) -> None:
+    async def _empty_and_stop(self, steering: Steering | None, emptying: Emptying) -> None:
         """Stop the slot when it is empty; if a session begins before the stop, drain it again."""
         await self._leave_alone(emptying)
         left_behind = emptying.release != self._before(emptying.gateway)
-        if (self._order.went_back or left_behind) and state is not None:
-            await self._choose_mode(state, emptying)
+        if (self._order.went_back or left_behind) and steering is not None:
+            await self._choose_mode(steering, emptying)
         while True:
             await self._empty(emptying)
             try:
@@ -565,9 +566,9 @@ class Drain:
 
     # --- what failed decides -----------------------------------------------------
 
-    async def _choose_mode(self, state: GatewayState, emptying: Emptying) -> None:
+    async def _choose_mode(self, steering: Steering, emptying: Emptying) -> None:
         """Probe the instance that was left and the one that serves: broken tunnels are not waited for."""
-        serving = state.steering.trial or state.steering.serving
+        serving = steering.trial or steering.serving
         with self._not_to_be_cut():
             left = await self._probe(emptying.gateway, emptying.slot)
             good = await self._probe(emptying.gateway, serving) if serving else None

@@ -299,7 +299,8 @@ class Restore:
         on, release = self._steps[name], self._targets[name]
         patience = steps.go_back_within(self._order.parts)
         restored = await on.restore(release, patience)
-        self._states.setdefault(name, restored.state)
+        if on.cluster is not None:
+            self._states.setdefault(name, restored.state)
         if restored.back:
             return
         if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin

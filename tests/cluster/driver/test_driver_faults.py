@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from deploy.cluster.api import Api
-from deploy.cluster.control_plane import API, ControlPlane
+from deploy.cluster.control_plane import API, CONTROLLERS, ControlPlane
 from deploy.cluster.faults import Fault, Proxy
 from policies.model.errors import Unavailable
 from tests.cluster.driver.conftest import Nodes
@@ -113,6 +113,32 @@ async def test_an_api_server_that_is_killed_in_the_middle_only_takes_time(
     await asyncio.to_thread(driven.start_again, API)
     await going
     require_changed(admin, node)
+
+
+async def test_nothing_is_started_before_the_controllers_know_what_a_slot_holds(
+    driven: ControlPlane, admin: Api, nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (node,), one = nodes(1), driver(driven)
+    controllers = driven.parts[CONTROLLERS]
+    controllers.freeze()
+    try:
+        with monkeypatch.context() as hasty:
+            hasty.setattr("activities.drivers.runtime.kubernetes.cluster.SEEN_AFTER", (0.1,))
+            with pytest.raises(Unavailable, match="would start what it held before: try again"):
+                await one.prepare(1)
+            (slot,) = [name for name in "abc" if image(1) in held(admin, name)]
+            with pytest.raises(Unavailable, match="would start what it held before: try again"):
+                await one.cluster.place(order("gw"), node, slot, image(1))
+        assert not pods(admin, node)
+    finally:
+        controllers.thaw()
+    assert await one.prepare(1) == slot
+    await one.cluster.place(order("gw"), node, slot, image(1))
+
+
+def held(admin: Api, slot: str) -> str:
+    found = admin.get(f"{SETS}/edge-{slot}")["spec"]["template"]["spec"]["containers"]
+    return " ".join(one["image"] for one in found)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before it is heard", "after it is obeyed"])

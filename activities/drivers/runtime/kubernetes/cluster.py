@@ -44,6 +44,8 @@ FRESH = 20.0
 GATHER = 0.1
 """Seconds in which those who ask for the same come together."""
 UNSETTLED = "is counted by the cluster, and no node has it"
+SEEN_AFTER = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
+"""Seconds between looks whether a controller has taken up a slot's new image, as it does within the first."""
 POLL = 0.3
 """Seconds between lists of pods at least, while somebody waits for one."""
 EACH = 0.002
@@ -114,6 +116,7 @@ class KubernetesCluster:
                 done = self._held(templates, release.digest, image)
                 done = done or await self._filled(operation, release, image, templates)
                 if done is not None:
+                    await self._until_seen(done.slot)
                     return done
         raise Unavailable(f"the slots of {self._share.cluster} are not settled yet: they are read again")
 
@@ -220,6 +223,25 @@ class KubernetesCluster:
                 break
         return found
 
+    async def _until_seen(self, slot: str) -> None:
+        """Wait until the slot's controller knows what it holds; it is behind after its API server was away.
+
+        Raises:
+            Unavailable: It does not in time.
+        """
+        for pause in SEEN_AFTER:
+            template = await self._templates.ask(slot)
+            if template is None or template.seen:
+                return
+            await asyncio.sleep(pause)
+        raise Unavailable(self._not_seen(slot))
+
+    def _not_seen(self, slot: str) -> str:
+        return (
+            f"the controllers of {self._share.cluster} have not taken up yet what slot {slot} holds, and "
+            "would start what it held before: try again"
+        )
+
     def _held(self, templates: Sequence[Template], release: Digest, image: Digest) -> Prepared | None:
         """Return the slot that holds the release already."""
         found = [one for one in templates if self._holds(one, release, image)]
@@ -308,13 +330,15 @@ class KubernetesCluster:
     async def _give(self, operation: Operation, node: str, slot: str, image: Digest) -> bool:
         """Have the node bear the slot's label in this epoch; return whether it did not before."""
         for _ in range(TRIES):
-            found, _ = await asyncio.gather(self._nodes.ask(node), self._require_image(slot, image))
+            found, template = await asyncio.gather(self._nodes.ask(node), self._require_image(slot, image))
             if found is None:
                 raise Refused(f"{self._share.cluster} has no node {node}")
             self._require_may_run(found, operation, slot)
             mine = found.epoch(self._share) == operation.epoch
             if mine and slot in found.slots(self._share) & found.ordered(self._share):
                 return False
+            if not template.seen:
+                raise Unavailable(self._not_seen(slot))
             await self._lease.hold()
             try:
                 now = await give(self._api, self._share, found, slot, operation.epoch)
@@ -326,8 +350,8 @@ class KubernetesCluster:
             return True
         raise Unavailable(f"{node} changes faster than it can be read: try again")
 
-    async def _require_image(self, slot: str, image: Digest) -> None:
-        """Refuse where the slot holds another image."""
+    async def _require_image(self, slot: str, image: Digest) -> Template:
+        """Return the slot's template; Refused where it holds another image."""
         template, wanted = await self._templates.ask(slot), self._share.image(image)
         if template is None or template.image != wanted:
             held = template.image if template is not None else "none"
@@ -335,6 +359,7 @@ class KubernetesCluster:
             raise Refused(
                 f"slot {slot} holds image {held} by now{why}, and {wanted} was ordered: prepare it again"
             )
+        return template
 
     def _require_may_run(self, node: Node, operation: Operation, slot: str) -> None:
         self._require_newest(node, operation)

@@ -38,6 +38,8 @@ class Template:
     """For which change we gave it that."""
     waits: bool
     """Whether it leaves running pods alone when its template changes."""
+    seen: bool
+    """Whether its controller has taken it up: until then it makes pods of what the template was before."""
     wanted: int
     """Instances that it wants or has somewhere."""
     ready: int
@@ -82,6 +84,7 @@ class Template:
             given=str(annotations.get(IMAGE) or ""),
             rollout=str(annotations.get(ROLLOUT) or ""),
             waits=(spec.get("updateStrategy") or {}).get("type") == "OnDelete",
+            seen=int(status.get("observedGeneration") or 0) >= int(metadata.get("generation") or 0),
             wanted=max(int(status.get(count) or 0) for count in counted),
             ready=int(status.get("numberReady") or 0),
             beside=beside(template.get("spec") or {}, container),
