@@ -10,6 +10,7 @@ from policies.model.errors import BadInput, Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
+from tests.patience import PATIENCE
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -31,7 +32,7 @@ async def refused(lab: OpenVpnLab, number: int, slot: str) -> None:
     """Have that user log in until the slot's instance says that the certificate was revoked."""
     client, log = lab.client(number), lab.folders.of(slot).log
     before = log.read_text(errors="replace").count("certificate revoked")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):  # a client whose first packets are lost asks again after 14 s
         while log.read_text(errors="replace").count("certificate revoked") == before:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.1)
     assert client.said(client.logged_in) == 0
