@@ -109,10 +109,7 @@ class GatewayStates(Book):
 
     def heard_of(self, fleet: str, within: timedelta) -> frozenset[str]:
         """Return the gateways that said something within that time, whatever it was."""
-        table, oldest = tables.gateway_states, datetime.now(UTC) - within
-        said = (table.c.fleet == fleet, table.c.at >= oldest, table.c.state.is_not(None))
-        with reading(self._engine) as connection:
-            return frozenset(connection.execute(select(table.c.gateway).where(*said)).scalars())
+        return frozenset(self.said_at(fleet, within))
 
     def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
         """Return when each gateway said something for the last time, of those that did within that time."""

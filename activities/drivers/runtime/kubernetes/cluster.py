@@ -116,7 +116,8 @@ class KubernetesCluster:
                 done = self._held(templates, release.digest, image)
                 done = done or await self._filled(operation, release, image, templates)
                 if done is not None:
-                    await self._until_seen(done.slot)
+                    if done.changed or any(one.slot == done.slot and not one.seen for one in templates):
+                        await self._until_seen(done.slot)
                     return done
         raise Unavailable(f"the slots of {self._share.cluster} are not settled yet: they are read again")
 
