@@ -31,11 +31,11 @@ class Spoiled(Enum):
             struct timespec now, begun;
             clock_gettime(CLOCK_MONOTONIC, &begun);
             do clock_gettime(CLOCK_MONOTONIC, &now);
-            while ((now.tv_sec - begun.tv_sec) * 1000000000L + now.tv_nsec - begun.tv_nsec < 300000);
+            while ((now.tv_sec - begun.tv_sec) * 1000000000L + now.tv_nsec - begun.tv_nsec < 1500000);
             return syscall(SYS_write, fd, content, size);
         }
     """
-    """Each packet that leaves a tunnel costs it 0.3 ms of the processor more."""
+    """Each packet that leaves a tunnel costs it 1.5 ms of the processor more, which no busy machine adds."""
 
     FORWARDS_IN_THE_CLEAR = """
         #include <netinet/in.h>
