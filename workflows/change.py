@@ -523,7 +523,8 @@ class Change:
             await self._begin_to_bake()
         for key in self._touched(self._passed)[self._promoted :]:
             await control.record(PlanActivities.promote_part, self._part_entry(key))
-            await start_drains_of(self._name, self._plan, key, self._epoch, tuple(sorted(self._aside)))
+            aside = tuple(sorted(self._aside))
+            await start_drains_of(self._name, self._plan, key, self._epoch, aside, before=self._promoted)
             self._promoted += 1
             if self._is_to_be_cut():
                 return False

@@ -83,6 +83,8 @@ class DrainOrder(Value):
     rate: float = 60.0
     draining: int = 1
     """Gateways of the fleet that drain together: the more, the more seldom the engine hears of each."""
+    before: int = 0
+    """Parts of the same change that begin to drain before this one."""
     went_back: bool = False
     failed: Digest | None = None
     decision: Decision | None = None
@@ -128,6 +130,7 @@ class Drain:
         self._looked = set(order.looked)
         self._kept_until = order.kept_until or workflow.now() + order.after
         self._began = self._kept_until - order.after
+        self._turn = self._began + steps.drain_turn(order.before)
         self._turns = Turns(order.next_batch or workflow.now())
         self._looking: asyncio.Task[dict[str, NodeLook | ActivityError]] | None = None
         self._busy = 0
@@ -135,6 +138,8 @@ class Drain:
     @workflow.run
     async def run(self, order: DrainOrder) -> DrainResult:
         """Return when nothing but the serving instance runs on any of the gateways."""
+        if (left := self._turn - workflow.now()) > timedelta(0):
+            await workflow.sleep(left)
         part = await control.read_part(order.plan, order.key)
         members = [
             member
@@ -380,7 +385,10 @@ class Drain:
     def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
         self._receipts.refuse_other_content(command)
         if not self._seen:
-            raise conflict(f"{self._order.change} has not been looked at yet; try again")
+            begins = max(self._turn, workflow.now())
+            raise conflict(
+                f"{self._order.change} has not been looked at yet; try again after {begins:%H:%M:%S} UTC"
+            )
         if self._receipts.of(command) is None and not self._meant(command.gateway):
             raise conflict(f"nothing drains on {command.gateway or 'these gateways'} any more")
 
@@ -626,11 +634,12 @@ class Drain:
 
 
 async def start_drains_of(
-    change: str, plan: PlanHeader, key: PartKey, epoch: int, without: tuple[str, ...]
+    change: str, plan: PlanHeader, key: PartKey, epoch: int, without: tuple[str, ...], before: int
 ) -> None:
-    """Let a promoted part's old instances empty; a gateway that was set aside has a drain of its own.
+    """Let a promoted part's old instances empty, so many parts `before` it.
 
-    Blue is kept as it is for the kept time, with the sessions it has.
+    A gateway that was set aside has a drain of its own. Blue is kept as it is for the kept time, with the
+    sessions it has.
     """
     order = DrainOrder(
         change=change,
@@ -645,5 +654,6 @@ async def start_drains_of(
         limits=plan.limits.drain,
         rate=plan.limits.drain.logins_per_minute / len(plan.keys),
         draining=plan.changing,
+        before=before,
     )
     await left_behind(Drain.run, order, f"drain/{plan.fleet}/{change}/{key.wave:03}-{key.number:04}")

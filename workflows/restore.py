@@ -65,6 +65,8 @@ class RestoreOrder(Value):
     limits: Limits
     parts: int = 1
     """Parts that go back in all; the logins that their drains may force are shared among them."""
+    before: int = 0
+    """Parts of them whose drains begin before this one's."""
     only: Name | None = None
     lock: bool = False
     listener: str | None = None
@@ -143,8 +145,8 @@ class Restore:
 
     async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
         parts = {
-            key.path: order.model_copy(update={"keys": (key,), "parts": len(order.keys)})
-            for key in order.keys
+            key.path: order.model_copy(update={"keys": (key,), "parts": len(order.keys), "before": before})
+            for before, key in enumerate(order.keys)
         }
         results = await in_parts(Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON)
         return RestoreResult(
@@ -172,7 +174,7 @@ class Restore:
             await self._report()
             await self._let_the_others_go_back()
             await looking  # what is drained from here on is taken from its node by an order of ours
-            await self._look_after_what_was_left(together, MOST_SNAPSHOTS)
+            await self._look_after_what_was_left(together, MOST_SNAPSHOTS, order.before)
             await self._return_to_changes(together)
         await asyncio.gather(*going)
         await self._note_what_has_befallen(await looking)
@@ -292,7 +294,7 @@ class Restore:
             together = not self._first_round_over
             await self._report()
             if not together:
-                await self._look_after_what_was_left([name], 1)
+                await self._look_after_what_was_left([name], 1, before=0)
             await self._return_to_changes([name])
 
     async def _bring_back(self, name: str) -> None:
@@ -331,12 +333,12 @@ class Restore:
 
     # --- what was left behind -----------------------------------------------------------
 
-    async def _look_after_what_was_left(self, names: list[str], snapshots: int) -> None:
+    async def _look_after_what_was_left(self, names: list[str], snapshots: int, before: int) -> None:
         """Freeze evidence, then let the new instances empty; both outlive this workflow."""
         for name in names[:snapshots]:
             await self._start_snapshot(name)
         if names:
-            await self._start_drain(names)
+            await self._start_drain(names, before)
 
     async def _start_snapshot(self, name: str) -> None:
         order = self._order
@@ -348,7 +350,7 @@ class Restore:
         )
         await left_behind(Snapshot.run, snapshot, f"snapshot/{name}/{order.change}")
 
-    async def _start_drain(self, names: list[str]) -> None:
+    async def _start_drain(self, names: list[str], before: int) -> None:
         order = self._order
         drain = DrainOrder(
             change=order.change,
@@ -362,6 +364,7 @@ class Restore:
             limits=order.limits.drain,
             rate=order.limits.drain.logins_per_minute / order.parts,
             draining=order.parts * MOST_MEMBERS,
+            before=before,
             went_back=True,
             failed=order.failed,
             decision=order.decision,

@@ -1,6 +1,7 @@
 """Drains: sessions end by themselves; what else may end them is announced, counted and limited."""
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -94,6 +95,30 @@ async def test_a_drain_ends_when_its_last_session_has_ended_by_itself(world: Wor
     (said,) = [one for one in world.book.events.values() if one[0] == DRAIN_OVER]
     sentence = "1 of its instances are stopped, 0 sessions were ended, 0 lost"
     assert said[1:] == ("part 000-0001/edge-1", {"sentence": sentence})
+
+
+async def test_a_part_of_a_large_fleet_begins_to_drain_when_its_turn_has_come(world: World) -> None:
+    fake = with_people(world, 0)
+    running = await drain(world, before=steps.DRAINS_AT_ONCE)
+    extension = DrainExtension(id="1", by=timedelta(hours=1), person="on call", reason="a call")
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await say(running, extension)
+    assert refused.value.cause is not None
+    assert re.search(r"looked at yet; try again after \d\d:\d\d:\d\d UTC", sentence_of(refused.value.cause))
+    assert not fake.effects
+    assert (await result_of(running)).stopped == ("gw-1 a",)
+    events = [event async for event in running.fetch_history_events()]
+    fired = next(event for event in events if event.HasField("timer_fired_event_attributes"))
+    looked = next(event for event in events if event.HasField("activity_task_scheduled_event_attributes"))
+    assert fired.event_time.ToDatetime() - events[0].event_time.ToDatetime() >= steps.TURN_OF_A_DRAIN
+    assert looked.event_id > fired.event_id
+
+
+def test_five_hundred_gateways_begin_to_drain_at_once_and_ten_thousand_within_ten_minutes() -> None:
+    turns = [steps.drain_turn(before) for before in range(200)]
+    assert turns[: steps.DRAINS_AT_ONCE] == [timedelta(0)] * 10
+    assert turns[steps.DRAINS_AT_ONCE :] == [number * steps.TURN_OF_A_DRAIN for number in range(1, 191)]
+    assert turns[-1] < timedelta(minutes=10)
 
 
 @pytest.mark.sweep
