@@ -47,7 +47,7 @@ from orchestrator.processes.certificate import ask_when_due, certificate_renewal
 from orchestrator.processes.enrolled import connected_for, files_for
 from orchestrator.processes.gateway_runtime import folders_of, slots_of
 from orchestrator.processes.leaving import leave
-from orchestrator.processes.memory import make_no_more_heaps
+from orchestrator.processes.memory import keep_heaps_small
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
 from policies.model.adoption import ADOPTED
@@ -264,7 +264,7 @@ def gateway_activities(
 async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
     require_own(config)
-    make_no_more_heaps()
+    keep_heaps_small()
     tell_of_unread_variables()
     settings = load(config, AgentSettings)
     worker, host = await compose(settings)

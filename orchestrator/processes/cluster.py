@@ -45,7 +45,7 @@ from orchestrator.processes.beside import begun_again
 from orchestrator.processes.cluster_file import ClusterSettings
 from orchestrator.processes.enrolled import connected_for, files_for
 from orchestrator.processes.leaving import leave
-from orchestrator.processes.memory import make_no_more_heaps
+from orchestrator.processes.memory import keep_heaps_small
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
 from policies.model.errors import Conflict, PenstockError
@@ -190,7 +190,7 @@ async def connected_worker(settings: ClusterSettings, activities: Sequence[Calla
 async def main(config: Path) -> None:
     """Run until told to stop; instances and their users need no driver."""
     require_own(config)
-    make_no_more_heaps()
+    keep_heaps_small()
     tell_of_unread_variables()
     settings = load(config, ClusterSettings)
     # As many calls wait for the API server as it keeps connections; the usual six would wait for each other.
