@@ -39,6 +39,9 @@ from workflows.gateway import GatewaySteps
 SLOWEST_REPORT = 10
 """How often the time between two reports doubles."""
 
+CUT_ONCE_SWITCHED = "cut-once-switched"
+"""Batches of before go on until their history is long."""
+
 RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
@@ -318,7 +321,7 @@ class Batch:
 
     def _next(self, short: Container[str]) -> tuple[str, ...]:
         """Return who starts now if this is all that is short of capacity; nobody while held."""
-        if self._held or self._ending:
+        if self._held or self._ending or steps.history_is_too_long():
             return ()
         return next_to_start(
             self._waiting.values(),
@@ -559,7 +562,7 @@ class Batch:
         quiet = (self._switched or (self._idle and asleep)) and not (
             self._ending or self._returning or self._naming or self._telling
         )
-        if not quiet or self._untold or not steps.history_is_long():
+        if not quiet or self._untold or not self._is_to_be_cut():
             return
         workflow.continue_as_new(
             self._order.model_copy(
@@ -579,6 +582,11 @@ class Batch:
                 }
             )
         )
+
+    def _is_to_be_cut(self) -> bool:
+        if self._switched and steps.history_of_switching_is_long() and workflow.patched(CUT_ONCE_SWITCHED):
+            return True
+        return steps.history_is_long()
 
     # --- the end ----------------------------------------------------------------------
 

@@ -306,6 +306,27 @@ SHORT_HISTORY = 1_000
 """Events after which a workflow that lasts continues as new; fifty gateways may still spend as many again."""
 
 
+SWITCHED_HISTORY = 500
+"""Events after which a batch continues as new once all have switched: its worker holds a megabyte of them."""
+
+LONG_HISTORY = 2_000
+"""Events after which a batch begins with no further gateway until its history is cut.
+
+While ten gateways after ten are tested for minutes, the leases of the others are renewed beside them, and
+there would be no moment at which nobody has a step under way.
+"""
+
+
+def history_is_too_long() -> bool:
+    """Whether nothing more may begin before the workflow has continued as new."""
+    return workflow.info().get_current_history_length() > LONG_HISTORY
+
+
+def history_of_switching_is_long() -> bool:
+    """Whether it is time to continue as new for a batch in which all have switched."""
+    return workflow.info().get_current_history_length() > SWITCHED_HISTORY
+
+
 def history_is_long() -> bool:
     """Whether it is time to continue as new: by the engine's own word, or well before it."""
     info = workflow.info()

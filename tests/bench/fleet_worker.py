@@ -27,6 +27,7 @@ from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.processes.worker import WORKFLOWS, control_activities, record_activities
 from orchestrator.store.ledger import Ledger
 from policies.judge.offline.advisory import Advice
+from policies.model.fleet import Fleet
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.bench.simulated_agents import STEPS, fleet
 from tests.fakes.control import FakeArchive, FakeFleets
@@ -83,7 +84,8 @@ async def run(address: str, ledger: str, count: int, judge: ScriptedJudge) -> No
     """Run with this judge until told to stop, then print what it cost."""
     client = await connect(address, "default")
     book = Ledger.open(ledger)
-    fleets = FakeFleets(fleet(count))
+    # As it is read from a file: what is made of values in the process is half as large again.
+    fleets = FakeFleets(Fleet.model_validate_json(fleet(count).model_dump_json()))
     windows = WindowActivities(book, fleets)
     worker: Worker = make_worker(
         client,

@@ -48,6 +48,8 @@ from tests.workflows.world import (
     until,
     working,
 )
+from workflows import steps
+from workflows.batch import BatchOrder
 from workflows.survey import PAGES_A_LOOK, entries_of
 
 AT_ONCE = 50
@@ -244,6 +246,34 @@ async def test_no_workflow_waits_for_more_than_fifty_gateways_at_once(server: En
         await until(fifty_are_asked, 18)  # a survey's question is over after 20
         looking.cancel()
     assert most <= AT_ONCE
+
+
+async def _orders_of(client: Client, batch: str) -> list[BatchOrder]:
+    """Return what each run of a batch began with, the first one first."""
+    orders: list[BatchOrder] = []
+    run: str | None = None
+    while run != "":
+        begun = await anext(client.get_workflow_handle(batch, run_id=run).fetch_history_events())
+        told = begun.workflow_execution_started_event_attributes
+        [order] = await client.data_converter.decode(told.input.payloads, [BatchOrder])
+        orders.insert(0, order)
+        run = told.continued_execution_run_id
+    return orders
+
+
+async def test_a_history_is_cut_while_one_gateway_after_the_other_switches_and_nobody_starts_twice(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SHORT_HISTORY", 40)
+    monkeypatch.setattr(steps, "LONG_HISTORY", 40)
+    fleet = fleet_of("edge", size=3, switching=1, lease=timedelta(seconds=6))
+    world = World.made(await server.client(), fleet)
+    async with working(world):
+        rollout = await world.start(tuple(world.gateways))
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+        orders = await _orders_of(world.client, f"{rollout.id}/{world.newest}/wave/001/0001")
+    assert [order.switched for order in orders[:2]] == [False, False]
+    assert [fake.effects.count("start b") for fake in world.gateways.values()] == [1] * 3
 
 
 @pytest.mark.sweep
