@@ -140,6 +140,7 @@ class Batch:
         self._held = order.held
         self._ending = ""
         self._switched = order.switched
+        self._has_much_behind_it = False
         self._told = order.told
         self._telling = False
         self._untold = 0
@@ -236,6 +237,9 @@ class Batch:
         if self._order.barrier and not self._ending:
             await self._open_the_barrier()
         self._switched = True
+        self._has_much_behind_it = steps.history_of_switching_is_long() and workflow.patched(
+            CUT_ONCE_SWITCHED
+        )
         self._changed(urgent=True)
 
     async def _start_some(self) -> bool:
@@ -488,6 +492,8 @@ class Batch:
                 await workflow.wait_condition(
                     partial(self._has_news, applied), timeout=self._until_its_turn(renewed)
                 )
+                if self._share == applied:  # before its turn; at its turn leases are renewed first
+                    self._go_on_with_a_short_history()
             if self._ending:
                 return
             applied, renewed = self._share, workflow.now()
@@ -506,7 +512,7 @@ class Batch:
         return left if now + left - renewed > between / 2 else left + between
 
     def _has_news(self, share: int) -> bool:
-        return bool(self._ending) or self._share != share
+        return bool(self._ending) or self._share != share or (self._has_much_behind_it and self._may_be_cut())
 
     async def _confirm(self, name: str) -> None:
         """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside."""
@@ -558,11 +564,7 @@ class Batch:
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
-        asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
-        quiet = (self._switched or (self._idle and asleep)) and not (
-            self._ending or self._returning or self._naming or self._telling
-        )
-        if not quiet or self._untold or not self._is_to_be_cut():
+        if not self._may_be_cut() or not (self._has_much_behind_it or steps.history_is_long()):
             return
         workflow.continue_as_new(
             self._order.model_copy(
@@ -583,10 +585,12 @@ class Batch:
             )
         )
 
-    def _is_to_be_cut(self) -> bool:
-        if self._switched and steps.history_of_switching_is_long() and workflow.patched(CUT_ONCE_SWITCHED):
-            return True
-        return steps.history_is_long()
+    def _may_be_cut(self) -> bool:
+        asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
+        quiet = (self._switched or (self._idle and asleep)) and not (
+            self._ending or self._returning or self._naming or self._telling
+        )
+        return quiet and not self._untold
 
     # --- the end ----------------------------------------------------------------------
 

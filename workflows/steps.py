@@ -307,7 +307,7 @@ SHORT_HISTORY = 1_000
 
 
 SWITCHED_HISTORY = 500
-"""Events after which a batch continues as new once all have switched: its worker holds a megabyte of them."""
+"""Events of which a batch frees its worker as soon as all have switched: they take a megabyte."""
 
 LONG_HISTORY = 2_000
 """Events after which a batch begins with no further gateway until its history is cut.

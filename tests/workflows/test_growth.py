@@ -276,6 +276,19 @@ async def test_a_history_is_cut_while_one_gateway_after_the_other_switches_and_n
     assert [fake.effects.count("start b") for fake in world.gateways.values()] == [1] * 3
 
 
+async def test_what_a_batch_did_until_all_had_switched_is_cut_off_before_its_first_renewal(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SWITCHED_HISTORY", 20)
+    world = World.made(await server.client(), fleet_of("edge", size=3, lease=timedelta(minutes=10)))
+    async with working(world):
+        result = await result_of(await world.start(tuple(world.gateways)))
+        assert result.outcome is Outcome.PROMOTED
+        orders = await _orders_of(world.client, f"change/edge/{world.newest}/wave/001/0001")
+    assert [(order.switched, len(order.on_trial)) for order in orders] == [(False, 0), (True, 3)]
+    assert [fake.effects.count("start b") for fake in world.gateways.values()] == [1] * 3
+
+
 @pytest.mark.sweep
 async def test_no_workflow_waits_for_more_than_fifty_gateways_that_drain(server: Engine) -> None:
     """D11; all users stay after the promotion, and every gateway's old instance is waited for."""
