@@ -40,7 +40,7 @@ SLOWEST_REPORT = 10
 """How often the time between two reports doubles."""
 
 CUT_ONCE_SWITCHED = "cut-once-switched"
-"""Batches of before go on until their history is long."""
+"""Batches of before begin with all of their gateways in one run, and go on until their history is long."""
 
 RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -140,7 +140,7 @@ class Batch:
         self._held = order.held
         self._ending = ""
         self._switched = order.switched
-        self._has_much_behind_it = False
+        self._waits_for_a_cut = self._has_much_behind_it = False
         self._told = order.told
         self._telling = False
         self._untold = 0
@@ -222,6 +222,7 @@ class Batch:
         try:
             while (self._waiting or self._under_way) and not self._ending:
                 heed_cancellation()
+                self._waits_for_a_cut = self._is_cut_after(steps.LONG_HISTORY)
                 if await self._start_some():
                     pause = steps.NEXT_CAPACITY
                 self._idle = True
@@ -237,9 +238,7 @@ class Batch:
         if self._order.barrier and not self._ending:
             await self._open_the_barrier()
         self._switched = True
-        self._has_much_behind_it = steps.history_of_switching_is_long() and workflow.patched(
-            CUT_ONCE_SWITCHED
-        )
+        self._has_much_behind_it = self._is_cut_after(steps.SWITCHED_HISTORY)
         self._changed(urgent=True)
 
     async def _start_some(self) -> bool:
@@ -325,7 +324,7 @@ class Batch:
 
     def _next(self, short: Container[str]) -> tuple[str, ...]:
         """Return who starts now if this is all that is short of capacity; nobody while held."""
-        if self._held or self._ending or steps.history_is_too_long():
+        if self._held or self._ending or self._waits_for_a_cut:
             return ()
         return next_to_start(
             self._waiting.values(),
@@ -584,6 +583,9 @@ class Batch:
                 }
             )
         )
+
+    def _is_cut_after(self, events: int) -> bool:
+        return steps.history_is_longer_than(events) and workflow.patched(CUT_ONCE_SWITCHED)
 
     def _may_be_cut(self) -> bool:
         asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated

@@ -317,20 +317,14 @@ there would be no moment at which nobody has a step under way.
 """
 
 
-def history_is_too_long() -> bool:
-    """Whether nothing more may begin before the workflow has continued as new."""
-    return workflow.info().get_current_history_length() > LONG_HISTORY
-
-
-def history_of_switching_is_long() -> bool:
-    """Whether it is time to continue as new for a batch in which all have switched."""
-    return workflow.info().get_current_history_length() > SWITCHED_HISTORY
+def history_is_longer_than(events: int) -> bool:
+    """Whether this run has more events than that."""
+    return workflow.info().get_current_history_length() > events
 
 
 def history_is_long() -> bool:
     """Whether it is time to continue as new: by the engine's own word, or well before it."""
-    info = workflow.info()
-    return info.is_continue_as_new_suggested() or info.get_current_history_length() > SHORT_HISTORY
+    return workflow.info().is_continue_as_new_suggested() or history_is_longer_than(SHORT_HISTORY)
 
 
 def epoch_now() -> int:

@@ -52,7 +52,7 @@ def keep_heaps_small() -> None:
 
 
 async def keep_giving_back() -> None:
-    """Make no further heaps for threads, and return what is free to the system for as long as this runs."""
+    """Keep heaps small, and return what is free to the system for as long as this runs."""
     library = _Library()
     library.keep_heaps_small()
     while True:

@@ -40,6 +40,7 @@ from tests.workflows.world import (
     OLD,
     World,
     agent_worker,
+    began_with,
     control_worker,
     fleet_of,
     gateway,
@@ -253,11 +254,8 @@ async def _orders_of(client: Client, batch: str) -> list[BatchOrder]:
     orders: list[BatchOrder] = []
     run: str | None = None
     while run != "":
-        begun = await anext(client.get_workflow_handle(batch, run_id=run).fetch_history_events())
-        told = begun.workflow_execution_started_event_attributes
-        [order] = await client.data_converter.decode(told.input.payloads, [BatchOrder])
+        order, run = await began_with(client, batch, BatchOrder, run)
         orders.insert(0, order)
-        run = told.continued_execution_run_id
     return orders
 
 

@@ -30,6 +30,7 @@ from tests.workflows.world import (
     OLD,
     Running,
     World,
+    began_with,
     fleet_of,
     in_phase,
     refusal_of,
@@ -382,16 +383,6 @@ async def _size(client: Client, name: str) -> tuple[int, int]:
     return len(history.events), max(event.ByteSize() for event in history.events)
 
 
-async def _order_of_the_drain(world: World, wave: int) -> DrainOrder:
-    drain = world.client.get_workflow_handle(f"drain/{world.fleet.name}/{world.newest}/{wave:03}-0001")
-    begun = await anext(drain.fetch_history_events())
-    [order] = await world.client.data_converter.decode(
-        begun.workflow_execution_started_event_attributes.input.payloads, [DrainOrder]
-    )
-    assert isinstance(order, DrainOrder)
-    return order
-
-
 @pytest.mark.parametrize("asked_back", [False, pytest.param(True, marks=pytest.mark.sweep)])
 async def test_a_change_is_cut_between_waves_and_promoted_parts_and_nothing_is_done_twice(
     world: World, monkeypatch: pytest.MonkeyPatch, asked_back: bool
@@ -419,8 +410,9 @@ async def test_a_change_is_cut_between_waves_and_promoted_parts_and_nothing_is_d
     assert len(runs) == (2 if asked_back else 3)
     if not asked_back:
         assert promoted == [{"gw-1"}, {"gw-2"}, {"gw-3", "gw-4"}]
-        orders = [await _order_of_the_drain(world, number) for number in (1, 2, 3)]
-        assert [order.before for order in orders] == [0, 1, 2]
+        drains = [f"drain/{world.fleet.name}/{world.newest}/{wave:03}-0001" for wave in (1, 2, 3)]
+        orders = [await began_with(world.client, name, DrainOrder) for name in drains]
+        assert [order.before for order, _ in orders] == [0, 1, 2]
     events = Counter(event.sentence for event in (await status_of(rollout)).events)
     once = ("wave 1 of 3", "wave 2 of 3", "gw-2 kept", "gw-3 kept")
     assert ({events[line] for line in once}, events[PHASE_SENTENCES[Phase.PROMOTING]]) == ({1}, 3)

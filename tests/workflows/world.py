@@ -367,6 +367,14 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
         raise AssertionError(sentence_of(error.cause)) from error.cause
 
 
+async def began_with(client: Client, name: str, kind: type[T], run: str | None = None) -> tuple[T, str]:
+    """Return the order of a run, the newest unless given, and which run it continues, empty for none."""
+    begun = await anext(client.get_workflow_handle(name, run_id=run).fetch_history_events())
+    told = begun.workflow_execution_started_event_attributes
+    [order] = await client.data_converter.decode(told.input.payloads, [kind])
+    return order, told.continued_execution_run_id
+
+
 def steps_on(fake: FakeGateway) -> list[Callable[..., Any]]:
     """Return the steps that the gateway's agent takes."""
     return gateway_activities(
