@@ -29,8 +29,9 @@ from policies.model.windows import PatchWindow
 ZONE = "Europe/Berlin"
 OPENS_IN = timedelta(seconds=25)
 """When the window opens on a machine with nothing else to do."""
-COMMANDS_LONG = 12
-"""How many commands long it takes to open on a busy machine: four are typed before, some again."""
+COMMANDS_LONG = 20
+"""How many commands long it takes to open on a busy machine: four are typed before, some again, people
+speak in the room, and people are told that it waits once more before it opens."""
 OPEN_FOR = timedelta(hours=4)
 MIN_TAIL = timedelta(minutes=15)
 COMMAND_WITHIN = 60.0

@@ -102,7 +102,8 @@ def _passed(order: ChangeOrder, header: PlanHeader | None, told: Told) -> range:
 
 def _begun(order: ChangeOrder, told: Told) -> str:
     """Return what is true of a change that was accepted: one that waits for its window has begun nothing."""
-    if told.wave or told.moved or told.result is not None or told.phase is not Phase.STARTING:
+    before_its_first_wave = told.phase in {Phase.STARTING, Phase.HELD}
+    if told.wave or told.moved or told.result is not None or not before_its_first_wave:
         return "has started"
     if told.window is not None:
         return "is accepted, and waits for its window"

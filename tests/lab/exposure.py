@@ -185,11 +185,14 @@ class Doors:
             await asyncio.sleep(0.5)
 
     async def _refused(self, address: str, port: int, user: str, began: float) -> float | None:
-        """Return when the user was first refused there, in seconds; None when that was not to be seen."""
-        while time.monotonic() < began + GIVEN_UP_AFTER:
+        """Return when the user first came there and was refused, in seconds; None when that was not seen.
+
+        How long it takes to be told so is the time of a login on this machine, and not of the order.
+        """
+        while (came := time.monotonic()) < began + GIVEN_UP_AFTER:
             found = await self._tried(address, port, user)
             if found is Outcome.REJECTED:
-                return time.monotonic() - began
+                return came - began
             await asyncio.sleep(0.2)
         return None
 

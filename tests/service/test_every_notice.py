@@ -296,6 +296,7 @@ def test_a_person_who_ends_all_drains_of_a_fleet_settles_what_each_of_them_waite
     ("name", "more", "said"),
     [
         ("starting", {"window": CLOSED}, "is accepted, and waits for its window"),
+        ("held while it waits for its window", {}, "is accepted, and waits for its window"),
         ("switching", {}, "has started"),
         ("observing health", {"window": CLOSED}, "has started"),
     ],
