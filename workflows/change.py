@@ -53,7 +53,7 @@ from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder
-from workflows.children import guarded, left_behind, tell
+from workflows.children import PARTS_AT_ONCE, guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
@@ -72,6 +72,7 @@ STORY_FIRST = "story-before-the-end"
 """Changes of before tell their last half second after their end."""
 
 CUT_EARLY = "cut-early"
+RESTORED_IN_TURNS = "restored-in-turns"
 """Changes of before continue as new only once the engine suggests it, and never while they promote."""
 
 ALONE_WITHIN = timedelta(seconds=30)
@@ -577,6 +578,7 @@ class Change:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
         root = self._child("restore")
+        in_turns = len(keys) > PARTS_AT_ONCE and workflow.patched(RESTORED_IN_TURNS)
         order = RestoreOrder(
             change=self._name,
             plan=self._plan.digest,
@@ -586,6 +588,7 @@ class Change:
             epoch=max(self._epoch + 1, steps.epoch_now()),
             limits=self._plan.limits,
             lock=True,
+            at_once=PARTS_AT_ONCE if in_turns else None,
             listener=workflow.info().workflow_id,
             failed=failed,
             decision=self._decision,
@@ -593,7 +596,8 @@ class Change:
             began=workflow.now(),
             within=ALONE_WITHIN if self._order.bakes_on else None,
         )
-        self._restoring = restores_of(root, keys)
+        # The root first, since it tells the parts whose turn has not come yet.
+        self._restoring = (root, *restores_of(root, keys)) if in_turns else restores_of(root, keys)
         return await workflow.execute_child_workflow(
             Restore.run, order, id=root, parent_close_policy=ParentClosePolicy.ABANDON
         )

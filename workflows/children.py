@@ -17,7 +17,11 @@ NAMED = 50
 """Gateways of which a result says why they failed; more are counted."""
 
 PARTS_AT_ONCE = 12
-"""Six hundred gateways: at a hundred steps a second each is asked long before its question expires."""
+"""Six hundred gateways: at a hundred steps a second each is asked long before its question expires.
+
+What an engine is asked at once it answers in turn, so that of 6,000 steps asked together each task of a
+workflow, and each command of a person, waited for most of the others.
+"""
 
 
 async def guarded(run: Run[O, T], order: O, workflow_id: str) -> ChildWorkflowHandle[Any, T]:

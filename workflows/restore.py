@@ -7,7 +7,7 @@ when it is back, and one that refuses or is silent delays nobody.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,7 +30,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
 from workflows import control, steps
-from workflows.children import first_named, in_parts, left_behind, merged
+from workflows.children import first_named, in_parts, left_behind, merged, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -44,6 +44,12 @@ SLOWEST_ROUND = timedelta(minutes=1)
 AT_ONCE = timedelta(seconds=3)
 """Who is back within this had power all the time: nothing starts anew so fast."""
 
+TURN_LASTS = timedelta(seconds=8)
+"""After which the next part begins, however many gateways of one that has its turn have not answered."""
+
+STRAGGLERS = 10
+"""One in so many gateways of a part may not have answered yet when the next part begins."""
+
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
@@ -53,7 +59,8 @@ class RestoreOrder(Value):
 
     `only` names the one gateway that is meant, `lock` is held by whoever waits for this: a
     restore without it gives way to whatever newer change fences it. After `within`, if it is
-    given, what is not back is left to reconcile, which tries it again.
+    given, what is not back is left to reconcile, which tries it again. With `at_once` no more
+    parts than that begin together, and each says when the next one may.
     """
 
     change: Name
@@ -69,6 +76,7 @@ class RestoreOrder(Value):
     """Parts of them whose drains begin before this one's."""
     only: Name | None = None
     lock: bool = False
+    at_once: int | None = None
     listener: str | None = None
     failed: Digest | None = None
     """The release that is gone back from, by digest, when one release is."""
@@ -124,6 +132,7 @@ class Restore:
         self._nodes: dict[str, str] = {}
         self._first_round_over = order.first_round_over
         self._pause = order.pause
+        self._passed_on: set[str] = set()
 
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
@@ -138,6 +147,11 @@ class Restore:
         known = names.keys() & (self._members or names)
         self._given_up |= {name: names[name] for name in sorted(known) if name not in self._back}
 
+    @workflow.signal(name="pass_on")
+    def pass_on(self, part: str) -> None:
+        """Begin the next part: that one has little left to do."""
+        self._passed_on.add(part)
+
     @workflow.query(name="troubles")
     def troubles(self) -> dict[str, str]:
         """Return what keeps each gateway that is not back yet."""
@@ -148,13 +162,48 @@ class Restore:
             key.path: order.model_copy(update={"keys": (key,), "parts": len(order.keys), "before": before})
             for before, key in enumerate(order.keys)
         }
-        results = await in_parts(Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON)
+        if order.at_once is not None:
+            turns = asyncio.Semaphore(order.at_once)
+            going = [self._restore_in_turn(path, part, turns) for path, part in parts.items()]
+            results = await asyncio.gather(*going)
+        else:
+            results = await in_parts(
+                Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON
+            )
         return RestoreResult(
             back=sum(result.back for result in results),
             given_up=merged(result.given_up for result in results),
             took=max(result.took for result in results),
             nodes=first_named(result.nodes for result in results),
         )
+
+    async def _restore_in_turn(
+        self, path: str, part: RestoreOrder, turns: asyncio.Semaphore
+    ) -> RestoreResult:
+        """Begin once it is this part's turn, which is over before its last gateway is back."""
+        async with turns:
+            given_up = dict(self._given_up)
+            child = await workflow.start_child_workflow(
+                Restore.run,
+                part.model_copy(update={"given_up": given_up}),
+                id=f"{workflow.info().workflow_id}/{path}",
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
+            if self._given_up != given_up:  # said while it was being started
+                await tell(child.id, "give_up", self._given_up)
+            await workflow.wait_condition(lambda: path in self._passed_on or child.done())
+        return await child
+
+    async def _pass_the_turn_on(self, waiting: Collection[str]) -> None:
+        """Tell the root that the next part may begin: those who are silent or refuse keep nobody waiting."""
+        root = workflow.info().parent
+        stragglers = len(waiting) // STRAGGLERS
+        with suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: len({*waiting} - self._tried) <= stragglers, timeout=TURN_LASTS
+            )
+        if root is not None:
+            await tell(root.workflow_id, "pass_on", self._order.keys[0].path)
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
         part = await control.read_part(order.plan, order.keys[0])
@@ -169,6 +218,8 @@ class Restore:
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
         looking = asyncio.create_task(look_at_all(self._steps[name].gateway for name in waiting))
         if not self._first_round_over:
+            if order.at_once is not None:
+                going.append(asyncio.create_task(self._pass_the_turn_on(waiting)))
             await workflow.wait_condition(lambda: self._tried >= {*waiting})
             self._first_round_over, together = True, sorted(self._back)
             await self._report()

@@ -7,6 +7,7 @@ import pytest
 from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
 from policies.model.errors import Refused, Unavailable
 from policies.model.operation import Operation
+from policies.model.plan_part import PartKey
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -20,8 +21,8 @@ from tests.workflows.world import (
     until,
     working,
 )
-from workflows import story_record
-from workflows.restore import Restore
+from workflows import steps, story_record
+from workflows.restore import STRAGGLERS, Restore
 
 
 async def test_an_unhealthy_canary_goes_back_and_the_others_are_never_touched(world: World) -> None:
@@ -246,6 +247,40 @@ async def test_a_rollback_with_nothing_to_do_does_nothing(world: World) -> None:
     assert world.effects() == {name: [] for name in world.gateways}
 
 
+@pytest.mark.parametrize("silent", [5, 6])
+async def test_the_next_part_begins_when_nine_in_ten_of_one_are_back_or_have_had_their_time(
+    server: Engine, silent: int
+) -> None:
+    """A large fleet goes back in turns, which those who are silent keep from nobody."""
+    world = World.made(await server.client(), fleet_of("edge", size=81))
+    keys = (PartKey(wave=0, number=1), PartKey(wave=0, number=2))
+    plan = world.book.record_return(world.fleet, dict.fromkeys(world.gateways, OLD))
+    first, second = (members_of(world, plan, key) for key in keys)
+    given_up = second[-1]
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    for name in first[:silent]:
+        world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
+    async with working(world):
+        rollback = await world.restore(keys=keys, at_once=1)
+        await rollback.signal(Restore.give_up, {given_up: "given up by ana: it burns"})
+        back = {*first[silent:], *second} - {given_up}
+        await until(
+            lambda: all(version == "1.1.6" for name, version in world.serving().items() if name in back)
+        )
+        begun = [
+            await world.client.get_workflow_handle(f"{rollback.id}/{key.path}").describe() for key in keys
+        ]
+        for name in first[:silent]:
+            world.gateways[name]._failures.clear()
+        result = await result_of(rollback)
+    assert (result.back, result.given_up) == (80, {given_up: "given up by ana: it burns"})
+    assert world.gateways[given_up].effects == []
+    waited = begun[1].start_time - begun[0].start_time
+    asked_for = steps.GO_BACK["schedule_to_close_timeout"]
+    assert (waited >= asked_for) is (silent > len(first) // STRAGGLERS)
+
+
 async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World) -> None:
     world.gateways["gw-1"].serve(NEW, "b")
     world.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
@@ -312,3 +347,8 @@ async def test_evidence_in_several_pieces_arrives_whole(
     digest = world.book.snapshots["gw-1"]
     assert len(fake.frozen[digest]) > 500
     assert world.archive.kept[digest] == fake.frozen[digest]
+
+
+def members_of(world: World, plan: str, key: PartKey) -> list[str]:
+    """Return the names of the gateways of a part of a plan."""
+    return [member.gateway.name for member in world.book.plan_part(plan, key).members]
