@@ -11,7 +11,7 @@ def lacking(state: GatewayState, asked: Collection[str]) -> str | None:
 
     An agent that does not tell, since it is older, lacks nothing that anybody knows of.
     """
-    if state.credentials is None:
+    if state.credentials is None or not asked:
         return None
     given = {one.name: one for one in state.credentials}
     found = [why for name in sorted(asked) if (why := _lacking(name, given.get(name)))]

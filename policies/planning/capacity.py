@@ -8,18 +8,18 @@ cannot lean on the others: either instance may have to take all of its users.
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from math import ceil
+from typing import NamedTuple
 
 from policies.model.fleet import Fleet, Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import Plan
-from policies.model.value import Value
 from policies.planning.naming import named
 
 ROUNDING = 1e-9
 """Headroom times sessions may exceed a whole number by less than this without needing one session more."""
 
 
-class Load(Value):
+class Load(NamedTuple):
     """What counts of a gateway: whether it is known to take users, and its sessions, None when uncounted."""
 
     takes_users: bool = False
