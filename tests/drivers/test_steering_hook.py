@@ -33,7 +33,7 @@ write) {write} ;;
 read) [ -f told ] || {{ echo '{{}}'; exit 0; }}; {read} ;;
 esac
 """
-KEEPS = "cat > told"
+KEEPS = "cat > told.new; mv told.new told"  # whoever looks meanwhile sees what was before
 SAYS = (
     'python3 -c \'import json; told = json.load(open("told")); '
     'print(json.dumps({"weights": told["weights"]}))\''
