@@ -72,8 +72,10 @@ STORY_FIRST = "story-before-the-end"
 """Changes of before tell their last half second after their end."""
 
 CUT_EARLY = "cut-early"
-RESTORED_IN_TURNS = "restored-in-turns"
 """Changes of before continue as new only once the engine suggests it, and never while they promote."""
+
+RESTORED_IN_TURNS = "restored-in-turns"
+"""Changes of before had all parts of a large fleet go back together."""
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""

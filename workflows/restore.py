@@ -30,7 +30,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
 from workflows import control, steps
-from workflows.children import first_named, in_parts, left_behind, merged, tell
+from workflows.children import all_ended, first_named, in_parts, left_behind, merged, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -165,7 +165,7 @@ class Restore:
         if order.at_once is not None:
             turns = asyncio.Semaphore(order.at_once)
             going = [self._restore_in_turn(path, part, turns) for path, part in parts.items()]
-            results = await asyncio.gather(*going)
+            results = await all_ended(going)
         else:
             results = await in_parts(
                 Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON

@@ -281,6 +281,16 @@ async def test_the_next_part_begins_when_nine_in_ten_of_one_are_back_or_have_had
     assert (waited >= asked_for) is (silent > len(first) // STRAGGLERS)
 
 
+async def test_a_part_that_cannot_be_read_keeps_no_other_part_from_its_turn(world: World) -> None:
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    missing, there = PartKey(wave=0, number=9), PartKey(wave=0, number=1)
+    rollback = await world.restore(keys=(missing, there), at_once=1)
+    with pytest.raises(AssertionError, match="part"):
+        await result_of(rollback)
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
 async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World) -> None:
     world.gateways["gw-1"].serve(NEW, "b")
     world.gateways["gw-1"].fail("make_permanent", Refused("gw-1: nft says no"), times=10_000)
