@@ -99,6 +99,8 @@ CHAT_SINK = "chat"
 """The sink of notices.yaml that is told in a chat, where the lab has one."""
 HTTPS_PORT, FIRST_PORT = 443, 4431
 READY_WITHIN = 60.0
+ALL_ANSWER_WITHIN = 60.0
+"""Seconds in which every gateway has answered one survey; one that is silent holds each up for twenty."""
 REPOSITORY_PORT = 8080
 RELAY_PORT, ENROLMENT_PORT = 7234, 7235
 
@@ -216,8 +218,21 @@ class Lab:
         return await self.installation.changes.end_of(FLEET)
 
     async def states(self) -> dict[str, GatewayState]:
-        """Return what is true of every gateway now."""
+        """Return what is true now of every gateway that answers."""
         return (await self.installation.changes.surveys.of(self.fleet)).states
+
+    async def every_state(self) -> dict[str, GatewayState]:
+        """Return what is true of every gateway now; on a busy machine one may have to be asked again.
+
+        Raises:
+            Unavailable: One of them does not answer for a minute; it is named with why.
+        """
+        until = time.monotonic() + ALL_ANSWER_WITHIN
+        while (survey := await self.installation.changes.surveys.of(self.fleet)).silent:
+            if time.monotonic() > until:
+                silent = "; ".join(f"{name} is silent: {why}" for name, why in sorted(survey.silent.items()))
+                raise Unavailable(f"not every gateway of the lab answers: {silent}")
+        return survey.states
 
     def figures(self) -> dict[str, Any]:
         """Return what users notice: tunnels up and lost, pings, logins."""

@@ -95,7 +95,7 @@ class Rehearsal:
         await self.lab.start(plan, reason)
         begun = f"{gateway} on trial"
         status = await self.until(lambda seen: said(seen, begun) is not None)
-        since, state = said(status, begun), (await self.lab.states())[gateway]
+        since, state = said(status, begun), (await self.lab.every_state())[gateway]
         slot = state.steering.trial
         pid = state.instance(slot).pid if slot else None
         if since is None or slot is None or pid is None:

@@ -200,7 +200,7 @@ class Storyteller:
         deadline = time.monotonic() + seconds
         while others := [
             f"{state.gateway} runs {', '.join(running(state)) or 'none'}"
-            for state in (await self._lab.states()).values()
+            for state in (await self._lab.every_state()).values()
             if len(running(state)) != instances
         ]:
             if time.monotonic() > deadline:
@@ -217,7 +217,7 @@ class Storyteller:
         seconds: dict[str, float],
     ) -> Told:
         await asyncio.sleep(1.5)  # a ping is lost only when its second is over
-        after, states = self._lab.figures(), await self._lab.states()
+        after, states = self._lab.figures(), await self._lab.every_state()
         return Told(
             name=name,
             outcome=result.outcome,

@@ -108,9 +108,14 @@ class SurveyService:
                 await answer
         except WorkflowFailureError as error:
             raise Unavailable(f"{fleet.name} was not looked at within {within}: {error.cause}") from error
-        # A clock that was set back meanwhile must not make what was just written older than the question.
-        took = max(datetime.now(UTC) - began, timedelta(seconds=time.monotonic() - clock))
-        states, silent = await asyncio.to_thread(self.ledger.states, fleet.name, took + timedelta(seconds=1))
+
+        def heard() -> tuple[dict[str, GatewayState], dict[str, str]]:
+            """Return what the ledger has; a busy process has the question wait before this is run."""
+            # A clock that was set back meanwhile must not make what was just written older than the question.
+            took = max(datetime.now(UTC) - began, timedelta(seconds=time.monotonic() - clock))
+            return self.ledger.states(fleet.name, took + timedelta(seconds=1))
+
+        states, silent = await asyncio.to_thread(heard)
         asked = names if first is None else names[names.index(first) :][:MOST_MEMBERS]
         unheard = {name: UNHEARD for name in asked if name not in states and name not in silent}
         return Surveyed(states=states, silent=silent | unheard)

@@ -272,7 +272,7 @@ class _Night:
         deadline = time.monotonic() + WAIT
         await asyncio.sleep(1.0)  # a login that began before is over
         while time.monotonic() < deadline:
-            states = (await self._lab.states()).values()
+            states = (await self._lab.every_state()).values()
             if all(sum(one.state.value == "running" for one in state.instances) == 1 for state in states):
                 return
             await asyncio.sleep(0.3)

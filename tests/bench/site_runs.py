@@ -249,7 +249,7 @@ class Sites:
         part.outcome, part.reason, part.told = result.outcome, result.reason, _of_a_liar(status)
         if result.outcome is not Outcome.PROMOTED:
             async with asyncio.timeout(WITHIN):
-                while any(len(running(one)) > 1 for one in (await self._lab.states()).values()):  # noqa: ASYNC110
+                while any(len(running(one)) > 1 for one in (await self._lab.every_state()).values()):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_EVERY)
         await self._look_no_more(part)
         after = self._lab.figures()

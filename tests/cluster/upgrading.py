@@ -111,7 +111,7 @@ async def befallen(one: ClusterLab, release: ReleaseRef, stranger: Stranger) -> 
         on_trial = [at for at in (await lab.lab.status()).gateways if at.state == "on trial"]
         if len(on_trial) != 1:
             raise Unavailable(f"one gateway was to be on trial, and there are {on_trial}")
-        serving = (await lab.lab.states())[on_trial[0].gateway].serving
+        serving = (await lab.lab.every_state())[on_trial[0].gateway].serving
         if serving is None:
             raise Unavailable(f"{on_trial[0].gateway} says of no instance that it is on trial")
         hit.append(on_trial[0].gateway)
@@ -160,7 +160,7 @@ async def a_new_day(one: ClusterLab) -> None:
     deadline = time.monotonic() + _EMPTY_WITHIN
     while left := [
         f"slot {instance.slot} of {state.gateway}"
-        for state in (await one.lab.states()).values()
+        for state in (await one.lab.every_state()).values()
         for instance in state.instances
         if instance.state is InstanceState.RUNNING and instance != state.serving
     ]:

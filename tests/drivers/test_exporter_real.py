@@ -19,6 +19,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     node,
 )
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.halted import halt
 from tests.drivers.node_lab import NodeLab
 
 pytestmark = ON_A_REAL_GATEWAY
@@ -113,7 +114,7 @@ async def test_a_frozen_daemon_has_unknown_sessions_and_a_failing_probe(
     await exporter.until(lambda s: s.get(sessions) == 0 and s.get(probe) == 1)
     process = lab.folders.of(slot).process()
     assert process
-    process.tell(signal.SIGSTOP)
+    await halt(process.pid)
     try:
         await exporter.until(lambda s: s.get(probe) == 0 and sessions not in s)
     finally:

@@ -26,6 +26,7 @@ from policies.model.fleet import Gateway, Slot, SteeringKind
 from policies.steering import PROMISES
 from tests.drivers.front_lab import simulated_liar, why_not_here
 from tests.drivers.gateway_lab import gateway, operation
+from tests.drivers.halted import halt
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
 LEASE = timedelta(seconds=30)
@@ -222,7 +223,7 @@ async def test_a_haproxy_that_is_late_for_its_agent_alone_is_not_ended(
         await asyncio.sleep(0.1)
     assert fronted.process.running == served
     assert served is not None
-    served.tell(signal.SIGSTOP)
+    await halt(served.pid)
     assert await fronted.steering.heal()
     assert not served.alive
     assert await fronted.in_force() == ("a", "b")
@@ -231,7 +232,7 @@ async def test_a_haproxy_that_is_late_for_its_agent_alone_is_not_ended(
 async def test_a_haproxy_that_hangs_for_a_moment_is_not_ended(fronted: Fronted) -> None:
     served = fronted.process.running
     assert served is not None
-    served.tell(signal.SIGSTOP)
+    await halt(served.pid)
     with pytest.raises(Unavailable):
         await fronted.steering.heal()
     served.tell(signal.SIGCONT)

@@ -23,6 +23,7 @@ from policies.model.errors import Conflict, LeaseLapsed
 from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.drivers.halted import halt
 from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
@@ -346,7 +347,7 @@ async def test_the_way_back_waits_for_no_daemon(lab: GatewayLab) -> None:  # noq
     await lab.client(1).up()
     running = lab.folders.of(new).process()
     assert running is not None
-    running.tell(signal.SIGSTOP)
+    await halt(running.pid)
     begun = time.monotonic()
     fenced = await lab.slots.fence(operation("fence", rollout="back", epoch=2))
     assert fenced.instance(new).sessions is None

@@ -24,6 +24,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     redirect,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
+from tests.drivers.halted import halt
 
 pytestmark = ON_A_REAL_GATEWAY
 LEASE = timedelta(seconds=30)
@@ -199,7 +200,7 @@ async def test_a_haproxy_that_somebody_reloaded_says_again_what_it_said(redirect
 async def test_a_haproxy_that_hangs_is_ended_and_started_again(redirect: RedirectLab) -> None:  # noqa: F811
     old = await serving(redirect)
     hung = redirect.haproxy
-    hung.tell(signal.SIGSTOP)
+    await halt(hung.pid)
     keeping = asyncio.create_task(redirect.table.keep())
     async with asyncio.timeout(30):
         while hung.alive:  # noqa: ASYNC110 - nobody tells

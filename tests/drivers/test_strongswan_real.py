@@ -28,6 +28,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     strongswan,
 )
 from tests.drivers.gateway_lab import operation
+from tests.drivers.halted import halt
 from tests.drivers.strongswan_lab import TEMPLATE, StrongSwanLab, why_not_here
 
 pytestmark = [
@@ -302,7 +303,7 @@ async def test_what_cannot_be_asked_is_unknown_and_never_zero(strongswan: Strong
     await strongswan.client(1).up()
     running = strongswan.folders.of(slot).process()
     assert running is not None
-    running.tell(signal.SIGSTOP)
+    await halt(running.pid)
     try:
         assert await strongswan.sessions.count(slot) is None
         assert not await strongswan.folders.daemon.ready(strongswan.folders.of(slot).chroot)
@@ -323,7 +324,7 @@ async def test_a_probe_says_at_which_stage_it_failed(strongswan: StrongSwanLab) 
     assert "AUTHENTICATION_FAILED" in refused.reason
     running = strongswan.folders.of(slot).process()
     assert running is not None
-    running.tell(signal.SIGSTOP)
+    await halt(running.pid)
     silent = await strongswan.slots.probe(slot)
     running.tell(signal.SIGCONT)
     assert (silent.passed, silent.stage) == (False, "tcp")

@@ -81,7 +81,7 @@ class Exposure:
         await self._rehearsal.until(lambda _: False)
         result = await built.result()
         await asyncio.sleep(PINGS_END_WITHIN)
-        after, states = built.figures(), await built.states()
+        after, states = built.figures(), await built.every_state()
         tested = [
             json.loads(entry.body) | {"gateway": entry.subject.rpartition("/")[2]}
             for entry in self._entries()[entries:]
@@ -169,7 +169,7 @@ class Doors:
         """
         until = time.monotonic() + EMPTIED_WITHIN
         while True:
-            states = await self._lab.states()
+            states = await self._lab.every_state()
             running = {
                 name: [one for one in state.instances if one.state is InstanceState.RUNNING]
                 for name, state in states.items()

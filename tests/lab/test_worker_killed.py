@@ -50,7 +50,7 @@ async def main():
         told = await asyncio.wait_for(collected(built.installation.ledger), 60)
         print("ATTACKED", json.dumps({"attacks": attacks, "recorded": told}), flush=True)
         result, after = await built.result(), built.figures()
-        running = {s.serving.executable for s in (await built.states()).values() if s.serving}
+        running = {s.serving.executable for s in (await built.every_state()).values() if s.serving}
         print("RESULT", json.dumps({
             "outcome": result.outcome, "reason": result.reason, "lost": after["lost"] - before["lost"],
             "pings_lost": after["pings"]["lost"], "running": sorted(running),
@@ -105,7 +105,7 @@ async def restored(built, older):
     except Refused as refusal:
         refused = str(refusal)
     rebuilt = await installation.service.rebuild(OPERATOR, FLEET, "an older copy was restored")
-    running = {s.serving.executable for s in (await built.states()).values() if s.serving}
+    running = {s.serving.executable for s in (await built.every_state()).values() if s.serving}
     print("RESTORED", json.dumps({
         "looked": looked.sentence, "refused": refused, "versions": rebuilt.versions,
         "running": sorted(running), "newer": built.newer.executable, "known": built.newer.version,
