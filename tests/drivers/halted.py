@@ -1,0 +1,27 @@
+"""A daemon that hangs, alive as it is: a test stops it, and begins once none of its threads runs."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from tests.patience import PATIENCE
+
+_EVERY = 0.005
+
+
+async def halt(pid: int) -> None:
+    """Stop that process, and return once all of its threads stand still.
+
+    kill(2) returns before that: on a busy machine a thread of a stopped server still answers what comes next.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE):
+        while not _stands_still(pid):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(_EVERY)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether each thread is in state T (proc(5)); the state follows the name, which is in parentheses."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return bool(stats) and all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
