@@ -10,11 +10,12 @@ from tests.patience import PATIENCE
 _EVERY = 0.005
 
 
-async def halt(pid: int) -> None:
+async def halt(pid: int | None) -> None:
     """Stop that process, and return once all of its threads stand still.
 
     kill(2) returns before that: on a busy machine a thread of a stopped server still answers what comes next.
     """
+    assert pid is not None, "there is no daemon to stop"
     os.kill(pid, signal.SIGSTOP)
     async with asyncio.timeout(PATIENCE):
         while not _stands_still(pid):  # noqa: ASYNC110 - nobody tells

@@ -11,8 +11,11 @@ import re
 import ssl
 import time
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
+
+from temporalio.api.enums.v1 import EventType
 
 from deploy.lab.anyconnect import log_in
 from deploy.lab.daemons.port import Outcome
@@ -52,6 +55,9 @@ PINGS_END_WITHIN = 1.5
 
 EMPTIED_WITHIN = 60.0
 """Seconds after which an instance without a session has been stopped."""
+
+NOTED_FROM = 1.0
+"""Seconds without an event of the engine that are told, where an order took too long."""
 
 GIVEN_UP_AFTER = 20.0
 """Seconds after which somebody who still gets in is not tried any more."""
@@ -135,10 +141,11 @@ class Doors:
             for one in running[host.name]
         }
         came = [(await self._tried(*door, leaver)).value for door in doors.values()]
+        look = await self._look()
         for path in (self._who.users, self._who.legacy_users):
             kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{leaver}:")]
             path.write_text("\n".join(kept) + "\n")
-        began = time.monotonic()
+        began, since = time.monotonic(), datetime.now(UTC)
         asked = asyncio.create_task(
             built.installation.service.reload(OPERATOR, FLEET, "has left", at_once=True)
         )
@@ -148,6 +155,8 @@ class Doors:
         return {
             "outcome": result.outcome,
             "reason": result.reason,
+            "look": max(look, await self._look()),
+            "waits": await self._waits(since),
             "came": came,
             "refused": dict(zip(doors, refused, strict=True)),
             "later": [(await self._tried(*door, leaver)).value for door in doors.values()],
@@ -161,6 +170,25 @@ class Doors:
             "up": after["up"],
             "lost": after["lost"] - before["lost"],
         }
+
+    async def _look(self) -> float:
+        """Return the seconds of a survey: the road of an order, from the engine to every agent and back."""
+        began = time.monotonic()
+        await self._lab.states()
+        return time.monotonic() - began
+
+    async def _waits(self, since: datetime) -> list[str]:
+        """Return where the engine's histories have a second or more between two events of the order."""
+        client, told = self._lab.installation.changes.client, list[str]()
+        async for one in client.list_workflows(f"StartTime > '{since.isoformat()}'"):
+            history = await client.get_workflow_handle(one.id, run_id=one.run_id).fetch_history()
+            for before, event in pairwise(history.events):
+                at = event.event_time.ToDatetime(UTC)
+                waited = (at - before.event_time.ToDatetime(UTC)).total_seconds()
+                if waited >= NOTED_FROM:
+                    what = f"{EventType.Name(before.event_type)} to {EventType.Name(event.event_type)}"
+                    told.append(f"{(at - since).total_seconds():.1f} s: {one.id}: {waited:.1f} s from {what}")
+        return told
 
     async def _emptied(self) -> tuple[dict[str, GatewayState], dict[str, list[Instance]]]:
         """Return what gateways say, and what runs there, once what nobody is logged in to was stopped.

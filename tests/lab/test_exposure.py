@@ -23,7 +23,11 @@ pytestmark = [
 
 GATEWAYS = {f"gw-{number}" for number in range(1, SHAPE.gateways + 1)}
 TAKEN_OUT_WITHIN = 5.0
-"""Seconds."""
+"""Seconds, on a machine that asks all gateways how they are in `USUAL_LOOK` or less."""
+
+USUAL_LOOK = 0.6
+"""Seconds; 0.3 to 0.4 on two idle cores, and at most 0.7 beside 24 busy processes."""
+
 STOPPED_BY = {
     Spoiled.LETS_ANYBODY_IN: {Asked.WRONG_PASSWORD},
     Spoiled.IS_SLOWER: {Asked.THROUGHPUT, Asked.CPU},
@@ -109,7 +113,8 @@ def test_who_is_taken_out_gets_in_nowhere_within_five_seconds_draining_instances
     assert all(sessions > 0 for sessions in found["draining"].values())
     assert found["came"] == found["others"] == ["accepted"] * 2 * len(GATEWAYS)
     assert {door.partition(" ")[0] for door in found["refused"]} == GATEWAYS
-    late = {door: said for door, said in found["refused"].items() if said is None or said >= TAKEN_OUT_WITHIN}
-    assert not late, found["refused"]
+    within = TAKEN_OUT_WITHIN * max(1.0, found["look"] / USUAL_LOOK)
+    late = {door: said for door, said in found["refused"].items() if said is None or said >= within}
+    assert not late, (found["refused"], found["look"], found["waits"])
     assert found["later"] == ["rejected"] * 2 * len(GATEWAYS)
     assert (found["up"], found["lost"]) == (SHAPE.sites, 0)
