@@ -97,6 +97,20 @@ class Value(BaseModel):
         """
         object.__setattr__(self, "__pydantic_fields_set__", _fields_of(type(self)))
 
+    @classmethod
+    def of_valid(cls, **fields: Any) -> Self:
+        """Return a value of all its fields, each taken from a value that was validated with it.
+
+        It is `model_construct` without what looks for aliases and defaults, five times as fast: a plan of
+        10,000 gateways has 20,000 such values.
+        """
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", fields)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        made.model_post_init(None)
+        return made
+
     def __copy__(self) -> Self:
         """Return a copy without what was computed from the fields: `model_copy` may replace those."""
         copied = super().__copy__()

@@ -129,9 +129,10 @@ def _part(wave: int, number: int, members: Sequence[Member]) -> Part:
 def member_of(gateway: Gateway, back: ReleaseRef | None = None, within: timedelta | None = None) -> Member:
     """Return the gateway without its addresses and slots: only its own host needs those."""
     known = {field: getattr(gateway, field) for field in GatewayRef.model_fields}
-    return Member.model_construct(  # of what was validated with the gateway, ten thousand times in a plan
-        gateway=GatewayRef.model_construct(**known),
+    return Member.of_valid(
+        gateway=GatewayRef.of_valid(**known),
         target=gateway.metrics_target,
         back=back,
         drains_within=within,
+        settings=None,
     )

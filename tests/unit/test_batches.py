@@ -6,9 +6,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.model.fleet import Limits
+from policies.model.fleet import GatewayRef, Limits
 from policies.model.plan import Strategy
-from policies.model.plan_part import MOST_MEMBERS
+from policies.model.plan_part import MOST_MEMBERS, Member, Part
 from policies.planning.batches import batches, next_to_start
 from policies.planning.parts import parted
 from tests.unit.fleets import OLD, Facts, any_facts, fleet, gateway, planned, some_plan, state
@@ -76,6 +76,18 @@ def test_9_and_10_a_part_of_a_wave_has_gateways_of_that_wave_and_of_no_other(
         for wave in plan.waves:
             mine = [m.gateway.name for part in parts if part.key.wave == wave.number for m in part.members]
             assert sorted(mine) == sorted(wave.gateways)
+
+
+@given(any_facts(), strategies)
+def test_a_part_is_what_whoever_reads_it_again_gets(facts: Facts, strategy: Strategy) -> None:
+    """Its members are made without being validated once more; what they lacked would be seen here."""
+    if plan := some_plan(facts, strategy):
+        for part in parted(plan).parts:
+            assert Part.model_validate_json(part.model_dump_json()) == part
+            assert all(one == Member(**dict(one)) for one in part.members)
+            assert all(one.gateway == GatewayRef(**dict(one.gateway)) for one in part.members)
+            assert all(one.__dict__.keys() == Member.model_fields.keys() for one in part.members)
+            assert all(one.gateway.__dict__.keys() == GatewayRef.model_fields.keys() for one in part.members)
 
 
 @given(st.integers(1, 400), st.integers(1, 60))
