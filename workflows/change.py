@@ -129,6 +129,7 @@ class Change:
         self._header: PlanHeader | None = None
         self._wave: ChildWorkflowHandle[Wave, WaveResult] | None = None
         self._restoring: tuple[str, ...] = ()
+        self._begins_parts: str | None = None
         self._answer: Command | None = None
         self._asked_back: Command | None = None
         self._harmful: str | None = None
@@ -251,11 +252,19 @@ class Change:
                     await self._wave.signal(Wave.command, command)
 
     async def _give_up(self, command: Command) -> None:
-        """Let the restore go on without one gateway; every part of it hears, one of them has it."""
+        """Let the restore go on without one gateway; every part of it hears, one of them has it.
+
+        Of a large fleet only the part hears that has told of it, and the root, which may begin it again.
+        """
         if command.gateway is None:
             return
         names = {command.gateway: f"given up by {command.person}: {command.reason}"}
-        for workflow_id in self._restoring:
+        restoring = self._restoring
+        if self._begins_parts is not None:
+            part = self._story.part_that_misses(command.gateway)
+            its = [one for one in restoring if part is None or one.endswith(f"/{part.path}")]
+            restoring = (self._begins_parts, *its)
+        for workflow_id in restoring:
             await tell(workflow_id, "give_up", names)
 
     # --- what children report -----------------------------------------------------------
@@ -598,8 +607,8 @@ class Change:
             began=workflow.now(),
             within=ALONE_WITHIN if self._order.bakes_on else None,
         )
-        # The root first, since it tells the parts whose turn has not come yet.
-        self._restoring = (root, *restores_of(root, keys)) if in_turns else restores_of(root, keys)
+        self._restoring = restores_of(root, keys)
+        self._begins_parts = root if in_turns else None
         return await workflow.execute_child_workflow(
             Restore.run, order, id=root, parent_close_policy=ParentClosePolicy.ABANDON
         )

@@ -74,17 +74,6 @@ async def in_parts(
     return await asyncio.gather(*[in_turn(name, order) for name, order in orders.items()])
 
 
-async def all_ended(going: Iterable[Awaitable[T]]) -> list[T]:
-    """Return what each comes to; what one fails with is raised once all have ended."""
-    ended = await asyncio.gather(*going, return_exceptions=True)
-    results = list[T]()
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-        results.append(one)
-    return results
-
-
 def merged(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Return what all parts say of gateways; no gateway is in two of them."""
     return {name: why for part in found for name, why in sorted(part.items())}

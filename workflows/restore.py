@@ -11,10 +11,17 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError
-from temporalio.workflow import ParentClosePolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    FailureError,
+    WorkflowAlreadyStartedError,
+)
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.failures import epoch_seen
 from activities.ledger import LedgerActivities, ReturnEntry
@@ -30,7 +37,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
 from workflows import control, steps
-from workflows.children import all_ended, first_named, in_parts, left_behind, merged, tell
+from workflows.children import first_named, left_behind, merged, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -41,14 +48,23 @@ from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
 
-AT_ONCE = timedelta(seconds=3)
+SLOWEST_BEGINNING = timedelta(minutes=10)
+"""Between two beginnings of a part that fails by itself: its plan cannot be read, or somebody ended it."""
+
+STARTS_WITHIN = timedelta(seconds=3)
 """Who is back within this had power all the time: nothing starts anew so fast."""
 
 TURN_LASTS = timedelta(seconds=8)
-"""After which the next part begins, however many gateways of one that has its turn have not answered."""
+"""After which the next part begins, whatever has become of one that has its turn."""
 
 STRAGGLERS = 10
 """One in so many gateways of a part may not have answered yet when the next part begins."""
+
+SILENT = 4
+"""One in so many may be silent when nobody is waited for any longer than a moment."""
+
+A_MOMENT = timedelta(seconds=1)
+"""In which those who are not silent answer, once most of their part have: a lost site is in every part."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -58,9 +74,9 @@ class RestoreOrder(Value):
     """Which parts of a plan go back, why, and who hears of it; the rest survives a history that is cut.
 
     `only` names the one gateway that is meant, `lock` is held by whoever waits for this: a
-    restore without it gives way to whatever newer change fences it. After `within`, if it is
-    given, what is not back is left to reconcile, which tries it again. With `at_once` no more
-    parts than that begin together, and each says when the next one may.
+    restore without it gives way to whatever newer change fences it. After `within` from its own
+    beginning, if it is given, what is not back is left to reconcile, which tries it again. With
+    `at_once` no more parts than that begin together, and each says when the next one may.
     """
 
     change: Name
@@ -94,6 +110,9 @@ class RestoreOrder(Value):
     pause: timedelta = steps.NEXT_ROUND
     """Between two rounds on a gateway, as long as it had become."""
     began: datetime | None = None
+    """When it was decided to go back."""
+    begun: datetime | None = None
+    """When this part began, whose turn may have come later."""
     within: timedelta | None = None
     last_back: datetime | None = None
     told: int = 0
@@ -111,7 +130,7 @@ class RestoreResult(Value):
 
 @workflow.defn(name="Restore")
 class Restore:
-    """Go back on all gateways at once, part by part side by side."""
+    """Go back on all gateways: parts side by side, and those of a large fleet in turns."""
 
     @workflow.init
     def __init__(self, order: RestoreOrder) -> None:
@@ -124,8 +143,10 @@ class Restore:
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
         self._began = order.began or workflow.now()
+        self._begun = order.begun or workflow.now()
         self._last_back = order.last_back or self._began
         self._told = order.told
+        self._answered: set[str] = set()
         self._tried: set[str] = set()
         self._late: set[str] = set()
         self._states: dict[str, GatewayState] = {}
@@ -158,18 +179,12 @@ class Restore:
         return dict(self._troubles)
 
     async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
-        parts = {
-            key.path: order.model_copy(update={"keys": (key,), "parts": len(order.keys), "before": before})
+        turns = asyncio.Semaphore(order.at_once or len(order.keys))
+        parts = [
+            order.model_copy(update={"keys": (key,), "parts": len(order.keys), "before": before})
             for before, key in enumerate(order.keys)
-        }
-        if order.at_once is not None:
-            turns = asyncio.Semaphore(order.at_once)
-            going = [self._restore_in_turn(path, part, turns) for path, part in parts.items()]
-            results = await all_ended(going)
-        else:
-            results = await in_parts(
-                Restore.run, parts, at_once=len(parts), closing=ParentClosePolicy.ABANDON
-            )
+        ]
+        results = await asyncio.gather(*[self._restore_in_turn(part, turns) for part in parts])
         return RestoreResult(
             back=sum(result.back for result in results),
             given_up=merged(result.given_up for result in results),
@@ -177,33 +192,60 @@ class Restore:
             nodes=first_named(result.nodes for result in results),
         )
 
-    async def _restore_in_turn(
-        self, path: str, part: RestoreOrder, turns: asyncio.Semaphore
-    ) -> RestoreResult:
-        """Begin once it is this part's turn, which is over before its last gateway is back."""
-        async with turns:
-            given_up = dict(self._given_up)
-            child = await workflow.start_child_workflow(
-                Restore.run,
-                part.model_copy(update={"given_up": given_up}),
-                id=f"{workflow.info().workflow_id}/{path}",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-            )
-            if self._given_up != given_up:  # said while it was being started
-                await tell(child.id, "give_up", self._given_up)
-            await workflow.wait_condition(lambda: path in self._passed_on or child.done())
-        return await child
+    async def _restore_in_turn(self, part: RestoreOrder, turns: asyncio.Semaphore) -> RestoreResult:
+        """Begin once it is this part's turn, which is over before its last gateway is back.
+
+        A part that fails by itself is named, and begun again: its gateways serve what is gone back from.
+        """
+        key, pause = part.keys[0], part.pause
+        while True:
+            try:
+                async with turns:
+                    child = await self._begin(part)
+                    await self._turn_of(part, child)
+                result = await child
+            except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
+                self._troubles[key.path] = sentence_of(error)
+                workflow.logger.error("part %s does not go back: %s", key.path, sentence_of(error))
+                await self._report_failed(key, sentence_of(error))
+                await workflow.sleep(pause)
+                pause = min(pause * 2, SLOWEST_BEGINNING)
+            else:
+                self._troubles.pop(key.path, None)
+                return result
+
+    async def _begin(self, part: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
+        """Start a part without the gateways that have been given up until it runs."""
+        given_up = dict(self._given_up)
+        child = await workflow.start_child_workflow(
+            Restore.run,
+            part.model_copy(update={"given_up": given_up}),
+            id=f"{workflow.info().workflow_id}/{part.keys[0].path}",
+            parent_close_policy=ParentClosePolicy.ABANDON,
+        )
+        if self._given_up != given_up:
+            await tell(child.id, "give_up", self._given_up)
+        return child
+
+    async def _turn_of(self, part: RestoreOrder, child: ChildWorkflowHandle[Any, RestoreResult]) -> None:
+        """Wait until the next part may begin; the clock runs here, since this part may not run at all."""
+        if part.at_once is None:
+            return
+        path = part.keys[0].path
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: path in self._passed_on or child.done(), timeout=TURN_LASTS)
 
     async def _pass_the_turn_on(self, waiting: Collection[str]) -> None:
         """Tell the root that the next part may begin: those who are silent or refuse keep nobody waiting."""
         root = workflow.info().parent
-        stragglers = len(waiting) // STRAGGLERS
+        if root is None:
+            return
+        most = len(waiting) - len(waiting) // SILENT
+        nearly_all = len(waiting) - len(waiting) // STRAGGLERS
+        await workflow.wait_condition(lambda: len(self._answered) >= most)
         with suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: len({*waiting} - self._tried) <= stragglers, timeout=TURN_LASTS
-            )
-        if root is not None:
-            await tell(root.workflow_id, "pass_on", self._order.keys[0].path)
+            await workflow.wait_condition(lambda: len(self._answered) >= nearly_all, timeout=A_MOMENT)
+        await tell(root.workflow_id, "pass_on", self._order.keys[0].path)
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
         part = await control.read_part(order.plan, order.keys[0])
@@ -255,8 +297,12 @@ class Restore:
         self._nodes = {name: "; ".join(dict.fromkeys(one)) for name, one in said.items() if one}
 
     async def _let_the_others_go_back(self) -> None:
-        """Leave the engine to the parts of a large fleet that still go back; evidence comes after them."""
-        left = self._began + (self._order.parts - 1) * steps.TURN_OF_A_PART - workflow.now()
+        """Leave the engine to the parts of a large fleet that still go back; evidence comes after them.
+
+        It comes part by part where those go back in turns: two thousand snapshots are not begun together.
+        """
+        before = self._order.parts - 1 + (self._order.before if self._order.at_once is not None else 0)
+        left = self._began + before * steps.TURN_OF_A_PART - workflow.now()
         if left > timedelta(0):
             await workflow.sleep(left)
 
@@ -266,8 +312,9 @@ class Restore:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
         back = await self._try_once(name)
+        self._answered.add(name)
         self._tried.add(name)
-        if not back or workflow.now() - begun > AT_ONCE:
+        if not back or workflow.now() - begun > STARTS_WITHIN:
             self._late.add(name)
         if not back:
             await self._try_until_back(name)
@@ -338,7 +385,7 @@ class Restore:
     @property
     def _is_late(self) -> bool:
         within = self._order.within
-        return within is not None and workflow.now() - self._began >= within
+        return within is not None and workflow.now() - self._begun >= within
 
     async def _returned(self, name: str) -> None:
         if name in self._back:
@@ -350,8 +397,10 @@ class Restore:
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
-        patience = steps.go_back_within(self._order.parts)
+        together = self._order.parts if self._order.at_once is None else self._order.at_once
+        patience = steps.go_back_within(min(together, self._order.parts))
         restored = await on.restore(release, patience)
+        self._answered.add(name)
         if on.cluster is not None:
             self._states.setdefault(name, restored.state)
         if restored.back:
@@ -427,8 +476,6 @@ class Restore:
     # --- telling ----------------------------------------------------------------------
 
     async def _report(self) -> None:
-        if self._order.listener is None:
-            return
         self._told += 1
         report = RestoreReport(
             at=workflow.now(),
@@ -439,6 +486,18 @@ class Restore:
             missing=dict(sorted(self._troubles.items())),
             given_up=self._given_up,
         )
+        await self._say(report)
+
+    async def _report_failed(self, part: PartKey, why: str) -> None:
+        """Say in a part's place that it does not go back; what it says itself later is newer."""
+        reason = self._order.reason
+        await self._say(
+            RestoreReport(at=workflow.now(), part=part, reason=reason, missing={f"part {part.path}": why})
+        )
+
+    async def _say(self, report: RestoreReport) -> None:
+        if self._order.listener is None:
+            return
         try:
             await workflow.get_external_workflow_handle(self._order.listener).signal("report_restore", report)
         except FailureError as error:  # going back never depends on anyone listening
@@ -478,6 +537,7 @@ class Restore:
                     "first_round_over": self._first_round_over,
                     "pause": self._pause,
                     "began": self._began,
+                    "begun": self._begun,
                     "last_back": self._last_back,
                     "told": self._told,
                 }

@@ -614,11 +614,30 @@ class ChangeService:
         if not await self.is_under_way(fleet):
             return
         stuck = await self._why_stuck(fleet)
+        names = await asyncio.to_thread(self.ledger.open_changes, fleet)
         with engine_answers():
             await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
+            # Or it would go on to begin parts of its way back beside the change that follows.
+            for name in names:
+                await self._end_turns(f"{change_of(fleet)}/{name}/restore", f"{person}: {reason}")
         body = {"reason": reason, "stuck": stuck is not None}
         record = partial(self.ledger.audit, person, via, "change ended by force", fleet, body, fleet=fleet)
         await asyncio.to_thread(record)
+
+    async def _end_turns(self, restore: str, reason: str) -> None:
+        """End what begins the parts of a way back one after the other; parts that have begun go on.
+
+        A way back of one part has no other that could begin, and looks after its gateways itself.
+        """
+        handle = self.client.get_workflow_handle(restore)
+        try:
+            found = await handle.describe(rpc_timeout=ANSWER)
+            begun = found.raw_description.pending_children
+            if found.close_time is None and any(one.workflow_type_name == "Restore" for one in begun):
+                await handle.terminate(reason, rpc_timeout=ANSWER)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
     async def result(self, fleet: str) -> ChangeResult:
         """Return how the fleet's change ended; Conflict while it goes on."""

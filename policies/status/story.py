@@ -6,7 +6,7 @@ from datetime import datetime
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Phase, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Refusal
-from policies.model.plan_part import PlanHeader
+from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.verdict import Decision
@@ -207,6 +207,11 @@ class Story:
             missing=self._told.missing | {part: report.missing},
             given_up=self._told.given_up | report.given_up,
         )
+
+    def part_that_misses(self, gateway: str) -> PartKey | None:
+        """Return the part of a restore that has told of this gateway that it is not back yet."""
+        told = self._restores.values()
+        return next((report.part for report in told if gateway in report.missing), None)
 
     def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
         """Take over an accepted command; return the sentence that answers it."""

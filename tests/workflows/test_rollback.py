@@ -1,13 +1,18 @@
 """Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
 
+from orchestrator.service.changes import ChangeService
 from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
-from policies.model.errors import Refused, Unavailable
+from policies.model.command import CommandKind
+from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.operation import Operation
-from policies.model.plan_part import PartKey
+from policies.model.plan_part import Part, PartKey
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -17,12 +22,13 @@ from tests.workflows.world import (
     fleet_of,
     in_phase,
     result_of,
+    say,
     status_of,
     until,
     working,
 )
-from workflows import steps, story_record
-from workflows.restore import STRAGGLERS, Restore
+from workflows import change, restore, steps, story_record
+from workflows.restore import Restore
 
 
 async def test_an_unhealthy_canary_goes_back_and_the_others_are_never_touched(world: World) -> None:
@@ -247,48 +253,164 @@ async def test_a_rollback_with_nothing_to_do_does_nothing(world: World) -> None:
     assert world.effects() == {name: [] for name in world.gateways}
 
 
-@pytest.mark.parametrize("silent", [5, 6])
-async def test_the_next_part_begins_when_nine_in_ten_of_one_are_back_or_have_had_their_time(
-    server: Engine, silent: int
-) -> None:
-    """A large fleet goes back in turns, which those who are silent keep from nobody."""
-    world = World.made(await server.client(), fleet_of("edge", size=81))
+NEVER = timedelta(hours=1)
+"""A test waits for none of this length: what goes on meanwhile does so for another reason."""
+
+
+def of_two_parts(world: World) -> tuple[tuple[PartKey, PartKey], list[str], list[str]]:
+    """Have the fleet serve a release that it goes back from; return the parts and who is in each."""
     keys = (PartKey(wave=0, number=1), PartKey(wave=0, number=2))
     plan = world.book.record_return(world.fleet, dict.fromkeys(world.gateways, OLD))
-    first, second = (members_of(world, plan, key) for key in keys)
-    given_up = second[-1]
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
+    first, second = (members_of(world, plan, key) for key in keys)
+    return keys, first, second
+
+
+@pytest.mark.parametrize(
+    ("silent", "moment", "turn"),
+    [
+        pytest.param(5, NEVER, NEVER, marks=pytest.mark.sweep),
+        (12, timedelta(seconds=1), NEVER),
+        pytest.param(13, NEVER, timedelta(seconds=2), marks=pytest.mark.sweep),
+    ],
+    ids=["five", "twelve", "thirteen"],
+)
+async def test_the_next_part_begins_when_nobody_is_awaited_but_those_who_are_silent(
+    server: Engine, monkeypatch: pytest.MonkeyPatch, silent: int, moment: timedelta, turn: timedelta
+) -> None:
+    """One in ten keeps nobody waiting, one in four for a moment, and more until the turn is over."""
+    monkeypatch.setattr(restore, "A_MOMENT", moment)
+    monkeypatch.setattr(restore, "TURN_LASTS", turn)
+    monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", NEVER)
+    world = World.made(await server.client(), fleet_of("edge", size=81))
+    keys, first, second = of_two_parts(world)
     for name in first[:silent]:
         world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
     async with working(world):
         rollback = await world.restore(keys=keys, at_once=1)
-        await rollback.signal(Restore.give_up, {given_up: "given up by ana: it burns"})
-        back = {*first[silent:], *second} - {given_up}
+        back = {*first[silent:], *second}
         await until(
             lambda: all(version == "1.1.6" for name, version in world.serving().items() if name in back)
         )
         begun = [
-            await world.client.get_workflow_handle(f"{rollback.id}/{key.path}").describe() for key in keys
+            (await world.client.get_workflow_handle(f"{rollback.id}/{key.path}").describe()).start_time
+            for key in keys
         ]
         for name in first[:silent]:
             world.gateways[name]._failures.clear()
+        assert (await result_of(rollback)).back == 81
+    if (clock := min(moment, turn)) is not NEVER:
+        assert begun[1] - begun[0] >= clock
+
+
+@pytest.mark.sweep
+async def test_whom_a_person_gives_up_before_its_turn_is_not_asked_when_that_comes(server: Engine) -> None:
+    world = World.made(await server.client(), fleet_of("edge", size=81))
+    keys, first, second = of_two_parts(world)
+    for name in first[:6]:
+        world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10)
+    async with working(world):
+        rollback = await world.restore(keys=keys, at_once=1)
+        await rollback.signal(Restore.give_up, {second[-1]: "given up by ana: it burns"})
         result = await result_of(rollback)
-    assert (result.back, result.given_up) == (80, {given_up: "given up by ana: it burns"})
-    assert world.gateways[given_up].effects == []
-    waited = begun[1].start_time - begun[0].start_time
-    asked_for = steps.GO_BACK["schedule_to_close_timeout"]
-    assert (waited >= asked_for) is (silent > len(first) // STRAGGLERS)
+    assert (result.back, result.given_up) == (80, {second[-1]: "given up by ana: it burns"})
+    assert world.gateways[second[-1]].effects == []
 
 
-async def test_a_part_that_cannot_be_read_keeps_no_other_part_from_its_turn(world: World) -> None:
+async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_and_is_begun_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
     missing, there = PartKey(wave=0, number=9), PartKey(wave=0, number=1)
+    read, damaged = world.book.plan_part, [True]
+
+    def plan_part(plan: str, key: PartKey) -> Part:
+        if key != missing:
+            return read(plan, key)
+        if damaged:
+            raise BadInput("the ledger's part is damaged")
+        return Part(key=missing, members=read(plan, there).members[:1])
+
+    monkeypatch.setattr(world.book, "plan_part", plan_part)
     rollback = await world.restore(keys=(missing, there), at_once=1)
-    with pytest.raises(AssertionError, match="part"):
-        await result_of(rollback)
-    assert set(world.serving().values()) == {"1.1.6"}
+    await until(lambda: set(world.serving().values()) == {"1.1.6"})
+
+    async def is_named() -> bool:
+        return "part is damaged" in (await rollback.query(Restore.troubles)).get(missing.path, "")
+
+    await until(is_named)
+    damaged.clear()
+    assert (await result_of(rollback)).back == len(world.gateways) + 1
+    assert await rollback.query(Restore.troubles) == {}
+
+
+async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it_goes_back_in_turns(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
+    world = World.made(await server.client(), fleet_of("edge", size=3))
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.judge.says(HEALTHY, UNDECIDED)
+        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def is_named() -> bool:
+            return "gw-1 does not answer" in ((await status_of(rollout)).needs_you or "")
+
+        await until(is_named)
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateway="gw-1")
+        result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert result.incomplete == {"gw-1": "given up by ana: it burns"}
+    assert world.serving()["gw-2"] == "1.1.6"
+    history = await world.client.get_workflow_handle(rollout.id).fetch_history()
+    told = [
+        event.signal_external_workflow_execution_initiated_event_attributes
+        for event in history.events
+        if event.HasField("signal_external_workflow_execution_initiated_event_attributes")
+    ]
+    given_up = [one.workflow_execution.workflow_id for one in told if one.signal_name == "give_up"]
+    assert [one.rpartition("/restore")[2] for one in given_up] == ["", "/001/0001"]
+
+
+@pytest.mark.sweep
+async def test_a_way_back_that_is_ended_by_force_begins_no_part_beside_the_change_that_follows(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
+    monkeypatch.setattr(restore, "TURN_LASTS", NEVER)
+    monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", NEVER)
+    world = World.made(await server.client(), fleet_of("edge", size=3))
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.judge.says(HEALTHY, UNDECIDED)
+        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+        turns = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")
+        first = world.client.get_workflow_handle(f"{turns.id}/001/0001")
+
+        async def has_begun() -> bool:
+            with suppress(RPCError):
+                return (await first.describe()).status is WorkflowExecutionStatus.RUNNING
+            return False
+
+        await until(has_begun)
+        service = ChangeService(world.client, world.book)
+        assert (await service.roll_back(world.fleet, "ana", "it does not end", force=True)).accepted
+        assert (await turns.describe()).status is WorkflowExecutionStatus.TERMINATED
+        assert (await first.describe()).status is WorkflowExecutionStatus.RUNNING
+        world.gateways["gw-1"]._failures.clear()
+        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        await first.result()
 
 
 async def test_a_rollback_that_is_cancelled_goes_back_all_the_same(world: World) -> None:
