@@ -110,6 +110,8 @@ class Faults(BaseModel):
     """Reboot once, right after their trial began."""
     refusing: frozenset[int] = frozenset()
     """Refuse to start anything: their disk is full."""
+    lost: frozenset[int] = frozenset()
+    """Are lost with the order to go back, which they take and never answer."""
 
 
 @dataclass
@@ -123,6 +125,7 @@ class Agent:
     asked: bool = False
     """Whether the preflight is over."""
     rebooted: bool = False
+    lost: bool = False
     steps: dict[str, Callable[[Any], Awaitable[object]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,7 +159,7 @@ class Agent:
     @property
     def is_dead(self) -> bool:
         """Whether this gateway takes no step any more."""
-        return self.asked and self.number in self.faults.dead
+        return self.lost or (self.asked and self.number in self.faults.dead)
 
     async def _stage(self, order: Any) -> object:
         read = StageOrder.model_validate(order)
@@ -220,6 +223,9 @@ async def _serve(agent: Agent, client: Client) -> None:
 
 
 async def _do(agent: Agent, client: Client, task: PollActivityTaskQueueResponse) -> None:
+    if task.activity_type.name == "restore_gateway" and agent.number in agent.faults.lost:
+        agent.lost = True
+        return
     COUNTS[task.activity_type.name] += 1
     order = json.loads(task.input.payloads[0].data) if task.input.payloads else None
     try:
