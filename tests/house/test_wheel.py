@@ -28,7 +28,21 @@ def test_the_rooms_in_this_environment_are_ours() -> None:
     refuse_strangers()
 
 
-def test_another_owner_of_a_rooms_name_is_refused_by_its_own_name() -> None:
+@pytest.mark.parametrize(
+    ("told", "listed"), [("RECORD", "workflows/retry.py,,"), ("top_level.txt", "workflows")]
+)
+def test_another_owner_of_a_rooms_name_is_refused_by_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str, listed: str
+) -> None:
+    installed = tmp_path / "llama_index_workflows-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: llama-index-workflows\nVersion: 1.0\n")
+    (installed / told).write_text(f"llama_index/__init__.py,,\n{listed}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match="uninstall llama-index-workflows"):
+        refuse_strangers()
+    monkeypatch.undo()
+    refuse_strangers()
     with pytest.raises(BadInput, match="uninstall llama-index-workflows"):
         refuse_foreign_owners({"workflows": ["penstock", "llama-index-workflows"]})
     refuse_foreign_owners({"workflows": ["penstock", "penstock"], "yaml": ["pyyaml"]})
