@@ -62,7 +62,7 @@ from workflows.identities import bake_of, end_bake
 from workflows.install import Install, Installed, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
-from workflows.restore import Restore, RestoreOrder, RestoreResult, restores_of
+from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restores_of
 from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
@@ -75,7 +75,7 @@ CUT_EARLY = "cut-early"
 """Changes of before continue as new only once the engine suggests it, and never while they promote."""
 
 RESTORED_IN_TURNS = "restored-in-turns"
-"""Changes of before had all parts of a large fleet go back together."""
+"""Changes of before had all parts go back together, and told each whom a person gave up."""
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
@@ -252,10 +252,7 @@ class Change:
                     await self._wave.signal(Wave.command, command)
 
     async def _give_up(self, command: Command) -> None:
-        """Let the restore go on without one gateway; every part of it hears, one of them has it.
-
-        Of a large fleet only the part hears that has told of it, and the root, which may begin it again.
-        """
+        """Let the restore go on without one gateway: its part hears, and what begins parts."""
         if command.gateway is None:
             return
         names = {command.gateway: f"given up by {command.person}: {command.reason}"}
@@ -281,7 +278,9 @@ class Change:
 
     @workflow.signal(name="report_restore")
     def report_restore(self, report: RestoreReport) -> None:
-        """Take over what a restore says of itself."""
+        """Take over what a restore says of itself; parts of an earlier change can outlive it."""
+        if report.change not in {"", self._name}:
+            return
         self._story.take_restore(report)
 
     # --- beginning ------------------------------------------------------------------------
@@ -589,7 +588,7 @@ class Change:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
         root = self._child("restore")
-        in_turns = len(keys) > PARTS_AT_ONCE and workflow.patched(RESTORED_IN_TURNS)
+        in_parts = len(keys) > 1 and workflow.patched(RESTORED_IN_TURNS)
         order = RestoreOrder(
             change=self._name,
             plan=self._plan.digest,
@@ -599,7 +598,8 @@ class Change:
             epoch=max(self._epoch + 1, steps.epoch_now()),
             limits=self._plan.limits,
             lock=True,
-            at_once=PARTS_AT_ONCE if in_turns else None,
+            at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
+            given_up=self._story.given_up,
             listener=workflow.info().workflow_id,
             failed=failed,
             decision=self._decision,
@@ -608,9 +608,13 @@ class Change:
             within=ALONE_WITHIN if self._order.bakes_on else None,
         )
         self._restoring = restores_of(root, keys)
-        self._begins_parts = root if in_turns else None
+        self._begins_parts = root if in_parts else None
         return await workflow.execute_child_workflow(
-            Restore.run, order, id=root, parent_close_policy=ParentClosePolicy.ABANDON
+            Restore.run,
+            order,
+            id=root,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            memo={PARTS_OF_RESTORE: len(keys)},
         )
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:

@@ -48,6 +48,9 @@ from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
 
+ITS_END_SOON = timedelta(seconds=10)
+"""Between two looks whether a part that somebody else has begun is over."""
+
 SLOWEST_BEGINNING = timedelta(minutes=10)
 """Between two beginnings of a part that fails by itself: its plan cannot be read, or somebody ended it."""
 
@@ -65,6 +68,9 @@ SILENT = 4
 
 A_MOMENT = timedelta(seconds=1)
 """In which those who are not silent answer, once most of their part have: a lost site is in every part."""
+
+PARTS_OF_RESTORE = "parts"
+"""In the memo of what begins parts: how many there are."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -143,7 +149,8 @@ class Restore:
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
         self._began = order.began or workflow.now()
-        self._begun = order.begun or workflow.now()
+        before = order.began if order.first_round_over or order.told else None  # as orders of before have it
+        self._begun = order.begun or before or workflow.now()
         self._last_back = order.last_back or self._began
         self._told = order.told
         self._answered: set[str] = set()
@@ -204,7 +211,11 @@ class Restore:
                     child = await self._begin(part)
                     await self._turn_of(part, child)
                 result = await child
-            except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
+            except WorkflowAlreadyStartedError:
+                await workflow.sleep(ITS_END_SOON)  # by a root that somebody ended
+            except ChildWorkflowError as error:
+                if part.within is not None:
+                    raise  # reconcile tries it again
                 self._troubles[key.path] = sentence_of(error)
                 workflow.logger.error("part %s does not go back: %s", key.path, sentence_of(error))
                 await self._report_failed(key, sentence_of(error))
@@ -217,6 +228,7 @@ class Restore:
     async def _begin(self, part: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
         """Start a part without the gateways that have been given up until it runs."""
         given_up = dict(self._given_up)
+        self._passed_on.discard(part.keys[0].path)
         child = await workflow.start_child_workflow(
             Restore.run,
             part.model_copy(update={"given_up": given_up}),
@@ -303,8 +315,13 @@ class Restore:
         """
         before = self._order.parts - 1 + (self._order.before if self._order.at_once is not None else 0)
         left = self._began + before * steps.TURN_OF_A_PART - workflow.now()
-        if left > timedelta(0):
+        if left <= timedelta(0):
+            return
+        if self._order.at_once is None:
             await workflow.sleep(left)
+            return
+        with suppress(TimeoutError):  # who is not back is not tried again before a long history is cut
+            await workflow.wait_condition(steps.history_is_long, timeout=left)
 
     # --- one gateway ------------------------------------------------------------------
 
@@ -481,6 +498,7 @@ class Restore:
             at=workflow.now(),
             number=self._told,
             part=self._order.keys[0],
+            change=self._order.change,
             reason=self._order.reason,
             names=tuple(sorted(self._back)),
             missing=dict(sorted(self._troubles.items())),
@@ -490,9 +508,9 @@ class Restore:
 
     async def _report_failed(self, part: PartKey, why: str) -> None:
         """Say in a part's place that it does not go back; what it says itself later is newer."""
-        reason = self._order.reason
+        order = self._order
         await self._say(
-            RestoreReport(at=workflow.now(), part=part, reason=reason, missing={f"part {part.path}": why})
+            RestoreReport(at=workflow.now(), part=part, change=order.change, reason=order.reason, failed=why)
         )
 
     async def _say(self, report: RestoreReport) -> None:

@@ -51,6 +51,7 @@ from policies.rebuilding import ahead
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
 from workflows.identities import change_of
+from workflows.restore import PARTS_OF_RESTORE
 from workflows.steps import CONTROL_QUEUE
 
 _log = logging.getLogger(__name__)
@@ -610,30 +611,27 @@ class ChangeService:
         return True
 
     async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> None:
-        """End a change that no longer answers; what it touched is taken back by the one that follows."""
-        if not await self.is_under_way(fleet):
-            return
-        stuck = await self._why_stuck(fleet)
-        names = await asyncio.to_thread(self.ledger.open_changes, fleet)
+        """End a change that no longer answers; what it touched is taken back by the one that follows.
+
+        What begins the parts of its way back ends with it, also when the change itself has ended already: it
+        would go on beside the one that follows. Parts that have begun go on to their end.
+        """
+        if await self.is_under_way(fleet):
+            stuck = await self._why_stuck(fleet)
+            with engine_answers():
+                await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
+            body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
+            await asyncio.to_thread(self.ledger.audit, person, via, what, fleet, body, fleet=fleet)
         with engine_answers():
-            await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
-            # Or it would go on to begin parts of its way back beside the change that follows.
-            for name in names:
+            for name in await asyncio.to_thread(self.ledger.open_changes, fleet):
                 await self._end_turns(f"{change_of(fleet)}/{name}/restore", f"{person}: {reason}")
-        body = {"reason": reason, "stuck": stuck is not None}
-        record = partial(self.ledger.audit, person, via, "change ended by force", fleet, body, fleet=fleet)
-        await asyncio.to_thread(record)
 
     async def _end_turns(self, restore: str, reason: str) -> None:
-        """End what begins the parts of a way back one after the other; parts that have begun go on.
-
-        A way back of one part has no other that could begin, and looks after its gateways itself.
-        """
+        """End what begins the parts of a way back; one of a single part looks after its gateways itself."""
         handle = self.client.get_workflow_handle(restore)
         try:
             found = await handle.describe(rpc_timeout=ANSWER)
-            begun = found.raw_description.pending_children
-            if found.close_time is None and any(one.workflow_type_name == "Restore" for one in begun):
+            if found.close_time is None and await found.memo_value(PARTS_OF_RESTORE, 1, type_hint=int) > 1:
                 await handle.terminate(reason, rpc_timeout=ANSWER)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:

@@ -84,5 +84,7 @@ class RestoreReport(Report):
     part: PartKey
     reason: str
     names: tuple[str, ...] = ()
+    change: str = Field(default="", description="whose it is; a part can outlive its change")
+    failed: str = Field(default="", description="why the part does not go on by itself; the root says it")
     missing: dict[str, str] = {}
     given_up: dict[str, str] = {}

@@ -39,7 +39,7 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
     """
     if told.result is not None:
         return None
-    if told.not_back:
+    if told.not_back or told.failed:
         return Awaited.GATEWAYS
     if told.waits_until is not None:
         return Awaited.SECOND_PERSON

@@ -90,7 +90,7 @@ class Sentences:
             earlier_events=told.earlier_events,
             outcome=told.outcome,
             waits_for=tuple(sorted(told.not_back)),
-            incomplete=tuple(f"{name}: {why}" for name, why in sorted(told.not_back.items())),
+            incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             needs_you=self._needs_you(),
             alone=order.bakes_on,
@@ -168,7 +168,7 @@ class Sentences:
             return told.result.reason
         match self._awaited:
             case Awaited.GATEWAYS:
-                return listed(told.not_back)
+                return listed(told.not_back | told.failed)
             case Awaited.SECOND_PERSON if self._order.confirm is not None:
                 return self._order.confirm.reason
             case Awaited.RESUME:
@@ -279,7 +279,7 @@ class Sentences:
                     self._offer(Verb.ROLL_BACK, note="to known-good, at once"),
                 )
             case Awaited.GATEWAYS:
-                return (self._offer(Verb.QUARANTINE, gateway=min(told.not_back)),)
+                return (self._without_waiting(),)
             case Awaited.RESUME:
                 lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
                 return lift, back
@@ -291,6 +291,12 @@ class Sentences:
             case Awaited.WINDOW | Awaited.TESTS | Awaited.DECISION | Awaited.CAPACITY | None:
                 return self._offer(Verb.HOLD), back
 
+    def _without_waiting(self) -> Offer:
+        """Return what ends the wait for gateways: a word on one, or force where a part does not go on."""
+        if self._told.not_back:
+            return self._offer(Verb.QUARANTINE, gateway=min(self._told.not_back))
+        return Offer(verb=Verb.ROLL_BACK, fleet=self._order.fleet, force=True, note="ends this one")
+
     def _offer(self, verb: Verb, *, gateway: str | None = None, note: str = "") -> Offer:
         return Offer(verb=verb, fleet=self._order.fleet, gateway=gateway, note=note)
 
@@ -299,7 +305,10 @@ class Sentences:
         asked = asked_for(told, self._header)
         match self._awaited:
             case Awaited.GATEWAYS:
-                return f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
+                gateways = f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
+                parts = f"{len(told.failed)} parts of up to 50 gateways do not go back: {listed(told.failed)}"
+                said = ([gateways] if told.not_back else []) + ([parts] if told.failed else [])
+                return "; ".join(said)
             case Awaited.SECOND_PERSON:
                 return self._why()
             case Awaited.RESUME:

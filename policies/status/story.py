@@ -199,14 +199,25 @@ class Story:
                     GatewayProgress(gateway=name, wave=report.part.wave, state=BACK),
                     report.at,
                 )
+        if report.failed:
+            if self._told.failed.get(f"part {part}") != report.failed:
+                self.note(f"ROLLBACK INCOMPLETE: part {part}: {report.failed}", report.at)
+            self._tell(failed=self._told.failed | {f"part {part}": report.failed})
+            return
         known = {name for missing in self._told.missing.values() for name in missing}
         for name, why in sorted(report.missing.items()):
             if self._told.missing.get(part, {}).get(name) != why and (name in known or len(known) < NAMED):
                 self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
         self._tell(
             missing=self._told.missing | {part: report.missing},
+            failed={one: why for one, why in self._told.failed.items() if one != f"part {part}"},
             given_up=self._told.given_up | report.given_up,
         )
+
+    @property
+    def given_up(self) -> dict[str, str]:
+        """Return whom a person, or a newer change, has had the way back go on without."""
+        return self._told.given_up
 
     def part_that_misses(self, gateway: str) -> PartKey | None:
         """Return the part of a restore that has told of this gateway that it is not back yet."""

@@ -43,6 +43,8 @@ class Told(Value):
     rebooted: tuple[str, ...] = ()
     """Gateways whose host rebooted in its trial, which began anew."""
     missing: dict[str, dict[str, str]] = {}
+    failed: dict[str, str] = {}
+    """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""
     given_up: dict[str, str] = {}
     waits_until: datetime | None = None
     window: WindowAnswer | None = Field(
@@ -68,7 +70,7 @@ class Told(Value):
         """How it ended; incomplete already while gateways are missing."""
         if self.result is not None:
             return self.result.outcome
-        return Outcome.ROLLBACK_INCOMPLETE if self.not_back else None
+        return Outcome.ROLLBACK_INCOMPLETE if self.not_back or self.failed else None
 
 
 def listed(reasons: Mapping[str, str]) -> str:

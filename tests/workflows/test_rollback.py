@@ -11,6 +11,7 @@ from orchestrator.service.changes import ChangeService
 from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
+from policies.model.offer import Verb
 from policies.model.operation import Operation
 from policies.model.plan_part import Part, PartKey
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
@@ -318,32 +319,38 @@ async def test_whom_a_person_gives_up_before_its_turn_is_not_asked_when_that_com
     assert world.gateways[second[-1]].effects == []
 
 
-async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_and_is_begun_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for fake in world.gateways.values():
-        fake.serve(NEW, "b")
-    missing, there = PartKey(wave=0, number=9), PartKey(wave=0, number=1)
-    read, damaged = world.book.plan_part, [True]
+    world = World.made(await server.client(), fleet_of("edge", size=3))
+    read, damaged = world.book.plan_part, list[bool]()
 
     def plan_part(plan: str, key: PartKey) -> Part:
-        if key != missing:
-            return read(plan, key)
-        if damaged:
+        if damaged and key.wave == 2:
             raise BadInput("the ledger's part is damaged")
-        return Part(key=missing, members=read(plan, there).members[:1])
+        return read(plan, key)
 
     monkeypatch.setattr(world.book, "plan_part", plan_part)
-    rollback = await world.restore(keys=(missing, there), at_once=1)
-    await until(lambda: set(world.serving().values()) == {"1.1.6"})
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.judge.says(HEALTHY, UNDECIDED)
+        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        damaged.append(True)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
 
-    async def is_named() -> bool:
-        return "part is damaged" in (await rollback.query(Restore.troubles)).get(missing.path, "")
+        async def is_named() -> bool:
+            return "part 2/1: " in ((await status_of(rollout)).needs_you or "")
 
-    await until(is_named)
-    damaged.clear()
-    assert (await result_of(rollback)).back == len(world.gateways) + 1
-    assert await rollback.query(Restore.troubles) == {}
+        await until(is_named)
+        status = await status_of(rollout)
+        assert (status.waits_for, status.outcome) == ((), Outcome.ROLLBACK_INCOMPLETE)
+        assert [(offer.verb, offer.force) for offer in status.can_do] == [(Verb.ROLL_BACK, True)]
+        assert world.serving()["gw-1"] == "1.1.6"
+        damaged.clear()
+        assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-2"] == "1.1.6"
 
 
 async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it_goes_back_in_turns(
