@@ -187,7 +187,7 @@ class Storyteller:
 
     async def _wait_for_drains(self) -> None:
         """Wait until every gateway runs one instance only."""
-        await self._each_runs(1, "the old instances to stop", seconds=90)
+        await self._each_runs(1, "the old instances to stop", seconds=180)
         self._screen.tell("every old instance had no session left and has stopped")
 
     async def _is_kept(self) -> None:

@@ -36,6 +36,7 @@ from tests.fakes.notice_receivers import (
     pagerduty,
     webhook,
 )
+from tests.patience import PATIENCE
 from tests.service.test_every_state import STATES, written
 
 SINKS = ("hook", "mail", "alerts")
@@ -128,7 +129,7 @@ async def deliver(ledger: Ledger, rules: RulesFile) -> Delivering:
     return delivering
 
 
-def until(met: Callable[[], bool], why: Callable[[], object], seconds: float = 60) -> None:
+def until(met: Callable[[], bool], why: Callable[[], object], seconds: float = PATIENCE) -> None:
     ends = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < ends, why()
