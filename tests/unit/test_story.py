@@ -91,6 +91,25 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
     assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
 
 
+def test_a_part_that_fails_by_itself_keeps_its_gateways_named_until_it_goes_on() -> None:
+    story = story_of()
+    for report in REPORTS:
+        story.take_restore(report)
+    later, why = BEGAN + timedelta(minutes=1), "the ledger has lost it"
+    story.take_restore(RestoreReport(at=later, part=PART, reason="it is worse", failed=why))
+    status = story.status()
+    assert status.incomplete == ("gw-1: nft says no", f"part 1/1: {why}")
+    assert status.needs_you == (
+        "1 gateways are not back: gw-1: nft says no; "
+        f"1 parts of up to 50 gateways do not go back: part 1/1: {why}"
+    )
+    assert status.waits_for == ("gw-1",)
+    assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
+    back = later + timedelta(minutes=1)
+    story.take_restore(RestoreReport(at=back, number=1, part=PART, reason="it is worse", names=("gw-1",)))
+    assert (story.status().incomplete, story.status().needs_you) == ((), None)
+
+
 @given(st.permutations([wave(n, decision=decided(Action.CONTINUE, f"{n} of 40 bad")) for n in range(5)]))
 def test_a_report_that_was_overtaken_changes_nothing(reports: list[WaveReport]) -> None:
     story = story_of()

@@ -29,6 +29,10 @@ WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
         {**OBSERVING, "phase": Phase.ROLLING_BACK, "missing": {"1/1": {"gw-1": "its disk is full"}}},
         NoticeState.ROLLBACK_INCOMPLETE,
     ),
+    "failed": (
+        {**OBSERVING, "phase": Phase.ROLLING_BACK, "failed": {"part 1/1": "the ledger has lost it"}},
+        NoticeState.ROLLBACK_INCOMPLETE,
+    ),
     "waits_until": (
         {"phase": Phase.HELD, "waits_until": datetime(2026, 11, 22, 3, tzinfo=UTC)},
         NoticeState.WAITING_FOR_SECOND_PERSON,
@@ -100,6 +104,7 @@ def test_every_end_is_told_and_what_waited_does_not_any_more(outcome: Outcome) -
 
 ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
     (Awaited.GATEWAYS, {"missing": {"1/1": {"gw-1": "its disk is full"}}, "phase": Phase.ROLLING_BACK}),
+    (Awaited.GATEWAYS, {"failed": {"part 1/2": "the ledger has lost it"}, "phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.PROMOTING, "promoting": True}),
     (Awaited.RESUME, {"holds": {"ana": "calls"}}),
