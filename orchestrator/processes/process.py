@@ -51,11 +51,12 @@ begun for seconds while 1,800 gateways went back.
 TASK_POLLS = 20
 """Polls for tasks of workflows at once; each keeps waiting while the engine is busy with its workflow."""
 
-FETCHED_WITHIN = timedelta(seconds=3)
+FETCHED_WITHIN = timedelta(seconds=1.5)
 """How long a task waits for the worker that has its workflow in memory, before any may replay it.
 
 The engine notices a dead worker no sooner, of which ten seconds would be too long (temporal.md section 1);
-after one second, a worker of a large fleet was given most of its own tasks to replay.
+after one second, a worker of a large fleet was given most of its own tasks to replay. With three, the next
+worker was ready before its tasks were; 6,000 gateways were back in 54 s with three and in 62 with this.
 """
 
 POLLS = 5
