@@ -52,15 +52,9 @@ async def left_behind(run: "Run[O, Any] | str", order: O, workflow_id: str) -> b
     return True
 
 
-async def in_parts(
-    run: Run[O, T],
-    orders: Mapping[str, O],
-    *,
-    at_once: int = PARTS_AT_ONCE,
-    closing: ParentClosePolicy = ParentClosePolicy.REQUEST_CANCEL,
-) -> list[T]:
+async def in_parts(run: Run[O, T], orders: Mapping[str, O]) -> list[T]:
     """Run a child for each order, named after its key; the next begins when one under way has ended."""
-    turns = asyncio.Semaphore(at_once)
+    turns = asyncio.Semaphore(PARTS_AT_ONCE)
 
     async def in_turn(name: str, order: O) -> T:
         async with turns:
@@ -68,7 +62,7 @@ async def in_parts(
                 run,
                 order,
                 id=f"{workflow.info().workflow_id}/{name}",
-                parent_close_policy=closing,
+                parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             )
 
     return await asyncio.gather(*[in_turn(name, order) for name, order in orders.items()])

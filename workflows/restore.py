@@ -414,8 +414,7 @@ class Restore:
 
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
-        together = self._order.parts if self._order.at_once is None else self._order.at_once
-        patience = steps.go_back_within(min(together, self._order.parts))
+        patience = steps.go_back_within(self._order.at_once or self._order.parts)
         restored = await on.restore(release, patience)
         self._answered.add(name)
         if on.cluster is not None:
