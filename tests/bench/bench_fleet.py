@@ -67,6 +67,9 @@ FAULTY_FLEET = 1_000
 TURNED_ROUND_IN_WAVE = 3
 """The wave after which sixty per cent of the gateways have changed."""
 
+LOST_IN = 8
+"""One gateway in so many is at the site that is lost."""
+
 AT_ONCE = 0.2
 """Seconds in which an engine answers that is not busy with 10,000 agents who connect."""
 
@@ -143,9 +146,15 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     parser.add_argument("--gateways", type=int, action="append", help="only this size; may be repeated")
     parser.add_argument("--watch", type=float, default=None, help="seconds everybody stays on trial")
     parser.add_argument("--only-faults", action="store_true", help="only the runs in which gateways fail")
+    parser.add_argument("--lost-site", action="store_true", help="only the way back, with one in eight lost")
     chosen = parser.parse_args(arguments)
     print("SIMULATED gateways and agents on a real engine, ledger and worker")
     sizes, misfortunes = [], []
+    if chosen.lost_site:
+        losses = [asyncio.run(_lose(count)) for count in chosen.gateways or SIZES]
+        if json_path is not None:
+            json_path.write_text(json.dumps({"simulated": True, "lost": losses}, indent=2) + "\n")
+        return 0
     for count in chosen.gateways or SIZES if not chosen.only_faults else ():
         sizes.append(asyncio.run(_measure(count, chosen.watch)))
         print(_line(sizes[-1]), flush=True)
@@ -191,6 +200,29 @@ async def _measure(count: int, watch: float | None) -> Size:
     size.first_tick_s, size.tick_s, size.slowest_tick_s = ticks.first, ticks.median, ticks.slowest
     size.tick_bytes = ticks.bytes
     return size
+
+
+async def _lose(count: int) -> dict[str, float]:
+    """Lose one gateway in eight with the order to go back; return how soon the others are back.
+
+    The agents' own counts tell it, once a second: the change goes on to wait for those that are lost.
+    """
+    plan = plan_of(count, Size(gateways=count), LAB)
+    lost = frozenset(range(0, count, LOST_IN))
+    changed = [name for wave in plan.waves[:TURNED_ROUND_IN_WAVE] for name in wave.gateways]
+    reachable = sum(int(name.removeprefix("gw-")) not in lost for name in changed)
+    given = Faults(lost=lost)
+    async with standing(count, harm_in_wave=TURNED_ROUND_IN_WAVE, patience=5.0, faults=given) as setup:
+        upgrading = asyncio.create_task(setup.upgrade(plan))
+        try:
+            async with asyncio.timeout(WITHIN):
+                while (took := setup.back_after(reachable)) is None:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(1)
+        finally:
+            upgrading.cancel()
+    figures = {"gateways": count, "reachable": reachable, "lost": len(changed) - reachable, "back_s": took}
+    print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
+    return figures
 
 
 async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -> Misfortune:
@@ -335,6 +367,14 @@ class Setup:
                     order = {"person": "bench", "reason": "it is dead", "gateway": name}
                     command = Command(id=f"give-up-{name}", kind=CommandKind.QUARANTINE, **order)
                     await service.command(FLEET, command)
+
+    def back_after(self, gateways: int) -> float | None:
+        """Return the seconds from the first gateway that went back until so many had; None before that."""
+        counts = (self.folder / "counts.jsonl").read_text().rpartition("\n")[0].splitlines()
+        back = [(line["at"], line["steps"].get("restore_gateway", 0)) for line in map(json.loads, counts)]
+        began = next((at for at, number in back if number), 0.0) - 1
+        ended = next((at for at, number in back if number >= gateways), None)
+        return None if ended is None else round(ended - began, 1)
 
     def cost(self) -> tuple[float, float]:
         """Return the worker's processor seconds so far, and the most memory it had, in MB."""
