@@ -22,6 +22,7 @@ from deploy.cluster.audit import POLICY, Audit
 from deploy.cluster.identities import ADMIN, LOOPBACK, SERVICES, Identities, Person
 from deploy.lab import namespaces
 from deploy.lab.processes import Process
+from deploy.ports import free_port
 from policies.model.errors import Unavailable
 
 STAGES = Path(__file__).with_name("stages.yaml")
@@ -56,11 +57,7 @@ class Ports:
     @classmethod
     def free(cls, address: str = LOOPBACK) -> "Ports":
         """Return ports that nobody has now at this address, in the network namespace of the caller."""
-        held = [socket.create_server((address, 0)) for _ in fields(cls)]
-        found = [one.getsockname()[1] for one in held]
-        for one in held:
-            one.close()
-        return cls(*found)
+        return cls(*(free_port(address) for _ in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import hmac
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 from deploy.lab.processes import Process
+from deploy.ports import free_port
 from policies.model.errors import Unavailable
 
 LOCKED = Path(__file__).with_name("synapse.txt")
@@ -89,8 +89,7 @@ class Synapse:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "log"
         self._config = folder / "homeserver.yaml"

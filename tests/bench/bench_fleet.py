@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from temporalio.service import RPCError
 
 from activities.facts import FRESH
 from activities.files import load
+from deploy.ports import free_port
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
@@ -486,9 +486,7 @@ async def standing(
 ) -> AsyncIterator[Setup]:
     """Start everything, and end it by its own process id; the ledger is a file of its own by default."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-bench-fleet-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address = f"127.0.0.1:{port}"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

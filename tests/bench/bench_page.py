@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from deploy.ports import free_port
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
@@ -112,7 +112,7 @@ async def _stage(chosen: argparse.Namespace) -> AsyncIterator[Stage]:
     """Lay out the installation, have its change under way, and start every process."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-page-")))
-        engine, api = f"127.0.0.1:{_free()}", _free()
+        engine, api = f"127.0.0.1:{free_port()}", free_port()
         database = folder / "engine.sqlite"
         command = development_engine.command("127.0.0.1", int(engine.rpartition(":")[2]), database)
         start_process(stack, command, folder / "engine.log")
@@ -340,9 +340,3 @@ def _show(figures: dict[str, Any]) -> None:
     print("update_s", figures["update_s"])
     for name in ("without", "persons", "few_persons"):
         print(f"{name:16}{figures['viewers'][name]}")
-
-
-def _free() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -22,11 +22,12 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.relay import allow_descriptors
 from orchestrator.settings import Settings
 from tests.bench.bench_fleet import MANY_AGENTS
-from tests.relay.installation import Shown, free_port, issued, settings_of
+from tests.relay.installation import Shown, issued, settings_of
 from tests.relay.test_processes import relay_process
 from tests.workflows.engine import engine
 

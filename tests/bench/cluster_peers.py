@@ -1,6 +1,5 @@
 """What others take for the same upgrade on the same API server: `kubectl rollout`, and Argo Rollouts."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from deploy.cluster.api import Api, Json
 from deploy.cluster.control_plane import ControlPlane
 from deploy.cluster.identities import Person
 from deploy.lab.processes import Process
+from deploy.ports import free_port
 from tests.cluster.gateways import GOOD, daemon_set, path, slow
 
 ARGO, KUBECTL = (
@@ -79,8 +79,8 @@ def argo_controller(plane: ControlPlane) -> Iterator[None]:
         "--loglevel=warn",
         "--qps=500",
         "--burst=1000",
-        f"--metricsPort={_free_port()}",
-        f"--healthzPort={_free_port()}",
+        f"--metricsPort={free_port()}",
+        f"--healthzPort={free_port()}",
     ]
     controller = Process("rollouts-controller", command, log=plane.folder / "rollouts-controller.log")
     controller.start()
@@ -184,9 +184,3 @@ def _kubectl(plane: ControlPlane, space: str, *arguments: str) -> None:
     known = f"--kubeconfig={plane.kubeconfig(KUBECTL.name)}"
     command: list[str | Path] = [programs.program("kubectl"), known, f"--namespace={space}", *arguments]
     subprocess.run(command, check=True, capture_output=True, timeout=_WITHIN)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port

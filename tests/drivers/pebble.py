@@ -8,12 +8,11 @@ import ipaddress
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -21,6 +20,7 @@ from urllib.request import Request, urlopen
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from deploy.ports import free_port
 from tests.fakes.authority import EnterpriseCa
 from tests.patience import PATIENCE
 
@@ -64,7 +64,7 @@ class Pebble:
         self.folder = folder
         folder.mkdir()
         names = ("api", "management", "http", "dns", "records")
-        self.ports = dict(zip(names, _free(len(names)), strict=True))
+        self.ports = {name: free_port() for name in names}
         self.directory = f"https://127.0.0.1:{self.ports['api']}/dir"
         corp = EnterpriseCa(folder / "tls", "who vouches for Pebble")
         key, certificate = corp.leaf(
@@ -138,16 +138,6 @@ class Pebble:
             except OSError:
                 assert time.monotonic() < end, self.log.read_text()
                 time.sleep(0.02)
-
-
-def _free(count: int) -> list[int]:
-    """Return ports that nobody has now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        with closing(one):
-            pass
-    return ports
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from deploy.ports import free_port
 from tests.patience import PATIENCE
 
 MISSING = (
@@ -30,8 +30,7 @@ def installed() -> str | None:
 @contextmanager
 def registry(program: str, folder: Path) -> Iterator[str]:
     """Run it on a port of its own and give its URL, once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {
         "version": "0.1",
         "log": {"level": "error"},

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from josepy.jwk import JWKRSA
 
 from activities.drivers.certificate.shown import ShownOverHttp
+from deploy.ports import free_port
 from policies.model.errors import BadInput, Refused, Unavailable
 from tests.drivers import pebble
 from tests.drivers.certificates import NAME, CertifiedHost
@@ -161,7 +162,7 @@ def test_what_an_authority_refuses_or_cannot_see_is_named_and_leaves_the_old_one
     blocked = host_of(authority, tmp_path, BLOCKED)
     with pytest.raises(Refused, match=r"gives no certificate: .*blocked"):
         blocked.renewal.renew()
-    elsewhere = pebble._free(1)[0]
+    elsewhere = free_port()
     unseen = host_of(authority, tmp_path, "unseen.penstock.test", http_port=elsewhere)
     with pytest.raises(Refused, match=r"could not see whose the names are: unseen.penstock.test: "):
         unseen.renewal.renew()
@@ -188,7 +189,7 @@ def test_a_port_that_somebody_has_is_named(authority: Pebble, tmp_path: Path) ->
 
 def test_strangers_who_say_nothing_keep_no_authority_from_its_answer() -> None:
     key = JWKRSA(key=rsa.generate_private_key(65537, 2048))
-    port, challenge = pebble._free(1)[0], HTTP01(token=b"t" * 32)
+    port, challenge = free_port(), HTTP01(token=b"t" * 32)
     with ShownOverHttp(port).showing([(NAME, challenge, key)]):
         strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
         for where in ("127.0.0.1", "[::1]"):

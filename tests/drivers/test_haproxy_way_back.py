@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from activities.drivers.steering.haproxy_steering import MAP, HaproxySteering
 from activities.drivers.steering.haproxy_switch import leases, rules
 from activities.drivers.steering.orders import Sessions, SteeringOrders
 from activities.drivers.steering.switch import Switch
+from deploy.ports import free_port
 from policies.model.errors import Conflict, Refused, Unavailable
 from policies.model.fleet import Gateway, Slot, SteeringKind
 from policies.steering import PROMISES
@@ -81,9 +81,7 @@ class Fronted:
 
     def __init__(self, folder: Path, steering: SteeringKind = "redirect") -> None:
         self.folder = folder / "front"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         own = {"addresses": ["127.0.0.1"], "port": self.port, "steering": steering}
         self.gateway = Gateway.model_validate(gateway().model_dump() | own)
         self.front = SimulatedFront(self.folder, self.port)

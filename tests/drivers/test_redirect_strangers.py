@@ -21,6 +21,7 @@ from activities.drivers.steering.haproxy_steering import FOLDER, HaproxySteering
 from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means
 from activities.drivers.steering.redirect import redirect_of
+from deploy.ports import free_port
 from policies.model.errors import Conflict
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import why_not_here
@@ -35,9 +36,7 @@ class Redirected:
     """A gateway whose slots a and b run, and a HAProxy that redirects to them."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         own = {"addresses": ["127.0.0.1"], "port": self.port, "steering": "redirect"}
         plain = Gateway.model_validate(gateway().model_dump() | own)
         key, certificate = certified(folder)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
+from deploy.ports import free_port
 from tests.patience import PATIENCE
 
 SCHEMA = Path("/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3")
@@ -59,9 +59,7 @@ class IdentityProvider:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self._api = f"http://127.0.0.1:{port}/api"
         config = self._folder / "config"
         config.write_text(CONFIG.format(port=port, folder=self._folder, modules=MODULES))

@@ -4,7 +4,6 @@ import email
 import email.policy
 import json
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -21,6 +20,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 from activities.drivers.notices.webhook import signature
+from deploy.ports import free_port
 from tests.patience import PATIENCE
 
 KEY = "a key that both sides have, and nobody else"
@@ -136,9 +136,7 @@ def mail_server(
             heard.take(str(mail["Message-ID"]), mail)
             return "250 taken"
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     asked: dict[str, Any] = {}
     if login is not None:
 
@@ -170,10 +168,8 @@ def alertmanager() -> Iterator[tuple[str, Heard]]:
         for alert in json.loads(body)["alerts"]:
             heard.take(f"{alert['labels']['notice']} {alert['status']}", alert)
 
-    with _http(heard, hear), socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with _http(heard, hear):
+        port = free_port()
         config = {
             "route": {
                 "receiver": "test",

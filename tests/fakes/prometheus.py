@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 
 from deploy.lab.processes import freeze
+from deploy.ports import free_port
 
 PROGRAM = shutil.which("prometheus")
 
@@ -85,9 +85,7 @@ def prometheus_of(
 ) -> Iterator[RealPrometheus]:
     """Prepare a Prometheus whose job vpngw has these groups of targets, each with labels of its own."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-judge-"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = {
         "global": {"scrape_interval": scrape, "scrape_timeout": scrape},
         "scrape_configs": [{"job_name": "vpngw", "static_configs": list(groups), **(how or {})}],

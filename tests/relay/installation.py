@@ -1,7 +1,6 @@
 """One installation with a relay: its engine, its ledger, its authority, and agents with certificates."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from temporalio.client import Client
 from temporalio.service import TLSConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority, key_pem, new_key
 from orchestrator.enrolment.names import RELAY_NAME
 from orchestrator.processes.relay import relaying
@@ -27,13 +27,6 @@ from tests.fakes.ledgers import new_ledger
 
 CONTROL = "control"
 PATIENCE = timedelta(seconds=30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def request_for(key: ec.EllipticCurvePrivateKey) -> str:

@@ -13,6 +13,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.drivers.private_files import write_private
 from activities.files import load
 from activities.refusals import only_logged
+from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority, key_pem, new_key
 from orchestrator.processes import steady_worker
 from orchestrator.processes.agent import connected, connected_worker
@@ -26,7 +27,6 @@ from tests.relay.installation import (
     Errand,
     Installation,
     fail,
-    free_port,
     issued,
     queue_of,
     say,

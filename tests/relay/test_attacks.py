@@ -19,12 +19,13 @@ from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode, TLSConfig
 
+from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority
 from orchestrator.enrolment.names import RELAY_NAME, uri_of
 from orchestrator.processes.relay import relaying
 from orchestrator.relay.calls import SERVICE
 from tests.fakes.authority import EnterpriseCa
-from tests.relay.installation import Installation, Shown, free_port, issued, queue_of, working
+from tests.relay.installation import Installation, Shown, issued, queue_of, working
 
 Ask = Callable[[str, Message], Awaitable[bytes]]
 

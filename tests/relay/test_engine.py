@@ -15,6 +15,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.private_files import write_private
+from deploy.ports import free_port
 from orchestrator.engine.client import connect
 from orchestrator.engine.secured import PLAIN, Secured, secured
 from orchestrator.enrolment.authority import Authority
@@ -27,7 +28,7 @@ from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
 from tests.fakes.authority import EnterpriseCa
-from tests.relay.installation import Installation, free_port, installed, settings_of, working
+from tests.relay.installation import Installation, installed, settings_of, working
 from tests.relay.test_attacks import until
 from tests.workflows.engine import Engine
 

@@ -25,6 +25,7 @@ from temporalio.client import Client
 from activities.drivers.private_files import write_private
 from activities.files import load
 from activities.refusals import only_logged
+from deploy.ports import free_port
 from orchestrator.api.limits import Kind
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment import host
@@ -53,7 +54,6 @@ from tests.fakes.authority import EnterpriseCa
 from tests.relay.installation import (
     Installation,
     Shown,
-    free_port,
     issued,
     request_for,
     working,

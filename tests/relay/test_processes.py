@@ -20,6 +20,7 @@ from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
 
 from activities.drivers.private_files import write_private
+from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.relay import relaying
 from orchestrator.processes.serve import relaying_where_asked
@@ -30,7 +31,6 @@ from policies.model.errors import BadInput, Unavailable
 from tests.patience import PATIENCE
 from tests.relay.installation import (
     Installation,
-    free_port,
     installed,
     issued,
     queue_of,

@@ -13,11 +13,12 @@ import pytest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 
+from deploy.ports import free_port
 from orchestrator.processes.relay import allow_descriptors
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import MOST_CONNECTIONS, MOST_POLLS
 from orchestrator.store.ledger import Ledger
-from tests.relay.installation import Installation, free_port, issued, queue_of, working
+from tests.relay.installation import Installation, issued, queue_of, working
 from tests.relay.test_attacks import caller, until
 from tests.relay.test_processes import relay_process
 

@@ -10,6 +10,7 @@ import pytest
 from temporalio.api.workflowservice import v1 as api
 from temporalio.client import Client
 
+from deploy.ports import free_port
 from orchestrator.processes.relay import relaying
 from orchestrator.relay import server as relay_server
 from orchestrator.relay.calls import SERVICE
@@ -17,7 +18,7 @@ from orchestrator.relay.limits import LARGEST_MESSAGE, MOST_CALLS, MOST_CONNECTI
 from orchestrator.relay.server import STREAMS
 from orchestrator.settings import Settings
 from tests.relay.bare import MOST_OF_A_FRAME, Bare
-from tests.relay.installation import Installation, free_port, issued, working
+from tests.relay.installation import Installation, issued, working
 from tests.relay.test_attacks import caller, refusal_of, until
 from tests.relay.test_processes import beside, relay_process
 

@@ -5,7 +5,6 @@ A kind that is added gets a stage of its own here: `STAGES` names all, and the c
 
 import asyncio
 import re
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
+from deploy.ports import free_port
 from orchestrator.chat.door import MOST_BYTES
 from orchestrator.chat.file import AnyChat, ChatFile, MatrixFile, SlackFile, read
 from orchestrator.chat.port import Chat
@@ -420,8 +420,7 @@ async def _slack_stage(folder: Path, prefix: str, way: str, place: str | None) -
 @asynccontextmanager
 async def slack_by_http(folder: Path, prefix: str = "") -> AsyncIterator[Stage]:
     """Have Slack send signed requests."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     way, place = f"signing_secret: signing\n  listen: 127.0.0.1:{port}", f"http://127.0.0.1:{port}"
     async with _slack_stage(folder, prefix, way, f"{place}/slack/events") as stage:
         yield stage

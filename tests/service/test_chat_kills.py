@@ -6,7 +6,6 @@ API and chat are processes of their own here; the engine is real, behind a proxy
 import asyncio
 import os
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.ports import free_port
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import Homeserver, homeserver
 from tests.service.chat_rooms import link, token, with_chat
@@ -57,8 +57,7 @@ class Held:
 @asynccontextmanager
 async def held_way(address: str) -> AsyncIterator[Held]:
     host, _, port = address.rpartition(":")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = int(free.getsockname()[1])
+    own = free_port()
     way = Held(own, (host, int(port)))
     way.passing.set()
     listening = await asyncio.start_server(way.take, "127.0.0.1", own)

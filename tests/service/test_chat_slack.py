@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 
+from deploy.ports import free_port
 from orchestrator.chat.asking import Api
 from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
@@ -120,8 +120,7 @@ async def stand(night: Night, request: pytest.FixtureRequest) -> AsyncIterator[S
     for name, said in secrets.items():
         (folder / name).write_text(said)
         (folder / name).chmod(0o600)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with slack() as fake:
         way = (
             f"signing_secret: signing\n  listen: 127.0.0.1:{port}"

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from prometheus_client import CollectorRegistry
 
+from deploy.ports import free_port
 from orchestrator.processes import places
 from orchestrator.processes.places import Listening
 from orchestrator.processes.scraping import Scrapes
@@ -73,13 +74,6 @@ class Keys:
 @pytest.fixture
 def keys(tmp_path: Path) -> Keys:
     return Keys(tmp_path / "keys")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 def written(folder: Path, exporter: Mapping[str, Any], **gateway: Any) -> Path:

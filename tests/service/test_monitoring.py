@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from activities.drivers.private_files import write_private
 from activities.files import FleetFiles
+from deploy.ports import free_port
 from orchestrator.monitoring import readiness as looks
 from orchestrator.monitoring.ends import IndexEnds
 from orchestrator.monitoring.installation import FRESH, InstallationFacts
@@ -37,7 +38,7 @@ from policies.model.errors import BadInput, Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
 from tests.service.conftest import installed
-from tests.service.test_exporter import Keys, free_port
+from tests.service.test_exporter import Keys
 from tests.workflows.engine import Engine, engine
 
 TOKEN = "0" * 64

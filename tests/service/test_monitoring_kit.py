@@ -21,6 +21,7 @@ from activities.drivers.metrics.certificates import CertificateLives
 from activities.drivers.metrics.exporter import GatewayExporter
 from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.tunnel_probes import TunnelProbes
+from deploy.ports import free_port
 from orchestrator.api.watch import Requests
 from orchestrator.monitoring.readiness import Readiness
 from orchestrator.monitoring.shown import ShownProcess
@@ -34,7 +35,7 @@ from tests.fakes.prometheus import PROGRAM, RealPrometheus
 from tests.house.tree import ROOT
 from tests.service.command_line import CommandLine
 from tests.service.conftest import FLEETS, installed
-from tests.service.test_exporter import Keys, exporter, free_port, until_asked
+from tests.service.test_exporter import Keys, exporter, until_asked
 from tests.service.test_exporter import written as written_file
 from tests.service.test_monitoring import Known
 

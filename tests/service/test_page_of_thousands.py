@@ -5,7 +5,6 @@ The rows are those of `./run bench page`, which measures them; pictures are kept
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from deploy.ports import free_port
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
 from tests.bench import page_fleet
@@ -62,9 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     change = UnderWay(book, planned, book.open_change(opening))
     change.fill(datetime.now(UTC))
     (session,) = page_fleet.log_in(book, 1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     given = {
         "PENSTOCK_STATE": str(folder),
         "PENSTOCK_TEMPORAL_ADDRESS": "127.0.0.1:1",

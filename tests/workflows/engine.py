@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,11 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
+from deploy.ports import free_port
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.sealing import data_converter
 from tests.patience import PATIENCE
-from tests.workflows.watch import Server, let_go, watch
+from tests.workflows.watch import Server, ServerDied, let_go, the_dead, watch
 
 KEPT = Duration(seconds=86_400)
 """How long a namespace keeps closed workflows; the least that the server takes."""
@@ -44,9 +44,8 @@ class Engine:
     def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
         self.folder = folder
         self._settings = settings
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._words = folder / "engine.words"
+        self.port = free_port()
         self.namespaces = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -60,12 +59,10 @@ class Engine:
         command = development_engine.command(
             "127.0.0.1", self.port, database, log="never", settings=[suggest, *ONE_PART, *self._settings]
         )
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | COLLECTS_SELDOM,
-        )
+        with self._words.open("wb") as words:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=words, env=os.environ | COLLECTS_SELDOM
+            )
         watch(self._server(self._process))
 
     @property
@@ -77,6 +74,10 @@ class Engine:
     def died(self) -> bool:
         """Whether it has ended without having been told to."""
         return self._process is not None and self._server(self._process).end() is not None
+
+    @property
+    def _last_words(self) -> str:
+        return self._words.read_text(errors="replace").strip() or "it has said nothing"
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -112,6 +113,8 @@ class Engine:
                     await _have(client)
                     await client.count_workflows()
                 except (RPCError, RuntimeError):
+                    if self.died:
+                        raise ServerDied(f"{the_dead()}: {self._last_words}") from None
                     await asyncio.sleep(0.1)
                 else:
                     return client

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from activities.files import load
+from deploy.ports import free_port
 from policies.model.fleet import Fleet
 
 FLEET = """\
@@ -24,13 +25,6 @@ gateways:
       - {name: a, port: 4431, device: vpna, pool4: 10.1.0.0/24}
       - {name: b, port: 4432, device: vpnb, pool4: 10.2.0.0/24}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def settings(folder: Path, port: int) -> dict[str, str]:

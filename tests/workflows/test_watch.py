@@ -1,5 +1,6 @@
 """A test server that dies is named by the test that needed it, and the next test has another."""
 
+import asyncio
 import os
 import re
 import subprocess
@@ -7,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.workflows.engine import Engine
+from tests.workflows.watch import ServerDied
 
 HOME = Path(__file__).parents[2]
 
@@ -36,3 +40,17 @@ def test_a_dead_server_is_named_at_once_and_the_next_test_has_another() -> None:
     assert re.search(r"= 1 failed, 1 passed(?:, \d+ warnings?)? in ", inner.stdout), inner.stdout
     [seconds] = re.findall(r"([\d.]+)s call .*_is_killed", inner.stdout)
     assert float(seconds) < NAMED_WITHIN, inner.stdout
+
+
+def test_a_server_that_ends_before_it_serves_is_named_at_once_with_what_it_said(tmp_path: Path) -> None:
+    (tmp_path / "engine.sqlite").mkdir()
+    server = Engine(tmp_path)
+    server.start()
+    try:
+        with pytest.raises(ServerDied) as died:
+            asyncio.run(server.client())
+    finally:
+        server.kill()
+    assert re.search(
+        r"the development server \(process \d+\) exited with 1: .*unable to open", str(died.value), re.DOTALL
+    )
