@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -43,7 +44,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import RestoreReport, WaveReport
 from policies.model.status import ChangeStatus
-from policies.model.value import Value
+from policies.model.value import Value, sentence
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -76,6 +77,9 @@ CUT_EARLY = "cut-early"
 
 RESTORED_IN_TURNS = "restored-in-turns"
 """Changes of before had all parts go back together, and told each whom a person gave up."""
+
+REASON_OF_EACH = 100
+"""Characters that each gateway of many keeps of why it was given up; the record has the whole reason."""
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
@@ -252,17 +256,23 @@ class Change:
                     await self._wave.signal(Wave.command, command)
 
     async def _give_up(self, command: Command) -> None:
-        """Let the restore go on without one gateway: its part hears, and what begins parts."""
-        if command.gateway is None:
+        """Let the restore go on without these gateways: their parts hear, and what begins parts."""
+        waited_for, root = self._story.waited_for(command), self._begins_parts
+        why = sentence(f"given up by {command.person}: {command.reason}", REASON_OF_EACH)
+        everybody = dict.fromkeys(chain.from_iterable(waited_for.values()), why)
+        if root is None:
+            for part in self._restoring:
+                await tell(part, "give_up", everybody)
             return
-        names = {command.gateway: f"given up by {command.person}: {command.reason}"}
-        restoring = self._restoring
-        if self._begins_parts is not None:
-            part = self._story.part_that_misses(command.gateway)
-            its = [one for one in restoring if part is None or one.endswith(f"/{part.path}")]
-            restoring = (self._begins_parts, *its)
-        for workflow_id in restoring:
-            await tell(workflow_id, "give_up", names)
+        await tell(root, "give_up", everybody)
+        # Side by side: of a lost site these are hundreds, and each signal alone takes a step.
+        its = [
+            tell(part, "give_up", dict.fromkeys(gateways, why))
+            for key, gateways in waited_for.items()
+            for part in self._restoring
+            if part.endswith(f"/{key.path}")
+        ]
+        await asyncio.gather(*its)
 
     # --- what children report -----------------------------------------------------------
 
@@ -454,8 +464,8 @@ class Change:
         against = unusual(advice)
         if against and not self._order.even_if_unusual:
             raise stopped("; ".join(against))
-        for sentence in against:
-            self._story.note(f"started all the same: {sentence}", workflow.now())
+        for said in against:
+            self._story.note(f"started all the same: {said}", workflow.now())
 
     async def _run_wave(self, number: int) -> WaveResult:
         self._untold.clear()  # what was said before is in the order

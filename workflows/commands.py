@@ -7,10 +7,13 @@ from temporalio.exceptions import ApplicationError
 from policies.model.command import Command, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
 from policies.model.offer import Offer
+from policies.model.value import digest_of
 
 REMEMBERED = 200
 """Commands whose receipts are kept; a repeat comes within minutes."""
 
+LONGEST_KEPT = 1000
+"""Characters of a command that is kept as it is; of a longer one its digest is."""
 
 Given = Command | DrainExtension | DrainEnding
 """What a person sends with an id of its own, which makes a repeat the same command."""
@@ -29,19 +32,25 @@ class Receipts:
 
     def keep(self, command: Given, receipt: CommandReceipt) -> None:
         """Remember the answer."""
-        self._known[command.id] = (command.model_dump_json(), receipt)
+        self._known[command.id] = (_content_of(command), receipt)
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
 
     def refuse_other_content(self, command: Given) -> None:
         """Raise Conflict when the same id came before with other content."""
         known = self._known.get(command.id)
-        if known is not None and known[0] != command.model_dump_json():
+        if known is not None and known[0] != _content_of(command):
             raise conflict(f"command {command.id} was given before with other words")
 
     def dump(self) -> dict[str, tuple[str, CommandReceipt]]:
         """Return everything remembered, for a history that is cut."""
         return dict(self._known)
+
+
+def _content_of(command: Given) -> str:
+    """Return what is compared of a command: one that names a thousand gateways is not kept as it is."""
+    content = command.model_dump_json()
+    return content if len(content) <= LONGEST_KEPT else digest_of(content.encode())
 
 
 def conflict(sentence: str, *offers: Offer) -> ApplicationError:

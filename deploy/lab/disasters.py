@@ -194,7 +194,8 @@ class Disasters:
         began = datetime.now(UTC)
         await service.revoke_gateway(OPERATOR, FLEET, host.name, "stolen; it is rehearsed")
         steps = [step("a person revokes the certificate", datetime.now(UTC), began)]
-        await service.leave_out(OPERATOR, FLEET, host.name, "its certificate was stolen; it is rehearsed")
+        why = "its certificate was stolen; it is rehearsed"
+        await service.leave_out(OPERATOR, FLEET, (host.name,), why)
         standing = (await service.status(OPERATOR, FLEET)).standing
         if host.name not in standing.quarantined:
             raise Unavailable(f"{host.name} is not quarantined")

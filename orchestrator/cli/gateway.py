@@ -1,4 +1,4 @@
-"""Commands about one gateway: leave it out of changes, take it in; let its host in, and keep it out."""
+"""Commands about gateways: leave them out of changes, take them in; let a host in, and keep it out."""
 
 import sys
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import Key, Reason
+from orchestrator.exit_code import ExitCode
 from orchestrator.words.certificates import STATES, certificate_line, certificates_line, mended_by
 from orchestrator.words.times import moment
 
@@ -16,22 +17,26 @@ app = group("Leave a gateway out, take it in again; give its host a certificate,
 
 Fleet = Annotated[str, typer.Argument(help="the fleet")]
 Named = Annotated[str, typer.Argument(metavar="NAME", help="the gateway")]
+Several = Annotated[list[str], typer.Argument(metavar="NAME...", help="the gateways, 1,000 at most")]
 
 
 @app.command("quarantine")
 def quarantine(
-    fleet: Fleet, name: Named, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
+    fleet: Fleet, names: Several, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Go on without a gateway that refuses or is silent; it is named until it is returned."""
-    _tell(fleet, name, "quarantine", reason, key, output)
+    """Go on without gateways that refuse or are silent; each is named until it is returned."""
+    _tell(fleet, names, "quarantine", reason, key, output)
 
 
 @app.command("return")
 def take_in(
-    fleet: Fleet, name: Named, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
+    fleet: Fleet, names: Several, reason: Reason, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Let a gateway take part again, once it is seen on its known-good; refused with the reason otherwise."""
-    _tell(fleet, name, "return", reason, key, output)
+    """Let gateways take part again, each once it is seen on its known-good.
+
+    Ends with 5 when some may not yet; they are named, and the others take part.
+    """
+    _tell(fleet, names, "return", reason, key, output)
 
 
 @app.command("enrol")
@@ -90,6 +95,10 @@ def _line(fleet: str, one: dict[str, Any]) -> str:
     return certificate_line(one) if command is None else f"{certificate_line(one)}. Next: {command}"
 
 
-def _tell(fleet: str, name: str, verb: str, reason: str, key: str | None, output: Output) -> None:
-    told = Api().surveying().post("fleets", fleet, "gateways", name, verb, body={"reason": reason}, key=key)
-    emit(output, "Told", told, lambda: say(told["sentence"]), names=[name])
+def _tell(fleet: str, names: list[str], verb: str, reason: str, key: str | None, output: Output) -> None:
+    asked = {"gateways": names, "reason": reason}
+    told = Api().surveying().post("fleets", fleet, "gateways", verb, body=asked, key=key)
+    done = [name for name in names if name not in told["stays"]]
+    emit(output, "Told", told, lambda: say(told["sentence"]), names=done)
+    if told["stays"]:
+        raise typer.Exit(ExitCode.REFUSED)

@@ -1,9 +1,11 @@
-"""What a caller may ask of quarantine: leave a gateway out of changes by name, and take it in again."""
+"""What a caller may ask of quarantine: leave gateways out of changes by name, and take them in again."""
 
 import asyncio
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from orchestrator.service.changes import ChangeService
 from policies.drift import strays
@@ -12,6 +14,15 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
+from policies.model.plan_part import MOST_MEMBERS
+from policies.status.told import NAMED, listed, named
+
+
+class Returned(NamedTuple):
+    """What became of gateways that were to take part again, and why some stay in quarantine."""
+
+    sentence: str
+    stays: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -20,64 +31,104 @@ class QuarantineService:
 
     service: ChangeService
 
-    async def leave_out(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
-        """Leave the gateway out until it is returned; return the sentence that says so.
+    async def leave_out(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> str:
+        """Leave the gateways out until they are returned; return the sentence that says so.
 
-        A change under way that waits for it to come back goes on without it. One that does not is not
+        A change under way that waits for one to come back goes on without it. One that does not is not
         changed by this, except that it counts on no capacity of a gateway that is left out.
 
         Raises:
-            BadInput: The fleet has no such gateway.
+            BadInput: The fleet has no such gateway; then none is left out.
         """
-        _refuse_unknown(fleet, gateway)
-        entry = Quarantine(
-            fleet=fleet.name, gateway=gateway, reason=reason, person=person, since=datetime.now(UTC)
-        )
-        # Its row comes before the command, in the person's name: what penstock has left out by itself it
-        # also takes in again.
         under_way = await self.service.is_under_way(fleet.name)
-        waited_for = under_way and gateway in (await self.service.status(fleet.name)).waits_for
-        new = await asyncio.to_thread(self.service.ledger.set_quarantine, entry)
+        status = await self.service.status(fleet.name) if under_way else None
+        waits_for = frozenset(status.waits_for if status else ())
+        # A rollback may wait for one that is not in the fleet's file any more: it has no row to be left out.
+        asked = _known(fleet, {*gateways} - waits_for)
+        waited_for = sorted(waits_for.intersection(gateways))
+        # Rows come before the command, in the person's name: what penstock has left out by itself it
+        # also takes in again.
+        since = datetime.now(UTC)
+        described = {gateway.name for gateway in fleet.gateways}
+        rows = [
+            Quarantine(fleet=fleet.name, gateway=name, reason=reason, person=person, since=since)
+            for name in sorted({*asked, *waited_for} & described)
+        ]
+        new = await asyncio.to_thread(self.service.ledger.set_quarantines, rows)
+        said = []
         if waited_for:
             command = Command(
                 id=f"quarantine-{secrets.token_hex(6)}",
                 kind=CommandKind.QUARANTINE,
                 person=person,
                 reason=reason,
-                gateway=gateway,
+                gateways=tuple(waited_for),
             )
-            return (await self.service.command(fleet.name, command)).sentence
-        if not new:
-            return f"{gateway} is left out already."
-        begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
-        return f"{gateway} is left out of {begins} until somebody returns it."
+            try:
+                said.append((await self.service.command(fleet.name, command)).sentence)
+            except (
+                Conflict
+            ):  # all are back meanwhile, or the change is over: they are left out like the others
+                asked = sorted({*asked, *waited_for})
+        if asked and new.isdisjoint(asked):
+            said.append(f"{named(asked)} left out already.")
+        elif asked:
+            begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
+            they = "it" if len(asked) == 1 else "them"
+            said.append(f"{named(asked)} left out of {begins} until somebody returns {they}.")
+        return " ".join(said)
 
-    async def take_in(self, fleet: Fleet, gateway: str, person: str, reason: str) -> str:
-        """Let the gateway take part again, once it is seen on its known-good; return the sentence.
+    async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:
+        """Let the gateways take part again, each once it is seen on its known-good.
 
         Raises:
-            BadInput: The fleet has no such gateway.
-            Conflict: It is not left out.
-            Refused: It is silent, or not on its known-good; the sentence says which and how.
+            BadInput: The fleet has no such gateway; then none is taken in.
+            Conflict: None of them is left out.
+            Refused: Each of them is silent, or not on its known-good; the sentence says which and how.
         """
-        _refuse_unknown(fleet, gateway)
-        ledger = self.service.ledger
-        left_out = await asyncio.to_thread(ledger.quarantined, fleet.name)
-        if gateway not in {one.gateway for one in left_out}:
-            raise Conflict(f"{gateway} is not in quarantine; nothing to do")
-        survey = await self.service.surveys.of(fleet, gateway)
-        if gateway not in survey.states:
-            why = survey.silent.get(gateway, "its agent did not answer")
-            raise Refused(f"{gateway} stays in quarantine, it is silent: {why}")
+        asked, ledger = _known(fleet, gateways), self.service.ledger
+        left_out = {one.gateway for one in await asyncio.to_thread(ledger.quarantined, fleet.name)}
+        returning = [name for name in asked if name in left_out]
+        if not returning:
+            raise Conflict(f"{named(asked)} not in quarantine; nothing to do")
+        survey = await self.service.surveys.of(fleet, _first_of_few(fleet, returning))
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
-        astray = strays({gateway: survey.states[gateway]}, known_good).get(gateway)
-        if astray is not None:
-            raise Refused(f"{gateway} stays in quarantine: it {astray}")
-        await asyncio.to_thread(ledger.clear_quarantine, fleet.name, gateway, person, reason)
-        return f"{gateway} was seen on its known-good and takes part in changes again."
+        seen = {name: survey.states[name] for name in returning if name in survey.states}
+        stays = {name: f"it {how}" for name, how in strays(seen, known_good).items()} | {
+            name: f"it is silent: {survey.silent.get(name, 'its agent did not answer')}"
+            for name in returning
+            if name not in seen
+        }
+        taken_in = [name for name in returning if name not in stays]
+        if not taken_in:
+            stay = f"{returning[0]} stays" if len(returning) == 1 else f"all {len(returning)} gateways stay"
+            why = stays[returning[0]] if len(returning) == 1 else listed(stays)
+            raise Refused(f"{stay} in quarantine: {why}")
+        await asyncio.to_thread(ledger.clear_quarantines, fleet.name, taken_in, person, reason)
+        what = "was seen on its known-good and takes part in changes again."
+        said = [f"{taken_in[0]} {what}"]
+        if len(taken_in) > 1:
+            said = [f"{len(taken_in)} gateways were seen on their known-good and take part in changes again."]
+        if stays:
+            said.append(f"{len(stays)} of {len(returning)} stay in quarantine: {listed(stays)}.")
+        if others := [name for name in asked if name not in left_out]:
+            said.append(f"{named(others)} not in quarantine.")
+        return Returned(" ".join(said), stays)
 
 
-def _refuse_unknown(fleet: Fleet, gateway: str) -> None:
-    if gateway not in {known.name for known in fleet.gateways}:
+def _known(fleet: Fleet, gateways: Collection[str]) -> list[str]:
+    """Return the gateways by name, each once; BadInput when the fleet has not all of them."""
+    asked = sorted({*gateways})
+    known = {gateway.name for gateway in fleet.gateways}
+    if unknown := [name for name in asked if name not in known]:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
-        raise BadInput(f"{fleet.name} has no gateway {gateway}", seen)
+        raise BadInput(f"{fleet.name} has no gateway {', '.join(unknown[:NAMED])}{more}", seen)
+    return asked
+
+
+def _first_of_few(fleet: Fleet, gateways: Collection[str]) -> str | None:
+    """Return where a look begins that sees all of these; None where that is a look at the whole fleet."""
+    wanted = frozenset(gateways)
+    places = [place for place, gateway in enumerate(fleet.gateways) if gateway.name in wanted]
+    return fleet.gateways[places[0]].name if places[-1] - places[0] < MOST_MEMBERS else None

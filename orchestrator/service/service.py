@@ -54,7 +54,7 @@ from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
-from orchestrator.service.quarantine import QuarantineService
+from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
 from orchestrator.service.reports import ReportService
@@ -941,29 +941,25 @@ class Service:
         asked = {"reason": command.reason}
         return await self._acts.audited(caller, what, fleet, asked, tell, about=f"{fleet}/{gateway or '*'}")
 
-    async def leave_out(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
-        """Leave a gateway out of changes."""
+    async def leave_out(self, caller: Caller, fleet: str, gateways: tuple[str, ...], reason: str) -> str:
+        """Leave gateways out of changes."""
         named = await self._asked(caller, Action.QUARANTINE, fleet)
 
         async def leave() -> str:
-            return await self._quarantine.leave_out(named, gateway, caller.person, reason)
+            return await self._quarantine.leave_out(named, gateways, caller.person, reason)
 
-        about = f"{fleet}/{gateway}"
-        return await self._acts.audited(
-            caller, "quarantine asked for", fleet, {"reason": reason}, leave, about=about
-        )
+        about, asked = _about(fleet, gateways, reason)
+        return await self._acts.audited(caller, "quarantine asked for", fleet, asked, leave, about=about)
 
-    async def take_in(self, caller: Caller, fleet: str, gateway: str, reason: str) -> str:
-        """Let a gateway take part again."""
+    async def take_in(self, caller: Caller, fleet: str, gateways: tuple[str, ...], reason: str) -> Returned:
+        """Let gateways take part again."""
         named = await self._asked(caller, Action.QUARANTINE, fleet)
 
-        async def take() -> str:
-            return await self._quarantine.take_in(named, gateway, caller.person, reason)
+        async def take() -> Returned:
+            return await self._quarantine.take_in(named, gateways, caller.person, reason)
 
-        about = f"{fleet}/{gateway}"
-        return await self._acts.audited(
-            caller, "return asked for", fleet, {"reason": reason}, take, about=about
-        )
+        about, asked = _about(fleet, gateways, reason)
+        return await self._acts.audited(caller, "return asked for", fleet, asked, take, about=about)
 
     async def enrol_gateway(self, caller: Caller, fleet: str, gateway: str) -> EnrolmentToken:
         """Make a one-time token with which the gateway's host gets its first certificate."""
@@ -1137,6 +1133,13 @@ class Service:
 
 def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:
     return tuple(offer for offer in offers if open_to(caller, offer, fleet))
+
+
+def _about(fleet: str, gateways: tuple[str, ...], reason: str) -> tuple[str, dict[str, object]]:
+    """Return what an entry of the record is about, and what was asked of it."""
+    if len(gateways) == 1:
+        return f"{fleet}/{min(gateways)}", {"reason": reason}
+    return f"{fleet}/*", {"reason": reason, "gateways": sorted(gateways)}
 
 
 def _named_in(fleet: Fleet, gateways: tuple[str, ...]) -> tuple[str, ...]:

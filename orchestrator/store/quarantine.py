@@ -1,9 +1,10 @@
 """Quarantine: gateways that are left out of changes by name, until they are returned."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -21,48 +22,24 @@ class Quarantines(Book):
 
         What a person has said stays a person's; what penstock repeats began when it was first said.
         """
-        table = tables.quarantine
-        which = (table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway)
+        return bool(self.set_quarantines((quarantine,)))
+
+    def set_quarantines(self, quarantines: Iterable[Quarantine]) -> set[str]:
+        """Leave these gateways out from now on, all or none; return those of whom anything is new."""
         with writing(self._engine) as connection:
-            row = connection.execute(select(table).where(*which)).one_or_none()
-            if row is not None and _told_before(row, quarantine):
-                return False
-            values = quarantine.model_dump(
-                exclude={"since"} if row and row.person == quarantine.person else None
-            )
-            change = insert(table) if row is None else update(table).where(*which)
-            connection.execute(change.values(values))
-            until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None
-            body = {"reason": quarantine.reason, "until": until}
-            subject = f"{quarantine.fleet}/{quarantine.gateway}"
-            append(
-                connection,
-                quarantine.person,
-                "gateway",
-                "gateway quarantined",
-                subject,
-                body,
-                fleet=quarantine.fleet,
-            )
-            return True
+            return {one.gateway for one in quarantines if _set(connection, one)}
 
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
         """Let the gateway take part again; return whether it was left out and now is not.
 
         Penstock ends only what it has begun; what a person has said, a person ends.
         """
-        table = tables.quarantine
-        which = [table.c.fleet == fleet, table.c.gateway == gateway]
-        if person == PENSTOCK:
-            which.append(table.c.person == PENSTOCK)
+        return bool(self.clear_quarantines(fleet, (gateway,), person, reason))
+
+    def clear_quarantines(self, fleet: str, gateways: Iterable[str], person: str, reason: str) -> set[str]:
+        """Let these gateways take part again, all or none; return those who were left out and now are not."""
         with writing(self._engine) as connection:
-            if not connection.execute(delete(table).where(*which)).rowcount:
-                return False
-            body = {"reason": reason}
-            append(
-                connection, person, Via.SYSTEM, "gateway returned", f"{fleet}/{gateway}", body, fleet=fleet
-            )
-            return True
+            return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:
         """Return the gateways of the fleet that are left out at that time, now by default, by name."""
@@ -76,6 +53,35 @@ class Quarantines(Book):
                 Quarantine(**{field: getattr(row, field) for field in Quarantine.model_fields})
                 for row in rows
             )
+
+
+def _set(connection: Connection, quarantine: Quarantine) -> bool:
+    table = tables.quarantine
+    which = (table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway)
+    row = connection.execute(select(table).where(*which)).one_or_none()
+    if row is not None and _told_before(row, quarantine):
+        return False
+    values = quarantine.model_dump(exclude={"since"} if row and row.person == quarantine.person else None)
+    change = insert(table) if row is None else update(table).where(*which)
+    connection.execute(change.values(values))
+    until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None
+    body = {"reason": quarantine.reason, "until": until}
+    subject = f"{quarantine.fleet}/{quarantine.gateway}"
+    action = "gateway quarantined"
+    append(connection, quarantine.person, "gateway", action, subject, body, fleet=quarantine.fleet)
+    return True
+
+
+def _clear(connection: Connection, fleet: str, gateway: str, person: str, reason: str) -> bool:
+    table = tables.quarantine
+    which = [table.c.fleet == fleet, table.c.gateway == gateway]
+    if person == PENSTOCK:
+        which.append(table.c.person == PENSTOCK)
+    if not connection.execute(delete(table).where(*which)).rowcount:
+        return False
+    subject, body = f"{fleet}/{gateway}", {"reason": reason}
+    append(connection, person, Via.SYSTEM, "gateway returned", subject, body, fleet=fleet)
+    return True
 
 
 def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:

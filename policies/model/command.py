@@ -1,10 +1,14 @@
 """A command: what a person asks of a change, carried out once."""
 
 from enum import StrEnum
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from policies.model.value import Digest, Name, Value
+
+MOST_GATEWAYS = 1000
+"""Gateways that one command names; the longest names of so many are a quarter of the largest payload."""
 
 
 class CommandKind(StrEnum):
@@ -19,7 +23,7 @@ class CommandKind(StrEnum):
     """A second person's yes to a rollback that waits for one."""
     REJECT = "reject"
     QUARANTINE = "quarantine"
-    """Go on without a gateway that refuses or is silent."""
+    """Go on without gateways that refuse or are silent."""
 
 
 class Command(Value):
@@ -31,8 +35,22 @@ class Command(Value):
     reason: str = Field(min_length=1)
     hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
     approves: Digest | None = Field(default=None, description="what an approval was shown")
-    gateway: Name | None = None
+    gateways: tuple[Name, ...] = Field(
+        default=(),
+        max_length=MOST_GATEWAYS,
+        description="who is given up",
+        exclude_if=lambda names: not names,
+    )
     run: str = Field(default="", description="the change that goes on by it, as the engine names it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_one(cls, given: Any) -> Any:
+        """Read what was said before one command could name several gateways."""
+        if not isinstance(given, dict) or "gateway" not in given:
+            return given
+        others = {field: value for field, value in given.items() if field != "gateway"}
+        return others if given["gateway"] is None else others | {"gateways": (given["gateway"],)}
 
     @property
     def is_safe(self) -> bool:

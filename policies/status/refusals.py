@@ -3,7 +3,7 @@
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
-from policies.status.told import Told, listed
+from policies.status.told import Told, listed, named
 from policies.votes import Votes
 
 
@@ -24,11 +24,13 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | No
             return None
         case CommandKind.APPROVE | CommandKind.REJECT:
             return _refusal_of_answer(order, told, command)
-        case CommandKind.QUARANTINE if command.gateway in told.not_back:
+        case CommandKind.QUARANTINE if not told.not_back.keys().isdisjoint(command.gateways):
             return None
         case CommandKind.QUARANTINE:
             waited_for = f"waited for: {listed(told.not_back)}" if told.not_back else "nobody is"
-            return _refused(f"{command.gateway} is not waited for; {waited_for}", _offer(Verb.STATUS, order))
+            return _refused(
+                f"{named(command.gateways)} not waited for; {waited_for}", _offer(Verb.STATUS, order)
+            )
         case _ if told.waits_until is not None:
             answers = _offer(Verb.APPROVE, order), _offer(Verb.REJECT, order), back
             return _refused("a rollback waits for a second person", *answers)

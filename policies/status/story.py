@@ -16,7 +16,7 @@ from policies.status.awaited import STANDING_STILL
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
-from policies.status.told import NAMED, Told, listed
+from policies.status.told import NAMED, Told, listed, named
 from policies.status.waiting import waiting
 from policies.votes import needed_for
 
@@ -219,10 +219,14 @@ class Story:
         """Return whom a person, or a newer change, has had the way back go on without."""
         return self._told.given_up
 
-    def part_that_misses(self, gateway: str) -> PartKey | None:
-        """Return the part of a restore that has told of this gateway that it is not back yet."""
-        told = self._restores.values()
-        return next((report.part for report in told if gateway in report.missing), None)
+    def waited_for(self, command: Command) -> dict[PartKey, tuple[str, ...]]:
+        """Return which gateways of a quarantine are not back yet, by the part that tries them."""
+        asked, found = self._told.not_back.keys() & command.gateways, {}
+        for part, missing in sorted(self._told.missing.items()):
+            wave, _, number = part.partition("/")
+            if names := tuple(sorted(asked & missing.keys())):
+                found[PartKey(wave=int(wave), number=int(number))] = names
+        return found
 
     def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
         """Take over an accepted command; return the sentence that answers it."""
@@ -258,9 +262,16 @@ class Story:
             case CommandKind.ROLL_BACK:
                 return "Rolling back. New sessions go to known-good; live ones stay until they end."
             case CommandKind.QUARANTINE:
-                return f"{command.gateway} is given up here and tried on; it is named until it returns."
+                return self._given_up_sentence(command)
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return f"{command.kind.capitalize()}: heard."
+
+    def _given_up_sentence(self, command: Command) -> str:
+        given_up = [name for names in self.waited_for(command).values() for name in names]
+        until = "it is named until it returns" if len(given_up) == 1 else "each is named until it returns"
+        others = sorted({*command.gateways} - {*given_up})
+        back = f" {named(others)} not waited for." if others else ""
+        return f"{named(given_up)} given up here and tried on; {until}.{back}"
 
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""

@@ -1,6 +1,6 @@
 """What a change remembers of itself, in a form that survives a history that is cut."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from pydantic import Field
@@ -71,6 +71,14 @@ class Told(Value):
         if self.result is not None:
             return self.result.outcome
         return Outcome.ROLLBACK_INCOMPLETE if self.not_back or self.failed else None
+
+
+def named(gateways: Collection[str]) -> str:
+    """Return the only gateway, or how many there are and the first few, as a subject with its verb."""
+    if len(gateways) == 1:
+        return f"{min(gateways)} is"
+    more = f" and {len(gateways) - NAMED} more" if len(gateways) > NAMED else ""
+    return f"{len(gateways)} gateways ({', '.join(sorted(gateways)[:NAMED])}{more}) are"
 
 
 def listed(reasons: Mapping[str, str]) -> str:

@@ -36,6 +36,7 @@ from deploy.ports import free_port
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.quarantine import QuarantineService
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     ChangeEnding,
@@ -46,7 +47,7 @@ from policies.model.change import (
     Outcome,
     Phase,
 )
-from policies.model.command import Command, CommandKind
+from policies.model.command import MOST_GATEWAYS, Command, CommandKind
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -202,10 +203,11 @@ async def _measure(count: int, watch: float | None) -> Size:
     return size
 
 
-async def _lose(count: int) -> dict[str, float]:
+async def _lose(count: int) -> dict[str, float | str]:
     """Lose one gateway in eight with the order to go back; return how soon the others are back.
 
-    The agents' own counts tell it, once a second: the change goes on to wait for those that are lost.
+    The agents' own counts tell it, once a second: the change goes on to wait for those that are lost. Once
+    it has named them all, they are given up with one order: how soon that is answered, and the change over.
     """
     plan = plan_of(count, Size(gateways=count), LAB)
     lost = frozenset(range(0, count, LOST_IN))
@@ -218,9 +220,27 @@ async def _lose(count: int) -> dict[str, float]:
             async with asyncio.timeout(WITHIN):
                 while (took := setup.back_after(reachable)) is None:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(1)
+                service = await setup.service()
+                missing = len(changed) - reachable
+                while len((await service.status(FLEET)).waits_for) < missing:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(1)
+                began = time.monotonic()
+                given_up = (await service.status(FLEET)).waits_for[:MOST_GATEWAYS]
+                said = await QuarantineService(service).leave_out(plan.fleet, given_up, "bench", "no power")
+                answered = time.monotonic() - began
+                _expect(await upgrading, Outcome.ROLLBACK_INCOMPLETE)
+                ended = time.monotonic() - began
         finally:
             upgrading.cancel()
-    figures = {"gateways": count, "reachable": reachable, "lost": len(changed) - reachable, "back_s": took}
+    figures: dict[str, float | str] = {
+        "gateways": count,
+        "reachable": reachable,
+        "lost": len(changed) - reachable,
+        "back_s": took,
+        "answered_s": round(answered, 1),
+        "ended_s": round(ended, 1),
+        "said": said,
+    }
     print("  " + ", ".join(f"{name} {value}" for name, value in figures.items()), flush=True)
     return figures
 

@@ -322,8 +322,8 @@ async def test_a_change_is_remembered_longer_than_its_fleet_has_a_file(
 async def test_a_quarantine_that_is_answered_as_failed_is_not_in_effect(
     api: httpx.AsyncClient, ledger: Ledger
 ) -> None:
-    asked = {"reason": "odd"}
-    route = "/fleets/edge/gateways/edge-1/quarantine"
+    asked = {"gateways": ["edge-1"], "reason": "odd"}
+    route = "/fleets/edge/gateways/quarantine"
     answer = await api.post(route, json=asked, headers={"Idempotency-Key": "1"})
     assert answer.status_code == 503
     assert ledger.quarantined("edge") == ()

@@ -11,6 +11,7 @@ import yaml
 from activities.files import load
 from orchestrator.cli.client import ANSWER_SECONDS
 from orchestrator.exit_code import OF_OUTCOMES
+from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.service import Service
 from orchestrator.service.surveys import Surveyed, SurveyService
 from orchestrator.store.ledger import Ledger
@@ -190,7 +191,7 @@ def test_every_outcome_of_a_change_has_its_code() -> None:
         (("drain", "extend", "edge", "--by", "30d", "--reason", "x"), 2, "by_seconds"),
         (("history", "edge", "--limit", "0"), 2, "--limit"),
         (("history", "edge", "--before", "edge-99"), 2, "edge-99"),
-        (("gateway", "quarantine", "edge", "GW", "--reason", "x"), 2, "path.gateway"),
+        (("gateway", "quarantine", "edge", "GW", "--reason", "x"), 2, "body.gateways"),
         (("snapshot", "get", "xyz", "edge"), 2, "path.name: 'xyz' is no digest of a snapshot; write"),
         (("snapshot", "get", "abcdef", "edge"), 2, "abcdef"),
         (("token", "create", "Robot", "--grant", "edge=ci"), 2, "body.name"),
@@ -295,6 +296,23 @@ async def test_a_gateway_that_answers_and_runs_nothing_of_ours_is_not_called_sil
     said = await penstock("sessions", "edge")
     assert said.code == 0, said.err
     assert said.out.splitlines()[1].split()[1:] == ["runs", "nothing", "of", "penstock's", "unknown"]
+
+
+async def test_a_return_that_some_may_not_take_part_in_yet_names_the_others_and_exits_with_5(
+    service: Service, penstock: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def take_in(*_: object) -> Returned:
+        return Returned("edge-1 takes part. edge-2 stays: it is silent.", {"edge-2": "it is silent"})
+
+    del service
+    monkeypatch.setattr(QuarantineService, "take_in", take_in)
+    command = ("gateway", "return", "edge", "edge-1", "edge-2", "--reason", "power is back")
+    said = await penstock(*command)
+    assert (said.code, said.out) == (5, "edge-1 takes part. edge-2 stays: it is silent.\n")
+    said = await penstock(*command, "-o", "name")
+    assert (said.code, said.out) == (5, "edge-1\n")
+    said = await penstock(*command, "-o", "json")
+    assert json.loads(said.out)["data"]["stays"] == {"edge-2": "it is silent"}
 
 
 async def test_no_operator_reads_what_the_engines_client_says_to_programmers(

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
-from policies.model.command import Command, CommandKind
+from policies.model.command import MOST_GATEWAYS, Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
 from policies.model.plan_part import PartKey
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
@@ -283,9 +284,44 @@ def test_only_a_gateway_that_is_waited_for_is_given_up() -> None:
     story = story_of()
     for report in REPORTS:
         story.take_restore(report)
-    assert story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-1")) is None
-    refusal = story.refusal_of(command(CommandKind.QUARANTINE, gateway="gw-2"))
+    assert story.refusal_of(command(CommandKind.QUARANTINE, gateways=("gw-1",))) is None
+    refusal = story.refusal_of(command(CommandKind.QUARANTINE, gateways=("gw-2",)))
     assert str(refusal) == "gw-2 is not waited for; waited for: gw-1: nft says no"
+
+
+def test_a_lost_site_is_given_up_with_one_command_and_who_is_back_meanwhile_is_named() -> None:
+    story, sites = story_of(), (PART, PartKey(wave=2, number=7))
+    for number, part in enumerate(sites, start=1):
+        missing = {f"gw-{number}{one:02}": "does not answer" for one in range(20)}
+        story.take_restore(RestoreReport(at=BEGAN, part=part, reason="it is worse", missing=missing))
+    lost = tuple(story.status().waits_for)
+    given_up = command(CommandKind.QUARANTINE, gateways=(*lost, "gw-9"))
+    assert story.refusal_of(given_up) is None
+    assert story.waited_for(given_up) == {sites[0]: lost[:20], sites[1]: lost[20:]}
+    said = story.hear(given_up, BEGAN)
+    assert said.startswith("40 gateways (gw-100, gw-101, ")
+    assert said.endswith(
+        "gw-109 and 30 more) are given up here and tried on; each is named until it returns. "
+        "gw-9 is not waited for."
+    )
+
+
+def test_one_command_gives_up_a_thousand_gateways_and_no_more() -> None:
+    names = tuple(f"gw-{number:04}" for number in range(MOST_GATEWAYS + 1))
+    written = command(CommandKind.QUARANTINE).model_dump(mode="json")
+    assert (
+        "gateways" not in written
+    )  # every other order stays as those know it who have not been upgraded yet
+    assert len(Command.model_validate(written | {"gateways": names[1:]}).gateways) == MOST_GATEWAYS
+    with pytest.raises(ValidationError, match="at most 1000 items"):
+        Command.model_validate(written | {"gateways": names})
+
+
+def test_a_quarantine_of_one_gateway_is_read_as_it_was_written_before_one_could_name_several() -> None:
+    written = command(CommandKind.QUARANTINE, gateways=("gw-1",)).model_dump(mode="json")
+    del written["gateways"]
+    assert Command.model_validate(written | {"gateway": "gw-1"}).gateways == ("gw-1",)
+    assert Command.model_validate(written | {"gateway": None}).gateways == ()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind is not CommandKind.ROLL_BACK])

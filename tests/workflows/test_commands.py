@@ -1,6 +1,7 @@
 """What people can say to a rollout, at every phase, and what it answers."""
 
 import asyncio
+import json
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.worker import (
     Interceptor,
@@ -24,7 +26,7 @@ from temporalio.worker import (
 from temporalio.workflow import ChildWorkflowHandle
 
 from policies.model.change import ChangeResult, KnownGoodBatch, Outcome, Phase
-from policies.model.command import Command, CommandKind
+from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import Refused, Unavailable
 from policies.model.offer import Verb
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
@@ -46,6 +48,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows.change import Change
+from workflows.commands import LONGEST_KEPT, Receipts
 
 
 @pytest.mark.sweep
@@ -377,3 +380,16 @@ async def test_a_stored_abort_is_a_rollback_once_sessions_have_moved(world: Worl
     await rollout.signal(Change.command_fallback, stored)
     result = await result_of(rollout)
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "ana: wrong release")
+
+
+def test_a_repeat_is_told_from_other_words_of_the_same_id_also_where_a_thousand_gateways_are_named() -> None:
+    receipts, names = Receipts(), tuple(f"gw-{number:04}" for number in range(1000))
+    for given in (
+        Command(id="1", kind=CommandKind.HOLD, person="ana", reason="users call"),
+        Command(id="2", kind=CommandKind.QUARANTINE, person="ana", reason="no power", gateways=names),
+    ):
+        receipts.keep(given, CommandReceipt(id=given.id, accepted=True, sentence="done"))
+        receipts.refuse_other_content(given)
+        with pytest.raises(ApplicationError, match="was given before with other words"):
+            receipts.refuse_other_content(given.model_copy(update={"reason": "another"}))
+    assert len(json.dumps(receipts.dump(), default=str)) < LONGEST_KEPT

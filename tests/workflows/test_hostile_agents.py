@@ -221,7 +221,7 @@ async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_
             return (await status_of(back)).incomplete == (why,)
 
         await until(is_named)
-        await say(back, CommandKind.QUARANTINE, gateway="gw-3")
+        await say(back, CommandKind.QUARANTINE, gateways=("gw-3",))
         result = await result_of(back)
     assert result.incomplete.keys() == {"gw-3"}
 

@@ -27,9 +27,9 @@ async def observed(world: World) -> Running:
 
 async def test_a_plan_leaves_a_gateway_in_quarantine_alone_and_names_it(world: World) -> None:
     quarantine = service_of(world)
-    said = await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    said = await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
     assert "until somebody returns it" in said
-    assert "already" in await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    assert "already" in await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
     plan = await quarantine.service.plan(world.fleet, NEW, Strategy.CANARY, GATES, digest_of(b"trust"))
     assert {skip.gateway: skip.reason for skip in plan.skipped} == {"gw-2": "in quarantine: its disk is ill"}
     assert "gw-2" not in {name for wave in plan.waves for name in wave.gateways}
@@ -37,25 +37,26 @@ async def test_a_plan_leaves_a_gateway_in_quarantine_alone_and_names_it(world: W
 
 async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_good(world: World) -> None:
     quarantine = service_of(world)
-    await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
     world.gateways["gw-2"].serve(NEW)
     with pytest.raises(
         Refused, match="gw-2 stays in quarantine: it runs a release that is not its known-good"
     ):
-        await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+        await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
     world.gateways["gw-2"].serve(OLD)
-    assert "takes part in changes again" in await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+    returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
+    assert returned.sentence == "gw-2 was seen on its known-good and takes part in changes again."
     assert world.book.quarantined(world.fleet.name) == ()
     with pytest.raises(Conflict, match="not in quarantine"):
-        await quarantine.take_in(world.fleet, "gw-2", "ben", "new disk")
+        await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
 
 
 async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_part_in_the_next(
     world: World,
 ) -> None:
     quarantine, rollout = service_of(world), await observed(world)
-    said = await quarantine.leave_out(world.fleet, "gw-2", "ana", "its disk is ill")
+    said = await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
     assert said.startswith("gw-2 is left out of the next changes, and of the capacity this one counts on")
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
     world.judge.says(HEALTHY)
@@ -74,7 +75,7 @@ async def test_who_is_given_up_by_a_person_during_a_rollback_stays_out_until_a_p
         return "gw-1" in (await status_of(rollout)).waits_for
 
     await until(is_waited_for)
-    await quarantine.leave_out(world.fleet, "gw-1", "ana", "its disk is replaced tomorrow")
+    await quarantine.leave_out(world.fleet, ("gw-1",), "ana", "its disk is replaced tomorrow")
     assert (await result_of(rollout)).outcome is Outcome.ROLLBACK_INCOMPLETE
     [left_out] = world.book.quarantined(world.fleet.name)
     assert (left_out.gateway, left_out.person) == ("gw-1", "ana")
@@ -84,7 +85,34 @@ async def test_only_gateways_of_the_fleet_are_left_out_or_taken_in(world: World)
     quarantine = service_of(world)
     for ask in (quarantine.leave_out, quarantine.take_in):
         with pytest.raises(BadInput, match="has no gateway gw-99"):
-            await ask(world.fleet, "gw-99", "ana", "why")
+            await ask(world.fleet, ("gw-99",), "ana", "why")
+
+
+async def test_one_stranger_among_several_gateways_and_none_of_them_is_left_out(world: World) -> None:
+    quarantine = service_of(world)
+    with pytest.raises(BadInput, match=r"has no gateway gw-98, gw-99$"):
+        await quarantine.leave_out(world.fleet, ("gw-1", "gw-98", "gw-99"), "ana", "no power")
+    assert world.book.quarantined(world.fleet.name) == ()
+
+
+async def test_of_several_gateways_that_return_those_that_may_take_part_do_and_the_others_are_named(
+    world: World,
+) -> None:
+    quarantine = service_of(world)
+    said = await quarantine.leave_out(world.fleet, ("gw-1", "gw-2", "gw-3"), "ana", "no power")
+    assert said == ("3 gateways (gw-1, gw-2, gw-3) are left out of changes until somebody returns them.")
+    world.gateways["gw-2"].serve(NEW)
+    returned = await quarantine.take_in(world.fleet, ("gw-1", "gw-2", "gw-3", "gw-4"), "ben", "power is back")
+    assert returned.sentence.startswith(
+        "2 gateways were seen on their known-good and take part in changes again. "
+        "1 of 3 stay in quarantine: gw-2: it runs a release that is not"
+    )
+    assert returned.sentence.endswith(" gw-4 is not in quarantine.")
+    assert [*returned.stays] == ["gw-2"]
+    assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
+    world.gateways["gw-2"].serve(OLD)
+    await quarantine.take_in(world.fleet, ("gw-2", "gw-2"), "ben", "power is back")
+    assert world.book.quarantined(world.fleet.name) == ()
 
 
 async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:

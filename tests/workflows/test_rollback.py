@@ -1,5 +1,6 @@
 """Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
 
+import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -19,6 +21,7 @@ from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
     OLD,
+    Running,
     World,
     fleet_of,
     in_phase,
@@ -371,19 +374,69 @@ async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it
             return "gw-1 does not answer" in ((await status_of(rollout)).needs_you or "")
 
         await until(is_named)
-        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateway="gw-1")
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
         result = await result_of(rollout)
     assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
     assert result.incomplete == {"gw-1": "given up by ana: it burns"}
     assert world.serving()["gw-2"] == "1.1.6"
-    history = await world.client.get_workflow_handle(rollout.id).fetch_history()
+    assert await given_up_by(rollout) == [("", ("gw-1",)), ("/001/0001", ("gw-1",))]
+
+
+async def given_up_by(rollout: Running) -> list[tuple[str, tuple[str, ...]]]:
+    """Return which of the change's restores were told to give somebody up, and whom."""
+    history = await rollout.fetch_history()
     told = [
         event.signal_external_workflow_execution_initiated_event_attributes
         for event in history.events
         if event.HasField("signal_external_workflow_execution_initiated_event_attributes")
     ]
-    given_up = [one.workflow_execution.workflow_id for one in told if one.signal_name == "give_up"]
-    assert [one.rpartition("/restore")[2] for one in given_up] == ["", "/001/0001"]
+    return [
+        (
+            one.workflow_execution.workflow_id.rpartition("/restore")[2],
+            tuple(json.loads(one.input.payloads[0].data)),
+        )
+        for one in told
+        if one.signal_name == "give_up"
+    ]
+
+
+async def test_one_word_gives_up_a_site_whose_gateways_are_spread_over_many_parts(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
+    world = World.made(await server.client(), fleet_of("edge", size=4))
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.judge.says(HEALTHY, UNDECIDED)
+        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        for name in ("gw-1", "gw-2"):
+            world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def are_named() -> bool:
+            return (await status_of(rollout)).waits_for == ("gw-1", "gw-2")
+
+        await until(are_named)
+        quarantine = QuarantineService(ChangeService(world.client, world.book))
+        said = await quarantine.leave_out(world.fleet, ("gw-1", "gw-2", "gw-3"), "ana", "no power")
+        result = await result_of(rollout)
+        told = await given_up_by(rollout)
+        for name in ("gw-1", "gw-2"):
+            world.gateways[name].recover("restore")
+        lost = ("gw-1", "gw-2", "gw-3")
+        refused = await quarantine.take_in(world.fleet, lost, "ana", "power is back")
+        assert [*refused.stays] == ["gw-1", "gw-2"]
+        receipt = await quarantine.service.roll_back(world.fleet, "ana", "power is back")
+        assert receipt.accepted, receipt
+        await until(lambda: set(world.serving().values()) == {"1.1.6"})
+        assert not (await quarantine.take_in(world.fleet, lost, "ana", "power is back")).stays
+    assert said.startswith("2 gateways (gw-1, gw-2) are given up here and tried on; each is named")
+    assert " gw-3 is left out of the next changes" in said
+    assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert result.incomplete == dict.fromkeys(("gw-1", "gw-2"), "given up by ana: no power")
+    assert told == [("", ("gw-1", "gw-2")), ("/001/0001", ("gw-1",)), ("/002/0001", ("gw-2",))]
 
 
 @pytest.mark.sweep

@@ -117,9 +117,9 @@ async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_w
     [quarantine] = world.book.quarantined(world.fleet.name)
     assert (quarantine.gateway, quarantine.reason) == ("gw-1", "gw-1 does not answer")
     assert Verb.QUARANTINE in {offer.verb for offer in (await status_of(rollout)).can_do}
-    sentence = await refusal_of(say(rollout, CommandKind.QUARANTINE, gateway="gw-2"))
+    sentence = await refusal_of(say(rollout, CommandKind.QUARANTINE, gateways=("gw-2",)))
     assert sentence.startswith("gw-2 is not waited for")
-    await say(rollout, CommandKind.QUARANTINE, "ana", reason="its disk is being replaced", gateway="gw-1")
+    await say(rollout, CommandKind.QUARANTINE, "ana", reason="its disk is being replaced", gateways=("gw-1",))
     result = await result_of(rollout)
     assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
     assert result.incomplete == {"gw-1": "given up by ana: its disk is being replaced"}

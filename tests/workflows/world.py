@@ -300,7 +300,7 @@ async def say(
     command_id: str = "",
     reason: str = "because",
     patience: timedelta = timedelta(seconds=20),
-    **more: str | None,
+    **more: str | tuple[str, ...] | None,
 ) -> CommandReceipt:
     """Give an order as the service does."""
     command = Command(id=command_id or uuid4().hex, kind=kind, person=person, reason=reason).model_copy(

@@ -16,7 +16,7 @@ from orchestrator.api.written import SNAPSHOT
 from orchestrator.service.enrolment import EnrolmentToken
 from orchestrator.service.rebuilding import Rebuilt
 from policies.model.adoption import Examined
-from policies.model.command import CommandReceipt
+from policies.model.command import MOST_GATEWAYS, CommandReceipt
 from policies.model.drain import DrainEnding, DrainExtension
 from policies.model.path import PathWalked
 from policies.model.snapshot import SnapshotRow
@@ -39,10 +39,19 @@ class Reason(Value):
     reason: Why
 
 
+class Several(Value):
+    """Which gateways, and why."""
+
+    gateways: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_GATEWAYS)]
+    reason: Why
+
+
 class Told(Value):
     """What became of it, in a sentence."""
 
     sentence: str
+    stays: dict[str, str] = {}
+    """Gateways that were to return and may not yet, each with why."""
 
 
 class CertificatesRevoked(Value):
@@ -112,22 +121,23 @@ async def path(fleet: Fleet, gateway: Gateway, caller: Asking, service: Serving)
     return await service.walk(caller, fleet, gateway)
 
 
-@router.post("/fleets/{fleet}/gateways/{gateway}/quarantine", response_model=Told)
-async def quarantine(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> Response:
-    """Go on without a gateway that refuses or is silent; it is named until it is returned."""
+@router.post("/fleets/{fleet}/gateways/quarantine", response_model=Told)
+async def quarantine(fleet: Fleet, asked: Several, once: Once) -> Response:
+    """Go on without gateways that refuse or are silent; each is named until it is returned."""
 
     async def work() -> Told:
-        return Told(sentence=await once.service.leave_out(once.caller, fleet, gateway, asked.reason))
+        return Told(sentence=await once.service.leave_out(once.caller, fleet, asked.gateways, asked.reason))
 
     return await once.answer(work)
 
 
-@router.post("/fleets/{fleet}/gateways/{gateway}/return", response_model=Told)
-async def take_in(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> Response:
-    """Let a gateway take part again, once it is seen on its known-good."""
+@router.post("/fleets/{fleet}/gateways/return", response_model=Told)
+async def take_in(fleet: Fleet, asked: Several, once: Once) -> Response:
+    """Let gateways take part again, each once it is seen on its known-good; the others are named."""
 
     async def work() -> Told:
-        return Told(sentence=await once.service.take_in(once.caller, fleet, gateway, asked.reason))
+        said = await once.service.take_in(once.caller, fleet, asked.gateways, asked.reason)
+        return Told(sentence=said.sentence, stays=said.stays)
 
     return await once.answer(work)
 

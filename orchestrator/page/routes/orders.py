@@ -95,8 +95,10 @@ async def _carried_out(  # who asks whom for what, why, and under which key
             caller, fleet, reason, to=given.to, force=given.force, change=given.change, key=key
         )
     if verb in OF_GATEWAYS:
-        act = service.leave_out if verb is Verb.QUARANTINE else service.take_in
-        return Told(sentence=await act(caller, fleet, given.gateway or "", reason))
+        gateways = (given.gateway or "",)
+        if verb is Verb.QUARANTINE:
+            return Told(sentence=await service.leave_out(caller, fleet, gateways, reason))
+        return Told(sentence=(await service.take_in(caller, fleet, gateways, reason)).sentence)
     return await service.command(
         caller,
         fleet,
