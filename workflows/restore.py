@@ -72,6 +72,9 @@ A_MOMENT = timedelta(seconds=1)
 PARTS_OF_RESTORE = "parts"
 """In the memo of what begins parts: how many there are."""
 
+GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
+"""Histories without this mark have waited for the attempt under way of a gateway that was given up."""
+
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
@@ -383,7 +386,7 @@ class Restore:
             if steps.history_is_long():
                 return
             before = self._troubles.get(name)
-            if await self._try_once(name):
+            if await self._try_unless_given_up(name):
                 await self._returned(name)
                 return
             if self._troubles.get(name) != before:
@@ -391,6 +394,18 @@ class Restore:
         if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report()
+
+    async def _try_unless_given_up(self, name: str) -> bool:
+        """Try once; a person's word ends the attempt, too: a silent gateway's lasts half a minute or more."""
+        if not workflow.patched(GIVEN_UP_IN_MID_ATTEMPT):
+            return await self._try_once(name)
+        attempt = asyncio.create_task(self._try_once(name))
+        try:
+            await workflow.wait_condition(lambda: attempt.done() or self._is_given_up(name))
+        finally:
+            attempt.cancel()
+        await workflow.wait([attempt])
+        return not attempt.cancelled() and attempt.result()
 
     def _is_given_up(self, name: str) -> bool:
         return name in self._given_up

@@ -79,6 +79,9 @@ STOPPED_WITHIN = timedelta(seconds=15)
 LOOKED_WITHIN = timedelta(seconds=30)
 """How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
 
+TOLD_OF_A_GATEWAY = timedelta(milliseconds=10)
+"""How much longer an order may take for each gateway that it names: its part of the rollback is told."""
+
 FREE_WITHIN = timedelta(minutes=2)
 """How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
 
@@ -469,7 +472,8 @@ class ChangeService:
         if not command.is_safe:
             command = command.model_copy(update={"run": await self._run_of(fleet)})
         try:
-            answer = await give(change, "command", command)
+            within = SOON + len(command.gateways) * TOLD_OF_A_GATEWAY
+            answer = await give(change, "command", command, within)
         except WorkflowUpdateFailedError as error:
             raise refusal_in(error) from error
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:

@@ -59,7 +59,9 @@ def refusal_in(error: WorkflowUpdateFailedError) -> Conflict:
     return Conflict(cause.message, *offers)
 
 
-async def give(handle: WorkflowHandle[Any, Any], update: str, command: Given) -> CommandReceipt:
+async def give(
+    handle: WorkflowHandle[Any, Any], update: str, command: Given, within: timedelta = SOON
+) -> CommandReceipt:
     """Return the workflow's answer; a command that met the end of one run is given to the next.
 
     The engine answers NOT_FOUND for a run that continued as new before it took the command. The
@@ -73,7 +75,7 @@ async def give(handle: WorkflowHandle[Any, Any], update: str, command: Given) ->
     for _ in range(RUNS):
         try:
             receipt: CommandReceipt = await handle.execute_update(
-                update, command, id=command.id, result_type=CommandReceipt, rpc_timeout=SOON
+                update, command, id=command.id, result_type=CommandReceipt, rpc_timeout=within
             )
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:

@@ -18,6 +18,7 @@ from policies.model.operation import Operation
 from policies.model.plan_part import Part, PartKey
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import blocked, soon
 from tests.workflows.world import (
     NEW,
     OLD,
@@ -380,6 +381,25 @@ async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it
     assert result.incomplete == {"gw-1": "given up by ana: it burns"}
     assert world.serving()["gw-2"] == "1.1.6"
     assert await given_up_by(rollout) == [("", ("gw-1",)), ("/001/0001", ("gw-1",))]
+
+
+async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gateway_that_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = timedelta(hours=1)
+    patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
+    monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-1"].fail("restore", Refused("gw-1: the disk is full"))
+    async with blocked(world.gateways["gw-1"], "restore", times=(2,)) as under_way:
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+        await under_way.wait()
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+        result = await soon(result_of(rollout))
+    assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert result.incomplete == {"gw-1": "given up by ana: it burns"}
 
 
 async def given_up_by(rollout: Running) -> list[tuple[str, tuple[str, ...]]]:
