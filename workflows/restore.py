@@ -72,6 +72,9 @@ A_MOMENT = timedelta(seconds=1)
 PARTS_OF_RESTORE = "parts"
 """In the memo of what begins parts: how many there are."""
 
+REPORTED_TOGETHER = "reported-together"
+"""Histories without this mark have a report for each gateway of a part, also of fifty at the same moment."""
+
 GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
 """Histories without this mark have waited for the attempt under way of a gateway that was given up."""
 
@@ -156,6 +159,7 @@ class Restore:
         self._begun = order.begun or before or workflow.now()
         self._last_back = order.last_back or self._began
         self._told = order.told
+        self._has_news = self._reports = False
         self._answered: set[str] = set()
         self._tried: set[str] = set()
         self._late: set[str] = set()
@@ -507,6 +511,22 @@ class Restore:
     # --- telling ----------------------------------------------------------------------
 
     async def _report(self) -> None:
+        """Tell the change of all that is so now; what changes while one report is on its way has one more."""
+        if not workflow.patched(REPORTED_TOGETHER):
+            await self._tell_all()
+            return
+        self._has_news = True
+        if self._reports:
+            return
+        self._reports = True
+        try:
+            while self._has_news:
+                self._has_news = False
+                await self._tell_all()
+        finally:
+            self._reports = False
+
+    async def _tell_all(self) -> None:
         self._told += 1
         report = RestoreReport(
             at=workflow.now(),

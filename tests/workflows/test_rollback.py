@@ -402,6 +402,40 @@ async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gatewa
     assert result.incomplete == {"gw-1": "given up by ana: it burns"}
 
 
+async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_them_together(
+    server: Engine,
+) -> None:
+    world = World.made(await server.client(), fleet_of("edge", size=12))
+    lost = tuple(f"gw-{number}" for number in range(1, 11))
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(lost)
+        await in_phase(rollout, Phase.OBSERVING)
+        for name in lost:
+            world.gateways[name].fail("restore", Refused(f"{name}: the disk is full"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def are_named() -> bool:
+            return len((await status_of(rollout)).waits_for) == len(lost)
+
+        await until(are_named)
+        before = await reports_to(rollout)
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="no power", gateways=lost)
+        result = await soon(result_of(rollout))
+        after = await reports_to(rollout)
+    assert result.incomplete == dict.fromkeys(lost, "given up by ana: no power")
+    assert after - before <= 3  # two for ten who end at once, and one that may have been on its way
+
+
+async def reports_to(rollout: Running) -> int:
+    """Return how many reports of its parts the change has had."""
+    history = await rollout.fetch_history()
+    return sum(
+        event.workflow_execution_signaled_event_attributes.signal_name == "report_restore"
+        for event in history.events
+    )
+
+
 async def given_up_by(rollout: Running) -> list[tuple[str, tuple[str, ...]]]:
     """Return which of the change's restores were told to give somebody up, and whom."""
     history = await rollout.fetch_history()
