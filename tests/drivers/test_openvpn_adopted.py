@@ -109,7 +109,7 @@ async def test_its_users_stay_while_it_is_adopted_upgraded_from_and_gone_back_to
     counts = [person.lost() for person in people]
     print(f"adopted, upgraded and gone back to: pings sent and lost are {counts}")
     assert [lost for _, lost in counts] == [0, 0]
-    assert min(sent for sent, _ in counts) > 40
+    assert min(sent for sent, _ in counts) > 20
     assert daemon.process.poll() is None
 
 

@@ -419,6 +419,7 @@ async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_the
             return len((await status_of(rollout)).waits_for) == len(lost)
 
         await until(are_named)
+        await until(lambda: len(world.book.quarantined("edge")) == len(lost))
         before = await reports_to(rollout)
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="no power", gateways=lost)
         result = await soon(result_of(rollout))
