@@ -22,6 +22,7 @@ _KNOWN = (
     # TLS 1.3 says only after the handshake that a certificate is not taken: the connection ends.
     ("close_notify", ENDED),
     ("connection closed", ENDED),
+    ("operation was canceled", ENDED),  # the client's own word for a request whose connection has ended
     ('message: "transport error"', ENDED),
     ("InvalidMessage", "it speaks no TLS"),
 )

@@ -74,9 +74,16 @@ async def pins(running: Path) -> Pins:
     """The map of a HAProxy that answers."""
     made = Pins(running)
     async with asyncio.timeout(10):
-        while not made.socket.path.exists():  # noqa: ASYNC110 - nobody tells
+        while not await answers(made.socket):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.02)
     return made
+
+
+async def answers(socket: HaproxySocket) -> bool:
+    try:
+        return bool(await socket.ask("show version"))
+    except Unavailable:  # its socket is there before it listens on it
+        return False
 
 
 def users(count: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ from activities.drivers.private_files import write_private
 from activities.files import load
 from activities.refusals import only_logged
 from deploy.ports import free_port
+from orchestrator.engine.silence import cause_of
 from orchestrator.enrolment.authority import Authority, key_pem, new_key
 from orchestrator.processes import steady_worker
 from orchestrator.processes.agent import connected, connected_worker
@@ -95,6 +96,12 @@ async def test_a_refused_agent_ends_when_it_is_told_to(
     worker = steady_worker.SteadyWorker(await make(), make)
     async with ending_within(worker, timedelta(seconds=5)):
         await until(lambda: "gets no orders" in caplog.text)
+
+
+@pytest.mark.parametrize("said", ["connection closed", "operation was canceled", "peer sent close_notify"])
+def test_a_connection_that_was_ended_is_said_in_one_way_however_the_client_says_it(said: str) -> None:
+    error = RuntimeError(f"Failed client connect: Server connection error: Transport({said})")
+    assert cause_of(error).startswith("it ended the connection: it does not take the certificate")
 
 
 async def test_an_agent_that_cannot_begin_says_what_is_wrong_and_where(house: House) -> None:  # noqa: F811
