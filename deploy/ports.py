@@ -6,7 +6,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port(address: str = LOOPBACK) -> int:
-    """Return a port of this address that nobody has, and that nobody else is given for a minute.
+    """Return a port of TCP that nobody has at this address, and that nobody else is given for a minute.
 
     One that is only found free can be gone before the server has it: others ask for any free port, too. This
     one has just ended a connection. While the kernel remembers that (TIME-WAIT, RFC 9293, 3.3.2), it gives

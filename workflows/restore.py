@@ -335,7 +335,8 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        back = await self._try_once(name)
+        # Who is tried again after a cut is named already, and may be given up in the middle of it.
+        back = await (self._try_unless_given_up(name) if self._order.told else self._try_once(name))
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -403,13 +404,17 @@ class Restore:
         """Try once; a person's word ends the attempt, too: a silent gateway's lasts half a minute or more."""
         if not workflow.patched(GIVEN_UP_IN_MID_ATTEMPT):
             return await self._try_once(name)
+        before = self._troubles.get(name)
         attempt = asyncio.create_task(self._try_once(name))
         try:
             await workflow.wait_condition(lambda: attempt.done() or self._is_given_up(name))
         finally:
             attempt.cancel()
         await workflow.wait([attempt])
-        return not attempt.cancelled() and attempt.result()
+        back = not attempt.cancelled() and attempt.result()
+        if not back and self._is_given_up(name) and before is not None:
+            self._troubles[name] = before  # that its attempt was cancelled is no news of the gateway
+        return back
 
     def _is_given_up(self, name: str) -> bool:
         return name in self._given_up

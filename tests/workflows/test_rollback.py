@@ -396,10 +396,19 @@ async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gatewa
     async with blocked(world.gateways["gw-1"], "restore", times=(2,)) as under_way:
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
         await under_way.wait()
+
+        async def is_waited_for() -> bool:
+            return "gw-1" in (await status_of(rollout)).waits_for
+
+        await until(is_waited_for)
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
         result = await soon(result_of(rollout))
     assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
     assert result.incomplete == {"gw-1": "given up by ana: it burns"}
+    told = [row.sentence for row in world.book.events_of_change(world.newest)]
+    assert [said for said in told if "INCOMPLETE: gw-1" in said] == [
+        "ROLLBACK INCOMPLETE: gw-1: gw-1: the disk is full"
+    ]
 
 
 async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_them_together(
