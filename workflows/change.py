@@ -63,7 +63,7 @@ from workflows.identities import bake_of, end_bake
 from workflows.install import Install, Installed, InstallOrder
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
-from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restores_of
+from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restore_of, restores_of
 from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
@@ -266,13 +266,11 @@ class Change:
             return
         await tell(root, "give_up", everybody)
         # Side by side: of a lost site these are hundreds, and each signal alone takes a step.
-        its = [
-            tell(part, "give_up", dict.fromkeys(gateways, why))
+        parts = (
+            tell(restore_of(root, key), "give_up", dict.fromkeys(gateways, why))
             for key, gateways in waited_for.items()
-            for part in self._restoring
-            if part.endswith(f"/{key.path}")
-        ]
-        await asyncio.gather(*its)
+        )
+        await asyncio.gather(*parts)
 
     # --- what children report -----------------------------------------------------------
 

@@ -239,7 +239,7 @@ class Restore:
         child = await workflow.start_child_workflow(
             Restore.run,
             part.model_copy(update={"given_up": given_up}),
-            id=f"{workflow.info().workflow_id}/{part.keys[0].path}",
+            id=restore_of(workflow.info().workflow_id, part.keys[0]),
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
         if self._given_up != given_up:
@@ -604,4 +604,9 @@ class Restore:
 
 def restores_of(root: str, keys: tuple[PartKey, ...]) -> tuple[str, ...]:
     """Return the ids of the workflows that have the gateways of these parts, when the root has this id."""
-    return (root,) if len(keys) == 1 else tuple(f"{root}/{key.path}" for key in keys)
+    return (root,) if len(keys) == 1 else tuple(restore_of(root, key) for key in keys)
+
+
+def restore_of(root: str, key: PartKey) -> str:
+    """Return the id of the workflow that has one of several parts, when the root has this id."""
+    return f"{root}/{key.path}"

@@ -15,7 +15,8 @@ from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import MOST_MEMBERS
-from policies.status.told import NAMED, listed, named
+from policies.planning.naming import named
+from policies.status.told import NAMED, listed, subject_of
 
 
 class Returned(NamedTuple):
@@ -49,10 +50,9 @@ class QuarantineService:
         # Rows come before the command, in the person's name: what penstock has left out by itself it
         # also takes in again.
         since = datetime.now(UTC)
-        described = {gateway.name for gateway in fleet.gateways}
         rows = [
             Quarantine(fleet=fleet.name, gateway=name, reason=reason, person=person, since=since)
-            for name in sorted({*asked, *waited_for} & described)
+            for name in sorted({gateway.name for gateway in fleet.gateways}.intersection(gateways))
         ]
         new = await asyncio.to_thread(self.service.ledger.set_quarantines, rows)
         said = []
@@ -66,16 +66,15 @@ class QuarantineService:
             )
             try:
                 said.append((await self.service.command(fleet.name, command)).sentence)
-            except (
-                Conflict
-            ):  # all are back meanwhile, or the change is over: they are left out like the others
+            except Conflict:
+                # All are back meanwhile, or the change is over: they are left out like the others.
                 asked = sorted({*asked, *waited_for})
         if asked and new.isdisjoint(asked):
-            said.append(f"{named(asked)} left out already.")
+            said.append(f"{subject_of(asked)} left out already.")
         elif asked:
             begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
             they = "it" if len(asked) == 1 else "them"
-            said.append(f"{named(asked)} left out of {begins} until somebody returns {they}.")
+            said.append(f"{subject_of(asked)} left out of {begins} until somebody returns {they}.")
         return " ".join(said)
 
     async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:
@@ -90,7 +89,7 @@ class QuarantineService:
         left_out = {one.gateway for one in await asyncio.to_thread(ledger.quarantined, fleet.name)}
         returning = [name for name in asked if name in left_out]
         if not returning:
-            raise Conflict(f"{named(asked)} not in quarantine; nothing to do")
+            raise Conflict(f"{subject_of(asked)} not in quarantine; nothing to do")
         survey = await self.service.surveys.of(fleet, _first_of_few(fleet, returning))
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
@@ -105,14 +104,14 @@ class QuarantineService:
             why = stays[returning[0]] if len(returning) == 1 else listed(stays)
             raise Refused(f"{stay} in quarantine: {why}")
         await asyncio.to_thread(ledger.clear_quarantines, fleet.name, taken_in, person, reason)
-        what = "was seen on its known-good and takes part in changes again."
-        said = [f"{taken_in[0]} {what}"]
-        if len(taken_in) > 1:
+        if len(taken_in) == 1:
+            said = [f"{taken_in[0]} was seen on its known-good and takes part in changes again."]
+        else:
             said = [f"{len(taken_in)} gateways were seen on their known-good and take part in changes again."]
         if stays:
             said.append(f"{len(stays)} of {len(returning)} stay in quarantine: {listed(stays)}.")
         if others := [name for name in asked if name not in left_out]:
-            said.append(f"{named(others)} not in quarantine.")
+            said.append(f"{subject_of(others)} not in quarantine.")
         return Returned(" ".join(said), stays)
 
 
@@ -121,9 +120,8 @@ def _known(fleet: Fleet, gateways: Collection[str]) -> list[str]:
     asked = sorted({*gateways})
     known = {gateway.name for gateway in fleet.gateways}
     if unknown := [name for name in asked if name not in known]:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         seen = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
-        raise BadInput(f"{fleet.name} has no gateway {', '.join(unknown[:NAMED])}{more}", seen)
+        raise BadInput(f"{fleet.name} has no gateway {named(unknown, NAMED + 1)}", seen)
     return asked
 
 

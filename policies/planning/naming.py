@@ -6,11 +6,11 @@ MOST = 4
 """More names than this are folded: a sentence is read, a list is asked for."""
 
 
-def named(names: Sequence[str]) -> str:
+def named(names: Sequence[str], most: int = MOST) -> str:
     """Return the names for a sentence: `gw-1, gw-2` or `gw-1, gw-2, gw-3 and 997 more`."""
-    if len(names) <= MOST:
+    if len(names) <= most:
         return ", ".join(names)
-    return f"{', '.join(names[: MOST - 1])} and {len(names) - MOST + 1} more"
+    return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
 
 
 def counted(count: int, noun: str) -> str:

@@ -3,7 +3,7 @@
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
-from policies.status.told import Told, listed, named
+from policies.status.told import Told, listed, subject_of
 from policies.votes import Votes
 
 
@@ -29,7 +29,7 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | No
         case CommandKind.QUARANTINE:
             waited_for = f"waited for: {listed(told.not_back)}" if told.not_back else "nobody is"
             return _refused(
-                f"{named(command.gateways)} not waited for; {waited_for}", _offer(Verb.STATUS, order)
+                f"{subject_of(command.gateways)} not waited for; {waited_for}", _offer(Verb.STATUS, order)
             )
         case _ if told.waits_until is not None:
             answers = _offer(Verb.APPROVE, order), _offer(Verb.REJECT, order), back

@@ -16,7 +16,7 @@ from policies.status.awaited import STANDING_STILL
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
-from policies.status.told import NAMED, Told, listed, named
+from policies.status.told import NAMED, Told, listed, subject_of
 from policies.status.waiting import waiting
 from policies.votes import needed_for
 
@@ -270,8 +270,8 @@ class Story:
         given_up = [name for names in self.waited_for(command).values() for name in names]
         until = "it is named until it returns" if len(given_up) == 1 else "each is named until it returns"
         others = sorted({*command.gateways} - {*given_up})
-        back = f" {named(others)} not waited for." if others else ""
-        return f"{named(given_up)} given up here and tried on; {until}.{back}"
+        back = f" {subject_of(others)} not waited for." if others else ""
+        return f"{subject_of(given_up)} given up here and tried on; {until}.{back}"
 
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""

@@ -11,6 +11,7 @@ from policies.model.status import Event
 from policies.model.value import Value
 from policies.model.verdict import Decision
 from policies.model.windows import WindowAnswer
+from policies.planning.naming import named
 
 NAMED = 10
 """Gateways that one sentence names; more are counted."""
@@ -73,12 +74,11 @@ class Told(Value):
         return Outcome.ROLLBACK_INCOMPLETE if self.not_back or self.failed else None
 
 
-def named(gateways: Collection[str]) -> str:
-    """Return the only gateway, or how many there are and the first few, as a subject with its verb."""
+def subject_of(gateways: Collection[str]) -> str:
+    """Return the only gateway, or how many there are and the first few, with their verb."""
     if len(gateways) == 1:
         return f"{min(gateways)} is"
-    more = f" and {len(gateways) - NAMED} more" if len(gateways) > NAMED else ""
-    return f"{len(gateways)} gateways ({', '.join(sorted(gateways)[:NAMED])}{more}) are"
+    return f"{len(gateways)} gateways ({named(sorted(gateways), NAMED + 1)}) are"
 
 
 def listed(reasons: Mapping[str, str]) -> str:

@@ -323,6 +323,16 @@ async def test_whom_a_person_gives_up_before_its_turn_is_not_asked_when_that_com
     assert world.gateways[second[-1]].effects == []
 
 
+async def second_wave_on_trial(world: World) -> Running:
+    """Start an upgrade of two waves of a gateway each, and wait until the second one takes users."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.says(HEALTHY, UNDECIDED)
+    await until(lambda: world.serving()["gw-2"] == "1.3.0")
+    return rollout
+
+
 async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,11 +346,7 @@ async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_be
 
     monkeypatch.setattr(world.book, "plan_part", plan_part)
     async with working(world):
-        world.judge.says(UNDECIDED)
-        rollout = await world.start(("gw-1",), ("gw-2",))
-        await in_phase(rollout, Phase.OBSERVING)
-        world.judge.says(HEALTHY, UNDECIDED)
-        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        rollout = await second_wave_on_trial(world)
         damaged.append(True)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
 
@@ -363,11 +369,7 @@ async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it
     monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
     world = World.made(await server.client(), fleet_of("edge", size=3))
     async with working(world):
-        world.judge.says(UNDECIDED)
-        rollout = await world.start(("gw-1",), ("gw-2",))
-        await in_phase(rollout, Phase.OBSERVING)
-        world.judge.says(HEALTHY, UNDECIDED)
-        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        rollout = await second_wave_on_trial(world)
         world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
 
@@ -470,11 +472,7 @@ async def test_one_word_gives_up_a_site_whose_gateways_are_spread_over_many_part
     monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
     world = World.made(await server.client(), fleet_of("edge", size=4))
     async with working(world):
-        world.judge.says(UNDECIDED)
-        rollout = await world.start(("gw-1",), ("gw-2",))
-        await in_phase(rollout, Phase.OBSERVING)
-        world.judge.says(HEALTHY, UNDECIDED)
-        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        rollout = await second_wave_on_trial(world)
         for name in ("gw-1", "gw-2"):
             world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
@@ -512,11 +510,7 @@ async def test_a_way_back_that_is_ended_by_force_begins_no_part_beside_the_chang
     monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", NEVER)
     world = World.made(await server.client(), fleet_of("edge", size=3))
     async with working(world):
-        world.judge.says(UNDECIDED)
-        rollout = await world.start(("gw-1",), ("gw-2",))
-        await in_phase(rollout, Phase.OBSERVING)
-        world.judge.says(HEALTHY, UNDECIDED)
-        await until(lambda: world.serving()["gw-2"] == "1.3.0")
+        rollout = await second_wave_on_trial(world)
         world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
         turns = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")

@@ -359,9 +359,8 @@ async def test_a_held_change_has_no_longer_history_at_its_end_than_after_its_fir
         world.judge.says(HEALTHY)
         await say(rollout, CommandKind.RESUME, "ana")
         await until(lambda: len(world.judge.orders) > looked, SOON)
-        with (
-            environment.auto_time_skipping_disabled()
-        ):  # skipped, it fires timers that are cancelled: skipping.py
+        # Skipped, time fires timers that are cancelled, which this server cannot take (skipping.py).
+        with environment.auto_time_skipping_disabled():
             assert (await result_of(rollout)).outcome is Outcome.PROMOTED
     assert looked > 0.8 * hours * (timedelta(hours=1) / pace)  # harm was looked for all the time
     change, wave, *lasting = _tree(world)
