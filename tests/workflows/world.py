@@ -58,6 +58,7 @@ from tests.fakes.control import (
 )
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.ending import ending
+from tests.workflows.hanging import said_when_it_hangs
 from workflows.change import Change, ChangeRun
 from workflows.drain import DrainOrder
 from workflows.failures import sentence_of
@@ -432,6 +433,7 @@ async def working(
         for cluster in world.clusters.values():
             await stack.enter_async_context(ending(cluster_worker(world.client, world.fleet.name, cluster)))
         await until(lambda: is_heard(world.client))
+        await stack.enter_async_context(said_when_it_hangs(world.client))
         yield world
 
 
