@@ -134,6 +134,8 @@ class Misfortune:
     wall_s: float
     on_new: int
     """Gateways that give new sessions to the new release at its end."""
+    elsewhere: dict[str, str]
+    """What those say that do not and have not gone for good, and as what the change names them."""
     lasting: int
     """Gateways that stay away."""
     named: int
@@ -255,9 +257,9 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
         result = await setup.upgrade(plan)
         giving_up.cancel()
         _expect(result, outcome)
-        on_new = await setup.serving(NEW_VERSION, plan.fleet)
+        elsewhere = await setup.not_on(NEW_VERSION, plan.fleet)
         lasting = given.dead | given.silent | given.refusing
-        named = result.aside.keys() | result.incomplete.keys()
+        named = result.aside | result.incomplete
         return Misfortune(
             gateways=FAULTY_FLEET,
             dead=len(given.dead),
@@ -266,7 +268,12 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
             refusing=len(given.refusing),
             outcome=result.outcome,
             wall_s=setup.wall,
-            on_new=on_new,
+            on_new=FAULTY_FLEET - len(elsewhere),
+            elsewhere={
+                name: f"{said}; {named.get(name, 'not named')}"
+                for name, said in elsewhere.items()
+                if int(name.removeprefix("gw-")) not in lasting
+            },
             named=sum(f"gw-{number:05}" in named for number in lasting),
             lasting=len(lasting),
             sentence=result.reason,
@@ -366,11 +373,16 @@ class Setup:
         self.wall = round(time.monotonic() - began, 1)
         return result
 
-    async def serving(self, version: str, simulated: Fleet) -> int:
-        """Return how many gateways say that they give new sessions to this version."""
-        states = (await (await self.service()).surveys.of(simulated)).states
-        wanted = release(version).digest
-        return sum(state.serving is not None and state.serving.release == wanted for state in states.values())
+    async def not_on(self, version: str, simulated: Fleet) -> dict[str, str]:
+        """Return which gateways do not say that they give new sessions to this version, and what they say."""
+        survey = await (await self.service()).surveys.of(simulated)
+        wanted, found = release(version).digest, dict(survey.silent)
+        for name, state in survey.states.items():
+            if state.serving is None:
+                found[name] = "serves nobody"
+            elif state.serving.release != wanted:
+                found[name] = f"serves {state.serving.release}"
+        return found
 
     async def give_up_the_dead(self, dead: Collection[int]) -> None:
         """Give up each dead gateway that a change waits for on its way back, as a person would."""
