@@ -11,6 +11,7 @@ from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
+from policies.planning.naming import named
 
 
 def confirmation_of(
@@ -29,10 +30,10 @@ def confirmation_of(
     others = sorted(name for name, to in targets.items() if to not in known[name])
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
-        reasons.append(f"{version} is not the known-good of {_few(others)}")
+        reasons.append(f"{version} is not the known-good of {named(others)}")
     whole = [group for group, members in fleet.groups.items() if {g.name for g in members} <= targets.keys()]
     if whole and rules.confirm_whole_group:
-        reasons.append(f"every gateway of {_few(whole)} goes back at once")
+        reasons.append(f"every gateway of {named(sorted(whole))} goes back at once")
     return "; ".join(reasons) or None
 
 
@@ -49,12 +50,6 @@ def targets_of(
         never = f"{release.product} {release.version} was never known-good here, so this is no way back"
         raise Refused(f"{never}; an upgrade can bring it", Offer(verb=Verb.START, release=release.version))
     return {name: release for name in able if known_good.get(name) != release}
-
-
-def _few(names: Collection[str], most: int = 3) -> str:
-    first = sorted(names)
-    more = f" and {len(first) - most} more" if len(first) > most else ""
-    return ", ".join(first[:most]) + more
 
 
 def kept_slot(state: GatewayState) -> str:

@@ -5,9 +5,7 @@ from datetime import datetime, timedelta
 
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.value import Digest, Value
-
-NAMED = 3
-"""Gateways that a sentence names."""
+from policies.planning.naming import counted, named
 
 _ENDED = frozenset({InstanceState.STOPPED, InstanceState.FAILED})
 """What has no sessions: nothing of it runs."""
@@ -32,11 +30,10 @@ class Left(Value):
     @property
     def counted(self) -> str:
         """Return how many there are, in words that never say more than is known."""
-        many = f"{self.sessions} session{'' if self.sessions == 1 else 's'}"
+        many = counted(self.sessions, "session")
         if not self.silent:
             return many
-        more = f" and {len(self.silent) - NAMED} more" if len(self.silent) > NAMED else ""
-        return f"at least {many} (not known of {', '.join(self.silent[:NAMED])}{more})"
+        return f"at least {many} (not known of {named(self.silent)})"
 
 
 def left_on(
