@@ -135,7 +135,7 @@ class Misfortune:
     on_new: int
     """Gateways that give new sessions to the new release at its end."""
     elsewhere: dict[str, str]
-    """What those say that do not and have not gone for good, and as what the change names them."""
+    """After a promotion: what those say that do not and have not gone for good, and how each is named."""
     lasting: int
     """Gateways that stay away."""
     named: int
@@ -272,7 +272,7 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
             elsewhere={
                 name: f"{said}; {named.get(name, 'not named')}"
                 for name, said in elsewhere.items()
-                if int(name.removeprefix("gw-")) not in lasting
+                if outcome is Outcome.PROMOTED and int(name.removeprefix("gw-")) not in lasting
             },
             named=sum(f"gw-{number:05}" in named for number in lasting),
             lasting=len(lasting),
