@@ -143,6 +143,21 @@ async def test_what_users_get_refuses_no_way_back(fronted: Fronted, trouble: dic
     assert await fronted.healed() == ("a", None)
 
 
+async def test_a_lease_that_haproxy_reckons_by_its_own_clock_is_taken_for_renewed(fronted: Fronted) -> None:
+    """What it says is left is cut to milliseconds, by which one quick renewal in fifteen fell short."""
+    for number in range(200):
+        renewed = await fronted.steering.start_trial(operation(f"renew {number}"), "b", LEASE, renew=True)
+        assert renewed.trial == "b"
+
+
+async def test_a_lease_that_haproxy_did_not_renew_is_a_conflict(fronted: Fronted) -> None:
+    await asyncio.sleep(haproxy_steering.NEARLY_OVER.total_seconds() + 0.2)
+    async with simulated_liar(fronted.folder, lambda said: said.startswith("set table")) as taken:
+        with pytest.raises(Conflict, match="took a change and did not make it"):
+            await fronted.steering.start_trial(operation("renew"), "b", LEASE, renew=True)
+    assert taken
+
+
 async def test_a_trial_is_not_healed_that_was_ended_and_could_not_be_read_back(fronted: Fronted) -> None:
     asked = 0
 

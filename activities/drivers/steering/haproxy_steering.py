@@ -31,7 +31,11 @@ SILENT_FOR = timedelta(seconds=10)
 SILENCES = 3
 """For how long, and how often in a row, HAProxy does not answer its agent before it may be ended."""
 NEARLY_OVER = timedelta(seconds=1)
-"""What is left of a lease that HAProxy may have ended by its own clock, and ours not yet."""
+"""What is left of a lease that HAProxy may have ended by its own clock, and ours not yet.
+
+It reads its clock when it wakes, a while before it acts on a busy machine, and cuts to milliseconds what is
+left.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -406,7 +410,9 @@ class HaproxySteering:
         lease = wanted.lease or wanted.expires_in or timedelta(0)
         tried = (wanted.trial, wanted.share)
         lapsed = [(None, EVERYBODY)] if took >= lease else []
-        late = wanted.lease is not None and after.trial is not None and _left(after) + took < lease
+        late = (
+            wanted.lease is not None and after.trial is not None and _left(after) + took + NEARLY_OVER < lease
+        )
         if after.steer != wanted.steer or (after.trial, after.share) not in [tried, *lapsed] or late:
             raise Conflict(
                 f"the HAProxy of {self._gateway.name} took a change and did not make it: wanted "
