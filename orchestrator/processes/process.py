@@ -72,6 +72,15 @@ The largest wave of 10,000 gateways fits, because none of its parts may wait for
 """
 
 
+INTERRUPTED_AFTER = timedelta(seconds=60)
+"""How long a workflow may take over one task until the SDK interrupts its thread.
+
+Two seconds are the SDK's default, and a machine that stands still for as long is no deadlock. The
+interruption strikes at any line, those of the workflow's event loop included. What that forgets can neither
+go on nor be evicted: one change in some 1,200 interruptions stood still until its worker was started again.
+"""
+
+
 def make_worker(
     client: Client,
     task_queue: str,
@@ -85,7 +94,7 @@ def make_worker(
 
     It waits for steps with so many polls at once, and carries out so many of them.
     """
-    return Worker(
+    worker = Worker(
         client,
         task_queue=task_queue,
         workflows=workflows,
@@ -103,6 +112,15 @@ def make_worker(
         identity=identity(),
         interceptors=[Labelled()],
     )
+    return uninterrupted(worker)
+
+
+def uninterrupted(worker: Worker) -> Worker:
+    """Return the worker, which interrupts no workflow before INTERRUPTED_AFTER."""
+    of_workflows = worker._workflow_worker  # noqa: SLF001 - the SDK has no option for it
+    if of_workflows is not None:
+        of_workflows._deadlock_timeout_seconds = int(INTERRUPTED_AFTER.total_seconds())  # noqa: SLF001
+    return worker
 
 
 class Runs(Protocol):

@@ -267,11 +267,11 @@ async def test_counts_that_no_gateway_can_have_are_no_evidence_and_a_person_hear
 ) -> None:
     with prometheus_over(list(gateways)) as prometheus:
         async with steady(gateways, prometheus):
-            watching = asyncio.create_task(watch(prometheus, order_for(gateways)))
+            watching = asyncio.create_task(slices(prometheus, order_for(gateways), DECIDED))
             await asyncio.sleep(3)
             for exported in gateways.values():
                 exported.serve(good=10**8, bad=10**8)
-            found = await watching
+            found = (await watching)[-1]
     assert found.decision.action is Action.HOLD_FOR_HUMAN
     assert found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
     assert "the judge cannot work on what it read" in found.decision.reason

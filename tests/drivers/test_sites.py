@@ -26,6 +26,12 @@ PINGS_A_SECOND = 50
 RETRANSMITS = 1.0
 """Seconds after which the lab's clients send again what was not answered; strongSwan's own default is 4."""
 
+GONE_FOR = 10.0
+"""Seconds within which a site that was told to go is back, also on a busy machine; `bench sites` measures it.
+
+A site that was not told notices after minutes.
+"""
+
 
 class Counted:
     """Pings from a host to another one, and the longest time without an answer."""
@@ -92,11 +98,13 @@ async def test_a_site_that_is_told_to_go_is_back_in_both_directions(planes: TwoP
     counted = [Counted(*way) for way in ways]
     await asyncio.sleep(1)
     assert await lab.sessions.end(operation("end"), old, 10) == 1
+    async with asyncio.timeout(15):  # a goodbye that leaves late costs a look
+        while [await lab.sessions.count(slot) for slot in (old, new)] != [0, 1]:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
     await asyncio.sleep(2 + RETRANSMITS)
     found = [one.gap() for one in counted]
     print(f"gap of a site that moves: {found[0][1]:.2f} s as it asks, {found[1][1]:.2f} s as it is asked")
-    assert [await lab.sessions.count(slot) for slot in (old, new)] == [0, 1]
-    assert all(answered > PINGS_A_SECOND and gap < 3 * RETRANSMITS for answered, gap in found)
+    assert all(answered > PINGS_A_SECOND and gap < GONE_FOR for answered, gap in found)
     assert await leads_to(lab.inside, lab.LEFT_NETWORK) == [devices[new]]
     await site.leave()
     await until_led(lab, lab.inside, lab.LEFT_NETWORK, [])

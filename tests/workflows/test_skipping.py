@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from orchestrator.processes.process import uninterrupted
 from policies.model.errors import Unavailable
 from tests.workflows.world import until
 
@@ -58,9 +59,7 @@ async def test_a_workflow_that_gives_up_a_step_at_the_moment_it_completes_goes_o
 ) -> None:
     client = environment.client
     worker = Worker(client, task_queue="gives-up", workflows=[GivesUp], activities=[step])
-    # One workflow task lasts here until the step has completed; the SDK allows it two seconds.
-    worker._workflow_worker._deadlock_timeout_seconds = 60  # type: ignore[union-attr]
-    async with worker:
+    async with uninterrupted(worker):  # one workflow task lasts until the step has completed
         running = await client.start_workflow(GivesUp.run, id="gives-up", task_queue="gives-up")
 
         async def pending() -> int:

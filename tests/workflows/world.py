@@ -35,6 +35,7 @@ from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
 from orchestrator.processes.agent import gateway_activities
+from orchestrator.processes.process import uninterrupted
 from orchestrator.processes.worker import WORKFLOWS, control_activities, record_activities
 from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, ChangeResult, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
@@ -468,7 +469,7 @@ def control_worker(
     interceptors: Sequence[Interceptor] = (),
     failures: Sequence[type[BaseException]] = (Exception,),
 ) -> Worker:
-    return Worker(
+    worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
         workflows=WORKFLOWS,
@@ -493,6 +494,7 @@ def control_worker(
         max_heartbeat_throttle_interval=timedelta(milliseconds=200),
         default_heartbeat_throttle_interval=timedelta(milliseconds=200),
     )
+    return uninterrupted(worker)
 
 
 async def steps_of(client: Client, workflow_id: str, step: str) -> list[float]:
