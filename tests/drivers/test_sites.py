@@ -27,7 +27,7 @@ RETRANSMITS = 1.0
 """Seconds after which the lab's clients send again what was not answered; strongSwan's own default is 4."""
 
 GONE_FOR = 10.0
-"""Seconds within which a site that was told to go is back, also on a busy machine; `bench sites` measures it.
+"""Seconds within which a site that was told to go is back, also on a busy machine.
 
 A site that was not told notices after minutes.
 """
