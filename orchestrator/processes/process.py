@@ -77,7 +77,7 @@ INTERRUPTED_AFTER = timedelta(seconds=60)
 
 Two seconds are the SDK's default, and a machine that stands still for as long is no deadlock. The
 interruption strikes at any line, those of the workflow's event loop included. What that forgets can neither
-go on nor be evicted: one change in some 1,200 interruptions stood still until its worker was started again.
+go on nor be evicted: its change stands still until the worker is started again.
 """
 
 
