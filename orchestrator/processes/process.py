@@ -72,15 +72,6 @@ The largest wave of 10,000 gateways fits, because none of its parts may wait for
 """
 
 
-INTERRUPTED_AFTER = timedelta(seconds=60)
-"""How long a workflow may take over one task until the SDK interrupts its thread.
-
-Two seconds are the SDK's default, and a machine that stands still for as long is no deadlock. The
-interruption strikes at any line, those of the workflow's event loop included. What that forgets can neither
-go on nor be evicted: its change stands still until the worker is started again.
-"""
-
-
 def make_worker(
     client: Client,
     task_queue: str,
@@ -116,10 +107,16 @@ def make_worker(
 
 
 def uninterrupted(worker: Worker) -> Worker:
-    """Return the worker, which interrupts no workflow before INTERRUPTED_AFTER."""
+    """Return the worker, which interrupts none of its workflows.
+
+    The SDK takes a workflow for deadlocked that has not come back after two seconds, which a busy machine, or
+    one that stands still, needs for any. It interrupts its thread, and while that still works on the
+    workflow's tasks it has another thread end them. What comes of it can neither go on nor be ended: the
+    change stands still until the worker is started again.
+    """
     of_workflows = worker._workflow_worker  # noqa: SLF001 - the SDK has no option for it
     if of_workflows is not None:
-        of_workflows._deadlock_timeout_seconds = int(INTERRUPTED_AFTER.total_seconds())  # noqa: SLF001
+        of_workflows._deadlock_timeout_seconds = None  # noqa: SLF001
     return worker
 
 
