@@ -235,12 +235,13 @@ async def test_callers_that_say_nothing_or_not_enough_are_let_go(
 ) -> None:
     """Low: 32 idle connections made the complaint door answer 503, and complaints counted as none."""
     monkeypatch.setattr(peer, "PATIENCE_SECONDS", 1.5)
+    alone = {"Connection": "close"}  # a connection that is kept would be let go as well, while it is asked
     path = os.fspath(tmp_path / "penstock.sock")
     silent = [await asyncio.open_unix_connection(path) for _ in range(20)]
     slow = [await asyncio.open_unix_connection(path) for _ in range(20)]
     for _, writer in slow:
         writer.write(b"POST /v1/plans HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
-    assert (await api.get("/whoami")).status_code == 200
+    assert (await api.get("/whoami", headers=alone)).status_code == 200
     async with asyncio.timeout(10):
         for reader, writer in [*silent, *slow]:
             await reader.read()
