@@ -112,7 +112,7 @@ async def test_every_flow_is_somebodys_at_every_moment_of_a_switch(
     proxied.admission.template.write_text(template_for(transport))
     carried_by = "udp" if transport == "udp" else "tcp-client"
     looks = Looks(proxied)
-    with proxied.nginx(f"{KEEPS}s" if transport == "udp" else "60s") as nginx:
+    with proxied.nginx("60s") as nginx:
         old = await made_permanent(proxied, "1")
         looking = asyncio.create_task(looks.go_on())
         first = await proxied.through(1, 1, carried_by).up()
