@@ -5,7 +5,9 @@ section: another release than known-good, and, where the policy says so, a whole
 """
 
 from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 
+from policies.model.change import WayBack
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState, InstanceState
@@ -50,6 +52,14 @@ def targets_of(
         never = f"{release.product} {release.version} was never known-good here, so this is no way back"
         raise Refused(f"{never}; an upgrade can bring it", Offer(verb=Verb.START, release=release.version))
     return {name: release for name in able if known_good.get(name) != release}
+
+
+def stands(last: WayBack, kept: timedelta, at: datetime) -> bool:
+    """Whether the last change was promoted so long ago that going back names a release.
+
+    One that has not ended well never stands: what is left to go back are gateways that nobody has promoted.
+    """
+    return last.finished and last.since is not None and at - last.since > kept
 
 
 def kept_slot(state: GatewayState) -> str:

@@ -16,7 +16,9 @@ from orchestrator.words.text import printable
 from orchestrator.words.times import moment
 
 Within = Annotated[str, typer.Option("--timeout", help="how long --wait waits, for example 90s or 5m")]
-Force = Annotated[bool, typer.Option("--force", help="end a change first that no worker can go on with")]
+Force = Annotated[
+    bool, typer.Option("--force", help="end the running change first, also one that no worker can go on with")
+]
 ThisPlan = Annotated[str | None, typer.Option("--plan", help="the plan's digest, or the beginning of it")]
 Of = Annotated[
     str | None,

@@ -15,7 +15,7 @@ from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation
-from policies.rollback import confirmation_of, targets_of
+from policies.rollback import confirmation_of, stands, targets_of
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class WaysBack:
             nothing = f"{fleet.name} is on {to.version} already."
         else:
             targets, nothing = previous, back.sentence
-            if targets and back.since and datetime.now(UTC) - back.since > fleet.limits.kept:
+            if targets and stands(back, fleet.limits.kept, datetime.now(UTC)):
                 version = next(iter(previous.values())).version
                 raise Refused(
                     f"the last promotion of {fleet.name} is older than the kept window of "

@@ -268,10 +268,11 @@ class Story:
 
     def _given_up_sentence(self, command: Command) -> str:
         given_up = [name for names in self.waited_for(command).values() for name in names]
-        until = "it is named until it returns" if len(given_up) == 1 else "each is named until it returns"
+        they, until = ("it", "it is") if len(given_up) == 1 else ("them", "each is")
         others = sorted({*command.gateways} - {*given_up})
         back = f" {subject_of(others)} not waited for." if others else ""
-        return f"{subject_of(given_up)} given up here and tried on; {until}.{back}"
+        tried = f"the next rollback tries {they} again, and {until} named until it returns"
+        return f"{subject_of(given_up)} given up here; {tried}.{back}"
 
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""
