@@ -79,7 +79,7 @@ RESTORED_IN_TURNS = "restored-in-turns"
 """Changes of before had all parts go back together, and told each whom a person gave up."""
 
 REASON_OF_EACH = 100
-"""Characters that each gateway of many keeps of why it was given up; the record has the whole reason."""
+"""Bytes that each gateway of many keeps of why it was given up; the record has the whole reason."""
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
@@ -259,6 +259,7 @@ class Change:
         """Let the restore go on without these gateways: their parts hear, and what begins parts."""
         waited_for, root = self._story.waited_for(command), self._begins_parts
         why = sentence(f"given up by {command.person}: {command.reason}", REASON_OF_EACH)
+        why = why.encode()[:REASON_OF_EACH].decode(errors="ignore")  # of a thousand gateways each byte counts
         everybody = dict.fromkeys(chain.from_iterable(waited_for.values()), why)
         if root is None:
             for part in self._restoring:

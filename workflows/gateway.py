@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.instances import (
     ConfigureOrder,
@@ -102,10 +102,16 @@ class GatewaySteps:
         return await self._do(InstanceActivities.load_instance, steps.LOAD, order)
 
     async def doubt_about(self, slot: str, step: str, patience: steps.Options = steps.CHANGE) -> str | None:
-        """Return why the slot may take no logins, None after a passed probe; no probe is a doubt, too."""
+        """Return why the slot may take no logins, None after a passed probe; no probe is a doubt, too.
+
+        Raises:
+            ActivityError: It was cancelled; who asks is to go no further.
+        """
         try:
             probe = await self.probe(slot, step, patience)
         except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
             return f"cannot be probed: {sentence_of(error)}"
         return None if probe.passed else f"fails its probe at {probe.stage}: {probe.reason}"
 

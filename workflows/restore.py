@@ -78,6 +78,9 @@ REPORTED_TOGETHER = "reported-together"
 GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
 """Histories without this mark have waited for the attempt under way of a gateway that was given up."""
 
+GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
+"""Histories without this mark did not tell of those who were given up while the others' last try lasted."""
+
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
@@ -128,6 +131,8 @@ class RestoreOrder(Value):
     within: timedelta | None = None
     last_back: datetime | None = None
     told: int = 0
+    begun_again: bool = False
+    """Whether this part has failed by itself before, so that its gateways may be named already."""
 
 
 class RestoreResult(Value):
@@ -228,6 +233,7 @@ class Restore:
                 await self._report_failed(key, sentence_of(error))
                 await workflow.sleep(pause)
                 pause = min(pause * 2, SLOWEST_BEGINNING)
+                part = part.model_copy(update={"begun_again": True})
             else:
                 self._troubles.pop(key.path, None)
                 return result
@@ -291,6 +297,7 @@ class Restore:
         await asyncio.gather(*going)
         await self._note_what_has_befallen(await looking)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
+            await self._report_who_was_given_up_meanwhile()
             self._go_on_with_a_short_history()
         return RestoreResult(
             back=len(self._back),
@@ -335,8 +342,9 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        # Who is tried again after a cut is named already, and may be given up in the middle of it.
-        back = await (self._try_unless_given_up(name) if self._order.told else self._try_once(name))
+        # Who is tried after a cut or a failure is named already, and may be given up in the middle of it.
+        named = self._order.told or self._order.begun_again
+        back = await (self._try_unless_given_up(name) if named else self._try_once(name))
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -398,6 +406,14 @@ class Restore:
                 await self._report()
         if self._is_given_up(name):
             self._troubles.pop(name, None)
+            await self._report()
+
+    async def _report_who_was_given_up_meanwhile(self) -> None:
+        """Tell of those who were given up after their last try before a cut: nobody tries them after it."""
+        unsaid = self._given_up.keys() & self._troubles.keys()
+        if unsaid and workflow.patched(GIVEN_UP_BEFORE_A_CUT):
+            for name in unsaid:
+                del self._troubles[name]
             await self._report()
 
     async def _try_unless_given_up(self, name: str) -> bool:

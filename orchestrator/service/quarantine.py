@@ -68,7 +68,9 @@ class QuarantineService:
                 said.append((await self.service.command(fleet.name, command)).sentence)
             except Conflict:
                 # All are back meanwhile, or the change is over: they are left out like the others.
-                asked = sorted({*asked, *waited_for})
+                asked = sorted({*asked, *waited_for}.intersection(row.gateway for row in rows))
+                if gone := sorted({*waited_for}.difference(asked)):
+                    said.append(f"{subject_of(gone)} not waited for any more, and not of {fleet.name}.")
         if asked and new.isdisjoint(asked):
             said.append(f"{subject_of(asked)} left out already.")
         elif asked:
@@ -90,7 +92,7 @@ class QuarantineService:
         returning = [name for name in asked if name in left_out]
         if not returning:
             raise Conflict(f"{subject_of(asked)} not in quarantine; nothing to do")
-        survey = await self.service.surveys.of(fleet, _first_of_few(fleet, returning))
+        survey = await self.service.surveys.of(fleet, _first_of_few(fleet, returning), anew=True)
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
         stays = {name: f"it {how}" for name, how in strays(seen, known_good).items()} | {

@@ -71,15 +71,16 @@ class SurveyService:
     ledger: Ledger
     _looks: Looks[Surveyed] = field(default_factory=Looks, init=False, repr=False, compare=False)
 
-    async def of(self, fleet: Fleet, first: str | None = None) -> Surveyed:
+    async def of(self, fleet: Fleet, first: str | None = None, *, anew: bool = False) -> Surveyed:
         """Return what is true of every gateway now, or of some from the first on; and why others are silent.
 
-        Whoever asks while the whole fleet is looked at gets what that look finds.
+        Whoever asks while the whole fleet is looked at gets what that look finds; `anew` begins one whose
+        answers are all from after it was asked for.
 
         Raises:
             Unavailable: It could not be looked at in the time that a fleet of its size takes.
         """
-        if first is not None:
+        if first is not None or anew:
             return await self._look(fleet, first)
         return await self._looks.at(fleet, partial(self._look, fleet))
 

@@ -270,7 +270,9 @@ class Story:
         given_up = [name for names in self.waited_for(command).values() for name in names]
         they, until = ("it", "it is") if len(given_up) == 1 else ("them", "each is")
         others = sorted({*command.gateways} - {*given_up})
-        back = f" {subject_of(others)} not waited for." if others else ""
+        back = (
+            f" {subject_of(others)} not waited for any more, and left out of changes, too." if others else ""
+        )
         tried = f"the next rollback tries {they} again, and {until} named until it returns"
         return f"{subject_of(given_up)} given up here; {tried}.{back}"
 

@@ -393,3 +393,12 @@ def test_a_repeat_is_told_from_other_words_of_the_same_id_also_where_a_thousand_
         with pytest.raises(ApplicationError, match="was given before with other words"):
             receipts.refuse_other_content(given.model_copy(update={"reason": "another"}))
     assert len(json.dumps(receipts.dump(), default=str)) < LONGEST_KEPT
+
+
+def test_a_command_that_was_kept_by_a_penstock_that_spelled_it_otherwise_is_the_same_command() -> None:
+    given = Command(id="k1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
+    spelled = json.dumps(given.model_dump(mode="json") | {"gateway": None})  # as one named a gateway before
+    receipts = Receipts({"k1": (spelled, CommandReceipt(id="k1", accepted=True, sentence="Rolling back."))})
+    receipts.refuse_other_content(given)
+    with pytest.raises(ApplicationError, match="was given before with other words"):
+        receipts.refuse_other_content(given.model_copy(update={"reason": "another"}))

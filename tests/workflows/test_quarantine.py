@@ -1,5 +1,7 @@
 """Gateways that are left out by name, and how they come back into the fleet."""
 
+import asyncio
+
 import pytest
 
 from orchestrator.service.changes import ChangeService
@@ -7,10 +9,27 @@ from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.instance import GatewayState
 from policies.model.plan import Strategy
+from policies.model.plan_part import MOST_MEMBERS
+from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
-from tests.workflows.world import GATES, NEW, OLD, Running, World, in_phase, result_of, status_of, until
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import blocked
+from tests.workflows.world import (
+    GATES,
+    NEW,
+    OLD,
+    Running,
+    World,
+    fleet_of,
+    in_phase,
+    result_of,
+    status_of,
+    until,
+    working,
+)
 
 
 def service_of(world: World) -> QuarantineService:
@@ -113,6 +132,50 @@ async def test_of_several_gateways_that_return_those_that_may_take_part_do_and_t
     world.gateways["gw-2"].serve(OLD)
     await quarantine.take_in(world.fleet, ("gw-2", "gw-2"), "ben", "power is back")
     assert world.book.quarantined(world.fleet.name) == ()
+
+
+async def test_who_returns_is_looked_at_after_that_was_asked_for_however_far_apart_the_gateways_are(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World.made(await server.client(), fleet_of("edge", size=MOST_MEMBERS + 1))
+    first, last = world.fleet.gateways[0].name, world.fleet.gateways[-1].name
+    observe, answered = world.gateways[first].observe, asyncio.Event()
+
+    async def answers() -> GatewayState:
+        found = await observe()
+        answered.set()
+        return found
+
+    monkeypatch.setattr(world.gateways[first], "observe", answers)
+    async with working(world):
+        quarantine = service_of(world)
+        await quarantine.leave_out(world.fleet, (first, last), "ana", "no power")
+        async with blocked(world.gateways[last], "observe") as late:
+            looking = asyncio.create_task(quarantine.service.surveys.of(world.fleet))
+            await asyncio.gather(late.wait(), answered.wait())
+            world.gateways[first].serve(NEW)
+            returned = await quarantine.take_in(world.fleet, (first, last), "ana", "power is back")
+        await looking
+    assert [*returned.stays] == [first]
+
+
+async def test_whom_nobody_waits_for_any_more_is_left_out_and_no_stranger_is_said_to_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quarantine, rollout = service_of(world), await observed(world)
+    told = (await status_of(rollout)).model_copy(update={"waits_for": ("gw-1", "gw-gone")})
+
+    async def as_it_was(_: str) -> ChangeStatus:
+        return told
+
+    monkeypatch.setattr(ChangeService, "status", lambda _, fleet: as_it_was(fleet))
+    said = await quarantine.leave_out(world.fleet, ("gw-1", "gw-gone"), "ana", "no power")
+    assert said == (
+        "gw-gone is not waited for any more, and not of edge. gw-1 is left out of the next changes, and of "
+        "the capacity this one counts on, until somebody returns it."
+    )
+    assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-1"]
+    await rollout.terminate("the test has seen it")
 
 
 async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) -> None:

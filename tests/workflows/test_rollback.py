@@ -1,5 +1,6 @@
 """Back: whatever goes wrong, every touched gateway gives its new sessions to its own known-good."""
 
+import asyncio
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from activities.instances import Restored
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import PENSTOCK, ChangeEnding, Outcome, Phase, Quarantine
@@ -33,6 +35,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows import change, restore, steps, story_record
+from workflows.change import REASON_OF_EACH
 from workflows.restore import Restore
 
 
@@ -411,6 +414,102 @@ async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gatewa
     assert [said for said in told if "INCOMPLETE: gw-1" in said] == [
         "ROLLBACK INCOMPLETE: gw-1: gw-1: the disk is full"
     ]
+
+
+async def test_known_good_that_is_being_probed_gets_nobody_when_its_gateway_is_given_up(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    fake = world.gateways["gw-1"]
+    fake.fail("restore", Refused("gw-1: it boots"))
+    fake.crash("a")
+    async with blocked(fake, "probe") as probing:
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+        await until(lambda: not fake.failing("restore"))
+        fake.crash("b")  # nothing serves: no doubt about known-good would keep users from it
+
+        async def is_waited_for() -> bool:
+            return "gw-1" in (await status_of(rollout)).waits_for
+
+        await until(is_waited_for)
+        await probing.wait()
+        before = len(fake.effects)
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+        result = await soon(result_of(rollout))
+    assert result.incomplete == {"gw-1": "given up by ana: it burns"}
+    assert not [effect for effect in fake.effects[before:] if effect.startswith(("keep", "steer"))]
+
+
+async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"))
+    await in_phase(rollout, Phase.OBSERVING)
+    for name in ("gw-1", "gw-2"):
+        world.gateways[name].fail("restore", Refused(f"{name}: the disk is full"), times=10_000)
+    await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+    async def waits_for(*names: str) -> bool:
+        return (await status_of(rollout)).waits_for == names
+
+    await until(lambda: waits_for("gw-1", "gw-2"))
+    part = world.client.get_workflow_handle_for(Restore.run, f"{rollout.id}/{world.newest}/restore")
+    first, under_way, over = (await part.describe()).run_id, asyncio.Event(), asyncio.Event()
+
+    async def refuses_late(*_: object) -> Restored:
+        under_way.set()
+        await over.wait()
+        raise Refused("gw-2: the disk is full")
+
+    monkeypatch.setattr(world.gateways["gw-2"], "restore", refuses_late)
+    await under_way.wait()
+    with monkeypatch.context() as cut:
+        cut.setattr(steps, "SHORT_HISTORY", 1)
+        await part.signal(
+            Restore.pass_on, "2/1"
+        )  # whatever happens next: gw-1 is not tried again before the cut
+        await part.query(Restore.troubles)
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+        over.set()
+
+        async def is_cut() -> bool:
+            return (await part.describe()).run_id != first
+
+        await until(is_cut)
+    await until(lambda: waits_for("gw-2"), 20)
+    await say(rollout, CommandKind.QUARANTINE, "ana", reason="停电" * 60, gateways=("gw-2",))
+    result = await soon(result_of(rollout))
+    assert result.incomplete["gw-1"] == "given up by ana: it burns"
+    assert result.incomplete["gw-2"].startswith("given up by ana: 停电")
+    assert len(result.incomplete["gw-2"].encode()) <= REASON_OF_EACH  # a site's thousand fit into one message
+
+
+async def test_a_part_that_is_begun_again_ends_without_the_attempt_on_a_gateway_that_is_given_up(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change, "PARTS_AT_ONCE", 1)
+    world = World.made(await server.client(), fleet_of("edge", size=3))
+    async with working(world):
+        rollout, fake = await second_wave_on_trial(world), world.gateways["gw-1"]
+        fake.fail("restore", Refused("gw-1: the disk is full"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def is_waited_for() -> bool:
+            return (await status_of(rollout)).waits_for == ("gw-1",)
+
+        await until(is_waited_for)
+        long = timedelta(hours=1)
+        patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
+        monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+        part = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore/001/0001")
+        await part.terminate("by hand")
+        fake.recover("restore")
+        async with blocked(fake, "restore") as under_way:
+            await under_way.wait()
+            await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+            result = await soon(result_of(rollout))
+    assert result.incomplete == {"gw-1": "given up by ana: it burns"}
 
 
 async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_them_together(
