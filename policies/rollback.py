@@ -55,7 +55,7 @@ def targets_of(
 
 
 def stands(last: WayBack, kept: timedelta, at: datetime) -> bool:
-    """Whether the last change was promoted so long ago that going back names a release.
+    """Whether the last change was promoted so long ago that going back names a release, for two persons.
 
     One that has not ended well never stands: what is left to go back are gateways that nobody has promoted.
     """

@@ -34,7 +34,8 @@ def take_in(
 ) -> None:
     """Let gateways take part again, each once it is seen on its known-good.
 
-    Ends with 5 when some may not yet; they are named, and the others take part.
+    Ends with 5 when some may not yet; they are named, and the others take part. Those that are seen elsewhere
+    are brought to their known-good and return by themselves.
     """
     _tell(fleet, names, "return", reason, key, output)
 

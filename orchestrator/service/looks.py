@@ -20,6 +20,8 @@ class Looks(Generic[T]):
         """Begin with nothing under way; what a look has found is believed for so long."""
         self._kept = kept.total_seconds()
         self._under_way: dict[str, tuple[Fleet, asyncio.Task[T]]] = {}
+        self._next: dict[str, tuple[Fleet, asyncio.Task[T]]] = {}
+        self._anew: dict[str, asyncio.Task[T]] = {}
 
     async def at(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return what the look at this fleet that is under way finds, or begin one; raise what it raises.
@@ -32,6 +34,30 @@ class Looks(Generic[T]):
             self._under_way[fleet.name] = (fleet, looking)
             looking.add_done_callback(lambda done: self._forget(fleet.name, done))
         return await asyncio.shield(looking)
+
+    async def anew(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what a look finds that begins after this was asked for; raise what it raises.
+
+        One such look at a fleet is under way at a time. Everybody who asks meanwhile gets the one after it.
+        """
+        known, coming = self._next.get(fleet.name, (None, None))
+        if coming is None or known != fleet:
+            coming = asyncio.create_task(self._after_the_last(fleet, look))
+            coming.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._next[fleet.name] = (fleet, coming)
+        return await asyncio.shield(coming)
+
+    async def _after_the_last(self, fleet: Fleet, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        mine: Any = asyncio.current_task()
+        while (before := self._anew.get(fleet.name)) is not None:
+            await asyncio.wait([before])
+        self._anew[fleet.name] = mine
+        if self._next.get(fleet.name, (None, None))[1] is mine:
+            del self._next[fleet.name]  # who asks from here on asks too late for this one
+        try:
+            return await look()
+        finally:
+            del self._anew[fleet.name]
 
     def _forget(self, fleet: str, done: asyncio.Task[T]) -> None:
         failed = done.cancelled() or done.exception() is not None  # nobody may be left to hear of it

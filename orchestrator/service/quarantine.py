@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 from orchestrator.service.changes import ChangeService
 from policies.drift import strays
-from policies.model.change import Quarantine
+from policies.model.change import PENSTOCK, Quarantine
 from policies.model.command import Command, CommandKind
-from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.errors import BadInput, Conflict
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import MOST_MEMBERS
 from policies.planning.naming import named
 from policies.status.told import NAMED, listed, subject_of
+
+BROUGHT_BACK = "penstock brings it back within minutes, and returns it by itself"
+"""What becomes of a gateway that is returned while it is not on its known-good."""
 
 
 class Returned(NamedTuple):
@@ -82,29 +85,36 @@ class QuarantineService:
     async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:
         """Let the gateways take part again, each once it is seen on its known-good.
 
+        Those that are seen elsewhere are reconcile's from then on, which brings them to their known-good and
+        takes them in. Those that are silent stay left out until they are returned again.
+
         Raises:
             BadInput: The fleet has no such gateway; then none is taken in.
             Conflict: None of them is left out.
-            Refused: Each of them is silent, or not on its known-good; the sentence says which and how.
         """
         asked, ledger = _known(fleet, gateways), self.service.ledger
-        left_out = {one.gateway for one in await asyncio.to_thread(ledger.quarantined, fleet.name)}
+        left_out = {
+            one.gateway: one.person for one in await asyncio.to_thread(ledger.quarantined, fleet.name)
+        }
         returning = [name for name in asked if name in left_out]
         if not returning:
             raise Conflict(f"{subject_of(asked)} not in quarantine; nothing to do")
         survey = await self.service.surveys.of(fleet, _first_of_few(fleet, returning), anew=True)
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
-        stays = {name: f"it {how}" for name, how in strays(seen, known_good).items()} | {
+        astray = {name: f"it {how}" for name, how in strays(seen, known_good).items()}
+        stays = {name: f"{why}; {BROUGHT_BACK}" for name, why in astray.items()} | {
             name: f"it is silent: {survey.silent.get(name, 'its agent did not answer')}"
             for name in returning
             if name not in seen
         }
+        handed_over = {name: why for name, why in astray.items() if left_out[name] != PENSTOCK}
+        await asyncio.to_thread(ledger.hand_over, fleet.name, handed_over, person, reason)
         taken_in = [name for name in returning if name not in stays]
         if not taken_in:
             stay = f"{returning[0]} stays" if len(returning) == 1 else f"all {len(returning)} gateways stay"
             why = stays[returning[0]] if len(returning) == 1 else listed(stays)
-            raise Refused(f"{stay} in quarantine: {why}")
+            return Returned(f"{stay} in quarantine: {why}.", stays)
         await asyncio.to_thread(ledger.clear_quarantines, fleet.name, taken_in, person, reason)
         if len(taken_in) == 1:
             said = [f"{taken_in[0]} was seen on its known-good and takes part in changes again."]

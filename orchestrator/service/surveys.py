@@ -80,9 +80,10 @@ class SurveyService:
         Raises:
             Unavailable: It could not be looked at in the time that a fleet of its size takes.
         """
-        if first is not None or anew:
+        if first is not None:
             return await self._look(fleet, first)
-        return await self._looks.at(fleet, partial(self._look, fleet))
+        looked_at = self._looks.anew if anew else self._looks.at
+        return await looked_at(fleet, partial(self._look, fleet))
 
     async def _look(self, fleet: Fleet, first: str | None = None) -> Surveyed:
         names = [gateway.name for gateway in fleet.gateways]

@@ -1,7 +1,7 @@
 """Ways back: what a rollback and a hand-back order, from what the ledger knows of a fleet's changes."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from orchestrator.store.ledger import Ledger
@@ -85,12 +85,13 @@ class WaysBack:
         """Return what to go back to, from what the ledger knows; a receipt when there is nothing to do."""
         ways = self._ways_back(fleet)
         back, previous = ways.last, ways.previous
+        late = stands(back, fleet.limits.kept, datetime.now(UTC))
         if to is not None:
             targets = targets_of(to, self.ledger.ever_known_good(fleet.name), ways.known_good)
             nothing = f"{fleet.name} is on {to.version} already."
         else:
             targets, nothing = previous, back.sentence
-            if targets and stands(back, fleet.limits.kept, datetime.now(UTC)):
+            if targets and late:
                 version = next(iter(previous.values())).version
                 raise Refused(
                     f"the last promotion of {fleet.name} is older than the kept window of "
@@ -99,6 +100,8 @@ class WaysBack:
                 )
         if not targets:
             return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
+        if late:  # what was before a promotion that stands is known-good no more than any other release
+            ways = replace(ways, previous={})
         order = self._going_back(fleet, targets, ways, person, f"{person}: {reason}", key, source=source)
         if to is not None:
             _refuse_root(order.confirm, person)

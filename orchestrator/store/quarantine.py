@@ -1,6 +1,6 @@
 """Quarantine: gateways that are left out of changes by name, until they are returned."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,22 @@ class Quarantines(Book):
         """Let these gateways take part again, all or none; return those who were left out and now are not."""
         with writing(self._engine) as connection:
             return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
+
+    def hand_over(self, fleet: str, reasons: Mapping[str, str], person: str, reason: str) -> None:
+        """Have penstock bring these gateways back that a person has left out; it returns each by itself.
+
+        Args:
+            fleet: Whose gateways.
+            reasons: Why each is not back yet.
+            person: Who says so, which ends what a person has said.
+            reason: Why that person says so.
+        """
+        now = datetime.now(UTC)
+        with writing(self._engine) as connection:
+            for name, why in reasons.items():
+                _clear(connection, fleet, name, person, reason)
+                row = Quarantine(fleet=fleet, gateway=name, reason=why, person=PENSTOCK, since=now)
+                _set(connection, row)
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:
         """Return the gateways of the fleet that are left out at that time, now by default, by name."""

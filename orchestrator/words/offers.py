@@ -54,9 +54,8 @@ EFFECTS = {
     "sessions stay where they are until they end.",
     "approve": "Your yes to the rollback that waits for a second person.",
     "reject": "Your no to the rollback that waits for a second person: it is given up.",
-    "quarantine": "Changes go on without this gateway. Where it is not back yet, the next rollback tries it "
-    "again; it is named until it is returned.",
-    "return": "This gateway takes part in changes again, once it is seen on its known-good.",
+    "quarantine": "Changes and rollbacks go on without this gateway. It is named until it is returned.",
+    "return": "This gateway takes part in changes again, once it is on its known-good. It is brought there.",
 }
 """What an order does, for whoever is about to give it."""
 

@@ -268,13 +268,11 @@ class Story:
 
     def _given_up_sentence(self, command: Command) -> str:
         given_up = [name for names in self.waited_for(command).values() for name in names]
-        they, until = ("it", "it is") if len(given_up) == 1 else ("them", "each is")
+        they, each = ("it", "it") if len(given_up) == 1 else ("them", "each")
         others = sorted({*command.gateways} - {*given_up})
-        back = (
-            f" {subject_of(others)} not waited for any more, and left out of changes, too." if others else ""
-        )
-        tried = f"the next rollback tries {they} again, and {until} named until it returns"
-        return f"{subject_of(given_up)} given up here; {tried}.{back}"
+        out = f" {subject_of(others)} not waited for any more, and left out, too." if others else ""
+        until = f"until somebody returns {they}; then penstock brings {each} back to its known-good"
+        return f"{subject_of(given_up)} given up here, and named {until}.{out}"
 
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""

@@ -301,8 +301,8 @@ def test_a_lost_site_is_given_up_with_one_command_and_who_is_back_meanwhile_is_n
     said = story.hear(given_up, BEGAN)
     assert said.startswith("40 gateways (gw-100, gw-101, ")
     assert said.endswith(
-        "gw-109 and 30 more) are given up here; the next rollback tries them again, and each is named "
-        "until it returns. gw-9 is not waited for any more, and left out of changes, too."
+        "gw-109 and 30 more) are given up here, and named until somebody returns them; then penstock brings "
+        "each back to its known-good. gw-9 is not waited for any more, and left out, too."
     )
 
 

@@ -69,6 +69,25 @@ async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later() -
     assert await looks.at(fleet, succeed) == "seen"
 
 
+async def test_who_asks_for_a_look_of_his_own_shares_the_next_one_with_all_who_ask_before_it_begins() -> None:
+    looks, fleet, began, over = Looks[int](), fleet_of("edge"), list[bool](), asyncio.Event()
+
+    async def look() -> int:
+        began.append(True)
+        mine = len(began)
+        await over.wait()
+        return mine
+
+    first = asyncio.create_task(looks.anew(fleet, look))
+    await asyncio.sleep(0.01)
+    others = [asyncio.create_task(looks.anew(fleet, look)) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    assert len(began) == 1
+    over.set()
+    assert (await first, await asyncio.gather(*others)) == (1, [2] * 10)
+    assert await looks.anew(fleet, look) == 3
+
+
 async def test_a_fleet_whose_file_has_changed_is_looked_at_anew() -> None:
     looks, began = Looks[int](), []
 

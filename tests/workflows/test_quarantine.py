@@ -7,7 +7,7 @@ import pytest
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
-from policies.model.change import ChangeKind, Outcome, Phase
+from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase
 from policies.model.errors import BadInput, Conflict, Refused
 from policies.model.instance import GatewayState
 from policies.model.plan import Strategy
@@ -58,11 +58,13 @@ async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_goo
     quarantine = service_of(world)
     await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
     world.gateways["gw-2"].serve(NEW)
-    with pytest.raises(
-        Refused, match="gw-2 stays in quarantine: it runs a release that is not its known-good"
-    ):
-        await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
-    assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
+    returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
+    assert returned.sentence == (
+        "gw-2 stays in quarantine: it runs a release that is not its known-good 1.1.6; "
+        "penstock brings it back within minutes, and returns it by itself."
+    )
+    [left_out] = world.book.quarantined(world.fleet.name)
+    assert (left_out.gateway, left_out.person) == ("gw-2", PENSTOCK)
     world.gateways["gw-2"].serve(OLD)
     returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
     assert returned.sentence == "gw-2 was seen on its known-good and takes part in changes again."

@@ -8,7 +8,8 @@ from temporalio.client import ScheduleOverlapPolicy
 
 from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service.changes import ChangeService
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from orchestrator.service.quarantine import QuarantineService
+from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
@@ -243,3 +244,31 @@ async def lose_the_database(own: Engine) -> None:
         await until(lambda: world.serving()["gw-1"] == "1.1.6", 90)
         assert world.gateways["gw-1"].effects.count("steer a") == 1
         keeping.cancel()
+
+
+async def test_a_gateway_that_a_rollback_gave_up_is_brought_back_once_a_person_returns_it(
+    real: World, service: ChangeService
+) -> None:
+    await promoted(real, service)
+    real.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
+    await service.roll_back(real.fleet, "ana", "users call")
+
+    async def is_waited_for() -> bool:
+        return "gw-1" in (await service.status("edge")).waits_for
+
+    await until(is_waited_for)
+    quarantine = QuarantineService(service)
+    await quarantine.leave_out(real.fleet, ("gw-1",), "ana", "no power")
+    await until(lambda: real.book.history("edge")[0].outcome is Outcome.ROLLBACK_INCOMPLETE)
+    real.gateways["gw-1"].recover("restore")
+    assert (await reconcile(real)).strays == {}  # a person's word keeps it as it is
+    returned = await quarantine.take_in(real.fleet, ("gw-1",), "ana", "power is back")
+    assert "penstock brings it back" in returned.stays["gw-1"]
+    [handed_over] = real.book.quarantined("edge")
+    assert real.book.clear_quarantine("edge", "gw-1", PENSTOCK, "its first minute is over")
+    real.book.set_quarantine(
+        handed_over.model_copy(update={"since": handed_over.since - timedelta(minutes=1)})
+    )
+    await reconcile(real)
+    await until(lambda: real.serving()["gw-1"] == "1.1.6")
+    await until(lambda: not real.book.quarantined("edge"))

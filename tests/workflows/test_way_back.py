@@ -1,11 +1,13 @@
 """Back after promotion: at once to known-good, elsewhere only with a second person's yes."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.drains import DrainService
+from orchestrator.store import tables
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainExtension
@@ -257,3 +259,16 @@ async def test_a_rollback_waits_for_single_gateways_that_return_alone_and_then_t
     await until(lambda: real.serving()["gw-2"] == "1.1.6")
     lost.recover("restore")
     await until(lambda: set(real.serving().values()) == {"1.1.6"})
+
+
+async def test_what_was_before_a_promotion_that_stands_is_another_release_which_a_second_person_confirms(
+    real: World,
+    service: ChangeService,  # noqa: F811
+) -> None:
+    await promoted(real, service)
+    with real.book.engine.begin() as connection:
+        connection.execute(update(tables.changes).values(ended=datetime.now(UTC) - timedelta(days=2)))
+    with pytest.raises(Refused, match="naming the release asks a second person"):
+        await service.roll_back(real.fleet, "ana", "users call")
+    receipt = await service.roll_back(real.fleet, "ana", "users call", to=OLD)
+    assert receipt.sentence.startswith("Waiting for a second person (1.1.6 is not the known-good of gw-1")
