@@ -396,11 +396,16 @@ class FactActivities:
         return self._book.record_reload(self._fleets.fleet(fleet), back + silent) if back else None
 
     def _strays(self, fleet: str, look: _Look) -> dict[str, str]:
-        """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried."""
-        now = datetime.now(UTC)
-        waiting = {one.gateway for one in self._book.quarantined(fleet) if waits(one, now)}
+        """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried.
+
+        Those of them that came back by themselves are taken in by the same change.
+        """
+        now, left_out = datetime.now(UTC), self._book.quarantined(fleet)
+        waiting = {one.gateway for one in left_out if waits(one, now)}
         tried = {name: state for name, state in look.states.items() if name not in waiting}
-        return strays(tried, look.known_good)
+        found = strays(tried, look.known_good)
+        back = {one.gateway for one in left_out} & tried.keys() & look.known_good.keys() - found.keys()
+        return found | dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         look = self._look(asked.fleet)

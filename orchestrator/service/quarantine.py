@@ -18,8 +18,11 @@ from policies.model.plan_part import MOST_MEMBERS
 from policies.planning.naming import named
 from policies.status.told import NAMED, listed, subject_of
 
-BROUGHT_BACK = "penstock brings it back within minutes, and returns it by itself"
+BROUGHT_BACK = "; penstock brings it back within minutes, and returns it by itself"
 """What becomes of a gateway that is returned while it is not on its known-good."""
+
+AFTER_THE_CHANGE = "; when the change under way has ended, penstock brings it back, and returns it by itself"
+"""The same while nobody but that change may move gateways."""
 
 
 class Returned(NamedTuple):
@@ -103,7 +106,9 @@ class QuarantineService:
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
         astray = {name: f"it {how}" for name, how in strays(seen, known_good).items()}
-        stays = {name: f"{why}; {BROUGHT_BACK}" for name, why in astray.items()} | {
+        under_way = await self.service.is_under_way(fleet.name)
+        then = AFTER_THE_CHANGE if under_way else BROUGHT_BACK
+        stays = {name: f"{why}{then}" for name, why in astray.items()} | {
             name: f"it is silent: {survey.silent.get(name, 'its agent did not answer')}"
             for name in returning
             if name not in seen

@@ -1,7 +1,7 @@
 """The ring behind the rings: what nobody looks after is found by its facts, and by nothing else."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.client import ScheduleOverlapPolicy
@@ -9,7 +9,7 @@ from temporalio.client import ScheduleOverlapPolicy
 from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
-from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
@@ -272,3 +272,15 @@ async def test_a_gateway_that_a_rollback_gave_up_is_brought_back_once_a_person_r
     await reconcile(real)
     await until(lambda: real.serving()["gw-1"] == "1.1.6")
     await until(lambda: not real.book.quarantined("edge"))
+
+
+async def test_whom_penstock_has_left_out_is_taken_in_again_once_it_is_seen_on_its_known_good(
+    world: World,
+) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=1)
+    for name, person in (("gw-1", PENSTOCK), ("gw-2", "ana")):
+        row = Quarantine(fleet="edge", gateway=name, reason="silent", person=person, since=since)
+        world.book.set_quarantine(row)
+    assert [*(await reconcile(world)).strays] == ["gw-1"]
+    await until(lambda: [one.gateway for one in world.book.quarantined("edge")] == ["gw-2"])
+    assert (await reconcile(world)).sentence == "every gateway is on its known-good"
