@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import queue
 import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -154,24 +156,35 @@ async def test_garbage_is_measured_whatever_it_is_made_of(
 
 
 def answer_late(site: str, seconds: float, leave_out: int = 0) -> socket.socket:
-    """Answer pings of the site so late, all but this one; it ends when its socket is closed."""
+    """Answer pings of the site so late, all but this one, in their order; it ends with its socket.
+
+    One thread answers them all: of a thread for each, a busy host lets a later one speak first, and ping(8)
+    leaves without the answer that was overtaken.
+    """
     with inside(site):
         Path("/proc/sys/net/ipv4/icmp_echo_ignore_all").write_text("1")
         here = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 
-    def answer(icmp: bytes, peer: tuple[str, int]) -> None:
-        checksum = (int.from_bytes(icmp[2:4], "big") + 0x0800) % 0xFFFF  # 8 became 0 (RFC 1624)
-        with suppress(OSError):
-            here.sendto(b"\0\0" + checksum.to_bytes(2, "big") + icmp[4:], peer)
+    asked = queue.SimpleQueue[tuple[float, bytes, tuple[str, int]] | None]()
+
+    def answer() -> None:
+        while (one := asked.get()) is not None:
+            due, icmp, peer = one
+            time.sleep(max(0.0, due - time.monotonic()))
+            checksum = (int.from_bytes(icmp[2:4], "big") + 0x0800) % 0xFFFF  # 8 became 0 (RFC 1624)
+            with suppress(OSError):
+                here.sendto(b"\0\0" + checksum.to_bytes(2, "big") + icmp[4:], peer)
 
     def serve() -> None:
         with suppress(OSError):
             while packet := here.recv(4096):
                 icmp, peer = packet[20:], (socket.inet_ntoa(packet[12:16]), 0)
                 if icmp[0] == 8 and int.from_bytes(icmp[6:8], "big") != leave_out:
-                    threading.Timer(seconds, answer, (icmp, peer)).start()
+                    asked.put((time.monotonic() + seconds, icmp, peer))
+        asked.put(None)
 
-    threading.Thread(target=serve, daemon=True).start()
+    for work in (serve, answer):
+        threading.Thread(target=work, daemon=True).start()
     return here
 
 
