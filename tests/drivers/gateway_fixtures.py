@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import pytest_asyncio
 
+from activities.drivers.steering import orders
 from deploy.lab.namespaces import inside
 from tests.drivers.front_lab import BalancerLab, HookLab, RedirectLab
 from tests.drivers.gateway_lab import GatewayLab, why_not_here
@@ -16,6 +18,7 @@ from tests.drivers.openvpn_lab import OpenVpnLab
 from tests.drivers.podman_lab import PodmanLab
 from tests.drivers.podman_lab import why_not_here as why_no_containers
 from tests.drivers.strongswan_lab import StrongSwanLab, TwoPlanesLab
+from tests.patience import PATIENCE
 
 MISSING = why_not_here()
 NO_CONTAINERS = MISSING or why_no_containers()
@@ -25,6 +28,15 @@ ON_A_REAL_GATEWAY = [
     # A loop of its own, so that its threads do not outlive their time in the gateway's namespace.
     pytest.mark.asyncio(loop_scope="function"),
 ]
+
+
+@pytest.fixture
+def orders_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have orders wait until a daemon of a busy host has said who is logged in, and not the 300 ms of users.
+
+    It is for tests that expect an order itself to lead people home, where no daemon is late on purpose.
+    """
+    monkeypatch.setattr(orders, "AT_ONCE", timedelta(seconds=PATIENCE))
 
 
 @pytest.fixture(scope="module")

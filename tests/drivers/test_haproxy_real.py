@@ -15,10 +15,15 @@ from policies.model.errors import Conflict
 from tests.drivers.carried import addresses, carried, sides_of
 from tests.drivers.front_lab import BalancerLab, move
 from tests.drivers.gateway_client import Client
-from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, balancer, built_balancer  # noqa: F401 - fixtures
+from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
+    ON_A_REAL_GATEWAY,
+    balancer,
+    built_balancer,
+    orders_wait,
+)
 from tests.drivers.gateway_lab import operation
 
-pytestmark = ON_A_REAL_GATEWAY
+pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.usefixtures("orders_wait")]
 LEASE = timedelta(seconds=30)
 
 
