@@ -21,7 +21,12 @@ from policies.drains import loss_between
 from policies.model.drain import Loss
 from policies.model.errors import Conflict, LeaseLapsed
 from policies.model.instance import InstanceState
-from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
+    ON_A_REAL_GATEWAY,
+    built_lab,
+    lab,
+    orders_wait,
+)
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.halted import halt
 from tests.patience import PATIENCE
@@ -36,6 +41,7 @@ async def serving(lab: GatewayLab) -> str:  # noqa: F811
     return slot
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_a_switch_and_its_way_back_cost_nobody_a_ping(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     people = [await lab.client(number).up() for number in (1, 2)] + [await lab.client(3, version=6).up()]
@@ -70,6 +76,7 @@ async def test_a_session_over_tcp_alone_survives_the_switch(lab: GatewayLab) -> 
     assert [session.transport for session in sessions] == ["tls"]
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_a_client_that_reconnects_finds_its_own_instance(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     people = [await lab.client(1).up(), await lab.client(2, version=6).up()]
@@ -134,6 +141,7 @@ async def test_a_lease_confirmed_again_and_again_never_lapses(lab: GatewayLab) -
     assert len([entry for entry in lab.journal.entries() if entry["step"] == "trial"]) == 2
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_an_address_rebound_behind_its_nat_finds_its_instance(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     person = await lab.client(1).up()
@@ -205,6 +213,7 @@ async def test_a_session_rebound_in_the_middle_of_a_drain_comes_back(lab: Gatewa
     assert person.gap() < 5
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_a_session_whose_connection_broke_is_waited_for_and_comes_back_to_its_instance(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -255,6 +264,7 @@ async def test_a_user_who_left_the_old_instance_logs_in_to_the_new_one(lab: Gate
     assert await lab.home_of(1) == new
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_people_whose_sessions_are_ended_log_in_to_the_good_instance(lab: GatewayLab) -> None:  # noqa: F811
     old = await serving(lab)
     new = await lab.running("2")
@@ -267,6 +277,7 @@ async def test_people_whose_sessions_are_ended_log_in_to_the_good_instance(lab: 
     assert await lab.home_of(1) == old
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_several_old_instances_keep_their_own_people(lab: GatewayLab) -> None:  # noqa: F811
     homes = {}
     for number, version in ((1, "1"), (2, "2"), (3, "3")):
@@ -289,6 +300,7 @@ async def test_priming_twice_leaves_the_table_as_it_is(lab: GatewayLab) -> None:
     assert (again.changed, again.serving) == (False, old)
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_after_a_firewalls_flush_logins_go_on_and_everybody_finds_their_own_instance(
     lab: GatewayLab,  # noqa: F811
 ) -> None:
@@ -388,6 +400,7 @@ async def test_a_lease_that_lapses_while_it_is_being_renewed_stays_lapsed(
     assert (steering.serving, steering.trial) == (old, None)
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_who_is_kept_beside_the_serving_instance_keeps_it_without_any_drain(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -511,6 +524,7 @@ async def test_a_share_of_2000_addresses_is_what_was_asked_and_grows_without_tak
     assert [person.lost()[1] for person in people] == [0, 0]
 
 
+@pytest.mark.usefixtures("orders_wait")
 async def test_while_a_share_is_on_trial_everybody_reconnects_to_their_own_instance(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

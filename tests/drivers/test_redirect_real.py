@@ -21,12 +21,13 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     built_lab,
     built_redirect,
     lab,
+    orders_wait,
     redirect,
 )
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.drivers.halted import halt
 
-pytestmark = ON_A_REAL_GATEWAY
+pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.usefixtures("orders_wait")]
 LEASE = timedelta(seconds=30)
 
 
