@@ -106,15 +106,15 @@ class QuarantineService:
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
         astray = {name: f"it {how}" for name, how in strays(seen, known_good).items()}
-        under_way = await self.service.is_under_way(fleet.name)
+        under_way = bool(astray) and await self.service.is_under_way(fleet.name)
         then = AFTER_THE_CHANGE if under_way else BROUGHT_BACK
         stays = {name: f"{why}{then}" for name, why in astray.items()} | {
             name: f"it is silent: {survey.silent.get(name, 'its agent did not answer')}"
             for name in returning
             if name not in seen
         }
-        handed_over = {name: why for name, why in astray.items() if left_out[name] != PENSTOCK}
-        await asyncio.to_thread(ledger.hand_over, fleet.name, handed_over, person, reason)
+        if handed_over := {name: why for name, why in astray.items() if left_out[name] != PENSTOCK}:
+            await asyncio.to_thread(ledger.hand_over, fleet.name, handed_over, person, reason)
         taken_in = [name for name in returning if name not in stays]
         if not taken_in:
             stay = f"{returning[0]} stays" if len(returning) == 1 else f"all {len(returning)} gateways stay"

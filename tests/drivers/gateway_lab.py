@@ -243,12 +243,10 @@ class GatewayLab:
         """Give a client's site these addresses, reach them through the gateway; return its namespace."""
         site = f"{self.prefix}c{number}"
         for address in map(ip_address, addresses):
-            size, by = ("32", "10.77.0") if address.version == 4 else ("128", "fd77:")
+            # A busy kernel is late to look for another's IPv6 address, also on loopback.
+            how, by = ("/32 dev lo", "10.77.0") if address.version == 4 else ("/128 dev lo nodad", "fd77:")
             joint = "." if address.version == 4 else ":"
-            at_once = (
-                "" if address.version == 4 else " nodad"
-            )  # a busy kernel is late with it on loopback, too
-            self._ip(f"address replace {address}/{size} dev lo{at_once}", site)
+            self._ip(f"address replace {address}{how}", site)
             self._ip(f"route replace {address} via {by}{joint}{10 + number}", self.namespace)
         self._ip("route replace 10.90.0.0/16 via 10.77.0.1\nroute replace fd90::/16 via fd77::1", site)
         forward = "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"

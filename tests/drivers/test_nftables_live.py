@@ -286,7 +286,6 @@ async def test_several_old_instances_keep_their_own_people(lab: GatewayLab) -> N
         person = await lab.client(number).up()
         homes[number] = slot
         person.ping(slot)
-    await lab.table.refresh()  # an order waits 300 ms for who is logged in, and there was no trial before it
     for person in lab.people:
         person.reconnect()
         await person.until("Established DTLS", times=2)

@@ -27,7 +27,7 @@ from tests.workflows.world import (
     in_phase,
     result_of,
     status_of,
-    until,
+    waiting_for,
     working,
 )
 
@@ -91,11 +91,7 @@ async def test_who_is_given_up_by_a_person_during_a_rollback_stays_out_until_a_p
     quarantine, rollout = service_of(world), await observed(world)
     world.gateways["gw-1"].fail("restore", Refused("gw-1: the disk is full"), times=10_000)
     world.judge.says(UNHEALTHY)
-
-    async def is_waited_for() -> bool:
-        return "gw-1" in (await status_of(rollout)).waits_for
-
-    await until(is_waited_for)
+    await waiting_for(rollout, "gw-1")
     await quarantine.leave_out(world.fleet, ("gw-1",), "ana", "its disk is replaced tomorrow")
     assert (await result_of(rollout)).outcome is Outcome.ROLLBACK_INCOMPLETE
     [left_out] = world.book.quarantined(world.fleet.name)

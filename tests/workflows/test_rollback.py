@@ -32,6 +32,7 @@ from tests.workflows.world import (
     say,
     status_of,
     until,
+    waiting_for,
     working,
 )
 from workflows import change, restore, steps, story_record
@@ -336,6 +337,13 @@ async def second_wave_on_trial(world: World) -> Running:
     return rollout
 
 
+def let_attempts_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give attempts an hour: no test sees the end of one that is not cancelled."""
+    long = timedelta(hours=1)
+    patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
+    monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+
+
 async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,9 +399,7 @@ async def test_a_gateway_of_a_large_fleet_is_given_up_by_a_persons_word_while_it
 async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gateway_that_is_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = timedelta(hours=1)
-    patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
-    monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+    let_attempts_last(monkeypatch)
     world.judge.says(UNDECIDED)
     rollout = await world.start(("gw-1",))
     await in_phase(rollout, Phase.OBSERVING)
@@ -401,11 +407,7 @@ async def test_a_rollback_ends_without_the_attempt_that_is_under_way_on_a_gatewa
     async with blocked(world.gateways["gw-1"], "restore", times=(2,)) as under_way:
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
         await under_way.wait()
-
-        async def is_waited_for() -> bool:
-            return "gw-1" in (await status_of(rollout)).waits_for
-
-        await until(is_waited_for)
+        await waiting_for(rollout, "gw-1")
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
         result = await soon(result_of(rollout))
     assert result.outcome is Outcome.ROLLBACK_INCOMPLETE
@@ -427,11 +429,7 @@ async def test_known_good_that_is_being_probed_gets_nobody_when_its_gateway_is_g
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
         await until(lambda: not fake.failing("restore"))
         fake.crash("b")  # nothing serves: no doubt about known-good would keep users from it
-
-        async def is_waited_for() -> bool:
-            return "gw-1" in (await status_of(rollout)).waits_for
-
-        await until(is_waited_for)
+        await waiting_for(rollout, "gw-1")
         await probing.wait()
         before = len(fake.effects)
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
@@ -449,12 +447,8 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
     for name in ("gw-1", "gw-2"):
         world.gateways[name].fail("restore", Refused(f"{name}: the disk is full"), times=10_000)
     await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
-
-    async def waits_for(*names: str) -> bool:
-        return (await status_of(rollout)).waits_for == names
-
-    await until(lambda: waits_for("gw-1", "gw-2"))
-    part = world.client.get_workflow_handle_for(Restore.run, f"{rollout.id}/{world.newest}/restore")
+    await waiting_for(rollout, "gw-1", "gw-2")
+    part = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")
     first, under_way, over = (await part.describe()).run_id, asyncio.Event(), asyncio.Event()
 
     async def refuses_late(*_: object) -> Restored:
@@ -466,9 +460,7 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
     await under_way.wait()
     with monkeypatch.context() as cut:
         cut.setattr(steps, "SHORT_HISTORY", 1)
-        await part.signal(
-            Restore.pass_on, "2/1"
-        )  # whatever happens next: gw-1 is not tried again before the cut
+        await part.signal(Restore.pass_on, "2/1")  # wakes it: gw-1 is not tried again before the cut
         await part.query(Restore.troubles)
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
         over.set()
@@ -477,7 +469,7 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
             return (await part.describe()).run_id != first
 
         await until(is_cut)
-    await until(lambda: waits_for("gw-2"), 20)
+    await waiting_for(rollout, "gw-2", seconds=20)
     await say(rollout, CommandKind.QUARANTINE, "ana", reason="停电" * 60, gateways=("gw-2",))
     result = await soon(result_of(rollout))
     assert result.incomplete["gw-1"] == "given up by ana: it burns"
@@ -494,14 +486,8 @@ async def test_a_part_that_is_begun_again_ends_without_the_attempt_on_a_gateway_
         rollout, fake = await second_wave_on_trial(world), world.gateways["gw-1"]
         fake.fail("restore", Refused("gw-1: the disk is full"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
-
-        async def is_waited_for() -> bool:
-            return (await status_of(rollout)).waits_for == ("gw-1",)
-
-        await until(is_waited_for)
-        long = timedelta(hours=1)
-        patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
-        monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+        await waiting_for(rollout, "gw-1")
+        let_attempts_last(monkeypatch)
         part = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore/001/0001")
         await part.terminate("by hand")
         fake.recover("restore")
@@ -524,11 +510,7 @@ async def test_a_part_whose_gateways_are_given_up_at_the_same_moment_reports_the
         for name in lost:
             world.gateways[name].fail("restore", Refused(f"{name}: the disk is full"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
-
-        async def are_named() -> bool:
-            return len((await status_of(rollout)).waits_for) == len(lost)
-
-        await until(are_named)
+        await waiting_for(rollout, *sorted(lost))
         await until(lambda: len(world.book.quarantined("edge")) == len(lost))
         before = await reports_to(rollout)
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="no power", gateways=lost)
@@ -575,11 +557,7 @@ async def test_one_word_gives_up_a_site_whose_gateways_are_spread_over_many_part
         for name in ("gw-1", "gw-2"):
             world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
         await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
-
-        async def are_named() -> bool:
-            return (await status_of(rollout)).waits_for == ("gw-1", "gw-2")
-
-        await until(are_named)
+        await waiting_for(rollout, "gw-1", "gw-2")
         quarantine = QuarantineService(ChangeService(world.client, world.book))
         said = await quarantine.leave_out(world.fleet, ("gw-1", "gw-2", "gw-3"), "ana", "no power")
         result = await result_of(rollout)

@@ -347,6 +347,15 @@ async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
     await until(is_there)
 
 
+async def waiting_for(rollout: Running, *names: str, seconds: float = 60) -> None:
+    """Wait until its way back waits for these gateways, in this order, and for no others."""
+
+    async def is_so() -> bool:
+        return (await status_of(rollout)).waits_for == names
+
+    await until(is_so, seconds)
+
+
 async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60) -> None:
     """Wait for something the workflow does without anybody waiting for its result."""
     async with asyncio.timeout(seconds):
