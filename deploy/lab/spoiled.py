@@ -13,6 +13,9 @@ from policies.model.errors import Unavailable
 PRELOAD = Path("etc/ld.so.preload")
 LIBRARY = Path("usr/lib/libspoiled.so")
 
+ALONE = 0.3
+"""Seconds after the login before it from which one is alone for a release that refuses bursts."""
+
 
 class Spoiled(Enum):
     """What the library does, as the C that it is made of."""
@@ -120,22 +123,22 @@ class SpoiledOpenVpn(Enum):
 class SpoiledForMany(Enum):
     """What does no harm to one user after the other, such as a probe, and some to those who come together."""
 
-    REFUSES_BURSTS = """
+    REFUSES_BURSTS = f"""
         #define _GNU_SOURCE
         #include <dlfcn.h>
         #include <time.h>
 
-        char *crypt(const char *phrase, const char *setting) {
+        char *crypt(const char *phrase, const char *setting) {{
             static double last;
             char *(*right)(const char *, const char *) = dlsym(RTLD_NEXT, "crypt");
             struct timespec now;
             clock_gettime(CLOCK_MONOTONIC, &now);
             double at = now.tv_sec + now.tv_nsec / 1e9, since = at - last;
             last = at;
-            return since < 0.3 ? "*0" : right(phrase, setting);
-        }
+            return since < {ALONE} ? "*0" : right(phrase, setting);
+        }}
     """
-    """Who logs in within 0.3 s of somebody else is refused; who comes alone, as a probe does, is not."""
+    """Who logs in sooner than `ALONE` after another is refused; who comes alone, as a probe does, is not."""
 
     IS_SLOW_TO_LET_IN = """
         #define _GNU_SOURCE

@@ -17,7 +17,7 @@ import pytest
 from activities.drivers.metrics.exporter import GatewayExporter
 from activities.drivers.metrics.login_times import recorded_logins
 from activities.drivers.programs import run
-from deploy.lab.spoiled import LIBRARY, PRELOAD, SpoiledForMany, spoil
+from deploy.lab.spoiled import ALONE, LIBRARY, PRELOAD, SpoiledForMany, spoil
 from orchestrator.processes.exporter import Host, exporter_of
 from policies.exposure import findings_of
 from policies.model.errors import BeyondHostLimits, Fenced
@@ -196,6 +196,7 @@ async def test_a_release_that_passes_its_probe_and_fails_users_as_they_come_is_f
     new, measured = await mirrored(lab, how)
     findings = found(measured)
     assert findings[test].outcome is Outcome.FAILED, findings
+    await asyncio.sleep(2 * ALONE)  # the last shadow login may have been refused only now
     assert (await lab.slots.probe(new)).passed
     assert all(user.alive for user in lab.people)
 
