@@ -28,6 +28,13 @@ class Counted(FakeGateway):
         self.looks += 1
         return await super().look(slot)
 
+    async def looked_at(self) -> None:
+        """Wait until somebody has looked, from now on, and is done with it."""
+        before = self.looks
+        async with asyncio.timeout(10):
+            while self.looks < before + 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+
 
 @pytest.fixture
 def fake() -> Counted:
@@ -90,9 +97,9 @@ async def test_a_second_attempt_waits_no_longer_than_the_whole_wait(fake: Counte
 async def test_an_agent_that_is_told_to_end_hands_its_drain_over_at_once(fake: Counted) -> None:
     running, beats = environment(timedelta(seconds=75))
     drain = asyncio.create_task(running.run(SessionActivities(fake).drain_instance, order()))
-    await asyncio.sleep(0.2)
+    await fake.looked_at()
     fake.logout("192.0.2.0")
-    await asyncio.sleep(0.2)
+    await fake.looked_at()
     running.worker_shutdown()
     with pytest.raises(ApplicationError) as handed_over:
         async with asyncio.timeout(2):
@@ -108,7 +115,7 @@ async def test_an_agent_that_is_told_to_end_hands_its_drain_over_at_once(fake: C
 async def test_what_was_seen_before_an_error_is_known_after_it(fake: Counted) -> None:
     running, beats = environment(timedelta(seconds=75))
     drain = asyncio.create_task(running.run(SessionActivities(fake).drain_instance, order()))
-    await asyncio.sleep(0.2)
+    await fake.looked_at()
     fake.fail("count", Unavailable("gw-1 does not answer"))
     with pytest.raises(ApplicationError, match="does not answer"):
         await drain

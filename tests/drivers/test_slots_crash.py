@@ -386,8 +386,9 @@ async def test_who_holds_the_slots_for_long_holds_up_no_agents_start_and_it_is_t
 async def test_connections_that_never_logged_in_are_no_sessions(lab: GatewayLab) -> None:  # noqa: F811
     slot = await lab.running("1")
     _, writer = await asyncio.open_connection("10.77.0.1", 4431)
-    await asyncio.sleep(0.3)
-    status = await lab.folders.daemon._ask(lab.folders.of(slot).chroot, "show", "status")  # type: ignore[attr-defined]
-    assert status["Active sessions"] == 1
+    chroot, daemon = lab.folders.of(slot).chroot, lab.folders.daemon
+    async with asyncio.timeout(10):
+        while (await daemon._ask(chroot, "show", "status"))["Active sessions"] != 1:  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     assert await lab.sessions.count(slot) == 0
     writer.close()
