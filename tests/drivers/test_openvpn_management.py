@@ -24,7 +24,7 @@ from tests.unit.fleets import gateway
 from tests.unit.test_openvpn_sessions import HEADER, LAST, TITLE, client
 
 GREETING = b">INFO:OpenVPN Management Interface Version 5 -- type 'help' for more info\r\n"
-SOON = timedelta(milliseconds=300)
+PATIENCE, SOON = timedelta(seconds=10), timedelta(milliseconds=300)
 Says = Callable[[bytes], bytes]
 
 
@@ -41,9 +41,11 @@ async def daemon(folder: Path, says: Says, greeting: bytes = GREETING) -> AsyncI
         yield
 
 
-async def asked(folder: Path, says: Says, *commands: str) -> list[list[str]] | None:
+async def asked(
+    folder: Path, says: Says, *commands: str, within: timedelta = PATIENCE
+) -> list[list[str]] | None:
     async with daemon(folder, says):
-        found = await ask(Asked(folder, SOCKET), *commands, within=SOON)
+        found = await ask(Asked(folder, SOCKET), *commands, within=within)
         return None if found is None else [list(answer) for answer in found]
 
 
@@ -59,7 +61,7 @@ async def test_what_comes_by_itself_answers_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_daemon_that_stops_in_the_middle_of_an_answer_has_said_nothing(tmp_path: Path) -> None:
-    assert await asked(tmp_path, lambda _: b"HEADER\tCLIENT_LIST\r\n", "status 3") is None
+    assert await asked(tmp_path, lambda _: b"HEADER\tCLIENT_LIST\r\n", "status 3", within=SOON) is None
 
 
 async def test_nobody_there_says_nothing(tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ async def test_a_socket_below_a_long_path_is_reached(tmp_path: Path) -> None:
     short = tmp_path / "s"
     short.symlink_to(deep)
     async with daemon(short, lambda _: b"SUCCESS: pid=7\r\n"):
-        assert await ask(Asked(deep, SOCKET), "pid", within=SOON) is not None
+        assert await ask(Asked(deep, SOCKET), "pid", within=PATIENCE) is not None
 
 
 async def test_callers_who_come_at_once_are_answered_one_after_the_other(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from activities.drivers.daemon.strongswan.control import (
     termination,
 )
 
-SOON = timedelta(milliseconds=500)
+PATIENCE, SOON = timedelta(seconds=10), timedelta(milliseconds=500)
 ANSWERED, CONFIRMED, EVENT = Packet.CMD_RESPONSE, Packet.EVENT_CONFIRM, Packet.EVENT
 Says = Callable[[bytes], list[bytes]]
 
@@ -55,7 +55,7 @@ def lists(request: bytes) -> list[bytes]:
 
 async def test_a_list_of_events_is_one_answer(tmp_path: Path) -> None:
     async with charon(tmp_path, lists):
-        said = await ask(tmp_path, lambda session: tuple(security_associations(session)), SOON)
+        said = await ask(tmp_path, lambda session: tuple(security_associations(session)), PATIENCE)
     assert said is not None
     assert [dict(one) for one in said] == [{"uniqueid": b"7", "state": b"ESTABLISHED"}]
 
@@ -65,12 +65,12 @@ async def test_a_listing_that_ends_in_the_middle_is_no_answer(tmp_path: Path) ->
         return [lists(request)[0][:-1] + b"\x03"] if request[0] == Packet.CMD_REQUEST else lists(request)
 
     async with charon(tmp_path, breaks_off):
-        assert await ask(tmp_path, lambda session: tuple(security_associations(session)), SOON) is None
+        assert await ask(tmp_path, lambda session: tuple(security_associations(session)), PATIENCE) is None
 
 
 async def test_names_of_connections_are_told(tmp_path: Path) -> None:
     async with charon(tmp_path, lambda _: [packet(ANSWERED, {"conns": ["people", "sites"]})]):
-        assert await ask(tmp_path, connections, SOON) == ("people", "sites")
+        assert await ask(tmp_path, connections, PATIENCE) == ("people", "sites")
 
 
 @pytest.mark.asyncio(loop_scope="function")
@@ -88,8 +88,8 @@ async def test_a_charon_that_stops_in_the_middle_of_an_answer_has_said_nothing_a
 
 
 async def test_nobody_there_says_nothing(tmp_path: Path) -> None:
-    assert await ask(tmp_path, connections, SOON) is None
-    assert await ask(tmp_path / "nowhere", connections, SOON) is None
+    assert await ask(tmp_path, connections, PATIENCE) is None
+    assert await ask(tmp_path / "nowhere", connections, PATIENCE) is None
 
 
 async def test_a_socket_below_a_long_path_is_reached(tmp_path: Path) -> None:
@@ -98,20 +98,20 @@ async def test_a_socket_below_a_long_path_is_reached(tmp_path: Path) -> None:
     short = tmp_path / "s"
     short.symlink_to(deep)
     async with charon(short, lambda _: [packet(ANSWERED, {"conns": ["people"]})]):
-        assert await ask(deep, connections, SOON) == ("people",)
+        assert await ask(deep, connections, PATIENCE) == ("people",)
 
 
 async def test_who_could_not_be_told_to_go_is_not_taken_for_told(tmp_path: Path) -> None:
     told = list[str]()
     no: dict[str, object] = {"success": "no", "errmsg": "no matching SAs to terminate found"}
     async with charon(tmp_path, lambda _: [packet(ANSWERED, no)]):
-        assert await ask(tmp_path, termination("7", lambda: told.append("7")), SOON) is None
+        assert await ask(tmp_path, termination("7", lambda: told.append("7")), PATIENCE) is None
     assert told == []
     async with charon(tmp_path, lambda _: [packet(ANSWERED, {"success": "yes"})]):
-        assert await ask(tmp_path, termination("7", lambda: told.append("7")), SOON) is True
+        assert await ask(tmp_path, termination("7", lambda: told.append("7")), PATIENCE) is True
     assert told == ["7"]
 
 
 async def test_words_that_are_no_vici_are_no_answer(tmp_path: Path) -> None:
     async with charon(tmp_path, lambda _: [struct.pack("!I", 3) + b"\x01\x06\xff"]):
-        assert await ask(tmp_path, connections, SOON) is None
+        assert await ask(tmp_path, connections, PATIENCE) is None
