@@ -69,7 +69,7 @@ def test_a_listing_that_takes_too_long_is_given_up() -> None:
     began = time.monotonic()
     with pytest.raises(OSError, match="took more than"):
         read_listing(slow, [HOME.packed], timedelta(milliseconds=200))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 1
 
 
 def test_what_the_kernel_refuses_is_said() -> None:

@@ -35,7 +35,7 @@ class SlowPins:
         return Steering()
 
 
-@pytest.mark.parametrize(("takes", "fewest", "most"), [(0.0, 3, 10), (0.2, 1, 2)])
+@pytest.mark.parametrize(("takes", "fewest", "most"), [(0.0, 5, 10), (0.2, 1, 2)])
 async def test_pins_that_take_long_to_follow_the_sessions_follow_them_less_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes: float, fewest: int, most: int
 ) -> None:

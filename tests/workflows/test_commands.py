@@ -95,6 +95,7 @@ async def test_a_resume_lets_a_held_rollout_go_on(world: World) -> None:
 @pytest.mark.sweep
 async def test_a_promotion_without_proof_is_remembered_by_who_said_so(world: World) -> None:
     world.judge.says(UNDECIDED)
+    world.judge.says(UNDECIDED, wave=2)
     rollout = await world.start(("gw-1",), ("gw-2",))
 
     async def is_judged() -> bool:
@@ -105,6 +106,8 @@ async def test_a_promotion_without_proof_is_remembered_by_who_said_so(world: Wor
     second = await say(rollout, CommandKind.PROMOTE, "ben")
     assert first.sentence.startswith("1 of 2 votes, by ana: nothing follows until one more person says so")
     assert second.sentence.startswith("2 of 2 votes, by ana and ben: wave 1 goes on without proof")
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.judge.says(HEALTHY, wave=2)
     result = await result_of(rollout)
     assert result.outcome is Outcome.PROMOTED
     assert result.reason.startswith("wave 1 was promoted by ana and ben against: ")
