@@ -1,7 +1,8 @@
 """Which tests run, which of them side by side, and in which order.
 
-What is marked `sweep` takes long and runs only with --all, as in continuous integration, after everything
-else that its process has, or where its own file is named.
+What is marked `sweep` takes long and runs only with --all, after everything else that its process has, or
+where its own file is named. Continuous integration runs the usual tests and then, with --slow-sample, a
+sample of the slow ones for fifteen minutes (`tests/slow_sample.py`).
 
 `./run test` runs four processes of pytest, since most tests wait half of their time, and three with --all,
 whose sweeps measure more. What makes gateways, networks or whole labs on this machine goes one after the
@@ -30,6 +31,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import slow_sample
 from tests.cluster import building
 
 ON_THIS_HOST = (
@@ -134,7 +136,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes two cores keep busy; sweeps leave some of them for what they measure."""
-    return PROCESSES - 1 if config.getoption("--all") else PROCESSES
+    slow = config.getoption("--all") or config.getoption("--slow-sample")
+    return PROCESSES - 1 if slow else PROCESSES
 
 
 class FailuresAtOnce:
@@ -154,21 +157,25 @@ class FailuresAtOnce:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked sweep, too")
     parser.addoption(
-        "--sweeps-within",
+        "--slow-sample",
+        metavar="COMMIT",
+        help="run only tests marked sweep, in an order that this commit's hash decides",
+    )
+    parser.addoption(
+        "--slow-minutes",
         type=float,
+        default=15.0,
         metavar="MINUTES",
-        help="begin no sweep later than this: a slow machine leaves out the last ones, and says which",
+        help="with --slow-sample: start no test later than this many minutes after the first (default: 15)",
     )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave out a sweep that a slow machine has no time for."""
-    minutes: float | None = item.config.getoption("--sweeps-within")
-    if minutes is None or item.get_closest_marker("sweep") is None:
-        return
-    if time.monotonic() - _BEGAN > minutes * 60:
-        pytest.skip(f"a sweep that would begin later than {minutes:g} minutes after the first test")
+    """Skip the tests of a sample of slow ones for which no time is left."""
+    minutes: float = item.config.getoption("--slow-minutes")
+    if item.config.getoption("--slow-sample") and time.monotonic() - _BEGAN > minutes * 60:
+        pytest.skip(f"this sample of slow tests starts none after {minutes:g} minutes")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -188,9 +195,15 @@ def pytest_collection() -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave the sweeps out, and say so in the count of what was deselected; the longest units come first.
 
-    With --all the sweeps come last, and a cluster, whose programs are being built meanwhile, later still. Who
-    names a file means all of it.
+    With --all the sweeps come last, and a cluster, whose programs are being built meanwhile, later still.
+    With --slow-sample only the sweeps run, in the order of the sample. A named file runs whole.
     """
+    if commit := config.getoption("--slow-sample"):
+        slow = [item for item in items if item.get_closest_marker("sweep")]
+        config.hook.pytest_deselected(items=[item for item in items if not item.get_closest_marker("sweep")])
+        of_each = {item.nodeid: item for item in slow}
+        items[:] = sorted((of_each[name] for name in slow_sample.ordered(of_each, commit)), key=_shortness)
+        return
     if config.getoption("--all"):
         items.sort(key=_lateness)
         return
@@ -240,7 +253,9 @@ def pytest_runtest_teardown() -> None:
 
 @pytest.hookimpl(trylast=True)  # the terminal's reporter is made by a plugin of pytest
 def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("all" if config.getoption("--all") else "usual")
+    settings.load_profile(
+        "all" if config.getoption("--all") or config.getoption("--slow-sample") else "usual"
+    )
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None and _SIDE is None:
         config.pluginmanager.register(FailuresAtOnce(terminal))

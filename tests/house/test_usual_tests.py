@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import slow_sample
+
 ROOT = Path(__file__).parents[2]
 FOLDER = "tests/workflows"
 FILE = f"{FOLDER}/test_promotion.py"
@@ -27,3 +29,24 @@ def test_sweeps_are_left_out_of_a_folder_and_run_where_their_file_or_they_themse
     assert usual < named
     (sweep, *_) = sorted(named - usual)
     assert collected(sweep) == {sweep}
+
+
+TESTS = [
+    f"tests/x/test_{file}.py::test_{name}[{case}]" for file in "abcde" for name in "uvw" for case in "12"
+]
+
+
+def test_a_sample_of_slow_tests_loses_none_and_repeats_none() -> None:
+    for commit in ("1f", "2e", "3d"):
+        assert sorted(slow_sample.ordered(TESTS, commit)) == sorted(TESTS)
+        assert slow_sample.ordered(TESTS, commit) == slow_sample.ordered(TESTS, commit)
+
+
+def test_each_slow_test_is_among_the_first_third_within_a_few_landings() -> None:
+    commits = [f"{number:040x}" for number in range(30)]
+    third = len(TESTS) // 3
+    waits = dict.fromkeys(TESTS, 0)
+    for commit in commits:
+        for test in slow_sample.ordered(TESTS, commit)[:third]:
+            waits[test] += 1
+    assert all(turns >= 3 for turns in waits.values()), waits
