@@ -150,3 +150,21 @@ def test_a_port_that_a_proxy_gives_again_is_its_new_users_then() -> None:
 def test_who_came_through_no_proxy_is_known_and_who_came_through_one_without_a_record_is_not() -> None:
     direct = held(source=ALICE)
     assert [one.client for one in attributed([direct, held()], [], {PROXY})] == [ALICE, None]
+
+
+def test_a_session_without_a_certificate_is_that_of_the_name_that_was_typed() -> None:
+    """Case 19: its lines have no name before the address, from the login to the end."""
+    end = "10.77.0.16:34035"
+    lines = [
+        openvpn(f"{end} TLS: Username/Password authentication succeeded for username 'alice' "),
+        openvpn(f"{end} MULTI: primary virtual IP for {end}: 10.90.0.2"),
+        openvpn(f"peer 0 (UNDEF) floated from {end} to [AF_INET]10.77.0.16:36020", 5),
+        openvpn("10.77.0.16:36020 SIGTERM[soft,remote-exit] received, client-instance exiting", 9),
+    ]
+    assert list(held_in("a", lines)) == [held(until=5), held(5, LATER, until=9)]
+
+
+def test_the_sessions_of_an_openvpn_2_4_are_in_its_log() -> None:
+    """Case 22: it writes its times as ctime(3) does."""
+    line = f"{AT:%a %b %d %H:%M:%S %Y} us=277685 {given().partition(' us=277685 ')[2]}"
+    assert list(held_in("a", [line])) == [held()]

@@ -184,3 +184,121 @@ def test_whoever_is_named_in_the_log_is_known_by_the_whole_name(name: str, stamp
         f"{stamp}{FLOW} TLS: Username/Password authentication failed for username '{name}'",
     ):
         assert name in OpenVpn().names_in(f"one\n{said}\nanother"), said
+
+
+# --- clients without certificates -----------------------------------------------------------
+
+BARE = f"2026-11-28 22:35:28 us=203290 {FLOW} "
+TYPED = f"{BARE}TLS: Username/Password authentication succeeded for username 'ana' "
+INITIATED = f"{BARE}[] Peer Connection Initiated with [AF_INET]{FLOW}"
+ADDRESS = f"{BARE}MULTI: primary virtual IP for {FLOW}: 10.9.0.2"
+WRONG = f"{BARE}TLS Auth Error: Auth Username/Password verification failed for peer"
+LEAVES = f"{BARE}SIGTERM[soft,remote-exit] received, client-instance exiting"
+AGAIN = f"{BARE}TLS: soft reset sec=3412/3412 bytes=9/-1 pkts=9/0"
+
+
+def test_a_login_without_a_certificate_is_one_attempt_of_the_user_who_typed_the_name() -> None:
+    """Case 20: such a client has no common name, and its lines begin with its address for ever."""
+    log = LoginLog()
+    (attempt,) = attempts(BEGINS, TYPED, INITIATED, ADDRESS, log=log)
+    assert (attempt.key, attempt.outcome) == ("user ana", LoginOutcome.OK)
+    assert attempt.seconds is not None
+    assert list(log.give_up(200.0 + LONGEST)) == []
+
+
+@pytest.mark.parametrize("name", ["ana", "o'hara", "maier, anna", "x' [CN SET]", "a/10.0.0.1:1 b"])
+@pytest.mark.parametrize("how", ["succeeded", "deferred"])
+@pytest.mark.parametrize("end", [" ", " [CN SET]"])
+def test_a_typed_name_is_the_user_whatever_characters_it_has(name: str, how: str, end: str) -> None:
+    """Case 20: also where a plugin answers later."""
+    typed = f"{BARE}TLS: Username/Password authentication {how} for username '{name}'{end}"
+    (attempt,) = attempts(BEGINS, typed, INITIATED, ADDRESS)
+    assert attempt.key == f"user {name}"
+
+
+def test_a_name_counts_only_once_its_password_is_right() -> None:
+    """Case 20: a client that guesses fails as its address, whatever name it types."""
+    deferred = TYPED.replace("succeeded", "deferred")
+    for said in ((WRONG,), (deferred, f"{BARE}SENT CONTROL [UNDEF]: 'AUTH_FAILED' (status=1)")):
+        (attempt,) = attempts(BEGINS, *said, INITIATED, LEAVES)
+        assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
+
+
+def test_new_keys_of_a_session_without_a_certificate_are_no_login() -> None:
+    """Case 20: an hour later the same lines come again, from a session that lives."""
+    log = LoginLog()
+    attempts(TYPED, INITIATED, ADDRESS, log=log)
+    assert attempts(AGAIN, TYPED, log=log) == []
+    assert attempts(TYPED, log=log) == []
+    moved = "10.77.0.99:7"
+    floated = f"{BARE}peer 0 (UNDEF) floated from {FLOW} to [AF_INET]{moved}"
+    assert attempts(floated, TYPED.replace(FLOW, moved), LEAVES.replace(FLOW, moved), log=log) == []
+    assert attempts(TYPED, INITIATED, ADDRESS, log=log) != [], "it has left, and is back"
+    assert list(log.give_up(200.0 + LONGEST)) == []
+
+
+def test_new_keys_of_a_session_that_began_before_the_log_was_read_are_no_login() -> None:
+    """Case 20: an exporter that begins in the middle of a log counts no living session as a failure."""
+    log = LoginLog()
+    assert attempts(AGAIN, TYPED, log=log) == []
+    assert list(log.give_up(200.0 + LONGEST)) == []
+
+
+def test_sessions_without_a_certificate_end_with_their_instance() -> None:
+    """Case 20: after a crash of the daemon the same address logs in, and that counts."""
+    log = LoginLog()
+    attempts(TYPED, INITIATED, ADDRESS, "2026-11-28 22:40:00 OpenVPN 2.6.14 x86_64-pc-linux-gnu", log=log)
+    assert [one.key for one in attempts(TYPED, INITIATED, ADDRESS, log=log)] == ["user ana"]
+
+
+def test_a_client_without_certificate_and_name_is_its_address() -> None:
+    """Case 20: `auth-user-pass-optional` lets in clients that type nothing."""
+    (attempt,) = attempts(BEGINS, INITIATED, ADDRESS)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.OK)
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subject", ["O=Firm, CN={}", "CN={}", "C=US, CN={}, emailAddress=a@b.example"])
+def test_users_of_one_surname_are_two_users(subject: str) -> None:
+    """Case 21: names as "surname, given name"."""
+    found = []
+    for name, port in (("Maier, Anna", 401), ("Maier, Bert", 402)):
+        end = f"192.0.2.1:{port}"
+        found += attempts(
+            f"{end} TLS: Initial packet from [AF_INET]{end}, sid=aa bb",
+            f"{end} VERIFY OK: depth=0, {subject.format(name)}",
+            f"{end} [{name}] Peer Connection Initiated with [AF_INET]{end}",
+            f"{name}/{end} MULTI: primary virtual IP for {name}/{end}: 10.9.0.1",
+        )
+    assert [one.key for one in found] == ["user Maier, Anna", "user Maier, Bert"]
+
+
+def test_a_name_that_looks_like_two_attributes_is_the_whole_one_in_brackets() -> None:
+    """Case 21: the subject alone does not say where such a name ends."""
+    name = "Maier, O=Firm"
+    proven, accepted = VERIFIED.replace("alice", name), CONNECTED.replace("alice", name)
+    (attempt,) = attempts(proven, accepted, GIVEN.replace("alice", name))
+    assert attempt.key == f"user {name}"
+
+
+def test_a_log_shows_no_part_of_a_name_with_a_comma() -> None:
+    """Case 21: a snapshot replaces the names that are found, each as a whole."""
+    said = f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=old: O=Firm, CN=Maier, Anna, serial=7"
+    assert OpenVpn().names_in(said) == {"Maier, Anna"}
+
+
+# --- OpenVPN 2.4 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stamp", ["Mon Apr 27 13:00:20 2020 us=790264 ", "Mon Apr  6 13:00:20 2020 "])
+def test_a_login_in_the_log_of_a_2_4_counts(stamp: str) -> None:
+    """Case 22: it writes its times as ctime(3) does."""
+    log = LoginLog()
+    said = (line.removeprefix("2026-11-26 12:16:44 ") for line in (BEGINS, VERIFIED, CONNECTED, GIVEN))
+    version = f"{stamp}OpenVPN 2.4.9 x86_64-redhat-linux-gnu [SSL (OpenSSL)]"
+    (attempt,) = attempts(version, *(f"{stamp}{line}" for line in said), log=log)
+    assert (attempt.key, attempt.outcome, log.version) == ("user alice", LoginOutcome.OK, "2.4.9")
+    assert attempt.seconds is not None
+    assert OpenVpn().names_in(f"{stamp}bob/{FLOW} MULTI: bad source address") == {"bob"}

@@ -30,7 +30,23 @@ def test_a_client_that_was_let_in_is_a_session_with_its_address_port_and_time() 
     assert row.since == datetime.fromtimestamp(1795695405, UTC)
 
 
-def test_whoever_has_shown_no_certificate_or_got_no_address_yet_is_none() -> None:
+def test_a_user_without_a_certificate_is_a_session_with_the_name_that_was_typed() -> None:
+    """Case 19: `verify-client-cert none`; OpenVPN calls each of these clients UNDEF while it lives."""
+    since = "2026-11-28 22:35:28\t1795905328"
+    row = f"CLIENT_LIST\tUNDEF\t127.0.0.1:52752\t10.9.0.2\t\t1117\t2899\t{since}\tana\t0\t0\tAES-256-GCM"
+    unnamed = row.replace("ana", "UNDEF").replace("10.9.0.2", "10.9.0.3")
+    found = clients_in([*TITLE, HEADER, row, unnamed, ASKED, *LAST])
+    assert [(one.name, one.vpn_address) for one in found] == [("ana", "10.9.0.2"), ("UNDEF", "10.9.0.3")]
+
+
+def test_an_openvpn_2_4_which_has_no_column_of_ciphers_is_read() -> None:
+    """Case 22's version: its list of clients ends with the peer's number."""
+    header = HEADER.removesuffix("\tData Channel Cipher")
+    row = client("alice", "10.77.0.11:40432", "10.90.0.2").removesuffix("\tAES-256-GCM")
+    assert [one.name for one in clients_in([*TITLE, header, row, *LAST])] == ["alice"]
+
+
+def test_a_client_that_has_no_address_yet_is_none() -> None:
     waits = client("alice", "10.77.0.11:40432", "")
     assert clients_in([*TITLE, HEADER, ASKED, waits, *LAST]) == ()
 

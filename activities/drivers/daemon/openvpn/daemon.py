@@ -24,7 +24,7 @@ from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.daemon.openvpn.management import SOCKET, ask
 from activities.drivers.daemon.openvpn.own_config import read_own_config
-from activities.drivers.daemon.openvpn.prefix import END, NAMED, STAMP
+from activities.drivers.daemon.openvpn.prefix import END, NAMED, SHOWN_NAME, STAMP
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
 from activities.drivers.daemon.openvpn.template import options_of
@@ -62,7 +62,7 @@ RESTART_SENT = timedelta(milliseconds=300)
 _JOURNAL = r"(?:\S+ \S+ [^\s\[]+\[\d+\]: )"
 """What `journalctl` writes before each line of one that was adopted."""
 _NAMES = re.compile(
-    rf"^{_JOURNAL}?+{STAMP}?+{NAMED}|\bCN=(?P<shown>[^,\n]+)"
+    rf"^{_JOURNAL}?+{STAMP}?+{NAMED}|\b{SHOWN_NAME}"
     rf"|(?<=\d )(?!{END} )\[(?P<peer>[^\n]+)\] Peer Connection"
     r"|for username '(?P<typed>[^\n]+)'",
     re.MULTILINE,
@@ -220,7 +220,7 @@ class OpenVpn(PlainDaemon):
         return frozenset(
             found[what]
             for found in _NAMES.finditer(log)
-            for what in ("user", "shown", "peer", "typed")
+            for what in ("user", "name", "peer", "typed")
             if found[what]
         )
 

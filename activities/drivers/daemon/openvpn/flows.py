@@ -7,56 +7,76 @@ after a float. The log's stamps are UTC: an instance's root has no other time zo
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 
-from activities.drivers.daemon.openvpn.prefix import END, NAMED, STAMP
+from activities.drivers.daemon.openvpn.prefix import END, FLOATED, NAMED, STAMP, TYPED_NAME, moment
+from activities.drivers.daemon.openvpn.sessions import NOBODY
 from policies.attribution import End, Held
 
 _AT = rf"(?P<at>{STAMP})"
 _CLIENT = re.compile(rf"{_AT}{NAMED}(?P<what>.+)")
+_NAMELESS = re.compile(rf"{_AT}(?P<end>{END}) (?P<what>.+)")
+_TYPED = re.compile(TYPED_NAME)
 _GIVEN = re.compile(r"MULTI: primary virtual IP(?:v6)? for .+: (?P<address>[0-9a-fA-F.:]+)$")
-# Some versions have the user's prefix before it. A name is what it likes, so the last words are the places.
-_FLOATED = re.compile(
-    rf"{_AT}(?:(?!{END} ).+?/{END} )?peer \d+ \(.+\) floated from (?P<end>{END}) to "
-    rf"(?:\[AF_INET6?\])?(?P<to>{END})(?: \(via \S+\))?$"
-)
+_FLOATED = re.compile(rf"{_AT}{FLOATED}")
+MOST_TYPED = 20_000
 _BEGINS = re.compile(rf"{_AT}OpenVPN \d\S* ")
 _LEAVES = re.compile(r"SIG(?:TERM|USR1|HUP)\[[^\]]*\] received, client-instance (?:restarting|exiting)")
 
 
+@dataclass
+class _Log:
+    """What one log has told so far."""
+
+    live: dict[End, Held] = field(default_factory=dict)
+    typed: dict[End, str] = field(default_factory=dict)
+    """Names that clients have typed whose session has not begun; the oldest are dropped."""
+
+
 def held_in(slot: str, lines: Iterable[str]) -> Iterator[Held]:
-    """Yield the sessions that a slot's log tells of, each for as long as it came from one place."""
-    live: dict[End, Held] = {}
+    """Yield the sessions of a slot's log, each for as long as it came from one place."""
+    log = _Log()
     for line in lines:
         with suppress(ValueError):  # no time or place, whatever it looks like
-            yield from _told(slot, line, live)
-    yield from live.values()
+            yield from _told(slot, line, log)
+    yield from log.live.values()
 
 
-def _told(slot: str, line: str, live: dict[End, Held]) -> Iterator[Held]:
+def _told(slot: str, line: str, log: _Log) -> Iterator[Held]:
     """Yield the sessions that one line ends, and note those that it begins."""
     if found := _FLOATED.match(line):
-        at, before, now = _at(found), _end(found["end"]), _end(found["to"])
-        if before in live:
-            moved = live.pop(before)
-            live[now] = moved._replace(source=now, began=at)
+        at, before, now = moment(found["at"]), _end(found["from"]), _end(found["to"])
+        if before in log.live:
+            moved = log.live.pop(before)
+            log.live[now] = moved._replace(source=now, began=at)
             yield moved._replace(ended=at)
-    elif (found := _CLIENT.match(line)) is not None:
-        at, source = _at(found), _end(found["end"])
-        if given := _GIVEN.match(found["what"]):
-            if source not in live:
-                live[source] = Held(slot, found["user"], source, given["address"], at)
-        elif _LEAVES.match(found["what"]) and source in live:
-            yield live.pop(source)._replace(ended=at)
-    elif (found := _BEGINS.match(line)) is not None:  # the instance before has ended, with everybody
-        at, ended = _at(found), list(live.values())
-        live.clear()
+    elif found := _NAMELESS.match(line):
+        yield from _of_a_client(slot, found, None, log)
+    elif found := _CLIENT.match(line):
+        yield from _of_a_client(slot, found, found["user"], log)
+    elif found := _BEGINS.match(line):  # the instance before has ended, with every session
+        at, ended = moment(found["at"]), list(log.live.values())
+        log.live.clear()
+        log.typed.clear()
         yield from (one._replace(ended=at) for one in ended)
 
 
-def _at(found: re.Match[str]) -> datetime:
-    return datetime.strptime(found["at"][:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+def _of_a_client(slot: str, found: re.Match[str], name: str | None, log: _Log) -> Iterator[Held]:
+    """Take in a line of one client; one without a common name is known by the name that it has typed."""
+    at, source, what = moment(found["at"]), _end(found["end"]), found["what"]
+    if given := _GIVEN.match(what):
+        user = name or log.typed.pop(source, NOBODY)
+        if source not in log.live:
+            log.live[source] = Held(slot, user, source, given["address"], at)
+    elif _LEAVES.match(what):
+        log.typed.pop(source, None)
+        if source in log.live:
+            yield log.live.pop(source)._replace(ended=at)
+    elif name is None and source not in log.live and (typed := _TYPED.match(what)):
+        log.typed[source] = typed["typed"]
+        if len(log.typed) > MOST_TYPED:
+            del log.typed[next(iter(log.typed))]
 
 
 def _end(said: str) -> End:

@@ -1,8 +1,10 @@
 """What OpenVPN's own log says about logins: lines in, ended attempts out.
 
 Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client that is not yet known begins
-with its address and port, which tie its lines together; later ones have its name before them. What has a
-stamp is read without it, as the log is read when it is written. How long a login took is known where its
+with its address and port, which tie its lines together; later ones have its name before them. A client
+without a certificate has no common name: its lines begin with the address as long as it lives, and the name
+that it has typed counts once its password is right. What has a stamp is read without it, as the log is read
+when it is written. How long a login took is known where its
 first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A name
 counts once the gateway has taken its certificate; whoever shows another one is known by its address. A first
 packet is no attempt, as its address may be invented: one begins with what shows that our answers arrive.
@@ -13,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from activities.drivers.daemon.openvpn.prefix import END, NAMED, STAMP
+from activities.drivers.daemon.openvpn.prefix import END, FLOATED, NAMED, SHOWN_NAME, STAMP, TYPED_NAME
 from policies.attempts import Attempt, LoginOutcome, key_of
 
 LONGEST = 120.0
@@ -27,15 +29,19 @@ _NOBODY_YET = re.compile(rf"{STAMP}?+(?P<end>{END}) (?P<what>.+)")
 _LET_IN = re.compile(rf"{STAMP}?+{NAMED}(?P<what>.+)")
 _VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
 # Only at the beginning of what is said: behind it are words of the client, also of one that nobody knows.
-_PROVEN = re.compile(r"VERIFY OK: depth=0, (?:.*?, )?CN=(?P<name>[^,]+)")
+_PROVEN = re.compile(rf"VERIFY OK: depth=0, (?:.*?, )?{SHOWN_NAME}")
+_TYPED = re.compile(TYPED_NAME)
 _STRANGER = re.compile(r"VERIFY (?:EKU |KU |X509NAME )?ERROR")
-_ACCEPTED = re.compile(r"\[.+\] Peer Connection Initiated with ")
+_ACCEPTED = re.compile(r"\[(?P<name>.*)\] Peer Connection Initiated with ")
 # What only a client that gets our answers has us say; a first packet may come from any address.
 _SHOWN = re.compile(
     r"VERIFY |peer info: |OpenSSL: |TLS_ERROR: |TLS Error: .*incoming plaintext read error|TLS Auth Error:"
-    r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.+\] Peer Connection Initiated with "
+    r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.*\] Peer Connection Initiated with "
 )
 _GIVEN = re.compile(r"MULTI: primary virtual IP")
+_AGAIN = re.compile(r"TLS: soft reset ")
+"""A server's first line of new keys for a session that lives."""
+_FLOATED = re.compile(rf"{STAMP}?+{FLOATED}")
 _ENDS = re.compile(r"SIG[A-Z0-9]+\[[^\]]*\] received, client-instance (?:restarting|exiting)")
 _FAILURES = (
     (
@@ -56,6 +62,8 @@ class _Connection:
     began: float
     timed: bool
     user: str | None = None
+    typed: str | None = None
+    """As whom it asks to be let in, while the answer to its password is still awaited."""
     accepted: float | None = None
     failure: LoginOutcome | None = None
 
@@ -69,17 +77,23 @@ class LoginLog:
         self._begun: dict[_End, _Connection] = {}
         """Of whom nothing is known but a first packet, oldest first."""
         self._open: dict[_End, _Connection] = {}
+        self._nameless: dict[_End, None] = {}
+        """Live sessions without a common name: what their address says now is no login."""
         self.version = ""
         """The daemon's own version, once it has said it."""
 
     def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
         """Take in one line read at `at` and yield the attempts it ended; other lines are skipped."""
-        if match := _NOBODY_YET.match(line):
+        if (match := _FLOATED.match(line)) and _end(match["from"]) in self._nameless:
+            del self._nameless[_end(match["from"])]
+            self._lives(_end(match["to"]))
+        elif match := _NOBODY_YET.match(line):
             yield from self._stranger_says(_end(match["end"]), match["what"], at, timed=timed)
         elif match := _LET_IN.match(line):
             yield from self._user_says(match["user"], _end(match["end"]), match["what"], at)
         elif match := _VERSION.match(line):
             self.version = match["version"]
+            self._nameless.clear()
 
     def give_up(self, at: float) -> Iterator[Attempt]:
         """Yield the attempts of connections that were begun too long ago."""
@@ -91,17 +105,36 @@ class LoginLog:
 
     def _stranger_says(self, end: _End, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
         ends = _ENDS.match(what) is not None
+        if self._is_live(end, what, ends=ends):
+            return
         connection = self._open.get(end) or self._shown(end, what, at, timed=timed, ends=ends)
         if connection is None:
             return
-        if proven := _PROVEN.match(what):
-            connection.user = proven["name"]
-        if connection.failure is None:
-            connection.failure = next((outcome for said, outcome in _FAILURES if said.match(what)), None)
-        if _ACCEPTED.match(what) and connection.failure is None:
-            connection.accepted = at
-        if ends:
+        _note(connection, what, at)
+        if _GIVEN.match(what):
+            connection.user = connection.user or connection.typed
+            self._lives(end)
+            yield self._close(end, LoginOutcome.OK, at)
+        elif ends:
             yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
+
+    def _is_live(self, end: _End, what: str, *, ends: bool) -> bool:
+        """Return whether the line is of a session without a common name that lives."""
+        if end in self._nameless:
+            if ends:
+                del self._nameless[end]
+            return True
+        if _AGAIN.match(what) and end not in self._open:
+            self._begun.pop(end, None)
+            self._lives(end)
+            return True
+        return False
+
+    def _lives(self, end: _End) -> None:
+        """Note a session without a common name; beyond a bound the oldest is dropped."""
+        self._nameless[end] = None
+        if len(self._nameless) > MOST_OPEN:
+            del self._nameless[next(iter(self._nameless))]
 
     def _shown(self, end: _End, what: str, at: float, *, timed: bool, ends: bool) -> _Connection | None:
         """Return the connection that is an attempt from now on; who has shown nothing is kept or let go."""
@@ -137,6 +170,22 @@ class LoginLog:
         return Attempt(
             key=key_of(connection.user, connection.source), outcome=outcome, ended=at, seconds=seconds
         )
+
+
+def _note(connection: _Connection, what: str, at: float) -> None:
+    """Note what a line says of a login that has not ended."""
+    if proven := _PROVEN.match(what):
+        connection.user = proven["name"]
+    elif typed := _TYPED.match(what):
+        connection.typed = typed["typed"]
+        if typed["how"] == "succeeded":
+            connection.user = connection.user or connection.typed
+    if connection.failure is None:
+        connection.failure = next((outcome for said, outcome in _FAILURES if said.match(what)), None)
+    if (accepted := _ACCEPTED.match(what)) and connection.failure is None:
+        connection.accepted = at
+        if connection.user is not None and accepted["name"].startswith(connection.user):
+            connection.user = accepted["name"]  # whole, also where the subject leaves it open
 
 
 def _end(said: str) -> _End:

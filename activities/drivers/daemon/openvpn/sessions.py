@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 NO_NUMBER = 2**24 - 1
 NOBODY = "UNDEF"
-"""The name of a client that has shown no certificate yet."""
+"""What stands in place of a common name, or of a typed name, that there is none of."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class ClientRow:
 
     id: str
     name: str
+    """Its common name; of a client without a certificate the name that it has typed, else `UNDEF`."""
     address: IPv4Address | IPv6Address
     port: int
     vpn_address: str
@@ -25,7 +26,9 @@ class ClientRow:
 
 
 def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
-    """Return who has been let in and was given an address; whoever is still being asked is none of them.
+    """Return the clients that were let in; one that logs in has no address in the tunnel yet.
+
+    A client without a certificate has no common name, as long as it is connected.
 
     Raises:
         ValueError: It is not what OpenVPN 2.4 to 2.6 say.
@@ -34,7 +37,7 @@ def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
     return tuple(
         ClientRow(
             id=row["Client ID"],
-            name=row["Common Name"],
+            name=row["Username"] if row["Common Name"] == NOBODY else row["Common Name"],
             address=address,
             port=port,
             vpn_address=row["Virtual Address"] or row["Virtual IPv6 Address"],
@@ -42,7 +45,7 @@ def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
             number=number if (number := int(row["Peer ID"])) in range(NO_NUMBER) else None,
         )
         for row in _rows(status)
-        if row["Common Name"] != NOBODY and (row["Virtual Address"] or row["Virtual IPv6 Address"])
+        if row["Virtual Address"] or row["Virtual IPv6 Address"]
         for address, port in [_real(row["Real Address"])]
     )
 
