@@ -7,6 +7,7 @@ until its end is logged.
 """
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -46,9 +47,13 @@ LOOK = timedelta(milliseconds=500)
 STEERING = timedelta(seconds=1)
 ASK = timedelta(seconds=3)
 PATIENCE = timedelta(seconds=2)
+MISSED = 2
+"""Answers without sessions in a row after which the journal names the daemon."""
 MEMORY = "exporter.json"
 THREADS = 2
 """One reads for Prometheus, one is for the loop's own questions."""
+
+_log = logging.getLogger(__name__)
 
 
 class Host:
@@ -114,6 +119,10 @@ class Host:
         """Return what the slot's own port says to somebody who does not log in."""
         return await self.folders.daemon.answer(self.folders.of(slot).chroot, PATIENCE)
 
+    async def silence(self, slot: str) -> str:
+        """Return in one line why the slot's instance does not report its sessions."""
+        return await self.folders.daemon.silence(self.folders.of(slot).chroot)
+
     async def sessions(self, slot: str) -> tuple[Session, ...] | None:
         """Return the slot's connected sessions; None when the instance does not say."""
         folder = self.folders.of(slot)
@@ -145,10 +154,32 @@ class Shows:
         return registry
 
 
+class Silence:
+    """Logs once when a daemon stops reporting its sessions, with the cause, and once when that ends."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._missed: dict[Running, int] = {}
+
+    async def note(self, one: Running, *, reports: bool) -> None:
+        """Record whether the instance reported its sessions; a daemon that starts may miss one answer."""
+        running = f"{self._host.gateway.daemon} in slot {one.slot}"
+        if reports:
+            if self._missed.pop(one, 0) >= MISSED:
+                _log.warning("%s reports its sessions again", running)
+            return
+        self._missed[one] = missed = self._missed.get(one, 0) + 1
+        if missed == MISSED:
+            series = "so vpngw_sessions of that slot is not exported"
+            why = await self._host.silence(one.slot)
+            _log.warning("%s does not report its sessions, %s: %s", running, series, why)
+
+
 async def watch(host: Host, shows: Shows) -> None:
     """Keep the numbers up to date until cancelled."""
     exporter = shows.gateway
     users: list[Tunnel] = []
+    silence = Silence(host)
 
     async def follow() -> None:
         exporter.follow()
@@ -165,6 +196,7 @@ async def watch(host: Host, shows: Shows) -> None:
             said, sessions = await host.answer(one.slot), await host.sessions(one.slot)
             if said.certificate is not None:
                 shows.certificates.learn(one.slot, said.certificate)
+            await silence.note(one, reports=sessions is not None)
             exporter.learn(
                 one,
                 sessions=None if sessions is None else len(sessions),

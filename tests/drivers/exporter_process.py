@@ -25,7 +25,9 @@ Shown = dict[tuple[str, str, str], float]
 class Exporter:
     """The process, and what it shows."""
 
-    def __init__(self, lab: GatewayLab, *, tunnels: bool = False) -> None:
+    def __init__(self, lab: GatewayLab, *, tunnels: bool = False, capabilities: str = "") -> None:
+        """Start it, with these `capabilities` alone, as systemd limits a unit by CapabilityBoundingSet."""
+        self.under = bounded_by(capabilities) if capabilities else []
         self.log = lab.folder / "exporter.log"
         gateway = lab.gateway.model_copy(update={"fleet": "edge", "metrics_port": PORT})
         content = {
@@ -48,7 +50,7 @@ class Exporter:
         self.process = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "orchestrator", "exporter", str(self.config)]
+        command = [*self.under, sys.executable, "-m", "orchestrator", "exporter", str(self.config)]
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -86,6 +88,12 @@ class Exporter:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def bounded_by(capabilities: str) -> list[str]:
+    """Return the command line under which root's programs have these capabilities and no others."""
+    kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities.split())
+    return ["setpriv", "--bounding-set", f"-all,{kept}", "--inh-caps", "-all", "--no-new-privs"]
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
+
+CONNECT = timedelta(seconds=2)
 
 
 class Asked(NamedTuple):
@@ -20,6 +23,20 @@ async def connected_to(asked: Asked, limit: int = 2**16) -> tuple[asyncio.Stream
     if asked.port:
         return await asyncio.open_connection("127.0.0.1", asked.port, limit=limit)
     return await connected(asked.folder, asked.socket, limit)
+
+
+async def refusal_of(asked: Asked) -> str:
+    """Return in one line why a question there is not answered; the connection is tried once."""
+    where = f"127.0.0.1:{asked.port}" if asked.port else f"{asked.folder}/{asked.socket}"
+    try:
+        async with asyncio.timeout(CONNECT.total_seconds()):
+            _, writer = await connected_to(asked)
+    except TimeoutError:
+        return f"{where} accepts no connection within {CONNECT.total_seconds():g} s"
+    except OSError as error:
+        return f"{where}: {os.strerror(error.errno) if error.errno else error}"
+    writer.close()
+    return f"{where} accepts connections and gives no answer"
 
 
 async def connected(

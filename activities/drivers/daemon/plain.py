@@ -73,6 +73,11 @@ class PlainDaemon(Protocol):
         """Return the gateway's port, by TCP."""
         return (Dialled("tcp", gateway.port),)
 
+    async def silence(self, environment: Environment) -> str:
+        """Return that the control socket gives no answer: a driver that knows the cause overrides this."""
+        del environment
+        return "its control socket gives no answer"
+
     async def users(self, environment: Environment) -> Users | None:
         """Return who has a session: logins are asked for where instances have networks of their own."""
         found = await self.sessions(environment)

@@ -357,6 +357,10 @@ class Daemon(Protocol):
         """Return the sessions of the running instance, None when it does not say."""
         ...
 
+    async def silence(self, environment: Environment) -> str:
+        """Return in one line why the running instance does not report its sessions."""
+        ...
+
     async def users(self, environment: Environment) -> Users | None:
         """Return who is there, of one look at the instance; None when it does not say.
 

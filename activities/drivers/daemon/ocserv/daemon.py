@@ -247,6 +247,14 @@ class Ocserv:
         except (KeyError, TypeError, ValueError):
             return None
 
+    async def silence(self, environment: Environment) -> str:
+        """Return what occtl prints where it gets no answer."""
+        try:
+            result = await run(self._occtl(environment, "show", "status"), within=ANSWER)
+        except PenstockError as error:
+            return str(error)
+        return result.last_words if result.status else "occtl prints sessions in an unknown form"
+
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return sessions of whom the list of users does not name; none where it is not the only way in."""
         names = names_listed(environment.config)

@@ -14,7 +14,7 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from activities.drivers.daemon.control import Asked
+from activities.drivers.daemon.control import Asked, refusal_of
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.openvpn.config_test import FILE, PROGRAM, check_config
@@ -178,6 +178,10 @@ class OpenVpn(PlainDaemon):
             return None
         transport = self._transport(environment)
         return tuple(self._session(row, transport) for row in rows)
+
+    async def silence(self, environment: Environment) -> str:
+        """Return why its management interface gives no answer."""
+        return await refusal_of(_asked(environment))
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each client to restart, and have the kernel forget its flow to this instance.

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import vici
 
+from activities.drivers.daemon.control import Asked as AskedAt
+from activities.drivers.daemon.control import refusal_of
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.plain import PlainDaemon
@@ -38,6 +40,7 @@ from activities.drivers.daemon.port import (
 )
 from activities.drivers.daemon.strongswan.config_test import check_config
 from activities.drivers.daemon.strongswan.control import (
+    SOCKET,
     ask,
     connections,
     holder,
@@ -164,6 +167,10 @@ class StrongSwan(PlainDaemon):
         """Return the connected peers, None when charon does not say."""
         users = await self.users(environment)
         return None if users is None else users.sessions
+
+    async def silence(self, environment: Environment) -> str:
+        """Return why charon's control socket gives no answer."""
+        return await refusal_of(AskedAt(environment.run, SOCKET))
 
     async def users(self, environment: Environment) -> Users | None:
         """Return who is connected without the probe, and who asks to be; unknown is never nobody."""
