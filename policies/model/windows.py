@@ -78,6 +78,8 @@ class PatchWindow(Value):
     @field_validator("rrule")
     @classmethod
     def _rule_is_understood(cls, rule: str) -> str:
+        if rule.upper().startswith("RRULE:"):
+            raise ValueError(f"{rule} begins with RRULE:; leave RRULE: out")
         parts = [part.partition("=") for part in rule.upper().split(";")]
         keys = [key for key, _, _ in parts]
         said = {key: value for key, _, value in parts}

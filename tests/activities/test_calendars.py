@@ -114,7 +114,7 @@ def test_what_is_no_calendar_is_refused_each_time_read_once_and_mended_by_its_fi
     path.write_bytes(b"<html>")
     os.utime(path, (LONG_AGO, LONG_AGO))
     for _ in range(3):
-        with pytest.raises(BadInput, match=r"finance\.ics is no calendar that is understood"):
+        with pytest.raises(BadInput, match=r"finance\.ics is not a calendar"):
             known.spans(path, FINANCE, AT)
     assert len(reads) == 1
     write(path, "20261126")

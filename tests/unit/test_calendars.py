@@ -1,5 +1,6 @@
 """Calendars as freezes: what they say is understood, and what is hostile is refused in one sentence."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -54,9 +55,9 @@ def test_what_never_ends_is_followed_for_400_days() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "no calendar that is understood|has no event"),
-        (b"<html>sign in</html>", "no calendar that is understood"),
-        (b"\xff\xfe\x00", "no calendar that is understood"),
+        (b"", "is not a calendar|has no event"),
+        (b"<html>sign in</html>", "is not a calendar \\(RFC 5545\\); export it again"),
+        (b"\xff\xfe\x00", "is not a calendar"),
         (calendar(), "has no event; check that it is the calendar you mean"),
         (b"x" * (LARGEST + 1), "is larger than 1048576 bytes"),
         (calendar(*["DTSTART:20261101T000000Z"] * 2001), "has 2001 events, more than 2000"),
@@ -110,3 +111,123 @@ def test_what_would_never_come_to_an_end_is_refused(rule: str) -> None:
 def test_a_day_that_no_calendar_has_is_not_looked_for_until_the_end_of_time() -> None:
     event = "DTSTART:20200101T090000Z\r\nDTEND:20200101T100000Z\r\nRRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"
     assert told(*[event] * 3) == []
+
+
+def in_a_zone_of_its_own(offset: str, *, zone_first: bool = True) -> bytes:
+    """Return a calendar as Outlook exports it: the zone has a common name and is defined in the file."""
+    rules = "\r\n".join(
+        f"BEGIN:{part}\r\nDTSTART:16010101T030000\r\nTZOFFSETFROM:{offset}\r\nTZOFFSETTO:{offset}\r\nEND:{part}"
+        for part in ("STANDARD", "DAYLIGHT")
+    )
+    name = "Customized Time Zone"
+    zone = f"BEGIN:VTIMEZONE\r\nTZID:{name}\r\n{rules}\r\nEND:VTIMEZONE"
+    event = (
+        f"BEGIN:VEVENT\r\nUID:1\r\nDTSTART;TZID={name}:20261210T080000\r\nDTEND;TZID={name}:20261210T100000\r\n"
+        "END:VEVENT"
+    )
+    parts = [zone, event] if zone_first else [event, zone]
+    return "\r\n".join(["BEGIN:VCALENDAR", "VERSION:2.0", *parts, "END:VCALENDAR", ""]).encode()
+
+
+def begins(content: bytes) -> list[str]:
+    return [f"{one.begins:%d %H:%M} {one.tz}" for one in read_calendar(content, "f.ics", "Europe/Berlin", AT)]
+
+
+@pytest.mark.parametrize("zone_first", [True, False])
+def test_a_zone_that_a_file_defines_is_that_file_s_alone(*, zone_first: bool) -> None:
+    """Case 30: the first file's definition was used for all later files of the process."""
+    west, east = (in_a_zone_of_its_own(offset, zone_first=zone_first) for offset in ("-0700", "+0900"))
+    for _ in range(2):
+        assert begins(west) == ["10 15:00 UTC"]
+        assert begins(east) == ["09 23:00 UTC"]
+    without = calendar("DTSTART;TZID=Customized Time Zone:20261210T080000\r\nDURATION:PT1H")
+    with pytest.raises(BadInput, match="in the zone Customized Time Zone, which is unknown"):
+        begins(without)
+
+
+def test_calendars_that_are_read_at_the_same_time_keep_their_own_zones() -> None:
+    """Case 30, by threads: the worker reads the calendars of many fleets side by side."""
+    west, east = in_a_zone_of_its_own("-0700"), in_a_zone_of_its_own("+0900")
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(begins, [west, east] * 40))
+    assert found == [["10 15:00 UTC"], ["09 23:00 UTC"]] * 40
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        'DTSTART;TZID="(UTC-08:00) Pacific Time (US & Canada)":20261210T080000\r\nDURATION:PT1H',
+        "DTSTART:20261210T080000Z\r\nDTEND;TZID=Mars:20261210T090000",
+        "DTSTART:20261210T080000Z\r\nDURATION:PT1H\r\nRRULE:FREQ=DAILY;COUNT=3\r\nEXDATE;TZID=Mars:20261211T080000",
+        "DTSTART:20261210T080000Z\r\nDURATION:PT1H\r\nRDATE;TZID=Mars:20261211T080000",
+    ],
+)
+def test_an_unknown_zone_is_refused_by_its_name_and_never_read_as_local_time(event: str) -> None:
+    """Case 32."""
+    with pytest.raises(
+        BadInput, match=r"close is in the zone (\(UTC-08:00\) Pacific|Mars).*which is unknown"
+    ):
+        told(event + "\r\nSUMMARY:close")
+
+
+def test_a_windows_zone_is_known_without_a_definition() -> None:
+    event = "DTSTART;TZID=W. Europe Standard Time:20261210T080000\r\nDURATION:PT1H"
+    assert told(event)[0][:3] == ("2026-12-10T08:00:00", "2026-12-10T09:00:00", "Europe/Berlin")
+
+
+def test_a_cancelled_event_freezes_nothing() -> None:
+    """Case 34: one event, and one day of an event that comes again."""
+    off = "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nSTATUS:CANCELLED"
+    kept = "DTSTART:20261211T080000Z\r\nDTEND:20261211T100000Z\r\nSTATUS:CONFIRMED"
+    assert [one[0] for one in told(off, kept)] == ["2026-12-11T08:00:00"]
+    daily = "UID:d\r\nDTSTART:20261201T080000Z\r\nDTEND:20261201T100000Z\r\nRRULE:FREQ=DAILY;COUNT=3"
+    day_off = (
+        "UID:d\r\nRECURRENCE-ID:20261202T080000Z\r\nDTSTART:20261202T080000Z\r\nDTEND:20261202T100000Z\r\n"
+        "STATUS:CANCELLED"
+    )
+    content = calendar(daily, day_off).replace(b"UID:0\r\n", b"").replace(b"UID:1\r\n", b"")
+    assert begins(content) == ["01 08:00 UTC", "03 08:00 UTC"]
+
+
+@pytest.mark.parametrize("end", ["DTEND;VALUE=DATE:20261225", "DURATION:P1D", "DTEND;VALUE=DATE:20261226"])
+def test_a_whole_day_is_frozen_however_its_end_is_written(end: str) -> None:
+    """Case 36: calendars of holidays write an end that equals the beginning."""
+    event = f"DTSTART;VALUE=DATE:20261225\r\n{end}\r\nSUMMARY:Christmas"
+    assert [one[:2] for one in told(event)] == [("2026-12-25T00:00:00", "2026-12-26T00:00:00")]
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ("SUMMARY:Broken", "Broken has no beginning; add a DTSTART or remove the event"),
+        (
+            "SUMMARY:Broken\r\nDTSTART:20261210T080000Z\r\nDTEND:tomorrow",
+            "the DTEND of Broken cannot be read; correct it",
+        ),
+        (
+            "SUMMARY:Broken\r\nDTSTART:20261210T080000Z\r\nDTEND:20261210T070000Z",
+            "Broken ends before it begins; correct its DTEND",
+        ),
+    ],
+)
+def test_an_event_without_a_usable_time_is_refused_by_its_name(event: str, why: str) -> None:
+    """Case 37."""
+    with pytest.raises(BadInput, match=f"^finance.ics: {why}$"):
+        told(event, "DTSTART:20261211T080000Z\r\nDTEND:20261211T100000Z")
+
+
+def test_a_weekly_event_that_names_its_hour_is_weekly() -> None:
+    """Case 38."""
+    event = (
+        "DTSTART;TZID=Europe/Berlin:20261207T080000\r\nDURATION:PT2H\r\n"
+        "RRULE:FREQ=WEEKLY;BYDAY=MO;BYHOUR=8;BYMINUTE=0;BYSECOND=0;COUNT=2"
+    )
+    assert [one[0] for one in told(event)] == ["2026-12-07T08:00:00", "2026-12-14T08:00:00"]
+    with pytest.raises(BadInput, match="comes more often than daily"):
+        told(event.replace("BYHOUR=8", "BYHOUR=8,20"))
+
+
+def test_an_empty_rule_is_refused_as_empty() -> None:
+    """Case 38."""
+    with pytest.raises(BadInput, match=r"RRULE of close (has no FREQ|cannot be read)"):
+        told("DTSTART:20261207T080000Z\r\nDURATION:PT2H\r\nSUMMARY:close\r\nRRULE:")

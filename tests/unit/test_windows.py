@@ -100,6 +100,7 @@ def test_gateways_of_several_sites_start_together_only_where_it_is_open_in_each_
         ({"rrule": "FREQ=DAILY;BYHOUR=3"}, "BYHOUR is not understood here"),
         ({"rrule": "FREQ=MONTHLY;BYMONTHDAY=31;BYMONTH=2"}, "names no day"),
         ({"rrule": "whenever"}, "is no rule"),
+        ({"rrule": "RRULE:FREQ=WEEKLY;BYDAY=TU"}, "leave RRULE: out"),  # case 55: as calendars write it
         ({"tz": "Mars/Olympus"}, "is no time zone"),
         ({"duration": "8d"}, "is no window; write one from 1m to 7d"),
         ({"start": "02:00+01:00"}, "is no local time"),
