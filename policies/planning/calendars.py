@@ -6,7 +6,7 @@ from itertools import islice
 from math import prod
 from typing import Any
 
-from icalendar import Calendar, Component, Timezone
+from icalendar import Calendar, Component, Timezone, vText
 from icalendar.parser import Contentlines
 from icalendar.timezone import TZP
 from recurring_ical_events import of as occurrences_of  # type: ignore[import-untyped]
@@ -53,6 +53,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
         raise BadInput(f"{called} is larger than {LARGEST} bytes; leave out what is long over")
     try:
         calendar, zones = _parsed(content)
+        _name_zone_of_all(calendar, called)
         for event in calendar.walk("VEVENT"):
             _refuse_unread(event, called)
             for key in _TIMES:
@@ -105,6 +106,18 @@ def _defined(block: Sequence[str]) -> tuple[str, tzinfo]:
     for part in Component.from_ical(_text(block[begin:-1]), multiple=True):
         zone.add_component(part)
     return names[0], zone.to_tz(TZP(), lookup_tzid=False)
+
+
+def _name_zone_of_all(calendar: Any, called: str) -> None:
+    """Write the zone of a whole calendar by its IANA name, as the reader of X-WR-TIMEZONE requires."""
+    name = calendar.get("X-WR-TIMEZONE")
+    if name is None:
+        return
+    known = getattr(TZP().timezone(str(name)), "key", None)
+    if known is None:
+        where = sentence(str(name), 80)
+        raise BadInput(f"{called}: its X-WR-TIMEZONE is {where}, which is unknown here; write an IANA name")
+    calendar["X-WR-TIMEZONE"] = vText(known)
 
 
 def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> None:

@@ -170,6 +170,25 @@ def test_an_unknown_zone_is_refused_by_its_name_and_never_read_as_local_time(eve
         told(event + "\r\nSUMMARY:close")
 
 
+def of_one_zone(name: str) -> bytes:
+    event = calendar("DTSTART:20261210T080000\r\nDURATION:PT1H")
+    return event.replace(b"VERSION:2.0", b"VERSION:2.0\r\nX-WR-TIMEZONE:" + name.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("America/New_York", "America/New_York"), ("W. Europe Standard Time", "Europe/Berlin")],
+)
+def test_the_zone_of_a_whole_calendar_is_that_of_its_events(name: str, place: str) -> None:
+    assert begins(of_one_zone(name)) == [f"10 08:00 {place}"]
+
+
+def test_a_whole_calendar_in_an_unknown_zone_is_refused_by_the_zone_s_name() -> None:
+    """Case 32."""
+    with pytest.raises(BadInput, match="its X-WR-TIMEZONE is Mars, which is unknown here"):
+        begins(of_one_zone("Mars"))
+
+
 def test_a_windows_zone_is_known_without_a_definition() -> None:
     event = "DTSTART;TZID=W. Europe Standard Time:20261210T080000\r\nDURATION:PT1H"
     assert told(event)[0][:3] == ("2026-12-10T08:00:00", "2026-12-10T09:00:00", "Europe/Berlin")
