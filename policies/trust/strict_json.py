@@ -18,8 +18,13 @@ STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 BRACKETS = re.compile(rb"[\[\]{}]")
 
 
-def loads(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, fractions: bool = False) -> Any:
     """Return the one meaning of these bytes.
+
+    Args:
+        raw: The document.
+        max_bytes: The most that it may have.
+        fractions: Whether numbers such as 1.5 are taken; a listing of a registry is not signed.
 
     Raises:
         ManifestInvalid: not UTF-8, not JSON, a key twice, NaN or Infinity, too deep or too long.
@@ -33,7 +38,7 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
             raw.decode("utf-8"),
             object_pairs_hook=_each_key_once,
             parse_constant=_no_constant,
-            parse_float=_no_float,
+            parse_float=float if fractions else _no_float,
         )
         dumps(found)
     except (json.JSONDecodeError, RecursionError) as error:

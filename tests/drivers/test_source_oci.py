@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.source.http import HttpSource
-from activities.drivers.source.oci import OciSource
+from activities.drivers.source.oci import SIGNATURE_TYPES, OciSource
 from activities.drivers.source.transport import Transport
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.trust_files import compose_releases
 from activities.refusals import (
+    DownloadFailed,
     TransportRefused,
 )
 from activities.releases import Releases
@@ -28,6 +29,7 @@ from policies.model.refusals import (
 )
 from policies.model.trust import Envelope
 from policies.model.value import digest_of
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST
 from tests.drivers import registries
 from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.registry import TOKEN, FakeRegistry
@@ -85,11 +87,110 @@ async def test_a_registry_with_the_referrers_api_needs_no_fallback_tag(tmp_path:
         assert (await setting.releases().admit(digest, setting.source)).reference.digest == digest
 
 
+def index_of(*entries: object) -> bytes:
+    return json.dumps({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": entries}).encode()
+
+
+NO_SIGNATURES = (b"[]", b'{"layers": []}')
+FOREIGN = {"mediaType": IMAGE_MANIFEST, "digest": "sha512:" + "a" * 128, "size": 1, "artifactType": "x/y"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *((status, b"{}") for status in (400, 403, 404, 405, 501)),
+        (200, b"<html>sign in</html>"),
+        (200, b"{}"),
+        (200, b'{"schemaVersion": 2, "manifests": null}'),
+        (200, index_of()),
+        (200, index_of(FOREIGN)),
+    ],
+    ids=["400", "403", "404", "405", "501", "a page", "no index", "null", "empty", "foreign entries only"],
+)
+async def test_signatures_are_found_by_the_fallback_tag_where_the_api_lists_none(
+    tmp_path: Path, answer: tuple[int, bytes]
+) -> None:
+    """Case 41, and the registries without the API that do not answer 404."""
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.answers["referrers"] = answer
+        assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+
+
+@pytest.mark.parametrize("tag", ["the image itself", "forbidden"])
+async def test_a_registry_without_any_listing_has_no_signatures(tmp_path: Path, tag: str) -> None:
+    """Case 40: GitLab gives the image itself for the tag; Artifactory forbids a tag that is absent."""
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        subject = registry.tags[f"statement-{digest[7:]}"]
+        image = registry.manifests[subject]
+        registry.answers["referrers"] = (404, b"")
+        registry.answers[subject.replace(":", "-")] = (
+            (200, image) if tag == "the image itself" else (403, b"")
+        )
+        with pytest.raises(SignatureMissing):
+            await setting.releases().admit(digest, setting.source)
+
+
+async def test_a_registry_that_fails_is_asked_again_and_never_taken_for_one_without_signatures(
+    tmp_path: Path,
+) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.answers["referrers"] = (500, b"")
+        with pytest.raises(DownloadFailed, match="answers 500"):
+            await setting.releases().admit(digest, setting.source)
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        FOREIGN,
+        {"digest": 7},
+        "text",
+        {**FOREIGN, "annotations": {"score": 1.5}},
+        {
+            "mediaType": IMAGE_MANIFEST,
+            "artifactType": next(iter(SIGNATURE_TYPES)),
+            "digest": digest_of(b"[]"),
+        },
+    ],
+    ids=["sha512", "a number", "a text", "a fraction", "no manifest"],
+)
+async def test_an_entry_of_another_program_beside_the_signatures_stops_no_release(
+    tmp_path: Path, stranger: object
+) -> None:
+    """Case 44: one foreign referrer stopped every release of the repository."""
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.manifests |= {digest_of(content): content for content in NO_SIGNATURES}
+        subject = registry.tags[f"statement-{digest[7:]}"]
+        listing = json.loads(registry.referrers(subject))
+        registry.answers[subject] = (200, index_of(stranger, *listing["manifests"]))
+        assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+
+
+async def test_a_listing_without_artifact_types_leads_to_the_signatures(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        subject = registry.tags[f"statement-{digest[7:]}"]
+        listing = json.loads(registry.referrers(subject))
+        plain = [{k: v for k, v in entry.items() if k != "artifactType"} for entry in listing["manifests"]]
+        registry.answers[subject] = (200, index_of(*plain))
+        assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+
+
 async def test_a_release_without_referrers_is_not_signed(tmp_path: Path) -> None:
     with FakeRegistry() as registry:
         setting = Setting(tmp_path, registry.url)
         digest = setting.publish()
         registry.manifests = {d: m for d, m in registry.manifests.items() if b'"subject"' not in m}
+        registry.tags = {tag: to for tag, to in registry.tags.items() if not tag.startswith("sha256-")}
         with pytest.raises(SignatureMissing):
             await setting.releases().admit(digest, setting.source)
 
@@ -172,16 +273,9 @@ def _seventeen_signatures(registry: FakeRegistry, setting: Setting, digest: str)
         registry.manifests[digest_of(altered)] = altered
 
 
-def _signature_without_layers(registry: FakeRegistry, setting: Setting, digest: str) -> None:
-    subject = next(iter(json.loads(c)["subject"] for c in registry.manifests.values() if b'"subject"' in c))
-    kind = "application/vnd.dev.sigstore.bundle.v0.3+json"
-    content = json.dumps({"artifactType": kind, "subject": subject, "layers": []}).encode()
-    registry.manifests[digest_of(content)] = content
-
-
 @pytest.mark.parametrize(
     "damage",
-    [_no_layers, _no_digest, _no_manifest, _seventeen_signatures, _signature_without_layers],
+    [_no_layers, _no_digest, _no_manifest, _seventeen_signatures],
     ids=lambda damage: damage.__name__,
 )
 async def test_a_listing_that_makes_no_sense_is_refused(tmp_path: Path, damage: Damage) -> None:

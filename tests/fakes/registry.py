@@ -22,6 +22,8 @@ class FakeRegistry:
         self.realm = realm
         self.lies: dict[str, str] = {}
         """Manifest references whose Docker-Content-Digest header is this instead of the truth."""
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        """Kinds of requests, or references, that get this status and body instead of what is here."""
         self.challenge: str | None = None
         """What an unauthorised answer asks for, if not a token of the realm."""
         self.accepted = f"Bearer {TOKEN}"
@@ -81,6 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"")
 
     def _thing(self, kind: str, reference: str) -> None:
+        instead = self.registry.answers.get(reference, self.registry.answers.get(kind))
+        if instead is not None:
+            self._answer(*instead)
+            return
         if kind == "referrers":
             self._answer(200, self.registry.referrers(reference))
             return

@@ -11,7 +11,7 @@ fallback tag `sha256-<hex>` is for registries without the referrers API, such as
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -41,6 +41,8 @@ SIGNATURE_TYPES = {
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SMALL_BYTES = 4 * strict_json.MAX_BYTES
 MOST_SIGNATURES = 16
+WITHOUT_LISTING = {"status", "denied"}
+"""Reasons of refused questions that registries without the referrers API, or without the tag, give."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CHALLENGE = re.compile(r'([a-z]+)="([^"]*)"')
 
@@ -120,29 +122,56 @@ class OciSource:
         return content
 
     async def _referrers(self, subject: Digest) -> tuple[Envelope, ...]:
-        """Return the signatures that refer to a manifest, by the API or by the fallback tag."""
-        try:
-            listing = await self._read(f"referrers/{subject}", MAX_MANIFEST_BYTES, IMAGE_INDEX)
-        except NotThere:
-            try:
-                listing, _ = await self._manifest(subject.replace(":", "-"))
-            except NotThere:
-                return ()
-        found = [d for d in _descriptors(listing, "manifests") if d.media_type in SIGNATURE_TYPES]
+        """Return the signatures that refer to a manifest: by the API, or else by the fallback tag.
+
+        Registries without the API answer its address with 400, 403, 404, 405, 501, or with 200 and something
+        else; some give the image itself for the tag. What is listed is only a hint where to look.
+        """
+        found = await self._listed(self._read(f"referrers/{subject}", MAX_MANIFEST_BYTES, IMAGE_INDEX))
+        if not found:
+            found = await self._listed(self._tagged(subject.replace(":", "-")))
         if len(found) > MOST_SIGNATURES:
             raise ManifestInvalid(f"more than {MOST_SIGNATURES} signatures are listed", reason="listing")
-        return tuple([await self._envelope(descriptor) for descriptor in found])
+        envelopes = [await self._envelope(descriptor) for descriptor in found]
+        return tuple(envelope for envelope in envelopes if envelope is not None)
 
-    async def _envelope(self, descriptor: Descriptor) -> Envelope:
+    async def _tagged(self, tag: str) -> bytes:
+        content, _ = await self._manifest(tag)
+        return content
+
+    async def _listed(self, answer: Awaitable[bytes]) -> list[Descriptor]:
+        """Return the entries of an index that may be signatures; none where the answer is no index.
+
+        Some registries list a signature's manifest by its own type, without that of its artifact.
+        """
+        try:
+            listed = _entries(await answer, "manifests")
+        except (NotThere, ManifestInvalid):
+            return []
+        except TransportRefused as refused:
+            if refused.reason not in WITHOUT_LISTING:
+                raise
+            return []
+        found = [one for one in map(_descriptor, listed) if one is not None]
+        declared = [one for one in found if one.media_type in SIGNATURE_TYPES]
+        return declared or [one for one in found if one.media_type == IMAGE_MANIFEST]
+
+    async def _envelope(self, descriptor: Descriptor) -> Envelope | None:
+        """Return the signature that a listed manifest holds; None where it holds something else."""
         content, _ = await self._manifest(descriptor.digest)
         require_digest(content, descriptor.digest, "a signature's manifest")
-        layers = _descriptors(content, "layers")
-        signatures = [layer for layer in layers if layer.media_type == descriptor.media_type]
+        try:
+            layers = _descriptors(content, "layers")
+        except ManifestInvalid:
+            return None
+        signatures = [layer for layer in layers if layer.media_type in SIGNATURE_TYPES]
         tokens = [layer for layer in layers if layer.media_type == TOKEN_TYPE]
+        if descriptor.media_type in SIGNATURE_TYPES:
+            signatures = [layer for layer in signatures if layer.media_type == descriptor.media_type]
         if len(signatures) != 1 or len(tokens) > 1:
-            raise ManifestInvalid(f"manifest {descriptor.digest} holds no single signature", reason="listing")
+            return None
         return Envelope(
-            kind=SIGNATURE_TYPES[descriptor.media_type],
+            kind=SIGNATURE_TYPES[signatures[0].media_type],
             content=await self._small(signatures[0].digest),
             token=await self._small(tokens[0].digest) if tokens else None,
         )
@@ -213,16 +242,25 @@ def _token(answer: bytes) -> str:
     return found
 
 
-def _descriptors(content: bytes, field: str) -> list[Descriptor]:
-    """Return what a manifest or index lists, by digest; of a signature the artifact type counts."""
-    document = strict_json.loads(content, max_bytes=MAX_MANIFEST_BYTES)
+def _entries(content: bytes, field: str) -> list[Any]:
+    document = strict_json.loads(content, max_bytes=MAX_MANIFEST_BYTES, fractions=True)
     listed = document.get(field) if isinstance(document, dict) else None
     if not isinstance(listed, list):
         raise ManifestInvalid(f"a document of the registry lists no {field}", reason="listing")
-    found = []
-    for entry in listed:
-        digest = entry.get("digest") if isinstance(entry, dict) else None
-        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-            raise ManifestInvalid("the registry lists something without a sha256 digest", reason="algorithm")
-        found.append(Descriptor(digest, str(entry.get("artifactType") or entry.get("mediaType"))))
-    return found
+    return listed
+
+
+def _descriptors(content: bytes, field: str) -> list[Descriptor]:
+    """Return what a manifest lists, by digest."""
+    found = [_descriptor(entry) for entry in _entries(content, field)]
+    if None in found:
+        raise ManifestInvalid("the registry lists something without a sha256 digest", reason="algorithm")
+    return [one for one in found if one is not None]
+
+
+def _descriptor(entry: Any) -> Descriptor | None:
+    """Return where an entry leads; of a signature the artifact type counts. None without a sha256 digest."""
+    digest = entry.get("digest") if isinstance(entry, dict) else None
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        return None
+    return Descriptor(digest, str(entry.get("artifactType") or entry.get("mediaType")))
