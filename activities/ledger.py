@@ -4,8 +4,8 @@ Answers are small whatever the size of the fleet: a header, counts, or at most 5
 """
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
 
@@ -14,19 +14,22 @@ from temporalio import activity
 
 from activities.liveness import in_a_thread
 from policies.exposure import Exposure
+from policies.history import left_of_bake
 from policies.model.change import (
     PENSTOCK,
     ChangeEnding,
     ChangeOpening,
     ChangeOrder,
+    ChangeRecord,
     GatewayResult,
     Outcome,
     Quarantine,
 )
-from policies.model.fleet import GatewayRef
+from policies.model.fleet import Automation, GatewayRef
+from policies.model.plan_part import PlanHeader
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
-from policies.model.value import Name, Value, digest_of
+from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verdict import Decision
 from policies.status.told import Told
 
@@ -91,6 +94,17 @@ class OthersEntry(Value):
     change: Name
 
 
+class DueBake(Value):
+    """A promotion that stands and is still to be watched: for how long, and whether harm acts by itself."""
+
+    change: Name
+    plan: Digest
+    left: timedelta
+    automation: Automation
+    source: str | None = None
+    """Where its release comes from."""
+
+
 class ReturnEntry(Value):
     """Gateways that take part in changes again, and who said so."""
 
@@ -125,6 +139,18 @@ class LedgerBook(Protocol):
 
     def open_changes(self, fleet: str) -> tuple[str, ...]:
         """Return the names of the fleet's changes that have not ended, the oldest first."""
+        ...
+
+    def standing_promotion(self, fleet: str) -> ChangeRecord | None:
+        """Return the newest promoted upgrade that was not taken back wholly, None without one."""
+        ...
+
+    def plan_header(self, digest: str) -> PlanHeader:
+        """Return a plan without its gateways."""
+        ...
+
+    def source_of(self, digests: Collection[str]) -> str | None:
+        """Return where the newest of these releases comes from."""
         ...
 
     def record_gateways(self, change: str, results: Sequence[GatewayResult]) -> None:
@@ -226,6 +252,28 @@ class LedgerActivities:
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:
         """Return the names of the fleet's changes that have not ended, the oldest first."""
         return await in_a_thread(self._book.open_changes, fleet)
+
+    @activity.defn(name="find_due_bake")
+    async def find_due_bake(self, fleet: str) -> DueBake | None:
+        """Return the promotion that is still to be watched, None where its time is over."""
+        return await in_a_thread(self._find_due_bake, fleet)
+
+    def _find_due_bake(self, fleet: str) -> DueBake | None:
+        promoted = self._book.standing_promotion(fleet)
+        if promoted is None or promoted.plan is None:
+            return None
+        header = self._book.plan_header(promoted.plan)
+        left = left_of_bake(promoted, header.limits.kept, datetime.now(UTC))
+        if left is None:
+            return None
+        digests = (header.release.digest,) if header.release is not None else ()
+        return DueBake(
+            change=promoted.name,
+            plan=header.digest,
+            left=left,
+            automation=header.limits.automation,
+            source=self._book.source_of(digests),
+        )
 
     @activity.defn(name="record_gateways")
     async def record_gateways(self, told: GatewayResults) -> None:

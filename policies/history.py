@@ -22,6 +22,9 @@ from policies.model.value import Name, Value
 
 LONGEST_UNTIL_AGAIN = timedelta(hours=1)
 
+SHORTEST_BAKE = timedelta(minutes=1)
+"""A shorter rest of a bake is not watched: the first bake began before its promotion was written down."""
+
 _UNFINISHED = {None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE}
 
 
@@ -95,6 +98,20 @@ def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
             sentence = f"the gateways that {record.name} changed return to what they had before it"
             return WayBack(change=record.name, since=record.ended, sentence=sentence)
     return _nothing("no change that could be taken back has been promoted")
+
+
+def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timedelta | None:
+    """Return how long a promotion is still to be watched, None where that time is over.
+
+    Args:
+        promoted: An upgrade that was promoted and stands.
+        kept: How long its fleet watches a promotion.
+        at: Now.
+    """
+    if promoted.ended is None:
+        return None
+    left = promoted.ended + kept - at
+    return left if left >= min(SHORTEST_BAKE, kept / 2) else None
 
 
 def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = None) -> ChangeRecord | None:

@@ -1,13 +1,14 @@
 """The bake: after a promotion the gates go on for the kept time; a rollback is still one decision away."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.facts import FactActivities, UndoQuery
-from activities.ledger import EventEntry, LedgerActivities
+from activities.ledger import DueBake, EventEntry, LedgerActivities
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
@@ -17,7 +18,7 @@ from workflows import control, steps
 from workflows.children import guarded, left_behind, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
-from workflows.identities import change_of
+from workflows.identities import bake_of, change_of
 from workflows.watch import BAKE, Watch, WatchOrder, watch_of
 
 NEXT_CHANGE = "the fleet's next change began"
@@ -59,6 +60,7 @@ class Bake:
         self._heard: WatchReport | None = None
         self._returned: set[str] = set()
         self._ended = False
+        self._proposed = False
 
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
@@ -77,39 +79,45 @@ class Bake:
             await self._until_harm_or_peace()
         finally:
             watch.cancel()
-        if self._harm is None:
-            return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else self._unharmed()
-        # What cannot be doubted goes back by itself, however little else is automatic.
-        if order.automation is not Automation.ACT and self._harm.verdict is not GateVerdict.HARD:
-            await self._propose_to_go_back(self._harm)
-            return BakeResult(peaceful=False, reason=self._harm.reason)
-        return await self._go_back(self._harm)
+        if self._harm is not None:
+            return await self._go_back(self._harm)
+        return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else self._unharmed()
 
     def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; metrics that could not be read do not count as healthy."""
         last = self._heard.decision if self._heard is not None else None
+        if last is not None and last.action is Action.ROLL_BACK:
+            return BakeResult(peaceful=False, reason=last.reason)
         if last is not None and last.verdict is not GateVerdict.METRICS_UNAVAILABLE:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
         blind = last.reason if last is not None else "nothing was heard of the watch"
         return BakeResult(peaceful=False, reason=f"not watched to the end of {self._order.kept}: {blind}")
 
     async def _until_harm_or_peace(self) -> None:
-        """Watch for the kept time; a gateway that fails alone meanwhile returns alone."""
+        """Watch for the kept time; a gateway that fails alone meanwhile returns alone.
+
+        Where operators decide about harm that is only measured, it is reported once and the watch goes on.
+        """
         until = workflow.now() + self._order.kept
         while not self._ended and self._harm is None and workflow.now() < until:
             heed_cancellation()
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._ended or self._harm is not None or bool(self._failed_alone),
+                    lambda: self._ended or self._harm is not None or self._has_news,
                     timeout=until - workflow.now(),
                 )
+            if self._is_to_propose and self._heard is not None:
+                self._proposed = await self._propose_to_go_back(self._heard.decision)
             if self._failed_alone and self._harm is None:
                 await self._return_alone(self._failed_alone)
 
     @workflow.signal(name="end")
-    def end(self, after: str | None = None) -> None:
-        """End the bake because that change of this fleet has begun; who cannot name one is a stranger."""
-        self._ended = self._ended or after is not None
+    def end(self, after: str | None = None, goes_back: bool = False) -> None:
+        """End the bake because that change of this fleet has begun; an unnamed change ends nothing.
+
+        Harm that was found outlasts a change that does not go back: it has to give way.
+        """
+        self._ended = self._ended or (after is not None and (goes_back or self._harm is None))
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -119,8 +127,23 @@ class Bake:
 
     @property
     def _harm(self) -> Decision | None:
+        """The harm for which the fleet goes back by itself: a hard sign does, however little is automatic."""
+        found = self._found_harm
+        acts = self._order.automation is Automation.ACT
+        return found if found is not None and (acts or found.verdict is GateVerdict.HARD) else None
+
+    @property
+    def _found_harm(self) -> Decision | None:
         decision = self._heard.decision if self._heard is not None else None
         return decision if decision is not None and decision.action is Action.ROLL_BACK else None
+
+    @property
+    def _is_to_propose(self) -> bool:
+        return self._found_harm is not None and self._harm is None and not self._proposed
+
+    @property
+    def _has_news(self) -> bool:
+        return self._is_to_propose or bool(self._failed_alone)
 
     @property
     def _failed_alone(self) -> tuple[str, ...]:
@@ -128,7 +151,8 @@ class Bake:
         failed = self._heard.decision.failed if self._heard is not None else ()
         return tuple(name for name in failed if name not in self._returned)
 
-    async def _propose_to_go_back(self, decision: Decision) -> None:
+    async def _propose_to_go_back(self, decision: Decision) -> bool:
+        """Ask an operator to decide; return whether that is written down."""
         order = self._order
         entry = EventEntry(
             action="harm found after the promotion",
@@ -137,7 +161,7 @@ class Bake:
             sentence=f"{decision.reason}; a person decides whether to go back",
             key=f"{workflow.info().run_id} harm",
         )
-        await control.record(LedgerActivities.record_event, entry)
+        return await control.note(LedgerActivities.record_event, entry, entry.action)
 
     async def _return_alone(self, names: tuple[str, ...]) -> None:
         """Take these gateways to what they had before, and watch the others on."""
@@ -157,8 +181,13 @@ class Bake:
             plan = await control.ask(FactActivities.plan_undo, asked)
             if plan is not None or self._ended or self._harm is not None:
                 return plan
-            await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
+            await self._pause(steps.NEXT_ROUND * 2**attempt, ends=lambda: self._harm is not None)
         return None
+
+    @staticmethod
+    async def _pause(length: timedelta, ends: Callable[[], bool]) -> None:
+        with suppress(TimeoutError):
+            await workflow.wait_condition(ends, timeout=length)
 
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
@@ -180,7 +209,11 @@ class Bake:
             key=str(workflow.uuid4()),
         )
         pause = steps.NEXT_ROUND
-        while not self._ended and not (alone and self._harm is not None):
+
+        def is_over() -> bool:
+            return self._ended or (bool(alone) and self._harm is not None)
+
+        while not is_over():
             # By name: a change starts the bake, too, and imports go one way.
             run = {"order": order.model_dump(mode="json")}
             if await left_behind("Change", run, change_of(self._order.fleet)):
@@ -189,10 +222,38 @@ class Bake:
             # unless it is only being checked: what it would begin on top of is harmful.
             if not alone:
                 await self._warn(reason)
-            await workflow.sleep(pause)
+            await self._pause(pause, is_over)
             pause = min(pause * 2, SLOWEST_TRY)
         return False
 
     async def _warn(self, reason: str) -> None:
-        """Tell the change that has the fleet's lock what was found under it."""
-        await tell(change_of(self._order.fleet), "harm", f"{self._order.change}: {reason}")
+        """Report to the change that has the fleet's lock what was found under it."""
+        promoted = self._order.change
+        await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted)
+
+
+async def bake_again(fleet: str) -> None:
+    """Watch the promotion that stands for the rest of its time; nothing happens where that is watched.
+
+    A ledger that does not answer now delays it: reconcile does the same every minute.
+    """
+    try:
+        due = await control.ask(LedgerActivities.find_due_bake, fleet)
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
+        workflow.logger.warning("the bake of %s does not go on yet: %s", fleet, sentence_of(error))
+        return
+    if due is not None:
+        await left_behind(Bake.run, _rest_of(fleet, due), bake_of(fleet))
+
+
+def _rest_of(fleet: str, due: DueBake) -> BakeOrder:
+    return BakeOrder(
+        change=due.change,
+        plan=due.plan,
+        fleet=fleet,
+        kept=due.left,
+        automation=due.automation,
+        source=due.source,
+    )

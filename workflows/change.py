@@ -6,6 +6,7 @@ new between waves and between promoted parts, where it has no children that a cu
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -28,6 +29,7 @@ from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
     MOVES_NOBODY,
     NOT_ASKED,
+    PENSTOCK,
     RELOADS,
     ChangeEnding,
     ChangeKind,
@@ -53,7 +55,7 @@ from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
-from workflows.bake import Bake, BakeOrder
+from workflows.bake import Bake, BakeOrder, bake_again
 from workflows.children import PARTS_AT_ONCE, guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
@@ -68,9 +70,6 @@ from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
 from workflows.wave_window import WaveWindow
-
-STORY_FIRST = "story-before-the-end"
-"""Changes of before tell their last half second after their end."""
 
 CUT_EARLY = "cut-early"
 """Changes of before continue as new only once the engine suggests it, and never while they promote."""
@@ -137,6 +136,8 @@ class Change:
         self._answer: Command | None = None
         self._asked_back: Command | None = None
         self._harmful: str | None = None
+        self._has_begun = self._passed > 0
+        """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
@@ -216,9 +217,19 @@ class Change:
         await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
 
     @workflow.signal(name="harm")
-    def harm(self, reason: str) -> None:
-        """Hear that the bake of what serves now has found harm: nothing new begins on top of it."""
+    async def harm(self, reason: str, promoted: str) -> None:
+        """Give way to the bake, which found harm in what that change promoted: that goes back first.
+
+        A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
+        The promoted change itself only writes its last lines, and the bake waits for them.
+        """
+        if promoted == self._name:
+            return
         self._harmful = reason
+        if not self._has_begun or self._asked_back is not None or self._story.goes_back:
+            return
+        command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
+        await self._obey(command)
 
     async def _obey(self, command: Command) -> CommandReceipt:
         if known := self._receipts.of(command):
@@ -363,13 +374,11 @@ class Change:
     # --- upgrade --------------------------------------------------------------------------
 
     async def _upgrade(self) -> ChangeResult:
-        if self._passed == 0:
-            if ended := await self._begin_upgrade():
-                return ended
-            await end_bake(self._order.fleet, self._name)
+        if self._passed == 0 and (ended := await self._begin_upgrade()):
+            return ended
         for wave in self._plan.waves[self._passed :]:
             try:
-                if not await self._may_begin(wave.number):
+                if not await self._begins(wave.number):
                     break
             except ApplicationError as error:  # its opening is over, and nothing was touched
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
@@ -384,6 +393,8 @@ class Change:
             self._passed = wave.number
             self._go_on_with_a_short_history()
         if await self._is_asked_back():
+            if not self._has_begun:
+                return self._ended_before_it_began()
             return await self._go_back(self._passed, "asked to go back")
         return await self._promote()
 
@@ -392,22 +403,48 @@ class Change:
         try:
             if self._order.asks_window and self._plan.waves:
                 await self._is_let(self._plan.waves[0].number)
-            if self._asked_back is None:
-                await self._check()
+            await self._unless_stopped(self._check)
         except (ActivityError, ApplicationError, ChildWorkflowError) as error:
             return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
-        if self._asked_back is not None:
-            return self._asked_to_go_back()
-        if self._harmful is not None:
-            return self._result(Outcome.REFUSED, f"what serves now goes back first: {self._harmful}")
-        return None
+        return self._ended_before_it_began() if self._is_stopped else None
+
+    def _ended_before_it_began(self) -> ChangeResult:
+        """Return how an upgrade ends that a person, or harm in what serves, stops before its first wave."""
+        if self._asked_back is None and self._harmful is not None:
+            return self._result(Outcome.REFUSED, _harm(self._harmful))
+        before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
+        return self._in_the_words_of_whoever_asked(before)
+
+    async def _unless_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work that touches no gateway; a rollback, or harm in what serves, ends it at once."""
+        if self._is_stopped:
+            return
+        doing = asyncio.ensure_future(work())
+        try:
+            await workflow.wait_condition(lambda: doing.done() or self._is_stopped)
+            if doing.done():
+                await doing
+        finally:
+            if not doing.done():
+                doing.cancel()
+                with suppress(asyncio.CancelledError, FailureError):
+                    await doing
+
+    async def _begins(self, wave: int) -> bool:
+        """Wait until the wave may start, and end the bake before the first; False when the change stops."""
+        if not await self._may_begin(wave):
+            return False
+        if not self._has_begun:
+            await end_bake(self._order.fleet, self._name)
+            self._has_begun = not self._is_stopped
+        return self._has_begun
 
     async def _may_begin(self, wave: int) -> bool:
         """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
         while await self._is_let(wave):
             await control.record(LedgerActivities.require_open, self._name)
             may_start = not self._order.asks_window or self._window.may_start
-            if may_start and self._asked_back is None:
+            if may_start and not self._is_stopped:
                 return True
         return False
 
@@ -415,20 +452,18 @@ class Change:
         """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
         await self._window.ask(self._order, self._name, self._plan, wave, self._child(f"window/{wave:03}"))
         while not await self._is_asked_back():
-            await self._window.wait(
-                self._order, lambda: self._asked_back is not None or bool(self._story.holds)
-            )
-            if not self._story.holds and self._asked_back is None:
+            await self._window.wait(self._order, lambda: self._is_stopped or bool(self._story.holds))
+            if not self._story.holds and not self._is_stopped:
                 return True
         await self._window.end()
         return False
 
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
-        if self._story.holds and self._asked_back is None:
+        if self._story.holds and not self._is_stopped:
             self._story.hold(workflow.now())
-        await workflow.wait_condition(lambda: not self._story.holds or self._asked_back is not None)
-        return self._asked_back is not None
+        await workflow.wait_condition(lambda: not self._story.holds or self._is_stopped)
+        return self._is_stopped
 
     async def _check(self) -> None:
         """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
@@ -649,10 +684,6 @@ class Change:
         result = await self._restore_touched(under_way, reason, promoted=promoted)
         return self._in_the_words_of_whoever_asked(result)
 
-    def _asked_to_go_back(self) -> ChangeResult:
-        before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
-        return self._in_the_words_of_whoever_asked(before)
-
     def _in_the_words_of_whoever_asked(self, result: ChangeResult) -> ChangeResult:
         asked = self._asked_back
         if asked is None or result.outcome is not Outcome.ROLLED_BACK:
@@ -667,6 +698,8 @@ class Change:
         """Bring gateways back to an earlier release: at once, or after a second person's yes."""
         confirmation = self._order.confirm
         if confirmation is not None and not await self._confirmed(confirmation):
+            if self._answer is None and self._harmful is not None:
+                return self._result(Outcome.REFUSED, _harm(self._harmful))
             return self._result(Outcome.ABORTED, "given up: nothing was changed")
         if self._order.plan is None:
             await self._find_what_was_left_alone()
@@ -674,7 +707,7 @@ class Change:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
-            await end_bake(self._order.fleet, self._name)
+            await end_bake(self._order.fleet, self._name, goes_back=True)
         back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
@@ -688,12 +721,14 @@ class Change:
         )
         with suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._answer is not None or self._asked_back is not None, timeout=confirmation.within
+                lambda: self._answer is not None or self._is_stopped, timeout=confirmation.within
             )
         self._story.answered()
         if self._answer is not None:
             return self._answer.kind is CommandKind.APPROVE
         if self._asked_back is None:
+            if self._harmful is not None:
+                return False
             self._story.note("nobody answered in time", workflow.now())
             await self._write_down("rollback answered: by the deadline", "nobody answered in time")
             if confirmation.at_deadline is AtDeadline.NOTHING:
@@ -811,7 +846,7 @@ class Change:
             sentence = f"{sentence}; {NOT_ASKED}"
         if done < of and self._is_stopped:
             outcome = Outcome.ABORTED
-            why = f"{asked.person}: {asked.reason}" if asked else f"harm was found: {self._harmful}"
+            why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
             sentence = f"{why}; {sentence}"
         return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
 
@@ -838,18 +873,19 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
-            if workflow.patched(STORY_FIRST):  # whoever sees that it has ended sees all that came before
-                await self._record.write()
+            await self._record.write()  # before the end: a reader of the end finds all that came before
             await control.record(LedgerActivities.close_change, _ending(result))
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
+        if self._name and result.outcome is not Outcome.PROMOTED and not self._order.bakes_on:
+            await bake_again(self._order.fleet)
         self._story.end(result, workflow.now())
         return result
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
-        await end_bake(self._order.fleet, self._name)
+        await end_bake(self._order.fleet, self._name, goes_back=True)
         return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
 
     async def _write_down(self, action: str, sentence: str, person: str | None = None, key: str = "") -> None:
@@ -882,6 +918,11 @@ def _failed(found: Adoptions | Installed) -> str:
     named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
     more = found.failures - len(found.failed)
     return f"{named}; and {more} more" if more > 0 else named
+
+
+def _harm(found: str) -> str:
+    """Return why a change gives way to the return of the release that serves."""
+    return f"harm was found in the release that serves, which goes back first: {found}"
 
 
 def _ending(result: ChangeResult) -> ChangeEnding:

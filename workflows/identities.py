@@ -13,6 +13,9 @@ def bake_of(fleet: str) -> str:
     return f"bake/{fleet}"
 
 
-async def end_bake(fleet: str, change: str) -> None:
-    """End the watch over the last promotion: from here on that change answers for the fleet."""
-    await tell(bake_of(fleet), "end", change)  # there may be none
+async def end_bake(fleet: str, change: str, *, goes_back: bool = False) -> None:
+    """End the watch over the last promotion: from here on that change answers for the fleet.
+
+    A bake that has found harm ends only for a change that goes back; any other one has to give way to it.
+    """
+    await tell(bake_of(fleet), "end", change, goes_back)  # there may be none

@@ -12,6 +12,7 @@ from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.value import Name, Value
 from policies.rebuilding import older_than_gateways
 from workflows import control
+from workflows.bake import bake_again
 from workflows.change import Change, ChangeRun
 from workflows.children import left_behind
 from workflows.identities import change_of
@@ -49,6 +50,7 @@ class Reconcile:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
             found = await self._look(order.fleet, turn, "survey-again")
         if not found.strays and not found.open_changes:
+            await bake_again(order.fleet)
             if found.missed:
                 return ReconcileResult(sentence=await self._reload(order.fleet, found.missed))
             if found.unset:

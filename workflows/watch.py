@@ -52,7 +52,7 @@ class WatchOrder(Value):
 
 @workflow.defn(name="Watch")
 class Watch:
-    """Fold slices until the listener ends it; proven harm is told and ends the looking by itself."""
+    """Fold slices until the listener ends it, and report each decision that is another one."""
 
     @workflow.init
     def __init__(self, order: WatchOrder) -> None:
@@ -72,13 +72,11 @@ class Watch:
 
     @workflow.run
     async def run(self, order: WatchOrder) -> None:
-        """Return after proven harm; everything else goes on until it is cancelled."""
+        """Watch until this is cancelled, also after harm: where operators decide, a hard sign may follow."""
         while True:
             heed_cancellation()
             begun = self._begun
             await self._watch_slice()
-            if self._decision is not None and self._decision.action is Action.ROLL_BACK:
-                return
             # Not after the pause: what ends it may be followed by a cancellation in the same task.
             heed_cancellation()
             if steps.history_is_long():

@@ -198,6 +198,7 @@ def record_activities(
         ledger.close_change,
         ledger.close_others,
         ledger.read_open_changes,
+        ledger.find_due_bake,
         ledger.record_verdict,
         ledger.record_story,
         ledger.record_gateways,

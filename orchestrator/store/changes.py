@@ -189,6 +189,12 @@ class Changes(Book):
         kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
         return self._newest(table.c.fleet == fleet, table.c.kind == ChangeKind.UPGRADE.value, kept)
 
+    def standing_promotion(self, fleet: str) -> ChangeRecord | None:
+        """Return the newest promoted upgrade that was not taken back wholly, None without one."""
+        table = tables.changes
+        promoted = (table.c.kind == ChangeKind.UPGRADE.value, table.c.outcome == Outcome.PROMOTED.value)
+        return self._newest(table.c.fleet == fleet, *promoted, table.c.moved > table.c.taken_back)
+
     def last_move(self, fleet: str) -> ChangeRecord | None:
         """Return the newest change that gave gateways of the fleet another known-good, None without one."""
         table = tables.changes

@@ -3,13 +3,31 @@
 from datetime import timedelta
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
-from policies.model.change import Outcome
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateVerdict
-from tests.fakes.control import UNDECIDED
+from policies.model.way_back import Confirmation
+from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEXT, OLD, World, fleet_of, result_of, until, working
-from workflows.identities import bake_of
+from tests.workflows.world import (
+    NEXT,
+    OLD,
+    Running,
+    World,
+    fleet_of,
+    in_phase,
+    reconcile,
+    result_of,
+    say,
+    until,
+    working,
+)
+from workflows.identities import bake_of, change_of
+
+IN_A_MINUTE = 60.0
+"""Seconds: the promise for harm that is found after a promotion."""
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
 
@@ -77,3 +95,118 @@ async def test_nothing_begins_on_top_of_what_is_found_harmful_while_it_is_being_
     result = await result_of(rollout)
     assert (result.outcome, CRASHED.reason in result.reason) == (Outcome.REFUSED, True)
     await until(lambda: set(world.serving().values()) == {"1.1.6"})
+
+
+# A4: the lock is not kept from harm by a change that waits (R3).
+
+
+@pytest.mark.parametrize("waits_for", ["its window", "a hold", "a second person", "its check"])
+async def test_harm_in_the_bake_goes_back_at_once_whatever_the_next_change_waits_for(
+    world: World, waits_for: str
+) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: bool(world.judge.bakes))
+    waiting = await change_that_waits(world, waits_for)
+    world.judge.says(CRASHED, wave=0)
+    result = await result_of(waiting)
+    assert (result.outcome, CRASHED.reason in result.reason) == (Outcome.REFUSED, True)
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+
+
+async def test_harm_found_while_the_next_upgrade_begins_takes_both_back(world: World) -> None:
+    """A4: the bake ends only for a change that goes back; any other one gives way to it."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(UNDECIDED, wave=1)
+    rollout = await world.start(("gw-1",), release=NEXT)
+    await in_phase(rollout, Phase.OBSERVING)
+    await rollout.signal("harm", args=["edge-2: gw-1 restarted by itself", "edge-2"])
+    result = await result_of(rollout)
+    assert (result.outcome, "restarted by itself" in result.reason) == (Outcome.ROLLED_BACK, True)
+
+
+# A7: what stands is watched for the rest of its time.
+
+
+async def test_what_serves_is_watched_on_after_the_next_release_went_back(world: World) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    promoted = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(UNHEALTHY, wave=1)
+    result = await world.upgrade(("gw-1",), ("gw-2",), release=NEXT)
+    assert result.outcome is Outcome.ROLLED_BACK
+    world.judge.bakes.clear()
+    world.judge.says(CRASHED, wave=0)
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+    assert {asked.change for asked in world.judge.bakes} == {promoted}
+
+
+async def test_a_watch_over_a_promotion_that_was_lost_is_begun_again_within_a_minute(world: World) -> None:
+    """A7: also where the next change, or the bake itself, was ended by force."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: bool(world.judge.bakes))
+    await world.client.get_workflow_handle(bake_of(world.fleet.name)).terminate("the engine lost it")
+    await reconcile(world)
+    looks = len(world.judge.bakes)
+    await until(lambda: len(world.judge.bakes) > looks)
+
+
+async def test_a_promotion_that_was_taken_back_or_is_old_is_watched_no_more(world: World) -> None:
+    world.judge.says(CRASHED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: set(world.serving().values()) == {"1.1.6"})
+    change = world.client.get_workflow_handle(change_of(world.fleet.name))
+    await until(lambda: world.book.open_changes(world.fleet.name) == ())
+    await change.result()
+    looks = len(world.judge.bakes)
+    await reconcile(world)
+    bake = await world.client.get_workflow_handle(bake_of(world.fleet.name)).describe()
+    assert (bake.status, len(world.judge.bakes)) == (WorkflowExecutionStatus.COMPLETED, looks)
+
+
+@pytest.mark.parametrize("automation", ["ask", "observe"])
+async def test_a_hard_sign_in_the_bake_goes_back_also_after_harm_that_operators_decide_about(
+    server: Engine, automation: str
+) -> None:
+    """B5: the watch goes on after the first statistical verdict."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), automation=automation)
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(UNDECIDED, wave=0)
+        assert (await world.upgrade(("gw-1", "gw-2", "gw-3", "gw-4"))).outcome is Outcome.PROMOTED
+        world.judge.says(UNHEALTHY, wave=0)
+        harm = "harm found after the promotion"
+        await until(lambda: [action for action, *_ in world.book.events.values()].count(harm) == 1)
+        assert set(world.serving().values()) == {"1.3.0"}
+        world.judge.says(CRASHED, wave=0)
+        await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+
+
+async def change_that_waits(world: World, waits_for: str) -> Running:
+    """Start the fleet's next change, and return it once it waits for that."""
+    if waits_for == "a second person":
+        plan = world.book.record_return(world.fleet, {"gw-4": OLD})
+        confirm = Confirmation(
+            reason="1.1.6 is not known-good", within=timedelta(hours=1), change=plan, known_good=plan
+        )
+        order = ChangeOrder(
+            fleet="edge", kind=ChangeKind.GO_BACK, plan=plan, reason="ana: one moment", confirm=confirm
+        )
+        waiting = await world.run(order)
+        await in_phase(waiting, Phase.HELD, wave=0)
+        return waiting
+    world.windows.answer = CLOSED
+    if waits_for == "its check":
+        world.admission.pause = 60
+    order = world.order(("gw-1",), release=NEXT)
+    in_window = waits_for == "its window"
+    waiting = await world.run(order.model_copy(update={"asks_window": in_window}))
+    if waits_for == "a hold":
+        await say(waiting, CommandKind.HOLD)
+        await in_phase(waiting, Phase.HELD, wave=0)
+    elif in_window:
+        await in_phase(waiting, Phase.WAITING, wave=0)
+    return waiting
