@@ -173,11 +173,18 @@ def assemble(policy: TrustPolicy, files: Mapping[str, bytes]) -> LoadedTrust:
         from activities.drivers.signature.sigstore import SigstoreVerifier  # noqa: PLC0415
 
         verifiers[SignatureKind.SIGSTORE] = SigstoreVerifier(roots)
+    known = frozenset[str]()
     if policy.openpgp:
         from activities.drivers.signature.openpgp import OpenPgpVerifier  # noqa: PLC0415
 
         pinned = {name: (files[entry.cert], entry.fingerprint) for name, entry in policy.openpgp.items()}
-        verifiers[SignatureKind.OPENPGP] = OpenPgpVerifier(pinned)
+        verifiers[SignatureKind.OPENPGP] = openpgp = OpenPgpVerifier(pinned)
+        known = openpgp.keys()
+    if unknown := [one for one in policy.revoked.openpgp if one.upper() not in known]:
+        raise PolicyInvalid(
+            f"revoked.openpgp has {unknown[0]}, which is no key of a pinned certificate, so it would revoke "
+            "nothing; correct it, or remove it if its certificate is no longer pinned"
+        )
     if policy.cms:
         from activities.drivers.signature.cms import CmsVerifier  # noqa: PLC0415
 

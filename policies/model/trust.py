@@ -171,7 +171,7 @@ class Revoked(SignedWord):
     spki_sha256: tuple[RevokedSha256, ...] = ()
     """Digests of public keys."""
     openpgp: tuple[RevokedFingerprint, ...] = ()
-    """Fingerprints of OpenPGP keys, in quotes."""
+    """Fingerprints of keys of pinned OpenPGP certificates, subkeys included, in quotes."""
     identities: tuple[RevokedIdentity, ...] = ()
     """Mail addresses and URIs."""
 
@@ -301,6 +301,7 @@ class VerifiedSignature(Value):
     signed_at: AwareDatetime | None = None
     serial: str = Field(default="", description="certificate serial number in hex")
     spki_sha256: str = ""
+    signing_key: str = Field(default="", description="fingerprint of the OpenPGP key or subkey that signed")
     evidence: dict[str, str] = {}
 
     @property

@@ -183,8 +183,10 @@ def _distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tu
 
 
 def _require_signer_not_revoked(signature: VerifiedSignature, revoked: Revoked) -> None:
+    fingerprints = {same_identity(fingerprint) for fingerprint in revoked.openpgp}
     if (
-        same_identity(signature.identity) in (*revoked.identities, *map(same_identity, revoked.openpgp))
+        same_identity(signature.identity) in (*revoked.identities, *fingerprints)
+        or same_identity(signature.signing_key) in fingerprints
         or (signature.serial and plain_serial(signature.serial) in revoked.cert_serials)
         or (signature.spki_sha256 and signature.spki_sha256 in revoked.spki_sha256)
     ):

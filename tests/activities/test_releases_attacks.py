@@ -167,6 +167,16 @@ def _(stage: Stage) -> None:
     stage.add_signature("openpgp", openpgp_sign(key, stage.built.statement))
 
 
+@attack("10d of a subkey", "a revoked OpenPGP signing subkey, as gpg prints it", "SignerRevoked")
+def _(stage: Stage) -> None:
+    key = pysequoia.Tsk.generate("lead")
+    trust_openpgp(stage, key.extract_certificate())
+    content = openpgp_sign(key, stage.built.statement)
+    subkey = pysequoia.Sig.from_bytes(content).issuer_fingerprint
+    stage.change_policy(lambda p: p.update(revoked={"openpgp": [subkey]}))
+    stage.add_signature("openpgp", content)
+
+
 @attack("10e", "an OpenPGP certificate that revokes itself", "SignerRevoked")
 def _(stage: Stage) -> None:
     key = pysequoia.Tsk.generate("lead")

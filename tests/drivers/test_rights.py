@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pysequoia
 import pytest
 
 from activities.drivers.credentials import Credentials
@@ -103,6 +104,19 @@ def test_an_agents_file_that_others_may_write_is_refused(tmp_path: Path) -> None
     command = [sys.executable, "-m", "orchestrator", "agent", "run", "--config", str(config)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, "chmod go-w" in ended.stderr) == (2, True), ended.stderr
+
+
+@pytest.mark.parametrize("pins", [True, False])
+def test_a_revocation_that_would_revoke_nothing_is_refused(stage: Stage, pins: bool) -> None:
+    """S4: a fingerprint that no pinned OpenPGP certificate has, such as a mistyped one."""
+    certificate = pysequoia.Tsk.generate("lead").extract_certificate()
+    stage.change_policy(lambda policy: policy.update(revoked={"openpgp": ["A" * 40]}))
+    if pins:
+        (stage.lab.trust_policy.parent / "lead.asc").write_bytes(bytes(certificate))
+        pinned = {"cert": "lead.asc", "fingerprint": certificate.fingerprint.upper()}
+        stage.change_policy(lambda policy: policy.update(openpgp={"lead": pinned}))
+    with pytest.raises(PolicyInvalid, match=r"A{40}, which is no key of a pinned certificate"):
+        load_trust(stage.lab.trust_policy)
 
 
 def test_a_trusted_root_with_a_key_twice_is_refused(stage: Stage) -> None:

@@ -1,5 +1,6 @@
 """Three ways to sign one statement, each verified by its genuine library and by what that leaves out."""
 
+import base64
 import hashlib
 import json
 import socket
@@ -268,6 +269,60 @@ def test_an_expired_certificate_signs_no_more() -> None:
     with pytest.raises(SignatureInvalid) as refused:
         openpgp(signature, certificate, later=timedelta(days=1))
     assert refused.value.reason == "expired"
+
+
+SHORT_LIVED = """\
+-----BEGIN PGP PUBLIC KEY BLOCK-----
+
+mDMEaVW5ABYJKwYBBAHaRw8BAQdAhW6X7KC0shwUAh79xWQ+0J2SvJIp+3OupWYH
+wre2gUa0C1N1YiA8c3ViQHg+iJAEExYIADgWIQTyJ1BvhXOxiUPOw10y0y6gx6eO
+fwUCaVW5AAIbAQULCQgHAgYVCgkICwIEFgIDAQIeAQIXgAAKCRAy0y6gx6eOf7l7
+AQDppsiJwMEMkufFUMHpV8z38EmPZ5stTdpNqF+p+hzvVAD/fu/agbLdLfyEAYcT
+9Tnvp6dRji3oD4NFqr0tfIR30Au4MwRpVbkAFgkrBgEEAdpHDwEBB0A0Ysvqjza2
+1OtvzY6JpXPBYcyCINv6WvRwpUZis72ZoIj1BBgWCAAmFiEE8idQb4VzsYlDzsNd
+MtMuoMenjn8FAmlVuQACGwIFCQAnjQAAgQkQMtMuoMenjn92IAQZFggAHRYhBPwJ
+1hPezFYZ1hwMIlpQWrG8qud/BQJpVbkAAAoJEFpQWrG8qud/Zs4A/081O60JZ4XC
+loOMlCtQP4wLoHqb8WmuCK8P7UchLI5PAP44Wq6/xONmK0OUf9GgnF9i0iKk8NuC
+DGE9pckRonJhBNPKAQC9KpgRXcmrPildFKPcnkoorytqGr8DRxPkeSVIS5ubfQEA
+sQ4PIXlCQ+2r6livCIQRSYGoolH86GEMOZTuMe8GeQM=
+=ivgA
+-----END PGP PUBLIC KEY BLOCK-----
+"""
+"""A certificate by gpg without an end, whose signing subkey was good for 30 days from 2026-01-01."""
+BY_SHORT_LIVED = base64.b64decode(
+    "iHUEABYIAB0WIQT8CdYT3sxWGdYcDCJaUFqxvKrnfwUCaVr/AAAKCRBaUFqxvKrnf2ZbAP9rcT+gV9zl"
+    "sw0NXrD20+i9UKEEhbU7HOGkALBlt8E5qwD8DbEowr4Gtrhkz0xJl72XGLQzlitEmgWeiqZrEcANFws="
+)
+"""The subkey's signature over `hello\\n`, of 2026-01-05."""
+
+
+@pytest.mark.parametrize(
+    ("at", "good"), [(datetime(2026, 1, 6, tzinfo=UTC), True), (datetime.now(UTC), False)]
+)
+def test_a_signing_subkey_that_has_expired_signs_no_more(at: datetime, good: bool) -> None:
+    """Case 48: a signature's date is the signer's claim, so an expired subkey could sign for the past."""
+    fingerprint = pysequoia.Cert.from_bytes(SHORT_LIVED.encode()).fingerprint.upper()
+    verifier = OpenPgpVerifier({"short": (SHORT_LIVED.encode(), fingerprint)})
+    envelope = Envelope(kind=SignatureKind.OPENPGP, content=BY_SHORT_LIVED)
+    if good:
+        assert verifier.verify(b"hello\n", envelope, at).identity == fingerprint
+        return
+    with pytest.raises(
+        SignatureInvalid, match=r"signing key .* of the OpenPGP certificate short has expired"
+    ) as refused:
+        verifier.verify(b"hello\n", envelope, at)
+    assert refused.value.reason == "expired"
+
+
+def test_a_signature_names_the_subkey_that_made_it(lead: pysequoia.Tsk) -> None:
+    """S4: `gpg --verify` prints the subkey's fingerprint, by which people revoke it."""
+    certificate, content = lead.extract_certificate(), detached(lead)
+    found = openpgp(content, certificate)
+    by = pysequoia.Sig.from_bytes(content).issuer_fingerprint
+    assert by is not None
+    assert found.signing_key == by.upper() != found.identity
+    known = OpenPgpVerifier({"lead": (bytes(certificate), certificate.fingerprint.upper())}).keys()
+    assert {found.signing_key, found.identity} < known
 
 
 def test_a_revoked_certificate_hides_no_other(lead: pysequoia.Tsk) -> None:

@@ -47,6 +47,17 @@ def test_a_key_is_revoked_however_its_fingerprint_is_printed(written: str) -> No
     assert verdict(signed, signature("bot"), policy=revoking).code == "SignerRevoked"
 
 
+def test_a_signer_is_revoked_by_the_fingerprint_of_the_subkey_that_signed() -> None:
+    """S4: only the primary key's fingerprint was compared."""
+    rule = changed(openpgp=OPENPGP)
+    subkey = "F" * 40
+    signed = signature(FINGERPRINT, kind=SignatureKind.OPENPGP, root="lead", issuer="", signing_key=subkey)
+    revoking = changed(rule, revoked={"openpgp": [subkey.lower()]})
+    assert verdict(signed, signature("bot"), policy=revoking).code == "SignerRevoked"
+    other = changed(rule, revoked={"openpgp": ["E" * 40]})
+    assert verdict(signed, signature("bot"), policy=other).code != "SignerRevoked"
+
+
 @pytest.mark.parametrize("written", [HEX.upper(), f"sha256:{HEX}", f" {HEX}\n"])
 @pytest.mark.parametrize("field", ["manifests", "spki_sha256"])
 def test_a_digest_is_revoked_however_it_is_printed(field: str, written: str) -> None:

@@ -6,7 +6,8 @@ manifest's own dates.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pysequoia import Cert, Sig, verify
 from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
@@ -18,6 +19,7 @@ from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 16_384
 STRONG_HASHES = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
 class OpenPgpVerifier:
@@ -31,24 +33,35 @@ class OpenPgpVerifier:
         """
         self._certificates = {name: _pinned(name, *pinned) for name, pinned in certificates.items()}
 
+    def keys(self) -> frozenset[str]:
+        """Return the fingerprints of all keys of the pinned certificates, subkeys included, in capitals."""
+        every = (_keys(certificate) for certificate in self._certificates.values())
+        return frozenset(key.fingerprint for keys in every for key in keys)
+
     def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
         """Return which pinned certificate signed the payload.
 
         Raises:
             WeakAlgorithm: the signature is over a hash that can be forged.
-            SignatureInvalid: it is by none of the pinned certificates, or over other bytes.
+            SignatureInvalid: it is by no pinned certificate, over other bytes, or by an expired key.
             SignerRevoked: its certificate says of itself that it was revoked.
         """
         signature = _parse(envelope.content)
         for name, certificate in self._certificates.items():
-            if _revoked_or_by_other(payload, signature, certificate):
+            signed_by = _signing_key(payload, signature, certificate)
+            if signed_by is None:
                 continue
             if certificate.expiration is not None and certificate.expiration <= now:
                 raise SignatureInvalid(f"the OpenPGP certificate {name} has expired", reason="expired")
+            ends = next((key.ends for key in _keys(certificate) if key.fingerprint == signed_by), None)
+            if ends is not None and ends <= now:
+                expired = f"the signing key {signed_by} of the OpenPGP certificate {name} has expired"
+                raise SignatureInvalid(expired, reason="expired")
             return VerifiedSignature(
                 kind=SignatureKind.OPENPGP,
                 root=name,
                 identity=certificate.fingerprint.upper(),
+                signing_key=signed_by,
                 payload_digest=digest_of(payload),
                 signed_at=signature.created,
                 evidence={"hash": str(signature.hash_algorithm), "time_source": "signer"},
@@ -89,28 +102,46 @@ def _parse(content: bytes) -> Sig:
     return signature
 
 
-def _revoked_or_by_other(payload: bytes, signature: Sig, certificate: Cert) -> bool:
-    """Return whether the signature is not this certificate's.
+def _signing_key(payload: bytes, signature: Sig, certificate: Cert) -> str | None:
+    """Return the fingerprint of the certificate's key that made the signature; None if no key of it did.
 
     Raises:
-        SignerRevoked: it names this certificate, which was revoked.
+        SignerRevoked: the signature names this certificate, which was revoked.
     """
     if certificate.is_revoked:
-        if _named(signature, certificate):
+        claimed = (signature.issuer_fingerprint or "").upper()
+        if claimed in {key.fingerprint for key in _keys(certificate)}:
             raise SignerRevoked(f"the OpenPGP certificate {certificate.fingerprint} is revoked", reason="key")
-        return True
+        return None
     try:
         found = verify(bytes=payload, store=lambda _: [certificate], signature=signature).valid_sigs
-    except Exception:  # noqa: BLE001 - the library says every kind of no with RuntimeError
-        return True
-    return [good.certificate for good in found] != [certificate.fingerprint]
+    except Exception:  # noqa: BLE001 - the library reports every kind of refusal by RuntimeError
+        return None
+    if [good.certificate for good in found] != [certificate.fingerprint]:
+        return None
+    return str(found[0].signing_key).upper()
 
 
-def _named(signature: Sig, certificate: Cert) -> bool:
-    """Return whether the signature says to be by a key of this certificate, which nothing else proves."""
-    claimed = (signature.issuer_fingerprint or "").lower()
-    keys = [packet.fingerprint for packet in PacketPile.from_bytes(bytes(certificate)) if packet.fingerprint]
-    return claimed in [fingerprint.lower() for fingerprint in keys]
+class _Key(NamedTuple):
+    """A primary key or a subkey, and when it expires by its own newest binding."""
+
+    fingerprint: str
+    ends: datetime | None
+
+
+def _keys(certificate: Cert) -> list[_Key]:
+    """Return all keys of a certificate; the end of the primary key is the certificate's (RFC 9580, 10.1)."""
+    keys: list[_Key] = []
+    created = newest = _BEFORE_ALL
+    for packet in PacketPile.from_bytes(bytes(certificate)):
+        bound = packet.signature_created or _BEFORE_ALL
+        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey):
+            keys.append(_Key(packet.fingerprint.upper(), None))
+            created, newest = packet.key_created, _BEFORE_ALL
+        elif packet.signature_type == SignatureType.SubkeyBinding and bound >= newest:
+            newest, period = bound, packet.key_validity_period
+            keys[-1] = keys[-1]._replace(ends=created + period if period else None)
+    return keys
 
 
 def _first_line(error: Exception) -> str:
