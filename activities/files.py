@@ -95,6 +95,15 @@ def _read(path: Path) -> str:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
+    return text_of(content, path)
+
+
+def text_of(content: bytes, path: Path) -> str:
+    """Return the text of these bytes of a file.
+
+    Raises:
+        BadInput: They are too many, or no UTF-8; the sentence names the line.
+    """
     if len(content) > LARGEST:
         raise BadInput(f"{path} is larger than {LARGEST} bytes; check that it is the file you mean")
     try:

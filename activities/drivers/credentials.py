@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own, require_own
 from activities.drivers.source.transport import Transport
 from policies.model.errors import BadInput, Unavailable
 from policies.model.refusals import TrustError
@@ -106,7 +106,8 @@ def _file(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise BadInput(f"{path} is too large for a credential")
-        value = path.read_text().strip()
+        raw = read_own(path)
+        value = raw.decode().strip()
         require_own(path, secret=not _is_public(value))
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the credential file {path} cannot be read: {type(error).__name__}") from None

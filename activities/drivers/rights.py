@@ -1,5 +1,6 @@
 """Rights of files that decide what may run here: only their owner may write them, or read secrets."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -8,29 +9,94 @@ from policies.model.errors import BadInput
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+MOST_LINKS = 40
+"""Links on the way to a file, as Linux follows (path_resolution(7))."""
 
 
 def require_own(path: Path, *, secret: bool = False) -> None:
-    """Return if nobody but root and this process's user may write the file, and read it where it is secret.
+    """Return if only root and this process's user may write the file, and read it where it is secret.
 
-    The folder counts, too: who may write there can put another file in the place of this one. A file
-    that is not there is for its reader to miss.
+    Every folder and link on the way to it counts, up to the root: whoever may write one of them can put
+    another file in the place of this one. A file that is not there is for its reader to miss.
 
     Raises:
-        BadInput: Others may; the sentence has the command that mends it.
+        BadInput: Another user may; the sentence has the command that mends it.
     """
     try:
-        found, folder = path.stat(), path.resolve().parent.stat()
+        found = _walk(path)
     except OSError:
         return
+    _require_rights(path, found, secret=secret)
+
+
+def read_own(path: Path, *, secret: bool = False, most: int | None = None) -> bytes:
+    """Return the content of a file that `require_own` accepts, from the very file that was checked.
+
+    Args:
+        path: The file.
+        secret: Whether other users must not read it.
+        most: Read no more bytes than this one more, so that the caller sees that there are too many.
+
+    Raises:
+        BadInput: Another user may write the file, or read it where it is secret.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        opened, found = os.fstat(file.fileno()), _walk(path)
+        _require_rights(path, opened, secret=secret)
+        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
+            raise BadInput(f"{path} was replaced while it was read; try again")
+        return file.read() if most is None else file.read(most + 1)
+
+
+def _walk(path: Path) -> os.stat_result:
+    """Return what the path leads to, once every folder and link on the way has been checked.
+
+    Raises:
+        BadInput: Another user may replace one of them.
+        OSError: The path leads nowhere.
+    """
+    folder, rest = Path("/"), [*reversed(path.absolute().parts[1:])]
+    links, found = 0, folder.stat()
+    while rest:
+        above, entry = found, folder / rest.pop()
+        found = entry.lstat()
+        _require_kept(path, folder, above, found)
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            target = entry.readlink()
+            folder = Path("/") if target.is_absolute() else folder
+            rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+            found = folder.stat()
+        elif stat.S_ISDIR(found.st_mode):
+            folder = entry.resolve()
+        elif rest:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(entry))
+    return found
+
+
+def _require_kept(path: Path, folder: Path, above: os.stat_result, entry: os.stat_result) -> None:
+    """Refuse a folder in which another user may replace the entry that leads to the file."""
+    if above.st_uid not in (0, os.geteuid()):
+        raise BadInput(
+            f"user {above.st_uid}, who owns {folder}, may replace {path}; chown {os.geteuid()} {folder}, "
+            "and check what the file says"
+        )
+    if not above.st_mode & OTHERS_WRITE:
+        return
+    # In a folder with the sticky bit users replace only what is their own.
+    if not above.st_mode & stat.S_ISVTX or entry.st_uid not in (0, os.geteuid()):
+        raise BadInput(f"others may replace {path}; chmod go-w {folder}, and check what the file says")
+
+
+def _require_rights(path: Path, found: os.stat_result, *, secret: bool) -> None:
     _require_owner(path, found)
     if found.st_mode & OTHERS_WRITE:
         raise BadInput(f"{path} may be written by others; chmod go-w {path}, and check what it says")
     if secret and found.st_mode & OTHERS:
         raise BadInput(f"{path} may be read by others; chmod 600 {path}, and replace the secret in it")
-    if folder.st_mode & OTHERS_WRITE and not folder.st_mode & stat.S_ISVTX:
-        above = path.resolve().parent
-        raise BadInput(f"others may replace {path}; chmod go-w {above}, and check what the file says")
 
 
 def everybody_reads(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from activities.drivers.credentials import Credentials
 from activities.drivers.lines import append
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from activities.drivers.source.http import HttpSource
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport, shown
@@ -125,10 +125,8 @@ def load_trust(path: Path) -> LoadedTrust:
     Raises:
         PolicyInvalid: the file, or one it names, is missing, malformed or not the pinned one.
     """
-    _require_own(path)
     try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST + 1)
+        raw = _own(path)
     except OSError as error:
         raise PolicyInvalid(
             f"the trust policy {path} cannot be read ({error.strerror}); write it, or say where it is: "
@@ -201,19 +199,17 @@ def _named_files(policy: TrustPolicy, path: Path) -> dict[str, bytes]:
     names += [policy.sources.authorities] if policy.sources.authorities else []
     names += [pinned.cert for pinned in policy.openpgp.values()]
     names += [name for authority in policy.cms.values() for name in (authority.roots, authority.tsa) if name]
-    for name in names:
-        _require_own(path.parent / name)
     try:
-        return {name: (path.parent / name).read_bytes() for name in names}
+        return {name: _own(path.parent / name) for name in names}
     except OSError as error:
         raise PolicyInvalid(
             f"{path} names {error.filename}, which cannot be read ({error.strerror}); put it there"
         ) from error
 
 
-def _require_own(path: Path) -> None:
+def _own(path: Path) -> bytes:
     try:
-        require_own(path)
+        return read_own(path, most=LARGEST)
     except BadInput as error:
         raise PolicyInvalid(str(error)) from error
 

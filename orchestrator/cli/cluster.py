@@ -63,6 +63,6 @@ def _room() -> Any:
 
 
 def _settings(config: Path) -> Any:
-    from activities.files import load  # noqa: PLC0415
+    from activities.drivers.private_files import load_own  # noqa: PLC0415
 
-    return load(config, _room().ClusterSettings)
+    return load_own(config, _room().ClusterSettings)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from policies.model.errors import BadInput
 
 KEY_BYTES = 32
@@ -119,9 +119,9 @@ def read_keys(path: Path) -> dict[str, bytes]:
     Raises:
         BadInput: the file cannot be read, others can read it, or a line of it is no key.
     """
-    require_own(path, secret=True)
     try:
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        text = read_own(path, secret=True).decode()
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         keys = {name: bytes.fromhex(value) for name, _, value in (line.partition(":") for line in lines)}
     except FileNotFoundError:
         raise BadInput(

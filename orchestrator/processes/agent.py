@@ -16,7 +16,7 @@ from activities.adoption import AdoptionActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.products import daemon_of
-from activities.drivers.rights import require_own
+from activities.drivers.private_files import load_own
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -31,7 +31,6 @@ from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means, SteeringDriver
 from activities.drivers.steering.products import STEERINGS, retire_others
 from activities.drivers.trust_files import compose_releases
-from activities.files import load
 from activities.host_record import HostRecordActivities
 from activities.instances import InstanceActivities
 from activities.paths import PathActivities
@@ -263,10 +262,9 @@ def gateway_activities(
 
 async def main(config: Path) -> None:
     """Run until told to stop; the instances outlive this process."""
-    require_own(config)
     keep_heaps_small()
     tell_of_unread_variables()
-    settings = load(config, AgentSettings)
+    settings = load_own(config, AgentSettings)
     worker, host = await compose(settings)
     works: dict[str, Callable[[], Awaitable[None]]] = {
         "keeping the steering table": host.table.keep,

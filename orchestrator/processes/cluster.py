@@ -20,7 +20,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.drivers.disk import write_whole
-from activities.drivers.rights import require_own
+from activities.drivers.private_files import load_own
 from activities.drivers.runtime.kubernetes.access import AT_ONCE, Access
 from activities.drivers.runtime.kubernetes.api import Api
 from activities.drivers.runtime.kubernetes.cluster import KubernetesCluster
@@ -35,7 +35,6 @@ from activities.drivers.runtime.kubernetes.rights import (
 from activities.drivers.runtime.kubernetes.vouching import VouchedImages
 from activities.drivers.runtime.kubernetes.words import Share
 from activities.drivers.trust_files import compose_releases
-from activities.files import load
 from activities.placement import PlacementActivities
 from activities.refusals import only_logged
 from orchestrator.enrolment.host import HostFiles
@@ -189,10 +188,9 @@ async def connected_worker(settings: ClusterSettings, activities: Sequence[Calla
 
 async def main(config: Path) -> None:
     """Run until told to stop; instances and their users need no driver."""
-    require_own(config)
     keep_heaps_small()
     tell_of_unread_variables()
-    settings = load(config, ClusterSettings)
+    settings = load_own(config, ClusterSettings)
     # As many calls wait for the API server as it keeps connections; the usual six would wait for each other.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(AT_ONCE))
     with alone_in(settings.root):

@@ -22,7 +22,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own, require_own
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.places import CALLER, KEPT_SECONDS, Caller, Listening
 from orchestrator.processes.read_again import ReadAgain
@@ -258,7 +258,6 @@ def _tokens_of(door: Door) -> Callable[[], Collection[bytes]] | None:
     if door.token is None:
         return None
     path = door.token
-    require_own(path, secret=True)
     read_tokens(path)
     return lambda: read_tokens(path)
 
@@ -267,10 +266,10 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
     """Return the tokens of a file, one in each line.
 
     Raises:
-        BadInput: It cannot be read, is empty, or one of them can be guessed.
+        BadInput: It cannot be read, others can read it, it is empty, or one of them can be guessed.
     """
     try:
-        found = tuple(line.strip() for line in path.read_bytes().splitlines() if line.strip())
+        found = tuple(line.strip() for line in read_own(path, secret=True).splitlines() if line.strip())
     except OSError as error:
         raise BadInput(
             f"{path} cannot be read ({error.strerror}); write the exporter's token into it"

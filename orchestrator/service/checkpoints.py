@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from activities.drivers.private_files import make_private
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from orchestrator.store.chain import hash_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.lines import append_line
@@ -62,9 +62,8 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
             make_private(path, made.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
     except OSError as error:
         raise BadInput(f"the audit key {path} cannot be made: {error.strerror}") from error
-    require_own(path, secret=True)
     try:
-        return Ed25519PrivateKey.from_private_bytes(path.read_bytes())
+        return Ed25519PrivateKey.from_private_bytes(read_own(path, secret=True))
     except (OSError, ValueError) as error:
         raise BadInput(f"the audit key {path} cannot be used: {error}") from error
 

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pysequoia
 import pytest
 
 from activities.drivers.credentials import Credentials
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own, require_own
 from activities.drivers.trust_files import load_trust
 from activities.refusals import PolicyInvalid
 from policies.model.errors import BadInput
@@ -94,6 +95,126 @@ def test_a_folder_where_everybody_keeps_their_own_is_no_risk(tmp_path: Path) -> 
     file.chmod(0o600)
     tmp_path.chmod(0o1777)
     require_own(file, secret=True)
+
+
+def in_a_folder_of_another_user(folder: Path) -> Path:
+    os.chown(folder, 65534, 65534)
+    return folder / "file"
+
+
+def by_a_link_in_an_open_folder(folder: Path) -> Path:
+    open_folder = folder.parent / "open"
+    open_folder.mkdir()
+    open_folder.chmod(0o777)
+    (open_folder / "link").symlink_to(folder / "file")
+    return open_folder / "link"
+
+
+def by_a_folder_that_is_a_link_in_an_open_folder(folder: Path) -> Path:
+    open_folder = folder.parent / "open"
+    open_folder.mkdir()
+    (open_folder / "link").symlink_to(folder)
+    open_folder.chmod(0o770)
+    return open_folder / "link" / "file"
+
+
+def below_an_open_folder(folder: Path) -> Path:
+    folder.parent.chmod(0o777)
+    return folder / "file"
+
+
+def by_another_users_link_in_a_shared_folder(folder: Path) -> Path:
+    shared = folder.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "link").symlink_to(folder / "file")
+    os.lchown(shared / "link", 65534, 65534)
+    return shared / "link"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(
+    "way",
+    [
+        in_a_folder_of_another_user,
+        by_a_link_in_an_open_folder,
+        by_a_folder_that_is_a_link_in_an_open_folder,
+        below_an_open_folder,
+        by_another_users_link_in_a_shared_folder,
+    ],
+    ids=lambda way: way.__name__,
+)
+def test_a_file_that_another_user_may_replace_anywhere_on_the_way_is_refused(
+    tmp_path: Path, way: Callable[[Path], Path]
+) -> None:
+    """S6: only the mode of the resolved file's own folder was looked at."""
+    folder = tmp_path / "above" / "folder"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("")
+    assert read_own(folder / "file") == b""
+    path = way(folder)
+    with pytest.raises(BadInput, match=r"may replace .*; (chmod go-w|chown 0) "):
+        require_own(path)
+    with pytest.raises(BadInput, match="may replace"):
+        read_own(path)
+
+
+def test_a_link_of_our_own_in_a_shared_folder_is_followed(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (tmp_path / "file").write_text("said")
+    (shared / "link").symlink_to("../file")
+    assert read_own(shared / "link") == b"said"
+
+
+def test_a_chain_of_links_without_an_end_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic links"):
+        read_own(tmp_path / "a")
+    require_own(tmp_path / "a")
+
+
+def test_what_is_read_is_the_file_that_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S6: a file was checked by its name and then opened by its name, with a moment between."""
+    path, other = tmp_path / "file", tmp_path / "other"
+    path.write_text("checked")
+    other.write_text("put in its place")
+    genuine = Path.open
+
+    def opened(self: Path, *arguments: Any, **named: Any) -> Any:
+        file = genuine(self, *arguments, **named)
+        other.replace(path)
+        return file
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(BadInput, match="was replaced while it was read"):
+        read_own(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["exporter", "FILE"],
+        ["agent", "break-glass", "--config", "FILE", "--reason", "test"],
+        ["agent", "flows", "--config", "FILE"],
+        ["agent", "renew", "--config", "FILE"],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_every_command_of_root_on_a_host_refuses_an_agents_file_that_others_may_write(
+    tmp_path: Path, command: list[str]
+) -> None:
+    """S7: only `agent run` looked; the exporter and break-glass run as root and believed it."""
+    config = tmp_path / "agent.yaml"
+    config.write_text("{}")
+    config.chmod(0o666)
+    said = [str(config) if word == "FILE" else word for word in command]
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *said], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ended.returncode, "chmod go-w" in ended.stderr) == (2, True), ended.stderr
 
 
 def test_an_agents_file_that_others_may_write_is_refused(tmp_path: Path) -> None:

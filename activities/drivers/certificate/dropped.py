@@ -6,7 +6,7 @@ from activities.drivers.certificate.pending import Pending
 from activities.drivers.certificate.port import Pair
 from activities.drivers.certificate.settings import FileSettings
 from activities.drivers.private_files import read_private
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from policies.model.errors import BadInput
 
 
@@ -31,8 +31,7 @@ class DroppedFiles:
 
 
 def _public(path: Path) -> str:
-    require_own(path)
     try:
-        return path.read_text()
+        return read_own(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the certificate {path} cannot be read: {error}; check the path") from error

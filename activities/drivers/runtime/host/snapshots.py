@@ -15,7 +15,7 @@ from typing import Any
 
 from activities.drivers.disk import end_of, write_whole
 from activities.drivers.metrics.process_tree import usage
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from activities.drivers.runtime.host.own_evidence import OwnEvidence, own_evidence
 from activities.drivers.runtime.host.process import PROC, boot_id
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolder, SlotFolders
@@ -48,10 +48,9 @@ def read_fleet_key(path: Path) -> bytes:
         BadInput: It cannot be read, others can read it, or it is no such key.
     """
     try:
-        said = path.read_text().strip()
+        said = read_own(path, secret=True).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the key of pseudonyms {path} cannot be read: {type(error).__name__}") from None
-    require_own(path, secret=True)
     try:
         key = bytes.fromhex(said)
     except ValueError:

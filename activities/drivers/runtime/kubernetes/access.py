@@ -20,7 +20,7 @@ from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.incluster_config import SERVICE_CERT_FILENAME, InClusterConfigLoader
 from kubernetes.config.kube_config import load_kube_config_from_dict
 
-from activities.drivers.rights import require_own
+from activities.drivers.rights import read_own
 from policies.model.errors import BadInput
 from policies.model.value import sentence
 
@@ -115,8 +115,7 @@ class Access:
         _strip(configuration)
 
     def _from_kubeconfig(self, configuration: Configuration, path: Path) -> None:
-        require_own(path, secret=True)
-        content: Any = yaml.safe_load(path.read_text())
+        content: Any = yaml.safe_load(read_own(path, secret=True))
         if not isinstance(content, dict):
             raise ValueError(f"{path} holds no mapping")  # noqa: TRY004 - of the file, as all that is wrong
         named = list(_entries(content))
