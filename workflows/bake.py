@@ -1,11 +1,12 @@
 """The bake: after a promotion the gates go on for the kept time; a rollback is still one decision away."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelled_exception
 
 from activities.facts import FactActivities, UndoQuery
 from activities.ledger import DueBake, EventEntry, LedgerActivities
@@ -14,6 +15,7 @@ from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
+from policies.notices.entries import UNWATCHED, WATCHED
 from workflows import control, steps
 from workflows.children import guarded, left_behind, tell
 from workflows.compensation import heed_cancellation
@@ -58,6 +60,11 @@ class Bake:
     def __init__(self, order: BakeOrder) -> None:
         self._order = order
         self._heard: WatchReport | None = None
+        self._heard_next: datetime | None = workflow.now() + 2 * steps.UNREAD_FOR
+        """When the watch counts as silent, unless it reports before."""
+        self._news = self._is_over = False
+        self._blind_since: datetime | None = None
+        self._is_blindness_told = False
         self._returned: set[str] = set()
         self._ended = False
         self._proposed = False
@@ -71,27 +78,44 @@ class Bake:
             plan=order.plan,
             wave=BAKE,
             listener=here,
+            passes_by_time=True,
             complete=True,
             carry=order.carry,
         )
-        watch = await guarded(Watch.run, asked, watch_of(here))
+        watching = asyncio.create_task(self._keep_watching(asked))
         try:
             await self._until_harm_or_peace()
         finally:
-            watch.cancel()
+            self._is_over = True
+            watching.cancel()
         if self._harm is not None:
             return await self._go_back(self._harm)
-        return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else self._unharmed()
+        return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
 
-    def _unharmed(self) -> BakeResult:
-        """Return how the kept time ended; metrics that could not be read do not count as healthy."""
-        last = self._heard.decision if self._heard is not None else None
-        if last is not None and last.action is Action.ROLL_BACK:
-            return BakeResult(peaceful=False, reason=last.reason)
-        if last is not None and last.verdict is not GateVerdict.METRICS_UNAVAILABLE:
+    async def _keep_watching(self, asked: WatchOrder) -> None:
+        """Watch until harm is found; a watch that is lost is begun again."""
+        while not self._is_over:
+            watch = await guarded(Watch.run, asked, watch_of(workflow.info().workflow_id))
+            try:
+                await watch
+            except ChildWorkflowError as error:
+                if self._is_over:
+                    return
+                workflow.logger.warning("the watch over the bake ended: %s", sentence_of(error))
+            else:
+                return
+            await workflow.sleep(steps.HELD_PACE)
+
+    async def _unharmed(self) -> BakeResult:
+        """Return how the kept time ended; what was not watched to its end is not called healthy."""
+        if self._found_harm is not None:
+            return BakeResult(peaceful=False, reason=self._found_harm.reason)
+        if self._blindness is None:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
-        blind = last.reason if last is not None else "nothing was heard of the watch"
-        return BakeResult(peaceful=False, reason=f"not watched to the end of {self._order.kept}: {blind}")
+        reason = f"not watched to the end of {self._order.kept}: {self._blindness}"
+        if not self._is_blindness_told:
+            await self._tell_blindness(UNWATCHED, reason)
+        return BakeResult(peaceful=False, reason=reason)
 
     async def _until_harm_or_peace(self) -> None:
         """Watch for the kept time; a gateway that fails alone meanwhile returns alone.
@@ -101,15 +125,61 @@ class Bake:
         until = workflow.now() + self._order.kept
         while not self._ended and self._harm is None and workflow.now() < until:
             heed_cancellation()
+            await self._notice_blindness()
+            self._news = False
+            wakes = min(until, self._wakes_at or until)
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._ended or self._harm is not None or self._has_news,
-                    timeout=until - workflow.now(),
+                    lambda: self._ended or self._news or self._has_news,
+                    timeout=max(timedelta(0), wakes - workflow.now()),
                 )
             if self._is_to_propose and self._heard is not None:
                 self._proposed = await self._propose_to_go_back(self._heard.decision)
             if self._failed_alone and self._harm is None:
                 await self._return_alone(self._failed_alone)
+
+    # --- silence and missing metrics --------------------------------------------------
+
+    @property
+    def _blindness(self) -> str | None:
+        """Why nothing is seen now, of metrics or of the watch itself; None while something is."""
+        heard = self._heard
+        if heard is not None and heard.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
+            return heard.decision.reason
+        if self._heard_next is None or workflow.now() < self._heard_next:
+            return None
+        since = f"since {heard.at:%Y-%m-%d %H:%M:%S} UTC" if heard is not None else "yet"
+        return f"the watch has not reported {since}"
+
+    @property
+    def _wakes_at(self) -> datetime | None:
+        """When time alone makes a difference: the watch becomes silent, or blindness lasts too long."""
+        if self._blind_since is None:
+            return self._heard_next
+        return None if self._is_blindness_told else self._blind_since + steps.UNREAD_FOR
+
+    async def _notice_blindness(self) -> None:
+        """Notify operators when nothing has been seen for too long, and when something is seen again."""
+        now, why = workflow.now(), self._blindness
+        if why is None:
+            if self._is_blindness_told:
+                await self._tell_blindness(WATCHED, "metrics are read again")
+            self._blind_since, self._is_blindness_told = None, False
+            return
+        self._blind_since = self._blind_since or now
+        if not self._is_blindness_told and now - self._blind_since >= steps.UNREAD_FOR:
+            await self._tell_blindness(UNWATCHED, why)
+            self._is_blindness_told = True
+
+    async def _tell_blindness(self, action: str, sentence: str) -> None:
+        entry = EventEntry(
+            action=action,
+            fleet=self._order.fleet,
+            subject=f"{self._order.fleet}/{self._order.change}",
+            sentence=sentence,
+            key=f"{workflow.info().run_id} {action} {workflow.now().isoformat()}",
+        )
+        await control.note(LedgerActivities.record_event, entry, action)
 
     @workflow.signal(name="end")
     def end(self, after: str | None = None, goes_back: bool = False) -> None:
@@ -123,7 +193,7 @@ class Bake:
     def report_watch(self, report: WatchReport) -> None:
         """Take over a decision of the watch."""
         if report.follows(self._heard):
-            self._heard = report
+            self._heard, self._heard_next, self._news = report, report.fresh_until, True
 
     @property
     def _harm(self) -> Decision | None:

@@ -217,9 +217,16 @@ def _within(options: Options, time: timedelta) -> Options:
 WATCH = Options(
     start_to_close_timeout=timedelta(seconds=90),
     heartbeat_timeout=HEARD_WITHIN,
-    retry_policy=_retry(0),
+    schedule_to_close_timeout=timedelta(minutes=3),
+    retry_policy=_retry(5),
 )
-"""One slice of an observation window."""
+"""One slice of an observation window; the watch reports why a slice fails, and begins the next."""
+
+UNREAD_FOR = timedelta(minutes=2)
+"""The maximum age of a watch's last reading: past it the change is held, and operators are notified.
+
+A worker that is replaced, or a database that fails over, takes less.
+"""
 
 NOTE = Options(
     start_to_close_timeout=timedelta(seconds=10),

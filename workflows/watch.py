@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.ledger import LedgerActivities, VerdictEntry
 from activities.watching import WatchActivities, WatchSlice
@@ -30,6 +30,15 @@ REPORTS_AT_ONCE = 200
 """Changes of the decision that are told at once; a decision that flaps for days is told every ten minutes."""
 NO_SOONER = timedelta(minutes=10)
 
+REPEATS_AT_A_PACE = 25
+"""Reports of one decision until the time between two of them doubles: its listener's history has room."""
+
+SLOWEST_PACE = 6
+"""How often that time doubles: of a decision that stands for a day, a report comes every hour."""
+
+WAITS_FOR_OTHERS = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.ROLL_BACK})
+"""Decisions that are not reported again where time passes none: a hold adds nothing to a wave's history."""
+
 
 class WatchOrder(Value):
     """Which wave of which plan is watched, and who hears of it; the rest survives a history that is cut."""
@@ -38,6 +47,8 @@ class WatchOrder(Value):
     plan: Digest
     wave: int
     listener: str
+    passes_by_time: bool = False
+    """Whether time passes any decision there, so that none may be old."""
     carry: str = ""
     complete: bool = False
     restart: bool = False
@@ -48,6 +59,12 @@ class WatchOrder(Value):
     """The last decision that was told, in short."""
     told: int = 0
     told_at: datetime | None = None
+    read_at: datetime | None = None
+    """When metrics were last read; None before the first time."""
+    repeats: int = 0
+    """Reports that said the same as the one before."""
+    asked: bool = False
+    """Whether its listener waits for a report, be it news or not."""
 
 
 @workflow.defn(name="Watch")
@@ -67,7 +84,10 @@ class Watch:
         self._news = order.news
         self._told = order.told
         self._told_at = order.told_at
-        self._looks = 0
+        self._read_at = order.read_at or workflow.now()
+        self._repeats = order.repeats
+        self._asked = order.asked
+        self._looks = self._looks_before = 0
         self._seen = True
 
     @workflow.run
@@ -92,11 +112,13 @@ class Watch:
 
     @workflow.signal(name="look")
     def look(self) -> None:
-        """Look at once."""
+        """Look at once, and report what is seen, be it news or not."""
+        self._asked = True
         self._looks += 1
 
     async def _watch_slice(self) -> None:
         restart, self._restart, window = self._restart, False, self._window
+        self._looks_before = self._looks
         slice_of_window = workflow.start_activity_method(
             WatchActivities.watch_wave,
             WatchSlice(
@@ -116,22 +138,72 @@ class Watch:
         try:
             watched = await slice_of_window
         except ActivityError as error:
-            if code_of(error) != "BadQuery":
+            if is_cancelled_exception(error):
                 raise
             self._restart = self._restart or restart
-            await self._hear(_unaskable(sentence_of(error)), window)
+            self._seen = code_of(error) == "BadQuery"
+            why = sentence_of(error)
+            await self._hear(_unread(why) if self._seen else self._unread_since(why), window)
             return
         self._state = watched.state
         self._carry = watched.carry
         self._seen = watched.ticks > 0
-        await self._hear(watched.decision, window)
+        if self._seen:
+            self._read_at = workflow.now()
+            await self._hear(watched.decision, window)
+        else:
+            await self._hear(self._unread_since(watched.decision.reason) or watched.decision, window)
 
-    async def _hear(self, decision: Decision, window: int) -> None:
+    def _unread_since(self, why: str) -> Decision | None:
+        """Return the decision when nothing was read for too long, None before; harm that was found stays."""
+        if workflow.now() - self._read_at < steps.UNREAD_FOR or self._has_found_harm:
+            return None
+        return _unread(f"nothing was read since {self._read_at:%Y-%m-%d %H:%M:%S} UTC: {why}")
+
+    @property
+    def _has_found_harm(self) -> bool:
+        return self._decision is not None and self._decision.action is Action.ROLL_BACK
+
+    async def _hear(self, decision: Decision | None, window: int) -> None:
+        """Report the decision where it is news, or where the last report would be too old."""
+        if decision is None:
+            return
         self._decision = decision
         news = (window, decision.action, decision.verdict, decision.failed)
         if news != self._news and self._may_tell(decision):
-            self._news = news
+            self._news, self._repeats = news, 0
             await self._tell(decision, window)
+            await self._write_down(decision)
+        elif self._is_to_repeat(decision):
+            self._repeats += 1
+            await self._tell(decision, window)
+
+    @property
+    def _between_reports(self) -> timedelta:
+        doubled: int = 2 ** min(self._repeats // REPEATS_AT_A_PACE, SLOWEST_PACE)
+        return steps.UNREAD_FOR / 2 * doubled
+
+    def _fresh_until(self, decision: Decision) -> datetime | None:
+        """Return until when a report counts; one that says that nothing is read does not.
+
+        A slice and the pause after it take two minutes at most; the rest is for a worker that is replaced.
+        """
+        now = workflow.now()
+        if now - self._read_at >= steps.UNREAD_FOR:
+            return now
+        return (
+            now + self._between_reports + steps.UNREAD_FOR * 3 / 2 if self._repeats_itself(decision) else None
+        )
+
+    def _repeats_itself(self, decision: Decision) -> bool:
+        return self._order.passes_by_time or decision.action not in WAITS_FOR_OTHERS
+
+    def _is_to_repeat(self, decision: Decision) -> bool:
+        """Whether the last report is too old, or its listener has asked for one before this slice began."""
+        if self._asked and self._looks == self._looks_before:
+            return True
+        overdue = self._told_at is not None and workflow.now() - self._told_at >= self._between_reports
+        return overdue and self._repeats_itself(decision)
 
     def _may_tell(self, decision: Decision) -> bool:
         harmful = decision.action in {Action.ROLL_BACK, Action.PROMOTE}
@@ -141,10 +213,18 @@ class Watch:
     async def _tell(self, decision: Decision, window: int) -> None:
         self._told += 1
         self._told_at = workflow.now()
+        self._asked = self._looks > self._looks_before
         report = WatchReport(
-            at=workflow.now(), number=self._told, decision=decision, window=window, carry=self._carry
+            at=workflow.now(),
+            number=self._told,
+            decision=decision,
+            fresh_until=self._fresh_until(decision),
+            window=window,
+            carry=self._carry,
         )
         await tell(self._order.listener, "report_watch", report)  # who is gone ends this by its own end
+
+    async def _write_down(self, decision: Decision) -> None:
         entry = VerdictEntry(
             rollout=self._order.change, wave=self._order.wave, at=workflow.now(), decision=decision
         )
@@ -153,7 +233,8 @@ class Watch:
     async def _pause(self, begun: int) -> None:
         """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision.
 
-        The same while the ledger names nobody to look at: it may be taking no writes.
+        The same while the ledger names nobody to look at, since it may be taking no writes, and while nothing
+        can be read at all.
 
         A window that began since that many had ends it; one whose question is wrong is asked no faster.
         """
@@ -161,10 +242,11 @@ class Watch:
         if goes_on and self._seen:
             return
         for_human = self._decision is not None and self._decision.action is Action.HOLD_FOR_HUMAN
-        pace = steps.HELD_FOR_HUMAN_PACE if for_human else steps.HELD_PACE
-        looks = self._looks
+        pace = steps.HELD_FOR_HUMAN_PACE if for_human and self._seen else steps.HELD_PACE
         with suppress(TimeoutError):
-            await workflow.wait_condition(lambda: self._looks > looks or self._begun > begun, timeout=pace)
+            await workflow.wait_condition(
+                lambda: self._looks > self._looks_before or self._begun > begun, timeout=pace
+            )
 
     def _go_on_with_a_short_history(self, order: WatchOrder) -> None:
         workflow.continue_as_new(
@@ -178,13 +260,19 @@ class Watch:
                     "news": self._news,
                     "told": self._told,
                     "told_at": self._told_at,
+                    "read_at": self._read_at,
+                    "repeats": self._repeats,
+                    "asked": self._asked,
                 }
             )
         )
 
 
-def _unaskable(reason: str) -> Decision:
-    """Return the decision when the question itself is wrong: that is no verdict on the release."""
+def _unread(reason: str) -> Decision:
+    """Return the decision when metrics are not read, and only a person can mend that.
+
+    That is no verdict on the release: its question is wrong, or the watch itself fails.
+    """
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
 
 

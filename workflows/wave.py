@@ -25,6 +25,7 @@ from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.awaited import STANDING_STILL
 from policies.votes import Votes
+from workflows import steps
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.children import guarded, left_behind, tell
 from workflows.compensation import heed_cancellation
@@ -92,6 +93,11 @@ class Wave:
         self._ends: list[asyncio.Task[None]] = []
         self._watch: ChildWorkflowHandle[Watch, None] | None = None
         self._watch_heard: WatchReport | None = None
+        self._watched_until: datetime | None = None
+        """When the watch counts as silent, unless it reports before; None where nothing passes by it."""
+        self._is_silent = False
+        self._fresh_from: datetime | None = None
+        """Decisions of before are too old to act on."""
         self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requesters)
@@ -158,6 +164,10 @@ class Wave:
             case _:
                 return
         self._changed(urgent=True)
+        if command.kind is CommandKind.RESUME and self._watch is not None:
+            # What was decided before people held the wave is too old to act on.
+            self._fresh_from = workflow.now()
+            self._watched_until = self._fresh_from + 2 * steps.UNREAD_FOR
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
             await self._signal_batches("hold", bool(self._holds))
         await self._signal_watch("look")
@@ -174,10 +184,15 @@ class Wave:
     def report_watch(self, report: WatchReport) -> None:
         """Take over a decision of the watch; of a window that is over, only harm still counts."""
         counts = report.window == self._window or report.decision.action is Action.ROLL_BACK
-        if counts and report.follows(self._watch_heard):
-            self._watch_heard = report
+        if not report.follows(self._watch_heard):
+            return
+        self._watched_until = report.fresh_until
+        if counts:
+            before, self._watch_heard = self._decision, report
             self._votes.see(report.decision)
-            self._changed(urgent=True)
+            if report.decision != before:
+                self._changed(urgent=True)
+        self._changes += 1
 
     # --- switching ------------------------------------------------------------------
 
@@ -200,7 +215,10 @@ class Wave:
         for index, key in enumerate(keys):
             before = keys[:index]
             await workflow.wait_condition(
-                partial(lambda some: not self._holds and self._switching(some) <= few, before)
+                partial(
+                    lambda some: not self._holds and not self._is_silent and self._switching(some) <= few,
+                    before,
+                )
             )
             if self._closed:
                 return
@@ -260,14 +278,33 @@ class Wave:
         while True:
             heed_cancellation()
             seen = self._changes
+            self._notice_silence()
             if result := self._failure() or self._verdict():
                 return result
             await self._look_after_the_wave()
             self._enter(self._phase_now())
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    partial(self._has_changed_since, seen), timeout=self._patience()
+                    partial(self._has_changed_since, seen), timeout=self._until_time_decides()
                 )
+
+    def _until_time_decides(self) -> timedelta | None:
+        """Return how long to wait without any news, None while only news decides."""
+        left = [self._patience()]
+        if self._watched_until is not None and not (self._is_silent or self._finds_harm):
+            left.append(max(timedelta(0), self._watched_until - workflow.now()))
+        return min((one for one in left if one is not None), default=None)
+
+    def _notice_silence(self) -> None:
+        """Hold the wave while its watch reports nothing: silence is no evidence, of health or of harm."""
+        overdue = self._watched_until is not None and workflow.now() >= self._watched_until
+        silent = overdue and not self._finds_harm
+        if silent is self._is_silent:
+            return
+        self._is_silent = silent
+        if self._decision is not None:
+            self._votes.see(self._decision)
+        self._changed(urgent=True)
 
     def _failure(self) -> WaveResult | None:
         """Return why the wave is given up by a person, by a lost batch, or by more failures than may be."""
@@ -302,6 +339,8 @@ class Wave:
         if self._holds or not self._all_switched or self._shares_left():
             return None
         by = self._votes.persons if decision is not None and self._votes.passed else ()
+        if not (by or self._is_watched):
+            return None
         if decision is not None and by:
             reason = f"promoted by {' and '.join(by)} against: {decision.reason}"
         elif decision is not None and decision.action is Action.PROMOTE:
@@ -318,12 +357,13 @@ class Wave:
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave.
 
-        Time passes nothing that the verdict speaks against or cannot tell, unless verdicts are only shown.
+        Time passes nothing that the verdict speaks against or cannot tell, unless verdicts are only shown,
+        and nothing that is not watched.
         """
         shown = self._limits.automation is Automation.OBSERVE
         doubted = self._decision is not None and self._decision.action in STANDING_STILL - {Action.PROMOTE}
         by_time = shown or (bool(self._shares_left()) and not doubted)
-        if not by_time or self._complete_since is None or self._holds:
+        if not (by_time and self._is_watched) or self._complete_since is None or self._holds:
             return None
         left = self._complete_since + self._order.header.window_minimum - workflow.now()
         return max(timedelta(0), left)
@@ -357,17 +397,25 @@ class Wave:
             plan=self._order.header.digest,
             wave=self._wave.number,
             listener=workflow.info().workflow_id,
+            passes_by_time=self._limits.automation is Automation.OBSERVE,
             carry=self._order.carry,
         )
         self._watch = await guarded(Watch.run, watch, watch_of(workflow.info().workflow_id))
+        self._watched_until = workflow.now() + 2 * steps.UNREAD_FOR
         self._ends.append(asyncio.create_task(self._notice_a_lost_watch(self._watch)))
 
     async def _notice_a_lost_watch(self, watch: ChildWorkflowHandle[Watch, None]) -> None:
+        """Begin again to watch when a watch is lost: that is no fault of the release."""
         try:
             await watch
         except ChildWorkflowError as error:
-            self._lost = f"the watch over wave {self._wave.number} ended: {sentence_of(error)}"
-            self._changed()
+            if self._closed:
+                return
+            workflow.logger.warning("the watch over wave %s ended: %s", self._wave.number, sentence_of(error))
+            await workflow.sleep(steps.HELD_PACE)
+            self._watch = self._watch_heard = self._complete_since = None
+            self._window += 1
+            self._changed(urgent=True)
 
     async def _begin_the_window(self) -> None:
         self._complete_since = workflow.now()
@@ -448,7 +496,32 @@ class Wave:
     def _decision(self) -> Decision | None:
         if self._seen_by_hosts is not None:
             return self._seen_by_hosts
-        return self._watch_heard.decision if self._watch_heard is not None else None
+        heard = self._watch_heard
+        if self._is_silent and (heard is None or heard.is_fresh):
+            return self._unwatched
+        return heard.decision if heard is not None else None
+
+    @property
+    def _unwatched(self) -> Decision:
+        since = f"since {self._watch_heard.at:%Y-%m-%d %H:%M:%S} UTC" if self._watch_heard else "yet"
+        return Decision(
+            action=Action.HOLD_FOR_HUMAN,
+            verdict=GateVerdict.METRICS_UNAVAILABLE,
+            reason=f"the watch over wave {self._wave.number} has not reported {since}; nothing is decided "
+            "without it. Check the orchestrator: `penstock doctor`",
+        )
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether there is a decision that is new enough to act on; harm that was found stays so."""
+        heard = self._watch_heard
+        if heard is None or self._finds_harm:
+            return heard is not None
+        return not self._is_silent and (self._fresh_from is None or heard.at >= self._fresh_from)
+
+    @property
+    def _finds_harm(self) -> bool:
+        return self._watch_heard is not None and self._watch_heard.decision.action is Action.ROLL_BACK
 
     @property
     def _all_switched(self) -> bool:

@@ -55,11 +55,20 @@ class BatchReport(Report):
 
 
 class WatchReport(Report):
-    """What a watch tells whoever asked for it, whenever its decision is another one."""
+    """What a watch reports of its decision: whenever that changes, and before the last report is too old."""
 
     decision: Decision
+    fresh_until: datetime | None = Field(
+        default=None,
+        description="the watch is silent unless it reports again before; None where nothing passes by it",
+    )
     window: int = Field(default=0, description="which of the wave's windows: each share has one of its own")
     carry: str = Field(default="", description="what the window leaves to the next wave's")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether metrics were read for it: the watch itself may report that it reads nothing."""
+        return self.fresh_until is None or self.fresh_until > self.at
 
 
 class WaveReport(Report):

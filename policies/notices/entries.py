@@ -14,8 +14,17 @@ from policies.notices.states import NoticeState
 
 QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
 HARM = "harm found after the promotion"
+UNWATCHED, WATCHED = "promoted release not watched", "promoted release watched again"
 PLANS = frozenset({APPROVAL_AWAITED, PLAN_APPROVED})
-ACTIONS = PLANS | {QUARANTINED, RETURNED, HARM, DRAIN_OVER, *(event.value for event in DrainEvent)}
+ACTIONS = PLANS | {
+    QUARANTINED,
+    RETURNED,
+    HARM,
+    UNWATCHED,
+    WATCHED,
+    DRAIN_OVER,
+    *(event.value for event in DrainEvent),
+}
 """What the entries are called that say something to people."""
 
 _SHORT = len("sha256:") + 12
@@ -40,11 +49,8 @@ def told_by(entry: AuditEntry) -> Told | None:
         return None
     body = _body(entry.body)
     first, _, rest = entry.subject.partition("/")
-    if entry.action == HARM:
-        said = f"{fleet}: harm was found after {rest} was promoted: {body.get('sentence', '')}"
-        back = Offer(verb=Verb.ROLL_BACK, fleet=fleet)
-        fact = Fact(NoticeState.HARM_FOUND, said, offers=(back,), mark=str(entry.seq))
-        return Told(Subject(rest, fleet, rest), fact, None)
+    if entry.action in {HARM, UNWATCHED, WATCHED}:
+        return _of_bake(entry, fleet, rest, str(body.get("sentence", "")))
     if entry.action in {QUARANTINED, RETURNED}:
         return _of_gateway(entry, fleet, rest, str(body.get("reason", "")))
     if entry.action in PLANS:
@@ -61,6 +67,21 @@ def told_by(entry: AuditEntry) -> Told | None:
         fact if held else None,
         None if held else NoticeState.DRAIN_HELD,
     )
+
+
+def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
+    """Return that a promoted release does harm, or whether it is watched at all."""
+    if entry.action == HARM:
+        said = f"{fleet}: harm was found after {change} was promoted: {reason}"
+        back = Offer(verb=Verb.ROLL_BACK, fleet=fleet)
+        fact = Fact(NoticeState.HARM_FOUND, said, offers=(back,), mark=str(entry.seq))
+        return Told(Subject(change, fleet, change), fact, None)
+    subject = Subject(f"{fleet}/{change}/watch", fleet, change)
+    if entry.action == WATCHED:
+        return Told(subject, None, NoticeState.UNWATCHED)
+    said = f"{fleet}: {change} is promoted and not watched: {reason}"
+    offers = tuple(Offer(verb=verb, fleet=fleet) for verb in (Verb.ROLL_BACK, Verb.STATUS))
+    return Told(subject, Fact(NoticeState.UNWATCHED, said, offers=offers, mark=str(entry.seq)), None)
 
 
 def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, reason: str) -> Told:

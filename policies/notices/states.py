@@ -35,6 +35,7 @@ class NoticeState(StrEnum):
     DRAIN_HELD = "drain_held"
     DRAINED = "drained"
     HARM_FOUND = "harm_found"
+    UNWATCHED = "unwatched"
     ASTRAY = "astray"
     CERTIFICATES_LATE = "certificates_late"
     AUDIT_BROKEN = "audit_broken"
@@ -85,6 +86,7 @@ KINDS = {
     NoticeState.DRAIN_HELD: Kind(_NEEDS, waits=True, runbook="drain-past-deadline", of_change=False),
     NoticeState.DRAINED: Kind(_INFO),
     NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide", of_change=False),
+    NoticeState.UNWATCHED: Kind(_PAGE, waits=True, runbook="metrics-blind", of_change=False),
     NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running", of_change=False),
     NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends", of_change=False),
     NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken", of_change=False),
@@ -108,7 +110,14 @@ OF_OUTCOMES = {
 GOOD_ENDS = frozenset({NoticeState.PROMOTED, NoticeState.ROLLED_BACK})
 """Ends that settle what earlier changes of the fleet have left."""
 
-LEFT = frozenset({NoticeState.ENDED_INCOMPLETE, NoticeState.ENDED_HELD, NoticeState.HARM_FOUND})
+LEFT = frozenset(
+    {
+        NoticeState.ENDED_INCOMPLETE,
+        NoticeState.ENDED_HELD,
+        NoticeState.HARM_FOUND,
+        NoticeState.UNWATCHED,
+    }
+)
 """What a change leaves behind for a later one to settle."""
 
 FINAL = frozenset(OF_OUTCOMES.values())

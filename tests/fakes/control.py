@@ -66,6 +66,10 @@ class FakeJudge:
         self.advice: tuple[Advice, ...] = ()
         """What history says of this hour."""
         self.forgetful = False
+        self.fails = ""
+        """Why every slice fails from now on, as where the ledger is away; empty while none does."""
+        self.hangs = False
+        """Whether slices take for ever from now on, with a heartbeat."""
         self.misunderstands = 0
         """How many slices that begin a window are refused as a wrong question."""
         self.script: dict[int, list[Decision]] = {}
@@ -90,6 +94,11 @@ class FakeJudge:
 
     @activity.defn(name="watch_wave")
     async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
+        while self.hangs:
+            activity.heartbeat()
+            await asyncio.sleep(self.pace)
+        if self.fails:
+            raise RuntimeError(self.fails)
         (self.orders if order.wave else self.bakes).append(order)
         if order.restart and self.misunderstands:
             self.misunderstands -= 1

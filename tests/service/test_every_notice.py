@@ -21,7 +21,7 @@ from policies.model.plan import Plan
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import BLIND_FOR
-from policies.notices.entries import ACTIONS, HARM
+from policies.notices.entries import ACTIONS, HARM, UNWATCHED, WATCHED
 from policies.notices.states import KINDS, NoticeState
 from policies.planning.parts import parted
 from tests.service.test_every_state import PLAN, STATES, State, written
@@ -194,6 +194,7 @@ ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.ENDED_INCOMPLETE: another_is_promoted,
     NoticeState.ENDED_HELD: another_is_promoted,
     NoticeState.HARM_FOUND: another_is_promoted,
+    NoticeState.UNWATCHED: of_entry(WATCHED, "edge/edge-1"),
     NoticeState.WEDGED: Stage.look_around,
     NoticeState.QUARANTINED: is_back,
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.EMPTIED, "gw-1/edge-1"),
@@ -233,6 +234,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.HELD, "gw-1/edge-1"),
     NoticeState.DRAINED: of_entry(DRAIN_OVER, "part 001-0001/edge-1"),
     NoticeState.HARM_FOUND: of_entry(HARM, "edge/edge-1"),
+    NoticeState.UNWATCHED: of_entry(UNWATCHED, "edge/edge-1"),
     NoticeState.ASTRAY: astray,
     NoticeState.CERTIFICATES_LATE: certificates_late,
     NoticeState.AUDIT_BROKEN: lambda stage: stage.look_around(Wrong({NoticeState.AUDIT_BROKEN: "it is"}, {})),
@@ -267,6 +269,14 @@ def test_each_state_that_waits_ends_and_wakes_nobody_afterwards(ledger: Ledger, 
     assert stage.looks.escalate(stage.now + timedelta(days=1)) == ()
 
 
+def test_a_release_that_is_promoted_after_one_that_was_not_watched_settles_that(ledger: Ledger) -> None:
+    """C1."""
+    stage = Stage(ledger)
+    stage.entry(UNWATCHED, "edge/edge-1")
+    another_is_promoted(stage)
+    assert ledger.waiting_notices() == ()
+
+
 @pytest.mark.parametrize("action", sorted(ACTIONS))
 def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
     ledger: Ledger, action: str
@@ -278,6 +288,8 @@ def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
         stage.entry(DrainEvent.HELD, subject)
     elif action == "gateway returned":
         left_out(stage)
+    elif action == WATCHED:
+        stage.entry(UNWATCHED, subject)
     before = {one.notice.key for one in ledger.waiting_notices()}
     stage.entry(action, subject)
     settled = before - {one.notice.key for one in ledger.waiting_notices()}

@@ -39,6 +39,7 @@ OF_OTHERS = {
     NoticeState.QUARANTINED,
     NoticeState.DRAIN_HELD,
     NoticeState.HARM_FOUND,
+    NoticeState.UNWATCHED,
     NoticeState.ASTRAY,
     NoticeState.CERTIFICATES_LATE,
     NoticeState.AUDIT_BROKEN,
