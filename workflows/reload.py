@@ -1,6 +1,7 @@
 """Reload: gateways give what runs on them other credentials or settings; no session is touched."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import reduce
 
 from pydantic import Field
@@ -133,7 +134,7 @@ class Reload:
         else:
             ends = order.header.limits.removed_users is RemovedUsers.END
             done = await on.reload(older=order.older, end_removed=ends)
-        name, lost = on.gateway.name, sorted(set(ran) - set(done.slots)) if order.takes_back is None else []
+        name, lost = on.gateway.name, _not_running(ran, done) if order.takes_back is None else []
         for slot in lost:
             if not (workflow.patched(EMPTIED) and _was_stopped(slot, done.state)):
                 raise stopped(f"slot {slot} of {name} ran before and does not any more; see its log")
@@ -142,6 +143,12 @@ class Reload:
             if doubt and not (workflow.patched(EMPTIED) and _was_stopped(slot, await on.observe())):
                 raise stopped(f"slot {slot} of {name} {doubt}")
         return done
+
+
+def _not_running(ran: Sequence[str], done: Reloaded) -> list[str]:
+    """Return the slots that ran before and do not now; settings leave an adopted daemon alone, which runs."""
+    runs = {one.slot for one in done.state.instances if one.state is InstanceState.RUNNING}
+    return sorted(set(ran) - set(done.slots) - runs)
 
 
 def _was_stopped(slot: str, state: GatewayState) -> bool:

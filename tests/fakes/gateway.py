@@ -414,7 +414,12 @@ class FakeGateway:
         return self._told(f"take back {change}")
 
     def _told(self, effect: str) -> Reloaded:
-        running = [name for name, held in self.slots.items() if held.state is InstanceState.RUNNING]
+        """Answer for the instances of ours: a daemon that was adopted has a configuration of its own."""
+        running = [
+            name
+            for name, held in self.slots.items()
+            if held.state is InstanceState.RUNNING and name != ADOPTED
+        ]
         self._note(True, effect)
         return Reloaded(state=self._state(changed=True), slots=tuple(running), credentials=("ocserv.conf",))
 

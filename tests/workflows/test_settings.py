@@ -4,9 +4,12 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from policies.model.adoption import ADOPTED
 from policies.model.change import ChangeKind, Outcome
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
+from policies.model.instance import InstanceState
+from tests.fakes.gateway import FakeSlot
 from tests.workflows.recorded import Recorded
 from tests.workflows.world import NEW
 
@@ -69,6 +72,21 @@ async def test_settings_with_which_nobody_can_log_in_stop_at_the_first_gateway(r
     assert result.outcome is Outcome.REFUSED
     assert "gw-1: slot a of gw-1 failed its probe" in result.reason
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
+
+
+async def test_settings_change_while_an_adopted_daemon_drains_which_keeps_its_own_configuration(
+    recorded: Recorded,
+) -> None:
+    """newcomer 5: it was reported as a slot that does not run any more, and the change as failed."""
+    for fake in recorded.world.gateways.values():
+        fake.slots[ADOPTED] = FakeSlot(state=InstanceState.RUNNING, people=["198.51.100.9"])
+    await configured(recorded, with_settings(recorded))
+    result = await recorded.service.end_of("edge")
+    assert (result.outcome, result.reason) == (
+        Outcome.PROMOTED,
+        "4 of 4 gateways use the settings of the fleet's file, 4 of them new ones",
+    )
+    assert all(fake.slots[ADOPTED].people == ["198.51.100.9"] for fake in recorded.world.gateways.values())
 
 
 @pytest.mark.sweep
