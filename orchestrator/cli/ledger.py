@@ -35,10 +35,20 @@ def restore(
 
     Ends with 10 when its audit record is not whole.
     """
-    rows, fault = importlib.import_module(FILES).bring_back(file)
-    whole = f"BROKEN: {fault}" if fault else "Its audit record is whole; compare it: penstock audit verify"
-    found = {"file": str(file), "rows": rows, "fault": fault}
-    emit(output, "LedgerRestore", found, lambda: say(f"{rows} rows are back.", whole), names=[str(file)])
+    rows, fault, parted = importlib.import_module(FILES).bring_back(file)
+    lines = [f"{rows} rows are back."]
+    lines.append(
+        f"BROKEN: {fault}" if fault else "Its audit record is whole; compare it: penstock audit verify"
+    )
+    if parted is not None:
+        lines.append(
+            f"audit entries {parted.first} to {parted.last} are not in the backup; keep {parted.file}, which "
+            "has their checkpoints"
+        )
+    missing = [parted.first, parted.last] if parted else None
+    found = {"file": str(file), "rows": rows, "fault": fault, "missing": missing}
+    found["checkpoints"] = str(parted.file) if parted else None
+    emit(output, "LedgerRestore", found, lambda: say(*lines), names=[str(file)])
     raise typer.Exit(ExitCode.DIFFERENCES if fault else ExitCode.DONE)
 
 

@@ -1,8 +1,11 @@
 """The ledger as a file and back, by whoever may read and write its database: with or without an API."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from orchestrator.service.checkpoints import Checkpoints, Parted
 from orchestrator.service.people import PeopleFile
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.backup import backed_up, require_whole, restore
@@ -43,8 +46,21 @@ def back_up(to: Path) -> int:
     return rows
 
 
-def bring_back(source: Path) -> tuple[int, str | None]:
-    """Restore a backup into the empty ledger of the settings; return its rows, and what is wrong with them.
+class BroughtBack(NamedTuple):
+    """A ledger that was restored."""
+
+    rows: int
+    fault: str | None
+    """What is wrong with its audit log, None when that is whole."""
+    parted: Parted | None
+    """The entries of the audit log that the backup has not, None when no checkpoint knows of such."""
+
+
+def bring_back(source: Path) -> BroughtBack:
+    """Restore a backup into the empty ledger of the settings.
+
+    Checkpoints of entries that are not in it are moved aside, or the entries that are written next would not
+    fit them. What root writes belongs to the owner of its folder, as which the services run.
 
     Raises:
         BadInput: It is no whole backup, or of another schema.
@@ -59,13 +75,36 @@ def bring_back(source: Path) -> tuple[int, str | None]:
     engine = open_database(settings.ledger_url)
     with source.open() as lines:
         restore(engine, lines)
-    fault = Ledger(engine).verify_audit()
-    _note(Trail(engine), settings, "ledger restored", {"rows": rows})
+    ledger = Ledger(engine)
+    fault = ledger.verify_audit()
+    checkpoints = Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints)
+    parted = checkpoints.part_from(ledger.audit_head().seq)
+    body: dict[str, object] = {"rows": rows}
+    if parted is not None:
+        body |= {"missing": [parted.first, parted.last], "checkpoints": str(parted.file)}
+    _note(Trail(engine), settings, "ledger restored", body)
     engine.dispose()
-    return rows, fault
+    written = [settings.audit_checkpoints, *([parted.file] if parted else [])]
+    _leave_to_owner([*_files_of(engine.url.database if engine.dialect.name == "sqlite" else None), *written])
+    return BroughtBack(rows, fault, parted)
 
 
-def _note(trail: Trail, settings: Settings, action: str, body: dict[str, int]) -> None:
+def _files_of(database: str | None) -> list[Path]:
+    """Return what SQLite writes of a database."""
+    return [Path(f"{database}{end}") for end in ("", "-wal", "-shm")] if database else []
+
+
+def _leave_to_owner(files: Sequence[Path]) -> None:
+    """Have these files belong to the owner of their folder: root's own the services could not open."""
+    if os.geteuid() != 0:
+        return
+    for file in files:
+        if file.exists():
+            folder = file.parent.stat()
+            os.chown(file, folder.st_uid, folder.st_gid)
+
+
+def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, object]) -> None:
     person = PeopleFile(settings.people).at_the_socket(os.geteuid()).person
     trail.audit(person, "cli", action, "ledger", body)
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from activities.drivers.disk import write_whole
 from activities.drivers.private_files import make_private
 from activities.drivers.rights import read_own
 from orchestrator.store.chain import hash_of
@@ -48,6 +50,14 @@ class Verified(Value):
     checkpoints: int
     fault: str | None = None
     newest: Checkpoint | None = None
+
+
+class Parted(NamedTuple):
+    """Entries that checkpoints know and a restored ledger has not, and the file of these checkpoints."""
+
+    first: int
+    last: int
+    file: Path
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
@@ -128,6 +138,26 @@ class Checkpoints:
         if entry.hash != newest.hash or hash_of(entry) != entry.hash:
             return f"entry {newest.seq} of the audit record is not what was signed; penstock audit verify"
         return None
+
+    def part_from(self, seq: int) -> "Parted | None":
+        """Move the checkpoints of entries after this one into a file of their own; None when there is none.
+
+        A restored ledger numbers its next entries again from there.
+
+        Raises:
+            BadInput: The file of checkpoints cannot be read or written.
+        """
+        points = list(self.each())
+        later = [point for point in points if point.seq > seq]
+        if not later:
+            return None
+        to = self._kept.with_name(f"{self._kept.name}.{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
+        try:
+            for path, some in ((to, later), (self._kept, [one for one in points if one.seq <= seq])):
+                write_whole(path, "".join(f"{point.model_dump_json()}\n" for point in some))
+        except OSError as error:
+            raise BadInput(f"{to} cannot be written: {error.strerror}; check path and rights") from error
+        return Parted(first=seq + 1, last=later[-1].seq, file=to)
 
     @property
     def newest_entry(self) -> int:

@@ -78,8 +78,8 @@ class Desk:
         agent = self.state / f"lab/run/etc/agents/{self._canary}.yaml"
         line = line.replace("/etc/penstock/agent.yaml", str(agent))
         line = line.replace("/etc/penstock/", f"{self.state}/lab/run/etc/")
-        line = line.replace("/var/lib/penstock/ledger.db", f"{self.state}/lab/ledger.db")
-        line = line.replace("/var/lib/penstock/", f"{self.state}/lab/run/")
+        line = line.replace("/var/lib/penstock-orchestrator/ledger.db", f"{self.state}/lab/ledger.db")
+        line = line.replace("/var/lib/penstock-orchestrator/", f"{self.state}/lab/run/")
         line = line.replace("/srv/backup/", f"{self.state}/backup-")
         line = line.replace("gates.yaml", str(HOME / "deploy/prometheus/gates.yaml"))
         line = line.replace("DIGEST", self._digest)

@@ -1,0 +1,98 @@
+"""A restored ledger: its audit log is whole again, and the services can open what root has written."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from orchestrator.processes.ledger_files import back_up, bring_back
+from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.store.ledger import Ledger
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+SERVICE = 12345
+"""The user who runs the services."""
+
+
+class Installation:
+    """One state folder, its ledger and its checkpoints, as the settings name them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.state, self.backup = folder / "state", folder / "ledger.jsonl"
+        self.state.mkdir()
+        self.database = self.state / "ledger.db"
+        self.kept = self.state / "checkpoints.jsonl"
+        self.address = f"sqlite:///{self.database}"
+        monkeypatch.setenv("PENSTOCK_LEDGER_URL", self.address)
+        monkeypatch.setenv("PENSTOCK_AUDIT_KEY", str(self.state / "audit.key"))
+        monkeypatch.setenv("PENSTOCK_AUDIT_CHECKPOINTS", str(self.kept))
+        monkeypatch.setenv("PENSTOCK_PEOPLE", str(folder / "people.yaml"))
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.address)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.ledger, self.state / "audit.key", self.kept)
+
+    def audited(self, *actions: str) -> None:
+        for action in actions:
+            self.ledger.audit("ana", "cli", action, "edge", {})
+
+    def lose(self) -> None:
+        for path in self.state.glob("ledger.db*"):
+            path.unlink()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    return Installation(tmp_path, monkeypatch)
+
+
+def test_the_audit_log_verifies_after_a_restore_of_a_backup_that_is_older_than_a_checkpoint(
+    here: Installation,
+) -> None:
+    """newcomer 8: the stop signs a checkpoint behind the backup, and the start wrote other entries there."""
+    here.audited("planned", "started")
+    here.checkpoints.note(now=True)
+    back_up(here.backup)
+    here.audited("held", "stopped")
+    last = here.checkpoints.note(now=True)
+    assert last is not None
+    here.lose()
+    brought = bring_back(here.backup)
+    assert brought.fault is None
+    assert brought.parted is not None
+    assert (brought.parted.first, brought.parted.last) == (3, last.seq)
+    here.audited("started", "resumed", "ended")
+    here.checkpoints.note(now=True)
+    assert here.checkpoints.verify().fault is None
+    assert str(last.seq) in brought.parted.file.read_text()
+    told = next(entry for entry in here.ledger.audit_entries(0) if entry.action == "ledger restored")
+    assert str(brought.parted.file) in told.body
+
+
+def test_a_restore_of_the_newest_backup_leaves_the_checkpoints_alone(here: Installation) -> None:
+    here.audited("planned")
+    here.checkpoints.note(now=True)
+    before = here.kept.read_text()
+    back_up(here.backup)
+    here.lose()
+    assert bring_back(here.backup).parted is None
+    assert here.kept.read_text() == before
+
+
+@NEEDS_ROOT
+def test_what_root_restores_belongs_to_the_user_of_the_services(here: Installation) -> None:
+    """newcomer 8: it belonged to root, and no service could open the ledger."""
+    here.audited("planned")
+    back_up(here.backup)
+    here.audited("stopped")
+    here.checkpoints.note(now=True)
+    here.lose()
+    os.chown(here.state, SERVICE, SERVICE)
+    brought = bring_back(here.backup)
+    assert brought.parted is not None
+    written = [*here.state.glob("ledger.db*"), here.kept, brought.parted.file]
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in written} == {(SERVICE, SERVICE)}
