@@ -274,6 +274,9 @@ def sign(
     identity_token: signers.Token = None,
     cms_time_stamp: signers.CmsTimeStamp = None,
     passphrase_from: signers.PassphraseFrom = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="take away every signature that is there, such as a bad one")
+    ] = False,
 ) -> None:
     """Add one signature to a release or index in a repository folder, by one of several kinds of key."""
     from orchestrator.publishing.folder import add_signature, read_statement  # noqa: PLC0415
@@ -291,7 +294,8 @@ def sign(
         identity_token=identity_token,
         passphrase=passphrase_from,
     )
-    add_signature(repository, digest, signer.kind, signer.sign(statement), signer.time_stamp)
+    content = signer.sign(statement)
+    add_signature(repository, digest, signer.kind, content, signer.time_stamp, replace=replace)
     typer.echo(f"signed {digest}")
 
 

@@ -43,10 +43,21 @@ def publish(
     return digest
 
 
-def add_signature(root: Path, digest: Digest, kind: str, content: bytes, token: bytes | None = None) -> None:
-    """Add a signature to a statement in the folder; the same one again changes nothing."""
+def add_signature(
+    root: Path,
+    digest: Digest,
+    kind: str,
+    content: bytes,
+    token: bytes | None = None,
+    *,
+    replace: bool = False,
+) -> None:
+    """Add a signature to a statement in the folder; the same one again changes nothing.
+
+    With `replace` it is the only one afterwards: one that does not hold refuses the release with all others.
+    """
     path = _listing(root, digest)
-    listed = strict_json.loads(_read(path)) if path.exists() else []
+    listed = strict_json.loads(_read(path)) if path.exists() and not replace else []
     entry = _signature(root, kind, content, token)
     if entry not in listed:
         _write(path, json.dumps([*listed, entry]).encode())

@@ -263,3 +263,14 @@ def test_a_sigstore_that_cannot_be_reached_is_named_and_nothing_is_signed(
     (tmp_path / "token").write_text("not a token")
     with pytest.raises(BadInput, match="token is no identity token"):
         sign(repository, *words)
+
+
+def test_a_good_signature_replaces_one_that_does_not_hold(
+    gpg: Gpg, cms: tuple[EnterpriseCa, Path, Path], repository: Path, tmp_path: Path
+) -> None:
+    """newcomer 9: signing again left the bad signature beside the good one, which refused the release."""
+    _, key, certificate = cms
+    words = ["--passphrase-from", f"file:{word_file(tmp_path, WORD)}"]
+    sign(repository, "--cms-key", str(key), "--cms-certificates", str(certificate), *words)
+    sign(repository, "--openpgp-key", str(gpg.key), *words, "--replace")
+    gpg.verify(signature(repository))

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import socket
+import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -383,6 +385,58 @@ def test_a_certificate_made_out_to_nobody_or_for_everything_signs_nothing(
     for signature in (corp.sign(STATEMENT, LEAD, names=()), corp.sign(STATEMENT, LEAD, usage=None)):
         with pytest.raises(SignerNotAllowed):
             cms(signature, corp)
+
+
+def openssl(folder: Path, root: Sequence[str], *extensions: str) -> tuple[bytes, bytes]:
+    """Return a root certificate and a signature, as the openssl commands of handbooks make them."""
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    (folder / "statement").write_bytes(STATEMENT)
+    (folder / "extensions").write_text("\n".join(extensions) + "\n")
+    new = ("-newkey", "rsa:2048", "-nodes")
+    run("req", "-x509", *new, "-days", "9", "-subj", "/CN=Root", "-keyout", "r.key", "-out", "r.pem", *root)
+    run("req", *new, "-subj", "/CN=lead", "-keyout", "a.key", "-out", "a.csr")
+    by = ("-CA", "r.pem", "-CAkey", "r.key", "-days", "8", "-extfile", "extensions", "-out", "a.pem")
+    run("x509", "-req", "-in", "a.csr", *by)
+    sign = ("-signer", "a.pem", "-inkey", "a.key", "-outform", "DER", "-out", "s.der")
+    run("cms", "-sign", "-binary", "-in", "statement", *sign)
+    return (folder / "r.pem").read_bytes(), (folder / "s.der").read_bytes()
+
+
+MAIL, SIGNS = f"subjectAltName=email:{LEAD}", "extendedKeyUsage=codeSigning"
+AS_A_ROOT = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+
+
+@pytest.mark.parametrize(
+    ("root", "extensions", "named"),
+    [
+        (
+            (),
+            (MAIL, SIGNS),
+            "of the authority: extension keyUsage: Certificate is missing required extension",
+        ),
+        (AS_A_ROOT, (SIGNS,), "extension subjectAltName: Certificate is missing required extension"),
+        (AS_A_ROOT, (MAIL,), "its extendedKeyUsage is missing, and must be codeSigning alone"),
+        (AS_A_ROOT, (MAIL, f"{SIGNS},clientAuth"), "its extendedKeyUsage is codeSigning, clientAuth, and"),
+    ],
+)
+def test_what_a_certificate_of_an_enterprise_lacks_is_named(
+    tmp_path: Path, root: Sequence[str], extensions: Sequence[str], named: str
+) -> None:
+    """newcomer 9, case 50: a root by plain `openssl req -x509` was "no authority of the policy"."""
+    authority, signature = openssl(tmp_path, root, *extensions)
+    envelope = Envelope(kind=SignatureKind.CMS, content=signature)
+    with pytest.raises((SignatureInvalid, SignerNotAllowed), match=named):
+        CmsVerifier({"corp": (authority, None)}).verify(STATEMENT, envelope, datetime.now(UTC))
+
+
+def test_certificates_with_what_the_documents_ask_for_are_accepted(tmp_path: Path) -> None:
+    authority, signature = openssl(tmp_path, AS_A_ROOT, MAIL, SIGNS)
+    envelope = Envelope(kind=SignatureKind.CMS, content=signature)
+    found = CmsVerifier({"corp": (authority, None)}).verify(STATEMENT, envelope, datetime.now(UTC))
+    assert found.identity == LEAD
 
 
 def test_a_small_rsa_key_is_weak(corp: EnterpriseCa) -> None:

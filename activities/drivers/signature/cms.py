@@ -6,6 +6,7 @@ attributes exactly once, a leaf for code signing, and its chain at the stamped t
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -253,18 +254,57 @@ def _require_chain(
     except VerificationError as error:
         inside = leaf.not_valid_before_utc <= at <= leaf.not_valid_after_utc
         raise SignatureInvalid(
-            "the CMS signer's certificate leads to no authority of the policy at that time",
+            f"the CMS signer's certificate leads to no authority of the policy at that time: {_why(error)}",
             reason="root" if inside else "expired",
         ) from error
 
 
+def _why(error: VerificationError) -> str:
+    """Return what is missing or wrong, with extensions by their names, and whose certificate it is."""
+    said = str(error).removeprefix("validation failed: ")
+    of_authority = said.startswith(_OF_AUTHORITIES)
+    what = _ABOUT.sub("", said.removeprefix(_OF_AUTHORITIES))
+    what = _EXTENSION.sub(lambda found: f"extension {EXTENSIONS.get(found[1], found[1])}", what)
+    return f"of the authority: {what[:LONGEST]}" if of_authority and what else what[:LONGEST]
+
+
+EXTENSIONS = {
+    "2.5.29.14": "subjectKeyIdentifier",
+    "2.5.29.15": "keyUsage",
+    "2.5.29.17": "subjectAltName",
+    "2.5.29.19": "basicConstraints",
+    "2.5.29.30": "nameConstraints",
+    "2.5.29.35": "authorityKeyIdentifier",
+    "2.5.29.37": "extendedKeyUsage",
+}
+"""What RFC 5280 and openssl call the extensions that a verification names by number."""
+USAGES = {
+    ExtendedKeyUsageOID.CODE_SIGNING: "codeSigning",
+    ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth",
+    ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth",
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: "emailProtection",
+    ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE: "anyExtendedKeyUsage",
+}
+"""What openssl calls the purposes that certificates of companies have."""
+LONGEST = 200
+"""Characters of a reason that are kept."""
+_OF_AUTHORITIES = "candidates exhausted: "
+_ABOUT = re.compile(r" \(encountered processing .*", re.DOTALL)
+_EXTENSION = re.compile(r"invalid extension: ([\d.]+)")
+
+
 def _require_code_signing(leaf: x509.Certificate) -> None:
     try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        usages = list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
-    if list(usage) != [ExtendedKeyUsageOID.CODE_SIGNING]:
-        raise SignerNotAllowed("the CMS signer's certificate is not for code signing only", reason="eku")
+        usages = []
+    if usages != [ExtendedKeyUsageOID.CODE_SIGNING]:
+        has = ", ".join(USAGES.get(one, one.dotted_string) for one in usages)[:LONGEST] or "missing"
+        raise SignerNotAllowed(
+            "the CMS signer's certificate is not for code signing only: its extendedKeyUsage is "
+            f"{has}, and must be codeSigning alone",
+            reason="eku",
+        )
 
 
 def _identity(leaf: x509.Certificate) -> str:
