@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from activities.drivers.daemon.products import DAEMONS, TEMPLATES
+from activities.drivers.daemon.products import ACCOUNTS, DAEMONS, TEMPLATES
 from orchestrator.publishing.image import BuiltImage, require_image_of
 from orchestrator.publishing.linking import Root
 from orchestrator.publishing.packing import LEFT_OUT, artifact, listed, pack
@@ -109,7 +109,8 @@ def build_release(
     Raises:
         BadInput: there is no such daemon; the tree holds something a release cannot carry, a private key,
             or too much for one manifest; it lacks a library; the template lacks what its daemon's driver
-            fills; or the image is not of this tree.
+            fills; the tree has no such user or group as the template has the daemon run as; or the image is
+            not of this tree.
     """
     if labels.daemon not in DAEMONS:
         raise BadInput(
@@ -117,7 +118,7 @@ def build_release(
         )
     listing = listed(tree, left_out)
     _require_platform(tree, listing.paths, labels)
-    _require_template(template, labels.daemon)
+    _require_accounts(tree, _require_template(template, labels.daemon), template, labels.daemon)
     blobs.mkdir(parents=True, exist_ok=True)
     packed = pack(listing, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
     root = packed.artifact | {"platform": labels.platform}
@@ -145,7 +146,7 @@ def _require_platform(tree: Path, files: Sequence[str], labels: ReleaseLabels) -
         raise BadInput(f"{tree} has programs for {min(other)}, and the release is for {labels.platform}")
 
 
-def _require_template(template: Path, daemon: str) -> None:
+def _require_template(template: Path, daemon: str) -> str:
     content = template.read_bytes()
     refuse_keys(keys_in(content, str(template)))
     try:
@@ -154,6 +155,32 @@ def _require_template(template: Path, daemon: str) -> None:
         raise BadInput(f"{template} is not UTF-8 text; save the file as UTF-8") from error
     if daemon in TEMPLATES:
         TEMPLATES[daemon](text, str(template))
+    return text
+
+
+def _require_accounts(tree: Path, text: str, template: Path, daemon: str) -> None:
+    """Refuse a user or group that the daemon would not find in its root; accounts of hosts do not count."""
+    if daemon not in ACCOUNTS:
+        return
+    wanted = ACCOUNTS[daemon](text)
+    for (key, names), kind, path in (
+        (wanted.users, "user", "etc/passwd"),
+        (wanted.groups, "group", "etc/group"),
+    ):
+        there = _names_in(tree / path)
+        if missing := [name for name in names if name not in there]:
+            raise BadInput(
+                f"{template}: {key} names {kind} {missing[-1]}, and {path} of {tree} has only "
+                f"{', '.join(there) or 'nothing'}; write one of these, or add {missing[-1]} to that file"
+            )
+
+
+def _names_in(accounts: Path) -> list[str]:
+    """Return the names of a file of accounts, in its order."""
+    if not accounts.is_file():
+        return []
+    lines = accounts.read_text(errors="replace").splitlines()
+    return [name for line in lines if (name := line.partition(":")[0].strip())]
 
 
 def release_statement(predicate: dict[str, Any]) -> bytes:

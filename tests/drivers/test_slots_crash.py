@@ -286,6 +286,20 @@ async def test_a_config_the_daemon_refuses_is_not_started(lab: GatewayLab) -> No
     assert lab.daemons() == []
 
 
+async def test_a_refusal_of_the_daemon_keeps_the_line_that_says_what_is_wrong(lab: GatewayLab) -> None:  # noqa: F811
+    """newcomer 4: ocserv's last line says in which line it is, and the one before says what it is."""
+    template = lab.admission.template
+    good = template.read_text()
+    template.write_text(good.replace("run-as-group = nogroup", "run-as-group = daemon"))
+    try:
+        release = lab.admission.release("1")
+        await lab.slots.stage(operation("stage", digest=release.digest), release, "lab")
+        with pytest.raises(Refused, match=r"on gw-1: unknown group: daemon; config file error in line \d+$"):
+            await lab.slots.start(operation("start", digest=release.digest), release)
+    finally:
+        template.write_text(good)
+
+
 async def test_every_file_that_runs_was_signed(lab: GatewayLab) -> None:  # noqa: F811
     slot = await lab.running("1")
     pid = (await lab.slots.observe()).instance(slot).pid

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.template import accounts_in as ocserv_accounts_in
 from activities.drivers.daemon.ocserv.template import require_template as require_ocserv_template
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
+from activities.drivers.daemon.openvpn.template import accounts_in as openvpn_accounts_in
 from activities.drivers.daemon.openvpn.template import require_template as require_openvpn_template
 from activities.drivers.daemon.port import Daemon
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
 from activities.drivers.daemon.strongswan.template import require_template as require_strongswan_template
+from activities.drivers.daemon.template import Accounts
 
 NOBODY = Exempt()
 DAEMONS: Mapping[str, Callable[[ProbeLogin | None, Exempt], Daemon]] = {
@@ -24,6 +27,11 @@ TEMPLATES: Mapping[str, Callable[[str, str], None]] = {
     StrongSwan.product: require_strongswan_template,
 }
 """What refuses a template of a daemon that its driver could not use."""
+ACCOUNTS: Mapping[str, Callable[[str], Accounts]] = {
+    Ocserv.product: ocserv_accounts_in,
+    OpenVpn.product: openvpn_accounts_in,
+}
+"""What says as whom a template has its daemon run, where its configuration says so."""
 
 
 def daemon_of(kind: str, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> Daemon:

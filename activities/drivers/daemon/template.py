@@ -1,8 +1,9 @@
 """A release's template of a daemon's configuration, and how it is filled for one instance."""
 
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
 from policies.model.errors import BadInput
@@ -15,6 +16,13 @@ FILLED = frozenset({"port", "device", "pool4", "netmask4", "users4", "pool6", "g
 CREDENTIAL = "credential_"
 FOLDER = "credentials"
 """In the config's folder: the credentials of an instance, each in a file of its own."""
+
+
+class Accounts(NamedTuple):
+    """As whom a template has its daemon run: the key, and each value that it has."""
+
+    users: tuple[str, Sequence[str]]
+    groups: tuple[str, Sequence[str]]
 
 
 def credentials_in(text: str) -> frozenset[str]:

@@ -26,6 +26,7 @@ from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
 from activities.drivers.daemon.ocserv.credentials import names_listed, require_fit
+from activities.drivers.daemon.ocserv.config_test import reasons_in
 from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
@@ -176,14 +177,14 @@ class Ocserv:
         await served.until_served(environment, config)
 
     async def check(self, environment: Environment) -> None:
-        """Run `ocserv -t` of the release's own root; its last words are the reason when it refuses."""
+        """Run `ocserv -t` of the release's own root; its errors are the reason when it refuses."""
         result = await run(
             environment.inside("/usr/sbin/ocserv", "-t", "-c", f"{CONFIG}/ocserv.conf"), within=TEST
         )
         if result.status:
             raise Refused(
                 f"ocserv's own test refuses the config of slot {environment.slot.name} on "
-                f"{environment.gateway.name}: {result.last_words}"
+                f"{environment.gateway.name}: {reasons_in(result) or 'it says no reason'}"
             )
 
     async def check_own(self, environment: OwnEnvironment) -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from signal import SIGHUP
 
 from activities.drivers.daemon.ocserv import served
+from activities.drivers.daemon.ocserv.config_test import reasons_in
 from activities.drivers.daemon.ocserv.credentials import leaves_in
 from activities.drivers.daemon.ocserv.own_config import read_own_config, values_of
 from activities.drivers.daemon.port import OwnEnvironment
@@ -36,9 +37,7 @@ async def require_fit(environment: OwnEnvironment) -> None:
         _require_pair(environment, certificate, key)
     result = await run(environment.inside(environment.program, "-t", "-c", environment.file), within=TEST)
     if result.status:
-        said = [line.strip() for line in (*result.out.splitlines(), *result.err.splitlines())]
-        reasons = [line for line in said if line and not line.startswith("note:")]
-        why = reasons[-1] if reasons else "it says why in the host's log only"
+        why = reasons_in(result) or "it says why in the host's log only"
         raise Refused(
             f"ocserv's own test refuses the daemon's own {environment.file} on {environment.gateway.name}, "
             f"or a file that it names: {why}"

@@ -1,6 +1,6 @@
 """What a template of ocserv's configuration leaves to penstock, so that instances stand side by side."""
 
-from activities.drivers.daemon.template import CREDENTIAL, is_left, unfilled
+from activities.drivers.daemon.template import CREDENTIAL, Accounts, is_left, unfilled
 from policies.model.errors import BadInput
 
 NEEDED = {
@@ -23,13 +23,10 @@ def require_template(text: str, name: str) -> None:
     Raises:
         BadInput: with every setting that is wrong, and the line that mends it.
     """
-    wrong, settings = list[str](), dict[str, list[str]]()
+    wrong, settings = list[str](), _settings_in(text)
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("#"):
-            continue
-        key, _, value = line.partition("=")
-        settings.setdefault(key.strip(), []).append(value.strip().strip("\"'"))
-        wrong += [f"line {number}: {problem}" for problem in unfilled(line)]
+        if not line.lstrip().startswith("#"):
+            wrong += [f"line {number}: {problem}" for problem in unfilled(line)]
     for setting, filler in NEEDED.items():
         values = settings.get(setting, [])
         if not any(_is_left(value, filler) for value in values):
@@ -37,6 +34,22 @@ def require_template(text: str, name: str) -> None:
             wrong.append(f"{setting} {said}, write `{setting} = {filler}`")
     if wrong:
         raise BadInput(f"{name} is no template of ocserv's configuration: {'; '.join(wrong)}")
+
+
+def accounts_in(text: str) -> Accounts:
+    """Return the user and the group as which a template has ocserv run."""
+    settings = _settings_in(text)
+    users, groups = (tuple(settings.get(key, ())) for key in ("run-as-user", "run-as-group"))
+    return Accounts(("run-as-user", users), ("run-as-group", groups))
+
+
+def _settings_in(text: str) -> dict[str, list[str]]:
+    settings = dict[str, list[str]]()
+    for line in text.splitlines():
+        if not line.lstrip().startswith("#"):
+            key, _, value = line.partition("=")
+            settings.setdefault(key.strip(), []).append(value.strip().strip("\"'"))
+    return settings
 
 
 def _is_left(value: str, filler: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from activities.drivers.daemon.openvpn.management import SOCKET
-from activities.drivers.daemon.template import is_left, unfilled
+from activities.drivers.daemon.template import Accounts, is_left, unfilled
 from policies.model.errors import BadInput
 
 NEEDED = {
@@ -54,6 +54,13 @@ def require_template(text: str, name: str) -> None:
             wrong.append(f"{option} {have}, write `{option} {filler}`")
     if wrong:
         raise BadInput(f"{name} is no template of OpenVPN's configuration: {'; '.join(wrong)}")
+
+
+def accounts_in(text: str) -> Accounts:
+    """Return the user and the group as which a template has OpenVPN run."""
+    said = list(options_of(text))
+    users, groups = (tuple(value for option, value in said if option == key) for key in ("user", "group"))
+    return Accounts(("user", users), ("group", groups))
 
 
 def options_of(text: str) -> Iterator[tuple[str, str]]:

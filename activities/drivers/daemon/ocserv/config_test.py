@@ -1,0 +1,14 @@
+"""What ocserv's own test of a configuration says, without what says nothing."""
+
+from activities.drivers.programs import Completed
+
+MOST = 5
+"""Reasons that are kept; ocserv stops at the first error, and prints a few lines about it."""
+
+
+def reasons_in(ran: Completed) -> str:
+    """Return every reason that `ocserv -t` printed; its last line alone says where, and not what is wrong."""
+    said = [line.strip() for line in (*ran.out.splitlines(), *ran.err.splitlines())]
+    lines = [line for line in said if line and not line.startswith("note:")]
+    errors = [line.removeprefix("error:").strip() for line in lines if line.startswith("error:")]
+    return "; ".join((errors or lines[-1:])[-MOST:])
