@@ -154,7 +154,77 @@ class SpoiledForMany(Enum):
     """Each login takes 1.5 s more, one after the other."""
 
 
-def spoil(tree: Path, how: Spoiled | SpoiledOpenVpn | SpoiledForMany) -> None:
+HARM = Path("etc/harm")
+"""While this file is in the root of a release of `SpoiledLater`, it does harm."""
+
+
+class SpoiledLater(Enum):
+    """What turns bad while users are there: those with a session keep it, and those who come are refused."""
+
+    REFUSES_PASSWORDS = f"""
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <unistd.h>
+
+        char *crypt(const char *phrase, const char *setting) {{
+            char *(*right)(const char *, const char *) = dlsym(RTLD_NEXT, "crypt");
+            return access("/{HARM}", F_OK) ? right(phrase, setting) : "*0";
+        }}
+    """
+    """No password is right."""
+
+    REFUSES_TUNNELS = f"""
+        #include <errno.h>
+        #include <linux/if_tun.h>
+        #include <stdarg.h>
+        #include <sys/ioctl.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        int ioctl(int fd, unsigned long request, ...) {{
+            va_list more;
+            va_start(more, request);
+            void *given = va_arg(more, void *);
+            va_end(more);
+            if (request == TUNSETIFF && !access("/{HARM}", F_OK)) {{ errno = EPERM; return -1; }}
+            return syscall(SYS_ioctl, fd, request, given);
+        }}
+    """
+    """The password is right, the user gets a cookie, and no device can be made for the tunnel."""
+
+    DIES_IN_TUNNELS = f"""
+        #include <sys/syscall.h>
+        #include <unistd.h>
+
+        static int harmful;
+
+        __attribute__((constructor)) static void begin(void) {{ harmful = !access("/{HARM}", F_OK); }}
+
+        ssize_t write(int fd, const void *content, size_t size) {{
+            const unsigned char *packet = content;
+            int four = size >= 20 && packet[0] >> 4 == 4 && (size_t)(packet[2] << 8 | packet[3]) == size;
+            int six = size >= 40 && packet[0] >> 4 == 6 && (size_t)(packet[4] << 8 | packet[5]) == size - 40;
+            if (harmful && (four || six)) _exit(1);
+            return syscall(SYS_write, fd, content, size);
+        }}
+    """
+    """The process of a new user dies of the first packet that comes through the tunnel."""
+
+    HANGS_AT_LOGINS = f"""
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <unistd.h>
+
+        char *crypt(const char *phrase, const char *setting) {{
+            char *(*right)(const char *, const char *) = dlsym(RTLD_NEXT, "crypt");
+            while (!access("/{HARM}", F_OK)) usleep(20000);
+            return right(phrase, setting);
+        }}
+    """
+    """The process that looks at passwords stands still at the first one, and the daemon with it."""
+
+
+def spoil(tree: Path, how: Spoiled | SpoiledOpenVpn | SpoiledForMany | SpoiledLater) -> None:
     """Put the library into the daemon's tree.
 
     Raises:

@@ -6,7 +6,9 @@ pings that were lost meanwhile, and the seconds from the decision until the last
 one client at a gateway of its own is told to go, a few times: how long its pings get no answer until it is
 back at the other instance, by itself or, where its client ends for good, started again at once.
 
-At last some change networks while their instance drains: `networks` says who of them kept the session.
+Some change networks while their instance drains: `networks` says who of them kept the session. At last
+users log in again and again at a bad release on trial, of each kind that refuses them, until it was rolled
+back: `refused` has the seconds from the decision to each address' own next good login.
 """
 
 import argparse
@@ -17,9 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +48,7 @@ from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.networks import TARGET, Change, change_networks
 from tests.drivers.openvpn_lab import OpenVpnLab
 from tests.drivers.podman_lab import PodmanLab
+from tests.drivers.refused_users import Refusal, refuse
 from tests.drivers.strongswan_lab import StrongSwanLab
 
 PINGS_A_SECOND = 20.0
@@ -68,6 +71,8 @@ class Setup:
     gateway: Callable[[Path, str, int], GatewayLab]
     changes: tuple[Change, ...] = tuple(Change)
     ground: type[Hosts] = Hosts
+    refuses: bool = False
+    """Whether it can be given the bad releases of `refused`, which are an ocserv's on its host."""
 
     @property
     def name(self) -> str:
@@ -80,10 +85,10 @@ FULL = replace(LAB, logins_per_second=FULL_LOGINS_PER_SECOND)
 BY_ITSELF = (Change.ADDRESS, Change.PORT, Change.MOVED)
 """Changes of users whose client takes no order to connect again."""
 SETUPS = (
-    Setup("ocserv", "host", "nftables", LAB, GatewayLab),
-    Setup("ocserv", "host", "redirect", replace(LAB, steering="redirect"), RedirectLab),
-    Setup("ocserv", "host", "haproxy", replace(LAB, steering="haproxy"), BalancerLab),
-    Setup("ocserv", "host", "hook", replace(LAB, steering="hook"), HookLab),
+    Setup("ocserv", "host", "nftables", LAB, GatewayLab, refuses=True),
+    Setup("ocserv", "host", "redirect", replace(LAB, steering="redirect"), RedirectLab, refuses=True),
+    Setup("ocserv", "host", "haproxy", replace(LAB, steering="haproxy"), BalancerLab, refuses=True),
+    Setup("ocserv", "host", "hook", replace(LAB, steering="hook"), HookLab, refuses=True),
     Setup("ocserv", "podman", "nftables", LAB, PodmanLab, ground=Containers),
     Setup("openvpn", "host", "nftables", replace(FULL, daemon="openvpn"), OpenVpnLab, BY_ITSELF),
     Setup("strongswan", "host", "nftables", replace(FULL, daemon="strongswan"), StrongSwanLab, BY_ITSELF),
@@ -109,6 +114,24 @@ class NetworkRow:
 
 
 @dataclass(frozen=True)
+class RefusedRow:
+    """What the users counted whom a bad release refused until it was rolled back."""
+
+    daemon: str
+    runtime: str
+    steering: str
+    refusal: str
+    addresses: int
+    refusals_before: int
+    refusals_after: int
+    """Logins that began after the rollback, and failed."""
+    next_good_s: float
+    """From the decision to its own next good login, of the address that waited longest."""
+    worked_kept: bool
+    """Whether a session that worked on the bad release was kept."""
+
+
+@dataclass(frozen=True)
 class Row:
     """What was measured; seconds are None where nobody lost or waited for anything."""
 
@@ -130,35 +153,56 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
     chosen = _parse(arguments)
     if chosen.lab is not None and json_path is not None:
         _be_a_lab(chosen.lab, json_path)
-    rows, networks, console = list[Row](), list[NetworkRow](), Console(width=120)
-    failed = dict[str, str]()
+    found, failed = _Found(), dict[str, str]()
     for setup in [setup for setup in SETUPS if setup.name in chosen.only]:
         try:
-            if "canary" in chosen.parts:
-                rows.append(_row(setup, chosen.kicks))
-            if "networks" in chosen.parts:
-                networks += asyncio.run(_changing(setup))
+            _measure(setup, chosen, found)
         except Unavailable as error:  # the others are worth what they cost all the same
             failed[setup.name] = str(error)
-    if rows:
-        console.print(_table(rows))
-    if networks:
-        console.print(_networks_table(networks))
-    for name, why in (LEFT_OUT | failed).items():
-        console.print(f"not measured: {name}: {why}")
+    left_out = LEFT_OUT | failed
+    found.show(Console(width=120), left_out)
     if json_path:
-        said = {
-            "rows": [asdict(row) for row in rows],
-            "networks": [asdict(row) for row in networks],
-            "left_out": LEFT_OUT | failed,
-        }
-        json_path.write_text(json.dumps(said, indent=1) + "\n")
-    kept = all(row.outcome == "rolled_back" and not row.sessions_lost for row in rows)
-    return 0 if kept and not failed else 1
+        json_path.write_text(json.dumps(asdict(found) | {"left_out": left_out}, indent=1) + "\n")
+    return 0 if found.is_as_promised and not failed else 1
+
+
+@dataclass
+class _Found:
+    """Everything that was measured."""
+
+    rows: list[Row] = field(default_factory=list)
+    networks: list[NetworkRow] = field(default_factory=list)
+    refused: list[RefusedRow] = field(default_factory=list)
+
+    @property
+    def is_as_promised(self) -> bool:
+        """Whether each went back at no session's cost, and no login failed that began after that."""
+        kept = all(row.outcome == "rolled_back" and not row.sessions_lost for row in self.rows)
+        return kept and not any(row.refusals_after for row in self.refused)
+
+    def show(self, console: Console, left_out: Mapping[str, str]) -> None:
+        """Print the tables, and what was not measured."""
+        if self.rows:
+            console.print(_table(self.rows))
+        if self.networks:
+            console.print(_networks_table(self.networks))
+        if self.refused:
+            console.print(_refused_table(self.refused))
+        for name, why in left_out.items():
+            console.print(f"not measured: {name}: {why}")
+
+
+def _measure(setup: Setup, chosen: argparse.Namespace, found: _Found) -> None:
+    if "canary" in chosen.parts:
+        found.rows.append(_row(setup, chosen.kicks))
+    if "networks" in chosen.parts:
+        found.networks += asyncio.run(_changing(setup))
+    if "refused" in chosen.parts and setup.refuses:
+        found.refused += asyncio.run(_refused(setup))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    known, parts = [setup.name for setup in SETUPS], ["canary", "networks"]
+    known, parts = [setup.name for setup in SETUPS], ["canary", "networks", "refused"]
     parser = argparse.ArgumentParser(prog="./run bench daemons", description=__doc__)
     parser.add_argument("--only", action="append", help=f"one of these, repeatable: {', '.join(known)}")
     parser.add_argument("--part", action="append", choices=parts, dest="parts", help="nothing but this")
@@ -261,6 +305,27 @@ async def _changing(setup: Setup) -> list[NetworkRow]:
     ]
 
 
+# --- who is refused -----------------------------------------------------------------
+
+
+async def _refused(setup: Setup) -> list[RefusedRow]:
+    """Have each kind of bad release refuse users of a gateway of its own, and roll it back."""
+    rows = list[RefusedRow]()
+    for how in Refusal:
+        async with _own(setup, 5) as own:
+            found = await refuse(own, how)
+        rows.append(
+            RefusedRow(
+                *(setup.daemon, setup.runtime, setup.steering, str(how), len(found.addresses)),
+                refusals_before=sum(one.refusals_before for one in found.addresses),
+                refusals_after=sum(one.refusals_after for one in found.addresses),
+                next_good_s=max(one.next_good_s for one in found.addresses),
+                worked_kept=found.worked_kept,
+            )
+        )
+    return rows
+
+
 # --- what is printed ----------------------------------------------------------------
 
 
@@ -356,5 +421,26 @@ def _networks_table(rows: Sequence[NetworkRow]) -> Table:
             "kept" if row.kept else "lost",
             "" if row.gap_s is None else f"{row.gap_s:.2f} s",
             f"{row.pings_lost} of {row.pings_sent}",
+        )
+    return table
+
+
+def _refused_table(rows: Sequence[RefusedRow]) -> Table:
+    title = "Users whom a bad release refused, until it was rolled back, as clients count it"
+    table = Table(title=title, title_justify="left")
+    for name in (
+        "steering",
+        "refused",
+        "before",
+        "after",
+        "to the own next good login",
+        "a session that worked",
+    ):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            *(row.steering, row.refusal, str(row.refusals_before), str(row.refusals_after)),
+            f"{row.next_good_s:.1f} s",
+            "kept" if row.worked_kept else "lost",
         )
     return table

@@ -81,3 +81,9 @@ def test_what_is_no_number_is_no_list_at_all() -> None:
 )
 def test_a_name_is_the_common_name_of_a_certificate_or_all_of_the_identity(identity: str, name: str) -> None:
     assert name_of(identity) == name
+
+
+def test_a_peer_to_which_a_tunnel_was_refused_has_none() -> None:
+    """newcomer 2: charon keeps the login; nobody comes back to it."""
+    assert peers_in([association()], NOW)[0].has_tunnel
+    assert not peers_in([association(**{"child-sas": {}})], NOW)[0].has_tunnel

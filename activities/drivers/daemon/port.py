@@ -45,7 +45,8 @@ class Session(Message):
     """One user's tunnel; the user's name stays on the gateway.
 
     A session that is not `connected` has lost its connection: the daemon still takes its user without a
-    login. It has no address in the tunnel.
+    login. It has no address in the tunnel. One that never `worked` is the rest of a login that failed:
+    no address is pinned for it, and no drain waits for it.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Session(Message):
     """What its packets carry wherever they come from: the name of a `Wandering`, and the number."""
     exempt: bool = Field(default=False, description="only a person may end it")
     connected: bool = True
+    worked: bool = Field(default=True, description="False if its login failed, or its tunnel at once")
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ class OwnEnvironment(Environment, Protocol):
 
 
 class Daemon(Protocol):
-    """What one product needs, says and can do; it keeps nothing between calls."""
+    """What one product needs, says and can do; between calls it keeps the past of sessions at most."""
 
     @property
     def product(self) -> str:

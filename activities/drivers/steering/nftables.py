@@ -23,7 +23,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,7 +48,7 @@ from activities.drivers.steering.orders import (
     generation_of,
     seed_of,
 )
-from activities.drivers.steering.pins import homes_of
+from activities.drivers.steering.pins import homes_of, refused_at
 from activities.drivers.steering.port import Means
 from policies.model.errors import Conflict, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
@@ -375,7 +375,9 @@ class NftablesTable:
         """Pin every live session that is not where new sessions go; keep what cannot be known.
 
         While a share of the addresses goes elsewhere, each session is pinned to where it is. So is a login
-        whose next packet would ask the table again, until the next look.
+        whose next packet would ask the table again, until the next look. Sessions of a trial that everybody
+        gets are pinned for a short time, so that its end alone, with nobody alive, cuts none. A login that
+        failed teaches nothing: whatever its client sent there, its user's next one asks the table.
         """
         split = wished.trial is not None and wished.share < EVERYBODY
         target = None if split else wished.trial or wished.steer
@@ -393,11 +395,23 @@ class NftablesTable:
         draining = tuple(
             sorted((self._orders.home(name) for name, sessions in away.items() if sessions != ()), key=str)
         )
-        learned = {
-            address: home for address, home in wished.learned.items() if home in draining and home != target
+        refused = {
+            address: self._orders.home(name)
+            for name, sessions in away.items()
+            for address in refused_at(sessions or ())
+            if address not in self._proxies
         }
+        learned = {
+            address: home
+            for address, home in wished.learned.items()
+            if home in draining and home not in (target, refused.get(address))
+        }
+        if wished.trial is None and wished.steer is not None:
+            # What its client still sends to the slot that refused it teaches nothing: the kernel leaves an
+            # address that it knows where it is.
+            learned = dict.fromkeys(refused, wished.steer) | learned
         homes = {address: self._orders.home(name) for address, name in homes_of(away, self._proxies).items()}
-        trialists = {} if split else self._addresses(live, wished.trial)
+        trialists = {} if split else self._of_trial(wished, live, learned)
         begun = {
             source: self._orders.home(name)
             for name, sources in logging_in.items()
@@ -410,14 +424,21 @@ class NftablesTable:
             for session in sessions or ()
             for number in session.numbers
         }
-        return wished.pinning(
-            {**begun, **homes, **kept}, draining, {**trialists, **learned}, self._pinned_for, numbers
-        )
+        longer = {**begun, **homes, **kept}
+        briefly = frozenset(trialists.keys() - longer.keys())
+        return wished.pinning({**trialists, **longer}, draining, learned, self._pinned_for, numbers, briefly)
 
-    def _addresses(self, live: Sessions, home: Home | None) -> dict[Address, Home]:
-        sessions = live.get(self._orders.slots.get(home or 0, "")) or ()
-        addresses = {ip_address(session.remote_address) for session in sessions} - set(self._proxies)
-        return dict.fromkeys(addresses, home or 0)
+    def _of_trial(self, wished: Ruleset, live: Sessions, learned: Collection[Address]) -> dict[Address, Home]:
+        """Return from where users of the trial come; those of before, where its instance does not say."""
+        if wished.trial is None:
+            return {}
+        slot = self._orders.slots.get(wished.trial, "")
+        sessions = live.get(slot, ())
+        if sessions is None:
+            found = {address for address, home in wished.old.items() if home == wished.trial}
+        else:
+            found = set(homes_of({slot: sessions}, self._proxies))
+        return dict.fromkeys(found.difference(learned), wished.trial)
 
     async def _present(self) -> Ruleset:
         """Return the table, loaded first where there is none."""
@@ -471,7 +492,7 @@ def steering_of(found: Ruleset, slots: Mapping[Home, str]) -> Steering:
         trial=slots.get(found.trial or 0),
         trial_expires_in=found.trial_expires_in,
         share=found.share,
-        pinned=len(found.old),
+        pinned=sum(found.share != EVERYBODY or home != found.trial for home in found.old.values()),
         generation=found.generation,
     )
 

@@ -42,6 +42,8 @@ class Ruleset:
     old: Mapping[Address, Home] = field(default_factory=dict)
     old_expires: Mapping[Address, timedelta] = field(default_factory=dict)
     pinned_for: timedelta = timedelta(hours=8)
+    briefly: frozenset[Address] = frozenset()
+    """Set only on a wish: those of `old` that are pinned for `LEARNED_FOR`, as users of a trial are."""
     learned: Mapping[Address, Home] = field(default_factory=dict)
     numbers: Mapping[Number, Home] = field(default_factory=dict)
     """What packets carry whose sessions are not where new ones go."""
@@ -72,6 +74,7 @@ class Ruleset:
         learned: Mapping[Address, Home] | None = None,
         pinned_for: timedelta | None = None,
         numbers: Mapping[Number, Home] | None = None,
+        briefly: frozenset[Address] = frozenset(),
     ) -> "Ruleset":
         """Return the table with exactly these addresses and numbers pinned."""
         return replace(
@@ -81,6 +84,7 @@ class Ruleset:
             draining=self.draining if draining is None else draining,
             learned=self.learned if learned is None else dict(learned),
             pinned_for=pinned_for or self.pinned_for,
+            briefly=briefly,
         )
 
     def generated(self, generation: str) -> "Ruleset":
@@ -105,8 +109,9 @@ def transaction(
         lines += ["flush map inet penstock steer"] if before.steer else []
         lines += [f"add element inet penstock steer {{ {elements} }}"] if wanted.steer else []
     lines += _numbered(wanted.numbers, before.numbers)
-    lines += _elements("old", wanted.old, before, wanted.pinned_for)
-    lines += _elements("learned", wanted.learned, before, LEARNED_FOR)
+    lasting = dict.fromkeys(wanted.briefly, LEARNED_FOR)
+    lines += _elements("old", wanted.old, before, lasting, wanted.pinned_for)
+    lines += _elements("learned", wanted.learned, before, {}, LEARNED_FOR)
     return "\n".join(lines) + "\n"
 
 
@@ -279,22 +284,31 @@ def _trial(wanted: Ruleset, before: Ruleset, ports: Sequence[int]) -> Iterator[s
 
 
 def _elements(
-    name: str, wanted: Mapping[Address, Home], before: Ruleset, lasting: timedelta
+    name: str,
+    wanted: Mapping[Address, Home],
+    before: Ruleset,
+    lasting: Mapping[Address, timedelta],
+    others: timedelta,
 ) -> Iterator[str]:
+    """Yield what makes the map have these elements; `others` is for how long, where `lasting` has no time."""
     present: Mapping[Address, Home] = getattr(before, name)
     expires = before.old_expires if name == "old" else {}
+
+    def seconds(address: Address) -> int:
+        return int(lasting.get(address, others).total_seconds())
+
     stale = [
         address
         for address, port in present.items()
-        if wanted.get(address) != port or expires.get(address, lasting) < lasting / 2
+        if wanted.get(address) != port
+        or (address in expires and expires[address].total_seconds() < seconds(address) / 2)
     ]
     missing = [address for address in wanted if address not in present or address in stale]
-    seconds = int(lasting.total_seconds())
     for version in FAMILIES:
         gone = [str(address) for address in stale if address.version == version]
         if gone:
             yield f"delete element inet penstock {name}{version} {{ {', '.join(gone)} }}"
-        new = [f"{a} timeout {seconds}s : {wanted[a]}" for a in missing if a.version == version]
+        new = [f"{a} timeout {seconds(a)}s : {wanted[a]}" for a in missing if a.version == version]
         if new:
             yield f"add element inet penstock {name}{version} {{ {', '.join(new)} }}"
 

@@ -3,8 +3,9 @@
 Ids of `show users` are worker pids; a disconnected
 openconnect ends for good. A session whose connection broke leaves `show users` at once and stays
 among the `valid` sessions until its user said goodbye or `cookie-timeout` is over; its cookie is good
-at this instance only. A login that never became a session is `valid` as well, and not open. `show
-sessions` has commas too many before 1.5.0.
+at this instance only. A login that was refused before its cookie is `valid` as well, and not open; one that
+was refused after it (its group's file, its tunnel) is open like a session whose connection broke: `Tunnels`
+tells them apart. `show sessions` has commas too many before 1.5.0.
 """
 
 import asyncio
@@ -25,8 +26,8 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
-from activities.drivers.daemon.ocserv.credentials import names_listed, require_fit
 from activities.drivers.daemon.ocserv.config_test import reasons_in
+from activities.drivers.daemon.ocserv.credentials import names_listed, require_fit
 from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
@@ -34,6 +35,7 @@ from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_confi
 from activities.drivers.daemon.ocserv.probe import probe, shadow
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
+from activities.drivers.daemon.ocserv.tunnels import Tunnels
 from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
@@ -87,6 +89,7 @@ class Ocserv:
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+        self._tunnels = Tunnels()
 
     def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
         """Return the port, by TCP; UDP goes to each instance's own."""
@@ -227,7 +230,7 @@ class Ocserv:
         return None if sessions is None else sum(session.connected for session in sessions)
 
     async def sessions(self, environment: Environment) -> tuple[Session, ...] | None:
-        """Return the connected sessions and those that may come back, None when occtl does not answer.
+        """Return the connected sessions and those that were, None when occtl does not answer.
 
         Asked in this order: a session that breaks or comes back between the two is in one answer or both.
         """
@@ -239,14 +242,20 @@ class Ocserv:
             present = [user for user in users if user["State"] not in NOT_YET]
             known = {user["Session"] for user in present}
             opened = [session for session in valid if session["session_is_open"]]
+            past = self._tunnels.take(environment.slot.name, opened, present)
             broken = [
                 session
                 for session in opened
                 if session["Session"] not in known and not self._is_of_a_probe(session)
             ]
-            return tuple(map(self._connected, present)) + tuple(map(self._resumable, broken))
+            found = [(user, self._connected(user)) for user in present]
+            found += [(session, self._resumable(session)) for session in broken]
         except (KeyError, TypeError, ValueError):
             return None
+        listed = [one.model_copy(update={"worked": said["Session"] in past.worked}) for said, one in found]
+        seen = {one.remote_address for one in listed if not one.worked}
+        gone = [_failed(address, at) for address, at in past.failed.items() if address not in seen]
+        return (*listed, *gone)
 
     async def silence(self, environment: Environment) -> str:
         """Return what occtl prints where it gets no answer."""
@@ -390,6 +399,19 @@ class Ocserv:
             return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
         except (PenstockError, ValueError):
             return None
+
+
+def _failed(address: str, at: datetime) -> Session:
+    """Return what is left of a login that failed and whose client has said goodbye: where it came from."""
+    return Session(
+        id="",
+        remote_address=address,
+        vpn_address="",
+        since=at,
+        transport="",
+        connected=False,
+        worked=False,
+    )
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

@@ -268,5 +268,6 @@ class StrongSwan(PlainDaemon):
             transport="udp",
             source=(peer.address, peer.port),
             numbers=peer.numbers,
+            worked=peer.has_tunnel,
             exempt=self._exempt.spares(peer.name, ""),
         )

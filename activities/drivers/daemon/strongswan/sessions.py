@@ -32,6 +32,11 @@ class Peer:
     numbers: tuple[tuple[str, int], ...] = ()
     """The SPIs in what it sends: of IKE, and of each of its tunnels."""
 
+    @property
+    def has_tunnel(self) -> bool:
+        """Whether it has a tunnel; charon keeps a login to which it refused one."""
+        return any(name == ESP_SPI for name, _ in self.numbers)
+
 
 def peers_in(listed: Iterable[SecurityAssociation], now: datetime | None = None) -> tuple[Peer, ...]:
     """Return who has been let in.

@@ -67,7 +67,7 @@ class SlotSessions:
         return Look(
             sessions=len(connected),
             exempt=sum(session.exempt for session in connected),
-            resumable=len(found) - len(connected),
+            resumable=sum(session.worked and not session.connected for session in found),
             boot=boot,
             process=process,
         )
