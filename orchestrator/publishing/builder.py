@@ -270,6 +270,13 @@ def _read_again(statement: bytes) -> ReleaseManifest:
         json.loads(statement)
         return parse_release(statement)
     except (TrustError, ValidationError) as error:
+        if len(statement) > strict_json.MAX_BYTES:
+            files = sum(len(one.get("files", ())) for one in json.loads(statement)["predicate"]["artifacts"])
+            raise BadInput(
+                f"the manifest lists {files} files in {len(statement)} bytes; {strict_json.MAX_BYTES} bytes "
+                "are the most, which is some 400 files. Leave out folders that the daemon does not read; of "
+                "certificates one bundle such as /etc/ssl/certs/ca-certificates.crt is enough"
+            ) from error
         raise BadInput(
             f"the release cannot be described in one manifest: {error}; leave out what nothing runs"
         ) from error

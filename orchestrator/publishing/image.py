@@ -211,6 +211,11 @@ def read_layout(folder: Path) -> BuiltImage:
     try:
         (digest,) = (one["digest"] for one in json.loads((folder / "index.json").read_bytes())["manifests"])
         manifest = (place / digest.removeprefix("sha256:")).read_bytes()
+        if "manifests" in json.loads(manifest):
+            raise BadInput(
+                f"{folder} holds an index of several images, as `docker buildx build` writes one with an "
+                "attestation, and a release names one image; make it by `penstock release image`"
+            )
         image = parse_image(manifest)
         found = {
             one.digest: place / one.digest.removeprefix("sha256:") for one in (image.config, *image.layers)

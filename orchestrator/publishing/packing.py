@@ -74,6 +74,11 @@ def pack(listing: Listing, into: Path, *, compress: bool = False) -> Packed:
     return Packed(listing, archive, "tar.gz" if compress else "tar")
 
 
+def is_text(name: str) -> bool:
+    """Return whether a name of the file system is UTF-8; Python keeps other bytes as lone surrogates."""
+    return not any("\ud800" <= one <= "\udfff" for one in name)
+
+
 def artifact(name: str, path: Path, media_type: str, unpack: str) -> dict[str, Any]:
     """Return a file as a manifest lists it, by its digest and size."""
     with path.open("rb") as file:
@@ -89,6 +94,8 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
     keys: list[str] = []
     for path in _walk(tree):
         name = path.relative_to(tree).as_posix()
+        if not is_text(name):
+            raise BadInput(f"{name!r} is not a name in UTF-8; rename the file, or leave it out of the tree")
         if any(name == skipped or name.startswith(f"{skipped}/") for skipped in left_out):
             continue
         mode = path.lstat().st_mode

@@ -1,5 +1,6 @@
 """Images are the release's own tree: the same bytes each time, by digest, and nothing else is admitted."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -43,7 +44,7 @@ from policies.model.errors import BadInput, Refused
 from policies.model.refusals import DigestMismatch, DoesNotFit, SubjectMismatch
 from policies.model.release import ReleaseManifest
 from policies.model.value import digest_of
-from policies.trust.images import parse_image
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST, parse_image
 from policies.trust.statements import parse_release
 from tests.drivers import registries
 from tests.drivers.test_release_tree import SLEEP, deb, needed
@@ -195,6 +196,31 @@ def test_a_layer_that_cannot_be_read_is_refused(tmp_path: Path, damaged: bytes) 
         require_beside([damaged], tree)
 
 
+def a_layer_of(kind: bytes, size: int, times: int = 1) -> bytes:
+    """Return a compressed layer of extended headers, which a reader keeps in memory."""
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, size
+    once = header.tobuf(tarfile.GNU_FORMAT) + bytes(-(-size // 512) * 512)
+    return gzip.compress(once * times + bytes(1024))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        a_layer_of(tarfile.GNUTYPE_LONGNAME, 17 << 20),
+        a_layer_of(tarfile.XHDTYPE, 17 << 20),
+        a_layer_of(tarfile.XGLTYPE, 1 << 20, times=17),
+        a_layer_of(tarfile.XHDTYPE, 0, times=5_000),
+    ],
+    ids=["a long name", "attributes", "attributes of all", "a chain of attributes"],
+)
+def test_a_layer_whose_headers_would_fill_the_memory_is_refused(tmp_path: Path, bomb: bytes) -> None:
+    """L5: two megabytes took four gigabytes, because only members were counted."""
+    tree = parse_release(released(tmp_path).statement).artifacts[0]
+    with pytest.raises(ArchiveRefused):
+        require_beside([bomb], tree)
+
+
 def test_a_folder_in_the_oci_layout_holds_the_image_and_is_read_again(tmp_path: Path) -> None:
     image = small_image(tmp_path)
     write_layout(image, tmp_path / "layout")
@@ -206,6 +232,19 @@ def test_a_folder_in_the_oci_layout_holds_the_image_and_is_read_again(tmp_path: 
     }
     with pytest.raises(BadInput, match="there already"):
         write_layout(image, tmp_path / "layout")
+
+
+def test_a_layout_of_several_images_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    """Case 47: `docker buildx build --output type=oci` writes an index with an attestation."""
+    image = small_image(tmp_path)
+    write_layout(image, tmp_path / "layout")
+    listed = {"mediaType": IMAGE_MANIFEST, "digest": image.digest, "size": len(image.manifest)}
+    index = json.dumps({"schemaVersion": 2, "mediaType": IMAGE_INDEX, "manifests": [listed, listed]}).encode()
+    (tmp_path / "layout/blobs/sha256" / digest_of(index)[7:]).write_bytes(index)
+    top = {"mediaType": IMAGE_INDEX, "digest": digest_of(index), "size": len(index)}
+    (tmp_path / "layout/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [top]}))
+    with pytest.raises(BadInput, match=r"holds an index of several images.*`penstock release image`"):
+        read_layout(tmp_path / "layout")
 
 
 def test_a_layout_whose_bytes_were_altered_is_refused(tmp_path: Path) -> None:

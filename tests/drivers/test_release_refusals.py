@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -181,3 +182,22 @@ def test_no_file_of_a_release_may_be_written_by_others_on_a_gateways_host(small:
     root = next(one for one in json.loads(made.statement)["predicate"]["artifacts"] if one["files"])
     modes = {one["path"]: one["mode"] for one in root["files"]}
     assert (modes["usr/sbin/ocserv"], modes["etc/settings"]) == (0o755, 0o644)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_refused_by_its_name(small: tuple[Path, Path]) -> None:
+    """Case 51: it ended as an error of penstock itself."""
+    tree, template = small
+    (Path(os.fsdecode(os.fsencode(tree) + b"/AC_Ra\xedz.crt"))).write_text("x")
+    with pytest.raises(BadInput, match=r"'AC_Ra\\udcedz.crt' is not a name in UTF-8; rename the file"):
+        build(tree, template)
+
+
+def test_a_tree_of_too_many_files_is_refused_with_their_count_and_the_limit(small: tuple[Path, Path]) -> None:
+    """Case 53: the limit was in bytes of a document that the reader never sees."""
+    tree, template = small
+    for number in range(600):
+        (tree / f"zone-{number}").write_text("")
+    with pytest.raises(
+        BadInput, match=r"lists \d+ files in \d+ bytes; 65536 bytes are the most, .* some 400 files"
+    ):
+        build(tree, template)

@@ -77,6 +77,35 @@ def test_the_genuine_library_accepts_the_private_signers_bundles_offline(signer:
     assert verifier.verify_dsse(bundle, policy)[1] == STATEMENT
 
 
+OLD_COSIGN = {"base64Signature": "MEUCIQ==", "cert": "LS0tLS1CRUdJTg==", "rekorBundle": {"Payload": {}}}
+WITHOUT_LOG = {
+    "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+    "verificationMaterial": {"certificate": {"rawBytes": ""}, "timestampVerificationData": {}},
+    "dsseEnvelope": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "why"),
+    [
+        (OLD_COSIGN, "has the form of cosign 1 and 2.*sign again with cosign 3"),
+        (WITHOUT_LOG, "no entry of a transparency log, as GitHub makes them for private repositories"),
+        ({"mediaType": "application/x\ny"}, "bundle of type application/x y lacks a part"),
+        ({}, "has no mediaType"),
+        ([], "is not a JSON object"),
+        ("{", "is malformed: the document is not JSON"),
+    ],
+    ids=["old cosign", "without a log", "another type", "no type", "a list", "no JSON"],
+)
+def test_a_bundle_of_another_form_is_refused_with_its_form_and_what_to_do(document: object, why: str) -> None:
+    """Case 45: the library's own text for programmers was shown, over several lines."""
+    raw = document if isinstance(document, str) else json.dumps(document)
+    with pytest.raises(SignatureInvalid, match=why) as refused:
+        parse_bundle(raw.encode())
+    assert str(refused.value).isprintable()
+    assert "pydantic" not in str(refused.value)
+
+
 @pytest.mark.usefixtures("no_network")
 def test_a_bundle_tells_who_signed_what_and_when(signer: LabSigner) -> None:
     found = sigstore(signer.sign(STATEMENT, WHO, ISSUER), signer)

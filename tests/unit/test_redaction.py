@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.pseudonyms import LEFT_OUT, Pseudonyms
-from policies.redaction import REMOVED, without_secrets, without_tokens
+from policies.redaction import REMOVED, with_short_lines, without_secrets, without_tokens
 
 CONFIG = """\
 # a comment about secrets
@@ -236,3 +236,13 @@ def test_a_block_that_is_a_key_is_removed_whatever_it_is_called(
     block = f"-----BEGIN {kind}-----\nhunter2\n-----END {kind}-----"
     for text in (f"a\n{block}\nz", f"a\n{block[:-30]}", f"{block[20:]}\nz"):
         assert "hunter2" not in redact(text), text
+
+
+def test_a_line_that_no_daemon_writes_is_cut_and_all_others_stay() -> None:
+    """L7: names were looked for in a line of 64 KiB, which takes seconds of the agent's loop."""
+    log = f"one\n{'user ' * 10_000}\nlast"
+    first, long, last = with_short_lines(log).splitlines()
+    assert (first, last) == ("one", "last")
+    assert len(long) < 4_200
+    assert long.endswith("[the rest of this line was cut]")
+    assert with_short_lines("one\ntwo\n") == "one\ntwo\n"

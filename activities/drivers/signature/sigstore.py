@@ -27,7 +27,7 @@ from activities.refusals import PolicyInvalid
 from policies.model.refusals import SignatureInvalid, TrustError, WrongStatementType
 from policies.model.release import PAYLOAD_TYPE
 from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
-from policies.model.value import digest_of
+from policies.model.value import digest_of, sentence
 from policies.trust import strict_json
 
 MAX_BUNDLE_BYTES = 262_144
@@ -174,11 +174,40 @@ def parse_bundle(raw: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
         SignatureInvalid: malformed in any way.
     """
     try:
-        strict_json.loads(raw, max_bytes=max_bytes)
+        document = strict_json.loads(raw, max_bytes=max_bytes)
+    except TrustError as error:
+        raise SignatureInvalid(f"the Sigstore bundle is malformed: {error}", reason="bundle") from error
+    try:
         return Bundle.from_json(raw)
     except Exception as error:
         reason = "no_time" if "signed timestamp" in str(error) else "bundle"
-        raise SignatureInvalid(f"the bundle is malformed: {str(error)[:200]}", reason=reason) from error
+        raise SignatureInvalid(_why_no_bundle(document), reason=reason) from error
+
+
+def _why_no_bundle(document: Any) -> str:
+    """Return why the library reads no bundle in a document, and what to do."""
+    if not isinstance(document, dict):
+        return "the Sigstore bundle is not a JSON object; write the bundle that `cosign sign-blob` prints"
+    if "base64Signature" in document or "rekorBundle" in document:
+        return (
+            "the bundle has the form of cosign 1 and 2, which is not read here; sign again with cosign 3, or "
+            "with `--new-bundle-format`"
+        )
+    if "mediaType" not in document:
+        return (
+            "the document has no mediaType, so it is not a Sigstore bundle; write the file that cosign made"
+        )
+    material = document.get("verificationMaterial")
+    if isinstance(material, dict) and not material.get("tlogEntries"):
+        return (
+            "the bundle has no entry of a transparency log, as GitHub makes them for private repositories; "
+            "only instances with a log are supported, so sign with one (docs/releases.md)"
+        )
+    media_type = sentence(str(document["mediaType"]), 80)
+    return (
+        f"the bundle of type {media_type} lacks a part that verification needs, or a part cannot be read; "
+        "sign again with a current cosign"
+    )
 
 
 def claimed_times(bundle: Bundle) -> tuple[datetime, ...]:

@@ -9,6 +9,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
+from typing import Self
 
 from activities.refusals import ArchiveRefused
 from policies.model.release import Artifact
@@ -16,6 +17,15 @@ from policies.model.release import Artifact
 MOST_ENTRIES = 65_536
 LARGEST = 1 << 30
 """Bytes that a layer may unpack to."""
+LARGEST_HEADERS = 16 << 20
+"""Bytes of all extended headers of a layer: long names and attributes, which a reader keeps in memory."""
+_EXTENDED = {
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+}
 WHITEOUT = ".wh."
 """How the name of an entry begins that hides one of the layers below (the image specification's layer.md)."""
 
@@ -65,7 +75,7 @@ def _members(layer: bytes) -> Iterator[tarfile.TarInfo]:
     """Yield the entries of a layer; those of odd names and kinds are refused."""
     left = LARGEST
     try:
-        with tarfile.open(fileobj=io.BytesIO(layer), mode="r|*") as archive:
+        with tarfile.open(fileobj=io.BytesIO(layer), mode="r|*", tarinfo=_bounded()) as archive:
             for number, member in enumerate(archive):
                 parts = member.name.removeprefix("./").rstrip("/").split("/")
                 odd = any(part in ("", ".", "..") or part.startswith(WHITEOUT) for part in parts)
@@ -76,8 +86,28 @@ def _members(layer: bytes) -> Iterator[tarfile.TarInfo]:
                         f"a layer of the image holds {member.name[:80]!r}, which none may", reason="entry"
                     )
                 yield member
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, RecursionError) as error:
         raise ArchiveRefused(f"a layer of the image cannot be read: {error}", reason="format") from error
+
+
+def _bounded() -> type[tarfile.TarInfo]:
+    """Return a reader of one archive's headers that refuses extended ones before they fill the memory."""
+    left = LARGEST_HEADERS
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            nonlocal left
+            header = super().frombuf(buf, encoding, errors)
+            left -= header.size if header.type in _EXTENDED else 0
+            if left < 0:
+                raise ArchiveRefused(
+                    f"a layer of the image has more than {LARGEST_HEADERS} bytes of extended headers",
+                    reason="entry",
+                )
+            return header
+
+    return Header
 
 
 def _folders(path: str) -> list[str]:

@@ -27,7 +27,7 @@ from policies.model.instance import GatewayState
 from policies.model.operation import Operation
 from policies.model.value import Digest, digest_of
 from policies.pseudonyms import Address, Pseudonyms
-from policies.redaction import without_secrets, without_tokens
+from policies.redaction import with_short_lines, without_secrets, without_tokens
 
 LOG_BYTES = 64 * 1024
 KEPT = 20
@@ -97,9 +97,9 @@ class HostSnapshots:
         slots = {folder.slot.name: self._slot(folder) for folder in self._folders}
         if (adopted := self._folders.adopted) is not None:
             slots[ADOPTED] |= _own(adopted, await own_evidence(adopted, LOG_BYTES))
-        names = frozenset[str]().union(
-            *(self._folders.daemon.names_in(slot["log"]) for slot in slots.values())
-        )
+        for slot in slots.values():
+            slot["log"] = with_short_lines(slot["log"])
+        names = await asyncio.to_thread(self._names_in, [slot["log"] for slot in slots.values()])
         failure = evidence.model_dump(mode="json")
 
         def told(text: str) -> str:
@@ -130,6 +130,9 @@ class HostSnapshots:
         await asyncio.to_thread(write_whole, self._path(digest), content)
         await asyncio.to_thread(self.forget_old)
         return digest
+
+    def _names_in(self, logs: Sequence[str]) -> frozenset[str]:
+        return frozenset[str]().union(*map(self._folders.daemon.names_in, logs))
 
     def read_frozen(self, digest: Digest) -> bytes:
         """Return a frozen snapshot.
