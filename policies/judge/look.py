@@ -1,6 +1,6 @@
 """One look at the metrics: whose series are whose, what is fresh, what was counted since and before."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from policies.judge.counts import Series, fold_series, planned, unplanned
@@ -66,16 +66,35 @@ class Look:
         unread = self.reading.unread
         return next((unread[selector] for selector in sorted(set(selectors)) if selector in unread), "")
 
-    def unfresh(self, selectors: Sequence[str]) -> str:
-        """Return which of these is not fresh on every canary and on enough of control; empty when all are."""
+    def unsound(self, selectors: Iterable[str]) -> dict[str, str]:
+        """Return the instances of which one of these shows no evidence, and why; empty when all are sound."""
+        found: dict[str, str] = {}
         for selector in selectors:
-            fresh, metric = self.fresh(selector), selector.partition("{")[0]
+            found = self.reading.unsound.get(selector, {}) | found
+        return found
+
+    def unsound_canary(self, selectors: Iterable[str]) -> str:
+        """Return why one of these shows no evidence of a canary; empty when all are sound there."""
+        lost = self.unsound(selectors)
+        return next((lost[instance] for instance in self.cohorts.canary if instance in lost), "")
+
+    def unfresh(self, selectors: Sequence[str], absent: Iterable[str] = ()) -> str:
+        """Return which of these is not fresh on every canary and on enough of control; empty when all are.
+
+        Those of `absent` may have no series at all. A series that is there and is no evidence is not absent.
+        """
+        lost = self.unsound((*selectors, *absent))
+        if why := self.unsound_canary((*selectors, *absent)):
+            return why
+        for selector in selectors:
+            fresh, metric = self.fresh(selector) - lost.keys(), selector.partition("{")[0]
             stale = [instance for instance in self.cohorts.canary if instance not in fresh]
             if stale:
                 return f"{metric} has no fresh value from {stale[0]}"
             controls = sum(instance in fresh for instance in self.cohorts.control)
             if controls < min(self.fewest_controls, len(self.cohorts.control)):
-                return f"{metric} is fresh on only {controls} control gateways"
+                why = next((f": {lost[one]}" for one in self.cohorts.control if one in lost), "")
+                return f"{metric} is fresh on only {controls} control gateways{why}"
         return ""
 
     def grown(self, selector: str, le: float | None = None) -> dict[str, float]:

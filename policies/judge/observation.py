@@ -8,9 +8,11 @@ where control's baseline and the bound of what is slow are taken.
 from dataclasses import replace
 
 from policies.judge.counts import fold_series, of_this_start, planned
+from policies.judge.gates.alerts import Alerts
 from policies.judge.look import Baseline, Look, Memory
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
+from policies.judge.whole import whole
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
 
@@ -20,6 +22,7 @@ NEARLY = 0.9
 
 def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Reading) -> tuple[Memory, Tick]:
     """Count, measure and look for signs."""
+    reading = _whole(policy, reading)
     look = Look(
         cohorts=cohorts,
         reading=reading,
@@ -57,6 +60,14 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         rebooted=rebooted,
         unreachable=tuple(sorted(reading.unreachable)),
     )
+
+
+def _whole(policy: GatePolicy, reading: Reading) -> Reading:
+    """Return the reading without what is no evidence, which it names instead."""
+    listed = {selector for gate in policy.gates if isinstance(gate, Alerts) for selector in gate.selectors}
+    now = whole(reading.series, policy.presence, listed)
+    before = whole(reading.history, policy.presence, listed)
+    return replace(reading, series=now.series, unsound=now.unsound, history=before.series)
 
 
 def _scrapes(policy: GatePolicy, memory: Memory, reading: Reading) -> dict[str, tuple[float, ...]]:
@@ -99,8 +110,9 @@ def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memo
         return memory, None
     every = {one.key: one for selector in policy.counters for one in reading.series.get(selector, ())}
     ours = planned(every.values(), look.cohorts, look.label)
-    cursor, growth = fold_series(memory.cursor, ours, _foldable(look))
-    folded = memory.folded | {instance: times[-1] for instance, times in scrapes.items()}
+    foldable = _foldable(look)
+    cursor, growth = fold_series(memory.cursor, ours, foldable)
+    folded = memory.folded | {instance: scrapes[instance][-1] for instance in foldable}
     memory = memory.model_copy(update={"cursor": cursor, "counted": reading.at, "folded": folded})
     if memory.based:
         return memory, growth
@@ -118,15 +130,17 @@ def _foldable(look: Look) -> dict[str, tuple[float, ...]]:
     """Return when each instance was reached: the last scrape that was folded, and as far back as all is read.
 
     Presence may be read from further back than counters. A scrape of that time says nothing of whether a
-    counter was there, and must not have one that has counted for years be taken for newborn.
+    counter was there, and must not have one that has counted for years be taken for newborn. A gateway with
+    one counter that is no evidence waits with all of them.
     """
-    folded = look.memory.folded
+    folded, lost = look.memory.folded, look.unsound(look.counters)
     return {
         instance: (
             *((folded[instance],) if instance in folded else ()),
             *(at for at in times if at > look.oldest or at == times[-1]),
         )
         for instance, times in look.scrapes.items()
+        if instance not in lost
     }
 
 
@@ -146,7 +160,7 @@ def _boots(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, tupl
 def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:
     """Return which instances run something else, and why identity is unknown where it is."""
     selector, label = policy.identity.value, policy.identity.label
-    if unread := look.unread((selector,)):
+    if unread := look.unread((selector,)) or look.unsound_canary((selector,)):
         return {}, unread
     claims: dict[str, list[tuple[float, str]]] = {}
     for one in look.reading.series.get(selector, ()):

@@ -28,7 +28,8 @@ class Reading:
 
     `series` maps a selector to what it found; a selector that could not be read is in
     `unread` with the reason instead. `history` holds the same selectors one baseline earlier,
-    for the first tick only. `unreachable` names instances that a probe from here did not reach.
+    for the first tick only. `unsound` names, by selector, instances of which that is no evidence, and why:
+    their series are left out. `unreachable` names instances that a probe from here did not reach.
     `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`;
     `tickets` are those that are open now, or in `unread` as `TICKETS`.
     """
@@ -37,6 +38,7 @@ class Reading:
     series: dict[str, tuple[Series, ...]]
     unread: dict[str, str] = field(default_factory=dict)
     history: dict[str, tuple[Series, ...]] = field(default_factory=dict)
+    unsound: dict[str, dict[str, str]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
     tickets: tuple[OpenTicket, ...] = ()

@@ -25,7 +25,8 @@ class Alerts(Signed):
 
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; no alert is the usual case."""
-        return look.unread((*self.promised, look.presence))
+        read = (*self.promised, look.presence)
+        return look.unread(read) or look.unsound_canary(self.selectors)
 
     def fires_at(self, value: float) -> bool:
         """Whether the alert fires: by being there and not zero, as Prometheus writes them."""

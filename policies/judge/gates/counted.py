@@ -70,7 +70,9 @@ class Counted(Kind):
         """Return why this gate cannot be read now; counters are folded together, so one lost blinds all."""
         read = (*self.promised, look.presence, *(look.counters if self.counters else ()))
         unexported = self.optional and not look.memory.last_shown[self.id]
-        return look.unread(read) or ("" if unexported else look.unfresh(self.promised))
+        return look.unread(read) or (
+            "" if unexported else look.unfresh(self.promised, (*self.selectors, *look.counters))
+        )
 
     def find(self, look: Look) -> Finding:
         """Return events and bad events per instance since the last fold; nothing between folds."""

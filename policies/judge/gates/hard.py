@@ -77,6 +77,8 @@ class Hard(Signed):
             return super().blind(look)
         if unread := look.unread((*self.promised, look.presence)):
             return unread
+        if unsound := look.unsound_canary(self.selectors):
+            return unsound
         for instance in look.cohorts.canary:
             if look.memory.last_reached.get(instance, 0.0) < look.oldest:
                 return f"{instance} is not reached"

@@ -137,7 +137,7 @@ class Kind(Value):
 
     def blind(self, look: Look) -> str:
         """Return why this gate cannot be read now; empty when it can."""
-        return look.unread((*self.promised, look.presence)) or look.unfresh(self.promised)
+        return look.unread((*self.promised, look.presence)) or look.unfresh(self.promised, self.selectors)
 
     def find(self, look: Look) -> Finding:
         """Return what the gate sees."""
