@@ -1,7 +1,7 @@
 """Normality: is the fleet already unusual for this hour of the week, before anything changes? Only advice."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,6 +14,7 @@ from activities.observation import MetricsSource, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.gates.rate import Rate
 from policies.judge.offline.advisory import Advice, advise, bands
+from policies.judge.whole import Whole, whole
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan
 from policies.model.value import Digest, Value
@@ -98,23 +99,35 @@ class NormalityActivities:
         )
 
     async def _hour(self, order: _Question, gate: Rate, end: datetime) -> tuple[float, float] | None:
-        """Return events and bad events of the hour that ended then; None where nothing is remembered."""
+        """Return events and bad events of the hour that ended then; None where nothing is remembered.
+
+        A gateway of which one answer is no evidence is in neither number.
+        """
         try:
-            total, bad = [await self._grown(order, selector, end) for selector in (gate.total, gate.bad)]
+            early, late = [await self._whole(order, gate, at) for at in (end - HOUR, end)]
         except MetricsUnavailable:
             return None
+        lost = {one for answer in (early, late) for some in answer.unsound.values() for one in some}
+        total, bad = (_grown(early, late, selector, lost) for selector in (gate.total, gate.bad))
         return None if total is None else (total, bad or 0.0)
 
-    async def _grown(self, order: _Question, selector: str, end: datetime) -> float | None:
-        lookback = order.gates.fresh_within
-        early, late = [
-            {one.key: _last(one) for one in await self._source.raw(selector, order.instances, at, lookback)}
-            for at in (end - HOUR, end)
-        ]
-        both = early.keys() & late.keys()
-        if not both:
-            return None
-        return sum(late[key] - early[key] if late[key] >= early[key] else late[key] for key in both)
+    async def _whole(self, order: _Question, gate: Rate, at: datetime) -> Whole:
+        presence, lookback = order.gates.presence, order.gates.fresh_within
+        asked = dict.fromkeys((presence, gate.total, gate.bad))
+        found = {one: await self._source.raw(one, order.instances, at, lookback) for one in asked}
+        return whole(found, presence)
+
+
+def _grown(early: Whole, late: Whole, selector: str, lost: Collection[str]) -> float | None:
+    """Return by how much the counters of sound gateways grew from one answer to the other."""
+    before, after = [
+        {one.key: _last(one) for one in answer.series[selector] if one.instance not in lost}
+        for answer in (early, late)
+    ]
+    both = before.keys() & after.keys()
+    if not both:
+        return None
+    return sum(after[key] - before[key] if after[key] >= before[key] else after[key] for key in both)
 
 
 def weeks_before(at: datetime, weeks: int, zone: ZoneInfo) -> datetime:

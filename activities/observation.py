@@ -94,6 +94,10 @@ class OffenderSource(Protocol):
         ...
 
 
+class Replica(MetricsSource, OffenderSource, Protocol):
+    """One of several servers that have the same series."""
+
+
 class Probes(Protocol):
     """Whether a gateway answers from here, by a way that does not lead through the metrics."""
 
@@ -150,14 +154,16 @@ class ObservationActivities:
         source: MetricsSource,
         *,
         offenders: OffenderSource | None = None,
+        replicas: Sequence[Replica] = (),
         probes: Probes | None = None,
         complaints: ComplaintBook | None = None,
         tickets: TicketBook | None = None,
         recorder: Recorder | None = None,
         sampler: Sampler | None = None,
     ) -> None:
-        self._source = source
-        self._offenders = offenders
+        self._replicas: list[tuple[MetricsSource, OffenderSource | None]] = [
+            *((one, one) for one in replicas or ())
+        ] or [(source, offenders)]
         self._probes = probes
         self._complaints = complaints
         self._tickets = tickets
@@ -226,22 +232,47 @@ class ObservationActivities:
             return state, None, _unjudged(error)
 
     async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
-        """Read everything one tick needs, once; what cannot be read is named with its reason.
+        """Read everything one tick needs, from one replica; what cannot be read is named with its reason.
+
+        The replica that answered the last tick comes first. The first one that answers everything, and knows
+        every gateway, has the tick; where none does, the one that answers more. Answers are never mixed: two
+        replicas scrape at different moments.
+        """
+        found: list[tuple[tuple[bool, int], Reading]] = []
+        for replica in tuple(self._replicas):
+            found.append(await self._read_from(replica, policy, cohorts, state))
+            if not any(found[-1][0]):
+                self._replicas = [replica, *(one for one in self._replicas if one is not replica)]
+                break
+        return min(found, key=lambda one: one[0])[1]
+
+    async def _read_from(
+        self,
+        replica: tuple[MetricsSource, OffenderSource | None],
+        policy: GatePolicy,
+        cohorts: Cohorts,
+        state: WindowState,
+    ) -> tuple[tuple[bool, int], Reading]:
+        """Return whether a question is open, how many gateways the replica does not know, and the reading.
 
         When even who was reached cannot be read, nothing else is asked.
         """
+        source, offenders = replica
         at = _now()
         needs = what_to_read(policy, cohorts, state.memory, at.timestamp())
-        series, unread = await self._read_all(needs.presence, needs.instances, at)
+        series, unread = await _read_all(source, needs.presence, needs.instances, at)
         if unread:
             lost = dict.fromkeys(needs.lookbacks, *unread.values())
-            return Reading(at=at.timestamp(), series={}, unread=lost | unread)
-        more, also_unread = await self._read_all(needs.lookbacks, needs.instances, at, needs.asked)
+            reading = Reading(at=at.timestamp(), series={}, unread=lost | unread)
+            return (True, len(needs.instances)), reading
+        more, also_unread = await _read_all(source, needs.lookbacks, needs.instances, at, needs.asked)
         series |= more
         if needs.offences:
-            signs, unfiltered = await self._exceptions(needs, cohorts, at)
+            signs, unfiltered = await _exceptions(source, offenders, needs, cohorts, at)
             series = {name: (*found, *signs.get(name, ())) for name, found in series.items()}
             also_unread |= unfiltered
+        history, not_remembered = await _history(source, needs, at)
+        also_unread |= not_remembered
         complaints, no_complaints = await self._complained(needs, state, at)
         tickets, no_tickets = await self._ticketed(needs)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
@@ -249,76 +280,14 @@ class ObservationActivities:
             at=at.timestamp(),
             series=series,
             unread=also_unread | no_complaints | no_tickets,
-            history=await self._history(needs, at),
+            history=history,
             unreachable=await self._unreachable(asked),
             complaints=complaints,
             tickets=tickets,
         )
-        return with_old_instances(found, cohorts)
-
-    async def _history(self, needs: Needs, at: datetime) -> dict[str, tuple[Series, ...]]:
-        """Read what was before the window, from as long ago as is remembered."""
-        found: dict[str, tuple[Series, ...]] = {}
-        for age in needs.ages if needs.history else ():
-            found, _ = await self._read_all(needs.history, needs.before, at - age)
-            if any(found.values()):
-                break
-        return found
-
-    async def _exceptions(
-        self, needs: Needs, cohorts: Cohorts, at: datetime
-    ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
-        """Read the signs of those outside the sample that may show any, or why that cannot be read."""
-        if self._offenders is None:
-            return {}, {offence.selector: "no source tells exceptions" for offence in needs.offences}
-        answers = await asyncio.gather(
-            *(self._offenders.offenders(offence, at) for offence in needs.offences), return_exceptions=True
-        )
-        found, unread = set[str](), {}
-        for offence, answer in zip(needs.offences, answers, strict=True):
-            if isinstance(answer, MetricsUnavailable):
-                unread[offence.selector] = str(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found |= answer
-        asked = offending(found, cohorts)
-        if not asked:
-            return {}, unread
-        signs, also_unread = await self._read_all(needs.signs, asked, at)
-        return signs, unread | also_unread
-
-    async def _read_all(
-        self,
-        lookbacks: Mapping[str, timedelta],
-        instances: Sequence[str],
-        at: datetime,
-        asked: Mapping[str, str] | None = None,
-    ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
-        """Read all selectors side by side; return what was found, and why the rest was not."""
-        asked = asked or {}
-        # Whoever asks for a part of its selector has no answer for others.
-        inside = contained({name: back for name, back in lookbacks.items() if name not in asked})
-        names = [name for name in lookbacks if name not in inside]
-        answers = await asyncio.gather(
-            *(self._source.raw(asked.get(name, name), instances, at, lookbacks[name]) for name in names),
-            return_exceptions=True,
-        )
-        series, unread = {}, {}
-        for name, answer in zip(names, answers, strict=True):
-            if isinstance(answer, MetricsUnavailable):
-                unread[name] = str(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                series[name] = answer
-        for name, wider in inside.items():
-            selector = read_selector(name)
-            if wider in unread:
-                unread[name] = unread[wider]
-            elif selector is not None:
-                series[name] = tuple(one for one in series[wider] if selector.allows(one.labels))
-        return series, unread
+        known = {one.instance for one in series[policy.presence]}
+        lacking = len(set(needs.instances) - known)
+        return (bool(also_unread), lacking), with_old_instances(found, cohorts)
 
     async def _unreachable(self, asked: Sequence[str]) -> frozenset[str]:
         """Return those of the asked that a probe from here surely does not reach either."""
@@ -349,6 +318,80 @@ class ObservationActivities:
             return await self._tickets.open_about(needs.instances), {}
         except Unavailable as error:
             return (), {TICKETS: str(error)}
+
+
+async def _history(
+    source: MetricsSource, needs: Needs, at: datetime
+) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+    """Read what was before the window, from as long ago as is remembered, or why that cannot be read.
+
+    Half an answer is none: control's events without its bad ones would look like a fleet without failures.
+    """
+    found: dict[str, tuple[Series, ...]] = {}
+    for age in needs.ages if needs.history else ():
+        found, unread = await _read_all(source, needs.history, needs.before, at - age)
+        if unread:
+            return {}, unread
+        if any(found.values()):
+            break
+    return found, {}
+
+
+async def _exceptions(
+    source: MetricsSource, offenders: OffenderSource | None, needs: Needs, cohorts: Cohorts, at: datetime
+) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+    """Read the signs of those outside the sample that may show any, or why that cannot be read."""
+    if offenders is None:
+        return {}, {offence.selector: "no source tells exceptions" for offence in needs.offences}
+    answers = await asyncio.gather(
+        *(offenders.offenders(offence, at) for offence in needs.offences), return_exceptions=True
+    )
+    found, unread = set[str](), {}
+    for offence, answer in zip(needs.offences, answers, strict=True):
+        if isinstance(answer, MetricsUnavailable):
+            unread[offence.selector] = str(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found |= answer
+    asked = offending(found, cohorts)
+    if not asked:
+        return {}, unread
+    signs, also_unread = await _read_all(source, needs.signs, asked, at)
+    return signs, unread | also_unread
+
+
+async def _read_all(
+    source: MetricsSource,
+    lookbacks: Mapping[str, timedelta],
+    instances: Sequence[str],
+    at: datetime,
+    asked: Mapping[str, str] | None = None,
+) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
+    """Read all selectors side by side; return what was found, and why the rest was not."""
+    asked = asked or {}
+    # Whoever asks for a part of its selector has no answer for others.
+    inside = contained({name: back for name, back in lookbacks.items() if name not in asked})
+    names = [name for name in lookbacks if name not in inside]
+    answers = await asyncio.gather(
+        *(source.raw(asked.get(name, name), instances, at, lookbacks[name]) for name in names),
+        return_exceptions=True,
+    )
+    series, unread = {}, {}
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, MetricsUnavailable):
+            unread[name] = str(answer)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            series[name] = answer
+    for name, wider in inside.items():
+        selector = read_selector(name)
+        if wider in unread:
+            unread[name] = unread[wider]
+        elif selector is not None:
+            series[name] = tuple(one for one in series[wider] if selector.allows(one.labels))
+    return series, unread
 
 
 def _explained(order: ObservationOrder, state: WindowState, decision: Decision) -> Decision:

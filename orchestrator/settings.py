@@ -46,6 +46,11 @@ def _place(said: str) -> str:
     return said
 
 
+def _places(said: str) -> str:
+    """Return URLs with commas between them; the sentence says how one is written."""
+    return ",".join(_place(one.strip()) for one in said.split(","))
+
+
 def _database(said: str) -> str:
     """Return a database's URL; the sentence says how it is written."""
     if "://" not in said:
@@ -55,6 +60,7 @@ def _database(said: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 Place = Annotated[str, AfterValidator(_place)]
+Places = Annotated[str, AfterValidator(_places)]
 
 
 def state_folder() -> Path:
@@ -88,7 +94,26 @@ class Settings(BaseSettings):
     network_namespace: str | None = Field(
         None, description="network namespace to enter first; set by the lab"
     )
-    prometheus_url: Place = Field("http://127.0.0.1:9090", description="where readings come from")
+    prometheus_url: Places = Field(
+        "http://127.0.0.1:9090",
+        description="address of Prometheus; several with commas between them are replicas with the same "
+        "series, and a read comes from the first one that answers whole",
+    )
+    prometheus_token: Path | None = Field(
+        None, description="file with the bearer token for Prometheus, read anew for each request"
+    )
+    prometheus_authority: Path | None = Field(
+        None, description="who vouches for Prometheus, in PEM; the authorities of this host without it"
+    )
+    prometheus_certificate: Path | None = Field(
+        None, description="client certificate that is shown to Prometheus and those above it, in PEM"
+    )
+    prometheus_key: Path | None = Field(None, description="that certificate's key, in PEM")
+    prometheus_headers: dict[str, str] = Field(
+        {},
+        description='further headers of each request, such as the tenant: `{"X-Scope-OrgID": "vpn"}` in the '
+        "environment, a table in the file",
+    )
     ledger_url: Annotated[str, AfterValidator(_database)] = Field(
         f"sqlite:///{state_folder() / 'ledger.db'}",
         description="database of releases, known-good and rollouts",

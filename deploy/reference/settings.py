@@ -17,9 +17,20 @@ VAULT = {
 }
 """Where secrets are read that a file refers to as `vault:`."""
 
-CHECKED = {"_address": "`HOST:PORT`", "_place": "a URL", "_database": "a database's URL"}
+CHECKED = {
+    "_address": "`HOST:PORT`",
+    "_place": "a URL",
+    "_places": "URLs, with commas between them",
+    "_database": "a database's URL",
+}
 """What text has to be, by the check that the settings make."""
-WORDS = {bool: "`true` or `false`", int: "whole number", Path: "a path", str: "text"}
+WORDS = {
+    bool: "`true` or `false`",
+    int: "whole number",
+    Path: "a path",
+    dict: "names with values",
+    str: "text",
+}
 
 
 def text() -> str:
@@ -58,7 +69,8 @@ def _kind(field: Any) -> str:
     }
     if found := [words for check, words in CHECKED.items() if check in checks]:
         return found[0]
-    said = WORDS[next(kind for kind in (*get_args(annotation), annotation) if kind in WORDS)]
+    kinds = (get_origin(annotation), *get_args(annotation), annotation)
+    said = WORDS[next(kind for kind in kinds if kind in WORDS)]
     low = [f"≥ {bound.ge}" for bound in field.metadata if isinstance(bound, Ge)]
     high = [f"≤ {bound.le}" for bound in field.metadata if isinstance(bound, Le)]
     return ", ".join([said, *low, *high])

@@ -62,6 +62,8 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
         yield toml, lambda: _raise(wrong)
     if settings is None:
         return
+    if (shown := _shown_to_prometheus(settings)) is not None:
+        yield shown, _metrics_reader(settings)
     folder = settings.fleet.is_dir()
     for path in sorted(settings.fleet.glob("*.yaml")) if folder else [settings.fleet]:
         yield path, _reader("fleet", path)
@@ -160,6 +162,29 @@ def _sinks_reader(path: Path) -> Callable[[], object]:
             said = "; ".join(f"sink {name}: {wrong}" for name, wrong in unready.items())
             raise BadInput(f"{path}: {said}")
         return None
+
+    return read
+
+
+def _shown_to_prometheus(settings: "Settings") -> Path | None:
+    """Return the file by which a row calls what Prometheus is shown; None where nothing is."""
+    files = (
+        settings.prometheus_token,
+        settings.prometheus_authority,
+        settings.prometheus_certificate,
+        settings.prometheus_key,
+        _toml() if settings.prometheus_headers else None,
+    )
+    return next((path for path in files if path is not None), None)
+
+
+def _metrics_reader(settings: "Settings") -> Callable[[], object]:
+    """Return the reading of every file by which the installation reaches Prometheus."""
+
+    def read() -> None:
+        from orchestrator.prometheus import access_of  # noqa: PLC0415 - only who checks waits for it
+
+        access_of(settings).require_sound()
 
     return read
 

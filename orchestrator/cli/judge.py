@@ -23,7 +23,9 @@ from policies.model.verdict import Action, Cohorts
 app = group("Check gate policies, and what they would have done.")
 
 PolicyFile = Annotated[Path, typer.Option("--policy", exists=True, dir_okay=False, help="a gates.yaml")]
-Prometheus = Annotated[str, typer.Option(help="address of Prometheus, http://host:port")]
+Prometheus = Annotated[
+    str | None, typer.Option(help="address of Prometheus, http://host:port; the one of the settings without")
+]
 Instances = Annotated[list[str], typer.Option(help="instance label, host:port; may be given again")]
 DIFFERS = 10
 """Exit code when a recorded window would have ended otherwise."""
@@ -78,12 +80,12 @@ def replay_record(
 
 @app.command()
 def backtest(
-    prometheus: Prometheus,
     policy: PolicyFile,
     canary: Instances,
     control: Instances,
     start: Annotated[datetime, typer.Option("--from", help="when the wave was switched, UTC")],
     minutes: Annotated[float, typer.Option(help="how long it is watched")] = 30.0,
+    prometheus: Prometheus = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Judge a past upgrade from the history in Prometheus, as if it had been watched live."""
@@ -100,7 +102,6 @@ def backtest(
 
 @app.command("calibrate")
 def calibrate_gates(
-    prometheus: Prometheus,
     policy: PolicyFile,
     gateway: Instances,
     days: Annotated[float, typer.Option(help="how far back")] = 7.0,
@@ -108,6 +109,7 @@ def calibrate_gates(
     until: Annotated[
         datetime | None, typer.Option("--to", help="where the past ends, UTC; now when left out")
     ] = None,
+    prometheus: Prometheus = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Pretend each gateway was a canary in every window of the past, and count the false rollbacks."""
@@ -121,7 +123,7 @@ def calibrate_gates(
 
 
 async def _placebos(
-    url: str, gates: GatePolicy, gateways: Sequence[str], days: float, seconds: float, end: float
+    url: str | None, gates: GatePolicy, gateways: Sequence[str], days: float, seconds: float, end: float
 ) -> list[Placebo]:
     """Read window by window; a window is counted once and each gateway plays the canary in it."""
     placebos: list[Placebo] = []
@@ -137,19 +139,26 @@ async def _placebos(
 
 
 async def _history(
-    url: str, gates: GatePolicy, instances: Sequence[str], start: float, seconds: float
+    url: str | None, gates: GatePolicy, instances: Sequence[str], start: float, seconds: float
 ) -> dict[str, tuple[Series, ...]]:
     """Read everything the gates ask of this time, with the baseline before it."""
     from activities.drivers.metrics.prometheus import PrometheusSource  # noqa: PLC0415
+    from orchestrator.prometheus import prometheus_of  # noqa: PLC0415
+    from orchestrator.settings import read_settings  # noqa: PLC0415
 
     wanted = {gates.presence, gates.identity.value, *(s for gate in gates.gates for s in gate.selectors)}
     lookback = timedelta(seconds=seconds) + gates.baseline + gates.fresh_within
     end = datetime.fromtimestamp(start + seconds, UTC)
-    source = PrometheusSource(url)
-    try:
+    settings = read_settings(lenient=True)
+    prometheus = prometheus_of(settings.model_copy(update={"prometheus_url": url}) if url else settings)
+
+    async def everything(source: PrometheusSource) -> dict[str, tuple[Series, ...]]:
         return {name: await source.raw(name, instances, end, lookback) for name in sorted(wanted)}
+
+    try:
+        return await prometheus.whole(everything)
     finally:
-        source.close()
+        prometheus.close()
 
 
 def _utc(given: datetime | None) -> float:

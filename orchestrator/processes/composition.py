@@ -6,13 +6,13 @@ from functools import partial
 
 from temporalio.client import Client
 
-from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.store.snapshots import SnapshotArchive
 from activities.files import FleetFiles
 from orchestrator.engine.client import connect
 from orchestrator.engine.secured import Secured, secured
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.processes.read_again import ReadAgain
+from orchestrator.prometheus import prometheus_of
 from orchestrator.service.approvals import ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
@@ -128,12 +128,13 @@ async def compose(settings: Settings) -> Installation:
     changes = ChangeService(client, ledger)
     people = PeopleFile(settings.people)
     approvals = ApprovalService(ledger=ledger, people=people, store=settings.store, trust=settings.trust)
+    metrics = prometheus_of(settings)
     plans = PlanService(
         ledger=ledger,
         changes=changes,
         gates=settings.gates,
         trust=settings.trust,
-        prometheus_url=settings.prometheus_url,
+        metrics=metrics,
         approvals=approvals,
     )
     releases = ReleaseService(
@@ -148,11 +149,11 @@ async def compose(settings: Settings) -> Installation:
         ledger=ledger,
         changes=changes,
         plans=plans,
-        traffic=TrafficService(ledger, PrometheusSource(settings.prometheus_url)),
+        traffic=TrafficService(ledger, metrics),
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
-        doctor=DoctorService(client, ledger, files, points, settings.prometheus_url, folders, rules),
+        doctor=DoctorService(client, ledger, files, points, metrics, settings.gates, folders, rules),
         complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),

@@ -15,7 +15,6 @@ from temporalio.worker import Worker
 from activities.drill_turns import DrillTurnActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.metrics.ports import PortProbes
-from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder
 from activities.drivers.signature.host_lines import first_fault
 from activities.drivers.store.blobs import BlobStore
@@ -57,6 +56,7 @@ from orchestrator.processes.monitored import (
     monitored,
 )
 from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
+from orchestrator.prometheus import prometheus_of
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.service import ASKED_AT_ONCE
@@ -137,10 +137,11 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
 
     admission = compose_releases(settings.store, settings.trust, promoted=promoted, fetched=book.note_fetch)
     releases = ReleaseActivities(admission)
-    metrics = PrometheusSource(settings.prometheus_url)
+    metrics = prometheus_of(settings)
     observation = ObservationActivities(
         metrics,
         offenders=metrics,
+        replicas=metrics.sources,
         probes=PortProbes(fleets),
         complaints=ComplaintLists(book.engine, fleets),
         tickets=TicketLists(book, fleets),

@@ -2,23 +2,24 @@
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import httpx
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from activities.files import FleetFiles
+from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.replicas import Replicas
+from activities.files import FleetFiles, load
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
@@ -27,6 +28,7 @@ from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
+from policies.model.gates import GatePolicy, required_of_exporters
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
@@ -49,8 +51,55 @@ T = TypeVar("T")
 Said = tuple[dict[str, GatewayState], dict[str, str]]
 """What gateways said of themselves, and why others were silent."""
 
-BOOTED = "vpngw_boot_info"
+BOOTED = "vpngw_boot_info{$cohort}"
 """What every exporter says, whatever runs beside it."""
+EVERY = 'instance!=""'
+SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Which instances Prometheus has fresh values of, by what is asked."""
+
+    asked: tuple[str, ...]
+    """What gates require of every gateway that serves."""
+    there: Mapping[str, frozenset[str]]
+    senseless: Mapping[str, frozenset[str]]
+    """Those whose value is not a number."""
+    twice: frozenset[str]
+    """Those that are there twice: a pair of servers answers without deduplication."""
+
+    def of(self, selector: str) -> frozenset[str]:
+        """Return the instances with a fresh value of it."""
+        return self.there.get(selector, frozenset())
+
+    def wrong(self, serving: Mapping[str, str]) -> str:
+        """Return what holds every upgrade of these gateways, by instance; empty when nothing does."""
+        if twice := sorted(serving[one] for one in self.twice & serving.keys()):
+            return (
+                f"Prometheus has each series of {_named(twice)} twice, so every upgrade is held; query an "
+                "address that deduplicates the servers of a pair"
+            )
+        missing = {one: serving.keys() - self.of(one) for one in self.asked}
+        senseless = {one: serving.keys() & self.senseless[one] for one in self.asked}
+        found = [*_lacking("no", missing, serving), *_lacking("no number for", senseless, serving)]
+        if not found:
+            return ""
+        return (
+            f"every upgrade is held: Prometheus has {' and '.join(found)}, which gates require; read why on "
+            "such a host: journalctl -u penstock-exporter"
+        )
+
+
+def _lacking(how: str, lost: Mapping[str, Collection[str]], serving: Mapping[str, str]) -> Iterator[str]:
+    """Yield which gateways lack which series, once for those that lack the same."""
+    series: dict[tuple[str, ...], dict[str, None]] = {}
+    for selector, instances in lost.items():
+        if instances:
+            who = tuple(sorted(serving[one] for one in instances))
+            series.setdefault(who, {})[selector.partition("{")[0]] = None
+    for who, names in series.items():
+        yield f"{how} {', '.join(names)} of {_named(who)}"
 
 
 class Health(StrEnum):
@@ -79,7 +128,8 @@ class DoctorService:
     ledger: Ledger
     files: FleetFiles
     checkpoints: Checkpoints
-    prometheus_url: str
+    metrics: Replicas
+    gates: Path
     folders: tuple[Path, ...]
     """Where the installation keeps what it must not lose."""
     notices: RulesFile | None = None
@@ -141,10 +191,14 @@ class DoctorService:
         return _well("ledger", f"{kind} answers; its audit record has {head.seq} entries")
 
     async def _metrics(self) -> Finding:
-        began = datetime.now(UTC)
-        _, said = (await self._asked("time()"))["result"]
-        now = began + (datetime.now(UTC) - began) / 2
-        apart = abs(float(said) - now.timestamp())
+        found = await asyncio.gather(*map(_clock_off, self.metrics.sources), return_exceptions=True)
+        away = [str(one) for one in found if isinstance(one, PenstockError)]
+        if away:
+            alone = len(away) < len(found)
+            sentence = f"{'; '.join(away)}{'; readings come from the other replicas' if alone else ''}"
+            health = Health.DOUBTFUL if alone else Health.WRONG
+            return Finding(about="metrics", health=health, sentence=sentence)
+        apart = max(_raised(one) for one in found)
         if apart > CLOCKS_APART.total_seconds():
             sentence = f"Prometheus' clock is {apart:.1f} s from this one: windows are read at another time"
             return Finding(about="metrics", health=Health.DOUBTFUL, sentence=sentence)
@@ -260,27 +314,65 @@ class DoctorService:
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
         return _well(about, f"none of the {len(states)} gateways that answered lacks its next certificate")
 
-    async def _series(self, fleet: Fleet, heard: Awaitable[frozenset[str]]) -> Finding:
+    async def _series(self, fleet: Fleet, heard: Awaitable[Heard]) -> Finding:
         about, seen = f"{fleet.name}: metrics", await heard
-        missing = [one.name for one in fleet.gateways if one.metrics_target not in seen]
+        missing = [one.name for one in fleet.gateways if one.metrics_target not in seen.of(BOOTED)]
         if missing:
             sentence = (
                 f"Prometheus hears nothing of {len(missing)}, which cannot be judged: {_named(missing)}"
             )
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
-        return _well(about, "Prometheus hears every gateway's exporter")
+        known = await _read(self.ledger.known_good, fleet.name)
+        serving = {one.metrics_target: one.name for one in fleet.gateways if one.name in known}
+        if wrong := seen.wrong(serving):
+            return Finding(about=about, health=Health.WRONG, sentence=wrong)
+        asked = f", and the {len(seen.asked)} series that gates require" if serving and seen.asked else ""
+        return _well(about, f"Prometheus hears every gateway's exporter{asked}")
 
-    async def _heard(self) -> frozenset[str]:
-        """Return the targets whose exporter Prometheus hears."""
-        found = (await self._asked(BOOTED))["result"]
-        return frozenset(str(one["metric"].get("instance", "")) for one in found)
+    async def _heard(self) -> Heard:
+        """Return which targets have a fresh value of what gates require, and of which it is no evidence."""
+        try:
+            policy = await asyncio.to_thread(load, self.gates, GatePolicy)
+        except PenstockError:
+            policy = GatePolicy()
+        asked = required_of_exporters(policy) if policy.gates else ()
+        return await self.metrics.whole(partial(_hear, policy, asked))
 
-    async def _asked(self, query: str) -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False, timeout=WITHIN.total_seconds()) as client:
-            place = f"{self.prometheus_url.rstrip('/')}/api/v1/query"
-            answer = (await client.get(place, params={"query": query})).raise_for_status()
-        found: dict[str, Any] = answer.json()["data"]
-        return found
+
+async def _clock_off(source: PrometheusSource) -> float:
+    """Return by how many seconds the clock of that server is off."""
+    began = datetime.now(UTC)
+    shown = await source.clock()
+    return abs(shown - (began + (datetime.now(UTC) - began) / 2).timestamp())
+
+
+def _raised(found: float | BaseException) -> float:
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+async def _hear(policy: GatePolicy, asked: Sequence[str], source: PrometheusSource) -> Heard:
+    """Read from one server, for all fleets at once, of which instances it has each of these."""
+    now = datetime.now(UTC)
+    fresh = round(policy.fresh_within.total_seconds())
+
+    async def instances(expression: str) -> frozenset[str]:
+        found = await source.summed(f"count by (instance) ({expression})", now, SECOND, SECOND)
+        return frozenset(one.instance for one in found)
+
+    selectors = {one: one.replace("$cohort", EVERY) for one in dict.fromkeys((BOOTED, *asked))}
+    there = {one: instances(f"last_over_time({name}[{fresh}s])") for one, name in selectors.items()}
+    # Only what is no number differs from itself.
+    senseless = {one: instances(f"{selectors[one]} != {selectors[one]}") for one in asked}
+    twice = instances(f"(count by (instance) ({policy.presence.replace('$cohort', EVERY)})) > 1")
+    found = await asyncio.gather(*there.values(), *senseless.values(), twice)
+    return Heard(
+        asked=tuple(asked),
+        there=dict(zip(there, found, strict=False)),
+        senseless=dict(zip(senseless, found[len(there) :], strict=False)),
+        twice=found[-1],
+    )
 
 
 async def _read(look: Callable[..., T], *arguments: object) -> T:
@@ -299,9 +391,7 @@ async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Findin
         sentence = silence_of(error)
     except RuntimeError:  # what the engine's client says of its first connection is for programmers
         sentence = "the engine cannot be reached"
-    except httpx.HTTPStatusError as error:  # its own words have the whole address, with a login in it
-        sentence = f"it answers with status {error.response.status_code}"
-    except (PenstockError, OSError, httpx.HTTPError) as error:
+    except (PenstockError, OSError) as error:
         sentence = f"it does not answer: {str(error) or type(error).__name__}"
     except (ValueError, KeyError, TypeError, IndexError) as error:
         sentence = f"its answer cannot be read: {error}"

@@ -6,6 +6,7 @@ from math import ceil
 
 from activities.observation import MetricsSource
 from policies.judge.counts import Series
+from policies.judge.whole import is_number
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 
@@ -23,6 +24,8 @@ async def attempts_per_minute(source: MetricsSource, fleet: Fleet) -> float | No
     try:
         found = await source.raw(ATTEMPTS, instances, datetime.now(UTC), LOOKBACK)
     except PenstockError:
+        return None
+    if not all(map(is_number, found)):
         return None
     rates = [_per_minute(series) for series in found]
     return sum(rates) / len(instances) if rates else None

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from activities.drivers.daemon.template import credentials_in
-from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
+from activities.observation import MetricsSource
 from orchestrator.service.approvals import AnyPlan, ApprovalService
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
@@ -71,7 +71,7 @@ class PlanService:
     changes: ChangeService
     gates: Path
     trust: Path
-    prometheus_url: str
+    metrics: MetricsSource
     approvals: ApprovalService
     _described: dict[str, tuple[Fleet, Mapping[str, Digest | None]]] = field(default_factory=dict, init=False)
     """How files describe the gateways of fleets, by fleet."""
@@ -208,11 +208,7 @@ class PlanService:
         """Return when each required gate of wave one will have decided; empty when traffic is unknown."""
         if not plan.waves:
             return ()
-        source = PrometheusSource(self.prometheus_url)
-        try:
-            rate = await attempts_per_minute(source, fleet)
-        finally:
-            source.close()
+        rate = await attempts_per_minute(self.metrics, fleet)
         if not rate:
             return ()
         return predict(plan.gates, rate, canaries=plan.waves[0], controls=plan.controls)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.promql import matcher
+from activities.drivers.metrics.replicas import Replicas
 from orchestrator.service.looks import Looks
 from orchestrator.store.ledger import Ledger
 from policies.judge.counts import Series
@@ -46,7 +46,7 @@ class TrafficService:
     """Counts the sessions of fleets."""
 
     ledger: Ledger
-    source: PrometheusSource
+    source: Replicas
     _looks: Looks[Counted] = field(default_factory=partial(Looks, KEPT_FOR), init=False, repr=False)
 
     async def of(self, fleet: Fleet, newer: ReleaseRef | None) -> Traffic:

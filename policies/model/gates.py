@@ -184,3 +184,12 @@ def lint(policy: GatePolicy) -> tuple[str, ...]:
         "blindness.cap is shorter than blindness.grace": policy.blindness.cap < policy.blindness.grace,
     }
     return tuple(sentence for sentence, holds in sentences.items() if holds)
+
+
+def required_of_exporters(policy: GatePolicy) -> tuple[str, ...]:
+    """Return the selectors of which each gateway that serves must have a fresh value, or its wave holds."""
+    asked = [policy.identity.value]
+    for gate in policy.gates:
+        if not (isinstance(gate, Alerts) or (isinstance(gate, Counted) and gate.optional)):
+            asked += gate.promised
+    return tuple(dict.fromkeys(asked))

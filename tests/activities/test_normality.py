@@ -1,5 +1,6 @@
 """Asking history whether this hour is unusual."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -129,3 +130,45 @@ def test_weeks_are_those_of_the_clocks_on_the_wall() -> None:
     in_the_gap = datetime(2026, 4, 5, 0, 30, tzinfo=UTC)  # 02:30, which no clock showed a week before
     assert weeks_before(in_the_gap, 1, berlin) == datetime(2026, 3, 29, 1, 0, tzinfo=UTC)
     assert weeks_before(after, 0, berlin) == after
+
+
+class OfAPair(Remembering):
+    """The same where both servers of a pair answer, which show each series."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        found = await super().raw(selector, instances, at, lookback)
+        moved = timedelta(seconds=2).total_seconds()
+        return tuple(
+            Series(
+                one.labels | {"replica": server},
+                ((one.samples[0][0] - moved, one.samples[0][1]), *one.samples),
+            )
+            for one in found
+            for server in "ab"
+        )
+
+
+async def test_an_hour_that_a_pair_counts_twice_is_not_known() -> None:
+    """B7: an answer that is not whole is missing, for advice as for the judge."""
+    advice = await ask(OfAPair(WEEKLY, 60))
+    assert [one.normal for one in advice] == [None, None]
+
+
+class NoNumbers(Remembering):
+    """The same with a counter of bad events that is no number at one of both gateways."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        first, *others = await super().raw(selector, instances, at, lookback)
+        if "bad" in selector and NOW - at < timedelta(hours=2):
+            first = Series(first.labels, ((first.samples[0][0], math.nan),))
+        return (first, *others)
+
+
+async def test_a_gateway_whose_bad_events_are_no_number_is_in_neither_sum() -> None:
+    """Case 05."""
+    events, _ = await ask(NoNumbers(WEEKLY, 605))
+    assert "last hour is 605" in events.sentence

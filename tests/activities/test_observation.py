@@ -16,11 +16,18 @@ from temporalio.testing import ActivityEnvironment
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.files import load
-from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice, unpacked
+from activities.observation import (
+    MetricsUnavailable,
+    ObservationActivities,
+    ObservationOrder,
+    ObservationSlice,
+    unpacked,
+)
 from policies.judge.counts import Series
 from policies.judge.offline.replay import replay
-from policies.judge.tick import Tick
-from policies.judge.window import WindowState
+from policies.judge.reading import Reading
+from policies.judge.tick import Offence, Tick
+from policies.judge.window import WindowState, fold_reading
 from policies.model.gates import Blindness, GatePolicy
 from policies.model.verdict import Action, Cohorts, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
@@ -411,6 +418,95 @@ async def test_a_young_prometheus_gives_a_shorter_past(
     reading = await ObservationActivities(source).read(order.gates, order.cohorts, WindowState())
     assert source.asked[-1] == pytest.approx(oldest, abs=1)
     assert any(reading.history.values()) == (remembers >= oldest)
+
+
+class Server:
+    """One of two replicas, whose series name it; it fails, or knows less, where a test says so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.fails: str | None = None
+        self.knows = True
+        self.asked = 0
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        self.asked += 1
+        if self.fails is not None and self.fails in selector:
+            raise MetricsUnavailable(f"{self.name} answers with a part of its series")
+        known = instances if self.knows else ()
+        return tuple(Series({"by": self.name, "instance": i}, ((at.timestamp(), 1.0),)) for i in known)
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        return frozenset()
+
+
+def servers_of(reading: Reading) -> set[str]:
+    return {
+        one.labels["by"] for found in (*reading.series.values(), *reading.history.values()) for one in found
+    }
+
+
+async def read_of(order: ObservationOrder, *servers: Server) -> tuple[ObservationActivities, Reading]:
+    activities = ObservationActivities(servers[0], offenders=servers[0], replicas=servers)
+    return activities, await activities.read(order.gates, order.cohorts, WindowState())
+
+
+@pytest.mark.parametrize("fails", ["up", "vpngw_first_attempts", "vpngw_process_open_fds"])
+async def test_a_tick_is_read_from_one_replica_alone(gateways: dict[str, Exported], fails: str) -> None:
+    """Case 06: the first that answers whole; two replicas scrape at different moments."""
+    one, other = Server("one"), Server("other")
+    one.fails, order = fails, order_for(gateways)
+    activities, found = await read_of(order, one, other)
+    assert (servers_of(found), found.unread) == ({"other"}, {})
+    before = one.asked
+    assert servers_of(await activities.read(order.gates, order.cohorts, WindowState())) == {"other"}
+    assert one.asked == before
+
+
+async def test_a_replica_that_was_begun_anew_and_knows_no_gateway_has_no_tick(
+    gateways: dict[str, Exported],
+) -> None:
+    one, other = Server("one"), Server("other")
+    one.knows = False
+    _, found = await read_of(order_for(gateways), one, other)
+    assert servers_of(found) == {"other"}
+
+
+async def test_where_no_replica_answers_whole_the_better_one_has_the_tick_and_names_what_lacks(
+    gateways: dict[str, Exported],
+) -> None:
+    one, other = Server("one"), Server("other")
+    one.fails, other.fails = "up", "vpngw_process_open_fds"
+    _, found = await read_of(order_for(gateways), one, other)
+    assert servers_of(found) == {"other"}
+    assert set(found.unread.values()) == {"other answers with a part of its series"}
+
+
+class HalfRemembering(Young):
+    """Answers only half of what is asked about the past."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        if "handshake" in selector and datetime.now(UTC) - at > timedelta(seconds=10):
+            raise MetricsUnavailable("only a part is there")
+        return await super().raw(selector, instances, at, lookback)
+
+
+async def test_half_an_answer_about_the_past_is_no_past_without_failures(
+    gateways: dict[str, Exported],
+) -> None:
+    """R8: what was answered was taken for the whole past."""
+    order = order_for(gateways)
+    reading = await ObservationActivities(HalfRemembering(200)).read(
+        order.gates, order.cohorts, WindowState()
+    )
+    assert reading.history == {}
+    assert set(reading.unread.values()) == {"only a part is there"}
+    state, _, _ = fold_reading(order.gates, order.window, order.cohorts, WindowState(), reading)
+    assert not state.memory.based
 
 
 class Recording:

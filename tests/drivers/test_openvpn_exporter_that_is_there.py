@@ -13,6 +13,7 @@ import pytest_asyncio
 import yaml
 
 from activities.drivers.metrics.prometheus import PrometheusSource
+from activities.drivers.metrics.replicas import Replicas
 from orchestrator.service import traffic
 from orchestrator.service.traffic import UNKNOWN_RELEASE, TrafficService
 from orchestrator.store.ledger import Ledger
@@ -88,7 +89,7 @@ async def counted(source: PrometheusSource, tmp_path: Path) -> Traffic:
     ledger = Ledger.open(new_ledger(tmp_path / "ledger.db"))
     await asyncio.sleep(2)
     try:
-        return await TrafficService(ledger, source).of(users(), None)
+        return await TrafficService(ledger, Replicas([source])).of(users(), None)
     finally:
         ledger.close()
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -16,6 +17,7 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.promql import matcher, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
+from policies.judge.whole import whole
 from tests.fakes.metrics import DIGEST, exporting
 from tests.fakes.prometheus import PROGRAM, prometheus_over
 
@@ -138,6 +140,7 @@ def silent(request: BaseHTTPRequestHandler) -> None:
         page(envelope([{"metric": {}, "value": [1000.0, "1"]}], "vector")),
         page(envelope([{"metric": {}}])),
         page(envelope(matrix("1"), warnings=["partial response: store 3 timed out"])),
+        page(envelope(matrix("1"), isPartial=True)),
         page(envelope(matrix("1", "many"))),
         page(b'{"status": "error", "data": {"resultType": "matrix", "result": []}}'),
         page(envelope(matrix("1"))[:-20]),
@@ -157,6 +160,7 @@ def silent(request: BaseHTTPRequestHandler) -> None:
         "vector",
         "no-values",
         "warnings",
+        "isPartial",
         "word",
         "status-error",
         "cut-off",
@@ -175,23 +179,69 @@ async def test_bar_9_what_is_not_a_whole_answer_is_no_answer_and_ends_in_time(
                 await ask(source)
 
 
-@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e300"])
-async def test_an_instance_that_shows_what_no_gateway_can_have_shows_nothing_and_hides_no_other(
-    value: str,
-) -> None:
-    """What is missing of it is never taken for good or bad: a gate needs fresh values of every canary."""
-    of_another = {"metric": {"__name__": "up", "instance": "b"}, "values": [[1000.0, "1"]]}
-    also_of_it = {"metric": {"__name__": "up", "instance": "a", "le": "1"}, "values": [[1000.0, "1"]]}
-    with server(page(envelope([*matrix("1", value), also_of_it, of_another]))) as url:
+async def test_the_part_that_a_victoriametrics_cluster_answers_is_refused_by_name() -> None:
+    """Case 01: a storage node is away, and 200 comes with `isPartial` and no warning."""
+    with server(page(envelope(matrix("1"), isPartial=True, stats={"seriesFetched": "4"}))) as url:
         async with source_of(url) as source:
-            assert [one.instance for one in await ask(source)] == ["b"]
+            with pytest.raises(MetricsUnavailable, match=rf"{url} answers with a part of its series"):
+                await ask(source)
 
 
-async def test_a_bucket_without_a_bound_is_an_instance_that_makes_no_sense() -> None:
+@pytest.mark.parametrize("more", [{"isPartial": False}, {"warnings": None}, {"infos": ["not a counter"]}])
+async def test_an_answer_that_is_called_whole_is_read(more: dict[str, Any]) -> None:
+    with server(page(envelope(matrix("1"), **more))) as url:
+        async with source_of(url) as source:
+            assert await ask(source)
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e300", None])
+async def test_what_is_no_number_reaches_the_judge_who_names_it(value: str | None) -> None:
+    """Case 05: what the driver leaves out is absent, and an absent counter of bad events counts none."""
+    of_another = {"metric": {"__name__": "up", "instance": "b"}, "values": [[1000.0, "1"]]}
+    spoiled = matrix("1", "2")
+    spoiled[0]["values"][1][1] = value
+    with server(page(envelope([*spoiled, of_another]))) as url:
+        async with source_of(url) as source:
+            found = whole({"up": await ask(source)}, "up")
+    assert found.unsound == {"up": {"a": "up of a is not a finite number"}}
+    assert [one.instance for one in found.series["up"]] == ["b"]
+
+
+async def test_a_bucket_without_a_bound_is_no_number_either() -> None:
     nonsense = {"metric": {"__name__": "up", "instance": "a", "le": "x"}, "values": [[1000.0, "1"]]}
     with server(page(envelope([nonsense]))) as url:
         async with source_of(url) as source:
-            assert await ask(source) == ()
+            assert whole({"up": await ask(source)}, "up").series == {"up": ()}
+
+
+async def test_a_sum_that_is_no_number_is_no_answer() -> None:
+    with server(page(envelope(matrix("NaN")))) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match="not a finite number"):
+                await source.summed("sum(up)", datetime.now(UTC), TENTH, TENTH)
+
+
+@pytest.mark.parametrize(
+    ("off", "said"), [(312, "31[12] s ahead of"), (-312, "31[23] s behind"), (1, ""), (-2, "")]
+)
+async def test_a_server_whose_clock_is_off_is_unavailable_by_name(off: int, said: str) -> None:
+    """R8: its samples are of another time than they show."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = envelope(matrix("1"))
+        request.send_response_only(200)
+        request.send_header("Date", formatdate(time.time() + off, usegmt=True))
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with server(answer) as url:
+        async with source_of(url) as source:
+            if not said:
+                assert await ask(source)
+                return
+            with pytest.raises(MetricsUnavailable, match=f"{url} has a clock that is {said} the one here"):
+                await ask(source)
 
 
 async def test_a_whole_answer_is_read() -> None:

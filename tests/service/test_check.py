@@ -189,3 +189,31 @@ async def test_the_keys_of_sinks_are_read_with_an_installations_notices(
     said = await penstock("check", "-o", "json", **environment)
     found = {Path(one["file"]).name: one["wrong"] for one in json.loads(said.out)["data"]}
     assert found["notices.yaml"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("prometheus_token", "", "is not one line of printable characters"),
+        ("prometheus_authority", "no certificate", "has no certificate in PEM"),
+        ("prometheus_certificate", "no certificate", "cannot be read"),
+    ],
+)
+async def test_what_is_shown_to_prometheus_is_checked_before_any_server_is_asked(
+    penstock: CommandLine, tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    """Case 06, newcomer 11."""
+    file = tmp_path / "of-prometheus"
+    file.write_text(content)
+    file.chmod(0o600)
+    found = await penstock("check", "-o", "json", **{f"PENSTOCK_{name.upper()}": str(file)})
+    (row,) = (one for one in json.loads(found.out)["data"] if one["file"] == str(file))
+    assert said in row["wrong"], row
+    assert found.code == 2
+
+
+async def test_the_headers_for_prometheus_are_checked(penstock: CommandLine) -> None:
+    headers = {"PENSTOCK_PROMETHEUS_HEADERS": '{"Authorization": "Bearer x"}'}
+    found = await penstock("check", "-o", "json", **headers)
+    wrong = [one["wrong"] or "" for one in json.loads(found.out)["data"]]
+    assert any("write the token into a file, prometheus_token" in one for one in wrong), wrong

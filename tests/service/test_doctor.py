@@ -4,8 +4,12 @@ import asyncio
 import json
 import os
 import re
+import time
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -17,7 +21,7 @@ from orchestrator.service.doctor import DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Caller, Role, Via
-from tests.drivers.test_prometheus import page, server
+from tests.drivers.test_prometheus import envelope, page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
@@ -90,7 +94,7 @@ async def test_nobody_is_told_the_login_of_prometheus(tmp_path: Path) -> None:
         settings = installed(tmp_path).model_copy(update={"prometheus_url": place})
         found = await (await compose(settings)).service.examine(ANYBODY)
     metrics = next(one for one in found if one.about == "metrics")
-    assert metrics.sentence == "it answers with status 401"
+    assert f"Prometheus at {url} answers HTTP Status Code 401" in metrics.sentence
     assert "secret" not in "".join(one.sentence for one in found)
 
 
@@ -148,3 +152,106 @@ async def test_a_record_is_doubtful_when_entries_wait_for_their_signature_and_no
     ahead = signed.model_copy(update={"seq": 9})  # as if the newest entries had been taken away
     settings.audit_checkpoints.write_text(f"{ahead.model_dump_json()}\n")
     assert (await said()).sentence == "the record ends with entry 1, and 9 were signed; penstock audit verify"
+
+
+EDGE = "192.0.2.1:9500"
+SEES_EDGE = Caller(person="ana", grants={"edge": frozenset({Role.VIEWER})}, via=Via.API)
+
+
+class Scraped:
+    """A Prometheus that has scraped one exporter, of which it has every series but some."""
+
+    def __init__(self) -> None:
+        self.without: set[str] = set()
+        self.senseless: set[str] = set()
+        self.twice = False
+        self.asked: set[str] = set()
+
+    def __call__(self, request: BaseHTTPRequestHandler) -> None:
+        (query,) = parse_qs(urlsplit(request.path).query)["query"]
+        if "time()" in query:
+            found: list[Any] = [{"metric": {}, "values": [[time.time(), str(time.time())]]}]
+        else:
+            (name, *_) = re.findall(r"up|vpngw_[a-z_]+", query)
+            self.asked.add(name)
+            there = name not in self.without
+            if "> 1" in query:
+                there = self.twice
+            elif "!=" in query.replace('instance!=""', ""):
+                there = name in self.senseless
+            found = [{"metric": {"instance": EDGE}, "values": [[time.time(), "1"]]}] if there else []
+        page(envelope(found))(request)
+
+
+async def of_metrics(folder: Path, url: str, about: str = "edge: metrics") -> Finding:
+    """Return what is found of the metrics of the fleet edge, whose gateway serves."""
+    settings = installed(folder).model_copy(update={"prometheus_url": url})
+    found = await (await compose(settings)).service.examine(SEES_EDGE)
+    return next(one for one in found if one.about == about)
+
+
+@pytest.fixture
+def serving_gateway(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
+    del ledger
+    monkeypatch.setattr(Ledger, "known_good", lambda *_: {"edge-1": None, "core-1": None})
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_a_series_that_gates_require_and_no_exporter_has_is_named_with_its_gateways(
+    tmp_path: Path,
+) -> None:
+    """newcomer 1: the doctor called metrics well while `vpngw_sessions` was never there."""
+    scraped = Scraped()
+    scraped.without = {"vpngw_sessions"}
+    with server(scraped) as url:
+        found = await of_metrics(tmp_path, url)
+    assert found.health is Health.WRONG
+    assert found.sentence == (
+        "every upgrade is held: Prometheus has no vpngw_sessions of edge-1, which gates require; read why on "
+        "such a host: journalctl -u penstock-exporter"
+    )
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_everything_that_the_packaged_gates_require_is_asked_for_and_optional_series_are_not(
+    tmp_path: Path,
+) -> None:
+    """newcomer 1: the same file that holds the wave says what has to be there before."""
+    scraped = Scraped()
+    scraped.without = {"vpngw_tunnel_probes_total", "vpngw_tunnel_probe_lossy_total", "ALERTS"}
+    with server(scraped) as url:
+        found = await of_metrics(tmp_path, url)
+    assert (found.health, "series that gates require" in found.sentence) == (Health.WELL, True)
+    assert {"vpngw_sessions", "vpngw_process_open_fds", "vpngw_probe_success", "up"} <= scraped.asked
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_a_series_that_is_no_number_is_named(tmp_path: Path) -> None:
+    """R8, case 05: found before an upgrade is."""
+    scraped = Scraped()
+    scraped.senseless = {"vpngw_first_attempts_total"}
+    with server(scraped) as url:
+        found = await of_metrics(tmp_path, url)
+    assert found.health is Health.WRONG
+    assert "Prometheus has no number for vpngw_first_attempts_total of edge-1" in found.sentence
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_a_pair_of_servers_that_is_not_deduplicated_is_found_before_any_upgrade(tmp_path: Path) -> None:
+    """B7, case 03."""
+    scraped = Scraped()
+    scraped.twice = True
+    with server(scraped) as url:
+        found = await of_metrics(tmp_path, url)
+    assert found.health is Health.WRONG
+    assert "Prometheus has each series of edge-1 twice" in found.sentence
+
+
+@pytest.mark.usefixtures("serving_gateway")
+async def test_a_replica_that_is_away_is_named_while_the_other_answers(tmp_path: Path) -> None:
+    """Case 06: a pair of servers."""
+    with server(Scraped()) as url, server(page(b"busy", 503)) as away:
+        both = await of_metrics(tmp_path, f"{away},{url}", "metrics")
+    assert both.health is Health.DOUBTFUL
+    assert away in both.sentence
+    assert "readings come from the other replicas" in both.sentence

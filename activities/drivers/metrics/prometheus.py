@@ -8,50 +8,53 @@ body read against a deadline and a size, the envelope checked before the client 
 
 import asyncio
 import json
-import logging
 import math
+import ssl
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from time import monotonic
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
-from requests import RequestException, Response, Session
+from requests import RequestException, Response
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
+from activities.drivers.metrics.access import Access
 from activities.drivers.metrics.promql import offenders_query, over_time, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.tick import Offence
+from policies.judge.whole import is_number
 
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 3.0
 TOTAL_SECONDS = 5.0
 WORKERS = 4
 MOST_BYTES = 32 * 1024 * 1024
-LARGEST_VALUE = 2.0**53
-"""Up to here a float counts one by one (IEEE 754-2019, 3.6); no counter or gauge of a gateway is larger."""
+CLOCKS_APART = 5.0
+"""Seconds that two clocks may be apart; a server shows its own to the second."""
 
 _CHUNK = 64 * 1024
-_log = logging.getLogger(__name__)
+_CLOCK = "vector(time())[1s:10ms]"
+"""The server's own time, in the shape of raw samples."""
 _BAD_QUERY = ("HTTP Status Code 400", "HTTP Status Code 422")
 
 
 class PrometheusSource:
     """Raw samples from one Prometheus (or anything that answers its query API)."""
 
-    def __init__(self, url: str, *, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
+        """Take the address of one server; `access` has what it asks for, where it asks for anything."""
         self._named = _named(url)
-        session = Session()
-        session.trust_env = False
+        session = (access or Access((url,))).session()
         session.hooks["response"].append(_read_whole)
         self._client = PrometheusConnect(
             url=url.rstrip("/"),
-            headers=headers,
             retry=Retry(0),
             session=session,
             timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type,unused-ignore]
@@ -77,10 +80,22 @@ class PrometheusSource:
         Raises:
             MetricsUnavailable: Nobody answers, or not as Prometheus does.
         """
-        return await self._within(over_time(expression, lookback, step), at)
+        return _finite(await self._within(over_time(expression, lookback, step), at), self._named)
 
-    async def _within(self, query: str, at: datetime) -> tuple[Series, ...]:
-        asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, at.timestamp())
+    async def clock(self) -> float:
+        """Return what the server's clock shows, in seconds of the epoch.
+
+        Raises:
+            MetricsUnavailable: Nobody answers, or not as Prometheus does.
+        """
+        found = await self._within(_CLOCK, None)
+        if not found or not found[0].samples:
+            raise MetricsUnavailable(f"Prometheus at {self._named} does not report its time")
+        return found[0].samples[-1][1]
+
+    async def _within(self, query: str, at: datetime | None) -> tuple[Series, ...]:
+        moment = None if at is None else at.timestamp()
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, moment)
         try:
             return await asyncio.wait_for(asked, TOTAL_SECONDS)
         except TimeoutError:
@@ -93,17 +108,15 @@ class PrometheusSource:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
-    def _ask(self, query: str, at: float) -> tuple[Series, ...]:
+    def _ask(self, query: str, at: float | None) -> tuple[Series, ...]:
         try:
-            answer = self._client.custom_query(query, params={"time": at})
+            answer = self._client.custom_query(query, params=None if at is None else {"time": at})
         except PrometheusApiClientException as error:
             if str(error).startswith(_BAD_QUERY):
                 raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
             raise MetricsUnavailable(f"Prometheus at {self._named} answers {str(error)[:200]}") from error
-        except (RequestException, HTTPError) as error:
-            raise MetricsUnavailable(
-                f"Prometheus at {self._named} cannot be read: {type(error).__name__}"
-            ) from error
+        except (RequestException, HTTPError, OSError) as error:
+            raise MetricsUnavailable(f"Prometheus at {self._named} cannot be read: {_why(error)}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise MetricsUnavailable(f"Prometheus at {self._named} answers in an unknown shape") from error
         return _series(answer, self._named)
@@ -144,37 +157,64 @@ def _check_envelope(response: Response) -> None:
         ) from error
     if not sound or kind != "matrix":
         raise MetricsUnavailable(f"Prometheus answers {kind!r} where raw samples were asked for")
+    where = f"Prometheus at {_named(response.url).removesuffix('/api/v1/query')}"
     if envelope.get("warnings"):
-        raise MetricsUnavailable(f"Prometheus warns that its answer is partial: {envelope['warnings'][0]}")
+        raise MetricsUnavailable(f"{where} warns that its answer is partial: {envelope['warnings'][0]}")
+    if envelope.get("isPartial"):  # VictoriaMetrics, where a storage node is away
+        raise MetricsUnavailable(f"{where} answers with a part of its series (isPartial)")
+    _require_same_clock(response, where)
+
+
+def _require_same_clock(response: Response, where: str) -> None:
+    """Refuse the answer of a server whose clock is off: its samples are of another time than they show."""
+    try:
+        shown = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        shown += int(response.headers.get("Age", "0"))
+    except (KeyError, TypeError, ValueError):
+        return  # a proxy left it out
+    received = time()
+    apart = shown - received
+    if not -CLOCKS_APART - READ_SECONDS <= apart <= CLOCKS_APART:
+        ahead = "ahead of" if apart > 0 else "behind"
+        raise MetricsUnavailable(
+            f"{where} has a clock that is {abs(apart):.0f} s {ahead} the one here; have NTP set both"
+        )
 
 
 def _series(answer: Any, url: str) -> tuple[Series, ...]:
-    """Turn the matrix into series, without those of instances that show what no counter or gauge can be.
-
-    One instance's nonsense is that it has no values, and takes nobody else's away.
-    """
+    """Turn the matrix into series; what is no number is NaN, for the judge to name."""
     try:
-        found = tuple(
+        return tuple(
             Series(
                 labels=dict(one["metric"]),
-                samples=tuple((float(at), float(value)) for at, value in one["values"]),
+                samples=tuple((float(at), _number(value)) for at, value in one["values"]),
             )
             for one in answer
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MetricsUnavailable(f"Prometheus at {url} answers in an unknown shape") from error
-    senseless = {one.instance: one for one in found if not _makes_sense(one)}
-    for instance, one in senseless.items():
-        name = one.labels.get("__name__", "a series")
-        if not instance:
-            raise MetricsUnavailable(f"{name} of no instance is not a finite number")
-        _log.warning("%s of %s makes no sense; nothing of %s is read", name, instance, instance)
-    return tuple(one for one in found if one.instance not in senseless)
 
 
-def _makes_sense(one: Series) -> bool:
-    try:
-        bound = float(one.labels.get("le", "+Inf"))
-    except ValueError:
-        return False
-    return not math.isnan(bound) and all(abs(value) <= LARGEST_VALUE for _, value in one.samples)
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)  # so VictoriaMetrics writes where a series ended
+
+
+def _finite(found: tuple[Series, ...], url: str) -> tuple[Series, ...]:
+    """Return the sums of an expression if each is a number; MetricsUnavailable otherwise."""
+    if not all(map(is_number, found)):
+        raise MetricsUnavailable(f"Prometheus at {url} answers with a sum that is not a finite number")
+    return found
+
+
+def _why(error: Exception) -> str:
+    """Return in one line why a request failed: what TLS refused, else the kind of the error."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        reason = getattr(cause, "reason", None)
+        nested = [one for one in (*cause.args, reason) if isinstance(one, BaseException)]
+        cause = next(iter(nested), None)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"{cause.verify_message}; name who vouches for it in prometheus_authority"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason}"
+    return type(error).__name__
