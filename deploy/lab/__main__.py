@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import shutil
 import signal
 import sys
 import time
@@ -88,8 +87,6 @@ def parse(arguments: Sequence[str]) -> Asked:
         raise BadInput(
             f"{chosen.steering} is shown with ocserv on hosts only; leave --runtime and --daemon out"
         )
-    if chosen.steering != "nftables" and shutil.which("haproxy") is None:
-        raise BadInput("programs are missing: `apt-get install --no-install-recommends haproxy`")
     for unknown in [name for name in chosen.scenario or () if name not in STORIES]:
         raise BadInput(f"there is no scenario {unknown!r}; there are {names}")
     if chosen.json is not None and not chosen.json.absolute().parent.is_dir():

@@ -16,6 +16,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "ping": "iputils-ping",
     "prometheus": "prometheus",
+    "haproxy": "haproxy",
     "setpriv": "util-linux",
     "nsenter": "util-linux",
     "unshare": "util-linux",

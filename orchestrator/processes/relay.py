@@ -5,13 +5,12 @@ import logging
 import resource
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -34,6 +33,7 @@ from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
+from orchestrator.relay.front import Proof, fronted
 from orchestrator.relay.metrics import ShownRelay
 from orchestrator.relay.revocations import Revocations
 from orchestrator.relay.server import Relay, server_of
@@ -47,6 +47,9 @@ MOST_ENROLLING = 100
 
 STOP_SECONDS = 3.0
 """How long calls that are under way may take to end; polls end at once, and agents go to another relay."""
+
+BACKLOG = 1_024
+"""Connections that wait to be taken, as when a fleet comes back after an outage."""
 
 SPARE_DESCRIPTORS = 1_000
 """Open files beside connections."""
@@ -87,12 +90,14 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
 
     calls = Calls(settings.temporal_namespace, TaskTokens(read_token_keys(settings.relay_key)))
     relay = Relay(calls, engine, revocations, note, {RENEW: renew})
+    proof = Proof(_pair(settings, authority), authority.pem + others)
     await revocations.refresh()
-    server = server_of(
-        relay, _credentials(settings, authority, others), settings.relay_address, settings.relay_connections
-    )
     async with AsyncExitStack() as held:
         held.push_async_callback(engine.close)
+        # Only this user may enter: a process that reaches the relay's socket names the caller itself.
+        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-relay-")))
+        port = held.enter_context(port_at(settings.relay_address, "PENSTOCK_RELAY_ADDRESS"))
+        port.listen(BACKLOG)
         if settings.enrolment_address is not None:
             at = port_at(settings.enrolment_address, "PENSTOCK_ENROLMENT_ADDRESS")
             tls = _server_only(authority)
@@ -102,9 +107,14 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         reading = begun_again("reading revocations", partial(revocations.keep, relay.end_revoked))
         keeping = asyncio.create_task(reading)
         held.callback(keeping.cancel)
+        server = server_of(relay, folder / "relay.sock", settings.relay_connections)
+        front = await held.enter_async_context(fronted(port, folder, proof, settings.relay_connections))
         await server.start()
         held.push_async_callback(server.stop, STOP_SECONDS)
         held.callback(relay.end_polls)
+        held.callback(front.close_port)
+        standing = asyncio.create_task(begun_again("HAProxy before the relay", front.keep))
+        held.callback(standing.cancel)
         if settings.relay_metrics_address is not None:
             await held.enter_async_context(_watched(settings, relay, engine, ledger))
         yield relay
@@ -159,21 +169,16 @@ def _payload_keys(masters: Path | None) -> PayloadKeys:
     return lambda queue: MasterKeys(read_keys(masters)).lines_for(queue)
 
 
-def _credentials(settings: Settings, authority: Authority, others: bytes) -> grpc.ServerCredentials:
-    """Return how the relay proves itself, and whose certificates it takes from agents.
-
-    Certificate and key of its own are read again when they change, for every connection from then on.
-    """
-    trusted = authority.pem + others
+def _pair(settings: Settings, authority: Authority) -> Callable[[], bytes]:
+    """Return what reads the relay's certificate and key, again whenever their files change."""
     files = (settings.relay_certificate, settings.relay_certificate_key)
     if files == (None, None):
-        pair = authority.issue_relay(_as_long_as(authority))
-        return grpc.ssl_server_credentials([pair], trusted, require_client_auth=True)
-    shown = ReadAgain("the relay's certificate", files, lambda: _shown(*files, trusted))
-    return grpc.dynamic_ssl_server_credentials(shown.value(), shown.value, require_client_authentication=True)
+        key, certificate = authority.issue_relay(_as_long_as(authority))
+        return lambda: certificate + key
+    return ReadAgain("the relay's certificate", files, lambda: _shown(*files)).value
 
 
-def _shown(certificate: Path | None, key: Path | None, trusted: bytes) -> grpc.ServerCertificateConfiguration:
+def _shown(certificate: Path | None, key: Path | None) -> bytes:
     if certificate is None or key is None:
         raise BadInput(
             "the relay's own certificate goes with its key: set PENSTOCK_RELAY_CERTIFICATE and "
@@ -191,7 +196,7 @@ def _shown(certificate: Path | None, key: Path | None, trusted: bytes) -> grpc.S
         raise BadInput(f"{key} is not the key of {certificate}; write both")
     if found.not_valid_after_utc <= datetime.now(UTC):
         raise BadInput(f"{certificate} expired at {found.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it")
-    return grpc.ssl_server_certificate_configuration([(secret, shown)], trusted)
+    return shown + b"\n" + secret
 
 
 def _server_only(authority: Authority) -> ssl.SSLContext:

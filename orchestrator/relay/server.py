@@ -1,14 +1,14 @@
-"""The relay's port: gRPC by mutual TLS, where an agent is whoever its certificate says.
+"""The relay's calls: gRPC behind HAProxy (`front.py`), where an agent is whoever its certificate says.
 
-Strangers end in the handshake. Who calls, and whether it may, is looked at before its message is received.
+Strangers end in its handshake. Who calls, and whether it may, is looked at before its message is received.
 What a gateway may not do is refused by name, counted, logged and told to the audit record; everything else is
 handed on with its deadline, and its answer with the engine's own details.
 """
 
 import asyncio
+import base64
+import binascii
 import logging
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -26,6 +27,7 @@ from temporalio.api.workflowservice.v1 import request_response_pb2
 from orchestrator.enrolment.names import RENEW, Certified, certified
 from orchestrator.relay.calls import OF_A_TASK, POLL, SERVICE, Calls
 from orchestrator.relay.engine import LONGEST_CALL, EngineSide
+from orchestrator.relay.front import CALLER, CERTIFICATE, REFUSED, STREAMS
 from orchestrator.relay.limits import (
     LARGEST_MESSAGE,
     MOST_CALLS,
@@ -36,18 +38,6 @@ from orchestrator.relay.limits import (
 )
 from orchestrator.relay.revocations import Revocations
 from policies.model.errors import BadInput, Conflict, NotAllowed, PenstockError, Unavailable
-
-HANDSHAKE = 5_000
-"""Milliseconds until a connection has to be an agent's."""
-
-IDLE = 20_000
-"""Milliseconds after which a connection without a call is closed; an agent polls all the time."""
-
-OLDEST, GRACE = 1_800_000, 90_000
-"""Milliseconds after which a connection is begun anew, and what its last calls have to end in."""
-
-STREAMS = 32
-"""Calls at once on one connection; what an agent asks beyond them waits at the agent."""
 
 UNREAD = 16 << 10
 """Bytes of a call's message that arrive before it is asked for."""
@@ -81,6 +71,10 @@ STATUS: dict[type[PenstockError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 _log = logging.getLogger(__name__)
+
+
+class Ended(NotAllowed):
+    """The certificate is revoked or has expired; HAProxy closes a connection that goes on calling."""
 
 
 @dataclass
@@ -161,16 +155,19 @@ class Relay(grpc.GenericRpcHandler):
     async def _answer(self, path: str, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
         self.told.calls[_known(path)] += 1
         caller: Certified | None = None
+        peer = str(_headers(context).get(CALLER, "nobody"))
         try:
             caller, certificate = _shown(context)
             await self._let_in(caller)
-            with self._limits.taken(caller, context.peer(), *self._kind(path)):
+            with self._limits.taken(caller, peer, *self._kind(path)):
                 async with AsyncExitStack() as room:
                     body = await self._asked(path, caller, context, room)
                     await context.write(await self._said(path, body, caller, certificate, context))
         except PenstockError as refusal:
             if caller is not None and isinstance(refusal, NotAllowed):
-                self._refused(caller, _known(path), context.peer(), refusal)
+                self._refused(caller, _known(path), peer, refusal)
+            if isinstance(refusal, Ended):
+                context.set_trailing_metadata(((REFUSED, "yes"),))
             code = next(
                 (code for kind, code in STATUS.items() if isinstance(refusal, kind)),
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -228,14 +225,14 @@ class Relay(grpc.GenericRpcHandler):
         context: "grpc.aio.ServicerContext[bytes, bytes]",
     ) -> bytes:
         if path in self._own:
-            return await self._own[path](caller, certificate, body, context.peer())
+            return await self._own[path](caller, certificate, body, str(_headers(context)[CALLER]))
         return await self._hand_on(path.removeprefix(SERVICE), body, caller, context)
 
     async def _let_in(self, caller: Certified) -> None:
         if caller.expires <= datetime.now(UTC):
-            raise NotAllowed(f"the certificate of {caller} expired at {caller.expires:%Y-%m-%d %H:%M} UTC")
+            raise Ended(f"the certificate of {caller} expired at {caller.expires:%Y-%m-%d %H:%M} UTC")
         if await self._revocations.refuses(caller):
-            raise NotAllowed(f"the certificate of {caller} was revoked; its host has to be enrolled anew")
+            raise Ended(f"the certificate of {caller} was revoked; its host has to be enrolled anew")
 
     async def _hand_on(
         self, method: str, body: bytes, caller: Certified, context: "grpc.aio.ServicerContext[bytes, bytes]"
@@ -253,7 +250,7 @@ class Relay(grpc.GenericRpcHandler):
                 if not self._revocations.knows_revoked(caller):
                     raise
                 revoked = f"the certificate of {caller} was revoked; its host has to be enrolled anew"
-                raise NotAllowed(revoked) from None
+                raise Ended(revoked) from None
         return self._calls.incoming(method, answer, caller)
 
     @contextmanager
@@ -299,24 +296,28 @@ async def _message(context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes |
     return None if cast("Any", read) is grpc.aio.EOF else read
 
 
+def _headers(context: "grpc.aio.ServicerContext[bytes, bytes]") -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
+
+
 def _shown(context: "grpc.aio.ServicerContext[bytes, bytes]") -> tuple[Certified, x509.Certificate]:
-    """Return who calls, by the certificate of the connection.
+    """Return who calls, by the certificate of the connection, which HAProxy has verified and hands on.
 
     Raises:
         NotAllowed: It names no gateway.
     """
-    shown = context.auth_context().get("x509_pem_cert", ())
-    for pem in shown:
-        try:
-            return _parsed(bytes(pem))
-        except BadInput as error:
-            raise NotAllowed(str(error)) from error
-    raise NotAllowed("no certificate was shown")
+    try:
+        return _parsed(_headers(context).get(CERTIFICATE, ""))
+    except BadInput as error:
+        raise NotAllowed(str(error)) from error
 
 
 @lru_cache(maxsize=20_000)
-def _parsed(pem: bytes) -> tuple[Certified, x509.Certificate]:
-    certificate = x509.load_pem_x509_certificate(pem)
+def _parsed(shown: str | bytes) -> tuple[Certified, x509.Certificate]:
+    try:
+        certificate = x509.load_der_x509_certificate(base64.b64decode(shown, validate=True))
+    except (ValueError, binascii.Error) as error:
+        raise BadInput("no certificate was shown") from error
     return certified(certificate), certificate
 
 
@@ -331,51 +332,16 @@ async def pass_on(error: grpc.aio.AioRpcError, context: "grpc.aio.ServicerContex
     await context.abort(error.code(), error.details() or "")
 
 
-def server_of(
-    relay: Relay, credentials: grpc.ServerCredentials, address: str, connections: int
-) -> grpc.aio.Server:
-    """Return a server of agents at this address, not yet started.
-
-    Raises:
-        BadInput: Nobody can listen there.
-    """
+def server_of(relay: Relay, at: Path, connections: int) -> grpc.aio.Server:
+    """Return a server of calls at this socket, not yet started; HAProxy alone may reach it."""
     options = (
-        ("grpc.so_reuseport", 0),  # two relays at one port would share its callers and not know it
         ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-        ("grpc.max_metadata_size", 8 << 10),
-        ("grpc.absolute_max_metadata_size", 16 << 10),
+        ("grpc.max_metadata_size", 16 << 10),
+        ("grpc.absolute_max_metadata_size", 32 << 10),
         ("grpc.max_concurrent_streams", STREAMS),
         ("grpc.http2.lookahead_bytes", UNREAD),
         ("grpc.http2.bdp_probe", 0),  # which would let more arrive
-        ("grpc.max_allowed_incoming_connections", connections),
-        ("grpc.server_handshake_timeout_ms", HANDSHAKE),
-        ("grpc.http2.settings_timeout", HANDSHAKE),
-        ("grpc.max_connection_idle_ms", IDLE),
-        ("grpc.max_connection_age_ms", OLDEST),
-        ("grpc.max_connection_age_grace_ms", GRACE),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.http2.max_ping_strikes", 3),
     )
     server = grpc.aio.server(handlers=[relay], options=options, maximum_concurrent_rpcs=connections * 4)
-    try:
-        server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise BadInput(
-            f"nobody can listen at {address} ({_why_not(address)}); write PENSTOCK_RELAY_ADDRESS as HOST:PORT"
-        ) from error
+    server.add_insecure_port(f"unix:{at}")
     return server
-
-
-def _why_not(address: str) -> str:
-    """Return why nobody can listen there, which gRPC keeps to itself."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_server((host.strip("[]"), int(port)), reuse_port=False).close()
-    except OSError as error:
-        return os.strerror(error.errno).lower() if error.errno else str(error)
-    except (ValueError, OverflowError):
-        return "that is no address"
-    return "gRPC does not say why"

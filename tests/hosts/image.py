@@ -21,7 +21,7 @@ PACKAGES = "ocserv openssl gpg"
 """What an unprepared gateway has; nothing of ours."""
 AT_HAND = "python3 openconnect"
 """What apt finds in its own cache, not installed, with what each recommends: the hosts have no mirror."""
-ALONE_AT_HAND = "prometheus nginx-light gnupg"
+ALONE_AT_HAND = "haproxy prometheus nginx-light gnupg"
 """The same without what they recommend."""
 WITHIN = 900.0
 """Seconds; on an idle machine beside a near mirror it takes about 60."""

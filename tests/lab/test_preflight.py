@@ -25,7 +25,7 @@ def test_every_obstacle_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch
     lines = str(refused.value).splitlines()
     assert any("tun is missing: `modprobe tun`" in line for line in lines)
     (programs,) = [line for line in lines if line.startswith("programs are missing")]
-    packages = "iproute2 iputils-ping nftables ocserv openconnect prometheus util-linux"
+    packages = "haproxy iproute2 iputils-ping nftables ocserv openconnect prometheus util-linux"
     assert f"`apt-get install --no-install-recommends {packages}`" in programs
     assert refused.value.exit_code == 2
     assert not preflight.is_able()

@@ -81,7 +81,7 @@ async def test_an_agent_is_refused_another_gateways_queue(installation: Installa
     assert installation.relay.told.refused == {("edge/gw-2", "PollActivityTaskQueue"): 1}
     (entry,) = await noted(installation, "call refused")
     assert (entry["subject"], entry["method"], entry["why"]) == ("edge/gw-2", "PollActivityTaskQueue", why)
-    assert entry["from"].startswith("ipv4:127.0.0.1:")
+    assert entry["from"].startswith("127.0.0.1:")
 
 
 @pytest.mark.parametrize(

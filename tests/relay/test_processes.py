@@ -24,6 +24,7 @@ from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.relay import relaying
 from orchestrator.processes.serve import relaying_where_asked
+from orchestrator.relay import front
 from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
@@ -239,8 +240,12 @@ def certificate_shown(address: str) -> int:
 
 
 async def test_a_relay_takes_a_new_certificate_of_its_own_without_a_restart(
-    installation: Installation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    installation: Installation,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(front, "LOOK_AGAIN", timedelta(milliseconds=20))
     certificate, key = tmp_path / "relay.pem", tmp_path / "own.key"
 
     def renewed() -> tuple[bytes, bytes]:
@@ -264,11 +269,13 @@ async def test_a_relay_takes_a_new_certificate_of_its_own_without_a_restart(
         assert before == x509.load_pem_x509_certificate(first).serial_number
         next_key, following = renewed()
         write_private(certificate, following)  # with the old key still: not yet
+        await until(lambda: f"{key} is not the key of {certificate}" in caplog.text)
         assert await asyncio.to_thread(certificate_shown, second.address) == before
-        assert f"{key} is not the key of {certificate}" in caplog.text
         write_private(key, next_key)
-        now = await asyncio.to_thread(certificate_shown, second.address)
-        assert now == x509.load_pem_x509_certificate(following).serial_number
+        wanted = x509.load_pem_x509_certificate(following).serial_number
+        async with asyncio.timeout(PATIENCE):
+            while await asyncio.to_thread(certificate_shown, second.address) != wanted:
+                continue
         async with working(agent, "gw-1"):
             assert await second.errand("gw-1", "renewed") == ["said renewed", "told to stop"]
         ask = caller(second, issued(installation.authority, "gw-2"), 1)

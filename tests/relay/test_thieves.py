@@ -4,7 +4,7 @@ import asyncio
 import struct
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
 from temporalio.api.workflowservice import v1 as api
@@ -12,14 +12,16 @@ from temporalio.client import Client
 
 from deploy.ports import free_port
 from orchestrator.processes.relay import relaying
+from orchestrator.relay import front
 from orchestrator.relay import server as relay_server
 from orchestrator.relay.calls import SERVICE
+from orchestrator.relay.front import STREAMS
 from orchestrator.relay.limits import LARGEST_MESSAGE, MOST_CALLS, MOST_CONNECTIONS
-from orchestrator.relay.server import STREAMS
 from orchestrator.settings import Settings
 from tests.relay.bare import MOST_OF_A_FRAME, Bare
+from tests.relay.flooded import resident_mb
 from tests.relay.installation import Installation, issued, working
-from tests.relay.test_attacks import caller, refusal_of, until
+from tests.relay.test_attacks import caller, until
 from tests.relay.test_processes import beside, relay_process
 
 SOON = 5.0
@@ -38,11 +40,6 @@ def another_relay(installation: Installation, connections: int = 20_000) -> Sett
         "relay_connections": connections,
     }
     return installation.settings.model_copy(update=changed)
-
-
-def resident_mb(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
 
 
 async def test_who_is_revoked_or_asks_for_what_no_agent_may_is_refused_before_a_message_came(
@@ -91,28 +88,39 @@ async def test_a_message_that_does_not_come_ends_its_call_and_gives_its_place_ba
             assert await installation.errand("gw-1", "after") == ["said after", "told to stop"]
 
 
-async def test_an_answer_that_nobody_takes_keeps_its_place(installation: Installation) -> None:
-    shown = issued(installation.authority, "gw-1")
-    with closing(await asyncio.to_thread(Bare, installation.address, shown, 0)) as thief:
-        other = await asyncio.to_thread(Bare, installation.address, shown, 0)
-        third = await asyncio.to_thread(Bare, installation.address, shown, 0)
-        with closing(other), closing(third):
-            for connection in (thief, other, third):
+async def test_answers_that_an_agent_does_not_read_are_dropped_and_cost_the_relay_nothing(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "HANDSHAKE", timedelta(seconds=1))
+    settings, shown = another_relay(installation), issued(installation.authority, "gw-1")
+    async with relaying(settings) as relay:
+        at = beside(settings, installation)
+        with ExitStack() as held:
+            thieves = [await asyncio.to_thread(Bare, at.address, shown, 0) for _ in range(3)]
+            for thief in thieves:
+                held.enter_context(closing(thief))
                 for number in range(STREAMS):
-                    connection.call(1 + 2 * number, SERVICE + "GetSystemInfo")
-                    connection.message(1 + 2 * number, b"")
-            await until(lambda: installation.relay.told.calls["GetSystemInfo"] == 3 * STREAMS)
-            ask = caller(installation, shown)
-            _, why = await refusal_of(ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest()))
-            assert why == f"edge/gw-1 has {MOST_CALLS} calls at this relay already"
-            async with working(await installation.agent("gw-2"), "gw-2"):
-                assert await installation.errand("gw-2", "beside") == ["said beside", "told to stop"]
+                    thief.call(1 + 2 * number, SERVICE + "GetSystemInfo")
+                    thief.message(1 + 2 * number, b"")
+            await until(lambda: relay.told.calls["GetSystemInfo"] == 3 * STREAMS)
+            ask = caller(at, shown)
+            await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
+            for thief in thieves:
+                await asyncio.to_thread(hear_resets, thief)
+            async with working(await at.agent("gw-2"), "gw-2"):
+                assert await at.errand("gw-2", "beside") == ["said beside", "told to stop"]
+
+
+def hear_resets(thief: Bare) -> None:
+    """Listen until HAProxy has ended every call, or the connection."""
+    while len(thief.reset | thief.ended.keys()) < STREAMS and not thief.closed:
+        thief.listen(0.1)
 
 
 async def test_places_of_a_revoked_certificate_are_free_again_once_it_makes_no_calls(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_server, "IDLE", 1_000)
+    monkeypatch.setattr(front, "IDLE", timedelta(seconds=1))
     stolen = issued(installation.authority, "gw-2")
     installation.ledger.revoke_certificates("edge", "gw-2", "ada", "stolen")
     settings = another_relay(installation, connections=4)
