@@ -17,7 +17,7 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import CONFIG, Daemon, Environment, Secret, Session
-from activities.drivers.daemon.template import filled
+from activities.drivers.daemon.template import filled, secret_of
 from activities.drivers.programs import run
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import Probe
@@ -87,7 +87,7 @@ class LineDaemon(PlainDaemon):
         self, environment: Environment, template: Path, credentials: Mapping[str, Secret],
         into: Path, settings: Sequence[Setting] = (),
     ) -> None:  # fmt: skip
-        (into / FILE).write_text(filled(environment, template)[0])
+        (into / FILE).write_text(filled(environment, template, secret_of(credentials, template))[0])
 
     def command(self) -> list[str]:
         return [f"/{PROGRAM}", f"{CONFIG}/{FILE}"]

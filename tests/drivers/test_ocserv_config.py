@@ -10,7 +10,7 @@ from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.daemon.port import Secret
 from activities.drivers.private_files import write_private
 from activities.drivers.runtime.host.chroot import Chroot
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Slot
 from tests.drivers.gateway_lab import TEMPLATE, gateway
 from tests.fakes.authority import EnterpriseCa
@@ -138,3 +138,54 @@ def test_exempt_people_are_named_by_patterns_of_users_or_groups() -> None:
     assert [exempt.spares(user, group) for user, group in spared] == [True, True, True]
     assert not exempt.spares("ceo2", "staff")
     assert not Exempt().spares("ceo", "board")
+
+
+@pytest.fixture
+def hidden(credentials: dict[str, Secret], tmp_path: Path) -> tuple[Path, dict[str, Secret]]:
+    """A template with a secret that ocserv reads from its configuration alone, and what the gateway gives."""
+    template = tmp_path / "ocserv.conf.template"
+    template.write_text(TEMPLATE.read_text() + 'camouflage = true\ncamouflage_secret = "$secret_path"\n')
+    write_private(tmp_path / "path", b"let me in\n")
+    return template, credentials | {"path": Credentials({}).secret(f"file:{tmp_path / 'path'}")}
+
+
+def test_a_secret_stands_in_an_instances_configuration_which_root_alone_reads(
+    chroot: Chroot, hidden: tuple[Path, dict[str, Secret]]
+) -> None:
+    """Case 18: a release has the secret's name, and a gateway the secret."""
+    assert 'camouflage_secret = "let me in"\n' in rendered(chroot, *hidden)
+    assert (chroot.config / "ocserv.conf").stat().st_mode & 0o077 == 0
+    (chroot.config / "again").mkdir()
+    Ocserv().reconfigure(chroot, hidden[0], (), chroot.config / "again")
+    assert 'camouflage_secret = "let me in"\n' in (chroot.config / "again/ocserv.conf").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b'a"\ntcp-port = 1', b'quo"ted', b"two\nlines", b"back\\slash"])
+def test_a_secret_that_could_end_its_line_is_refused(
+    chroot: Chroot, hidden: tuple[Path, dict[str, Secret]], tmp_path: Path, content: bytes
+) -> None:
+    """Case 18: a host's file cannot add settings that nobody signed."""
+    write_private(tmp_path / "path", content)
+    with pytest.raises(BadInput, match="credential path"):
+        rendered(chroot, *hidden)
+
+
+def test_a_secret_that_was_not_given_is_named(chroot: Chroot, hidden: tuple[Path, dict[str, Secret]]) -> None:
+    """Case 18."""
+    template, credentials = hidden
+    del credentials["path"]
+    with pytest.raises(BadInput, match="needs credential path, which this gateway was not given"):
+        rendered(chroot, template, credentials)
+
+
+def test_a_reload_of_credentials_does_not_bring_a_secret_of_the_configuration(
+    chroot: Chroot, hidden: tuple[Path, dict[str, Secret]], tmp_path: Path
+) -> None:
+    """Case 18: an instance would go on with the old one while the files say that it has the new one."""
+    rendered(chroot, *hidden)
+    write_private(tmp_path / "path", b"another\n")
+    (chroot.config / "again").mkdir()
+    with pytest.raises(
+        Refused, match=r"credential path stands in the configuration .* bring it with an upgrade"
+    ):
+        Ocserv().renew(chroot, hidden[1], chroot.config / "again", older=False)

@@ -16,7 +16,7 @@ PLACE = "/etc/penstock/credentials"
 CONFIG = f"""
 auth = "plain[passwd={PLACE}/users]"
 enable-auth = "certificate"
-  server-cert = {PLACE}/certificate
+server-cert = {PLACE}/certificate
 server-key = {PLACE}/key
 ca-cert = {PLACE}/ca
 crl = {PLACE}/crl

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.drivers.daemon.ocserv.own_config import read_own_config
+from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from policies.model.errors import BadInput
 
 PLAIN = """\
@@ -72,6 +72,94 @@ def test_a_configuration_that_says_too_little_is_refused_by_its_line(
 def test_one_whose_daemon_nobody_may_ask_says_so() -> None:
     assert not read_own_config(PLAIN.replace("use-occtl = true", "use-occtl = false")).answers
     assert not read_own_config(PLAIN.replace("use-occtl = true\n", "")).answers
+
+
+def test_of_a_key_that_stands_twice_the_last_line_counts() -> None:
+    """Case 07: an entry point appends lines, and the sample's own are still above."""
+    text = PLAIN + "# appended\ntcp-port = 5443\nipv4-network = 10.2.0.0/16\ndevice = vpnz\nuse-occtl = no\n"
+    own = read_own_config(text)
+    assert (own.port, own.device, own.answers, str(own.pool4)) == (5443, "vpnz", False, "10.2.0.0/16")
+    assert [str(pool) for pool in pools_of(text)] == ["10.2.0.0/16"]
+
+
+def test_lines_of_a_section_are_none_of_the_gateways_own() -> None:
+    """Case 07's kind: a virtual host below has a pool of its own."""
+    own = read_own_config(f"{PLAIN}[vhost:www.example.com]\nipv4-network = 10.2.0.0/16\ntcp-port = 4443\n")
+    assert (own.port, str(own.pool4)) == (443, "192.168.1.0/25")
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "; radius later",
+        "  # radius later",
+        "\t; tcp-port = 1",
+        "tcp-port = 443 # users",
+        "tcp-port = 443 ; users",
+    ],
+)
+def test_comments_are_those_of_ocserv(comment: str) -> None:
+    """Case 08: `;` begins a comment line; behind a value only ` #` does, and a number ends before `;`."""
+    own = read_own_config(PLAIN + comment + "\n")
+    assert (own.port, own.left_behind) == (443, ())
+
+
+def test_quotes_colons_tabs_and_a_byte_order_mark_are_read_as_ocserv_does() -> None:
+    """Case 08's kind: what editors of other systems write."""
+    text = PLAIN.replace("tcp-port = 443", 'tcp-port:"443"').replace("device = vpns", 'device\t=\t"vpns"')
+    own = read_own_config("\ufeff" + text.replace("\n", "\r\n"))
+    assert (own.port, own.device, own.control) == (443, "vpns", "/run/own.socket")
+
+
+def test_an_indented_line_goes_on_with_the_key_before_it() -> None:
+    """Case 08's kind: ocserv takes it for one more value, whatever it looks like."""
+    with pytest.raises(BadInput, match=r"line 4: tcp-port is udp-port = 443, which is no port"):
+        read_own_config(PLAIN.replace("udp-port", "  udp-port"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "pool"),
+    [
+        ("ipv6-network = fd00:1::\nipv6-prefix = 64", "fd00:1::/64"),
+        ("ipv6-prefix = 64\nipv6-network = fd00:1::", "fd00:1::/64"),
+        ("ipv6-network = fd00:1::/64\nipv6-prefix = 112", "fd00:1::/112"),
+        ("ipv6-prefix = 112\nipv6-network = fd00:1::/64", "fd00:1::/64"),
+    ],
+)
+def test_the_length_of_the_ipv6_pool_may_have_a_line_of_its_own(lines: str, pool: str) -> None:
+    """Case 10: the syntax of 0.8 to 0.11, which 1.x takes too."""
+    own = read_own_config(f"{PLAIN}{lines}\n")
+    assert str(own.pool6) == pool
+    assert own.left_behind == ()
+
+
+def test_an_ipv6_pool_without_a_length_is_refused_as_ocserv_does() -> None:
+    """Case 10: it is no pool of one address."""
+    with pytest.raises(
+        BadInput, match=r"line 12: ipv6-network has no length; write `ipv6-network = fd00:1::/LE"
+    ):
+        read_own_config(f"{PLAIN}ipv6-network = fd00:1::\n")
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        '"plain[/etc/ocserv/ocpasswd]"',
+        "plain[./ocpasswd]",
+        "plain[ passwd = /etc/ocpasswd ]",
+        "PLAIN[passwd=/a]",
+    ],
+)
+def test_a_list_of_users_is_one_however_it_is_written(auth: str) -> None:
+    """Case 11: `plain[/path]` is the format of 0.8, which 1.1.6 still reads."""
+    assert read_own_config(PLAIN.replace('"plain[passwd=/etc/ocserv/passwd]"', auth)).left_behind == ()
+
+
+@pytest.mark.parametrize("auth", ["plain[passwd=/a,otp=/b]", "pam", "radius[/etc/radcli.conf]"])
+def test_what_asks_more_than_a_list_of_users_stays_behind(auth: str) -> None:
+    """Case 11: the other way round."""
+    [lost] = read_own_config(PLAIN.replace('"plain[passwd=/etc/ocserv/passwd]"', auth)).left_behind
+    assert lost.key == "auth"
 
 
 @given(st.text(max_size=400))

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from activities.drivers.daemon.openvpn.template import options_of, require_template
+from activities.drivers.daemon.openvpn.config import options_in
+from activities.drivers.daemon.openvpn.template import require_template
 from orchestrator.processes.agent_file import ProbeSettings
 from policies.model.fleet import Fleet
 from policies.model.release_tests import Method
@@ -42,7 +43,7 @@ def test_every_file_that_a_profile_names_is_named_in_the_agents_file_too() -> No
 def test_what_the_page_says_of_the_template_is_so() -> None:
     text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
     require_template(text, "openvpn.conf.template")
-    said = {f"{option} {value}".strip() for option, value in options_of(text)}
+    said = {f"{option.name} {option.value}".strip() for option in options_in(text)}
     promised = re.findall(r"`([a-z-]+ [^`]+)`", PAGE.partition("## The template")[2].partition("\n## ")[0])
     assert len(promised) > 5
     assert [one for one in promised if one not in said | BESIDE and "tls-auth" not in one] == []

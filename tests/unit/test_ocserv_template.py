@@ -57,3 +57,71 @@ def test_a_key_may_stay_in_a_device() -> None:
     require_template(
         SMALL_TEMPLATE.replace("$credential_key", "pkcs11:token=vpn;object=server"), "vpn.template"
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("tcp-port = 443", "line 10: tcp-port says `443`, write `tcp-port = $port`"),
+        (
+            "ipv4-network = 10.200.0.0",
+            "line 10: ipv4-network says `10.200.0.0`, write `ipv4-network = $pool4`",
+        ),
+        ("ipv4-network = $pool4/8", "line 10: ipv4-network says `$pool4/8`"),
+        ("ipv4-netmask = 255.255.0.0", "line 10: ipv4-netmask says `255.255.0.0`"),
+        ("server-key = /etc/ssl/gw.key", "line 10: server-key says `/etc/ssl/gw.key`"),
+        ("device:vpns", "line 10: device says `vpns`"),
+        ("socket-file = /run/s", "line 10: socket-file says `/run/s`"),
+        ("udp-port = 443", "udp-port says `443`, write `udp-port = $port`"),
+        ("ipv6-network = fd00::/64", "ipv6-network says `fd00::/64`, write `ipv6-network = $pool6`"),
+        (
+            "ipv6-network = $pool6\nipv6-prefix = 48",
+            "line 11: ipv6-prefix is not for a template, leave it out",
+        ),
+        ("[vhost:a.example]\nipv4-network = 10.9.0.0/16", "line 11: ipv4-network says `10.9.0.0/16`"),
+        ("use-occtl = true\nuse-occtl = false", "use-occtl says `false`, write `use-occtl = true`"),
+        ("no value", "line 10 is no `key = value`"),
+        ("route = 10.0.0.0/8\x0btcp-port = 1", "line 10: it has a character that shows nothing"),
+    ],
+)
+def test_a_second_line_of_what_is_ours_is_refused_with_its_number(lines: str, named: str) -> None:
+    """Case 14: ocserv takes the last line, so an instance would have another port or pool than its slot."""
+    text = SMALL_TEMPLATE.rstrip("\n") + "\nkeepalive = 300\n" + lines + "\n"
+    assert named in refusal(text)
+
+
+def test_what_needs_no_second_line_is_taken() -> None:
+    """Case 14: UDP may be left out by ocserv's own 0, and comments of both kinds have any placeholders."""
+    more = "udp-port = 0\n; tcp-port = 1 costs 5 $\nipv6-network = $pool6\nroute = 10.0.0.0/8 # all\n"
+    require_template("\ufeff" + SMALL_TEMPLATE.replace("\n", "\r\n") + more, "vpn.template")
+    assert credentials_in(
+        "; $credential_old\n# $secret_old\nserver-key = $credential_key\nx = $secret_a\n"
+    ) == {
+        "key",
+        "a",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        (
+            'auth = "plain[passwd=/etc/ocserv/ocpasswd]"',
+            "auth names /etc/ocserv/ocpasswd, write `$credential_users",
+        ),
+        ("enable-auth = plain[/etc/ocpasswd]", "enable-auth names /etc/ocpasswd"),
+        ("auth = plain[passwd=$credential_users,otp=/etc/otp]", "auth names /etc/otp"),
+        ("key-pin = 1234", "key-pin says `...`, write `key-pin = $secret_pin`"),
+        ("pin-file = /etc/pin", "pin-file says `/etc/pin`, write `pin-file = $credential_pin`"),
+        (
+            "camouflage_secret = letmein",
+            "camouflage_secret says `...`, write `camouflage_secret = $secret_cam",
+        ),
+    ],
+)
+def test_a_secret_in_a_template_is_refused_and_not_quoted(line: str, named: str) -> None:
+    """Cases 16 and 18: a release is read by many."""
+    said = refusal(f"{SMALL_TEMPLATE}\n{line}\n")
+    assert named in said
+    assert "1234" not in said
+    assert "letmein" not in said

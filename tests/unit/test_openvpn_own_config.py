@@ -2,7 +2,7 @@
 
 import pytest
 
-from activities.drivers.daemon.openvpn.own_config import read_own_config
+from activities.drivers.daemon.openvpn.own_config import pools_of, read_own_config, transport_of
 from policies.model.errors import BadInput
 
 PLAIN = """\
@@ -90,3 +90,36 @@ def test_what_leads_to_something_of_this_host_is_named_with_its_line(line: str) 
 def test_what_cannot_be_adopted_is_told_by_its_line(before: str, after: str, why: str) -> None:
     with pytest.raises(BadInput, match=why):
         read_own_config(PLAIN.replace(before, after, 1))
+
+
+def test_comments_begin_wherever_a_word_could() -> None:
+    """Case 24: nearly every tutorial has them behind its options."""
+    text = (
+        "port 1194 # users\nproto udp ; transport\ndev tun # device\nserver 10.8.0.0 255.255.255.0 # pool\n"
+        "management /run/a.sock unix;no\nmanagement /run/b#b.sock unix\n"
+    )
+    own = read_own_config(text)
+    assert (own.port, own.device, str(own.pool4)) == (1194, "tun", "10.8.0.0/24")
+    assert own.control == "/run/b#b.sock"
+
+
+def test_words_end_at_white_space_of_any_kind_and_quotes_keep_it() -> None:
+    """Case 25: tabs, both quotes, backslashes, carriage returns, a byte order mark."""
+    text = (
+        "\ufeffport\t1195\r\n--proto\tudp\r\n\tdev  'tun'\r\nserver\t10.8.0.0\t\"255.255.255.0\"\r\n"
+        'management "/run/a b.sock" unix\r\nmanagement /run/a\\ c.sock unix\r\n'
+    )
+    own = read_own_config(text)
+    assert (own.port, own.device, str(own.pool4)) == (1195, "tun", "10.8.0.0/24")
+    assert own.control == "/run/a c.sock"
+
+
+def test_of_an_option_that_stands_twice_the_last_line_counts() -> None:
+    """Case 07's kind: `port` and `lport` are one setting."""
+    own = read_own_config(f"lport 1\n{PLAIN}port 2\nserver 10.9.0.0 255.255.0.0\nsetenv opt dev tun9\n")
+    assert (own.port, str(own.pool4), own.device) == (2, "10.9.0.0/16", "tun9")
+    assert [str(pool) for pool in pools_of(f"{PLAIN}server 10.9.0.0 255.255.0.0\n")] == [
+        "10.9.0.0/16",
+        "fd08::/64",
+    ]
+    assert transport_of(f"{PLAIN}proto tcp-server # now\n") == "tcp"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.openvpn.template import options_of, require_template
+from activities.drivers.daemon.openvpn.config import options_in
+from activities.drivers.daemon.openvpn.template import require_template
 from activities.drivers.daemon.template import credentials_in
 from policies.model.errors import BadInput
 
@@ -49,4 +50,65 @@ def test_comments_and_inline_files_are_no_options() -> None:
     text = (
         '; port 1\n# dev tun9\n--port 2\n<tls-crypt>\nport 3\n</tls-crypt>\npush "route 10.0.0.0 255.0.0.0"\n'
     )
-    assert list(options_of(text)) == [("port", "2"), ("push", '"route 10.0.0.0 255.0.0.0"')]
+    assert [(one.name, one.value) for one in options_in(text)] == [
+        ("port", "2"),
+        ("tls-crypt", "[inline]"),
+        ("push", "route 10.0.0.0 255.0.0.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("port 1194", "port says `1194`, write `port $port`"),
+        ("--port\t1194", "port says `1194`"),
+        ("setenv opt port 1194", "port says `1194`"),
+        ("lport 1194", "lport says `1194`, write `lport $port`"),
+        ("dev tun0", "dev says `tun0`"),
+        ("server 10.8.0.0 255.255.255.0", "server says `10.8.0.0 255.255.255.0`"),
+        ("server $pool4 $netmask4 nopool", "server says `$pool4 $netmask4 nopool`"),
+        ("server-ipv6 fd00::/64", "server-ipv6 says `fd00::/64`, write `server-ipv6 $pool6`"),
+        ("management 127.0.0.1 7505", "management says `127.0.0.1 7505`"),
+        ("key /etc/openvpn/gw.key", "key says `/etc/openvpn/gw.key`"),
+        ("management-client", "management-client is not for a template"),
+        ('push "open', "has a quotation mark that is not closed"),
+        ("push a\x0cport 1", "it has a character that shows nothing"),
+    ],
+)
+def test_a_second_line_of_what_is_ours_is_refused(line: str, said: str) -> None:
+    """Case 14's kind: OpenVPN takes the last line of an option, wherever it stands."""
+    for text in (f"{LAB}{line}\n", f"{line}\n{LAB}"):
+        with pytest.raises(BadInput) as refused:
+            require_template(text, "corp.template")
+        assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("tls-auth /etc/ta.key 0", "tls-auth says `/etc/ta.key 0`, write `tls-auth $credential_NAME`"),
+        ("tls-crypt-v2 v2.key", "tls-crypt-v2 says `v2.key`"),
+        ("pkcs12 gw.p12", "pkcs12 says `gw.p12`"),
+        ("askpass /etc/pass", "askpass says `/etc/pass`"),
+        (
+            "<tls-crypt>\nthe key\n</tls-crypt>",
+            "tls-crypt says `[inline]`, write `tls-crypt $credential_NAME`",
+        ),
+        ("<key>\nthe key\n</key>", "key says `[inline]`, write `key $credential_key`"),
+        ("<pkcs12>\nMII\n</pkcs12>", "pkcs12 says `[inline]`"),
+    ],
+)
+def test_a_secret_in_a_template_is_refused_and_not_quoted(lines: str, said: str) -> None:
+    """Case 16: a release is read by many; an inline file of the configuration, too."""
+    with pytest.raises(BadInput) as refused:
+        require_template(f"{LAB}{lines}\n", "corp.template")
+    assert said in str(refused.value)
+    assert "the key" not in str(refused.value)
+
+
+def test_comments_tabs_quotes_and_a_byte_order_mark_are_read_as_openvpn_does() -> None:
+    """Cases 24 and 25: a template as another system's editor writes it."""
+    more = "tls-auth $credential_shared 0 # clients have it\n;\t$5 a month\n"
+    text = LAB.replace("port $port", 'port\t"$port" # users').replace("dev $device", "\tdev\t$device ; ours")
+    require_template("\ufeff" + (text + more).replace("\n", "\r\n"), "corp.template")
+    assert credentials_in(LAB + more) == {"authority", "certificate", "key", "shared"}

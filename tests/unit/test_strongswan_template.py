@@ -59,3 +59,40 @@ def test_options_are_told_by_the_path_of_their_sections_however_they_are_written
         ("j", "k"),
         ("l.n", "o"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            "charon {\n plugins {\n vici {\n socket = unix:///run/charon.vici\n }\n }\n}",
+            "charon.plugins.vici.socket says `unix:///run/charon.vici`, write `unix://$run/charon.vici`",
+        ),
+        (
+            "pools {\n more {\n addrs = 10.9.0.0/24\n }\n}",
+            "pools.more.addrs says `10.9.0.0/24`, write `$users4`",
+        ),
+        ("secrets {\n private_b {\n file = b.key\n }\n}", "secrets.private_b.file says `b.key`"),
+        (
+            "secrets {\n ike-a {\n secret = letmein\n }\n}",
+            "secrets.ike-a.secret says `...`, write `$secret_NAME`",
+        ),
+        ("secrets {\n eap-ana {\n secret = letmein\n }\n}", "secrets.eap-ana.secret says `...`"),
+        ("secrets {\n token {\n pin = letmein\n }\n}", "secrets.token.pin says `...`"),
+        ("secrets {\n pkcs12-a {\n file = a.p12\n }\n}", "secrets.pkcs12-a.file says `...`"),
+    ],
+)
+def test_a_second_line_of_what_is_ours_and_a_secret_are_refused(lines: str, said: str) -> None:
+    """Cases 14 and 16, of strongSwan: the last line counts, and a release is read by many."""
+    with pytest.raises(BadInput) as refused:
+        require_template(f"{LAB}{lines}\n", "corp.template")
+    assert said in str(refused.value)
+    assert "letmein" not in str(refused.value)
+
+
+def test_a_secret_that_a_gateway_gives_is_taken() -> None:
+    """Case 16: `$secret_NAME` is filled with what is in a credential itself."""
+    secret = "secrets {\n ike-a {\n secret = $secret_shared\n }\n}\n"
+    text = LAB + secret + "pools {\n v6 {\n addrs = $pool6\n }\n}\n"
+    require_template(text, "corp.template")
+    assert "shared" in credentials_in(text)

@@ -1,7 +1,8 @@
 """A release's template of a daemon's configuration, and how it is filled for one instance."""
 
+import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,23 @@ FILLED = frozenset({"port", "device", "pool4", "netmask4", "users4", "pool6", "g
 `users4` is the pool without its first address, which is the daemon's own; `gateway4` is what users dial.
 """
 CREDENTIAL = "credential_"
+SECRET = "secret_"  # noqa: S105 - how placeholders begin
+"""Filled by what is in a credential itself, for a daemon that reads it from no file of its own."""
 FOLDER = "credentials"
 """In the config's folder: the credentials of an instance, each in a file of its own."""
+_NOT_PRINTED = re.compile("[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
+"""What ends a line to some readers and to others not, or shows nothing."""
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a template; a byte order mark and carriage returns before a line's end are none."""
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines]
+
+
+def is_comment(line: str) -> bool:
+    """Return whether a whole line says nothing to any of the daemons, whatever placeholders it has."""
+    return line.lstrip().startswith(("#", ";"))
 
 
 class Accounts(NamedTuple):
@@ -27,47 +43,113 @@ class Accounts(NamedTuple):
 
 def credentials_in(text: str) -> frozenset[str]:
     """Return the names of the credentials that instances of a template are to be given."""
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in lines_of(text) if not is_comment(line)]
     names = string.Template("\n".join(lines)).get_identifiers()
-    return frozenset(name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL))
+    return frozenset(_credential(name) for name in names if name.startswith((CREDENTIAL, SECRET)))
 
 
-def unfilled(line: str) -> list[str]:
-    """Return what is wrong with the placeholders of a line of a template."""
+def unfilled(text: str) -> list[str]:
+    """Return what is wrong with the placeholders and characters of a template, each with its line."""
+    wrong = list[str]()
+    for number, line in enumerate(lines_of(text), start=1):
+        if _NOT_PRINTED.search(line):
+            wrong.append(f"line {number}: it has a character that shows nothing, write the line again")
+        if not is_comment(line):
+            wrong += [f"line {number}: {problem}" for problem in _unfilled(line)]
+    return wrong
+
+
+def _unfilled(line: str) -> list[str]:
     template = string.Template(line)
     if not template.is_valid():
         return ["a $ begins no placeholder, write $$ for a dollar"]
-    names = [name for name in template.get_identifiers() if not name.startswith(CREDENTIAL)]
+    names = [name for name in template.get_identifiers() if not name.startswith((CREDENTIAL, SECRET))]
     known = ", ".join(f"${name}" for name in sorted(FILLED))
-    return [f"${name} is none of {known}, ${CREDENTIAL}NAME" for name in names if name not in FILLED]
+    return [
+        f"${name} is none of {known}, ${CREDENTIAL}NAME, ${SECRET}NAME"
+        for name in names
+        if name not in FILLED
+    ]
 
 
 def is_left(value: str, filler: str) -> bool:
-    """Return whether the value is left to penstock; a credential may have any name."""
-    if filler.startswith(f"${CREDENTIAL}"):
-        return f"${CREDENTIAL}" in value or f"${{{CREDENTIAL}" in value
-    return filler in value.replace("${", "$").replace("}", "")
+    """Return whether the value is left to penstock, whole; a credential may have any name."""
+    for kind in (CREDENTIAL, SECRET):
+        if filler.startswith(f"${kind}"):
+            return re.fullmatch(rf"\$(?:{kind}\w+|\{{{kind}\w+\}})", value) is not None
+    return filler == value.replace("${", "$").replace("}", "")
 
 
-def filled(environment: Environment, template: Path) -> tuple[str, frozenset[str]]:
+def filled(
+    environment: Environment, template: Path, secret: Callable[[str], str]
+) -> tuple[str, frozenset[str]]:
     """Return the template filled for this instance, and the names of the credentials that it wants.
 
     A line that needs the slot's IPv6 pool is left out where the slot has none.
 
+    Args:
+        environment: Where the instance is.
+        template: The release's.
+        secret: What is in a credential; asked for those that stand in the configuration itself.
+
     Raises:
-        BadInput: The template has a placeholder that nobody fills.
+        BadInput: The template has a placeholder that is not filled, or a secret is not one line.
     """
     values, wanted, lines = _values(environment), set[str](), list[str]()
-    for line in template.read_text().splitlines():
-        if "$" not in line or line.lstrip().startswith("#"):
+    for line in lines_of(template.read_bytes().decode()):
+        if "$" not in line or is_comment(line):
             lines.append(line)
             continue
         names = set(string.Template(line).get_identifiers())
         if environment.slot.pool6 is None and "pool6" in names:
             continue
-        wanted |= {name.removeprefix(CREDENTIAL) for name in names if name.startswith(CREDENTIAL)}
-        lines.append(_filled(line, names, values, template))
+        wanted |= {_credential(name) for name in names if name.startswith((CREDENTIAL, SECRET))}
+        secrets = {name: _one_line(name, secret) for name in names if name.startswith(SECRET)}
+        lines.append(_filled(line, names, {**values, **secrets}, template))
     return "\n".join(lines) + "\n", frozenset(wanted)
+
+
+def secret_of(credentials: Mapping[str, Secret], template: Path) -> Callable[[str], str]:
+    """Return what reads the credentials that stand in the configuration itself.
+
+    It raises BadInput for one that the gateway was not given, or that cannot be read.
+    """
+
+    def read(name: str) -> str:
+        require_given([name], credentials, template)
+        try:
+            return credentials[name]()
+        except BadInput as error:
+            raise BadInput(f"credential {name} cannot be read: {error}") from error
+
+    return read
+
+
+def secret_in(folder: Path) -> Callable[[str], str]:
+    """Return what reads the same from the credentials that an instance has already."""
+
+    def read(name: str) -> str:
+        try:
+            return (folder / name).read_text()
+        except OSError as error:
+            raise BadInput(f"credential {name} of the instance cannot be read: {error.strerror}") from error
+
+    return read
+
+
+def _one_line(name: str, secret: Callable[[str], str]) -> str:
+    """Return what stands in the configuration; it can end neither its line nor its quotes."""
+    value = secret(_credential(name)).removesuffix("\n").removesuffix("\r")
+    if not value or not value.isprintable() or set(value) & set("\"'\\"):
+        raise BadInput(
+            f"credential {_credential(name)} stands in the configuration itself: write one line there, "
+            "without quotation marks and backslashes"
+        )
+    return value
+
+
+def _credential(name: str) -> str:
+    return name.removeprefix(CREDENTIAL).removeprefix(SECRET)
 
 
 def write_credentials(names: Iterable[str], credentials: Mapping[str, Secret], into: Path) -> None:

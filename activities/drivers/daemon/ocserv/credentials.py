@@ -15,12 +15,12 @@ from pathlib import Path
 
 from cryptography import x509
 
+from activities.drivers.daemon.ocserv.config import lines_of
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.revoked import Given, blocks_in, is_signed, moment, require_current
 from activities.drivers.daemon.template import FOLDER
 from policies.model.errors import BadInput
 
-_KEY = re.compile(r"^\s*([a-z-]+)\s*=\s*(.*?)\s*$")
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")
 _PASSWORDS = re.compile(r"passwd=([^,\]]+)")
 _LIST_ALONE = re.compile(rf"plain\[passwd={re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)\]")
@@ -53,10 +53,7 @@ def roles_in(config: str) -> Roles:
         "ca-cert": roles.authorities,
         "crl": roles.revoked,
     }
-    for line in config.splitlines():
-        if not (said := _KEY.match(line)):
-            continue
-        key, value = said.groups()
+    for _, _, key, value, _ in lines_of(config):
         if key in ("auth", "enable-auth"):
             roles.users += [name for path in _PASSWORDS.findall(value) for name in _OURS.findall(path)]
         elif key in places:
@@ -67,8 +64,8 @@ def roles_in(config: str) -> Roles:
 
 def names_listed(config: Path) -> set[str] | None:
     """Return all users that an instance's lists name; None where its config lets in others, too."""
-    said = [_KEY.match(line) for line in (config / "ocserv.conf").read_text().splitlines()]
-    ways = [one[2].strip('"') for one in said if one is not None and one[1] in ("auth", "enable-auth")]
+    said = lines_of((config / "ocserv.conf").read_text())
+    ways = [line.value for line in said if line.key in ("auth", "enable-auth")]
     lists = [found[1] for way in ways if (found := _LIST_ALONE.fullmatch(way)) is not None]
     if not lists or len(lists) < len(ways):
         return None

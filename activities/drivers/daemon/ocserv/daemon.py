@@ -51,7 +51,14 @@ from activities.drivers.daemon.port import (
     Users,
 )
 from activities.drivers.daemon.revoked import Given
-from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
+from activities.drivers.daemon.template import (
+    FOLDER,
+    filled,
+    require_given,
+    secret_in,
+    secret_of,
+    write_credentials,
+)
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -107,10 +114,10 @@ class Ocserv:
 
         Settings were looked at when the host got them: nothing here may keep a known-good from starting.
         """
-        config, wanted = filled(environment, template)
+        config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
-        (into / "ocserv.conf").write_text(with_settings(behind_what_steers(config, environment), settings))
+        _write_config(into, with_settings(behind_what_steers(config, environment), settings))
 
     def reconfigure(
         self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
@@ -121,14 +128,15 @@ class Ocserv:
         """
         require_settings(settings)
         before = (environment.config / "ocserv.conf").read_text()
-        after = with_settings(behind_what_steers(filled(environment, template)[0], environment), settings)
+        config, _ = filled(environment, template, secret_in(environment.config / FOLDER))
+        after = with_settings(behind_what_steers(config, environment), settings)
         if beyond := beyond_a_reload(before, after):
             raise Refused(
                 f"{', '.join(beyond)} of slot {environment.slot.name} of {environment.gateway.name} would "
                 "change, which only a new instance takes: bring it with an upgrade"
             )
         shutil.copytree(environment.config / FOLDER, into / FOLDER)
-        (into / "ocserv.conf").write_text(after)
+        _write_config(into, after)
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the pools of the instance's ocserv.conf; none where it cannot be read."""
@@ -158,8 +166,14 @@ class Ocserv:
         for name in names:
             where, before = f"credential {name} ({credentials[name]})", (there / name).read_text()
             given[name] = Given(where, into / FOLDER / name, before)
+        changed = [name for name in names if (into / FOLDER / name).read_text() != given[name].before]
+        if inside := [name for name in changed if f"{CONFIG}/{FOLDER}/{name}" not in config]:
+            raise Refused(
+                f"credential {inside[0]} stands in the configuration of slot {environment.slot.name} of "
+                f"{environment.gateway.name} itself, and has changed: bring it with an upgrade"
+            )
         require_fit(config, given, datetime.now(UTC), self._login.user if self._login else None, older=older)
-        (into / "ocserv.conf").write_text(config)
+        _write_config(into, config)
 
     async def reload(self, environment: Environment) -> None:
         """Have ocserv read its certificate, key, authorities and revoked certificates again.
@@ -412,6 +426,12 @@ def _failed(address: str, at: datetime) -> Session:
         connected=False,
         worked=False,
     )
+
+
+def _write_config(into: Path, config: str) -> None:
+    """Write it for root alone: secrets may stand in it."""
+    (into / "ocserv.conf").touch(mode=0o600)
+    (into / "ocserv.conf").write_text(config)
 
 
 def _since(user: Mapping[str, Any]) -> datetime:

@@ -1,5 +1,6 @@
 """What ocserv's configuration says where a HAProxy on the same host carries its users' connections."""
 
+from activities.drivers.daemon.ocserv.config import without
 from activities.drivers.daemon.port import Environment
 
 BEHIND_HAPROXY = {
@@ -14,5 +15,6 @@ def behind_what_steers(config: str, environment: Environment) -> str:
     """Return the configuration as it has to be behind the gateway's steering."""
     if environment.gateway.steering != "haproxy":
         return config
-    kept = [line for line in config.splitlines() if line.partition("=")[0].strip() not in BEHIND_HAPROXY]
-    return "\n".join([*kept, *(f"{key} = {value}" for key, value in BEHIND_HAPROXY.items()), ""])
+    kept, sections = without(config, frozenset(BEHIND_HAPROXY))
+    ours = [f"{key} = {value}" for key, value in BEHIND_HAPROXY.items()]
+    return "\n".join([*kept, *ours, *sections]) + "\n"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 
+from activities.drivers.daemon.ocserv.config import Line, is_true, lines_of, number_in, pool4_in, pool6_in
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
@@ -18,28 +19,31 @@ LAST_PORT = 65535
 LONGEST_DEVICE = 8
 """Characters: instances add numbers to them, and the kernel takes 15 (netdevice(7))."""
 
-_PASSWORDS = re.compile(r"plain\[(?:passwd=[^,\]]+)\]")
+_PASSWORDS = re.compile(r"(?i:plain)\[\s*(?:(?i:passwd)\s*=[^,\]]+|[/.][^,\]]*)\]")
+"""A list of users alone; `plain[/path]` is how ocserv 0.8 wrote it, and is read by today's."""
 _OF_A_SLOT = frozenset(
     """
-    tcp-port udp-port device ipv4-network ipv4-netmask ipv6-network ipv6-subnet-prefix socket-file
-    occtl-socket-file use-occtl pid-file run-as-user run-as-group isolate-workers chroot-dir
-    server-cert server-key ca-cert crl log-level
+    tcp-port udp-port device ipv4-network ipv4-netmask ipv6-network ipv6-prefix ipv6-subnet-prefix
+    socket-file occtl-socket-file use-occtl use-dbus pid-file run-as-user run-as-group
+    isolate-workers chroot-dir server-cert server-key ca-cert crl log-level
     """.split()  # noqa: SIM905 - words, not a table
 )
 """What slots, credentials and templates say anew for each instance."""
 
 _PLAIN = frozenset(
     """
-    auth-timeout auto-select-group ban-points-connection ban-points-kkdcp ban-points-wrong-password
-    ban-reset-time banner cert-group-oid cert-user-oid cisco-client-compat client-bypass-protocol
-    compression cookie-timeout custom-header default-domain default-select-group deny-roaming dns
-    dpd dtls-legacy dtls-psk expose-iroutes idle-timeout keepalive key-pin match-tls-dtls-ciphers
-    max-ban-score max-clients max-same-clients min-reauth-time mobile-dpd mobile-idle-timeout mtu
-    nbns net-priority no-compress-limit no-route output-buffer persistent-cookies ping-leases
-    pre-login-banner predictable-ips rate-limit-ms rekey-method rekey-time restrict-user-to-ports
-    restrict-user-to-routes route rx-data-per-sec sec-mod-scale select-group server-drain-ms
-    server-stats-reset-time session-timeout split-dns stats-report-time switch-to-tcp-timeout
-    tls-priorities try-mtu-discovery tunnel-all-dns tx-data-per-sec use-utmp
+    always-require-cert append-routes auth-timeout auto-select-group ban-points-connection
+    ban-points-kkdcp ban-points-wrong-password ban-reset-time banner cert-group-oid cert-user-oid
+    cisco-client-compat client-bypass-protocol compression cookie-timeout custom-header
+    debug-no-secmod-stats default-domain default-select-group deny-roaming dns dpd dtls-legacy
+    dtls-psk expose-iroutes idle-timeout ipv4-dns ipv4-nbns ipv6-dns ipv6-nbns keepalive key-pin
+    match-tls-dtls-ciphers max-ban-score max-clients max-same-clients min-reauth-time mobile-dpd
+    mobile-idle-timeout mtu nbns net-priority no-compress-limit no-route output-buffer
+    persistent-cookies ping-leases pre-login-banner predictable-ips rate-limit-ms rekey-method
+    rekey-time restrict-user-to-ports restrict-user-to-routes route rx-data-per-sec sec-mod-scale
+    select-group server-drain-ms server-stats-reset-time session-timeout split-dns stats-report-time
+    switch-to-tcp-timeout tls-priorities try-mtu-discovery tunnel-all-dns tx-data-per-sec
+    use-seccomp use-utmp
     """.split()  # noqa: SIM905 - words, not a table
 )
 """What a template may say word for word."""
@@ -57,53 +61,55 @@ def read_own_config(text: str) -> OwnConfig:
     Raises:
         BadInput: It does not say what an instance needs, or cannot be read; the sentence names the line.
     """
-    lines = list(_lines(text))
-    said = {key: (number, value) for number, key, value in reversed(lines)}  # the first one counts
+    lines = lines_of(text)
+    said = {line.key: line for line in lines if not line.section}  # the last one counts
+    pool4, pool6 = _pools(lines)
     return OwnConfig(
-        port=_number(said, "tcp-port"),
+        port=_port(said),
         device=_device(said),
-        pool4=_pool4(said),
-        pool6=_pool6(said),
-        control=said["occtl-socket-file"][1] if "occtl-socket-file" in said else None,
-        answers=said.get("use-occtl", (0, ""))[1].lower() in ("true", "yes"),
+        pool4=pool4,
+        pool6=pool6,
+        control=said["occtl-socket-file"].value if "occtl-socket-file" in said else None,
+        answers=_answers(lines),
         left_behind=tuple(islice(_left_behind(lines), MOST_LINES)),
     )
 
 
 def pools_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
     """Return the pools that the configuration names, the one of IPv4 first; BadInput when it has none."""
-    said = {key: (number, value) for number, key, value in reversed(list(_lines(text)))}
-    pool6 = _pool6(said)
-    return (_pool4(said),) if pool6 is None else (_pool4(said), pool6)
+    pool4, pool6 = _pools(lines_of(text))
+    return (pool4,) if pool6 is None else (pool4, pool6)
 
 
-def values_of(text: str, key: str) -> list[str]:
-    """Return all that the configuration says for the key, in its order, sections included."""
-    return [value for _, said, value in _lines(text) if said == key]
+def _pools(lines: list[Line]) -> tuple[IPv4Network, IPv6Network | None]:
+    pool4 = pool4_in(lines)
+    if pool4 is None:
+        raise BadInput("it has no ipv4-network")
+    if pool4.prefixlen > SMALLEST_POOL:
+        number = next(line.number for line in reversed(lines) if line.key == "ipv4-network")
+        raise BadInput(f"line {number}: {pool4} has no addresses for users")
+    return pool4, pool6_in(lines)
 
 
-def _lines(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield number, key and value of each line that says something; sections keep their brackets."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        written = line.strip()
-        if not written or written.startswith("#"):
-            continue
-        if written.startswith("["):
-            yield number, written, ""
-            continue
-        key, equals, value = (part.strip() for part in written.partition("="))
-        if not equals:
-            raise BadInput(f"line {number} is no `key = value`: {written[:60]}")
-        yield number, key, value.strip("\"'")
+def _answers(lines: list[Line]) -> bool:
+    """Return whether occtl gets answers; `use-dbus` is what the key was called before, and only says yes."""
+    answers = False
+    for line in lines:
+        if not line.section and line.key == "use-occtl":
+            answers = is_true(line.value)
+        elif not line.section and line.key == "use-dbus":
+            answers = answers or is_true(line.value)
+    return answers
 
 
-def _left_behind(lines: list[tuple[int, str, str]]) -> Iterator[OwnLine]:
-    for number, key, value in lines:
-        if key.startswith("["):
-            yield OwnLine(number=number, key=key, reason="a section for some names or users has no slot")
-            return  # what follows belongs to it
-        if reason := _why_not(key, value):
-            yield OwnLine(number=number, key=key, reason=reason)
+def _left_behind(lines: list[Line]) -> Iterator[OwnLine]:
+    for line in lines:
+        if line.section:
+            reason = "a section for some names or users has no slot"
+            yield OwnLine(number=line.number, key=f"[{line.section}]", reason=reason)
+            return  # what follows belongs to it, or to the next one
+        if (why := _why_not(line.key, line.value)) is not None:
+            yield OwnLine(number=line.number, key=line.key, reason=why)
 
 
 def _why_not(key: str, value: str) -> str | None:
@@ -120,43 +126,23 @@ def _why_not(key: str, value: str) -> str | None:
     return "a template is not known to take it over"
 
 
-def _value(said: dict[str, tuple[int, str]], key: str) -> str:
-    if key not in said or not said[key][1]:
+def _value(said: dict[str, Line], key: str) -> str:
+    if key not in said or not said[key].value:
         raise BadInput(f"it has no {key}")
-    return said[key][1]
+    return said[key].value
 
 
-def _device(said: dict[str, tuple[int, str]]) -> str:
+def _device(said: dict[str, Line]) -> str:
     device = _value(said, "device")
     if len(device) > LONGEST_DEVICE:
-        raise BadInput(f"line {said['device'][0]}: {device} is longer than the {LONGEST_DEVICE} of a slot's")
+        raise BadInput(
+            f"line {said['device'].number}: {device} is longer than the {LONGEST_DEVICE} of a slot's"
+        )
     return device
 
 
-def _number(said: dict[str, tuple[int, str]], key: str) -> int:
-    value = _value(said, key)
-    if not value.isdecimal() or not 0 < int(value) <= LAST_PORT:
-        raise BadInput(f"line {said[key][0]}: {key} is {value}, which is no port")
-    return int(value)
-
-
-def _pool4(said: dict[str, tuple[int, str]]) -> IPv4Network:
-    network = _value(said, "ipv4-network")
-    mask = "" if "/" in network or "ipv4-netmask" not in said else f"/{said['ipv4-netmask'][1]}"
-    try:
-        pool = IPv4Network(f"{network}{mask}", strict=False)
-    except ValueError as error:
-        raise BadInput(f"line {said['ipv4-network'][0]}: ipv4-network: {error}") from error
-    if pool.prefixlen > SMALLEST_POOL:
-        raise BadInput(f"line {said['ipv4-network'][0]}: {pool} has no addresses for users")
-    return pool
-
-
-def _pool6(said: dict[str, tuple[int, str]]) -> IPv6Network | None:
-    if "ipv6-network" not in said:
-        return None
-    number, network = said["ipv6-network"]
-    try:
-        return IPv6Network(network, strict=False)
-    except ValueError as error:
-        raise BadInput(f"line {number}: ipv6-network: {error}") from error
+def _port(said: dict[str, Line]) -> int:
+    value = _value(said, "tcp-port")
+    if not 0 < (port := number_in(value)) <= LAST_PORT:
+        raise BadInput(f"line {said['tcp-port'].number}: tcp-port is {value}, which is no port")
+    return port

@@ -9,9 +9,10 @@ from datetime import timedelta
 from signal import SIGHUP
 
 from activities.drivers.daemon.ocserv import served
+from activities.drivers.daemon.ocserv.config import values_of
 from activities.drivers.daemon.ocserv.config_test import reasons_in
 from activities.drivers.daemon.ocserv.credentials import leaves_in
-from activities.drivers.daemon.ocserv.own_config import read_own_config, values_of
+from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.port import OwnEnvironment
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, Refused

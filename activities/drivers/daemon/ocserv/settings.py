@@ -7,8 +7,9 @@ they have. What is not here belongs to the release: it is signed with it, and co
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
+from activities.drivers.daemon.ocserv.config import lines_of, pool4_in, settings_of, without
 from policies.model.errors import BadInput
 from policies.model.settings import Setting
 from policies.pools import has_grown
@@ -111,18 +112,9 @@ def require_settings(settings: Iterable[Setting]) -> None:
 
 def with_settings(config: str, settings: Sequence[Setting]) -> str:
     """Return the configuration with these settings in place of its own; sections keep theirs."""
-    keys = {setting.key for setting in settings}
-    lines = config.splitlines()
-    section = next((at for at, line in enumerate(lines) if line.lstrip().startswith("[")), len(lines))
-    kept = [line for line in lines[:section] if key_of(line) not in keys]
+    before, sections = without(config, frozenset(setting.key for setting in settings))
     said = [_written(setting.key, value) for setting in settings for value in setting.values]
-    return "\n".join([*kept, *said, *lines[section:]]) + "\n"
-
-
-def key_of(line: str) -> str | None:
-    """Return the key of a line that says something, None for every other line."""
-    key, equals, _ = line.partition("=")
-    return key.strip() if equals and not line.lstrip().startswith("#") else None
+    return "\n".join([*before, *said, *sections]) + "\n"
 
 
 def _written(key: str, value: str) -> str:
@@ -131,25 +123,21 @@ def _written(key: str, value: str) -> str:
 
 def beyond_a_reload(before: str, after: str) -> tuple[str, ...]:
     """Return the keys that differ and that only a new instance takes; a pool that has grown is none."""
-    old, new = _said(before), _said(after)
+    old, new = settings_of(before), settings_of(after)
     changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)} - SETTABLE.keys()
-    if changed & POOL and _has_grown(old, new):
+    if _sections(before) != _sections(after):
+        changed.add("a section")
+    if changed & POOL and _has_grown(before, after):
         changed -= POOL
     return tuple(sorted(changed))
 
 
-def _said(config: str) -> dict[str, tuple[str, ...]]:
-    found = dict[str, tuple[str, ...]]()
-    for line in config.splitlines():
-        if (key := key_of(line)) is not None:
-            found[key] = (*found.get(key, ()), line.partition("=")[2].strip())
-    return found
+def _sections(config: str) -> list[tuple[str, str, str]]:
+    return [line[1:4] for line in lines_of(config) if line.section]
 
 
-def _has_grown(old: dict[str, tuple[str, ...]], new: dict[str, tuple[str, ...]]) -> bool:
-    with suppress(ValueError, LookupError):
-        before, after = (
-            IPv4Network(f"{said['ipv4-network'][0]}/{said['ipv4-netmask'][0]}") for said in (old, new)
-        )
-        return has_grown(before, after)
+def _has_grown(before: str, after: str) -> bool:
+    with suppress(BadInput):
+        old, new = (pool4_in(lines_of(config)) for config in (before, after))
+        return old is not None and new is not None and has_grown(old, new)
     return False

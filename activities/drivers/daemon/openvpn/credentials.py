@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from activities.drivers.daemon.openvpn.template import options_of
+from activities.drivers.daemon.openvpn.config import options_in
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.revoked import Given, blocks_in, is_signed, lists_in_use, require_current
 from activities.drivers.daemon.template import FOLDER
@@ -81,7 +81,8 @@ def _require_list(given: Given, authorities: list[x509.Certificate], at: datetim
 
 
 def _named(config: str, option: str) -> Iterator[str]:
-    return (name for one, value in options_of(config) if one == option for name in _OURS.findall(value))
+    said = (one.words for one in options_in(config) if one.name == option and not one.inline)
+    return (name for words in said for word in words for name in _OURS.findall(word))
 
 
 def _certificates(content: str) -> list[x509.Certificate]:

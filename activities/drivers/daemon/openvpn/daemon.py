@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from activities.drivers.daemon.control import Asked, refusal_of
@@ -23,11 +23,10 @@ from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.inspection import MADE, inspect
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.daemon.openvpn.management import SOCKET, ask
-from activities.drivers.daemon.openvpn.own_config import read_own_config
+from activities.drivers.daemon.openvpn.own_config import pools_of, read_own_config, transport_of
 from activities.drivers.daemon.openvpn.prefix import END, NAMED, SHOWN_NAME, STAMP
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
-from activities.drivers.daemon.openvpn.template import options_of
 from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import (
     CONFIG,
@@ -42,7 +41,7 @@ from activities.drivers.daemon.port import (
     Wandering,
 )
 from activities.drivers.daemon.revoked import Given
-from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
+from activities.drivers.daemon.template import FOLDER, filled, require_given, secret_of, write_credentials
 from activities.drivers.flows import Flow, flows_to_port, forget, forget_flows
 from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -105,7 +104,7 @@ class OpenVpn(PlainDaemon):
         """Write openvpn.conf and the credentials it names; lists of revoked ones may be read by all."""
         if settings:
             raise BadInput(f"settings: {settings[0].key} is none that a fleet of OpenVPN may have of its own")
-        config, wanted = filled(environment, template)
+        config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
         _write_config(into, config)
@@ -145,11 +144,8 @@ class OpenVpn(PlainDaemon):
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the pools of the instance's openvpn.conf; none where it cannot be read."""
         try:
-            said = dict(options_of((environment.config / FILE).read_text()))
-            pools = [said["server"].split()] if "server" in said else []
-            found = [ip_network("/".join(pool[:2])) for pool in pools]
-            return (*found, *([ip_network(said["server-ipv6"])] if "server-ipv6" in said else []))
-        except (OSError, ValueError):
+            return pools_of((environment.config / FILE).read_text())
+        except (OSError, BadInput):
             return ()
 
     async def check(self, environment: Environment) -> None:
@@ -309,10 +305,9 @@ class OpenVpn(PlainDaemon):
         if isinstance(environment, OwnEnvironment):
             path = environment.seen(environment.file)
         try:
-            said = dict(options_of(path.read_text(errors="replace")))
-        except OSError:
+            return transport_of(path.read_text(errors="replace"))
+        except (OSError, BadInput):
             return "udp"
-        return "tcp" if said.get("proto", "udp").startswith("tcp") else "udp"
 
 
 def _write_config(into: Path, config: str) -> None:

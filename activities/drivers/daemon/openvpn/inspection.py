@@ -13,8 +13,8 @@ from pathlib import Path
 from activities.drivers.daemon.client import address_of
 from activities.drivers.daemon.inspection import cleartext, goes_on, lost, or_unknown, routes
 from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.openvpn.config import options_in
 from activities.drivers.daemon.openvpn.session import Session, hold_session, routes_in
-from activities.drivers.daemon.openvpn.template import options_of
 from activities.drivers.daemon.port import Environment
 from policies.model.client_profiles import Profiles
 from policies.model.errors import PenstockError
@@ -223,7 +223,7 @@ def _logins(held: Sequence[Session]) -> Measurement:
 def _routes(environment: Environment, held: Sequence[Session]) -> Measurement:
     """Compare what was pushed with what the config pushes; what leads to its own pool OpenVPN adds itself."""
     config = (environment.config / "openvpn.conf").read_text()
-    pushes = [value.strip().strip("\"'") for option, value in options_of(config) if option == "push"]
+    pushes = [option.value for option in options_in(config) if option.name == "push"]
     slot = environment.slot
     pools: list[IPv4Network | IPv6Network] = [slot.pool4, *([slot.pool6] if slot.pool6 else [])]
     for session in held:

@@ -4,11 +4,12 @@ openvpn(8) has the options. Most of them a release's template may say word for w
 program, a folder or a network of this host is named, since a release runs in a root of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 
-from activities.drivers.daemon.openvpn.template import OURS, numbered_options_of
+from activities.drivers.daemon.openvpn.config import Option, last_of, options_in
+from activities.drivers.daemon.openvpn.template import OURS
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
@@ -52,100 +53,116 @@ def read_own_config(text: str) -> OwnConfig:
     Raises:
         BadInput: It does not say what an instance needs, or says it elsewhere; the sentence names the line.
     """
-    lines = list(numbered_options_of(text))
-    said = {option: (number, value) for number, option, value in lines}  # the last one counts
+    options = options_in(text)
+    said = last_of(options)
     if "config" in said:
-        raise BadInput(
-            f"line {said['config'][0]}: config brings lines that are not read here; write them out"
-        )
+        raise BadInput(f"line {said['config'].number}: config brings lines that are not read; write them out")
     control = _control(said)
     return OwnConfig(
-        port=_port(said),
+        port=_port(options),
         device=_device(said),
         pool4=_pool4(said),
         pool6=_pool6(said),
         control=control,
         answers=control is not None,
-        left_behind=tuple(islice(_left_behind(lines), MOST_LINES)),
-        user=said.get("user", (0, ""))[1],
+        left_behind=tuple(islice(_left_behind(options), MOST_LINES)),
+        user=said["user"].value if "user" in said else "",
     )
 
 
-def _left_behind(lines: list[tuple[int, str, str]]) -> Iterator[OwnLine]:
-    for number, option, value in lines:
-        if reason := _why_not(option, value):
-            yield OwnLine(number=number, key=option, reason=reason)
+def _left_behind(options: list[Option]) -> Iterator[OwnLine]:
+    for option in options:
+        if reason := _why_not(option.name, option.words, inline=option.inline):
+            yield OwnLine(number=option.number, key=option.name, reason=reason)
 
 
-def _why_not(option: str, value: str) -> str | None:
+def _why_not(option: str, words: Sequence[str], *, inline: bool) -> str | None:
     """Return why a template cannot say the same, None when it can or need not."""
     if option in _OF_THIS_HOST:
         return _OF_THIS_HOST[option]
     if option in _PROGRAMS:
-        program = value.partition(" ")[0] or "it"
+        program = " ".join(words[:1]) or "it"
         return f"{program} is a program of this host, and a release has its own root"
     if option in _OF_A_SLOT or option in _CREDENTIALS:
         return None
-    if any(word.startswith("/") for word in value.replace('"', " ").split()):
-        return f"{value} is a file of this host, and a release has its own root"
+    if not inline and any(word.startswith("/") for said in words for word in said.split()):
+        return f"{' '.join(words)} is a file of this host, and a release has its own root"
     return None
 
 
-Said = dict[str, tuple[int, str]]
+Said = Mapping[str, Option]
 
 
 def _control(said: Said) -> str | None:
     """Return the management socket that it names, `HOST:PORT` for one of TCP; None for none we can ask."""
-    number, value = said.get("management", (0, ""))
-    match value.split():
-        case []:
-            return None
+    if (option := said.get("management")) is None:
+        return None
+    match option.words:
         case [path, "unix"]:
             return path
         case [host, port] if host in _LOOPBACK and port.isdecimal():
             return f"127.0.0.1:{port}"
     raise BadInput(
-        f"line {number}: management {value} is none that is asked: write `management PATH unix`, without a "
-        "file of a password"
+        f"line {option.number}: management {option.value} is none that is asked: write `management PATH "
+        "unix`, without a file of a password"
     )
 
 
-def _port(said: Said) -> int:
-    number, value = said.get("lport", said.get("port", (0, USUAL_PORT)))
+def _port(options: Iterable[Option]) -> int:
+    """Return the port that it listens on; `port` and `lport` are one setting here."""
+    port = Option(0, "port", (USUAL_PORT,))
+    for option in options:
+        if option.name in ("port", "lport"):
+            port = option
+    value = port.value
     if not value.isdecimal() or not 0 < int(value) <= LAST_PORT:
-        raise BadInput(f"line {number}: port is {value}, which is no port")
+        raise BadInput(f"line {port.number}: port is {value}, which is no port")
     return int(value)
 
 
 def _device(said: Said) -> str:
-    number, device = said.get("dev", (0, ""))
-    kind = said.get("dev-type", (0, "tun" if device.startswith("tun") else device[:3]))[1]
-    if kind != "tun":
-        raise BadInput(f"line {number}: dev is {device or 'missing'}: only devices of type tun are adopted")
+    option = said.get("dev")
+    device = option.value if option is not None else ""
+    by_name = "tun" if device.startswith("tun") else device[:3]
+    kind = said["dev-type"].value if "dev-type" in said else by_name
+    where = f"line {option.number}: " if option is not None else ""
+    if kind != "tun" or not device:
+        raise BadInput(f"{where}dev is {device or 'missing'}: only devices of type tun are adopted")
     if len(device) > LONGEST_DEVICE:
-        raise BadInput(f"line {number}: {device} is longer than the {LONGEST_DEVICE} of a slot's")
+        raise BadInput(f"{where}{device} is longer than the {LONGEST_DEVICE} of a slot's")
     return device
 
 
 def _pool4(said: Said) -> IPv4Network:
-    number, value = said.get("server", (0, ""))
-    words = value.split()
-    if len(words) not in (2, 3):
+    option = said.get("server")
+    if option is None or len(option.words) not in (2, 3):
         raise BadInput("it has no `server NETWORK NETMASK`, from which users have their addresses")
     try:
-        pool = IPv4Network("/".join(words[:2]), strict=False)
+        pool = IPv4Network("/".join(option.words[:2]), strict=False)
     except ValueError as error:
-        raise BadInput(f"line {number}: server: {error}") from error
+        raise BadInput(f"line {option.number}: server: {error}") from error
     if pool.prefixlen > SMALLEST_POOL:
-        raise BadInput(f"line {number}: {pool} has no addresses for users")
+        raise BadInput(f"line {option.number}: {pool} has no addresses for users")
     return pool
 
 
 def _pool6(said: Said) -> IPv6Network | None:
-    if "server-ipv6" not in said:
+    if (option := said.get("server-ipv6")) is None:
         return None
-    number, network = said["server-ipv6"]
     try:
-        return IPv6Network(network, strict=False)
+        return IPv6Network(" ".join(option.words[:1]), strict=False)
     except ValueError as error:
-        raise BadInput(f"line {number}: server-ipv6: {error}") from error
+        raise BadInput(f"line {option.number}: server-ipv6: {error}") from error
+
+
+def pools_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the pools that the configuration names, the one of IPv4 first; BadInput when it has none."""
+    said = last_of(options_in(text))
+    pool6 = _pool6(said)
+    return (_pool4(said),) if pool6 is None else (_pool4(said), pool6)
+
+
+def transport_of(text: str) -> str:
+    """Return how clients come to it, `udp` or `tcp`; BadInput when it cannot be read."""
+    option = last_of(options_in(text)).get("proto")
+    return "tcp" if option is not None and option.value.startswith("tcp") else "udp"

@@ -1,9 +1,10 @@
 """What a template of OpenVPN's configuration leaves to penstock, so that instances stand side by side."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.openvpn.management import SOCKET
-from activities.drivers.daemon.template import Accounts, is_left, unfilled
+from activities.drivers.daemon.template import CREDENTIAL, Accounts, is_left, lines_of, unfilled
 from policies.model.errors import BadInput
 
 NEEDED = {
@@ -14,6 +15,16 @@ NEEDED = {
     "key": "$credential_key",
 }
 """Options that differ from slot to slot or belong into no release, each with what fills it."""
+_SECRETS = (
+    *("pkcs12", "secret", "tls-auth", "tls-crypt", "tls-crypt-v2", "askpass", "auth-user-pass"),
+    *("auth-gen-token-secret", "http-proxy-user-pass"),
+)
+ALLOWED = {"lport": "$port", "server-ipv6": "$pool6"} | dict.fromkeys(_SECRETS, f"${CREDENTIAL}NAME")
+"""Options that a template may leave out, and that are left to penstock where it has them.
+
+OpenVPN takes the last line of most options, so each of them has to be left. A file that is a secret is none
+of a release, also an inline one: a release is read by many.
+"""
 OURS = (
     "daemon",
     "log",
@@ -25,6 +36,7 @@ OURS = (
     "writepid",
     "management-hold",
     "config",
+    "management-client",
 )
 """Options that would take the instance, its log or its folders away from us, or bring what nobody signed."""
 
@@ -33,54 +45,51 @@ BY_UDP = ("explicit-exit-notify",)
 
 
 def require_template(text: str, name: str) -> None:
-    """Refuse a template that lacks a placeholder, or has one that nobody fills.
+    """Refuse a template that lacks a placeholder, has one that is not filled, or says twice what is ours.
 
     Raises:
         BadInput: with every option that is wrong, and the line that mends it.
     """
-    wrong, said = list[str](), dict[str, list[str]]()
-    for number, line in enumerate(text.splitlines(), start=1):
-        wrong += [f"line {number}: {problem}" for problem in unfilled(_without_comment(line))]
-    for option, value in options_of(text):
-        said.setdefault(option, []).append(value)
-        if option in OURS:
-            wrong.append(f"{option} is not for a template, leave it out")
-    if any(value.startswith("tcp") for value in said.get("proto", [])):
-        wrong += [f"{option} is for UDP, leave it out over TCP" for option in BY_UDP if option in said]
-    for option, filler in NEEDED.items():
-        values = said.get(option, [])
-        if not any(all(is_left(value, one) for one in filler.split()) for value in values):
-            have = f"says `{values[0]}`" if values else "is missing"
-            wrong.append(f"{option} {have}, write `{option} {filler}`")
+    wrong = unfilled(text)
+    try:
+        options = options_in("\n".join(lines_of(text)))
+    except BadInput as error:
+        wrong.append(str(error))
+    else:
+        wrong += _wrong(options)
     if wrong:
         raise BadInput(f"{name} is no template of OpenVPN's configuration: {'; '.join(wrong)}")
 
 
 def accounts_in(text: str) -> Accounts:
     """Return the user and the group as which a template has OpenVPN run."""
-    said = list(options_of(text))
-    users, groups = (tuple(value for option, value in said if option == key) for key in ("user", "group"))
+    options = options_in("\n".join(lines_of(text)))
+    users, groups = (tuple(one.value for one in options if one.name == key) for key in ("user", "group"))
     return Accounts(("user", users), ("group", groups))
 
 
-def options_of(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each option that a configuration gives and its value, without comments and inline files."""
-    return ((option, value) for _, option, value in numbered_options_of(text))
+def _wrong(options: Sequence[Option]) -> Iterator[str]:
+    said = dict[str, list[Option]]()
+    for option in options:
+        said.setdefault(option.name, []).append(option)
+    yield from (f"{name} is not for a template, leave it out" for name in OURS if name in said)
+    protocols = said.get("proto", [])[-1:]
+    if any(option.words[:1] and option.words[0].startswith("tcp") for option in protocols):
+        yield from (f"{name} is for UDP, leave it out over TCP" for name in BY_UDP if name in said)
+    for name, filler in NEEDED.items():
+        if name not in said:
+            yield f"{name} is missing, write `{name} {filler}`"
+    for name, filler in (NEEDED | ALLOWED).items():
+        for option in said.get(name, []):
+            if not _is_left(option, filler):
+                again = f"line {option.number}: " if len(said[name]) > 1 else ""
+                yield f"{again}{name} says `{option.value}`, write `{name} {filler}`"
 
 
-def numbered_options_of(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield the same with the number of each line."""
-    inline = ""
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = _without_comment(raw).strip()
-        if inline:
-            inline = "" if line == f"</{inline}>" else inline
-        elif line.startswith("<") and line.endswith(">"):
-            inline = line[1:-1]
-        elif line:
-            option, _, value = line.partition(" ")
-            yield number, option.removeprefix("--"), value.strip()
-
-
-def _without_comment(line: str) -> str:
-    return "" if line.lstrip().startswith(("#", ";")) else line
+def _is_left(option: Option, filler: str) -> bool:
+    """Return whether the option is left to penstock; behind a credential it may say more."""
+    wanted = filler.split()
+    if option.inline:
+        return False
+    words = option.words[: len(wanted)] if filler.startswith(f"${CREDENTIAL}") else option.words
+    return len(words) == len(wanted) and all(map(is_left, words, wanted))

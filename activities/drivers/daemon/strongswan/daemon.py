@@ -59,7 +59,7 @@ from activities.drivers.daemon.strongswan.sessions import (
     peers_in,
 )
 from activities.drivers.daemon.strongswan.template import FILE, PRIVATE, options_of
-from activities.drivers.daemon.template import FOLDER, filled, require_given, write_credentials
+from activities.drivers.daemon.template import FOLDER, filled, require_given, secret_of, write_credentials
 from activities.drivers.flows import Flow, flows_of, forget
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
@@ -122,7 +122,7 @@ class StrongSwan(PlainDaemon):
             raise BadInput(
                 f"settings: {settings[0].key} is none that a fleet of strongSwan may have of its own"
             )
-        config, wanted = filled(environment, template)
+        config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
         for folder in (*_FOLDERS, *_FOLDERS_OF_KEYS):
@@ -130,6 +130,7 @@ class StrongSwan(PlainDaemon):
         for option, value in options_of(config):
             if _KEY_FILE.fullmatch(option):
                 (into / PRIVATE / Path(value).name).symlink_to(value)
+        (into / FILE).touch(mode=0o600)
         (into / FILE).write_text(config)
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:

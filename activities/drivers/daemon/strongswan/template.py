@@ -5,12 +5,12 @@ takes its own sections of the file. swanctl looks for private keys in the folder
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.strongswan.control import SOCKET
-from activities.drivers.daemon.template import is_left, unfilled
+from activities.drivers.daemon.template import is_left, lines_of, unfilled
 from policies.model.errors import BadInput
 
 FILE = "strongswan.conf"
@@ -24,6 +24,17 @@ NEEDED = {
     "secrets.private*.file": "$credential_key",
 }
 """Options that differ from slot to slot, that penstock reads, or that belong into no release."""
+SEVERAL = ("charon.start-scripts.*",)
+"""Options that a template may have beside ours."""
+SECRETS = {
+    "secrets.*.secret": "$secret_NAME",
+    "secrets.*.pin": "$secret_NAME",
+    "secrets.pkcs12*.file": "$credential_NAME",
+    "secrets.pkcs8*.file": "$credential_NAME",
+    "secrets.rsa*.file": "$credential_NAME",
+    "secrets.ecdsa*.file": "$credential_NAME",
+}
+"""What logs in or opens a key: a release is read by many, so it names them."""
 OURS = ("charon.port", "charon.port_nat_t", "charon.stop-scripts.*")
 """Options that would move the instance away from where users come."""
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
@@ -35,22 +46,30 @@ def require_template(text: str, name: str) -> None:
     Raises:
         BadInput: with every option that is wrong, and the line that mends it.
     """
-    wrong = list[str]()
-    for number, line in enumerate(text.splitlines(), start=1):
-        wrong += [f"line {number}: {problem}" for problem in unfilled(line.partition("#")[0])]
-    said = list(options_of(text))
+    wrong = unfilled(text)
+    said = list(options_of("\n".join(lines_of(text))))
     wrong += [
         f"{option} is not for a template, leave it out"
         for option, _ in said
         if any(_fits(option, ours) for ours in OURS)
     ]
-    for option, filler in NEEDED.items():
-        values = [value for key, value in said if _fits(key, option)]
-        if not any(is_left(value, filler) for value in values):
-            have = f"says `{values[0]}`" if values else "is missing"
-            wrong.append(f"{option} {have}, write `{filler}`")
+    wrong += _not_left(said)
     if wrong:
         raise BadInput(f"{name} is no template of charon's configuration: {'; '.join(wrong)}")
+
+
+def _not_left(said: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is not left: of most options charon takes the last line, of pools each."""
+    for option, filler in (NEEDED | SECRETS).items():
+        lines = [(key, value) for key, value in said if _fits(key, option)]
+        others = [(key, value) for key, value in lines if not is_left(value, filler)]
+        if option in NEEDED and len(others) == len(lines):
+            have = f"says `{lines[0][1]}`" if lines else "is missing"
+            yield f"{option} {have}, write `{filler}`"
+        elif option not in SEVERAL:
+            for key, value in others:
+                if option != "pools.*.addrs" or not is_left(value, "$pool6"):
+                    yield f"{key} says `{'...' if option in SECRETS else value}`, write `{filler}`"
 
 
 def options_of(text: str) -> Iterator[tuple[str, str]]:
