@@ -177,8 +177,7 @@ class ObservationActivities:
         A gateway that fails or reboots by itself ends the slice too: somebody has to see to it.
         """
         resumed = activity.info().heartbeat_details
-        text = (resumed[0] if resumed else order.state) or order.carry
-        state = unpacked(text) if text else WindowState()
+        state = _begun_with(resumed[0] if resumed else "", order)
         held, aside = state.held is not None, set(state.aside)
         ends = _now() + order.slice
         folded = 0
@@ -215,8 +214,9 @@ class ObservationActivities:
             self._sampler.sample(order, tick.at, decision.readings)
 
     async def _until_due(self, policy: GatePolicy, state: WindowState) -> None:
-        due = state.last + policy.tick.total_seconds()
-        await asyncio.sleep(max(0.0, due - _now().timestamp()))
+        """Sleep for a tick at most: the clock of another worker may have been ahead when it took the last."""
+        tick = policy.tick.total_seconds()
+        await asyncio.sleep(min(max(0.0, state.last + tick - _now().timestamp()), tick))
 
     async def _tick(
         self, order: ObservationOrder, state: WindowState
@@ -411,14 +411,49 @@ def _unjudged(error: Exception) -> Decision:
     )
 
 
+_ANEW = Decision(
+    action=Action.HOLD,
+    verdict=GateVerdict.METRICS_UNAVAILABLE,
+    reason="the evidence of this window is of another version of penstock, which this one cannot read; "
+    "the window begins anew",
+)
+"""What is decided at first where a window has lost its evidence."""
+
+
 def packed(state: WindowState) -> str:
     """Return the state as text that fits a payload: it names every series of every gateway."""
     return b64encode(zlib.compress(state.model_dump_json().encode())).decode()
 
 
 def unpacked(text: str) -> WindowState:
-    """Return the state that was packed."""
-    return WindowState.model_validate_json(zlib.decompress(b64decode(text)))
+    """Return the state that was packed; ValueError where another version of penstock packed it."""
+    try:
+        return WindowState.model_validate_json(zlib.decompress(b64decode(text)))
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+
+
+def _begun_with(resumed: str, order: ObservationOrder) -> WindowState:
+    """Return the state to go on from: of a heartbeat, of the slice before, or of the wave before.
+
+    Where that of the slice before cannot be read, evidence is lost: the window begins anew. The judge holds
+    it until its cause has been absent for some scrapes, so that operators see it.
+    """
+    state = _read(resumed) or _read(order.state)
+    if state is not None:
+        return state
+    begun = _read(order.carry) or WindowState()
+    lost = order.state or (order.carry and _read(order.carry) is None)
+    return begun.model_copy(update={"held": _ANEW}) if lost else begun
+
+
+def _read(text: str) -> WindowState | None:
+    """Return the state that was packed, None without one or where this version cannot read it."""
+    try:
+        return unpacked(text) if text else None
+    except ValueError:
+        _log.exception("the state of a window cannot be read")
+        return None
 
 
 def _now() -> datetime:

@@ -112,7 +112,7 @@ class WatchActivities:
             cohorts=cohorts,
             window=window,
             slice=asked.slice,
-            state=packed(restarted(unpacked(asked.state))) if asked.restart and asked.state else asked.state,
+            state=_state_of(asked),
             carry=asked.carry,
         )
 
@@ -122,5 +122,16 @@ def _nobody_yet(asked: WatchSlice) -> ObservationSlice:
     reason = "no gateway of this wave is known to be on trial yet"
     decision = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
     nothing = timedelta(0)
-    state = packed(restarted(unpacked(asked.state))) if asked.restart and asked.state else asked.state
-    return ObservationSlice(state=state, decision=decision, observed=nothing, wall=nothing, ticks=0)
+    return ObservationSlice(
+        state=_state_of(asked), decision=decision, observed=nothing, wall=nothing, ticks=0
+    )
+
+
+def _state_of(asked: WatchSlice) -> str:
+    """Return the state to go on from; one that this version cannot read is left to the observation."""
+    if not (asked.restart and asked.state):
+        return asked.state
+    try:
+        return packed(restarted(unpacked(asked.state)))
+    except ValueError:
+        return asked.state

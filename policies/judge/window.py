@@ -66,10 +66,40 @@ def restarted(state: WindowState) -> WindowState:
     return state.model_copy(update=clocks)
 
 
+def set_back(state: WindowState, at: float) -> WindowState:
+    """Return the state for a tick at that time, which may lie before the last: clocks of workers differ.
+
+    Nothing that is remembered lies in the future then, or the window would stand still until that has come.
+    Gauges are followed anew.
+    """
+    if at >= state.last:
+        return state
+
+    def by_now(moment: float | None) -> float | None:
+        return None if moment is None else min(moment, at)
+
+    return state.model_copy(
+        update={
+            "started": by_now(state.started),
+            "last": at,
+            "blind_since": by_now(state.blind_since),
+            "other_since": by_now(state.other_since),
+            "good_since": by_now(state.good_since),
+            "unseen": {name: min(since, at) for name, since in state.unseen.items()},
+            "aside": {
+                name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.aside.items()
+            },
+            "memory": state.memory.model_copy(update={"counted": min(state.memory.counted, at)}),
+            "gates": {name: one.model_copy(update={"levels": {}}) for name, one in state.gates.items()},
+        }
+    )
+
+
 def fold_reading(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, reading: Reading
 ) -> tuple[WindowState, Tick, Decision]:
     """Fold one tick as it was read; what the gates saw of it is worth recording."""
+    state = set_back(state, reading.at)
     left = left_of(cohorts, still_aside(state.aside, cohorts))
     memory, tick = read_tick(policy, left, state.memory, reading)
     state = state.model_copy(update={"memory": memory})
@@ -81,6 +111,7 @@ def fold_tick(
     policy: GatePolicy, window: Window, cohorts: Cohorts, state: WindowState, tick: Tick
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
+    state = set_back(state, tick.at)
     rebooted = cohorts.changed & set(tick.rebooted)
     aside = set_aside(still_aside(state.aside, cohorts), rebooted, Why.REBOOTED, tick.at)
     setup = Setup(

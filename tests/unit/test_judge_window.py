@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.judge.failures import Aside, Why
+from policies.judge.look import Memory
 from policies.judge.tick import Sign, Tick
-from policies.judge.window import WindowState, fold_tick
+from policies.judge.window import WindowState, fold_tick, set_back
 from policies.model.verdict import Action, GateVerdict
 from tests.unit.judged import CANARY, COHORTS, CONTROL, LOGINS, START, actions, counted, fold, policy
 
@@ -254,3 +256,21 @@ def test_a_gate_that_is_only_suspected_delays_a_promotion_and_does_no_more() -> 
     assert Action.PROMOTE in actions(fold(policy(LOGINS, latency), ticks(suspicious=False))[1])
     decided = set(actions(fold(policy(LOGINS, latency), ticks(suspicious=True))[1]))
     assert decided == {Action.CONTINUE, Action.EXTEND}
+
+
+def test_a_tick_of_a_worker_whose_clock_was_ahead_holds_up_no_verdict_after_it() -> None:
+    """C1: a worker ten minutes ahead took one tick; the next is taken by another."""
+    ticks = [counted(600, *BROKEN)] + [counted(t, *BROKEN) for t in range(1, 20)]
+    _, decisions = fold(policy(), ticks)
+    assert actions(decisions).index(Action.ROLL_BACK) <= 9
+
+
+def test_nothing_that_a_window_remembers_lies_after_its_newest_tick() -> None:
+    """C1."""
+    ahead = START + 600
+    aside = {CONTROL[0]: Aside(at=ahead, why=Why.UNSEEN)}
+    moments: dict[str, Any] = dict.fromkeys(("started", "last", "blind_since", "other_since"), ahead)
+    state = WindowState(**moments, unseen={CANARY[0]: ahead}, aside=aside, memory=Memory(counted=ahead))
+    back = set_back(state, START)
+    assert str(ahead) not in back.model_dump_json()
+    assert set_back(back, START + 1) is back
