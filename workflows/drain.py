@@ -31,6 +31,7 @@ from policies.model.drain import (
     loss_event,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe, Steering
+from policies.model.operation import BREAK_GLASS
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import Member, PartKey, PlanHeader
@@ -185,18 +186,48 @@ class Drain:
             self._go_on_with_a_short_history()
 
     async def _drain_gateway(self, name: str) -> None:
-        steering = await self._first_look(name) if name not in self._seen else None
-        left = [one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped]
-        emptying = [self._empty_and_stop(steering, one) for one in left]
-        try:
-            await asyncio.gather(*emptying, self._empty_late_ones(name))
-        except ActivityError as error:
-            if code_of(error) != "Fenced":
-                raise
-            self._superseded[name] = sentence_of(error)
-            for one in left:
-                why = f"a newer change has the gateway; {one.step.reason}"
-                await self._tell_of(one, DrainEvent.HANDED_OVER, why, "superseded")
+        """Empty what gets no new sessions; a fence that an operator only reset does not end that."""
+        while True:
+            steering = await self._first_look(name) if name not in self._seen else None
+            left = [
+                one for (gateway, _), one in self._emptying.items() if gateway == name and not one.stopped
+            ]
+            emptying = [asyncio.create_task(self._empty_and_stop(steering, one)) for one in left]
+            late = asyncio.create_task(self._empty_late_ones(name))
+            try:
+                await asyncio.gather(*emptying, late)
+            except ActivityError as error:
+                if code_of(error) != "Fenced":
+                    raise
+                for task in (*emptying, late):
+                    task.cancel()
+                await asyncio.gather(*emptying, late, return_exceptions=True)
+                owner = await self._owner_after(name)
+                if owner == "":
+                    continue
+                self._superseded[name] = sentence_of(error)
+                by = "an operator steered it on its host" if owner == BREAK_GLASS else "a newer change has it"
+                for one in left:
+                    why = f"{by}; {one.step.reason}"
+                    await self._tell_of(one, DrainEvent.HANDED_OVER, why, "superseded")
+            return
+
+    async def _owner_after(self, name: str) -> str:
+        """Return which rollout owns the gateway, empty where an operator has reset the fence for everybody.
+
+        This drain goes on in the epoch of that reset then, since no other would empty the slot.
+        """
+        while True:
+            try:
+                state = await self._steps[name].observe(steps.PATIENT)
+            except ActivityError as error:
+                await self._bear_with(name, error)
+                continue
+            on = self._steps[name]
+            if not state.owner and state.epoch > on.epoch:
+                on.epoch = state.epoch
+                return ""
+            return state.owner or "another order"
 
     async def _first_look(self, name: str) -> Steering:
         """Note what is to be emptied; of all else, only what serves is kept for as long as that takes."""
@@ -567,6 +598,7 @@ class Drain:
                     "forced": self._forced,
                     "receipts": self._receipts.dump(),
                     "superseded": self._superseded,
+                    "epochs": {name: on.epoch for name, on in self._steps.items()},
                     "next_batch": self._turns.next_at,
                 }
             )

@@ -9,12 +9,9 @@ from dataclasses import dataclass
 
 from orchestrator.processes.agent import Host
 from policies.model.instance import GatewayState
-from policies.model.operation import Operation
+from policies.model.operation import BREAK_GLASS, Operation
 from policies.model.value import digest_of
 from policies.rollback import kept_slot
-
-ROLLOUT = "break-glass"
-"""Who owns a gateway after it was steered by hand, until a newer order."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ async def break_glass(
     epoch = host.journal.reset(f"{person}: {reason}")
     if target is not None:
         operation = Operation(
-            rollout=ROLLOUT,
+            rollout=BREAK_GLASS,
             epoch=epoch,
             gateway=before.gateway,
             step=f"steer to {target}",

@@ -90,6 +90,11 @@ class GatewayState(Message):
     instances: tuple[Instance, ...] = Field(max_length=MOST_SLOTS)
     steering: Steering
     epoch: int = Field(ge=0, le=LAST_EPOCH)
+    owner: Sentence = Field(
+        default="",
+        description="which rollout its host obeys since that epoch: `break-glass` where an operator steered "
+        "it there, empty where an operator has only reset the fence",
+    )
     observed_at: Moment
     boot: Token = ""
     changed: bool = False

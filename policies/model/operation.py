@@ -7,6 +7,9 @@ from policies.model.value import Digest, Message, Name, digest_of
 LAST_EPOCH = 2**53
 """Epochs are milliseconds since 1970, and every reader of JSON understands whole numbers up to this."""
 
+BREAK_GLASS = "break-glass"
+"""The rollout of what an operator does on a gateway's host, until a newer order owns the gateway."""
+
 LONGEST_STEP = 200
 """Characters of a step's name: the longest has the name of a slot in it."""
 

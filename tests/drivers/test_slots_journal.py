@@ -11,6 +11,7 @@ from activities.drivers.disk import write_whole
 from activities.drivers.runtime.host.bounds import HostBounds
 from activities.drivers.runtime.host.journal import Journal
 from policies.model.errors import Fenced
+from policies.model.operation import BREAK_GLASS
 from tests.drivers.gateway_lab import operation
 from tests.drivers.small_disk import fill
 from tests.drivers.small_disk import small_disk as mounted
@@ -38,6 +39,18 @@ def test_a_new_journal_is_in_epoch_zero_and_admits_anybody(journal: Journal) -> 
     assert journal.epoch == 0
     assert journal.admit(operation("stage", epoch=3)) is None
     assert journal.epoch == 3
+
+
+def test_a_fence_that_was_only_reset_belongs_to_the_first_order_of_its_epoch(journal: Journal) -> None:
+    """A5, D2."""
+    journal.admit(operation("stage", epoch=3))
+    assert journal.owner == (3, operation("stage").rollout)
+    epoch = journal.reset("ana: the orchestrator is not to be obeyed")
+    assert journal.owner == (epoch, "")
+    journal.admit(operation("steer", epoch=epoch).model_copy(update={"rollout": BREAK_GLASS}))
+    assert journal.owner == (epoch, BREAK_GLASS)
+    with pytest.raises(Fenced):
+        journal.admit(operation("stop", epoch=epoch))
 
 
 @pytest.fixture

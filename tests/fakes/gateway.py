@@ -580,6 +580,7 @@ class FakeGateway:
             instances=tuple(self._instance(name, held) for name, held in self.slots.items()),
             steering=self._steering(changed=False),
             epoch=self.owner[0],
+            owner=self.owner[1],
             observed_at=self.now(),
             boot=self.boot,
             changed=changed,

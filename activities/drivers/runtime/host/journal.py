@@ -40,6 +40,11 @@ class Journal:
         """The newest epoch any order or fence has raised on this gateway; 0 before the first."""
         return self._owner(self._lines())[0]
 
+    @property
+    def owner(self) -> tuple[int, str]:
+        """The newest epoch, and the rollout that raised it or works in it; empty after a mere reset."""
+        return self._owner(self._lines())
+
     def admit(self, operation: Operation) -> dict[str, Any] | None:
         """Write down that the operation begins; return the result of an earlier run of it, if any.
 
@@ -151,7 +156,8 @@ class Journal:
     def _owner(lines: list[dict[str, Any]]) -> tuple[int, str]:
         resets = [number for number, line in enumerate(lines) if line["kind"] == "reset"]
         since = lines[resets[-1] :] if resets else lines
-        return max(((line["epoch"], line["rollout"]) for line in since), default=(0, ""), key=lambda o: o[0])
+        # Of one epoch all lines but a reset, which belongs to no rollout, are of one rollout.
+        return max(((line["epoch"], line["rollout"]) for line in since), default=(0, ""))
 
     def _refuse_older(self, lines: list[dict[str, Any]], operation: Operation) -> None:
         epoch, rollout = self._owner(lines)

@@ -114,11 +114,13 @@ class HostSlots:
             *(self._folders.instance(folder, patience) for folder in self._folders)
         )
         adopted = self._folders.adopted
+        epoch, owner = self._journal.owner
         return GatewayState(
             gateway=self._gateway.name,
             instances=tuple(instances),
             steering=await self._table.read(),
-            epoch=self._journal.epoch,
+            epoch=epoch,
+            owner=owner,
             observed_at=datetime.now(UTC),
             boot=boot_id(),
             recorded=self._recorded(),
