@@ -11,9 +11,9 @@ from temporalio import activity
 
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
-from policies.drift import left_behind, missed, strays, unset, waits
+from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
-from policies.model.change import ChangeRecord, Quarantine
+from policies.model.change import PENSTOCK, ChangeRecord, Quarantine
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
@@ -64,6 +64,8 @@ class Strays(Value):
     """Where a known-good of theirs comes from, for a host that has lost it."""
     ahead: dict[str, str] = {}
     """Gateways that changes have steered of which the ledger knows nothing: it is an older copy."""
+    by_hand: dict[str, str] = {}
+    """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
     missed: tuple[Name, ...] = ()
     """Gateways that answer again and were silent when credentials were reloaded."""
     unset: tuple[Name, ...] = ()
@@ -197,6 +199,9 @@ class _Look:
     ahead: Mapping[str, str]
     known_good: Mapping[str, ReleaseRef]
     """What gateways go back to: those that the ledger knows less of than they do, to nothing."""
+    left_out: tuple[Quarantine, ...]
+    by_hand: Mapping[str, str]
+    """Gateways that operators took from their known-good on their hosts, which are left alone."""
 
     def of(self, names: Collection[str]) -> tuple[dict[str, GatewayState], tuple[Name, ...]]:
         """Return what those of these gateways said that answered, and the names of the silent ones."""
@@ -325,8 +330,11 @@ class FactActivities:
 
     def _find_strays(self, fleet: str) -> Strays:
         look = self._look(fleet)
-        found = self._strays(fleet, look)
+        found = self._strays(look)
+        known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
+        fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
         return Strays(
+            by_hand=dict(list(fresh.items())[:NAMED]),
             ahead=dict(sorted(look.ahead.items())[:NAMED]),
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
@@ -339,10 +347,12 @@ class FactActivities:
         """Read once what of 10,000 gateways takes seconds to read."""
         states, silent = self._book.states(fleet, FRESH)  # before the number: a change is written down first
         unknown = ahead(fleet, states, self._book.newest_number(fleet))
-        known_good = self._book.known_good(fleet)
-        return _Look(
-            states, silent, unknown, {name: back for name, back in known_good.items() if name not in unknown}
-        )
+        known_good = {
+            name: back for name, back in self._book.known_good(fleet).items() if name not in unknown
+        }
+        left_out = self._book.quarantined(fleet)
+        by_hand = steered_by_hand(states, known_good, left_out)
+        return _Look(states, silent, unknown, known_good, left_out, by_hand)
 
     def _missed(self, fleet: str, look: _Look) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
         """Return who answers again after the last reload of credentials, and who is silent yet.
@@ -395,23 +405,23 @@ class FactActivities:
         back, silent = self._missed(fleet, self._look(fleet))
         return self._book.record_reload(self._fleets.fleet(fleet), back + silent) if back else None
 
-    def _strays(self, fleet: str, look: _Look) -> dict[str, str]:
+    def _strays(self, look: _Look) -> dict[str, str]:
         """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried.
 
         Those of them that came back by themselves are taken in by the same change.
         """
-        now, left_out = datetime.now(UTC), self._book.quarantined(fleet)
-        waiting = {one.gateway for one in left_out if waits(one, now)}
+        now = datetime.now(UTC)
+        waiting = {one.gateway for one in look.left_out if waits(one, now)} | look.by_hand.keys()
         tried = {name: state for name, state in look.states.items() if name not in waiting}
         found = strays(tried, look.known_good)
-        back = {one.gateway for one in left_out} & tried.keys() & look.known_good.keys() - found.keys()
+        back = {one.gateway for one in look.left_out} & tried.keys() & look.known_good.keys() - found.keys()
         return found | dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
 
     def _plan_return(self, asked: ReturnQuery) -> Digest | None:
         look = self._look(asked.fleet)
-        found = {*self._strays(asked.fleet, look)}
+        found = {*self._strays(look)}
         if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
-            found |= {*left_behind(look.states)} & look.known_good.keys()
+            found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         if not found:
             return None
         fleet = self._fleets.fleet(asked.fleet)

@@ -1,13 +1,14 @@
 """Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
 from collections.abc import Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from policies.history import UnfinishedSettings
 from policies.model.adoption import ADOPTED
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import ANY_HOOK, Gateway
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, digest_of
 
@@ -30,6 +31,29 @@ def waits(quarantine: Quarantine, at: datetime) -> bool:
     minutes = int((at - quarantine.since) / timedelta(minutes=1))
     tried = minutes.bit_count() == 1 if minutes < AN_HOUR else minutes % AN_HOUR == 0
     return quarantine.person != PENSTOCK or not tried
+
+
+def steered_by_hand(
+    states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef], left_out: Collection[Quarantine]
+) -> dict[str, str]:
+    """Return each gateway that an operator took from its known-good on its host, and how.
+
+    Penstock leaves these alone until an operator returns them: it brings one back whose quarantine was handed
+    over to it after that.
+    """
+    found = {}
+    handed_over = {one.gateway: one.since for one in left_out if one.person == PENSTOCK}
+    for name, why in strays(states, known_good).items():
+        state = states[name]
+        if state.owner != BREAK_GLASS:
+            continue
+        since = datetime.fromtimestamp(state.epoch / 1000, UTC)
+        if name not in handed_over or handed_over[name] <= since:
+            found[name] = (
+                f"an operator steered it by break-glass at {since:%Y-%m-%d %H:%M:%S} UTC, and it {why}; "
+                "penstock leaves it alone. Roll the fleet back, or return the gateway to its known-good"
+            )
+    return found
 
 
 def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:

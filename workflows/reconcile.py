@@ -5,11 +5,16 @@ The fleet's lock is the proof that somebody looks after it. A large fleet is loo
 so that looking costs the engine no more than ten steps a second.
 """
 
+from collections.abc import Collection
+
 from temporalio import workflow
 
 from activities.facts import FactActivities, Strays
-from policies.model.change import ChangeKind, ChangeOrder
+from activities.ledger import EventEntry, LedgerActivities
+from policies.model.change import ChangeKind, ChangeOrder, Quarantine
+from policies.model.operation import BREAK_GLASS
 from policies.model.value import Name, Value
+from policies.notices.entries import STEERED_BY_HAND
 from policies.rebuilding import older_than_gateways
 from workflows import control
 from workflows.bake import bake_again
@@ -49,14 +54,15 @@ class Reconcile:
         if found.strays or found.open_changes:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
             found = await self._look(order.fleet, turn, "survey-again")
+        if found.by_hand:
+            await self._leave_alone(order.fleet, found.by_hand)
         if not found.strays and not found.open_changes:
             await bake_again(order.fleet)
             if found.missed:
                 return ReconcileResult(sentence=await self._reload(order.fleet, found.missed))
             if found.unset:
                 return ReconcileResult(sentence=await self._configure(order.fleet, found.unset))
-            well = "every gateway is on its known-good"
-            return ReconcileResult(sentence=older_than_gateways(found.ahead) if found.ahead else well)
+            return ReconcileResult(sentence=_at_rest(found))
         sentence = await self._end(order.fleet, found)
         return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 
@@ -68,6 +74,23 @@ class Reconcile:
             id=f"{workflow.info().workflow_id}/{child}",
         )
         return await control.ask(FactActivities.find_strays, fleet)
+
+    @staticmethod
+    async def _leave_alone(fleet: str, by_hand: dict[str, str]) -> None:
+        """Quarantine gateways that operators steered on their hosts until they are returned, and page."""
+        for name, why in sorted(by_hand.items()):
+            entry = Quarantine(
+                fleet=fleet, gateway=name, reason=why, person=BREAK_GLASS, since=workflow.now()
+            )
+            await control.ask(LedgerActivities.quarantine_gateway, entry)
+        event = EventEntry(
+            action=STEERED_BY_HAND,
+            fleet=fleet,
+            subject=f"{fleet}/several",
+            sentence=f"{_left_alone(by_hand)}; {min(by_hand)}: {by_hand[min(by_hand)]}",
+            key=f"{workflow.info().run_id} {STEERED_BY_HAND}",
+        )
+        await control.ask(LedgerActivities.record_event, event)
 
     @staticmethod
     async def _reload(fleet: str, missed: tuple[Name, ...]) -> str:
@@ -114,3 +137,14 @@ class Reconcile:
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
             return "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"
+
+
+def _at_rest(found: Strays) -> str:
+    """Return the sentence where nothing is to be done."""
+    if found.by_hand:
+        return _left_alone(found.by_hand)
+    return older_than_gateways(found.ahead) if found.ahead else "every gateway is on its known-good"
+
+
+def _left_alone(by_hand: Collection[Name]) -> str:
+    return f"left alone, since operators steered them on their hosts: {', '.join(sorted(by_hand))}"

@@ -262,6 +262,8 @@ class Looking:
         if over is None and fact is not None and fact.state.value in {one.state for one in lasting}:
             return []
         facts, scope = [fact] if fact is not None else [], {over} if over is not None else set()
+        if over is NoticeState.QUARANTINED:  # gateways that are steered by hand are left out, too
+            scope.add(NoticeState.STEERED_BY_HAND)
         made = notices_of(subject, facts, lasting, {}, scope, now)
         return [self._one(rules, subject, one, waiting, ()) for one in made]
 

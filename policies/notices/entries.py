@@ -15,6 +15,7 @@ from policies.notices.states import NoticeState
 QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
 HARM = "harm found after the promotion"
 UNWATCHED, WATCHED = "promoted release not watched", "promoted release watched again"
+STEERED_BY_HAND = "gateways steered by hand"
 PLANS = frozenset({APPROVAL_AWAITED, PLAN_APPROVED})
 ACTIONS = PLANS | {
     QUARANTINED,
@@ -22,6 +23,7 @@ ACTIONS = PLANS | {
     HARM,
     UNWATCHED,
     WATCHED,
+    STEERED_BY_HAND,
     DRAIN_OVER,
     *(event.value for event in DrainEvent),
 }
@@ -51,8 +53,8 @@ def told_by(entry: AuditEntry) -> Told | None:
     first, _, rest = entry.subject.partition("/")
     if entry.action in {HARM, UNWATCHED, WATCHED}:
         return _of_bake(entry, fleet, rest, str(body.get("sentence", "")))
-    if entry.action in {QUARANTINED, RETURNED}:
-        return _of_gateway(entry, fleet, rest, str(body.get("reason", "")))
+    if entry.action in {QUARANTINED, RETURNED, STEERED_BY_HAND}:
+        return _of_gateway(entry, fleet, rest, body)
     if entry.action in PLANS:
         return _of_plan(entry, fleet, body)
     if entry.action == DRAIN_OVER:
@@ -84,7 +86,12 @@ def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
     return Told(subject, Fact(NoticeState.UNWATCHED, said, offers=offers, mark=str(entry.seq)), None)
 
 
-def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, reason: str) -> Told:
+def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, body: Mapping[str, Any]) -> Told:
+    if entry.action == STEERED_BY_HAND:
+        said = f"{fleet}: {body.get('sentence', '')}"
+        fact = Fact(NoticeState.STEERED_BY_HAND, said, mark=str(entry.seq))
+        return Told(Subject(f"{fleet}/several", fleet), fact, None)
+    reason = str(body.get("reason", ""))
     subject = Subject(f"{fleet}/{gateway}", fleet)
     if entry.action == QUARANTINED:
         back = Offer(verb=Verb.RETURN, fleet=fleet, gateway=gateway)

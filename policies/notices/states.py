@@ -31,6 +31,7 @@ class NoticeState(StrEnum):
     ABORTED = "aborted"
     ENDED_HELD = "ended_held"
     QUARANTINED = "quarantined"
+    STEERED_BY_HAND = "steered_by_hand"
     RETURNED = "returned"
     DRAIN_HELD = "drain_held"
     DRAINED = "drained"
@@ -82,6 +83,7 @@ KINDS = {
     NoticeState.ABORTED: Kind(_INFO),
     NoticeState.ENDED_HELD: Kind(_NEEDS, waits=True, runbook="held-decide"),
     NoticeState.QUARANTINED: Kind(_NEEDS, waits=True, runbook="gateway-unwell", of_change=False),
+    NoticeState.STEERED_BY_HAND: Kind(_PAGE, waits=True, runbook="wrong-version-running", of_change=False),
     NoticeState.RETURNED: Kind(_INFO),
     NoticeState.DRAIN_HELD: Kind(_NEEDS, waits=True, runbook="drain-past-deadline", of_change=False),
     NoticeState.DRAINED: Kind(_INFO),

@@ -21,7 +21,7 @@ from policies.model.plan import Plan
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import BLIND_FOR
-from policies.notices.entries import ACTIONS, HARM, UNWATCHED, WATCHED
+from policies.notices.entries import ACTIONS, HARM, STEERED_BY_HAND, UNWATCHED, WATCHED
 from policies.notices.states import KINDS, NoticeState
 from policies.planning.parts import parted
 from tests.service.test_every_state import PLAN, STATES, State, written
@@ -106,6 +106,15 @@ def left_out(stage: Stage) -> None:
     said = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person="penstock", since=stage.now)
     stage.ledger.set_quarantine(said)
     stage.looks.look()
+
+
+def steered_by_hand(stage: Stage) -> None:
+    stage.entry(STEERED_BY_HAND, "edge/several")
+
+
+def is_returned(stage: Stage) -> None:
+    left_out(stage)
+    is_back(stage)
 
 
 def returned(stage: Stage) -> None:
@@ -197,6 +206,7 @@ ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.UNWATCHED: of_entry(WATCHED, "edge/edge-1"),
     NoticeState.WEDGED: Stage.look_around,
     NoticeState.QUARANTINED: is_back,
+    NoticeState.STEERED_BY_HAND: is_returned,
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.EMPTIED, "gw-1/edge-1"),
     NoticeState.ASTRAY: brought_back,
     NoticeState.CERTIFICATES_LATE: renewed,
@@ -230,6 +240,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.ABORTED: of_end(Outcome.ABORTED),
     NoticeState.ENDED_HELD: of_end(Outcome.HELD),
     NoticeState.QUARANTINED: left_out,
+    NoticeState.STEERED_BY_HAND: steered_by_hand,
     NoticeState.RETURNED: returned,
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.HELD, "gw-1/edge-1"),
     NoticeState.DRAINED: of_entry(DRAIN_OVER, "part 001-0001/edge-1"),

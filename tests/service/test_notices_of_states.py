@@ -37,6 +37,7 @@ PASSES = {Phase.STARTING, Phase.SWITCHING, Phase.OBSERVING, Phase.PROMOTING}
 OF_OTHERS = {
     NoticeState.WEDGED,
     NoticeState.QUARANTINED,
+    NoticeState.STEERED_BY_HAND,
     NoticeState.DRAIN_HELD,
     NoticeState.HARM_FOUND,
     NoticeState.UNWATCHED,
