@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import chain
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -19,7 +20,7 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
 )
-from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import EventEntry, LedgerActivities, OthersEntry
@@ -80,8 +81,26 @@ RESTORED_IN_TURNS = "restored-in-turns"
 REASON_OF_EACH = 100
 """Bytes that each gateway of many keeps of why it was given up; the record has the whole reason."""
 
-ALONE_WITHIN = timedelta(seconds=30)
-"""How long gateways that return by themselves may keep the fleet's lock; reconcile tries them again."""
+ALONE_WITHIN = timedelta(seconds=45)
+"""How long gateways that return alone may take, the ledger's answers among it; reconcile tries them again.
+
+With `WRITTEN_WITHIN` the fleet's lock is free again within a minute, whatever hangs.
+"""
+
+SURVEYED_WITHIN = timedelta(seconds=25)
+"""How long they wait for the survey of their fleet; a gateway that has not answered by then is silent."""
+
+GIVES_WAY_WITHIN = timedelta(seconds=2)
+"""How long a rollback waits for the return of single gateways, which it takes along."""
+
+WRITTEN_WITHIN = timedelta(seconds=5)
+"""How long that return waits for the ledger to take its end, which reconcile writes where it is missing."""
+
+
+T = TypeVar("T")
+
+LEFT = "not over in its time, and left to reconcile, which tries again"
+"""Why gateways are not back of which a change has given up the lock."""
 
 
 class Continued(Value):
@@ -135,6 +154,7 @@ class Change:
         self._begins_parts: str | None = None
         self._answer: Command | None = None
         self._asked_back: Command | None = None
+        self._began = workflow.now()
         self._harmful: str | None = None
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
@@ -147,12 +167,15 @@ class Change:
         """Leave the fleet as the order wants it, or exactly as it was found."""
         recording = asyncio.create_task(self._record.keep())
         try:
-            result = await self._run(run)
+            result = await (self._run_alone(run) if self._order.bakes_on else self._run(run))
         except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
-        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         self._record.end()
+        if self._order.bakes_on:
+            await _for_at_most(GIVES_WAY_WITHIN, asyncio.gather(recording, _handlers_finished()))
+            return result
+        await to_the_end(_handlers_finished())
         await to_the_end(recording)
         return result
 
@@ -174,6 +197,24 @@ class Change:
                 return await self._adopt()
             case ChangeKind.RELOAD | ChangeKind.CONFIGURE:
                 return await self._reload()
+
+    async def _run_alone(self, run: ChangeRun) -> ChangeResult:
+        """Bring single gateways back in their time; a rollback of the fleet takes them along, and ends it."""
+        work = asyncio.ensure_future(self._run(run))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: work.done() or self._is_stopped, timeout=ALONE_WITHIN)
+        why = "left to the rollback of the whole fleet" if self._is_stopped else LEFT
+        if not work.done():
+            for restore in dict.fromkeys((*self._restoring, self._begins_parts)):
+                if restore is not None:
+                    await tell(restore, "give_way", why)
+            await _for_at_most(GIVES_WAY_WITHIN, work)
+        return self._left_alone(why) if work.cancelled() else await work
+
+    def _left_alone(self, reason: str) -> ChangeResult:
+        """Return how the return of single gateways ends that is not over in its time."""
+        outcome = Outcome.ROLLBACK_INCOMPLETE if self._restoring else Outcome.REFUSED
+        return self._result(outcome, reason)
 
     # --- what people say ---------------------------------------------------------------
 
@@ -217,13 +258,16 @@ class Change:
         await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
 
     @workflow.signal(name="harm")
-    async def harm(self, reason: str, promoted: str) -> None:
+    async def harm(self, reason: str, promoted: str, alone: bool) -> None:
         """Give way to the bake, which found harm in what that change promoted: that goes back first.
 
         A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
-        The promoted change itself only writes its last lines, and the bake waits for them.
+        The promoted change itself only writes its last lines, and the bake waits for them. Gateways that go
+        back `alone` end only an upgrade that has touched nothing: its plan is not true of them any more.
         """
         if promoted == self._name:
+            return
+        if alone and (self._has_begun or self._order.kind is not ChangeKind.UPGRADE):
             return
         self._harmful = reason
         if not self._has_begun or self._asked_back is not None or self._story.goes_back:
@@ -316,9 +360,8 @@ class Change:
             return await self._find_who_missed_settings()
         if self._order.kind is not ChangeKind.GO_BACK:
             return True
-        await workflow.execute_child_workflow(
-            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
-        )
+        survey = SurveyOrder(fleet=self._order.fleet)
+        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         return bool(found.strays or found.open_changes)
 
@@ -649,7 +692,7 @@ class Change:
             decision=self._decision,
             source=self._order.source,
             began=workflow.now(),
-            within=ALONE_WITHIN if self._order.bakes_on else None,
+            within=self._time_left if self._order.bakes_on else None,
         )
         self._restoring = restores_of(root, keys)
         self._begins_parts = root if in_parts else None
@@ -658,8 +701,13 @@ class Change:
             order,
             id=root,
             parent_close_policy=ParentClosePolicy.ABANDON,
+            cancellation_type=ChildWorkflowCancellationType.ABANDON,
             memo={PARTS_OF_RESTORE: len(keys)},
         )
+
+    @property
+    def _time_left(self) -> timedelta:
+        return max(timedelta(0), ALONE_WITHIN - (workflow.now() - self._began))
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
@@ -677,6 +725,8 @@ class Change:
             return self._result(Outcome.REFUSED, reason)
         if self._header is None or not self._name or self._order.kind in MOVES_NOBODY:
             return self._result(Outcome.REFUSED, reason)
+        if self._order.bakes_on:
+            return self._left_alone(reason)
         if self._order.kind is ChangeKind.GO_BACK:
             return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
         under_way = min(self._passed + 1, len(self._plan.waves))
@@ -708,7 +758,8 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await end_bake(self._order.fleet, self._name, goes_back=True)
-        back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
+        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True)
+        back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
@@ -756,17 +807,16 @@ class Change:
 
     async def _install(self) -> ChangeResult:
         """Bring up gateways that serve nobody yet; one that fails is named and keeps nobody else from it."""
-        found = await workflow.execute_child_workflow(
-            Install.run,
-            InstallOrder(
-                change=self._name,
-                header=self._plan,
-                release=self._release,
-                source=self._order.source or "",
-                epoch=self._epoch,
-            ),
-            id=self._child("install"),
+        order = InstallOrder(
+            change=self._name,
+            header=self._plan,
+            release=self._release,
+            source=self._order.source or "",
+            epoch=self._epoch,
         )
+        found = await self._unless_stopped_of(await guarded(Install.run, order, self._child("install")))
+        if found is None:
+            return self._stopped_midway("install again: gateways that serve already are left alone")
         outcome = Outcome.PROMOTED
         sentence = f"{len(found.installed)} gateways were empty and serve now"
         if found.failed:
@@ -809,14 +859,25 @@ class Change:
             older=self._order.even_if_older,
             takes_back=self._order.takes_back,
         )
-        wave = await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
-        await workflow.wait_condition(lambda: wave.done() or self._is_stopped)
-        if wave.done():
-            return await wave
-        wave.cancel()
+        return await self._unless_stopped_of(
+            await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
+        )
+
+    async def _unless_stopped_of(self, child: ChildWorkflowHandle[Any, T]) -> T | None:
+        """Return what the child returns; None when a rollback, or harm in what serves, ends it before."""
+        await workflow.wait_condition(lambda: child.done() or self._is_stopped)
+        if child.done():
+            return await child
+        child.cancel()
         with suppress(asyncio.CancelledError, FailureError):
-            await wave
+            await child
         return None
+
+    def _stopped_midway(self, sentence: str) -> ChangeResult:
+        """Return how a change ends that moves no session and was stopped before its end."""
+        asked = self._asked_back
+        why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
+        return self._result(Outcome.ABORTED, f"{why}; {sentence}")
 
     @property
     def _given(self) -> str:
@@ -828,7 +889,7 @@ class Change:
         return "the settings of the fleet's file" if configures else "their hosts' present credentials"
 
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
-        done, of, asked = found.done, self._plan.changing, self._asked_back
+        done, of = found.done, self._plan.changing
         back = self._order.takes_back is not None
         sentence = f"{done} of {of} gateways use {self._given}"
         if not back:
@@ -844,21 +905,19 @@ class Change:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:
             sentence = f"{sentence}; {NOT_ASKED}"
+        ended = self._result(outcome, sentence)
         if done < of and self._is_stopped:
-            outcome = Outcome.ABORTED
-            why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
-            sentence = f"{why}; {sentence}"
-        return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
+            ended = self._stopped_midway(sentence)
+        return ended.model_copy(update={"touched": done, "aside": found.failed})
 
     async def _adopt(self) -> ChangeResult:
         """Take over what serves gateways by itself; one that refuses is named and keeps nobody from it."""
-        found = await workflow.execute_child_workflow(
-            Adopt.run,
-            AdoptionOrder(
-                change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
-            ),
-            id=self._child("adopt"),
+        order = AdoptionOrder(
+            change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
         )
+        found = await self._unless_stopped_of(await guarded(Adopt.run, order, self._child("adopt")))
+        if found is None:
+            return self._stopped_midway("adopt again: gateways that were adopted stay so")
         outcome = Outcome.PROMOTED
         sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
         if found.failed:
@@ -873,8 +932,8 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
-            await self._record.write()  # before the end: a reader of the end finds all that came before
-            await control.record(LedgerActivities.close_change, _ending(result))
+            writing = asyncio.ensure_future(self._write_end(result))
+            await (_for_at_most(WRITTEN_WITHIN, writing) if self._order.bakes_on else writing)
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
@@ -882,6 +941,10 @@ class Change:
             await bake_again(self._order.fleet)
         self._story.end(result, workflow.now())
         return result
+
+    async def _write_end(self, result: ChangeResult) -> None:
+        await self._record.write()  # before the end: a reader of the end finds all that came before
+        await control.record(LedgerActivities.close_change, _ending(result))
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
@@ -911,6 +974,18 @@ class Change:
 
     def _child(self, name: str) -> str:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
+
+
+async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:
+    """Wait for work, which is cancelled when it takes longer; what it raises is its own."""
+    with suppress(TimeoutError):
+        await workflow.wait_condition(work.done, timeout=length)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def _handlers_finished() -> None:
+    await workflow.wait_condition(workflow.all_handlers_finished)
 
 
 def _failed(found: Adoptions | Installed) -> str:

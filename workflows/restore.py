@@ -75,9 +75,6 @@ PARTS_OF_RESTORE = "parts"
 REPORTED_TOGETHER = "reported-together"
 """Histories without this mark have a report for each gateway of a part, also of fifty at the same moment."""
 
-GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
-"""Histories without this mark have waited for the attempt under way of a gateway that was given up."""
-
 GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 """Histories without this mark did not tell of those who were given up while the others' last try lasted."""
 
@@ -173,6 +170,8 @@ class Restore:
         self._first_round_over = order.first_round_over
         self._pause = order.pause
         self._passed_on: set[str] = set()
+        self._gives_way = ""
+        """Why this leaves what is not back, empty while it does not."""
 
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
@@ -186,6 +185,16 @@ class Restore:
         """Go on without these gateways; each with who gave it up and why."""
         known = names.keys() & (self._members or names)
         self._given_up |= {name: names[name] for name in sorted(known) if name not in self._back}
+
+    @workflow.signal(name="give_way")
+    def give_way(self, reason: str) -> None:
+        """Leave every gateway that is not back: a newer change has it, and the lock of this one's is free."""
+        self._gives_way = reason
+        self._leave_the_others()
+
+    def _leave_the_others(self) -> None:
+        left = [name for name in sorted(self._members) if name not in self._back]
+        self._given_up |= dict.fromkeys(left, self._gives_way)
 
     @workflow.signal(name="pass_on")
     def pass_on(self, part: str) -> None:
@@ -220,6 +229,8 @@ class Restore:
         while True:
             try:
                 async with turns:
+                    if self._gives_way:
+                        return RestoreResult(back=0, took=timedelta(0))
                     child = await self._begin(part)
                     await self._turn_of(part, child)
                 result = await child
@@ -281,6 +292,12 @@ class Restore:
                 epoch = order.epochs.get(name, order.epoch)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, member.back.digest)
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
+        if (
+            not self._gives_way and self._is_late
+        ):  # the plan was read too late: the lock is not theirs any more
+            self._gives_way = "its time was over before its plan could be read"
+        if self._gives_way:
+            self._leave_the_others()
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
         looking = asyncio.create_task(look_at_all(self._steps[name].gateway for name in waiting))
@@ -342,9 +359,7 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        # Who is tried after a cut or a failure is named already, and may be given up in the middle of it.
-        named = self._order.told or self._order.begun_again
-        back = await (self._try_unless_given_up(name) if named else self._try_once(name))
+        back = await self._try_unless_given_up(name)
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -418,8 +433,6 @@ class Restore:
 
     async def _try_unless_given_up(self, name: str) -> bool:
         """Try once; a person's word ends the attempt, too: a silent gateway's lasts half a minute or more."""
-        if not workflow.patched(GIVEN_UP_IN_MID_ATTEMPT):
-            return await self._try_once(name)
         before = self._troubles.get(name)
         attempt = asyncio.create_task(self._try_once(name))
         try:
