@@ -55,6 +55,7 @@ WAITS_FOR_NOBODY = {
     "promoting",
     "commands",
     "rebooted",
+    "lapsed",
     "given_up",
     "events",
     "earlier_events",
