@@ -11,9 +11,11 @@ from temporalio import activity
 
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
+from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
-from policies.model.change import PENSTOCK, ChangeRecord, Quarantine
+from policies.model.change import PENSTOCK, ChangeRecord, LostChange, Quarantine
+from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
@@ -90,6 +92,14 @@ class ReturnQuery(Value):
     change: Name
 
 
+class LeftAlone(Value):
+    """How gateways that a change left alone go back."""
+
+    plan: Digest
+    takes_back: tuple[Name, ...] = ()
+    """Changes that died in their promotion, which is taken back: it is not watched any more."""
+
+
 class UndoQuery(Value):
     """Which gateways go back to what they had before a change that was promoted."""
 
@@ -114,7 +124,7 @@ class Fleets(Protocol):
         ...
 
 
-class FactBook(HostRecordBook, Protocol):
+class FactBook(HostRecordBook, LostBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
     def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
@@ -153,10 +163,6 @@ class FactBook(HostRecordBook, Protocol):
         """Return the number of the fleet's newest change, 0 when there never was one."""
         ...
 
-    def open_changes(self, fleet: str) -> tuple[str, ...]:
-        """Return the names of the changes that have not ended."""
-        ...
-
     def source_of(self, digests: Collection[str]) -> str | None:
         """Return where the newest of these releases comes from."""
         ...
@@ -167,10 +173,6 @@ class FactBook(HostRecordBook, Protocol):
 
     def unfinished_settings(self, fleet: str) -> UnfinishedSettings | None:
         """Return the change of settings that the fleet is on if some gateways may have missed it."""
-        ...
-
-    def plan_header(self, digest: str) -> PlanHeader:
-        """Return a plan without its gateways."""
         ...
 
     def plan_part(self, digest: str, key: PartKey) -> Part:
@@ -263,7 +265,7 @@ class FactActivities:
         return await in_a_thread(self._find_strays, fleet)
 
     @activity.defn(name="plan_return")
-    async def plan_return(self, asked: ReturnQuery) -> Digest | None:
+    async def plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         """Write a plan that takes every stray to its known-good; None when there is none.
 
         Of a change without an end, what it left running beside goes back, too.
@@ -333,12 +335,14 @@ class FactActivities:
         found = self._strays(look)
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
+        before = [release for lost in self._half_promoted(fleet, "") for release in lost.before.values()]
+        back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
         return Strays(
             by_hand=dict(list(fresh.items())[:NAMED]),
             ahead=dict(sorted(look.ahead.items())[:NAMED]),
             strays=dict(sorted(found.items())[:NAMED]),
             open_changes=self._book.open_changes(fleet),
-            source=self._book.source_of({look.known_good[name].digest for name in found}) if found else None,
+            source=self._book.source_of(back) if back else None,
             missed=self._missed(fleet, look)[0][:NAMED],
             unset=tuple(member.gateway.name for member in self._unset(fleet, look).back[:NAMED]),
         )
@@ -347,12 +351,23 @@ class FactActivities:
         """Read once what of 10,000 gateways takes seconds to read."""
         states, silent = self._book.states(fleet, FRESH)  # before the number: a change is written down first
         unknown = ahead(fleet, states, self._book.newest_number(fleet))
+        members = self._members_of_file(fleet)
         known_good = {
-            name: back for name, back in self._book.known_good(fleet).items() if name not in unknown
+            name: back
+            for name, back in self._book.known_good(fleet).items()
+            if name not in unknown and (members is None or name in members)
         }
         left_out = self._book.quarantined(fleet)
         by_hand = steered_by_hand(states, known_good, left_out)
         return _Look(states, silent, unknown, known_good, left_out, by_hand)
+
+    def _members_of_file(self, fleet: str) -> frozenset[str] | None:
+        """Return the gateways of the fleet's file: others are not looked after; None where no file is."""
+        try:
+            found = self._fleets.fleet(fleet)
+        except BadInput:
+            return None
+        return frozenset(gateway.name for gateway in found.gateways)
 
     def _missed(self, fleet: str, look: _Look) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
         """Return who answers again after the last reload of credentials, and who is silent yet.
@@ -417,12 +432,26 @@ class FactActivities:
         back = {one.gateway for one in look.left_out} & tried.keys() & look.known_good.keys() - found.keys()
         return found | dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
 
-    def _plan_return(self, asked: ReturnQuery) -> Digest | None:
+    def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         look = self._look(asked.fleet)
         found = {*self._strays(look)}
         if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
-        if not found:
+        lost = self._half_promoted(asked.fleet, asked.change)
+        looked_after = look.known_good.keys() - look.by_hand.keys()
+        before = {
+            name: release
+            for change in lost
+            for name, release in change.before.items()
+            if name in looked_after
+        }
+        targets = {name: look.known_good[name] for name in sorted(found)} | before
+        if not targets:
             return None
-        fleet = self._fleets.fleet(asked.fleet)
-        return self._book.record_return(fleet, {name: look.known_good[name] for name in sorted(found)})
+        plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets)
+        return LeftAlone(plan=plan, takes_back=tuple(one.record.name for one in lost))
+
+    def _half_promoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:
+        """Return the changes that died in the middle of their promotion."""
+        lost = lost_changes(self._book, fleet, but)
+        return tuple(one for one in lost if one.before and not one.is_complete)

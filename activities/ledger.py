@@ -13,8 +13,9 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
+from activities.lost_changes import LostBook, lost_changes
 from policies.exposure import Exposure
-from policies.history import left_of_bake
+from policies.history import ending_of_lost, left_of_bake
 from policies.model.change import (
     PENSTOCK,
     ChangeEnding,
@@ -22,11 +23,9 @@ from policies.model.change import (
     ChangeOrder,
     ChangeRecord,
     GatewayResult,
-    Outcome,
     Quarantine,
 )
 from policies.model.fleet import Automation, GatewayRef
-from policies.model.plan_part import PlanHeader
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
@@ -114,7 +113,7 @@ class ReturnEntry(Value):
     reason: str
 
 
-class LedgerBook(Protocol):
+class LedgerBook(LostBook, Protocol):
     """The database of what was, is allowed and is good; every write may be repeated."""
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
@@ -137,16 +136,8 @@ class LedgerBook(Protocol):
         """Write down how a change ended."""
         ...
 
-    def open_changes(self, fleet: str) -> tuple[str, ...]:
-        """Return the names of the fleet's changes that have not ended, the oldest first."""
-        ...
-
     def standing_promotion(self, fleet: str) -> ChangeRecord | None:
         """Return the newest promoted upgrade that was not taken back wholly, None without one."""
-        ...
-
-    def plan_header(self, digest: str) -> PlanHeader:
-        """Return a plan without its gateways."""
         ...
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -238,15 +229,12 @@ class LedgerActivities:
 
     @activity.defn(name="close_others")
     async def close_others(self, entry: OthersEntry) -> None:
-        """Ensure that no other change of the fleet is left without an end."""
+        """Ensure that no other change of the fleet is left without an end, each with the one that is true."""
         await in_a_thread(self._close_others, entry)
 
     def _close_others(self, entry: OthersEntry) -> None:
-        sentence = f"nobody looked after it any more; {entry.change} brought its gateways back"
-        for name in self._book.open_changes(entry.fleet):
-            if name != entry.change:
-                ending = ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence=sentence)
-                self._book.close_change(ending)
+        for lost in lost_changes(self._book, entry.fleet, entry.change):
+            self._book.close_change(ending_of_lost(lost, entry.change))
 
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:

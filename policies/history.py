@@ -3,22 +3,25 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from itertools import takewhile, tee
+from itertools import takewhile
 
 from policies.model.change import (
     MOVES_NOBODY,
     NOT_ASKED,
     PENSTOCK,
     RELOADS,
+    ChangeEnding,
     ChangeKind,
     ChangeRecord,
+    LostChange,
     Outcome,
-    WayBack,
+    UnfinishedChange,
 )
 from policies.model.errors import Conflict
 from policies.model.value import Name, Value
+from policies.planning.naming import named
 
 LONGEST_UNTIL_AGAIN = timedelta(hours=1)
 
@@ -62,42 +65,54 @@ def standing(record: ChangeRecord) -> str:
     return f"{ended}, taken back on {share} by {record.taken_back_by}"
 
 
-def targets_of_last_change(history: Iterable[ChangeRecord]) -> WayBack:
-    """Return which change a rollback takes back now, given the fleet's changes with the newest first.
+def unfinished_change(history: Iterable[ChangeRecord]) -> UnfinishedChange | None:
+    """Return the change that the next rollback completes, given the fleet's changes with the newest first.
 
-    That is what the last change with an effect did. When that already went back there is nothing:
-    going back twice is the same as once, and never goes forward or one release too far; an abort
-    is a person's going back, whether or not it came before the first session. Changes that moved
-    nothing (refused, the first install, a reload, strays brought back) are passed over, and so is an
-    adoption, and the return of single gateways that failed after a promotion, which the others still
-    have; one that has not ended, or not well, is to be taken back as a whole.
+    That is one that has no end, or whose own rollback is incomplete and has not been asked for again since.
+    A promotion that stands above it ends the search: what a rollback takes back is read from known-good. What
+    penstock brings back by itself it completes by itself.
     """
-    records, ahead = tee(history)
-    older: dict[str, ChangeRecord] = {}
-    for record in records:
-        if record.kind in MOVES_NOBODY:
+    asked_again = set[str]()
+    for record in history:
+        by_itself = record.kind is ChangeKind.GO_BACK and record.requested_by == PENSTOCK
+        if record.kind in MOVES_NOBODY or by_itself:
             continue
-        if record.kind is ChangeKind.GO_BACK:
-            # An incomplete one is finished by doing what it did: the change before it says what is left.
-            went_back = record.outcome is Outcome.ROLLED_BACK and record.moved
-            cause = _cause_of(record, older, ahead) if went_back else None
-            in_part = cause is not None and 0 < cause.taken_back < cause.moved
-            if went_back and not in_part:
-                return _nothing(f"{record.name} went back already")
-        elif record.outcome in _UNFINISHED:
-            how = "has not ended" if record.outcome is None else "has not ended well"
-            sentence = f"{record.name} {how}: its gateways return to what they had before it"
-            return WayBack(change=record.name, finished=False, since=record.ended, sentence=sentence)
-        elif record.outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}:
-            aborted = "was aborted; rollback --to VERSION goes to an earlier release"
-            how = aborted if record.outcome is Outcome.ABORTED else "went back by itself"
-            return _nothing(f"{record.name} {how}")
-        elif record.outcome is Outcome.PROMOTED and record.moved:
-            if record.taken_back >= record.moved:
-                return _nothing(f"{record.name} was taken back by {record.taken_back_by}")
-            sentence = f"the gateways that {record.name} changed return to what they had before it"
-            return WayBack(change=record.name, since=record.ended, sentence=sentence)
-    return _nothing("no change that could be taken back has been promoted")
+        takes_back = record.cause if record.kind is ChangeKind.GO_BACK else None
+        if record.outcome in _UNFINISHED and asked_again.isdisjoint({record.name, takes_back}):
+            return UnfinishedChange(
+                change=record.name,
+                takes_back=takes_back,
+                plan=record.plan,
+                ended=record.outcome is not None,
+            )
+        if takes_back is not None:
+            asked_again.add(takes_back)
+        if record.outcome is Outcome.PROMOTED and record.taken_back < record.moved:
+            return None
+    return None
+
+
+def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
+    """Return the end that is true of a change whose workflow does not run any more.
+
+    Args:
+        lost: The change, and what it left once its gateways were brought back.
+        by: The change that brought them back.
+    """
+    record, stand = lost.record, len(lost.before)
+    outcome = Outcome.ROLLED_BACK
+    if record.kind in MOVES_NOBODY:
+        outcome = Outcome.HELD
+        sentence = f"it ended in the middle, and gateways that it had not reached are unchanged; {NOT_ASKED}"
+    elif lost.is_complete:
+        outcome = Outcome.PROMOTED
+        sentence = f"every gateway has {record.release} as its known-good; only its end was not written"
+    elif stand:
+        outcome = Outcome.ROLLBACK_INCOMPLETE
+        sentence = f"it ended in the middle; {by} left {named(sorted(lost.before))} on {record.release}"
+    else:
+        sentence = f"it ended in the middle; {by} brought its gateways back"
+    return ChangeEnding(change=record.name, outcome=outcome, sentence=sentence)
 
 
 def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timedelta | None:
@@ -117,7 +132,7 @@ def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timed
 def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = None) -> ChangeRecord | None:
     """Return the reload whose files a rollback puts back, given the fleet's changes with the newest first.
 
-    Without a name that is a change of settings, when nothing with an effect came after it; when it was taken
+    Without a name that is the last change of settings, if no other release came after it; when it was taken
     back already, what took it back, whose cause it is. A reload of credentials is routine and is taken back
     by its name alone. None when there is no such reload.
 
@@ -214,19 +229,3 @@ def _unfinished(record: ChangeRecord, later: Sequence[ChangeRecord]) -> Unfinish
         went_back=frozenset(one.told for one in later if one.cause is not None),
         rests_until=max(tries) + pause_after(len(tries)) if tries else None,
     )
-
-
-def _cause_of(
-    record: ChangeRecord, older: dict[str, ChangeRecord], ahead: Iterator[ChangeRecord]
-) -> ChangeRecord | None:
-    """Return the change that this one follows; reads no further back than it lies."""
-    while record.cause is not None and record.cause not in older:
-        found = next(ahead, None)
-        if found is None:
-            break
-        older[found.name] = found
-    return older.get(record.cause or "")
-
-
-def _nothing(because: str) -> WayBack:
-    return WayBack(change=None, sentence=f"there is nothing to go back to: {because}")

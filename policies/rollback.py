@@ -1,13 +1,16 @@
-"""Decide whether a rollback that a person asks for waits for a second one.
+"""Decide what a rollback takes back, from facts, and whether a second operator confirms it.
 
-An automatic rollback to known-good never does. What needs a yes is in the fleet's `rollback`
-section: another release than known-good, and, where the policy says so, a whole group at once.
+The facts are the known-good of each gateway, what it was before and when it moved. What changes were called
+and what happened since does not count: a change that only waited, a failed canary, new settings. A rollback
+to known-good never waits. What needs a yes is in the fleet's `rollback` section: another release than
+known-good, and, where the policy says so, a whole group at once.
 """
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 
-from policies.model.change import WayBack
+from policies.model.change import KnownGoodMove, RollbackTargets, UnfinishedChange
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState, InstanceState
@@ -16,20 +19,139 @@ from policies.model.plan import ReleaseRef
 from policies.planning.naming import named
 
 
+def rollback_targets(
+    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange | None, kept: timedelta, at: datetime
+) -> RollbackTargets:
+    """Return what a rollback of the release does now.
+
+    A change that has not ended is taken back first, as a whole. Otherwise the release that was promoted, or
+    taken back, last is taken back on every gateway that still has it by a promotion within the kept window,
+    whichever changes promoted it there. A gateway that went back already stays: twice is the same as once,
+    and a rollback to what was before that names the release.
+
+    Args:
+        moves: The last move of each gateway's known-good.
+        unfinished: The change that has not ended, or not well, None without one.
+        kept: How long a promotion is taken back without naming a release.
+        at: Now.
+    """
+    led = [move for move in moves if move.is_promotion or move.returned]
+    last = max((move.number for move in led), default=0)
+    left = {release.digest for move in led if move.number == last and (release := move.led_away_from)}
+    same = [move for move in led if move.is_promotion and move.release.digest in left]
+    within = [move for move in same if at - move.at <= kept]
+    if unfinished is not None:
+        return _completed(moves, unfinished, stands=bool(within))
+    if not same:
+        return RollbackTargets(sentence=_nothing(moves))
+    newest = max(same, key=lambda move: move.number)
+    if not within:
+        sentence = (
+            f"{newest.change} promoted {newest.release.version} before the kept window of {kept}: name the "
+            "release to go back to, which a second operator approves"
+        )
+        return RollbackTargets(change=newest.change, needs_name=newest.before, sentence=sentence)
+    changes = dict.fromkeys(move.change for move in sorted(within, key=lambda move: -move.number))
+    targets = {move.gateway: move.before for move in within if move.before is not None}
+    stay = sorted(
+        move.gateway for move in moves if move.release.digest in left and move.gateway not in targets
+    )
+    sentence = (
+        f"{newest.release.version}, promoted by {named(list(changes))}, is taken back: {grouped(targets)}"
+    )
+    if stay:
+        they = "stays" if len(stay) == 1 else "stay"
+        sentence += f"; {named(stay)} had no other release within the kept window of {kept} and {they} on it"
+    return RollbackTargets(change=newest.change, targets=targets, sentence=sentence)
+
+
+def targets_of_unfinished(
+    moves: Iterable[KnownGoodMove], change: str, takes_back: str | None = None
+) -> dict[str, ReleaseRef]:
+    """Return where each gateway is once a change that has not ended is taken back, or its rollback completed.
+
+    Known-good that the change, or the promotion that it `takes_back`, has moved is what it was before; every
+    other gateway has its known-good.
+    """
+    return {
+        move.gateway: move.before
+        if move.before is not None and not move.returned and move.change in {change, takes_back}
+        else move.release
+        for move in moves
+    }
+
+
+def grouped(targets: Mapping[str, ReleaseRef]) -> str:
+    """Return which release each gateway serves: `gw-1 and gw-2 serve 1.1.6; gw-3 serves 1.3.0`."""
+    by_release = defaultdict[str, list[str]](list)
+    for gateway, release in sorted(targets.items()):
+        by_release[release.version].append(gateway)
+    return "; ".join(
+        f"{named(gateways)} {'serves' if len(gateways) == 1 else 'serve'} {version}"
+        for version, gateways in sorted(by_release.items(), key=lambda group: (-len(group[1]), group[0]))
+    )
+
+
+def known_good_within(
+    moves: Iterable[KnownGoodMove], kept: timedelta, at: datetime
+) -> dict[str, frozenset[ReleaseRef]]:
+    """Return what each gateway had before its promotions of the kept window: that counts as known-good.
+
+    `moves` are all moves of that time, not only each gateway's last.
+    """
+    found = defaultdict[str, set[ReleaseRef]](set)
+    for move in moves:
+        if move.is_promotion and move.before is not None and at - move.at <= kept:
+            found[move.gateway].add(move.before)
+    return {gateway: frozenset(releases) for gateway, releases in found.items()}
+
+
+def _completed(
+    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange, *, stands: bool
+) -> RollbackTargets:
+    targets = targets_of_unfinished(moves, unfinished.change, unfinished.takes_back)
+    how = "has an incomplete rollback" if unfinished.ended else "has not ended"
+    sentence = f"{unfinished.change} {how}, which is completed first: {grouped(targets)}"
+    if unfinished.ended and stands and unfinished.takes_back is None:
+        sentence += "; another rollback takes back what was promoted before it"
+    return RollbackTargets(
+        change=unfinished.takes_back or unfinished.change,
+        finished=False,
+        targets=targets,
+        sentence=sentence if targets else f"{unfinished.change} {how}, and no gateway has a known-good",
+    )
+
+
+def _nothing(moves: Collection[KnownGoodMove]) -> str:
+    """Return why there is nothing to take back, and what every gateway serves."""
+    returned = [move for move in moves if move.returned]
+    serves = grouped({move.gateway: move.release for move in moves})
+    if returned:
+        last = max(returned, key=lambda move: move.number)
+        return f"{last.change} went back already: {serves}; name the release to go back further"
+    if moves:
+        return f"no promotion can be taken back: {serves}"
+    return "no change that could be taken back has been promoted"
+
+
 def confirmation_of(
     fleet: Fleet,
     targets: Mapping[str, ReleaseRef],
     known_good: Mapping[str, ReleaseRef],
-    previous: Mapping[str, ReleaseRef],
+    before: Mapping[str, Collection[ReleaseRef]],
 ) -> str | None:
-    """Return what a second person has to confirm first, None when the rollback begins at once.
+    """Return what a second operator has to approve first, None when the rollback begins at once.
 
-    `targets` is what is asked for, `known_good` what each gateway has now, `previous` what it had before
-    the last change: going back there is going back to known-good.
+    Args:
+        fleet: Whose rules count.
+        targets: Where gateways are to go.
+        known_good: What each gateway has now.
+        before: What each had before its promotions of the kept window, which is known-good, too.
     """
     rules, reasons = fleet.rollback, []
-    known = {name: (known_good.get(name), previous.get(name)) for name in targets}
-    others = sorted(name for name, to in targets.items() if to not in known[name])
+    others = sorted(
+        name for name, to in targets.items() if to != known_good.get(name) and to not in before.get(name, ())
+    )
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
         reasons.append(f"{version} is not the known-good of {named(others)}")
@@ -52,14 +174,6 @@ def targets_of(
         never = f"{release.product} {release.version} was never known-good here, so this is no way back"
         raise Refused(f"{never}; an upgrade can bring it", Offer(verb=Verb.START, release=release.version))
     return {name: release for name in able if known_good.get(name) != release}
-
-
-def stands(last: WayBack, kept: timedelta, at: datetime) -> bool:
-    """Whether the last change was promoted so long ago that going back names a release, for two persons.
-
-    One that has not ended well never stands: what is left to go back are gateways that nobody has promoted.
-    """
-    return last.finished and last.since is not None and at - last.since > kept
 
 
 def kept_slot(state: GatewayState) -> str:

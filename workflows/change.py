@@ -8,10 +8,9 @@ new between waves and between promoted parts, where it has no children that a cu
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -20,7 +19,7 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
 )
-from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import EventEntry, LedgerActivities, OthersEntry
@@ -81,26 +80,14 @@ RESTORED_IN_TURNS = "restored-in-turns"
 REASON_OF_EACH = 100
 """Bytes that each gateway of many keeps of why it was given up; the record has the whole reason."""
 
-ALONE_WITHIN = timedelta(seconds=45)
-"""How long gateways that return alone may take, the ledger's answers among it; reconcile tries them again.
+ALONE_WITHIN = timedelta(seconds=30)
+"""How long gateways that return by themselves are tried; reconcile tries them again."""
 
-With `WRITTEN_WITHIN` the fleet's lock is free again within a minute, whatever hangs.
-"""
+ALONE_IN_ALL = timedelta(seconds=50)
+"""How long their return may keep the fleet's lock, a ledger or an engine that does not answer included."""
 
-SURVEYED_WITHIN = timedelta(seconds=25)
-"""How long they wait for the survey of their fleet; a gateway that has not answered by then is silent."""
-
-GIVES_WAY_WITHIN = timedelta(seconds=2)
-"""How long a rollback waits for the return of single gateways, which it takes along."""
-
-WRITTEN_WITHIN = timedelta(seconds=5)
-"""How long that return waits for the ledger to take its end, which reconcile writes where it is missing."""
-
-
-T = TypeVar("T")
-
-LEFT = "not over in its time, and left to reconcile, which tries again"
-"""Why gateways are not back of which a change has given up the lock."""
+ENDS_WITHIN = timedelta(seconds=1.5)
+"""How long each of its last steps may take once it is late or a rollback waits; reconcile repeats them."""
 
 
 class Continued(Value):
@@ -154,7 +141,6 @@ class Change:
         self._begins_parts: str | None = None
         self._answer: Command | None = None
         self._asked_back: Command | None = None
-        self._began = workflow.now()
         self._harmful: str | None = None
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
@@ -166,18 +152,57 @@ class Change:
     async def run(self, run: ChangeRun) -> ChangeResult:
         """Leave the fleet as the order wants it, or exactly as it was found."""
         recording = asyncio.create_task(self._record.keep())
+        if self._order.bakes_on:
+            return await self._run_alone(run, recording)
         try:
-            result = await (self._run_alone(run) if self._order.bakes_on else self._run(run))
+            result = await self._run(run)
         except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
+        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         self._record.end()
-        if self._order.bakes_on:
-            await _for_at_most(GIVES_WAY_WITHIN, asyncio.gather(recording, _handlers_finished()))
-            return result
-        await to_the_end(_handlers_finished())
         await to_the_end(recording)
         return result
+
+    async def _run_alone(self, run: ChangeRun, recording: asyncio.Task[None]) -> ChangeResult:
+        """Return single gateways within a bound; a rollback of the fleet ends that at once.
+
+        What is cut short here is left to reconcile: nothing that takes longer keeps the fleet's lock.
+        """
+        until = workflow.now() + ALONE_IN_ALL
+        work = asyncio.create_task(self._run(run))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: work.done() or self._is_stopped, timeout=ALONE_IN_ALL)
+        if not work.done():
+            why = f"left to {self._asked_back.person}'s rollback" if self._asked_back else "left to reconcile"
+            for restore in (*self._restoring, *filter(None, (self._begins_parts,))):
+                await tell(restore, "leave_all", why)
+            await self._is_soon(work.done, until)
+        result = self._alone_result(work)
+        closing = asyncio.create_task(self._close(result))
+        if not await self._is_soon(closing.done, until):
+            self._story.end(result, workflow.now())
+        self._record.end()
+        await self._is_soon(recording.done, until)
+        await self._is_soon(workflow.all_handlers_finished, until)
+        return result
+
+    async def _is_soon(self, is_so: Callable[[], bool], until: datetime) -> bool:
+        """Wait for it until then, or for a moment where a rollback waits; return whether it is so."""
+        left = timedelta(0) if self._is_stopped else until - workflow.now()
+        with suppress(TimeoutError):
+            await workflow.wait_condition(is_so, timeout=max(ENDS_WITHIN, left))
+        return is_so()
+
+    def _alone_result(self, work: asyncio.Task[ChangeResult]) -> ChangeResult:
+        """Return how the return of single gateways ended; what it did not finish is tried again."""
+        if not work.done():
+            cut = "a rollback takes them along" if self._asked_back else "it took too long"
+            return self._result(Outcome.ABORTED, f"{cut}; what is not back is tried again within a minute")
+        try:
+            return work.result()
+        except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
+            return self._result(Outcome.ABORTED, f"{sentence_of(error)}; it is tried again within a minute")
 
     async def _run(self, run: ChangeRun) -> ChangeResult:
         if run.continued is None:
@@ -197,24 +222,6 @@ class Change:
                 return await self._adopt()
             case ChangeKind.RELOAD | ChangeKind.CONFIGURE:
                 return await self._reload()
-
-    async def _run_alone(self, run: ChangeRun) -> ChangeResult:
-        """Bring single gateways back in their time; a rollback of the fleet takes them along, and ends it."""
-        work = asyncio.ensure_future(self._run(run))
-        with suppress(TimeoutError):
-            await workflow.wait_condition(lambda: work.done() or self._is_stopped, timeout=ALONE_WITHIN)
-        why = "left to the rollback of the whole fleet" if self._is_stopped else LEFT
-        if not work.done():
-            for restore in dict.fromkeys((*self._restoring, self._begins_parts)):
-                if restore is not None:
-                    await tell(restore, "give_way", why)
-            await _for_at_most(GIVES_WAY_WITHIN, work)
-        return self._left_alone(why) if work.cancelled() else await work
-
-    def _left_alone(self, reason: str) -> ChangeResult:
-        """Return how the return of single gateways ends that is not over in its time."""
-        outcome = Outcome.ROLLBACK_INCOMPLETE if self._restoring else Outcome.REFUSED
-        return self._result(outcome, reason)
 
     # --- what people say ---------------------------------------------------------------
 
@@ -258,16 +265,13 @@ class Change:
         await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
 
     @workflow.signal(name="harm")
-    async def harm(self, reason: str, promoted: str, alone: bool) -> None:
+    async def harm(self, reason: str, promoted: str) -> None:
         """Give way to the bake, which found harm in what that change promoted: that goes back first.
 
         A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
-        The promoted change itself only writes its last lines, and the bake waits for them. Gateways that go
-        back `alone` end only an upgrade that has touched nothing: its plan is not true of them any more.
+        The promoted change itself only writes its last lines, and the bake waits for them.
         """
         if promoted == self._name:
-            return
-        if alone and (self._has_begun or self._order.kind is not ChangeKind.UPGRADE):
             return
         self._harmful = reason
         if not self._has_begun or self._asked_back is not None or self._story.goes_back:
@@ -280,7 +284,8 @@ class Change:
             return known
         goes_back = self._story.goes_back
         sentence = self._story.hear(command, workflow.now())
-        receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+        only_ends = command.kind is CommandKind.ROLL_BACK and self._story.only_ends
+        receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence, only_ends=only_ends)
         self._receipts.keep(command, receipt)
         match command.kind:
             case CommandKind.APPROVE | CommandKind.REJECT:
@@ -289,9 +294,7 @@ class Change:
                 await self._give_up(command)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._asked_back = self._asked_back if goes_back else command
-            case CommandKind.PROMOTE:  # the wave counts it for what its person was shown, and nothing newer
-                command = command.model_copy(update={"seen": self._story.seen_by(command.person)})
-            case CommandKind.HOLD | CommandKind.RESUME:
+            case CommandKind.HOLD | CommandKind.RESUME | CommandKind.PROMOTE:
                 pass  # the wave has them
         await self._tell_wave(command)
         await self._write_down(
@@ -362,8 +365,9 @@ class Change:
             return await self._find_who_missed_settings()
         if self._order.kind is not ChangeKind.GO_BACK:
             return True
-        survey = SurveyOrder(fleet=self._order.fleet)
-        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
+        await workflow.execute_child_workflow(
+            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
+        )
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         return bool(found.strays or found.open_changes)
 
@@ -694,7 +698,7 @@ class Change:
             decision=self._decision,
             source=self._order.source,
             began=workflow.now(),
-            within=self._time_left if self._order.bakes_on else None,
+            within=ALONE_WITHIN if self._order.bakes_on else None,
         )
         self._restoring = restores_of(root, keys)
         self._begins_parts = root if in_parts else None
@@ -703,16 +707,14 @@ class Change:
             order,
             id=root,
             parent_close_policy=ParentClosePolicy.ABANDON,
-            cancellation_type=ChildWorkflowCancellationType.ABANDON,
             memo={PARTS_OF_RESTORE: len(keys)},
         )
 
-    @property
-    def _time_left(self) -> timedelta:
-        return max(timedelta(0), ALONE_WITHIN - (workflow.now() - self._began))
-
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
+        if back.departed:
+            names = ", ".join(sorted(back.departed))
+            reason = f"{reason}; {names} left the fleet's file and did not go back"
         return self._result(outcome, with_befallen(reason, back.nodes)).model_copy(
             update={"touched": back.back, "incomplete": back.given_up, "steered_back_after": back.took}
         )
@@ -727,8 +729,6 @@ class Change:
             return self._result(Outcome.REFUSED, reason)
         if self._header is None or not self._name or self._order.kind in MOVES_NOBODY:
             return self._result(Outcome.REFUSED, reason)
-        if self._order.bakes_on:
-            return self._left_alone(reason)
         if self._order.kind is ChangeKind.GO_BACK:
             return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
         under_way = min(self._passed + 1, len(self._plan.waves))
@@ -760,8 +760,7 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await end_bake(self._order.fleet, self._name, goes_back=True)
-        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True)
-        back = await (going if self._order.bakes_on else to_the_end(going))
+        back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
@@ -801,28 +800,30 @@ class Change:
         found = await control.record(
             FactActivities.plan_return, ReturnQuery(fleet=self._order.fleet, change=self._name)
         )
-        if found is not None:
-            self._order = self._order.model_copy(update={"plan": found})
-            await self._know_the_plan()
+        if found is None:
+            return
+        self._order = self._order.model_copy(update={"plan": found.plan})
+        await self._know_the_plan()
+        if found.takes_back:  # it died in its promotion, and what it promoted is not watched any more
+            await end_bake(self._order.fleet, self._name, goes_back=True)
 
     # --- the first release ----------------------------------------------------------------
 
     async def _install(self) -> ChangeResult:
         """Bring up gateways that serve nobody yet; one that fails is named and keeps nobody else from it."""
-        order = InstallOrder(
-            change=self._name,
-            header=self._plan,
-            release=self._release,
-            source=self._order.source or "",
-            epoch=self._epoch,
+        found = await workflow.execute_child_workflow(
+            Install.run,
+            InstallOrder(
+                change=self._name,
+                header=self._plan,
+                release=self._release,
+                source=self._order.source or "",
+                epoch=self._epoch,
+            ),
+            id=self._child("install"),
         )
-        found = await self._unless_stopped_of(await guarded(Install.run, order, self._child("install")))
-        if found is None:
-            return self._stopped_midway("install again: gateways that serve already are left alone")
         outcome = Outcome.PROMOTED
-        sentence = f"First installation: {_serving(len(found.installed), 'now')} {self._release.version}"
-        if found.served:
-            sentence = f"{sentence}; {_serving(found.served, 'already')} it"
+        sentence = f"{len(found.installed)} gateways were empty and serve now"
         if found.failed:
             outcome = Outcome.HELD if found.installed else Outcome.REFUSED
             sentence = f"{sentence}; {_failed(found)}"
@@ -863,25 +864,14 @@ class Change:
             older=self._order.even_if_older,
             takes_back=self._order.takes_back,
         )
-        return await self._unless_stopped_of(
-            await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
-        )
-
-    async def _unless_stopped_of(self, child: ChildWorkflowHandle[Any, T]) -> T | None:
-        """Return what the child returns; None when a rollback, or harm in what serves, ends it before."""
-        await workflow.wait_condition(lambda: child.done() or self._is_stopped)
-        if child.done():
-            return await child
-        child.cancel()
+        wave = await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
+        await workflow.wait_condition(lambda: wave.done() or self._is_stopped)
+        if wave.done():
+            return await wave
+        wave.cancel()
         with suppress(asyncio.CancelledError, FailureError):
-            await child
+            await wave
         return None
-
-    def _stopped_midway(self, sentence: str) -> ChangeResult:
-        """Return how a change ends that moves no session and was stopped before its end."""
-        asked = self._asked_back
-        why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
-        return self._result(Outcome.ABORTED, f"{why}; {sentence}")
 
     @property
     def _given(self) -> str:
@@ -893,7 +883,7 @@ class Change:
         return "the settings of the fleet's file" if configures else "their hosts' present credentials"
 
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
-        done, of = found.done, self._plan.changing
+        done, of, asked = found.done, self._plan.changing, self._asked_back
         back = self._order.takes_back is not None
         sentence = f"{done} of {of} gateways use {self._given}"
         if not back:
@@ -909,19 +899,21 @@ class Change:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:
             sentence = f"{sentence}; {NOT_ASKED}"
-        ended = self._result(outcome, sentence)
         if done < of and self._is_stopped:
-            ended = self._stopped_midway(sentence)
-        return ended.model_copy(update={"touched": done, "aside": found.failed})
+            outcome = Outcome.ABORTED
+            why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
+            sentence = f"{why}; {sentence}"
+        return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
 
     async def _adopt(self) -> ChangeResult:
         """Take over what serves gateways by itself; one that refuses is named and keeps nobody from it."""
-        order = AdoptionOrder(
-            change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
+        found = await workflow.execute_child_workflow(
+            Adopt.run,
+            AdoptionOrder(
+                change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
+            ),
+            id=self._child("adopt"),
         )
-        found = await self._unless_stopped_of(await guarded(Adopt.run, order, self._child("adopt")))
-        if found is None:
-            return self._stopped_midway("adopt again: gateways that were adopted stay so")
         outcome = Outcome.PROMOTED
         sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
         if found.failed:
@@ -936,8 +928,8 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
-            writing = asyncio.ensure_future(self._write_end(result))
-            await (_for_at_most(WRITTEN_WITHIN, writing) if self._order.bakes_on else writing)
+            await self._record.write()  # before the end: a reader of the end finds all that came before
+            await control.record(LedgerActivities.close_change, _ending(result))
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
@@ -945,10 +937,6 @@ class Change:
             await bake_again(self._order.fleet)
         self._story.end(result, workflow.now())
         return result
-
-    async def _write_end(self, result: ChangeResult) -> None:
-        await self._record.write()  # before the end: a reader of the end finds all that came before
-        await control.record(LedgerActivities.close_change, _ending(result))
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
@@ -980,27 +968,11 @@ class Change:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
 
 
-async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:
-    """Wait for work, which is cancelled when it takes longer; what it raises is its own."""
-    with suppress(TimeoutError):
-        await workflow.wait_condition(work.done, timeout=length)
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
-
-
-async def _handlers_finished() -> None:
-    await workflow.wait_condition(workflow.all_handlers_finished)
-
-
 def _failed(found: Adoptions | Installed) -> str:
     """Return why gateways failed, of the first of them, and how many others did."""
     named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
     more = found.failures - len(found.failed)
     return f"{named}; and {more} more" if more > 0 else named
-
-
-def _serving(gateways: int, when: str) -> str:
-    return f"1 gateway {when} serves" if gateways == 1 else f"{gateways} gateways {when} serve"
 
 
 def _harm(found: str) -> str:

@@ -75,6 +75,9 @@ PARTS_OF_RESTORE = "parts"
 REPORTED_TOGETHER = "reported-together"
 """Histories without this mark have a report for each gateway of a part, also of fifty at the same moment."""
 
+GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
+"""Histories without this mark have waited for the attempt under way of a gateway that was given up."""
+
 GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 """Histories without this mark did not tell of those who were given up while the others' last try lasted."""
 
@@ -137,6 +140,8 @@ class RestoreResult(Value):
 
     back: int
     given_up: dict[str, str] = {}
+    departed: dict[str, str] = {}
+    """Gateways that the fleet's file does not have any more and that did not go back at the first try."""
     took: timedelta
     nodes: dict[str, str] = {}
     """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
@@ -170,8 +175,7 @@ class Restore:
         self._first_round_over = order.first_round_over
         self._pause = order.pause
         self._passed_on: set[str] = set()
-        self._gives_way = ""
-        """Why this leaves what is not back, empty while it does not."""
+        self._left = ""
 
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
@@ -186,15 +190,11 @@ class Restore:
         known = names.keys() & (self._members or names)
         self._given_up |= {name: names[name] for name in sorted(known) if name not in self._back}
 
-    @workflow.signal(name="give_way")
-    def give_way(self, reason: str) -> None:
-        """Leave every gateway that is not back: a newer change has it, and the lock of this one's is free."""
-        self._gives_way = reason
-        self._leave_the_others()
-
-    def _leave_the_others(self) -> None:
-        left = [name for name in sorted(self._members) if name not in self._back]
-        self._given_up |= dict.fromkeys(left, self._gives_way)
+    @workflow.signal(name="leave_all")
+    def leave_all(self, why: str) -> None:
+        """Go on without every gateway that is not back: another rollback takes all of them."""
+        self._left = why
+        self.give_up(dict.fromkeys(self._members, why))
 
     @workflow.signal(name="pass_on")
     def pass_on(self, part: str) -> None:
@@ -216,6 +216,7 @@ class Restore:
         return RestoreResult(
             back=sum(result.back for result in results),
             given_up=merged(result.given_up for result in results),
+            departed=merged(result.departed for result in results),
             took=max(result.took for result in results),
             nodes=first_named(result.nodes for result in results),
         )
@@ -226,11 +227,9 @@ class Restore:
         A part that fails by itself is named, and begun again: its gateways serve what is gone back from.
         """
         key, pause = part.keys[0], part.pause
-        while True:
+        while not self._left:
             try:
                 async with turns:
-                    if self._gives_way:
-                        return RestoreResult(back=0, took=timedelta(0))
                     child = await self._begin(part)
                     await self._turn_of(part, child)
                 result = await child
@@ -248,6 +247,7 @@ class Restore:
             else:
                 self._troubles.pop(key.path, None)
                 return result
+        return RestoreResult(back=0, took=timedelta(0))
 
     async def _begin(self, part: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
         """Start a part without the gateways that have been given up until it runs."""
@@ -291,13 +291,9 @@ class Restore:
                 self._members[name], self._targets[name] = member, member.back
                 epoch = order.epochs.get(name, order.epoch)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, member.back.digest)
+        if self._left:
+            self.give_up(dict.fromkeys(self._members, self._left))
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
-        if (
-            not self._gives_way and self._is_late
-        ):  # the plan was read too late: the lock is not theirs any more
-            self._gives_way = "its time was over before its plan could be read"
-        if self._gives_way:
-            self._leave_the_others()
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
         looking = asyncio.create_task(look_at_all(self._steps[name].gateway for name in waiting))
@@ -316,9 +312,11 @@ class Restore:
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             await self._report_who_was_given_up_meanwhile()
             self._go_on_with_a_short_history()
+        departed = {name for name in self._given_up if self._members[name].departed}
         return RestoreResult(
             back=len(self._back),
-            given_up=self._given_up,
+            given_up={name: why for name, why in self._given_up.items() if name not in departed},
+            departed={name: self._given_up[name] for name in sorted(departed)},
             took=self._last_back - self._began,
             nodes=first_named([self._nodes]),
         )
@@ -359,7 +357,9 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        back = await self._try_unless_given_up(name)
+        # Who is tried after a cut or a failure is named already, and may be given up in the middle of it.
+        named = self._order.told or self._order.begun_again
+        back = await (self._try_unless_given_up(name) if named else self._try_once(name))
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -397,6 +397,8 @@ class Restore:
 
         The first pause is kept to the end: the first round alone may have made the history long.
         """
+        if self._members[name].departed:
+            self._given_up.setdefault(name, self._troubles.get(name, "it did not go back"))
         pause, told, ends = self._order.pause, None, self._is_given_up
         while not self._is_given_up(name):
             if self._troubles.get(name) != told:
@@ -433,6 +435,8 @@ class Restore:
 
     async def _try_unless_given_up(self, name: str) -> bool:
         """Try once; a person's word ends the attempt, too: a silent gateway's lasts half a minute or more."""
+        if not workflow.patched(GIVEN_UP_IN_MID_ATTEMPT):
+            return await self._try_once(name)
         before = self._troubles.get(name)
         attempt = asyncio.create_task(self._try_once(name))
         try:

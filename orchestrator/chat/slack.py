@@ -185,7 +185,7 @@ def _buttons(card: ChatCard) -> list[Json]:
     found = []
     for offer in card.offers:
         verb = BUTTONS.get(offer.verb)
-        if verb is None or offer.fleet is None or offer.force or offer.release:
+        if verb is None or offer.fleet is None or offer.force or offer.release or offer.settings:
             continue
         action = ChatAction(verb=verb, fleet=offer.fleet, change=card.change, hold_of=offer.hold_of)
         button: Json = {

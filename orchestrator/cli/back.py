@@ -1,7 +1,7 @@
 """Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,12 +27,16 @@ Of = Annotated[
     ),
 ]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
+Settings = Annotated[bool, typer.Option("--settings", help="the last change of settings, and no release")]
+PREVIEW_SECONDS = 4.0
+"""How long a rollback waits for what each gateway will serve."""
 
 
 def rollback(  # an option each
     reason: Reason,
     fleet: FleetName = None,
     to: To = None,
+    settings: Settings = False,
     of: Of = None,
     wait: Wait = False,
     timeout: Within = "5m",
@@ -40,10 +44,14 @@ def rollback(  # an option each
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Send every touched gateway back to its known-good, at any moment, any number of times."""
+    """Roll back the release: every gateway goes to its known-good, at any moment.
+
+    The command prints which release each gateway will serve, then acts. Settings have an option of their own.
+    """
     within, api = seconds(timeout), Api()
-    body = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
-    name, receipt = safely.command(api, fleet, body, key)
+    body: dict[str, Any] = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
+    body["settings"] = settings
+    name, receipt = safely.command(api, fleet, body, key, before=_say_what_serves)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
         return
@@ -54,6 +62,20 @@ def rollback(  # an option each
     if code is ExitCode.ROLLBACK_INCOMPLETE:
         _name_the_missing(api, name)
     raise typer.Exit(code)
+
+
+def _say_what_serves(fleet: str, body: dict[str, Any]) -> None:
+    """Print which release each gateway will serve; a rollback never waits long for it."""
+    asked = {"to": body["to"], "of": body["of"], "settings": "true" if body["settings"] else None}
+    try:
+        shown = Api(patience=PREVIEW_SECONDS).get("fleets", fleet, "rollback", **asked)
+    except Problem as problem:
+        if problem.code == "Unavailable":
+            sys.stderr.write(
+                f"Which release each gateway will serve is not known: {printable(str(problem))}\n"
+            )
+        return
+    sys.stderr.write(f"{fleet}: {printable(shown['sentence'])}.\n")
 
 
 def approve(

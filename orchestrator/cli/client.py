@@ -45,10 +45,17 @@ class Problem(Exception):
     """The API says no, or says nothing; with what it offers instead and the code to end with."""
 
     def __init__(
-        self, code: str, detail: str, *, offers: list[Json] | None = None, exit_code: int = 1
+        self,
+        code: str,
+        detail: str,
+        *,
+        offers: list[Json] | None = None,
+        exit_code: int = 1,
+        answered: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
+        self.answered = answered
         self.offers = offers or []
         self.exit_code = exit_code
 
@@ -108,7 +115,9 @@ class Api:
 
     def stopping(self) -> "Api":
         """Return the same API, asked for what it may have to leave with an engine where nothing answers."""
-        return self._waiting(STOP_SECONDS, "The change is asked; where nobody answers, the order is stored.")
+        return self._waiting(
+            STOP_SECONDS, "The change is asked. The answer says whether the order is carried out or stored."
+        )
 
     def _waiting(self, seconds: float, notice: str) -> "Api":
         other = Api(self._url, self._token, seconds)
@@ -247,7 +256,13 @@ def _problem(status: int, said: bytes) -> Problem:
     """Return the problem that was answered; what is no problem document is told by its status alone."""
     try:
         found = json.loads(said)
-        return Problem(found["code"], found["detail"], offers=found["next"], exit_code=found["exit_code"])
+        return Problem(
+            found["code"],
+            found["detail"],
+            offers=found["next"],
+            exit_code=found["exit_code"],
+            answered=True,
+        )
     except (ValueError, KeyError, TypeError):
         if status in {502, 503, 504}:
             return Problem(

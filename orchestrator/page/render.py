@@ -157,7 +157,8 @@ def asked(offer: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
     named = {"gateway": offer["gateway"], "hold_of": offer["hold_of"], "to": offer["release"]}
     fields = {name: value for name, value in named.items() if value}
     fields |= {"change": change["rollout"]} if change else {}
-    return query(fields | ({"force": "true"} if offer["force"] else {}))
+    said = {name: "true" for name in ("force", "settings") if offer[name]}
+    return query(fields | said)
 
 
 GROUPS = (

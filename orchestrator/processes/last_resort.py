@@ -11,6 +11,7 @@ from orchestrator.engine.client import enter_network_namespace
 from orchestrator.processes.composition import compose
 from orchestrator.settings import read_settings
 from policies.model.command import CommandKind, CommandReceipt
+from policies.model.way_back import RollbackAsked
 
 
 def command(fleet: str, body: dict[str, Any], key: str) -> dict[str, Any]:
@@ -28,8 +29,7 @@ async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt
             caller,
             fleet,
             body["reason"],
-            to=body.get("to"),
-            of=body.get("of"),
+            asked=RollbackAsked(to=body.get("to"), of=body.get("of"), settings=bool(body.get("settings"))),
             force=bool(body.get("force")),
             key=key,
         )

@@ -32,7 +32,7 @@ from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, ref
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
-from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
@@ -42,6 +42,7 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
+from policies.model.way_back import RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
@@ -73,8 +74,8 @@ TAKEN_WITHIN = timedelta(seconds=15)
 LOOK = timedelta(seconds=1)
 """How long the engine may take to say that it lives; a status is shown without its word."""
 
-STOPPED_WITHIN = timedelta(seconds=15)
-"""How long a rollback waits for a reload that it has stopped."""
+STOPPED_WITHIN = timedelta(seconds=5)
+"""How long a rollback waits for the end of a change that has moved nothing."""
 
 LOOKED_WITHIN = timedelta(seconds=30)
 """How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
@@ -82,8 +83,20 @@ LOOKED_WITHIN = timedelta(seconds=30)
 TOLD_OF_A_GATEWAY = timedelta(milliseconds=10)
 """How much longer an order may take for each gateway that it names: its part of the rollback is told."""
 
-FREE_WITHIN = timedelta(minutes=2)
-"""How long a rollback waits for gateways that return alone: they give the lock back in half a minute."""
+
+@dataclass(frozen=True)
+class Turned:
+    """What came of a rollback that found a change under way, or none.
+
+    Without a `receipt` the fleet's lock is free, and the rollback goes on with what stands.
+    """
+
+    receipt: CommandReceipt | None = None
+    """Of a change that takes back itself what it has moved."""
+    ended: str = ""
+    """What has been ended for the rollback, in a sentence."""
+    alone: bool = False
+    """Whether that was the return of single gateways, which the rollback takes along."""
 
 
 @dataclass(frozen=True)
@@ -502,6 +515,8 @@ class ChangeService:
                 raise Conflict(f"no change of {fleet} is under way") from error
             raise Unavailable(f"{silence_of(error)}; nothing was ordered") from error
         sentence = "No worker answered; the order is stored and is carried out when one is back."
+        if command.kind is CommandKind.ROLL_BACK:
+            sentence += " If the change has moved no session, it only ends then: repeat the rollback."
         if stuck := await self._why_stuck(fleet):
             sentence = f"The order is stored. {stuck[0]}"
         return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
@@ -518,61 +533,95 @@ class ChangeService:
         to: ReleaseRef | None = None,
         source: str | None = None,
         of: str | None = None,
+        settings: bool = False,
         force: bool = False,
         key: str | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        before: Turned | None = None,
     ) -> CommandReceipt:
         """Send every gateway back, whatever is going on; a receipt that is not accepted had nothing to do.
 
-        While a change is under way it is told to go back. Afterwards, within the kept window, what
-        the last change did is undone, or every gateway goes to the release `to`. What the fleet's
-        rules ask a second person for waits; known-good by itself does not, and asking for it ends
-        a wait. A change of settings that came last is undone by the files that hosts have kept, and so is the
-        reload that `of` names. With `force` a change that no worker can go on with is ended first. Single
-        gateways that return alone are waited for; `tell` hears of it.
+        A change under way that has moved sessions takes them back itself. One that has moved none ends, and
+        the rollback goes on with what stands under it: the last promotion within the kept window is taken
+        back, or every gateway goes to the release `to`. What the fleet's rules ask a second person for waits;
+        known-good by itself does not, and asking for it ends a wait. A rollback of files takes back what
+        instances were given by the last change of settings, or by the reload that `of` names, and no
+        release. With `force` a change that no worker can go on with is ended first.
+
+        Args:
+            fleet: As its file describes it now.
+            person: Who asks.
+            reason: Why.
+            via: Which way the order came.
+            to: An earlier release by name.
+            source: Where a release comes from that is not on its host any more.
+            of: A reload or change of settings by name.
+            settings: Whether the last change of settings is meant.
+            force: Whether a change under way is ended first, whatever it does.
+            key: Of the request: under one key one rollback begins.
+            before: What has been ended for this rollback already.
 
         Raises:
-            Conflict: `to` is given while another change is under way.
-            Refused: the kept window is over, or `to` was never known-good here.
+            Conflict: A change is under way and `to` or files are named.
+            Refused: The kept window is over, or `to` was never known-good here.
         """
+        asked = RollbackAsked(to=to.version if to is not None else None, settings=settings, of=of)
         if not force:
-            if to is not None and await self.is_under_way(fleet.name):
-                raise Conflict(
-                    f"a change of {fleet.name} is under way: a rollback takes it to known-good at once, "
-                    "and another release can be asked for after that",
-                    _offer(Verb.ROLL_BACK, fleet.name),
-                )
-            if receipt := await self.turn_round(fleet.name, person, reason, key=key, tell=tell):
-                return receipt
-        if force:
+            await self._refuse_beside_another(fleet.name, asked)
+            turned = await self.turn_round(fleet.name, person, reason, key=key)
+            if turned.receipt is not None:
+                return turned.receipt
+            before = turned if turned.ended else before
+        else:
             await self._end_by_force(fleet.name, person, via, reason)
         if name := await self.begun_before(key):
             return CommandReceipt(id=name, accepted=True, sentence=f"{name} has begun.")
-        order = await asyncio.to_thread(self._ways_back.order, fleet, person, reason, to, of, source, key)
-        if isinstance(order, CommandReceipt):
-            return order
+        ended = before or Turned()
+        ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
+        try:
+            order, sentence = await asyncio.to_thread(ask, everybody=ended.alone)
+        except (Refused, Conflict) as refused:
+            if not ended.ended:
+                raise
+            kept = f"{ended.ended} Nothing else is taken back: {refused}."
+            return CommandReceipt(id=fleet.name, accepted=True, sentence=kept)
+        if order is None:
+            sentence = " ".join(filter(None, (ended.ended, f"Nothing to do: {sentence}.")))
+            return CommandReceipt(id=fleet.name, accepted=bool(ended.ended), sentence=sentence)
         name = await self._begin(order, fleet)
-        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=_begun(order))
+        said = " ".join(filter(None, (ended.ended, _begun(order, sentence))))
+        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said)
 
-    async def turn_round(
-        self,
-        fleet: str,
-        person: str,
-        reason: str,
-        *,
-        key: str | None = None,
-        tell: Callable[[str], None] = lambda _: None,
-    ) -> CommandReceipt | None:
-        """Tell the change that is under way to go back; None when there is none. No ledger is asked.
+    def rollback_preview(self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None) -> RollbackPreview:
+        """Return which release each gateway serves after a rollback that is asked for now; nothing is done.
 
         Raises:
-            Conflict: Single gateways return alone, and are not done soon.
-            Unavailable: The engine does not answer; nothing was ordered. Or a reload is in the way that was
-                told to stop and has not, as without a worker; what is to be taken back is asked for again.
+            Refused: As `roll_back`.
+            Conflict: As `roll_back`.
+        """
+        return self._ways_back.preview(fleet, asked, to)
+
+    async def _refuse_beside_another(self, fleet: str, asked: RollbackAsked) -> None:
+        """Refuse a rollback by name while a change is under way that it does not mean."""
+        under_way = None if asked.is_plain else await self._under_way(fleet)
+        if under_way is None or (asked.of_files and (await under_way.memo()).get(KIND) in RELOADS):
+            return
+        raise Conflict(
+            f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
+            "and another release, or settings, can be asked for after that",
+            _offer(Verb.ROLL_BACK, fleet),
+        )
+
+    async def turn_round(self, fleet: str, person: str, reason: str, *, key: str | None = None) -> Turned:
+        """Order the change that is under way to go back, and return what came of it; no ledger is asked.
+
+        Raises:
+            Conflict: The change has just ended.
+            Unavailable: The engine does not answer; nothing was ordered. Or the change that moved nothing
+                was ordered to end and has not, as without a worker; the rollback has to be asked for again.
         """
         under_way = await self._under_way(fleet)
         if under_way is None:
-            return None
+            return Turned()
         command = Command(
             id=key or f"rollback-{secrets.token_hex(6)}",
             kind=CommandKind.ROLL_BACK,
@@ -581,37 +630,37 @@ class ChangeService:
         )
         try:
             receipt = await self.command(fleet, command)
-            # A reload stops for whatever is to be taken back, and has nothing itself that could be.
-            if (await under_way.memo()).get(KIND) not in RELOADS:
-                return receipt
-            if await self._has_stopped(fleet):
-                return None
-            waits = f"a reload of {fleet} was told to stop and has not yet, so nothing is taken back yet"
-            raise Unavailable(f"{waits}: ask again; is a worker running?", _offer(Verb.ROLL_BACK, fleet))
         except Conflict:
-            if await self._is_free_soon(fleet, tell):
-                return None
+            if await self._has_ended_well(fleet):
+                return Turned()
             raise
+        kind = (await under_way.memo()).get(KIND)
+        # A reload has nothing itself that a rollback could take back, and is stored like any other order.
+        if not receipt.only_ends and kind not in RELOADS:
+            return Turned(receipt)
+        if await self._has_stopped(fleet):
+            return Turned(ended=receipt.sentence, alone=kind is None)
+        waits = f"a change of {fleet} was ordered to end and has not yet, so nothing is taken back yet"
+        raise Unavailable(
+            f"{waits}: repeat the rollback; is a worker running?", _offer(Verb.ROLL_BACK, fleet)
+        )
+
+    async def _has_ended_well(self, fleet: str) -> bool:
+        """Return whether the change under way has just ended, and took back nothing that it had moved."""
+        if await self.is_under_way(fleet):
+            return False
+        with suppress(Unavailable, RPCError):
+            ended = await self.result(fleet)
+            return ended.outcome is Outcome.PROMOTED or not ended.touched
+        return False
 
     async def _has_stopped(self, fleet: str) -> bool:
-        """Return whether a reload that was told to stop has given up the fleet's lock, soon."""
+        """Return whether a change that was ordered to end has given up the fleet's lock, soon."""
         until = time.monotonic() + STOPPED_WITHIN.total_seconds()
         while await self.is_under_way(fleet):
             if time.monotonic() > until:
                 return False
             await asyncio.sleep(0.2)
-        return True
-
-    async def _is_free_soon(self, fleet: str, tell: Callable[[str], None]) -> bool:
-        """Return whether the fleet's lock is free, having waited for single gateways that return alone."""
-        if not (await self.status(fleet)).alone:
-            return False
-        tell("Single gateways return alone; the rollback begins when they are done, within a minute.")
-        until = time.monotonic() + FREE_WITHIN.total_seconds()
-        while await self.is_under_way(fleet):
-            if time.monotonic() > until:
-                return False
-            await asyncio.sleep(0.5)
         return True
 
     async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> None:
@@ -718,17 +767,17 @@ def _offer(verb: Verb, fleet: str) -> Offer:
     return Offer(verb=verb, fleet=fleet)
 
 
-def _begun(order: ChangeOrder) -> str:
+def _begun(order: ChangeOrder, sentence: str) -> str:
     if order.takes_back is not None:
         return (
-            f"Rolling back: what runs gets again what it had before {order.takes_back}; no session is "
-            "touched. Mend the files that it was given: the next reload or start takes them again."
+            f"Rolling back: {sentence}. No session is touched. Mend the files that it was given: the next "
+            "reload or start takes them again."
         )
     if order.confirm is None:
-        return "Rolling back: every gateway goes to an earlier known-good."
+        return f"Rolling back: {sentence}."
     nothing = order.confirm.at_deadline == "nothing"
     by_itself = "it is given up" if nothing else "they go back to known-good"
     return (
-        f"Waiting for a second person ({order.confirm.reason}) to approve it. "
+        f"Waiting for a second person ({order.confirm.reason}) to approve it: {sentence}. "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )

@@ -30,6 +30,7 @@ from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, 
 from policies.model.fleet import Fleet
 from policies.model.people import Caller
 from policies.model.request import Answer
+from policies.model.way_back import RollbackAsked
 
 if TYPE_CHECKING:
     from orchestrator.service.service import Service
@@ -268,7 +269,7 @@ class ChatService:
             channel=said.channel,
             expires=datetime.now(UTC) + LIVES,
         )
-        what = await self._effect(order.verb, fleet, under_way=status.change is not None)
+        what = await self._effect(caller, order.verb, fleet, under_way=status.change is not None)
         await self._acts.audited(
             caller,
             f"code for {order.verb} asked for",
@@ -282,24 +283,32 @@ class ChatService:
     async def _keep(self, written: str, code: Code) -> None:
         await asyncio.to_thread(self._ledger.keep_code, written, code)
 
-    async def _effect(self, verb: ChatVerb, fleet: str, *, under_way: bool) -> tuple[str, ...]:
-        """Return what an order will do, in the words of the page, and whom it leaves where they are."""
+    async def _effect(
+        self, caller: Caller, verb: ChatVerb, fleet: str, *, under_way: bool
+    ) -> tuple[str, ...]:
+        """Return what an order will do: which release each gateway serves then, and who stays where they are.
+
+        Raises:
+            Conflict: A rollback has nothing to do.
+        """
         if verb is ChatVerb.ABORT:
             return (f"Aborting what goes on in {fleet}: no session has moved yet, and none will.",)
-        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if under_way else None
-        if newest is not None and newest.outcome is None:
-            releases = await asyncio.to_thread(self._ledger.known_good_releases, fleet)
+        try:
+            preview = await self._service.rollback_preview(caller, fleet, RollbackAsked())
+        except Unavailable as unavailable:
+            serves = f"which release each gateway will serve is not known ({unavailable})"
         else:
-            releases = tuple((await asyncio.to_thread(self._ledger.previous_known_good, fleet)).values())
-        versions = sorted({one.version for one in releases})
-        to = f" to {', '.join(versions)}" if versions else ""
+            if not preview.does:
+                raise Conflict(f"nothing to do: {preview.sentence}")
+            serves = preview.sentence
+        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if under_way else None
         described = self._fleets.lately()[0].get(fleet)
         left, deadline = None, timedelta(0)
         if described is not None and newest is not None:
             left, deadline = await self._sessions.now(described, newest)
         what = (
-            f"Rolling back {fleet}{to} (known-good). New sessions of every gateway that was touched go back "
-            f"within seconds; {stay(left, deadline, datetime.now(UTC))} Nobody is cut now."
+            f"Rolling back {fleet}: {serves}. New sessions go there within seconds; "
+            f"{stay(left, deadline, datetime.now(UTC))} Nobody is cut now."
         )
         return (what,)
 

@@ -28,6 +28,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.value import Digest, Value, digest_of
+from policies.pins import pin_of
 from policies.planning.outline import PlanOutline
 from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
 from policies.status.told import listed
@@ -178,10 +179,23 @@ class PlanService:
         if row is not None:
             ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
             warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
+        elif (taken_back := self._taken_back(plan)) is not None:
+            warned.append(taken_back)
         told = self.ledger.agents_files(plan.fleet, looked_at_within(len(fleet.gateways)))
         vaults = {name: told[name].elsewhere for name in plan.changing if name in told}
         unknown = untold(vaults, self._asked_for(plan.release))
         return (*warned, *plan.uncounted, *unknown, *self._disagreements(fleet, told))
+
+    def _taken_back(self, plan: PlanOutline) -> str | None:
+        """Return that the release was promoted here and taken back since, None where it was not."""
+        newest = self.ledger.newest_to(plan.fleet, plan.release.digest)
+        if newest is None or newest.taken_back_by is None:
+            return None
+        pin = pin_of(newest, self.ledger.change(newest.taken_back_by))
+        if pin is None:
+            return None
+        at = f" at {pin.at:%Y-%m-%d %H:%M} UTC" if pin.at else ""
+        return f"{plan.release.version} was taken back here{at} by {newest.taken_back_by}: {pin.why}"
 
     def _disagreements(self, fleet: Fleet, told: Mapping[str, AgentsFile]) -> tuple[str, ...]:
         """Say where agents' files describe their gateways in another way than the fleet's file."""

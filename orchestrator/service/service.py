@@ -83,7 +83,7 @@ from policies.access import (
 )
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
-from policies.model.change import ChangeKind, ChangeRecord, HistoryRow, Outcome
+from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome
 from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
@@ -100,7 +100,7 @@ from policies.model.handover import Duty
 from policies.model.offer import Offer, Verb
 from policies.model.path import PathWalked
 from policies.model.people import EVERY_FLEET, Caller, Via
-from policies.model.plan import Strategy
+from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.release import ReleaseRow
 from policies.model.request import Answer
@@ -110,8 +110,10 @@ from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, EventRow
 from policies.model.value import Value
 from policies.model.verdict import VerdictRow
+from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
+from policies.rollback import grouped
 from policies.traffic import Traffic
 
 T = TypeVar("T")
@@ -129,6 +131,7 @@ ANOTHER_PERSONS = {CommandKind.PROMOTE, CommandKind.APPROVE}
 """What whoever asked for a change cannot give it themselves."""
 
 SHOWN_WITHIN_SECONDS = 2.0
+PREVIEWED_WITHIN_SECONDS = 2.0
 """How long an order that was heard waits for the ledger to tell of it, which is what every screen reads."""
 
 ASKED_AT_ONCE = 32
@@ -277,6 +280,8 @@ class Service:
         offers = (*change.can_do, *drains)
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
+            if not await asyncio.to_thread(self._has_rollback, named):
+                offers = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings)
         elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
             offers = (*more, *offers)
@@ -671,8 +676,7 @@ class Service:
         fleet: str,
         reason: str,
         *,
-        to: str | None = None,
-        of: str | None = None,
+        asked: RollbackAsked = RELEASE_OF_BEFORE,
         force: bool = False,
         change: str | None = None,
         key: str | None = None,
@@ -687,12 +691,14 @@ class Service:
 
         async def back() -> CommandReceipt:
             await self._refuse_stale(fleet, change, safe=True)
-            if not (force or to or of) and (
-                receipt := await self._changes.turn_round(fleet, caller.person, reason, key=request)
-            ):
-                return await self._shown(fleet, receipt)
+            turned = None
+            if asked.is_plain and not force:
+                turned = await self._changes.turn_round(fleet, caller.person, reason, key=request)
+                if turned.receipt is not None:
+                    shown = await self._shown(fleet, turned.receipt)
+                    return await self._with_what_serves(fleet, shown)
             named = await self._described(fleet)
-            release = await asyncio.to_thread(self._ledger.release, to, named.product) if to else None
+            release = await asyncio.to_thread(self._release_to, asked, named)
             return await self._changes.roll_back(
                 named,
                 caller.person,
@@ -700,13 +706,46 @@ class Service:
                 via=caller.via,
                 to=release,
                 source=self._releases.source,
-                of=of,
+                of=asked.of,
+                settings=asked.settings,
                 force=force,
                 key=request,
+                before=turned,
             )
 
-        asked = {"reason": reason, "to": to, "of": of, "force": force, "id": request}
-        return await self._acts.audited(caller, "rollback asked for", fleet, asked, back, safe=True)
+        said = {"reason": reason, **asked.model_dump(), "force": force, "id": request}
+        return await self._acts.audited(caller, "rollback asked for", fleet, said, back, safe=True)
+
+    async def rollback_preview(self, caller: Caller, fleet: str, asked: RollbackAsked) -> RollbackPreview:
+        """Return which release each gateway of the fleet serves after a rollback that is asked for now.
+
+        Raises:
+            Unavailable: The ledger does not answer soon; a rollback does not need this answer.
+        """
+        await self._asked(caller, Action.READ, fleet)
+        named = await self._described(fleet)
+
+        def preview() -> RollbackPreview:
+            return self._changes.rollback_preview(named, asked, self._release_to(asked, named))
+
+        try:
+            async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
+                return await asyncio.to_thread(preview)
+        except TimeoutError as error:
+            raise Unavailable("the ledger does not answer, so what a rollback does is not known") from error
+
+    def _release_to(self, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
+        return self._ledger.release(asked.to, fleet.product) if asked.to else None
+
+    async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
+        """Return the receipt with the known-good of each gateway, where the ledger answers soon."""
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
+                serves = await asyncio.to_thread(self._ledger.known_good, fleet)
+                if serves:
+                    sentence = f"{receipt.sentence} Then {grouped(serves)}."
+                    return receipt.model_copy(update={"sentence": sentence})
+        return receipt
 
     async def install(
         self, caller: Caller, fleet: str, to: str, reason: str, key: str | None = None
@@ -1111,6 +1150,10 @@ class Service:
             sentence = f"{shown} is not the newest change of {fleet} any more: {newest.name} is"
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
 
+    def _has_rollback(self, fleet: Fleet) -> bool:
+        """Return whether a rollback of the release has something to do: one that has not is not offered."""
+        return self._ledger.has_rollback(fleet.name, datetime.now(UTC) - fleet.limits.kept)
+
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""
         return self._ledger.last_change(fleet.name), standing_of(fleet, self._ledger)
@@ -1122,8 +1165,10 @@ class Service:
         back by name.
         """
         fleet, offers = newest.fleet, list[Offer]()
-        if newest.kind is ChangeKind.ADOPT and self._ledger.way_back(fleet).change is not None:
+        if newest.kind in MOVES_NOBODY:
             offers.append(Offer(verb=Verb.ROLL_BACK, fleet=fleet))
+        if newest.kind is ChangeKind.CONFIGURE and newest.outcome is not Outcome.REFUSED and not newest.cause:
+            offers.append(Offer(verb=Verb.ROLL_BACK, fleet=fleet, settings=True))
         if displaced := self._ledger.displaced(fleet, 2):
             one = displaced[0] if len(displaced) == 1 else None
             note = "to the daemon that was adopted there"

@@ -1,35 +1,44 @@
-"""Ways back: what a rollback and a hand-back order, from what the ledger knows of a fleet's changes."""
+"""Rollbacks after a change has ended: what each one orders, from what the ledger knows of a fleet.
 
-from collections.abc import Collection
+A rollback of the release and one of settings are two orders. Neither is ever taken for the other.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, WayBack
-from policies.model.command import CommandReceipt
+from policies.model.change import ChangeKind, ChangeOrder, ChangeRecord, Outcome
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
-from policies.model.value import Digest
-from policies.model.way_back import Confirmation
-from policies.rollback import confirmation_of, stands, targets_of
+from policies.model.plan_part import Member
+from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
+from policies.planning.naming import named
+from policies.rollback import confirmation_of, grouped, known_good_within, rollback_targets, targets_of
 
 
 @dataclass(frozen=True)
-class _WaysBack:
-    """What the ledger knows of a fleet's going back: what is known-good, and the last way."""
+class _Rollback:
+    """Where gateways go, what they may go to without a second operator, and what each one serves then."""
 
-    known_good: dict[str, ReleaseRef]
-    last: WayBack
-    previous: dict[str, ReleaseRef]
+    targets: dict[str, ReleaseRef]
+    known_good: Mapping[str, ReleaseRef]
+    before: Mapping[str, Collection[ReleaseRef]]
+    by_itself: Mapping[str, ReleaseRef]
+    """Where they go at the deadline of a second operator."""
+    departed: Mapping[str, Member]
+    """Those of them that the fleet's file does not have any more."""
+    cause: str | None
+    sentence: str
 
 
 @dataclass(frozen=True)
 class WaysBack:
-    """Finds out what going back means now; the ledger alone is asked."""
+    """Finds out what a rollback does now; the ledger alone is asked."""
 
     ledger: Ledger
 
@@ -38,31 +47,195 @@ class WaysBack:
         fleet: Fleet,
         person: str,
         reason: str,
+        asked: RollbackAsked,
         to: ReleaseRef | None,
-        of: str | None,
         source: str | None,
         key: str | None,
-    ) -> ChangeOrder | CommandReceipt:
-        """Return how to go back, of files or of releases; a receipt when there is nothing to do."""
-        files = self._files_back(fleet, person, reason, of, key) if to is None else None
-        return files or self._return_order(fleet, person, reason, to, source, key)
+        *,
+        everybody: bool = False,
+    ) -> tuple[ChangeOrder | None, str]:
+        """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
 
-    def _files_back(
-        self, fleet: Fleet, person: str, reason: str, of: str | None, key: str | None
-    ) -> ChangeOrder | CommandReceipt | None:
-        """Return how instances get again what they had before a reload; None where no reload is meant."""
-        found = self.ledger.reload_to_take_back(fleet.name, of)
-        if found is None or (
-            of is None and found.ended and datetime.now(UTC) - found.ended > fleet.limits.kept
-        ):
-            if of is not None:
-                raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
+        With `everybody` gateways from which nothing is taken back are brought to their known-good, too.
+
+        Raises:
+            Refused: The promotion is older than the kept window, or `to` was never known-good here.
+            Conflict: What a reload replaced is not on the hosts any more.
+            NotAllowed: It waits for a second operator, and the caller may be anybody.
+        """
+        if asked.of_files:
+            found = self._files(fleet, asked.of)
+            if isinstance(found, str):
+                return None, found
+            return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
+        back = self._release(fleet, to)
+        if everybody and to is None:
+            names = {gateway.name for gateway in fleet.gateways}
+            others = {name: release for name, release in back.known_good.items() if name in names}
+            back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
+        if not back.targets:
+            return None, back.sentence
+        order = self._going_back(fleet, back, person, f"{person}: {reason}", key, source=source)
+        if to is not None:
+            _refuse_root(order.confirm, person)
+        return order, back.sentence
+
+    def preview(self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None) -> RollbackPreview:
+        """Return what a rollback that is asked for now does; nothing is written down.
+
+        Raises:
+            Refused: As `order`.
+            Conflict: As `order`.
+        """
+        newest = self.ledger.last_change(fleet.name)
+        name = newest.name if newest is not None else None
+        if asked.of_files:
+            files = self._files(fleet, asked.of)
+            does = not isinstance(files, str)
+            return RollbackPreview(
+                change=name, does=does, sentence=files if isinstance(files, str) else _files_sentence(files)
+            )
+        if newest is not None and newest.outcome is None and to is None:
+            return RollbackPreview(change=name, does=True, sentence=self._while_under_way(fleet, newest))
+        back = self._release(fleet, to)
+        confirm = confirmation_of(fleet, back.targets, back.known_good, back.before) if back.targets else None
+        return RollbackPreview(change=name, does=bool(back.targets), sentence=back.sentence, confirm=confirm)
+
+    def hand_back(
+        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
+    ) -> ChangeOrder:
+        """Return how gateways go back to what was adopted on them, from what the ledger knows."""
+        own = own_daemons(gateways, self.ledger.ever_known_good(fleet.name))
+        back = self._release(fleet, None, is_named=True)
+        targets = {name: release for name, release in own.items() if back.known_good.get(name) != release}
+        if not targets:
+            raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
+        back = replace(back, targets=targets, cause=None)
+        order = self._going_back(fleet, back, person, f"handed back by {person}: {reason}", key)
+        _refuse_root(order.confirm, person)
+        return order
+
+    # --- the release ---------------------------------------------------------------------
+
+    def _release(
+        self, fleet: Fleet, to: ReleaseRef | None, *, is_named: bool = False, ended: bool = False
+    ) -> _Rollback:
+        """Return where gateways go: to `to`, or to what they had before the last promotion.
+
+        Args:
+            fleet: Whose gateways.
+            to: A release by name.
+            is_named: Whether something else is named, so that an old promotion is no reason to refuse.
+            ended: Whether the change under way counts as ended: it has moved nothing.
+        """
+        at, kept = datetime.now(UTC), fleet.limits.kept
+        moves = self.ledger.moves(fleet.name)
+        unfinished = None if ended else self.ledger.unfinished_change(fleet.name)
+        plain = rollback_targets(moves, unfinished, kept, at)
+        known_good = {move.gateway: move.release for move in moves}
+        targets, sentence = plain.targets, plain.sentence
+        if to is not None:
+            targets = targets_of(to, self.ledger.ever_known_good(fleet.name), known_good)
+            sentence = grouped(targets) if targets else f"{fleet.name} is on {to.version} already"
+        elif plain.needs_name is not None and not is_named:
+            offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=plain.needs_name.version)
+            raise Refused(plain.sentence, offer)
+        found: dict[str, Member] = {}
+        gone = targets.keys() - {gateway.name for gateway in fleet.gateways}
+        if gone:
+            found = self.ledger.departed(
+                fleet.name, gone, since=at - kept, plan=unfinished.plan if unfinished else None
+            )
+            nowhere = gone - found.keys()
+            lately = {move.gateway for move in moves if at - move.at <= kept}
+            targets = {name: release for name, release in targets.items() if name not in nowhere}
+            sentence = _with_departed(sentence, sorted(found), sorted(nowhere & lately))
+        return _Rollback(
+            targets=targets,
+            known_good=known_good,
+            before=known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at),
+            by_itself=known_good | plain.targets,
+            departed=found,
+            cause=plain.change,
+            sentence=sentence,
+        )
+
+    def _while_under_way(self, fleet: Fleet, newest: ChangeRecord) -> str:
+        """Return what a rollback does to the change under way, and to what stands under it."""
+        story = self.ledger.story(newest.name)
+        waits = story is not None and story.told.waits_until is not None
+        moved = story is not None and story.told.moved
+        if newest.kind is ChangeKind.GO_BACK and not waits:
+            return f"{newest.name} rolls back already: {newest.reason}"
+        if newest.kind is ChangeKind.UPGRADE and moved:
+            serves = grouped(self.ledger.known_good(fleet.name))
+            return f"{newest.name} to {newest.release} is taken back: {serves}"
+        try:
+            then = self._release(fleet, None, ended=True).sentence
+        except Refused as refused:
+            then = str(refused)
+        return f"{newest.name} has moved no session and ends; then {then}"
+
+    def _going_back(
+        self,
+        fleet: Fleet,
+        back: _Rollback,
+        person: str,
+        reason: str,
+        key: str | None,
+        *,
+        source: str | None = None,
+    ) -> ChangeOrder:
+        """Return the order by which gateways go there, with whoever has to confirm it."""
+        plan = self.ledger.record_return(fleet, back.targets, back.departed)
+        return ChangeOrder(
+            fleet=fleet.name,
+            kind=ChangeKind.GO_BACK,
+            plan=plan,
+            source=source,
+            requested_by=person,
+            on_behalf_of=self.ledger.makers_of(person),
+            reason=reason,
+            cause=back.cause,
+            confirm=self._confirmation(fleet, plan, back),
+            key=key,
+        )
+
+    def _confirmation(self, fleet: Fleet, plan: str, back: _Rollback) -> Confirmation | None:
+        """Return what a second operator has to confirm, None when it begins at once."""
+        reason = confirmation_of(fleet, back.targets, back.known_good, back.before)
+        if reason is None:
             return None
+        otherwise = {name: back.by_itself[name] for name in back.targets if name in back.by_itself}
+        return Confirmation(
+            reason=reason,
+            within=fleet.rollback.answer_within,
+            change=plan,
+            known_good=self.ledger.record_return(fleet, otherwise, back.departed),
+            at_deadline=fleet.rollback.at_deadline,
+        )
+
+    # --- settings and credentials ----------------------------------------------------------
+
+    def _files(self, fleet: Fleet, of: str | None) -> ChangeRecord | str:
+        """Return the reload whose files of before come back, or why there is none."""
+        found = self.ledger.reload_to_take_back(fleet.name, of)
+        if found is None and of is not None:
+            raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
+        if found is None:
+            return (
+                "no change of settings can be taken back: there was none, or a release came after it. Write "
+                "the earlier settings into the fleet's file and start them: penstock config start"
+            )
         if found.cause is not None and found.outcome is Outcome.ROLLED_BACK:
-            taken = f"Nothing to do: {found.name} took {found.cause} back already."
-            return CommandReceipt(id=fleet.name, accepted=False, sentence=taken)
-        if found.repeats is not None:  # whom that one reached, too
+            return f"{found.name} took {found.cause} back already"
+        if found.repeats is not None:  # those that were asked again have it from the first one
             found = self.ledger.change(found.repeats)
+        return found
+
+    def _files_order(
+        self, fleet: Fleet, found: ChangeRecord, person: str, reason: str, key: str | None
+    ) -> ChangeOrder:
         return ChangeOrder(
             fleet=fleet.name,
             kind=found.kind,
@@ -73,104 +246,20 @@ class WaysBack:
             key=key,
         )
 
-    def _return_order(
-        self,
-        fleet: Fleet,
-        person: str,
-        reason: str,
-        to: ReleaseRef | None,
-        source: str | None,
-        key: str | None,
-    ) -> ChangeOrder | CommandReceipt:
-        """Return what to go back to, from what the ledger knows; a receipt when there is nothing to do."""
-        ways = self._ways_back(fleet)
-        back, previous = ways.last, ways.previous
-        late = stands(back, fleet.limits.kept, datetime.now(UTC))
-        if to is not None:
-            targets = targets_of(to, self.ledger.ever_known_good(fleet.name), ways.known_good)
-            nothing = f"{fleet.name} is on {to.version} already."
-        else:
-            targets, nothing = previous, back.sentence
-            if targets and late:
-                version = next(iter(previous.values())).version
-                raise Refused(
-                    f"the last promotion of {fleet.name} is older than the kept window of "
-                    f"{fleet.limits.kept}; naming the release asks a second person",
-                    Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=version),
-                )
-        if not targets:
-            return CommandReceipt(id=fleet.name, accepted=False, sentence=f"Nothing to do: {nothing}")
-        if late:  # what was before a promotion that stands is known-good no more than any other release
-            ways = replace(ways, previous={})
-        order = self._going_back(fleet, targets, ways, person, f"{person}: {reason}", key, source=source)
-        if to is not None:
-            _refuse_root(order.confirm, person)
-        return order
 
-    def hand_back(
-        self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
-    ) -> ChangeOrder:
-        """Return how gateways go back to what was adopted on them, from what the ledger knows."""
-        own = own_daemons(gateways, self.ledger.ever_known_good(fleet.name))
-        ways = self._ways_back(fleet)
-        targets = {name: release for name, release in own.items() if ways.known_good.get(name) != release}
-        if not targets:
-            raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
-        order = self._going_back(fleet, targets, ways, person, f"handed back by {person}: {reason}", key)
-        _refuse_root(order.confirm, person)
-        return order
+def _files_sentence(found: ChangeRecord) -> str:
+    what = "credentials" if found.kind is ChangeKind.RELOAD else "settings"
+    taken = found.cause or found.name
+    return f"what runs gets again the {what} that it had before {taken}; every gateway keeps its release"
 
-    def _ways_back(self, fleet: Fleet) -> _WaysBack:
-        known_good, last = self.ledger.known_good(fleet.name), self.ledger.way_back(fleet.name)
-        previous = self.ledger.targets(fleet.name, last.change, finished=last.finished) if last.change else {}
-        return _WaysBack(known_good, last, previous)
 
-    def _going_back(
-        self,
-        fleet: Fleet,
-        targets: dict[str, ReleaseRef],
-        ways: _WaysBack,
-        person: str,
-        reason: str,
-        key: str | None,
-        *,
-        source: str | None = None,
-    ) -> ChangeOrder:
-        """Return the order by which gateways go back to these, with whoever has to confirm it."""
-        plan = self.ledger.record_return(fleet, targets)
-        return ChangeOrder(
-            fleet=fleet.name,
-            kind=ChangeKind.GO_BACK,
-            plan=plan,
-            source=source,
-            requested_by=person,
-            on_behalf_of=self.ledger.makers_of(person),
-            reason=reason,
-            cause=ways.last.change,
-            confirm=self._confirmation(fleet, plan, targets, ways.known_good, ways.previous),
-            key=key,
-        )
-
-    def _confirmation(
-        self,
-        fleet: Fleet,
-        plan: Digest,
-        targets: dict[str, ReleaseRef],
-        known_good: dict[str, ReleaseRef],
-        previous: dict[str, ReleaseRef],
-    ) -> Confirmation | None:
-        """Return what a second person has to confirm, None when it begins at once."""
-        reason = confirmation_of(fleet, targets, known_good, previous)
-        if reason is None:
-            return None
-        otherwise = {name: previous.get(name, known_good[name]) for name in targets if name in known_good}
-        return Confirmation(
-            reason=reason,
-            within=fleet.rollback.answer_within,
-            change=plan,
-            known_good=self.ledger.record_return(fleet, otherwise),
-            at_deadline=fleet.rollback.at_deadline,
-        )
+def _with_departed(sentence: str, departed: list[str], unknown: list[str]) -> str:
+    """Return the sentence with what becomes of gateways that the fleet's file does not have any more."""
+    if departed:
+        sentence += f"; {named(departed)} left the fleet's file and goes back if it answers"
+    if unknown:
+        sentence += f"; {named(unknown)} is in neither the fleet's file nor a plan and stays as it is"
+    return sentence
 
 
 def _refuse_root(confirm: Confirmation | None, person: str) -> None:

@@ -16,7 +16,7 @@ from policies.history import (
     UnfinishedSettings,
     reload_to_take_back,
     standing,
-    targets_of_last_change,
+    unfinished_change,
     unfinished_reload,
     unfinished_settings,
 )
@@ -29,7 +29,7 @@ from policies.model.change import (
     ChangeRecord,
     HistoryRow,
     Outcome,
-    WayBack,
+    UnfinishedChange,
 )
 from policies.model.errors import BadInput, ChangeEnded, Conflict, Unknown
 from policies.model.offer import Offer, Verb
@@ -228,10 +228,29 @@ class Changes(Book):
         ):
             return unfinished_settings(records)
 
-    def way_back(self, fleet: str) -> WayBack:
-        """Return what going back means for the fleet now, from what its last changes did."""
+    def unfinished_change(self, fleet: str) -> UnfinishedChange | None:
+        """Return the change that the fleet's next rollback completes; None when every one has ended well."""
+        with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
+            return unfinished_change(records)
+
+    def has_rollback(self, fleet: str, since: datetime) -> bool:
+        """Return whether a rollback of the fleet's release has something to do, without a name of one.
+
+        Args:
+            fleet: Whose.
+            since: What was promoted before that stands.
+        """
+        table = tables.changes
+        stands = select(table.c.name).where(
+            table.c.fleet == fleet,
+            table.c.kind == ChangeKind.UPGRADE.value,
+            table.c.moved > table.c.taken_back,
+            table.c.ended >= since,
+        )
         with reading(self._engine) as connection:
-            return way_back(connection, fleet)
+            if connection.execute(stands.limit(1)).first() is not None:
+                return True
+        return self.unfinished_change(fleet) is not None
 
 
 def begin(connection: Connection, opening: ChangeOpening, name: str | None = None, *, above: int = 0) -> str:
@@ -272,7 +291,7 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
     if append(connection, PENSTOCK, Via.SYSTEM, "change ended", row.name, body, key, fleet=row.fleet):
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
         connection.execute(update(table).where(table.c.name == row.name).values(values))
-        if row.kind in RELOADS and ending.outcome is Outcome.ROLLED_BACK:
+        if row.kind in RELOADS and ending.outcome is Outcome.ROLLED_BACK and row.cause is not None:
             taken = update(table).where((table.c.name == row.cause) | (table.c.repeats == row.cause))
             connection.execute(taken.values(taken_back_by=row.name))
 
@@ -300,12 +319,6 @@ def row_of(connection: Connection, name: str) -> "Row[Any]":
     if row is None:
         raise Unknown(f"no change {name} in the ledger", Offer(verb=Verb.HISTORY))
     return row
-
-
-def way_back(connection: Connection, fleet: str) -> WayBack:
-    """Return what going back means for the fleet now; reads no further back than the answer lies."""
-    with _newest_first(connection, fleet) as records:
-        return targets_of_last_change(records)
 
 
 @contextmanager

@@ -1,19 +1,19 @@
 """Known-good: what each gateway goes back to, what made it so, and what it had before."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.changes import row_of, way_back
+from orchestrator.store.changes import row_of
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.adoption import MARK
-from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch
+from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch, KnownGoodMove
 from policies.model.errors import BadInput, Conflict
 from policies.model.people import Via
 from policies.model.plan import ReleaseRef
@@ -67,33 +67,45 @@ class KnownGood(Book):
             return tuple(connection.execute(wanted.order_by(table.c.gateway).limit(most)).scalars())
 
     def targets(
-        self, fleet: str, change: str, gateways: Collection[str] | None = None, *, finished: bool = True
+        self, fleet: str, change: str, gateways: Collection[str] | None = None
     ) -> dict[str, ReleaseRef]:
-        """Return what gateways had before this change, to go back to; see `policies.model.change.WayBack`.
+        """Return what gateways had before this change, of those that no other change has moved since.
 
         Args:
             fleet: Whose gateways.
             change: The change that is taken back.
             gateways: Only these (at most 500); without them all.
-            finished: Whether only gateways whose known-good it moved, and no other change since, go
-                back; otherwise all do, and those that it did not move to the known-good they have.
         """
-        table, read = tables.known_good, _Reader()
-        found = dict[str, ReleaseRef]()
-        with reading(self._engine) as connection:
-            for row in connection.execute(_newest(fleet, gateways, table).order_by(table.c.gateway)):
-                if row.change == change:
-                    if row.before is not None and not (finished and row.before == row.release):
-                        found[row.gateway] = read(row.before)
-                elif not finished:
-                    found[row.gateway] = read(row.release)
-        return found
+        found = self.moves(fleet, gateways)
+        return {one.gateway: one.before for one in found if one.change == change and one.before is not None}
 
-    def previous_known_good(self, fleet: str) -> dict[str, ReleaseRef]:
-        """Return what gateways had before the last change that stands; none after one that went back."""
+    def moves(self, fleet: str, gateways: Collection[str] | None = None) -> tuple[KnownGoodMove, ...]:
+        """Return the last move of known-good of each of these gateways (at most 500), or of all.
+
+        A change that brought a gateway to the known-good that it had already moved nothing.
+        """
+        table = tables.known_good
         with reading(self._engine) as connection:
-            last = way_back(connection, fleet)
-        return self.targets(fleet, last.change) if last.change else {}
+            newest = connection.execute(_moves(_newest(fleet, gateways, *_MOVE))).all()
+            unmoved = [row.gateway for row in newest if row.before == row.release]
+            earlier = list["Row[Any]"]()
+            for first in range(0, len(unmoved), MOST):
+                last = (
+                    select(func.max(table.c.id))
+                    .where(table.c.fleet == fleet, table.c.gateway.in_(unmoved[first : first + MOST]))
+                    .where(table.c.before.is_(None) | (table.c.before != table.c.release))
+                    .group_by(table.c.gateway)
+                )
+                earlier += connection.execute(_moves(select(*_MOVE).where(table.c.id.in_(last)))).all()
+        rows = {row.gateway: row for row in (*newest, *earlier)}
+        return _read_moves(rows[name] for name in sorted(rows))
+
+    def moves_since(self, fleet: str, at: datetime) -> tuple[KnownGoodMove, ...]:
+        """Return every move of the fleet's known-good from that moment on, the oldest first."""
+        table = tables.known_good
+        wanted = select(*_MOVE).where(table.c.fleet == fleet, table.c.since >= at).order_by(table.c.id)
+        with reading(self._engine) as connection:
+            return _read_moves(connection.execute(_moves(wanted)).all())
 
     def record_known_good_batch(self, batch: KnownGoodBatch) -> int:
         """Write down what these gateways go back to from now on; return how many of them that is new for.
@@ -106,6 +118,41 @@ class KnownGood(Book):
         """
         with writing(self._engine) as connection:
             return record(connection, batch)
+
+
+_MOVE = (
+    tables.known_good.c.gateway,
+    tables.known_good.c.release,
+    tables.known_good.c.before,
+    tables.known_good.c.change,
+    tables.known_good.c.back,
+    tables.known_good.c.since,
+    tables.changes.c.number,
+    tables.changes.c.kind,
+)
+
+
+def _moves(wanted: "Select[Any]") -> "Select[Any]":
+    """Return the question with the change of each row."""
+    table, changes = tables.known_good, tables.changes
+    return wanted.select_from(table.join(changes, changes.c.name == table.c.change))
+
+
+def _read_moves(rows: "Iterable[Row[Any]]") -> tuple[KnownGoodMove, ...]:
+    read = _Reader()
+    return tuple(
+        KnownGoodMove.of_valid(
+            gateway=row.gateway,
+            release=read(row.release),
+            before=read(row.before) if row.before is not None else None,
+            change=row.change,
+            number=row.number,
+            kind=ChangeKind(row.kind),
+            at=row.since,
+            returned=row.back or row.kind == ChangeKind.GO_BACK,
+        )
+        for row in rows
+    )
 
 
 def forget(connection: Connection, fleet: str, only: Collection[str] | None) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import zlib
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -35,9 +36,62 @@ class Plans(Book):
         """Write down the plan that somebody made; return its digest. One that is there stays as it is."""
         return self._record(parted(plan), plan.model_dump_json(), person, outlined(plan).model_dump_json())
 
-    def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
-        """Write down which gateways go back to what; return the digest."""
-        return self._record(parted_return(fleet, targets), "")
+    def record_return(
+        self, fleet: Fleet, targets: Mapping[str, ReleaseRef], departed: Mapping[str, Member] | None = None
+    ) -> str:
+        """Write down which gateways go back to what; return the digest.
+
+        Args:
+            fleet: As its file describes it now.
+            targets: Where each gateway goes.
+            departed: Those that the file does not have any more, as a plan had them; looked up when left out.
+
+        Raises:
+            Unknown: Neither the file nor a plan has one of them.
+        """
+        if departed is None:
+            names = {gateway.name for gateway in fleet.gateways}
+            departed = self.departed(fleet.name, targets.keys() - names)
+        return self._record(parted_return(fleet, targets, departed), "")
+
+    def departed(
+        self,
+        fleet: str,
+        gateways: Collection[str],
+        *,
+        since: datetime | None = None,
+        plan: Digest | None = None,
+    ) -> dict[str, Member]:
+        """Return these gateways as the newest plan by which known-good moved had them, where one did.
+
+        Args:
+            fleet: Whose gateways they were.
+            gateways: Their names, which the fleet's file does not have any more.
+            since: Only those that moved from then on.
+            plan: A plan that counts before all others, whenever it was.
+        """
+        changes, known_good = tables.changes, tables.known_good
+        found, missing = dict[str, Member](), sorted(gateways)
+        with reading(self._engine) as connection:
+            if plan is not None:
+                found |= _members_of(connection, plan, gateways)
+            while missing:
+                some, missing = missing[:_ASKED], missing[_ASKED:]
+                wanted = (
+                    select(known_good.c.gateway, changes.c.plan)
+                    .join(changes, changes.c.name == known_good.c.change)
+                    .where(known_good.c.fleet == fleet, known_good.c.gateway.in_(some))
+                    .where(changes.c.plan.is_not(None))
+                    .order_by(known_good.c.id.desc())
+                )
+                planned = defaultdict[str, set[str]](set)
+                if since is not None:
+                    wanted = wanted.where(known_good.c.since >= since)
+                for row in connection.execute(wanted):
+                    planned[row.plan].add(row.gateway)
+                for digest, names in planned.items():
+                    found |= _members_of(connection, digest, names - found.keys())
+        return found
 
     def record_first(self, fleet: Fleet, release: ReleaseRef) -> str:
         """Write down that the fleet's empty gateways begin with this release; return the digest."""
@@ -184,6 +238,20 @@ class Plans(Book):
         with reading(self._engine) as connection:
             row = _known(connection, digest, tables.plans.c.outline)
         return zlib.decompress(row.outline) if row.outline is not None else None
+
+
+_ASKED = 500
+"""Gateways of one question."""
+
+
+def _members_of(connection: Connection, plan: str, gateways: Collection[str]) -> dict[str, Member]:
+    """Return these gateways as the plan has them, of those that it has."""
+    table, found = tables.plan_parts, dict[str, Member]()
+    bodies = connection.execute(select(table.c.body).where(table.c.plan == plan)).scalars()
+    while len(found) < len(gateways) and (body := next(bodies, None)) is not None:
+        members = Part.model_validate_json(zlib.decompress(body)).members
+        found |= {one.gateway.name: one for one in members if one.gateway.name in gateways}
+    return found
 
 
 _ONE_READS = threading.Lock()

@@ -13,9 +13,10 @@ Json = Mapping[str, Any]
 
 
 def pin_line(pin: Json) -> str:
-    """Return which release a fleet does not get by itself, since when, and why."""
+    """Return which release files and machines do not start on a fleet again, since when, and why."""
     at = f" at {moment(pin['at'])}" if pin["at"] else ""
-    return printable(f"{pin['version']}: {pin['change']} {went_back(pin)}{at}: {pin['why']}")
+    why = f"{pin['version']}: {pin['change']} {went_back(pin)}{at}: {pin['why']}"
+    return printable(f"{why}; files, schedules and machines do not start it again, an operator still can")
 
 
 def went_back(pin: Json) -> str:

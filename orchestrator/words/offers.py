@@ -21,7 +21,7 @@ _SPELLED = {
     "resume": "resume {fleet}{hold_of}" + REASON,
     "promote": "promote {fleet}" + REASON,
     "abort": "abort {fleet}" + REASON,
-    "roll_back": "rollback {fleet}{to}{force}" + REASON,
+    "roll_back": "rollback {fleet}{to}{settings}{force}" + REASON,
     "hand_back": "fleet hand-back {fleet} {gateway}" + REASON,
     "approve": "approve {fleet}{plan}" + REASON,
     "reject": "reject {fleet}" + REASON,
@@ -59,6 +59,12 @@ EFFECTS = {
 }
 """What an order does, for whoever is about to give it."""
 
+SETTINGS_BACK = (
+    "Running instances get again the settings that they had before. No session is touched, and every gateway "
+    "keeps its release."
+)
+"""What a rollback of settings does."""
+
 
 def spelled(offer: Offer) -> str:
     """Return the command that does what is offered, with what to know of it in brackets."""
@@ -73,6 +79,7 @@ def spelled(offer: Offer) -> str:
         plan=f" --plan {said['plan'][7:19]}" if "plan" in said else "",
         hold_of=f" --hold-of {said['hold_of']}" if "hold_of" in said else "",
         force=" --force" if "force" in said else "",
+        settings=" --settings" if "settings" in said else "",
     )
     return f"penstock {command}" + (f" ({said['note']})" if "note" in said else "")
 

@@ -24,7 +24,8 @@ def spelled(offer: Offer) -> str | None:
     A rollback to a release that somebody names is one of those: a chat goes back to known-good alone.
     """
     said = _SPELLED.get(offer.verb)
-    if said is None or offer.fleet is None or offer.force or (offer.verb is Verb.ROLL_BACK and offer.release):
+    is_named = offer.release is not None or offer.settings
+    if said is None or offer.fleet is None or offer.force or (offer.verb is Verb.ROLL_BACK and is_named):
         return None
     hold_of = f" --hold-of {offer.hold_of}" if offer.hold_of else ""
     return f"{CALLED} {said.format(fleet=offer.fleet, hold_of=hold_of)}"

@@ -220,17 +220,73 @@ class HistoryRow(ChangeRecord):
     """What the signers of the release say that it changes, in a line."""
 
 
-class WayBack(Value):
-    """What going back means now: to what gateways had before `change`, or nothing when that is None.
+class KnownGoodMove(Value):
+    """What one gateway's known-good is, what it was before, and which change moved it when."""
 
-    A promoted change gives back only the gateways whose known-good it `moved`; an unfinished one
-    every gateway it may have touched, most of which return to the known-good they still have.
+    gateway: Name
+    release: ReleaseRef
+    before: ReleaseRef | None = None
+    """None for the first known-good of a gateway."""
+    change: Name
+    number: int = Field(ge=1)
+    """The number of that change: a later change has a higher one."""
+    kind: ChangeKind
+    at: datetime
+    returned: bool = False
+    """Whether the gateway went back to this release: going back again never goes forward."""
+
+    @property
+    def is_promotion(self) -> bool:
+        """Whether the change gave the gateway another release, which a rollback takes back."""
+        return (
+            not self.returned
+            and self.kind not in MOVES_NOBODY
+            and self.before is not None
+            and self.before != self.release
+        )
+
+    @property
+    def led_away_from(self) -> ReleaseRef | None:
+        """The release that a rollback is about: the promoted one, or the one that the gateway left."""
+        return self.before if self.returned else self.release
+
+
+class UnfinishedChange(Value):
+    """The change that has not ended, or whose rollback is incomplete; the next rollback completes it.
+
+    `takes_back` is the promotion that it was taking back, where it was a rollback itself.
     """
 
-    change: Name | None
+    change: Name
+    takes_back: Name | None = None
+    plan: Digest | None = None
+    ended: bool = False
+
+
+class LostChange(Value):
+    """A change without an end whose workflow does not run any more, and what it left in known-good."""
+
+    record: ChangeRecord
+    before: dict[Name, ReleaseRef] = {}
+    """What gateways had before it, of those that have its release as known-good."""
+    is_complete: bool = False
+    """Whether these are all gateways of its plan but those it set aside: only its end was not written."""
+
+
+class RollbackTargets(Value):
+    """What a rollback of the release does now: which release each gateway serves after it.
+
+    `targets` is empty when there is nothing to do; the sentence says why. `needs_name` is the release that
+    gateways had before a promotion older than the kept window: a rollback to it has to name it.
+    """
+
+    change: Name | None = None
+    """The change that is taken back."""
     finished: bool = True
-    since: datetime | None = Field(default=None, description="when that change ended")
-    sentence: str
+    """False when that change has not ended, or its rollback is incomplete."""
+    targets: dict[Name, ReleaseRef] = {}
+    needs_name: ReleaseRef | None = None
+    sentence: str = Field(min_length=1)
 
 
 class KnownGoodBatch(Value):

@@ -6,7 +6,6 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from policies.model.value import Digest, Name, Value
-from policies.model.verdict import Basis
 
 MOST_GATEWAYS = 1000
 """Gateways that one command names; the longest names of so many are a quarter of the largest payload."""
@@ -42,11 +41,6 @@ class Command(Value):
         description="who is given up",
         exclude_if=lambda names: not names,
     )
-    seen: Basis | None = Field(
-        default=None,
-        exclude_if=lambda basis: basis is None,
-        description="what a vote to promote is bound to; the change writes it down",
-    )
     run: str = Field(default="", description="the change that goes on by it, as the engine names it")
 
     @model_validator(mode="before")
@@ -70,3 +64,8 @@ class CommandReceipt(Value):
     id: str
     accepted: bool
     sentence: str
+    only_ends: bool = Field(
+        default=False,
+        exclude_if=lambda only: not only,
+        description="of a rollback: whether the change has moved nothing and ends, so that nothing goes back",
+    )

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from policies.model.chat import FleetChat
 from policies.model.drain import DrainLimits
+from policies.model.errors import Unknown
 from policies.model.placement import Placement
 from policies.model.recurring import RecurringUpgrade
 from policies.model.release_tests import Asked, Method, ReleaseTests
@@ -572,8 +573,8 @@ class Fleet(Value):
     settings: Settings = Field(
         default={},
         exclude_if=lambda settings: not settings,
-        description="what daemons say in place of their release's template; the keys are at the end of this "
-        "page, and `penstock config start` puts them on gateways",
+        description="what daemons say in place of their release's template, such as `dns` and `route`; "
+        "put on gateways by `penstock config start`",
     )
     chat: FleetChat | None = Field(
         default=None,
@@ -777,7 +778,13 @@ class Fleet(Value):
         return tuple(sorted({one.placement.cluster for one in self.gateways if one.placement is not None}))
 
     def gateway(self, name: str) -> Gateway:
-        """Return the gateway of that name; KeyError if the fleet has none."""
+        """Return the gateway of that name.
+
+        Raises:
+            Unknown: The fleet's file has none.
+        """
+        if name not in self._by_name:
+            raise Unknown(f"{self.name} has no gateway {name}: it is not in the fleet's file")
         return self._by_name[name]
 
 

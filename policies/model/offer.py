@@ -56,6 +56,8 @@ class Offer(Value):
     hold_of: str | None = None
     """Whose hold is lifted."""
     force: bool = False
+    settings: bool = False
+    """Of a rollback: of the last change of settings, and not of the release."""
     note: str = ""
     """A condition that whoever asks should know, such as who may."""
 

@@ -43,6 +43,11 @@ class Member(Value):
         exclude_if=lambda settings: settings is None,
         description="what its instances are to say in place of their release, where the plan changes that",
     )
+    departed: bool = Field(
+        default=False,
+        exclude_if=lambda departed: not departed,
+        description="whether the fleet's file has no such gateway any more: it goes back if it answers",
+    )
 
 
 class Part(Value):

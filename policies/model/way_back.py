@@ -1,9 +1,49 @@
-"""Going back by a person's request: when somebody else has to say yes first."""
+"""Rollbacks by an operator: what is asked for, what it does, and when a second operator approves it first."""
 
 from datetime import timedelta
 
+from pydantic import Field
+
 from policies.model.fleet import AtDeadline
-from policies.model.value import Digest, Value
+from policies.model.value import Digest, Name, Value
+
+
+class RollbackAsked(Value):
+    """What a rollback takes back: the release, unless files are named."""
+
+    to: str | None = None
+    """An earlier release, in place of what each gateway had before."""
+    settings: bool = False
+    """The last change of settings, in place of the release."""
+    of: Name | None = None
+    """The reload or change of settings of that name, in place of the release."""
+
+    @property
+    def of_files(self) -> bool:
+        """Whether files that running instances were given are taken back, and no release."""
+        return self.settings or self.of is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the release of before is meant, by no name."""
+        return self.to is None and not self.of_files
+
+
+RELEASE_OF_BEFORE = RollbackAsked()
+"""What a rollback without a name takes back."""
+
+
+class RollbackPreview(Value):
+    """What a rollback that is asked for now does."""
+
+    change: Name | None = None
+    """The fleet's newest change, on which this rests."""
+    does: bool
+    """Whether it does anything."""
+    sentence: str = Field(min_length=1)
+    """Which release each gateway serves after it, or why there is nothing to do."""
+    confirm: str | None = None
+    """Why a second operator has to approve it first, None when it begins at once."""
 
 
 class Confirmation(Value):

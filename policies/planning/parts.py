@@ -61,9 +61,28 @@ def parted(plan: Plan) -> PartedPlan:
     return PartedPlan(header=header, parts=tuple(parts))
 
 
-def parted_return(fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> PartedPlan:
-    """Return a plan that only goes back: each gateway to the release given for it."""
-    members = [member_of(fleet.gateway(name), back) for name, back in sorted(targets.items())]
+def parted_return(
+    fleet: Fleet, targets: Mapping[str, ReleaseRef], departed: Mapping[str, Member] | None = None
+) -> PartedPlan:
+    """Return a plan that only goes back: each gateway to the release given for it.
+
+    Args:
+        fleet: As its file describes it now.
+        targets: Where each gateway goes.
+        departed: Gateways that the file does not have any more, as the last plan had them.
+
+    Raises:
+        Unknown: A gateway is neither in the file nor among those that departed.
+    """
+    former = departed or {}
+    members = [
+        former[name].model_copy(
+            update={"back": back, "departed": True, "drains_within": None, "settings": None}
+        )
+        if name in former
+        else member_of(fleet.gateway(name), back)
+        for name, back in sorted(targets.items())
+    ]
     return _single(fleet, members, None)
 
 
@@ -135,4 +154,5 @@ def member_of(gateway: Gateway, back: ReleaseRef | None = None, within: timedelt
         back=back,
         drains_within=within,
         settings=None,
+        departed=False,
     )

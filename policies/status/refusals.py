@@ -10,14 +10,10 @@ from policies.votes import Votes
 def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | None:  # noqa: PLR0911 - a rule a case
     """Return why the command makes no sense now, and what does; None when it does."""
     name = told.name or order.fleet
-    back, watch = _offer(Verb.ROLL_BACK, order), _offer(Verb.WATCH, order)
+    back = _offer(Verb.ROLL_BACK, order)
     if told.result is not None:
         return _refused(f"{name} has ended ({told.result.outcome.replace('_', ' ')})", back)
     match command.kind:
-        case CommandKind.ROLL_BACK if order.bakes_on:
-            # Only the return of single gateways does not take the others back, too; it is over soon.
-            alone = ", ".join(order.alone) or "gateways that strayed"
-            return _refused(f"{alone} return alone, within a minute; ask again then", watch, back)
         case CommandKind.ROLL_BACK:
             return None
         case CommandKind.ABORT if order.kind in RELOADS:

@@ -13,7 +13,6 @@ from policies.model.change import (
     label_without_release,
 )
 from policies.model.fleet import AtDeadline, Automation
-from policies.model.length import length
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
@@ -190,8 +189,7 @@ class Sentences:
                 "nothing" if told.result else "the next wave when every instance of this one lets people in"
             )
         if told.result is not None:
-            changed = told.result.outcome not in {Outcome.REFUSED, Outcome.ABORTED}
-            return f"nothing; {self._how_old_instances_end()}" if changed else "nothing"
+            return "nothing; old instances stop when their last session has ended"
         match self._awaited:
             case Awaited.SECOND_PERSON if told.waits_until is not None and confirm is not None:
                 nothing = confirm.at_deadline is AtDeadline.NOTHING
@@ -222,14 +220,6 @@ class Sentences:
                 | None
             ):
                 return self._next_in_its_phase()
-
-    def _how_old_instances_end(self) -> str:
-        """Return when the instances that users left are stopped, at the latest."""
-        stop = "old instances stop when their last session has ended"
-        if self._header is None:
-            return stop
-        deadline = length(self._header.limits.drain_deadline)
-        return f"{stop}, or at the deadline of their drain, {deadline} after the switch"
 
     def _next_in_its_phase(self) -> str:
         match self._phase:
@@ -294,7 +284,7 @@ class Sentences:
                 lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
                 return lift, back
             case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
-                voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
+                voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
                 return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
@@ -326,7 +316,7 @@ class Sentences:
             case Awaited.TESTS:
                 return asked.reason if asked is not None else self._why()
             case Awaited.DECISION:
-                return asked.reason if asked is not None else self._why()
+                return asked.reason if asked is not None else None
             case Awaited.WINDOW | Awaited.CAPACITY | None:
                 return None
 

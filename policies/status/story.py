@@ -3,13 +3,21 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Phase, label_without_release
+from policies.model.change import (
+    MOVES_NOBODY,
+    RELOADS,
+    ChangeKind,
+    ChangeOrder,
+    ChangeResult,
+    Phase,
+    label_without_release,
+)
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
-from policies.model.verdict import Basis, Decision
+from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.status.awaited import STANDING_STILL
@@ -18,7 +26,7 @@ from policies.status.refusals import refusal_of
 from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
 from policies.status.told import NAMED, Told, listed, subject_of
 from policies.status.waiting import waiting
-from policies.votes import basis_of, needed_for, still_counting
+from policies.votes import needed_for
 
 KEPT_COMMANDS = 20
 """Ids of commands that are told: by these it is known that a screen shows what was ordered."""
@@ -101,7 +109,7 @@ class Story:
             return
         self._wave_heard = report
         if report.wave != self._told.wave:
-            self._tell(wave=report.wave, decision=None, votes={})
+            self._tell(wave=report.wave, decision=None, votes=())
             waves = len(self._header.waves) if self._header else 0
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
@@ -115,7 +123,6 @@ class Story:
         self._take_short(report)
         self._take_untested(report)
         self._take_rebooted(report)
-        self._take_lapsed(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
@@ -152,14 +159,6 @@ class Story:
                 self.note(f"the host of {name} rebooted, which no release is blamed for", report.at)
         self._tell(rebooted=tuple(sorted({*self._told.rebooted, *report.rebooted})))
 
-    def _take_lapsed(self, report: WaveReport) -> None:
-        """Note each gateway once whose lease lapsed, so that no reader blames the release for it."""
-        for name in report.lapsed:
-            if name not in self._told.lapsed:
-                sentence = f"the lease of {name} lapsed without a confirmation while its instance answered"
-                self.note(f"{sentence}; no release is blamed for that, and its trial began again", report.at)
-        self._tell(lapsed=tuple(sorted({*self._told.lapsed, *report.lapsed})))
-
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)
         if (before is None or before.state != progress.state) and progress.state != WAITING:
@@ -169,11 +168,10 @@ class Story:
     def _take_decision(self, report: WaveReport) -> None:
         before, decision = self._told.decision, report.decision
         if decision is None:
-            self._tell(votes={})
+            self._tell(votes=())
             return
-        basis = basis_of(decision)
-        self._tell(votes=still_counting(self._told.votes, basis))
-        if before is None or not basis_of(before).covers(basis):
+        if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
+            self._tell(votes=())
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
@@ -270,11 +268,19 @@ class Story:
             case CommandKind.ABORT:
                 return "Aborting. No session has moved; what was started is stopped again."
             case CommandKind.ROLL_BACK:
-                return "Rolling back. New sessions go to known-good; live ones stay until they end."
+                return self._rollback_sentence()
             case CommandKind.QUARANTINE:
                 return self._given_up_sentence(command)
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return f"{command.kind.capitalize()}: heard."
+
+    def _rollback_sentence(self) -> str:
+        if self._order.bakes_on:
+            alone = ", ".join(self._order.alone) or "gateways that strayed"
+            return f"The return of {alone} ends, and the rollback takes them along."
+        if self.only_ends:
+            return f"{self._told.name or self._order.fleet} has moved no session and ends."
+        return "Rolling back. New sessions go to known-good; live ones stay until they end."
 
     def _given_up_sentence(self, command: Command) -> str:
         given_up = [name for names in self.waited_for(command).values() for name in names]
@@ -309,10 +315,8 @@ class Story:
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""
-        decision = self._told.decision
-        if decision is not None:
-            self._tell(votes=self._told.votes | {person: basis_of(decision)})
-        votes, needed = sorted(self._told.votes), needed_for(self._order.requesters)
+        self._tell(votes=tuple(sorted({*self._told.votes, person})))
+        votes, needed = self._told.votes, needed_for(self._order.requesters)
         counted = f"{len(votes)} of {needed} votes, by {' and '.join(votes)}"
         if (lacking := needed - len(votes)) > 0:
             more = "one more person says so" if lacking == 1 else f"{lacking} more people say so"
@@ -359,9 +363,12 @@ class Story:
         """Whether new sessions went to the new release anywhere, for however short a time."""
         return self._told.moved
 
-    def seen_by(self, person: str) -> Basis | None:
-        """Return what the person's vote was shown, None without one."""
-        return self._told.votes.get(person)
+    @property
+    def only_ends(self) -> bool:
+        """Whether a rollback finds nothing here that this change has moved, and goes on without it."""
+        if self._order.kind is ChangeKind.UPGRADE:
+            return not self._told.moved
+        return self._order.kind in MOVES_NOBODY or self._order.bakes_on
 
     @property
     def goes_back(self) -> bool:

@@ -25,11 +25,13 @@ from policies.model.change import (
     KnownGoodBatch,
     Outcome,
     Quarantine,
+    RollbackTargets,
 )
 from policies.model.errors import BadInput, Conflict, Unknown
 from policies.model.plan import ReleaseRef
 from policies.model.status import Event
 from policies.model.value import digest_of
+from policies.rollback import rollback_targets
 from policies.status.story import KEPT_EVENTS
 from policies.status.told import Told
 from tests.fakes.ledgers import new_ledger
@@ -75,13 +77,18 @@ def promote(ledger: Ledger, to: ReleaseRef, kind: ChangeKind = ChangeKind.UPGRAD
     return change
 
 
+def rollback(ledger: Ledger) -> RollbackTargets:
+    """Return what a rollback of the release does now, as the service asks for it."""
+    unfinished = ledger.unfinished_change("edge")
+    return rollback_targets(ledger.moves("edge"), unfinished, timedelta(hours=24), datetime.now(UTC))
+
+
 def go_back(ledger: Ledger, outcome: Outcome = Outcome.ROLLED_BACK, only: tuple[str, ...] = GATEWAYS) -> str:
     """Take back what the ledger says is to be taken back, as a rollback does."""
-    last = ledger.way_back("edge")
+    last = rollback(ledger)
     asked = opening(f"back {len(ledger.history('edge'))}", ChangeKind.GO_BACK)
-    targets = ledger.targets("edge", last.change, finished=last.finished) if last.change else {}
     change = ledger.open_change(asked.model_copy(update={"cause": last.change}))
-    wanted = {name: to for name, to in targets.items() if name in only}
+    wanted = {name: to for name, to in last.targets.items() if name in only}
     ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases=wanted))
     end(ledger, change, outcome)
     return change
@@ -193,20 +200,24 @@ def test_going_back_takes_back_the_last_promotion_and_twice_is_once(ledger: Ledg
     """D2, first half: after a rollback another one went forward to the bad release."""
     promote(ledger, OLD, ChangeKind.INSTALL)
     promote(ledger, NEW)
-    assert ledger.previous_known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, OLD)
     go_back(ledger)
-    last = ledger.way_back("edge")
-    assert (last.change, last.sentence) == (None, "there is nothing to go back to: edge-3 went back already")
-    assert ledger.previous_known_good("edge") == {}
+    last = rollback(ledger)
+    assert last.targets == {}
+    assert last.sentence == (
+        "edge-3 went back already: gw-1, gw-2, gw-3 serve 1.1.6; name the release to go back further"
+    )
 
 
-def test_after_an_upgrade_that_went_back_nothing_is_left_to_go_back_to(ledger: Ledger) -> None:
-    """D2, second half: a rollback after a failed upgrade went one release too far."""
+@pytest.mark.parametrize("outcome", [Outcome.ROLLED_BACK, Outcome.ABORTED, Outcome.REFUSED])
+def test_an_upgrade_that_moved_no_known_good_hides_no_promotion_from_a_rollback(
+    ledger: Ledger, outcome: Outcome
+) -> None:
+    """A1, 12b: a failed canary of the next release kept the fleet on the bad one."""
     promote(ledger, OLD, ChangeKind.INSTALL)
     promote(ledger, NEW)
-    end(ledger, ledger.open_change(opening("fails")), Outcome.ROLLED_BACK)
-    assert ledger.way_back("edge").change is None
-    assert ledger.previous_known_good("edge") == {}
+    end(ledger, ledger.open_change(opening("fails")), outcome)
+    assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, OLD)
 
 
 def test_changes_without_an_effect_do_not_hide_the_one_to_take_back(ledger: Ledger) -> None:
@@ -215,7 +226,7 @@ def test_changes_without_an_effect_do_not_hide_the_one_to_take_back(ledger: Ledg
     end(ledger, ledger.open_change(opening("nothing")), Outcome.REFUSED)
     end(ledger, ledger.open_change(opening("certificates", ChangeKind.RELOAD)))
     end(ledger, ledger.open_change(opening("strays", ChangeKind.GO_BACK)), Outcome.ROLLED_BACK)
-    assert ledger.way_back("edge").change == upgraded
+    assert rollback(ledger).change == upgraded
     assert standings(ledger)[upgraded] == "promoted"
 
 
@@ -235,13 +246,13 @@ def test_an_incomplete_way_back_says_what_it_took_back_and_is_finished_by_the_ne
     upgraded = promote(ledger, NEW)
     first = go_back(ledger, Outcome.ROLLBACK_INCOMPLETE, only=("gw-1",))
     assert standings(ledger)[upgraded] == f"promoted, taken back on 1 of 3 gateways by {first}"
-    last = ledger.way_back("edge")
-    assert last.change == upgraded
+    last = rollback(ledger)
+    assert (last.change, last.targets) == (upgraded, dict.fromkeys(GATEWAYS, OLD))
     assert ledger.targets("edge", upgraded) == {"gw-2": OLD, "gw-3": OLD}
     second = go_back(ledger)
     assert standings(ledger)[upgraded] == f"promoted, taken back by {second}"
     assert ledger.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
-    assert ledger.way_back("edge").change is None
+    assert rollback(ledger).targets == {}
 
 
 def test_a_release_gone_back_to_and_then_left_is_taken_back_too(ledger: Ledger) -> None:
@@ -261,10 +272,46 @@ def test_an_unfinished_change_is_taken_back_as_a_whole(ledger: Ledger) -> None:
     promote(ledger, NEW)
     abandoned = ledger.open_change(opening("abandoned"))
     record(ledger, abandoned, NEWER, "gw-1")
-    last = ledger.way_back("edge")
+    last = rollback(ledger)
     assert (last.change, last.finished) == (abandoned, False)
-    assert ledger.targets("edge", abandoned, finished=False) == dict.fromkeys(GATEWAYS, NEW)
-    assert ledger.targets("edge", abandoned, ("gw-1", "gw-3"), finished=False) == {"gw-1": NEW, "gw-3": NEW}
+    assert last.targets == dict.fromkeys(GATEWAYS, NEW)
+
+
+def test_a_gateway_that_reconcile_brought_to_its_known_good_is_still_taken_back(ledger: Ledger) -> None:
+    """A1, R1: bringing a gateway to what it has already moves nothing, and hides no promotion."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    upgraded = promote(ledger, NEW)
+    stray = ledger.open_change(opening("stray", ChangeKind.GO_BACK))
+    record(ledger, stray, NEW, "gw-2", back=True)
+    end(ledger, stray, Outcome.ROLLED_BACK)
+    assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, OLD)
+    assert ledger.targets("edge", upgraded) == dict.fromkeys(GATEWAYS, OLD)
+
+
+def test_a_change_of_settings_hides_no_promotion_from_a_rollback(ledger: Ledger) -> None:
+    """A1, 12c: the first rollback undid a banner, and the second one had nothing to do."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    settings = ledger.open_change(opening("banner", ChangeKind.CONFIGURE))
+    end(ledger, settings)
+    assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, OLD)
+    assert ledger.has_rollback("edge", datetime.now(UTC) - timedelta(hours=24))
+
+
+def test_a_rollback_is_offered_while_it_has_something_to_do(ledger: Ledger) -> None:
+    """Screens 9: the main button did nothing after an installation and after a rollback."""
+    since = datetime.now(UTC) - timedelta(hours=24)
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    assert not ledger.has_rollback("edge", since)
+    promote(ledger, NEW)
+    assert ledger.has_rollback("edge", since)
+    assert not ledger.has_rollback("edge", datetime.now(UTC) + timedelta(hours=1))
+    go_back(ledger)
+    assert not ledger.has_rollback("edge", since)
+    died = ledger.open_change(opening("died"))
+    assert ledger.has_rollback("edge", since)
+    end(ledger, died, Outcome.ROLLED_BACK)
+    assert not ledger.has_rollback("edge", since)
 
 
 def test_a_change_that_takes_itself_back_is_not_promoted_again_by_a_late_write(ledger: Ledger) -> None:

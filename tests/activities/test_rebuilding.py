@@ -44,7 +44,7 @@ def test_what_an_older_copy_called_known_good_moves_nobody_once_it_was_rebuilt(l
     assert name == "edge-101"
     assert ledger.newest_number("edge") == 101
     assert ledger.known_good("edge") == {"gw-1": NEW}  # nobody knows what gw-2 serves, which was silent
-    assert ledger.previous_known_good("edge") == {}
+    assert [(one.gateway, one.before) for one in ledger.moves("edge")] == [("gw-1", None)]
     with pytest.raises(Conflict, match="nothing to rebuild"):
         ledger.rebuild("edge", {"gw-1": NEW}, 7, "ana", "once more")
 

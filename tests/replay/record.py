@@ -194,7 +194,7 @@ async def confirmed(world: World) -> None:
     for fake in world.gateways.values():
         fake.serve(NEW, "b")
     targets, known_good = dict.fromkeys(world.gateways, NEW), dict.fromkeys(world.gateways, OLD)
-    reason = confirmation_of(world.fleet, targets, known_good, known_good)
+    reason = confirmation_of(world.fleet, targets, known_good, {})
     assert reason is not None
     plan = world.book.record_return(world.fleet, targets)
     order = ChangeOrder(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.history import standing, targets_of_last_change
-from policies.model.change import ChangeKind, ChangeRecord, Outcome
+from policies.history import standing, unfinished_change
+from policies.model.change import ChangeKind, ChangeRecord, Outcome, UnfinishedChange
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -71,63 +71,54 @@ def test_nothing_that_was_taken_back_is_said_to_be_simply_promoted(record: Chang
     assert not record.taken_back or standing(record) != "promoted"
 
 
-def test_a_fleet_without_changes_has_nothing_to_go_back_to() -> None:
-    assert targets_of_last_change([]).change is None
-    assert targets_of_last_change([change(1, kind=ChangeKind.INSTALL)]).change is None
+def test_a_fleet_without_changes_has_nothing_to_complete() -> None:
+    assert unfinished_change([]) is None
+    assert unfinished_change([change(1, kind=ChangeKind.INSTALL)]) is None
 
 
 @pytest.mark.parametrize("outcome", [None, Outcome.HELD, Outcome.ROLLBACK_INCOMPLETE])
-def test_a_change_that_has_not_ended_well_is_taken_back_as_a_whole(outcome: Outcome | None) -> None:
-    last = targets_of_last_change([change(2, outcome), change(1, moved=3)])
-    assert (last.change, last.finished) == ("edge-2", False)
+def test_a_change_that_has_not_ended_well_is_completed_by_the_next_rollback(outcome: Outcome | None) -> None:
+    found = unfinished_change([change(2, outcome), change(1, moved=3)])
+    assert found == UnfinishedChange(change="edge-2", ended=outcome is not None)
 
 
 @pytest.mark.parametrize("outcome", [None, *Outcome])
-def test_a_reload_leaves_the_way_back_as_it_was(outcome: Outcome | None) -> None:
-    last = targets_of_last_change([change(2, outcome, ChangeKind.RELOAD), change(1, moved=3)])
-    assert (last.change, last.finished) == ("edge-1", True)
+def test_a_reload_is_never_what_a_rollback_of_the_release_completes(outcome: Outcome | None) -> None:
+    """Newcomer 10: settings and the release are two things to roll back."""
+    assert unfinished_change([change(2, outcome, ChangeKind.CONFIGURE), change(1, moved=3)]) is None
 
 
-def test_an_incomplete_way_back_leaves_to_do_what_it_has_not_done() -> None:
-    back = change(2, Outcome.ROLLBACK_INCOMPLETE, ChangeKind.GO_BACK, moved=1)
-    last = targets_of_last_change([back, change(1, moved=3, taken_back=1)])
-    assert (last.change, last.finished, last.since) == ("edge-1", True, AT + timedelta(hours=1))
+def test_an_incomplete_rollback_is_completed_with_the_promotion_that_it_takes_back() -> None:
+    back = change(2, Outcome.ROLLBACK_INCOMPLETE, ChangeKind.GO_BACK, moved=1, cause="edge-1")
+    found = unfinished_change([back, change(1, moved=3, taken_back=1)])
+    assert found is not None
+    assert (found.change, found.takes_back) == ("edge-2", "edge-1")
+
+
+@pytest.mark.parametrize("again", [Outcome.ROLLED_BACK, Outcome.ABORTED])
+def test_an_incomplete_rollback_is_completed_once_and_never_hides_what_stands_under_it(
+    again: Outcome,
+) -> None:
+    """A1: a gateway that is dead for days keeps nobody on a bad release."""
+    incomplete = change(2, Outcome.ROLLBACK_INCOMPLETE)
+    asked_again = change(3, again, ChangeKind.GO_BACK, cause="edge-2")
+    assert unfinished_change([incomplete, change(1, moved=3)]) is not None
+    assert unfinished_change([asked_again, incomplete, change(1, moved=3)]) is None
 
 
 @given(st.lists(records), st.lists(records_with(st.just(Outcome.REFUSED))))
-def test_what_had_no_effect_changes_nothing_about_the_way_back(
+def test_what_had_no_effect_is_nothing_to_complete(
     history: list[ChangeRecord], without_effect: list[ChangeRecord]
 ) -> None:
-    assert targets_of_last_change([*without_effect, *history]) == targets_of_last_change(history)
+    assert unfinished_change([*without_effect, *history]) == unfinished_change(history)
 
 
 @given(st.lists(records))
-def test_a_way_back_that_moved_gateways_leaves_nothing_to_go_back_to(history: list[ChangeRecord]) -> None:
-    back = change(9, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1)
-    assert targets_of_last_change([back, *history]).change is None
-
-
-@given(st.lists(records))
-def test_after_an_abort_there_is_nothing_to_go_back_to(history: list[ChangeRecord]) -> None:
-    assert targets_of_last_change([change(9, Outcome.ABORTED), *history]).change is None
-
-
-def test_the_return_of_one_gateway_leaves_the_others_a_way_back() -> None:
-    alone = change(2, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1, cause="edge-1")
-    promoted = change(1, moved=4, taken_back=1)
-    assert targets_of_last_change([alone, promoted]).change == "edge-1"
-    assert targets_of_last_change([alone, change(1, moved=1, taken_back=1)]).change is None
+def test_a_promotion_that_stands_ends_what_was_not_completed_before_it(history: list[ChangeRecord]) -> None:
+    assert unfinished_change([change(9, moved=3), *history]) is None
 
 
 def test_history_is_read_no_further_back_than_the_answer_lies() -> None:
-    alone = change(2, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, moved=1, cause="edge-1")
-    history = iter([alone, change(1, moved=4, taken_back=1), change(9), change(8)])
-    assert targets_of_last_change(history).change == "edge-1"
-    assert [record.name for record in history] == ["edge-9", "edge-8"]
-
-
-@given(st.lists(records))
-def test_only_an_effect_that_stands_is_taken_back(history: list[ChangeRecord]) -> None:
-    last = targets_of_last_change(history)
-    if last.change is not None and last.finished:
-        assert any(r.name == last.change and r.taken_back < r.moved for r in history)
+    history = iter([change(4, Outcome.ROLLED_BACK), change(3, moved=4, taken_back=1), change(2), change(1)])
+    assert unfinished_change(history) is None
+    assert [record.name for record in history] == ["edge-2", "edge-1"]

@@ -1,16 +1,26 @@
-"""Which rollbacks a second person confirms; known-good by itself is never among them."""
+"""What a rollback takes back, from facts, and which rollbacks a second operator approves."""
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from policies.model.change import WayBack
+from policies.model.change import ChangeKind, KnownGoodMove, RollbackTargets, UnfinishedChange
 from policies.model.errors import Refused
 from policies.model.fleet import RollbackRules
 from policies.model.plan import ReleaseRef
-from policies.rollback import confirmation_of, stands, targets_of
+from policies.rollback import (
+    confirmation_of,
+    grouped,
+    known_good_within,
+    rollback_targets,
+    targets_of,
+    targets_of_unfinished,
+)
 from tests.unit.fleets import NEW, OLD, fleet, gateway
+from tests.unit.rollback_world import HOUR, KEPT, NAMES, RELEASES, World, steps
 
 AT = datetime(2030, 1, 2, tzinfo=UTC)
 FLEET = fleet(*(gateway(f"gw-{number}") for number in (1, 2, 3, 4)))
@@ -21,7 +31,33 @@ OTHER = OLD.model_copy(update={"digest": "sha256:" + "9" * 64, "version": "0.9"}
 def confirmation(to: ReleaseRef = OLD, names: Sequence[str] = ALL, **rules: object) -> str | None:
     ruled = FLEET.model_copy(update={"rollback": RollbackRules.model_validate(rules)})
     targets = dict.fromkeys(names, to)
-    return confirmation_of(ruled, targets, dict.fromkeys(ALL, NEW), dict.fromkeys(ALL, OLD))
+    return confirmation_of(ruled, targets, dict.fromkeys(ALL, NEW), dict.fromkeys(ALL, (OLD,)))
+
+
+def moved(
+    name: str,
+    to: ReleaseRef,
+    before: ReleaseRef | None,
+    number: int,
+    *,
+    hours: float = 1,
+    returned: bool = False,
+    kind: ChangeKind = ChangeKind.UPGRADE,
+) -> KnownGoodMove:
+    return KnownGoodMove(
+        gateway=name,
+        release=to,
+        before=before,
+        change=f"edge-{number}",
+        number=number,
+        kind=kind,
+        at=AT - hours * HOUR,
+        returned=returned,
+    )
+
+
+def back(*moves: KnownGoodMove, unfinished: UnfinishedChange | None = None) -> RollbackTargets:
+    return rollback_targets(moves, unfinished, KEPT, AT)
 
 
 def test_the_known_good_before_the_last_promotion_needs_nobody() -> None:
@@ -43,14 +79,64 @@ def test_a_whole_group_needs_a_second_person_where_the_policy_says_so() -> None:
     assert confirmation(OLD, ALL[:-1], confirm_whole_group=True) is None
 
 
-@pytest.mark.parametrize(
-    ("finished", "hours", "names_a_release"), [(True, 25, True), (True, 23, False), (False, 25, False)]
-)
-def test_only_a_promotion_stands_after_its_kept_window_what_did_not_end_well_is_taken_back_at_any_time(
-    *, finished: bool, hours: int, names_a_release: bool
-) -> None:
-    last = WayBack(change="edge-1", finished=finished, since=AT - timedelta(hours=hours), sentence="")
-    assert stands(last, timedelta(hours=24), AT) is names_a_release
+def test_a_promotion_older_than_the_kept_window_is_taken_back_by_the_name_of_a_release_alone() -> None:
+    found = back(moved("gw-1", NEW, OLD, 2, hours=25))
+    assert (found.targets, found.needs_name) == ({}, OLD)
+    found = back(moved("gw-1", NEW, OLD, 2, hours=23))
+    assert (found.targets, found.needs_name) == ({"gw-1": OLD}, None)
+
+
+def test_what_has_not_ended_well_is_taken_back_at_any_time() -> None:
+    died = UnfinishedChange(change="edge-3")
+    found = back(
+        moved("gw-1", OTHER, NEW, 3, hours=99), moved("gw-2", NEW, OLD, 2, hours=99), unfinished=died
+    )
+    assert (found.targets, found.finished) == ({"gw-1": NEW, "gw-2": NEW}, False)
+
+
+def test_a_release_that_two_changes_promoted_is_taken_back_on_all_its_gateways() -> None:
+    """A1: a gateway that was promoted later never keeps the others on the release that is taken back."""
+    found = back(*(moved(name, NEW, OLD, 2) for name in ("gw-1", "gw-2")), moved("gw-3", NEW, OLD, 5))
+    assert found.targets == dict.fromkeys(("gw-1", "gw-2", "gw-3"), OLD)
+    assert found.sentence == (
+        "1.4.1, promoted by edge-5, edge-2, is taken back: gw-1, gw-2, gw-3 serve 1.3.0"
+    )
+
+
+def test_the_return_of_one_gateway_leaves_the_others_to_a_rollback() -> None:
+    alone = moved("gw-1", OLD, NEW, 3, returned=True, kind=ChangeKind.GO_BACK)
+    assert back(alone, moved("gw-2", NEW, OLD, 2)).targets == {"gw-2": OLD}
+
+
+def test_going_back_twice_is_going_back_once_and_never_one_release_too_far() -> None:
+    gone = moved("gw-1", NEW, OTHER, 4, returned=True, kind=ChangeKind.GO_BACK)
+    found = back(gone, moved("gw-2", NEW, OLD, 2))
+    assert found.targets == {}
+    assert found.sentence == (
+        "edge-4 went back already: gw-1, gw-2 serve 1.4.1; name the release to go back further"
+    )
+
+
+def test_a_first_installation_and_an_adoption_are_nothing_to_go_back_from() -> None:
+    installed = moved("gw-1", OLD, None, 1, kind=ChangeKind.INSTALL)
+    adopted = moved("gw-2", OLD, NEW, 2, kind=ChangeKind.ADOPT)
+    assert back(installed, adopted).targets == {}
+    assert back().sentence == "no change that could be taken back has been promoted"
+
+
+def test_a_gateway_that_joined_with_the_release_is_named_and_stays() -> None:
+    found = back(moved("gw-1", NEW, OLD, 2), moved("gw-9", NEW, None, 3, kind=ChangeKind.INSTALL))
+    assert found.targets == {"gw-1": OLD}
+    assert found.sentence.endswith(
+        "; gw-9 had no other release within the kept window of 1 day, 0:00:00 and stays on it"
+    )
+
+
+def test_a_rollback_says_in_groups_which_release_each_gateway_serves() -> None:
+    """Issue item 1: the answer names every gateway's release, the largest group first."""
+    assert grouped({"gw-3": NEW, "gw-1": OLD, "gw-2": OLD}) == "gw-1, gw-2 serve 1.3.0; gw-3 serves 1.4.1"
+    many = grouped({f"gw-{number:03}": OLD for number in range(1000)})
+    assert many == "gw-000, gw-001, gw-002 and 997 more serve 1.3.0"
 
 
 def test_only_gateways_on_which_it_was_known_good_go_back_to_a_release() -> None:
@@ -59,3 +145,55 @@ def test_only_gateways_on_which_it_was_known_good_go_back_to_a_release() -> None
     assert targets_of(OLD, proven, on) == {"gw-1": OLD}
     with pytest.raises(Refused, match="never known-good here"):
         targets_of(OTHER, proven, on)
+
+
+# --- any history, against an oracle that only knows what each gateway served ------------------------
+
+
+@given(steps())
+def test_whatever_happened_a_rollback_takes_each_gateway_to_what_it_had_before(world: World) -> None:
+    """A1, R1: the oracle follows gateways, not changes."""
+    found = rollback_targets(world.moves(), None, KEPT, world.now)
+    assert found.targets == world.expected()
+
+
+@given(steps())
+def test_whatever_happened_a_second_rollback_moves_nobody(world: World) -> None:
+    world.roll_back(rollback_targets(world.moves(), None, KEPT, world.now).targets)
+    served = world.known_good()
+    again = rollback_targets(world.moves(), None, KEPT, world.now).targets
+    assert again == {}
+    assert world.known_good() == served
+
+
+@given(steps(), st.sampled_from(("canary", "waits", "settings", "stray returns", "reload")))
+def test_what_moved_no_known_good_never_changes_the_target_of_a_rollback(world: World, step: str) -> None:
+    """A1, 12, 12b, 12c: a change that only waited, a failed canary and new settings hide no promotion."""
+    before = rollback_targets(world.moves(), None, KEPT, world.now)
+    world.do(step, RELEASES[0], NAMES)
+    assert rollback_targets(world.moves(), None, KEPT, world.now) == before
+
+
+@given(steps())
+def test_a_rollback_never_leads_forward_to_a_release_that_was_taken_back(world: World) -> None:
+    for name, release in rollback_targets(world.moves(), None, KEPT, world.now).targets.items():
+        assert release not in world.taken_back_since_it_was_left(name, release)
+
+
+@given(steps(), st.sampled_from(RELEASES), st.sets(st.sampled_from(NAMES), min_size=1))
+def test_a_change_that_dies_in_its_promotion_is_taken_back_to_exactly_what_was_before(
+    world: World, release: ReleaseRef, names: set[str]
+) -> None:
+    """A6."""
+    served: Mapping[str, ReleaseRef] = world.known_good()
+    died = world.do("promote", release, names)
+    assert targets_of_unfinished(world.moves(), died) == served
+
+
+@given(steps())
+def test_what_a_promotion_of_the_kept_window_left_counts_as_known_good(world: World) -> None:
+    """A1: `--to` that release asks no second operator, whatever came later; a release taken back does."""
+    known = known_good_within(world.trail, KEPT, world.now)
+    for name, release in rollback_targets(world.moves(), None, KEPT, world.now).targets.items():
+        assert release in known[name]
+    assert {name: set(found) for name, found in known.items()} == world.left_by_promotion()

@@ -55,7 +55,6 @@ WAITS_FOR_NOBODY = {
     "promoting",
     "commands",
     "rebooted",
-    "lapsed",
     "given_up",
     "events",
     "earlier_events",

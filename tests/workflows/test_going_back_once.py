@@ -52,10 +52,10 @@ async def test_a_rollback_after_a_bake_went_back_does_not_go_forward_to_the_bad_
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("end", ["a verdict", "a person", "an abort"])
-async def test_a_rollback_after_a_rollout_that_went_back_goes_no_release_further(
+async def test_a_rollback_after_a_rollout_that_went_back_takes_back_what_was_promoted_before_it(
     recorded: Recorded, end: str
 ) -> None:
-    """D2."""
+    """A1: what moved no known-good hides no promotion; a second rollback goes no release further (D2)."""
     world = recorded.world
     assert (await recorded.upgrade(*ALL)).outcome is Outcome.PROMOTED
     world.judge.says(UNHEALTHY if end == "a verdict" else UNDECIDED)
@@ -70,8 +70,10 @@ async def test_a_rollback_after_a_rollout_that_went_back_goes_no_release_further
         await say(rollout, CommandKind.ABORT, "ana")
     assert (await soon(result_of(rollout))).outcome in {Outcome.ROLLED_BACK, Outcome.ABORTED}
     assert set(world.serving().values()) == {"1.3.0"}
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
     assert not (await recorded.roll_back()).accepted
-    assert set(world.serving().values()) == {"1.3.0"}
+    assert set(world.serving().values()) == {"1.1.6"}
 
 
 @pytest.mark.sweep

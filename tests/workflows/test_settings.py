@@ -6,6 +6,7 @@ import pytest
 
 from policies.model.adoption import ADOPTED
 from policies.model.change import ChangeKind, Outcome
+from policies.model.command import CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
@@ -23,6 +24,13 @@ def with_settings(recorded: Recorded, **more: object) -> Fleet:
 async def configured(recorded: Recorded, fleet: Fleet) -> str | None:
     plan = await recorded.service.plan_settings(fleet)
     return await recorded.service.reload(fleet, plan, "ana", "new name server")
+
+
+async def back(recorded: Recorded) -> CommandReceipt:
+    """Ask for a rollback of settings, and wait until whatever that began is over."""
+    receipt = await recorded.service.roll_back(recorded.world.fleet, "ana", "users call", settings=True)
+    await recorded.nothing_under_way()
+    return receipt
 
 
 async def test_every_gateway_gets_its_settings_and_nobody_is_steered(recorded: Recorded) -> None:
@@ -102,7 +110,7 @@ async def test_settings_that_a_host_has_taken_before_it_went_silent_are_what_a_r
     assert "1 of those that failed may use them, too" in result.reason
     assert first.settings
     first.recover("probe")
-    await recorded.roll_back()
+    await back(recorded)
     newest = recorded.ledger.history("edge")[0]
     assert (newest.kind, newest.cause, first.settings) == (ChangeKind.CONFIGURE, name, ())
     await recorded.everybody_on(NEW)
@@ -115,7 +123,7 @@ async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_on
     assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
     name = await configured(recorded, with_settings(recorded))
     await recorded.service.end_of("edge")
-    receipt = await recorded.roll_back()
+    receipt = await back(recorded)
     assert receipt.accepted
     gateways = recorded.world.gateways.values()
     assert all(fake.effects[-1] == f"take back {name}" and not fake.settings for fake in gateways)
@@ -123,7 +131,7 @@ async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_on
     assert (newest.kind, newest.outcome, newest.cause) == (ChangeKind.CONFIGURE, Outcome.ROLLED_BACK, name)
     assert newest.sentence == f"4 of 4 gateways use what they had before {name}"
     assert taken.standing == f"promoted, taken back by {newest.name}"
-    again = await recorded.roll_back()
+    again = await back(recorded)
     assert (again.accepted, again.sentence) == (
         False,
         f"Nothing to do: {newest.name} took {name} back already.",
@@ -142,7 +150,7 @@ async def test_a_reload_of_credentials_is_taken_back_by_its_name_alone(recorded:
         await service.roll_back(fleet, "ana", "nobody gets in", of=before)
     receipt = await service.roll_back(fleet, "ana", "nobody gets in", of=name)
     assert (await service.end_of("edge")).outcome is Outcome.ROLLED_BACK
-    assert "what it had before" in receipt.sentence
+    assert f"the credentials that it had before {name}" in receipt.sentence
     assert recorded.ledger.history("edge")[0].cause == name
 
 
@@ -153,9 +161,9 @@ async def test_a_gateway_that_did_not_get_back_is_asked_again_by_the_next_rollba
     await configured(recorded, with_settings(recorded))
     await recorded.service.end_of("edge")
     recorded.world.gateways["gw-4"].fail("take_back", Refused("gw-4: nft says no"))
-    await recorded.roll_back()
+    await back(recorded)
     assert recorded.ledger.history("edge")[0].outcome is Outcome.HELD
-    assert (await recorded.roll_back()).accepted
+    assert (await back(recorded)).accepted
     assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
     assert recorded.world.gateways["gw-4"].settings == ()
 
@@ -188,7 +196,7 @@ async def test_who_was_silent_gets_what_the_fleet_is_on_and_not_what_its_file_sa
     assert [fake.effects for fake in gateways] == [["configure dns = 10.0.0.53"]] * 4
     assert recorded.ledger.history("edge")[0].repeats == first
     assert (await recorded.reconcile()).sentence == WELL
-    await recorded.roll_back()
+    await back(recorded)
     assert all(fake.effects[-1] == f"take back {first}" and not fake.settings for fake in gateways)
     _, repeat, taken, *_ = recorded.ledger.history("edge")
     assert {repeat.standing, taken.standing} == {
@@ -205,7 +213,7 @@ async def test_who_was_silent_while_settings_were_taken_back_gets_rid_of_them_wh
     name = await configured(recorded, with_settings(recorded))
     await recorded.service.end_of("edge")
     silent(recorded, "gw-4")
-    await recorded.roll_back()
+    await back(recorded)
     assert recorded.ledger.history("edge")[0].outcome is Outcome.HELD
     recorded.world.gateways["gw-4"].recover("observe")
     found = await recorded.reconcile()
@@ -226,7 +234,7 @@ async def test_who_missed_two_changes_gets_the_first_after_the_second_was_taken_
     await configured(recorded, fleet.model_copy(update={"settings": {"dns": ("10.0.0.54",)}}))
     await recorded.service.end_of("edge")
     recorded.world.gateways["gw-4"].recover("observe")
-    await recorded.roll_back()
+    await back(recorded)
     assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
     assert recorded.world.gateways["gw-4"].effects == []
     await recorded.reconcile()

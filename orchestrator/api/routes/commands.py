@@ -16,6 +16,7 @@ from policies.model.command import CommandKind, CommandReceipt
 from policies.model.people import PersonName
 from policies.model.plan import Strategy
 from policies.model.value import Digest, Name, Value
+from policies.model.way_back import RollbackAsked
 
 router = APIRouter(tags=["commands"])
 
@@ -53,6 +54,9 @@ class CommandAsked(Value):
     approves: Digest | None = Field(default=None, description="what an approval was shown")
     to: Release | None = Field(default=None, description="where a rollback goes, if not to known-good")
     of: Name | None = Field(default=None, description="of a rollback: the reload that is taken back")
+    settings: bool = Field(
+        default=False, description="of a rollback: the last change of settings, and no release"
+    )
     force: bool = Field(default=False, description="end a change that no worker can go on with")
 
 
@@ -117,8 +121,7 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
                 once.caller,
                 fleet,
                 asked.reason,
-                to=asked.to,
-                of=asked.of,
+                asked=RollbackAsked(to=asked.to, of=asked.of, settings=asked.settings),
                 force=asked.force,
                 change=asked.change,
                 key=once.key,

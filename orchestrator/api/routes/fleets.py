@@ -9,6 +9,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
 from orchestrator.api.limits import AtOnce
+from orchestrator.api.texts import LONGEST_RELEASE
 from orchestrator.api.who import Asking, Serving, recognised
 from orchestrator.service.doctor import Finding
 from orchestrator.service.drift import Drift
@@ -20,6 +21,7 @@ from policies.model.errors import PenstockError
 from policies.model.people import Grants
 from policies.model.status import EventRow
 from policies.model.value import Name, Value
+from policies.model.way_back import RollbackAsked, RollbackPreview
 from policies.traffic import Traffic
 
 router = APIRouter(tags=["fleets"])
@@ -101,6 +103,19 @@ async def fleets(caller: Asking, service: Serving) -> FleetList:
 async def status(fleet: Fleet, caller: Asking, service: Serving) -> FleetStatus:
     """Say what is happening, to how many users, why, what comes next and what can be done."""
     return await service.status(caller, fleet)
+
+
+@router.get("/fleets/{fleet}/rollback")
+async def rollback_preview(
+    fleet: Fleet,
+    caller: Asking,
+    service: Serving,
+    to: Annotated[str | None, Query(max_length=LONGEST_RELEASE, description="an earlier release")] = None,
+    of: Annotated[Name | None, Query(description="a reload or change of settings by name")] = None,
+    settings: Annotated[bool, Query(description="the last change of settings, and no release")] = False,
+) -> RollbackPreview:
+    """Return which release each gateway serves after a rollback that is asked for now; nothing is done."""
+    return await service.rollback_preview(caller, fleet, RollbackAsked(to=to, of=of, settings=settings))
 
 
 @router.get("/fleets/{fleet}/changes")

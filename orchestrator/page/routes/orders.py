@@ -14,13 +14,14 @@ from orchestrator.api.who import Serving
 from orchestrator.page.forms import Key, Reason, Sent, with_form
 from orchestrator.page.render import rendered
 from orchestrator.page.session import Looking, Own
-from orchestrator.words.offers import EFFECTS, spelled
+from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.errors import PenstockError, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, PersonName
 from policies.model.value import Digest, Name, Value
+from policies.model.way_back import RollbackAsked
 
 router = APIRouter()
 
@@ -39,6 +40,12 @@ class Given(Value):
     approves: Digest | None = None
     to: Release | None = None
     force: bool = False
+    settings: bool = False
+
+    @property
+    def rollback(self) -> RollbackAsked:
+        """What a rollback takes back."""
+        return RollbackAsked(to=self.to, settings=self.settings)
 
 
 @router.get("/fleets/{fleet}/orders/{verb}")
@@ -55,7 +62,16 @@ async def sheet(
     shown = given.change or (status.change.rollout if status.change is not None else None)
     confirm = status.change.confirm if status.change is not None else None
     meant = given.model_copy(update={"change": shown, "approves": given.approves or confirm})
-    return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent())
+    does = await _what_it_does(service, caller, fleet, meant) if verb is Verb.ROLL_BACK else None
+    return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent(), does)
+
+
+async def _what_it_does(service: Serving, caller: Caller, fleet: str, given: Given) -> str:
+    """Return which release each gateway serves after the rollback, or why that is not known."""
+    try:
+        return (await service.rollback_preview(caller, fleet, given.rollback)).sentence
+    except PenstockError as error:
+        return str(error)
 
 
 @router.post("/fleets/{fleet}/orders/{verb}", dependencies=[Own])
@@ -92,7 +108,13 @@ async def _carried_out(  # who asks whom for what, why, and under which key
 ) -> Value:
     if verb is Verb.ROLL_BACK:
         return await service.roll_back(
-            caller, fleet, reason, to=given.to, force=given.force, change=given.change, key=key
+            caller,
+            fleet,
+            reason,
+            asked=given.rollback,
+            force=given.force,
+            change=given.change,
+            key=key,
         )
     if verb in OF_GATEWAYS:
         gateways = (given.gateway or "",)
@@ -112,7 +134,13 @@ async def _carried_out(  # who asks whom for what, why, and under which key
 
 
 def _sheet(
-    request: Request, fleet: str, verb: Verb, given: Given, status: dict[str, Any], sent: Sent
+    request: Request,
+    fleet: str,
+    verb: Verb,
+    given: Given,
+    status: dict[str, Any],
+    sent: Sent,
+    does: str | None = None,
 ) -> Response:
     """Return the sheet of an order.
 
@@ -128,6 +156,7 @@ def _sheet(
         release=given.to,
         hold_of=given.hold_of,
         force=given.force,
+        settings=given.settings,
     )
     return with_form(
         request,
@@ -135,7 +164,8 @@ def _sheet(
         sent,
         fleet=fleet,
         verb=verb.value,
-        effect=EFFECTS[verb.value],
+        effect=SETTINGS_BACK if given.settings else EFFECTS[verb.value],
+        does=does,
         command=spelled(offer.model_dump(mode="json")),
         fields=given.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
         stands=status,

@@ -1,0 +1,56 @@
+"""Lost changes: those without an end whose workflow does not run any more, and what each one left."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from policies.model.change import ChangeKind, ChangeRecord, KnownGoodMove, LostChange
+from policies.model.plan_part import PlanHeader
+
+SET_ASIDE = "set aside"
+"""The state of a gateway that a change was promoted without."""
+
+
+class LostBook(Protocol):
+    """The part of the ledger that says how far a change came."""
+
+    def open_changes(self, fleet: str) -> tuple[str, ...]:
+        """Return the names of the fleet's changes that have not ended, the oldest first."""
+        ...
+
+    def change(self, name: str) -> ChangeRecord:
+        """Return one change."""
+        ...
+
+    def moves(self, fleet: str) -> Sequence[KnownGoodMove]:
+        """Return the last move of each gateway's known-good."""
+        ...
+
+    def plan_header(self, digest: str) -> PlanHeader:
+        """Return a plan without its gateways."""
+        ...
+
+    def counts_of(self, change: str) -> dict[str, int]:
+        """Return how many gateways of the change are in each state."""
+        ...
+
+
+def lost_changes(book: LostBook, fleet: str, but: str) -> tuple[LostChange, ...]:
+    """Return the fleet's changes without an end, the oldest first, except the one that has the lock."""
+    names = [name for name in book.open_changes(fleet) if name != but]
+    if not names:
+        return ()
+    moves = book.moves(fleet)
+    return tuple(_lost(book, name, moves) for name in names)
+
+
+def _lost(book: LostBook, name: str, moves: Sequence[KnownGoodMove]) -> LostChange:
+    record = book.change(name)
+    if record.kind is not ChangeKind.UPGRADE or record.plan is None:
+        return LostChange(record=record)
+    mine = [move for move in moves if move.change == name and move.is_promotion]
+    promoted = len(mine) + book.counts_of(name).get(SET_ASIDE, 0)
+    return LostChange(
+        record=record,
+        before={move.gateway: move.before for move in mine if move.before is not None},
+        is_complete=bool(mine) and promoted >= book.plan_header(record.plan).changing,
+    )

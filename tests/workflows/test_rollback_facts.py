@@ -1,0 +1,323 @@
+"""Rollbacks as operators ask for them: whatever happened before, each gateway gets the right release."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome, Phase
+from policies.model.errors import Unavailable
+from policies.model.fleet import Fleet
+from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import SOON, Recorded, soon
+from tests.workflows.world import NEW, NEXT, OLD, World, fleet_of, in_phase, reconcile, until, working
+from workflows import change
+
+GATEWAYS = ("gw-1", "gw-2", "gw-3", "gw-4")
+FOR_LONG = 10_000
+
+
+def without(fleet: Fleet, *names: str) -> Fleet:
+    """Return the fleet as its file describes it once these gateways were taken out."""
+    left = [gateway.model_dump() for gateway in fleet.gateways if gateway.name not in names]
+    return Fleet.model_validate(fleet.model_dump() | {"gateways": left})
+
+
+async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_under_it(
+    recorded: Recorded,
+) -> None:
+    """A1, 12: 1.3.0 is bad and 1.4.0 waits: one rollback moved nobody, the next had nothing to do."""
+    world = recorded.world
+    await recorded.upgrade()
+    world.windows.answer = CLOSED
+    plan = world.plan(("gw-1",), ("gw-2",), release=NEXT)
+    waiting = await recorded.service.start(plan, "http://repository", "bea", "tonight")
+    receipt = await recorded.roll_back()
+    assert receipt.accepted
+    assert receipt.sentence == (
+        f"{waiting} has moved no session and ends. Rolling back: 1.3.0, promoted by edge-2, is taken back: "
+        "gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+    )
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    assert not (await recorded.roll_back()).accepted
+
+
+async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_promoted_one(
+    recorded: Recorded,
+) -> None:
+    """A1, 12b."""
+    world = recorded.world
+    await recorded.upgrade()
+    world.judge.says(UNHEALTHY, wave=1)
+    assert (await recorded.upgrade(("gw-1",), ("gw-2",), release=NEXT)).outcome is Outcome.ROLLED_BACK
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_settings_are_rolled_back_by_name_and_never_in_place_of_the_release(recorded: Recorded) -> None:
+    """A1, 12c, newcomer 10: the first rollback undid a banner, the second one had nothing to do."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    banner = world.fleet.model_copy(update={"settings": {"banner": ("hello",)}})
+    await service.reload(banner, await service.plan_settings(banner), "bea", "a banner")
+    settings = (await service.end_of("edge")).rollout
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert all(f"take back {settings}" not in fake.effects for fake in world.gateways.values())
+
+
+async def test_a_rollback_of_settings_leaves_the_release_alone(recorded: Recorded) -> None:
+    """Newcomer 10."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    banner = world.fleet.model_copy(update={"settings": {"banner": ("hello",)}})
+    await service.reload(banner, await service.plan_settings(banner), "bea", "a banner")
+    settings = (await service.end_of("edge")).rollout
+    receipt = await service.roll_back(world.fleet, "ana", "nobody asked for it", settings=True)
+    await recorded.nothing_under_way()
+    assert f"the settings that it had before {settings}; every gateway keeps its release" in receipt.sentence
+    assert set(world.serving().values()) == {"1.3.0"}
+    assert all(fake.effects[-1] == f"take back {settings}" for fake in world.gateways.values())
+
+
+@pytest.mark.parametrize("how", ["plain", "named", "by force"])
+async def test_a_gateway_that_left_the_file_is_taken_back_by_the_plan_that_had_it(
+    recorded: Recorded, how: str
+) -> None:
+    """A2, 5: every rollback ended in KeyError once a gateway was taken out of fleet.yaml."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    more = {"named": {"to": OLD}, "by force": {"force": True}}.get(how, {})
+    fleet = without(world.fleet, "gw-4")
+    receipt = await service.roll_back(fleet, "ana", "users call", **more)  # type: ignore[arg-type]
+    assert "gw-4 left the fleet's file and goes back if it answers" in receipt.sentence
+    await recorded.nothing_under_way()
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_dead_gateway_that_left_the_file_is_named_and_the_rollback_ends_without_it(
+    recorded: Recorded,
+) -> None:
+    """A2: a host died in the upgrade and was taken out of the file; nobody could roll back the others."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    world.gateways["gw-4"].fail("restore", Unavailable("gw-4 does not answer"), times=FOR_LONG)
+    await service.roll_back(without(world.fleet, "gw-4"), "ana", "users call")
+    result = await soon(service.end_of("edge"))
+    assert (result.outcome, result.touched) == (Outcome.ROLLED_BACK, 3)
+    assert result.reason == "3 gateways are back; gw-4 left the fleet's file and did not go back"
+    assert not world.book.quarantined("edge")
+
+
+async def test_a_gateway_that_no_plan_ever_had_is_named_and_stays(recorded: Recorded) -> None:
+    """A2, R2: absence is a sentence, never an error."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    for kind, release in ((ChangeKind.INSTALL, OLD), (ChangeKind.UPGRADE, NEW)):
+        opening = ChangeOpening(
+            key=release.version,
+            fleet="edge",
+            kind=kind,
+            requested_by="ana",
+            reason="r",
+            release=release.version,
+        )
+        name = world.book.open_change(opening)
+        world.book.record_known_good_batch(
+            KnownGoodBatch(fleet="edge", change=name, releases={"gw-9": release})
+        )
+        world.book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="promoted"))
+    receipt = await service.roll_back(world.fleet, "ana", "users call")
+    assert "gw-9 is in neither the fleet's file nor a plan and stays as it is" in receipt.sentence
+    await recorded.nothing_under_way()
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_gateway_that_left_the_file_keeps_reconcile_from_nobody(server: Engine) -> None:
+    """A3, 4: reconcile held the fleet's lock for half an hour, and every rollback was refused."""
+    world = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15)))
+    for name in ("gw-1", "gw-2"):
+        world.gateways[name].serve(NEW, "b")
+    world.look()
+    world.fleet = world.folder.known["edge"] = without(world.fleet, "gw-1")
+    async with working(world):
+        found = await reconcile(world)
+        assert found.strays.keys() == {"gw-2"}
+        await until(lambda: world.serving()["gw-2"] == "1.1.6")
+        assert world.serving()["gw-1"] == "1.3.0"
+
+
+@contextmanager
+def hanging(world: World, step: str) -> Iterator[list[str]]:
+    """Let a question to the ledger never be answered."""
+    asked = list[str]()
+    original = getattr(world.book, step)
+
+    def hangs(*_: object, **__: object) -> object:
+        asked.append(step)
+        raise Unavailable("the ledger has gone")
+
+    setattr(world.book, step, hangs)
+    try:
+        yield asked
+    finally:
+        setattr(world.book, step, original)
+
+
+async def test_a_rollback_is_taken_while_single_gateways_return_and_the_ledger_does_not_answer_them(
+    recorded: Recorded,
+) -> None:
+    """A3: such a return was bounded in one of its steps, and refused every rollback while the others hung."""
+    world = recorded.world
+    await recorded.upgrade()
+    lost = world.gateways["gw-1"]
+    lost.crash("b")
+    lost.serve(OLD, "a")
+    with hanging(world, "record_return") as asked:
+        assert (await recorded.reconcile()).sentence == "bringing back: gw-1"
+        await until(lambda: bool(asked))
+        turned = await recorded.service.turn_round("edge", "ana", "users call")
+        assert turned.receipt is None
+        assert turned.ended == "The return of gateways that strayed ends, and the rollback takes them along."
+        await recorded.nothing_under_way()
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_the_return_of_single_gateways_gives_the_lock_back_whatever_does_not_answer(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A3: "within a minute" bounds the whole change, the steps of the ledger included."""
+    monkeypatch.setattr(change, "ALONE_IN_ALL", timedelta(seconds=2))
+    world = recorded.world
+    await recorded.upgrade()
+    lost = world.gateways["gw-1"]
+    lost.crash("b")
+    lost.serve(OLD, "a")
+    with hanging(world, "record_return") as asked:
+        await recorded.reconcile()
+        await until(lambda: bool(asked))
+        await recorded.nothing_under_way()
+    await recorded.reconcile()
+    await recorded.everybody_on(NEW)
+
+
+async def test_a_rollback_takes_single_gateways_that_return_alone_along(recorded: Recorded) -> None:
+    """A3: a person heard "ask again then" and had to wait for two minutes."""
+    world = recorded.world
+    await recorded.upgrade()
+    lost = world.gateways["gw-1"]
+    lost.crash("b")
+    lost.serve(OLD, "a")
+    lost.fail("restore", Unavailable("gw-1 does not answer"), times=FOR_LONG)
+    await recorded.reconcile()
+    receipt = await recorded.service.roll_back(world.fleet, "ana", "users call")
+    assert receipt.accepted
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", SOON)
+    lost.recover("restore")
+    await recorded.everybody_on(OLD)
+
+
+async def promotion_that_died(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    """Let the engine lose an upgrade of two parts once so many of them are promoted."""
+    world, calls = recorded.world, list[object]()
+    write = world.book.record_known_good_batch
+
+    def record(batch: KnownGoodBatch) -> int:
+        calls.append(batch)
+        if len(calls) > parts:
+            raise Unavailable("the ledger has gone")
+        return write(batch)
+
+    def close(ending: ChangeEnding) -> None:
+        calls.append(ending)
+        raise Unavailable("the ledger has gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(world.book, "record_known_good_batch", record)
+        broken.setattr(world.book, "close_change", close)
+        await recorded.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+        await until(lambda: len(calls) > parts)
+        await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
+
+
+async def test_a_change_that_died_in_the_middle_of_its_promotion_is_taken_back_as_a_whole(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A6, 8: half of the fleet stayed on the release, called "rolled back", and no rollback was left."""
+    world = recorded.world
+    await promotion_that_died(recorded, monkeypatch, parts=1)
+    assert set(world.book.known_good("edge").values()) == {OLD, NEW}
+    await recorded.reconcile()
+    await recorded.everybody_on(OLD)
+    assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    died = world.book.change("edge-2")
+    assert (died.outcome, died.taken_back) == (Outcome.ROLLED_BACK, died.moved)
+    assert died.sentence == "it ended in the middle; edge-3 brought its gateways back"
+    assert not await recorded.bakes()
+    assert not (await recorded.roll_back()).accepted
+
+
+async def test_a_rollback_of_a_change_that_died_in_its_promotion_takes_every_gateway_back(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A6: an operator asks before reconcile has looked."""
+    world = recorded.world
+    await promotion_that_died(recorded, monkeypatch, parts=1)
+    receipt = await recorded.roll_back()
+    assert receipt.sentence == (
+        "Rolling back: edge-2 has not ended, which is completed first: gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+    )
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert world.book.change("edge-2").outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_change_that_died_once_every_gateway_was_promoted_is_promoted(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A6: the end that is written is the one that is true, and a rollback takes it back as any promotion."""
+    world = recorded.world
+    await promotion_that_died(recorded, monkeypatch, parts=2)
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    died = world.book.change("edge-2")
+    assert (died.outcome, died.moved, died.taken_back) == (Outcome.PROMOTED, 4, 0)
+    assert set(world.serving().values()) == {"1.3.0"}
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_an_old_promotion_leaves_a_waiting_change_ended_and_says_what_to_name(
+    recorded: Recorded,
+) -> None:
+    """A1: what a rollback did is in its receipt, also when nothing else can be taken back."""
+    world = recorded.world
+    await recorded.upgrade()
+    world.judge.says(UNDECIDED)
+    plan = world.plan(("gw-1",), ("gw-2",), release=NEXT)
+    world.windows.answer = CLOSED
+    waiting = await recorded.service.start(plan, "http://repository", "bea", "tonight")
+    limits = world.fleet.limits.model_copy(update={"kept": timedelta(0)})
+    fleet = world.fleet.model_copy(update={"limits": limits})
+    receipt = await recorded.service.roll_back(fleet, "ana", "users call")
+    assert receipt.accepted
+    assert receipt.sentence.startswith(
+        f"{waiting} has moved no session and ends. Nothing else is taken back:"
+    )
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_a_canary_that_an_operator_turns_round_is_all_that_this_rollback_takes_back(
+    recorded: Recorded,
+) -> None:
+    """A1: only a change that has moved no session is passed through to what stands under it."""
+    world = recorded.world
+    await recorded.upgrade()
+    world.judge.says(UNDECIDED)
+    await recorded.start(("gw-1",), ("gw-2",), release=NEXT)
+    await in_phase(recorded.service._change("edge"), Phase.OBSERVING)
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.3.0"}
