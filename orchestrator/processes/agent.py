@@ -107,6 +107,7 @@ def compose_host(settings: AgentSettings) -> Host:
         target=settings.probe.target,
         certificate=settings.probe.certificate,
         key=settings.probe.key,
+        camouflage=settings.probe.camouflage,
         options=settings.probe.options,
         files=settings.probe.files,
     )

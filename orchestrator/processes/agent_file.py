@@ -46,6 +46,8 @@ class ProbeSettings(Value):
     """Who has signed the gateways' certificate, in PEM."""
     name: str | None = None
     """The name in that certificate, where it is not the address."""
+    camouflage: Path | None = None
+    """File with ocserv's `camouflage_secret`, mode 600; left out where releases have no camouflage."""
     options: tuple[ClientOption, ...] = Field(
         default=(),
         max_length=MOST_OPTIONS,

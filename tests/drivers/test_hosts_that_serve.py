@@ -100,7 +100,9 @@ async def test_a_line_that_no_slot_can_take_over_is_named_and_left_behind_only_w
 ) -> None:
     Unprepared(lab, more="connect-script = /bin/true\n")
     await lab.client(1).up()
-    with pytest.raises(Refused, match="line 20, connect-script: /bin/true is a file of this host"):
+    with pytest.raises(
+        Refused, match=r"take over: connect-script \(line 20\)\. .* adopt with --without connect-script;"
+    ):
         await lab.adoption.adopt(operation("adopt"), ())
     assert (await lab.table.read()).serving is None
     assert (await lab.adoption.adopt(operation("adopt"), ("connect-script",))).changed

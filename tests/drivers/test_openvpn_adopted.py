@@ -178,7 +178,7 @@ async def test_one_that_runs_as_somebody_whom_its_configuration_does_not_name_is
 
 async def test_a_program_of_its_host_is_left_behind_only_when_a_person_says_so(openvpn: OpenVpnLab) -> None:  # noqa: F811
     Unprepared(openvpn, f"{UNIX}script-security 2\nclient-connect /bin/true\n")
-    with pytest.raises(Refused, match="client-connect: /bin/true is a program of this host"):
+    with pytest.raises(Refused, match=r"take over: client-connect \(line \d+\)\. .*--without client-connect"):
         await openvpn.adoption.adopt(operation("adopt"), ())
     assert (await openvpn.adoption.adopt(operation("adopt"), ("client-connect",))).changed
 

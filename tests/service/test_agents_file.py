@@ -46,3 +46,8 @@ def test_whoever_left_the_daemon_out_is_told_which_one_is_meant_then() -> None:
         ValidationError, match=r"write `certificate` and `key` .*; gateway\.daemon is openvpn \["
     ):
         said(gateway={"daemon": "openvpn"})
+
+
+def test_the_probe_of_a_gateway_with_camouflage_has_a_file_with_its_secret() -> None:
+    """Case 18: no key of the file could say it."""
+    said(probe={"camouflage": "/etc/penstock/camouflage"})

@@ -24,6 +24,8 @@ class ProbeLogin:
     certificate: Path | None = None
     key: Path | None = None
     """Of that certificate."""
+    camouflage: Path | None = None
+    """File with what ocserv's camouflage wants behind the `?` of the address."""
     options: tuple[str, ...] = ()
     """How its client is set up beside what every client has, as client profiles say it."""
     files: Mapping[str, Path] = field(default_factory=dict)

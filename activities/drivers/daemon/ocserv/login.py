@@ -3,6 +3,8 @@
 from activities.drivers.daemon.client import address6_of, address_of
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.port import Environment
+from activities.drivers.private_files import secret_line
+from policies.model.errors import BadInput
 from policies.model.mirror import ClientKind, ShadowLogin
 
 _SAYS = {
@@ -28,5 +30,22 @@ def shadow_options(environment: Environment, login: ProbeLogin, how: ShadowLogin
 def _options(environment: Environment, login: ProbeLogin, address: str) -> list[str]:
     shown = f"[{address}]" if ":" in address else address
     resolve = [f"--resolve={login.name}:{address}"] if login.name else []
-    url = f"https://{login.name or shown}:{environment.slot.port}"
+    url = f"https://{login.name or shown}:{environment.slot.port}{_behind(login)}"
     return [f"--user={login.user}", f"--cafile={login.authority}", *resolve, url]
+
+
+def _behind(login: ProbeLogin) -> str:
+    """Return what users dial behind the port; without it an ocserv with `camouflage` answers 404.
+
+    Raises:
+        BadInput: The file cannot be read, others can read it, or it is no part of an address.
+    """
+    if login.camouflage is None:
+        return ""
+    secret = secret_line(login.camouflage, "the camouflage secret of the probe,")
+    if set(secret) & set(" #\"'<>\\"):
+        raise BadInput(
+            f"the camouflage secret of the probe, {login.camouflage}, has characters that no address has; "
+            "write the value of camouflage_secret there"
+        )
+    return f"/?{secret}"

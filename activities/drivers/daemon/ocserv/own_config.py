@@ -25,7 +25,7 @@ _OF_A_SLOT = frozenset(
     """
     tcp-port udp-port device ipv4-network ipv4-netmask ipv6-network ipv6-prefix ipv6-subnet-prefix
     socket-file occtl-socket-file use-occtl use-dbus pid-file run-as-user run-as-group
-    isolate-workers chroot-dir server-cert server-key ca-cert crl log-level
+    isolate-workers chroot-dir server-cert server-key ca-cert crl log-level camouflage_secret
     """.split()  # noqa: SIM905 - words, not a table
 )
 """What slots, credentials and templates say anew for each instance."""
@@ -33,17 +33,17 @@ _OF_A_SLOT = frozenset(
 _PLAIN = frozenset(
     """
     always-require-cert append-routes auth-timeout auto-select-group ban-points-connection
-    ban-points-kkdcp ban-points-wrong-password ban-reset-time banner cert-group-oid cert-user-oid
-    cisco-client-compat client-bypass-protocol compression cookie-timeout custom-header
-    debug-no-secmod-stats default-domain default-select-group deny-roaming dns dpd dtls-legacy
-    dtls-psk expose-iroutes idle-timeout ipv4-dns ipv4-nbns ipv6-dns ipv6-nbns keepalive key-pin
-    match-tls-dtls-ciphers max-ban-score max-clients max-same-clients min-reauth-time mobile-dpd
-    mobile-idle-timeout mtu nbns net-priority no-compress-limit no-route output-buffer
-    persistent-cookies ping-leases pre-login-banner predictable-ips rate-limit-ms rekey-method
-    rekey-time restrict-user-to-ports restrict-user-to-routes route rx-data-per-sec sec-mod-scale
-    select-group server-drain-ms server-stats-reset-time session-timeout split-dns stats-report-time
-    switch-to-tcp-timeout tls-priorities try-mtu-discovery tunnel-all-dns tx-data-per-sec
-    use-seccomp use-utmp
+    ban-points-kkdcp ban-points-wrong-password ban-reset-time banner camouflage camouflage_realm
+    cert-group-oid cert-user-oid cisco-client-compat client-bypass-protocol compression
+    cookie-timeout custom-header debug-no-secmod-stats default-domain default-select-group
+    deny-roaming dns dpd dtls-legacy dtls-psk expose-iroutes idle-timeout ipv4-dns ipv4-nbns
+    ipv6-dns ipv6-nbns keepalive key-pin match-tls-dtls-ciphers max-ban-score max-clients
+    max-same-clients min-reauth-time mobile-dpd mobile-idle-timeout mtu nbns net-priority
+    no-compress-limit no-route output-buffer persistent-cookies ping-leases pre-login-banner
+    predictable-ips rate-limit-ms rekey-method rekey-time restrict-user-to-ports
+    restrict-user-to-routes route rx-data-per-sec sec-mod-scale select-group server-drain-ms
+    server-stats-reset-time session-timeout split-dns stats-report-time switch-to-tcp-timeout
+    tls-priorities try-mtu-discovery tunnel-all-dns tx-data-per-sec use-seccomp use-utmp
     """.split()  # noqa: SIM905 - words, not a table
 )
 """What a template may say word for word."""

@@ -9,6 +9,7 @@ import logging
 import os
 import pwd
 import re
+import shlex
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFold
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.port import SteeringDriver
 from policies.adoption import derived_slots, obstacles_to, release_of
-from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
+from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot, OwnLine
 from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Slot
 from policies.model.operation import Operation
@@ -47,6 +48,8 @@ from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, digest_of
 from policies.pools import own_pools_in_use, pools_in_use
 
+LONGEST_LOSS = 440
+"""Characters, so that whoever hands the sentence on has room for a word before it."""
 FIRST_PROCESS = 1
 """Holds sockets that it hands to services (systemd.socket(5)), and is no daemon of the users."""
 
@@ -317,10 +320,7 @@ class HostAdoption:
     def _refuse_losses(self, own: OwnConfig, without: Sequence[str]) -> None:
         lost = [line for line in own.left_behind if line.key not in without]
         if lost:
-            raise Refused(
-                f"the configuration of {self._gateway.name} has what no slot can take over: "
-                f"{'; '.join(map(str, lost))}. Say `--without {lost[0].key}` if releases have another way"
-            )
+            raise Refused(loss(self._gateway.name, lost))
 
     # --- finding it -----------------------------------------------------------------
 
@@ -567,3 +567,21 @@ async def _version(pid: int) -> str:
         return "unknown"
     found = _VERSION.search(said.out + said.err)
     return found[1] if found else "unknown"
+
+
+def loss(gateway: str, lost: Sequence[OwnLine]) -> str:
+    """Return what stays behind and what to do, with as many lines as a whole sentence has room for."""
+    keys = {line.key: line.number for line in reversed(lost)}
+    named = sorted(keys, key=lambda key: keys[key])
+    for shown in range(len(named), 0, -1):
+        lines = ", ".join(f"{key} (line {keys[key]})" for key in named[:shown])
+        more = f" and {len(named) - shown} more" if shown < len(named) else ""
+        options = " ".join(f"--without {shlex.quote(key)}" for key in named[:shown])
+        said = (
+            f"the configuration of {gateway} has what no slot can take over: {lines}{more}. Bring it with "
+            '"What an adoption leaves behind" in docs/releases.md, then adopt with '
+            f"{options}{more}; --dry-run has every reason"
+        )
+        if len(said) <= LONGEST_LOSS:
+            break
+    return said
