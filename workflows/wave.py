@@ -20,7 +20,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.fleet import Automation
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
-from policies.model.report import BatchReport, WatchReport, WaveReport
+from policies.model.report import EVERYBODY, BatchReport, WatchReport, WaveReport
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.awaited import STANDING_STILL
@@ -32,9 +32,6 @@ from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import Watch, WatchOrder, watch_of
-
-EVERYBODY = 100
-"""Per cent of the source addresses."""
 
 DETAILED = 50
 """Gateways of a plan up to which every one of them is reported by itself."""

@@ -9,6 +9,9 @@ from policies.model.plan_part import PartKey
 from policies.model.value import Value
 from policies.model.verdict import Decision
 
+EVERYBODY = 100
+"""The share, in percent of the source addresses, at which all new sessions go to the new release."""
+
 
 class GatewayProgress(Value):
     """One gateway during a change, as people want to see it."""
@@ -76,7 +79,7 @@ class WaveReport(Report):
 
     wave: int
     phase: Phase
-    share: int = 100
+    share: int = EVERYBODY
     counts: dict[str, int] = {}
     gateways: tuple[GatewayProgress, ...] = ()
     aside: dict[str, str] = {}

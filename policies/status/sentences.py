@@ -15,6 +15,7 @@ from policies.model.change import (
 from policies.model.fleet import AtDeadline, Automation
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
+from policies.model.report import EVERYBODY
 from policies.model.status import ChangeStatus
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
@@ -40,8 +41,13 @@ OUTCOME_SENTENCES = {
 }
 
 
-WAITING, BACK = "waiting", "back on known-good"
+WAITING, BACK, ON_TRIAL = "waiting", "back on known-good", "on trial"
 """States of gateways that nobody has touched, and that take their users as before."""
+
+
+def share_line(share: int) -> str:
+    """Return how many of the new sessions go to the new release, of this share in percent."""
+    return f"{share} % of new sessions go to the new release"
 
 
 class Sentences:
@@ -160,7 +166,12 @@ class Sentences:
             return f"new sessions of {changing} gateways; live ones stay until they end"
         touched = sum(count for state, count in counts.items() if state != WAITING)
         of = self._header.gateways if self._header else 0
-        return f"{touched} of {of} gateways; live sessions are never moved"
+        share = f", where {share_line(self._told.share)}" if self._shares_sessions(counts) else ""
+        return f"{touched} of {of} gateways{share}; live sessions are never moved"
+
+    def _shares_sessions(self, counts: Mapping[str, int]) -> bool:
+        """Return whether gateways on trial send only a part of their new sessions to the new release."""
+        return self._told.result is None and bool(counts.get(ON_TRIAL)) and self._told.share < EVERYBODY
 
     def _why(self) -> str:  # noqa: PLR0911 - a sentence a case
         told = self._told

@@ -23,7 +23,15 @@ from policies.model.windows import WindowAnswer
 from policies.status.awaited import STANDING_STILL
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
-from policies.status.sentences import BACK, PHASE_SENTENCES, WAITING, Sentences, acts
+from policies.status.sentences import (
+    BACK,
+    ON_TRIAL,
+    PHASE_SENTENCES,
+    WAITING,
+    Sentences,
+    acts,
+    share_line,
+)
 from policies.status.told import NAMED, Told, listed, subject_of
 from policies.status.waiting import waiting
 from policies.votes import needed_for
@@ -115,6 +123,9 @@ class Story:
         for progress in report.gateways:
             self._take_progress(progress, report.at)
         moved = self._told.moved or any(report.counts.get(state) for state in ("on trial", "kept"))
+        if report.counts.get(ON_TRIAL) and report.share != self._told.share:
+            self.note(share_line(report.share), report.at)
+            self._tell(share=report.share)
         self._tell(
             counts=self._told.counts | {report.wave: report.counts},
             moved=moved,

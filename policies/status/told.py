@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import Field
 
 from policies.model.change import ChangeResult, Outcome, Phase
-from policies.model.report import GatewayProgress
+from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
 from policies.model.verdict import Decision
@@ -25,6 +25,8 @@ class Told(Value):
     wave: int = 0
     gateways: dict[str, GatewayProgress] = {}
     counts: dict[int, dict[str, int]] = {}
+    share: int = EVERYBODY
+    """Percent of the source addresses whose new sessions go to the new release on gateways on trial."""
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}

@@ -65,6 +65,22 @@ def wave(number: int, **more: object) -> WaveReport:
     return WaveReport.model_validate(told)
 
 
+def test_the_share_of_new_sessions_on_the_new_release_is_stated_while_it_is_not_everybody() -> None:
+    """Screens 4: no screen named the share of a blue-green change at any time."""
+    story = story_of()
+    story.take(wave(1, share=10, counts={"waiting": 4}))
+    assert "new sessions go" not in story.status().users
+    for number, share in ((2, 10), (3, 10), (4, 50)):
+        story.take(wave(number, share=share, counts={"on trial": 4}))
+        assert story.status().users.startswith(
+            f"4 of 4 gateways, where {share} % of new sessions go to the new release; "
+        )
+    noted = [event.sentence for event in story.status().events if "new sessions go" in event.sentence]
+    assert noted == [f"{share} % of new sessions go to the new release" for share in (10, 50)]
+    story.take(wave(5, share=100, counts={"on trial": 4}))
+    assert "where" not in story.status().users
+
+
 def command(kind: CommandKind, person: str = "ben", **more: object) -> Command:
     told = {"id": f"{kind} {person}", "kind": kind, "person": person, "reason": "why not", **more}
     return Command.model_validate(told)

@@ -48,6 +48,7 @@ WAITS_FOR_NOBODY = {
     "wave",
     "gateways",
     "counts",
+    "share",
     "aside",
     "votes",
     "moved",
