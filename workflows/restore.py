@@ -69,6 +69,9 @@ SILENT = 4
 A_MOMENT = timedelta(seconds=1)
 """In which those who are not silent answer, once most of their part have: a lost site is in every part."""
 
+SHOWN_AFTER = timedelta(seconds=3)
+"""When the gateways of a part that are back are reported, although others have not answered yet."""
+
 PARTS_OF_RESTORE = "parts"
 """In the memo of what begins parts: how many there are."""
 
@@ -300,6 +303,10 @@ class Restore:
         if not self._first_round_over:
             if order.at_once is not None:
                 going.append(asyncio.create_task(self._pass_the_turn_on(waiting)))
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._tried >= {*waiting}, timeout=SHOWN_AFTER)
+            if self._back and not self._tried >= {*waiting}:
+                await self._report()  # of a part with a silent gateway the others are shown as they return
             await workflow.wait_condition(lambda: self._tried >= {*waiting})
             self._first_round_over, together = True, sorted(self._back)
             await self._report()

@@ -18,6 +18,7 @@ from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.offer import Verb
 from policies.model.operation import Operation
 from policies.model.plan_part import Part, PartKey
+from policies.status.sentences import BACK
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked, soon
@@ -342,6 +343,29 @@ def let_attempts_last(monkeypatch: pytest.MonkeyPatch) -> None:
     long = timedelta(hours=1)
     patient = steps.GO_BACK | {"schedule_to_close_timeout": long, "start_to_close_timeout": long}
     monkeypatch.setattr(steps, "go_back_within", lambda _: patient)
+
+
+async def test_gateways_that_are_back_are_shown_while_a_silent_one_of_their_part_is_awaited(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Screens 15: three healthy gateways were shown back 21 seconds late, when the silent one timed out."""
+    let_attempts_last(monkeypatch)
+    monkeypatch.setattr(restore, "SHOWN_AFTER", timedelta(milliseconds=100))
+    world = World.made(await server.client(), fleet_of("edge", size=4))
+    world.judge.says(UNDECIDED)
+    async with working(world):
+        rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.gateways["gw-1"].fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def others_are_shown() -> bool:
+            shown = {one.gateway: one.state for one in (await status_of(rollout)).gateways}
+            return (shown["gw-2"], shown["gw-3"]) == (BACK, BACK) and shown["gw-1"] != BACK
+
+        await until(others_are_shown)
+        world.gateways["gw-1"]._failures.clear()
+        assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
 async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
