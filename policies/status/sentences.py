@@ -321,7 +321,8 @@ class Sentences:
                 said = ([gateways] if told.not_back else []) + ([parts] if told.failed else [])
                 return "; ".join(said)
             case Awaited.SECOND_PERSON:
-                return self._why()
+                asks = f"{self._order.requested_by} asks to approve or reject a rollback"
+                return f"{asks}: {self._why()}. Reason: {self._order.reason}"
             case Awaited.RESUME:
                 return asked.reason if asked is not None else self._why()
             case Awaited.TESTS:

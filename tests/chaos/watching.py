@@ -25,7 +25,7 @@ from temporalio.converter import (
 )
 from temporalio.service import RPCError
 
-from workflows.wave import EVERYBODY
+from policies.model.report import EVERYBODY
 
 BEGUN, UNDER_WAY, DONE = "begun", "under way", "done"
 _ENDS = {

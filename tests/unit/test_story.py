@@ -81,6 +81,15 @@ def test_the_share_of_new_sessions_on_the_new_release_is_stated_while_it_is_not_
     assert "where" not in story.status().users
 
 
+def test_a_rollback_that_waits_for_a_second_person_names_who_asks_and_why() -> None:
+    """Screens 13: it read as if the rollback were happening, without who asked for it."""
+    story = story_of(ChangeKind.GO_BACK, CONFIRM)
+    story.wait(CONFIRM, BEGAN)
+    assert story.status().needs_you == (
+        "ana asks to approve or reject a rollback: 0.9 is not the known-good of gw-1. Reason: CVE-2030-1"
+    )
+
+
 def command(kind: CommandKind, person: str = "ben", **more: object) -> Command:
     told = {"id": f"{kind} {person}", "kind": kind, "person": person, "reason": "why not", **more}
     return Command.model_validate(told)
