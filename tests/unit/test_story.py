@@ -290,7 +290,7 @@ def test_an_approval_is_somebody_elses_and_of_what_was_shown() -> None:
     assert str(story.refusal_of(yes)) == "nothing waits for an answer in edge any more"
     story.wait(CONFIRM, BEGAN)
     assert story.status().confirm == CONFIRM.change
-    assert story.status().needs_you == CONFIRM.reason
+    assert CONFIRM.reason in (story.status().needs_you or "")
     assert story.refusal_of(yes) is None
     own = story.refusal_of(yes.model_copy(update={"person": "ana"}))
     assert str(own) == "ana asked for this rollback; somebody else has to approve it"
