@@ -293,12 +293,12 @@ def test_a_driver_elsewhere_has_the_rights_and_no_account_here(values: Values) -
     assert subjects == [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "penstock-driver"}]
 
 
-def test_no_gateway_mounts_the_secret_with_the_drivers_token() -> None:
-    found = {}
-    for name, pod in pods():
-        for volume in pod.get("volumes", ()):
-            if volume["name"] == "enrolment":
-                found[name] = volume["secret"]["secretName"]
-                (said,) = [one["command"][-1] for one in pod["initContainers"] if one["name"] == "enrol"]
-                assert f'into the Secret {found[name]}"' in said
-    assert found == {"edge-agent": "edge-enrolment", "edge-cluster": "edge-cluster-enrolment"}
+def test_no_gateway_and_no_driver_mounts_a_secret_with_a_token() -> None:
+    """L2: each node of a fleet could enrol as another one, while a token waits."""
+    found = [
+        (name, volume["secret"]["secretName"])
+        for name, pod in pods()
+        for volume in pod.get("volumes", ())
+        if "secret" in volume and "enrolment" in volume["secret"]["secretName"]
+    ]
+    assert found == []

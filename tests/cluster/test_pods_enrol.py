@@ -1,4 +1,4 @@
-"""How a pod gets its certificate: by the script that runs before the agent, with the shell of its image."""
+"""How a pod waits for its certificate: the script before the agent, with the shell of its image."""
 
 import shutil
 import subprocess
@@ -17,39 +17,26 @@ class Enrolment:
     """The script in folders of a test, with a penstock that notes what it is told."""
 
     def __init__(self, folder: Path) -> None:
-        self.root, self.tokens, self._bin = (folder / name for name in ("root", "tokens", "bin"))
-        self.tokens.mkdir()
-        self._bin.mkdir()
-        self.noted = folder / "noted"
-        self.noted.touch()
-        penstock = self._bin / "penstock"
-        penstock.write_text(f'#!/bin/sh\necho "$* $(cat)" >>{self.noted}\necho pem >"$ROOT/agent.pem"\n')
-        penstock.chmod(0o755)
+        self.root = folder / "root"
         (found,) = [one for one in self._agents() if one["kind"] == "DaemonSet"]
         (first,) = found["spec"]["template"]["spec"]["initContainers"]
         shell, *words = first["command"]
         assert shell == "/bin/sh"
         self._command = [shutil.which("dash") or shell, *words[:-1]]
-        self._script = words[-1].replace("/etc/penstock-enrolment", str(self.tokens))
+        self._script = words[-1]
 
     def _agents(self) -> list[dict[str, Any]]:
         return [one for one in yaml.safe_load_all((MANIFESTS / "agents.yaml").read_text()) if one]
 
-    def run(self) -> "subprocess.CompletedProcess[str]":
-        """Run it as the kubelet does before each start of the agent."""
-        own = {"PATH": f"{self._bin}:/usr/bin:/bin", "NODE_NAME": NODE, "ROOT": str(self.root)}
-        return subprocess.run(
+    def start(self) -> "subprocess.Popen[str]":
+        """Start it as the kubelet does before each start of the agent."""
+        own = {"PATH": "/usr/bin:/bin", "NODE_NAME": NODE, "ROOT": str(self.root)}
+        return subprocess.Popen(
             [*self._command, self._script],
             env={**own, "ENROLMENT": "relay.example:7244"},
-            capture_output=True,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=30,
-            check=False,
         )
-
-    def give(self, token: str) -> None:
-        """Have this token in the Secret."""
-        (self.tokens / NODE).write_text(token)
 
 
 @pytest.fixture
@@ -57,27 +44,38 @@ def enrolment(tmp_path: Path) -> Enrolment:
     return Enrolment(tmp_path)
 
 
-def test_an_agent_without_a_token_waits_and_says_which_one_it_needs(enrolment: Enrolment) -> None:
-    done = enrolment.run()
-    assert done.returncode == 1
-    assert (
-        "worker-1 has no certificate: put the token of 'penstock gateway enrol edge GATEWAY'" in done.stderr
-    )
-    assert "under the key worker-1 into the Secret edge-enrolment" in done.stderr
-
-
-def test_a_token_is_used_once_and_another_one_enrols_anew(enrolment: Enrolment) -> None:
-    enrolment.give("first")
-    assert enrolment.run().returncode == 0
-    assert enrolment.run().returncode == 0
-    enrolment.give("second")
-    assert enrolment.run().returncode == 0
-    told = "agent enrol --config /etc/penstock-gateways/worker-1.yaml --at relay.example:7244"
-    assert enrolment.noted.read_text().splitlines() == [f"{told} first", f"{told} second"]
-
-
-def test_what_is_kept_of_a_token_is_its_digest_for_its_owner_alone(enrolment: Enrolment) -> None:
-    enrolment.give("first")
-    assert enrolment.run().returncode == 0
-    assert "first" not in "".join(path.read_text() for path in enrolment.root.iterdir())
+def test_an_agent_without_a_certificate_logs_how_to_get_one_and_waits_for_it(enrolment: Enrolment) -> None:
+    with enrolment.start() as waiting:
+        try:
+            assert waiting.stderr is not None
+            line = waiting.stderr.readline()
+            assert waiting.poll() is None
+            (enrolment.root / "agent.pem").write_text("pem")
+            assert waiting.wait(30) == 0
+        finally:
+            waiting.kill()
+    assert "worker-1 has no certificate: pipe the token of 'penstock gateway enrol edge GATEWAY' into" in line
+    enrol = "penstock agent enrol --config /etc/penstock-gateways/worker-1.yaml --at relay.example:7244"
+    assert f"'kubectl exec -i POD -c enrol -- {enrol}'" in line
     assert enrolment.root.stat().st_mode & 0o077 == 0
+
+
+def test_an_agent_with_a_certificate_starts_at_once_and_logs_nothing(enrolment: Enrolment) -> None:
+    enrolment.root.mkdir()
+    (enrolment.root / "agent.pem").write_text("pem")
+    with enrolment.start() as done:
+        assert done.communicate(timeout=30)[1] == ""
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["agents.yaml", "drivers.yaml"])
+def test_no_pod_mounts_a_secret_with_the_token_of_another_one(name: str) -> None:
+    """L2: the pods of a DaemonSet mount the same Secrets, so tokens come by standard input alone."""
+    mounted = [
+        volume["secret"]["secretName"]
+        for one in yaml.safe_load_all((MANIFESTS / name).read_text())
+        if one and one["kind"] in {"DaemonSet", "Deployment"}
+        for volume in one["spec"]["template"]["spec"]["volumes"]
+        if "secret" in volume
+    ]
+    assert mounted == []
