@@ -1,6 +1,8 @@
 """The command that reads every file of an installation, offline: what is wrong, where, and what to do."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +41,11 @@ The first that is there counts: cluster.yaml has the way to the engine, as agent
 
 def check(files: Given = None, output: OutputOption = Output.TABLE) -> None:
     """Read every file, change nothing, and say what is wrong in which line; ends with 2 when anything is."""
-    found = [{"file": str(path), "wrong": _wrong(read)} for path, read in _readings(files or [])]
+    found = list[dict[str, str | None]]()
+    for path, read in _readings(files or []):
+        wrong = _wrong(read)  # also before another user reads it, whom this environment may be closed to
+        with _as_its_reader(path) as switched:
+            found.append({"file": str(path), "wrong": _wrong(read) if switched else wrong})
 
     def table() -> None:
         rows = [(one["file"] or "", "WRONG" if one["wrong"] else "ok", one["wrong"] or "") for one in found]
@@ -75,6 +81,34 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
         yield settings.notices, _sinks_reader(settings.notices)
     if settings.site is not None:
         yield settings.site, _reader("site", settings.site)
+
+
+@contextmanager
+def _as_its_reader(path: Path) -> Iterator[bool]:
+    """Be the user who runs worker and API where root checks a file of theirs; yield whether that is so.
+
+    Owners and modes are right or wrong for that process: what root may read says nothing of it.
+    """
+    from orchestrator.settings import state_folder  # noqa: PLC0415 - only who checks waits for it
+
+    settings, _ = _settings()
+    theirs = [settings.gates, settings.trust, settings.people, settings.notices] if settings else []
+    folder = state_folder()
+    if (
+        os.geteuid() != 0
+        or not folder.is_dir()
+        or path.absolute() not in [one.absolute() for one in theirs if one is not None]
+    ):
+        yield False
+        return
+    owner = folder.stat()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield True
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
 
 
 def _reading_of(path: Path) -> Callable[[], object]:

@@ -1,6 +1,8 @@
 """`penstock check`: every file of an installation, read offline."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ SUMMARY:holidays\r
 END:VEVENT\r
 END:VCALENDAR\r
 """
+WORKER = 12345
+"""The user who runs the worker."""
 NOTICES = """\
 apiVersion: penstock/v1
 sinks:
@@ -189,6 +193,29 @@ async def test_the_keys_of_sinks_are_read_with_an_installations_notices(
     said = await penstock("check", "-o", "json", **environment)
     found = {Path(one["file"]).name: one["wrong"] for one in json.loads(said.out)["data"]}
     assert found["notices.yaml"] is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root checks for another user")
+@pytest.mark.parametrize(("owner", "wrong"), [(WORKER, None), (0, "hook.key")])
+def test_a_sinks_key_belongs_to_the_worker_and_to_nobody_else_also_where_root_checks(
+    monkeypatch: pytest.MonkeyPatch, owner: int, wrong: str | None
+) -> None:
+    """newcomer 7: documents said `chown penstock`, and `penstock check` said `chown 0`."""
+    with tempfile.TemporaryDirectory() as made:  # the worker reads below it, and not below pytest's folders
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / "state").mkdir()
+        os.chown(folder / "state", WORKER, WORKER)
+        (folder / "notices.yaml").write_text(NOTICES)
+        (folder / "hook.key").write_text("k" * 64)
+        (folder / "hook.key").chmod(0o600)
+        os.chown(folder / "hook.key", owner, owner)
+        monkeypatch.setenv("PENSTOCK_STATE", str(folder / "state"))
+        monkeypatch.setenv("PENSTOCK_NOTICES", str(folder / "notices.yaml"))
+        found = json.loads(checked("-o", "json").out)["data"]
+        assert os.geteuid() == os.getegid() == 0
+    said = next(one["wrong"] for one in found if one["file"].endswith("notices.yaml"))
+    assert (wrong in said) if wrong is not None else (said is None), said
 
 
 @pytest.mark.parametrize(
