@@ -1,10 +1,10 @@
 """Whether a daemon that serves by itself can be a gateway's first instance, and what slots it would have."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeVar
 
-from policies.model.adoption import ADOPTED, MARK
+from policies.model.adoption import ADOPTED, MARK, FoundDaemon, FreeSlot
 from policies.model.errors import Refused
 from policies.model.fleet import Gateway, Slot
 from policies.model.plan import ReleaseRef
@@ -85,6 +85,43 @@ def derived_slots(own: Slot, routes: Iterable[Route]) -> tuple[Slot, ...]:
         Slot(name=name, port=FIRST_PORT + number, device=f"vpn{name}", pool4=pool4, pool6=pool6)
         for number, (name, pool4, pool6) in enumerate(zip(names, pools4, pools6, strict=False))
     )
+
+
+def apart(found: Sequence[FoundDaemon], others: Iterable[Slot]) -> tuple[FoundDaemon, ...]:
+    """Return what hosts found with slots whose pools no other gateway of the fleet has.
+
+    Each host proposes pools next to its own daemon's, and knows of no other gateway: where one of those is
+    in use, the next network of its size is taken.
+
+    Args:
+        found: What the hosts of a fleet answered.
+        others: The slots of the fleet's other gateways.
+    """
+    used = [pool for one in found for pool in one.pools]
+    used += [pool for slot in others for pool in slot.pools]
+    return tuple(
+        one.model_copy(update={"slots": tuple(_moved(slot, used) for slot in one.slots)}) for one in found
+    )
+
+
+def _moved(slot: FreeSlot, used: list[IPv4Network | IPv6Network]) -> FreeSlot:
+    """Return the slot with pools that are not used yet, which are used from now on."""
+    pools = {name: _next(getattr(slot, name), used) for name in ("pool4", "pool6") if getattr(slot, name)}
+    return slot.model_copy(update=pools)
+
+
+def _next(said: str, used: list[IPv4Network | IPv6Network]) -> str:
+    pool = ip_network(said)
+    for step in range(TRIED):
+        address = int(pool.network_address) + step * pool.num_addresses
+        if address + pool.num_addresses > 1 << pool.max_prefixlen:
+            break
+        here = type(pool)((address, pool.prefixlen))
+        if not any(here.version == one.version and here.overlaps(one) for one in used):
+            used.append(here)
+            return str(here)
+    used.append(pool)
+    return said
 
 
 def _neighbours(pool: N, routes: tuple[Route, ...]) -> Iterator[N]:

@@ -81,6 +81,7 @@ from policies.access import (
     open_to,
     refusal_of,
 )
+from policies.adoption import apart
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
 from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome
@@ -916,7 +917,12 @@ class Service:
             BadInput: More are asked than one answer holds.
         """
         named = await self._asked(caller, Action.START, fleet)
-        return await self._changes.surveys.examine(named, _named_in(named, gateways))
+        examined = await self._changes.surveys.examine(named, _named_in(named, gateways))
+        if named.nat:  # where each gateway translates addresses, pools may be the same
+            return examined
+        answered = {one.gateway for one in examined.found}
+        others = [slot for one in named.gateways if one.name not in answered for slot in one.slots]
+        return examined.model_copy(update={"found": apart(examined.found, others)})
 
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""

@@ -4,8 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from policies.adoption import derived_slots, is_adopted, obstacles_to, release_of
-from policies.model.adoption import ADOPTED
+from policies.adoption import apart, derived_slots, is_adopted, obstacles_to, release_of
+from policies.model.adoption import ADOPTED, FoundDaemon, FreeSlot
 from policies.model.fleet import Slot
 from policies.model.value import digest_of
 from policies.pools import Route
@@ -46,6 +46,29 @@ def test_slots_beside_it_have_pools_of_its_size_that_nobody_uses() -> None:
 
 def test_at_the_end_of_all_addresses_no_slot_is_made_up() -> None:
     assert derived_slots(daemon(pool4="255.255.255.0/24", pool6=None), ()) == ()
+
+
+def found(name: str, own: Slot) -> FoundDaemon:
+    """Return what a host answers that knows of no other gateway."""
+    free = [
+        FreeSlot(
+            name=one.name, port=one.port, device=one.device, pool4=str(one.pool4), pool6=str(one.pool6 or "")
+        )
+        for one in derived_slots(own, ())
+    ]
+    return FoundDaemon(gateway=name, pools=own.pools, slots=tuple(free))
+
+
+def test_no_slot_is_proposed_in_the_pool_of_another_gateway_or_of_its_proposal() -> None:
+    """newcomer 14: gateways with pools side by side were each offered the next one's."""
+    hosts = [
+        found(f"edge-{number}", daemon(pool4=f"10.60.{number}.0/24", pool6=None)) for number in range(1, 4)
+    ]
+    other = Slot.model_validate(
+        {"name": "a", "port": 4431, "device": "pa", "pool4": "10.60.4.0/24", "pool6": None}
+    )
+    pools = [slot.pool4 for one in apart(hosts, [other]) for slot in one.slots]
+    assert pools == [f"10.60.{number}.0/24" for number in range(5, 11)]
 
 
 def test_what_was_adopted_is_told_from_every_signed_release() -> None:
