@@ -40,7 +40,7 @@ from policies.model.change import (
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import ChangeEnded
-from policies.model.fleet import AtDeadline
+from policies.model.fleet import AtDeadline, RemovedUsers
 from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
@@ -895,6 +895,11 @@ class Change:
             sentence = f"{sentence}; {found.unsure} of those that failed may use them, too"
         if found.ended:
             sentence = f"{sentence}; {found.ended} sessions of users who were taken out were ended"
+        if found.adopted and self._plan.limits.removed_users is RemovedUsers.END:
+            daemons = (
+                "1 adopted daemon keeps" if found.adopted == 1 else f"{found.adopted} adopted daemons keep"
+            )
+            sentence = f"{sentence}; {daemons} sessions of such users: end them there"
         if found.failures:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:

@@ -9,6 +9,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from activities.instances import Reloaded
+from policies.model.adoption import ADOPTED
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan_part import PartKey, PlanHeader
@@ -48,6 +49,8 @@ class ReloadResult(Value):
     changed: int = 0
     ended: int = 0
     """Sessions of users who were taken out."""
+    adopted: int = 0
+    """Adopted daemons that read their own files again; sessions of users who were taken out go on there."""
     failures: int = 0
     unsure: int = 0
     """How many of those that failed may have what they were to get all the same."""
@@ -60,6 +63,7 @@ class ReloadResult(Value):
             done=self.done + other.done,
             changed=self.changed + other.changed,
             ended=self.ended + other.ended,
+            adopted=self.adopted + other.adopted,
             failures=self.failures + other.failures,
             unsure=self.unsure + other.unsure,
             failed=first_named([self.failed, other.failed]),
@@ -105,6 +109,7 @@ class Reload:
             done=len(done),
             changed=sum(bool(one.credentials) for one in done),
             ended=sum(one.ended for one in done),
+            adopted=sum(ADOPTED in one.slots for one in done),
             failures=len(failed),
             unsure=len(given & failed.keys()),
             failed=failed,

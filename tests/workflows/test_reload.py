@@ -10,13 +10,14 @@ from orchestrator.service import changes
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.drift import DriftService
 from policies import history
+from policies.model.adoption import ADOPTED
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
-from tests.fakes.gateway import FakeGateway
+from tests.fakes.gateway import FakeGateway, FakeSlot
 from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
@@ -310,3 +311,14 @@ async def test_sessions_of_whom_a_reload_takes_out_are_ended_where_the_fleet_say
     await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
     result = await service.end_of("edge")
     assert result.reason.endswith("; 4 sessions of users who were taken out were ended")
+
+
+async def test_a_reload_says_where_sessions_of_whom_it_takes_out_go_on(recorded: Recorded) -> None:
+    """newcomer 14: a removed user stayed logged in at the adopted daemon, and nothing said so."""
+    limits = recorded.world.fleet.limits.model_copy(update={"removed_users": RemovedUsers.END})
+    fleet, service = recorded.world.fleet.model_copy(update={"limits": limits}), recorded.service
+    own = FakeSlot(state=InstanceState.RUNNING, people=["198.51.100.9"])
+    recorded.world.gateways["gw-1"].slots[ADOPTED] = own
+    await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
+    result = await service.end_of("edge")
+    assert result.reason.endswith("; 1 adopted daemon keeps sessions of such users: end them there")
