@@ -13,6 +13,7 @@ from policies.model.change import (
     label_without_release,
 )
 from policies.model.fleet import AtDeadline, Automation
+from policies.model.length import length
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.report import EVERYBODY
@@ -200,7 +201,8 @@ class Sentences:
                 "nothing" if told.result else "the next wave when every instance of this one lets people in"
             )
         if told.result is not None:
-            return "nothing; old instances stop when their last session has ended"
+            changed = told.result.outcome not in {Outcome.REFUSED, Outcome.ABORTED}
+            return f"nothing; {self._how_old_instances_end()}" if changed else "nothing"
         match self._awaited:
             case Awaited.SECOND_PERSON if told.waits_until is not None and confirm is not None:
                 nothing = confirm.at_deadline is AtDeadline.NOTHING
@@ -231,6 +233,14 @@ class Sentences:
                 | None
             ):
                 return self._next_in_its_phase()
+
+    def _how_old_instances_end(self) -> str:
+        """Return when the instances that users left are stopped, at the latest."""
+        stop = "old instances stop when their last session has ended"
+        if self._header is None:
+            return stop
+        deadline = length(self._header.limits.drain_deadline)
+        return f"{stop}, or at the deadline of their drain, {deadline} after the switch"
 
     def _next_in_its_phase(self) -> str:
         match self._phase:
@@ -328,7 +338,7 @@ class Sentences:
             case Awaited.TESTS:
                 return asked.reason if asked is not None else self._why()
             case Awaited.DECISION:
-                return asked.reason if asked is not None else None
+                return asked.reason if asked is not None else self._why()
             case Awaited.WINDOW | Awaited.CAPACITY | None:
                 return None
 
