@@ -59,6 +59,8 @@ class OnTrial(Value):
     confirmed: float = 0.0
     unconfirmed: str = ""
     """Why its lease was not confirmed last time, empty when it was."""
+    misses: int = 0
+    """Confirmations in a row that it did not answer."""
 
 
 class BatchOrder(Value):
@@ -90,6 +92,7 @@ class BatchOrder(Value):
     aside: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    lapsed: tuple[str, ...] = ()
     silent_since: dict[str, float] = {}
     """Gateways that wait and are silent, each with since when, in seconds since 1970."""
     untested_since: dict[str, float] = {}
@@ -129,6 +132,7 @@ class Batch:
         }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
+        self._lapsed = set(order.lapsed)
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
@@ -462,7 +466,8 @@ class Batch:
     async def _begin_trial(self, member: Member, trial: OnTrial) -> None:
         name = member.gateway.name
         await self._steps(member).try_out(trial.slot, self._order.lease, self._share)
-        self._on_trial[name] = trial.model_copy(update={"confirmed": workflow.now().timestamp()})
+        begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
+        self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
         self._enter(name, "on trial")
 
@@ -514,7 +519,11 @@ class Batch:
         return bool(self._ending) or self._share != share or (self._has_much_behind_it and self._may_be_cut())
 
     async def _confirm(self, name: str) -> None:
-        """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside."""
+        """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside.
+
+        It is silent after a whole lease of questions that it did not answer: time in which none was asked,
+        as while the orchestrator or its engine was away, is no silence of the gateway.
+        """
         member, trial = self._members[name], self._on_trial[name]
         try:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
@@ -528,19 +537,28 @@ class Batch:
                 return
             why = sentence_of(error)
             workflow.logger.warning("lease of %s not confirmed: %s", name, why)
+            misses = trial.misses + 1
             if name in self._on_trial:
-                self._on_trial[name] = self._on_trial[name].model_copy(update={"unconfirmed": why})
-            if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
+                missed = {"unconfirmed": why, "misses": misses}
+                self._on_trial[name] = self._on_trial[name].model_copy(update=missed)
+            since = workflow.now().timestamp() - trial.confirmed
+            if misses >= RENEWALS_A_LEASE and since > self._order.lease.total_seconds():
                 reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
                 if name in self._on_trial:
                     self._set_aside(name, reason)
         else:
             at = workflow.now().timestamp()
             if name in self._on_trial:
-                self._on_trial[name] = trial.model_copy(update={"confirmed": at, "unconfirmed": ""})
+                self._on_trial[name] = trial.model_copy(
+                    update={"confirmed": at, "unconfirmed": "", "misses": 0}
+                )
 
     async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
-        """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
+        """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more.
+
+        A lease that has lapsed while its instance runs and answers was not confirmed in time, or was flushed
+        with the host's tables: no release is at fault. The trial begins again, and its evidence goes on.
+        """
         name, reason = member.gateway.name, sentence_of(refusal)
         if code_of(refusal) == "LeaseLapsed" and trial.unconfirmed:
             reason = f"{reason}: {trial.unconfirmed}"
@@ -551,6 +569,9 @@ class Batch:
                 self._rebooted.add(name)
                 await self._bring_up(member)
                 return
+            if code_of(refusal) == "LeaseLapsed" and not rebooted and self._runs(state, trial):
+                await self._begin_trial_again(member, trial)
+                return
             trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
             self._set_aside(name, f"{reason}; {sentence_of(error)}")
@@ -560,6 +581,19 @@ class Batch:
         if code_of(refusal) == "InstanceGone" and not rebooted and not trouble:
             self._ended.append(name)
         self._set_aside(name, trouble.with_reason(f"its host rebooted: {reason}" if rebooted else reason))
+
+    def _runs(self, state: GatewayState, trial: OnTrial) -> bool:
+        release = self._order.release
+        return state.running(release.digest, release.executable) == trial.slot
+
+    async def _begin_trial_again(self, member: Member, trial: OnTrial) -> None:
+        name = member.gateway.name
+        if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again"):
+            raise stopped(f"{name} {doubt}")
+        if self._ending != "stop":
+            await self._begin_trial(member, trial)
+            self._lapsed.add(name)
+            self._changed(urgent=True)
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
@@ -573,6 +607,7 @@ class Batch:
                     "aside": self._aside,
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
+                    "lapsed": tuple(sorted(self._lapsed)),
                     "silent_since": self._silent_since,
                     "untested_since": self._untested_since,
                     "switched": self._switched,
@@ -682,6 +717,7 @@ class Batch:
             short=tuple(sorted({*self._short.values()})),
             untested=dict(sorted(self._untested.items())),
             rebooted=tuple(sorted(self._rebooted)),
+            lapsed=tuple(sorted(self._lapsed)),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()

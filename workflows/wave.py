@@ -545,6 +545,10 @@ class Wave:
         """Return a few of those whose trial began anew after a reboot."""
         return tuple(sorted(name for heard in self._reports.values() for name in heard.rebooted)[:NAMED])
 
+    def _lapsed(self) -> tuple[str, ...]:
+        """Return a few of those whose lease lapsed unconfirmed, and whose trial began again."""
+        return tuple(sorted(name for heard in self._reports.values() for name in heard.lapsed)[:NAMED])
+
     def _aside_untold(self) -> dict[str, str]:
         """Return who was set aside since the last report, so that reports stay small."""
         fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
@@ -615,6 +619,7 @@ class Wave:
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
             untested=self._untested(),
             rebooted=self._rebooted(),
+            lapsed=self._lapsed(),
         )
         await tell(self._order.parent, "report", report)
 

@@ -49,6 +49,9 @@ class BatchReport(Report):
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
     untested: dict[str, str] = Field(default={}, description="who waits for a test that cannot be made")
     rebooted: tuple[str, ...] = Field(default=(), description="whose trial began anew after a reboot")
+    lapsed: tuple[str, ...] = Field(
+        default=(), description="whose lease lapsed unconfirmed: its trial goes on"
+    )
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
@@ -88,6 +91,7 @@ class WaveReport(Report):
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
     untested: dict[str, str] = Field(default={}, description="a few gateways that wait for a test, and why")
     rebooted: tuple[str, ...] = Field(default=(), description="a few whose trial began anew after a reboot")
+    lapsed: tuple[str, ...] = Field(default=(), description="a few whose lease lapsed unconfirmed")
 
 
 class RestoreReport(Report):

@@ -134,6 +134,7 @@ class Story:
         self._take_short(report)
         self._take_untested(report)
         self._take_rebooted(report)
+        self._take_lapsed(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
@@ -169,6 +170,14 @@ class Story:
             if name not in self._told.rebooted:
                 self.note(f"the host of {name} rebooted, which no release is blamed for", report.at)
         self._tell(rebooted=tuple(sorted({*self._told.rebooted, *report.rebooted})))
+
+    def _take_lapsed(self, report: WaveReport) -> None:
+        """Note each gateway once whose lease lapsed, so that no reader blames the release for it."""
+        for name in report.lapsed:
+            if name not in self._told.lapsed:
+                sentence = f"the lease of {name} lapsed without a confirmation while its instance answered"
+                self.note(f"{sentence}; no release is blamed for that, and its trial began again", report.at)
+        self._tell(lapsed=tuple(sorted({*self._told.lapsed, *report.lapsed})))
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)

@@ -45,6 +45,8 @@ class Told(Value):
     """The ids of the newest commands that were heard, the last of them last."""
     rebooted: tuple[str, ...] = ()
     """Gateways whose host rebooted in its trial, which began anew."""
+    lapsed: tuple[str, ...] = ()
+    """Gateways whose lease lapsed while their instance ran and answered; their trial began again."""
     missing: dict[str, dict[str, str]] = {}
     failed: dict[str, str] = {}
     """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""

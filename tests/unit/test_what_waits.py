@@ -56,6 +56,7 @@ WAITS_FOR_NOBODY = {
     "promoting",
     "commands",
     "rebooted",
+    "lapsed",
     "given_up",
     "events",
     "earlier_events",
