@@ -294,7 +294,9 @@ class Change:
                 await self._give_up(command)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._asked_back = self._asked_back if goes_back else command
-            case CommandKind.HOLD | CommandKind.RESUME | CommandKind.PROMOTE:
+            case CommandKind.PROMOTE:  # the wave counts it for what its person was shown, and nothing newer
+                command = command.model_copy(update={"seen": self._story.seen_by(command.person)})
+            case CommandKind.HOLD | CommandKind.RESUME:
                 pass  # the wave has them
         await self._tell_wave(command)
         await self._write_down(

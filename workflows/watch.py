@@ -13,7 +13,8 @@ from activities.ledger import LedgerActivities, VerdictEntry
 from activities.watching import WatchActivities, WatchSlice
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Action, Basis, Decision, GateVerdict
+from policies.votes import basis_of
 from workflows import control, steps
 from workflows.children import tell
 from workflows.compensation import heed_cancellation
@@ -55,7 +56,7 @@ class WatchOrder(Value):
     state: str = ""
     decision: Decision | None = None
     window: int = 0
-    news: tuple[int, Action, GateVerdict, tuple[str, ...]] | None = None
+    news: tuple[int, Basis, tuple[str, ...]] | None = None
     """The last decision that was told, in short."""
     told: int = 0
     told_at: datetime | None = None
@@ -169,7 +170,7 @@ class Watch:
         if decision is None:
             return
         self._decision = decision
-        news = (window, decision.action, decision.verdict, decision.failed)
+        news = (window, basis_of(decision), decision.failed)
         if news != self._news and self._may_tell(decision):
             self._news, self._repeats = news, 0
             await self._tell(decision, window)

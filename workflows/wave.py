@@ -155,7 +155,7 @@ class Wave:
             case CommandKind.RESUME:
                 self._holds.pop(command.hold_of or command.person, None)
             case CommandKind.PROMOTE:
-                self._votes.add(command.person)
+                self._votes.add(command.person, command.seen)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._stopped = f"{command.person} said so: {command.reason}"
             case _:

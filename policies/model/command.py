@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Basis
 
 MOST_GATEWAYS = 1000
 """Gateways that one command names; the longest names of so many are a quarter of the largest payload."""
@@ -40,6 +41,11 @@ class Command(Value):
         max_length=MOST_GATEWAYS,
         description="who is given up",
         exclude_if=lambda names: not names,
+    )
+    seen: Basis | None = Field(
+        default=None,
+        exclude_if=lambda basis: basis is None,
+        description="what a vote to promote is bound to; the change writes it down",
     )
     run: str = Field(default="", description="the change that goes on by it, as the engine names it")
 

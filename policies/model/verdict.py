@@ -94,6 +94,20 @@ class Decision(Message):
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 
 
+class Basis(Value):
+    """What a vote to promote without proof is bound to: a verdict, and what speaks against the wave."""
+
+    action: Action
+    verdict: GateVerdict
+    against: tuple[str, ...] = ()
+    """Gates by name; the reason itself, without its numbers, where no gate decided."""
+
+    def covers(self, now: "Basis") -> bool:
+        """Return whether a vote on this basis counts now: it saw all that speaks against the wave."""
+        same = (self.action, self.verdict) == (now.action, now.verdict)
+        return same and {*now.against} <= {*self.against}
+
+
 class VerdictRow(Value):
     """One decision of a wave, as the ledger keeps it."""
 

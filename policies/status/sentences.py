@@ -305,7 +305,7 @@ class Sentences:
                 lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
                 return lift, back
             case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
-                voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
+                voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
                 return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)

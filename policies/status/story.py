@@ -17,7 +17,7 @@ from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.status.awaited import STANDING_STILL
@@ -34,7 +34,7 @@ from policies.status.sentences import (
 )
 from policies.status.told import NAMED, Told, listed, subject_of
 from policies.status.waiting import waiting
-from policies.votes import needed_for
+from policies.votes import basis_of, needed_for, still_counting
 
 KEPT_COMMANDS = 20
 """Ids of commands that are told: by these it is known that a screen shows what was ordered."""
@@ -117,7 +117,7 @@ class Story:
             return
         self._wave_heard = report
         if report.wave != self._told.wave:
-            self._tell(wave=report.wave, decision=None, votes=())
+            self._tell(wave=report.wave, decision=None, votes={})
             waves = len(self._header.waves) if self._header else 0
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
@@ -188,10 +188,11 @@ class Story:
     def _take_decision(self, report: WaveReport) -> None:
         before, decision = self._told.decision, report.decision
         if decision is None:
-            self._tell(votes=())
+            self._tell(votes={})
             return
-        if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
-            self._tell(votes=())
+        basis = basis_of(decision)
+        self._tell(votes=still_counting(self._told.votes, basis))
+        if before is None or not basis_of(before).covers(basis):
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
@@ -335,8 +336,10 @@ class Story:
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""
-        self._tell(votes=tuple(sorted({*self._told.votes, person})))
-        votes, needed = self._told.votes, needed_for(self._order.requesters)
+        decision = self._told.decision
+        if decision is not None:
+            self._tell(votes=self._told.votes | {person: basis_of(decision)})
+        votes, needed = sorted(self._told.votes), needed_for(self._order.requesters)
         counted = f"{len(votes)} of {needed} votes, by {' and '.join(votes)}"
         if (lacking := needed - len(votes)) > 0:
             more = "one more person says so" if lacking == 1 else f"{lacking} more people say so"
@@ -382,6 +385,10 @@ class Story:
     def sessions_moved(self) -> bool:
         """Whether new sessions went to the new release anywhere, for however short a time."""
         return self._told.moved
+
+    def seen_by(self, person: str) -> Basis | None:
+        """Return what the person's vote was shown, None without one."""
+        return self._told.votes.get(person)
 
     @property
     def only_ends(self) -> bool:

@@ -9,7 +9,7 @@ from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.model.windows import WindowAnswer
 from policies.planning.naming import named
 
@@ -30,8 +30,8 @@ class Told(Value):
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}
-    votes: tuple[str, ...] = ()
-    """Who wants the wave promoted without proof, having seen the verdict of now."""
+    votes: dict[str, Basis] = {}
+    """Who wants the wave promoted without proof, each with what it was shown."""
     moved: bool = False
     """Whether new sessions went to the new release anywhere, for however short a time."""
     switching: bool = False
