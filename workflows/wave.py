@@ -98,6 +98,7 @@ class Wave:
         self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requesters)
+        self._voted_at = workflow.now()
         self._holds = dict(order.holds)
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
@@ -156,6 +157,7 @@ class Wave:
                 self._holds.pop(command.hold_of or command.person, None)
             case CommandKind.PROMOTE:
                 self._votes.add(command.person, command.seen)
+                self._voted_at = workflow.now()
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._stopped = f"{command.person} said so: {command.reason}"
             case _:
@@ -335,7 +337,7 @@ class Wave:
             return self._given_up(decision.reason)
         if self._holds or not self._all_switched or self._shares_left():
             return None
-        by = self._votes.persons if decision is not None and self._votes.passed else ()
+        by = self._votes.persons if decision is not None and self._is_voted_for else ()
         if not (by or self._is_watched):
             return None
         if decision is not None and by:
@@ -350,6 +352,16 @@ class Wave:
         return WaveResult(
             passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry, by=by
         )
+
+    @property
+    def _is_voted_for(self) -> bool:
+        """Whether enough operators voted, and nothing else speaks against the wave since the last vote.
+
+        Each vote has the metrics read at once. A watch that reports nothing is what they voted against then.
+        """
+        heard = self._watch_heard
+        read_since = heard is not None and heard.at >= self._voted_at
+        return self._votes.passed and (read_since or self._is_silent)
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave.
@@ -425,7 +437,7 @@ class Wave:
 
     def _may_take_the_next_share(self) -> bool:
         """Whether a share before the judged one was watched long enough, or two people want more of it."""
-        enough = self._patience() == timedelta(0) or self._votes.passed
+        enough = self._patience() == timedelta(0) or self._is_voted_for
         return self._all_switched and bool(self._shares_left()) and not self._holds and enough
 
     async def _take_share(self, share: int) -> None:

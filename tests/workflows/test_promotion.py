@@ -188,3 +188,19 @@ async def shows(rollout: Running, reason: str) -> bool:
     """Whether people are shown that reason."""
     status = await status_of(rollout)
     return status.decision is not None and status.decision.reason == reason
+
+
+async def test_votes_decide_only_once_the_metrics_were_read_after_the_last_of_them(world: World) -> None:
+    """B4: the second operator votes in the moment in which another gate begins to hold the wave."""
+    world.judge.says(held_for(LEAK))
+    rollout = await world.start(("gw-1",))
+    await until(partial(shows, rollout, LEAK))
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    world.judge.says(held_for(COMPLAINTS))
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await until(partial(shows, rollout, COMPLAINTS))
+    assert (await status_of(rollout)).outcome is None
+    for person in ("ana", "ben"):
+        await say(rollout, CommandKind.PROMOTE, person)
+    result = await result_of(rollout)
+    assert f"by ana and ben against: {COMPLAINTS}" in result.reason
