@@ -463,9 +463,9 @@ class Batch:
             await control.record(LedgerActivities.record_tests, entry)
         return found
 
-    async def _begin_trial(self, member: Member, trial: OnTrial) -> None:
+    async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
         name = member.gateway.name
-        await self._steps(member).try_out(trial.slot, self._order.lease, self._share)
+        await self._steps(member).try_out(trial.slot, self._order.lease, self._share, again=again)
         begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
         self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
@@ -588,10 +588,10 @@ class Batch:
 
     async def _begin_trial_again(self, member: Member, trial: OnTrial) -> None:
         name = member.gateway.name
-        if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again"):
+        if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again", steps.PROBE):
             raise stopped(f"{name} {doubt}")
         if self._ending != "stop":
-            await self._begin_trial(member, trial)
+            await self._begin_trial(member, trial, again=True)
             self._lapsed.add(name)
             self._changed(urgent=True)
 
