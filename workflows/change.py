@@ -825,7 +825,9 @@ class Change:
             id=self._child("install"),
         )
         outcome = Outcome.PROMOTED
-        sentence = f"{len(found.installed)} gateways were empty and serve now"
+        sentence = f"First installation: {_serving(len(found.installed), 'now')} {self._release.version}"
+        if found.served:
+            sentence = f"{sentence}; {_serving(found.served, 'already')} it"
         if found.failed:
             outcome = Outcome.HELD if found.installed else Outcome.REFUSED
             sentence = f"{sentence}; {_failed(found)}"
@@ -980,6 +982,10 @@ def _failed(found: Adoptions | Installed) -> str:
     named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
     more = found.failures - len(found.failed)
     return f"{named}; and {more} more" if more > 0 else named
+
+
+def _serving(gateways: int, when: str) -> str:
+    return f"1 gateway {when} serves" if gateways == 1 else f"{gateways} gateways {when} serve"
 
 
 def _harm(found: str) -> str:
