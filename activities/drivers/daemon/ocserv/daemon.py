@@ -114,6 +114,7 @@ class Ocserv:
 
         Settings were looked at when the host got them: nothing here may keep a known-good from starting.
         """
+        self._tunnels.begin(environment.slot.name)
         config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
