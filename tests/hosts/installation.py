@@ -170,6 +170,8 @@ class Installation:
         # The hosts have no mirror: what apt would fetch by name lies in a folder.
         names = "$(for file in /root/next/*.deb; do echo --package $file; done)"
         text = text.replace("--package ocserv --suite trixie", names)
+        # The hosts' certificates have their addresses: the document has people leave the line out then.
+        text = text.replace("  name: vpn.example\n", "")
         # Production's gates take twenty minutes and more for a wave: these are the same with shorter times.
         if PACKAGED_GATES in text:
             (self.control.disk / "root/gates.yaml").write_text(
