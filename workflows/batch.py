@@ -46,7 +46,7 @@ RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
 
-LASTING = frozenset({"on trial", "kept", "set aside"})
+LASTING = frozenset({"on trial", "kept", "set aside", "left out"})
 """The states that are written to the ledger; earlier ones are not recorded."""
 
 
@@ -90,6 +90,7 @@ class BatchOrder(Value):
     on_trial: dict[str, OnTrial] = {}
     ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
     lapsed: tuple[str, ...] = ()
@@ -107,6 +108,8 @@ class BatchResult(Value):
 
     kept: int
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    """Gateways that operators left out before they were started."""
 
 
 @workflow.defn(name="Batch")
@@ -123,12 +126,15 @@ class Batch:
         self._short: dict[str, str] = {}
         self._idle = False
         self._silent_since = dict(order.silent_since)
+        self._silent_too_long: dict[str, str] = {}
         self._aside = dict(order.aside)
+        self._left_out = dict(order.left_out)
         self._ended = list(order.ended)
         self._states: dict[str, str] = {
             **dict.fromkeys(order.on_trial, "on trial"),
             **dict.fromkeys(order.ready, "ready"),
             **dict.fromkeys(order.aside, "set aside"),
+            **dict.fromkeys(order.left_out, "left out"),
         }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
@@ -179,7 +185,9 @@ class Batch:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
             for task in (reporting, *self._returning.values(), *self._naming.values()):
                 task.cancel()
-        return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
+        return BatchResult(
+            kept=list(self._states.values()).count("kept"), aside=self._aside, left_out=self._left_out
+        )
 
     # --- what the wave says ---------------------------------------------------------
 
@@ -233,7 +241,8 @@ class Batch:
                 with suppress(TimeoutError):
                     await workflow.wait_condition(self._may_go_on, timeout=pause if self._short else None)
                 self._idle = False
-                pause = min(2 * pause, steps.LAST_CAPACITY)
+                # Who is silent may have been left out meanwhile: nobody waits long for that to be seen.
+                pause = steps.NEXT_CAPACITY if self._waits_for_silent else min(2 * pause, steps.LAST_CAPACITY)
                 for name in [name for name, switch in self._under_way.items() if switch.done()]:
                     self._under_way.pop(name).result()
         finally:
@@ -259,7 +268,10 @@ class Batch:
                 gateways=tuple(self._waiting),
                 loads={name: load or UNKNOWN for name, load in loads.items()},
             )
-            short = await control.record(FactActivities.find_short_of_capacity, asked)
+            ready = await control.record(FactActivities.find_short_of_capacity, asked)
+            self._leave_out(ready.left_out)
+            self._give_up_silent()
+            short = ready.short
             # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
             short |= {
                 n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None
@@ -275,17 +287,32 @@ class Batch:
             )
         return bool(chosen)
 
+    def _leave_out(self, reasons: dict[str, str]) -> None:
+        """Start none of these any more; nothing of them has failed."""
+        for name, why in reasons.items():
+            self._left_out[name] = why
+            self._silent_since.pop(name, None)
+            self._enter(name, "left out")
+
     async def _look(self, name: str) -> Load | None:
-        """Return what the gateway carries now, None while it is silent; one that stays so fails by itself."""
+        """Return what the gateway carries now, None while it is silent."""
         asked = workflow.now().timestamp()
         try:
             load = load_of(await self._steps(self._members[name]).observe(steps.LOOK))
         except ActivityError as error:
-            if asked - self._silent_since.setdefault(name, asked) >= steps.SILENT_FOR.total_seconds():
-                self._set_aside(name, sentence_of(error))
+            since = self._silent_since.setdefault(name, asked)
+            if asked - since >= steps.SILENT_FOR.total_seconds():
+                self._silent_too_long[name] = sentence_of(error)
             return None
         self._silent_since.pop(name, None)
         return load
+
+    def _give_up_silent(self) -> None:
+        """Have gateways that stay silent fail by themselves, but for those that operators left out."""
+        silent, self._silent_too_long = self._silent_too_long, {}
+        for name, why in silent.items():
+            if name not in self._left_out:
+                self._set_aside(name, why)
 
     async def _look_for_nodes(self, names: list[str]) -> dict[str, str]:
         """Return whom its cluster can give no instance now, and why; no release is at fault for that."""
@@ -319,6 +346,10 @@ class Batch:
                 return why
         self._silent_since.pop(cluster, None)
         return why and f"{name}: {why}"
+
+    @property
+    def _waits_for_silent(self) -> bool:
+        return not self._short.keys().isdisjoint(self._silent_since)
 
     @property
     def _waiting(self) -> dict[str, GatewayRef]:
@@ -605,6 +636,7 @@ class Batch:
                     "on_trial": self._on_trial,
                     "ready": self._ready,
                     "aside": self._aside,
+                    "left_out": self._left_out,
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
                     "lapsed": tuple(sorted(self._lapsed)),
@@ -713,8 +745,10 @@ class Batch:
             ready=self._at_barrier,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
+            left_out=self._left_out,
             ended=tuple(self._ended),
-            short=tuple(sorted({*self._short.values()})),
+            short=tuple(sorted({why for name, why in self._short.items() if name not in self._silent_since})),
+            silent=tuple(sorted(self._short.keys() & self._silent_since.keys())),
             untested=dict(sorted(self._untested.items())),
             rebooted=tuple(sorted(self._rebooted)),
             lapsed=tuple(sorted(self._lapsed)),
@@ -747,7 +781,7 @@ class Batch:
             gateway=name,
             wave=self._order.key.wave,
             state=self._states[name],
-            sentence=self._aside.get(name, ""),
+            sentence=self._aside.get(name) or self._left_out.get(name, ""),
             slot=trial.slot if trial else None,
             started=trial.started if trial else None,
             at=workflow.now(),

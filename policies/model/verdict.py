@@ -80,6 +80,8 @@ class Otherwise(Message):
 class Decision(Message):
     """What to do now and why, with every gate's reading as evidence.
 
+    `silent` are gateways of the wave or its control whose agents do not answer either, where metrics
+    are missing.
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
     aside, judged no further until they are started again, and somebody has to bring them back.
     `otherwise` is what would have changed it, as far as that can be told.
@@ -91,6 +93,7 @@ class Decision(Message):
     readings: tuple[GateReading, ...] = ()
     failed: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 
 

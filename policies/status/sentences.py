@@ -188,7 +188,7 @@ class Sentences:
             case Awaited.WINDOW if told.window is not None:
                 return told.window.lasting
             case Awaited.CAPACITY:
-                return f"gateways wait for capacity: {'; '.join(told.short)}"
+                return _waits_to_switch(told)
             case Awaited.TESTS:
                 return f"release tests cannot be made: {listed(told.untested)}"
             case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | None:
@@ -212,6 +212,11 @@ class Sentences:
                 until = told.window.until
                 when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
                 return f"the next wave starts by itself {when}"
+            case Awaited.CAPACITY if told.silent:
+                return (
+                    "a gateway that answers again is switched; one that stays silent for 2 minutes fails by "
+                    "itself, unless it is in quarantine: then the change goes on without it"
+                )
             case Awaited.CAPACITY:
                 return (
                     "gateways that wait start by themselves when there is capacity, looked for every 30 "
@@ -306,11 +311,18 @@ class Sentences:
                 return lift, back
             case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
                 voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
-                return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
+                note = voted or "two people, neither of them who asked"
+                return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
             case Awaited.WINDOW | Awaited.TESTS | Awaited.DECISION | Awaited.CAPACITY | None:
-                return self._offer(Verb.HOLD), back
+                return *self._without_silent(), self._offer(Verb.HOLD), back
+
+    def _without_silent(self) -> tuple[Offer, ...]:
+        """Return how the change goes on without a gateway that does not answer, none where all do."""
+        decided = self._told.decision.silent if self._told.decision is not None else ()
+        silent = sorted({*decided, *self._told.silent})
+        return tuple(self._offer(Verb.QUARANTINE, gateway=name) for name in silent[:1])
 
     def _without_waiting(self) -> Offer:
         """Return what ends the wait for gateways: a word on one, or force where a part does not go on."""
@@ -348,6 +360,13 @@ def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
     touched = sum(count for state, count in counts.items() if state != WAITING)
     waiting = {WAITING: counts[WAITING]} if WAITING in counts else {}
     return waiting | ({BACK: touched} if touched else {})
+
+
+def _waits_to_switch(told: Told) -> str:
+    """Return why gateways are not switched yet: they do not answer, or there is no room for their users."""
+    silent = f"{', '.join(told.silent)} {'does' if len(told.silent) == 1 else 'do'} not answer"
+    short = f"gateways wait for capacity: {'; '.join(told.short)}"
+    return "; ".join((silent,) * bool(told.silent) + (short,) * bool(told.short))
 
 
 def acts(header: PlanHeader | None) -> bool:

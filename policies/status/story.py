@@ -112,7 +112,11 @@ class Story:
         for name, why in sorted(report.aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} left out and sent back: {why}", report.at)
-        self._tell(aside=self._told.aside | report.aside)  # each report tells only who is new
+        for name, why in sorted(report.left_out.items()):
+            if name not in self._told.aside:
+                self.note(f"{name} is not started any more: {why}", report.at)
+        # Each report tells only who is newly aside.
+        self._tell(aside=self._told.aside | report.aside | report.left_out)
         if not report.follows(self._wave_heard):
             return
         self._wave_heard = report
@@ -155,7 +159,10 @@ class Story:
             self.note(f"gateways wait for capacity: {'; '.join(report.short)}", report.at)
         elif self._told.short and not report.short:
             self.note("no gateway waits for capacity any more", report.at)
-        self._tell(short=report.short)
+        for name in report.silent:
+            if name not in self._told.silent:
+                self.note(f"{name} does not answer, and is not switched before it does", report.at)
+        self._tell(short=report.short, silent=report.silent)
 
     def _take_untested(self, report: WaveReport) -> None:
         """Tell of each gateway once that it waits for a test, with what keeps it."""

@@ -39,6 +39,8 @@ class Told(Value):
     """Whether the promotion is being written down, after which nothing is left to hold."""
     short: tuple[str, ...] = ()
     """Why gateways wait for capacity."""
+    silent: tuple[str, ...] = ()
+    """Gateways that are to be switched and do not answer."""
     untested: dict[str, str] = {}
     """Gateways that wait for a test which cannot be made, and why."""
     commands: tuple[str, ...] = ()
