@@ -657,7 +657,10 @@ class Change:
             source=self._order.source,
             carry=self._carry,
         )
-        await left_behind(Bake.run, bake, bake_of(self._order.fleet))
+        while not await left_behind(Bake.run, bake, bake_of(self._order.fleet)):
+            # The watch over an older promotion: reconcile may have begun it in the moment before this change.
+            await end_bake(self._order.fleet, self._name, goes_back=True)
+            await workflow.sleep(steps.NEXT_ROUND)
 
     def _part_entry(self, key: PartKey) -> PartEntry:
         return PartEntry(
