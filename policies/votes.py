@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from policies.model.people import ROOT
+from policies.model.value import Digest, digest_of
 from policies.model.verdict import Action, Basis, Decision, GateVerdict
 
 PERSONS_NEEDED = 2
@@ -25,6 +26,11 @@ def basis_of(decision: Decision) -> Basis:
     if holds and not decision.readings:
         gates = {NUMBERS.sub("…", decision.reason)}
     return Basis(action=decision.action, verdict=decision.verdict, against=tuple(sorted(gates)))
+
+
+def ballot_of(decision: Decision) -> Digest:
+    """Return the name of what a vote is bound to that sees this decision."""
+    return digest_of(basis_of(decision).model_dump_json().encode())
 
 
 def still_counting(votes: Mapping[str, Basis], now: Basis) -> dict[str, Basis]:

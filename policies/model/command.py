@@ -35,7 +35,9 @@ class Command(Value):
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
-    approves: Digest | None = Field(default=None, description="what an approval was shown")
+    approves: Digest | None = Field(
+        default=None, description="what an approval, or a vote to promote, was shown"
+    )
     gateways: tuple[Name, ...] = Field(
         default=(),
         max_length=MOST_GATEWAYS,

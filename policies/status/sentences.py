@@ -21,6 +21,7 @@ from policies.model.status import ChangeStatus
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
 from policies.status.waiting import waiting
+from policies.votes import ballot_of
 
 PHASE_SENTENCES = {
     Phase.STARTING: "checking the release and the way back; nothing has changed yet",
@@ -99,6 +100,7 @@ class Sentences:
             waits_for=tuple(sorted(told.not_back)),
             incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
+            ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
             needs_you=self._needs_you(),
             alone=order.bakes_on,
             banner=order.override.sentence if order.override is not None else None,

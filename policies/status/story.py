@@ -352,11 +352,15 @@ class Story:
             more = "one more person says so" if lacking == 1 else f"{lacking} more people say so"
             return (
                 f"{counted}: nothing follows until {more}, about this verdict; with proof the wave passes "
-                "by itself."
+                f"by itself.{self._against}"
             )
-        return (
-            f"{counted}: wave {self._told.wave} goes on without proof once each of its gateways has switched."
-        )
+        once = f"wave {self._told.wave} goes on without proof once each of its gateways has switched"
+        return f"{counted}: {once}, unless the metrics say something else when read now.{self._against}"
+
+    @property
+    def _against(self) -> str:
+        decision = self._told.decision
+        return f" Voted against: {decision.reason}." if decision is not None else ""
 
     def end(self, result: ChangeResult, at: datetime) -> None:
         """Close the story with its outcome."""
