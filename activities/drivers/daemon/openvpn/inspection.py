@@ -33,6 +33,8 @@ GARBAGE_BYTES = 1200
 ANSWERED_WITHIN = timedelta(seconds=1)
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 NO_ENCRYPTION = ("cipher none", "data-ciphers none")
+HMAC = "packet HMAC authentication failed"
+"""What a client says of packets whose `auth` is another one; OpenVPN 2.6 compares the two at no login."""
 
 Answers = Callable[[], Awaitable[int | None]]
 """Asks the daemon for the number of its main process; None for no answer."""
@@ -209,7 +211,8 @@ def _problem_of(session: Session) -> str:
         return f"is refused: {session.words}"
     sent, received = session.pings.get("small", (0, 0))
     if not received:
-        return f"gets in by {session.cipher}, and none of {sent} pings comes back: {session.words}"
+        hint = "; compare its `auth` with the template's" if HMAC in session.words else ""
+        return f"gets in by {session.cipher}, and none of {sent} pings comes back: {session.words}{hint}"
     return ""
 
 

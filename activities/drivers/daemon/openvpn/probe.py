@@ -27,7 +27,9 @@ _MARKS = (
     re.compile(r"Peer Connection Initiated with "),
     re.compile(r"^Initialization Sequence Completed"),
 )
-_SAYS_WHY = re.compile(r"Error|ERROR|AUTH|refused|VERIFY|Cannot|Options|failed|CONNECTION", re.IGNORECASE)
+_SAYS_WHY = re.compile(
+    r"^(?!Note:|DEPRECATED).*(?:ERROR|AUTH|refused|VERIFY|Cannot|Options|failed|CONNECTION)", re.IGNORECASE
+)
 
 
 async def probe(environment: Environment, login: ProbeLogin, transport: str) -> Probe:

@@ -41,7 +41,11 @@ EVERYTHING = "0.0.0.0/0"
 _ANSWERED = re.compile(r"^TLS: Initial packet from ")
 _CIPHER = re.compile(r"^Data Channel: cipher '([^']+)'")
 _PUSHED = re.compile(r"^PUSH: Received control message: '(.*)'$")
-_SAYS_WHY = re.compile(r"Error|ERROR|AUTH_FAILED|refused|VERIFY ERROR|Cannot|Bad |failed|CONNECTION")
+_SAYS_WHY = re.compile(
+    r"^(?!Note:|NOTE:|DEPRECATED)"
+    r".*(?:Error|ERROR|AUTH_FAILED|refused|VERIFY ERROR|Cannot|Bad |failed|CONNECTION)"
+)
+"""What may be why a client fails; a note is about a default, whatever words it has."""
 _CANNOT = re.compile(r"^(?:Options error: .*|Unsupported cipher .*|.*: No such file or directory.*)$")
 
 
