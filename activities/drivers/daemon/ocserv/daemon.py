@@ -88,6 +88,7 @@ class Ocserv:
     mid_session = "@th,64,8 23"
     """A DTLS record of application data (RFC 6347, 4.1); whoever begins sends a handshake."""
     probe_needs = ("password",)
+    probe_instead = ()
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
     own_words = OwnWords()
 
