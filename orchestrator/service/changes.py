@@ -591,14 +591,19 @@ class ChangeService:
         said = " ".join(filter(None, (ended.ended, _begun(order, sentence))))
         return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said)
 
-    def rollback_preview(self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None) -> RollbackPreview:
+    async def rollback_preview(
+        self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None
+    ) -> RollbackPreview:
         """Return which release each gateway serves after a rollback that is asked for now; nothing is done.
 
         Raises:
             Refused: As `roll_back`.
             Conflict: As `roll_back`.
         """
-        return self._ways_back.preview(fleet, asked, to)
+        under_way = True  # as the ledger knows it, where the engine does not answer
+        with suppress(Unavailable):
+            under_way = await self.is_under_way(fleet.name)
+        return await asyncio.to_thread(self._ways_back.preview, fleet, asked, to, under_way=under_way)
 
     async def _refuse_beside_another(self, fleet: str, asked: RollbackAsked) -> None:
         """Refuse a rollback by name while a change is under way that it does not mean."""

@@ -17,6 +17,7 @@ from policies.model.change import ChangeRecord, Outcome
 from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
 from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
+from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
@@ -181,10 +182,17 @@ class ChatCards:
             title=f"{record.name}: {record.kind.value.replace('_', ' ')} {status.version}",
             state=f"{state.replace('_', ' ').upper()}: {status.what}",
             lines=lines,
-            offers=status.can_do,
+            offers=self._offers(fleet, record, status),
         )
         content = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
         return _Wanted(card.model_copy(update={"digest": content}), record, status, header, left, stage)
+
+    def _offers(self, fleet: Fleet, record: ChangeRecord, status: ChangeStatus) -> tuple[Offer, ...]:
+        """Return what can be done about the change; a rollback that has nothing to do is not offered."""
+        since = datetime.now(UTC) - fleet.limits.kept
+        if record.outcome is None or self._ledger.has_rollback(fleet.name, since):
+            return status.can_do
+        return tuple(offer for offer in status.can_do if offer.verb is not Verb.ROLL_BACK)
 
     def _news(self, fleet: Fleet, wanted: _Wanted, told: Stage) -> tuple[tuple[str, ...], ...]:
         """Return what a card's thread has to hear that has told so far."""

@@ -132,7 +132,7 @@ ANOTHER_PERSONS = {CommandKind.PROMOTE, CommandKind.APPROVE}
 """What whoever asked for a change cannot give it themselves."""
 
 SHOWN_WITHIN_SECONDS = 2.0
-PREVIEWED_WITHIN_SECONDS = 2.0
+PREVIEWED_WITHIN_SECONDS = 3.0
 """How long an order that was heard waits for the ledger to tell of it, which is what every screen reads."""
 
 ASKED_AT_ONCE = 32
@@ -725,13 +725,10 @@ class Service:
         """
         await self._asked(caller, Action.READ, fleet)
         named = await self._described(fleet)
-
-        def preview() -> RollbackPreview:
-            return self._changes.rollback_preview(named, asked, self._release_to(asked, named))
-
         try:
             async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
-                return await asyncio.to_thread(preview)
+                release = await asyncio.to_thread(self._release_to, asked, named)
+                return await self._changes.rollback_preview(named, asked, release)
         except TimeoutError as error:
             raise Unavailable("the ledger does not answer, so what a rollback does is not known") from error
 
@@ -742,7 +739,10 @@ class Service:
         """Return the receipt with the known-good of each gateway, where the ledger answers soon."""
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
-                serves = await asyncio.to_thread(self._ledger.known_good, fleet)
+                known_good = await asyncio.to_thread(self._ledger.known_good, fleet)
+                described = await asyncio.to_thread(self._fleets.described, fleet)
+                names = {gateway.name for gateway in described.gateways} if described else known_good.keys()
+                serves = {name: release for name, release in known_good.items() if name in names}
                 if serves:
                     sentence = f"{receipt.sentence} Then {grouped(serves)}."
                     return receipt.model_copy(update={"sentence": sentence})

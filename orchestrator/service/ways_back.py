@@ -80,8 +80,12 @@ class WaysBack:
             _refuse_root(order.confirm, person)
         return order, back.sentence
 
-    def preview(self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None) -> RollbackPreview:
+    def preview(
+        self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
+    ) -> RollbackPreview:
         """Return what a rollback that is asked for now does; nothing is written down.
+
+        `under_way` is whether a change that the ledger knows no end of may run.
 
         Raises:
             Refused: As `order`.
@@ -95,7 +99,7 @@ class WaysBack:
             return RollbackPreview(
                 change=name, does=does, sentence=files if isinstance(files, str) else _files_sentence(files)
             )
-        if newest is not None and newest.outcome is None and to is None:
+        if newest is not None and newest.outcome is None and to is None and under_way:
             return RollbackPreview(change=name, does=True, sentence=self._while_under_way(fleet, newest))
         back = self._release(fleet, to)
         confirm = confirmation_of(fleet, back.targets, back.known_good, back.before) if back.targets else None
@@ -129,33 +133,36 @@ class WaysBack:
             ended: Whether the change under way counts as ended: it has moved nothing.
         """
         at, kept = datetime.now(UTC), fleet.limits.kept
-        moves = self.ledger.moves(fleet.name)
         unfinished = None if ended else self.ledger.unfinished_change(fleet.name)
+        every = self.ledger.moves(fleet.name)
+        gone = {move.gateway for move in every} - {gateway.name for gateway in fleet.gateways}
+        departed = self.ledger.departed(
+            fleet.name, gone, since=at - kept, plan=unfinished.plan if unfinished else None
+        )
+        nowhere = gone - departed.keys()
+        moves = [move for move in every if move.gateway not in nowhere]
         plain = rollback_targets(moves, unfinished, kept, at)
         known_good = {move.gateway: move.release for move in moves}
         targets, sentence = plain.targets, plain.sentence
         if to is not None:
-            targets = targets_of(to, self.ledger.ever_known_good(fleet.name), known_good)
+            proven = self.ledger.ever_known_good(fleet.name)
+            able = targets_of(to, proven, known_good)
+            targets = {name: release for name, release in able.items() if name not in nowhere}
             sentence = grouped(targets) if targets else f"{fleet.name} is on {to.version} already"
         elif plain.needs_name is not None and not is_named:
             offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=plain.needs_name.version)
             raise Refused(plain.sentence, offer)
-        found: dict[str, Member] = {}
-        gone = targets.keys() - {gateway.name for gateway in fleet.gateways}
-        if gone:
-            found = self.ledger.departed(
-                fleet.name, gone, since=at - kept, plan=unfinished.plan if unfinished else None
+        if targets:
+            lately = {move.gateway for move in every if at - move.at <= kept}
+            sentence = _with_departed(
+                sentence, sorted(departed.keys() & targets.keys()), sorted(nowhere & lately)
             )
-            nowhere = gone - found.keys()
-            lately = {move.gateway for move in moves if at - move.at <= kept}
-            targets = {name: release for name, release in targets.items() if name not in nowhere}
-            sentence = _with_departed(sentence, sorted(found), sorted(nowhere & lately))
         return _Rollback(
             targets=targets,
             known_good=known_good,
             before=known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at),
             by_itself=known_good | plain.targets,
-            departed=found,
+            departed=departed,
             cause=plain.change,
             sentence=sentence,
         )
@@ -165,16 +172,20 @@ class WaysBack:
         story = self.ledger.story(newest.name)
         waits = story is not None and story.told.waits_until is not None
         moved = story is not None and story.told.moved
-        if newest.kind is ChangeKind.GO_BACK and not waits:
+        alone = story is not None and story.order.bakes_on
+        if newest.kind is ChangeKind.GO_BACK and not waits and not alone:
             return f"{newest.name} rolls back already: {newest.reason}"
         if newest.kind is ChangeKind.UPGRADE and moved:
-            serves = grouped(self.ledger.known_good(fleet.name))
+            names = {gateway.name for gateway in fleet.gateways}
+            known_good = self.ledger.known_good(fleet.name)
+            serves = grouped({name: release for name, release in known_good.items() if name in names})
             return f"{newest.name} to {newest.release} is taken back: {serves}"
         try:
             then = self._release(fleet, None, ended=True).sentence
         except Refused as refused:
             then = str(refused)
-        return f"{newest.name} has moved no session and ends; then {then}"
+        what = "returns single gateways alone" if alone else "has moved no session"
+        return f"{newest.name} {what} and ends; then {then}"
 
     def _going_back(
         self,

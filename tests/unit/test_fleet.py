@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from policies.drift import described_by, disagreements
+from policies.model.errors import Unknown
 from policies.model.fleet import Automation, Fleet, Gateway, Limits
 from tests.unit.fleets import fleet, gateway, pool
 
@@ -152,7 +153,7 @@ def test_a_fleet_finds_its_gateways_by_name_also_after_a_copy_with_others() -> N
     copied = first.model_copy(update={"gateways": (gateway("gw-3", group="west"),)})
     assert copied.gateway("gw-3").group == "west"
     assert copied.groups == {"west": (gateway("gw-3", group="west"),)}
-    with pytest.raises(KeyError):
+    with pytest.raises(Unknown, match="edge has no gateway "):
         copied.gateway("gw-1")
     assert first == fleet(gateway("gw-1"), gateway("gw-2"))
 

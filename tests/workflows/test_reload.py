@@ -184,7 +184,7 @@ async def test_a_rollback_behind_a_reload_that_no_worker_stops_does_not_count_as
     world = World.made(await server.client(), fleet_of("edge"))
     service, plan = ChangeService(world.client, world.book), world.book.record_reload(world.fleet, ("gw-1",))
     await service.reload(world.fleet, world.book.plan_header(plan), "ana", "ben has left")
-    with pytest.raises(Unavailable, match="nothing is taken back yet: ask again"):
+    with pytest.raises(Unavailable, match="nothing is taken back yet: repeat the rollback"):
         await service.roll_back(world.fleet, "ana", "users call")
 
 
@@ -322,3 +322,19 @@ async def test_a_reload_says_where_sessions_of_whom_it_takes_out_go_on(recorded:
     await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
     result = await service.end_of("edge")
     assert result.reason.endswith("; 1 adopted daemon keeps sessions of such users: end them there")
+
+
+async def test_a_gateway_that_left_the_file_keeps_no_other_from_a_reload_that_it_missed(
+    recorded: Recorded,
+) -> None:
+    """R2: names of an old plan are looked up in today's file."""
+    world = recorded.world
+    gone, away = world.gateways["gw-3"], world.gateways["gw-4"]
+    await held_by_silence(recorded, gone, away)
+    left = tuple(gateway for gateway in world.fleet.gateways if gateway.name != "gw-3")
+    world.folder.known["edge"] = world.fleet.model_copy(update={"gateways": left})
+    away.recover("observe")
+    found = await recorded.reconcile()
+    assert found.sentence == "reloading credentials on gw-4, which were silent before"
+    again = await recorded.service.end_of("edge")
+    assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)

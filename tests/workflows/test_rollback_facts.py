@@ -142,7 +142,7 @@ async def test_a_gateway_that_left_the_file_keeps_reconcile_from_nobody(server: 
     for name in ("gw-1", "gw-2"):
         world.gateways[name].serve(NEW, "b")
     world.look()
-    world.fleet = world.folder.known["edge"] = without(world.fleet, "gw-1")
+    world.folder.known["edge"] = without(world.fleet, "gw-1")
     async with working(world):
         found = await reconcile(world)
         assert found.strays.keys() == {"gw-2"}

@@ -490,7 +490,7 @@ def control_worker(
             record_activities(
                 LedgerActivities(world.book),
                 PlanActivities(world.book),
-                FactActivities(world.book, FakeFleets(world.fleet)),
+                FactActivities(world.book, world.folder),
                 CollectingActivities(world.book, first_fault),
                 ArchiveActivities(world.archive, world.book),
                 DrillTurnActivities(world.book, world.folder, world.opening),
