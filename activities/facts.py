@@ -116,6 +116,13 @@ class CapacityQuery(Value):
     loads: dict[Name, Load]
 
 
+class Readiness(Value):
+    """Which of some gateways may not start now, and which are left out of changes, each with why."""
+
+    short: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+
+
 class Fleets(Protocol):
     """The fleets of this installation by name."""
 
@@ -255,8 +262,11 @@ class FactActivities:
         return await in_a_thread(self._record_states, rows)
 
     @activity.defn(name="find_short_of_capacity")
-    async def find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
-        """Return which of these gateways may not start now, each with why, by the newest facts."""
+    async def find_short_of_capacity(self, asked: CapacityQuery) -> Readiness:
+        """Return which of these gateways may not start now, each with why, by the newest facts.
+
+        One that an operator has left out since the plan was made starts no more in its change.
+        """
         return await in_a_thread(self._find_short_of_capacity, asked)
 
     @activity.defn(name="find_strays")
@@ -301,11 +311,18 @@ class FactActivities:
         collected = {name: here[name].number if name in here else 0 for name in recorded}
         return {name: number for name, number in collected.items() if recorded[name] != number}
 
-    def _find_short_of_capacity(self, asked: CapacityQuery) -> dict[str, str]:
+    def _find_short_of_capacity(self, asked: CapacityQuery) -> Readiness:
         plan = self._book.plan(asked.plan)
-        left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
+        left_out = {
+            one.gateway: f"in quarantine by {one.person}: {one.reason}"
+            for one in self._book.quarantined(plan.fleet.name)
+        }
         loads = {**self._loads(plan.fleet.name), **asked.loads}
-        return waits_for_capacity(plan, asked.gateways, loads, left_out)
+        able = [name for name in asked.gateways if name not in left_out]
+        return Readiness(
+            short=waits_for_capacity(plan, able, loads, left_out),
+            left_out={name: left_out[name] for name in asked.gateways if name in left_out},
+        )
 
     def _loads(self, fleet: str) -> Mapping[str, Load]:
         """Return what each gateway carries by the newest facts, of which only those are read that are new."""

@@ -16,13 +16,19 @@ from activities.observation import (
 )
 from policies.judge.sample import sampled
 from policies.judge.window import restarted
-from policies.model.change import GatewayResult
+from policies.model.change import GatewayResult, Quarantine
 from policies.model.plan import Plan
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
 
 PAGE = 500
+
+SILENT_WITHIN = timedelta(minutes=30)
+"""How long it counts that a gateway was silent when it was asked last; a large fleet is asked in turns."""
+
+NAMED = 3
+"""Silent gateways that a decision names."""
 
 
 class WatchSlice(Value):
@@ -56,6 +62,14 @@ class WaveBook(Protocol):
         """Return how gateways fare in the change, by name."""
         ...
 
+    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
+        """Return the gateways that are left out now."""
+        ...
+
+    def silent(self, fleet: str, within: timedelta) -> dict[str, str]:
+        """Return which gateways were silent when they were asked last, within that time, and why."""
+        ...
+
 
 class WatchActivities:
     """Slices of windows, asked by wave."""
@@ -71,26 +85,39 @@ class WatchActivities:
         if not order.cohorts.canary:
             return _nobody_yet(asked)
         found = await self._observation.observe_slice(order)
-        found = found.model_copy(
-            update={"decision": await asyncio.to_thread(self._named, asked, found.decision)}
-        )
+        decision = await asyncio.to_thread(self._named, asked, order, found.decision)
+        found = found.model_copy(update={"decision": decision})
         if asked.complete or found.decision.action is not Action.PROMOTE:
             return found
         early = found.decision.model_copy(update={"action": Action.CONTINUE})
         return found.model_copy(update={"decision": early})
 
-    def _named(self, asked: WatchSlice, decision: Decision) -> Decision:
-        """Return the decision with gateways by name, where the metrics know them by address."""
-        if not decision.failed and not decision.rebooted:
+    def _named(self, asked: WatchSlice, order: ObservationOrder, decision: Decision) -> Decision:
+        """Return the decision with gateways by name, where the metrics know them by address.
+
+        Where metrics are missing, it names who is silent besides: that is where to look first.
+        """
+        blind = decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+        if not (decision.failed or decision.rebooted or blind):
             return decision
         fleet = self._book.plan(asked.plan).fleet
         names = {gateway.metrics_target: gateway.name for gateway in fleet.gateways}
-        return decision.model_copy(
+        named = decision.model_copy(
             update={
                 "failed": tuple(names.get(instance, instance) for instance in decision.failed),
                 "rebooted": tuple(names.get(instance, instance) for instance in decision.rebooted),
             }
         )
+        if not blind:
+            return named
+        every = (*order.cohorts.canary, *order.cohorts.control)
+        watched = {names[instance] for instance in every if instance in names}
+        silent = sorted(watched & self._book.silent(fleet.name, SILENT_WITHIN).keys())
+        if not silent:
+            return named
+        some = ", ".join(silent[:NAMED]) + (f" and {len(silent) - NAMED} more" if len(silent) > NAMED else "")
+        why = f"{decision.reason}; {some} {'does' if len(silent) == 1 else 'do'} not answer its agent either"
+        return named.model_copy(update={"silent": tuple(silent[:NAMED]), "reason": why})
 
     def _order(self, asked: WatchSlice) -> ObservationOrder:
         plan = self._book.plan(asked.plan)
@@ -100,7 +127,9 @@ class WatchActivities:
         ):
             results += page
         groups = {gateway.metrics_target: gateway.group for gateway in plan.fleet.gateways}
-        cohorts = sampled(cohorts_of(plan, asked.wave, results), groups, plan.gates.sample, plan.digest)
+        left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
+        compared = cohorts_of(plan, asked.wave, results, left_out)
+        cohorts = sampled(compared, groups, plan.gates.sample, plan.digest)
         gates, window = plan.gates, plan.window
         if asked.wave == 0:
             gates = gates.baking(plan.fleet.limits.kept)

@@ -118,6 +118,22 @@ def require_approved(found: Approved, *offers: Offer) -> None:
         )
 
 
+def require_same_file(found: Approved) -> None:
+    """Return once enough administrators have applied the same file of a fleet.
+
+    Raises:
+        ApprovalRequired: Too few have; root's own counts for none, since root may be one of them.
+    """
+    if found.lacking:
+        wanted, people = found.required, ", ".join(found.people) or "none"
+        others = "one more administrator" if wanted.count == 1 else f"{wanted.count} more administrators"
+        raise ApprovalRequired(
+            f"{wanted.reason}: {others} must apply the same file within {LASTS}; so far: {people}. "
+            "What root applies does not count",
+            reason=wanted.kind,
+        )
+
+
 def _required(change: Change, rules: ApprovalRules) -> Required:
     if change.credentials:
         touched = ", ".join(change.credentials)

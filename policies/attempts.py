@@ -4,6 +4,8 @@ Users' first attempts are nearly independent of each other; attempts are not. On
 retries every five seconds makes a healthy release look broken under every statistical rule,
 so a key (the user where known, else the source) counts once in ten minutes, with the outcome
 of its first attempt. A user who mistypes, hangs up and then succeeds counts as mistyped.
+A failure before any name was given is its source's. Behind one address there may be an office: as many of
+its failures count as users came from there before, while nobody from there gets further.
 """
 
 import hashlib
@@ -34,6 +36,8 @@ class Attempt(Value):
     """One login that ended: whose, when and how it ended, and how long it took if that is known."""
 
     key: str
+    source: str = ""
+    """The address that it came from; empty where its daemon's reader does not say."""
     outcome: LoginOutcome
     ended: float = Field(description="seconds of the epoch")
     seconds: float | None = Field(default=None, description="without the time a person took to answer")
@@ -72,12 +76,16 @@ class RememberedKeys(Value):
 class FirstAttempts:
     """Tells first attempts from repeats; remembers one bucket, and at most `most` short hashes in it.
 
-    Beyond `most` keys further new ones do not count: evidence that is missing, never wrong.
+    Beyond `most` keys further new ones do not count: evidence that is missing, never wrong. Instances of one
+    gateway share what is known of `sources`.
     """
 
-    def __init__(self, seen: RememberedKeys | None = None, most: int = MOST_KEYS) -> None:
+    def __init__(
+        self, seen: RememberedKeys | None = None, most: int = MOST_KEYS, sources: "Sources | None" = None
+    ) -> None:
         seen = seen or RememberedKeys()
         self._bucket, self._keys, self._most = seen.bucket, set(seen.keys), most
+        self._sources = sources or Sources()
 
     @property
     def seen(self) -> RememberedKeys:
@@ -92,8 +100,58 @@ class FirstAttempts:
         bucket = floor(attempt.ended / BUCKET_SECONDS)
         if bucket > self._bucket:
             self._bucket, self._keys = bucket, set()
-        mark = hashlib.blake2b(attempt.key.encode(), digest_size=8).hexdigest()
-        if mark in self._keys or len(self._keys) >= self._most:
-            return False
-        self._keys.add(mark)
-        return True
+        for number in range(self._sources.take(attempt)):
+            mark = _mark(f"{attempt.key} {number}" if number else attempt.key)
+            if len(self._keys) >= self._most:
+                return False
+            if mark not in self._keys:
+                self._keys.add(mark)
+                return True
+        return False
+
+
+class Sources:
+    """How many users come from each source lately, on all instances of one gateway.
+
+    A source whose failures are one client's is told from an office that is refused by what else comes from
+    there: a login that names its user ends the suspicion for the rest of its ten minutes.
+    """
+
+    def __init__(self, most: int = MOST_KEYS) -> None:
+        """Remember at most so many users of ten minutes, and how many came from where before."""
+        self._bucket, self._most, self._known = -1, most, 0
+        self._users: dict[str, set[str]] = {}
+        self._before: dict[str, int] = {}
+        self._got_further: set[str] = set()
+        self._failed: set[str] = set()
+
+    def take(self, attempt: Attempt) -> int:
+        """Return as how many first attempts of its key attempts like this may count; take note of it."""
+        self._begin(floor(attempt.ended / BUCKET_SECONDS))
+        source = key_of(None, attempt.source)
+        if attempt.key != source:
+            self._get_further(source, attempt.key)
+            return 1
+        self._failed.add(source)
+        return 1 if source in self._got_further else max(1, self._before.get(source, 0))
+
+    def _begin(self, bucket: int) -> None:
+        if bucket <= self._bucket:
+            return
+        recent = bucket == self._bucket + 1
+        refused = {source: self._before[source] for source in self._failed & self._before.keys()}
+        came = {source: len(users) for source, users in self._users.items()}
+        self._before = refused | came if recent else {}
+        self._bucket, self._users, self._known = bucket, {}, 0
+        self._got_further, self._failed = set(), set()
+
+    def _get_further(self, source: str, user: str) -> None:
+        if source in self._failed:
+            self._got_further.add(source)
+        users = self._users.setdefault(source, set()) if self._known < self._most else set()
+        self._known += _mark(user) not in users
+        users.add(_mark(user))
+
+
+def _mark(key: str) -> str:
+    return hashlib.blake2b(key.encode(), digest_size=8).hexdigest()

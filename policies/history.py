@@ -118,12 +118,15 @@ def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
 def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timedelta | None:
     """Return how long a promotion is still to be watched, None where that time is over.
 
+    One of which half was taken back is not watched: its rollback is incomplete, and the bake would only
+    begin it again, on gateways that an operator gave up.
+
     Args:
-        promoted: An upgrade that was promoted and stands.
+        promoted: An upgrade that was promoted and was not taken back wholly.
         kept: How long its fleet watches a promotion.
         at: Now.
     """
-    if promoted.ended is None:
+    if promoted.ended is None or promoted.taken_back * 2 >= promoted.moved:
         return None
     left = promoted.ended + kept - at
     return left if left >= min(SHORTEST_BAKE, kept / 2) else None

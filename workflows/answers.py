@@ -5,12 +5,18 @@ there stops all the gateways that the workflow looks after. So answers come as t
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError, ApplicationError, RetryState
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    RetryState,
+    TimeoutError,  # noqa: A004 - the engine's, of a step
+)
 
 from policies.model.errors import BadInput
 from policies.model.fleet import GatewayRef
@@ -24,6 +30,9 @@ MOST_BYTES = 512 * 1024
 What is longer is not even read: one that is passed on would be more than the engine takes with others.
 """
 
+LATE = timedelta(seconds=15)
+"""How much later than its time the end of a step is seen where neither the engine nor the worker was away."""
+
 T = TypeVar("T")
 GatewayStep = Callable[..., Awaitable[T]]
 
@@ -31,11 +40,27 @@ GatewayStep = Callable[..., Awaitable[T]]
 async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.Options, *order: object) -> T:
     """Ask the gateway's agent for a step and return its answer.
 
+    A step whose time was over only while the engine or this worker was away is asked for once more: the
+    agent may not have had the chance to answer.
+
     Raises:
         ActivityError: The step failed, or its answer is too long, cannot be read or speaks of another
             gateway (`BadAnswer`).
     """
-    raw = await workflow.execute_activity(
+    asked = workflow.now()
+    try:
+        raw = await _ask(gateway, step, patience, *order)
+    except ActivityError as error:
+        if not _is_late(error, workflow.now() - asked, patience):
+            raise
+        raw = await _ask(gateway, step, patience, *order)
+    return read_answer(gateway, step, raw)
+
+
+def _ask(
+    gateway: GatewayRef, step: GatewayStep[T], patience: steps.Options, *order: object
+) -> workflow.ActivityHandle[RawValue]:
+    return workflow.start_activity(
         step.__name__,
         args=order,
         task_queue=gateway.task_queue,
@@ -43,7 +68,12 @@ async def answer_of(gateway: GatewayRef, step: GatewayStep[T], patience: steps.O
         result_type=RawValue,
         **patience,
     )
-    return read_answer(gateway, step, raw)
+
+
+def _is_late(error: ActivityError, took: timedelta, patience: steps.Options) -> bool:
+    """Return whether the step's time was over long before anybody could see it."""
+    within = patience.get("schedule_to_close_timeout")
+    return isinstance(error.cause, TimeoutError) and within is not None and took > within + LATE
 
 
 def read_answer(gateway: GatewayRef, step: GatewayStep[T], raw: RawValue | None) -> T:

@@ -288,18 +288,16 @@ class Bake:
             run = {"order": order.model_dump(mode="json")}
             if await left_behind("Change", run, change_of(self._order.fleet)):
                 return True
-            # The change that was promoted may still be writing its last lines; any other change ends us,
-            # unless it is only being checked: what it would begin on top of is harmful.
-            if not alone:
-                await self._warn(reason)
+            # The change that was promoted may still be writing its last lines; any other change gives way.
+            await self._warn(reason, alone=bool(alone))
             await self._pause(pause, is_over)
             pause = min(pause * 2, SLOWEST_TRY)
         return False
 
-    async def _warn(self, reason: str) -> None:
+    async def _warn(self, reason: str, *, alone: bool) -> None:
         """Report to the change that has the fleet's lock what was found under it."""
         promoted = self._order.change
-        await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted)
+        await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted, alone)
 
 
 async def bake_again(fleet: str) -> None:

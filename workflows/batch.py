@@ -46,7 +46,7 @@ RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
 
-LASTING = frozenset({"on trial", "kept", "set aside"})
+LASTING = frozenset({"on trial", "kept", "set aside", "left out"})
 """The states that are written to the ledger; earlier ones are not recorded."""
 
 
@@ -59,6 +59,8 @@ class OnTrial(Value):
     confirmed: float = 0.0
     unconfirmed: str = ""
     """Why its lease was not confirmed last time, empty when it was."""
+    misses: int = 0
+    """Confirmations in a row that it did not answer."""
 
 
 class BatchOrder(Value):
@@ -88,8 +90,10 @@ class BatchOrder(Value):
     on_trial: dict[str, OnTrial] = {}
     ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    lapsed: tuple[str, ...] = ()
     silent_since: dict[str, float] = {}
     """Gateways that wait and are silent, each with since when, in seconds since 1970."""
     untested_since: dict[str, float] = {}
@@ -104,6 +108,8 @@ class BatchResult(Value):
 
     kept: int
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    """Gateways that operators left out before they were started."""
 
 
 @workflow.defn(name="Batch")
@@ -120,15 +126,19 @@ class Batch:
         self._short: dict[str, str] = {}
         self._idle = False
         self._silent_since = dict(order.silent_since)
+        self._silent_too_long: dict[str, str] = {}
         self._aside = dict(order.aside)
+        self._left_out = dict(order.left_out)
         self._ended = list(order.ended)
         self._states: dict[str, str] = {
             **dict.fromkeys(order.on_trial, "on trial"),
             **dict.fromkeys(order.ready, "ready"),
             **dict.fromkeys(order.aside, "set aside"),
+            **dict.fromkeys(order.left_out, "left out"),
         }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
+        self._lapsed = set(order.lapsed)
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
@@ -175,7 +185,9 @@ class Batch:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
             for task in (reporting, *self._returning.values(), *self._naming.values()):
                 task.cancel()
-        return BatchResult(kept=list(self._states.values()).count("kept"), aside=self._aside)
+        return BatchResult(
+            kept=list(self._states.values()).count("kept"), aside=self._aside, left_out=self._left_out
+        )
 
     # --- what the wave says ---------------------------------------------------------
 
@@ -229,7 +241,8 @@ class Batch:
                 with suppress(TimeoutError):
                     await workflow.wait_condition(self._may_go_on, timeout=pause if self._short else None)
                 self._idle = False
-                pause = min(2 * pause, steps.LAST_CAPACITY)
+                # Who is silent may have been left out meanwhile: nobody waits long for that to be seen.
+                pause = steps.NEXT_CAPACITY if self._waits_for_silent else min(2 * pause, steps.LAST_CAPACITY)
                 for name in [name for name, switch in self._under_way.items() if switch.done()]:
                     self._under_way.pop(name).result()
         finally:
@@ -255,7 +268,10 @@ class Batch:
                 gateways=tuple(self._waiting),
                 loads={name: load or UNKNOWN for name, load in loads.items()},
             )
-            short = await control.record(FactActivities.find_short_of_capacity, asked)
+            ready = await control.record(FactActivities.find_short_of_capacity, asked)
+            self._leave_out(ready.left_out)
+            self._give_up_silent()
+            short = ready.short
             # Whoever is silent keeps nobody waiting; it is asked again with the next look at the capacity.
             short |= {
                 n: f"{n} is silent" for n in self._waiting if n in loads and loads[n] is None
@@ -271,17 +287,32 @@ class Batch:
             )
         return bool(chosen)
 
+    def _leave_out(self, reasons: dict[str, str]) -> None:
+        """Start none of these any more; nothing of them has failed."""
+        for name, why in reasons.items():
+            self._left_out[name] = why
+            self._silent_since.pop(name, None)
+            self._enter(name, "left out")
+
     async def _look(self, name: str) -> Load | None:
-        """Return what the gateway carries now, None while it is silent; one that stays so fails by itself."""
+        """Return what the gateway carries now, None while it is silent."""
         asked = workflow.now().timestamp()
         try:
             load = load_of(await self._steps(self._members[name]).observe(steps.LOOK))
         except ActivityError as error:
-            if asked - self._silent_since.setdefault(name, asked) >= steps.SILENT_FOR.total_seconds():
-                self._set_aside(name, sentence_of(error))
+            since = self._silent_since.setdefault(name, asked)
+            if asked - since >= steps.SILENT_FOR.total_seconds():
+                self._silent_too_long[name] = sentence_of(error)
             return None
         self._silent_since.pop(name, None)
         return load
+
+    def _give_up_silent(self) -> None:
+        """Have gateways that stay silent fail by themselves, but for those that operators left out."""
+        silent, self._silent_too_long = self._silent_too_long, {}
+        for name, why in silent.items():
+            if name not in self._left_out:
+                self._set_aside(name, why)
 
     async def _look_for_nodes(self, names: list[str]) -> dict[str, str]:
         """Return whom its cluster can give no instance now, and why; no release is at fault for that."""
@@ -315,6 +346,10 @@ class Batch:
                 return why
         self._silent_since.pop(cluster, None)
         return why and f"{name}: {why}"
+
+    @property
+    def _waits_for_silent(self) -> bool:
+        return not self._short.keys().isdisjoint(self._silent_since)
 
     @property
     def _waiting(self) -> dict[str, GatewayRef]:
@@ -459,10 +494,11 @@ class Batch:
             await control.record(LedgerActivities.record_tests, entry)
         return found
 
-    async def _begin_trial(self, member: Member, trial: OnTrial) -> None:
+    async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
         name = member.gateway.name
-        await self._steps(member).try_out(trial.slot, self._order.lease, self._share)
-        self._on_trial[name] = trial.model_copy(update={"confirmed": workflow.now().timestamp()})
+        await self._steps(member).try_out(trial.slot, self._order.lease, self._share, again=again)
+        begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
+        self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
         self._enter(name, "on trial")
 
@@ -514,7 +550,11 @@ class Batch:
         return bool(self._ending) or self._share != share or (self._has_much_behind_it and self._may_be_cut())
 
     async def _confirm(self, name: str) -> None:
-        """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside."""
+        """Renew one lease; a gateway whose instance ended, or that was silent too long, is set aside.
+
+        It is silent after a whole lease of questions that it did not answer: time in which none was asked,
+        as while the orchestrator or its engine was away, is no silence of the gateway.
+        """
         member, trial = self._members[name], self._on_trial[name]
         try:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
@@ -528,19 +568,28 @@ class Batch:
                 return
             why = sentence_of(error)
             workflow.logger.warning("lease of %s not confirmed: %s", name, why)
+            misses = trial.misses + 1
             if name in self._on_trial:
-                self._on_trial[name] = self._on_trial[name].model_copy(update={"unconfirmed": why})
-            if workflow.now().timestamp() - trial.confirmed > self._order.lease.total_seconds():
+                missed = {"unconfirmed": why, "misses": misses}
+                self._on_trial[name] = self._on_trial[name].model_copy(update=missed)
+            since = workflow.now().timestamp() - trial.confirmed
+            if misses >= RENEWALS_A_LEASE and since > self._order.lease.total_seconds():
                 reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
                 if name in self._on_trial:
                     self._set_aside(name, reason)
         else:
             at = workflow.now().timestamp()
             if name in self._on_trial:
-                self._on_trial[name] = trial.model_copy(update={"confirmed": at, "unconfirmed": ""})
+                self._on_trial[name] = trial.model_copy(
+                    update={"confirmed": at, "unconfirmed": "", "misses": 0}
+                )
 
     async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
-        """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more."""
+        """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more.
+
+        A lease that has lapsed while its instance runs and answers was not confirmed in time, or was flushed
+        with the host's tables: no release is at fault. The trial begins again, and its evidence goes on.
+        """
         name, reason = member.gateway.name, sentence_of(refusal)
         if code_of(refusal) == "LeaseLapsed" and trial.unconfirmed:
             reason = f"{reason}: {trial.unconfirmed}"
@@ -550,6 +599,9 @@ class Batch:
             if rebooted and name not in self._rebooted:
                 self._rebooted.add(name)
                 await self._bring_up(member)
+                return
+            if code_of(refusal) == "LeaseLapsed" and not rebooted and self._runs(state, trial):
+                await self._begin_trial_again(member, trial)
                 return
             trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
@@ -561,6 +613,19 @@ class Batch:
             self._ended.append(name)
         self._set_aside(name, trouble.with_reason(f"its host rebooted: {reason}" if rebooted else reason))
 
+    def _runs(self, state: GatewayState, trial: OnTrial) -> bool:
+        release = self._order.release
+        return state.running(release.digest, release.executable) == trial.slot
+
+    async def _begin_trial_again(self, member: Member, trial: OnTrial) -> None:
+        name = member.gateway.name
+        if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again", steps.PROBE):
+            raise stopped(f"{name} {doubt}")
+        if self._ending != "stop":
+            await self._begin_trial(member, trial, again=True)
+            self._lapsed.add(name)
+            self._changed(urgent=True)
+
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
         if not self._may_be_cut() or not (self._has_much_behind_it or steps.history_is_long()):
@@ -571,8 +636,10 @@ class Batch:
                     "on_trial": self._on_trial,
                     "ready": self._ready,
                     "aside": self._aside,
+                    "left_out": self._left_out,
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
+                    "lapsed": tuple(sorted(self._lapsed)),
                     "silent_since": self._silent_since,
                     "untested_since": self._untested_since,
                     "switched": self._switched,
@@ -678,10 +745,13 @@ class Batch:
             ready=self._at_barrier,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
+            left_out=self._left_out,
             ended=tuple(self._ended),
-            short=tuple(sorted({*self._short.values()})),
+            short=tuple(sorted({why for name, why in self._short.items() if name not in self._silent_since})),
+            silent=tuple(sorted(self._short.keys() & self._silent_since.keys())),
             untested=dict(sorted(self._untested.items())),
             rebooted=tuple(sorted(self._rebooted)),
+            lapsed=tuple(sorted(self._lapsed)),
             gateways=self._progress() if self._order.detailed else (),
         )
         await self._write_down()
@@ -711,7 +781,7 @@ class Batch:
             gateway=name,
             wave=self._order.key.wave,
             state=self._states[name],
-            sentence=self._aside.get(name, ""),
+            sentence=self._aside.get(name) or self._left_out.get(name, ""),
             slot=trial.slot if trial else None,
             started=trial.started if trial else None,
             at=workflow.now(),

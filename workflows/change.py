@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import (
@@ -19,7 +20,7 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
 )
-from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import EventEntry, LedgerActivities, OthersEntry
@@ -83,11 +84,17 @@ REASON_OF_EACH = 100
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves are tried; reconcile tries them again."""
 
+SURVEYED_WITHIN = timedelta(seconds=25)
+"""How long they wait for the survey of their fleet; a gateway that has not answered by then is silent."""
+
 ALONE_IN_ALL = timedelta(seconds=50)
 """How long their return may keep the fleet's lock, a ledger or an engine that does not answer included."""
 
 ENDS_WITHIN = timedelta(seconds=1.5)
 """How long each of its last steps may take once it is late or a rollback waits; reconcile repeats them."""
+
+
+T = TypeVar("T")
 
 
 class Continued(Value):
@@ -141,6 +148,7 @@ class Change:
         self._begins_parts: str | None = None
         self._answer: Command | None = None
         self._asked_back: Command | None = None
+        self._began = workflow.now()
         self._harmful: str | None = None
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
@@ -174,7 +182,8 @@ class Change:
         with suppress(TimeoutError):
             await workflow.wait_condition(lambda: work.done() or self._is_stopped, timeout=ALONE_IN_ALL)
         if not work.done():
-            why = f"left to {self._asked_back.person}'s rollback" if self._asked_back else "left to reconcile"
+            why = "left to the rollback of the whole fleet" if self._is_stopped else "left to reconcile"
+            why = f"left to {self._asked_back.person}'s rollback" if self._asked_back else why
             for restore in (*self._restoring, *filter(None, (self._begins_parts,))):
                 await tell(restore, "leave_all", why)
             await self._is_soon(work.done, until)
@@ -197,7 +206,7 @@ class Change:
     def _alone_result(self, work: asyncio.Task[ChangeResult]) -> ChangeResult:
         """Return how the return of single gateways ended; what it did not finish is tried again."""
         if not work.done():
-            cut = "a rollback takes them along" if self._asked_back else "it took too long"
+            cut = "a rollback takes them along" if self._is_stopped else "it took too long"
             return self._result(Outcome.ABORTED, f"{cut}; what is not back is tried again within a minute")
         try:
             return work.result()
@@ -265,13 +274,16 @@ class Change:
         await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
 
     @workflow.signal(name="harm")
-    async def harm(self, reason: str, promoted: str) -> None:
+    async def harm(self, reason: str, promoted: str, alone: bool) -> None:
         """Give way to the bake, which found harm in what that change promoted: that goes back first.
 
         A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
-        The promoted change itself only writes its last lines, and the bake waits for them.
+        The promoted change itself only writes its last lines, and the bake waits for them. Gateways that go
+        back `alone` end only an upgrade that has touched nothing: its plan is not true of them any more.
         """
         if promoted == self._name:
+            return
+        if alone and (self._has_begun or self._order.kind is not ChangeKind.UPGRADE):
             return
         self._harmful = reason
         if not self._has_begun or self._asked_back is not None or self._story.goes_back:
@@ -294,7 +306,9 @@ class Change:
                 await self._give_up(command)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._asked_back = self._asked_back if goes_back else command
-            case CommandKind.HOLD | CommandKind.RESUME | CommandKind.PROMOTE:
+            case CommandKind.PROMOTE:  # the wave counts it for what its person was shown, and nothing newer
+                command = command.model_copy(update={"seen": self._story.seen_by(command.person)})
+            case CommandKind.HOLD | CommandKind.RESUME:
                 pass  # the wave has them
         await self._tell_wave(command)
         await self._write_down(
@@ -365,9 +379,8 @@ class Change:
             return await self._find_who_missed_settings()
         if self._order.kind is not ChangeKind.GO_BACK:
             return True
-        await workflow.execute_child_workflow(
-            Survey.run, SurveyOrder(fleet=self._order.fleet), id=self._child("survey")
-        )
+        survey = SurveyOrder(fleet=self._order.fleet)
+        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         return bool(found.strays or found.open_changes)
 
@@ -644,7 +657,10 @@ class Change:
             source=self._order.source,
             carry=self._carry,
         )
-        await left_behind(Bake.run, bake, bake_of(self._order.fleet))
+        while not await left_behind(Bake.run, bake, bake_of(self._order.fleet)):
+            # The watch over an older promotion: reconcile may have begun it in the moment before this change.
+            await end_bake(self._order.fleet, self._name, goes_back=True)
+            await workflow.sleep(steps.NEXT_ROUND)
 
     def _part_entry(self, key: PartKey) -> PartEntry:
         return PartEntry(
@@ -698,7 +714,7 @@ class Change:
             decision=self._decision,
             source=self._order.source,
             began=workflow.now(),
-            within=ALONE_WITHIN if self._order.bakes_on else None,
+            within=min(ALONE_WITHIN, self._time_left) if self._order.bakes_on else None,
         )
         self._restoring = restores_of(root, keys)
         self._begins_parts = root if in_parts else None
@@ -707,8 +723,13 @@ class Change:
             order,
             id=root,
             parent_close_policy=ParentClosePolicy.ABANDON,
+            cancellation_type=ChildWorkflowCancellationType.ABANDON,
             memo={PARTS_OF_RESTORE: len(keys)},
         )
+
+    @property
+    def _time_left(self) -> timedelta:
+        return max(timedelta(0), ALONE_IN_ALL - (workflow.now() - self._began))
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
@@ -760,7 +781,8 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await end_bake(self._order.fleet, self._name, goes_back=True)
-        back = await to_the_end(self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True))
+        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True)
+        back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
 
@@ -811,19 +833,20 @@ class Change:
 
     async def _install(self) -> ChangeResult:
         """Bring up gateways that serve nobody yet; one that fails is named and keeps nobody else from it."""
-        found = await workflow.execute_child_workflow(
-            Install.run,
-            InstallOrder(
-                change=self._name,
-                header=self._plan,
-                release=self._release,
-                source=self._order.source or "",
-                epoch=self._epoch,
-            ),
-            id=self._child("install"),
+        order = InstallOrder(
+            change=self._name,
+            header=self._plan,
+            release=self._release,
+            source=self._order.source or "",
+            epoch=self._epoch,
         )
+        found = await self._unless_stopped_of(await guarded(Install.run, order, self._child("install")))
+        if found is None:
+            return self._stopped_midway("install again: gateways that serve already are left alone")
         outcome = Outcome.PROMOTED
-        sentence = f"{len(found.installed)} gateways were empty and serve now"
+        sentence = f"First installation: {_serving(len(found.installed), 'now')} {self._release.version}"
+        if found.served:
+            sentence = f"{sentence}; {_serving(found.served, 'already')} it"
         if found.failed:
             outcome = Outcome.HELD if found.installed else Outcome.REFUSED
             sentence = f"{sentence}; {_failed(found)}"
@@ -864,14 +887,25 @@ class Change:
             older=self._order.even_if_older,
             takes_back=self._order.takes_back,
         )
-        wave = await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
-        await workflow.wait_condition(lambda: wave.done() or self._is_stopped)
-        if wave.done():
-            return await wave
-        wave.cancel()
+        return await self._unless_stopped_of(
+            await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
+        )
+
+    async def _unless_stopped_of(self, child: ChildWorkflowHandle[Any, T]) -> T | None:
+        """Return what the child returns; None when a rollback, or harm in what serves, ends it before."""
+        await workflow.wait_condition(lambda: child.done() or self._is_stopped)
+        if child.done():
+            return await child
+        child.cancel()
         with suppress(asyncio.CancelledError, FailureError):
-            await wave
+            await child
         return None
+
+    def _stopped_midway(self, sentence: str) -> ChangeResult:
+        """Return how a change ends that moves no session and was stopped before its end."""
+        asked = self._asked_back
+        why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
+        return self._result(Outcome.ABORTED, f"{why}; {sentence}")
 
     @property
     def _given(self) -> str:
@@ -883,7 +917,7 @@ class Change:
         return "the settings of the fleet's file" if configures else "their hosts' present credentials"
 
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
-        done, of, asked = found.done, self._plan.changing, self._asked_back
+        done, of = found.done, self._plan.changing
         back = self._order.takes_back is not None
         sentence = f"{done} of {of} gateways use {self._given}"
         if not back:
@@ -904,21 +938,19 @@ class Change:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:
             sentence = f"{sentence}; {NOT_ASKED}"
+        ended = self._result(outcome, sentence)
         if done < of and self._is_stopped:
-            outcome = Outcome.ABORTED
-            why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
-            sentence = f"{why}; {sentence}"
-        return self._result(outcome, sentence).model_copy(update={"touched": done, "aside": found.failed})
+            ended = self._stopped_midway(sentence)
+        return ended.model_copy(update={"touched": done, "aside": found.failed})
 
     async def _adopt(self) -> ChangeResult:
         """Take over what serves gateways by itself; one that refuses is named and keeps nobody from it."""
-        found = await workflow.execute_child_workflow(
-            Adopt.run,
-            AdoptionOrder(
-                change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
-            ),
-            id=self._child("adopt"),
+        order = AdoptionOrder(
+            change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
         )
+        found = await self._unless_stopped_of(await guarded(Adopt.run, order, self._child("adopt")))
+        if found is None:
+            return self._stopped_midway("adopt again: gateways that were adopted stay so")
         outcome = Outcome.PROMOTED
         sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
         if found.failed:
@@ -973,11 +1005,23 @@ class Change:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
 
 
+async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:
+    """Wait for work, which is cancelled when it takes longer; what it raises is its own."""
+    with suppress(TimeoutError):
+        await workflow.wait_condition(work.done, timeout=length)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
 def _failed(found: Adoptions | Installed) -> str:
     """Return why gateways failed, of the first of them, and how many others did."""
     named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
     more = found.failures - len(found.failed)
     return f"{named}; and {more} more" if more > 0 else named
+
+
+def _serving(gateways: int, when: str) -> str:
+    return f"1 gateway {when} serves" if gateways == 1 else f"{gateways} gateways {when} serve"
 
 
 def _harm(found: str) -> str:

@@ -148,11 +148,16 @@ class GatewaySteps:
             raise bad_answer("start_instance", f"its agent took over slot {started.slot}, not {placed.slot}")
         return started
 
-    async def try_out(self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False) -> None:
-        """Send the share of new sessions to the slot for the lease; only renewals can be late."""
+    async def try_out(
+        self, slot: str, lease: timedelta, share: int = 100, *, renew: bool = False, again: bool = False
+    ) -> None:
+        """Send the share of new sessions to the slot for the lease; only renewals can be late.
+
+        A trial that begins `again` takes no longer than a renewal: a host that refuses it is soon known.
+        """
         await self._do(
             SteeringActivities.start_trial,
-            steps.confirm_within(lease) if renew else steps.STEER,
+            steps.confirm_within(lease) if renew or again else steps.STEER,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
         )
 

@@ -1,6 +1,7 @@
 """Install: the first release on gateways that serve nobody yet; afterwards only upgrades change them."""
 
 import asyncio
+from enum import Enum
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -31,9 +32,18 @@ class Installed(Value):
     """Which gateways serve now and did not before, and how many do not."""
 
     installed: tuple[str, ...] = ()
+    served: int = 0
+    """How many gateways served the release before."""
     failures: int = 0
     failed: dict[str, str] = {}
     """Why, of the first of those that do not."""
+
+
+class _Done(Enum):
+    """How a gateway came to serve the release."""
+
+    INSTALLED = "installed by this change"
+    SERVED = "served it before"
 
 
 @workflow.defn(name="Install")
@@ -50,6 +60,7 @@ class Install:
         found = await in_parts(Install.run, parts)
         return Installed(
             installed=tuple(name for part in found for name in part.installed),
+            served=sum(part.served for part in found),
             failures=sum(part.failures for part in found),
             failed=first_named(part.failed for part in found),
         )
@@ -58,31 +69,35 @@ class Install:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
         slots = PreparedSlots()
-        installed = await asyncio.gather(
-            *[self._install(order, member, slots, failed) for member in part.members]
-        )
-        names = tuple(
-            member.gateway.name for member, done in zip(part.members, installed, strict=True) if done
-        )
-        if names:
+        done = await asyncio.gather(*[self._install(order, member, slots, failed) for member in part.members])
+        ended = {member.gateway.name: how for member, how in zip(part.members, done, strict=True)}
+        installed = tuple(name for name, how in ended.items() if how is _Done.INSTALLED)
+        served = tuple(name for name, how in ended.items() if how is _Done.SERVED)
+        if names := (*installed, *served):
             entry = PartEntry(
                 change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
             )
             await control.record(PlanActivities.promote_part, entry)
-        return Installed(installed=names, failures=len(failed), failed=failed)
+        return Installed(installed=installed, served=len(served), failures=len(failed), failed=failed)
 
     @staticmethod
     async def _install(
         order: InstallOrder, member: Member, slots: PreparedSlots, failed: dict[str, str]
-    ) -> bool:
-        """Return whether the gateway serves the release now, also when an earlier attempt was cut short."""
+    ) -> "_Done | None":
+        """Return how the gateway came to serve the release, None when it does not.
+
+        An attempt of this change that was cut short has installed it.
+        """
         release = order.release
         on = GatewaySteps(member.gateway, order.change, order.epoch, release.digest)
         try:
             state = await on.observe()
             serving = state.serving
             if serving is not None:
-                return serving.release == release.digest and serving.executable == release.executable
+                if (serving.release, serving.executable) != (release.digest, release.executable):
+                    return None
+                by_this_change = state.steering.generation.startswith(f"{order.change}/")
+                return _Done.INSTALLED if by_this_change else _Done.SERVED
             prepared = await on.prepare(slots, release, order.source)
             await on.stage(release, order.source, prepared=prepared)
             started = await on.start(release, prepared=prepared)
@@ -91,5 +106,5 @@ class Install:
             await on.keep(started.slot)
         except (ActivityError, ApplicationError) as error:
             failed[member.gateway.name] = sentence_of(error)
-            return False
-        return True
+            return None
+        return _Done.INSTALLED

@@ -78,9 +78,6 @@ PARTS_OF_RESTORE = "parts"
 REPORTED_TOGETHER = "reported-together"
 """Histories without this mark have a report for each gateway of a part, also of fifty at the same moment."""
 
-GIVEN_UP_IN_MID_ATTEMPT = "given-up-in-mid-attempt"
-"""Histories without this mark have waited for the attempt under way of a gateway that was given up."""
-
 GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 """Histories without this mark did not tell of those who were given up while the others' last try lasted."""
 
@@ -179,6 +176,7 @@ class Restore:
         self._pause = order.pause
         self._passed_on: set[str] = set()
         self._left = ""
+        """Why this leaves what is not back, empty while it does not."""
 
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
@@ -233,6 +231,8 @@ class Restore:
         while not self._left:
             try:
                 async with turns:
+                    if self._left:
+                        return RestoreResult(back=0, took=timedelta(0))
                     child = await self._begin(part)
                     await self._turn_of(part, child)
                 result = await child
@@ -294,6 +294,8 @@ class Restore:
                 self._members[name], self._targets[name] = member, member.back
                 epoch = order.epochs.get(name, order.epoch)
                 self._steps[name] = GatewaySteps(member.gateway, order.change, epoch, member.back.digest)
+        if not self._left and self._is_late:  # the lock is not theirs any more
+            self._left = "left to reconcile: its time was over before its plan could be read"
         if self._left:
             self.give_up(dict.fromkeys(self._members, self._left))
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
@@ -364,9 +366,7 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        # Who is tried after a cut or a failure is named already, and may be given up in the middle of it.
-        named = self._order.told or self._order.begun_again
-        back = await (self._try_unless_given_up(name) if named else self._try_once(name))
+        back = await self._try_unless_given_up(name)
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -442,8 +442,6 @@ class Restore:
 
     async def _try_unless_given_up(self, name: str) -> bool:
         """Try once; a person's word ends the attempt, too: a silent gateway's lasts half a minute or more."""
-        if not workflow.patched(GIVEN_UP_IN_MID_ATTEMPT):
-            return await self._try_once(name)
         before = self._troubles.get(name)
         attempt = asyncio.create_task(self._try_once(name))
         try:

@@ -13,7 +13,8 @@ from activities.ledger import LedgerActivities, VerdictEntry
 from activities.watching import WatchActivities, WatchSlice
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Action, Basis, Decision, GateVerdict
+from policies.votes import basis_of
 from workflows import control, steps
 from workflows.children import tell
 from workflows.compensation import heed_cancellation
@@ -37,7 +38,10 @@ SLOWEST_PACE = 6
 """How often that time doubles: of a decision that stands for a day, a report comes every hour."""
 
 WAITS_FOR_OTHERS = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.ROLL_BACK})
-"""Decisions that are not reported again where time passes none: a hold adds nothing to a wave's history."""
+"""Decisions that are reported again only with another reason, where time passes none of them.
+
+A hold whose reason stays adds nothing to a wave's history; operators vote on the reason that is shown.
+"""
 
 
 class WatchOrder(Value):
@@ -55,10 +59,12 @@ class WatchOrder(Value):
     state: str = ""
     decision: Decision | None = None
     window: int = 0
-    news: tuple[int, Action, GateVerdict, tuple[str, ...]] | None = None
+    news: tuple[int, Basis, tuple[str, ...]] | None = None
     """The last decision that was told, in short."""
     told: int = 0
     told_at: datetime | None = None
+    told_reason: str = ""
+    """The reason that was reported last."""
     read_at: datetime | None = None
     """When metrics were last read; None before the first time."""
     repeats: int = 0
@@ -84,6 +90,7 @@ class Watch:
         self._news = order.news
         self._told = order.told
         self._told_at = order.told_at
+        self._told_reason = order.told_reason
         self._read_at = order.read_at or workflow.now()
         self._repeats = order.repeats
         self._asked = order.asked
@@ -169,7 +176,7 @@ class Watch:
         if decision is None:
             return
         self._decision = decision
-        news = (window, decision.action, decision.verdict, decision.failed)
+        news = (window, basis_of(decision), decision.failed)
         if news != self._news and self._may_tell(decision):
             self._news, self._repeats = news, 0
             await self._tell(decision, window)
@@ -203,7 +210,7 @@ class Watch:
         if self._asked and self._looks == self._looks_before:
             return True
         overdue = self._told_at is not None and workflow.now() - self._told_at >= self._between_reports
-        return overdue and self._repeats_itself(decision)
+        return overdue and (self._repeats_itself(decision) or decision.reason != self._told_reason)
 
     def _may_tell(self, decision: Decision) -> bool:
         harmful = decision.action in {Action.ROLL_BACK, Action.PROMOTE}
@@ -213,6 +220,7 @@ class Watch:
     async def _tell(self, decision: Decision, window: int) -> None:
         self._told += 1
         self._told_at = workflow.now()
+        self._told_reason = decision.reason
         self._asked = self._looks > self._looks_before
         report = WatchReport(
             at=workflow.now(),
@@ -260,6 +268,7 @@ class Watch:
                     "news": self._news,
                     "told": self._told,
                     "told_at": self._told_at,
+                    "told_reason": self._told_reason,
                     "read_at": self._read_at,
                     "repeats": self._repeats,
                     "asked": self._asked,

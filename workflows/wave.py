@@ -98,6 +98,7 @@ class Wave:
         self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requesters)
+        self._voted_at = workflow.now()
         self._holds = dict(order.holds)
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
@@ -155,7 +156,8 @@ class Wave:
             case CommandKind.RESUME:
                 self._holds.pop(command.hold_of or command.person, None)
             case CommandKind.PROMOTE:
-                self._votes.add(command.person)
+                self._votes.add(command.person, command.seen)
+                self._voted_at = workflow.now()
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._stopped = f"{command.person} said so: {command.reason}"
             case _:
@@ -324,7 +326,7 @@ class Wave:
         return self._given_up(self._seen_by_hosts.reason)
 
     def _given_up(self, reason: str) -> WaveResult:
-        return WaveResult(passed=False, reason=reason, decision=self._decision, aside=self._aside())
+        return WaveResult(passed=False, reason=reason, decision=self._decision, aside=self._not_upgraded())
 
     def _verdict(self) -> WaveResult | None:
         """Return what the watch or people decide; nobody passes before everybody has switched."""
@@ -333,9 +335,25 @@ class Wave:
         acts = mode is Automation.ACT or (decision is not None and decision.verdict is GateVerdict.HARD)
         if decision is not None and decision.action is Action.ROLL_BACK and acts:
             return self._given_up(decision.reason)
-        if self._holds or not self._all_switched or self._shares_left():
+        if self._holds or not self._all_switched:
             return None
-        by = self._votes.persons if decision is not None and self._votes.passed else ()
+        if self._nobody_left and self._wave.number > 1:
+            reason = "all of its gateways were left out of changes meanwhile"
+            return WaveResult(passed=True, reason=reason, aside=self._not_upgraded(), carry=self._order.carry)
+        return None if self._shares_left() else self._passed(decision)
+
+    @property
+    def _nobody_left(self) -> bool:
+        """Whether no gateway of the wave was started, since operators left all of them out.
+
+        A first wave does not pass by that: the next would be the first that meets the release.
+        """
+        return len(self._left_out()) == self._wave.gateways
+
+    def _passed(self, decision: Decision | None) -> WaveResult | None:
+        """Return what lets the wave pass: proof, people, or time where verdicts are only shown."""
+        mode = self._limits.automation
+        by = self._votes.persons if decision is not None and self._is_voted_for else ()
         if not (by or self._is_watched):
             return None
         if decision is not None and by:
@@ -348,8 +366,18 @@ class Wave:
             return None
         carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
         return WaveResult(
-            passed=True, reason=reason, decision=decision, aside=self._aside(), carry=carry, by=by
+            passed=True, reason=reason, decision=decision, aside=self._not_upgraded(), carry=carry, by=by
         )
+
+    @property
+    def _is_voted_for(self) -> bool:
+        """Whether enough operators voted, and nothing else speaks against the wave since the last vote.
+
+        Each vote has the metrics read at once. A watch that reports nothing is what they voted against then.
+        """
+        heard = self._watch_heard
+        read_since = heard is not None and heard.at >= self._voted_at
+        return self._votes.passed and (read_since or self._is_silent)
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave.
@@ -425,7 +453,7 @@ class Wave:
 
     def _may_take_the_next_share(self) -> bool:
         """Whether a share before the judged one was watched long enough, or two people want more of it."""
-        enough = self._patience() == timedelta(0) or self._votes.passed
+        enough = self._patience() == timedelta(0) or self._is_voted_for
         return self._all_switched and bool(self._shares_left()) and not self._holds and enough
 
     async def _take_share(self, share: int) -> None:
@@ -470,7 +498,7 @@ class Wave:
             return failure
         for name, part in self._newly_aside():
             await self._restore_alone(name, part)
-        return result.model_copy(update={"aside": self._aside()})
+        return result.model_copy(update={"aside": self._not_upgraded()})
 
     async def _signal_batches(self, signal: str, argument: object) -> None:
         for number, batch in sorted(self._batches.items()):
@@ -536,6 +564,15 @@ class Wave:
         found = {name: why for report in self._reports.values() for name, why in report.aside.items()}
         return found | {name: why for result in self._results.values() for name, why in result.aside.items()}
 
+    def _left_out(self) -> dict[str, str]:
+        """Return whom operators left out before they were started, each with why."""
+        found = {name: why for report in self._reports.values() for name, why in report.left_out.items()}
+        ended = (result.left_out.items() for result in self._results.values())
+        return found | {name: why for of_result in ended for name, why in of_result}
+
+    def _not_upgraded(self) -> dict[str, str]:
+        return self._aside() | self._left_out()
+
     def _untested(self) -> dict[str, str]:
         """Return a few of those that wait for a test which cannot be made."""
         found = {name: why for heard in self._reports.values() for name, why in heard.untested.items()}
@@ -544,6 +581,10 @@ class Wave:
     def _rebooted(self) -> tuple[str, ...]:
         """Return a few of those whose trial began anew after a reboot."""
         return tuple(sorted(name for heard in self._reports.values() for name in heard.rebooted)[:NAMED])
+
+    def _lapsed(self) -> tuple[str, ...]:
+        """Return a few of those whose lease lapsed unconfirmed, and whose trial began again."""
+        return tuple(sorted(name for heard in self._reports.values() for name in heard.lapsed)[:NAMED])
 
     def _aside_untold(self) -> dict[str, str]:
         """Return who was set aside since the last report, so that reports stay small."""
@@ -610,11 +651,14 @@ class Wave:
             counts={state: count for state, count in sorted(counts.items()) if count},
             gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
             aside=self._aside_untold(),
+            left_out=self._left_out(),
             decision=self._decision,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
+            silent=tuple(sorted(name for heard in self._reports.values() for name in heard.silent)[:NAMED]),
             untested=self._untested(),
             rebooted=self._rebooted(),
+            lapsed=self._lapsed(),
         )
         await tell(self._order.parent, "report", report)
 

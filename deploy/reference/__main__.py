@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
+from activities.drivers.daemon.ocserv.settings import ONE, SEVERAL
 from deploy.pages import write_new
 from deploy.reference import commands, models, settings
-from deploy.reference.markdown import page, prose
+from deploy.reference.markdown import page, prose, table
 from orchestrator.chat.file import ChatFile
 from orchestrator.exit_code import ExitCode
 from orchestrator.processes.agent_file import AgentSettings
@@ -99,6 +100,19 @@ STATEMENTS: dict[str, tuple[type[Value], str]] = {
 """What is signed: nobody writes it, and whoever signs or audits reads it."""
 
 
+def _settings() -> str:
+    """Return the keys that `settings` may have, as the daemon's driver knows them."""
+    several = [(key, f"{what}, or a list of these") for key, (_, what) in SEVERAL.items()]
+    one = [(key, what) for key, (_, what) in ONE.items()]
+    about = prose("""
+        Keys of ocserv.conf (ocserv(8) says what each means) that a reload puts in force: they count for each
+        user who logs in afterwards, and live sessions keep what they have. Every other key belongs to a
+        release. A daemon that was adopted keeps its own configuration until it has drained.
+    """)
+    rows = table(("Key", "Value"), ((f"`{key}`", what) for key, what in (*several, *one)))
+    return f"## Keys of `settings`\n\n{about}\n\n{rows}"
+
+
 def pages() -> dict[str, str]:
     """Return every generated page of the reference, by the name of its file."""
     found = {
@@ -108,6 +122,7 @@ def pages() -> dict[str, str]:
             f"A commented example: `{EXAMPLES}/{name}.yaml`. What is wrong in which line: "
             f"`penstock check {name}.yaml`.",
             models.text_of(model),
+            *([_settings()] if name == "fleet" else []),
         )
         for name, model in FILES.items()
     }

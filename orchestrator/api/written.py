@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.api.texts import TEXT
 from policies.model.value import DIGEST, NAME
 
 PLAN = r"^(?:sha256:|p-)?[0-9a-f]{8,64}$"
@@ -15,6 +16,7 @@ _HOW = {
     SNAPSHOT: "no digest of a snapshot; write what it is listed with, or 4 or more of its first digits",
     DIGEST: "no digest; write sha256: and its 64 digits 0-9a-f, whole",
     PLAN: "no digest of a plan; write what it was printed with, or 8 or more of its first digits",
+    TEXT: "blank, or has a NUL character in it; write a text that can be read",
     NAME: "no name; one has small letters a-z, digits, and dots and hyphens between them",
 }
 """What else is, by the pattern that it does not match."""

@@ -28,8 +28,8 @@ def explain(
     word: Annotated[
         str | None,
         typer.Argument(
-            help="a change, one of its decisions like edge-1#3, an exit code, a state like HELD, or the name "
-            "of a refusal; the newest change of the only fleet when left out"
+            help="a change, one of its decisions like edge-1#3, a fleet, whose newest change is meant, an "
+            "exit code, a state like HELD, or the name of a refusal; the only fleet when left out"
         ),
     ] = None,
     decisions: Annotated[bool, typer.Option("--decisions", help="list the change's decisions")] = False,
@@ -52,7 +52,7 @@ def explain(
     if word is not None and word.isdigit():
         raise Problem("BadInput", f"no command of penstock ends with {word}", exit_code=2)
     with _asked(ledger) as answers:
-        name = word if word is not None else newest_change(answers)
+        name = newest_change(answers, word) if word is None or _is_fleet(answers, word) else word
         of_one = decision_named(name)
         if of_one is not None:
             _explain_decision(answers, *of_one, output)
@@ -61,6 +61,10 @@ def explain(
         else:
             found = _looked_up(answers, name, name)
             emit(output, "Explanation", found, lambda: say(*change_lines(found)), names=[name])
+
+
+def _is_fleet(answers: Answers, word: str) -> bool:
+    return word in answers.get("fleets")["fleets"]
 
 
 def _asked(ledger: Path | None) -> AbstractContextManager[Answers]:

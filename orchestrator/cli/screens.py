@@ -13,6 +13,7 @@ from orchestrator.words.standing import (
     fleet_notices,
     left_out_lines,
     missing_lines,
+    now_line,
     recurring_lines,
     standing_line,
     told_lines,
@@ -46,6 +47,7 @@ def fleet_frame(status: Json) -> "RenderableType":
     ]
     if change is None:
         return Group(*above, Text(standing_line(status)), *recurring, *below)
+    above.append(Text(now_line(status)))
     people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
     return Group(*above, change_frame(change, all_spelled(status["offers"])), *recurring, *people, *below)
 
@@ -59,7 +61,7 @@ def change_frame(change: Json, offers: str) -> "RenderableType":
     head = Text.assemble(
         (f"{change['rollout']}  ", "bold"),
         f"to {printable(change['version'])}  ",
-        (change["phase"].replace("_", " ").upper(), _COLOURS.get(change["phase"], "")),
+        ((change["outcome"] or change["phase"]).replace("_", " ").upper(), _COLOURS.get(change["phase"], "")),
     )
     sentences = Table.grid(padding=(0, 2))
     for word, sentence in (*told_lines(change), ("You can", offers)):

@@ -62,9 +62,9 @@ def fleet_of(api: Api, name: str | None) -> str:
     raise Problem("BadInput", f"say which fleet; there is {seen}", exit_code=2)
 
 
-def newest_change(answers: Answers) -> str:
-    """Return the newest change of the only fleet; Problem when there are several, or none."""
-    fleets = answers.get("fleets")["fleets"]
+def newest_change(answers: Answers, fleet: str | None = None) -> str:
+    """Return the newest change of this or the only fleet; Problem when there are several, or none."""
+    fleets = [fleet] if fleet is not None else answers.get("fleets")["fleets"]
     if len(fleets) != 1:
         seen = ", ".join(fleets) or "none that you may see"
         raise Problem("BadInput", f"say which change; there are the fleets {seen}", exit_code=2)

@@ -37,7 +37,7 @@ class ProbeSettings(Value):
     user: str
     """A VPN user of its own, for this alone."""
     password: Path | None = None
-    """File with its password, mode 600; ocserv's users have one."""
+    """File with its password, mode 600; ocserv's users have one, and OpenVPN's may have one, too."""
     certificate: Path | None = None
     """Its certificate, in PEM; users of OpenVPN and strongSwan are known by theirs."""
     key: Path | None = None
@@ -150,8 +150,11 @@ class AgentSettings(EnrolledSettings):
     @model_validator(mode="after")
     def _the_probe_can_log_in(self) -> Self:
         daemon = daemon_of(self.gateway.daemon)
-        if missing := [key for key in daemon.probe_needs if getattr(self.probe, key) is None]:
+        missing = [key for key in daemon.probe_needs if getattr(self.probe, key) is None]
+        instead = [key for key in daemon.probe_instead if getattr(self.probe, key) is not None]
+        if missing and not instead:
             keys = " and ".join(f"`{key}`" for key in missing)
+            keys += "".join(f", or `{key}`," for key in daemon.probe_instead)
             raise ValueError(
                 f"nobody could probe {daemon.product}: write {keys} under probe, its own files; "
                 f"gateway.daemon is {daemon.product}" + " (also when left out)" * (daemon.product == UNNAMED)

@@ -76,14 +76,18 @@ async def answering_at(
 
 
 def port_at(address: str, setting: str) -> socket.socket:
-    """Return a socket at this host and port, which this setting names.
+    """Return a socket at this host and port, which this setting names; `[::]` takes IPv4 callers, too.
 
     Raises:
         BadInput: It is none, or nobody can listen there.
     """
-    host, _, port = address.rpartition(":")
+    name, _, port = address.rpartition(":")
+    host = name.strip("[]")
     try:
-        return socket.create_server((host.strip("[]"), int(port)), reuse_port=False)
+        families = {one[0] for one in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)}
+        family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, int(port)), family=family, dualstack_ipv6=both, reuse_port=False)
     except (OSError, ValueError, OverflowError) as error:
         wrong = f"nobody can listen at {address} ({error}); write {setting} as HOST:PORT"
         raise BadInput(wrong) from error

@@ -33,7 +33,7 @@ from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
-from orchestrator.relay.front import Proof, fronted
+from orchestrator.relay.front import Front, Proof, fronted
 from orchestrator.relay.metrics import ShownRelay
 from orchestrator.relay.revocations import Revocations
 from orchestrator.relay.server import Relay, server_of
@@ -116,16 +116,16 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         standing = asyncio.create_task(begun_again("HAProxy before the relay", front.keep))
         held.callback(standing.cancel)
         if settings.relay_metrics_address is not None:
-            await held.enter_async_context(_watched(settings, relay, engine, ledger))
+            await held.enter_async_context(_watched(settings, relay, front, engine, ledger))
         yield relay
 
 
 @asynccontextmanager
 async def _watched(
-    settings: Settings, relay: Relay, engine: EngineSide, ledger: Ledger
+    settings: Settings, relay: Relay, front: Front, engine: EngineSide, ledger: Ledger
 ) -> AsyncIterator[None]:
     """Tell for the length of the body how the relay is, and how much it hands on."""
-    looks = {"engine": engine.look, "ledger": ledger_look(ledger)}
+    looks = {"engine": engine.look, "ledger": ledger_look(ledger), "haproxy": front.look}
     certificates = {
         "authority": settings.authority / CERTIFICATE,
         "relay": settings.relay_certificate,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from orchestrator.engine.silence import cause_of, refusal_in
@@ -27,6 +28,16 @@ def _said_here(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Worker failed, shutting down")
 
 
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Have a refusal be one line: where in the code it was raised helps no operator."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ApplicationError) and isinstance(error.__cause__, PenstockError):
+        step = getattr(record, "temporal_activity", {}).get("activity_type", "a step")
+        record.msg, record.args = "%s ended with %s: %s", (step, error.type, error.message)
+        record.exc_info = record.exc_text = None
+    return True
+
+
 class SteadyWorker:
     """One worker after another for the same queue, until told to shut down."""
 
@@ -37,6 +48,7 @@ class SteadyWorker:
         self._told = asyncio.Event()
         self._said = ""
         logging.getLogger("temporalio.worker._worker").addFilter(_said_here)
+        logging.getLogger("temporalio.activity").addFilter(_in_one_line)
 
     @property
     def task_queue(self) -> str:

@@ -1,29 +1,76 @@
-"""Find private keys in what is to be published: a release is for everybody who can read its repository.
+"""Find private keys and other secrets in what is to be published: a release is read by many.
 
-What counts is a key of somebody's that lies in the tree by mistake. Compiled programs are not looked at:
+What counts is a secret that lies in the tree, or stands in a file of it, by mistake: keys of every kind,
+shared keys of OpenVPN, stores of keys, hashes of users' passwords. Compiled programs are not looked at:
 libraries of cryptography carry whole keys, with which they test themselves.
 """
 
+import bz2
+import gzip
 import io
+import lzma
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from orchestrator.publishing.linking import MAGIC
 from policies.model.errors import BadInput
 
+_END = rb"(?:\r?\n|\\r\\n|\\n)"
+"""How a line ends; in JSON and the like, a key stands in one line of text."""
 PEM = re.compile(
-    rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?)-----[ \t]*\r?\n"
-    rb"(?:[A-Za-z-]+: [^\n]*\n|[ \t]*\r?\n){0,16}"
-    rb"[A-Za-z0-9+/]{32}"
+    rb"-----BEGIN ((?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?|PKCS12|OpenVPN Static key V1"
+    rb"|OpenVPN tls-crypt-v2 (?:server|client) key|OpenVPN auth-token server key)-----[ \t]*" + _END + rb"(?:"
+    rb"[ \t]*[A-Za-z-]+: [^\n]*\n|[ \t]*" + _END + rb"){0,16}"
+    rb"[ \t]*[A-Za-z0-9+/=]{24}"
 )
+SSH2 = re.compile(rb"^---- BEGIN SSH2 (?:ENCRYPTED )?PRIVATE KEY ----", re.MULTILINE)
 PUTTY = re.compile(rb"^PuTTY-User-Key-File-[0-9]+: ", re.MULTILINE)
+AGE = re.compile(rb"\bAGE-SECRET-KEY-1[0-9A-Z]{58}\b")
+WIREGUARD = re.compile(rb"^[ \t]*PrivateKey[ \t]*=[ \t]*[A-Za-z0-9+/]{43}=", re.MULTILINE)
+JWK = re.compile(rb'"d"\s*:\s*"[A-Za-z0-9_-]{40,}"')
+INLINE = re.compile(
+    rb"^[ \t]*<(key|pkcs12|secret|tls-auth|tls-crypt|tls-crypt-v2|auth-user-pass|http-proxy-user-pass)>"
+    rb"[ \t]*\r?\n"
+    rb"(?:[ \t]*(?:[#;][^\n]*)?\r?\n)*(?![ \t]*(?:</|\[inline\]))[ \t]*[^\s#;]",
+    re.MULTILINE,
+)
+"""An inline file of OpenVPN that is a secret whatever it looks like."""
+HASHES = re.compile(
+    rb"^[^:\s#][^:\n]*:(?:[^:\n]*:)?\$(?:1|2[abxy]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,+-]{20,}(?::[^\n]*)?\r?$",
+    re.MULTILINE,
+)
+"""A line of ocpasswd(8), htpasswd(1) or shadow(5): a name, and the hash of its password."""
+SECRETS = (
+    (SSH2, "SSH2 private key"),
+    (PUTTY, "PuTTY private key"),
+    (AGE, "age secret key"),
+    (WIREGUARD, "WireGuard private key"),
+    (HASHES, "hashes of passwords"),
+)
+KEY_STORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
+"""How Java's stores of keys and certificates begin."""
+HAS_A_KEY = b"\0\0\0\1"
+"""Where the first entry of such a store is a private key; of a store of authorities none is."""
+BOM = b"\xef\xbb\xbf"
+WIDE = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+"""How text of two bytes a character begins, as Windows writes it."""
 LARGEST_DER = 1 << 16
 """Bytes of a key's file that is not text; an RSA key of 16,384 bits has 9,000."""
 LARGEST_IMAGE = 1 << 30
 """Bytes of an archive's content that are looked through: more is taken for an attack."""
+LARGEST_COMPRESSED = 1 << 26
+"""Bytes of one file that is compressed and no archive."""
+TOO_LARGE = "more is inside than is looked through"
 DEEPEST = 3
 """Archives in archives: an image holds its layers in one."""
+COMPRESSED: Mapping[bytes, Callable[[io.BytesIO], io.BufferedIOBase]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
 _NAMED = 10
 """Keys that a sentence names; more are counted."""
 
@@ -35,14 +82,28 @@ def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
     """
     if content.startswith(MAGIC):
         return
-    if found := PEM.search(content):
-        yield f"{name} ({found[1].decode().lower()})"
-    elif PUTTY.search(content):
-        yield f"{name} (PuTTY private key)"
-    elif content.startswith(b"0") and len(content) <= LARGEST_DER and (kind := _der_kind(content)):
+    wide = next((encoding for mark, encoding in WIDE if content.startswith(mark)), None)
+    text = content[2:].decode(wide, "replace").encode() if wide else content.removeprefix(BOM)
+    if kind := _kind(text):
         yield f"{name} ({kind})"
-    elif depth < DEEPEST and _is_archive(content):
+    elif depth < DEEPEST:
         yield from _inside(content, name, depth)
+
+
+def _kind(content: bytes) -> str | None:
+    """Return what kind of secret a file is or holds, None for none."""
+    if found := PEM.search(content):
+        label = found[1].decode()
+        return label if label.startswith("OpenVPN") else label.lower()
+    if found := INLINE.search(content):
+        return f"inline <{found[1].decode()}>"
+    if content.startswith(KEY_STORES) and content[12:16] == HAS_A_KEY:
+        return "Java key store"
+    if content.startswith(b"0") and len(content) <= LARGEST_DER and (kind := _der_kind(content)):
+        return kind
+    if b'"kty"' in content and JWK.search(content):
+        return "JSON private key"
+    return next((kind for pattern, kind in SECRETS if pattern.search(content)), None)
 
 
 def refuse_keys(found: Iterable[str]) -> None:
@@ -78,21 +139,55 @@ def _der_kind(content: bytes) -> str | None:
     return "DER private key"
 
 
-def _is_archive(content: bytes) -> bool:
-    return content[257:262] == b"ustar" or content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"))
-
-
 def _inside(content: bytes, name: str, depth: int) -> Iterator[str]:
+    """Look through an archive, or what one file was compressed to."""
+    if content.startswith(b"PK\x03\x04"):
+        yield from _in_a_zip(content, name, depth)
+    elif content[257:262] == b"ustar" or content.startswith(tuple(COMPRESSED)):
+        yield from _in_a_tar(content, name, depth)
+
+
+def _in_a_tar(content: bytes, name: str, depth: int) -> Iterator[str]:
     left = LARGEST_IMAGE
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as archive:
             for entry in archive:
                 left -= entry.size
                 if left < 0:
-                    yield f"{name} (more than {LARGEST_IMAGE >> 20} MiB inside, which nobody looks through)"
+                    yield f"{name} ({TOO_LARGE})"
                     return
                 file = archive.extractfile(entry) if entry.isreg() else None
                 if file is not None:
                     yield from keys_in(file.read(), f"{name}!{entry.name}", depth + 1)
     except (tarfile.TarError, OSError, EOFError, ValueError):
-        return  # compressed, and no archive: documentation, for example
+        yield from _compressed(content, name, depth)
+
+
+def _compressed(content: bytes, name: str, depth: int) -> Iterator[str]:
+    """Look into one file that is compressed and no archive, such as documentation."""
+    opens = next((opens for magic, opens in COMPRESSED.items() if content.startswith(magic)), None)
+    if opens is None:
+        return
+    try:
+        with opens(io.BytesIO(content)) as file:
+            plain = file.read(LARGEST_COMPRESSED + 1)
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
+        return
+    if len(plain) > LARGEST_COMPRESSED:
+        yield f"{name} ({TOO_LARGE})"
+    else:
+        yield from keys_in(plain, f"{name}!", depth + 1)
+
+
+def _in_a_zip(content: bytes, name: str, depth: int) -> Iterator[str]:
+    left = LARGEST_IMAGE
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for entry in archive.infolist():
+                left -= entry.file_size
+                if left < 0:
+                    yield f"{name} ({TOO_LARGE})"
+                    return
+                yield from keys_in(archive.read(entry), f"{name}!{entry.filename}", depth + 1)
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error, NotImplementedError):
+        return  # broken, or locked by a password

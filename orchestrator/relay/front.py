@@ -114,6 +114,7 @@ class Front:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},  # no password of the relay's own
             )
         try:
             async with asyncio.timeout(UP_WITHIN.total_seconds()):
@@ -141,6 +142,15 @@ class Front:
                 )
                 await asyncio.sleep(AGAIN_AFTER)
             await self.begin()
+
+    async def look(self) -> None:
+        """Return if HAProxy runs.
+
+        Raises:
+            Unavailable: It has ended, so no agent reaches the relay.
+        """
+        if self._child is None or self._child.returncode is not None:
+            raise Unavailable(f"HAProxy before the relay has ended: {self._last_words()}")
 
     def close_port(self) -> None:
         """Take no further connection, and have agents leave when their calls have ended."""

@@ -21,7 +21,7 @@ from orchestrator.service.surveys import Surveyed
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, refusal_of
 from policies.adoption import is_adopted
-from policies.approvals import LASTS, approved, require_approved
+from policies.approvals import LASTS, approved, require_same_file
 from policies.descriptions import differences as differences_of
 from policies.descriptions import joining, leaving, shortened, weakened
 from policies.model.approval import Approved, Required
@@ -421,10 +421,7 @@ class DesiredService:
             self.ledger.approve_plan(
                 digest, name, caller.person, asked.reason, LASTS, "weaker description wanted"
             )
-            again = f"{weaker[0]}: another administrator has to apply the same file within {LASTS}"
-            require_approved(
-                found.model_copy(update={"required": found.required.model_copy(update={"reason": again})})
-            )
+            require_same_file(found)
 
     def _refuse_leaving(self, fleet: str, gone: tuple[str, ...]) -> None:
         if under_way := self.ledger.open_changes(fleet):

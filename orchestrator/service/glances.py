@@ -11,6 +11,7 @@ from policies.model.change import ChangeRecord, Outcome, Phase
 from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
 from policies.model.value import Value
+from policies.model.verdict import Decision
 from policies.status.told import Told
 
 
@@ -22,6 +23,14 @@ class ChangeGlance(Value):
     outcome: Outcome | None
     what: str
     needs_you: str | None
+    incomplete: tuple[str, ...] = ()
+    """Gateways that are not rolled back yet, each with the reason."""
+    confirm: str | None = None
+    """The rollback that waits for a second person."""
+    decision: Decision | None = None
+    """The newest verdict on the new release."""
+    banner: str | None = None
+    """The override under which the change runs."""
 
     @property
     def under_way(self) -> bool:
@@ -42,6 +51,11 @@ class Glance(Value):
     looked_at: datetime | None = None
     """When any was looked at last, None when none ever was."""
     change: ChangeGlance | None = None
+    silent: int = 0
+    """Gateways that do not answer."""
+    quarantined: int = 0
+    held_drains: int = 0
+    """Drains that wait for an operator."""
     concern: str | None = None
     """What is wrong with the telling itself."""
 
@@ -49,7 +63,8 @@ class Glance(Value):
     def urgency(self) -> tuple[bool, bool, str]:
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
-        needs = self.concern or (change.needs_you if change is not None else None)
+        missing = self.silent or self.quarantined or self.held_drains
+        needs = bool(self.concern or missing or (change is not None and change.needs_you))
         return not needs, not (change is not None and change.under_way), self.fleet
 
 
@@ -60,6 +75,8 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     told = dict(_told(ledger, newest))
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
     taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
+    answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
+    held = ledger.held_drains_everywhere()
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
         Glance(
@@ -69,6 +86,9 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             gateways=len(fleet.gateways),
             heard=looked.get(fleet.name, Looked()).heard,
             looked_at=looked.get(fleet.name, Looked()).at,
+            silent=len(answered[fleet.name].silent) if fleet.name in answered else 0,
+            quarantined=quarantined.get(fleet.name, 0),
+            held_drains=held.get(fleet.name, 0),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets

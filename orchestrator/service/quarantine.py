@@ -41,8 +41,8 @@ class QuarantineService:
     async def leave_out(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> str:
         """Leave the gateways out until they are returned; return the sentence that says so.
 
-        A change under way that waits for one to come back goes on without it. One that does not is not
-        changed by this, except that it counts on no capacity of a gateway that is left out.
+        A change under way that waits for one to come back goes on without it. It starts none that is left out
+        and that it has not begun with, compares nobody with it, and counts on none of its capacity.
 
         Raises:
             BadInput: The fleet has no such gateway; then none is left out.
@@ -80,9 +80,10 @@ class QuarantineService:
         if asked and new.isdisjoint(asked):
             said.append(f"{subject_of(asked)} left out already.")
         elif asked:
-            begins = "the next changes, and of the capacity this one counts on," if under_way else "changes"
             they = "it" if len(asked) == 1 else "them"
-            said.append(f"{subject_of(asked)} left out of {begins} until somebody returns {they}.")
+            said.append(f"{subject_of(asked)} left out of changes until somebody returns {they}.")
+            if under_way:
+                said.append(f"The change under way does not begin with {they}; what it has begun goes on.")
         return " ".join(said)
 
     async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:

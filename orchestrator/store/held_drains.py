@@ -56,6 +56,15 @@ class HeldDrains(Book):
             if one.slot in run.get(one.gateway, ())
         }
 
+    def held_drains_everywhere(self) -> dict[str, int]:
+        """Return how many drains of each fleet wait for an operator; fleets without any are left out."""
+        table = tables.audit
+        ever = select(table.c.fleet).where(table.c.action == DrainEvent.HELD, table.c.fleet.is_not(None))
+        with reading(self._engine) as connection:
+            fleets = sorted(connection.execute(ever.distinct()).scalars())
+        counts = {fleet: len(self.held_drains(fleet)) for fleet in fleets}
+        return {fleet: count for fleet, count in counts.items() if count}
+
 
 def _said(seq: int, subject: str, body: str) -> _Said:
     gateway, _, change = subject.partition("/")

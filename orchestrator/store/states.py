@@ -107,6 +107,15 @@ class GatewayStates(Book):
                 states[name] = said
         return states, silent
 
+    def silent(self, fleet: str, within: timedelta) -> dict[str, str]:
+        """Return which gateways were silent when they were asked last, within that time, and why."""
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        wanted = select(table.c.gateway, table.c.silent).where(
+            table.c.fleet == fleet, table.c.at >= oldest, table.c.silent.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            return {row.gateway: row.silent for row in connection.execute(wanted)}
+
     def heard_of(self, fleet: str, within: timedelta) -> frozenset[str]:
         """Return the gateways that said something within that time, whatever it was."""
         return frozenset(self.said_at(fleet, within))

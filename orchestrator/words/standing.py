@@ -69,7 +69,18 @@ def glance_notices(glance: Json) -> list[Line]:
     concern = (
         [(NEEDS_YOU, _with_runbook(glance["concern"], runbook_of("stuck")))] if glance["concern"] else []
     )
-    return concern + (change_notices(glance["change"]) if glance["change"] else [])
+    of_change = change_notices(glance["change"]) if glance["change"] else []
+    counted = (
+        ("silent", glance["silent"], "gateway does not answer", "gateways do not answer"),
+        ("quarantined", glance["quarantined"], "gateway is quarantined", "gateways are quarantined"),
+        ("drain_held", glance["held_drains"], "drain waits for an operator", "drains wait for an operator"),
+    )
+    missing = [
+        (NEEDS_YOU, _with_runbook(f"{count} {one if count == 1 else many}", runbook_of(word)))
+        for word, count, one, many in counted
+        if count
+    ]
+    return [*concern, *of_change, *missing]
 
 
 def is_quiet(glance: Json) -> bool:
@@ -127,6 +138,12 @@ def taking_line(standing: Json) -> str:
         return f"how many of {gateways} gateways take users is not known, {looked}"
     said = f"{taking} of {gateways} gateways take users"
     return f"{said}, {unknown} not known" if unknown > 0 else said
+
+
+def now_line(status: Json) -> str:
+    """Return which release a fleet is on now, whatever its newest change is doing or did."""
+    standing = status["standing"]
+    return printable(f"{status['fleet']} now {on_line(standing)}, {taking_line(standing)}.")
 
 
 def standing_line(status: Json) -> str:

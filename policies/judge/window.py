@@ -230,8 +230,11 @@ def _clocks(
 def _latched(
     policy: GatePolicy, window: Window, state: WindowState, decision: Decision
 ) -> tuple[WindowState, Decision]:
-    """Keep a rollback for ever, and a hold until its cause has been absent for four scrapes in a row."""
-    if state.final is not None:
+    """Keep a rollback for ever, and a hold until its cause has been absent for four scrapes in a row.
+
+    A hard sign outranks harm that was only measured: in fleets where operators decide about that, it acts.
+    """
+    if state.final is not None and not _outranks(decision, state.final):
         return state, state.final.model_copy(update=_named(decision))
     if policy.shadow:
         decision = _shadowed(decision)
@@ -251,6 +254,11 @@ def _latched(
     if decision.action is Action.EXTEND:
         state = state.model_copy(update={"extensions": _extensions(window, state)})
     return state, decision
+
+
+def _outranks(decision: Decision, final: Decision) -> bool:
+    hard = decision.action is Action.ROLL_BACK and decision.verdict is GateVerdict.HARD
+    return hard and final.verdict is not GateVerdict.HARD
 
 
 def _named(decision: Decision) -> dict[str, object]:

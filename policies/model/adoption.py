@@ -59,6 +59,10 @@ class FoundDaemon(Message):
     pools: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=2)
     slots: tuple[FreeSlot, ...] = Field(default=(), max_length=MOST_LINES)
     left_behind: tuple[OwnLine, ...] = Field(default=(), max_length=MOST_LINES)
+    probe: Sentence = Field(
+        default="",
+        description="why the probe's user gets no tunnel of it; empty where one was tried and worked",
+    )
 
 
 class AdoptOrder(Message):

@@ -6,6 +6,7 @@ gateway's own agent names.
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
@@ -18,20 +19,25 @@ MOST_PROFILES = 8
 """A login and its pings of each are made one after another, as users of one name are."""
 MOST_OPTIONS = 16
 
-ALONE = frozenset({"comp-noadapt", "comp-lzo", "compress", "float"})
+ALONE = frozenset({"comp-noadapt", "comp-lzo", "compress", "disable-dco", "float", "mssfix", "ncp-disable"})
 """Options that may stand without a value."""
 VALUED = frozenset(
     {
         *("allow-compression", "auth", "cipher", "comp-lzo", "compat-mode", "compress", "data-ciphers"),
-        *("data-ciphers-fallback", "fragment", "key-direction", "mssfix", "ncp-ciphers", "tls-cert-profile"),
-        *("tls-cipher", "tls-ciphersuites", "tls-groups", "tls-version-max", "tls-version-min", "tun-mtu"),
+        *("data-ciphers-fallback", "fragment", "key-direction", "key-method", "keysize", "link-mtu"),
+        *("max-packet-size", "mssfix", "ncp-ciphers", "peer-fingerprint", "providers", "reneg-sec"),
+        *("tls-cert-profile", "tls-cipher", "tls-ciphersuites", "tls-groups", "tls-version-max"),
+        *("tls-version-min", "tran-window", "tun-mtu"),
     }
 )
 """Options of OpenVPN's clients that say how they talk, each with its value."""
 FILES = frozenset({"ca", "tls-auth", "tls-crypt", "tls-crypt-v2"})
 """Options that name a file: here by its name under `probe.files` of the agent's own file."""
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*")
+_SEVERAL = {"fragment": 2, "mssfix": 2, "providers": 4, "tls-auth": 2, "tls-version-min": 2, "tun-mtu": 2}
+"""How many values an option may have, where that is more than one."""
+_WORD = re.compile(r"[A-Za-z0-9@!?+][A-Za-z0-9:@!?+=,._-]*")
+"""What lists of ciphers have, too, such as `DEFAULT:@SECLEVEL=0`; none of it begins an option or a path."""
 _DIRECTION = ("0", "1")
 
 ToldOption = Annotated[str, Field(max_length=200)]
@@ -43,21 +49,21 @@ ToldProfiles = Annotated[
 
 
 def words_of(option: str) -> tuple[str, ...]:
-    """Return the words of an option that a client profile may have.
+    """Return the words of an option that a client profile may have; quotes and a comment are no part of it.
 
     Raises:
         ValueError: It is none.
     """
-    name, *values = option.split()
+    name, *values = shlex.split(option, comments=True) or [""]
     known = ", ".join(sorted(ALONE | VALUED | FILES))
     if name not in ALONE | VALUED | FILES:
         raise ValueError(f"`{option}` is no option of a client profile; take one of {known}")
     if strange := next((word for word in values if not _WORD.fullmatch(word)), None):
-        raise ValueError(f"`{option}` has {strange!r}; write words of letters, digits and `:._-`")
-    most = 2 if name == "tls-auth" else 1
+        raise ValueError(f"`{option}` has {strange!r}; write words of letters, digits and `:@!?+=,._-`")
+    most = _SEVERAL.get(name, 1)
     if len(values) > most or (not values and name not in ALONE):
         raise ValueError(f"`{option}` has {len(values)} values; write `{name} VALUE`")
-    if len(values) == most == 2 and values[1] not in _DIRECTION:  # noqa: PLR2004 - a file and its direction
+    if name == "tls-auth" and values[1:] and values[1] not in _DIRECTION:
         raise ValueError(f"`{option}` has the direction {values[1]}; write 0 or 1")
     return (name, *values)
 

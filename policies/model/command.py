@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from policies.model.value import Digest, Name, Value
+from policies.model.verdict import Basis
 
 MOST_GATEWAYS = 1000
 """Gateways that one command names; the longest names of so many are a quarter of the largest payload."""
@@ -34,12 +35,19 @@ class Command(Value):
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
-    approves: Digest | None = Field(default=None, description="what an approval was shown")
+    approves: Digest | None = Field(
+        default=None, description="what an approval, or a vote to promote, was shown"
+    )
     gateways: tuple[Name, ...] = Field(
         default=(),
         max_length=MOST_GATEWAYS,
         description="who is given up",
         exclude_if=lambda names: not names,
+    )
+    seen: Basis | None = Field(
+        default=None,
+        exclude_if=lambda basis: basis is None,
+        description="what a vote to promote is bound to; the change writes it down",
     )
     run: str = Field(default="", description="the change that goes on by it, as the engine names it")
 

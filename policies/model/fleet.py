@@ -573,8 +573,8 @@ class Fleet(Value):
     settings: Settings = Field(
         default={},
         exclude_if=lambda settings: not settings,
-        description="what daemons say in place of their release's template, such as `dns` and `route`; "
-        "put on gateways by `penstock config start`",
+        description="what daemons say in place of their release's template; the keys are at the end of this "
+        "page, and `penstock config start` puts them on gateways",
     )
     chat: FleetChat | None = Field(
         default=None,

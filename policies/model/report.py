@@ -45,10 +45,15 @@ class BatchReport(Report):
     ready: bool = Field(default=False, description="everybody who is not aside waits at the barrier")
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = Field(default={}, description="whom operators left out before they started")
     ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
+    silent: tuple[str, ...] = Field(default=(), description="who waits since it does not answer")
     untested: dict[str, str] = Field(default={}, description="who waits for a test that cannot be made")
     rebooted: tuple[str, ...] = Field(default=(), description="whose trial began anew after a reboot")
+    lapsed: tuple[str, ...] = Field(
+        default=(), description="whose lease lapsed unconfirmed: its trial goes on"
+    )
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
@@ -83,11 +88,14 @@ class WaveReport(Report):
     counts: dict[str, int] = {}
     gateways: tuple[GatewayProgress, ...] = ()
     aside: dict[str, str] = {}
+    left_out: dict[str, str] = Field(default={}, description="whom operators left out before they started")
     decision: Decision | None = None
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
+    silent: tuple[str, ...] = Field(default=(), description="a few gateways that wait and do not answer")
     untested: dict[str, str] = Field(default={}, description="a few gateways that wait for a test, and why")
     rebooted: tuple[str, ...] = Field(default=(), description="a few whose trial began anew after a reboot")
+    lapsed: tuple[str, ...] = Field(default=(), description="a few whose lease lapsed unconfirmed")
 
 
 class RestoreReport(Report):

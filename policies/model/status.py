@@ -58,6 +58,9 @@ class ChangeStatus(Value):
     needs_you: str | None = Field(default=None, description="what waits for a person, None when nothing does")
     outcome: Outcome | None = None
     confirm: Digest | None = Field(default=None, description="what waits for a second person's answer")
+    ballot: Digest | None = Field(
+        default=None, description="what a vote to promote is bound to: the verdict, and the gates that hold"
+    )
     alone: bool = Field(default=False, description="whether only single gateways return, within a minute")
     banner: str | None = Field(default=None, description="what everybody has to know who looks at it")
     window: WindowAnswer | None = Field(default=None, description="what the next wave waits for, until when")

@@ -80,6 +80,8 @@ class Otherwise(Message):
 class Decision(Message):
     """What to do now and why, with every gate's reading as evidence.
 
+    `silent` are gateways of the wave or its control whose agents do not answer either, where metrics
+    are missing.
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
     aside, judged no further until they are started again, and somebody has to bring them back.
     `otherwise` is what would have changed it, as far as that can be told.
@@ -91,7 +93,22 @@ class Decision(Message):
     readings: tuple[GateReading, ...] = ()
     failed: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
+
+
+class Basis(Value):
+    """What a vote to promote without proof is bound to: a verdict, and what speaks against the wave."""
+
+    action: Action
+    verdict: GateVerdict
+    against: tuple[str, ...] = ()
+    """Gates by name; the reason itself, without its numbers, where no gate decided."""
+
+    def covers(self, now: "Basis") -> bool:
+        """Return whether a vote on this basis counts now: it saw all that speaks against the wave."""
+        same = (self.action, self.verdict) == (now.action, now.verdict)
+        return same and {*now.against} <= {*self.against}
 
 
 class VerdictRow(Value):

@@ -4,13 +4,17 @@ Old and new instances run side by side on a gateway, so a gateway that is being 
 goes on carrying its users. Capacity is lost only where nothing serves: the instance is
 dead, or the gateway is silent. A gateway that is compared with itself (blue-green, shares)
 cannot lean on the others: either instance may have to take all of its users.
+
+Each user gets an address from the pool of one slot. When the old instance has drained, all users of a
+gateway have an address of the new instance's slot, so that pool needs one for each of them.
 """
 
 from collections.abc import Collection, Container, Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from policies.model.fleet import Fleet, Gateway
+from policies.model.adoption import ADOPTED
+from policies.model.fleet import Fleet, Gateway, Slot
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import Plan
 from policies.planning.naming import named
@@ -20,10 +24,14 @@ ROUNDING = 1e-9
 
 
 class Load(NamedTuple):
-    """What counts of a gateway: whether it is known to take users, and its sessions, None when uncounted."""
+    """What counts of a gateway: whether it is known to take users, its sessions, and its next slot.
+
+    `sessions` is None when uncounted, `target` when no slot is known to be free.
+    """
 
     takes_users: bool = False
     sessions: int | None = None
+    target: str | None = None
 
 
 UNKNOWN = Load()
@@ -37,7 +45,20 @@ def load_of(state: GatewayState) -> Load:
     return Load(
         takes_users=serving is not None and serving.state is InstanceState.RUNNING,
         sessions=sum(counted) if len(counted) == len(counts) else None,
+        target=target_of(state),
     )
+
+
+def target_of(state: GatewayState) -> str | None:
+    """Return the slot in which the host starts the next instance; None when none is free now.
+
+    It is chosen as the host does: the first one without an instance, else the first one without users.
+    """
+    taken = (state.steering.serving, state.steering.trial, ADOPTED)
+    free = [one for one in state.instances if one.slot not in taken]
+    idle = [one.slot for one in free if one.state is not InstanceState.RUNNING]
+    empty = [one.slot for one in free if one.sessions == 0]
+    return next(iter(idle or empty), None)
 
 
 def shortage(
@@ -83,7 +104,8 @@ def waits_for_capacity(
     """Return which of these gateways of a plan may not start now, each with why; asked before every start.
 
     Nobody starts in a group that is short of capacity, and nobody who is compared with itself without
-    room for two instances that may each have to take all its users.
+    room for two instances that may each have to take all its users. No gateway starts whose next slot has
+    fewer addresses than the gateway has users.
     """
     fleet = plan.fleet
     groups = {fleet.gateway(name).group for name in names}
@@ -94,6 +116,7 @@ def waits_for_capacity(
         why = short[gateway.group]
         if why is None and plan.waves[plan.wave_of[name] - 1].compared_with_itself:
             why = crowded(gateway, loads.get(name, UNKNOWN).sessions, fleet.limits.headroom)
+        why = why or cramped(gateway, loads.get(name, UNKNOWN))
         if why is not None:
             found[name] = why
     return found
@@ -106,16 +129,37 @@ def crowded(gateway: Gateway, sessions: int | None, headroom: float) -> str | No
     address for each of them.
     """
     wanted = _wanted(gateway.needs(sessions), headroom)
-    room = min(gateway.capacity, *(_addresses(slot.pool4.num_addresses) for slot in gateway.slots))
+    room = min(gateway.capacity, *map(addresses_in, gateway.slots))
     if wanted <= room:
         return None
     why = "; its sessions cannot be counted" if sessions is None else ""
     return f"gateway {gateway.name} has room for {room} sessions in each instance and needs {wanted}{why}"
 
 
-def _addresses(pool: int) -> int:
-    """How many users a pool has addresses for: not its network, broadcast and server address."""
-    return max(1, pool - 3)
+def cramped(gateway: Gateway, load: Load) -> str | None:
+    """Return why the next slot has too few addresses for the gateway's users; None when it has enough.
+
+    Where it is not known which slot comes next, the smallest one counts. Of a gateway whose sessions are
+    uncounted the plan warns, and its group needs room for all that the gateway can carry.
+    """
+    slots = [slot for slot in gateway.slots if slot.name == load.target] or gateway.slots
+    slot = min(slots, key=addresses_in)
+    room = addresses_in(slot)
+    if load.sessions is None or load.sessions <= room:
+        return None
+    return (
+        f"slot {slot.name} of {gateway.name} has addresses for {room} users and the gateway has "
+        f"{load.sessions} sessions; enlarge the slot's pool"
+    )
+
+
+def addresses_in(slot: Slot) -> int:
+    """Return for how many users the slot has addresses, of each family that it gives them.
+
+    Daemons keep a pool's first, second and last address: of the network, of the server, of the broadcast
+    (ocserv's `ip-lease.c`, OpenVPN's `topology subnet`, the range that strongSwan's template is given).
+    """
+    return min(max(1, pool.num_addresses - 3) for pool in slot.pools)
 
 
 def _wanted(carried: int, headroom: float) -> int:

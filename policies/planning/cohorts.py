@@ -1,6 +1,6 @@
 """Say whom a wave is compared with: gateways that run the release, against gateways not yet changed."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from policies.adoption import is_adopted
 from policies.model.change import GatewayResult
@@ -11,13 +11,16 @@ from policies.planning.failure_budget import may_be_unable, may_fail
 _CHANGED = {"on trial", "kept"}
 
 
-def cohorts_of(plan: Plan, wave: int, results: Sequence[GatewayResult]) -> Cohorts:
+def cohorts_of(
+    plan: Plan, wave: int, results: Sequence[GatewayResult], left_out: Container[str] = ()
+) -> Cohorts:
     """Return the cohorts of a wave as its gateways stand now; wave 0 watches everything promoted.
 
     A gateway of an earlier wave runs the release, so it is no control; one that was set aside
     is neither canary nor control. A wave that is compared with itself has the old instances on
     its own gateways as control, and nobody else. What was adopted is no control, since nobody counts
-    its logins: with none to compare, neither harm nor health would ever be proven.
+    its logins: with none to compare, neither harm nor health would ever be proven. Nor are
+    those `left_out` of changes: one that is dead, or being worked on, shows nothing of the release before.
     """
     fleet = plan.fleet
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
@@ -27,7 +30,10 @@ def cohorts_of(plan: Plan, wave: int, results: Sequence[GatewayResult]) -> Cohor
     control = [
         gateway.name
         for gateway in fleet.gateways
-        if not itself and gateway.name in counted and 0 < wave < plan.wave_of.get(gateway.name, 0)
+        if not itself
+        and gateway.name in counted
+        and gateway.name not in left_out
+        and 0 < wave < plan.wave_of.get(gateway.name, 0)
     ]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
     target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}

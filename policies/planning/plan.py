@@ -15,7 +15,7 @@ from policies.model.gates import GatePolicy
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
-from policies.planning.capacity import UNKNOWN, Load, crowded, load_of, shortage
+from policies.planning.capacity import UNKNOWN, Load, cramped, crowded, load_of, shortage
 from policies.planning.naming import named
 from policies.planning.waves import WHOLE, Able, waves_of
 
@@ -117,6 +117,11 @@ def _skipped(
     reasons = {
         gateway.name: _why_not(states.get(gateway.name), known_good.get(gateway.name), release, credentials)
         for gateway in fleet.gateways
+    }
+    reasons |= {
+        gateway.name: cramped(gateway, load_of(states[gateway.name]))
+        for gateway in fleet.gateways
+        if gateway.name in states and not reasons[gateway.name]
     }
     reasons |= {name: why for name, why in left_out.items() if name in reasons}
     return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)

@@ -28,7 +28,7 @@ class Awaited(StrEnum):
     DECISION = "decision"
     """Proof, or a person who decides without."""
     CAPACITY = "capacity"
-    """Room for the users of gateways that are to be switched."""
+    """Gateways that are to be switched: that they answer, or that there is room for their users."""
 
 
 def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: PLR0911 - a thing a line
@@ -62,7 +62,7 @@ def _awaited_in(told: Told) -> Awaited | None:
         case Phase.HELD:
             return Awaited.DECISION
         case Phase.SWITCHING:
-            return Awaited.CAPACITY if told.short else None
+            return Awaited.CAPACITY if told.short or told.silent else None
         case (
             Phase.STARTING
             | Phase.WAITING

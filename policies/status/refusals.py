@@ -3,8 +3,9 @@
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
+from policies.model.verdict import Decision
 from policies.status.told import Told, listed, subject_of
-from policies.votes import Votes
+from policies.votes import Votes, ballot_of
 
 
 def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | None:  # noqa: PLR0911 - a rule a case
@@ -67,13 +68,21 @@ def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) 
             )
         case CommandKind.RESUME if told.holds and (command.hold_of or command.person) not in told.holds:
             return _refused(f"held by {listed(told.holds)}; a hold is lifted by its name", _lift(order, told))
-        case CommandKind.PROMOTE if told.decision is None:
-            return _refused("there is no verdict on this wave yet that anybody could vote on", status)
         case CommandKind.PROMOTE:
-            why = Votes(order.requesters).refusal_of(command.person)
+            why = _why_no_vote(order, told.decision, command)
             return _refused(why, status) if why is not None else None
         case _:
             return None
+
+
+def _why_no_vote(order: ChangeOrder, decision: Decision | None, command: Command) -> str | None:
+    """Return why a vote does not count: its person may not vote, or was shown something else."""
+    if decision is None:
+        return "there is no verdict on this wave yet that anybody could vote on"
+    if command.approves not in {None, ballot_of(decision)}:
+        now = f"something else speaks against the wave now than was shown: {decision.reason}"
+        return f"{now}; read it and vote again"
+    return Votes(order.requesters).refusal_of(command.person)
 
 
 def _lift(order: ChangeOrder, told: Told) -> Offer:

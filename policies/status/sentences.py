@@ -13,6 +13,7 @@ from policies.model.change import (
     label_without_release,
 )
 from policies.model.fleet import AtDeadline, Automation
+from policies.model.length import length
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.report import EVERYBODY
@@ -20,6 +21,7 @@ from policies.model.status import ChangeStatus
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
 from policies.status.waiting import waiting
+from policies.votes import ballot_of
 
 PHASE_SENTENCES = {
     Phase.STARTING: "checking the release and the way back; nothing has changed yet",
@@ -98,6 +100,7 @@ class Sentences:
             waits_for=tuple(sorted(told.not_back)),
             incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
+            ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
             needs_you=self._needs_you(),
             alone=order.bakes_on,
             banner=order.override.sentence if order.override is not None else None,
@@ -187,7 +190,7 @@ class Sentences:
             case Awaited.WINDOW if told.window is not None:
                 return told.window.lasting
             case Awaited.CAPACITY:
-                return f"gateways wait for capacity: {'; '.join(told.short)}"
+                return _waits_to_switch(told)
             case Awaited.TESTS:
                 return f"release tests cannot be made: {listed(told.untested)}"
             case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | None:
@@ -200,7 +203,8 @@ class Sentences:
                 "nothing" if told.result else "the next wave when every instance of this one lets people in"
             )
         if told.result is not None:
-            return "nothing; old instances stop when their last session has ended"
+            changed = told.result.outcome not in {Outcome.REFUSED, Outcome.ABORTED}
+            return f"nothing; {self._how_old_instances_end()}" if changed else "nothing"
         match self._awaited:
             case Awaited.SECOND_PERSON if told.waits_until is not None and confirm is not None:
                 nothing = confirm.at_deadline is AtDeadline.NOTHING
@@ -210,6 +214,11 @@ class Sentences:
                 until = told.window.until
                 when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
                 return f"the next wave starts by itself {when}"
+            case Awaited.CAPACITY if told.silent:
+                return (
+                    "a gateway that answers again is switched; one that stays silent for 2 minutes fails by "
+                    "itself, unless it is in quarantine: then the change goes on without it"
+                )
             case Awaited.CAPACITY:
                 return (
                     "gateways that wait start by themselves when there is capacity, looked for every 30 "
@@ -231,6 +240,14 @@ class Sentences:
                 | None
             ):
                 return self._next_in_its_phase()
+
+    def _how_old_instances_end(self) -> str:
+        """Return when the instances that users left are stopped, at the latest."""
+        stop = "old instances stop when their last session has ended"
+        if self._header is None:
+            return stop
+        deadline = length(self._header.limits.drain_deadline)
+        return f"{stop}, or at the deadline of their drain, {deadline} after the switch"
 
     def _next_in_its_phase(self) -> str:
         match self._phase:
@@ -295,12 +312,19 @@ class Sentences:
                 lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
                 return lift, back
             case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
-                voted = f"{' and '.join(told.votes)} did; others have to, too" if told.votes else ""
-                return self._offer(Verb.PROMOTE, note=voted or "two people, neither of them who asked"), back
+                voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
+                note = voted or "two people, neither of them who asked"
+                return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
             case Awaited.WINDOW | Awaited.TESTS | Awaited.DECISION | Awaited.CAPACITY | None:
-                return self._offer(Verb.HOLD), back
+                return *self._without_silent(), self._offer(Verb.HOLD), back
+
+    def _without_silent(self) -> tuple[Offer, ...]:
+        """Return how the change goes on without a gateway that does not answer, none where all do."""
+        decided = self._told.decision.silent if self._told.decision is not None else ()
+        silent = sorted({*decided, *self._told.silent})
+        return tuple(self._offer(Verb.QUARANTINE, gateway=name) for name in silent[:1])
 
     def _without_waiting(self) -> Offer:
         """Return what ends the wait for gateways: a word on one, or force where a part does not go on."""
@@ -328,7 +352,7 @@ class Sentences:
             case Awaited.TESTS:
                 return asked.reason if asked is not None else self._why()
             case Awaited.DECISION:
-                return asked.reason if asked is not None else None
+                return asked.reason if asked is not None else self._why()
             case Awaited.WINDOW | Awaited.CAPACITY | None:
                 return None
 
@@ -338,6 +362,13 @@ def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
     touched = sum(count for state, count in counts.items() if state != WAITING)
     waiting = {WAITING: counts[WAITING]} if WAITING in counts else {}
     return waiting | ({BACK: touched} if touched else {})
+
+
+def _waits_to_switch(told: Told) -> str:
+    """Return why gateways are not switched yet: they do not answer, or there is no room for their users."""
+    silent = f"{', '.join(told.silent)} {'does' if len(told.silent) == 1 else 'do'} not answer"
+    short = f"gateways wait for capacity: {'; '.join(told.short)}"
+    return "; ".join((silent,) * bool(told.silent) + (short,) * bool(told.short))
 
 
 def acts(header: PlanHeader | None) -> bool:

@@ -17,7 +17,7 @@ from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.status.awaited import STANDING_STILL
@@ -34,7 +34,7 @@ from policies.status.sentences import (
 )
 from policies.status.told import NAMED, Told, listed, subject_of
 from policies.status.waiting import waiting
-from policies.votes import needed_for
+from policies.votes import basis_of, needed_for, still_counting
 
 KEPT_COMMANDS = 20
 """Ids of commands that are told: by these it is known that a screen shows what was ordered."""
@@ -112,12 +112,16 @@ class Story:
         for name, why in sorted(report.aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} left out and sent back: {why}", report.at)
-        self._tell(aside=self._told.aside | report.aside)  # each report tells only who is new
+        for name, why in sorted(report.left_out.items()):
+            if name not in self._told.aside:
+                self.note(f"{name} is not started any more: {why}", report.at)
+        # Each report tells only who is newly aside.
+        self._tell(aside=self._told.aside | report.aside | report.left_out)
         if not report.follows(self._wave_heard):
             return
         self._wave_heard = report
         if report.wave != self._told.wave:
-            self._tell(wave=report.wave, decision=None, votes=())
+            self._tell(wave=report.wave, decision=None, votes={})
             waves = len(self._header.waves) if self._header else 0
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
@@ -134,6 +138,7 @@ class Story:
         self._take_short(report)
         self._take_untested(report)
         self._take_rebooted(report)
+        self._take_lapsed(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
@@ -154,7 +159,10 @@ class Story:
             self.note(f"gateways wait for capacity: {'; '.join(report.short)}", report.at)
         elif self._told.short and not report.short:
             self.note("no gateway waits for capacity any more", report.at)
-        self._tell(short=report.short)
+        for name in report.silent:
+            if name not in self._told.silent:
+                self.note(f"{name} does not answer, and is not switched before it does", report.at)
+        self._tell(short=report.short, silent=report.silent)
 
     def _take_untested(self, report: WaveReport) -> None:
         """Tell of each gateway once that it waits for a test, with what keeps it."""
@@ -170,6 +178,14 @@ class Story:
                 self.note(f"the host of {name} rebooted, which no release is blamed for", report.at)
         self._tell(rebooted=tuple(sorted({*self._told.rebooted, *report.rebooted})))
 
+    def _take_lapsed(self, report: WaveReport) -> None:
+        """Note each gateway once whose lease lapsed, so that no reader blames the release for it."""
+        for name in report.lapsed:
+            if name not in self._told.lapsed:
+                sentence = f"the lease of {name} lapsed without a confirmation while its instance answered"
+                self.note(f"{sentence}; no release is blamed for that, and its trial began again", report.at)
+        self._tell(lapsed=tuple(sorted({*self._told.lapsed, *report.lapsed})))
+
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)
         if (before is None or before.state != progress.state) and progress.state != WAITING:
@@ -179,10 +195,11 @@ class Story:
     def _take_decision(self, report: WaveReport) -> None:
         before, decision = self._told.decision, report.decision
         if decision is None:
-            self._tell(votes=())
+            self._tell(votes={})
             return
-        if before is None or (before.action, before.verdict) != (decision.action, decision.verdict):
-            self._tell(votes=())
+        basis = basis_of(decision)
+        self._tell(votes=still_counting(self._told.votes, basis))
+        if before is None or not basis_of(before).covers(basis):
             action = decision.action.replace("_", " ")
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
@@ -326,18 +343,24 @@ class Story:
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""
-        self._tell(votes=tuple(sorted({*self._told.votes, person})))
-        votes, needed = self._told.votes, needed_for(self._order.requesters)
+        decision = self._told.decision
+        if decision is not None:
+            self._tell(votes=self._told.votes | {person: basis_of(decision)})
+        votes, needed = sorted(self._told.votes), needed_for(self._order.requesters)
         counted = f"{len(votes)} of {needed} votes, by {' and '.join(votes)}"
         if (lacking := needed - len(votes)) > 0:
             more = "one more person says so" if lacking == 1 else f"{lacking} more people say so"
             return (
                 f"{counted}: nothing follows until {more}, about this verdict; with proof the wave passes "
-                "by itself."
+                f"by itself.{self._against}"
             )
-        return (
-            f"{counted}: wave {self._told.wave} goes on without proof once each of its gateways has switched."
-        )
+        once = f"wave {self._told.wave} goes on without proof once each of its gateways has switched"
+        return f"{counted}: {once}, unless the metrics say something else when read now.{self._against}"
+
+    @property
+    def _against(self) -> str:
+        decision = self._told.decision
+        return f" Voted against: {decision.reason}." if decision is not None else ""
 
     def end(self, result: ChangeResult, at: datetime) -> None:
         """Close the story with its outcome."""
@@ -373,6 +396,10 @@ class Story:
     def sessions_moved(self) -> bool:
         """Whether new sessions went to the new release anywhere, for however short a time."""
         return self._told.moved
+
+    def seen_by(self, person: str) -> Basis | None:
+        """Return what the person's vote was shown, None without one."""
+        return self._told.votes.get(person)
 
     @property
     def only_ends(self) -> bool:

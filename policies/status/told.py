@@ -9,7 +9,7 @@ from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.model.windows import WindowAnswer
 from policies.planning.naming import named
 
@@ -30,8 +30,8 @@ class Told(Value):
     aside: dict[str, str] = {}
     decision: Decision | None = None
     holds: dict[str, str] = {}
-    votes: tuple[str, ...] = ()
-    """Who wants the wave promoted without proof, having seen the verdict of now."""
+    votes: dict[str, Basis] = {}
+    """Who wants the wave promoted without proof, each with what it was shown."""
     moved: bool = False
     """Whether new sessions went to the new release anywhere, for however short a time."""
     switching: bool = False
@@ -39,12 +39,16 @@ class Told(Value):
     """Whether the promotion is being written down, after which nothing is left to hold."""
     short: tuple[str, ...] = ()
     """Why gateways wait for capacity."""
+    silent: tuple[str, ...] = ()
+    """Gateways that are to be switched and do not answer."""
     untested: dict[str, str] = {}
     """Gateways that wait for a test which cannot be made, and why."""
     commands: tuple[str, ...] = ()
     """The ids of the newest commands that were heard, the last of them last."""
     rebooted: tuple[str, ...] = ()
     """Gateways whose host rebooted in its trial, which began anew."""
+    lapsed: tuple[str, ...] = ()
+    """Gateways whose lease lapsed while their instance ran and answered; their trial began again."""
     missing: dict[str, dict[str, str]] = {}
     failed: dict[str, str] = {}
     """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""

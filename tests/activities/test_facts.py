@@ -28,7 +28,7 @@ async def test_capacity_is_told_by_what_was_said_last_and_nothing_else_is_read_a
 
     async def short() -> bool:
         found = await ActivityEnvironment().run(activities.find_short_of_capacity, asked)
-        return bool(found)
+        return bool(found.short)
 
     monkeypatch.setattr(ledger, "states_of", states_of)
     ledger.record_states("edge", [*states.values()], {})

@@ -228,11 +228,14 @@ async def _polling(
             print(f"{line.decode().strip()} s", flush=True)
             listening.append(asyncio.create_task(_listen(waiting, number, process.stdout)))
         yield waiting
+        if ended := [process.returncode for process in processes if process.returncode is not None]:
+            raise SystemExit(f"bench: processes of simulated agents ended by themselves with {ended}")
     finally:
         for task in listening:
             task.cancel()
         for process in processes:
-            process.kill()
+            if process.returncode is None:
+                process.kill()
             await process.wait()
 
 

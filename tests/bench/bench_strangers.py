@@ -1,8 +1,8 @@
 """Strangers: how long the safe direction takes while each attacker of the reviews is at work.
 
 The API's half measures hold and rollback, at the socket and over the network. API, ledger, engine and worker
-are real; the change is simulated. Attackers run on this host, too, at a lower priority. Every figure stands
-beside its baseline of the same run.
+are real; the change is simulated. The relay's half measures calls of another agent. Attackers run on this
+host, too, at a lower priority. Every figure stands beside its baseline of the same run.
 """
 
 import argparse
@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.bench import strangers_api
+from tests.bench import strangers_api, strangers_relay
 from tests.bench.strangers import Half
 
-HALVES: tuple[Half, ...] = (strangers_api.HALF,)
+HALVES: tuple[Half, ...] = (strangers_api.HALF, strangers_relay.HALF)
 SECONDS = 20.0
 
 

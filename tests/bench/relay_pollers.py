@@ -54,11 +54,15 @@ class Pollers:
         queue = TaskQueue(name=f"gateway/bench/{one['gateway']}")
         wanted = PollActivityTaskQueueRequest(namespace=self._namespace, task_queue=queue)
         while True:
+            began = time.monotonic()
             try:
                 self.polls += 1
                 await call(wanted.SerializeToString(), timeout=POLL_SECONDS)
             except grpc.aio.AioRpcError as error:
-                self.failed += error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    self.failed += 1
+                    why = f"{one['gateway']}: {error.code().name}: {error.details()}"
+                    print(f"a poll failed after {time.monotonic() - began:.1f} s: {why}", file=sys.stderr)
                 await asyncio.sleep(AGAIN_AFTER)
 
 

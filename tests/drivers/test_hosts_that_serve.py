@@ -6,13 +6,16 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from activities.drivers.programs import run, start
+from activities.drivers.runtime.host.path import GatewayPath
 from activities.drivers.runtime.host.process import digest_of_file
 from activities.snapshots import Evidence
 from orchestrator.processes.exporter import Host
@@ -93,6 +96,39 @@ async def test_what_serves_is_described_with_its_users_and_slots_beside_it(lab: 
         ("10.90.11.0/24", "fd90:9:0:2::/64"),
     ]
     assert lab.folders.adopted is None
+
+
+async def test_the_probe_is_tried_at_the_daemon_that_serves_before_anything_is_adopted(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """newcomer 3: a name that misses was found by the first upgrade, an hour later."""
+    Unprepared(lab)
+    await lab.client(1).up()
+    assert (await lab.adoption.examine()).probe == ""
+    daemon: Any = lab.folders.daemon
+    monkeypatch.setattr(daemon, "_login", replace(daemon._login, name="somebody.example"))
+    found = await lab.adoption.examine()
+    assert found.probe.startswith("it failed at tls: slot adopted on gw-1, port 443: ")
+    assert "certificate does not match hostname; name the certificate's name as probe.name" in found.probe
+    assert found.obstacles == ()
+    assert found.sessions == 1
+
+
+async def test_the_way_through_a_gateway_whose_daemon_was_adopted_is_walked(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """newcomer 3: the doctor of a gateway tried no slot there, and called its instance missing."""
+    await adopted(lab)
+    facts = await GatewayPath(lab.folders, lab.table).walk()
+    assert (facts.running, facts.steered_to) == ((ADOPTED,), ADOPTED)
+    (tried,) = facts.tried
+    assert (tried.slot, tried.let_in) == (ADOPTED, True), tried.words
+    daemon: Any = lab.folders.daemon
+    monkeypatch.setattr(daemon, "_login", replace(daemon._login, name="somebody.example"))
+    (tried,) = (await GatewayPath(lab.folders, lab.table).walk()).tried
+    assert "name the certificate's name as probe.name" in tried.words
 
 
 async def test_a_line_that_no_slot_can_take_over_is_named_and_left_behind_only_when_told(

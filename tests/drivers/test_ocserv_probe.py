@@ -30,6 +30,7 @@ from policies.model.errors import Unavailable
 from policies.model.release_tests import Asked, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab
+from tests.fakes.authority import EnterpriseCa
 from tests.sampled import sampled
 
 pytestmark = ON_A_REAL_GATEWAY
@@ -104,6 +105,25 @@ async def test_a_closed_port_fails_at_tcp(lab: GatewayLab) -> None:  # noqa: F81
     elsewhere = replace(chroot, slot=chroot.slot.model_copy(update={"port": 9}))
     found = await Ocserv(login).probe(elsewhere)
     assert (found.passed, found.stage) == (False, "tcp"), found.reason
+
+
+async def test_a_certificate_with_another_name_is_named_with_the_key_that_helps(lab: GatewayLab) -> None:  # noqa: F811
+    """newcomer 3: the sentence was openconnect's last one, `Failed to complete authentication`."""
+    chroot, login = await chroot_of_running(lab)
+    found = await Ocserv(replace(login, name="somebody.example")).probe(chroot)
+    assert (found.passed, found.stage) == (False, "tls"), found.reason
+    assert "certificate does not match hostname; name the certificate's name as probe.name" in found.reason
+
+
+async def test_an_authority_that_did_not_sign_is_named_with_the_key_that_helps(
+    lab: GatewayLab,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """newcomer 3: a CA that misses."""
+    chroot, login = await chroot_of_running(lab)
+    found = await Ocserv(replace(login, authority=EnterpriseCa(tmp_path).roots)).probe(chroot)
+    assert (found.passed, found.stage) == (False, "tls"), found.reason
+    assert "probe.authority in the agent's file" in found.reason
 
 
 async def test_a_certificate_of_somebody_else_fails_at_tls(lab: GatewayLab) -> None:  # noqa: F811

@@ -190,3 +190,14 @@ async def test_a_gateway_with_a_shared_key_is_probed_by_a_client_that_has_it(ope
     slot = await openvpn.running("1")
     probe = await openvpn.slots.probe(slot)
     assert probe.passed, probe.reason
+
+
+async def test_a_profile_whose_tunnel_carries_nothing_is_told_by_the_line_that_matters(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    """Newcomer 12: the quoted line was a note about `--cipher`; the profile lacked `auth SHA256`."""
+    says(openvpn, "data-ciphers AES-256-GCM:AES-128-CBC", "auth SHA256")
+    found = await failed(openvpn, today=TODAY, old_phones=("data-ciphers AES-128-CBC",))
+    assert list(found) == ["profiles"]
+    assert "packet HMAC authentication failed; compare its `auth` with the template's" in found["profiles"]
+    assert "Note" not in found["profiles"]

@@ -1,11 +1,15 @@
 """What no host could run, and what nobody may read, never becomes a release."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,6 +116,88 @@ def test_a_private_key_in_a_template_is_named(small: tuple[Path, Path], tmp_path
     pem(tmp_path / "server.key")
     template.write_text(template.read_text() + (tmp_path / "server.key").read_text())
     with pytest.raises(BadInput, match=r"ocserv\.conf\.template \(private key\)"):
+        build(tree, template)
+
+
+STATIC = (
+    "-----BEGIN OpenVPN Static key V1-----\n"
+    + "0123456789abcdef" * 2
+    + "\n-----END OpenVPN Static key V1-----\n"
+)
+KEY = (
+    "-----BEGIN PRIVATE KEY-----\n"
+    + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEH" * 2
+    + "\n-----END PRIVATE KEY-----\n"
+)
+HASH = "$5$salt$" + "x" * 43
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (f"#\n# 2048 bit OpenVPN static key\n#\n{STATIC}", "OpenVPN Static key V1"),
+        (f"<tls-crypt>\n{STATIC}</tls-crypt>\n", "OpenVPN Static key V1"),
+        (STATIC.replace("Static key V1", "tls-crypt-v2 server key"), "OpenVPN tls-crypt-v2 server key"),
+        (STATIC.replace("Static key V1", "tls-crypt-v2 client key"), "OpenVPN tls-crypt-v2 client key"),
+        (STATIC.replace("Static key V1", "auth-token server key"), "OpenVPN auth-token server key"),
+        ("<pkcs12>\nMIIKXwIBAzCCChUGCSqGSIb3DQEHAaCC\n</pkcs12>\n", "inline <pkcs12>"),
+        ("  <auth-user-pass>\n# who\nana\nletmein\n</auth-user-pass>\n", "inline <auth-user-pass>"),
+        (KEY.replace("\n", "\n    "), "private key"),
+        ('{"private_key": "' + KEY.replace("\n", "\\n") + '"}', "private key"),
+        (KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"), "encrypted private key"),
+        (KEY.replace("PRIVATE KEY", "PKCS12"), "pkcs12"),
+        ("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nP2/56wAAA+0\n", "SSH2 private key"),
+        ("AGE-SECRET-KEY-1" + "Q" * 58 + "\n", "age secret key"),
+        ("[Interface]\nPrivateKey = " + "a" * 43 + "=\n", "WireGuard private key"),
+        ('{"kty":"EC","crv":"P-256","d":"' + "a" * 43 + '"}', "JSON private key"),
+        (f"probe:*:{HASH}\n", "hashes of passwords"),
+        (f"# users\nana:staff,admins:{HASH}\n", "hashes of passwords"),
+        ("ana:$2y$10$" + "a" * 53 + "\n", "hashes of passwords"),
+    ],
+)
+def test_a_secret_of_every_kind_in_a_tree_or_a_template_is_named(content: str, kind: str) -> None:
+    """Case 16: the shared key of tls-crypt was in a release that many read."""
+    windows = content.replace("\n", "\r\n")
+    for written in (content.encode(), windows.encode(), ("\ufeff" + windows).encode("utf-16-le")):
+        assert list(keys_in(b"before\n" + written if written[:1] != b"\xff" else written, "f")) == [
+            f"f ({kind})"
+        ]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_secret_in_a_file_that_is_compressed_is_named(pack: Callable[[bytes], bytes]) -> None:
+    """Case 16: a file in `etc` may be compressed, and be no archive."""
+    assert list(keys_in(pack(STATIC.encode()), "ta.key.z")) == ["ta.key.z! (OpenVPN Static key V1)"]
+    assert list(keys_in(pack(b"documentation"), "readme.z")) == []
+
+
+def test_a_secret_in_a_zip_is_named_with_its_place() -> None:
+    """Case 16: clients' profiles are handed out so."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("clients/ana.ovpn", f"client\n<tls-crypt>\n{STATIC}</tls-crypt>\n")
+    assert list(keys_in(packed.getvalue(), "c.zip")) == ["c.zip!clients/ana.ovpn (OpenVPN Static key V1)"]
+
+
+def test_what_is_like_a_secret_and_none_is_published() -> None:
+    """Case 16: examples of configurations, locked accounts, public keys."""
+    for content in (
+        "<key>\n# the key of the client\n</key>\n<tls-auth>\n[inline]\n</tls-auth>\n",
+        "<plist>\n<key>CFBundleName</key>\n</plist>\n",
+        "root:x:0:0:root:/root:/bin/bash\nana:*:!\n",
+        "# probe:*:$5$SALT$HASH\nprobe:*:$5$SALT$HASH\n",
+        '{"kty":"EC","crv":"P-256","x":"' + "a" * 43 + '"}',
+        "PublicKey = " + "a" * 43 + "=\n",
+        "-----BEGIN CERTIFICATE-----\n" + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEH" * 2 + "\n",
+    ):
+        assert list(keys_in(content.encode(), "f")) == [], content
+
+
+def test_the_shared_key_of_clients_in_a_template_makes_no_release(small: tuple[Path, Path]) -> None:
+    """Case 16: as an inline private key is refused."""
+    tree, template = small
+    template.write_text(template.read_text() + f"<tls-crypt>\n{STATIC}</tls-crypt>\n")
+    with pytest.raises(BadInput, match=r"ocserv\.conf\.template \(OpenVPN Static key V1\)"):
         build(tree, template)
 
 

@@ -124,6 +124,8 @@ class FakeGateway:
         self.unprepared: FakeSlot | None = None
         """The daemon that serves by itself, with its people, until it is adopted."""
         self.own_pools: tuple[IPv4Network, ...] = ()
+        self.probe_of_own = ""
+        """Why the probe gets no tunnel of what serves by itself."""
         """What that daemon gives to its people."""
         self._failures: dict[str, list[PenstockError]] = defaultdict(list)
 
@@ -451,6 +453,7 @@ class FakeGateway:
             release=held.release,
             sessions=len(held.people),
             pools=self.own_pools,
+            probe=self.probe_of_own,
         )
 
     async def adopt(self, operation: Operation, without: tuple[str, ...]) -> Adopted:

@@ -34,7 +34,7 @@ SAYS = {
 ADOPTED = {"adopted": ["running", "yes", f"{USERS}"]}
 """What `penstock sessions` says of a gateway whose daemon was adopted with all its users."""
 PINGS = 10_000
-pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", name="fleet")

@@ -1,8 +1,17 @@
 """docs/install.md stays short, and says of every step on which host it is done."""
 
+from pathlib import Path
+
+import yaml
+
+from activities.files import load
+from policies.judge.gates.gauge_ratio import GaugeRatio
+from policies.model.gates import GatePolicy
 from tests.hosts.install_document import CONTROL, GATEWAY, steps
+from tests.hosts.installation import shortened
 
 MOST_COMMANDS = 15
+GATES = Path("deploy/prometheus/gates.yaml")
 
 
 def test_the_first_gateway_is_adopted_with_fifteen_commands_or_fewer() -> None:
@@ -21,3 +30,17 @@ def test_every_step_of_the_document_has_its_host_and_its_file() -> None:
         "/etc/penstock/trust.yaml",
         "/root/ocserv.conf.template",
     ]
+
+
+def test_the_hosts_gates_ask_what_the_packages_do_and_are_shortened_in_time_alone() -> None:
+    """newcomer 1: the hosts had the lab's gates, which do not ask for the sessions of a daemon."""
+    shipped = load(GATES, GatePolicy)
+    shorter = GatePolicy.model_validate(yaml.safe_load(shortened(GATES.read_text())))
+    times = {name: getattr(shipped, name) for name in ("scrape", "fresh_within", "baseline", "window")}
+    gates = tuple(
+        one.model_copy(update={"over": before.over})
+        if isinstance(one, GaugeRatio) and isinstance(before, GaugeRatio)
+        else one
+        for one, before in zip(shorter.gates, shipped.gates, strict=True)
+    )
+    assert shorter.model_copy(update={**times, "gates": gates}) == shipped

@@ -17,7 +17,9 @@ from tests.hosts.packages import ORCHESTRATOR, made
 PORTS = {"worker": 9511, "api": 9512, "relay": 9513}
 """Where each says how it is, as the package's own file of settings proposes."""
 SETTINGS = "/etc/default/penstock"
+RELAYS = "/etc/default/penstock-relay"
 KEYS = "/etc/penstock/payload.keys"
+RELAYS_KEYS = "/etc/penstock/relay.payload.keys"
 KEY = f"first:{secrets.token_hex(32)}\n"
 FILES = ("/etc/penstock/fleet.yaml", "/etc/penstock/trust.yaml")
 SET = "TEMPORAL_ADDRESS|PAYLOAD_KEYS|RELAY_ADDRESS|METRICS_ADDRESS"
@@ -75,7 +77,14 @@ def control(booted: Host) -> Host:
     for step in steps():
         if step.host == CONTROL and step.file in FILES:
             booted.put(step.file, step.content)
-    booted.run("sed", "-i", "-E", f"/{SET}/s/^#//", SETTINGS)
+    booted.run("sed", "-i", "-E", f"/{SET}/s/^#//", SETTINGS, RELAYS)
+    # It is alone here, so that no database is needed for it and others to share.
+    booted.run(
+        "sed",
+        "-i",
+        "s|^PENSTOCK_LEDGER_URL=.*|PENSTOCK_LEDGER_URL=sqlite:////var/lib/penstock-relay/ledger.db|",
+        RELAYS,
+    )
     return booted
 
 
@@ -92,12 +101,12 @@ def service(control: Host, request: pytest.FixtureRequest) -> Iterator[Service]:
 def test_a_service_that_lacks_a_file_names_it_in_one_sentence_and_runs_once_it_is_there(
     service: Service, engine: None
 ) -> None:
-    host = service.host
-    host.run("rm", KEYS)
+    host, keys = service.host, RELAYS_KEYS if service.name == "relay" else KEYS
+    host.run("rm", keys)
     assert service.start().code
-    told = {line for line in service.said() if KEYS in line}
+    told = {line for line in service.said() if keys in line}
     assert len(told) == 1, told
-    assert told.pop().startswith(f"BadInput: the payload key file {KEYS} is not there: ")
+    assert told.pop().startswith(f"BadInput: the payload key file {keys} is not there: ")
     assert "Traceback" not in "\n".join(service.said())
     write_keys(host)
     host.wait_for(service.unit)
@@ -139,8 +148,9 @@ def alone(service: Service) -> bool:
 
 def write_keys(host: Host) -> None:
     """Write the key that seals, as docs/install.md has it; what the engine was given stays to be read."""
-    host.put(KEYS, KEY, 0o600)
-    host.run("chown", "penstock", KEYS)
+    for file, user in ((KEYS, "penstock"), (RELAYS_KEYS, "penstock-relay")):
+        host.put(file, KEY, 0o600)
+        host.run("chown", user, file)
 
 
 @pytest.fixture(name="engine")

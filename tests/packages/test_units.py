@@ -11,6 +11,14 @@ from deploy.debian.contents import PACKAGES
 UNITS = [unit for one in PACKAGES for unit in sorted((one.folder / "lib/systemd/system").glob("*.service"))]
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 ADDED = ("penstock-agent-podman.conf", "steering-hook.conf")
+SYSTEM = Path(__file__).parents[2] / "deploy/debian/penstock/usr/lib"
+USERS = {
+    "penstock.service": "penstock",
+    "penstock-api.service": "penstock",
+    "penstock-worker.service": "penstock",
+    "penstock-relay.service": "penstock-relay",
+    "penstock-chat.service": "penstock-chat",
+}
 MOST_EXPOSED = {"penstock-agent.service": 5.5}
 OTHERS = 4.0
 
@@ -103,8 +111,56 @@ def test_the_agent_may_look_at_the_wire_for_what_lies_open_there() -> None:
     assert "AF_PACKET" in " ".join(families).replace("=", " ").split()
 
 
-def test_the_orchestrators_processes_have_an_own_user_and_no_capability() -> None:
-    for unit in (unit for unit in UNITS if unit.parts[-5] == "penstock"):
-        assert {"User=penstock", "CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= {
-            *unit.read_text().splitlines()
-        }, unit.name
+def test_the_orchestrators_processes_have_no_capability() -> None:
+    for name in USERS:
+        assert {"CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= {*lines_of(name)}, name
+
+
+def test_chat_and_relay_have_users_and_folders_of_their_own_that_the_others_cannot_enter() -> None:
+    """S5: a compromised chat must not have the authority's key, the payload keys or the ledger."""
+    created = [line.split() for line in (SYSTEM / "tmpfiles.d/penstock.conf").read_text().splitlines()]
+    folders = {words[1]: words[2:4] for words in created if words[0] == "d"}
+    users = re.findall(r"^u +(\S+)", (SYSTEM / "sysusers.d/penstock.conf").read_text(), re.MULTILINE)
+    assert {*users} == {*USERS.values()}
+    for name, user in USERS.items():
+        unit = lines_of(name)
+        own = "penstock-orchestrator" if user == "penstock" else user
+        assert {f"User={user}", f"StateDirectory={own}"} <= {*unit}, name
+        assert not [line for line in unit if line.startswith(("Group=", "SupplementaryGroups="))], name
+        closed = {
+            word.lstrip("-") for line in unit for word in line.partition("InaccessiblePaths=")[2].split()
+        }
+        others = {
+            folder for folder in folders if folder.startswith("/var/lib/") and folder != f"/var/lib/{own}"
+        }
+        assert closed >= others or name == "penstock.service", name
+        if user != "penstock":
+            assert folders[f"/var/lib/{own}"] == ["0700", user]
+
+
+def test_settings_and_passwords_of_api_and_worker_reach_neither_chat_nor_relay() -> None:
+    """S5: systemd hands an environment file to the process, whatever the process itself may read."""
+    read = {
+        name: [line.partition("=-")[2] for line in lines_of(name) if line.startswith("EnvironmentFile=")]
+        for name in USERS
+    }
+    assert read == {
+        "penstock.service": ["/etc/default/penstock"],
+        "penstock-api.service": ["/etc/default/penstock"],
+        "penstock-worker.service": ["/etc/default/penstock"],
+        "penstock-relay.service": ["/etc/default/penstock-relay"],
+        "penstock-chat.service": [],
+    }
+    relay = (SYSTEM.parents[1] / "etc/default/penstock-relay").read_text()
+    assert "\nPENSTOCK_STATE=/var/lib/penstock-relay\n" in relay
+
+
+def test_a_relay_begins_anew_before_it_takes_the_hosts_memory() -> None:
+    """S2: whatever its bounds miss."""
+    relay = lines_of("penstock-relay.service")
+    assert {"Restart=always", "KillMode=mixed"} <= {*relay}
+    assert [line for line in relay if line.startswith("MemoryMax=")]
+
+
+def lines_of(name: str) -> list[str]:
+    return next(unit for unit in UNITS if unit.name == name).read_text().splitlines()

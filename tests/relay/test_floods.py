@@ -9,14 +9,17 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+import httpx
 import pytest
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 
+from deploy.ports import free_port
 from orchestrator.processes.relay import relaying
 from orchestrator.relay import front
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.front import MOST_CONNECTIONS, MOST_REFUSALS
+from tests.patience import PATIENCE
 from tests.relay.bare import Bare
 from tests.relay.flooded import flooding, noticed, resident_mb
 from tests.relay.floods import KINDS
@@ -138,6 +141,31 @@ async def test_agents_come_back_when_haproxy_ended(
             await until(lambda: "HAProxy before the relay ended with" in caplog.text)
             assert await again.errand("gw-1", "after-all") == ["said after-all", "told to stop"]
     assert children() == before
+
+
+async def test_a_relay_whose_haproxy_ended_is_not_ready(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "AGAIN_AFTER", 3_600.0)
+    metrics = f"127.0.0.1:{free_port()}"
+    settings = another_relay(installation).model_copy(update={"relay_metrics_address": metrics})
+    before = children()
+    async with relaying(settings), httpx.AsyncClient() as client:
+        (haproxy,) = children() - before
+        os.kill(haproxy, signal.SIGKILL)
+        async with asyncio.timeout(PATIENCE):
+            while "haproxy: does not answer" not in (await client.get(f"http://{metrics}/readyz")).text:
+                continue
+
+
+async def test_a_relay_at_every_address_takes_agents_by_ipv6_and_ipv4(installation: Installation) -> None:
+    port = free_port()
+    settings = another_relay(installation).model_copy(update={"relay_address": f"[::]:{port}"})
+    async with relaying(settings):
+        for number, host in enumerate(("[::1]", "127.0.0.1")):
+            reached = settings.model_copy(update={"relay_address": f"{host}:{port}"})
+            ask = caller(beside(reached, installation), issued(installation.authority, "gw-1"), number)
+            await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())
 
 
 def children() -> set[int]:

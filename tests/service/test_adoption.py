@@ -99,6 +99,17 @@ async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(
     assert "in the way: there is nothing to adopt" in again.out
 
 
+async def test_a_probe_that_cannot_log_in_at_the_daemon_that_serves_is_shown_before_any_upgrade(
+    stand: Stand,
+) -> None:
+    """newcomer 3."""
+    stand.gateway.probe_of_own = "it failed at tls: certificate does not match hostname"
+    shown = await stand.penstock("fleet", "adopt", "edge", "--dry-run")
+    said = "the probe gets no tunnel here, and every upgrade needs one: it failed at tls: certificate does"
+    assert f"  {said} not match hostname" in shown.out
+    assert (await stand.penstock("fleet", "adopt", "edge")).code == 0
+
+
 async def test_a_daemon_that_gives_its_users_addresses_of_another_gateway_is_refused_before_anything_changes(
     beside_another: Stand,
 ) -> None:

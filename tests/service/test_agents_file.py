@@ -43,9 +43,11 @@ def test_whoever_left_the_daemon_out_is_told_which_one_is_meant_then() -> None:
     ):
         said(probe=without_password)
     with pytest.raises(
-        ValidationError, match=r"write `certificate` and `key` .*; gateway\.daemon is openvpn \["
+        ValidationError,
+        match=r"write `certificate` and `key`, or `password`, .*; gateway\.daemon is openvpn \[",
     ):
-        said(gateway={"daemon": "openvpn"})
+        said(gateway={"daemon": "openvpn"}, probe={"password": None})
+    said(gateway={"daemon": "openvpn"})  # whose users have passwords alone
 
 
 def test_the_probe_of_a_gateway_with_camouflage_has_a_file_with_its_secret() -> None:

@@ -30,6 +30,7 @@ from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.refusals import ApprovalRequired
 from policies.model.value import digest_of
+from policies.model.verdict import Action, Basis, GateVerdict
 from policies.planning.plan import plan as make_plan
 from policies.planning.settings import changing
 from policies.status.told import Told
@@ -457,7 +458,8 @@ async def test_who_asked_or_voted_by_another_name_has_no_vote_on_a_change_under_
     change = house.begun(plan, "annika")
     asked = {"fleet": "edge", "kind": ChangeKind.UPGRADE, "plan": plan.digest, "source": "http://repository"}
     order = ChangeOrder.model_validate(asked | {"requested_by": "annika", "reason": "tuesday"})
-    house.ledger.record_story(order, Told(name=change, votes=("bertram",)), 0, [])
+    seen = Basis(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA)
+    house.ledger.record_story(order, Told(name=change, votes={"bertram": seen}), 0, [])
     house.ledger.know_login("s-anna", "annika")
     house.ledger.know_login("s-bert", "bertram")
     (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC)

@@ -132,7 +132,7 @@ def fleet_edit(workspace: str, room: str) -> list[tuple[str, str]]:
 def matrix_edit(folder: Path, url: str, room: str) -> list[tuple[str, str]]:
     return [
         ("/run/penstock/penstock.sock", os.fspath(folder / "penstock.sock")),
-        ("/var/lib/penstock-orchestrator/chat", os.fspath(folder / "state")),
+        ("/var/lib/penstock-chat/chat", os.fspath(folder / "state")),
         ("https://chat.example.org", url),
         ('"!ops:chat.example.org"', f'"{room}"'),
     ]
@@ -158,7 +158,7 @@ async def test_slack_is_connected_by_what_the_document_has_people_type(night: Ni
         shown = shown.replace("# api: https://slack.com/api/", "").replace("T0123ABC", faked_slack.TEAM)
         chat = [
             ("/run/penstock/penstock.sock", os.fspath(night.folder / "penstock.sock")),
-            ("/var/lib/penstock-orchestrator/chat", os.fspath(night.folder / "state")),
+            ("/var/lib/penstock-chat/chat", os.fspath(night.folder / "state")),
             (matrix, ""),
             (slack, shown.replace("https://slack.com/api/", f"{fake.url}/api/") + "\n"),
         ]

@@ -93,6 +93,8 @@ async def test_a_change_is_explained_by_its_gates_numbers_and_the_runbook(
     assert "roll_back, unhealthy: worse than control" in said.out
     assert "login-success against control: proven worse: 9 of 60 failed (canary_n 60, log_e 5.25)" in said.out
     assert "runbooks/canary-rejected.md" in said.out
+    # newcomer 14: a fleet's name means its newest change.
+    assert (await penstock("explain", "edge")).out == said.out
 
 
 @pytest.mark.parametrize(

@@ -376,7 +376,7 @@ async def test_what_makes_a_safeguard_weaker_takes_two_administrators(
         file=Text(path="fleet.yaml", text=EDGE), base=digest_of(strict.encode()), reason="too slow"
     )
     for _ in range(2):  # one person twice is no second one
-        with pytest.raises(ApprovalRequired, match="approvals is 0, was 2: another administrator has to"):
+        with pytest.raises(ApprovalRequired, match="approvals is 0, was 2: one more administrator must"):
             await service.desired.describe(administrator("ana"), "edge", asked)
     assert place.read_text() == strict
     root = administrator("root")
@@ -681,7 +681,10 @@ async def test_of_several_fleets_one_that_is_refused_keeps_no_other_from_its_tur
     (folder / "fleet.yaml").write_text(f"# reviewed\n{EDGE}")
     said = await penstock("apply", str(folder), "-o", "json")
     assert said.code == 5, said.err
-    assert "approvals is 0, was 1: another administrator has to apply the same file" in said.err
+    # newcomer 14: one sentence has one number, of those who must apply it.
+    one_number = "2 more administrators must apply the same file within 4:00:00; so far: none"
+    assert f"approvals is 0, was 1, and root may be one of them: {one_number}" in said.err
+    assert "people must approve the plan" not in said.err
     ended = {one["fleet"]: one["exit_code"] for one in json.loads(said.out)["data"]}
     assert ended == {"core": 5, "edge": 0}
     assert (places / "core.yaml").read_text() == core + "approvals: 1\n"

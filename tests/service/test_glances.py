@@ -28,12 +28,25 @@ async def test_a_glance_says_what_the_status_says(state: str, service: Service, 
         status = await service.status(root, name)
         for field in ("versions", "taking", "gateways", "heard", "looked_at"):
             assert getattr(glance, field) == getattr(status.standing, field)
+        missing = {"silent": "silent_count", "quarantined": "quarantined", "held_drains": "held_drains"}
+        for field, of_status in missing.items():
+            found = getattr(status.standing, of_status)
+            assert getattr(glance, field) == (found if isinstance(found, int) else len(found))
         assert glance.concern == status.concern
         if status.change is None:
             assert glance.change is None
             continue
         assert glance.change is not None
-        for field in ("rollout", "phase", "outcome", "what", "needs_you"):
+        for field in (
+            "rollout",
+            "phase",
+            "outcome",
+            "what",
+            "needs_you",
+            "incomplete",
+            "confirm",
+            "decision",
+        ):
             assert getattr(glance.change, field) == getattr(status.change, field)
 
 

@@ -1,7 +1,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.attempts import BUCKET_SECONDS, Attempt, FirstAttempts, LoginOutcome, RememberedKeys, key_of
+from policies.attempts import (
+    BUCKET_SECONDS,
+    Attempt,
+    FirstAttempts,
+    LoginOutcome,
+    RememberedKeys,
+    Sources,
+    key_of,
+)
 
 HOUR = 3600
 
@@ -58,3 +66,51 @@ def test_no_key_counts_more_often_than_buckets_were_reached(
         newest.append(max([*newest, ended // BUCKET_SECONDS]))
         counted[key] += first.counts(attempt(key, ended))
     assert max(counted.values()) <= len(set(newest))
+
+
+OFFICE = "192.0.2.1"
+
+
+def of_office(user: str | None, ended: float) -> Attempt:
+    outcome = LoginOutcome.OK if user else LoginOutcome.TLS_FAIL
+    return Attempt(key=key_of(user, OFFICE), source=OFFICE, outcome=outcome, ended=ended)
+
+
+def test_an_office_behind_one_address_that_a_release_refuses_is_as_many_failures_as_it_has_users() -> None:
+    """D3: a TLS handshake that fails names nobody."""
+    sources = Sources()
+    old, new = FirstAttempts(sources=sources), FirstAttempts(sources=sources)
+    for number in range(200):
+        old.counts(of_office(f"user-{number}", number))
+    for ten_minutes in (1, 2):  # who is refused for longer is no fewer
+        begins = ten_minutes * BUCKET_SECONDS
+        counted = [new.counts(of_office(None, begins + second)) for second in range(300)]
+        assert counted.count(True) == 200
+
+
+def test_one_client_of_an_office_that_fails_while_others_get_in_counts_once() -> None:
+    """D3."""
+    first = FirstAttempts()
+    for number in range(200):
+        first.counts(of_office(f"user-{number}", number))
+    begins = BUCKET_SECONDS
+    assert first.counts(of_office(None, begins))
+    assert first.counts(of_office("user-7", begins + 1))
+    assert not any(first.counts(of_office(None, begins + second)) for second in range(2, 500, 5))
+
+
+def test_a_client_of_a_home_that_retries_a_handshake_counts_once_in_ten_minutes() -> None:
+    """D3."""
+    first = FirstAttempts()
+    first.counts(of_office("user-1", 0))
+    counted = [first.counts(of_office(None, second)) for second in range(BUCKET_SECONDS, 3000, 5)]
+    assert counted.count(True) == 4
+
+
+def test_users_of_sources_that_do_not_fit_are_not_remembered() -> None:
+    """D3."""
+    first = FirstAttempts(sources=Sources(most=3))
+    for number in range(5):
+        first.counts(of_office(f"user-{number}", number))
+    counted = [first.counts(of_office(None, BUCKET_SECONDS + second)) for second in range(9)]
+    assert counted.count(True) == 3

@@ -1,14 +1,24 @@
 """What a group of gateways can carry while a change is under way."""
 
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.model.fleet import Limits
+from policies.model.fleet import Gateway, Limits, Slot
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import Strategy
-from policies.planning.capacity import Load, crowded, load_of, shortage, waits_for_capacity
+from policies.planning.capacity import (
+    Load,
+    addresses_in,
+    cramped,
+    crowded,
+    load_of,
+    shortage,
+    target_of,
+    waits_for_capacity,
+)
 from tests.unit.fleets import OLD, Facts, any_facts, fleet, gateway, planned, some_plan, state
 
 PAIR = [gateway("gw-1", capacity=100), gateway("gw-2", capacity=100)]
@@ -172,3 +182,68 @@ def test_what_a_gateway_in_quarantine_says_beyond_its_capacity_keeps_nobody_from
     for says in (100, 10**12):
         assert short({"gw-1": load(10), "gw-2": load(says)}, 1.0, "gw-2") is None
     assert short({"gw-1": load(10), "gw-2": load(10**12)}, 1.0) is not None
+
+
+def small_pools(name: str, *pools: str) -> Gateway:
+    """Return a gateway with a slot for each of these pools."""
+    made = gateway(name, capacity=1500)
+    slots = tuple(
+        Slot(name=letter, port=4431 + at, device=f"p{letter}", pool4=IPv4Network(pool))
+        for at, (letter, pool) in enumerate(zip("abc", pools, strict=False))
+    )
+    return made.model_copy(update={"slots": slots})
+
+
+def test_a_gateway_whose_next_slot_has_fewer_addresses_than_it_has_users_is_left_alone_by_a_plan() -> None:
+    """B8: a plan by whole gateways never asked, and logins failed the next morning."""
+    tight, roomy = (
+        small_pools("gw-1", "10.1.0.0/21", "10.1.8.0/24"),
+        small_pools("gw-2", "10.2.0.0/21", "10.2.8.0/21"),
+    )
+    pair = fleet(tight, roomy, limits=Limits(holdout="0"))
+    states = {"gw-1": state("gw-1", sessions=1000), "gw-2": state("gw-2", sessions=1000)}
+    made = planned((pair, states, dict.fromkeys(states, OLD)), Strategy.ROLLING)
+    assert [wave.gateways for wave in made.waves] == [("gw-2",)]
+    assert [(skip.gateway, skip.reason) for skip in made.skipped] == [
+        (
+            "gw-1",
+            (
+                "slot b of gw-1 has addresses for 253 users and the gateway has 1000 sessions; enlarge the "
+                "slot's pool"
+            ),
+        )
+    ]
+
+
+def test_a_gateway_waits_when_its_users_have_outgrown_the_next_slot_since_the_plan() -> None:
+    """B8: asked again before every batch."""
+    member = small_pools("gw-1", "10.1.0.0/21", "10.1.8.0/24")
+    alone = fleet(member, small_pools("gw-2", "10.2.0.0/21", "10.2.8.0/21"), limits=Limits(holdout="0"))
+    states = {name: state(name, sessions=250) for name in ("gw-1", "gw-2")}
+    plan = planned((alone, states, dict.fromkeys(states, OLD)), Strategy.ROLLING)
+    loads = loads_of(states)
+    assert waits_for_capacity(plan, ("gw-1",), loads) == {}
+    grown = loads | {"gw-1": loads["gw-1"]._replace(sessions=254)}
+    assert "has addresses for 253 users" in waits_for_capacity(plan, ("gw-1",), grown)["gw-1"]
+
+
+def test_the_slot_that_the_host_starts_in_is_the_one_whose_pool_counts() -> None:
+    """B8: of three slots the host takes the first that is free."""
+    three = small_pools("gw-1", "10.1.0.0/21", "10.1.8.0/21", "10.1.16.0/28")
+    assert cramped(three, Load(takes_users=True, sessions=1000, target="b")) is None
+    assert "slot c" in (cramped(three, Load(takes_users=True, sessions=1000, target="c")) or "")
+    assert "slot c" in (cramped(three, Load(takes_users=True, sessions=1000)) or "")
+    assert target_of(state("gw-1", sessions=7)) == "b"
+    assert target_of(state("gw-1", sessions=7, draining=3)) is None
+
+
+def test_a_pool_of_either_family_may_be_the_smaller_one() -> None:
+    slot = Slot(
+        name="a",
+        port=4431,
+        device="pa",
+        pool4=IPv4Network("10.1.0.0/21"),
+        pool6=IPv6Network("fd00::/120"),
+    )
+    assert addresses_in(slot) == 253
+    assert addresses_in(slot.model_copy(update={"pool6": None})) == 2045

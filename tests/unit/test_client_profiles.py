@@ -125,3 +125,32 @@ def test_a_fleet_of_strongswan_has_to_skip_the_tests_that_never_get_a_number() -
     tests = of_ike(skip=ITS_TESTS.split(", ")).tests
     assert tests is not None
     assert tests.asked(Method.TRIED) == (Asked.FILES, Asked.CONFIG, Asked.LOGIN, Asked.PINGS_LOST)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("tls-cipher DEFAULT:@SECLEVEL=0", ("tls-cipher", "DEFAULT:@SECLEVEL=0")),
+        ("tls-cipher ALL:!aNULL:+RC4", ("tls-cipher", "ALL:!aNULL:+RC4")),
+        ("data-ciphers AES-256-GCM:?CHACHA20-POLY1305", ("data-ciphers", "AES-256-GCM:?CHACHA20-POLY1305")),
+        ("tls-version-min 1.2 or-highest", ("tls-version-min", "1.2", "or-highest")),
+        ("mssfix 1360 mtu", ("mssfix", "1360", "mtu")),
+        ("ncp-disable", ("ncp-disable",)),
+        ("providers legacy default", ("providers", "legacy", "default")),
+        ('tls-auth "shared" 1 # as always', ("tls-auth", "shared", "1")),
+    ],
+)
+def test_options_of_old_clients_are_taken_as_their_files_have_them(
+    option: str, words: tuple[str, ...]
+) -> None:
+    """Case 28: `@SECLEVEL=0` is what lets the clients in at all that profiles are for."""
+    assert words_of(option) == words
+
+
+@pytest.mark.parametrize(
+    "option", ["tls-cipher -up", "cipher a/b", "cipher 'a b'", "cipher 'open", "ca /etc/x"]
+)
+def test_no_value_begins_an_option_or_names_a_path(option: str) -> None:
+    """Case 28: none of what is taken leads elsewhere."""
+    with pytest.raises(ValueError, match=r"write words|No closing quotation"):
+        words_of(option)

@@ -23,10 +23,14 @@ RESTARTED: dict[str, Any] = {
 GATES = policy(LOGINS, RESTARTED)
 
 
+SICK_CANARIES = dict.fromkeys(NAMES, (2, 0)) | dict.fromkeys(NAMES[:8], (1, 1))
+"""Every second login on the canaries fails, and none elsewhere."""
+
+
 def tick(at: float, signs: Sequence[str] = (), **more: Any) -> Tick:
     found = {name: Sign(since=START + at, until=START + at) for name in signs}
-    counts = {"logins": dict.fromkeys(NAMES, (2, 0))}
-    return Tick(at=START + at, counts=counts, signs={"restarted": found}, **more)
+    told = {"counts": {"logins": dict.fromkeys(NAMES, (2, 0))}} | more
+    return Tick(at=START + at, signs={"restarted": found}, **told)
 
 
 def watch(cohorts: Cohorts, ticks: Sequence[Tick]) -> tuple[WindowState, list[Decision]]:
@@ -177,3 +181,14 @@ def test_more_of_them_than_may_fail_and_any_of_control_make_proofs_worthless() -
         )
         assert decisions[-1].verdict is GateVerdict.CONFLICTING
         assert (decisions[-1].action, decisions[-1].failed) == (Action.HOLD, ())
+
+
+def test_a_hard_sign_outranks_harm_that_was_only_measured_and_stays() -> None:
+    """B5: where operators decide about measured harm, a daemon that fails still goes back by itself."""
+    measured = [tick(t, counts={"logins": SICK_CANARIES}) for t in range(40)]
+    state, decisions = watch(may(0), measured)
+    assert (decisions[-1].action, decisions[-1].verdict) == (Action.ROLL_BACK, GateVerdict.UNHEALTHY)
+    state, failing = fold_tick(GATES, GATES.window, may(0), state, tick(40, NAMES[2:4]))
+    assert (failing.action, failing.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
+    _, after = fold_tick(GATES, GATES.window, may(0), state, tick(41, counts={"logins": SICK_CANARIES}))
+    assert (after.action, after.verdict, after.reason) == (Action.ROLL_BACK, GateVerdict.HARD, failing.reason)

@@ -135,3 +135,14 @@ def test_an_agent_that_has_just_started_lets_every_session_of_before_be_resumed(
     assert instance.scan().worked == {"before", "connected"}
     instance.breaks("connected")
     assert instance.scan().worked == {"before", "connected"}
+
+
+def test_an_agent_that_has_made_the_instance_knows_all_of_its_past() -> None:
+    instance = Instance()
+    instance.breaks("refused")
+    instance.scan()
+    instance.tunnels.begin("b")
+    assert instance.scan().worked == frozenset()
+    late = Tunnels(lambda: instance.now)
+    late.begin("b")
+    assert (late.take("b", instance.opened, []).worked) == frozenset()

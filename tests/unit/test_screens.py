@@ -11,7 +11,7 @@ from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
 from orchestrator.words.changes import KINDS
 from orchestrator.words.offers import all_spelled
-from policies.model.change import ChangeKind, Phase
+from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event
@@ -104,6 +104,22 @@ def test_a_fleet_that_was_never_changed_says_what_it_is_on_and_what_to_do_first(
     said = fleet_shown(capsys, install)
     assert "penstock fleet install lab --to RELEASE" in said
     assert "gw-2: [no] agent" in said
+
+
+@pytest.mark.parametrize(
+    ("outcome", "headline"),
+    [(Outcome.ROLLED_BACK, "to 1.3.0 ROLLED BACK"), (Outcome.PROMOTED, "to 1.3.0 PROMOTED")],
+)
+def test_a_change_that_has_ended_is_headed_by_its_outcome_and_the_fleet_by_its_release_now(
+    capsys: pytest.CaptureFixture[str], outcome: Outcome, headline: str
+) -> None:
+    """Screens 1: a rollback and a promotion were both headed ENDED, and the release of now was nowhere."""
+    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4, heard=4)
+    change = status(phase=Phase.ENDED, outcome=outcome)
+    said = fleet_shown(capsys, FleetStatus(fleet="lab", standing=on, change=change))
+    assert headline in said
+    assert "ENDED" not in said
+    assert "lab now on 1.1.6, 4 of 4 gateways take users." in said
 
 
 def test_a_frame_fits_a_terminal_however_much_happens(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,20 @@
 """What terminal and page say of a fleet's status: a few by name, the others counted, and where all are."""
 
+from typing import Any
+
 import pytest
 
 from orchestrator.page.render import ENVIRONMENT, part
 from orchestrator.page.runbooks import named_only
 from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
-from orchestrator.words.standing import SHOWN, missing_lines
+from orchestrator.words.standing import (
+    SHOWN,
+    change_notices,
+    glance_notices,
+    is_quiet,
+    missing_lines,
+)
 
 MANY = {f"gw-{number:04}": "no agent answers" for number in range(1_000)}
 
@@ -49,7 +57,7 @@ def test_what_is_shown_whole_is_not_counted_too() -> None:
     assert len(missing_lines(said)) == SHOWN
 
 
-def glance(number: int, **change: object) -> dict[str, object]:
+def glance(number: int, **change: object) -> dict[str, Any]:
     newest = {"rollout": f"f{number}-1", "phase": "ended", "what": "promoted", "needs_you": None} | change
     return {
         "fleet": f"f{number}",
@@ -58,9 +66,46 @@ def glance(number: int, **change: object) -> dict[str, object]:
         "heard": 4,
         "looked_at": None,
         "gateways": 4,
+        "silent": 0,
+        "quarantined": 0,
+        "held_drains": 0,
         "concern": None,
         "change": newest if change.get("phase", "ended") else None,
     }
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ({"silent": 1}, "1 gateway does not answer. Runbook: agent-silent"),
+        ({"quarantined": 2}, "2 gateways are quarantined. Runbook: gateway-unwell"),
+        ({"held_drains": 4}, "4 drains wait for an operator. Runbook: drain-past-deadline"),
+    ],
+)
+def test_a_fleet_with_gateways_or_drains_that_wait_is_never_among_those_that_need_nobody(
+    missing: dict[str, int], line: str
+) -> None:
+    """Screens 2: the list said that the fleet needs nobody, beside four lines of trouble on its page."""
+    row = glance(1) | missing
+    assert not is_quiet(row)
+    assert glance_notices(row) == [("Needs you", line)]
+
+
+@pytest.mark.parametrize(
+    ("change", "page"),
+    [
+        ({"incomplete": ["gw-1: silent"]}, "rollback-incomplete"),
+        ({"confirm": "f1-1"}, "rollback-waits"),
+        ({"decision": {"verdict": "metrics_unavailable", "readings": []}}, "metrics-blind"),
+        ({}, "held-decide"),
+    ],
+)
+def test_the_list_of_fleets_names_the_same_runbook_as_a_fleet_s_own_page(
+    change: dict[str, object], page: str
+) -> None:
+    """Screens 3: the list lacked what decides on the runbook, and always named held-decide."""
+    row = glance(1, phase="held", needs_you="why", **change)
+    assert glance_notices(row) == change_notices(row["change"]) == [("Needs you", f"why. Runbook: {page}")]
 
 
 @pytest.mark.parametrize(("fleets", "folded"), [(20, False), (21, True)])

@@ -422,3 +422,18 @@ def test_a_hold_is_seen_as_soon_as_it_is_heard_and_what_the_wave_said_before_cha
     story.take(wave(4))
     assert story.status().phase is Phase.OBSERVING
     assert sentences(story).count("held; new sessions stay where they are") == 1
+
+
+def test_a_vote_that_was_shown_another_verdict_is_refused_with_the_present_one() -> None:
+    """B4: a vote names what its person read, where a screen was open for a while."""
+    story = story_of()
+    story.take(wave(1, decision=decided(Action.HOLD, "descriptors grow by 0.03")))
+    vote = command(CommandKind.PROMOTE, approves=story.status().ballot)
+    story.take(wave(2, decision=decided(Action.HOLD, "descriptors grow by 0.04")))
+    assert story.refusal_of(vote) is None
+    assert "descriptors grow by 0.04" in story.hear(vote, BEGAN)
+    story.take(wave(3, decision=decided(Action.HOLD, "40 of 200 users complain")))
+    refusal = story.refusal_of(vote)
+    assert refusal is not None
+    assert "40 of 200 users complain" in refusal.sentence
+    assert story.refusal_of(command(CommandKind.PROMOTE)) is None

@@ -24,6 +24,7 @@ WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
         NoticeState.HELD,
     ),
     "short": ({**SWITCHING, "short": ("main has room for 3 of 10",)}, NoticeState.WAITING_FOR_CAPACITY),
+    "silent": ({**SWITCHING, "silent": ("gw-1",)}, NoticeState.WAITING_FOR_CAPACITY),
     "untested": ({**SWITCHING, "untested": {"gw-1": "it is silent"}}, NoticeState.WAITING_FOR_TESTS),
     "missing": (
         {**OBSERVING, "phase": Phase.ROLLING_BACK, "missing": {"1/1": {"gw-1": "its disk is full"}}},
@@ -56,6 +57,7 @@ WAITS_FOR_NOBODY = {
     "promoting",
     "commands",
     "rebooted",
+    "lapsed",
     "given_up",
     "events",
     "earlier_events",

@@ -1,4 +1,4 @@
-"""Orders, deaths and verdicts at bad moments: while gateways switch, while somebody holds, after a lapse."""
+"""Orders, deaths and verdicts at bad moments: while gateways switch, while somebody holds."""
 
 from contextlib import suppress
 
@@ -11,7 +11,6 @@ from activities.watching import WatchSlice
 from orchestrator.cli.main import app
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
-from policies.model.errors import Conflict
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge, ObservedLedger
@@ -238,40 +237,6 @@ async def test_what_people_order_of_a_rollout_is_in_the_audit_record(recorded: R
     await soon(result_of(rollout))
     entries = {(entry.person, entry.action) for entry in recorded.ledger.audit_entries()}
     assert {("ana", "hold"), ("ben", "roll back")} <= entries
-
-
-# --- after a lapse -------------------------------------------------------------------------
-
-
-@pytest.mark.sweep
-async def test_a_trial_whose_lease_has_lapsed_is_not_begun_again_by_a_renewal(real: World) -> None:
-    """D14."""
-    canary = real.gateways["gw-1"]
-    real.judge.says(UNDECIDED)
-    rollout = await real.start(("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
-    canary.trial_ends = canary.now()  # as after an outage that was longer than the lease
-    result = await soon(result_of(rollout))
-    assert result.outcome is Outcome.ROLLED_BACK
-    assert result.reason == "slot b of gw-1 is not on trial any more"
-    assert canary.effects.count("steer b") == 1
-    assert real.serving()["gw-1"] == "1.1.6"
-
-
-@pytest.mark.sweep
-async def test_a_lapse_is_told_with_why_the_lease_was_not_confirmed(real: World) -> None:
-    canary = real.gateways["gw-1"]
-    real.judge.says(UNDECIDED)
-    rollout = await real.start(("gw-1",))
-    await in_phase(rollout, Phase.OBSERVING)
-    canary.fail("start_trial", Conflict("the HAProxy of gw-1 took a change and did not make it"))
-    await until(lambda: not canary.failing("start_trial"))
-    canary.trial_ends = canary.now()
-    result = await soon(result_of(rollout))
-    assert result.outcome is Outcome.ROLLED_BACK
-    assert result.reason == (
-        "slot b of gw-1 is not on trial any more: the HAProxy of gw-1 took a change and did not make it"
-    )
 
 
 @pytest.mark.sweep

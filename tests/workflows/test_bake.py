@@ -122,7 +122,7 @@ async def test_harm_found_while_the_next_upgrade_begins_takes_both_back(world: W
     world.judge.says(UNDECIDED, wave=1)
     rollout = await world.start(("gw-1",), release=NEXT)
     await in_phase(rollout, Phase.OBSERVING)
-    await rollout.signal("harm", args=["edge-2: gw-1 restarted by itself", "edge-2"])
+    await rollout.signal("harm", args=["edge-2: gw-1 restarted by itself", "edge-2", False])
     result = await result_of(rollout)
     assert (result.outcome, "restarted by itself" in result.reason) == (Outcome.ROLLED_BACK, True)
 

@@ -268,11 +268,18 @@ async def test_an_install_that_fails_on_one_gateway_is_on_record_for_the_others_
 
 
 async def test_a_repeated_install_records_what_came_up_and_was_never_recorded(server: Engine) -> None:
-    """D13; as after an orchestrator that died, or a ledger that was away, in the middle of it."""
+    """D13; as after an orchestrator that died, or a ledger that was away, in the middle of it.
+
+    newcomer 14: gateways that served before are counted as such, and not as those that were empty.
+    """
     async with recording(server, serving=None) as begun:
         begun.world.gateways["gw-3"].serve(OLD)
         await begun.service.install(begun.world.fleet, OLD, "http://repository", "ana")
-        await begun.service.end_of("edge")
+        result = await begun.service.end_of("edge")
+        assert (result.touched, result.reason) == (
+            3,
+            "First installation: 3 gateways now serve 1.1.6; 1 gateway already serves it",
+        )
         assert begun.ledger.known_good("edge") == dict.fromkeys(begun.world.gateways, OLD)
         assert begun.world.gateways["gw-3"].effects == []
 

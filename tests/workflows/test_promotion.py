@@ -1,16 +1,19 @@
 """Forward: waves pass one after the other, and what passed becomes known-good."""
 
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 
 import pytest
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
-from tests.fakes.control import AT_CAP, BLIND, HEALTHY, TORN, UNDECIDED
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
+from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, TORN, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
+    Running,
     World,
     fleet_of,
     in_phase,
@@ -136,3 +139,68 @@ async def test_leases_are_confirmed_at_every_third_of_their_length(server: Engin
         assert all(lease / 6 - MARGIN < gap < lease for gap in gaps), gaps
         world.judge.says(HEALTHY)
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+LEAK = "descriptor-leak: grows by 0.03 a minute on the canary, 0.02 allowed"
+COMPLAINTS = "complaints: 40 distinct users of 200 cannot log in"
+
+
+def held_for(reason: str) -> Decision:
+    reading = GateReading(gate=reason.partition(":")[0], verdict=GateVerdict.UNHEALTHY, reason=reason)
+    return Decision(action=Action.HOLD, verdict=GateVerdict.UNHEALTHY, reason=reason, readings=(reading,))
+
+
+async def test_two_votes_promote_only_against_the_reasons_that_both_were_shown(world: World) -> None:
+    """B4: each operator votes on what is shown, and what is shown is what the judge says now."""
+    world.judge.says(held_for(LEAK))
+    rollout = await world.start(("gw-1",))
+    await until(partial(shows, rollout, LEAK))
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    world.judge.says(held_for(COMPLAINTS))
+    await until(partial(shows, rollout, COMPLAINTS))
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    offers = (await status_of(rollout)).can_do
+    assert any("ben did" in offer.note and "ana" not in offer.note for offer in offers)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED
+    assert f"by ana and ben against: {COMPLAINTS}" in result.reason
+
+
+@pytest.mark.parametrize("automation", ["ask", "observe"])
+async def test_a_hard_sign_goes_back_also_after_harm_that_operators_decide_about(
+    server: Engine, automation: str
+) -> None:
+    """B5: the watch goes on after the first statistical verdict."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), automation=automation)
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(UNHEALTHY)
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await until(partial(shows, rollout, UNHEALTHY.reason))
+        assert world.serving()["gw-1"] == "1.3.0"
+        world.judge.says(CRASHING)
+        result = await result_of(rollout)
+        assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, CRASHING.reason)
+        assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def shows(rollout: Running, reason: str) -> bool:
+    """Whether people are shown that reason."""
+    status = await status_of(rollout)
+    return status.decision is not None and status.decision.reason == reason
+
+
+async def test_votes_decide_only_once_the_metrics_were_read_after_the_last_of_them(world: World) -> None:
+    """B4: the second operator votes in the moment in which another gate begins to hold the wave."""
+    world.judge.says(held_for(LEAK))
+    rollout = await world.start(("gw-1",))
+    await until(partial(shows, rollout, LEAK))
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    world.judge.says(held_for(COMPLAINTS))
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await until(partial(shows, rollout, COMPLAINTS))
+    assert (await status_of(rollout)).outcome is None
+    for person in ("ana", "ben"):
+        await say(rollout, CommandKind.PROMOTE, person)
+    result = await result_of(rollout)
+    assert f"by ana and ben against: {COMPLAINTS}" in result.reason

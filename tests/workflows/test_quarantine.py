@@ -1,6 +1,7 @@
 """Gateways that are left out by name, and how they come back into the fleet."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -8,8 +9,9 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
 from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase
-from policies.model.errors import BadInput, Conflict, Refused
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.instance import GatewayState
+from policies.model.offer import Verb
 from policies.model.plan import Strategy
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.status import ChangeStatus
@@ -27,9 +29,11 @@ from tests.workflows.world import (
     in_phase,
     result_of,
     status_of,
+    until,
     waiting_for,
     working,
 )
+from workflows import steps
 
 
 def service_of(world: World) -> QuarantineService:
@@ -78,10 +82,54 @@ async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_pa
 ) -> None:
     quarantine, rollout = service_of(world), await observed(world)
     said = await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "its disk is ill")
-    assert said.startswith("gw-2 is left out of the next changes, and of the capacity this one counts on")
+    assert said == (
+        "gw-2 is left out of changes until somebody returns it. The change under way does not begin with it; "
+        "what it has begun goes on."
+    )
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-2"]
     world.judge.says(HEALTHY)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_gateway_that_is_left_out_during_a_change_is_not_touched_by_it_whose_wave_it_is(
+    world: World,
+) -> None:
+    """D1."""
+    quarantine = service_of(world)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2", "gw-3"))
+    await in_phase(rollout, Phase.OBSERVING)
+    await quarantine.leave_out(world.fleet, ("gw-3",), "ana", "its line card is being replaced")
+    world.judge.says(HEALTHY)
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.PROMOTED
+    assert result.aside == {"gw-3": "in quarantine by ana: its line card is being replaced"}
+    assert world.gateways["gw-3"].effects == []
+    assert world.book.known_good("edge")["gw-3"] == OLD
+    assert world.serving()["gw-2"] == "1.3.0"
+
+
+async def test_a_change_ends_without_a_dead_gateway_that_is_quarantined_in_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newcomer 6: nothing else of the wave is left."""
+    monkeypatch.setitem(steps.LOOK, "schedule_to_close_timeout", timedelta(seconds=1))
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-2"].fail("observe", Unavailable("no power"), times=10_000)
+    world.judge.says(HEALTHY)
+
+    async def waits_for_the_dead() -> bool:
+        status = await status_of(rollout)
+        offered = [offer.gateway for offer in status.can_do if offer.verb is Verb.QUARANTINE]
+        return status.why == "gw-2 does not answer" and offered == ["gw-2"]
+
+    await until(waits_for_the_dead)
+    await service_of(world).leave_out(world.fleet, ("gw-2",), "ana", "no power")
+    result = await result_of(rollout)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-2"])
+    assert world.serving()["gw-1"] == "1.3.0"
 
 
 @pytest.mark.sweep
@@ -169,8 +217,8 @@ async def test_whom_nobody_waits_for_any_more_is_left_out_and_no_stranger_is_sai
     monkeypatch.setattr(ChangeService, "status", lambda _, fleet: as_it_was(fleet))
     said = await quarantine.leave_out(world.fleet, ("gw-1", "gw-gone"), "ana", "no power")
     assert said == (
-        "gw-gone is not waited for any more, and not of edge. gw-1 is left out of the next changes, and of "
-        "the capacity this one counts on, until somebody returns it."
+        "gw-gone is not waited for any more, and not of edge. gw-1 is left out of changes until somebody "
+        "returns it. The change under way does not begin with it; what it has begun goes on."
     )
     assert [one.gateway for one in world.book.quarantined(world.fleet.name)] == ["gw-1"]
     await rollout.terminate("the test has seen it")

@@ -2,14 +2,25 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import pytest
-from temporalio.client import ScheduleOverlapPolicy
+from temporalio.client import ScheduleOverlapPolicy, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.service import RPCError
 
 from orchestrator.engine.schedules import have_reconcile, keep_reconciling, reconcile_of
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
-from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.change import (
+    PENSTOCK,
+    ChangeKind,
+    ChangeOrder,
+    ChangeResult,
+    Outcome,
+    Phase,
+    Quarantine,
+)
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import UNDECIDED
@@ -18,6 +29,9 @@ from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
+
+SOON = 30.0
+"""Seconds within which a lock that is bounded to a few of them is free, on a busy machine."""
 
 
 @pytest.mark.sweep
@@ -286,3 +300,60 @@ async def test_whom_penstock_has_left_out_is_taken_in_again_once_it_is_seen_on_i
     assert [*(await reconcile(world)).strays] == ["gw-1"]
     await until(lambda: [one.gateway for one in world.book.quarantined("edge")] == ["gw-2"])
     assert (await reconcile(world)).sentence == "every gateway is on its known-good"
+
+
+# A3: "within a minute" bounds every step of the return of single gateways (R4).
+
+
+@pytest.mark.parametrize("step", ["open_change", "record_return", "plan_part", "close_change"])
+async def test_single_gateways_that_return_keep_the_lock_only_for_their_time_whatever_the_ledger_does(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    monkeypatch.setattr("workflows.change.ALONE_IN_ALL", timedelta(seconds=2))
+    world.gateways["gw-1"].serve(NEW, "b")
+    with monkeypatch.context() as away:
+        away.setattr(world.book, step, unavailable)
+        assert (await reconcile(world)).sentence == "bringing back: gw-1"
+        await until(partial(lock_is_free, world), SOON)
+    await reconcile(world)
+    await until(lambda: world.serving()["gw-1"] == "1.1.6")
+    await until(partial(lock_is_free, world))
+    await reconcile(world)
+    await until(lambda: world.book.open_changes(world.fleet.name) == ())
+
+
+async def test_the_return_of_single_gateways_gives_way_at_once_to_the_rollback_of_the_fleet(
+    world: World,
+) -> None:
+    canary = world.gateways["gw-1"]
+    canary.crash("a")
+    canary.serve(NEW, "b")
+    canary.fail("restore", Unavailable("gw-1 does not answer"), times=10_000)
+    await reconcile(world)
+    change = world.client.get_workflow_handle(change_of(world.fleet.name), result_type=ChangeResult)
+    await until(lambda: world.newest != "edge-1")
+    restore = world.client.get_workflow_handle(f"{change_of(world.fleet.name)}/{world.newest}/restore")
+    await until(partial(runs, restore))
+    await change.signal("harm", args=["gw-2 restarted by itself", "edge-1", False])
+    result = await result_of(change)
+    assert result.incomplete == {"gw-1": "left to the rollback of the whole fleet"}
+    await until(partial(is_over, restore))
+
+
+def unavailable(*_: object) -> None:
+    raise Unavailable("the ledger does not answer")
+
+
+async def lock_is_free(world: World) -> bool:
+    return await is_over(world.client.get_workflow_handle(change_of(world.fleet.name)))
+
+
+async def is_over(running: WorkflowHandle[Any, Any]) -> bool:
+    return (await running.describe()).status is not WorkflowExecutionStatus.RUNNING
+
+
+async def runs(running: WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return not await is_over(running)
+    except RPCError:
+        return False

@@ -52,6 +52,7 @@ class PlainDaemon(Protocol):
     """The part of a daemon's port that follows from the rest, or says no, until a driver overrides it."""
 
     product: str
+    probe_instead: tuple[str, ...] = ()
     own_files: tuple[str, ...] = ()
     own_words: OwnWords = OwnWords()
     wandering: tuple[Wandering, ...] = ()

@@ -253,6 +253,11 @@ class Daemon(Protocol):
         ...
 
     @property
+    def probe_instead(self) -> tuple[str, ...]:
+        """What it may be given in place of that, one of them; none where there is no other way in."""
+        ...
+
+    @property
     def own_files(self) -> tuple[str, ...]:
         """Where its configuration is when nobody says otherwise, the likeliest first."""
         ...

@@ -18,10 +18,20 @@ MOST_LOST = 0.2
 class Progress:
     """What one client has reached by now, in which words, and how many pings came back."""
 
-    def __init__(self, marks: Sequence[re.Pattern[str]], says_why: re.Pattern[str]) -> None:
-        """Take what shows that each stage but the last is passed, and which words tell why one is not."""
+    def __init__(
+        self,
+        marks: Sequence[re.Pattern[str]],
+        says_why: re.Pattern[str],
+        causes: Sequence[tuple[re.Pattern[str], str]] = (),
+    ) -> None:
+        """Take what shows that each stage but the last is passed, and which words tell why one is not.
+
+        A line of `causes` is the reason whatever the client prints after it, with what to do.
+        """
         self._marks = (*marks, COUNTS)
         self._says_why = says_why
+        self._causes = causes
+        self._has_cause = False
         self._begun = time.monotonic()
         self._reached = 0
         self._words = "it said nothing"
@@ -89,5 +99,8 @@ class Progress:
                 self._connect_seconds = time.monotonic() - self._begun
             if STAGES[number - 1] == "ping":
                 self._sent, self._received = int(found[1]), int(found[2])
-        if self._reached < len(STAGES) and self._says_why.search(line):
+        for cause, mend in self._causes:
+            if not self._has_cause and cause.search(line):
+                self._has_cause, self._words = True, f"{line}; {mend}"
+        if not self._has_cause and self._reached < len(STAGES) and self._says_why.search(line):
             self._words = line

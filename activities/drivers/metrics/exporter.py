@@ -28,7 +28,7 @@ from activities.drivers.daemon.port import LoginReader
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.runtime.host.process import Alive, boot_id
-from policies.attempts import Attempt, FirstAttempts, LoginOutcome, RememberedKeys
+from policies.attempts import Attempt, FirstAttempts, LoginOutcome, RememberedKeys, Sources
 from policies.model.value import Value
 
 BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -181,6 +181,7 @@ class GatewayExporter(Collector):
         self._reader = reader
         self._serving = serving
         self._memory = memory
+        self._sources = Sources()
         self._hears = hears
         self._notes = notes
         self._kept = _remembered(memory)
@@ -256,7 +257,7 @@ class GatewayExporter(Collector):
         kept = self._kept.get(slot)
         same = kept is not None and running is not None and kept.is_of(running.process)
         if running is not None:
-            first = FirstAttempts(kept.seen if kept and same else None)
+            first = FirstAttempts(kept.seen if kept and same else None, sources=self._sources)
             reader = self._reader()
             self._watched[slot] = Watched(running, self._tails[slot], reader, first, self._hears, self._notes)
 

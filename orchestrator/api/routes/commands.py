@@ -51,7 +51,10 @@ class CommandAsked(Value):
     reason: Why
     change: Name | None = Field(default=None, description="only if this is still the fleet's newest change")
     hold_of: PersonName | None = Field(default=None, description="whose hold a resume lifts")
-    approves: Digest | None = Field(default=None, description="what an approval was shown")
+    approves: Digest | None = Field(
+        default=None,
+        description="what an approval was shown (`confirm` of a change), or a vote to promote (`ballot`)",
+    )
     to: Release | None = Field(default=None, description="where a rollback goes, if not to known-good")
     of: Name | None = Field(default=None, description="of a rollback: the reload that is taken back")
     settings: bool = Field(

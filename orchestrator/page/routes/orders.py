@@ -14,6 +14,7 @@ from orchestrator.api.who import Serving
 from orchestrator.page.forms import Key, Reason, Sent, with_form
 from orchestrator.page.render import rendered
 from orchestrator.page.session import Looking, Own
+from orchestrator.service.service import FleetStatus
 from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
@@ -60,8 +61,7 @@ async def sheet(
     """Say what the order does and to whom, and ask why."""
     status = await service.status(caller, fleet)
     shown = given.change or (status.change.rollout if status.change is not None else None)
-    confirm = status.change.confirm if status.change is not None else None
-    meant = given.model_copy(update={"change": shown, "approves": given.approves or confirm})
+    meant = given.model_copy(update={"change": shown, "approves": given.approves or _bound_to(status, verb)})
     does = await _what_it_does(service, caller, fleet, meant) if verb is Verb.ROLL_BACK else None
     return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent(), does)
 
@@ -72,6 +72,13 @@ async def _what_it_does(service: Serving, caller: Caller, fleet: str, given: Giv
         return (await service.rollback_preview(caller, fleet, given.rollback)).sentence
     except PenstockError as error:
         return str(error)
+
+
+def _bound_to(status: FleetStatus, verb: Verb) -> Digest | None:
+    """Return what an answer, or a vote, is bound to that reads this status."""
+    if status.change is None:
+        return None
+    return status.change.ballot if verb is Verb.PROMOTE else status.change.confirm
 
 
 @router.post("/fleets/{fleet}/orders/{verb}", dependencies=[Own])
@@ -128,7 +135,7 @@ async def _carried_out(  # who asks whom for what, why, and under which key
         reason,
         key=key,
         hold_of=given.hold_of,
-        approves=given.approves if verb is Verb.APPROVE else None,
+        approves=given.approves if verb in {Verb.APPROVE, Verb.PROMOTE} else None,
         change=given.change,
     )
 

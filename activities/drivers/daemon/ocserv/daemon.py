@@ -88,6 +88,7 @@ class Ocserv:
     mid_session = "@th,64,8 23"
     """A DTLS record of application data (RFC 6347, 4.1); whoever begins sends a handshake."""
     probe_needs = ("password",)
+    probe_instead = ()
     own_files = ("/etc/ocserv/ocserv.conf", "/etc/ocserv.conf")
     own_words = OwnWords()
 
@@ -114,6 +115,7 @@ class Ocserv:
 
         Settings were looked at when the host got them: nothing here may keep a known-good from starting.
         """
+        self._tunnels.begin(environment.slot.name)
         config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)

@@ -224,6 +224,7 @@ class LoginLog:
         key = key_of(connection.user, connection.source)
         yield Attempt(
             key=key,
+            source=connection.source,
             outcome=outcome,
             ended=at,
             seconds=seconds,

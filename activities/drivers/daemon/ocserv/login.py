@@ -1,4 +1,6 @@
-"""How openconnect is told to reach one instance as the probe's user."""
+"""How openconnect is told to reach one instance as the probe's user, and why it does not."""
+
+import re
 
 from activities.drivers.daemon.client import address6_of, address_of
 from activities.drivers.daemon.login import ProbeLogin
@@ -13,6 +15,18 @@ _SAYS = {
     ClientKind.OTHER: [],
 }
 """What openconnect says that it is; by itself it is taken for what it is."""
+
+CAUSES = (
+    (
+        re.compile(r"certificate verify failed: certificate does not match hostname", re.IGNORECASE),
+        "name the certificate's name as probe.name in the agent's file",
+    ),
+    (
+        re.compile(r"certificate verify failed: ", re.IGNORECASE),
+        "name the authority that signed the gateway's certificate as probe.authority in the agent's file",
+    ),
+)
+"""Lines of openconnect that name the cause, each with what to do; it ends with a line that does not."""
 
 
 def options(environment: Environment, login: ProbeLogin) -> list[str]:
@@ -49,3 +63,8 @@ def _behind(login: ProbeLogin) -> str:
             "write the value of camouflage_secret there"
         )
     return f"/?{secret}"
+
+
+def cause_in(line: str) -> str:
+    """Return the cause that a line of openconnect names, with what to do; empty where it names none."""
+    return next((f"{line}; {mend}" for cause, mend in CAUSES if cause.search(line)), "")

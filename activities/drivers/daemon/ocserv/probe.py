@@ -7,7 +7,7 @@ import re
 
 from activities.drivers.daemon.client import address6_of, client
 from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
-from activities.drivers.daemon.ocserv.login import options, shadow_options
+from activities.drivers.daemon.ocserv.login import CAUSES, options, shadow_options
 from activities.drivers.daemon.ocserv.tunnel_end import program
 from activities.drivers.daemon.port import Environment
 from activities.drivers.daemon.progress import Progress
@@ -69,7 +69,7 @@ async def shadow(environment: Environment, login: ProbeLogin, how: ShadowLogin) 
 async def _tried(
     environment: Environment, login: ProbeLogin, told: list[str], pings: int, family: Family = 4
 ) -> Probe:
-    password, progress = password_of(login), Progress(_MARKS, _SAYS_WHY)
+    password, progress = password_of(login), Progress(_MARKS, _SAYS_WHY, CAUSES)
     script, end = (CLIENT, []) if environment.own_networks else (WITHOUT_DEVICE, [program()])
     arguments = (str(pings), *end, *told)
     target = target_of(environment, login)

@@ -16,7 +16,7 @@ from activities.drivers.daemon.client import WITHIN, Client, client
 from activities.drivers.daemon.held import PINGS, SMALL, Held, PingCounts, watched
 from activities.drivers.daemon.login import ProbeLogin, password_of, target_of
 from activities.drivers.daemon.ocserv import tunnel_end
-from activities.drivers.daemon.ocserv.login import options
+from activities.drivers.daemon.ocserv.login import cause_in, options
 from activities.drivers.daemon.port import Environment
 from activities.drivers.resolving import Answers, answer_in, program, questions
 
@@ -82,6 +82,8 @@ class Session(Held):
     """Domains that were pushed as the only ones to be asked for inside the tunnel."""
     all_dns: bool = False
     """Whether clients were told to ask for every name inside the tunnel."""
+    cause: str = ""
+    """The line that names why there is no session; the client ends with one that does not."""
     answers: Answers = field(default_factory=dict)
     """What these servers answered through the tunnel."""
 
@@ -141,8 +143,9 @@ def _note(session: Session, line: str) -> None:
         session.dtls = found[1]
     session.answers |= answer_in(line)
     session.let_in |= line.startswith(_LET_IN)
+    session.cause = session.cause or cause_in(line)
     if line and not session.pings:
-        session.words = line
+        session.words = session.cause or line
 
 
 def _given(session: Session, what: str, said: str) -> None:

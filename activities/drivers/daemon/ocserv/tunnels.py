@@ -57,8 +57,8 @@ class Past:
 class Tunnels:
     """The sessions of every slot that this process has seen.
 
-    What was there before the first scan of its slot counts as a session that worked: an agent that has just
-    started knows nothing of its past.
+    What is there at the first scan of a slot counts as a session that worked, unless this process has made
+    the instance: an agent that has just started knows nothing of its past.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,6 +67,11 @@ class Tunnels:
         self._slots = dict[str, dict[str, _Seen]]()
         self._failed = dict[tuple[str, str], float]()
         """When a login was last seen to have failed, by slot and address."""
+
+    def begin(self, slot: str) -> None:
+        """Know that a new instance is being made in the slot: all that is seen there began after that."""
+        self._slots[slot] = {}
+        self._failed = {key: at for key, at in self._failed.items() if key[0] != slot}
 
     def take(
         self, slot: str, opened: Sequence[Mapping[str, Any]], users: Sequence[Mapping[str, Any]]

@@ -78,6 +78,7 @@ class OpenVpn(PlainDaemon):
     wandering = (Wandering(name=PEER_ID, of_a_session="@th,64,5 9", number="@th,72,24"),)
     """P_DATA_V2 and its peer-id: five bits and three bytes of what follows the UDP header."""
     probe_needs = ("certificate", "key")
+    probe_instead = ("password",)
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
     own_words = OwnWords(
         address="local", control="management /run/openvpn-server/management.sock unix", drops_root=True

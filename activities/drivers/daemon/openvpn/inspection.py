@@ -33,6 +33,8 @@ GARBAGE_BYTES = 1200
 ANSWERED_WITHIN = timedelta(seconds=1)
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 NO_ENCRYPTION = ("cipher none", "data-ciphers none")
+HMAC = "packet HMAC authentication failed"
+"""What a client says of packets whose `auth` is another one; OpenVPN 2.6 compares the two at no login."""
 
 Answers = Callable[[], Awaitable[int | None]]
 """Asks the daemon for the number of its main process; None for no answer."""
@@ -105,14 +107,18 @@ async def _null_cipher(environment: Environment, login: ProbeLogin, transport: s
 
 
 async def _wrong_certificate(environment: Environment, login: ProbeLogin, transport: str) -> Measurement:
-    """Log in by a certificate of the probe's name that nobody has signed."""
+    """Log in by a certificate of the probe's name that nobody has signed, and by a wrong password."""
+    wrong = None if login.password is None else secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         shown = await asyncio.to_thread(_self_signed, login.user, Path(folder))
-        session = await hold_session(environment, login, transport, login.options, shown=shown)
+        session = await hold_session(
+            environment, login, transport, login.options, shown=shown, password=wrong
+        )
     if not session.answered:
         return Measurement(test=Asked.WRONG_PASSWORD, said=_no_answer(environment, session))
     what = "was let in" if session.let_in else "was refused"
-    said = f"the probe's user with a certificate that nobody has signed {what}"
+    by = "with a certificate that nobody has signed" + (" and a wrong password" if wrong else "")
+    said = f"the probe's user {by} {what}"
     return Measurement(test=Asked.WRONG_PASSWORD, measured=int(session.let_in), said=said)
 
 
@@ -209,7 +215,8 @@ def _problem_of(session: Session) -> str:
         return f"is refused: {session.words}"
     sent, received = session.pings.get("small", (0, 0))
     if not received:
-        return f"gets in by {session.cipher}, and none of {sent} pings comes back: {session.words}"
+        hint = "; compare its `auth` with the template's" if HMAC in session.words else ""
+        return f"gets in by {session.cipher}, and none of {sent} pings comes back: {session.words}{hint}"
     return ""
 
 

@@ -168,7 +168,11 @@ class LoginLog:
         if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
             seconds = max(0.0, connection.accepted - connection.began)
         return Attempt(
-            key=key_of(connection.user, connection.source), outcome=outcome, ended=at, seconds=seconds
+            key=key_of(connection.user, connection.source),
+            source=connection.source,
+            outcome=outcome,
+            ended=at,
+            seconds=seconds,
         )
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from activities.drivers.daemon.client import address_of
-from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.login import ProbeLogin, password_of
 from activities.drivers.daemon.port import Environment
 from policies.model.client_profiles import FILES, words_of
 from policies.model.errors import BadInput
 
 HANDSHAKE_SECONDS = 8
+TYPED = "/dev/fd/4"
+"""Where a client reads name and password; they are in no file, and in no command line."""
 LAST_WORDS = ("process exiting", "Exiting due to fatal error", "Use --help for more information.")
 """How the last line ends of a client that gives up."""
 
@@ -33,23 +35,32 @@ def options(
         shown: Another certificate and key than the login's own.
 
     Raises:
-        BadInput: There is no certificate, an option is none of a client profile, or a file is not named.
+        BadInput: There is neither certificate nor password, an option is none of a client profile, or a file
+            is not named.
     """
     certificate, key = shown or (login.certificate, login.key)
-    if certificate is None or key is None:
+    if (certificate is None or key is None) and login.password is None:
         raise BadInput(
-            "the probe was given no certificate; name `certificate` and `key` under `probe` in agent.yaml"
+            "the probe was given neither a certificate nor a password; name `certificate` and `key`, or "
+            "`password`, under `probe` in agent.yaml"
         )
     address, port = str(address_of(environment)), str(environment.slot.port)
     said = [
         *("--remote", address, port, "tcp-client" if transport == "tcp" else "udp", "--nobind"),
-        *("--ca", str(login.authority), "--cert", str(certificate), "--key", str(key)),
+        *("--ca", str(login.authority)),
         *("--remote-cert-tls", "server", "--connect-retry-max", "1"),
         *("--hand-window", str(within), "--connect-timeout", str(within), "--tls-exit"),
     ]
+    said += ["--cert", str(certificate), "--key", str(key)] if certificate and key else []
+    said += ["--auth-user-pass", TYPED] if login.password is not None else []
     said += [] if transport == "tcp" else ["--explicit-exit-notify", "1"]
     said += ["--verify-x509-name", login.name, "name"] if login.name else []
     return [*said, *_set_up(setup, login)]
+
+
+def typed(login: ProbeLogin) -> str:
+    """Return the probe's password, empty where it logs in by certificate alone; BadInput as `password_of`."""
+    return "" if login.password is None else password_of(login)
 
 
 def _set_up(setup: Sequence[str], login: ProbeLogin) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from activities.drivers.daemon.client import Client, client
 from activities.drivers.daemon.held import PINGS, SMALL, Held, PingCounts, watched
 from activities.drivers.daemon.login import ProbeLogin, target_of
-from activities.drivers.daemon.openvpn.options import LAST_WORDS, options
+from activities.drivers.daemon.openvpn.options import LAST_WORDS, options, typed
 from activities.drivers.daemon.port import Environment
 from policies.model.errors import Unavailable
 
@@ -23,8 +23,12 @@ WITHIN = timedelta(seconds=12)
 """How long a login, its pings and its goodbye may take together."""
 
 SCRIPT = r"""
-pings=$1 small=$2 pattern=$3; shift 3
-openvpn --client --dev tunnel --dev-type tun --verb 3 --suppress-timestamps --auth-nocache "$@" 2>&1 &
+pings=$1 small=$2 pattern=$3 user=$4; shift 4
+set -- --client --dev tunnel --dev-type tun --verb 3 --suppress-timestamps --auth-nocache "$@"
+openvpn "$@" 2>&1 4<<TYPED &
+$user
+$password
+TYPED
 client=$!
 read -r connected
 if [ -n "$connected" ]; then
@@ -41,7 +45,11 @@ EVERYTHING = "0.0.0.0/0"
 _ANSWERED = re.compile(r"^TLS: Initial packet from ")
 _CIPHER = re.compile(r"^Data Channel: cipher '([^']+)'")
 _PUSHED = re.compile(r"^PUSH: Received control message: '(.*)'$")
-_SAYS_WHY = re.compile(r"Error|ERROR|AUTH_FAILED|refused|VERIFY ERROR|Cannot|Bad |failed|CONNECTION")
+_SAYS_WHY = re.compile(
+    r"^(?!Note:|NOTE:|DEPRECATED)"
+    r".*(?:Error|ERROR|AUTH_FAILED|refused|VERIFY ERROR|Cannot|Bad |failed|CONNECTION)"
+)
+"""What may be why a client fails; a note is about a default, whatever words it has."""
 _CANNOT = re.compile(r"^(?:Options error: .*|Unsupported cipher .*|.*: No such file or directory.*)$")
 
 
@@ -63,19 +71,22 @@ async def hold_session(
     setup: Sequence[str],
     *,
     shown: tuple[Path, Path] | None = None,
+    password: str | None = None,
 ) -> Session:
     """Log in as a client that is set up so, ping with small and full-size packets, and log out.
 
+    Another certificate or password may be shown than the login's own.
+
     Raises:
-        BadInput: the login has no certificate, or an option names a file that is not there.
+        BadInput: the login has neither certificate nor password, or an option names a file that is not there.
         Unavailable: the client could not be made ready here, or the wire cannot be read, which says
             nothing about the instance.
     """
     session, payload = Session(), secrets.token_bytes(16)
     told = options(environment, login, transport, setup, HANDSHAKE_SECONDS, shown)
-    arguments = (str(PINGS), str(SMALL), payload.hex(), *told)
+    arguments = (str(PINGS), str(SMALL), payload.hex(), login.user, *told)
     async with client(environment, SCRIPT, target_of(environment, login), *arguments) as caller:
-        out = await caller.connect("")
+        out = await caller.connect(password or typed(login))
         try:
             async with asyncio.timeout(WITHIN.total_seconds()):
                 with watched(caller, payload, session.wire):

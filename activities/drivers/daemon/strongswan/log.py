@@ -134,6 +134,7 @@ class LoginLog:
         let_in = outcome is LoginOutcome.OK
         return Attempt(
             key=key_of(login.user if let_in or login.proven else None, login.source),
+            source=login.source,
             outcome=outcome,
             ended=at,
             seconds=max(0.0, at - login.began) if let_in and login.timed else None,

@@ -54,6 +54,8 @@ FIRST_PROCESS = 1
 """Holds sockets that it hands to services (systemd.socket(5)), and is no daemon of the users."""
 
 OTHER_EXECUTABLE = "what its unit runs now is another executable"
+PROBED_WITHIN = timedelta(seconds=5)
+"""How long a probe of the daemon that serves may take while it is examined."""
 FOLLOW_EVERY = timedelta(seconds=5)
 UP_WITHIN, POLL_SECONDS = timedelta(seconds=15), 0.2
 """How long a daemon may take to serve that its unit has just started, and how often it is looked for."""
@@ -163,7 +165,21 @@ class HostAdoption:
                 for slot in found.slots
             ),
             left_behind=found.own.left_behind if found.own else (),
+            probe=await self._probed(found),
         )
+
+    async def _probed(self, found: _Found) -> str:
+        """Return why the probe cannot log in at the daemon that serves, as it will at each new instance."""
+        if found.process is None or found.slot is None or found.own is None:
+            return ""
+        try:
+            async with asyncio.timeout(PROBED_WITHIN.total_seconds()):
+                tried = await self._folders.daemon.probe(self._place(found.process, found.slot, found.own))
+        except TimeoutError:
+            return f"it did not end within {PROBED_WITHIN.total_seconds():g} s"
+        except PenstockError as error:
+            return str(error)
+        return "" if tried.passed else f"it failed at {tried.stage}: {tried.reason}"
 
     async def adopt(self, operation: Operation, without: Sequence[str]) -> Adopted:
         """Ensure that the daemon which serves here is the gateway's first instance; nobody is moved.

@@ -34,8 +34,10 @@ class GatewayPath:
         """Return what is true of it now; what cannot be read is not known."""
         gateway = self._folders.gateway
         slots = [slot for slot in gateway.slots if slot.name != ADOPTED]
+        adopted = self._folders.adopted
+        slots += [adopted.slot] if adopted is not None else []
         running = [slot for slot in slots if self._folders.of(slot.name).process() is not None]
-        wanted = {slot.name for slot in slots if self._folders.of(slot.name).state.get("wanted")}
+        wanted = {slot.name for slot in gateway.slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
         steering = await _or_none(self._table.read())
         rules = await _or_none(_rules())

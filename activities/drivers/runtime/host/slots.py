@@ -19,6 +19,7 @@ from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import Adopts
 from activities.drivers.runtime.host.given import given
 from activities.drivers.runtime.host.handshake import probe_handshake
+from activities.drivers.runtime.host.input_filter import drops_users
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
@@ -148,6 +149,8 @@ class HostSlots:
             reasons.append(f"{self._gateway.name} is not steered by {by} yet; look at its agent's log")
         if self._running(release) is None:
             reasons += self._free_slot(state)
+            dialled = self._folders.daemon.dialled(self._gateway) if self._table.promises.translates else ()
+            reasons += await drops_users(self._gateway, {one.transport for one in dialled})
         return tuple(reasons)
 
     async def stage(

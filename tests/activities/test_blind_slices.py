@@ -1,0 +1,62 @@
+"""A slice without metrics names who is silent besides, and who is left out is compared with nobody."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from activities.watching import WatchActivities, WatchSlice
+from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeKind, ChangeOpening, GatewayResult, Quarantine
+from policies.model.verdict import Action, Decision, GateVerdict
+from tests.fakes.ledgers import new_ledger
+from tests.unit.fleets import facts_of, planned
+
+BLIND = Decision(
+    action=Action.HOLD,
+    verdict=GateVerdict.METRICS_UNAVAILABLE,
+    reason="vpngw_first_attempts_total is fresh on only 1 control gateways",
+)
+
+
+class Blind(ObservationActivities):
+    """Sees nothing, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[ObservationOrder] = []
+
+    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+        self.asked.append(order)
+        nothing = timedelta(0)
+        return ObservationSlice(state="", decision=BLIND, observed=nothing, wall=nothing, ticks=1)
+
+
+async def test_a_hold_without_metrics_names_the_dead_gateway_until_it_is_left_out(tmp_path: Path) -> None:
+    """Newcomer 6."""
+    ledger = Ledger.open(new_ledger(tmp_path / "ledger.db"))
+    facts = facts_of(4)
+    plan = planned(facts)
+    order: dict[str, str] = {"fleet": "edge", "requested_by": "ana", "reason": "CVE"}
+    change = ledger.open_change(ChangeOpening(key="one", kind=ChangeKind.UPGRADE, release="1.3.0", **order))
+    first = plan.waves[0].gateways[0]
+    now = datetime.now(UTC)
+    on_trial = GatewayResult(
+        gateway=first, wave=1, state="on trial", slot="b", started=now.timestamp(), at=now
+    )
+    ledger.record_gateways(change, (on_trial,))
+    dead = next(name for name in sorted(plan.wave_of) if plan.wave_of[name] > 1)
+    ledger.record_states("edge", [], {dead: "no power"})
+    observation = Blind()
+    watch = WatchActivities(ledger, observation).watch_wave
+    asked = WatchSlice(change=change, plan=ledger.record_plan(plan), wave=1)
+    found = await ActivityEnvironment().run(watch, asked)
+    assert found.decision.silent == (dead,)
+    assert found.decision.reason == f"{BLIND.reason}; {dead} does not answer its agent either"
+    ledger.set_quarantine(
+        Quarantine(fleet="edge", gateway=dead, reason="no power", person="ana", since=datetime.now(UTC))
+    )
+    found = await ActivityEnvironment().run(watch, asked)
+    target = plan.fleet.gateway(dead).metrics_target
+    assert [target in one.cohorts.control for one in observation.asked] == [True, False]
+    assert found.decision == BLIND
