@@ -29,6 +29,12 @@ Location = tuple[str | int, ...]
 LARGEST = 1 << 24
 """Bytes a file may have: 10,000 gateways take a quarter of it, and a mistaken path may name anything."""
 
+MOST_VALUES = 1_000_000
+"""Keys and values a file may have: 10,000 gateways take a third of it."""
+
+MOST_KEYS = 10_000
+"""Keys that one mapping may have."""
+
 DEEPEST = 100
 """How far a file may nest, in brackets and in columns: libyaml's recursion ends the process further down."""
 
@@ -67,11 +73,22 @@ def load(path: Path, model: type[W]) -> W:
 
 def parse(text: str, path: str, model: type[W]) -> W:
     """Return what this text says that was read at that path; raises as `load` does."""
+    return _validated(text, path, model)[0]
+
+
+def checked(text: str, path: str, model: type[Value]) -> str:
+    """Return what this text says as JSON that the model takes; raises as `load` does."""
+    return _validated(text, path, model)[1]
+
+
+def _validated(text: str, path: str, model: type[W]) -> tuple[W, str]:
+    if len(text) > LARGEST:
+        raise BadInput(f"{path} is longer than {LARGEST} characters; check that it is the file you mean")
     _refuse_depth(path, text)
     document = _Document(path, text)
-    value, lines = document.read(), document.lines
+    plain, lines = json.dumps(document.read()), document.lines
     try:
-        return model.model_validate_json(json.dumps(value))
+        return model.model_validate_json(plain), plain
     except ValidationError as invalid:
         errors = _causes(invalid.errors(), lines)
         first = errors[0]
@@ -172,6 +189,8 @@ class _Document:
 
     def _value(self, event: yaml.Event, at: Location) -> Any:
         self.lines.setdefault(at, _line_of(event))
+        if len(self.lines) > MOST_VALUES:
+            raise self._wrong(event, f"more than {MOST_VALUES} values; check that it is the file you mean")
         match event:
             case yaml.ScalarEvent():
                 return self._scalar(event)
@@ -196,6 +215,8 @@ class _Document:
             key, line = str(event.value), _line_of(event)
             if key in first:
                 raise self._wrong(event, f"{key} was already given in line {first[key]}; keep one of them")
+            if len(first) == MOST_KEYS:
+                raise self._wrong(event, f"a mapping of more than {MOST_KEYS} keys; keep those you need")
             first[key] = self.lines[(*at, key)] = line
             found[key] = self._value(self._next(), (*at, key))
         return found
@@ -235,11 +256,8 @@ def _line_of(event: yaml.Event) -> int:
 
 def _causes(errors: Sequence[ErrorDetails], lines: dict[Location, int]) -> list[ErrorDetails]:
     """Drop errors that others inside them explain; a mistyped key comes before the one that lacks."""
-    inner = [
-        error
-        for error in errors
-        if not any(e["loc"] != error["loc"] and e["loc"][: len(error["loc"])] == error["loc"] for e in errors)
-    ]
+    outer = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    inner = [error for error in errors if error["loc"] not in outer]
     return sorted(inner, key=lambda error: (error["type"] != "extra_forbidden", _line(error, lines)))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TypeVar
 
-from policies.model.errors import PenstockError
+from policies.model.errors import TooMany
 
 T = TypeVar("T")
 
@@ -63,17 +63,6 @@ PER_MINUTE = {
     Kind.CHAT: 300,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""
-
-
-class TooMany(PenstockError):
-    """Somebody asks too often; nothing was done, and it may be tried again in a moment."""
-
-    retryable = True
-
-    def __init__(self, sentence: str, after: float) -> None:
-        super().__init__(sentence)
-        self.after = after
-        """Seconds until it may be tried again."""
 
 
 class Limits:

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from orchestrator.api.limits import Kind, TooMany
+from orchestrator.api.limits import Kind
 from orchestrator.api.written import wrong
 from policies.model.errors import (
     BadInput,
@@ -19,6 +19,7 @@ from policies.model.errors import (
     OtherContent,
     PenstockError,
     Refused,
+    TooMany,
     Unavailable,
     Unknown,
 )

@@ -1,5 +1,6 @@
 """How much a request may say: what is longer is refused while it comes, and kept nowhere."""
 
+import json
 import re
 from http import HTTPStatus
 
@@ -11,6 +12,12 @@ MOST_BYTES = 128 * 1024
 
 MOST_DESCRIBING = 20 * 1024 * 1024
 """Bytes of a request with the description of a fleet: 10,000 gateways take 4 MiB, a file may have 16."""
+
+MOST_KEYS = 2_000
+"""Keys of all objects in one request: an unknown key is an error of its own, and takes 20 µs to report."""
+
+MOST_KEYS_OF_ONE = 64
+"""Keys that one object may have."""
 
 LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 """A request with both ends elsewhere for a proxy than here, and what follows is another's (RFC 9112, 6.1)."""
@@ -33,8 +40,9 @@ class Short:
             )
             await refused(scope, receive, send)
             return
-        heard = 0
-        most = MOST_DESCRIBING if _DESCRIBING.match(scope.get("path", "")) else MOST_BYTES
+        heard, said = 0, list[bytes]()
+        describes = _DESCRIBING.match(scope.get("path", "")) is not None
+        most = MOST_DESCRIBING if describes else MOST_BYTES
 
         async def measured() -> Message:
             nonlocal heard
@@ -43,6 +51,36 @@ class Short:
             if heard > most:
                 status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
                 raise HTTPException(status.value, f"a request has at most {most} bytes")
+            if not describes and message["type"] == "http.request":
+                said.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    _require_few_keys(b"".join(said))
             return message
 
         await self._app(scope, measured, send)
+
+
+def _require_few_keys(body: bytes) -> None:
+    """Return for what is no JSON, or JSON of a few keys; a model names each key that it does not know.
+
+    Raises:
+        HTTPException: It has more keys than any request of ours.
+    """
+    if body.count(b":") <= MOST_KEYS_OF_ONE:
+        return
+    heard = 0
+
+    def count(pairs: list[tuple[str, object]]) -> None:
+        nonlocal heard
+        heard += len(pairs)
+        if len(pairs) > MOST_KEYS_OF_ONE or heard > MOST_KEYS:
+            status = HTTPStatus.UNPROCESSABLE_ENTITY
+            raise HTTPException(status.value, f"an object has at most {MOST_KEYS_OF_ONE} keys; send fewer")
+
+    try:
+        json.loads(body, object_pairs_hook=count)
+    except RecursionError as deep:
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        raise HTTPException(status.value, "the request is nested too deeply; send fewer levels") from deep
+    except ValueError:
+        return  # no JSON, or not whole; its route says so

@@ -8,12 +8,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from orchestrator.api.limits import Kind, Limits, TooMany
+from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.size import Short
 from orchestrator.crowd import crowd_of
 from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.messages import EnrolmentAsked
-from policies.model.errors import BadInput, NotAllowed, PenstockError
+from policies.model.errors import BadInput, NotAllowed, PenstockError, TooMany
 
 AUTHORITY, ENROL = "/v1/authority", "/v1/enrol"
 STATUS: dict[type[PenstockError], int] = {TooMany: 429, NotAllowed: 403, BadInput: 400}

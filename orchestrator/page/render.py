@@ -16,7 +16,6 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.api.limits import TooMany
 from orchestrator.api.problems import status_of
 from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON
 from orchestrator.api.watch import Watch
@@ -43,7 +42,7 @@ from orchestrator.words.standing import (
     told_lines,
 )
 from orchestrator.words.text import printable
-from policies.model.errors import PenstockError, Unavailable
+from policies.model.errors import PenstockError, TooMany, Unavailable
 from policies.model.report import SWITCHING
 from policies.reporting.series import GateSeries, gate_series, gates_of, series_of
 

@@ -1,15 +1,16 @@
 """The audit record, as auditors read and check it."""
 
 import asyncio
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from orchestrator.service.acting import Acting
+from orchestrator.service.background import RECORD
 from orchestrator.service.checkpoints import Checkpoint, Checkpoints, Verified
 from orchestrator.service.fleets import Fleets
-from orchestrator.service.slowly import slowly
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may, may_there
 from policies.model.audit import AuditEntry
@@ -67,7 +68,9 @@ class AuditService:
     async def verify(self, caller: Caller) -> Verified:
         """Check the whole record and every checkpoint that is kept here."""
         await self._must_audit_everything(caller)
-        return await slowly(self.checkpoints.verify)
+        abandoned = threading.Event()
+        verify = partial(self.checkpoints.verify, abandoned.is_set)
+        return await RECORD.run(verify, caller.person, abandon=abandoned.set)
 
     async def export(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
         """Return the whole record, the oldest entry first; who has it is written down."""

@@ -27,7 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.daemon.ocserv.settings import require_settings
 from orchestrator.engine.task_timeout import task_within
-from orchestrator.service.slowly import slowly
+from orchestrator.service.background import PLANS
 from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, refuse_shared
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.service.ways_back import WaysBack
@@ -134,7 +134,7 @@ class ChangeService:
         known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
         left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
         credentials = await asyncio.to_thread(asked_for, release)
-        return await slowly(
+        return await PLANS.run(
             lambda: make_plan(
                 fleet,
                 survey.states,

@@ -4,11 +4,11 @@ import base64
 import logging
 import syslog
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -112,17 +112,27 @@ class Checkpoints:
         self._keep(point)
         return point
 
-    def verify(self) -> Verified:
-        """Check the whole record against every checkpoint that is kept here."""
+    def verify(self, abandoned: Callable[[], bool] = lambda: False) -> Verified:
+        """Check the whole record against every checkpoint that is kept here.
+
+        Raises:
+            Unavailable: `abandoned` says that nobody waits for the result any more.
+        """
         points = list(self.each())
         fault = first_fault(
-            self._ledger.each_audit_row(),
+            self._rows_until(abandoned),
             (point.model_dump() for point in points),
             self._key.public_key(),
         )
         entries = self._ledger.audit_head().seq
         newest = points[-1] if points else None
         return Verified(entries=entries, checkpoints=len(points), fault=fault, newest=newest)
+
+    def _rows_until(self, abandoned: Callable[[], bool]) -> Iterator[Mapping[str, Any]]:
+        for row in self._ledger.each_audit_row():
+            if abandoned():
+                raise Unavailable("the verification ended with its caller")
+            yield row
 
     def quick_fault(self) -> str | None:
         """Return that the record is not the one that was signed last, None when it is; two rows are read.

@@ -10,12 +10,13 @@ from pydantic import Field
 
 from activities.files import FleetFiles, parse
 from orchestrator.service.acting import Acting
+from orchestrator.service.background import DESCRIPTIONS, LOOKS
 from orchestrator.service.description_file import DescriptionFile
 from orchestrator.service.drift import MOST, Drift, differences
 from orchestrator.service.fleets import Fleets
+from orchestrator.service.foreign_files import ReadText, read_body, read_description
 from orchestrator.service.one_person import KnownNames
 from orchestrator.service.people import PeopleFile
-from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.surveys import Surveyed
 from orchestrator.store.ledger import Ledger
@@ -32,6 +33,7 @@ from policies.model.desired import (
     Pin,
     Revision,
     StartWhen,
+    Text,
     Upgrade,
     Why,
     WishState,
@@ -49,22 +51,6 @@ SENTENCES = 200
 
 NAMED = 50
 """Gateways that are named; more are counted."""
-
-
-class Text(Value):
-    """A file as whoever applies it has it."""
-
-    path: str = Field(
-        min_length=1, max_length=500, description="how its owner calls it; sentences name it so"
-    )
-    text: str
-
-
-class Compared(Value):
-    """Files of one fleet that are to be compared with what is so."""
-
-    description: Text | None = None
-    upgrade: Text | None = None
 
 
 class Applied(Value):
@@ -204,20 +190,30 @@ class DesiredService:
     people: PeopleFile
     acts: Acting
 
-    async def compare(self, caller: Caller, fleet: str, asked: Compared) -> Comparison:
+    async def compare(self, caller: Caller, fleet: str, body: bytes) -> Comparison:
         """Return what applying these files would do; nothing is changed, and no gateway is asked.
 
+        Args:
+            caller: Who asks.
+            fleet: Whose files.
+            body: A `Compared` as JSON; it is parsed once it is clear that the caller may look at the fleet.
+
         Raises:
+            Malformed: The body is no `Compared`.
             BadInput: A file is not as it must be, or of another fleet.
             Refused: The release was withdrawn.
         """
         await asyncio.to_thread(self.fleets.require, caller, Action.READ, fleet)
-        return await slowly(partial(self._compare, caller, fleet, asked))
+        asked = await read_body(body, LOOKS, caller.person)
+        compare = partial(self._compare, caller, fleet, asked.description, asked.upgrade)
+        return await LOOKS.run(compare, caller.person)
 
-    def _compare(self, caller: Caller, name: str, asked: Compared) -> Comparison:
+    def _compare(
+        self, caller: Caller, name: str, description: ReadText | None, wish: ReadText | None
+    ) -> Comparison:
         before = self.files.all().get(name)
         try:
-            wanted = _description(asked.description, name) if asked.description is not None else None
+            wanted = _description(description, name) if description is not None else None
         except BadInput as wrong:
             if before is None:
                 raise Unknown(f"there is no fleet {name}, and this describes none: {wrong}") from wrong
@@ -227,11 +223,11 @@ class DesiredService:
             raise Unknown(f"no file describes the fleet {name}; apply one with its gateways first")
         known_good = self.ledger.known_good(name)
         described = None
-        if wanted is not None and asked.description is not None:
-            described = self._described(caller, before, wanted, asked.description.text, set(known_good))
+        if wanted is not None and description is not None:
+            described = self._described(caller, before, wanted, description.digest, set(known_good))
         upgrade = None
-        if asked.upgrade is not None:
-            upgrade = self._wish_seen(caller, now, asked.upgrade, known_good)
+        if wish is not None:
+            upgrade = self._wish_seen(caller, now, wish, known_good)
         return Comparison(
             fleet=name,
             description=described,
@@ -242,12 +238,12 @@ class DesiredService:
         )
 
     def _described(
-        self, caller: Caller, before: Fleet | None, wanted: Fleet, text: str, serving: set[str]
+        self, caller: Caller, before: Fleet | None, wanted: Fleet, text: Digest, serving: set[str]
     ) -> Described:
         file = DescriptionFile(self.files.place_of(wanted.name))
         lies_there = file.read()
         base = digest_of(lies_there) if lies_there is not None else None
-        same = base == digest_of(text.encode())
+        same = base == text
         last = self._last(wanted.name, lies_there)
         remembered = self.ledger.newest_revision(wanted.name, AppliedKind.DESCRIPTION)
         before = before or self._applied_last(wanted.name)
@@ -310,7 +306,7 @@ class DesiredService:
         return weakened(before, wanted, serving)
 
     def _approved(
-        self, person: str, fleet: str, base: Digest | None, text: str, weaker: tuple[str, ...]
+        self, person: str, fleet: str, base: Digest | None, text: Digest, weaker: tuple[str, ...]
     ) -> Approved:
         """Return who else has applied this text in place of that one, where that takes two people."""
         if not weaker:
@@ -362,6 +358,15 @@ class DesiredService:
 
     # --- descriptions ------------------------------------------------------------------
 
+    async def require_administrator(self, caller: Caller, fleet: str) -> None:
+        """Return when the caller may have the fleet described.
+
+        Raises:
+            Unknown: There is no such fleet, as far as the caller may know.
+            NotAllowed: The caller has another role there.
+        """
+        await asyncio.to_thread(self.fleets.require, caller, Action.ADMINISTER, fleet)
+
     async def describe(self, caller: Caller, fleet: str, asked: DescriptionApplied) -> AppliedDescription:
         """Have the fleet described by this text from now on; a repeat changes nothing.
 
@@ -381,12 +386,15 @@ class DesiredService:
         }
 
         async def work() -> AppliedDescription:
-            return await slowly(partial(self._describe, caller, fleet, asked))
+            described = await read_description(asked.file, DESCRIPTIONS, caller.person)
+            return await DESCRIPTIONS.run(partial(self._describe, caller, fleet, asked, described))
 
         return await self.acts.audited(caller, "description asked for", fleet, said, work)
 
-    def _describe(self, caller: Caller, name: str, asked: DescriptionApplied) -> AppliedDescription:
-        wanted, text = _description(asked.file, name), asked.file.text
+    def _describe(
+        self, caller: Caller, name: str, asked: DescriptionApplied, described: ReadText
+    ) -> AppliedDescription:
+        wanted, text = _description(described, name), asked.file.text
         file = DescriptionFile(self.files.place_of(name))
         lies_there = file.read()
         is_so = lies_there == text.encode()
@@ -415,9 +423,10 @@ class DesiredService:
             self._refuse_leaving(name, gone)
         serving = set(self.ledger.known_good(name))
         weaker = self._weaker(before, wanted, serving, lies_there)
-        found = self._approved(caller.person, name, asked.base, asked.file.text, weaker)
+        text = digest_of(asked.file.text.encode())
+        found = self._approved(caller.person, name, asked.base, text, weaker)
         if found.lacking:
-            digest = _agreement(name, asked.base, asked.file.text)
+            digest = _agreement(name, asked.base, text)
             self.ledger.approve_plan(
                 digest, name, caller.person, asked.reason, LASTS, "weaker description wanted"
             )
@@ -442,11 +451,13 @@ class DesiredService:
         """
         return self._wish(fleet, wanted, self.ledger.known_good(fleet.name))
 
-    def _wish_seen(self, caller: Caller, fleet: Fleet, file: Text, known_good: dict[str, ReleaseRef]) -> Wish:
+    def _wish_seen(
+        self, caller: Caller, fleet: Fleet, file: ReadText, known_good: dict[str, ReleaseRef]
+    ) -> Wish:
         wanted = upgrade_in(file, fleet.name)
         found = self._wish(fleet, wanted, known_good)
         refusal = refusal_of(caller, action_to_apply(wanted), fleet.name)
-        return found.model_copy(update={"refusal": refusal, "recorded": _is_last(found.last, file.text)})
+        return found.model_copy(update={"refusal": refusal, "recorded": _is_last(found.last, file.digest)})
 
     def _wish(self, fleet: Fleet, wanted: Upgrade, known_good: dict[str, ReleaseRef]) -> Wish:
         release = self.ledger.release(wanted.release, fleet.product)
@@ -548,10 +559,10 @@ def action_to_apply(wanted: Upgrade) -> Action:
     return Action.START if wanted.start is StartWhen.ON_APPROVAL else Action.PLAN
 
 
-def upgrade_in(file: Text, fleet: str) -> Upgrade:
+def upgrade_in(file: ReadText, fleet: str) -> Upgrade:
     """Return what a file asks for; BadInput when it is not as it must be, or for another fleet."""
-    wanted = parse(file.text, file.path, Upgrade)
-    _require_of(file, wanted.fleet, fleet)
+    wanted = file.value(Upgrade)
+    _require_of(file.path, wanted.fleet, fleet)
     return wanted
 
 
@@ -577,12 +588,12 @@ def is_following(last: Revision | None, asked: Applied) -> bool:
     """Return whether what is applied is known to contain what was applied last, or is meant anyway."""
     if last is None or last.commit is None or asked.even_if_older:
         return True
-    return asked.follows == last.commit or _is_last(last, asked.file.text)
+    return asked.follows == last.commit or _is_last(last, digest_of(asked.file.text.encode()))
 
 
-def _is_last(last: Revision | None, text: str) -> bool:
-    """Whether this text is the one that was applied last."""
-    return last is not None and last.digest == digest_of(text.encode())
+def _is_last(last: Revision | None, text: Digest) -> bool:
+    """Whether the text of this digest is the one that was applied last."""
+    return last is not None and last.digest == text
 
 
 def _is_edited(base: Digest | None, last: Revision | None) -> bool:
@@ -590,20 +601,20 @@ def _is_edited(base: Digest | None, last: Revision | None) -> bool:
     return last is not None and base != last.digest
 
 
-def _description(file: Text, fleet: str) -> Fleet:
-    found = parse(file.text, file.path, Fleet)
-    _require_of(file, found.name, fleet)
+def _description(file: ReadText, fleet: str) -> Fleet:
+    found = file.value(Fleet)
+    _require_of(file.path, found.name, fleet)
     return found
 
 
-def _require_of(file: Text, found: str, fleet: str) -> None:
+def _require_of(path: str, found: str, fleet: str) -> None:
     if found != fleet:
-        raise BadInput(f"{file.path} is about the fleet {found}, not {fleet}; ask for {found}")
+        raise BadInput(f"{path} is about the fleet {found}, not {fleet}; ask for {found}")
 
 
-def _agreement(fleet: str, base: Digest | None, text: str) -> Digest:
-    """Return what two people agree on: this text of the fleet in place of exactly that one."""
-    return digest_of(f"description\n{fleet}\n{base}\n{digest_of(text.encode())}".encode())
+def _agreement(fleet: str, base: Digest | None, text: Digest) -> Digest:
+    """Return what two people agree on: the text of this digest in place of exactly that one."""
+    return digest_of(f"description\n{fleet}\n{base}\n{text}".encode())
 
 
 def _the_one(fleet: Fleet, known_good: dict[str, ReleaseRef]) -> ReleaseRef | None:

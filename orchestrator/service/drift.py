@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
-from orchestrator.service.slowly import slowly
 from orchestrator.service.surveys import Surveyed
 from policies.drift import disagreements, strays, unlike_their_hosts
 from policies.model.fleet import Fleet
@@ -48,15 +48,15 @@ class DriftService:
 
     changes: ChangeService
 
-    async def drift(self, fleet: Fleet) -> Drift:
-        """Return what differs now.
+    async def drift(self, fleet: Fleet, person: str = "") -> Drift:
+        """Return what differs now, for this person.
 
         Raises:
             Unavailable: The fleet could not be looked at.
         """
         survey, out = await self.changes.surveys.participants(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
-        found = await slowly(lambda: tuple(differences(fleet, survey, known_good)))
+        found = await LOOKS.run(lambda: tuple(differences(fleet, survey, known_good)), person)
         return Drift(
             differences=found[:MOST],
             count=len(found),

@@ -11,9 +11,9 @@ from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from activities.observation import MetricsSource
 from orchestrator.service.approvals import AnyPlan, ApprovalService
+from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.login_rate import attempts_per_minute
-from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.states import AgentsFile
@@ -112,9 +112,9 @@ class PlanService:
     async def view(self, plan: AnyPlan, fleet: Fleet, person: str) -> PlanView:
         """Return the plan of that fleet, as its file describes it now, as that person sees it."""
         if isinstance(plan, PlanHeader):
-            return await slowly(partial(self._view_of_reload, plan, person))
+            return await LOOKS.run(partial(self._view_of_reload, plan, person), person)
         predictions = await self._predict(plan, fleet)
-        return await slowly(partial(self._view, plan, fleet, predictions, person))
+        return await LOOKS.run(partial(self._view, plan, fleet, predictions, person), person)
 
     def _view(
         self, plan: PlanOutline, fleet: Fleet, predictions: tuple[Prediction, ...], person: str

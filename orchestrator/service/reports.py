@@ -8,9 +8,9 @@ from functools import partial
 from typing import TypeVar
 
 from orchestrator.service.acting import Acting
+from orchestrator.service.background import LOOKS
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.signals import signals_about
-from orchestrator.service.slowly import slowly
 from orchestrator.store.ends import Planned
 from orchestrator.store.ledger import Ledger
 from policies.access import Action as Asked
@@ -58,7 +58,7 @@ class ReportService:
     async def report(self, caller: Caller, change: str) -> ChangeReport:
         """Return the report of one change of whatever fleet the caller may look at."""
         record = await self._record(caller, Asked.READ, change)
-        return await slowly(partial(self.of, record))
+        return await LOOKS.run(partial(self.of, record), caller.person)
 
     async def follow_ups(self, caller: Caller, fleet: str | None = None) -> tuple[FollowUp, ...]:
         """Return what is still to be done, of one fleet or of all that the caller may look at.

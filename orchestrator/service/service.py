@@ -21,6 +21,7 @@ from orchestrator.service.acting import Acting
 from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
+from orchestrator.service.background import LOOKS, PLANS
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.chat import ChatService
 from orchestrator.service.chat_links import ChatLinks
@@ -46,6 +47,7 @@ from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
+from orchestrator.service.foreign_files import read_upgrade
 from orchestrator.service.glances import Glance, glances_of
 from orchestrator.service.handovers import HandoverService
 from orchestrator.service.identity import EXAMINERS
@@ -59,7 +61,6 @@ from orchestrator.service.rebuilding import RebuildingService, Rebuilt
 from orchestrator.service.releases import ReleaseService, named
 from orchestrator.service.reports import ReportService
 from orchestrator.service.signals import signals_about
-from orchestrator.service.slowly import slowly
 from orchestrator.service.standing import Standing, standing_of
 from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import ChangeView, told_of
@@ -449,7 +450,8 @@ class Service:
 
     async def drift(self, caller: Caller, fleet: str) -> Drift:
         """Return where what runs, the fleet's file and the agents' files differ."""
-        return await self._drift.drift(await self._asked(caller, Action.READ, fleet))
+        named = await self._asked(caller, Action.READ, fleet)
+        return await self._drift.drift(named, caller.person)
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
         """Return the releases of the products of the fleets that the caller may look at."""
@@ -475,7 +477,7 @@ class Service:
         view = await self._plans.view(found, fleet, caller.person)
         if view.release is None:  # a reload waits for no window
             return view
-        whole = await slowly(partial(self._ledger.plan, found.digest))
+        whole = await LOOKS.run(partial(self._ledger.plan, found.digest), caller.person)
         return view.model_copy(update={"window": await self.windows.sentence_for(whole)})
 
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
@@ -496,7 +498,8 @@ class Service:
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
         await self._asked(caller, Action.READ, fleet)
-        return await slowly(partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS))
+        find = partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS)
+        return await LOOKS.run(find, caller.person)
 
     async def snapshot(self, caller: Caller, fleet: str, name: str) -> bytes:
         """Return one failure's evidence, its digest checked again."""
@@ -578,8 +581,8 @@ class Service:
             Conflict: Another change is under way, or the plan is another one now.
             ApprovalRequired: The plan needs more people than have approved it.
         """
-        await self._asked(caller, Action.READ, fleet)
-        wanted = upgrade_in(asked.file, fleet)
+        await self._asked(caller, Action.PLAN, fleet)  # before the file is parsed, which takes time
+        wanted = upgrade_in(await read_upgrade(asked.file, PLANS, caller.person), fleet)
         named = await self._asked(caller, action_to_apply(wanted), fleet)
         if begun := await self._changes.begun_before(caller.request(key)):
             return AppliedUpgrade(state=WishState.UNDER_WAY, start=wanted.start, change=begun, started=True)

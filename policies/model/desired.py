@@ -19,6 +19,22 @@ Commit = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")]
 """A commit of Git by its whole name."""
 
 
+class Text(Value):
+    """A file as whoever applies it has it."""
+
+    path: str = Field(
+        min_length=1, max_length=500, description="how its owner calls it; sentences name it so"
+    )
+    text: str
+
+
+class Compared(Value):
+    """Files of one fleet that are to be compared with what is so."""
+
+    description: Text | None = None
+    upgrade: Text | None = None
+
+
 class StartWhen(StrEnum):
     """When an upgrade that is applied starts."""
 

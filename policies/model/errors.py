@@ -107,3 +107,14 @@ class Unavailable(PenstockError):
     """A peer did not answer in time; the same call may succeed later."""
 
     retryable = True
+
+
+class TooMany(PenstockError):
+    """Somebody asks too often; nothing was done, and it may be tried again in a moment."""
+
+    retryable = True
+
+    def __init__(self, sentence: str, after: float) -> None:
+        super().__init__(sentence)
+        self.after = after
+        """Seconds until it may be tried again."""

@@ -18,8 +18,9 @@ import yaml
 from activities.files import PlainLoader, parse
 from deploy.lab.lab import write_yaml
 from orchestrator.processes.composition import compose
-from orchestrator.service.desired import Compared, DescriptionApplied, Text
+from orchestrator.service.desired import DescriptionApplied
 from orchestrator.service.people import OF_ROOT
+from policies.model.desired import Compared, Text
 from policies.model.fleet import Fleet
 from policies.model.people import Caller, Via
 from policies.model.value import digest_of
@@ -64,7 +65,7 @@ async def _measure(folder: Path, gateways: int) -> list[Cost]:
     file = Text(path="fleet.yaml", text=wanted)
     description = DescriptionApplied(file=file, base=digest_of(text.encode()), reason="measured")
 
-    compared = Compared(description=file)
+    compared = Compared(description=file).model_dump_json().encode()
 
     async def bare() -> None:
         for _ in yaml.parse(wanted, Loader=PlainLoader):

@@ -18,14 +18,15 @@ import httpx
 import pytest
 import yaml
 
+from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
-from orchestrator.service.desired import Compared, DescriptionApplied, Text
+from orchestrator.service.desired import DescriptionApplied
+from orchestrator.service.foreign_files import ReadText, read
 from orchestrator.service.planning import PlanService
 from orchestrator.service.service import Service
-from orchestrator.service.slowly import SLOW, THREADS
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
-from policies.model.desired import AppliedKind
+from policies.model.desired import AppliedKind, Compared, Text
 from policies.model.errors import Conflict, Refused
 from policies.model.fleet import Fleet
 from policies.model.people import Caller, Role, Via
@@ -184,8 +185,7 @@ async def test_nobody_waits_for_comparisons_who_asks_something_else(
 ) -> None:
     del ledger
     ended = threading.Event()
-    for _ in range(THREADS):
-        SLOW.submit(ended.wait)
+    waiting = [asyncio.create_task(LOOKS.run(ended.wait)) for _ in range(8)]
     comparing = asyncio.create_task(penstock("diff", str(folder)))
     try:
         assert (await penstock("fleet", "list")).code == 0
@@ -194,6 +194,7 @@ async def test_nobody_waits_for_comparisons_who_asks_something_else(
     finally:
         ended.set()
     assert (await comparing).code in {0, 6, 10}
+    await asyncio.gather(*waiting)
 
 
 async def test_a_broken_file_refuses_the_whole_folder_before_anything_changes(
@@ -434,11 +435,18 @@ def killed_at(line: int, work: Callable[[], object]) -> bool:
     return False
 
 
+def read_text(file: Text) -> ReadText:
+    """Return the file as the service reads it."""
+    found = read(Compared(description=file).model_dump_json().encode()).description
+    assert found is not None
+    return found
+
+
 def applied_anew(service: Service, text: str) -> DescriptionApplied:
     """Return what the command asks for that has compared this text just now."""
     ana = administrator("ana")
     wanted = Text(path="fleet.yaml", text=text)
-    described = service.desired._compare(ana, "edge", Compared(description=wanted)).description
+    described = service.desired._compare(ana, "edge", read_text(wanted), None).description
     assert described is not None
     assert not described.edited
     return DescriptionApplied(file=wanted, base=described.base, reason="why")
@@ -455,7 +463,8 @@ async def test_an_apply_that_was_killed_at_whatever_line_is_no_edit_by_hand(
     for line in itertools.count(1):
         text = f"# killed before line {line}\n{EDGE}"
         asked = applied_anew(service, text)
-        came_so_far = killed_at(line, partial(service.desired._describe, ana, "edge", asked))
+        described = read_text(asked.file)
+        came_so_far = killed_at(line, partial(service.desired._describe, ana, "edge", asked, described))
         if again == "a newer text":
             text = f"# newer than line {line}\n{EDGE}"
         repeated = asked if again == "the same request" else applied_anew(service, text)
@@ -478,7 +487,7 @@ async def test_what_was_written_by_a_killed_apply_counts_as_the_commit_that_it_w
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "record_revision", dies)
         with pytest.raises(Killed):
-            service.desired._describe(ana, "edge", second)
+            service.desired._describe(ana, "edge", second, read_text(second.file))
     assert (tmp_path / "fleets" / "edge.yaml").read_text() == newer
     older = first.model_copy(update={"base": digest_of(newer.encode())})
     with pytest.raises(Refused, match="revision 2, is of commit 222222222222"):

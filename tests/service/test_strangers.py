@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from orchestrator.api import peer
-from orchestrator.api.limits import MOST_DESCRIPTIONS, PER_MINUTE, Kind, Limits, TooMany
+from orchestrator.api.limits import MOST_DESCRIPTIONS, PER_MINUTE, Kind, Limits
 from orchestrator.api.routes import fleets
 from orchestrator.crowd import crowd_of
 from orchestrator.page.app import whole
@@ -22,7 +22,7 @@ from orchestrator.processes.listening import port_at
 from orchestrator.service import identity
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.errors import NotAllowed
+from policies.model.errors import NotAllowed, TooMany
 from policies.model.people import Role
 from tests.service.system_user import SystemUser
 from tests.service.test_api import token, under_way

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from starlette.responses import StreamingResponse
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.who import Asking, Serving
 from orchestrator.service.checkpoints import Checkpoint, Verified
 from policies.model.audit import AuditEntry
@@ -70,9 +71,9 @@ async def head(caller: Asking, service: Serving) -> AuditState:
 
 
 @router.post("/audit/verify")
-async def verify(caller: Asking, service: Serving) -> Verified:
+async def verify(request: Request, caller: Asking, service: Serving) -> Verified:
     """Check the whole record, and every checkpoint that is kept here."""
-    return await service.audit.verify(caller)
+    return await while_connected(request, service.audit.verify(caller))
 
 
 @router.get("/audit/export", response_class=StreamingResponse)

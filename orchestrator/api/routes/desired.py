@@ -1,5 +1,6 @@
 """Desired state: files that people keep elsewhere, compared with what is so, and applied."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import AtOnce
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
@@ -16,12 +18,13 @@ from orchestrator.api.who import Asking, Recognised, Serving
 from orchestrator.service.desired import (
     AppliedDescription,
     AppliedUpgrade,
-    Compared,
     Comparison,
     DescriptionApplied,
     Unpinned,
     UpgradeApplied,
 )
+from orchestrator.service.foreign_files import Malformed
+from policies.model.desired import Compared
 from policies.model.value import Value
 
 router = APIRouter(tags=["desired state"])
@@ -56,8 +59,9 @@ def _inlined(schema: Any, owner: str, inner: dict[str, Any]) -> Any:
 
 
 async def _read(request: Request, model: type[Value]) -> Any:
+    body = await request.body()
     try:
-        return model.model_validate_json(await request.body())
+        return await asyncio.to_thread(model.model_validate_json, body)
     except ValidationError as invalid:
         raise RequestValidationError(
             [{**error, "loc": ("body", *error["loc"])} for error in invalid.errors(include_url=False)]
@@ -75,24 +79,28 @@ async def _one_of_few(request: Request, caller: Recognised) -> AsyncIterator[Non
 OneOfFew = Annotated[None, Depends(_one_of_few)]
 
 
-async def _compared(request: Request, few: OneOfFew) -> Compared:
+async def _described(
+    request: Request, fleet: Fleet, caller: Recognised, service: Serving, few: OneOfFew
+) -> DescriptionApplied:
+    """Return what is applied, read once it is clear that the caller may."""
     del few
-    found: Compared = await _read(request, Compared)
-    return found
-
-
-async def _described(request: Request, few: OneOfFew) -> DescriptionApplied:
-    del few
+    await service.desired.require_administrator(caller, fleet)
     found: DescriptionApplied = await _read(request, DescriptionApplied)
     return found
 
 
 @router.post("/fleets/{fleet}/desired/diff", openapi_extra=_body(Compared))
 async def compare(
-    fleet: Fleet, asked: Annotated[Compared, Depends(_compared)], caller: Asking, service: Serving
+    request: Request, fleet: Fleet, caller: Asking, service: Serving, few: OneOfFew
 ) -> Comparison:
     """Say what applying a description or an upgrade would do, and what drifts; nothing is changed."""
-    return await service.desired.compare(caller, fleet, asked)
+    del few
+    body = await request.body()
+    try:
+        return await while_connected(request, service.desired.compare(caller, fleet, body))
+    except Malformed as malformed:
+        fault = malformed.fault
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])}]) from malformed
 
 
 @router.post(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import AtOnce
 from orchestrator.api.texts import LONGEST_RELEASE
 from orchestrator.api.who import Asking, Serving, recognised
@@ -150,9 +151,9 @@ async def drains(fleet: Fleet, caller: Asking, service: Serving) -> Drains:
 
 
 @router.get("/fleets/{fleet}/drift")
-async def drift(fleet: Fleet, caller: Asking, service: Serving) -> Drift:
+async def drift(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> Drift:
     """Ask every gateway what runs and what its agent's file says, and name what differs."""
-    return await service.drift(caller, fleet)
+    return await while_connected(request, service.drift(caller, fleet))
 
 
 @router.get(

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Started, Why
@@ -255,13 +256,15 @@ async def rebuild(fleet: Fleet, asked: Reason, once: Once) -> Response:
 
 @router.get("/fleets/{fleet}/snapshots")
 async def snapshots(
+    request: Request,
     fleet: Fleet,
     caller: Asking,
     service: Serving,
     change: Annotated[str | None, Query(max_length=63, description="only this change's")] = None,
 ) -> Snapshots:
     """List the evidence of failures that is kept."""
-    return Snapshots(snapshots=await service.snapshots(caller, fleet, change))
+    found = await while_connected(request, service.snapshots(caller, fleet, change))
+    return Snapshots(snapshots=found)
 
 
 @router.get("/fleets/{fleet}/snapshots/{name}", response_class=Response)

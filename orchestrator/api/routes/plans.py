@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.routes.fleets import Fleet
@@ -91,9 +92,9 @@ async def plan_settings(fleet: Fleet, caller: Asking, service: Serving) -> PlanV
 
 
 @router.get("/plans/{plan}")
-async def planned(plan: PlanName, caller: Asking, service: Serving) -> PlanView:
+async def planned(request: Request, plan: PlanName, caller: Asking, service: Serving) -> PlanView:
     """Show a plan that somebody made, and who has approved it."""
-    return await service.planned(caller, plan)
+    return await while_connected(request, service.planned(caller, plan))
 
 
 @router.post("/plans/{plan}/approvals", response_model=Approval, status_code=201)

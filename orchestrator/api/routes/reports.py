@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
+from orchestrator.api.disconnects import while_connected
 from orchestrator.api.once import Once
 from orchestrator.api.routes.changes import ChangeName
 from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON, TEXT
@@ -71,7 +72,7 @@ async def report(
     ] = None,
 ) -> Response:
     """Tell one change whole, good or bad: as JSON, as HTML in one file, or as Markdown."""
-    made = await service.reports.report(caller, change)
+    made = await while_connected(request, service.reports.report(caller, change))
     chosen = form or _accepted(request.headers.get("accept", ""))
     if chosen is Form.JSON:
         return Response(made.model_dump_json(), media_type="application/json")
