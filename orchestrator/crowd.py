@@ -6,6 +6,14 @@ _NEIGHBOURS = 64
 """Bits of an IPv6 address that a host cannot choose by itself."""
 
 
+def is_this_host(host: str) -> bool:
+    """Return whether this is an address of this host; a name leads anywhere, also `127.example.org`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def crowd_of(address: str) -> str:
     """Return the address, or the network that a host fills alone; what is no address stays as it is."""
     try:

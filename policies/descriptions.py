@@ -117,6 +117,10 @@ def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> t
     found += _wider_chat(before.chat, after.chat)
     if after.recurring is not None and before.recurring is None:
         found.append("recurring upgrades start without a person")
+    elif after.recurring is not None and before.recurring is not None:
+        was, now = before.recurring.strategy, after.recurring.strategy
+        if was != now:
+            found.append(f"recurring upgrades start without a person and are {now}, not {was}")
     found += [
         f"gateway {name} leaves the fleet, and something serves there"
         for name in leaving(before, after)

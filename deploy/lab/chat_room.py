@@ -230,7 +230,7 @@ async def _known(lab: Lab) -> None:
     """Have people known by name, whose accounts in the chat are linked."""
     users = {name: SYSTEM_USER + number for number, name in enumerate((PERSON, COLLEAGUE))}
     people = [
-        {"name": name, "system_users": [str(user)], "roles": {EVERY_FLEET: [Role.OPERATOR.value]}}
+        {"name": name, "system_users": [f"uid:{user}"], "roles": {EVERY_FLEET: [Role.OPERATOR.value]}}
         for name, user in users.items()
     ]
     text = write_yaml(lab.people_file.with_suffix(".new"), {"apiVersion": "penstock/v1", "people": people})

@@ -93,7 +93,7 @@ def chat_account_taken(lab: Lab) -> Iterator[None]:
     """Have an account of a chat that is away linked to somebody, as one that was stolen is."""
     people = lab.people_file
     before = people.read_text() if people.exists() else None
-    known = {"name": "ana", "system_users": [str(ANA)], "roles": {"*": ["operator"]}}
+    known = {"name": "ana", "system_users": [f"uid:{ANA}"], "roles": {"*": ["operator"]}}
     _replace(people, yaml.safe_dump({"apiVersion": "penstock/v1", "people": [known]}))
     ledger, secret = lab.installation.ledger, uuid4().hex
     account = f"@ana:{WORKSPACE}"

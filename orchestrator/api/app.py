@@ -29,6 +29,7 @@ from orchestrator.api.routes import (
     windows,
 )
 from orchestrator.api.size import Short
+from orchestrator.api.turns import Turns
 from orchestrator.api.watch import Watch, health
 from orchestrator.service.service import Service
 
@@ -100,6 +101,7 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         response.headers.setdefault("Cache-Control", "no-store")
         return response
 
+    app.add_middleware(Turns)  # before all others, which cost the most
     app.router.routes.extend(_V1.routes)
     if watch is not None:
         app.include_router(health(watch.readiness))

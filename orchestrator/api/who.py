@@ -1,6 +1,5 @@
 """Who asks: the user at the local socket, or whoever a bearer token was given to."""
 
-import asyncio
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -8,6 +7,7 @@ from fastapi import Depends, Request
 from orchestrator.api.limits import Kind, Limits
 from orchestrator.api.peer import CONNECTION, PeerProtocol, uid_of
 from orchestrator.api.problems import NotLoggedIn
+from orchestrator.api.turns import TURN
 from orchestrator.crowd import crowd_of
 from orchestrator.service.service import Service
 from policies.model.errors import NotAllowed, Unavailable
@@ -46,9 +46,12 @@ async def recognised(request: Request, service: Annotated[Service, Depends(servi
 
 def known(request: Request, caller: Caller) -> None:
     """Note who has the connection: one person's connections are a crowd of their own."""
-    connection = request.scope.get("state", {}).get(CONNECTION)
+    state = request.scope.get("state", {})
+    connection = state.get(CONNECTION)
     if isinstance(connection, PeerProtocol):
         connection.recognise(caller.person)
+    if TURN in state:
+        state[TURN]()
 
 
 def let_go(request: Request) -> None:
@@ -77,7 +80,7 @@ async def _recognised(request: Request, service: Service) -> Caller:
             return await service.caller_of_token(secret, address)
         except NotAllowed as refused:
             limits.take(crowd_of(address), Kind.STRANGER)
-            await asyncio.to_thread(service.note_refused_token, address, refused)
+            service.note_refused_token(address, refused)
             raise
         except Unavailable:
             limits.take(crowd_of(address), Kind.STRANGER)
@@ -90,7 +93,7 @@ async def _recognised(request: Request, service: Service) -> Caller:
             "say who you are: log in, show a token, or ask at the socket",
         )
         raise NotLoggedIn(sentence, login)
-    found = await asyncio.to_thread(service.people.at_the_socket, uid)
+    found = await service.caller_at_the_socket(uid)
     return found.model_copy(update={"address": address})
 
 

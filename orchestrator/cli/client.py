@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
 from orchestrator.cli import credentials
+from orchestrator.crowd import is_this_host
 
 if TYPE_CHECKING:
     from orchestrator.cli.connection import Exchange
@@ -238,7 +239,7 @@ def _require_usable(url: str, token: str | None) -> None:
         raise Problem("BadInput", f"PENSTOCK_URL is {url!r}: {error}", exit_code=2) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise Problem("BadInput", f"PENSTOCK_URL is {url!r}; write https://HOST:PORT", exit_code=2)
-    if parts.scheme == "http" and token and not parts.hostname.startswith("127."):
+    if parts.scheme == "http" and token and not is_this_host(parts.hostname):
         sentence = "PENSTOCK_URL is without TLS, where anybody could read your token; write https://"
         raise Problem("BadInput", sentence, exit_code=2)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from orchestrator.api.limits import Limits
 from orchestrator.api.watch import Watch
+from orchestrator.crowd import is_this_host
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.page.app import whole
 from orchestrator.page.runbooks import Runbooks, named_only
@@ -39,6 +41,9 @@ PASSAGE = 0o711
 MOST_CONNECTIONS = 400
 THREADS = 32
 """In which the ledger and files are asked: a few that wait leave the others to everybody else."""
+
+SWITCH_SECONDS = 0.001
+"""How long a thread that computes keeps others waiting: a hold passes from thread to thread ten times."""
 
 DELIVER_SECONDS = 10.0
 _log = logging.getLogger(__name__)
@@ -115,6 +120,7 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
         Conflict: Another process answers there.
         BadInput: Nobody can listen there, or the certificate is none.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="api"))
     made, limits = await compose(settings), Limits()
     service = made.service
@@ -133,6 +139,7 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
             tls = _certified(settings, settings.api_address)
             await held.enter_async_context(serve(network, tls=tls))
         await held.enter_async_context(serve(socket_at(settings.socket)))
+        held.push_async_callback(_deliver, service)  # refusals that were counted and not written
         delivering = asyncio.create_task(_keep_delivering(service))
         held.callback(delivering.cancel)
         reporting = asyncio.create_task(keep_reporting(service, settings.reports))
@@ -143,19 +150,24 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
 
 
 async def _keep_delivering(service: Service) -> None:
-    """Write into the record what the ledger could not take, once it answers again."""
+    """Write into the record what the ledger could not take, and what was only counted so far."""
     while True:
         await asyncio.sleep(DELIVER_SECONDS)
-        try:
-            await service.deliver_late_entries()
-        except (PenstockError, OSError) as error:
-            _log.warning("entries of the audit record wait for the ledger: %s", error)
+        await _deliver(service)
+
+
+async def _deliver(service: Service) -> None:
+    try:
+        await service.deliver_late_entries()
+        await service.write_refusals()
+    except (PenstockError, OSError) as error:
+        _log.warning("entries of the audit record wait for the ledger: %s", error)
 
 
 def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
     """Return how strangers are answered: with a certificate, unless none of them can be on the way."""
     if settings.api_certificate is None or settings.api_key is None:
-        if address.startswith("127."):
+        if is_this_host(address.rpartition(":")[0].strip("[]")):
             return None
         raise BadInput(
             f"{address} can be reached by others: set PENSTOCK_API_CERTIFICATE and PENSTOCK_API_KEY, "

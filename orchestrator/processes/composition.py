@@ -105,6 +105,9 @@ async def engine_client(
     )
 
 
+SAFE_BUSY_MILLISECONDS = 1_000
+"""How long a write of the safe direction waits for other writers; it goes on without the ledger then."""
+
 EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]", "::", ""})  # noqa: S104 - nothing is bound here
 
 
@@ -124,6 +127,7 @@ def page_of(settings: Settings) -> str | None:
 async def compose(settings: Settings) -> Installation:
     """Return the service of this installation; the engine need not answer yet."""
     ledger = Ledger.open(settings.ledger_url)
+    safe_ledger = Ledger.open(settings.ledger_url, SAFE_BUSY_MILLISECONDS)
     client = await engine_client(settings, "api", lazily=True, run_of=ledger.newest_run)
     changes = ChangeService(client, ledger)
     people = PeopleFile(settings.people)
@@ -159,5 +163,6 @@ async def compose(settings: Settings) -> Installation:
         late=LateEntries(settings.audit_late),
         page=page_of(settings),
         notices=rules,
+        safe_ledger=safe_ledger,
     )
     return Installation(settings, ledger, changes, approvals, plans, releases, service)

@@ -35,6 +35,8 @@ class Acting:
 
     ledger: Ledger
     late: LateEntries
+    safe_ledger: Ledger
+    """The same ledger by connections of its own, which only the safe direction uses."""
     patience: Patience = field(default_factory=Patience)
 
     async def once(
@@ -51,7 +53,7 @@ class Acting:
         """
         known = None
         try:
-            begin = partial(self.ledger.begin_request, caller.person, key, content)
+            begin = partial(self._book(safe=safe).begin_request, caller.person, key, content)
             known = await self._ask(begin, safe=safe)
         except OtherContent as refused:
             await self._write(caller, "refused", None, INSTALLATION, {"why": str(refused)}, safe=safe)
@@ -65,11 +67,15 @@ class Acting:
         try:
             done = await work()
         except BaseException:
-            await self._afterwards(partial(self.ledger.forget_request, caller.person, key), safe=safe)
+            await self._afterwards(
+                partial(self._book(safe=safe).forget_request, caller.person, key), safe=safe
+            )
             raise
         finally:
             kept.cancel()
-        await self._afterwards(partial(self.ledger.finish_request, caller.person, key, done), safe=safe)
+        await self._afterwards(
+            partial(self._book(safe=safe).finish_request, caller.person, key, done), safe=safe
+        )
         return done
 
     async def audited(
@@ -133,7 +139,7 @@ class Acting:
             fleet=fleet,
         )
         try:
-            await self._ask(partial(self.ledger.enter, entry), safe=safe)
+            await self._ask(partial(self._book(safe=safe).enter, entry), safe=safe)
         except Unavailable as silent:
             if not safe:
                 raise
@@ -149,6 +155,9 @@ class Acting:
         except Unavailable:
             if not safe:
                 raise
+
+    def _book(self, *, safe: bool) -> Ledger:
+        return self.safe_ledger if safe else self.ledger
 
     async def _ask(self, work: Callable[[], T], *, safe: bool) -> T:
         return await (self.patience.ask(work) if safe else asyncio.to_thread(work))

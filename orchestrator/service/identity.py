@@ -181,6 +181,7 @@ class IdentityProvider:
             raise Unavailable(f"the keys of {wanted.issuer} cannot be read now: {error}") from error
         except (jwt.PyJWTError, ValueError) as error:
             raise NotAllowed(f"this login is none of {wanted.issuer} for penstock: {error}") from error
+        _require_login(token, claims, wanted)
         _require_party(claims, wanted)
         said = claims.get("nonce")
         if nonce is not None and not (isinstance(said, str) and hmac.compare_digest(said, nonce)):
@@ -238,6 +239,20 @@ def error_code(written: object) -> str:
 def _endpoint(found: Mapping[str, Any], name: str) -> str:
     place = found.get(name)
     return place if isinstance(place, str) and ENDPOINT.fullmatch(place) else ""
+
+
+def _require_login(token: str, claims: Mapping[str, Any], wanted: Oidc) -> None:
+    """Refuse what the same keys sign and is no ID token: access tokens and logout tokens.
+
+    Their header names another type (RFC 9068, section 2.1; OpenID Connect Back-Channel Logout 1.0, section
+    2.4). A logout token has `events`, an access token the client that it was given to.
+    """
+    kind = str(jwt.get_unverified_header(token).get("typ") or "JWT").lower().removeprefix("application/")
+    if kind != "jwt" or "events" in claims:
+        raise NotAllowed(f"this is no login but another token of {wanted.issuer} ({kind}); log in again")
+    client = claims.get("client_id", wanted.client)
+    if client != wanted.client:
+        raise NotAllowed(f"this login was given to {client}, not to {wanted.client}; log in again")
 
 
 def _require_party(claims: Mapping[str, Any], wanted: Oidc) -> None:

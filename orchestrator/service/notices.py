@@ -14,8 +14,9 @@ from orchestrator.service.acting import INSTALLATION, Acting
 from orchestrator.service.fleets import Fleets
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.notices import no_notice
 from orchestrator.store.outbox import SinkHealth
-from policies.access import Action, may, may_there
+from policies.access import Action, is_known_to, may, may_there
 from policies.model.errors import Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.offer import Offer, Verb
@@ -90,6 +91,8 @@ class NoticeService:
             NotAllowed: The caller may not stop changes of its fleet.
         """
         found = await asyncio.to_thread(self.ledger.notice, key)
+        if not is_known_to(caller, found.fleet):  # as if there were none; the fleet is not named
+            raise no_notice(key)
         await asyncio.to_thread(self.fleets.require, caller, Action.STOP, found.fleet)
         return await asyncio.to_thread(self.ledger.acknowledge_notice, key, caller.person, caller.via)
 

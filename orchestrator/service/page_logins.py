@@ -6,7 +6,6 @@ A session says who somebody is; what they may do is looked up in people.yaml at 
 import asyncio
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,10 +15,12 @@ from orchestrator.service.acting import Acting
 from orchestrator.service.identity import EXAMINERS, IdentityProvider, Vouched
 from orchestrator.service.login_attempts import LoginAttempt
 from orchestrator.service.one_person import one_person
+from orchestrator.service.patience import recognised
 from orchestrator.service.people import PeopleFile
+from orchestrator.service.refusals import Refusals
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.page_sessions import PageSession
-from policies.model.errors import NotAllowed, PenstockError, Refused, Unavailable
+from policies.model.errors import NotAllowed, Refused, Unavailable
 from policies.model.people import Caller, Via
 from policies.model.value import Value
 
@@ -55,6 +56,9 @@ class PageLogins:
     acts: Acting
     page: str | None
     """Where people reach the page; None where no port answers them."""
+    safe_ledger: Ledger
+    """The same ledger by connections of its own, for who is logged in."""
+    refusals: Refusals
 
     async def make_link(self, caller: Caller, uid: int | None) -> LoginLink:
         """Make a link that logs the caller in, whom the kernel has named at the local socket.
@@ -126,7 +130,7 @@ class PageLogins:
             vouched = await _examined(partial(provider.redeemed, code, attempt, back))
             caller = await asyncio.to_thread(self._vouched_for, vouched)
         except NotAllowed as refused:
-            await self._note_refused(refused, address)
+            self.refusals.note(Via.WEB, "login refused", address, str(refused))
             raise
         return await self.begin(caller.person, vouched, address)
 
@@ -142,14 +146,14 @@ class PageLogins:
         Raises:
             NotAllowed: It is over, or who began it has no role any more.
         """
-        return await asyncio.to_thread(self._caller, secret, address)
+        return await recognised(partial(self._caller, secret, address))
 
     async def end(self, secret: str) -> None:
         """Ensure that this session is over."""
         await asyncio.to_thread(self.ledger.end_page_session, secret)
 
     def _caller(self, secret: str, address: str) -> Caller:
-        session = self.ledger.page_session(secret)
+        session = self.safe_ledger.page_session(secret)
         found = self._recognised(session)
         if found.person != session.person:
             raise NotAllowed(f"{session.person} is called {found.person} by now; log in again")
@@ -175,13 +179,6 @@ class PageLogins:
                 "the page is; penstock page prints a link"
             )
         return found, self.page.rstrip("/") + CALLBACK
-
-    async def _note_refused(self, refused: NotAllowed, address: str) -> None:
-        """Write down that somebody came back from the provider and was let in nowhere."""
-        body = {"why": str(refused)}
-        note = partial(self.ledger.audit, "penstock", Via.WEB, "login refused", address or "somewhere", body)
-        with suppress(PenstockError):  # whoever is refused hears why, whether it can be written down or not
-            await asyncio.to_thread(note)
 
 
 async def _examined(work: Callable[[], T]) -> T:

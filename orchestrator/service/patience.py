@@ -1,4 +1,4 @@
-"""Patience: what the safe direction asks of the ledger is waited for so long and no longer.
+"""Patience: the safe direction has threads of its own, and waits for the ledger so long and no longer.
 
 A ledger whose writer hangs, or whose server is frozen, keeps nobody from holding a change or taking it back.
 """
@@ -20,11 +20,29 @@ LEFT_ALONE_SECONDS = 2.0
 """How long it is not asked again after it did not answer: one request asks more than once."""
 
 
+SAFE_THREADS = 8
+RECOGNISERS = ThreadPoolExecutor(12, thread_name_prefix="recognise")
+"""In which callers are recognised: one look-up each, which waits for no writer."""
+
+AUTHORISERS = ThreadPoolExecutor(SAFE_THREADS, thread_name_prefix="authorise")
+"""In which it is looked up who may hold or roll back."""
+
+
+async def recognised(work: Callable[[], T]) -> T:
+    """Return what the look-up of a caller returns."""
+    return await asyncio.get_running_loop().run_in_executor(RECOGNISERS, work)
+
+
+async def authorised(work: Callable[[], T]) -> T:
+    """Return what the look-up of a caller's rights to hold or roll back returns."""
+    return await asyncio.get_running_loop().run_in_executor(AUTHORISERS, work)
+
+
 class Patience:
     """Asks in threads of its own, which nothing else uses up."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(8, thread_name_prefix="safe")
+        self._threads = ThreadPoolExecutor(SAFE_THREADS, thread_name_prefix="safe")
         self._left_alone_until = 0.0
 
     async def ask(self, work: Callable[[], T]) -> T:

@@ -65,7 +65,7 @@ class PeopleFile:
             NotAllowed: Nobody who is known has it.
             BadInput: The file is wrong, and this is not root.
         """
-        names = {str(uid), _system_name(uid)}
+        names = {f"uid:{uid}", _system_name(uid)}
         try:
             member = next((one for one in self.people().people if names & {*one.system_users}), None)
         except BadInput:
@@ -129,7 +129,7 @@ class PeopleFile:
         Raises:
             NotAllowed: Nobody by name has it; whoever is root may be anybody.
         """
-        names = {str(uid), _system_name(uid)}
+        names = {f"uid:{uid}", _system_name(uid)}
         member = next((one for one in self.people().people if names & {*one.system_users}), None)
         if member is None:
             raise NotAllowed(

@@ -54,10 +54,12 @@ from orchestrator.service.identity import EXAMINERS
 from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
+from orchestrator.service.patience import authorised, recognised
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
+from orchestrator.service.refusals import Refusals
 from orchestrator.service.releases import ReleaseService, named
 from orchestrator.service.reports import ReportService
 from orchestrator.service.signals import signals_about
@@ -187,9 +189,14 @@ class Service:
         late: LateEntries,
         page: str | None = None,
         notices: RulesFile | None = None,
+        safe_ledger: Ledger | None = None,
     ) -> None:
+        """Take the parts; `safe_ledger` is the ledger by connections that only the safe direction uses."""
         self.people = people
-        self._acts = Acting(ledger, late)
+        self._safe = safe_ledger or ledger
+        self._acts = Acting(ledger, late, self._safe)
+        self._refusals = Refusals(ledger)
+        self._noting = set[asyncio.Task[None]]()
         self._fleets = Fleets(fleets, ledger)
         self._ledger = ledger
         self._changes = changes
@@ -207,7 +214,7 @@ class Service:
         self.handovers = HandoverService(ledger, self._fleets, self._acts)
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)
-        self.page_logins = PageLogins(ledger, people, self._acts, page)
+        self.page_logins = PageLogins(ledger, people, self._acts, page, self._safe, self._refusals)
         self.chat_links = ChatLinks(ledger, people, self._acts, page)
         sessions = ChatSessions(ledger, changes.surveys)
         self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts, sessions)
@@ -232,16 +239,44 @@ class Service:
             Unavailable: The identity provider's keys cannot be read now.
         """
         if token.startswith(TOKENS_BEGIN):
-            found = await asyncio.to_thread(self._ledger.caller_of, token, Via.API)
+            found = await recognised(partial(self._safe.caller_of, token, Via.API))
+            self._note_use(token)
         else:  # a provider that hangs takes no thread that a hold or a rollback needs
             login = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
             found = await asyncio.to_thread(one_person, self._ledger, login)
         return found.model_copy(update={"address": caller_at})
 
+    async def caller_at_the_socket(self, uid: int) -> Caller:
+        """Return who has this user number on the orchestrator's host.
+
+        Raises:
+            NotAllowed: Nobody who is known has it.
+            BadInput: The file of people is wrong, and this is not root.
+        """
+        return await recognised(partial(self.people.at_the_socket, uid))
+
+    def _note_use(self, token: str) -> None:
+        """Write down beside the request that the token was used."""
+
+        async def note() -> None:
+            with suppress(Unavailable):
+                await asyncio.to_thread(self._ledger.note_use, token)
+
+        noting = asyncio.create_task(note())
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
     def note_refused_token(self, caller_at: str, refused: NotAllowed) -> None:
-        """Write down that somebody showed what is good for nothing."""
-        body = {"why": str(refused)}
-        self._ledger.audit("penstock", "api", "token refused", caller_at or "somewhere", body)
+        """Count a token that is good for nothing; the record has such refusals in sum."""
+        self._refusals.note(Via.API, "token refused", caller_at, str(refused))
+
+    async def write_refusals(self) -> int:
+        """Write the refusals of unauthenticated clients that are due; return how many entries.
+
+        Raises:
+            Unavailable: The ledger does not answer; what is due stays.
+        """
+        return await asyncio.to_thread(self._refusals.write)
 
     async def fleets(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role."""
@@ -1070,10 +1105,10 @@ class Service:
 
     async def _stopped(self, caller: Caller, action: Action, fleet: str) -> None:
         """Return once the caller may stop changes of the fleet, whatever has become of its file."""
-        if await asyncio.to_thread(self._fleets.stopped, caller, action, fleet) is not None:
+        if await authorised(partial(self._fleets.stopped, caller, action, fleet)) is not None:
             return
         try:
-            remembered = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
+            remembered = await self._acts.patience.ask(partial(self._safe.last_change, fleet))
         except Unavailable:
             return  # nobody knows better than who gives the order
         if remembered is None:
@@ -1140,8 +1175,8 @@ class Service:
 
     def _newest_story(self, fleet: str) -> StoryRow | None:
         """Return what the fleet's newest change told when it was last heard, None when it never was."""
-        newest = self._ledger.last_change(fleet)
-        return self._ledger.story(newest.name) if newest is not None else None
+        newest = self._safe.last_change(fleet)
+        return self._safe.story(newest.name) if newest is not None else None
 
     async def _refuse_stale(self, fleet: str, shown: str | None, *, safe: bool) -> None:
         """Refuse what was asked of a change that is not the fleet's newest any more.
@@ -1151,7 +1186,7 @@ class Service:
         newest = None
         if shown is not None:
             try:
-                newest = await self._acts.patience.ask(partial(self._ledger.last_change, fleet))
+                newest = await self._acts.patience.ask(partial(self._safe.last_change, fleet))
             except Unavailable:
                 if not safe:
                     raise

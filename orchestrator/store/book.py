@@ -8,7 +8,7 @@ from typing import Self
 
 from sqlalchemy import Engine
 
-from orchestrator.store.database import open_database
+from orchestrator.store.database import BUSY_MILLISECONDS, open_database
 
 
 class Book:
@@ -23,14 +23,18 @@ class Book:
         return self._engine
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, busy: int = BUSY_MILLISECONDS) -> Self:
         """Return the book in the ledger at this address, which gets the newest schema.
+
+        Args:
+            url: Where it is.
+            busy: Milliseconds that one write waits for those who write already.
 
         Raises:
             BadInput: The address is not one, or a newer penstock wrote the ledger.
             Unavailable: The database cannot be reached now.
         """
-        return cls(open_database(url))
+        return cls(open_database(url, busy))
 
     def close(self) -> None:
         """Let go of every connection."""

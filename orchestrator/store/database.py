@@ -7,7 +7,7 @@ advisory lock for the same promise: what a write has looked up stays true until 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from alembic import command
@@ -36,18 +36,6 @@ BUSY_MILLISECONDS = 10_000
 POOL_SECONDS = 5
 """How long somebody waits for a connection while all of them are in use."""
 
-POSTGRESQL = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "options": (
-        f"-c lock_timeout={BUSY_MILLISECONDS} -c statement_timeout=60000 "
-        "-c idle_in_transaction_session_timeout=60000"
-    ),
-}
-"""One writer that hangs, or a server that has gone, keeps nobody waiting for ever."""
 
 _READS = "penstock_reads"
 _UNDEFINED_TABLE = "42P01"
@@ -60,8 +48,12 @@ _WRITER = 0x70656E73
 """Any number that no other program in the same PostgreSQL database uses for its advisory locks."""
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, busy: int = BUSY_MILLISECONDS) -> Engine:
     """Return the database with the newest schema; one that has it already is opened whoever writes to it.
+
+    Args:
+        url: Where it is.
+        busy: Milliseconds that one write waits for those who write already.
 
     Raises:
         BadInput: The address is not one, or a newer penstock wrote this ledger.
@@ -71,7 +63,7 @@ def open_database(url: str) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
             raise BadInput("a ledger in memory is forgotten with its process; give a file")
-        arguments = POSTGRESQL if parsed.get_backend_name() == "postgresql" else {}
+        arguments = _postgresql(busy) if parsed.get_backend_name() == "postgresql" else {}
         engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise BadInput(
@@ -79,13 +71,27 @@ def open_database(url: str) -> Engine:
         ) from error
     if engine.dialect.name == "sqlite":
         Path(str(parsed.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
-        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "connect", partial(_set_up_sqlite, busy))
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "checkout", _refuse_another_file)
     if not _is_newest(engine):
         with writing(engine) as connection:
             _upgrade(connection)
     return engine
+
+
+def _postgresql(busy: int) -> dict[str, int | str]:
+    """Return how to connect: one writer that hangs, or a server that has gone, delays others for a while."""
+    return {
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "options": (
+            f"-c lock_timeout={busy} -c statement_timeout=60000 -c idle_in_transaction_session_timeout=60000"
+        ),
+    }
 
 
 @contextmanager
@@ -151,7 +157,7 @@ def _reachable(engine: Engine) -> Iterator[None]:
         raise
 
 
-def _set_up_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+def _set_up_sqlite(busy: int, connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # sqlite3 then leaves BEGIN to us
     cursor = connection.cursor()
     path = str(cursor.execute("PRAGMA database_list").fetchone()[2])
@@ -160,7 +166,7 @@ def _set_up_sqlite(connection: DBAPIConnection, record: ConnectionPoolEntry) -> 
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        f"busy_timeout={BUSY_MILLISECONDS}",
+        f"busy_timeout={busy}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

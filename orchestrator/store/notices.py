@@ -134,7 +134,7 @@ class Notices(Book):
         with writing(self._engine) as connection:
             row = connection.execute(select(table).where(table.c.key == key)).one_or_none()
             if row is None:
-                raise Unknown(f"there is no notice {key}; penstock notice list shows them")
+                raise no_notice(key)
             if row.acknowledged is None:
                 which = or_(table.c.key == key, table.c.key == f"{key}{ENDING}")
                 done = {"acknowledged": now, "acknowledged_by": person}
@@ -188,7 +188,7 @@ class Notices(Book):
         with reading(self._engine) as connection:
             body = connection.execute(select(table.c.body).where(table.c.key == key)).scalar_one_or_none()
         if body is None:
-            raise Unknown(f"there is no notice {key}; penstock notice list shows them")
+            raise no_notice(key)
         return Notice.model_validate_json(body)
 
     def expire_notices(self, before: datetime, unsent_before: datetime) -> int:
@@ -206,6 +206,11 @@ class Notices(Book):
             keys = [*connection.execute(select(notices.c.key).where(*old).limit(AT_ONCE)).scalars()]
             connection.execute(delete(deliveries).where(deliveries.c.notice.in_(keys)))
             return int(connection.execute(delete(notices).where(notices.c.key.in_(keys))).rowcount)
+
+
+def no_notice(key: str) -> Unknown:
+    """Return the refusal of a key that is none, as far as the caller may know."""
+    return Unknown(f"there is no notice {key}; penstock notice list shows them")
 
 
 def _told_columns() -> list[Any]:

@@ -124,12 +124,15 @@ class Tokens(Book):
             raise NotAllowed(f"the token {known.name} was revoked; an administrator makes another")
         if known.expires <= now:
             raise NotAllowed(f"the token {known.name} expired at {known.expires:%Y-%m-%d %H:%M} UTC")
-        self._note_use(known.id, now)
         row = _row(known)
         return Caller(person=row.name, grants=row.grants, via=via, machine=True)
 
-    def _note_use(self, number: str, now: datetime) -> None:
-        table = tables.tokens
+    def note_use(self, token: str) -> None:
+        """Write down that a token that is good was used now; seldom, and never while its caller waits."""
+        shape, now, table = _SHAPE.fullmatch(token), datetime.now(UTC), tables.tokens
+        if shape is None:
+            return
+        number = shape["id"]
         stale = or_(table.c.last_used.is_(None), table.c.last_used < now - USED_EVERY)
         with reading(self._engine) as connection:
             if connection.execute(select(table.c.id).where(table.c.id == number, stale)).first() is None:

@@ -13,7 +13,7 @@ PATTERNS: Mapping[str, str] = {
     r"^[a-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)+$": "a registry and a name in it, like `HOST/vpn/edge`",
     r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$": "a name: small letters, digits, `.`, `_`, `@` and `-`",
     r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$": "a fleet's name, or `*` for every fleet",
-    r"^(?:[a-z_][a-z0-9_-]*\$?|[0-9]+)$": "a user of this host, by name or number",
+    r"^(?:[a-z_][a-z0-9_-]*\$?|uid:[0-9]+)$": "a login name of this host, or `uid:` and a user number",
     r"^sha256:[0-9a-f]{64}$": "`sha256:` and 64 hex digits",
     r"^[0-9a-f]{64}$": "64 small hex digits",
     r"^[0-9A-F]{40}$|^[0-9A-F]{64}$": "40 or 64 capital hex digits, without spaces",

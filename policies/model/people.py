@@ -46,8 +46,11 @@ FleetOrEvery = Annotated[str, Field(pattern=r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0
 Grants = dict[FleetOrEvery, frozenset[Role]]
 """Roles by fleet; those under `*` hold on every fleet."""
 
-SystemUser = Annotated[str, Field(pattern=r"^(?:[a-z_][a-z0-9_-]*\$?|[0-9]+)$", max_length=32)]
-"""A user of the orchestrator's host, by name or by number."""
+SystemUser = Annotated[str, Field(pattern=r"^(?:[a-z_][a-z0-9_-]*\$?|uid:[0-9]+)$", max_length=32)]
+"""A user of the orchestrator's host: a login name, or `uid:` and a user number.
+
+Digits alone are neither: hosts exist whose login names are staff numbers.
+"""
 
 Subject = Annotated[str, Field(min_length=1, max_length=255)]
 

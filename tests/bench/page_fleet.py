@@ -94,7 +94,7 @@ def write_files(folder: Path, large: Fleet, viewers: int) -> None:
     people = tuple(
         Member(
             name=person,
-            system_users=(str(FIRST_USER + number),),
+            system_users=(f"uid:{FIRST_USER + number}",),
             roles={EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR})},
         )
         for number, person in enumerate(persons(viewers))

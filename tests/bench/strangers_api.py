@@ -148,7 +148,7 @@ async def _stage(stack: ExitStack, seconds: float) -> AsyncIterator[Stage]:
     write_yaml(folder / "fleets" / f"{IDLE}.yaml", site | {"name": IDLE})
     grants = {name: frozenset({Role.OPERATOR}) for name in (FLEET, IDLE)}
     people = tuple(
-        Member(name=f"op-{number}", system_users=(str(FIRST_USER + number),), roles=grants)
+        Member(name=f"op-{number}", system_users=(f"uid:{FIRST_USER + number}",), roles=grants)
         for number in range(OPERATORS)
     )
     write_yaml(folder / "people.yaml", People(api_version="penstock/v1", people=people))

@@ -55,7 +55,7 @@ class Desk:
         found = self._run(["penstock", "status", "lab", "-o", "json"], self.state / "lab").stdout
         (self._version,) = json.loads(found)["data"]["standing"]["versions"]
         known = [
-            {"name": name, "system_users": [str(user)], "roles": {"lab": roles}}
+            {"name": name, "system_users": [f"uid:{user}"], "roles": {"lab": roles}}
             for name, (user, roles) in PEOPLE.items()
         ]
         file = self._fleet_file.with_name("people.yaml")

@@ -15,7 +15,7 @@ ROLES = {"ana": "operator", "ben": "operator", "cleo": "approver", "dan": "viewe
 USERS = {name: 61_000 + number for number, name in enumerate(ROLES)}
 """Users of the host by number, which no host has."""
 PEOPLE = "apiVersion: penstock/v1\npeople:\n" + "".join(
-    f"  - {{name: {name}, system_users: ['{USERS[name]}'], roles: {{'*': [{role}]}}}}\n"
+    f"  - {{name: {name}, system_users: ['uid:{USERS[name]}'], roles: {{'*': [{role}]}}}}\n"
     for name, role in ROLES.items()
 )
 

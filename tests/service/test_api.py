@@ -206,12 +206,15 @@ async def test_what_is_no_digest_is_named_with_how_one_is_written(
     )
 
 
-async def test_an_expired_and_a_revoked_token_are_named(api: httpx.AsyncClient, ledger: Ledger) -> None:
+async def test_an_expired_and_a_revoked_token_are_named(
+    api: httpx.AsyncClient, ledger: Ledger, service: Service
+) -> None:
     headers = token(ledger, Role.VIEWER)
     ledger.revoke_token("robot", "root", "lost")
     refused = await api.get("/whoami", headers=headers)
     assert refused.status_code == 403
     assert "robot was revoked" in refused.json()["detail"]
+    assert await service.write_refusals() == 1
     assert [entry.action for entry in ledger.audit_entries()][-1] == "token refused"
 
 

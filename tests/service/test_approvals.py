@@ -43,10 +43,10 @@ ANNA, BERT, CAROL, DORA, STRANGER = 61001, 61002, 61003, 61004, 61009
 PEOPLE = f"""\
 apiVersion: penstock/v1
 people:
-  - {{name: anna, system_users: ["{ANNA}"], roles: {{edge: [operator, approver]}}}}
-  - {{name: bert, system_users: ["{BERT}"], roles: {{edge: [approver]}}}}
-  - {{name: carol, system_users: ["{CAROL}"], roles: {{edge: [approver]}}}}
-  - {{name: dora, system_users: ["{DORA}"], roles: {{edge: [viewer, operator]}}}}
+  - {{name: anna, system_users: ["uid:{ANNA}"], roles: {{edge: [operator, approver]}}}}
+  - {{name: bert, system_users: ["uid:{BERT}"], roles: {{edge: [approver]}}}}
+  - {{name: carol, system_users: ["uid:{CAROL}"], roles: {{edge: [approver]}}}}
+  - {{name: dora, system_users: ["uid:{DORA}"], roles: {{edge: [viewer, operator]}}}}
 """
 OIDC = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock, name_claim: email}\n"
 KNOWN_TO_THE_PROVIDER = re.sub(r"name: (\w+),", r"name: \1, subjects: [s-\1],", PEOPLE)

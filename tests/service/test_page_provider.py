@@ -117,7 +117,7 @@ async def test_nobody_is_logged_in_as_somebody_else_by_a_link_to_the_callback(
 
 
 async def test_a_code_of_one_attempt_is_good_for_no_other(
-    browser: httpx.AsyncClient, provider: IdentityProvider, page: str, ledger: Ledger
+    browser: httpx.AsyncClient, provider: IdentityProvider, page: str, ledger: Ledger, service: Service
 ) -> None:
     """An injected code, stolen from somebody else's callback, with a state of the thief's own."""
     async with httpx.AsyncClient(base_url=page) as victim:
@@ -128,6 +128,7 @@ async def test_a_code_of_one_attempt_is_good_for_no_other(
     assert "did not take this login" in refused.text
     assert stolen not in refused.text
     assert await is_nobody(browser)
+    assert await service.write_refusals() == 1
     entry = ledger.audit_entries()[-1]
     assert entry.action == "login refused"
     assert stolen not in str(entry.body)

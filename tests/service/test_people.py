@@ -192,11 +192,12 @@ async def test_the_provider_names_nobody_who_is_somebody_else_here(
 
 
 async def test_a_login_to_another_program_is_none_here(
-    network: httpx.AsyncClient, provider: IdentityProvider, ledger: Ledger
+    network: httpx.AsyncClient, provider: IdentityProvider, ledger: Ledger, service: Service
 ) -> None:
     status, problem = await who(network, provider.logged_in("ana", "wiki"))
     assert status == 403
     assert "is none of" in problem["detail"]
+    assert await service.write_refusals() == 1
     assert [entry.action for entry in ledger.audit_entries()][-1] == "token refused"
 
 

@@ -24,7 +24,7 @@ def desired(world: World, tmp_path: Path) -> DesiredService:
         world.book.add_release(release, source="http://repository", signers=("ana",), manifest_json="{}")
     files = FleetFiles(tmp_path / "fleet.yaml")
     people = PeopleFile(tmp_path / "people.yaml")
-    acts = Acting(world.book, LateEntries(tmp_path / "late.jsonl"))
+    acts = Acting(world.book, LateEntries(tmp_path / "late.jsonl"), world.book)
     return DesiredService(Fleets(files, world.book), files, world.book, people, acts)
 
 

@@ -1,0 +1,159 @@
+"""What unauthenticated clients cost the audit record, and whom they delay."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestrator.api import turns
+from orchestrator.api.limits import Limits
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.service import refusals
+from orchestrator.service.refusals import Refusals
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.model.errors import Unavailable
+from policies.model.people import Role
+from tests.patience import PATIENCE
+from tests.service.test_api import token
+
+WHY = "that is no token of penstock"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entries(ledger: Ledger) -> list[tuple[str, int]]:
+    return [(one.subject, json.loads(one.body)["count"]) for one in ledger.audit_entries()]
+
+
+def test_refusals_of_one_network_are_one_entry_an_hour_with_their_number(ledger: Ledger) -> None:
+    """S3: each refused token was an entry of a record that is kept for ever."""
+    clock = Clock()
+    counted = Refusals(ledger, clock)
+    for number in range(1_000):
+        counted.note("api", "token refused", f"2001:db8::{number:x}", WHY)
+    assert (counted.write(), counted.write()) == (1, 0)
+    for _ in range(50):
+        counted.note("api", "token refused", "2001:db8::1", WHY)
+    clock.now = refusals.HOUR_SECONDS - 1
+    assert counted.write() == 0
+    assert entries(ledger) == [("2001:db8::/64", 1_000)]
+    clock.now += 2
+    assert counted.write() == 1
+    assert entries(ledger)[1] == ("2001:db8::/64", 50)
+
+
+def test_the_record_grows_by_a_bounded_number_of_entries_an_hour(ledger: Ledger) -> None:
+    """S3: client networks are free, so that a bound for each of them is none."""
+    clock = Clock()
+    counted = Refusals(ledger, clock)
+    for number in range(refusals.MOST_NETWORKS * 2):
+        counted.note("api", "token refused", f"10.{number >> 8}.{number & 255}.1", WHY)
+        counted.write()
+    assert len(ledger.audit_entries()) == refusals.MOST_ENTRIES
+    clock.now = refusals.HOUR_SECONDS
+    counted.write()
+    assert len(ledger.audit_entries()) <= 2 * refusals.MOST_ENTRIES + 1
+    assert sum(count for _, count in entries(ledger)) == refusals.MOST_NETWORKS * 2
+
+
+def test_refusals_that_a_silent_ledger_did_not_take_are_written_later(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3: what is only counted is not lost."""
+    counted = Refusals(ledger)
+    counted.note("web", "login refused", "192.0.2.1", WHY)
+    with monkeypatch.context() as patched:
+
+        def silent(*_: object) -> None:
+            raise Unavailable("the ledger does not answer")
+
+        patched.setattr(ledger, "audit", silent)
+        with pytest.raises(Unavailable):
+            counted.write()
+    counted.note("web", "login refused", "192.0.2.1", WHY)
+    assert counted.write() == 1
+    assert entries(ledger) == [("192.0.2.1", 2)]
+
+
+@pytest.fixture
+async def port(service: Service) -> AsyncIterator[int]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    async with serving(service, listening, limits=Limits()):
+        yield listening.getsockname()[1]
+
+
+async def test_refused_tokens_are_not_written_while_their_clients_wait(
+    port: int, service: Service, ledger: Ledger
+) -> None:
+    """S3: refusals by strangers kept the writer of the ledger busy, and a hold waited for it."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1") as stranger:
+        for _ in range(5):
+            answer = await stranger.get("/whoami", headers={"Authorization": "Bearer nonsense"})
+            assert answer.status_code == 403
+    assert ledger.audit_entries() == ()
+    assert await service.write_refusals() == 1
+    assert entries(ledger) == [("127.0.0.1", 5)]
+
+
+async def test_a_known_caller_waits_for_no_turn_of_unauthenticated_clients(
+    port: int, ledger: Ledger, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3: the requests of two hundred strangers stood between the pieces of one hold."""
+    shown = token(ledger, Role.OPERATOR)
+    url = f"http://127.0.0.1:{port}/v1"
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as known:
+        assert (await known.get("/whoami", headers=shown)).status_code == 200
+    free, begun, recognise = asyncio.Event(), [], service.caller_of_token
+
+    async def held_up(secret: str, address: str) -> object:
+        if secret == "nonsense":
+            begun.append(secret)
+            await free.wait()
+        return await recognise(secret, address)
+
+    monkeypatch.setattr(service, "caller_of_token", held_up)
+    path = tmp_path / "penstock.sock"
+    local = httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False)
+    async with (
+        serving(service, socket_at(path)),
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE) as stranger,
+        httpx.AsyncClient(base_url=url, timeout=PATIENCE) as operator,
+        httpx.AsyncClient(transport=local, base_url="http://p/v1", timeout=PATIENCE) as root,
+    ):
+        wrong = {"Authorization": "Bearer nonsense"}
+        waiting = [asyncio.create_task(stranger.get("/whoami", headers=wrong)) for _ in range(20)]
+        async with asyncio.timeout(PATIENCE):
+            while len(begun) < turns.AT_ONCE:  # noqa: ASYNC110 - the server's task counts them
+                await asyncio.sleep(0.01)
+        assert (await operator.get("/whoami", headers=shown)).status_code == 200
+        assert (await root.get("/whoami")).status_code == 200
+        assert len(begun) == turns.AT_ONCE
+        free.set()
+        assert {(await one).status_code for one in waiting} == {403}
+
+
+async def test_slow_requests_of_strangers_take_no_turn(port: int, ledger: Ledger) -> None:
+    """S3, the same kind: a turn would be held for as long as a stranger sends a byte now and then."""
+    shown = token(ledger, Role.VIEWER)
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(turns.AT_ONCE * 2)]
+    try:
+        for one in slow:
+            one.sendall(b"POST /v1/fleets/edge/commands HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=PATIENCE) as viewer:
+            assert (await viewer.get("/whoami", headers=shown)).status_code == 200
+    finally:
+        for one in slow:
+            with closing(one):
+                pass
