@@ -140,6 +140,10 @@ class Settings(BaseSettings):
     page_url: Place | None = Field(
         None, description="where people reach the page, when that is not the API's own address"
     )
+    page_name: Path = Field(
+        state_folder() / "page.name",
+        description="the page's own name under .localhost, for browsers of its host; made at first use",
+    )
     api_certificate: Path | None = Field(None, description="its certificate and those above it, in PEM")
     api_key: Path | None = Field(None, description="the certificate's key, in PEM")
     relay_address: Address | None = Field(None, description="host and port where agents reach the engine")

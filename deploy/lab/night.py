@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -280,7 +281,12 @@ def _is_of_the_night(post: Posted, posts: list[Posted], name: str) -> bool:
 
 def _fleet_page(link: str) -> str:
     """Return the text of the fleet's page to whoever opens the link."""
-    place = link.partition("/login/")[0]
-    with httpx.Client(base_url=place, timeout=COMMAND_WITHIN) as browser:
-        browser.post(link, headers={"Origin": place}).read()
+    place, _, rest = link.partition("/login/")
+    named = urlsplit(place)  # browsers know names under .localhost, and this host's resolver may not
+    with httpx.Client(
+        base_url=f"{named.scheme}://127.0.0.1:{named.port}",
+        headers={"Host": named.netloc},
+        timeout=COMMAND_WITHIN,
+    ) as browser:
+        browser.post(f"/login/{rest}", headers={"Origin": place}).read()
         return browser.get(f"/fleets/{FLEET}").raise_for_status().text

@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Request, Response
 from orchestrator.api.limits import Kind
 from orchestrator.api.texts import KEY, LONGEST_KEY
 from orchestrator.api.who import Recognised, Serving, limits_of, service_of
+from orchestrator.service.service import Service
 from policies.model.people import Caller
 from policies.model.request import Answer
 from policies.model.value import Value
@@ -27,7 +28,7 @@ Key = Annotated[
 class Keyed:
     """A request that changes something: who asks whom, under which key."""
 
-    def __init__(self, request: Request, caller: Recognised, service: Serving, key: Key) -> None:
+    def __init__(self, request: Request, caller: Caller, service: Service, key: str) -> None:
         self._request = request
         self.caller = caller
         self.service = service
@@ -77,4 +78,8 @@ async def once(
     return await service_of(request).once(caller, key, content, answer, safe=kind is Kind.SAFE)
 
 
-Once = Annotated[Keyed, Depends()]
+async def _keyed(request: Request, caller: Recognised, service: Serving, key: Key) -> Keyed:
+    return Keyed(request, caller, service, key)
+
+
+Once = Annotated[Keyed, Depends(_keyed)]

@@ -6,7 +6,6 @@ uvicorn knows no peer of a unix socket, so its HTTP/1.1 protocol is asked for on
 import asyncio
 import socket
 import struct
-from collections import Counter
 from typing import Any
 
 import h11
@@ -38,31 +37,52 @@ class Connections:
         """Take how many there may be at once."""
         self._most = most
         self._held: dict[PeerProtocol, None] = {}
+        self._crowds: dict[str, dict[PeerProtocol, None]] = {}
 
     def take(self, newcomer: "PeerProtocol") -> None:
         """Give the newcomer a place; where its own crowd has enough of them, one of these makes room."""
-        before = [one for one in self._held if one.crowd == newcomer.crowd]
+        before = [*self._crowds.get(newcomer.crowd, ())]
         self._held[newcomer] = None
+        self._join(newcomer)
         if len(before) >= MOST_OF_ONE:
             next((one for one in before if one.waits), before[0]).dismiss()
         elif len(self._held) > self._most:
             self._who_makes_room().dismiss()
 
-    def recognise(self, shown: "PeerProtocol") -> None:
+    def recognise(self, shown: "PeerProtocol", before: str) -> None:
         """Let one person have no more places than one crowd may: their oldest connection makes room."""
-        theirs = [one for one in self._held if one.crowd == shown.crowd]
+        if shown not in self._held:
+            return
+        self._leave(shown, before)
+        self._join(shown)
+        theirs = self._crowds[shown.crowd]
         if len(theirs) > MOST_OF_ONE:
-            theirs[0].dismiss()
+            next(iter(theirs)).dismiss()
 
     def forget(self, gone: "PeerProtocol") -> None:
         """Give the place of a connection that has ended free."""
-        self._held.pop(gone, None)
+        if gone in self._held:
+            del self._held[gone]
+            self._leave(gone, gone.crowd)
+
+    def _join(self, one: "PeerProtocol") -> None:
+        self._crowds.setdefault(one.crowd, {})[one] = None
+
+    def _leave(self, one: "PeerProtocol", crowd: str) -> None:
+        members = self._crowds[crowd]
+        del members[one]
+        if not members:
+            del self._crowds[crowd]
 
     def _who_makes_room(self) -> "PeerProtocol":
-        """Return the oldest of the largest crowd, of strangers before those who are known."""
-        waiting = [one for one in self._held if not one.known] or [*self._held]
-        crowds = Counter(one.crowd for one in waiting)
-        return max(waiting, key=lambda one: crowds[one.crowd])
+        """Return the oldest of the largest crowd: of strangers first, and of those the ones that say nothing.
+
+        A thousand strangers with an address each are as many crowds of one. A request of theirs that is whole
+        would else be let go for the newest of them, and so would that of an operator who is not known yet.
+        """
+        strangers = [one for one in self._held if not one.known]
+        chosen = [one for one in strangers if one.waits] or strangers or [*self._held]
+        return max(chosen, key=lambda one: len(self._crowds[one.crowd]))
 
 
 class PeerProtocol(H11Protocol):
@@ -73,6 +93,9 @@ class PeerProtocol(H11Protocol):
 
     known = False
     """Whether it has shown who it is."""
+
+    crowd = ""
+    """Whose connection it is, as far as can be told: of many behind one address each is their own."""
 
     _person: str | None = None
 
@@ -89,6 +112,7 @@ class PeerProtocol(H11Protocol):
             pid, uid, _ = _CREDENTIALS.unpack(found)
             self.client = (f"{AT_THE_SOCKET}{uid}", pid)
             self.known = True
+        self.crowd = crowd_of(self.client[0]) if self.client is not None else ""
         self.app_state[CONNECTION] = self
         self.held.take(self)
 
@@ -107,15 +131,9 @@ class PeerProtocol(H11Protocol):
     def recognise(self, person: str) -> None:
         """Take down who has shown here who they are."""
         if self._person != person:
+            before, self.crowd = self.crowd, f"person:{person}"
             self.known, self._person = True, person
-            self.held.recognise(self)
-
-    @property
-    def crowd(self) -> str:
-        """Whose connection it is, as far as can be told: of many behind one address each is their own."""
-        if self._person is not None:
-            return f"person:{self._person}"
-        return crowd_of(self.client[0]) if self.client is not None else ""
+            self.held.recognise(self, before)
 
     @property
     def waits(self) -> bool:

@@ -29,7 +29,15 @@ def limits_of(request: Request) -> Limits:
     return limits
 
 
-async def recognised(request: Request, service: Annotated[Service, Depends(service_of)]) -> Caller:
+async def _serving(request: Request) -> Service:
+    """Return the service; FastAPI hands plain functions to threads that all callers share."""
+    return service_of(request)
+
+
+Serving = Annotated[Service, Depends(_serving)]
+
+
+async def recognised(request: Request, service: Serving) -> Caller:
     """Return who asks, whatever it is that they ask.
 
     A token counts before the user at the socket: a program that shows one wants to be nobody else.
@@ -108,4 +116,3 @@ async def caller_of(request: Request, caller: Recognised) -> Caller:
 
 
 Asking = Annotated[Caller, Depends(caller_of)]
-Serving = Annotated[Service, Depends(service_of)]

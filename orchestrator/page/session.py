@@ -8,13 +8,14 @@ import asyncio
 import hashlib
 import hmac
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from fastapi import Depends, Request, Response
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.problems import NotLoggedIn
 from orchestrator.api.who import address_of, crowd_asking, known, limits_of, service_of
+from orchestrator.crowd import is_this_host
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
@@ -124,6 +125,21 @@ def require_own_origin(request: Request) -> None:
     if wrong:
         limits_of(request).take(crowd_asking(request), Kind.STRANGER)
         raise NotAllowed(wrong)
+
+
+def by_its_name(request: Request) -> str | None:
+    """Return the request at the page's own name, where it came by an address of this host instead.
+
+    A session that began at 127.0.0.1 would be sent to all of its ports, also those of other users.
+    """
+    page = urlsplit(service_of(request).page_logins.page or "")
+    host = request.url.hostname or ""
+    if page.scheme != "http" or not (page.hostname or "").endswith(".localhost"):
+        return None
+    if host == page.hostname or not (host == "localhost" or is_this_host(host)):
+        return None
+    asked = urlsplit(str(request.url))
+    return urlunsplit((page.scheme, page.netloc, asked.path, asked.query, ""))
 
 
 def _own(request: Request) -> set[str]:

@@ -11,6 +11,7 @@ from activities.files import FleetFiles
 from orchestrator.engine.client import connect
 from orchestrator.engine.secured import Secured, secured
 from orchestrator.noticing.rules import RulesFile
+from orchestrator.processes.page_name import named
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.prometheus import prometheus_of
 from orchestrator.service.approvals import ApprovalService
@@ -114,14 +115,17 @@ EVERY_ADDRESS = frozenset({"0.0.0.0", "[::]", "::", ""})  # noqa: S104 - nothing
 def page_of(settings: Settings) -> str | None:
     """Return where people reach the page: as the settings say, or at the API's own address.
 
-    None where that is every address of this host: no browser opens it, and no provider sends anybody there.
+    An address of this host without TLS has the installation's own name in its place. None where the API's
+    address is every address of this host: no browser opens it, and no provider sends anybody there.
     """
-    if settings.page_url is not None or settings.api_address is None:
-        return settings.page_url
+    if settings.page_url is not None:
+        return named(settings.page_url, settings.page_name)
+    if settings.api_address is None:
+        return None
     if settings.api_address.rpartition(":")[0] in EVERY_ADDRESS:
         return None
     scheme = "http" if settings.api_certificate is None else "https"
-    return f"{scheme}://{settings.api_address}"
+    return named(f"{scheme}://{settings.api_address}", settings.page_name)
 
 
 async def compose(settings: Settings) -> Installation:

@@ -13,6 +13,8 @@ from orchestrator.api.peer import PATIENCE_SECONDS, Connections, PeerProtocol
 from policies.model.errors import BadInput
 
 KEPT_ALIVE_SECONDS = 20
+BACKLOG = 1024
+"""Connections that wait to be accepted: one that finds no room is tried again after a second."""
 
 
 class _Server(uvicorn.Server):
@@ -30,7 +32,11 @@ class _Server(uvicorn.Server):
         patience = PATIENCE_SECONDS if self._tls is not None else None
         self.servers = [
             await loop.create_server(
-                self._connection, sock=one, ssl=self._tls, ssl_handshake_timeout=patience
+                self._connection,
+                sock=one,
+                ssl=self._tls,
+                ssl_handshake_timeout=patience,
+                backlog=BACKLOG,
             )
             for one in sockets or ()
         ]

@@ -339,13 +339,13 @@ async def whats_wrong(changes: ChangeService, points: Checkpoints) -> Wrong:
 
 
 async def keep_noting(settings: Settings) -> None:
-    """Sign the audit record's head every hour, after many entries, and when a change has ended."""
+    """Sign the audit record's head: every hour, after many entries, and soon after what people answer for."""
     book = Ledger.open(settings.ledger_url)
     points, late = checkpoints_of(settings, book), LateEntries(settings.audit_late)
     while True:
         try:
-            ended = await asyncio.to_thread(book.has_ended_since, points.newest_entry)
-            await asyncio.to_thread(points.note, now=ended)
+            soon = await asyncio.to_thread(book.is_to_be_signed_since, points.newest_entry)
+            await asyncio.to_thread(points.note, now=soon)
             await asyncio.to_thread(late.deliver, book)
         except (PenstockError, OSError) as error:
             _log.warning("the audit record's head was not noted: %s", error)

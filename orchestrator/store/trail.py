@@ -10,7 +10,18 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append, head_of
 from orchestrator.store.verifier import first_fault
+from policies.model.approval import PLAN_APPROVED
 from policies.model.audit import AuditEntry, AuditHead, LateEntry
+from policies.model.command import CommandKind
+
+SIGNED_SOON = (
+    "change ended",
+    PLAN_APPROVED,
+    "approval asked for",
+    "weaker description wanted",
+    *(f"{kind.replace('_', ' ')} asked for" for kind in (CommandKind.APPROVE, CommandKind.PROMOTE)),
+)
+"""What people answer for, and how changes end: a checkpoint covers them within half a minute."""
 
 PAGE = 2_000
 """Entries that are read at once."""
@@ -96,10 +107,10 @@ class Trail(Book):
                 return
             after = page[-1]["seq"]
 
-    def has_ended_since(self, seq: int) -> bool:
-        """Return whether a change has ended after the entry of that number."""
+    def is_to_be_signed_since(self, seq: int) -> bool:
+        """Return whether something came after the entry of that number that is signed at the next scan."""
         table = tables.audit
-        wanted = select(table.c.seq).where(table.c.seq > seq, table.c.action == "change ended").limit(1)
+        wanted = select(table.c.seq).where(table.c.seq > seq, table.c.action.in_(SIGNED_SOON)).limit(1)
         with reading(self._engine) as connection:
             return connection.execute(wanted).first() is not None
 

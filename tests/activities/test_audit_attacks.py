@@ -111,3 +111,15 @@ def test_who_is_not_its_owner_changes_nothing(ledger: Ledger, points: Checkpoint
     assert points.verify().fault is None
     with writing(ledger.engine) as database:
         assert database.execute(select(func.count()).select_from(audit)).scalar_one() == 25
+
+
+@pytest.mark.parametrize(
+    "action", ["plan approved", "approval asked for", "promote asked for", "weaker description wanted"]
+)
+def test_what_people_answer_for_is_signed_at_the_next_scan(ledger: Ledger, action: str) -> None:
+    """L4: up to 99 entries, or an hour of them, could be cut off the end of the record."""
+    ledger.audit("ana", "cli", "hold asked for", "edge", {})
+    assert not ledger.is_to_be_signed_since(0)
+    ledger.audit("ana", "cli", action, "edge", {})
+    assert ledger.is_to_be_signed_since(0)
+    assert not ledger.is_to_be_signed_since(ledger.audit_head().seq)

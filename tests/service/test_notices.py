@@ -111,6 +111,21 @@ async def test_whoever_looks_at_every_fleet_sees_what_all_of_them_need(
         assert ("installation/part_away/1" in answer.text) is has
 
 
+async def test_a_guessed_key_of_a_notice_names_no_fleet_to_who_has_no_role_there(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """L8: the refusal of a guessed key said that there is a fleet of that name."""
+    told(ledger, "core", "core-1/held/1", "hook")
+    secret, _ = ledger.make_token("of-edge", {"edge": frozenset({Role.OPERATOR})}, timedelta(days=1), "root")
+    shown = {"Authorization": f"Bearer {secret}"}
+    there, nowhere = [
+        await api.post("/notices/acknowledge", json={"key": key}, headers=shown)
+        for key in ("core-1/held/1", "core-1/held/2")
+    ]
+    assert (there.status_code, nowhere.status_code) == (404, 404)
+    assert there.json()["detail"].replace("/1;", "/2;") == nowhere.json()["detail"]
+
+
 async def test_commands_list_test_and_acknowledge(
     penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:

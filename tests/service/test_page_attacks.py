@@ -293,7 +293,7 @@ async def test_a_link_logs_in_once_and_is_used_up_by_no_look(
 @pytest.mark.parametrize(
     ("api", "url", "page"),
     [
-        ("127.0.0.1:8787", None, "http://127.0.0.1:8787"),
+        ("192.0.2.1:8787", None, "http://192.0.2.1:8787"),
         ("127.0.0.1:8787", "https://penstock.example", "https://penstock.example"),
         ("0.0.0.0:8787", "https://penstock.example", "https://penstock.example"),
         ("0.0.0.0:8787", None, None),

@@ -5,15 +5,17 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import turns
 from orchestrator.api.limits import Limits
 from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.listening import answering_at
 from orchestrator.service import refusals
 from orchestrator.service.refusals import Refusals
 from orchestrator.service.service import Service
@@ -157,3 +159,33 @@ async def test_slow_requests_of_strangers_take_no_turn(port: int, ledger: Ledger
         for one in slow:
             with closing(one):
                 pass
+
+
+async def test_a_request_that_is_whole_is_let_go_for_no_connection_that_says_nothing() -> None:
+    """S3, the same kind: with an address each, idle strangers took the places of requests under way."""
+    free, begun = asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        begun.set()
+        await free.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"held"})
+
+    at, most = socket.create_server(("127.0.0.1", 0)), 5
+    port = at.getsockname()[1]
+    async with answering_at(application, at, tls=None, most=most):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await asyncio.wait_for(begun.wait(), PATIENCE)
+        idle = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.9.0.{number}", 0))
+            for number in range(1, most * 3)
+        ]
+        for gone, _ in idle[: most * 2 - 1]:
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(gone.read(), PATIENCE) == b""
+        free.set()
+        assert (await asyncio.wait_for(reader.read(), PATIENCE)).endswith(b"held")
+        for _, one in [(reader, writer), *idle]:
+            one.close()

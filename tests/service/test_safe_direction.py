@@ -6,18 +6,22 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import isasyncgenfunction, iscoroutinefunction
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from temporalio.client import WorkflowHandle
 
 from activities import files
 from activities.files import FleetFiles
+from orchestrator.api.app import _V1
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service import changes
@@ -350,3 +354,22 @@ async def test_a_rollback_that_nobody_can_watch_says_so_and_ends(night: Night) -
     said = await night.command_line()("rollback", "edge", "--reason", "it hurts", "--wait")
     assert said.code == 8, said.err
     assert "No API says how it ends" in said.err
+
+
+def test_no_dependency_of_a_request_takes_a_thread_that_all_callers_share() -> None:
+    """S1: FastAPI hands plain functions and classes to threads of its own, where a hold waits for others."""
+
+    def dependencies(dependant: Dependant) -> Iterator[object]:
+        for one in dependant.dependencies:
+            yield one.call
+            yield from dependencies(one)
+
+    routes = [one for one in _V1.routes if isinstance(one, APIRoute)]
+    assert len(routes) > 50
+    shared = {
+        getattr(call, "__name__", str(call))
+        for route in routes
+        for call in (route.endpoint, *dependencies(route.dependant))
+        if not (iscoroutinefunction(call) or isasyncgenfunction(call))
+    }
+    assert shared == set()

@@ -270,3 +270,24 @@ def test_a_client_that_is_not_tried_any_more_or_otherwise_is_named() -> None:
         "clients are not tried as before: laptops, phones (tests.profiles)",
     )
     assert weakened(fewer, with_profiles(phones=["data-ciphers AES-256-GCM"], laptops=[]), ()) == ()
+
+
+def test_whoever_has_recurring_upgrades_go_another_way_weakens_a_safeguard() -> None:
+    """L8: only that they begin took a second person, and not how they go."""
+    night = {
+        "name": "night",
+        "tz": "UTC",
+        "rrule": "FREQ=WEEKLY;BYDAY=TU",
+        "start": "01:00",
+        "duration": "4h",
+    }
+    more: dict[str, Any] = {"windows": [night]}
+    before = fleet(**more, recurring={"channel": "stable"})
+    after = fleet(**more, recurring={"channel": "stable", "strategy": "rolling"})
+    assert weakened(before, before, ()) == ()
+    assert weakened(before, after, ()) == (
+        "recurring upgrades start without a person and are rolling, not canary",
+    )
+    assert weakened(after, before, ()) == (
+        "recurring upgrades start without a person and are canary, not rolling",
+    )

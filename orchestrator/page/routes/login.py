@@ -32,19 +32,23 @@ OWN_PATH = re.compile(r"/(?!login|logout)[A-Za-z0-9][A-Za-z0-9._~%@:/?&=+-]*")
 @router.get("/login")
 async def login(request: Request, to: Wanted = "") -> Response:
     """Say how one logs in: to everybody, since an office behind one address would share any bucket."""
+    if (place := session.by_its_name(request)) is not None:
+        return RedirectResponse(place, 303)
     return await _asked(request, to)
 
 
 @router.get("/login/provider")
 async def go(request: Request, to: Wanted = "") -> Response:
     """Send the browser to the identity provider, which is asked nothing for it."""
+    if (place := session.by_its_name(request)) is not None:
+        return RedirectResponse(place, 303)
     known = session.browser_of(request)
     browser = known if SECRET.fullmatch(known) else new_browser()
     try:
-        place = await service_of(request).page_logins.sent_to_provider(browser, own_path(to))
+        sent = await service_of(request).page_logins.sent_to_provider(browser, own_path(to))
     except PenstockError as error:
         return await _asked(request, to, error)
-    answer = RedirectResponse(place, 303)
+    answer = RedirectResponse(sent, 303)
     session.keep_browser(request, answer, browser, int(ATTEMPT_LIVES.total_seconds()))
     return answer
 
@@ -74,6 +78,8 @@ async def come_back(
 @router.get("/login/link/{link}")
 async def meet(request: Request, link: Link) -> Response:
     """Ask whoever follows a link whether they mean it: what only looks at links must not use one up."""
+    if (place := session.by_its_name(request)) is not None:
+        return RedirectResponse(place, 303)
     try:
         person = await _whose(request, link)
     except NotAllowed:
@@ -84,6 +90,8 @@ async def meet(request: Request, link: Link) -> Response:
 @router.post("/login/link/{link}")
 async def enter(request: Request, link: Link) -> Response:
     """Use the link up and log its person in."""
+    if (place := session.by_its_name(request)) is not None:
+        return RedirectResponse(place, 303)
     session.require_own_origin(request)
     try:
         await _whose(request, link)

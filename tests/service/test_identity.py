@@ -1,0 +1,125 @@
+"""Whom callers are taken for: by what the provider signs, by user numbers, and by addresses."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from jwt.algorithms import RSAAlgorithm
+from pydantic import ValidationError
+
+from activities.files import parse
+from orchestrator.cli.client import Problem, _require_usable
+from orchestrator.processes.api import _certified
+from orchestrator.service import people as people_module
+from orchestrator.service.identity import IdentityProvider
+from orchestrator.service.people import PeopleFile
+from orchestrator.settings import Settings
+from policies.model.errors import BadInput, NotAllowed
+from policies.model.people import Member, Oidc, People
+
+KEY: RSAPrivateKey = generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[str]:
+    """Answer on loopback with the discovery document and the keys of a provider."""
+
+    class Provider(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            own = f"http://127.0.0.1:{server.server_port}"
+            key = json.loads(RSAAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k1", "alg": "RS256"}
+            document = {"issuer": own, "jwks_uri": f"{own}/jwks"}
+            said = json.dumps(document if "well-known" in self.path else {"keys": [key]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as its port has it
+            del format, args
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def signed(issuer: str, typ: str | None = "JWT", **claims: Any) -> str:
+    now = int(time.time())
+    said = {"iss": issuer, "aud": "penstock", "sub": "ana", "iat": now, "exp": now + 300} | claims
+    return jwt.encode(said, KEY, "RS256", headers={"kid": "k1", "typ": typ})
+
+
+LOGOUT: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+@pytest.mark.parametrize(
+    ("typ", "claims"),
+    [
+        ("at+jwt", {"scope": "openid", "client_id": "penstock"}),
+        ("application/at+jwt", {}),
+        ("logout+jwt", {"events": LOGOUT}),
+        ("JWT", {"events": LOGOUT}),
+        ("JWT", {"client_id": "wiki"}),
+    ],
+)
+def test_what_the_provider_signs_and_is_no_login_for_penstock_logs_nobody_in(
+    issuer: str, typ: str, claims: dict[str, Any]
+) -> None:
+    """L3: access tokens and back-channel logout tokens were taken as logins of their subject."""
+    provider = IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    with pytest.raises(NotAllowed, match=r"no login but another token|was given to wiki"):
+        provider.vouched(signed(issuer, typ, **claims))
+
+
+@pytest.mark.parametrize("typ", ["JWT", "jwt", None])
+def test_a_login_of_the_provider_is_one_whether_its_header_names_a_type_or_not(
+    issuer: str, typ: str | None
+) -> None:
+    """L3, the other side: providers leave the type out."""
+    provider = IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    assert provider.vouched(signed(issuer, typ, client_id="penstock")).subject == "ana"
+
+
+def test_digits_alone_are_no_user_of_the_host_since_they_may_be_a_name_or_a_number() -> None:
+    """L1: whoever had the user number 104523 was the person with the staff number 104523."""
+    for written in ("104523", "uid:", "uid:x", "UID:5"):
+        with pytest.raises(ValidationError):
+            Member(name="emil", system_users=(written,))
+    text = 'apiVersion: penstock/v1\npeople: [{name: emil, system_users: ["104523"]}]\n'
+    with pytest.raises(BadInput, match="write a login name of this host, or uid: and a user number"):
+        parse(text, "people.yaml", People)
+
+
+def test_a_user_number_is_one_person_and_a_login_name_that_looks_like_it_is_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L1: a name and a number are told apart by how they are written."""
+    path = tmp_path / "people.yaml"
+    path.write_text('apiVersion: penstock/v1\npeople: [{name: emil, system_users: ["uid:104523"]}]\n')
+    path.chmod(0o600)
+    assert PeopleFile(path).at_the_socket(104523).person == "emil"
+    monkeypatch.setattr(people_module, "_system_name", lambda _: "104523")
+    with pytest.raises(NotAllowed):
+        PeopleFile(path).at_the_socket(700)
+
+
+def test_a_host_whose_name_begins_like_an_address_of_this_host_gets_no_token_in_the_clear() -> None:
+    """L6: `127.evil.example` was taken for an address of this host."""
+    for url in ("http://127.evil.example", "http://127.0.0.1.example", "http://localhost.example"):
+        with pytest.raises(Problem, match="without TLS"):
+            _require_usable(url, "token")
+    for url in ("http://127.0.0.1:8787", "http://127.1.2.3", "http://[::1]:8787"):
+        _require_usable(url, "token")
+    with pytest.raises(BadInput, match="can be reached by others"):
+        _certified(Settings(), "127.evil.example:8787")
+    assert _certified(Settings(), "127.0.0.1:8787") is None
+    assert _certified(Settings(), "[::1]:8787") is None
