@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-from orchestrator.service.patience import Patience
+from orchestrator.service.patience import Patience, authorised
 from orchestrator.store import requests
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
@@ -145,7 +145,7 @@ class Acting:
                 raise
             _log.warning("%s of %s goes on without the ledger: %s", action, subject, silent)
             try:
-                await asyncio.to_thread(self.late.keep, entry)
+                await authorised(partial(self.late.keep, entry))
             except Unavailable as full:  # the engine's own history names who ordered what, too
                 _log.error("an audit entry of %s is nowhere: %s", caller.person, full)
 

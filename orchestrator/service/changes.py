@@ -5,11 +5,12 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import (
@@ -77,6 +78,8 @@ LOOK = timedelta(seconds=1)
 STOPPED_WITHIN = timedelta(seconds=5)
 """How long a rollback waits for the end of a change that has moved nothing."""
 
+T = TypeVar("T")
+
 LOOKED_WITHIN = timedelta(seconds=30)
 """How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
 
@@ -105,6 +108,11 @@ class ChangeService:
 
     client: Client
     ledger: Ledger
+    threads: Executor | None = None
+    """Where commands and rollbacks ask the ledger; None for the threads that everything else has."""
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     @cached_property
     def surveys(self) -> SurveyService:
@@ -432,7 +440,7 @@ class ChangeService:
             return None
         until = time.monotonic() + within.total_seconds()
         while True:
-            name = await asyncio.to_thread(self.ledger.change_of_key, key)
+            name = await self._ask(partial(self.ledger.change_of_key, key))
             if name is not None or time.monotonic() >= until:
                 return name
             await asyncio.sleep(0.1)
@@ -578,7 +586,7 @@ class ChangeService:
         ended = before or Turned()
         ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         try:
-            order, sentence = await asyncio.to_thread(ask, everybody=ended.alone)
+            order, sentence = await self._ask(partial(ask, everybody=ended.alone))
         except (Refused, Conflict) as refused:
             if not ended.ended:
                 raise
@@ -679,9 +687,9 @@ class ChangeService:
             with engine_answers():
                 await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
             body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
-            await asyncio.to_thread(self.ledger.audit, person, via, what, fleet, body, fleet=fleet)
+            await self._ask(partial(self.ledger.audit, person, via, what, fleet, body, fleet=fleet))
         with engine_answers():
-            for name in await asyncio.to_thread(self.ledger.open_changes, fleet):
+            for name in await self._ask(partial(self.ledger.open_changes, fleet)):
                 await self._end_turns(f"{change_of(fleet)}/{name}/restore", f"{person}: {reason}")
 
     async def _end_turns(self, restore: str, reason: str) -> None:

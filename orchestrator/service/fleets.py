@@ -75,7 +75,10 @@ class Fleets:
         if not is_known_to(caller, name):
             raise self._unknown(caller, name)
         if refusal := refusal_of(caller, action, name):
-            self._write(caller, name, refusal)
+            # Once a minute: a viewer asks ten times a second, and the record is kept for ever.
+            minute = f"{datetime.now(UTC):%Y-%m-%dT%H:%M}"
+            key = f"refused/{caller.person}/{caller.address}/{name}/{action.name}/{minute}"
+            self._write(caller, name, refusal, key)
             raise NotAllowed(refusal)
 
     def _unknown(self, caller: Caller, name: str) -> Unknown:

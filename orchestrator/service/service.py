@@ -54,7 +54,7 @@ from orchestrator.service.identity import EXAMINERS
 from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
-from orchestrator.service.patience import authorised, recognised
+from orchestrator.service.patience import AUTHORISERS, authorised, recognised
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
@@ -193,13 +193,14 @@ class Service:
     ) -> None:
         """Take the parts; `safe_ledger` is the ledger by connections that only the safe direction uses."""
         self.people = people
-        self._safe = safe_ledger or ledger
-        self._acts = Acting(ledger, late, self._safe)
         self._refusals = Refusals(ledger)
         self._noting = set[asyncio.Task[None]]()
         self._fleets = Fleets(fleets, ledger)
         self._ledger = ledger
+        self._safe = safe_ledger or ledger
+        self._acts = Acting(ledger, late, self._safe)
         self._changes = changes
+        self._stops = ChangeService(changes.client, self._safe, AUTHORISERS)
         self._drains = DrainService(changes.client, changes)
         self._drift = DriftService(changes)
         self._quarantine = QuarantineService(changes)
@@ -732,13 +733,13 @@ class Service:
             await self._refuse_stale(fleet, change, safe=True)
             turned = None
             if asked.is_plain and not force:
-                turned = await self._changes.turn_round(fleet, caller.person, reason, key=request)
+                turned = await self._stops.turn_round(fleet, caller.person, reason, key=request)
                 if turned.receipt is not None:
                     shown = await self._shown(fleet, turned.receipt)
                     return await self._with_what_serves(fleet, shown)
             named = await self._described(fleet)
-            release = await asyncio.to_thread(self._release_to, asked, named)
-            return await self._changes.roll_back(
+            release = await authorised(partial(self._release_to, asked, named))
+            return await self._stops.roll_back(
                 named,
                 caller.person,
                 reason,
@@ -771,14 +772,14 @@ class Service:
             raise Unavailable("the ledger does not answer, so what a rollback does is not known") from error
 
     def _release_to(self, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
-        return self._ledger.release(asked.to, fleet.product) if asked.to else None
+        return self._safe.release(asked.to, fleet.product) if asked.to else None
 
     async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
         """Return the receipt with the known-good of each gateway, where the ledger answers soon."""
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
-                known_good = await asyncio.to_thread(self._ledger.known_good, fleet)
-                described = await asyncio.to_thread(self._fleets.described, fleet)
+                known_good = await self._acts.patience.ask(partial(self._safe.known_good, fleet))
+                described = await authorised(partial(self._fleets.described, fleet))
                 names = {gateway.name for gateway in described.gateways} if described else known_good.keys()
                 serves = {name: release for name, release in known_good.items() if name in names}
                 if serves:
@@ -1120,8 +1121,8 @@ class Service:
 
     async def _described(self, fleet: str) -> Fleet:
         """Return the fleet as its file describes it, or as it was when an upgrade of it was last planned."""
-        found = await asyncio.to_thread(self._fleets.described, fleet)
-        found = found or await asyncio.to_thread(self._ledger.fleet_as_planned, fleet)
+        found = await authorised(partial(self._fleets.described, fleet))
+        found = found or await authorised(partial(self._safe.fleet_as_planned, fleet))
         if found is None:
             raise Unknown(f"no file describes {fleet}, and no upgrade of it was ever planned")
         return found
