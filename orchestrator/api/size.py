@@ -26,6 +26,11 @@ _DESCRIBING = re.compile(r"^/v1/fleets/[^/]+/(?:description|desired/diff)$")
 """Where descriptions come; their routes read nothing before they know who asks."""
 
 
+def is_describing(scope: Scope) -> bool:
+    """Return whether it may have the description of a fleet, which is read when its caller is known."""
+    return _DESCRIBING.match(scope.get("path", "")) is not None
+
+
 class Short:
     """Lets requests through up to so many bytes, whatever they said about their length before."""
 
@@ -41,7 +46,7 @@ class Short:
             await refused(scope, receive, send)
             return
         heard, said = 0, list[bytes]()
-        describes = _DESCRIBING.match(scope.get("path", "")) is not None
+        describes = is_describing(scope)
         most = MOST_DESCRIBING if describes else MOST_BYTES
 
         async def measured() -> Message:

@@ -2,8 +2,8 @@
 
 A request costs some milliseconds of the event loop, in a dozen pieces. Without turns the pieces of two
 hundred requests stand between two pieces of a hold. Callers whom the kernel names at the socket, and those
-who have shown who they are a while ago, need no turn. A turn begins when the request is whole, and ends when
-it is clear who asks.
+who have shown who they are a while ago, need no turn. A turn begins when the request is whole, unless its
+route reads nothing before it knows who asks, and ends when that is clear.
 """
 
 import asyncio
@@ -14,10 +14,13 @@ from collections import OrderedDict, deque
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.peer import CONNECTION, PeerProtocol
-from orchestrator.api.size import MOST_BYTES
+from orchestrator.api.size import MOST_BYTES, is_describing
 
 AT_ONCE = 4
 """Requests of unauthenticated clients that are worked on at a time."""
+
+TURN_SECONDS = 0.25
+"""How long a turn lasts at most: what takes longer waits for others, and costs the event loop nothing."""
 
 REMEMBERED = 10_000
 REMEMBERED_SECONDS = 600.0
@@ -73,7 +76,7 @@ class Turns:
             self._remembered.note(shown)
 
     async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = await _begun(receive)
+        held = deque[Message]() if is_describing(scope) else await _begun(receive)
         await self._take()
         has_turn = True
 
@@ -92,9 +95,11 @@ class Turns:
             await send(message)
 
         scope["state"][TURN] = end
+        over = asyncio.get_running_loop().call_later(TURN_SECONDS, end)
         try:
             await self._app(scope, receiving, sending)
         finally:
+            over.cancel()
             end()
 
     async def _take(self) -> None:

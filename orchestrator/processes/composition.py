@@ -1,5 +1,6 @@
 """The composition root of everything that asks: the service with the drivers that the settings choose."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,9 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.tracing.chosen import tracing_at
 from orchestrator.tracing.interceptor import RunOf
+from policies.model.errors import BadInput
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,15 @@ def page_of(settings: Settings) -> str | None:
     return named(f"{scheme}://{settings.api_address}", settings.page_name)
 
 
+def _page_of(settings: Settings) -> str | None:
+    """Return where people reach the page; a page without a name keeps nobody from holding a change."""
+    try:
+        return page_of(settings)
+    except BadInput as error:
+        _log.error("there is no page: %s", error)
+        return None
+
+
 async def compose(settings: Settings) -> Installation:
     """Return the service of this installation; the engine need not answer yet."""
     ledger = Ledger.open(settings.ledger_url)
@@ -165,7 +178,7 @@ async def compose(settings: Settings) -> Installation:
         complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),
-        page=page_of(settings),
+        page=_page_of(settings),
         notices=rules,
         safe_ledger=safe_ledger,
     )

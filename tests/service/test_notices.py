@@ -117,7 +117,7 @@ async def test_a_guessed_key_of_a_notice_names_no_fleet_to_who_has_no_role_there
     """L8: the refusal of a guessed key said that there is a fleet of that name."""
     told(ledger, "core", "core-1/held/1", "hook")
     secret, _ = ledger.make_token("of-edge", {"edge": frozenset({Role.OPERATOR})}, timedelta(days=1), "root")
-    shown = {"Authorization": f"Bearer {secret}"}
+    shown = {"Authorization": f"Bearer {secret}", "Idempotency-Key": "guessed"}
     there, nowhere = [
         await api.post("/notices/acknowledge", json={"key": key}, headers=shown)
         for key in ("core-1/held/1", "core-1/held/2")

@@ -21,7 +21,7 @@ from temporalio.client import WorkflowHandle
 
 from activities import files
 from activities.files import FleetFiles
-from orchestrator.api.app import _V1
+from orchestrator.api.app import _ROUTES
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service import changes
@@ -364,7 +364,7 @@ def test_no_dependency_of_a_request_takes_a_thread_that_all_callers_share() -> N
             yield one.call
             yield from dependencies(one)
 
-    routes = [one for one in _V1.routes if isinstance(one, APIRoute)]
+    routes = [one for module in _ROUTES for one in module.router.routes if isinstance(one, APIRoute)]
     assert len(routes) > 50
     shared = {
         getattr(call, "__name__", str(call))
