@@ -6,6 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 OF_THE_ORCHESTRATOR = (
     "activities/drivers/metrics/prometheus.py",
+    "activities/drivers/metrics/replicas.py",
     "activities/drivers/notices",
     "activities/drill_turns.py",
     "activities/calendars.py",
@@ -40,6 +41,7 @@ OF_THE_ORCHESTRATOR = (
     "orchestrator/processes/serve.py",
     "orchestrator/processes/site_file.py",
     "orchestrator/processes/worker.py",
+    "orchestrator/prometheus.py",
     "orchestrator/publishing",
     "orchestrator/relay",
     "orchestrator/reporting",
