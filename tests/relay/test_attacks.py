@@ -134,7 +134,6 @@ async def test_a_gateways_certificate_starts_signals_lists_and_ends_nothing(
 async def test_every_call_of_the_engine_but_an_agents_own_is_refused(installation: Installation) -> None:
     """A stolen agent's key and certificate: what can be reached with it."""
     ask = caller(installation, issued(installation.authority, "gw-1"))
-    reached = []
     methods = {
         name.removesuffix("Request")
         for name in api.request_response_pb2.DESCRIPTOR.message_types_by_name
@@ -148,16 +147,23 @@ async def test_every_call_of_the_engine_but_an_agents_own_is_refused(installatio
         "/penstock.Relay/Anything",
     )
     waiting = {"PollActivityTaskQueue"}
-    for path in (*(SERVICE + name for name in sorted(methods - waiting)), *others):
+    paths = (*(SERVICE + name for name in sorted(methods - waiting)), *others)
+    reached = [path.removeprefix(SERVICE) for path in paths if await _is_reached(ask, path)]
+    print("a stolen certificate of gw-1 reaches:", ", ".join(reached))
+    assert reached == ["GetSystemInfo", "RecordWorkerHeartbeat", "ShutdownWorker"]
+
+
+async def _is_reached(ask: Ask, path: str) -> bool:
+    """Return whether a call is let through; one that the relay's limit of calls turns away is made again."""
+    while True:
         try:
             await ask(path, api.GetSystemInfoRequest())
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
-                reached.append(path.removeprefix(SERVICE))
-        else:
-            reached.append(path.removeprefix(SERVICE))
-    print("a stolen certificate of gw-1 reaches:", ", ".join(reached))
-    assert reached == ["GetSystemInfo", "RecordWorkerHeartbeat", "ShutdownWorker"]
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                await asyncio.sleep(0.1)
+                continue
+            return error.code() is not grpc.StatusCode.PERMISSION_DENIED
+        return True
 
 
 async def test_a_task_is_answered_for_only_by_the_gateway_that_was_given_it(
