@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import os
 import resource
+import shutil
+import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -51,6 +54,9 @@ STOP_SECONDS = 3.0
 BACKLOG = 1_024
 """Connections that wait to be taken, as when a fleet comes back after an outage."""
 
+LONGEST_FOLDER = 90
+"""Bytes of the path of HAProxy's folder: the address of a socket in it may have 107."""
+
 SPARE_DESCRIPTORS = 1_000
 """Open files beside connections."""
 
@@ -94,9 +100,8 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
     await revocations.refresh()
     async with AsyncExitStack() as held:
         held.push_async_callback(engine.close)
-        # Only this user may enter: a process that reaches the relay's socket names the caller itself.
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-relay-")))
         port = held.enter_context(port_at(settings.relay_address, "PENSTOCK_RELAY_ADDRESS"))
+        folder = held.enter_context(_private_folder(settings.relay_key.absolute().parent, port))
         port.listen(BACKLOG)
         if settings.enrolment_address is not None:
             at = port_at(settings.enrolment_address, "PENSTOCK_ENROLMENT_ADDRESS")
@@ -118,6 +123,27 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         if settings.relay_metrics_address is not None:
             await held.enter_async_context(_watched(settings, relay, front, engine, ledger))
         yield relay
+
+
+@contextmanager
+def _private_folder(state: Path, port: socket.socket) -> Iterator[Path]:
+    """Make the folder of HAProxy's files and sockets for the length of the body.
+
+    Only this user may enter: a process that reaches the relay's socket names the caller itself. It lies
+    beside the relay's key, where the next relay at this port replaces what a killed one left. A folder for
+    temporary files serves where that one is read-only, or too long for the address of a socket (unix(7)).
+    """
+    beside = state / f"haproxy-{port.getsockname()[1]}"
+    if len(bytes(beside)) <= LONGEST_FOLDER and os.access(state, os.W_OK):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(mode=0o700)
+        try:
+            yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-relay-") as temporary:
+        yield Path(temporary)
 
 
 @asynccontextmanager
