@@ -57,6 +57,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "GET /v1/fleets/{fleet}/gateways/{gateway}/path": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/certificates": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/drift": (Action.READ, {}),
+    "GET /v1/fleets/{fleet}/rollback": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/drains": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/traffic": (Action.READ, {}),
     "GET /v1/fleets/{fleet}/events": (Action.READ, {}),
