@@ -1,6 +1,7 @@
 """Listening for HTTP: who is slow, idle or too many costs a place for seconds and no more."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -95,5 +96,7 @@ def port_at(address: str, setting: str) -> socket.socket:
         both = host == "::" and socket.has_dualstack_ipv6()
         return socket.create_server((host, int(port)), family=family, dualstack_ipv6=both, reuse_port=False)
     except (OSError, ValueError, OverflowError) as error:
-        wrong = f"nobody can listen at {address} ({error}); write {setting} as HOST:PORT"
+        number = error.errno if isinstance(error, OSError) else None
+        why = os.strerror(number).lower() if number is not None and number > 0 else error
+        wrong = f"nobody can listen at {address} ({why}); write {setting} as HOST:PORT"
         raise BadInput(wrong) from error

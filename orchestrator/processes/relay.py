@@ -9,7 +9,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -53,9 +53,6 @@ STOP_SECONDS = 3.0
 
 BACKLOG = 1_024
 """Connections that wait to be taken, as when a fleet comes back after an outage."""
-
-LONGEST_FOLDER = 90
-"""Bytes of the path of HAProxy's folder: the address of a socket in it may have 107."""
 
 SPARE_DESCRIPTORS = 1_000
 """Open files beside connections."""
@@ -130,20 +127,21 @@ def _private_folder(state: Path, port: socket.socket) -> Iterator[Path]:
     """Make the folder of HAProxy's files and sockets for the length of the body.
 
     Only this user may enter: a process that reaches the relay's socket names the caller itself. It lies
-    beside the relay's key, where the next relay at this port replaces what a killed one left. A folder for
-    temporary files serves where that one is read-only, or too long for the address of a socket (unix(7)).
+    beside the relay's key, where the next relay at this port replaces what a killed one left, or among
+    temporary files where that folder is read-only. The path leads there by a descriptor of this process,
+    since the address of a socket has 107 bytes at most (unix(7)).
     """
-    beside = state / f"haproxy-{port.getsockname()[1]}"
-    if len(bytes(beside)) <= LONGEST_FOLDER and os.access(state, os.W_OK):
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(mode=0o700)
-        try:
-            yield beside
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-        return
-    with tempfile.TemporaryDirectory(prefix="penstock-relay-") as temporary:
-        yield Path(temporary)
+    with ExitStack() as held:
+        if os.access(state, os.W_OK):
+            folder = state / f"haproxy-{port.getsockname()[1]}"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-relay-")))
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        held.callback(os.close, descriptor)
+        yield Path(f"/proc/self/fd/{descriptor}")
 
 
 @asynccontextmanager

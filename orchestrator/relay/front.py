@@ -103,13 +103,14 @@ class Front:
         self._shown = self._proof.pair()
         write_private(self._folder / "relay.pem", self._shown)
         write_private(self._folder / "authorities.pem", self._proof.trusted)
-        text = configuration(self._folder, self._connections)
+        text = configuration(self._connections)
         configured = self._folder / "haproxy.cfg"
         configured.write_text(text)
         self._admin.path.unlink(missing_ok=True)
         with (self._folder / "haproxy.log").open("wb") as log:
             self._child = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "KILL", self._program, "-db", "-f", str(configured)),
+                *("setpriv", "--pdeathsig", "KILL", self._program, "-db", "-f", configured.name),
+                cwd=self._folder,
                 stdin=self._port.fileno(),
                 stdout=log,
                 stderr=log,
@@ -170,8 +171,8 @@ class Front:
         """Show new connections the certificate that the files have now, or the one before if that fails."""
         if (pair := self._proof.pair()) == self._shown:
             return
-        file = self._folder / "relay.pem"
-        write_private(file, pair)
+        file = "relay.pem"  # as the configuration calls it
+        write_private(self._folder / file, pair)
         # An empty line ends what is handed over, so there may be none within.
         lines = "\n".join(line for line in pair.decode().splitlines() if line.strip())
         try:
@@ -208,7 +209,7 @@ async def fronted(port: socket.socket, folder: Path, proof: Proof, connections: 
         await front.end()
 
 
-def configuration(folder: Path, connections: int) -> str:
+def configuration(connections: int) -> str:
     """Return HAProxy's configuration; the port is its standard input, which it takes whatever its limits.
 
     `http-reuse never` gives each connection of an agent its own connection to the relay: answers that one
@@ -217,14 +218,14 @@ def configuration(folder: Path, connections: int) -> str:
     have read before the next one gets its turn.
     """
     answers = int(LONGEST_CALL) + 15
-    pair, trusted = folder / "relay.pem", folder / "authorities.pem"
+    pair, trusted = "relay.pem", "authorities.pem"
     patience, idle = int(HANDSHAKE.total_seconds()), int(IDLE.total_seconds())
     return f"""\
 global
   maxconn {_connections_that_fit(connections)}
   nbthread 1
   no numa-cpu-mapping
-  stats socket {folder / "admin.sock"} mode 600 level admin
+  stats socket unix@admin.sock mode 600 level admin
   ssl-default-bind-options ssl-min-ver TLSv1.2 no-tls-tickets
   tune.ssl.cachesize 0
   tune.maxrewrite {_MOST_HEADERS}
@@ -262,7 +263,7 @@ frontend agents
 backend relay
   option abortonclose
   http-reuse never
-  server relay unix@{folder / "relay.sock"} proto h2
+  server relay unix@relay.sock proto h2
 """
 
 
