@@ -3,7 +3,7 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -65,31 +65,40 @@ def standing(record: ChangeRecord) -> str:
     return f"{ended}, taken back on {share} by {record.taken_back_by}"
 
 
-def unfinished_change(history: Iterable[ChangeRecord]) -> UnfinishedChange | None:
+def unfinished_change(
+    history: Iterable[ChangeRecord], has_moved: Callable[[ChangeRecord], bool] = lambda _: True
+) -> UnfinishedChange | None:
     """Return the change that the next rollback completes, given the fleet's changes with the newest first.
 
     That is one that has no end, or whose own rollback is incomplete and has not been asked for again since.
     A promotion that stands above it ends the search: what a rollback takes back is read from known-good. What
-    penstock brings back by itself it completes by itself.
+    penstock brings back by itself it completes by itself. An upgrade without an end that has moved no session
+    is returned where there is no other: it ends, and hides nothing that stands under it.
     """
     asked_again = set[str]()
+    idle: UnfinishedChange | None = None
     for record in history:
         by_itself = record.kind is ChangeKind.GO_BACK and record.requested_by == PENSTOCK
         if record.kind in MOVES_NOBODY or by_itself:
             continue
         takes_back = record.cause if record.kind is ChangeKind.GO_BACK else None
         if record.outcome in _UNFINISHED and asked_again.isdisjoint({record.name, takes_back}):
-            return UnfinishedChange(
+            lost = record.kind is ChangeKind.UPGRADE and record.outcome is None
+            found = UnfinishedChange(
                 change=record.name,
                 takes_back=takes_back,
                 plan=record.plan,
                 ended=record.outcome is not None,
+                moved=not lost or has_moved(record),
             )
+            if found.moved:
+                return found
+            idle = idle or found
         if takes_back is not None:
             asked_again.add(takes_back)
         if record.outcome is Outcome.PROMOTED and record.taken_back < record.moved:
-            return None
-    return None
+            return idle
+    return idle
 
 
 def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:

@@ -24,10 +24,10 @@ def rollback_targets(
 ) -> RollbackTargets:
     """Return what a rollback of the release does now.
 
-    A change that has not ended is taken back first, as a whole. Otherwise the release that was promoted, or
-    taken back, last is taken back on every gateway that still has it by a promotion within the kept window,
-    whichever changes promoted it there. A gateway that went back already stays: twice is the same as once,
-    and a rollback to what was before that names the release.
+    A change that has not ended is taken back first, as a whole; one that has moved no session only ends.
+    Otherwise the release that was promoted, or taken back, last is taken back on every gateway that still has
+    it by a promotion within the kept window, whichever changes promoted it there. A gateway that went back
+    already stays: twice is the same as once, and a rollback to what was before that names the release.
 
     Args:
         moves: The last move of each gateway's known-good.
@@ -35,13 +35,23 @@ def rollback_targets(
         kept: How long a promotion is taken back without naming a release.
         at: Now.
     """
+    standing = _standing(moves, kept, at)
+    if unfinished is None:
+        return standing
+    if unfinished.moved or not standing.targets:
+        return _completed(moves, unfinished, stands=bool(standing.targets))
+    everybody = {move.gateway: move.release for move in moves} | standing.targets
+    sentence = f"{unfinished.change} has moved no session and ends; {standing.sentence}"
+    return standing.model_copy(update={"targets": everybody, "sentence": sentence})
+
+
+def _standing(moves: Collection[KnownGoodMove], kept: timedelta, at: datetime) -> RollbackTargets:
+    """Return what a rollback takes back where every change has ended well."""
     led = [move for move in moves if move.is_promotion or move.returned]
     last = max((move.number for move in led), default=0)
     left = {release.digest for move in led if move.number == last and (release := move.led_away_from)}
     same = [move for move in led if move.is_promotion and move.release.digest in left]
     within = [move for move in same if at - move.at <= kept]
-    if unfinished is not None:
-        return _completed(moves, unfinished, stands=bool(within))
     if not same:
         return RollbackTargets(sentence=_nothing(moves))
     newest = max(same, key=lambda move: move.number)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
@@ -35,6 +36,7 @@ from policies.model.errors import BadInput, ChangeEnded, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.value import Digest, digest_of
+from policies.status.told import Told
 
 _LONGEST_NAME = 63
 _LATER_ENDS = {
@@ -231,7 +233,7 @@ class Changes(Book):
     def unfinished_change(self, fleet: str) -> UnfinishedChange | None:
         """Return the change that the fleet's next rollback completes; None when every one has ended well."""
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
-            return unfinished_change(records)
+            return unfinished_change(records, partial(_has_moved, connection))
 
     def has_rollback(self, fleet: str, since: datetime) -> bool:
         """Return whether a rollback of the fleet's release has something to do, without a name of one.
@@ -251,6 +253,18 @@ class Changes(Book):
             if connection.execute(stands.limit(1)).first() is not None:
                 return True
         return self.unfinished_change(fleet) is not None
+
+
+def _has_moved(connection: Connection, record: ChangeRecord) -> bool:
+    """Return whether an upgrade has moved sessions or known-good, by all that is written down of it."""
+    results, stories = tables.gateway_results, tables.stories
+    on_it = select(results.c.gateway).where(
+        results.c.change == record.name, results.c.state.in_(("on trial", "kept"))
+    )
+    if record.moved or connection.execute(on_it.limit(1)).first() is not None:
+        return True
+    told = connection.execute(select(stories.c.told).where(stories.c.change == record.name)).scalar()
+    return told is not None and Told.model_validate_json(told).moved
 
 
 def begin(connection: Connection, opening: ChangeOpening, name: str | None = None, *, above: int = 0) -> str:

@@ -254,13 +254,15 @@ class KnownGoodMove(Value):
 class UnfinishedChange(Value):
     """The change that has not ended, or whose rollback is incomplete; the next rollback completes it.
 
-    `takes_back` is the promotion that it was taking back, where it was a rollback itself.
+    `takes_back` is the promotion that it was taking back, where it was a rollback itself. One that has not
+    `moved` any session ends with the rollback, which takes back what stands under it.
     """
 
     change: Name
     takes_back: Name | None = None
     plan: Digest | None = None
     ended: bool = False
+    moved: bool = True
 
 
 class LostChange(Value):

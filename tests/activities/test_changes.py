@@ -397,7 +397,7 @@ def test_whatever_happened_going_back_twice_is_going_back_once(
     go_back(ledger)
     for abandoned in ledger.open_changes("edge"):
         end(ledger, abandoned, Outcome.ROLLED_BACK)
-    if unfinished is not None:  # it was completed first, and what stands under it goes back now
+    if unfinished is not None and unfinished.moved:  # completed first: what stands under it goes back now
         go_back(ledger)
     once = ledger.known_good("edge")
     go_back(ledger)
@@ -408,6 +408,21 @@ def test_whatever_happened_going_back_twice_is_going_back_once(
         assert {once[name] for name in gateways} == {to}  # what is called promoted runs
     assert ledger.verify_audit() is None
     ledger.close()
+
+
+@pytest.mark.parametrize("written", ["nothing", "a trial", "known-good"])
+def test_a_lost_upgrade_has_moved_what_is_written_down_of_it(ledger: Ledger, written: str) -> None:
+    """Item 1: one rollback completes a lost change that moved sessions, and passes through any other."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    lost = ledger.open_change(opening("lost"))
+    ledger.record_gateways(lost, [result("gw-1", "switching")])
+    if written == "a trial":
+        ledger.record_gateways(lost, [result("gw-1", "on trial", 1)])
+    elif written == "known-good":
+        record(ledger, lost, NEWER, "gw-1")
+    expected = OLD if written == "nothing" else NEW
+    assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, expected)
 
 
 def result(gateway: str, state: str, seconds: int = 0) -> GatewayResult:

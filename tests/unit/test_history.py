@@ -118,6 +118,18 @@ def test_a_promotion_that_stands_ends_what_was_not_completed_before_it(history: 
     assert unfinished_change([change(9, moved=3), *history]) is None
 
 
+def test_a_lost_upgrade_that_has_moved_nothing_hides_no_other_change_that_is_to_be_completed() -> None:
+    """Item 1: what stands under it, or lies under it without an end, goes back by the same rollback."""
+    history = [change(4, None), change(3, Outcome.ROLLBACK_INCOMPLETE), change(2, moved=3)]
+    found = unfinished_change(history, lambda record: record.number != 4)
+    assert found == UnfinishedChange(change="edge-3", ended=True)
+    found = unfinished_change([change(4, None), change(3, moved=3)], lambda _: False)
+    assert found == UnfinishedChange(change="edge-4", moved=False)
+    lost_rollback = [change(4, None, ChangeKind.GO_BACK, cause="edge-3"), change(3, moved=3)]
+    found = unfinished_change(lost_rollback, lambda _: False)
+    assert found == UnfinishedChange(change="edge-4", takes_back="edge-3")
+
+
 def test_history_is_read_no_further_back_than_the_answer_lies() -> None:
     history = iter([change(4, Outcome.ROLLED_BACK), change(3, moved=4, taken_back=1), change(2), change(1)])
     assert unfinished_change(history) is None

@@ -321,3 +321,20 @@ async def test_a_canary_that_an_operator_turns_round_is_all_that_this_rollback_t
     await in_phase(recorded.service._change("edge"), Phase.OBSERVING)
     assert (await recorded.roll_back()).accepted
     assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_one_rollback_passes_through_a_lost_change_that_had_only_waited(recorded: Recorded) -> None:
+    """Item 1: 1.3.0 is bad, 1.4.0 waits and the engine loses it: the operator types `rollback` once."""
+    world = recorded.world
+    await recorded.upgrade()
+    world.windows.answer = CLOSED
+    waiting = await recorded.start(("gw-1",), ("gw-2",), release=NEXT)
+    await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
+    receipt = await recorded.roll_back()
+    assert receipt.sentence == (
+        f"Rolling back: {waiting} has moved no session and ends; 1.3.0, promoted by edge-2, is taken back: "
+        "gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+    )
+    assert set(world.serving().values()) == {"1.1.6"}
+    assert world.book.change(waiting).outcome is Outcome.ROLLED_BACK
+    assert not (await recorded.roll_back()).accepted
