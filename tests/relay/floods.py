@@ -4,12 +4,14 @@
 whenever the relay closes a connection.
 """
 
+import select
 import socket
 import ssl
 import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 
 from tests.relay.bare import CONTINUATION, ENDS_HEADERS, HEADERS, PING, RESET, SETTINGS, frame, headers, text
@@ -60,22 +62,34 @@ def flood(kind: str, address: str, context: ssl.SSLContext) -> None:
     while True:
         try:
             with context.wrap_socket(socket.create_connection((host, int(port)), timeout=5)) as one:
-                one.settimeout(3)
-                threading.Thread(target=drain, args=(one,), daemon=True).start()
-                one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
+                one.setblocking(False)
+                send(one, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0))
                 for piece in KINDS[kind]():
-                    one.sendall(piece)
+                    send(one, piece)
         except OSError:
             continue
 
 
-def drain(one: ssl.SSLSocket) -> None:
-    """Read what is answered, so that the flood does not stand still."""
-    try:
-        while one.recv(65_536):
-            pass
-    except (OSError, ValueError):
-        return
+def send(one: ssl.SSLSocket, piece: bytes) -> None:
+    """Send a piece, and meanwhile read what is answered, so that the flood does not stand still.
+
+    One thread does both: a connection of OpenSSL belongs to one thread at a time.
+
+    Raises:
+        OSError: The other side has closed the connection, or takes nothing for three seconds.
+    """
+    left = memoryview(piece)
+    while left:
+        with suppress(ssl.SSLWantReadError):
+            while one.recv(65_536):
+                pass
+            raise ConnectionResetError
+        try:
+            left = left[one.send(left) :]
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            readable, writable, _ = select.select([one], [one], [], 3)
+            if not (readable or writable):
+                raise TimeoutError from None
 
 
 def main(kind: str, address: str, shown: str, connections: str) -> None:
