@@ -296,6 +296,7 @@ class Change:
             return known
         goes_back = self._story.goes_back
         sentence = self._story.hear(command, workflow.now())
+        self._record.hurry()
         only_ends = command.kind is CommandKind.ROLL_BACK and self._story.only_ends
         receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence, only_ends=only_ends)
         self._receipts.keep(command, receipt)

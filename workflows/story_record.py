@@ -13,7 +13,7 @@ from policies.status.story import Story
 from workflows import control
 
 WRITTEN_EVERY = timedelta(milliseconds=500)
-"""Between two entries; what happens meanwhile is in the next one."""
+"""Between two entries; what happens meanwhile is in the next one. What a person ordered waits for none."""
 
 
 class StoryRecord:
@@ -25,6 +25,7 @@ class StoryRecord:
         self._story = story
         self._told: object = None
         self._over = False
+        self._is_ordered = False
         self._writing = asyncio.Lock()
         self.written = written
 
@@ -35,7 +36,13 @@ class StoryRecord:
             if not await self.write() and self._over:
                 return
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._over, timeout=WRITTEN_EVERY)
+                await workflow.wait_condition(
+                    lambda: self._over or (self._is_ordered and self._is_new), timeout=WRITTEN_EVERY
+                )
+
+    def hurry(self) -> None:
+        """Write at once what a person ordered, who waits until every screen shows it."""
+        self._is_ordered = True
 
     def end(self) -> None:
         """Let `keep` write what is left and return."""
@@ -51,9 +58,9 @@ class StoryRecord:
             return await self._write()
 
     async def _write(self) -> bool:
-        told = self._story.dump()
         if not self._is_new:
             return True
+        told, self._is_ordered = self._story.dump(), False
         first = max(self.written, told.earlier_events)
         entry = StoryEntry(
             order=self._order(),
