@@ -75,14 +75,14 @@ class Connections:
             del self._crowds[crowd]
 
     def _who_makes_room(self) -> "PeerProtocol":
-        """Return the oldest of the largest crowd: of strangers first, and of those the ones that say nothing.
+        """Return the stranger who has said nothing for longest; else the oldest of the largest crowd.
 
-        A thousand strangers with an address each are as many crowds of one. A request of theirs that is whole
-        would else be let go for the newest of them, and so would that of an operator who is not known yet.
+        A thousand strangers with an address each are as many crowds of one; two operators behind one proxy
+        are a larger crowd than each of them. Those operators have just come, and ask at once.
         """
         strangers = [one for one in self._held if not one.known]
-        chosen = [one for one in strangers if one.waits] or strangers or [*self._held]
-        return max(chosen, key=lambda one: len(self._crowds[one.crowd]))
+        silent = next((one for one in strangers if one.waits), None)
+        return silent or max(strangers or self._held, key=lambda one: len(self._crowds[one.crowd]))
 
 
 class PeerProtocol(H11Protocol):

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def misses(figures: dict[str, Any]) -> list[str]:
         if grew > AUDIT_BYTES_PER_S
     ]
     failed = [
-        f"{name}: {one['failed']} of {one['asked']} holds and rollbacks failed"
+        f"{name}: {one['failed']} of {one['asked']} holds and rollbacks failed: {one['failed_by']}"
         for name, one in figures["api"].items()
         if one["failed"]
     ]
@@ -106,8 +107,13 @@ async def probe(stage: Stage) -> dict[str, Any]:
     figures: dict[str, Any] = {
         asked: round(percentile([ms for ms, _ in taken[asked]], 0.99), 1) for asked in ASKED
     }
-    failed = sum(status != "200" for status in statuses)
-    return figures | {"asked": len(statuses), "failed": failed, "audit_bytes_per_s": round(grew, 1)}
+    failed = Counter(status for status in statuses if status != "200")
+    return figures | {
+        "asked": len(statuses),
+        "failed": failed.total(),
+        "failed_by": dict(failed),
+        "audit_bytes_per_s": round(grew, 1),
+    }
 
 
 def _audit_bytes(ledger: Path) -> int:

@@ -214,3 +214,31 @@ async def test_a_request_that_is_whole_is_let_go_for_no_connection_that_says_not
         assert b"held" in await asyncio.wait_for(reader.read(), PATIENCE)
         for _, one in [(reader, writer), *idle]:
             one.close()
+
+
+async def test_two_who_come_at_once_from_one_address_lose_no_place_to_those_who_say_nothing() -> None:
+    """S3, the same kind: two operators behind one proxy were a larger crowd than any stranger."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"held"})
+
+    at, most = socket.create_server(("127.0.0.1", 0)), 5
+    port = at.getsockname()[1]
+    async with answering_at(application, at, tls=None, most=most):
+
+        async def silent(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.9.0.{number}", 0))
+
+        before = [await silent(number) for number in range(1, most + 1)]
+        both = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        after = [await silent(number) for number in range(most + 1, most + 3)]
+        for gone, _ in before[:4]:
+            with suppress(ConnectionResetError):
+                assert await asyncio.wait_for(gone.read(), PATIENCE) == b""
+        for reader, writer in both:
+            writer.write(b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"held" in await asyncio.wait_for(reader.read(), PATIENCE)
+        for _, one in [*before, *both, *after]:
+            one.close()
