@@ -5,9 +5,7 @@ from typing import Protocol
 
 from policies.model.change import ChangeKind, ChangeRecord, KnownGoodMove, LostChange
 from policies.model.plan_part import PlanHeader
-
-SET_ASIDE = "set aside"
-"""The state of a gateway that a change was promoted without."""
+from policies.planning.cohorts import SET_ASIDE
 
 
 class LostBook(Protocol):

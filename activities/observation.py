@@ -35,10 +35,12 @@ class ObservationOrder(Value):
 
     `state` is the judge's own as the slice before returned it, empty for the first; that one begins
     with `carry`, what the window of the wave before left: evidence goes on over the waves of a rollout.
+    `passed` is the last wave that has passed, where those are watched beside the next one.
     """
 
     rollout: Name
     wave: int
+    passed: int = 0
     gates: GatePolicy
     cohorts: Cohorts
     window: Window

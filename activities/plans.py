@@ -21,6 +21,13 @@ class PartQuery(Value):
     key: PartKey
 
 
+class GatewaysQuery(Value):
+    """Which gateways of a plan."""
+
+    plan: Digest
+    gateways: tuple[Name, ...]
+
+
 class PartEntry(PartQuery):
     """A part whose known-good moves, and the change that moves it; `without` names who is left out."""
 
@@ -74,6 +81,11 @@ class PlanActivities:
         """Return one part of the plan."""
         return await in_a_thread(self._book.plan_part, asked.plan, asked.key)
 
+    @activity.defn(name="find_parts")
+    async def find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:
+        """Return the part of the plan that each of these gateways is in."""
+        return await in_a_thread(self._find_parts, asked)
+
     @activity.defn(name="find_moved")
     async def find_moved(self, asked: PartQuery) -> dict[str, str]:
         """Return the part's gateways whose known-good is not what the plan would go back to, and how."""
@@ -94,6 +106,15 @@ class PlanActivities:
         """Ensure that what was found running on these gateways is what they go back to."""
         batch = KnownGoodBatch(fleet=entry.fleet, change=entry.change, releases=entry.releases)
         await in_a_thread(self._book.record_known_good_batch, batch)
+
+    def _find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:
+        parts = (self._book.plan_part(asked.plan, key) for key in self._book.plan_header(asked.plan).keys)
+        return {
+            member.gateway.name: part.key
+            for part in parts
+            for member in part.members
+            if member.gateway.name in asked.gateways
+        }
 
     def _find_moved(self, asked: PartQuery) -> dict[str, str]:
         members = self._book.plan_part(asked.plan, asked.key).members

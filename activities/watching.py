@@ -41,6 +41,8 @@ class WatchSlice(Value):
     change: Name
     plan: Digest
     wave: int
+    passed: int = 0
+    """The last wave that has passed: of wave 0, the gateways up to it are watched beside the next wave."""
     state: str = ""
     carry: str = ""
     """What the wave before left: evidence goes on over the waves."""
@@ -128,7 +130,7 @@ class WatchActivities:
             results += page
         groups = {gateway.metrics_target: gateway.group for gateway in plan.fleet.gateways}
         left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
-        compared = cohorts_of(plan, asked.wave, results, left_out)
+        compared = cohorts_of(plan, asked.wave, results, left_out, passed=asked.passed)
         cohorts = sampled(compared, groups, plan.gates.sample, plan.digest)
         gates, window = plan.gates, plan.window
         if asked.wave == 0:
@@ -137,6 +139,7 @@ class WatchActivities:
         return ObservationOrder(
             rollout=asked.change,
             wave=asked.wave,
+            passed=asked.passed,
             gates=gates,
             cohorts=cohorts,
             window=window,

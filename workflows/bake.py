@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ChildWorkflowError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.facts import FactActivities, UndoQuery
 from activities.ledger import DueBake, EventEntry, LedgerActivities
@@ -14,14 +14,15 @@ from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from policies.model.value import Digest, Name, Value
-from policies.model.verdict import Action, Decision, GateVerdict
-from policies.notices.entries import UNWATCHED, WATCHED
+from policies.model.verdict import Decision
+from policies.notices.entries import UNWATCHED
 from workflows import control, steps
-from workflows.children import guarded, left_behind, tell
+from workflows.children import left_behind, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.identities import bake_of, change_of
-from workflows.watch import BAKE, Watch, WatchOrder, watch_of
+from workflows.watch import BAKE, WatchOrder, watch_of
+from workflows.watched import Watched, keep_watching
 
 NEXT_CHANGE = "the fleet's next change began"
 
@@ -59,12 +60,8 @@ class Bake:
     @workflow.init
     def __init__(self, order: BakeOrder) -> None:
         self._order = order
-        self._heard: WatchReport | None = None
-        self._heard_next: datetime | None = workflow.now() + 2 * steps.UNREAD_FOR
-        """When the watch counts as silent, unless it reports before."""
+        self._watched = Watched(order.fleet, order.change)
         self._news = self._is_over = False
-        self._blind_since: datetime | None = None
-        self._is_blindness_told = False
         self._returned: set[str] = set()
         self._ended = False
         self._proposed = False
@@ -82,7 +79,7 @@ class Bake:
             complete=True,
             carry=order.carry,
         )
-        watching = asyncio.create_task(self._keep_watching(asked))
+        watching = asyncio.create_task(keep_watching(asked, watch_of(here), lambda: self._is_over))
         try:
             await self._until_harm_or_peace()
         finally:
@@ -92,29 +89,15 @@ class Bake:
             return await self._go_back(self._harm)
         return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
 
-    async def _keep_watching(self, asked: WatchOrder) -> None:
-        """Watch until harm is found; a watch that is lost is begun again."""
-        while not self._is_over:
-            watch = await guarded(Watch.run, asked, watch_of(workflow.info().workflow_id))
-            try:
-                await watch
-            except ChildWorkflowError as error:
-                if self._is_over:
-                    return
-                workflow.logger.warning("the watch over the bake ended: %s", sentence_of(error))
-            else:
-                return
-            await workflow.sleep(steps.HELD_PACE)
-
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""
         if self._found_harm is not None:
             return BakeResult(peaceful=False, reason=self._found_harm.reason)
-        if self._blindness is None:
+        if self._watched.blindness is None:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
-        reason = f"not watched to the end of {self._order.kept}: {self._blindness}"
-        if not self._is_blindness_told:
-            await self._tell_blindness(UNWATCHED, reason)
+        reason = f"not watched to the end of {self._order.kept}: {self._watched.blindness}"
+        if not self._watched.is_blindness_told:
+            await self._watched.tell_blindness(UNWATCHED, reason)
         return BakeResult(peaceful=False, reason=reason)
 
     async def _until_harm_or_peace(self) -> None:
@@ -125,61 +108,20 @@ class Bake:
         until = workflow.now() + self._order.kept
         while not self._ended and self._harm is None and workflow.now() < until:
             heed_cancellation()
-            await self._notice_blindness()
+            await self._watched.notice_blindness()
             self._news = False
-            wakes = min(until, self._wakes_at or until)
+            wakes = min(until, self._watched.wakes_at or until)
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._ended or self._news or self._has_news,
                     timeout=max(timedelta(0), wakes - workflow.now()),
                 )
-            if self._is_to_propose and self._heard is not None:
-                self._proposed = await self._propose_to_go_back(self._heard.decision)
+            if self._is_to_propose and self._found_harm is not None:
+                self._proposed = await self._propose_to_go_back(self._found_harm)
             if self._failed_alone and self._harm is None:
                 await self._return_alone(self._failed_alone)
 
-    # --- silence and missing metrics --------------------------------------------------
-
-    @property
-    def _blindness(self) -> str | None:
-        """Why nothing is seen now, of metrics or of the watch itself; None while something is."""
-        heard = self._heard
-        if heard is not None and heard.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
-            return heard.decision.reason
-        if self._heard_next is None or workflow.now() < self._heard_next:
-            return None
-        since = f"since {heard.at:%Y-%m-%d %H:%M:%S} UTC" if heard is not None else "yet"
-        return f"the watch has not reported {since}"
-
-    @property
-    def _wakes_at(self) -> datetime | None:
-        """When time alone makes a difference: the watch becomes silent, or blindness lasts too long."""
-        if self._blind_since is None:
-            return self._heard_next
-        return None if self._is_blindness_told else self._blind_since + steps.UNREAD_FOR
-
-    async def _notice_blindness(self) -> None:
-        """Notify operators when nothing has been seen for too long, and when something is seen again."""
-        now, why = workflow.now(), self._blindness
-        if why is None:
-            if self._is_blindness_told:
-                await self._tell_blindness(WATCHED, "metrics are read again")
-            self._blind_since, self._is_blindness_told = None, False
-            return
-        self._blind_since = self._blind_since or now
-        if not self._is_blindness_told and now - self._blind_since >= steps.UNREAD_FOR:
-            await self._tell_blindness(UNWATCHED, why)
-            self._is_blindness_told = True
-
-    async def _tell_blindness(self, action: str, sentence: str) -> None:
-        entry = EventEntry(
-            action=action,
-            fleet=self._order.fleet,
-            subject=f"{self._order.fleet}/{self._order.change}",
-            sentence=sentence,
-            key=f"{workflow.info().run_id} {action} {workflow.now().isoformat()}",
-        )
-        await control.note(LedgerActivities.record_event, entry, action)
+    # --- what others report ------------------------------------------------------------
 
     @workflow.signal(name="end")
     def end(self, after: str | None = None, goes_back: bool = False) -> None:
@@ -192,20 +134,16 @@ class Bake:
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
         """Take over a decision of the watch."""
-        if report.follows(self._heard):
-            self._heard, self._heard_next, self._news = report, report.fresh_until, True
+        self._news = self._watched.hear(report) or self._news
 
     @property
     def _harm(self) -> Decision | None:
         """The harm for which the fleet goes back by itself: a hard sign does, however little is automatic."""
-        found = self._found_harm
-        acts = self._order.automation is Automation.ACT
-        return found if found is not None and (acts or found.verdict is GateVerdict.HARD) else None
+        return self._watched.harm(self._order.automation)
 
     @property
     def _found_harm(self) -> Decision | None:
-        decision = self._heard.decision if self._heard is not None else None
-        return decision if decision is not None and decision.action is Action.ROLL_BACK else None
+        return self._watched.found_harm
 
     @property
     def _is_to_propose(self) -> bool:
@@ -218,8 +156,7 @@ class Bake:
     @property
     def _failed_alone(self) -> tuple[str, ...]:
         """The gateways that have failed by themselves and have not been returned yet."""
-        failed = self._heard.decision.failed if self._heard is not None else ()
-        return tuple(name for name in failed if name not in self._returned)
+        return tuple(name for name in self._watched.failed if name not in self._returned)
 
     async def _propose_to_go_back(self, decision: Decision) -> bool:
         """Ask an operator to decide; return whether that is written down."""

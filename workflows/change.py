@@ -45,7 +45,7 @@ from policies.model.fleet import AtDeadline, RemovedUsers
 from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
-from policies.model.report import RestoreReport, WaveReport
+from policies.model.report import RestoreReport, WatchReport, WaveReport
 from policies.model.status import ChangeStatus
 from policies.model.value import Value, sentence
 from policies.model.verdict import Decision
@@ -64,6 +64,7 @@ from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, end_bake
 from workflows.install import Install, Installed, InstallOrder
+from workflows.passed import PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restore_of, restores_of
@@ -153,6 +154,7 @@ class Change:
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
+        self._passed_waves = PassedWaves()
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
 
@@ -360,6 +362,23 @@ class Change:
         """Take over whether the next wave may start, or the one under way is to go on."""
         await self._window.hear(wave, answer, self._plan.on_window_close)
 
+    @workflow.signal(name="report_watch")
+    async def report_watch(self, report: WatchReport) -> None:
+        """Take over what is seen of the waves that have passed: harm there takes the whole change back."""
+        if self._header is None or not self._passed_waves.hear(report):
+            return
+        harm = self._passed_waves.harm(self._header.limits.automation)
+        if harm is None:
+            failed = self._passed_waves.newly_failed()
+            self._aside |= failed
+            self._story.set_aside(failed, workflow.now())
+            if failed:
+                await self._passed_waves.restore(self._order, self._name, self._plan, self._epoch, failed)
+        elif self._asked_back is None and not self._story.goes_back:
+            self._decision = harm
+            reason = f"harm was found where its waves have passed: {harm.reason}"
+            await self._obey(Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=reason))
+
     @workflow.signal(name="report_restore")
     def report_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of itself; parts of an earlier change can outlive it."""
@@ -439,6 +458,7 @@ class Change:
     async def _upgrade(self) -> ChangeResult:
         if self._passed == 0 and (ended := await self._begin_upgrade()):
             return ended
+        self._watch_passed_waves()
         for wave in self._plan.waves[self._passed :]:
             try:
                 if not await self._begins(wave.number):
@@ -446,7 +466,7 @@ class Change:
             except ApplicationError as error:  # its opening is over, and nothing was touched
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             result = await self._run_wave(wave.number)
-            self._decision = result.decision
+            self._decision = self._passed_waves.harm(self._plan.limits.automation) or result.decision
             self._aside |= result.aside
             self._carry = result.carry
             if not result.passed:
@@ -455,6 +475,7 @@ class Change:
                 self._unproven = f"wave {wave.number} was {result.reason}"
             self._passed = wave.number
             self._go_on_with_a_short_history()
+            self._watch_passed_waves()
         if await self._is_asked_back():
             if not self._has_begun:
                 return self._ended_before_it_began()
@@ -590,11 +611,18 @@ class Change:
             if self._order.asks_window:
                 await to_the_end(self._window.end())
 
+    def _watch_passed_waves(self) -> None:
+        """Watch what runs the release already, however long the next wave waits."""
+        if self._passed and not self._promoted:
+            child = self._child(f"passed/{self._passed:03}")
+            self._passed_waves.begin(self._name, self._plan, self._passed, self._carry, child)
+
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new where no child is running and no command is half done."""
         is_long = workflow.info().is_continue_as_new_suggested() or self._is_to_be_cut()
         if not is_long or self._asked_back is not None or not workflow.all_handlers_finished():
             return
+        self._passed_waves.end()
         workflow.continue_as_new(
             ChangeRun(
                 order=self._order,
@@ -639,6 +667,7 @@ class Change:
         """Promote part after part; False when the history is long before all are."""
         if not self._promoted:
             await self._begin_to_bake()
+        self._passed_waves.end()
         for key in self._touched(self._passed)[self._promoted :]:
             await control.record(PlanActivities.promote_part, self._part_entry(key))
             aside = tuple(sorted(self._aside))
@@ -687,6 +716,7 @@ class Change:
         self, keys: tuple[PartKey, ...], reason: str, failed: str | None, *, promoted: bool = False
     ) -> RestoreResult:
         """Bring the parts back; known-good moves at once, or reconcile would undo it under the free lock."""
+        self._passed_waves.end()
         self._story.begin_to_go_back(reason, workflow.now())
         entries = [self._part_entry(key) for key in keys] if promoted else []
         writing = asyncio.gather(*[control.record(PlanActivities.take_back_part, one) for one in entries])
@@ -966,6 +996,7 @@ class Change:
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
+            await self._passed_waves.close()
             await self._record.write()  # before the end: a reader of the end finds all that came before
             await control.record(LedgerActivities.close_change, _ending(result))
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back

@@ -51,6 +51,8 @@ class WatchOrder(Value):
     plan: Digest
     wave: int
     listener: str
+    passed: int = 0
+    """The last wave that has passed, where waves that have passed are watched beside the next one."""
     passes_by_time: bool = False
     """Whether time passes any decision there, so that none may be old."""
     carry: str = ""
@@ -132,6 +134,7 @@ class Watch:
                 change=self._order.change,
                 plan=self._order.plan,
                 wave=self._order.wave,
+                passed=self._order.passed,
                 state=self._state,
                 carry=self._order.carry,
                 complete=self._complete,

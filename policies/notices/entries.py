@@ -81,7 +81,7 @@ def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
     subject = Subject(f"{fleet}/{change}/watch", fleet, change)
     if entry.action == WATCHED:
         return Told(subject, None, NoticeState.UNWATCHED)
-    said = f"{fleet}: {change} is promoted and not watched: {reason}"
+    said = f"{fleet}: gateways on the release of {change} are not watched: {reason}"
     offers = tuple(Offer(verb=verb, fleet=fleet) for verb in (Verb.ROLL_BACK, Verb.STATUS))
     return Told(subject, Fact(NoticeState.UNWATCHED, said, offers=offers, mark=str(entry.seq)), None)
 

@@ -9,12 +9,22 @@ from policies.model.verdict import Cohorts, old_instance_of
 from policies.planning.failure_budget import may_be_unable, may_fail
 
 _CHANGED = {"on trial", "kept"}
+SET_ASIDE = "set aside"
+"""The state of a gateway that failed by itself and does not take part any more."""
 
 
 def cohorts_of(
-    plan: Plan, wave: int, results: Sequence[GatewayResult], left_out: Container[str] = ()
+    plan: Plan,
+    wave: int,
+    results: Sequence[GatewayResult],
+    left_out: Container[str] = (),
+    *,
+    passed: int = 0,
 ) -> Cohorts:
     """Return the cohorts of a wave as its gateways stand now; wave 0 watches everything promoted.
+
+    Before the promotion wave 0 watches the gateways of the waves up to the one that has `passed` last, and
+    compares them with those that are not changed yet.
 
     A gateway of an earlier wave runs the release, so it is no control; one that was set aside
     is neither canary nor control. A wave that is compared with itself has the old instances on
@@ -23,8 +33,13 @@ def cohorts_of(
     those `left_out` of changes: one that is dead, or being worked on, shows nothing of the release before.
     """
     fleet = plan.fleet
+    touched = {one.gateway for one in results}
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
-    canary = [name for name in standing if wave in {0, plan.wave_of.get(name)}]
+    canary = [
+        name
+        for name in standing
+        if wave in {0, plan.wave_of.get(name)} and not 0 < passed < plan.wave_of.get(name, 0)
+    ]
     itself = wave > 0 and plan.waves[wave - 1].compared_with_itself
     counted = {name for name, release in plan.known_good.items() if not is_adopted(release)}
     control = [
@@ -33,7 +48,8 @@ def cohorts_of(
         if not itself
         and gateway.name in counted
         and gateway.name not in left_out
-        and 0 < wave < plan.wave_of.get(gateway.name, 0)
+        and gateway.name not in touched
+        and 0 < (wave or passed) < plan.wave_of.get(gateway.name, 0)
     ]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
     target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}
@@ -46,7 +62,7 @@ def cohorts_of(
         canary=tuple(target[name] for name in sorted(canary)),
         control=(*[target[name] for name in sorted(control)], *old.values()),
         changed_before=tuple(target[name] for name in sorted(before)),
-        may_fail=_may_fail(plan, wave),
+        may_fail=_may_fail(plan, wave, passed) - _failed_before(plan, results, passed),
         expected=expected,
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
@@ -54,9 +70,17 @@ def cohorts_of(
     )
 
 
-def _may_fail(plan: Plan, wave: int) -> int:
-    """Return how many gateways may fail alone: of the wave, or of everything that was promoted."""
+def _may_fail(plan: Plan, wave: int, passed: int) -> int:
+    """Return how many gateways may fail alone: of the wave, of those passed, or of everything promoted."""
     if wave:
         return may_fail(plan, plan.waves[wave - 1])
+    if passed:
+        return sum(may_fail(plan, one) for one in plan.waves[:passed])
     everybody = sum(len(one.gateways) for one in plan.waves)
     return max(1, may_be_unable(plan.fleet.limits, everybody))
+
+
+def _failed_before(plan: Plan, results: Sequence[GatewayResult], passed: int) -> int:
+    """Return how many gateways of the waves that have passed were set aside."""
+    failed = (one.gateway for one in results if one.state == SET_ASIDE)
+    return sum(0 < plan.wave_of.get(name, 0) <= passed for name in failed)

@@ -204,6 +204,13 @@ class Story:
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
 
+    def set_aside(self, aside: Mapping[str, str], at: datetime) -> None:
+        """Leave out gateways that failed by themselves after their wave had passed."""
+        for name, why in sorted(aside.items()):
+            if name not in self._told.aside:
+                self.note(f"{name} left out and sent back: {why}", at)
+        self._tell(aside=self._told.aside | aside)
+
     def begin_wave(self, number: int, at: datetime) -> None:
         """Begin a wave of a change that judges nothing."""
         self._tell(wave=number, phase=Phase.SWITCHING)

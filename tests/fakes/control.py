@@ -39,6 +39,9 @@ QUIET = Decision(
     action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.HEALTHY, reason="nothing speaks against it"
 )
 """What a bake says: no harm, and nothing that anybody waits for."""
+PASSED = -1
+"""The number under which a test scripts what is said of waves that have passed, beside the next one."""
+
 AT_CAP = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="12 logins")
 
 
@@ -78,8 +81,11 @@ class FakeJudge:
         self.bakes: list[WatchSlice] = []
         """What was asked after promotions, while the next change may already be under way."""
 
+        self.passed: list[WatchSlice] = []
+        """What was asked of waves that had passed, beside the next wave."""
+
     def says(self, *decisions: Decision, wave: int = 1) -> None:
-        """Have these said of that wave, the last one for ever."""
+        """Have these said of that wave, the last one for ever; of those that have passed as of PASSED."""
         self.script[wave] = list(decisions)
 
     def remember(self, state: str) -> str:
@@ -99,12 +105,13 @@ class FakeJudge:
             await asyncio.sleep(self.pace)
         if self.fails:
             raise RuntimeError(self.fails)
-        (self.orders if order.wave else self.bakes).append(order)
+        wave = PASSED if order.passed else order.wave
+        (self.orders if order.wave else self.passed if order.passed else self.bakes).append(order)
         if order.restart and self.misunderstands:
             self.misunderstands -= 1
             raise ApplicationError("no such metric", type="BadQuery", non_retryable=True)
-        # Wave 0 is the bake after promotion, quiet unless a test has a script for it.
-        said = self.script.get(order.wave, [HEALTHY if order.wave else QUIET])
+        # The bake after promotion and waves that have passed are quiet unless a test has a script for them.
+        said = self.script.get(wave, [HEALTHY if order.wave else QUIET])
         decision = said.pop(0) if len(said) > 1 else said[0]
         if decision.action is Action.PROMOTE and not order.complete:
             decision = UNDECIDED

@@ -33,7 +33,8 @@ class FolderRecorder:
 
     async def record(self, order: ObservationOrder, tick: Tick) -> None:
         """Append this tick, after the head of the record when it is the first."""
-        path = self._folder / f"{order.rollout}-{order.wave}{SUFFIX}"
+        after = f"-after-{order.passed}" if order.passed else ""
+        path = self._folder / f"{order.rollout}-{order.wave}{after}{SUFFIX}"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             end = _end_of_whole_lines(file)

@@ -1,0 +1,139 @@
+"""Waves that have passed are watched while the next one waits, switches or is observed (R3, R7)."""
+
+from datetime import timedelta
+
+import pytest
+
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.verdict import Action, Decision, GateVerdict
+from policies.notices.entries import UNWATCHED, WATCHED
+from tests.fakes.control import (
+    BLIND,
+    CLOSED,
+    CRASHING,
+    HEALTHY,
+    OPEN,
+    PASSED,
+    QUIET,
+    UNDECIDED,
+    UNHEALTHY,
+)
+from tests.workflows.test_bad_moments import blocked
+from tests.workflows.world import (
+    NEW,
+    OLD,
+    Running,
+    World,
+    in_phase,
+    result_of,
+    say,
+    status_of,
+    until,
+)
+from workflows import steps
+
+IN_A_MINUTE = 60.0
+"""Seconds: the promise for harm that is found where a wave has passed."""
+
+ONE_FAILED = Decision(
+    action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="12 logins", failed=("gw-2",)
+)
+
+
+async def second_wave_that(world: World, waits_for: str) -> Running:
+    """Start an upgrade of two waves; return it once the first has passed and the second waits for that."""
+    world.judge.says(UNDECIDED)
+    world.judge.says(UNDECIDED, wave=2)
+    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    rollout = await world.run(order.model_copy(update={"asks_window": waits_for == "its window"}))
+    await in_phase(rollout, Phase.OBSERVING)
+    if waits_for == "its window":
+        world.windows.answer = CLOSED
+    if waits_for == "a hold":
+        world.judge.says(UNDECIDED, wave=2)
+    world.judge.says(HEALTHY)
+    if waits_for == "its window":
+        await in_phase(rollout, Phase.WAITING)
+    if waits_for == "its verdict":
+        await in_phase(rollout, Phase.OBSERVING, wave=2)
+    await until(lambda: bool(world.judge.passed))
+    return rollout
+
+
+@pytest.mark.parametrize("waits_for", ["its window", "its verdict"])
+async def test_harm_where_a_wave_has_passed_goes_back_at_once_whatever_the_next_wave_waits_for(
+    world: World, waits_for: str
+) -> None:
+    rollout = await second_wave_that(world, waits_for)
+    world.judge.says(CRASHING, wave=PASSED)
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+    result = await result_of(rollout)
+    assert (result.outcome, result.decision) == (Outcome.ROLLED_BACK, CRASHING)
+    assert CRASHING.reason in result.reason
+    assert {(asked.wave, asked.passed) for asked in world.judge.passed} == {(0, 1)}
+
+
+async def test_harm_where_a_wave_has_passed_goes_back_while_a_hold_keeps_the_next_from_its_beginning(
+    world: World,
+) -> None:
+    rollout = await second_wave_that(world, "its window")
+    await say(rollout, CommandKind.HOLD)
+    await in_phase(rollout, Phase.HELD)
+    world.judge.says(CRASHING, wave=PASSED)
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_harm_where_a_wave_has_passed_goes_back_while_the_next_is_being_switched(world: World) -> None:
+    async with blocked(world.gateways["gw-3"], "stage") as staging:
+        rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+        await staging.wait()
+        world.judge.says(CRASHING, wave=PASSED)
+        await until(lambda: world.serving()["gw-1"] == "1.1.6", IN_A_MINUTE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_gateway_that_fails_alone_after_its_wave_returns_alone_and_the_change_goes_on(
+    world: World,
+) -> None:
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(ONE_FAILED, wave=PASSED)
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    assert world.serving()["gw-1"] == "1.3.0"
+    assert list((await status_of(rollout)).aside) == ["gw-2"]
+    world.judge.says(HEALTHY, wave=2)
+    world.windows.answer = OPEN
+    result = await result_of(rollout)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-2"])
+    good = world.book.known_good("edge")
+    assert good == {"gw-1": NEW, "gw-2": OLD, "gw-3": NEW, "gw-4": NEW}
+    [row] = world.book.gateways_of(world.newest, "set aside")
+    assert (row.gateway, row.wave) == ("gw-2", 1)
+
+
+async def test_operators_are_notified_when_waves_that_have_passed_are_not_watched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: also while only the next wave's window is waited for."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=1))
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(BLIND, wave=PASSED)
+    await until(lambda: UNWATCHED in [action for action, *_ in world.book.events.values()])
+    world.judge.says(QUIET, wave=PASSED)
+    await until(lambda: WATCHED in [action for action, *_ in world.book.events.values()])
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_what_has_passed_is_watched_only_until_the_release_is_promoted(world: World) -> None:
+    world.judge.says(UNHEALTHY, wave=PASSED)
+    world.judge.says(QUIET, wave=PASSED)
+    result = await world.upgrade(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
+    assert result.outcome is Outcome.PROMOTED
+    await until(lambda: bool(world.judge.bakes))
+    looks = len(world.judge.passed)
+    baked = len(world.judge.bakes)
+    await until(lambda: len(world.judge.bakes) > baked + 1)
+    assert len(world.judge.passed) == looks

@@ -1,0 +1,126 @@
+"""What is seen of gateways that run a release after their wave, in the bake or while the next wave waits."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from temporalio import workflow
+from temporalio.exceptions import ChildWorkflowError
+
+from activities.ledger import EventEntry, LedgerActivities
+from policies.model.fleet import Automation
+from policies.model.report import WatchReport
+from policies.model.value import Name
+from policies.model.verdict import Action, Decision, GateVerdict
+from policies.notices.entries import UNWATCHED, WATCHED
+from workflows import control, steps
+from workflows.children import guarded
+from workflows.failures import sentence_of
+from workflows.watch import Watch, WatchOrder
+
+
+class Watched:
+    """The last report of a watch: harm, gateways that failed alone, and whether it reports at all."""
+
+    def __init__(self, fleet: Name, change: Name) -> None:
+        """Expect the first report from now on."""
+        self._fleet = fleet
+        self._change = change
+        self._heard: WatchReport | None = None
+        self._heard_next: datetime | None = None
+        """When the watch counts as silent, unless it reports before."""
+        self.expect()
+        self._blind_since: datetime | None = None
+        self.is_blindness_told = False
+
+    def expect(self) -> None:
+        """Expect the first report of a watch from now on."""
+        self._heard, self._heard_next = None, workflow.now() + 2 * steps.UNREAD_FOR
+
+    def hear(self, report: WatchReport) -> bool:
+        """Take over a report; return whether it is news, which one that was overtaken is not."""
+        if not report.follows(self._heard):
+            return False
+        self._heard, self._heard_next = report, report.fresh_until
+        return True
+
+    @property
+    def decision(self) -> Decision | None:
+        """The last decision, None before the first."""
+        return self._heard.decision if self._heard is not None else None
+
+    @property
+    def found_harm(self) -> Decision | None:
+        """The harm that was found, whoever decides about it."""
+        found = self.decision
+        return found if found is not None and found.action is Action.ROLL_BACK else None
+
+    def harm(self, automation: Automation) -> Decision | None:
+        """Return the harm for which gateways go back by themselves: of hard signs, whatever is automatic."""
+        found = self.found_harm
+        acts = automation is Automation.ACT
+        return found if found is not None and (acts or found.verdict is GateVerdict.HARD) else None
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The gateways that have failed by themselves."""
+        found = self.decision
+        return found.failed if found is not None else ()
+
+    # --- silence and missing metrics --------------------------------------------------
+
+    @property
+    def blindness(self) -> str | None:
+        """Why nothing is seen now, of metrics or of the watch itself; None while something is."""
+        heard = self._heard
+        if heard is not None and heard.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
+            return heard.decision.reason
+        if self._heard_next is None or workflow.now() < self._heard_next:
+            return None
+        since = f"since {heard.at:%Y-%m-%d %H:%M:%S} UTC" if heard is not None else "yet"
+        return f"the watch has not reported {since}"
+
+    @property
+    def wakes_at(self) -> datetime | None:
+        """When time alone makes a difference: the watch becomes silent, or blindness lasts too long."""
+        if self._blind_since is None:
+            return self._heard_next
+        return None if self.is_blindness_told else self._blind_since + steps.UNREAD_FOR
+
+    async def notice_blindness(self) -> None:
+        """Notify operators when nothing has been seen for too long, and when something is seen again."""
+        now, why = workflow.now(), self.blindness
+        if why is None:
+            if self.is_blindness_told:
+                await self.tell_blindness(WATCHED, "metrics are read again")
+            self._blind_since, self.is_blindness_told = None, False
+            return
+        self._blind_since = self._blind_since or now
+        if not self.is_blindness_told and now - self._blind_since >= steps.UNREAD_FOR:
+            await self.tell_blindness(UNWATCHED, why)
+            self.is_blindness_told = True
+
+    async def tell_blindness(self, action: str, sentence: str) -> None:
+        """Write down that the gateways are watched no more, or again, from which notices are sent."""
+        entry = EventEntry(
+            action=action,
+            fleet=self._fleet,
+            subject=f"{self._fleet}/{self._change}",
+            sentence=sentence,
+            key=f"{workflow.info().run_id} {action} {workflow.now().isoformat()}",
+        )
+        await control.note(LedgerActivities.record_event, entry, action)
+
+
+async def keep_watching(asked: WatchOrder, child: str, is_over: Callable[[], bool]) -> None:
+    """Watch until this is cancelled; a watch that is lost is begun again."""
+    while not is_over():
+        watch = await guarded(Watch.run, asked, child)
+        try:
+            await watch
+        except ChildWorkflowError as error:
+            if is_over():
+                return
+            workflow.logger.warning("the watch %s ended: %s", child, sentence_of(error))
+        else:
+            return
+        await workflow.sleep(steps.HELD_PACE)
