@@ -190,7 +190,9 @@ class Front:
 
     def _last_words(self) -> str:
         log = (self._folder / "haproxy.log").read_text(errors="replace").splitlines()
-        return next((line.strip() for line in log if "[ALERT]" in line), "its log is empty")
+        lines = [line.strip() for line in log if line.strip()]
+        alerts = [line for line in lines if "[ALERT]" in line]
+        return next(iter(alerts or lines[-1:]), "its log is empty")
 
 
 @asynccontextmanager

@@ -162,5 +162,12 @@ def test_a_relay_begins_anew_before_it_takes_the_hosts_memory() -> None:
     assert [line for line in relay if line.startswith("MemoryMax=")]
 
 
+@pytest.mark.parametrize("name", ["penstock.service", "penstock-relay.service"])
+def test_a_unit_with_a_relay_allows_the_call_by_which_haproxy_is_started(name: str) -> None:
+    """newcomer 1: setpriv calls capset, and no relay of the packages started."""
+    calls = [line for line in lines_of(name) if line.startswith("SystemCallFilter=")]
+    assert calls.index("SystemCallFilter=capset") > calls.index("SystemCallFilter=~@privileged @resources")
+
+
 def lines_of(name: str) -> list[str]:
     return next(unit for unit in UNITS if unit.name == name).read_text().splitlines()
