@@ -32,6 +32,8 @@ class Login:
     seconds: float
     mistyped: bool
     reason: str
+    address: str = ""
+    """From which it came."""
 
 
 class Load:
@@ -99,7 +101,7 @@ class Load:
         at, start = time.time(), time.monotonic()
         outcome, reason = await self._logs_in.log_in(gateway, user, address, mistyped=mistyped)
         seconds = round(time.monotonic() - start, 4)
-        login = Login(at, gateway.name, user, outcome, seconds, mistyped, reason)
+        login = Login(at, gateway.name, user, outcome, seconds, mistyped, reason, address)
         self._log.write(json.dumps(asdict(login)) + "\n")
         self._counts[gateway.name]["mistyped" if mistyped else outcome.value] += 1
         if outcome is Outcome.ACCEPTED:

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from deploy.lab import logins, namespaces
 from deploy.lab.credentials import Credentials
+from deploy.lab.daemons.ocserv import Passwords
 from deploy.lab.daemons.products import DAEMONS
 from deploy.lab.processes import Process
 from deploy.lab.topology import Topology
@@ -51,6 +52,8 @@ class Settings:
     """Every how manyth user, the first among them, logs in and sends nothing; 0 for nobody."""
     per_second: float = 2.0
     mistyped: float = 0.02
+    tunnels: bool = False
+    """Whether each login at an ocserv goes on to a tunnel and a ping through it."""
 
     @classmethod
     def of(cls, topology: Topology, credentials: Credentials, folder: Path, **more: Any) -> Self:
@@ -273,11 +276,16 @@ def write_view(folder: Path, view: dict[str, Any]) -> None:
 
 async def run_logins(settings: Settings, stop: asyncio.Event) -> None:
     """Be those who log in until told to stop."""
+    logs_in = (
+        Passwords(settings.who, settings.port, tunnels=True)
+        if settings.tunnels
+        else DAEMONS[settings.daemon].logs_in(settings.who, settings.port)
+    )
     load = logins.Load(
         topology=settings.topology,
         credentials=settings.who,
         log=settings.folder / "logins.jsonl",
-        logs_in=DAEMONS[settings.daemon].logs_in(settings.who, settings.port),
+        logs_in=logs_in,
         per_second=settings.per_second,
         mistyped=settings.mistyped,
     )

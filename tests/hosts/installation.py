@@ -60,6 +60,10 @@ class Installation:
     users: Users
     logins: Logins
     printed: dict[str, str] = field(default_factory=dict)
+    template: str = ""
+    """In place of the document's one."""
+    without: tuple[str, ...] = ()
+    """Keys of the adopted daemons' own configuration that may stay behind."""
 
     def type(self, host: Host, command: str, *, wanted: str = "", token: str = "") -> Ended:
         """Type a command as root, again until it says what is wanted, and return how it ended."""
@@ -143,6 +147,8 @@ class Installation:
 
     def _write(self, host: Host, step: Step, number: int) -> None:
         content = self._meant(step.content, number)
+        if self.template and step.file.endswith(".conf.template"):
+            content = self.template
         if step.file == "/etc/prometheus/prometheus.yml":
             content = content.replace("15s", "1s").replace("10s", "1s")
         host.put(step.file, content)
@@ -169,7 +175,9 @@ class Installation:
             text = text.replace(said, printed)
         # The hosts have no mirror: what apt would fetch by name lies in a folder.
         names = "$(for file in /root/next/*.deb; do echo --package $file; done)"
-        text = text.replace("--package ocserv --suite trixie", names)
+        text = re.sub(r"(--package [a-z]+ )+--suite trixie", names, text)
+        if "fleet adopt" in text:
+            text += "".join(f" --without {key}" for key in self.without)
         # The hosts' certificates have their addresses: the document has people leave the line out then.
         text = text.replace("  name: vpn.example\n", "")
         # Production's gates take twenty minutes and more for a wave: these are the same with shorter times.
@@ -191,8 +199,25 @@ class Installation:
 
 
 @contextlib.contextmanager
-def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installation]:
-    """Boot the hosts, with our packages at hand, nothing of them installed, and users on the gateways."""
+def installation(
+    prefix: str,
+    image: Path,
+    scratch: Path,
+    *,
+    set_up: Callable[[Host, credentials.Credentials, int], None] = ocserv.set_up,
+    wanted: Sequence[str] = packages.DAEMON,
+    tunnels: bool = False,
+) -> Iterator[Installation]:
+    """Boot the hosts, with our packages at hand, nothing of them installed, and users on the gateways.
+
+    Args:
+        prefix: Of the network.
+        image: What the hosts boot from.
+        scratch: A folder for logs and credentials.
+        set_up: Puts a gateway's own daemon on a host.
+        wanted: The packages that a release is made of, with all they depend on.
+        tunnels: Whether those who log in ping through a tunnel, too.
+    """
     debs = made(ORCHESTRATOR), made(AGENT)
     with (
         network(prefix, gateways=GATEWAYS + 1, sites=GATEWAYS * USERS) as topology,
@@ -209,11 +234,11 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
             return host
 
         control = new(at_control, CONTROL, debs[0])
-        for file in packages.fetch(SHARED):
+        for file in packages.fetch(SHARED, wanted):
             control.put(f"/root/next/{file.name}", file.read_bytes())
         gateways = [new(place, place.name, debs[1]) for place in places]
         for number, host in enumerate(gateways, 1):
-            ocserv.set_up(host, given, number)
+            set_up(host, given, number)
             host.put("/etc/penstock/vpn-authority.pem", given.authority.read_bytes())
             for unit in (AGENT, "penstock-exporter"):
                 host.put(f"/etc/systemd/system/{unit}.service.d/own-boot.conf", _OWN_BOOT)
@@ -226,7 +251,7 @@ def installation(prefix: str, image: Path, scratch: Path) -> Iterator[Installati
             return replace(Settings.of(topology, given, scratch / name, **more), gateways=GATEWAYS)
 
         users = Users(crowd("users", dial6=USERS, idle=USERS))
-        logins = Logins(crowd("logins", mistyped=0.0, per_second=LOGINS_A_SECOND))
+        logins = Logins(crowd("logins", mistyped=0.0, per_second=LOGINS_A_SECOND, tunnels=tunnels))
         users.start()
         try:
             users.wait_until_up(120)

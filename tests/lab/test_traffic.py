@@ -137,6 +137,19 @@ def test_logins_reach_the_gateway_at_the_asked_rate_and_only_typos_are_rejected(
     assert len(set(first)) == len(first)
 
 
+def test_logins_with_tunnels_are_accepted_once_a_ping_came_back_and_leave_no_session(
+    lab: Lab, tmp_path: Path
+) -> None:
+    crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, mistyped=0.0, tunnels=True))
+    crowd.start()
+    crowd.wait_until_counting()
+    wait_for(lambda: crowd.view()["totals"].get("accepted", 0) > 5)
+    assert set(crowd.stop()["totals"]) == {"accepted"}
+    assert lab.sessions() == []
+    rows = [json.loads(line) for line in (tmp_path / "logins.jsonl").read_text().splitlines()]
+    assert {row["address"] for row in rows} <= {*lab.topology.load_addresses}
+
+
 def test_a_gateway_that_is_not_there_is_counted_as_unreachable(lab: Lab, tmp_path: Path) -> None:
     crowd = Logins(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
     crowd.start()

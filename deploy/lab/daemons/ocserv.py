@@ -113,16 +113,25 @@ class Openconnect:
 
 
 class Passwords:
-    """Logs in with the password that everybody has."""
+    """Logs in with the password that everybody has, and where asked pings once through a tunnel."""
 
-    def __init__(self, issued: Credentials, port: int) -> None:
+    def __init__(self, issued: Credentials, port: int, *, tunnels: bool = False) -> None:
         self._password, self._port = issued.password, port
+        self._target = TARGET4 if tunnels else None
         self._trust = ssl.create_default_context(cafile=str(issued.authority))
 
     async def log_in(self, gateway: Host, user: str, source: str, *, mistyped: bool) -> Attempted:
         """Log in by AnyConnect's XML."""
         password = f"{self._password}?" if mistyped else self._password
-        return await log_in(gateway.address4, self._port, user, password, trust=self._trust, source=source)
+        return await log_in(
+            gateway.address4,
+            self._port,
+            user,
+            password,
+            trust=self._trust,
+            source=source,
+            target=self._target,
+        )
 
 
 def _hash(password: str, scratch: Path) -> str:
