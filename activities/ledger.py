@@ -76,6 +76,13 @@ class GatewayResults(Value):
     results: tuple[GatewayResult, ...] = Field(max_length=500)
 
 
+class MovedQuery(Value):
+    """Whether a change has moved new sessions on a gateway."""
+
+    change: Name
+    gateway: Name
+
+
 class StoryEntry(Value):
     """All that a change has to tell now, and the events that came since the last entry."""
 
@@ -146,6 +153,10 @@ class LedgerBook(LostBook, Protocol):
 
     def record_gateways(self, change: str, results: Sequence[GatewayResult]) -> None:
         """Write down how these gateways fare in the change."""
+        ...
+
+    def has_moved(self, change: str, gateway: str) -> bool:
+        """Return whether the change has given the gateway's new sessions to another instance."""
         ...
 
     def set_quarantine(self, quarantine: Quarantine) -> bool:
@@ -267,6 +278,11 @@ class LedgerActivities:
     async def record_gateways(self, told: GatewayResults) -> None:
         """Ensure that the ledger says how these gateways fare."""
         await in_a_thread(self._book.record_gateways, told.change, told.results)
+
+    @activity.defn(name="has_moved")
+    async def has_moved(self, asked: MovedQuery) -> bool:
+        """Return whether the change has given the gateway's new sessions to another instance."""
+        return await in_a_thread(self._book.has_moved, asked.change, asked.gateway)
 
     @activity.defn(name="quarantine_gateway")
     async def quarantine_gateway(self, quarantine: Quarantine) -> bool:

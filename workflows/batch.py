@@ -94,6 +94,8 @@ class BatchOrder(Value):
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
     lapsed: tuple[str, ...] = ()
+    moved: dict[str, float] = {}
+    """Gateways that have got new sessions, each with when its instance was started."""
     silent_since: dict[str, float] = {}
     """Gateways that wait and are silent, each with since when, in seconds since 1970."""
     untested_since: dict[str, float] = {}
@@ -139,6 +141,7 @@ class Batch:
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
         self._lapsed = set(order.lapsed)
+        self._moved = dict(order.moved)
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
@@ -497,6 +500,7 @@ class Batch:
     async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
         name = member.gateway.name
         await self._steps(member).try_out(trial.slot, self._order.lease, self._share, again=again)
+        self._moved[name] = trial.started
         begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
         self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
@@ -640,6 +644,7 @@ class Batch:
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
                     "lapsed": tuple(sorted(self._lapsed)),
+                    "moved": self._moved,
                     "silent_since": self._silent_since,
                     "untested_since": self._untested_since,
                     "switched": self._switched,
@@ -783,7 +788,7 @@ class Batch:
             state=self._states[name],
             sentence=self._aside.get(name) or self._left_out.get(name, ""),
             slot=trial.slot if trial else None,
-            started=trial.started if trial else None,
+            started=trial.started if trial else self._moved.get(name),
             at=workflow.now(),
         )
 

@@ -154,6 +154,8 @@ class Change:
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
+        self._without = ""
+        """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves()
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
@@ -737,6 +739,7 @@ class Change:
             keys=keys,
             epoch=max(self._epoch + 1, steps.epoch_now()),
             limits=self._plan.limits,
+            waits_for_moved=self._order.kind is ChangeKind.UPGRADE,
             lock=True,
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
             given_up=self._story.given_up,
@@ -764,10 +767,13 @@ class Change:
 
     def _after_restore(self, back: RestoreResult, reason: str) -> ChangeResult:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
+        self._without = ""
         if back.departed:
             names = ", ".join(sorted(back.departed))
-            reason = f"{reason}; {names} left the fleet's file and did not go back"
-        return self._result(outcome, with_befallen(reason, back.nodes)).model_copy(
+            self._without = f"; {names} left the fleet's file and did not go back"
+        if back.unmoved:
+            self._without += f"; not waited for, since no session had moved there: {listed(back.unmoved)}"
+        return self._result(outcome, with_befallen(f"{reason}{self._without}", back.nodes)).model_copy(
             update={"touched": back.back, "incomplete": back.given_up, "steered_back_after": back.took}
         )
 
@@ -794,7 +800,9 @@ class Change:
             return result
         aborted = asked.kind is CommandKind.ABORT and not self._story.sessions_moved
         outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
-        return result.model_copy(update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}"})
+        return result.model_copy(
+            update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}{self._without}"}
+        )
 
     # --- a change that only goes back --------------------------------------------------------
 

@@ -130,7 +130,12 @@ class PassedWaves:
             await left_behind(Restore.run, restore, f"restore/{name}/{change}")
         rows = tuple(
             GatewayResult(
-                gateway=name, wave=part.wave, state=SET_ASIDE, sentence=failed[name], at=workflow.now()
+                gateway=name,
+                wave=part.wave,
+                state=SET_ASIDE,
+                sentence=failed[name],
+                started=workflow.now().timestamp(),
+                at=workflow.now(),
             )
             for name, part in sorted(parts.items())
         )

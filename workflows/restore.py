@@ -20,11 +20,12 @@ from temporalio.exceptions import (
     ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
+    is_cancelled_exception,
 )
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.failures import epoch_seen
-from activities.ledger import LedgerActivities, ReturnEntry
+from activities.ledger import LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
@@ -106,6 +107,8 @@ class RestoreOrder(Value):
     before: int = 0
     """Parts of them whose drains begin before this one's."""
     only: Name | None = None
+    waits_for_moved: bool = False
+    """Whether the change itself goes back: no gateway is waited for whose sessions it has not moved."""
     lock: bool = False
     at_once: int | None = None
     listener: str | None = None
@@ -117,6 +120,7 @@ class RestoreOrder(Value):
     """Where a known-good comes from that is not on its host any more."""
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
+    unmoved: dict[str, str] = {}
     troubles: dict[str, str] = {}
     epochs: dict[str, int] = {}
     """The epoch of each gateway that had to be told a newer one than `epoch`."""
@@ -142,6 +146,8 @@ class RestoreResult(Value):
     given_up: dict[str, str] = {}
     departed: dict[str, str] = {}
     """Gateways that the fleet's file does not have any more and that did not go back at the first try."""
+    unmoved: dict[str, str] = {}
+    """Gateways that did not go back at the first try and whose sessions the change had not moved."""
     took: timedelta
     nodes: dict[str, str] = {}
     """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
@@ -161,6 +167,7 @@ class Restore:
         self._back = list(order.back)
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
+        self._unmoved = dict(order.unmoved)
         self._began = order.began or workflow.now()
         before = order.began if order.first_round_over or order.told else None  # as orders of before have it
         self._begun = order.begun or before or workflow.now()
@@ -218,6 +225,7 @@ class Restore:
             back=sum(result.back for result in results),
             given_up=merged(result.given_up for result in results),
             departed=merged(result.departed for result in results),
+            unmoved=first_named(result.unmoved for result in results),
             took=max(result.took for result in results),
             nodes=first_named(result.nodes for result in results),
         )
@@ -322,9 +330,15 @@ class Restore:
             await self._report_who_was_given_up_meanwhile()
             self._go_on_with_a_short_history()
         departed = {name for name in self._given_up if self._members[name].departed}
+        unmoved = {name: why for name, why in self._unmoved.items() if name in self._given_up}
         return RestoreResult(
             back=len(self._back),
-            given_up={name: why for name, why in self._given_up.items() if name not in departed},
+            given_up={
+                name: why
+                for name, why in self._given_up.items()
+                if name not in departed and name not in unmoved
+            },
+            unmoved=unmoved,
             departed={name: self._given_up[name] for name in sorted(departed)},
             took=self._last_back - self._began,
             nodes=first_named([self._nodes]),
@@ -404,8 +418,7 @@ class Restore:
 
         The first pause is kept to the end: the first round alone may have made the history long.
         """
-        if self._members[name].departed:
-            self._given_up.setdefault(name, self._troubles.get(name, "it did not go back"))
+        await self._go_on_without(name)
         pause, told, ends = self._order.pause, None, self._is_given_up
         while not self._is_given_up(name):
             if self._troubles.get(name) != told:
@@ -431,6 +444,25 @@ class Restore:
         if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report()
+
+    async def _go_on_without(self, name: str) -> None:
+        """Wait no longer for a gateway that left the file, or on which no session had moved."""
+        why = self._troubles.get(name, "it did not go back")
+        if self._members[name].departed:
+            self._given_up.setdefault(name, why)
+        elif self._order.waits_for_moved and not await self._has_moved(name):
+            self._unmoved.setdefault(name, why)
+            self._given_up.setdefault(name, why)
+
+    async def _has_moved(self, name: str) -> bool:
+        """Whether the change has moved sessions there; where the ledger does not answer, it may have."""
+        asked = MovedQuery(change=self._order.change, gateway=name)
+        try:
+            return await control.ask(LedgerActivities.has_moved, asked)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return True
 
     async def _report_who_was_given_up_meanwhile(self) -> None:
         """Tell of those who were given up after their last try before a cut: nobody tries them after it."""
@@ -625,6 +657,7 @@ class Restore:
                 update={
                     "back": tuple(self._back),
                     "given_up": self._given_up,
+                    "unmoved": self._unmoved,
                     "troubles": self._troubles,
                     "epochs": {
                         name: on.epoch for name, on in self._steps.items() if on.epoch != self._order.epoch

@@ -203,6 +203,7 @@ def record_activities(
         ledger.record_verdict,
         ledger.record_story,
         ledger.record_gateways,
+        ledger.has_moved,
         ledger.quarantine_gateway,
         ledger.return_gateways,
         ledger.record_event,

@@ -64,6 +64,15 @@ class GatewayResults(Book):
                 for row in rows
             )
 
+    def has_moved(self, change: str, gateway: str) -> bool:
+        """Return whether the change has given the gateway's new sessions to another instance."""
+        table = tables.gateway_results
+        wanted = select(table.c.gateway).where(
+            table.c.change == change, table.c.gateway == gateway, table.c.started.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(wanted).first() is not None
+
     def counts_of(self, change: str) -> dict[str, int]:
         """Return how many gateways of the change are in each state."""
         table = tables.gateway_results

@@ -311,7 +311,10 @@ class GatewayResult(Value):
     state: str = Field(min_length=1)
     sentence: str = ""
     slot: str | None = Field(default=None, description="where the new instance runs, while it is on trial")
-    started: float | None = Field(default=None, description="when it was started, seconds of the epoch")
+    started: float | None = Field(
+        default=None,
+        description="when the instance was started that got new sessions there, seconds of the epoch",
+    )
     at: datetime
 
 

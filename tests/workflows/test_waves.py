@@ -126,6 +126,21 @@ async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_w
     assert world.serving()["gw-2"] == "1.1.6"
 
 
+async def test_a_rollback_does_not_wait_for_a_dead_gateway_whose_sessions_never_moved(world: World) -> None:
+    """R3: it is named, and reconcile brings it back should it serve anything else once it answers."""
+    world.judge.says(UNDECIDED)
+    dead = world.gateways["gw-2"]
+    dead.fail("stage", Unavailable("gw-2 does not answer"), times=SILENT)
+    dead.fail("restore", Unavailable("gw-2 does not answer"), times=SILENT)
+    rollout = await world.start(("gw-1", "gw-2", "gw-3"))
+    await until(lambda: {world.serving()[name] for name in ("gw-1", "gw-3")} == {"1.3.0"})
+    await say(rollout, CommandKind.ROLL_BACK)
+    result = await result_of(rollout)
+    assert (result.outcome, result.incomplete) == (Outcome.ROLLED_BACK, {})
+    assert "not waited for, since no session had moved there: gw-2: gw-2 does not answer" in result.reason
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
 # --- what passes by itself -----------------------------------------------------------------
 
 
