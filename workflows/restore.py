@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
+from policies.model.operation import BREAK_GLASS
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PartKey
@@ -396,9 +397,10 @@ class Restore:
             await self._bring_back(name)
         except (ActivityError, ApplicationError) as error:
             if code_of(error) == "Fenced":
-                if not self._order.lock:
+                why = await self._steered_by_hand(name) if self._order.lock else sentence_of(error)
+                if why:
                     self._troubles.pop(name, None)
-                    self._given_up[name] = sentence_of(error)
+                    self._given_up[name] = why
                     return True
                 self._steps[name].epoch = max(steps.epoch_now(), (epoch_seen(error) or 0) + 1)
             if code_of(error) == "BeyondHostLimits" and self._steps[name].epoch > steps.epoch_now():
@@ -412,6 +414,26 @@ class Restore:
         self._troubles.pop(name, None)
         self._given_up.pop(name, None)
         return True
+
+    async def _steered_by_hand(self, name: str) -> str:
+        """Return why a gateway is left to the operator who steered it on its host; empty for any other fence.
+
+        Break-glass of before it was decided to go back does not count. How long ago it was, its host says
+        by its own clock.
+        """
+        try:
+            state = await self._steps[name].observe(steps.LOOK)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return ""
+        steered = datetime.fromtimestamp(state.epoch / 1000, UTC)
+        if state.owner != BREAK_GLASS or workflow.now() - (state.observed_at - steered) < self._began:
+            return ""
+        return (
+            f"an operator steered it by break-glass at {steered:%Y-%m-%d %H:%M:%S} UTC, and penstock leaves "
+            "it alone. Return the gateway to its known-good once it may go back"
+        )
 
     async def _try_until_back(self, name: str) -> None:
         """Try again and again, more and more slowly; a person's word ends it, a long history pauses it.
