@@ -205,6 +205,13 @@ class Drain:
                 owner = await self._owner_after(name)
                 if owner == "":
                     continue
+                for slot in [slot for gateway, slot in self._emptying if gateway == name]:
+                    one = self._emptying[name, slot]
+                    if one not in left and not one.stopped:  # a newer change is placing it
+                        self._emptying.pop((name, slot))
+                left = [one for one in left if not one.stopped]
+                if not left:
+                    return
                 self._superseded[name] = sentence_of(error)
                 by = "an operator steered it on its host" if owner == BREAK_GLASS else "a newer change has it"
                 for one in left:
@@ -257,13 +264,7 @@ class Drain:
         if name in self._superseded:
             return
         self._emptying |= {(name, one.slot): one for one in late}
-        try:
-            await asyncio.gather(*[self._empty_and_stop(state.steering, one) for one in late])
-        except ActivityError as error:
-            if code_of(error) != "Fenced":
-                raise
-            for one in late:  # a newer change is placing them; what this one had to empty is told by itself
-                self._emptying.pop((name, one.slot), None)
+        await asyncio.gather(*[self._empty_and_stop(state.steering, one) for one in late])
 
     async def _late_look(self, name: str) -> tuple[GatewayState, tuple[str, ...]]:
         """Return what runs on the gateway, and the slots that its node is told to run, sooner or later."""

@@ -464,6 +464,21 @@ async def test_what_a_newer_change_places_while_a_drain_looks_is_left_alone_and_
 
 
 @pytest.mark.sweep
+async def test_what_arrives_late_is_emptied_also_where_an_operator_has_reset_the_fence(
+    nodes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D2: a fence that is only reset belongs to no newer change, which would empty the slot."""
+    monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=3))
+    await nodes.upgrade(("gw-1",))
+    gateway, node = nodes.gateways["gw-1"], cluster_of(nodes).nodes["node-of-gw-1"]
+    await until(lambda: gateway.effects[-2:] == EMPTIED, SOON)
+    gateway.owner = (2**50, "")
+    node.told.add("c")
+    await until(lambda: DRAIN_OVER in [action for action, _, _ in nodes.book.events.values()], SOON)
+    assert node.told == {"b"}
+
+
+@pytest.mark.sweep
 async def test_a_change_that_is_cancelled_leaves_no_instance_on_a_node(nodes: World) -> None:
     nodes.judge.says(UNDECIDED)
     rollout = await nodes.start(("gw-1", "gw-2"))
