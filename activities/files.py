@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin
@@ -359,9 +359,13 @@ def _values_in(annotation: object) -> Iterator[type[Value]]:
 class Reread(Generic[W]):
     """What one file says, read again whenever the file has changed."""
 
-    def __init__(self, path: Path, model: type[W]) -> None:
+    def __init__(
+        self, path: Path, model: type[W], reader: Callable[[Path, type[W]], W] | None = None
+    ) -> None:
+        """Take the path, the model, and what reads the file instead of `load`, raising what that does."""
         self.path = path
         self._model = model
+        self._reader = load if reader is None else reader
         self._read: tuple[object, W | str] | None = None
         self._turn = threading.Lock()
 
@@ -375,7 +379,7 @@ class Reread(Generic[W]):
             try:
                 found = self.path.stat()
             except OSError:
-                return load(self.path, self._model)  # it says what is wrong
+                return self._reader(self.path, self._model)  # it says what is wrong
             version = (found.st_mtime_ns, found.st_size, found.st_ino)
             if self._read is None or self._read[0] != version:
                 self._read = (version, self._load())
@@ -386,7 +390,7 @@ class Reread(Generic[W]):
 
     def _load(self) -> W | str:
         try:
-            return load(self.path, self._model)
+            return self._reader(self.path, self._model)
         except BadInput as error:
             return str(error)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from activities.drivers.rights import read_own, require_own
+from activities.drivers.rights import read_own
 from activities.drivers.source.transport import Transport
 from policies.model.errors import BadInput, Unavailable
 from policies.model.refusals import TrustError
@@ -24,7 +24,7 @@ LARGEST_BYTES = 65_536
 LARGEST_FILE_BYTES = 16 * 2**20
 """A list of users and their password hashes is a credential, too."""
 VAULT_SECONDS = 10.0
-PUBLIC = ("-----BEGIN CERTIFICATE-----", "-----BEGIN X509 CRL-----")
+PUBLIC = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CRL-----")
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,17 @@ class Credentials:
         return value
 
 
-def _is_public(value: str) -> bool:
+def _is_secret(content: bytes) -> bool:
     """Certificates and lists of revoked ones are for everybody; what lies in one file with a key is not."""
-    return value.startswith(PUBLIC) and "PRIVATE KEY" not in value
+    return not content.lstrip().startswith(PUBLIC) or b"PRIVATE KEY" in content
 
 
 def _file(path: Path) -> str:
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
+        raw = read_own(path, secret=_is_secret, most=LARGEST_FILE_BYTES)
+        if len(raw) > LARGEST_FILE_BYTES:
             raise BadInput(f"{path} is too large for a credential")
-        raw = read_own(path)
         value = raw.decode().strip()
-        require_own(path, secret=not _is_public(value))
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"the credential file {path} cannot be read: {type(error).__name__}") from None
     if not value:

@@ -3,7 +3,10 @@
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from policies.model.errors import BadInput
 
@@ -29,13 +32,9 @@ def require_own(path: Path, *, secret: bool = False) -> None:
     _require_rights(path, found, secret=secret)
 
 
-def read_own(path: Path, *, secret: bool = False, most: int | None = None) -> bytes:
-    """Return the content of a file that `require_own` accepts, from the very file that was checked.
-
-    Args:
-        path: The file.
-        secret: Whether other users must not read it.
-        most: Read no more bytes than this one more, so that the caller sees that there are too many.
+@contextmanager
+def opened_own(path: Path, *, secret: bool = False) -> Iterator[BinaryIO]:
+    """Give the opened file that `require_own` accepts: the very file that was checked, whatever its path is.
 
     Raises:
         BadInput: Another user may write the file, or read it where it is secret.
@@ -46,7 +45,26 @@ def read_own(path: Path, *, secret: bool = False, most: int | None = None) -> by
         _require_rights(path, opened, secret=secret)
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
             raise BadInput(f"{path} was replaced while it was read; try again")
-        return file.read() if most is None else file.read(most + 1)
+        yield file
+
+
+def read_own(path: Path, *, secret: bool | Callable[[bytes], bool] = False, most: int | None = None) -> bytes:
+    """Return the content of a file that `require_own` accepts, from the very file that was checked.
+
+    Args:
+        path: The file.
+        secret: Whether other users must not read it, or what decides that by the content.
+        most: Read no more bytes than this one more, so that the caller sees that there are too many.
+
+    Raises:
+        BadInput: Another user may write the file, or read it where it is secret.
+        OSError: It cannot be read.
+    """
+    with opened_own(path, secret=secret is True) as file:
+        content = file.read() if most is None else file.read(most + 1)
+        if callable(secret) and secret(content):
+            _require_rights(path, os.fstat(file.fileno()), secret=True)
+        return content
 
 
 def _walk(path: Path) -> os.stat_result:

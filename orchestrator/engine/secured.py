@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from temporalio.service import TLSConfig
 
 from activities.drivers.private_files import read_private
+from activities.drivers.rights import read_own
 from policies.model.errors import BadInput
 
 if TYPE_CHECKING:
@@ -94,6 +95,6 @@ def _read(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return path.read_bytes()
+        return read_own(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error

@@ -26,6 +26,7 @@ from orchestrator.processes.monitored import engine_look, ledger_look, looking, 
 from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.recurring import keep_upgrading
 from orchestrator.processes.reports import keep_reporting
+from orchestrator.processes.scraping import certified
 from orchestrator.processes.site_file import SiteFile
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
@@ -173,14 +174,7 @@ def _certified(settings: Settings, address: str) -> ssl.SSLContext | None:
             f"{address} can be reached by others: set PENSTOCK_API_CERTIFICATE and PENSTOCK_API_KEY, "
             "since tokens travel there"
         )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.api_certificate, settings.api_key)
-    except (OSError, ssl.SSLError) as error:
-        wrong = f"{settings.api_certificate} and {settings.api_key} are no certificate with its key: {error}"
-        raise BadInput(wrong) from error
-    return context
+    return certified(settings.api_certificate, settings.api_key)
 
 
 async def main() -> None:

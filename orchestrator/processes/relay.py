@@ -19,6 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from activities.drivers.private_files import read_private
+from activities.drivers.rights import read_own
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment.authority import CERTIFICATE, SLACK, Authority, fingerprint_of
@@ -243,7 +244,7 @@ def _read(path: Path | None) -> bytes:
     if path is None:
         return b""
     try:
-        return path.read_bytes()
+        return read_own(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
 

@@ -22,7 +22,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from activities.drivers.rights import read_own, require_own
+from activities.drivers.rights import opened_own, read_own
 from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.places import CALLER, KEPT_SECONDS, Caller, Listening
 from orchestrator.processes.read_again import ReadAgain
@@ -213,17 +213,27 @@ def _port_at(address: str, port: int, mend: str) -> socket.socket:
         ) from error
 
 
-def _context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLContext:
-    """Return what a connection is answered with: the certificate that is shown, and who may be a client."""
+def certified(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return what a connection is answered with: the certificate that is shown.
+
+    Raises:
+        BadInput: They are no certificate with its key, or other users may read the key.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    require_own(key, secret=True)
     try:
-        context.load_cert_chain(certificate, key)
+        with opened_own(key, secret=True) as checked:  # the library opens files by their path alone
+            context.load_cert_chain(certificate, f"/proc/self/fd/{checked.fileno()}")
     except OSError as error:
         raise BadInput(
             f"{certificate} and {key} are no certificate with its key ({error}); write both in PEM"
         ) from error
+    return context
+
+
+def _context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLContext:
+    """Return what a connection is answered with: the certificate that is shown, and who may be a client."""
+    context = certified(certificate, key)
     if clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from activities.drivers.private_files import load_own
 from activities.drivers.rights import require_own
 from activities.files import Reread
 from orchestrator.service.identity import IdentityProvider, Vouched
@@ -40,7 +41,7 @@ class PeopleFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = Reread(path, People)
+        self._file = Reread(path, People, load_own)
         self._provider: IdentityProvider | None = None
 
     def people(self) -> People:

@@ -15,6 +15,8 @@ from activities.drivers.credentials import Credentials
 from activities.drivers.rights import read_own, require_own
 from activities.drivers.trust_files import load_trust
 from activities.refusals import PolicyInvalid
+from orchestrator.engine.secured import secured
+from orchestrator.processes.scraping import certified
 from policies.model.errors import BadInput
 from policies.model.value import digest_of
 from tests.fakes.stage import Stage
@@ -191,6 +193,44 @@ def test_what_is_read_is_the_file_that_was_checked(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(BadInput, match="was replaced while it was read"):
         read_own(path)
+
+
+def test_whether_a_credential_is_secret_is_asked_of_the_file_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S6: a credential's path was walked twice, so that the second look could be at another file."""
+    path, other = tmp_path / "token", tmp_path / "other"
+    path.write_text("everybody reads it")
+    path.chmod(0o644)
+    other.write_text("a secret")
+    other.chmod(0o600)
+
+    def read_and_replaced(file: Path, **named: Any) -> bytes:
+        content = read_own(file, **named)
+        other.replace(path)
+        return content
+
+    monkeypatch.setattr("activities.drivers.credentials.read_own", read_and_replaced)
+    with pytest.raises(BadInput, match="may be read by others"):
+        Credentials({}).resolve(f"file:{path}")
+
+
+def test_authorities_of_the_engine_that_others_may_write_are_refused(tmp_path: Path) -> None:
+    """S6: who may write them decides which engine is taken for ours."""
+    authority = tmp_path / "authority.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    authority.chmod(0o646)
+    with pytest.raises(BadInput, match="chmod go-w"):
+        secured("engine.example:7233", authority=authority)
+
+
+def test_a_key_of_tls_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    """S6: the API took one that every user of its host may read."""
+    key = tmp_path / "api.key"
+    key.write_text("")
+    key.chmod(0o644)
+    with pytest.raises(BadInput, match="chmod 600"):
+        certified(tmp_path / "api.pem", key)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cryptography import x509
 from requests import PreparedRequest, Session
 from requests.auth import AuthBase
 
-from activities.drivers.rights import everybody_reads
+from activities.drivers.rights import everybody_reads, read_own
 from activities.observation import MetricsUnavailable
 from policies.model.errors import BadInput
 
@@ -117,7 +117,7 @@ class _Bearer(AuthBase):
 
 def _token_in(path: Path) -> str:
     """Return the token in that file; no error has what is in it."""
-    token = path.read_bytes()[:LONGEST_TOKEN].decode(errors="replace").strip()
+    token = read_own(path, most=LONGEST_TOKEN)[:LONGEST_TOKEN].decode(errors="replace").strip()
     if not token or not token.isascii() or not token.isprintable():
         raise BadInput(f"{path} is not one line of printable characters; write the token anew")
     if everybody_reads(path):
@@ -127,7 +127,7 @@ def _token_in(path: Path) -> str:
 
 def _authorities_in(path: Path) -> None:
     try:
-        x509.load_pem_x509_certificates(path.read_bytes())
+        x509.load_pem_x509_certificates(read_own(path))
     except ValueError as error:
         raise BadInput(f"{path} has no certificate in PEM; name the authorities' file") from error
 
