@@ -97,6 +97,7 @@ OFFLINE = {
     "judge": ("Check gate policies, and what they would have done.", TOOLS),
     "audit": ("The audit record: who did what, and whether it is whole.", TOOLS),
     "ledger": ("The ledger: backed up, restored, rebuilt.", TOOLS),
+    "keys": ("Keys of the API and of relays that have files of their own.", TOOLS),
     "monitoring": ("Monitoring: what Prometheus scrapes.", TOOLS),
     "cluster": (
         "For a Kubernetes cluster: the driver of a fleet's instances there, and its certificate.",

@@ -4,13 +4,14 @@ The orchestrator's file has one `name:hex` line per master key, in any order: wh
 with each of them. Keys are changed by adding a line, and taking the old one away once every gateway has
 been handed the new one. From each master comes a key for every gateway's queue (HKDF with SHA-256, RFC 5869).
 A gateway's own file has those derived keys under the same names and nothing else: whoever steals it can read
-and forge what is between the orchestrator and this gateway only.
+and forge what is between the orchestrator and this gateway only. The API's file has `name:api:hex` lines,
+with the key of what goes between API and workers: it opens and forges nothing of any gateway.
 """
 
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -20,6 +21,8 @@ from activities.drivers.rights import read_own
 from policies.model.errors import BadInput
 
 KEY_BYTES = 32
+API = "api:"
+"""Marks the API's keys in a file, so that no worker and no relay takes them for master keys."""
 DERIVED = 30_000
 """Derived keys that are kept at hand: more than a large fleet has, while its keys are being changed."""
 
@@ -57,15 +60,19 @@ class MasterKeys:
         """Return the key file of the gateway with this queue: a `name:hex` line for each key."""
         return "".join(f"{name}:{self._derive(name, queue).hex()}\n" for name in self._masters)
 
+    def lines_for_api(self) -> str:
+        """Return the key file of an API: a `name:api:hex` line for each key."""
+        return "".join(f"{name}:{API}{self._derive(name, None).hex()}\n" for name in self._masters)
+
     def _derive(self, name: str, queue: str | None) -> bytes:
         purpose = b"penstock orchestrator" if queue is None else b"penstock gateway\0" + queue.encode()
         return HKDF(SHA256(), KEY_BYTES, None, purpose).derive(self._masters[name])
 
 
-class GatewayKeys:
-    """One gateway's keys, which open nothing of any other."""
+class DerivedKeys:
+    """One gateway's keys, or those of an API, where the queue is None: they open nothing of anybody else."""
 
-    def __init__(self, keys: dict[str, bytes], queue: str) -> None:
+    def __init__(self, keys: dict[str, bytes], queue: str | None) -> None:
         self._keys = {name: AESGCM(key) for name, key in keys.items()}
         self._queue = queue
 
@@ -75,7 +82,7 @@ class GatewayKeys:
         return tuple(self._keys)
 
     def key(self, name: str, queue: str | None) -> AESGCM | None:
-        """Return the key of that name; None when there is none, or the queue is not this gateway's."""
+        """Return the key of that name; None when there is none, or the queue is another one."""
         return self._keys.get(name) if queue == self._queue else None
 
 
@@ -90,7 +97,7 @@ class KeyFile:
         self.obeys = queue is not None
         self._path, self._queue = path, queue
         self._read_at: tuple[int, int] | None = None
-        self._keys = self._made(read_keys(path))
+        self._keys = self._made()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,27 +113,49 @@ class KeyFile:
             found = self._path.stat()
             written = (found.st_mtime_ns, found.st_ino)
             if written != self._read_at:
-                self._keys, self._read_at = self._made(read_keys(self._path)), written
+                self._keys, self._read_at = self._made(), written
         return self._keys
 
-    def _made(self, keys: dict[str, bytes]) -> Keys:
-        return MasterKeys(keys) if self._queue is None else GatewayKeys(keys, self._queue)
+    def _made(self) -> Keys:
+        found = _keys_in(self._path)
+        if self._queue is None and not found.is_of_api:
+            return MasterKeys(found.keys)
+        return DerivedKeys(found.keys, self._queue)
+
+
+class _Found(NamedTuple):
+    """The keys of a file by name."""
+
+    keys: dict[str, bytes]
+    is_of_api: bool
 
 
 def read_keys(path: Path) -> dict[str, bytes]:
-    """Return the keys of a file by name.
+    """Return the master keys, or one gateway's keys, of a file by name.
 
     Raises:
-        BadInput: the file cannot be read, others can read it, or a line of it is no key.
+        BadInput: the file cannot be read, others can read it, it is an API's, or a line of it is no key.
     """
+    found = _keys_in(path)
+    if found.is_of_api:
+        raise BadInput(
+            f"the payload key file {path} has the keys of an API, which seal nothing for a gateway; name the "
+            "file of the master keys"
+        )
+    return found.keys
+
+
+def _keys_in(path: Path) -> _Found:
     try:
         text = read_own(path, secret=True).decode()
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        keys = {name: bytes.fromhex(value) for name, _, value in (line.partition(":") for line in lines)}
+        pairs = [(name, value) for name, _, value in (line.partition(":") for line in lines)]
+        keys = {name: bytes.fromhex(value.removeprefix(API)) for name, value in pairs}
     except FileNotFoundError:
         raise BadInput(
-            f"the payload key file {path} is not there: penstock agent renew gets that of a gateway, and the "
-            "orchestrator's is written by hand; where nothing is sealed, take payload_keys away"
+            f"the payload key file {path} is not there: penstock agent renew gets that of a gateway, "
+            "penstock keys api makes that of an API, and the orchestrator's is written by hand; where "
+            "nothing is sealed, take payload_keys away"
         ) from None
     except OSError as error:
         raise BadInput(
@@ -137,4 +166,7 @@ def read_keys(path: Path) -> dict[str, bytes]:
         raise BadInput(f"the payload key file {path} cannot be read as lines of name:hex") from None
     if not keys or any(not name or len(key) != KEY_BYTES for name, key in keys.items()):
         raise BadInput(f"the payload key file {path} needs lines of a name and {KEY_BYTES} bytes in hex")
-    return keys
+    of_api = {value.startswith(API) for _, value in pairs}
+    if len(of_api) > 1:
+        raise BadInput(f"the payload key file {path} has keys of an API beside others; write it anew")
+    return _Found(keys, of_api.pop())

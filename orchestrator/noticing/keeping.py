@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from orchestrator.noticing.around import LookingAround, Wrong
+from orchestrator.noticing.checking import Checking
 from orchestrator.noticing.delivering import Delivering
 from orchestrator.noticing.folding import fold_old
 from orchestrator.noticing.looking import LASTS, Looking
@@ -28,12 +29,15 @@ _log = logging.getLogger(__name__)
 
 
 def keep_noticing(
-    ledger: Ledger, rules: RulesFile, delivering: Delivering, wrong: Callable[[], Awaitable[Wrong]]
+    ledger: Ledger,
+    rules: RulesFile,
+    delivering: Delivering,
+    wrong: Callable[[], Awaitable[Wrong]],
 ) -> list[asyncio.Task[None]]:
     """Begin to look, deliver, escalate and forget, each in a task of its own, until these are cancelled."""
     holder = f"{socket.gethostname()[:40]}/{os.getpid()}/{secrets.token_hex(4)}"
     looking = Looking(ledger, rules.rules, holder)
-    around = LookingAround(ledger, looking)
+    around, checking = LookingAround(ledger, looking), Checking(ledger, rules)
 
     async def look_around() -> None:
         known = rules.rules()
@@ -46,10 +50,13 @@ def keep_noticing(
     def expire() -> None:
         now = datetime.now(UTC)
         ledger.expire_notices(now - KEPT, now - UNSENT_KEPT)
+        ledger.expire_sink_tests(now - UNSENT_KEPT)
 
     works: Mapping[str, tuple[Callable[[], Awaitable[object]], float]] = {
         "looking for notices": (partial(asyncio.to_thread, looking.look), LOOK_SECONDS),
         "delivering notices": (delivering.begin_due, DELIVER_SECONDS),
+        "testing sinks": (checking.begin_tests, DELIVER_SECONDS),
+        "looking at the files of sinks": (partial(asyncio.to_thread, checking.look), AROUND_SECONDS),
         "escalating notices": (partial(asyncio.to_thread, looking.escalate), LOUDER_SECONDS),
         "looking around for notices": (look_around, AROUND_SECONDS),
         "forgetting notices": (partial(asyncio.to_thread, expire), EXPIRE_SECONDS),

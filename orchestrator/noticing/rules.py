@@ -8,7 +8,7 @@ from activities.drivers.notices.port import Sink
 from activities.files import load
 from orchestrator.words.offers import spelled
 from policies.model.errors import BadInput, Unknown
-from policies.model.notice_rules import ChatSink, NoticeRules
+from policies.model.notice_rules import AnySink, ChatSink, NoticeRules
 from policies.model.offer import Offer
 
 
@@ -46,11 +46,15 @@ class RulesFile:
         Raises:
             Unknown: There is no such sink.
         """
-        rules = self.rules()
-        known = {one.name: one for one in rules.sinks} if rules is not None else {}
-        if name not in known:
-            raise Unknown(f"there is no sink {name}; {self.path} has {', '.join(known) or 'none'}")
-        return sink_of(known[name], self.path.absolute().parent, _spell)
+        return sink_of(self._known(name), self.path.absolute().parent, _spell)
+
+    def is_pushed(self, name: str) -> bool:
+        """Return whether a worker tells this sink; False for one that asks by itself.
+
+        Raises:
+            Unknown: There is no such sink.
+        """
+        return not isinstance(self._known(name), ChatSink)
 
     def unready(self) -> dict[str, BadInput]:
         """Return the sinks that could tell nobody anything, each with what is wrong with a file of it."""
@@ -69,6 +73,13 @@ class RulesFile:
         rules = self.rules()
         sinks = rules.sinks if rules is not None else ()
         return frozenset(one.name for one in sinks if not isinstance(one, ChatSink))
+
+    def _known(self, name: str) -> AnySink:
+        rules = self.rules()
+        known = {one.name: one for one in rules.sinks} if rules is not None else {}
+        if name not in known:
+            raise Unknown(f"there is no sink {name}; {self.path} has {', '.join(known) or 'none'}")
+        return known[name]
 
     def _found(self) -> tuple[int, int, int] | None:
         try:

@@ -57,6 +57,11 @@ def checkpoints_of(settings: Settings, ledger: Ledger) -> Checkpoints:
     return Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints, sinks)
 
 
+def promoted_anywhere(ledger: Ledger, fleets: FleetFiles) -> Callable[[], frozenset[str]]:
+    """Return what returns the digests that any gateway of any fleet goes back to."""
+    return lambda: frozenset(one.digest for name in fleets.all() for one in ledger.known_good(name).values())
+
+
 def shown_to_the_engine(settings: Settings) -> Secured:
     """Return how this installation's processes prove themselves to the engine."""
     return secured(
@@ -158,11 +163,15 @@ async def compose(settings: Settings) -> Installation:
         metrics=metrics,
         approvals=approvals,
     )
+    files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
     releases = ReleaseService(
-        ledger=ledger, store=settings.store, trust=settings.trust, source=settings.source
+        ledger=ledger,
+        store=settings.store,
+        trust=settings.trust,
+        source=settings.source,
+        promoted=promoted_anywhere(ledger, files),
     )
     rules = RulesFile(settings.notices) if settings.notices is not None else None
-    files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
     folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
     service = Service(
         fleets=files,

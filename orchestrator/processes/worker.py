@@ -34,6 +34,7 @@ from activities.watching import WatchActivities
 from activities.windows import WindowActivities
 from orchestrator.engine.client import enter_network_namespace
 from orchestrator.engine.drill_schedules import keep_drilling
+from orchestrator.engine.keys import read_keys
 from orchestrator.engine.schedules import keep_reconciling
 from orchestrator.installation import refuse_strangers
 from orchestrator.monitoring.ends import IndexEnds
@@ -45,7 +46,7 @@ from orchestrator.noticing.keeping import keep_noticing
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.noticing.shown import ShownNotices
 from orchestrator.processes.beside import begun_again
-from orchestrator.processes.composition import checkpoints_of, engine_client
+from orchestrator.processes.composition import checkpoints_of, engine_client, promoted_anywhere
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.monitored import (
     engine_look,
@@ -126,15 +127,13 @@ Step = Callable[..., Any]
 
 async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
     """Return the worker of these fleets, with the drivers that the settings choose."""
+    if settings.payload_keys is not None:
+        read_keys(settings.payload_keys)  # an API's keys would open no gateway's answer
     client = await engine_client(settings, "worker")
     book = Ledger.open(settings.ledger_url)
     ledger = LedgerActivities(book)
     archive = ArchiveActivities(SnapshotArchive(settings.snapshots), book)
-
-    def promoted() -> set[str]:
-        """Return what any gateway of any fleet goes back to."""
-        return {one.digest for name in fleets.all() for one in book.known_good(name).values()}
-
+    promoted = promoted_anywhere(book, fleets)
     admission = compose_releases(settings.store, settings.trust, promoted=promoted, fetched=book.note_fetch)
     releases = ReleaseActivities(admission)
     metrics = prometheus_of(settings)
@@ -346,6 +345,7 @@ async def keep_noting(settings: Settings) -> None:
     points, late = checkpoints_of(settings, book), LateEntries(settings.audit_late)
     while True:
         try:
+            await asyncio.to_thread(points.publish)
             soon = await asyncio.to_thread(book.is_to_be_signed_since, points.newest_entry)
             await asyncio.to_thread(points.note, now=soon)
             await asyncio.to_thread(late.deliver, book)

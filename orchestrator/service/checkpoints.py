@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from activities.drivers.disk import write_whole
+from activities.drivers.disk import ensure_whole, write_whole
 from activities.drivers.private_files import make_private
 from activities.drivers.rights import read_own
 from orchestrator.store.chain import hash_of
@@ -28,6 +28,9 @@ from policies.model.value import Value
 EVERY = timedelta(hours=1)
 AFTER = 100
 """Entries after which one is written before its hour has come."""
+
+PUBLIC = "audit.pub"
+"""The file of the public key, beside the checkpoints."""
 
 POST_SECONDS = 5.0
 Sink = Callable[[str], None]
@@ -78,6 +81,10 @@ def signing_key(path: Path) -> Ed25519PrivateKey:
         raise BadInput(f"the audit key {path} cannot be used: {error}") from error
 
 
+def _hex_of(key: Ed25519PublicKey) -> str:
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+
 class Checkpoints:
     """Signs the head of the audit record, and sends it to where it is kept."""
 
@@ -95,8 +102,35 @@ class Checkpoints:
 
     @property
     def public_key(self) -> str:
-        """What their signatures are checked with, in hex."""
-        return self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        """What their signatures are checked with, in hex; BadInput where no key was made yet."""
+        return _hex_of(self._public())
+
+    def publish(self) -> None:
+        """Have the public key in a file beside the checkpoints, for readers that may not have the key.
+
+        Raises:
+            BadInput: The key cannot be read or made, or the file cannot be written.
+        """
+        file = self._public_file
+        try:
+            ensure_whole(file, f"{_hex_of(self._key.public_key())}\n")
+        except OSError as error:
+            raise BadInput(f"{file} cannot be written: {error.strerror}; check path and rights") from error
+
+    @property
+    def _public_file(self) -> Path:
+        return self._kept.with_name(PUBLIC)
+
+    def _public(self) -> Ed25519PublicKey:
+        """Return the public key: of the key where this process has it, else as its signer published it."""
+        if self._key_file.exists():
+            return self._key.public_key()
+        try:
+            return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_file.read_text()))
+        except FileNotFoundError as error:
+            raise BadInput("nothing of the audit record is signed yet; start penstock worker") from error
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self._public_file} cannot be read as a public key: {error}") from error
 
     def note(self, *, now: bool = False) -> Checkpoint | None:
         """Write a checkpoint when it is due, or `now` when anything is new; None when it is not."""
@@ -122,7 +156,7 @@ class Checkpoints:
         fault = first_fault(
             self._rows_until(abandoned),
             (point.model_dump() for point in points),
-            self._key.public_key(),
+            self._public() if points else None,
         )
         entries = self._ledger.audit_head().seq
         newest = points[-1] if points else None

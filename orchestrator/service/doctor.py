@@ -252,8 +252,16 @@ class DoctorService:
         if wrong is not None:
             sentence = f"{wrong}; what was good before counts until then"
             return Finding(about="notices", health=Health.WRONG, sentence=sentence)
-        unready = await asyncio.to_thread(rules.unready)
-        if unready:
+        pushed, faults = (
+            await asyncio.to_thread(rules.pushed),
+            await asyncio.to_thread(self.ledger.sink_faults),
+        )
+        if unseen := sorted(pushed - faults.keys()):
+            sentence = (
+                f"no worker has looked at the files of {', '.join(unseen)} yet; it does within a minute"
+            )
+            return Finding(about="notices", health=Health.DOUBTFUL, sentence=sentence)
+        if unready := {sink: fault for sink, fault in faults.items() if fault and sink in pushed}:
             sentence = "; ".join(f"the sink {sink} tells nobody: {why}" for sink, why in unready.items())
             return Finding(about="notices", health=Health.WRONG, sentence=sentence)
         health = await asyncio.to_thread(self.ledger.sink_health)

@@ -3,12 +3,10 @@
 import asyncio
 import secrets
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from activities.drivers.notices.port import Undelivered
-from activities.drivers.notices.telling import told
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.acting import INSTALLATION, Acting
 from orchestrator.service.fleets import Fleets
@@ -16,8 +14,9 @@ from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.notices import no_notice
 from orchestrator.store.outbox import SinkHealth
+from orchestrator.store.sink_checks import TAKEN_WITHIN
 from policies.access import Action, is_known_to, may, may_there
-from policies.model.errors import Unknown
+from policies.model.errors import BadInput, Unavailable, Unknown
 from policies.model.notice import Delivery, Notice, NoticeLevel, NoticeRow, Occasion
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller
@@ -25,6 +24,11 @@ from policies.notices.states import NoticeState
 
 _MENDING = (Action.DRILL, Action.ADMINISTER, Action.READ_AUDIT)
 """Who may do one of these on a fleet hears why a sink did not take what it was told."""
+
+TEST_SECONDS = 58.0
+"""How long a test is waited for: a worker gives a receiver up after 17 s, and what settles it after 34."""
+
+ASK_AGAIN_SECONDS = 0.2
 
 _HIDDEN = "it failed; operators and administrators see why"
 
@@ -123,20 +127,29 @@ class NoticeService:
         )
 
         async def tell() -> str:
-            there = await asyncio.to_thread(rules.sink, sink)
-            if there is None:
+            if not await asyncio.to_thread(rules.is_pushed, sink):
                 goes = {sink: (Occasion.SAID, at)}
                 kept = [Addressed(notice, notice.key, waits=False, sinks=goes)]
                 await asyncio.to_thread(self.ledger.add_notices, kept)
                 return "it is kept until the chat process asks for it"
-            said = await told(there, Delivery(sink=sink, notice=notice))
-            over = notice.model_copy(update={"key": f"{notice.key}/over", "level": NoticeLevel.INFO})
-            with suppress(Undelivered):  # what would call somebody until it is settled is settled at once
-                settled = Delivery(sink=sink, notice=over, occasion=Occasion.SETTLED, resolved=(notice,))
-                await told(there, settled)
-            return said
+            await asyncio.to_thread(self.ledger.ask_sink_test, sink, notice)
+            return await self._answer(notice.key)
 
         return await self.acts.audited(caller, "sink to be tested", None, {"sink": sink}, tell, about=sink)
+
+    async def _answer(self, key: str) -> str:
+        """Wait until a worker, which has the sink's credentials, has told it; return what it answered."""
+        asked = asyncio.get_running_loop().time()
+        while True:
+            found = await asyncio.to_thread(self.ledger.sink_test_answer, key)
+            if found.answer is not None and not found.failed:
+                return found.answer
+            if found.answer is not None:
+                raise BadInput(found.answer) if found.failed == "BadInput" else Undelivered(found.answer)
+            waited = asyncio.get_running_loop().time() - asked
+            if waited > (TEST_SECONDS if found.claimed else TAKEN_WITHIN.total_seconds()):
+                raise Unavailable("no worker has told the sink; start penstock worker, and try again")
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
 
     async def _of(self, caller: Caller, action: Action) -> tuple[str, ...]:
         known = await asyncio.to_thread(self.fleets.names, caller)

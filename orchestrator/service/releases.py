@@ -1,7 +1,7 @@
 """Releases: verified from the repository into the ledger, listed, and withdrawn."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class ReleaseService:
     store: Path
     trust: Path
     source: str | None
+    promoted: Callable[[], Collection[str]] = tuple
+    """What any gateway goes back to: the worker has a store of its own, and notes it there alone."""
 
     @property
     def repository(self) -> str:
@@ -57,7 +59,12 @@ class ReleaseService:
         """
         repository, made = self.repository, list[Verification]()
         releases = compose_releases(
-            self.store, self.trust, product=fleet.product, channel=fleet.channel, fetched=made.append
+            self.store,
+            self.trust,
+            product=fleet.product,
+            channel=fleet.channel,
+            promoted=self.promoted,
+            fetched=made.append,
         )
         try:
             return await releases.admit(digest, repository)

@@ -29,6 +29,7 @@ from orchestrator.store.releases import Releases
 from orchestrator.store.requests import Requests
 from orchestrator.store.revisions import Revisions
 from orchestrator.store.signals import SignalBook
+from orchestrator.store.sink_checks import SinkChecks
 from orchestrator.store.states import GatewayStates
 from orchestrator.store.stories import Stories
 from orchestrator.store.tickets import Tickets
@@ -73,6 +74,7 @@ class Ledger(
     Overview,
     Notices,
     Outbox,
+    SinkChecks,
     NoticeFacts,
     Trail,
 ):

@@ -675,6 +675,28 @@ Index(
     postgresql_where=notice_deliveries.c.given_up.is_not(None),
 )
 
+sink_tests = Table(
+    "sink_tests",
+    metadata,
+    Column("key", String(200), primary_key=True),
+    Column("sink", String(63), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("asked", Moment, nullable=False),
+    Column("claimed", Moment),
+    Column("answer", Text),
+    Column("failed", String(63), nullable=False, default=""),
+)
+"""Tests of sinks that the API asks for and a worker carries out, which alone has the sinks' credentials."""
+
+sink_faults = Table(
+    "sink_faults",
+    metadata,
+    Column("sink", String(63), primary_key=True),
+    Column("fault", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+"""What a worker found wrong with the files of each sink, empty where nothing is, and when it looked."""
+
 notice_looks = Table(
     "notice_looks",
     metadata,

@@ -215,10 +215,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a root that is none": (lambda v: v.update(root="var"), 'root "var" is no folder of a node'),
     "no page": (lambda v: v["orchestrator"].pop("page"), "orchestrator.page is empty"),
-    "relays without a shared disk": (
-        lambda v: v["orchestrator"].update(relay={"replicas": 2}),
-        "relay.replicas is 2 and the state folder is a disk of one node",
-    ),
     "a NodePort": (
         lambda v: v.update(gateway={"exposure": "NodePort"}),
         "gateway.exposure NodePort is not offered",
@@ -302,3 +298,42 @@ def test_no_gateway_and_no_driver_mounts_a_secret_with_a_token() -> None:
         if "secret" in volume and "enrolment" in volume["secret"]["secretName"]
     ]
     assert found == []
+
+
+def test_each_process_of_the_orchestrator_has_a_disk_and_keys_of_its_own_and_no_others() -> None:
+    """S5: API, worker and relay had one disk, one Secret and one address of the ledger."""
+    found = {name.removeprefix("penstock-"): pod for name, pod in pods() if name.startswith("penstock-")}
+    assert found.keys() == {"api", "worker", "relay"}
+    written, keys, addresses = dict[str, set[str]](), dict[str, list[str]](), dict[str, object]()
+    for name, pod in found.items():
+        (container,) = pod["containers"]
+        volumes = {one["name"]: one for one in pod["volumes"]}
+        read_only = {one["name"]: one.get("readOnly", False) for one in container["volumeMounts"]}
+        disks = {
+            one["persistentVolumeClaim"]["claimName"]: read_only[one["name"]]
+            for one in pod["volumes"]
+            if "persistentVolumeClaim" in one
+        }
+        written[name] = {disk for disk, may_only_read in disks.items() if not may_only_read}
+        keys[name] = [one["key"] for one in volumes["keys"]["secret"]["items"]]
+        (address,) = [one for one in container["env"] if one["name"] == "PENSTOCK_LEDGER_URL"]
+        addresses[name] = address["valueFrom"]["secretKeyRef"]["key"]
+    assert written == {"api": {"penstock-api"}, "worker": {"penstock-worker"}, "relay": set()}
+    assert keys["worker"] == keys["relay"] == ["payload.keys", "metrics.token"]
+    assert keys["api"] == ["api.payload.keys", "metrics.token"]
+    assert addresses == {"api": "api", "worker": "worker", "relay": "relay"}
+    (theirs,) = [one for one in found["api"]["containers"][0]["volumeMounts"] if one["name"] == "worker"]
+    assert (theirs["subPath"], theirs["readOnly"]) == ("evidence", True)
+
+
+def test_the_authoritys_key_is_the_relays_alone() -> None:
+    """S5: it lay on the disk of all three."""
+    found = {
+        name: volume["secret"]
+        for name, pod in pods()
+        for volume in pod.get("volumes", ())
+        if volume.get("secret", {}).get("secretName") == "penstock-relay-1"
+    }
+    assert found.keys() == {"penstock-api", "penstock-relay"}
+    assert [one["key"] for one in found["penstock-api"]["items"]] == ["authority.pem"]
+    assert "items" not in found["penstock-relay"]

@@ -17,9 +17,14 @@ from tests.hosts.packages import ORCHESTRATOR, made
 PORTS = {"worker": 9511, "api": 9512, "relay": 9513}
 """Where each says how it is, as the package's own file of settings proposes."""
 SETTINGS = "/etc/default/penstock"
-RELAYS = "/etc/default/penstock-relay"
-KEYS = "/etc/penstock/payload.keys"
-RELAYS_KEYS = "/etc/penstock/relay.payload.keys"
+OWN = {name: f"/etc/default/penstock-{name}" for name in ("api", "relay")}
+"""Files of settings of those that do not read the worker's."""
+KEYS = {
+    "worker": "/etc/penstock/payload.keys",
+    "api": "/etc/penstock/api.payload.keys",
+    "relay": "/etc/penstock/relay.payload.keys",
+}
+USERS = {"worker": "penstock", "api": "penstock-api", "relay": "penstock-relay"}
 KEY = f"first:{secrets.token_hex(32)}\n"
 FILES = ("/etc/penstock/fleet.yaml", "/etc/penstock/trust.yaml")
 SET = "TEMPORAL_ADDRESS|PAYLOAD_KEYS|RELAY_ADDRESS|METRICS_ADDRESS"
@@ -77,14 +82,11 @@ def control(booted: Host) -> Host:
     for step in steps():
         if step.host == CONTROL and step.file in FILES:
             booted.put(step.file, step.content)
-    booted.run("sed", "-i", "-E", f"/{SET}/s/^#//", SETTINGS, RELAYS)
-    # It is alone here, so that no database is needed for it and others to share.
-    booted.run(
-        "sed",
-        "-i",
-        "s|^PENSTOCK_LEDGER_URL=.*|PENSTOCK_LEDGER_URL=sqlite:////var/lib/penstock-relay/ledger.db|",
-        RELAYS,
-    )
+    booted.run("sed", "-i", "-E", f"/{SET}/s/^#//", SETTINGS, *OWN.values())
+    # Each is alone here, so that no database is needed for it and others to share.
+    for name, file in OWN.items():
+        own = f"PENSTOCK_LEDGER_URL=sqlite:////var/lib/penstock-{name}/ledger.db"
+        booted.run("sed", "-i", f"s|^PENSTOCK_LEDGER_URL=.*|{own}|", file)
     return booted
 
 
@@ -101,7 +103,7 @@ def service(control: Host, request: pytest.FixtureRequest) -> Iterator[Service]:
 def test_a_service_that_lacks_a_file_names_it_in_one_sentence_and_runs_once_it_is_there(
     service: Service, engine: None
 ) -> None:
-    host, keys = service.host, RELAYS_KEYS if service.name == "relay" else KEYS
+    host, keys = service.host, KEYS[service.name]
     host.run("rm", keys)
     assert service.start().code
     told = {line for line in service.said() if keys in line}
@@ -139,6 +141,18 @@ def test_a_service_alone_says_that_it_lacks_the_engine_is_ready_when_it_is_there
     assert "Traceback" not in "\n".join(service.said())
 
 
+@pytest.mark.parametrize("name", PORTS)
+def test_no_process_reads_a_key_or_enters_the_folder_of_another(control: Host, name: str) -> None:
+    """S5: worker and API were one user."""
+    write_keys(control)
+    as_its_user = ("setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--clear-groups")
+    for other in PORTS.keys() - {name}:
+        folder = control.run("getent", "passwd", USERS[other]).out.strip().split(":")[5]
+        for asked in (("ls", folder), ("cat", KEYS[other])):
+            assert control.run(*as_its_user, *asked, may_fail=True).code, (other, asked)
+    assert not control.run(*as_its_user, "cat", KEYS[name], may_fail=True).code
+
+
 def alone(service: Service) -> bool:
     """Whether no other process of penstock runs."""
     units = [f"penstock-{name}.service" for name in PORTS] + ["penstock.service"]
@@ -147,10 +161,12 @@ def alone(service: Service) -> bool:
 
 
 def write_keys(host: Host) -> None:
-    """Write the key that seals, as docs/install.md has it; what the engine was given stays to be read."""
-    for file, user in ((KEYS, "penstock"), (RELAYS_KEYS, "penstock-relay")):
-        host.put(file, KEY, 0o600)
-        host.run("chown", user, file)
+    """Write the key that seals, as docs/packages.md has it; what the engine was given stays to be read."""
+    for name in ("worker", "relay"):
+        host.put(KEYS[name], KEY, 0o600)
+    host.run("penstock", "keys", "api", KEYS["worker"], KEYS["api"])
+    for name, user in USERS.items():
+        host.run("chown", user, KEYS[name])
 
 
 @pytest.fixture(name="engine")

@@ -9,6 +9,8 @@ Found = dict[str, str]
 """What was said before and later commands name: `folder`, `newer` (a sound release), a plan, a change."""
 
 ELSEWHERE = {
+    "keys api": "tests/service/test_sealed_orders.py",
+    "keys relay": "tests/relay/test_enrolment.py",
     "diff": "tests/service/test_desired_state.py",
     "apply": "tests/service/test_desired_state.py",
     "unpin": "tests/service/test_desired_state.py",

@@ -79,7 +79,8 @@ class Desk:
         line = line.replace("/etc/penstock/agent.yaml", str(agent))
         line = line.replace("/etc/penstock/", f"{self.state}/lab/run/etc/")
         line = line.replace("/var/lib/penstock-orchestrator/ledger.db", f"{self.state}/lab/ledger.db")
-        line = line.replace("/var/lib/penstock-orchestrator/", f"{self.state}/lab/run/")
+        for folder in ("penstock-orchestrator", "penstock-evidence"):
+            line = line.replace(f"/var/lib/{folder}/", f"{self.state}/lab/run/")
         line = line.replace("/srv/backup/", f"{self.state}/backup-")
         line = line.replace("gates.yaml", str(HOME / "deploy/prometheus/gates.yaml"))
         line = line.replace("DIGEST", self._digest)

@@ -14,7 +14,7 @@ ADDED = ("penstock-agent-podman.conf", "steering-hook.conf")
 SYSTEM = Path(__file__).parents[2] / "deploy/debian/penstock/usr/lib"
 USERS = {
     "penstock.service": "penstock",
-    "penstock-api.service": "penstock",
+    "penstock-api.service": "penstock-api",
     "penstock-worker.service": "penstock",
     "penstock-relay.service": "penstock-relay",
     "penstock-chat.service": "penstock-chat",
@@ -116,29 +116,37 @@ def test_the_orchestrators_processes_have_no_capability() -> None:
         assert {"CapabilityBoundingSet=", "NoNewPrivileges=yes"} <= {*lines_of(name)}, name
 
 
-def test_chat_and_relay_have_users_and_folders_of_their_own_that_the_others_cannot_enter() -> None:
-    """S5: a compromised chat must not have the authority's key, the payload keys or the ledger."""
+def test_each_process_has_a_user_and_a_folder_of_its_own_that_the_others_cannot_enter() -> None:
+    """S5: a compromised chat or API must not have the authority's key, the master payload or the audit key.
+
+    `penstock.service` is all of them in one process, in the worker's place.
+    """
     created = [line.split() for line in (SYSTEM / "tmpfiles.d/penstock.conf").read_text().splitlines()]
-    folders = {words[1]: words[2:4] for words in created if words[0] == "d"}
+    folders = {words[1]: words[2:] for words in created if words[0] == "d"}
     users = re.findall(r"^u +(\S+)", (SYSTEM / "sysusers.d/penstock.conf").read_text(), re.MULTILINE)
     assert {*users} == {*USERS.values()}
+    assert len({user for name, user in USERS.items() if name != "penstock.service"}) == 4
+    shared = {
+        "/var/lib/penstock-evidence": ["2750", "penstock", "penstock-api"],
+        "/var/lib/penstock-fleets": ["2750", "penstock-api", "penstock"],
+    }
+    assert shared.items() <= folders.items()
     for name, user in USERS.items():
         unit = lines_of(name)
         own = "penstock-orchestrator" if user == "penstock" else user
         assert {f"User={user}", f"StateDirectory={own}"} <= {*unit}, name
         assert not [line for line in unit if line.startswith(("Group=", "SupplementaryGroups="))], name
-        closed = {
-            word.lstrip("-") for line in unit for word in line.partition("InaccessiblePaths=")[2].split()
-        }
-        others = {
-            folder for folder in folders if folder.startswith("/var/lib/") and folder != f"/var/lib/{own}"
-        }
+        written = {word.lstrip("-") for word in words_of(unit, "ReadWritePaths")}
+        assert written == {folder for folder, rights in shared.items() if rights[1] == user}, name
+        theirs = {folder for folder, rights in shared.items() if user in rights}
+        others = {one for one in folders if one.startswith("/var/lib/")} - theirs - {f"/var/lib/{own}"}
+        closed = {word.lstrip("-") for word in words_of(unit, "InaccessiblePaths")}
         assert closed >= others or name == "penstock.service", name
-        if user != "penstock":
-            assert folders[f"/var/lib/{own}"] == ["0700", user]
+        mode = "0750" if user == "penstock" else "0700"
+        assert folders[f"/var/lib/{own}"] == [mode, user, user], name
 
 
-def test_settings_and_passwords_of_api_and_worker_reach_neither_chat_nor_relay() -> None:
+def test_settings_and_passwords_of_one_process_reach_no_other() -> None:
     """S5: systemd hands an environment file to the process, whatever the process itself may read."""
     read = {
         name: [line.partition("=-")[2] for line in lines_of(name) if line.startswith("EnvironmentFile=")]
@@ -146,13 +154,30 @@ def test_settings_and_passwords_of_api_and_worker_reach_neither_chat_nor_relay()
     }
     assert read == {
         "penstock.service": ["/etc/default/penstock"],
-        "penstock-api.service": ["/etc/default/penstock"],
+        "penstock-api.service": ["/etc/default/penstock-api"],
         "penstock-worker.service": ["/etc/default/penstock"],
         "penstock-relay.service": ["/etc/default/penstock-relay"],
         "penstock-chat.service": [],
     }
-    relay = (SYSTEM.parents[1] / "etc/default/penstock-relay").read_text()
-    assert "\nPENSTOCK_STATE=/var/lib/penstock-relay\n" in relay
+    postinst = (SYSTEM.parents[1] / "DEBIAN/postinst").read_text()
+    assert "\n    for name in penstock penstock-api penstock-relay; do\n" in postinst
+    for name in ("api", "relay"):
+        said = (SYSTEM.parents[1] / f"etc/default/penstock-{name}").read_text()
+        assert f"\nPENSTOCK_STATE=/var/lib/penstock-{name}\n" in said
+
+
+def test_api_and_worker_are_set_to_the_same_files_where_they_have_to_agree() -> None:
+    """S5: settings were one file, and two files can differ."""
+    said = {
+        name: settings_in(SYSTEM.parents[1] / f"etc/default/{name}") for name in ("penstock", "penstock-api")
+    }
+    for name in ("FLEET", "PEOPLE", "TRUST", "GATES", "SNAPSHOTS", "AUDIT_CHECKPOINTS", "SOCKET"):
+        values = {one[f"PENSTOCK_{name}"] for one in said.values()}
+        assert len(values) == 1, name
+    assert said["penstock-api"].keys() - said["penstock"].keys() == {
+        "PENSTOCK_LEDGER_URL",
+        "PENSTOCK_AUTHORITY",
+    }
 
 
 def test_a_relay_begins_anew_before_it_takes_the_hosts_memory() -> None:
@@ -167,6 +192,14 @@ def test_a_unit_with_a_relay_allows_the_call_by_which_haproxy_is_started(name: s
     """newcomer 1: setpriv calls capset, and no relay of the packages started."""
     calls = [line for line in lines_of(name) if line.startswith("SystemCallFilter=")]
     assert calls.index("SystemCallFilter=capset") > calls.index("SystemCallFilter=~@privileged @resources")
+
+
+def settings_in(file: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(PENSTOCK_\w+)=(.*)$", file.read_text(), re.MULTILINE))
+
+
+def words_of(unit: list[str], key: str) -> list[str]:
+    return [word for line in unit if line.startswith(f"{key}=") for word in line.partition("=")[2].split()]
 
 
 def lines_of(name: str) -> list[str]:

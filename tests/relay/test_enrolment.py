@@ -5,6 +5,8 @@ import json
 import os
 import resource
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,7 +31,7 @@ from deploy.ports import free_port
 from orchestrator.api.limits import Kind
 from orchestrator.engine.keys import MasterKeys, read_keys
 from orchestrator.enrolment import host
-from orchestrator.enrolment.authority import Authority, fingerprint_of, new_key
+from orchestrator.enrolment.authority import Authority, fingerprint_in, fingerprint_of, new_key
 from orchestrator.enrolment.desk import Desk
 from orchestrator.enrolment.host import ROOM, HostFiles
 from orchestrator.enrolment.listener import enrolment_application
@@ -45,6 +47,7 @@ from orchestrator.processes.relay import relaying
 from orchestrator.relay import revocations
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.revocations import Revocations
+from orchestrator.relay.task_tokens import read_token_keys
 from orchestrator.settings import Settings
 from orchestrator.store.certificates import MOST_LIVING
 from orchestrator.store.database import BUSY_MILLISECONDS
@@ -615,6 +618,34 @@ async def test_a_revocation_reaches_a_relay_by_itself(house: House, monkeypatch:
 
 def test_a_revocation_is_effective_within_a_minute_even_if_one_reading_fails() -> None:
     assert revocations.EVERY * 2 + timedelta(milliseconds=BUSY_MILLISECONDS) < timedelta(minutes=1)
+
+
+def test_a_relay_and_an_api_take_what_was_made_for_them_from_a_mounted_secret(tmp_path: Path) -> None:
+    """S5: in a cluster the authority's key lay on a disk that API and worker had, too."""
+    made = tmp_path / "made"
+    said = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "keys", "relay", str(made)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    relays, apis = tmp_path / "relays", tmp_path / "apis"
+    for secret, names in (
+        (relays, ("authority.pem", "authority.key", "relay.key")),
+        (apis, ("authority.pem",)),
+    ):
+        (secret / "..2026").mkdir(parents=True)
+        secret.chmod(0o1777)  # as the kubelet has it
+        (secret / "..data").symlink_to("..2026")
+        for name in names:
+            (secret / "..2026" / name).write_bytes((made / name).read_bytes())
+            (secret / "..2026" / name).chmod(0o400)
+            (secret / name).symlink_to(f"..data/{name}")
+    authority = Authority.open(relays)
+    assert fingerprint_of(authority.certificate) == fingerprint_in(apis)
+    assert fingerprint_in(apis) in said.stdout
+    assert read_token_keys(relays / "relay.key") == read_token_keys(made / "relay.key")
 
 
 def test_two_processes_that_begin_at_once_have_one_authority(tmp_path: Path) -> None:

@@ -76,6 +76,27 @@ def test_an_address_that_is_away_is_named_without_its_path(
     assert "a-secret-of-ours" not in caplog.text
 
 
+def test_a_process_without_the_key_verifies_checkpoints_and_signs_none(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    """S5: the API, which people reach, had the key with which the past can be signed anew."""
+    kept = tmp_path / "evidence/checkpoints.jsonl"
+    kept.parent.mkdir()
+    signer = Checkpoints(ledger, tmp_path / "worker/audit.key", kept)
+    reader = Checkpoints(ledger, tmp_path / "api/audit.key", kept)
+    ledger.audit("ana", "cli", "looked", "edge", {})
+    with pytest.raises(BadInput, match="start penstock worker"):
+        _ = reader.public_key
+    assert reader.verify().fault is None
+    signer.publish()
+    signer.note()
+    assert reader.public_key == signer.public_key
+    assert (reader.verify().checkpoints, reader.verify().fault) == (1, None)
+    (tmp_path / "evidence/audit.pub").write_text(f"{'5a' * 32}\n")
+    assert reader.verify().fault == "the checkpoint of entry 1 is not signed with this key"
+    assert not (tmp_path / "api").exists()
+
+
 def test_a_key_that_others_can_read_signs_nothing(tmp_path: Path) -> None:
     signing_key(tmp_path / "audit.key")
     (tmp_path / "audit.key").chmod(0o644)

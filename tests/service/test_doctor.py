@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from activities.drivers.private_files import write_private
+from orchestrator.noticing.checking import Checking
+from orchestrator.noticing.rules import RulesFile
 from orchestrator.processes.composition import checkpoints_of, compose
 from orchestrator.service import doctor
 from orchestrator.service.doctor import DoctorService, Finding, Health
@@ -129,6 +131,29 @@ async def test_whether_orders_are_sealed_is_said(penstock: CommandLine, tmp_path
     service = (await compose(settings)).service
     found = {one.about: one for one in await service.examine(service.people.at_the_socket(os.geteuid()))}
     assert (found["sealing"].health, "for: spring" in found["sealing"].sentence) == (Health.WELL, True)
+
+
+async def test_what_is_wrong_with_the_files_of_a_sink_is_what_a_worker_found(tmp_path: Path) -> None:
+    """S5: the API, which people reach, read every receiver's key to say so."""
+    file, there = tmp_path / "notices.yaml", tmp_path / "worker/notices.yaml"
+    there.parent.mkdir()
+    sink = {"name": "hook", "kind": "webhook", "url": "https://hooks.example/", "key_file": "hook.key"}
+    for one in (file, there):
+        one.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+    made = await compose(installed(tmp_path).model_copy(update={"notices": file}))
+    worker = Checking(made.ledger, RulesFile(there))
+
+    async def said() -> Finding:
+        found = await made.service.examine(made.service.people.at_the_socket(os.geteuid()))
+        return next(one for one in found if one.about == "notices")
+
+    assert "no worker has looked at the files of hook yet" in (await said()).sentence
+    worker.look()
+    assert (await said()).health is Health.WRONG
+    assert "the sink hook tells nobody: " in (await said()).sentence
+    write_private(there.parent / "hook.key", b"a key of sixteen characters or more\n")
+    worker.look()
+    assert "every sink takes what it is told" in (await said()).sentence
 
 
 async def test_a_record_is_doubtful_when_entries_wait_for_their_signature_and_not_when_there_are_none(

@@ -1,6 +1,9 @@
 """Notices at the API and on the command line: the chat's token, tests of sinks, and acknowledgements."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import httpx
 import pytest
 
 from activities.drivers.notices.alertmanager import Alertmanager
+from orchestrator.noticing.checking import Checking
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.service import Service
 from orchestrator.store.addressed import Addressed
@@ -126,6 +130,44 @@ async def test_a_guessed_key_of_a_notice_names_no_fleet_to_who_has_no_role_there
     assert there.json()["detail"].replace("/1;", "/2;") == nowhere.json()["detail"]
 
 
+@asynccontextmanager
+async def worker(ledger: Ledger, file: Path) -> AsyncIterator[None]:
+    """Test sinks as a worker does, for the length of the body."""
+    checking = Checking(ledger, RulesFile(file))
+
+    async def keep() -> None:
+        while True:
+            await checking.begin_tests()
+            await asyncio.sleep(0.05)
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await checking.settle()
+
+
+async def test_a_sink_is_tested_without_its_credential_by_the_api(
+    penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S5: the API, which people reach, read every receiver's key to test one."""
+    monkeypatch.setattr("orchestrator.service.notices.TAKEN_WITHIN", timedelta(seconds=0.1))
+    (tmp_path / "worker").mkdir()
+    (tmp_path / "worker/hook.key").write_text(KEY)
+    (tmp_path / "worker/hook.key").chmod(0o600)
+    with webhook() as heard:
+        sink = {"name": "hook", "kind": "webhook", "url": heard.place, "key_file": "hook.key"}
+        for folder in (tmp_path, tmp_path / "worker"):
+            (folder / "notices.yaml").write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
+        rules = RulesFile(tmp_path / "notices.yaml")
+        object.__setattr__(service.notices, "rules", rules)
+        assert "no worker has told the sink" in (await penstock("notice", "test", "hook")).err
+        monkeypatch.setattr("orchestrator.service.notices.TAKEN_WITHIN", timedelta(seconds=20))
+        async with worker(ledger, tmp_path / "worker/notices.yaml"):
+            assert "hook: it answers 202" in (await penstock("notice", "test", "hook")).out
+
+
 async def test_commands_list_test_and_acknowledge(
     penstock: CommandLine, service: Service, ledger: Ledger, tmp_path: Path
 ) -> None:
@@ -140,7 +182,8 @@ async def test_commands_list_test_and_acknowledge(
         said = await penstock("notice", "list")
         assert "edge-1/held/1" in said.out
         assert "waits" in said.out
-        said = await penstock("notice", "test", "hook")
+        async with worker(ledger, file):
+            said = await penstock("notice", "test", "hook")
         assert "hook: it answers 202" in said.out
         assert heard.wrong == []
         assert heard.bodies[0]["data"]["state"] == "test"
@@ -152,7 +195,11 @@ async def test_commands_list_test_and_acknowledge(
 
 
 async def test_whose_receiver_hangs_hears_so_of_the_receiver_and_not_of_the_api(
-    penstock: CommandLine, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    penstock: CommandLine,
+    service: Service,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("activities.drivers.notices.posting.DEADLINE", timedelta(seconds=6))
     (tmp_path / "it.key").write_text(KEY)
@@ -162,7 +209,8 @@ async def test_whose_receiver_hangs_hears_so_of_the_receiver_and_not_of_the_api(
     with receiver(dripping) as port:
         sink = {"name": "it", "kind": "webhook", **KINDS["webhook"].settings("http", port)}
         file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
-        said = await penstock("notice", "test", "it")
+        async with worker(ledger, file):
+            said = await penstock("notice", "test", "it")
     assert "API" not in said.err
     assert "did not answer within 6 s" in said.err, said.err
 
@@ -185,13 +233,15 @@ async def test_a_test_of_a_sink_says_neither_its_secret_nor_what_a_driver_that_f
     ):
         sink = {"name": "it", "kind": "alertmanager", **KINDS["alertmanager"].settings("http", port)}
         file.write_text(json.dumps({"apiVersion": "penstock/v1", "sinks": [sink]}))
-        echoed = await penstock("notice", "test", "it")
+        async with worker(ledger, file):
+            echoed = await penstock("notice", "test", "it")
 
     async def fails(*_: object) -> str:
         raise ValueError(f"no header of {SECRET}")
 
     monkeypatch.setattr(Alertmanager, "tell", fails)
-    failed = await penstock("notice", "test", "it")
+    async with worker(ledger, file):
+        failed = await penstock("notice", "test", "it")
     assert "it answers 403: …" in echoed.err
     assert "ValueError" in failed.err
     entries = "".join(entry.body for entry in ledger.audit_entries())

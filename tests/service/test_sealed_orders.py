@@ -1,6 +1,9 @@
 """Orders are sealed for one gateway, one change and one step: whoever reaches the engine can forge none."""
 
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -227,6 +230,41 @@ async def test_an_answer_that_was_given_once_is_none_to_the_same_step_of_a_later
     for other in ("71aa", "1"):
         with pytest.raises(BadInput, match="belongs to another change"):
             await at(other).decode([given])
+
+
+async def test_an_apis_keys_start_changes_and_seal_or_open_nothing_of_a_gateway(lab: Lab) -> None:
+    """S5: the API, which people reach, had the master keys, and so every gateway's."""
+    path = lab.folder / "api.keys"
+    write_private(path, MasterKeys(read_keys(lab.folder / "master.keys")).lines_for_api().encode())
+    converter = data_converter(path)
+    api = await Client.connect(lab.address, namespace=lab.namespace, data_converter=converter)
+    handle = await api.start_workflow(Order.run, "1.4.0", id="change/edge/edge-1", task_queue="control")
+    assert await handle.execute_update(Order.ask, "hold") == "hold"
+    await handle.signal(Order.tell, "end")
+    assert await handle.result() == ["started 1.4.0", "hold", "end"]
+    step = converter.with_context(step_of(handle.id, MINE, lab.namespace))
+    with pytest.raises(BadInput, match="no payload key here"):
+        await step.encode(["evil"])
+    assert step.payload_codec is not None
+    (unopened,) = await step.payload_codec.decode([await lab.sealed(handle)])
+    assert b"with a key that is not in the payload key file" in unopened.data
+    with pytest.raises(BadInput, match="has the keys of an API"):
+        read_keys(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_an_apis_keys_are_made_of_the_master_keys_for_their_owner_alone(tmp_path: Path) -> None:
+    """S5: written again after each change of the master keys, by root, for the API's user."""
+    master(tmp_path, "one")
+    file = tmp_path / "api.keys"
+    command = [sys.executable, "-m", "orchestrator", "keys", "api", str(tmp_path / "master.keys"), str(file)]
+    for names in (["one"], ["two", "one"]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert f"the API's keys {', '.join(names)}." in done.stdout
+        assert file.read_text() == MasterKeys(read_keys(tmp_path / "master.keys")).lines_for_api()
+        assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 12345 if "two" in names else 0)
+        os.chown(file, 12345, 12345)
+        master(tmp_path, "two")
 
 
 async def test_another_gateways_keys_forge_nothing_for_this_one(lab: Lab) -> None:

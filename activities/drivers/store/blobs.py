@@ -24,7 +24,6 @@ class BlobStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._partial = folder / "partial"
-        self._partial.mkdir(parents=True, exist_ok=True)
 
     def path(self, digest: Digest) -> Path:
         """Return where the blob is, or would be."""
@@ -33,6 +32,7 @@ class BlobStore:
 
     def partial(self, digest: Digest) -> Path:
         """Return where a download of the blob is collected before it has earned its name."""
+        self._partial.mkdir(parents=True, exist_ok=True)
         return self._partial / digest.removeprefix("sha256:")
 
     def has(self, digest: Digest, size: int) -> bool:
@@ -45,6 +45,7 @@ class BlobStore:
         """Store these bytes; return their digest."""
         digest = digest_of(content)
         if not self.has(digest, len(content)):
+            self._partial.mkdir(parents=True, exist_ok=True)
             temporary = self._partial / secrets.token_hex(16)
             temporary.write_bytes(content)
             self.adopt(temporary, digest)
@@ -81,7 +82,8 @@ class BlobStore:
                 hasher.update(piece)
                 yield piece
         if f"sha256:{hasher.hexdigest()}" != digest:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # of whom may only read them
+                path.unlink(missing_ok=True)
             raise DigestMismatch(f"blob {digest} was changed in the store; it was removed, fetch it again")
 
     def install(self, digest: Digest, folder: Path, path: str, mode: int = 0o644) -> None:

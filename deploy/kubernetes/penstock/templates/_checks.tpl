@@ -20,9 +20,6 @@ what to do. Each has a test. Every template that reads of fleets begins with it,
 {{- if not .Values.orchestrator.page -}}
 {{- fail "orchestrator.page is empty: say where people reach the API, like https://penstock.example" -}}
 {{- end -}}
-{{- if and (gt (int .Values.orchestrator.relay.replicas) 1) (ne .Values.orchestrator.state.accessMode "ReadWriteMany") -}}
-{{- fail (printf "orchestrator.relay.replicas is %d and the state folder is a disk of one node: set orchestrator.state.accessMode to ReadWriteMany, or have one relay" (int .Values.orchestrator.relay.replicas)) -}}
-{{- end -}}
 {{- end -}}
 {{- $nodes := dict -}}
 {{- $names := dict -}}

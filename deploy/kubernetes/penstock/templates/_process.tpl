@@ -1,4 +1,7 @@
-{{- /* A pod of one of the orchestrator's processes: `name`, `command`, `port` of its metrics, and the root context `top`. */ -}}
+{{- /*
+A pod of one of the orchestrator's processes: `name`, `port` of its metrics, `env`, `ports`, `keys` of the Secret that it gets,
+`mounts` and `volumes` of its own, `files` whether it reads what people write, and the root context `top`.
+*/ -}}
 
 {{- define "penstock.process" -}}
 {{- $values := .top.Values.orchestrator -}}
@@ -23,8 +26,8 @@ spec:
   {{- with .top.Values.gateway.imagePullSecrets }}
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if and (eq $values.state.accessMode "ReadWriteOnce") (ne .name "api") }}
-  # The state folder is a disk of one node: all three are where the API is.
+  {{- if and (eq $values.state.accessMode "ReadWriteOnce") (eq .name "worker") }}
+  # The worker's disk is a disk of one node, and the API reads evidence on it: both are on one node.
   affinity:
     podAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:
@@ -43,13 +46,17 @@ spec:
         capabilities: {drop: [ALL]}
       env:
         - {name: PENSTOCK_LOG, value: json}
-        - {name: PENSTOCK_STATE, value: /var/lib/penstock-orchestrator}
-        - {name: PENSTOCK_SOCKET, value: /run/penstock/penstock.sock}
+        - {name: PENSTOCK_STATE, value: /var/lib/penstock-{{ .name }}}
+        {{- if .files }}
         - {name: PENSTOCK_FLEET, value: /etc/penstock-fleets}
         - {name: PENSTOCK_PEOPLE, value: /etc/penstock/people.yaml}
         - {name: PENSTOCK_TRUST, value: /etc/penstock/trust.yaml}
         - {name: PENSTOCK_GATES, value: /etc/penstock/gates.yaml}
-        - {name: PENSTOCK_LEDGER_URL, valueFrom: {secretKeyRef: {{ toJson $values.ledger }}}}
+        - {name: PENSTOCK_SNAPSHOTS, value: /var/lib/penstock-evidence/snapshots}
+        - {name: PENSTOCK_AUDIT_CHECKPOINTS, value: /var/lib/penstock-evidence/audit-checkpoints.jsonl}
+        {{- end }}
+        # By a role of its own: each process has one of the Secret's addresses.
+        - {name: PENSTOCK_LEDGER_URL, valueFrom: {secretKeyRef: {name: {{ $values.ledger }}, key: {{ .name }}}}}
         - {name: PENSTOCK_PAYLOAD_KEYS, value: /etc/penstock-keys/payload.keys}
         - {name: PENSTOCK_METRICS_TOKEN, value: /etc/penstock-keys/metrics.token}
         - {name: PENSTOCK_METRICS_CERTIFICATE, value: /etc/penstock-certificate/tls.crt}
@@ -84,21 +91,34 @@ spec:
       resources: {{- toYaml . | nindent 8 }}
       {{- end }}
       volumeMounts:
-        - {name: state, mountPath: /var/lib/penstock-orchestrator}
-        - {name: run, mountPath: /run/penstock}
+        {{- range .mounts }}
+        - {{ toJson . }}
+        {{- end }}
         - {name: scratch, mountPath: /tmp}
+        {{- if .files }}
         - {name: files, mountPath: /etc/penstock, readOnly: true}
         - {name: fleets, mountPath: /etc/penstock-fleets, readOnly: true}
+        {{- end }}
         - {name: keys, mountPath: /etc/penstock-keys, readOnly: true}
         - {name: certificate, mountPath: /etc/penstock-certificate, readOnly: true}
   volumes:
-    - {name: state, persistentVolumeClaim: {claimName: penstock-state}}
-    - {name: run, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+    {{- range .volumes }}
+    - {{ toJson . }}
+    {{- end }}
     - {name: scratch, emptyDir: {sizeLimit: 1Gi}}
+    {{- if .files }}
     - {name: files, configMap: {name: penstock-files, defaultMode: 0444}}
     - {name: fleets, configMap: {name: penstock-fleets, defaultMode: 0444}}
+    {{- end }}
     # Ours: immutable, and named with a number. Another key is another Secret, and the pods that name it are new ones.
-    - {name: keys, secret: {secretName: {{ $values.keys }}, defaultMode: 0400}}
+    # The API gets payload keys of its own out of it, which seal nothing for a gateway.
+    - name: keys
+      secret:
+        secretName: {{ $values.keys }}
+        defaultMode: 0400
+        items:
+          - {key: {{ .keys }}, path: payload.keys}
+          - {key: metrics.token, path: metrics.token}
     # cert-manager's, or anybody's who renews it: read again when it changes.
     - {name: certificate, secret: {secretName: {{ $values.certificate }}, defaultMode: 0400}}
 {{- end -}}
