@@ -6,6 +6,7 @@ listener, another authentication), so it takes people of its own to say yes: `po
 
 import re
 
+from policies.lines import lines_in
 from policies.model.trust import ApprovalRules, Change
 from policies.model.value import Digest, digest_of
 
@@ -39,7 +40,7 @@ def beyond_whitelist(change: Change, rules: ApprovalRules) -> tuple[str, ...]:
 def _settings(text: str) -> dict[str, tuple[str, ...]]:
     """Return every setting with its values in order; lines that are no setting count as one of their own."""
     found: dict[str, tuple[str, ...]] = {}
-    for raw in text.splitlines():
+    for raw in lines_in(text):
         line = raw.strip()
         if line and not line.startswith(("#", ";")):
             key, value = (*re.split(r"\s*=\s*|\s+", line, maxsplit=1), "")[:2]

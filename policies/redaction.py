@@ -7,6 +7,7 @@ known by what stands before them, or by their form. Too much is removed rather t
 import re
 
 from policies.changes import CREDENTIALS, LITERAL_SECRET
+from policies.lines import lines_in
 
 REMOVED = "[removed]"
 LONGEST_LINE = 4_096
@@ -59,7 +60,7 @@ _ASSIGNED = re.compile(rf"({_NAMED}[\"']?\s*=\s*)(?:{_QUOTED}|\S+)", re.IGNORECA
 def without_secrets(config: str) -> str:
     """Return the config with every value removed that could be a secret; paths to secrets stay."""
     without_files = _INLINE.sub(rf"\1{REMOVED}\n\g<end>", config)
-    lines = _KEY_BLOCK.sub(REMOVED, without_files).splitlines()
+    lines = lines_in(_KEY_BLOCK.sub(REMOVED, without_files))
     return "\n".join(_harmless(line) for line in lines) + "\n"
 
 
@@ -93,7 +94,7 @@ def with_short_lines(log: str) -> str:
 
     What is looked for in a line takes time that grows with the square of its length.
     """
-    return "".join(
-        line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} [the rest of this line was cut]\n"
-        for line in log.splitlines(keepends=True)
+    return "\n".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} [the rest of this line was cut]"
+        for line in log.split("\n")
     )

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from policies.lines import lines_in
 from policies.model.errors import Unavailable
 
 PATIENCE = timedelta(seconds=10)
@@ -26,7 +27,7 @@ class Completed:
     @property
     def last_words(self) -> str:
         """The last line of what it complained about, else of what it printed."""
-        lines = [*self.out.splitlines(), *self.err.splitlines()]
+        lines = [*lines_in(self.out), *lines_in(self.err)]
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 

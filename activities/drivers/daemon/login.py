@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from activities.drivers.daemon.port import Environment
+from policies.lines import lines_in
 from policies.model.errors import BadInput
 
 
@@ -38,13 +39,19 @@ def no_login(environment: Environment) -> str:
 
 
 def password_of(login: ProbeLogin) -> str:
-    """Return the probe's password; BadInput when its file cannot be read, or none is named."""
+    """Return the probe's password; BadInput when its file has none that can be read, or none is named."""
     if login.password is None:
         raise BadInput("the probe was given no password; name its file under `probe` in the agent's file")
     try:
-        return login.password.read_text().splitlines()[0]
-    except (OSError, IndexError) as error:
+        lines = lines_in(login.password.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
         raise BadInput(f"the probe's password cannot be read at {login.password}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"the probe's password at {login.password} is no UTF-8; write it again") from error
+    password = lines[0].removesuffix("\r") if lines else ""
+    if not password:
+        raise BadInput(f"the first line of {login.password} is empty; write the probe's password there")
+    return password
 
 
 def target_of(environment: Environment, login: ProbeLogin | None) -> str:

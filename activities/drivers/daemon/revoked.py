@@ -34,7 +34,7 @@ class Given:
     @property
     def content(self) -> str:
         """What is in it now."""
-        return self.path.read_text()
+        return self.path.read_bytes().decode(errors="replace")
 
     def refuse(self, why: str, line: int | None = None) -> NoReturn:
         """Raise BadInput that names the credential, the line of it, and why."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from policies.lines import lines_in
 from policies.model.fleet import Gateway
 
 NET_DEV = Path("/proc/net/dev")
@@ -68,7 +69,7 @@ def nobodys_networks() -> Mapping[str, tuple[str, Path]]:
 def read_devices(text: str) -> dict[str, Both]:
     """Return the counters of every interface in the words of `/proc/net/dev` (proc(5))."""
     found = {}
-    for line in text.splitlines()[2:]:
+    for line in lines_in(text)[2:]:
         name, _, counted = line.partition(":")
         numbers = [int(number) for number in counted.split()]
         found[name.strip()] = (Traffic(*numbers[:4]), Traffic(*numbers[8:12]))

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import IO
 
+from policies.lines import lines_in
 from policies.model.value import Value
 
 MOST_BYTES = 1 << 20
@@ -44,7 +45,7 @@ class LogTail:
         if not whole and len(chunk) == MOST_BYTES:
             whole = len(chunk)
         self._offset += whole
-        return chunk[:whole].decode(errors="replace").splitlines() if whole else []
+        return lines_in(chunk[:whole].decode(errors="replace"))
 
     def skip(self) -> None:
         """Go to the end: nobody can say whose the lines before it are."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from activities.drivers.disk import end_of
 from policies.attempts import Attempt, LoginOutcome
+from policies.lines import lines_in
 from policies.model.mirror import MOST_RECORDED, RECORDED, RecordedLogin
 
 NAME = "logins"
@@ -64,7 +65,7 @@ def recorded_logins(folder: Path) -> tuple[RecordedLogin, ...]:
 
 def _logins_in(path: Path) -> Iterator[RecordedLogin]:
     with suppress(OSError):
-        for line in end_of(path, MOST_BYTES + 1).decode(errors="replace").splitlines():
+        for line in lines_in(end_of(path, MOST_BYTES + 1).decode(errors="replace")):
             with suppress(ValueError):
                 at, family, client = line.split()
                 yield RecordedLogin.model_validate({"at": float(at), "family": int(family), "client": client})

@@ -16,6 +16,7 @@ from activities.drivers.runtime.host.journal import exclusive
 from activities.drivers.runtime.host.process import Process
 from activities.drivers.runtime.host.slot_folders import LAUNCH, OURS, launched
 from activities.drivers.steering.haproxy_socket import HaproxySocket
+from policies.lines import lines_in
 from policies.model.errors import PenstockError, Refused, Unavailable
 
 PROGRAM = "haproxy"
@@ -143,5 +144,5 @@ class HaproxyProcess:
 
     def last_words(self) -> str:
         """Return what it complained about last."""
-        lines = end_of(self.folder / "log", LAST_WORDS_BYTES).decode(errors="replace").splitlines()
+        lines = lines_in(end_of(self.folder / "log", LAST_WORDS_BYTES).decode(errors="replace"))
         return next((line.strip() for line in reversed(lines) if "[ALERT]" in line), "it said nothing")

@@ -19,6 +19,7 @@ from activities.drivers.daemon.ocserv.config import lines_of
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.revoked import Given, blocks_in, is_signed, moment, require_current
 from activities.drivers.daemon.template import FOLDER
+from policies.lines import lines_in
 from policies.model.errors import BadInput
 
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")
@@ -64,12 +65,13 @@ def roles_in(config: str) -> Roles:
 
 def names_listed(config: Path) -> set[str] | None:
     """Return all users that an instance's lists name; None where its config lets in others, too."""
-    said = lines_of((config / "ocserv.conf").read_text())
-    ways = [line.value for line in said if line.key in ("auth", "enable-auth")]
+    lines = lines_of((config / "ocserv.conf").read_text())
+    ways = [line.value for line in lines if line.key in ("auth", "enable-auth")]
     lists = [found[1] for way in ways if (found := _LIST_ALONE.fullmatch(way)) is not None]
     if not lists or len(lists) < len(ways):
         return None
-    return {name for one in lists for name in _users((config / FOLDER / one).read_text())}
+    said = [(config / FOLDER / one).read_bytes().decode(errors="replace") for one in lists]
+    return {name for one in said for name in _users(one)}
 
 
 def require_fit(
@@ -108,7 +110,7 @@ def leaves_in(content: str) -> tuple[x509.Certificate, ...]:
 
 def _require_users(given: Given, probe: str | None) -> None:
     names = _users(given.content)
-    for number, line in enumerate(given.content.splitlines(), start=1):
+    for number, line in enumerate(lines_in(given.content), start=1):
         if not _is_meant(line):
             continue
         fields = line.split(":")
@@ -121,7 +123,7 @@ def _require_users(given: Given, probe: str | None) -> None:
 
 
 def _users(content: str) -> set[str]:
-    return {line.split(":")[0] for line in content.splitlines() if _is_meant(line)}
+    return {line.split(":")[0] for line in lines_in(content) if _is_meant(line)}
 
 
 def _is_whole(hashed: str) -> bool:

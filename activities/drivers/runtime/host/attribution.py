@@ -34,7 +34,7 @@ def attributed_flows(
         one
         for folder in folders
         if folder.slot.name != ADOPTED  # its log is its own
-        for one in daemon.held_in(folder.slot.name, _lines(folder.log))
+        for one in daemon.held_in(folder.slot.name, lines_of_log(folder.log))
     ]
     carried = carried_in(chain.from_iterable(map(_lines_of_proxy, logs)))
     return attributed(held, carried, proxies)
@@ -43,10 +43,10 @@ def attributed_flows(
 def _lines_of_proxy(log: Path) -> Iterator[str]:
     if not log.exists():
         raise BadInput(f"{log} is not there: without it nobody who came through the proxy is known")
-    return _lines(log)
+    return lines_of_log(log)
 
 
-def _lines(log: Path) -> Iterator[str]:
+def lines_of_log(log: Path) -> Iterator[str]:
     """Yield a log's lines, the oldest first, from what was rotated away (`.1`, `.2.gz`) on."""
     rotated = [
         (int(number), path)
@@ -60,6 +60,6 @@ def _lines(log: Path) -> Iterator[str]:
 
 
 def _read(path: Path) -> Iterator[str]:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", errors="replace") as file:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", errors="replace", newline="\n") as file:
         for line in file:
             yield str(line).rstrip("\n")

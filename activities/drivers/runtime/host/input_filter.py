@@ -19,6 +19,7 @@ from typing import Any
 
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.translated import OURS
+from policies.lines import lines_in
 from policies.model.fleet import Gateway
 
 OLDER_TABLES = {
@@ -320,7 +321,7 @@ def _both(one: bool | None, other: bool | None) -> bool | None:
 def _of_iptables(name: str, text: str, packet: Packet) -> list[Filter]:
     """Return the table `filter` as iptables-save(8) prints it."""
     made = Filter(name)
-    for line in text.splitlines():
+    for line in lines_in(text):
         if line.startswith(":"):
             chain, policy, *_ = line[1:].split()
             made.chains[chain] = []

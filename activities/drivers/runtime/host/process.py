@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from policies.lines import lines_in
+
 PROC = Path("/proc")
 _MAPPING = re.compile(
     r"^(?P<span>[0-9a-f]+-[0-9a-f]+) (?P<rights>\S+) \S+ \S+ (?P<inode>\d+)\s+(?P<path>/.*)$"
@@ -140,7 +142,7 @@ def mapped_digests(pid: int, root: Path) -> dict[str, str | None]:
     which equals no digest of any manifest.
     """
     found: dict[str, str | None] = {}
-    for line in (PROC / str(pid) / "maps").read_text().splitlines():
+    for line in lines_in((PROC / str(pid) / "maps").read_bytes().decode(errors="surrogateescape")):
         mapping = _MAPPING.match(line)
         if mapping is None or "x" not in mapping["rights"] or mapping["inode"] == "0":
             continue

@@ -20,6 +20,7 @@ from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
 from activities.drivers.runtime.host.own_network import in_own_network
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
 from activities.drivers.runtime.host.versions import Versions
+from policies.lines import lines_in
 from policies.model.adoption import ADOPTED
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Gateway, Slot
@@ -213,7 +214,7 @@ class SlotFolder:
 
     def last_words(self) -> str:
         """Return the last line the instance logged."""
-        lines = end_of(self.log, LAST_WORDS_BYTES).decode(errors="replace").splitlines()
+        lines = lines_in(end_of(self.log, LAST_WORDS_BYTES).decode(errors="replace"))
         return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
 
 

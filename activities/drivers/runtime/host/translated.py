@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.programs import run
+from policies.lines import lines_in
 from policies.model.errors import Unavailable
 from policies.model.fleet import Gateway
 
@@ -182,7 +183,7 @@ async def _by_iptables(listed: Iterable[Mapping[str, Any]], asked: _Asked) -> st
 def read_saved(saved: str, gateway: Gateway) -> str | None:
     """Return where a table, as iptables-save(8) writes it, sends connections to the gateway's port."""
     asked = _Asked(gateway)
-    for line in saved.splitlines():
+    for line in lines_in(saved):
         rule, ports, address = _SAVED.match(line), _SAVED_PORTS.search(line), _SAVED_ADDRESS.search(line)
         if rule is None or ports is None or re.search(r"(?<!! )-p (?!tcp)", line):
             continue

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import PROC
+from policies.lines import lines_in
 from policies.model.errors import Unavailable
 
 BOOTED = Path("/run/systemd/system")
@@ -73,7 +74,7 @@ class Units:
         said = await run([*_SYSTEMCTL, "show", "--property=MainPID,TriggeredBy,UnitFileState", "--", unit])
         if said.status:
             raise Unavailable(f"systemctl show {unit}: {said.last_words}")
-        return dict(line.split("=", 1) for line in said.out.splitlines() if "=" in line)
+        return dict(line.split("=", 1) for line in lines_in(said.out) if "=" in line)
 
     async def _order(self, verb: str, units: Sequence[str]) -> None:
         if not units:
