@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 
-from activities.drivers.source.oci import CHALLENGE, SIGNATURE_TYPES, TOKEN_TYPE
+from activities.drivers.source.challenges import challenges_in, token_in
+from activities.drivers.source.oci import SIGNATURE_TYPES, TOKEN_TYPE
 from activities.drivers.source.transport import shown
 from orchestrator.publishing.folder import offered, place, read_blob, read_statement
 from policies.model.errors import BadInput, Refused, Unavailable
@@ -213,20 +214,18 @@ class Registry:
 
     def _log_in(self, challenge: str) -> bool:
         """Answer a challenge: https://distribution.github.io/distribution/spec/auth/token/."""
-        scheme, _, rest = challenge.partition(" ")
-        fields = dict(CHALLENGE.findall(rest))
-        if scheme.lower() == "basic" and self._login:
+        offered = challenges_in(challenge)
+        if offered.takes_password and self._login:
             self._client.auth = self._login
             return True
-        realm = fields.pop("realm", "")
-        if scheme.lower() != "bearer" or not keeps_secrets(realm):
+        if not keeps_secrets(offered.realm):
             return False
-        wanted = {"service": fields.get("service", ""), "scope": f"repository:{self.name}:pull,push"}
-        answer = self._client.get(realm, params=wanted, auth=self._login or httpx.USE_CLIENT_DEFAULT)
-        said = answer.json() if answer.is_success else {}
-        token = said.get("token") or said.get("access_token")
-        self._client.headers["authorization"] = f"Bearer {token}"
-        return bool(token)
+        address = offered.token_address(scope=f"repository:{self.name}:pull,push")
+        answer = self._client.get(address, auth=self._login or httpx.USE_CLIENT_DEFAULT)
+        if not answer.is_success:
+            return False
+        self._client.headers["authorization"] = f"Bearer {token_in(answer.content)}"
+        return True
 
 
 def _manifest(layers: list[dict[str, Any]], **more: object) -> bytes:

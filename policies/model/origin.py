@@ -27,7 +27,10 @@ def origin_of(url: str) -> str:
 
 def keeps_secrets(origin: str) -> bool:
     """Return whether what is sent there is seen by nobody on the way: by TLS, or on this machine."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     try:
         here = ip_address(parts.hostname or "").is_loopback
     except ValueError:

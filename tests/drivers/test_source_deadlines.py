@@ -103,7 +103,7 @@ async def test_a_token_service_that_is_no_address_is_refused_in_our_words_and_on
     """Low: the registry's `realm="http://[::1"` was a foreign exception without an audit line."""
     with FakeRegistry() as registry:
         stage.lab.write_policy(allow=[registry.url])
-        registry.realm, registry.challenge = "x", f'Bearer realm="{realm}"'
+        registry.realm, registry.challenges = "x", (f'Bearer realm="{realm}"',)
         with pytest.raises(PenstockError):
             await stage.releases.admit(stage.digest, f"oci+{registry.url}/vpn/ocserv")
     assert stage.verdicts() == ["TransportRefused"]

@@ -20,6 +20,8 @@ from activities.releases import Releases
 from deploy.lab.releases import LabReleases
 from orchestrator.publishing.folder import add_signature
 from orchestrator.publishing.registry import Registry
+from policies.model.errors import Refused
+from policies.model.origin import origin_of
 from policies.model.refusals import (
     DigestMismatch,
     ManifestInvalid,
@@ -29,7 +31,7 @@ from policies.model.refusals import (
 )
 from policies.model.trust import Envelope
 from policies.model.value import digest_of
-from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST
+from policies.trust.images import IMAGE_INDEX, IMAGE_MANIFEST, Image
 from tests.drivers import registries
 from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.registry import TOKEN, FakeRegistry
@@ -304,9 +306,84 @@ async def test_a_challenge_nobody_can_answer_is_refused(tmp_path: Path, challeng
     with FakeRegistry() as registry:
         setting = Setting(tmp_path, registry.url)
         digest = setting.publish()
-        registry.realm, registry.challenge = "x", challenge
+        registry.realm, registry.challenges = "x", (challenge,)
         with pytest.raises(TransportRefused):
             await setting.releases().admit(digest, setting.source)
+
+
+BEARER = 'Bearer realm="{}",service="lab",scope="repository:x:pull"'
+PART = {"mediaType": IMAGE_MANIFEST, "digest": digest_of(b"{}"), "size": 2}
+EMPTY_IMAGE = Image.model_validate(
+    {"schemaVersion": 2, "mediaType": IMAGE_MANIFEST, "config": PART, "layers": [PART]}
+)
+BASIC = 'Basic realm="Gitea Container Registry"'
+
+
+@pytest.mark.parametrize(
+    "challenges",
+    [
+        (BEARER, BASIC),
+        (BASIC, BEARER),
+        (f"{BASIC}, {BEARER}",),
+        ("Negotiate", f"NTLM abc==, {BEARER}"),
+        ('bearer Realm="{}", Service = "lab",SCOPE= "repository:x:pull"',),
+        ("Bearer realm={},service=lab,scope=repository:x:pull",),
+        (r'Bearer error="no \"token\", none", realm="{}",service="lab",scope="repository:x:pull"',),
+    ],
+    ids=["Gitea", "Basic first", "one header", "other schemes", "capitals", "unquoted", "quoted quotes"],
+)
+async def test_a_challenge_is_answered_however_the_registry_writes_it(
+    tmp_path: Path, challenges: tuple[str, ...]
+) -> None:
+    """R11, a fresh reader's F5: of Gitea's two schemes the realm of the last one counted."""
+    with FakeRegistry() as registry:
+        registry.blobs[digest_of(b"{}")] = b"{}"
+        registry.realm = f"{registry.url}/token"
+        registry.challenges = tuple(challenge.format(registry.realm) for challenge in challenges)
+        transport = Transport([registry.url], deadline_seconds=5)
+        source = OciSource(registry.url, "vpn", transport, BlobStore(tmp_path / "blobs"), most_bytes=1)
+        assert await source.manifest(digest_of(b"{}")) == b"{}"
+        assert registry.token_queries == ["service=lab&scope=repository%3Ax%3Apull"]
+        registry.authorizations.clear()
+        Registry(registry.url, "vpn").push_image(b"{}", EMPTY_IMAGE, {digest_of(b"{}"): tmp_path / "blobs"})
+        assert registry.authorizations[-1] == f"Bearer {TOKEN}"
+
+
+async def test_a_token_service_keeps_the_query_of_its_own_address(tmp_path: Path) -> None:
+    """R11, a fresh reader's F5: the second question mark made the tenant another one."""
+    with FakeRegistry() as registry:
+        registry.blobs[digest_of(b"{}")] = b"{}"
+        registry.realm = f"{registry.url}/token?tenant=a"
+        transport = Transport([registry.url], deadline_seconds=5)
+        source = OciSource(registry.url, "vpn", transport, BlobStore(tmp_path / "blobs"), most_bytes=1)
+        assert await source.manifest(digest_of(b"{}")) == b"{}"
+        assert registry.token_queries == ["tenant=a&service=lab&scope=repository%3Ax%3Apull"]
+
+
+async def test_a_registry_that_offers_a_password_beside_tokens_gets_the_password(tmp_path: Path) -> None:
+    """R11, a fresh reader's F5: a login for the registry itself needs no token service."""
+    with FakeRegistry() as registry:
+        registry.blobs[digest_of(b"{}")] = b"{}"
+        registry.realm = "https://elsewhere.corp.example/token"
+        registry.challenges = (BEARER.format(registry.realm), BASIC)
+        registry.accepted = "Basic " + base64.b64encode(b"penstock:hunter2").decode()
+        transport = Transport([registry.url], deadline_seconds=5)
+        store, logins = BlobStore(tmp_path / "blobs"), {origin_of(registry.url): registry.accepted}
+        source = OciSource(registry.url, "vpn", transport, store, most_bytes=1, logins=logins)
+        assert await source.manifest(digest_of(b"{}")) == b"{}"
+
+
+@pytest.mark.parametrize("realm", ["http://[", "http://127.0.0.1:x/token", "http:///token", "no address"])
+async def test_a_token_service_without_an_address_is_refused_by_name(tmp_path: Path, realm: str) -> None:
+    """R11, a fresh reader's F5 and F14."""
+    with FakeRegistry() as registry:
+        registry.realm = realm
+        transport = Transport([registry.url], deadline_seconds=5)
+        source = OciSource(registry.url, "vpn", transport, BlobStore(tmp_path / "blobs"), most_bytes=1)
+        with pytest.raises(TransportRefused):
+            await source.manifest(digest_of(b"{}"))
+        with pytest.raises(Refused):
+            Registry(registry.url, "vpn").push_image(b"{}", EMPTY_IMAGE, {digest_of(b"{}"): tmp_path})
 
 
 async def test_a_registry_that_asks_for_a_password_gets_it_from_its_reference(tmp_path: Path) -> None:
@@ -315,7 +392,7 @@ async def test_a_registry_that_asks_for_a_password_gets_it_from_its_reference(tm
     with FakeRegistry() as registry:
         setting = Setting(tmp_path, registry.url, credentials={registry.url: f"file:{tmp_path / 'login'}"})
         digest = setting.publish()
-        registry.realm, registry.challenge = "x", 'Basic realm="lab"'
+        registry.realm, registry.challenges = "x", ('Basic realm="lab"',)
         registry.accepted = "Basic " + base64.b64encode(b"penstock:hunter2").decode()
         assert (await setting.releases().admit(digest, setting.source)).reference.digest == digest
 

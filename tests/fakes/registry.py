@@ -24,11 +24,12 @@ class FakeRegistry:
         """Manifest references whose Docker-Content-Digest header is this instead of the truth."""
         self.answers: dict[str, tuple[int, bytes]] = {}
         """Kinds of requests, or references, that get this status and body instead of what is here."""
-        self.challenge: str | None = None
-        """What an unauthorised answer asks for, if not a token of the realm."""
+        self.challenges: tuple[str, ...] = ()
+        """What an unauthorised answer asks for, a header each, if not a token of the realm."""
         self.accepted = f"Bearer {TOKEN}"
         self.token_answer = json.dumps({"token": TOKEN}).encode()
         self.authorizations: list[str] = []
+        self.token_queries: list[str] = []
         handler = type("Handler", (_Handler,), {"registry": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -72,11 +73,11 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("authorization", "")
         self.registry.authorizations.append(authorization)
         if path == "/token":
+            self.registry.token_queries.append(self.path.partition("?")[2])
             self._answer(200, self.registry.token_answer)
         elif self.registry.realm and authorization != self.registry.accepted:
             realm = f'Bearer realm="{self.registry.realm}",service="lab",scope="repository:x:pull"'
-            challenge = self.registry.challenge or realm
-            self._answer(401, b"", {"WWW-Authenticate": challenge})
+            self._challenge(self.registry.challenges or (realm,))
         elif found := re.search(r"/(blobs|manifests|referrers)/([^/]+)$", path):
             self._thing(*found.groups())
         else:
@@ -120,6 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
             content += self.rfile.read(size)
             self.rfile.readline()
         return content
+
+    def _challenge(self, challenges: tuple[str, ...]) -> None:
+        self.send_response(401)
+        for challenge in challenges:
+            self.send_header("WWW-Authenticate", challenge)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -14,10 +14,10 @@ import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 
+from activities.drivers.source.challenges import challenges_in, token_in
 from activities.drivers.source.download import download
 from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
@@ -44,7 +44,6 @@ MOST_SIGNATURES = 16
 WITHOUT_LISTING = {"status", "denied"}
 """Reasons of refused questions that registries without the referrers API, or without the tag, give."""
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-CHALLENGE = re.compile(r'([a-z]+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -216,30 +215,19 @@ class OciSource:
 
         The token service is asked only if its origin is allowed, and gets a login only if that is its own.
         """
-        scheme, _, rest = challenge.partition(" ")
+        offered = challenges_in(challenge)
         login = self._logins.get(origin_of(self._url))
-        if scheme.lower() == "basic" and login:
+        if offered.takes_password and login:
             self._transport.authorize(self._url, login)
             return
-        fields = dict(CHALLENGE.findall(rest))
-        if scheme.lower() != "bearer" or "realm" not in fields:
+        if not offered.realm:
             raise TransportRefused(f"{shown(self._url)} asks for credentials nobody has", reason="denied")
-        realm = fields.pop("realm")
-        self._transport.require_allowed(realm)
-        if login := self._logins.get(origin_of(realm)):
-            self._transport.authorize(realm, login)
-        wanted = {name: fields[name] for name in ("service", "scope") if name in fields}
-        deadline = self._transport.deadline()
-        answer = self._transport.get(f"{realm}?{urlencode(wanted)}", most=65_536, deadline=deadline)
-        self._transport.authorize(self._url, f"Bearer {_token(answer)}")
-
-
-def _token(answer: bytes) -> str:
-    document = strict_json.loads(answer)
-    found = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
-    if not isinstance(found, str) or not found.isascii() or not found.isprintable():
-        raise TransportRefused("the registry's token service gives no token", reason="denied")
-    return found
+        address = offered.token_address()
+        self._transport.require_allowed(address)
+        if login := self._logins.get(origin_of(address)):
+            self._transport.authorize(address, login)
+        answer = self._transport.get(address, most=65_536, deadline=self._transport.deadline())
+        self._transport.authorize(self._url, f"Bearer {token_in(answer)}")
 
 
 def _entries(content: bytes, field: str) -> list[Any]:
