@@ -20,6 +20,7 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints, Sink, to_syslog, to_webhook
 from orchestrator.service.complaints import ComplaintService
 from orchestrator.service.doctor import DoctorService
+from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.enrolment import EnrolmentService
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService
@@ -173,6 +174,7 @@ async def compose(settings: Settings) -> Installation:
     )
     rules = RulesFile(settings.notices) if settings.notices is not None else None
     folders = (settings.store, settings.snapshots, settings.windows, settings.audit_checkpoints.parent)
+    health = EngineHealth(client)
     service = Service(
         fleets=files,
         people=people,
@@ -183,7 +185,8 @@ async def compose(settings: Settings) -> Installation:
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
-        doctor=DoctorService(client, ledger, files, points, metrics, settings.gates, folders, rules),
+        doctor=DoctorService(client, ledger, files, points, metrics, settings.gates, folders, health, rules),
+        health=health,
         complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),
         enrolment=EnrolmentService(ledger, settings.authority),
         late=LateEntries(settings.audit_late),

@@ -19,6 +19,7 @@ from orchestrator.service.chat_links import ChatLinks
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.store.chat import Code
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.standing import change_notices, fleet_notices, missing_lines
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
 from policies.chat.grammar import CALLED, CHANGES, HELP, Said, addressed, read
@@ -33,7 +34,7 @@ from policies.model.request import Answer
 from policies.model.way_back import RollbackAsked
 
 if TYPE_CHECKING:
-    from orchestrator.service.service import Service
+    from orchestrator.service.service import FleetStatus, Service
 
 OLD = timedelta(minutes=5)
 """A message that comes later than so long after it was sent is no order any more."""
@@ -208,19 +209,21 @@ class ChatService:
             lines = [f"{one.version}: {one.sessions} sessions" for one in found.releases[:SHOWN_ROWS]]
             return (*lines, f"{found.seen} of {found.gateways} gateways were counted.")
         status = await self._service.status(caller, fleet)
-        if status.change is None:
-            return (f"{fleet}: no change yet, {status.standing.taking} gateways take users.",)
         change = status.change
+        if change is None:
+            return (
+                *_notices(status),
+                f"{fleet}: no change yet, {status.standing.taking} gateways take users.",
+            )
         if order.verb is ChatVerb.WHY:
             decision = change.decision
             decided = (
                 (f"Decided: {decision.action.value}, {decision.reason}",) if decision is not None else ()
             )
             return (f"{change.rollout}: {change.what}", f"Why: {change.why}", *decided)
-        concern = (f"Needs you: {status.concern}",) if status.concern else ()
         can = [line for offer in status.offers if (line := spelled(offer)) is not None]
         return (
-            *concern,
+            *_notices(status),
             f"{change.rollout}: {change.what}",
             f"Users: {change.users}",
             f"Why: {change.why}",
@@ -392,6 +395,14 @@ class ChatService:
     def _done(caller: Caller, accepted: bool, sentence: str, verb: ChatVerb) -> ChatAnswer:
         said = sentence if accepted else f"Nothing was done: {sentence}"
         return ChatAnswer(lines=(f"{caller.person}: {said}",), begun=verb if accepted else None)
+
+
+def _notices(status: "FleetStatus") -> tuple[str, ...]:
+    """Return what a fleet needs an operator for, as the terminal and the page show it."""
+    shown = status.model_dump(mode="json")
+    of_change = change_notices(shown["change"]) if shown["change"] else []
+    lines = (*fleet_notices(shown), *of_change, *missing_lines(shown))
+    return tuple(f"{label}: {line}" for label, line in lines)
 
 
 def is_chat(caller: Caller) -> bool:

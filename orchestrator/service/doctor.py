@@ -11,9 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -23,6 +20,7 @@ from activities.files import FleetFiles, load
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.engine_health import NO_WORKER, POLLED_WITHIN, EngineHealth
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
@@ -33,13 +31,10 @@ from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
 from policies.rebuilding import ahead, older_than_gateways
-from workflows.steps import CONTROL_QUEUE
 
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
 
-POLLED_WITHIN = timedelta(seconds=75)
-"""A worker asks at least once a minute."""
 CLOCKS_APART = timedelta(seconds=2)
 CHECKPOINT_WITHIN = timedelta(hours=2)
 LEAST_FREE, LEAST_SHARE = 1 << 30, 0.05
@@ -132,6 +127,7 @@ class DoctorService:
     gates: Path
     folders: tuple[Path, ...]
     """Where the installation keeps what it must not lose."""
+    health: EngineHealth
     notices: RulesFile | None = None
     """Who is told what without asking; None where nobody is."""
 
@@ -172,17 +168,9 @@ class DoctorService:
         return _well("engine", "it answers")
 
     async def _worker(self) -> Finding:
-        asked = DescribeTaskQueueRequest(
-            namespace=self.client.namespace,
-            task_queue=TaskQueue(name=CONTROL_QUEUE),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-        found = await self.client.workflow_service.describe_task_queue(asked, timeout=WITHIN)
-        now = datetime.now(UTC)
-        asking = sum(now - one.last_access_time.ToDatetime(UTC) <= POLLED_WITHIN for one in found.pollers)
+        asking = await self.health.workers()
         if not asking:
-            sentence = "none asks for work, so no change goes on; start penstock worker, or serve"
-            return Finding(about="worker", health=Health.WRONG, sentence=sentence)
+            return Finding(about="worker", health=Health.WRONG, sentence=NO_WORKER)
         return _well("worker", f"{asking} asked for work within {POLLED_WITHIN}")
 
     async def _ledger(self) -> Finding:

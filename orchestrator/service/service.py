@@ -45,6 +45,7 @@ from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
+from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.foreign_files import read_upgrade
@@ -151,7 +152,7 @@ class FleetStatus(Value):
     change: ChangeStatus | None = None
     standing: Standing
     concern: str | None = None
-    """What is wrong with the telling itself: nobody who can go on with the change, an engine that is away."""
+    """Why its change may not go on, or no change can begin: no worker runs, or the engine is away."""
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
     """The release of its newest upgrade, where the fleet went back from it and does not get it by itself."""
@@ -186,6 +187,7 @@ class Service:
         complaints: ComplaintService,
         doctor: DoctorService,
         enrolment: EnrolmentService,
+        health: EngineHealth,
         late: LateEntries,
         page: str | None = None,
         notices: RulesFile | None = None,
@@ -226,6 +228,7 @@ class Service:
         self.complaints = complaints
         self._doctor = doctor
         self._enrolment = enrolment
+        self._health = health
         self._late = late
         self._one_examination = asyncio.Lock()
         self._own_turns = WeakValueDictionary[str, asyncio.Lock]()
@@ -299,7 +302,7 @@ class Service:
     # --- questions -------------------------------------------------------------------
 
     async def status(self, caller: Caller, fleet: str) -> FleetStatus:
-        """Return how the fleet stands, from the ledger alone; the engine is only asked whether it lives."""
+        """Return how the fleet stands, from the ledger; the engine is only asked whether changes run."""
         named = await self._asked(caller, Action.READ, fleet)
         newest, standing = await asyncio.to_thread(self._standing, named)
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
@@ -309,13 +312,14 @@ class Service:
             return FleetStatus(
                 fleet=fleet,
                 standing=standing,
+                concern=await self._health.concern(),
                 offers=_open_to(caller, (*begins, *drains), fleet),
                 recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
-        concern: str | None = None
         offers = (*change.can_do, *drains)
+        concern = await self._health.concern()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
             if not await asyncio.to_thread(self._has_rollback, named):
@@ -361,12 +365,14 @@ class Service:
         found = await asyncio.to_thread(glances_of, self._ledger, fleets)
         turn = asyncio.Semaphore(ASKED_AT_ONCE)
 
+        concern = await self._health.concern()
+
         async def with_concern(one: Glance) -> Glance:
-            if one.change is None or not one.change.under_way:
-                return one
-            async with turn:
-                stuck = await self._changes.concern_about(one.fleet)
-            return one.model_copy(update={"concern": stuck[0]}) if stuck else one
+            stuck = None
+            if one.change is not None and one.change.under_way:
+                async with turn:
+                    stuck = await self._changes.concern_about(one.fleet)
+            return one.model_copy(update={"concern": stuck[0] if stuck else concern})
 
         return tuple(sorted(await asyncio.gather(*map(with_concern, found)), key=lambda one: one.urgency))
 

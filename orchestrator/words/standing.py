@@ -3,7 +3,8 @@
 The terminal and the page show the same lines in the same order; each makes them safe to show in its own way.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.words.desired import pin_line
@@ -25,9 +26,7 @@ RUNBOOK = "Runbook"
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
-    concern = (
-        [(NEEDS_YOU, _with_runbook(status["concern"], runbook_of("stuck")))] if status["concern"] else []
-    )
+    concern = _concern_notices(status["concern"])
     pin = [("Pinned", f"against {pin_line(status['pin'])}")] if status.get("pin") else []
     return [*concern, *pin]
 
@@ -66,9 +65,7 @@ def left_out_lines(change: Json) -> list[Line]:
 
 def glance_notices(glance: Json) -> list[Line]:
     """Return what a fleet that is one of many needs somebody for."""
-    concern = (
-        [(NEEDS_YOU, _with_runbook(glance["concern"], runbook_of("stuck")))] if glance["concern"] else []
-    )
+    concern = _concern_notices(glance["concern"])
     of_change = change_notices(glance["change"]) if glance["change"] else []
     counted = (
         ("silent", glance["silent"], "gateway does not answer", "gateways do not answer"),
@@ -81,6 +78,14 @@ def glance_notices(glance: Json) -> list[Line]:
         if count
     ]
     return [*concern, *of_change, *missing]
+
+
+def shared_notices(glances: Sequence[Json]) -> tuple[list[Line], list[Json]]:
+    """Return what several fleets need an operator for alike, and all fleets without that."""
+    counted = Counter(glance["concern"] for glance in glances if glance["concern"])
+    shared = {concern for concern, count in counted.items() if count > 1}
+    rows = [{**one, "concern": None} if one["concern"] in shared else one for one in glances]
+    return [line for concern in sorted(shared) for line in _concern_notices(concern)], rows
 
 
 def is_quiet(glance: Json) -> bool:
@@ -153,6 +158,10 @@ def standing_line(status: Json) -> str:
         f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}. No change yet. "
         f"Next: {all_spelled(status['offers'])}"
     )
+
+
+def _concern_notices(concern: str | None) -> list[Line]:
+    return [(NEEDS_YOU, _with_runbook(concern, runbook_of("stuck")))] if concern else []
 
 
 def _with_runbook(sentence: str, page: str | None) -> str:

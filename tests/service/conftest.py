@@ -10,6 +10,7 @@ import pytest
 from orchestrator.api.limits import Kind
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
+from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
@@ -75,8 +76,14 @@ def installed(folder: Path, temporal_address: str = NOBODY, temporal_namespace: 
 
 
 @pytest.fixture
-async def service(tmp_path: Path, ledger: Ledger) -> Service:
+async def service(tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """Whose engine is away, which a status does not show: most tests read about something else."""
     del ledger
+
+    async def none(_: EngineHealth) -> None:
+        return None
+
+    monkeypatch.setattr(EngineHealth, "concern", none)
     return (await compose(installed(tmp_path))).service
 
 

@@ -180,8 +180,8 @@ async def test_only_a_token_of_the_role_chat_hands_on_and_it_may_do_nothing_else
 
 async def test_status_and_why_tell_what_the_page_tells(room: Process) -> None:
     said = await room.say("dan", "status")
-    assert said.lines[0].startswith("edge-1: ")
-    assert [line.partition(":")[0] for line in said.lines[1:]] == ["Users", "Why", "Next", "You can"]
+    assert said.lines[1].startswith("edge-1: ")
+    assert [line.partition(":")[0] for line in said.lines[2:]] == ["Users", "Why", "Next", "You can"]
     assert "hold" not in said.lines[-1]  # dan only looks
     assert (await room.say("dan", "explain edge")).lines[0].startswith("edge-1: ")
     assert (await room.say("dan", "history edge")).lines[0].startswith("edge-1: ")

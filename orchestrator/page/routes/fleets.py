@@ -18,6 +18,7 @@ from orchestrator.api.who import Serving, let_go
 from orchestrator.page.live import lookout_of
 from orchestrator.page.render import rendered
 from orchestrator.page.session import Looking, recognised
+from orchestrator.words.standing import shared_notices
 from policies.model.errors import PenstockError
 
 router = APIRouter()
@@ -31,8 +32,8 @@ SHOWN_CHANGES = 20
 @router.get("/")
 async def fleets(request: Request, caller: Looking, service: Serving) -> Response:
     """Show the fleets where whoever looks has a role, those that need somebody first."""
-    rows = [one.model_dump(mode="json") for one in await service.glances(caller)]
-    return rendered(request, "fleets.html", rows=rows)
+    notices, rows = shared_notices([one.model_dump(mode="json") for one in await service.glances(caller)])
+    return rendered(request, "fleets.html", rows=rows, shared=notices)
 
 
 @router.get("/fleets/{fleet}")

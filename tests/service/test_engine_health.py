@@ -1,0 +1,133 @@
+"""Every surface shows that no change can run, also while none is under way."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
+from orchestrator.service import engine_health
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from tests.fakes.ledgers import new_ledger
+from tests.service.chat_rooms import Process, link, token, with_chat
+from tests.service.command_line import CommandLine
+from tests.service.conftest import NOBODY, PAGE, installed
+from tests.service.test_every_state import STATES, written
+from tests.workflows.engine import Engine
+from tests.workflows.world import is_heard, until
+from workflows.change import Change
+from workflows.steps import CONTROL_QUEUE
+
+RUNBOOK = "worker-or-temporal-down"
+ENDED = "promoted"
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """One installation as its operators read it."""
+
+    service: Service
+    ledger: Ledger
+    api: httpx.AsyncClient
+    socket: str
+
+    async def read(self) -> dict[str, str]:
+        """Return what each surface shows of the fleet edge."""
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
+        line = CommandLine(environment | {"PENSTOCK_SOCKET": self.socket})
+        link_to_page = await self.service.page_logins.make_link(self.service.people.at_the_socket(0), 0)
+        transport = httpx.AsyncHTTPTransport(uds=self.socket, verify=False)
+        async with httpx.AsyncClient(transport=transport, base_url=PAGE, timeout=30) as browser:
+            await browser.post(link_to_page.url, headers={"Origin": PAGE})
+            shown = {
+                "page of all fleets": (await browser.get("/")).text,
+                "page of the fleet": (await browser.get("/fleets/edge")).text,
+            }
+        shown |= {
+            "terminal": (await line("status", "edge")).out,
+            "chat": (await Process(self.api, token(self.ledger)).say("ana", "status edge")).text,
+        }
+        return {name: " ".join(text.split()) for name, text in shown.items()}
+
+
+@asynccontextmanager
+async def surfaces(folder: Path, *engine: str) -> AsyncIterator[Surfaces]:
+    settings = installed(folder, *engine)
+    new_ledger(folder / "ledger.db")
+    with_chat(folder)
+    installation, path = await compose(settings), folder / "penstock.sock"
+    link(installation.ledger, "ana")
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False)
+    async with (
+        serving(installation.service, socket_at(path)),
+        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", timeout=60) as api,
+    ):
+        yield Surfaces(installation.service, installation.ledger, api, os.fspath(path))
+
+
+async def shown_alike(found: Surfaces, why: str) -> None:
+    """Require that each surface shows the concern of the API, with its runbook."""
+    concern = (await found.api.get("/fleets/edge")).json()["concern"]
+    assert concern is not None
+    assert why in concern
+    for surface, text in (await found.read()).items():
+        assert concern in text.replace("&#39;", "'"), surface
+        assert RUNBOOK in text, surface
+
+
+@pytest.mark.parametrize("state", [None, ENDED])
+async def test_a_dead_engine_is_shown_on_every_surface_also_without_a_change(
+    state: str | None, tmp_path: Path
+) -> None:
+    """Screens 8: with the engine dead `status` exited 0 and showed nothing."""
+    async with surfaces(tmp_path, NOBODY) as found:
+        if state is not None:
+            written(found.ledger, STATES[state])
+        await shown_alike(found, "the engine cannot be reached: no change begins, and no rollback")
+
+
+@pytest.mark.parametrize("state", [None, ENDED])
+async def test_a_fleet_without_any_worker_is_shown_on_every_surface_also_without_a_change(
+    state: str | None, tmp_path: Path, server: Engine
+) -> None:
+    """Screens 8: with every worker dead `status` exited 0 and showed nothing."""
+    async with surfaces(tmp_path, server.address, (await server.client()).namespace) as found:
+        if state is not None:
+            written(found.ledger, STATES[state])
+        await shown_alike(found, "no worker has asked for work for more than a minute")
+
+
+async def test_the_concern_ends_with_its_cause(
+    tmp_path: Path, server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_health, "KEPT_SECONDS", 0.0)
+    client = await server.client()
+    async with surfaces(tmp_path, server.address, client.namespace) as found:
+        assert (await found.api.get("/fleets/edge")).json()["concern"] is not None
+        async with worker(client):
+            await until(lambda: is_heard(client))
+            assert (await found.api.get("/fleets/edge")).json()["concern"] is None
+
+
+async def test_a_concern_of_all_fleets_is_shown_once_above_them(tmp_path: Path) -> None:
+    """Screens 14, 16: one cause, one line."""
+    async with surfaces(tmp_path, NOBODY) as found:
+        page = (await found.read())["page of all fleets"]
+    assert page.count("no change begins, and no rollback") == 1
+
+
+def worker(client: Client) -> Worker:
+    return Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=[Change],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
