@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
@@ -235,10 +235,16 @@ class Lab:
         return survey.states
 
     def figures(self) -> dict[str, Any]:
-        """Return what users notice: tunnels up and lost, pings, logins."""
-        totals = self.users.view()["totals"]
-        logins = self.logins.view()["totals"]
+        """Return what users notice, and when: tunnels up and lost, pings, logins.
+
+        Raises:
+            Unavailable: The users, or those who log in, do not run or do not count any more.
+        """
+        users, load = self.users.counts(), self.logins.counts()
+        totals, logins = users["totals"], load["totals"]
+        at = datetime.fromtimestamp(min(users["at"], load["at"]), UTC)
         return {
+            "at": f"{at:%Y-%m-%d %H:%M:%S} UTC",
             "up": totals["up"],
             "lost": totals["lost"],
             "pings": totals["pings"],

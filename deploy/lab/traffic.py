@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +31,8 @@ from policies.model.errors import Unavailable
 _VIEW, _CONTROL = "view.json", "control"
 _AT_ONCE = 6
 """Logins begun together: more only wait for each other on two cores."""
+_COUNTED_WITHIN = 15.0
+"""Seconds after which a count that is renewed twice a second is none of now."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,21 @@ class Crowd:
         except FileNotFoundError:
             said = "; ".join(self.process.last_lines(2)) or "nothing in its log"
             raise Unavailable(f"{self.process.name} have not counted anything yet: {said}") from None
+        return seen
+
+    def counts(self) -> dict[str, Any]:
+        """Return what it counts now.
+
+        Raises:
+            Unavailable: its process has ended or hangs; what it counted last is no count of now.
+        """
+        seen = self.view()
+        last = f"the last count is of {datetime.fromtimestamp(seen['at'], UTC):%H:%M:%S} UTC"
+        if self.process.pid is None:
+            said = "; ".join(self.process.last_lines(1)) or "nothing in its log"
+            raise Unavailable(f"{self.process.name} do not run any more, {last}: {said}")
+        if time.time() - seen["at"] > _COUNTED_WITHIN:
+            raise Unavailable(f"{self.process.name} do not count any more, {last}")
         return seen
 
     def stop(self) -> dict[str, Any]:
