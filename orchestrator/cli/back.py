@@ -28,6 +28,12 @@ Of = Annotated[
 ]
 To = Annotated[str | None, typer.Option("--to", help="an earlier release instead of known-good")]
 Settings = Annotated[bool, typer.Option("--settings", help="the last change of settings, and no release")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="act at once, whatever a rollback does by then, and print that after it")
+]
+CHANGED = "It does something else now than was shown, and nothing is done yet. "
+SHOWN_TIMES = 3
+"""How often a rollback that does something else than was shown is shown anew before it is bound no more."""
 PREVIEW_SECONDS = 4.0
 """How long a rollback waits for what each gateway will serve."""
 
@@ -41,17 +47,20 @@ def rollback(  # an option each
     wait: Wait = False,
     timeout: Within = "5m",
     force: Force = False,
+    yes: Yes = False,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Roll back the release: every gateway goes to its known-good, at any moment.
 
-    The command prints which release each gateway will serve, then acts. Settings have an option of their own.
+    The command prints which release each gateway will serve, then does exactly that. If the answer has
+    changed by then, the command prints the new one. On a terminal it asks whether to go on, elsewhere it goes
+    on. Settings have an option of their own.
     """
     within, api = seconds(timeout), Api()
     body: dict[str, Any] = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
     body["settings"] = settings
-    name, receipt = safely.command(api, fleet, body, key, before=_say_what_serves)
+    name, receipt = _as_shown(api, fleet, body, key, yes=yes)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
         return
@@ -64,8 +73,35 @@ def rollback(  # an option each
     raise typer.Exit(code)
 
 
-def _say_what_serves(fleet: str, body: dict[str, Any]) -> None:
-    """Print which release each gateway will serve; a rollback never waits long for it."""
+def _as_shown(
+    api: Api, fleet: str | None, body: dict[str, Any], key: str | None, *, yes: bool
+) -> tuple[str, Any]:
+    """Give the rollback bound to what is printed of it; one that changes again and again is bound no more."""
+    if yes:
+        return safely.command(api, fleet, body, key)
+    for _ in range(SHOWN_TIMES):
+        try:
+            return safely.command(api, fleet, body, key, before=_bind_to_preview)
+        except Problem as problem:
+            if problem.code != "Conflict" or body.get("shown") is None:
+                raise
+            before = body["shown"]
+            body["shown"] = _preview(fleet_of(api, fleet), body, CHANGED)
+            if body["shown"] == before:
+                raise
+            if sys.stdin.isatty() and not typer.confirm("Roll back so?", default=True, err=True):
+                raise typer.Exit(ExitCode.CONFLICT) from None
+    return safely.command(api, fleet, body | {"shown": None}, key)
+
+
+def _bind_to_preview(fleet: str, body: dict[str, Any]) -> None:
+    """Print which release each gateway will serve, and bind the command to it."""
+    if "shown" not in body:
+        body["shown"] = _preview(fleet, body)
+
+
+def _preview(fleet: str, body: dict[str, Any], lead: str = "") -> str | None:
+    """Print which release each gateway will serve, and return the digest; None where it is not known."""
     asked = {"to": body["to"], "of": body["of"], "settings": "true" if body["settings"] else None}
     try:
         shown = Api(patience=PREVIEW_SECONDS).get("fleets", fleet, "rollback", **asked)
@@ -74,8 +110,10 @@ def _say_what_serves(fleet: str, body: dict[str, Any]) -> None:
             sys.stderr.write(
                 f"Which release each gateway will serve is not known: {printable(str(problem))}\n"
             )
-        return
-    sys.stderr.write(f"{fleet}: {printable(shown['sentence'])}.\n")
+        return None
+    sys.stderr.write(f"{lead}{fleet}: {printable(shown['sentence'])}.\n")
+    digest: str = shown["digest"]
+    return digest
 
 
 def approve(

@@ -41,6 +41,7 @@ from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 from orchestrator.exit_code import ExitCode
+from orchestrator.words.decisions import vote_lines
 from orchestrator.words.plans import plan_lines
 from orchestrator.words.standing import on_line, taking_line
 
@@ -400,8 +401,18 @@ def resume(
 def promote(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Pass the wave without proof; it takes two people to say so."""
-    _command(fleet, {"kind": "promote", "reason": reason}, key, output)
+    """Vote to pass the wave without proof; two operators have to.
+
+    The command prints the verdict and its reasons. The vote is for these: it does not count if something else
+    speaks against the wave by then.
+    """
+    api = Api()
+    name = fleet_of(api, fleet)
+    change, body = api.get("fleets", name)["change"], {"kind": "promote", "reason": reason}
+    if change is not None and change["ballot"] is not None:
+        sys.stderr.write("\n".join(vote_lines(change)) + "\n")
+        body |= {"approves": change["ballot"], "change": change["rollout"]}
+    _command(name, body, key, output)
 
 
 @app.command(rich_help_panel=STOP)

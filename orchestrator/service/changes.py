@@ -43,6 +43,7 @@ from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
+from policies.model.value import Digest
 from policies.model.way_back import RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.plan import plan as make_plan
@@ -545,6 +546,7 @@ class ChangeService:
         force: bool = False,
         key: str | None = None,
         before: Turned | None = None,
+        shown: Digest | None = None,
     ) -> CommandReceipt:
         """Send every gateway back, whatever is going on; a receipt that is not accepted had nothing to do.
 
@@ -567,9 +569,10 @@ class ChangeService:
             force: Whether a change under way is ended first, whatever it does.
             key: Of the request: under one key one rollback begins.
             before: What has been ended for this rollback already.
+            shown: The digest of the preview that this rollback has to match, where it ends nothing first.
 
         Raises:
-            Conflict: A change is under way and `to` or files are named.
+            Conflict: A change is under way and `to` or files are named, or another rollback was shown.
             Refused: The kept window is over, or `to` was never known-good here.
         """
         asked = RollbackAsked(to=to.version if to is not None else None, settings=settings, of=of)
@@ -586,7 +589,8 @@ class ChangeService:
         ended = before or Turned()
         ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         try:
-            order, sentence = await self._ask(partial(ask, everybody=ended.alone))
+            bound = None if force or ended.ended else shown
+            order, sentence = await self._ask(partial(ask, everybody=ended.alone, shown=bound))
         except (Refused, Conflict) as refused:
             if not ended.ended:
                 raise
@@ -611,7 +615,7 @@ class ChangeService:
         under_way = True  # as the ledger knows it, where the engine does not answer
         with suppress(Unavailable):
             under_way = await self.is_under_way(fleet.name)
-        return await asyncio.to_thread(self._ways_back.preview, fleet, asked, to, under_way=under_way)
+        return await self._ask(partial(self._ways_back.preview, fleet, asked, to, under_way=under_way))
 
     async def _refuse_beside_another(self, fleet: str, asked: RollbackAsked) -> None:
         """Refuse a rollback by name while a change is under way that it does not mean."""

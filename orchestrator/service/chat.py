@@ -31,6 +31,8 @@ from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, 
 from policies.model.fleet import Fleet
 from policies.model.people import Caller
 from policies.model.request import Answer
+from policies.model.status import ChangeStatus
+from policies.model.value import Digest
 from policies.model.way_back import RollbackAsked
 
 if TYPE_CHECKING:
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
 
 OLD = timedelta(minutes=5)
 """A message that comes later than so long after it was sent is no order any more."""
+
+KINDS = {
+    ChatVerb.ROLL_BACK: CommandKind.ROLL_BACK,
+    ChatVerb.ABORT: CommandKind.ABORT,
+    ChatVerb.APPROVE: CommandKind.APPROVE,
+}
+"""What a code confirms."""
 
 UNSAID = "said in a chat without a reason"
 SHOWN_ROWS = 5
@@ -178,7 +187,7 @@ class ChatService:
             case ChatVerb.CONFIRM:
                 return await self._confirm(caller, said, order, key)
             case _:
-                return await self._vote(caller, order, key)
+                return await self._vote(caller, said, order, key)
 
     # --- questions ---------------------------------------------------------------------
 
@@ -253,49 +262,63 @@ class ChatService:
     async def _announce(self, caller: Caller, said: ChatMessage, order: Said) -> ChatAnswer:
         """Say what an order will do, and ask for a code that only whoever gave it can use."""
         fleet = str(order.fleet)
-        kind = CommandKind.ROLL_BACK if order.verb is ChatVerb.ROLL_BACK else CommandKind.ABORT
-        await self._service.require_stoppable(caller, kind, fleet)
+        await self._service.require_command(caller, KINDS[order.verb], fleet)
         if said.action is not None and said.action.change is not None:
             await self._require_not_done(caller, fleet, said.action.change)
+        return await self._offer(
+            caller, order.verb, fleet, order.reason or UNSAID, (said.workspace, said.channel)
+        )
+
+    async def _offer(
+        self, caller: Caller, verb: ChatVerb, fleet: str, reason: str, room: tuple[str, str], lead: str = ""
+    ) -> ChatAnswer:
+        """Return what an order will do now, and the code that confirms exactly that."""
         status = await self._service.status(caller, fleet)
         if status.change is not None and status.change.phase.value == "rolling_back":
             raise Conflict(f"{status.change.rollout} goes back already: {status.change.why}")
+        try:
+            what, shown = await self._effect(caller, verb, fleet, status.change)
+        except Conflict as nothing:
+            raise Conflict(" ".join(filter(None, (lead, str(nothing)))), *nothing.offers) from nothing
         written = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         code = Code(
             person=caller.person,
             fleet=fleet,
-            verb=order.verb.value,
-            state=state_of(order.verb, status.change),
+            verb=verb.value,
+            state=shown or state_of(verb, status.change),
             change=status.change.rollout if status.change is not None else None,
-            reason=order.reason or UNSAID,
-            workspace=said.workspace,
-            channel=said.channel,
+            reason=reason,
+            workspace=room[0],
+            channel=room[1],
             expires=datetime.now(UTC) + LIVES,
         )
-        what = await self._effect(caller, order.verb, fleet, under_way=status.change is not None)
         await self._acts.audited(
             caller,
-            f"code for {order.verb} asked for",
+            f"code for {verb} asked for",
             fleet,
             {"reason": code.reason},
             partial(self._keep, written, code),
         )
         until = f"To confirm: {CALLED} confirm {written} (2 minutes, only you)."
-        return ChatAnswer(lines=(*what, until))
+        return ChatAnswer(lines=(*filter(None, (lead,)), what, until))
 
     async def _keep(self, written: str, code: Code) -> None:
         await asyncio.to_thread(self._ledger.keep_code, written, code)
 
     async def _effect(
-        self, caller: Caller, verb: ChatVerb, fleet: str, *, under_way: bool
-    ) -> tuple[str, ...]:
-        """Return what an order will do: which release each gateway serves then, and who stays where they are.
+        self, caller: Caller, verb: ChatVerb, fleet: str, change: ChangeStatus | None
+    ) -> tuple[str, Digest | None]:
+        """Return what an order will do, and the digest of that where the ledger knows which releases serve.
 
         Raises:
-            Conflict: A rollback has nothing to do.
+            Conflict: A rollback has nothing to do, or nothing waits for an approval.
         """
         if verb is ChatVerb.ABORT:
-            return (f"Aborting what goes on in {fleet}: no session has moved yet, and none will.",)
+            return f"Aborting what goes on in {fleet}: no session has moved yet, and none will.", None
+        if verb is ChatVerb.APPROVE:
+            waiting = _waiting_for_answer(fleet, change)
+            return f"Approving {waiting.rollout}: {waiting.why}; {waiting.users}.", waiting.confirm
+        shown: Digest | None = None
         try:
             preview = await self._service.rollback_preview(caller, fleet, RollbackAsked())
         except Unavailable as unavailable:
@@ -303,8 +326,8 @@ class ChatService:
         else:
             if not preview.does:
                 raise Conflict(f"nothing to do: {preview.sentence}")
-            serves = preview.sentence
-        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if under_way else None
+            serves, shown = preview.sentence, preview.digest
+        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if change is not None else None
         described = self._fleets.lately()[0].get(fleet)
         left, deadline = None, timedelta(0)
         if described is not None and newest is not None:
@@ -313,7 +336,7 @@ class ChatService:
             f"Rolling back {fleet}: {serves}. New sessions go there within seconds; "
             f"{stay(left, deadline, datetime.now(UTC))} Nobody is cut now."
         )
-        return (what,)
+        return what, shown
 
     async def _confirm(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
         """Carry out what the caller has asked for, if the code is theirs and nothing has moved since."""
@@ -327,31 +350,61 @@ class ChatService:
             raise Refused(
                 "that code is none of yours that is still good (one use, 2 minutes); ask for a new one"
             )
-        again = f"{CALLED} {code.verb} {code.fleet}"
+        verb, has_begun = ChatVerb(code.verb), await self._has_begun(caller, key)
         status = await self._service.status(caller, code.fleet)
-        if state_of(code.verb, status.change) != code.state and not await self._has_begun(caller, key):
+        if not has_begun and not await self._is_as_shown(caller, code, status.change):
             what = status.change.what if status.change is not None else "no change"
-            raise Conflict(f"{code.fleet} has moved on since: {what}. If it is still meant: {again}")
-        if code.verb == ChatVerb.ABORT:
-            receipt = await self._service.command(
-                caller, code.fleet, CommandKind.ABORT, code.reason, key=key, change=code.change
+            moved_on = f"{code.fleet} has moved on since: {what}."
+            if verb is not ChatVerb.ROLL_BACK:
+                raise Conflict(f"{moved_on} If it is still meant: {CALLED} {code.verb} {code.fleet}")
+            return await self._offer(
+                caller, verb, code.fleet, code.reason, place, f"Nothing is done yet: {moved_on}"
+            )
+        if verb is ChatVerb.ROLL_BACK:
+            by_state = code.state == state_of(code.verb, status.change)
+            shown = None if by_state else code.state
+            receipt = await self._service.roll_back(
+                caller, code.fleet, code.reason, change=code.change, shown=shown, key=key
             )
         else:
-            receipt = await self._service.roll_back(
-                caller, code.fleet, code.reason, change=code.change, key=key
+            receipt = await self._service.command(
+                caller,
+                code.fleet,
+                KINDS[verb],
+                code.reason,
+                key=key,
+                approves=code.state if verb is ChatVerb.APPROVE else None,
+                change=code.change,
             )
         if receipt.accepted:
             lines = (f"Started {datetime.now(UTC):%H:%M:%S} UTC by {caller.person}. {receipt.sentence}",)
             return ChatAnswer(lines=lines, begun=code.verb)
         return self._done(caller, receipt.accepted, receipt.sentence, ChatVerb(code.verb))
 
+    async def _is_as_shown(self, caller: Caller, code: Code, change: ChangeStatus | None) -> bool:
+        """Return whether an order does what was shown with its code; a rollback waits for no ledger."""
+        if code.state == state_of(code.verb, change):
+            return True
+        if code.verb == ChatVerb.APPROVE:
+            return change is not None and change.confirm == code.state
+        if code.verb == ChatVerb.ROLL_BACK:
+            try:
+                preview = await self._service.rollback_preview(caller, code.fleet, RollbackAsked())
+            except Unavailable:
+                return True
+            return preview.digest == code.state
+        return False
+
     async def _has_begun(self, caller: Caller, key: str) -> bool:
         """Return whether this very message has begun the change already, before somebody was killed."""
         found = await asyncio.to_thread(self._ledger.change_of_key, caller.request(key))
         return found is not None
 
-    async def _vote(self, caller: Caller, order: Said, key: str) -> ChatAnswer:
-        """Approve or reject, where the fleet's file lets people do so in a chat."""
+    async def _vote(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
+        """Approve or reject, where the fleet's file lets people do so in a chat.
+
+        An approval is for what was shown: the card whose button was pressed, or the answer with its code.
+        """
         fleet = str(order.fleet)
         described = self._fleets.lately()[0].get(fleet)
         if described is None or described.chat is None or not described.chat.approvals:
@@ -368,17 +421,18 @@ class ChatService:
             given = await self._service.approve_plan(caller, plan.digest, order.reason or UNSAID)
             until = f"{given.expires_at:%Y-%m-%d %H:%M} UTC"
             return ChatAnswer(lines=(f"APPROVED by {given.person} until {until}.",), begun=order.verb)
-        status = await self._service.status(caller, fleet)
-        if status.change is None or status.change.confirm is None:
-            raise Conflict(f"nothing waits for an answer in {fleet}")
+        pressed = said.action.change if said.action is not None else None
+        if order.verb is ChatVerb.APPROVE and pressed is None:
+            return await self._announce(caller, said, order)
+        waiting = _waiting_for_answer(fleet, (await self._service.status(caller, fleet)).change)
         receipt = await self._service.command(
             caller,
             fleet,
             CommandKind(order.verb.value),
             order.reason or UNSAID,
             key=key,
-            approves=status.change.confirm if order.verb is ChatVerb.APPROVE else None,
-            change=status.change.rollout,
+            approves=waiting.confirm if order.verb is ChatVerb.APPROVE else None,
+            change=pressed or waiting.rollout,
         )
         return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
 
@@ -395,6 +449,17 @@ class ChatService:
     def _done(caller: Caller, accepted: bool, sentence: str, verb: ChatVerb) -> ChatAnswer:
         said = sentence if accepted else f"Nothing was done: {sentence}"
         return ChatAnswer(lines=(f"{caller.person}: {said}",), begun=verb if accepted else None)
+
+
+def _waiting_for_answer(fleet: str, change: ChangeStatus | None) -> ChangeStatus:
+    """Return the rollback that waits for a second person.
+
+    Raises:
+        Conflict: None does.
+    """
+    if change is None or change.confirm is None:
+        raise Conflict(f"nothing waits for an answer in {fleet}")
+    return change
 
 
 def _notices(status: "FleetStatus") -> tuple[str, ...]:

@@ -69,6 +69,7 @@ from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import ChangeView, told_of
 from orchestrator.service.tokens import TokenService
 from orchestrator.service.traffic import TrafficService
+from orchestrator.service.ways_back import require_shown
 from orchestrator.service.windows import WindowService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
@@ -96,6 +97,7 @@ from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
     Conflict,
     NotAllowed,
+    PenstockError,
     Refused,
     Unavailable,
     Unknown,
@@ -113,7 +115,7 @@ from policies.model.sample import Sample
 from policies.model.signal import Signals
 from policies.model.snapshot import SnapshotRow
 from policies.model.status import ChangeStatus, EventRow
-from policies.model.value import Value
+from policies.model.value import Digest, Value
 from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
@@ -349,14 +351,14 @@ class Service:
         """
         await self._asked(caller, Action.READ, fleet)
 
-    async def require_stoppable(self, caller: Caller, kind: CommandKind, fleet: str) -> None:
-        """Return when the caller may give the fleet a command in the safe direction.
+    async def require_command(self, caller: Caller, kind: CommandKind, fleet: str) -> None:
+        """Return when the caller may give the fleet this command.
 
         Raises:
             Unknown: There is no such fleet, as far as the caller may know.
             NotAllowed: The caller has another role there.
         """
-        await self._stopped(caller, action_of(kind), fleet)
+        await (self._stopped if kind in SAFE_DIRECTION else self._asked)(caller, action_of(kind), fleet)
 
     async def glances(self, caller: Caller) -> tuple[Glance, ...]:
         """Return how every fleet stands that the caller may look at, those that need somebody first."""
@@ -711,6 +713,8 @@ class Service:
             await self._refuse_stale(fleet, change, safe=safe)
             if kind in ANOTHER_PERSONS:
                 await asyncio.to_thread(self._require_another_person, caller.person, fleet)
+            if kind is CommandKind.PROMOTE and approves is None:
+                await asyncio.to_thread(self._refuse_unbound_vote, fleet)
             return await self._shown(fleet, await self._changes.command(fleet, command))
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
@@ -725,24 +729,30 @@ class Service:
         asked: RollbackAsked = RELEASE_OF_BEFORE,
         force: bool = False,
         change: str | None = None,
+        shown: Digest | None = None,
         key: str | None = None,
     ) -> CommandReceipt:
-        """Take the fleet back, whatever is going on, unless another change is the newest than was shown.
+        """Roll the fleet back, whatever is going on, unless it does something else than was shown.
 
-        A change under way goes back though no file describes its fleet any more and the ledger is silent.
-        After its end both are asked; of a fleet without a file it counts how it was planned for last.
+        `shown` is the digest of the preview; without it `change` is the newest change that was shown. Where
+        the ledger does not answer, neither is compared. A change under way goes back though no file describes
+        its fleet any more and the ledger is silent. After its end both are asked; of a fleet without a file
+        it counts how it was planned for last.
         """
         await self._stopped(caller, Action.GO_BACK, fleet)
         request = caller.request(key)
 
         async def back() -> CommandReceipt:
-            await self._refuse_stale(fleet, change, safe=True)
+            if shown is None:
+                await self._refuse_stale(fleet, change, safe=True)
+            else:
+                await self._refuse_unlike(fleet, asked, shown, request)
             turned = None
             if asked.is_plain and not force:
                 turned = await self._stops.turn_round(fleet, caller.person, reason, key=request)
                 if turned.receipt is not None:
-                    shown = await self._shown(fleet, turned.receipt)
-                    return await self._with_what_serves(fleet, shown)
+                    receipt = await self._shown(fleet, turned.receipt)
+                    return await self._with_what_serves(fleet, receipt)
             named = await self._described(fleet)
             release = await authorised(partial(self._release_to, asked, named))
             return await self._stops.roll_back(
@@ -757,6 +767,7 @@ class Service:
                 force=force,
                 key=request,
                 before=turned,
+                shown=shown,
             )
 
         said = {"reason": reason, **asked.model_dump(), "force": force, "id": request}
@@ -776,6 +787,25 @@ class Service:
                 return await self._changes.rollback_preview(named, asked, release)
         except TimeoutError as error:
             raise Unavailable("the ledger does not answer, so what a rollback does is not known") from error
+
+    async def _refuse_unlike(
+        self, fleet: str, asked: RollbackAsked, shown: Digest, request: str | None
+    ) -> None:
+        """Refuse a rollback that does something else now than was shown; a silent ledger refuses nothing.
+
+        Raises:
+            Conflict: It does; nothing was done.
+        """
+        try:
+            async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
+                if await self._stops.begun_before(request):
+                    return  # a repeat of what has begun
+                named = await self._described(fleet)
+                release = await authorised(partial(self._release_to, asked, named))
+                now = await self._stops.rollback_preview(named, asked, release)
+        except (TimeoutError, PenstockError):
+            return  # the rollback itself refuses what cannot be, and needs no preview
+        require_shown(fleet, shown, now)
 
     def _release_to(self, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
         return self._safe.release(asked.to, fleet.product) if asked.to else None
@@ -1199,6 +1229,21 @@ class Service:
                     raise
         if newest is not None and newest.name != shown:
             sentence = f"{shown} is not the newest change of {fleet} any more: {newest.name} is"
+            raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
+
+    def _refuse_unbound_vote(self, fleet: str) -> None:
+        """Refuse a vote that names no verdict, where there is one to vote on.
+
+        Raises:
+            Conflict: There is; the sentence has it.
+        """
+        newest = self._ledger.last_change(fleet)
+        now = told_of(self._ledger, newest) if newest is not None else None
+        if now is not None and now.ballot is not None and now.decision is not None:
+            sentence = (
+                "a vote names the verdict that it was shown: send `ballot` of the change as `approves`. The "
+                f"verdict now is {now.decision.verdict.value.replace('_', ' ')}: {now.decision.reason}"
+            )
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
 
     def _has_rollback(self, fleet: Fleet) -> bool:

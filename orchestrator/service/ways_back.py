@@ -16,7 +16,8 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member
-from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
+from policies.model.value import Digest
+from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
 from policies.rollback import confirmation_of, grouped, known_good_within, rollback_targets, targets_of
 
@@ -53,22 +54,26 @@ class WaysBack:
         key: str | None,
         *,
         everybody: bool = False,
+        shown: Digest | None = None,
     ) -> tuple[ChangeOrder | None, str]:
         """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
 
-        With `everybody` gateways from which nothing is taken back are brought to their known-good, too.
+        With `everybody` gateways from which nothing is taken back are brought to their known-good, too. With
+        `shown` the rollback is the one whose preview has that digest.
 
         Raises:
             Refused: The promotion is older than the kept window, or `to` was never known-good here.
-            Conflict: What a reload replaced is not on the hosts any more.
+            Conflict: What a reload replaced is not on the hosts any more, or another rollback was shown.
             NotAllowed: It waits for a second operator, and the caller may be anybody.
         """
         if asked.of_files:
             found = self._files(fleet, asked.of)
+            require_shown(fleet.name, shown, self._preview_of_files(fleet, found))
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
         back = self._release(fleet, to)
+        require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
         if everybody and to is None:
             names = {gateway.name for gateway in fleet.gateways}
             others = {name: release for name, release in back.known_good.items() if name in names}
@@ -91,19 +96,29 @@ class WaysBack:
             Refused: As `order`.
             Conflict: As `order`.
         """
-        newest = self.ledger.last_change(fleet.name)
-        name = newest.name if newest is not None else None
         if asked.of_files:
-            files = self._files(fleet, asked.of)
-            does = not isinstance(files, str)
-            return RollbackPreview(
-                change=name, does=does, sentence=files if isinstance(files, str) else _files_sentence(files)
-            )
+            return self._preview_of_files(fleet, self._files(fleet, asked.of))
+        newest = self.ledger.last_change(fleet.name)
         if newest is not None and newest.outcome is None and to is None and under_way:
-            return RollbackPreview(change=name, does=True, sentence=self._while_under_way(fleet, newest))
-        back = self._release(fleet, to)
+            return self._preview_under_way(fleet, newest)
+        return self._preview_of_release(fleet, self._release(fleet, to))
+
+    def _preview_of_files(self, fleet: Fleet, files: ChangeRecord | str) -> RollbackPreview:
+        does = not isinstance(files, str)
+        return RollbackPreview(
+            change=self._newest(fleet),
+            does=does,
+            sentence=files if isinstance(files, str) else _files_sentence(files),
+            digest=digest_of_rollback(does=does, files="" if isinstance(files, str) else files.name),
+        )
+
+    def _preview_of_release(self, fleet: Fleet, back: "_Rollback") -> RollbackPreview:
         confirm = confirmation_of(fleet, back.targets, back.known_good, back.before) if back.targets else None
-        return RollbackPreview(change=name, does=bool(back.targets), sentence=back.sentence, confirm=confirm)
+        return _preview(self._newest(fleet), back.sentence, back.targets, confirm, does=bool(back.targets))
+
+    def _newest(self, fleet: Fleet) -> str | None:
+        newest = self.ledger.last_change(fleet.name)
+        return newest.name if newest is not None else None
 
     def hand_back(
         self, fleet: Fleet, gateways: Collection[str], person: str, reason: str, key: str | None
@@ -167,25 +182,28 @@ class WaysBack:
             sentence=sentence,
         )
 
-    def _while_under_way(self, fleet: Fleet, newest: ChangeRecord) -> str:
+    def _preview_under_way(self, fleet: Fleet, newest: ChangeRecord) -> RollbackPreview:
         """Return what a rollback does to the change under way, and to what stands under it."""
         story = self.ledger.story(newest.name)
         waits = story is not None and story.told.waits_until is not None
         moved = story is not None and story.told.moved
         alone = story is not None and story.order.bakes_on
         if newest.kind is ChangeKind.GO_BACK and not waits and not alone:
-            return f"{newest.name} rolls back already: {newest.reason}"
+            return _preview(newest.name, f"{newest.name} rolls back already: {newest.reason}", {})
         if newest.kind is ChangeKind.UPGRADE and moved:
             names = {gateway.name for gateway in fleet.gateways}
             known_good = self.ledger.known_good(fleet.name)
-            serves = grouped({name: release for name, release in known_good.items() if name in names})
-            return f"{newest.name} to {newest.release} is taken back: {serves}"
+            serves = {name: release for name, release in known_good.items() if name in names}
+            sentence = f"{newest.name} to {newest.release} is taken back: {grouped(serves)}"
+            return _preview(newest.name, sentence, serves)
+        targets: Mapping[str, ReleaseRef] = {}
         try:
-            then = self._release(fleet, None, ended=True).sentence
+            under = self._release(fleet, None, ended=True)
+            then, targets = under.sentence, under.targets
         except Refused as refused:
             then = str(refused)
         what = "returns single gateways alone" if alone else "has moved no session"
-        return f"{newest.name} {what} and ends; then {then}"
+        return _preview(newest.name, f"{newest.name} {what} and ends; then {then}", targets)
 
     def _going_back(
         self,
@@ -256,6 +274,30 @@ class WaysBack:
             cause=found.cause or found.name,
             key=key,
         )
+
+
+def require_shown(fleet: str, shown: Digest | None, now: RollbackPreview) -> None:
+    """Refuse a rollback that does something else now than its operator was shown.
+
+    Raises:
+        Conflict: It does; the sentence says what a rollback does now.
+    """
+    if shown is not None and now.digest != shown:
+        changed = f"the rollback of {fleet} does something else now than was shown: {now.sentence}"
+        raise Conflict(changed, Offer(verb=Verb.ROLL_BACK, fleet=fleet))
+
+
+def _preview(
+    change: str | None,
+    sentence: str,
+    targets: Mapping[str, ReleaseRef],
+    confirm: str | None = None,
+    *,
+    does: bool = True,
+) -> RollbackPreview:
+    digests = {name: release.digest for name, release in targets.items()}
+    digest = digest_of_rollback(does=does, confirm=confirm, targets=digests)
+    return RollbackPreview(change=change, does=does, sentence=sentence, confirm=confirm, digest=digest)
 
 
 def _files_sentence(found: ChangeRecord) -> str:

@@ -79,6 +79,15 @@ def decision_lines(found: Json) -> list[str]:
     return [printable(line) for line in lines]
 
 
+def vote_lines(change: Json) -> list[str]:
+    """Return what a vote to promote is for: the verdict on the wave, and the gates that do not pass it."""
+    decision = change["decision"]
+    against = [one for one in decision["readings"] if one["verdict"] != "healthy"]
+    verdict = f"{VERDICTS[decision['verdict']]}: {decision['reason']}"
+    head = f"{change['rollout']} to {change['version']}, {wave(change['wave'])}: {verdict}"
+    return [printable(line) for line in (head, *(f"  {reading_line(one)}" for one in against))]
+
+
 def evidence_lines(decision: Json) -> list[str]:
     """Return what every gate said, who failed, and what would have changed it."""
     return [

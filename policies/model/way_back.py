@@ -1,11 +1,16 @@
 """Rollbacks by an operator: what is asked for, what it does, and when a second operator approves it first."""
 
+import json
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from pydantic import Field
 
 from policies.model.fleet import AtDeadline
-from policies.model.value import Digest, Name, Value
+from policies.model.value import Digest, Name, Value, digest_of
+
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class RollbackAsked(Value):
@@ -44,6 +49,22 @@ class RollbackPreview(Value):
     """Which release each gateway serves after it, or why there is nothing to do."""
     confirm: str | None = None
     """Why a second operator has to approve it first, None when it begins at once."""
+    digest: Digest
+    """What a rollback is bound to whose operator was shown this: the release of each gateway."""
+
+
+def digest_of_rollback(
+    *, does: bool, confirm: str | None = None, targets: Mapping[str, str] = NOWHERE, files: str = ""
+) -> Digest:
+    """Return what a rollback is bound to.
+
+    Args:
+        does: Whether it does anything.
+        confirm: Why a second operator has to approve it first.
+        targets: The digest of the release that each gateway serves after it.
+        files: The change whose files it takes back, where it takes back no release.
+    """
+    return digest_of(json.dumps([does, confirm, sorted(targets.items()), files]).encode())
 
 
 class Confirmation(Value):

@@ -9,8 +9,12 @@ import pytest
 
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.command import CommandReceipt
 from policies.model.people import EVERY_FLEET, Role
+from policies.model.value import digest_of
+from policies.model.way_back import RollbackPreview
 from tests.service.chat_rooms import ROOM, WORKSPACE, Process, code_in, link, token, with_chat
+from tests.service.test_every_state import CONFIRM, STATES, written
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
 
@@ -185,6 +189,56 @@ async def test_status_and_why_tell_what_the_page_tells(room: Process) -> None:
     assert "hold" not in said.lines[-1]  # dan only looks
     assert (await room.say("dan", "explain edge")).lines[0].startswith("edge-1: ")
     assert (await room.say("dan", "history edge")).lines[0].startswith("edge-1: ")
+
+
+async def test_a_rollback_that_has_changed_since_its_code_is_shown_anew_with_a_new_code(
+    night: Night, room: Process, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R10: a code confirms the releases that were shown, and none that an operator never read."""
+    service = night.installation.service
+    told, given = ["gw-1 serves 1.1.6"], list[str | None]()
+
+    async def preview(*_: object) -> RollbackPreview:
+        return RollbackPreview(does=True, sentence=told[-1], digest=digest_of(told[-1].encode()))
+
+    async def roll_back(*_: object, shown: str | None, **__: object) -> CommandReceipt:
+        given.append(shown)
+        return CommandReceipt(id="back", accepted=True, sentence="Rolling back.")
+
+    monkeypatch.setattr(service, "rollback_preview", preview)
+    monkeypatch.setattr(service, "roll_back", roll_back)
+    code = code_in(await room.say("ana", "rollback edge it hurts"))
+    told.append("gw-1 serves 1.0.0")
+    anew = await room.say("ana", f"confirm {code}")
+    assert "Nothing is done yet: edge has moved on since" in anew.lines[0]
+    assert "gw-1 serves 1.0.0" in anew.text
+    assert given == []
+    done = await room.say("ana", f"confirm {code_in(anew)}")
+    assert done.begun == "rollback", done.text
+    assert given == [digest_of(told[-1].encode())]
+
+
+async def test_an_approval_is_for_the_rollback_that_the_chat_has_shown(
+    night: Night, room: Process, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R10: `approve edge` approved whatever waited by then."""
+    with_chat(night.folder, "  approvals: true\n")
+    given = list[tuple[object, object]]()
+
+    async def command(*_: object, **named: object) -> CommandReceipt:
+        given.append((named["approves"], named["change"]))
+        return CommandReceipt(id="yes", accepted=True, sentence="Approved.")
+
+    monkeypatch.setattr(night.installation.service, "command", command)
+    written(ledger, STATES["waiting for a second person"])
+    newest = ledger.last_change("edge")
+    assert newest is not None
+    asked = await room.say("cleo", "approve edge it is right")
+    assert newest.name in asked.text
+    assert given == []
+    done = await room.say("cleo", f"confirm {code_in(asked)}")
+    assert done.begun == "approve", done.text
+    assert given == [(CONFIRM.change, newest.name)]
 
 
 async def test_a_card_is_posted_once_and_edited_from_then_on(

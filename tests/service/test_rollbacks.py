@@ -1,13 +1,22 @@
 """What a rollback answers before it acts, on every surface; what is never offered, or called stored."""
 
+from typing import Any
+
 import httpx
 import pytest
 
+from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
+from policies.model.command import CommandReceipt
+from policies.model.errors import Unavailable
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
+from policies.model.way_back import RollbackAsked, RollbackPreview
 from tests.service.command_line import CommandLine
+from tests.service.conftest import PAGE
+from tests.service.shown import Element, shown
+from tests.service.test_every_state import STATES, written
 
 SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 serves 1.1.6"
 
@@ -47,6 +56,8 @@ async def test_the_api_answers_which_release_each_gateway_serves_and_does_nothin
 ) -> None:
     """Issue item 1: the answer comes before the act."""
     answer = (await api.get("/fleets/edge/rollback")).json()
+    digest = answer.pop("digest")
+    assert digest.startswith("sha256:")
     assert answer == {"change": "edge-2", "does": True, "sentence": SERVES, "confirm": None}
     named = (await api.get("/fleets/edge/rollback", params={"to": "1.1.6"})).json()
     assert (named["code"], "1.1.6" in named["detail"]) == ("Unknown", True)
@@ -144,3 +155,139 @@ async def test_a_pin_is_called_what_it_is_where_an_operator_reads_it(
     assert "files, schedules and machines do not start it again, an operator still can" in " ".join(
         status.out.split()
     )
+
+
+async def test_a_rollback_that_would_serve_other_releases_than_were_shown_does_nothing_and_shows_the_new_ones(
+    api: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    """R10: the order was not bound to what its operator read."""
+    shown = (await api.get("/fleets/edge/rollback")).json()["digest"]
+    change(promoted, ChangeKind.UPGRADE, "1.4.0")
+    answer = await ordered(api, shown)
+    assert answer.status_code == httpx.codes.CONFLICT, answer.text
+    assert "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0" in answer.json()["detail"]
+    shown = (await api.get("/fleets/edge/rollback")).json()["digest"]
+    assert_went_on(await ordered(api, shown))
+
+
+async def test_a_rollback_to_the_same_releases_is_never_refused_for_what_happened_since(
+    api: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    """R10, R12: a change that only waits does not change what a rollback does."""
+    shown = (await api.get("/fleets/edge/rollback")).json()["digest"]
+    change(promoted, ChangeKind.UPGRADE, "1.4.0", None)
+    assert_went_on(await ordered(api, shown))
+
+
+async def test_a_rollback_waits_for_no_ledger_to_compare_it_with_what_was_shown(
+    api: httpx.AsyncClient, service: Service, promoted: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R12."""
+    del promoted
+
+    async def silent(*_: object, **__: object) -> None:
+        raise Unavailable("the ledger does not answer")
+
+    monkeypatch.setattr(service._stops.__class__, "rollback_preview", silent)
+    assert_went_on(await ordered(api, digest_of(b"what was shown")))
+
+
+async def test_the_command_shows_a_rollback_that_has_changed_anew_and_then_goes_on(
+    penstock: CommandLine, service: Service, promoted: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R10: without a terminal no operator is there to answer, and a rollback is never refused for it."""
+    asked = service.rollback_preview
+    root = service.people.at_the_socket(0)
+    old = await asked(root, "edge", RollbackAsked())
+    change(promoted, ChangeKind.UPGRADE, "1.4.0")
+    answers = [old]
+
+    async def once_old(*given: Any, **named: Any) -> RollbackPreview:
+        return answers.pop() if answers else await asked(*given, **named)
+
+    monkeypatch.setattr(service, "rollback_preview", once_old)
+    said = await penstock("rollback", "edge", "--reason", "users call")
+    new = "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0"
+    assert said.err.splitlines()[:2] == [
+        f"edge: {SERVES}.",
+        f"It does something else now than was shown, and nothing is done yet. edge: {new}.",
+    ]
+    assert "NOT DONE, nothing is stored: the engine" in said.err
+
+
+async def test_a_rollback_with_yes_acts_at_once(penstock: CommandLine, promoted: Ledger) -> None:
+    del promoted
+    said = await penstock("rollback", "edge", "--reason", "users call", "--yes")
+    assert SERVES not in said.err
+    assert "NOT DONE, nothing is stored: the engine" in said.err
+
+
+async def test_the_page_shows_a_rollback_that_has_changed_anew_and_carries_that_one_out(
+    page: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    """R10: a form that was refused once was bound for ever to what was not so any more."""
+    sheet = shown((await page.get("/fleets/edge/orders/roll_back")).text)
+    change(promoted, ChangeKind.UPGRADE, "1.4.0")
+    changed = await sent(page, sheet)
+    assert changed.status_code == httpx.codes.CONFLICT
+    anew = shown(changed.text)
+    assert [one.text for one in anew.all("p", "does")] == [
+        "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0."
+    ]
+    assert (await sent(page, anew)).status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+
+async def test_a_vote_of_the_command_is_for_the_verdict_that_it_prints(
+    penstock: CommandLine, service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B4: the command sent no ballot, so its vote was for whatever spoke against the wave by then."""
+    written(ledger, STATES["waiting for a person's decision"])
+    ballot = (await service.status(service.people.at_the_socket(0), "edge")).change
+    given: list[dict[str, Any]] = []
+
+    async def command(*_: object, **named: Any) -> CommandReceipt:
+        given.append(named)
+        return CommandReceipt(id="vote", accepted=True, sentence="One more operator has to vote.")
+
+    monkeypatch.setattr(service, "command", command)
+    said = await penstock("promote", "edge", "--reason", "the canary is too small")
+    assert said.code == 0, said.err
+    assert said.err.splitlines() == [
+        "edge-1 to known-good, wave 1: not proven either way: logins: 12 of 12",
+        "  logins: not proven either way: 12 of 12 (bad 0.3)",
+    ]
+    assert ballot is not None
+    assert [(one["approves"], one["change"]) for one in given] == [(ballot.ballot, "edge-1")]
+
+
+async def test_a_vote_that_names_no_verdict_is_refused_with_the_verdict(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """B4: no frontend may send a vote without what was shown."""
+    written(ledger, STATES["waiting for a person's decision"])
+    answer = await api.post(
+        "/fleets/edge/commands",
+        json={"kind": "promote", "reason": "it is fine"},
+        headers={"Idempotency-Key": "vote"},
+    )
+    assert answer.status_code == httpx.codes.CONFLICT
+    assert "not enough data: logins: 12 of 12" in answer.json()["detail"]
+
+
+async def ordered(api: httpx.AsyncClient, shown: str) -> httpx.Response:
+    """Order the rollback that was shown."""
+    body = {"kind": "roll_back", "reason": "users call", "shown": shown}
+    return await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": shown})
+
+
+def assert_went_on(answer: httpx.Response) -> None:
+    """Require that the rollback got as far as the engine, which is away here."""
+    assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
+
+
+async def sent(page: httpx.AsyncClient, sheet: Element) -> httpx.Response:
+    """Send the form of a sheet as it was shown."""
+    (form,) = sheet.all("form", "sheet")
+    hidden = {one.attributes["name"]: one.attributes["value"] for one in form.all("input")}
+    data = hidden | {"reason": "users call"}
+    return await page.post(form.attributes["action"], data=data, headers={"Origin": PAGE})

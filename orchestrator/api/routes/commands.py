@@ -60,6 +60,9 @@ class CommandAsked(Value):
     settings: bool = Field(
         default=False, description="of a rollback: the last change of settings, and no release"
     )
+    shown: Digest | None = Field(
+        default=None, description="of a rollback: only if its preview (`digest`) is still the same"
+    )
     force: bool = Field(default=False, description="end a change that no worker can go on with")
 
 
@@ -127,6 +130,7 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
                 asked=RollbackAsked(to=asked.to, of=asked.of, settings=asked.settings),
                 force=asked.force,
                 change=asked.change,
+                shown=asked.shown,
                 key=once.key,
             )
         return await once.service.command(

@@ -18,7 +18,7 @@ from orchestrator.service.service import FleetStatus
 from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
-from policies.model.errors import PenstockError, Unknown
+from policies.model.errors import Conflict, PenstockError, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, PersonName
 from policies.model.value import Digest, Name, Value
@@ -39,6 +39,8 @@ class Given(Value):
     gateway: Name | None = None
     hold_of: PersonName | None = None
     approves: Digest | None = None
+    shown: Digest | None = None
+    """The rollback that was shown."""
     to: Release | None = None
     force: bool = False
     settings: bool = False
@@ -62,16 +64,30 @@ async def sheet(
     status = await service.status(caller, fleet)
     shown = given.change or (status.change.rollout if status.change is not None else None)
     meant = given.model_copy(update={"change": shown, "approves": given.approves or _bound_to(status, verb)})
-    does = await _what_it_does(service, caller, fleet, meant) if verb is Verb.ROLL_BACK else None
+    meant, does = await _previewed(service, caller, fleet, verb, meant)
     return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent(), does)
 
 
-async def _what_it_does(service: Serving, caller: Caller, fleet: str, given: Given) -> str:
-    """Return which release each gateway serves after the rollback, or why that is not known."""
+def _bound_anew(status: FleetStatus, verb: Verb, given: Given) -> Given:
+    """Return the order bound to this status: the operator reads it, and sends the form again."""
+    newest = status.change.rollout if status.change is not None else None
+    return given.model_copy(update={"change": newest, "approves": _bound_to(status, verb)})
+
+
+async def _previewed(
+    service: Serving, caller: Caller, fleet: str, verb: Verb, given: Given
+) -> tuple[Given, str | None]:
+    """Return the order bound to what is shown of it: which release each gateway serves after a rollback.
+
+    Where that is not known, the text says why, and the rollback is bound to nothing.
+    """
+    if verb is not Verb.ROLL_BACK:
+        return given, None
     try:
-        return (await service.rollback_preview(caller, fleet, given.rollback)).sentence
+        preview = await service.rollback_preview(caller, fleet, given.rollback)
     except PenstockError as error:
-        return str(error)
+        return given.model_copy(update={"shown": None}), str(error)
+    return given.model_copy(update={"shown": preview.digest}), preview.sentence
 
 
 def _bound_to(status: FleetStatus, verb: Verb) -> Digest | None:
@@ -104,7 +120,9 @@ async def give(
     except PenstockError as error:
         status = await service.status(caller, fleet)
         sent = Sent(key, {"reason": reason}, error)
-        return _sheet(request, fleet, verb, given, status.model_dump(mode="json"), sent)
+        now = _bound_anew(status, verb, given) if isinstance(error, Conflict) else given
+        now, does = await _previewed(service, caller, fleet, verb, now)
+        return _sheet(request, fleet, verb, now, status.model_dump(mode="json"), sent, does)
     told = CommandReceipt if verb not in OF_GATEWAYS else Told
     sentence = told.model_validate_json(answer.body).sentence
     return rendered(request, "given.html", fleet=fleet, verb=verb.value, sentence=sentence)
@@ -121,6 +139,7 @@ async def _carried_out(  # who asks whom for what, why, and under which key
             asked=given.rollback,
             force=given.force,
             change=given.change,
+            shown=given.shown,
             key=key,
         )
     if verb in OF_GATEWAYS:
