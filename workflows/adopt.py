@@ -16,7 +16,7 @@ from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control, steps
 from workflows.answers import answer_of
-from workflows.children import first_named, in_parts
+from workflows.children import FINISHED_WITHIN, ended_of, first_named, in_parts
 from workflows.failures import sentence_of, stopped
 
 
@@ -62,8 +62,17 @@ class Adopt:
     async def _adopt_part(self, order: AdoptionOrder, key: PartKey) -> Adoptions:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
-        answers = await asyncio.gather(*[self._adopt(order, member, failed) for member in part.members])
-        adopted = [answer for answer in answers if answer is not None]
+        adopting = {
+            member.gateway.name: asyncio.create_task(self._adopt(order, member, failed))
+            for member in part.members
+        }
+        try:
+            await asyncio.shield(asyncio.gather(*adopting.values()))
+            answers = {name: task.result() for name, task in adopting.items()}
+        except asyncio.CancelledError:  # what is adopted by now is known-good, whatever stopped the others
+            answers = await ended_of(adopting, FINISHED_WITHIN)
+            failed.clear()
+        adopted = [answer for answer in answers.values() if answer is not None]
         if adopted:
             entry = AdoptedEntry(
                 fleet=order.header.fleet,

@@ -57,7 +57,7 @@ from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder, bake_again
-from workflows.children import PARTS_AT_ONCE, guarded, left_behind, tell
+from workflows.children import FINISHED_WITHIN, PARTS_AT_ONCE, guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
@@ -94,6 +94,8 @@ ALONE_IN_ALL = timedelta(seconds=50)
 ENDS_WITHIN = timedelta(seconds=1.5)
 """How long each of its last steps may take once it is late or a rollback waits; reconcile repeats them."""
 
+REPORTED_WITHIN = 2 * FINISHED_WITHIN
+"""How long an installation or adoption that was cut short has to report; a rollback waits for it."""
 
 T = TypeVar("T")
 
@@ -879,9 +881,14 @@ class Change:
             source=self._order.source or "",
             epoch=self._epoch,
         )
-        found = await self._unless_stopped_of(await guarded(Install.run, order, self._child("install")))
-        if found is None:
-            return self._stopped_midway("install again: gateways that serve already are left alone")
+        child = await guarded(Install.run, order, self._child("install"), reports=True)
+        if await self._is_cut_short(child):
+            found = await _reported_by(child)
+            serve = _serving(len(found.installed), "now") if found else "gateways that were installed serve"
+            return self._stopped_midway(
+                f"{serve} {self._release.version} and keep it; install again for the others"
+            )
+        found = await child
         outcome = Outcome.PROMOTED
         sentence = f"First installation: {_serving(len(found.installed), 'now')} {self._release.version}"
         if found.served:
@@ -940,6 +947,11 @@ class Change:
             await child
         return None
 
+    async def _is_cut_short(self, child: ChildWorkflowHandle[Any, Any]) -> bool:
+        """Wait for the child; return whether a rollback, or harm in what serves, has cancelled it before."""
+        await workflow.wait_condition(lambda: child.done() or self._is_stopped)
+        return not child.done() and child.cancel()
+
     def _stopped_midway(self, sentence: str) -> ChangeResult:
         """Return how a change ends that moves no session and was stopped before its end."""
         asked = self._asked_back
@@ -987,9 +999,15 @@ class Change:
         order = AdoptionOrder(
             change=self._name, header=self._plan, epoch=self._epoch, without=self._order.without
         )
-        found = await self._unless_stopped_of(await guarded(Adopt.run, order, self._child("adopt")))
-        if found is None:
-            return self._stopped_midway("adopt again: gateways that were adopted stay so")
+        child = await guarded(Adopt.run, order, self._child("adopt"), reports=True)
+        if await self._is_cut_short(child):
+            found = await _reported_by(child)
+            adopted = "gateways that were adopted stay so"
+            if found is not None:
+                stays = "was adopted and stays so" if found.gateways == 1 else "were adopted and stay so"
+                adopted = f"{_counted(found.gateways)} {stays}"
+            return self._stopped_midway(f"{adopted}; adopt again for the others")
+        found = await child
         outcome = Outcome.PROMOTED
         sentence = f"{found.gateways} gateways with {found.sessions} sessions were adopted as they ran"
         if found.failed:
@@ -1053,6 +1071,17 @@ async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:
     await asyncio.gather(work, return_exceptions=True)
 
 
+async def _reported_by(child: ChildWorkflowHandle[Any, T]) -> T | None:
+    """Return what a cancelled child has done; None where it does not report that soon."""
+    with suppress(TimeoutError):
+        await workflow.wait_condition(child.done, timeout=REPORTED_WITHIN)
+    if not child.done():
+        return None
+    with suppress(asyncio.CancelledError, FailureError):
+        return await child
+    return None
+
+
 def _failed(found: Adoptions | Installed) -> str:
     """Return why gateways failed, of the first of them, and how many others did."""
     named = "; ".join(f"{name}: {why}" for name, why in sorted(found.failed.items()))
@@ -1060,8 +1089,12 @@ def _failed(found: Adoptions | Installed) -> str:
     return f"{named}; and {more} more" if more > 0 else named
 
 
+def _counted(gateways: int) -> str:
+    return "1 gateway" if gateways == 1 else f"{gateways} gateways"
+
+
 def _serving(gateways: int, when: str) -> str:
-    return f"1 gateway {when} serves" if gateways == 1 else f"{gateways} gateways {when} serve"
+    return f"{_counted(gateways)} {when} {'serves' if gateways == 1 else 'serve'}"
 
 
 def _harm(found: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -16,6 +17,9 @@ Run = Callable[[Any, O], Awaitable[T]]
 NAMED = 50
 """Gateways of which a result says why they failed; more are counted."""
 
+FINISHED_WITHIN = timedelta(seconds=2)
+"""How long a change that is stopped waits for the step that a gateway has begun, to know how it ended."""
+
 PARTS_AT_ONCE = 12
 """Six hundred gateways: at a hundred steps a second each is asked long before its question expires.
 
@@ -24,18 +28,32 @@ workflow, and each command of a person, waited for most of the others.
 """
 
 
-async def guarded(run: Run[O, T], order: O, workflow_id: str) -> ChildWorkflowHandle[Any, T]:
+async def guarded(
+    run: Run[O, T], order: O, workflow_id: str, *, reports: bool = False
+) -> ChildWorkflowHandle[Any, T]:
     """Start a child that is cancelled with this workflow.
 
-    Nobody waits for it then: the fence, not the child's obedience, makes the way back safe.
+    Nobody waits for it then: the fence, not the child's obedience, makes the way back safe. A child that
+    `reports` returns what it has done by then, and its handle is done only after that.
     """
+    kind = ChildWorkflowCancellationType
     return await workflow.start_child_workflow(
         run,
         order,
         id=workflow_id,
         parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
-        cancellation_type=ChildWorkflowCancellationType.TRY_CANCEL,
+        cancellation_type=kind.WAIT_CANCELLATION_COMPLETED if reports else kind.TRY_CANCEL,
     )
+
+
+async def ended_of(tasks: Mapping[str, "asyncio.Task[T]"], within: timedelta) -> dict[str, T]:
+    """Return what steps under way that are not to be cut short return within that time, by gateway."""
+    with suppress(TimeoutError):
+        await workflow.wait_condition(lambda: all(task.done() for task in tasks.values()), timeout=within)
+    for task in tasks.values():
+        task.cancel()
+    ended = {name: task for name, task in tasks.items() if task.done() and not task.cancelled()}
+    return {name: task.result() for name, task in ended.items() if task.exception() is None}
 
 
 async def left_behind(run: "Run[O, Any] | str", order: O, workflow_id: str) -> bool:

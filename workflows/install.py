@@ -11,7 +11,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
 from workflows import control
-from workflows.children import first_named, in_parts
+from workflows.children import FINISHED_WITHIN, ended_of, first_named, in_parts
 from workflows.cluster import PreparedSlots
 from workflows.failures import sentence_of, stopped
 from workflows.gateway import GatewaySteps
@@ -68,9 +68,18 @@ class Install:
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
-        slots = PreparedSlots()
-        done = await asyncio.gather(*[self._install(order, member, slots, failed) for member in part.members])
-        ended = {member.gateway.name: how for member, how in zip(part.members, done, strict=True)}
+        slots, ended, keeping = PreparedSlots(), dict[str, _Done](), dict[str, asyncio.Task[None]]()
+
+        async def install(member: Member) -> None:
+            how = await self._install(order, member, slots, failed, keeping)
+            if how is not None:
+                ended[member.gateway.name] = how
+
+        try:
+            await asyncio.gather(*map(install, part.members))
+        except asyncio.CancelledError:  # what serves by now is known-good, whatever stopped the others
+            ended |= dict.fromkeys(await ended_of(keeping, FINISHED_WITHIN), _Done.INSTALLED)
+            failed.clear()
         installed = tuple(name for name, how in ended.items() if how is _Done.INSTALLED)
         served = tuple(name for name, how in ended.items() if how is _Done.SERVED)
         if names := (*installed, *served):
@@ -82,11 +91,16 @@ class Install:
 
     @staticmethod
     async def _install(
-        order: InstallOrder, member: Member, slots: PreparedSlots, failed: dict[str, str]
+        order: InstallOrder,
+        member: Member,
+        slots: PreparedSlots,
+        failed: dict[str, str],
+        keeping: "dict[str, asyncio.Task[None]]",
     ) -> "_Done | None":
         """Return how the gateway came to serve the release, None when it does not.
 
-        An attempt of this change that was cut short has installed it.
+        An attempt of this change that was cut short has installed it. The step that gives it users is in
+        `keeping`, and is not cut short.
         """
         release = order.release
         on = GatewaySteps(member.gateway, order.change, order.epoch, release.digest)
@@ -103,7 +117,8 @@ class Install:
             started = await on.start(release, prepared=prepared)
             if doubt := await on.doubt_about(started.slot, "probe"):
                 raise stopped(f"{member.gateway.name} {doubt}")
-            await on.keep(started.slot)
+            keeping[member.gateway.name] = asyncio.create_task(on.keep(started.slot))
+            await asyncio.shield(keeping[member.gateway.name])
         except (ActivityError, ApplicationError) as error:
             failed[member.gateway.name] = sentence_of(error)
             return None

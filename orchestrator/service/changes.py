@@ -597,7 +597,10 @@ class ChangeService:
             kept = f"{ended.ended} Nothing else is taken back: {refused}."
             return CommandReceipt(id=fleet.name, accepted=True, sentence=kept)
         if order is None:
-            sentence = " ".join(filter(None, (ended.ended, f"Nothing to do: {sentence}.")))
+            nothing = (
+                f"Nothing else is taken back: {sentence}." if ended.ended else f"Nothing to do: {sentence}."
+            )
+            sentence = " ".join(filter(None, (ended.ended, nothing)))
             return CommandReceipt(id=fleet.name, accepted=bool(ended.ended), sentence=sentence)
         name = await self._begin(order, fleet)
         said = " ".join(filter(None, (ended.ended, _begun(order, sentence))))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
-from policies.model.change import ChangeKind, ChangeOrder, ChangeRecord, Outcome
+from policies.model.change import STAYS, ChangeKind, ChangeOrder, ChangeRecord, Outcome
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
@@ -203,7 +203,8 @@ class WaysBack:
         except Refused as refused:
             then = str(refused)
         what = "returns single gateways alone" if alone else "has moved no session"
-        return _preview(newest.name, f"{newest.name} {what} and ends; then {then}", targets)
+        ends = f"ends: {STAYS[newest.kind]}" if newest.kind in STAYS else f"{what} and ends"
+        return _preview(newest.name, f"{newest.name} {ends}; then {then}", targets)
 
     def _going_back(
         self,

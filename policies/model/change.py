@@ -30,6 +30,12 @@ RELOADS = (ChangeKind.RELOAD, ChangeKind.CONFIGURE)
 NOT_ASKED = "the others were not asked"
 """What the end of a reload says that was stopped: nobody goes on with it by itself."""
 
+STAYS = {
+    ChangeKind.INSTALL: "gateways that were installed by now keep their release",
+    ChangeKind.ADOPT: "gateways that were adopted by now stay adopted",
+}
+"""What a rollback leaves of a change that it ends."""
+
 MOVES_NOBODY = (ChangeKind.INSTALL, ChangeKind.ADOPT, *RELOADS)
 """Changes that move no session, so there is nothing to take back."""
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from policies.model.change import (
     MOVES_NOBODY,
     RELOADS,
+    STAYS,
     ChangeKind,
     ChangeOrder,
     ChangeResult,
@@ -313,8 +314,11 @@ class Story:
         if self._order.bakes_on:
             alone = ", ".join(self._order.alone) or "gateways that strayed"
             return f"The return of {alone} ends, and the rollback takes them along."
+        name = self._told.name or self._order.fleet
+        if self._order.kind in STAYS:
+            return f"{name} ends: {STAYS[self._order.kind]}."
         if self.only_ends:
-            return f"{self._told.name or self._order.fleet} has moved no session and ends."
+            return f"{name} has moved no session and ends."
         return "Rolling back. New sessions go to known-good; live ones stay until they end."
 
     def _given_up_sentence(self, command: Command) -> str:
