@@ -7,10 +7,10 @@ from typing import Any
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, console, emit
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
+from orchestrator.words.changes import UNNAMED, begun
 from orchestrator.words.text import printable
 
 EVERY_SECONDS = 0.5
-UNNAMED = "The order is stored, and begins when a worker is back"
 Json = Any
 
 
@@ -46,8 +46,7 @@ def follow(api: Api, fleet: str, output: Output, within: float | None = None) ->
 
 def begun_line(fleet: str, change: str | None, waits: str | None = None) -> str:
     """Return what is said of a change that somebody has started and does not follow."""
-    started = f"{change} {f'is {waits}' if waits else 'started'}" if change else UNNAMED
-    return printable(f"{started}. Follow it: penstock watch {fleet}")
+    return printable(f"{begun(change, waits)}. Follow it: penstock watch {fleet}")
 
 
 def follow_begun(

@@ -18,6 +18,14 @@ KINDS = {
 """How a change of each kind is called before the name of its release."""
 
 
+UNNAMED = "The order is stored, and begins when a worker is back"
+
+
+def begun(change: str | None, waits: str | None = None) -> str:
+    """Return what became of a start: the name of the change, and what it waits for."""
+    return printable(f"{change} {f'is {waits}' if waits else 'started'}" if change else UNNAMED)
+
+
 def what(row: Json) -> str:
     """Return what a change does, as people say it."""
     release = row["release"] or "known-good"

@@ -92,8 +92,14 @@ def _at(page: Page, path: str) -> str:
 
 
 def _say(page: Page, reason: str, button: str) -> None:
-    page.get_by_label("Why, for whoever reads the history").fill(reason)
+    page.get_by_label("Reason, kept in the history").fill(reason)
     page.get_by_role("button", name=button).click()
+
+
+def _show_progress(page: Page) -> None:
+    """Read that the plan was started, and go to its change."""
+    expect(page.get_by_role("status")).to_contain_text("started: lab to ")
+    page.get_by_role("link", name="Show progress").click()
 
 
 def test_two_people_bring_out_a_bad_release_that_goes_back_by_itself(
@@ -107,19 +113,20 @@ def test_two_people_bring_out_a_bad_release_that_goes_back_by_itself(
     _plan(alice, "1.3.0+fix1")
     seen.look(alice, "plan")
 
-    _say(alice, "said to be a small fix", "Start exactly this plan")
+    _say(alice, "said to be a small fix", "Start this plan")
     expect(alice.get_by_role("alert")).to_contain_text("approve")
-    _say(alice, "my own", "Approve it for somebody else")
+    _say(alice, "my own", "Approve for another operator")
     expect(alice.get_by_role("alert")).to_contain_text("alice may not")
     seen.look(alice, "plan-refused")
     plan = alice.url.removesuffix("/approve")
 
     bob.goto(plan)
-    _say(bob, "read it", "Approve it for somebody else")
+    _say(bob, "read it", "Approve for another operator")
     expect(bob.locator("dl")).to_contain_text("approved by bob")
 
     alice.goto(plan)
-    _say(alice, "said to be a small fix", "Start exactly this plan")
+    _say(alice, "said to be a small fix", "Start this plan")
+    _show_progress(alice)
     expect(alice.locator("#heading")).to_contain_text("observing", timeout=LATER)
     seen.look(alice, "observing")
     expect(alice.locator("#told")).to_contain_text("rolled back", timeout=LATER)
@@ -142,8 +149,9 @@ def test_a_change_is_rolled_back_by_a_button_with_javascript_and_without(
     for page, reason in ((alice, "users say that something is odd"), (plain, "no script here")):
         _plan(alice, "1.3.0")
         bob.goto(alice.url)
-        _say(bob, "go on", "Approve it for somebody else")
-        _say(alice, "the newer one", "Start exactly this plan")
+        _say(bob, "go on", "Approve for another operator")
+        _say(alice, "the newer one", "Start this plan")
+        _show_progress(alice)
         expect(alice.locator("#heading")).to_contain_text("observing", timeout=LATER)
         page.goto(_at(page, "/fleets/lab"))
         page.get_by_role("link", name="Roll back").click()

@@ -11,7 +11,7 @@ from orchestrator.api.routes.commands import Release
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.routes.gateways import Told
 from orchestrator.api.who import Serving
-from orchestrator.page.forms import Key, Reason, Sent, with_form
+from orchestrator.page.forms import Key, Sent, Typed, reason_in, with_form
 from orchestrator.page.render import rendered
 from orchestrator.page.session import Looking, Own
 from orchestrator.service.service import FleetStatus
@@ -105,13 +105,13 @@ async def give(
     caller: Looking,
     service: Serving,
     given: Annotated[Given, Query()],
-    reason: Reason,
+    reason: Typed,
     key: Key,
 ) -> Response:
     """Carry the order out, and say what became of it; a refusal keeps what was written."""
 
     async def work() -> Value:
-        return await _carried_out(service, caller, fleet, verb, given, reason, key)
+        return await _carried_out(service, caller, fleet, verb, given, reason_in(reason), key)
 
     kind = Kind.SAFE if verb.value in SAFE_DIRECTION else Kind.CHANGE
     said = f"{given.model_dump_json()}\n{reason}".encode()

@@ -7,13 +7,15 @@ from fastapi.responses import RedirectResponse, Response
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import once
-from orchestrator.api.routes.commands import Started
+from orchestrator.api.routes.commands import StartedUpgrade
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.routes.plans import PlanName
 from orchestrator.api.who import Serving, limits_of
-from orchestrator.page.forms import Key, Reason, Release, Sent, with_form
+from orchestrator.page.forms import Key, Release, Sent, Typed, reason_in, with_form
+from orchestrator.page.render import rendered
 from orchestrator.page.session import Looking, Own
 from orchestrator.service.planning import PlanView
+from orchestrator.words.changes import begun
 from orchestrator.words.offers import all_spelled
 from orchestrator.words.plans import approval_lines, changelog_lines, plan_facts
 from policies.model.errors import PenstockError, Refused
@@ -65,12 +67,12 @@ async def planned(request: Request, plan: PlanName, caller: Looking, service: Se
 
 @router.post("/plans/{plan}/approve", dependencies=[Own])
 async def approve(
-    request: Request, plan: PlanName, caller: Looking, service: Serving, reason: Reason, key: Key
+    request: Request, plan: PlanName, caller: Looking, service: Serving, reason: Typed, key: Key
 ) -> Response:
     """Approve the plan that somebody else starts."""
 
     async def work() -> Value:
-        return await service.approve_plan(caller, plan, reason)
+        return await service.approve_plan(caller, plan, reason_in(reason))
 
     try:
         await once(request, caller, key, reason.encode(), work)
@@ -81,19 +83,22 @@ async def approve(
 
 @router.post("/plans/{plan}/start", dependencies=[Own])
 async def start(
-    request: Request, plan: PlanName, caller: Looking, service: Serving, reason: Reason, key: Key
+    request: Request, plan: PlanName, caller: Looking, service: Serving, reason: Typed, key: Key
 ) -> Response:
-    """Start exactly this plan, and go to where it is seen."""
+    """Start exactly this plan, and show what became of that: its change is on the fleet's page soon."""
     shown = await service.planned(caller, plan)
 
     async def work() -> Value:
-        return Started(change=await _started(service, caller, shown, reason, key))
+        name = await _started(service, caller, shown, reason_in(reason), key)
+        return StartedUpgrade(change=name, waits=await service.windows.waited_for(name))
 
     try:
-        await once(request, caller, key, reason.encode(), work)
+        answer = await once(request, caller, key, reason.encode(), work)
     except PenstockError as error:
         return _shown(request, shown, Sent(key, {"reason": reason}, error))
-    return RedirectResponse(f"/fleets/{shown.fleet}", 303)
+    began = StartedUpgrade.model_validate_json(answer.body)
+    sentence = f"{begun(began.change, began.waits)}: {shown.fleet} to {shown.version}."
+    return rendered(request, "given.html", fleet=shown.fleet, verb="upgrade", sentence=sentence)
 
 
 async def _started(service: Serving, caller: Caller, plan: PlanView, reason: str, key: str) -> str | None:

@@ -1,23 +1,22 @@
 """Reports: one change told whole, what caused it to end as it did, and what is still to be done."""
 
-from datetime import UTC, date, datetime
-from typing import Annotated
+from datetime import UTC, datetime
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from orchestrator.api.once import once
 from orchestrator.api.routes.changes import ChangeName
 from orchestrator.api.routes.reports import MEDIA, POLICY, Number
 from orchestrator.api.routes.reports import Form as Written
+from orchestrator.api.texts import LONGEST_CAUSE, LONGEST_REASON
 from orchestrator.api.who import Serving
-from orchestrator.page.forms import Cause, Key, Reason, Sent, new_key
+from orchestrator.page.forms import Key, Sent, Typed, day_in, new_key, owner_in, text_in
 from orchestrator.page.render import rendered
 from orchestrator.page.routes.changes import shown
 from orchestrator.page.session import Looking, Own
 from orchestrator.reporting.render import as_html, as_markdown
 from policies.model.errors import PenstockError
-from policies.model.people import PersonName
 from policies.model.value import Value
 
 router = APIRouter()
@@ -63,12 +62,12 @@ async def follow_ups(request: Request, caller: Looking, service: Serving) -> Res
 
 @router.post("/changes/{change}/cause", dependencies=[Own])
 async def cause(
-    request: Request, change: ChangeName, caller: Looking, service: Serving, text: Cause, key: Key
+    request: Request, change: ChangeName, caller: Looking, service: Serving, text: Typed, key: Key
 ) -> Response:
     """Write down what caused the change to end as it did."""
 
     async def work() -> Value:
-        return await service.reports.write_cause(caller, change, text)
+        return await service.reports.write_cause(caller, change, text_in(text, "the cause", LONGEST_CAUSE))
 
     try:
         await once(request, caller, key, text.encode(), work)
@@ -83,20 +82,21 @@ async def add(
     change: ChangeName,
     caller: Looking,
     service: Serving,
-    text: Reason,
-    owner: Annotated[PersonName, Form()],
-    due: Annotated[date, Form()],
+    text: Typed,
+    owner: Typed,
+    due: Typed,
     key: Key,
 ) -> Response:
     """Write down what is to be done because of the change."""
 
     async def work() -> Value:
-        return await service.reports.add_follow_up(caller, change, text, owner, due, key)
+        what = text_in(text, "what is to be done", LONGEST_REASON)
+        return await service.reports.add_follow_up(caller, change, what, owner_in(owner), day_in(due), key)
 
     try:
         await once(request, caller, key, f"{owner}\n{due}\n{text}".encode(), work)
     except PenstockError as error:
-        sent = Sent(key, {"text": text, "owner": owner, "due": due.isoformat()}, error)
+        sent = Sent(key, {"text": text, "owner": owner, "due": due}, error)
         return await shown(request, change, caller, service, "follow-up", sent)
     return RedirectResponse(f"/changes/{change}", 303)
 
