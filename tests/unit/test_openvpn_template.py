@@ -46,6 +46,37 @@ def test_what_is_not_left_to_penstock_is_named_with_the_line_that_mends_it(
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "verb is missing, write `verb 4`"),
+        ("verb 0", "logins cannot be read in the log of `verb 0`, write `verb 4`"),
+        ("verb 4\nverb 2", "line 32: logins cannot be read in the log of `verb 2`"),
+        ("verb four", "logins cannot be read in the log of `verb 0`"),
+        ("verb 5", "logins cannot be read in the log of `verb 5`"),
+        ("verb 3\nmute 3", "line 32: `mute 3` hides lines of logins, write `mute 20` or leave it out"),
+        ("verb 3\nsetenv opt mute 9", "`mute 9` hides"),
+        ("verb 4\nmachine-readable-output", "machine-readable-output is not for a template"),
+        ("verb 4\nsuppress-timestamps", "suppress-timestamps is not for a template"),
+    ],
+)
+def test_a_template_whose_log_does_not_tell_logins_is_refused_with_what_mends_it(
+    lines: str, said: str
+) -> None:
+    """R11, a fresh reader's F2: every good login would count as a timeout."""
+    with pytest.raises(BadInput) as refused:
+        require_template(LAB.replace("verb 4", lines), "corp.template")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "lines", ["verb 3", "verb 4", "verb 6", "verb 1\nverb 3", "verb 4\nmute 0", "verb 4\nmute 20"]
+)
+def test_a_template_whose_log_tells_logins_is_taken(lines: str) -> None:
+    """R11, a fresh reader's F2."""
+    require_template(LAB.replace("verb 4", lines), "corp.template")
+
+
 def test_comments_and_inline_files_are_no_options() -> None:
     text = (
         '; port 1\n# dev tun9\n--port 2\n<tls-crypt>\nport 3\n</tls-crypt>\npush "route 10.0.0.0 255.0.0.0"\n'

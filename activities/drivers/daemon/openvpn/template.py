@@ -1,6 +1,7 @@
 """What a template of OpenVPN's configuration leaves to penstock, so that instances stand side by side."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.openvpn.management import SOCKET
@@ -37,8 +38,19 @@ OURS = (
     "management-hold",
     "config",
     "management-client",
+    "machine-readable-output",
+    "suppress-timestamps",
 )
-"""Options that would take the instance, its log or its folders away from us, or bring what nobody signed."""
+"""Options that would take the instance, its log or its folders away from us, or bring what nobody signed.
+
+Without stamps, a user's name that reads like one begins a line.
+"""
+
+LEAST_VERB, VERB, LETTERS_VERB = 3, 4, 5
+"""From which `verb` on the log has what a login was given, what we write, and the one that adds letters."""
+LEAST_MUTE, MUTE = 10, 20
+"""How many lines of one kind a login has at most before `mute` hides its last, and what we write."""
+_NUMBER = re.compile(r"\s*\+?(\d+)")
 
 BY_UDP = ("explicit-exit-notify",)
 """Options that say nothing over TCP; OpenVPN before 2.6 does not start with them there."""
@@ -76,6 +88,7 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
     protocols = said.get("proto", [])[-1:]
     if any(option.words[:1] and option.words[0].startswith("tcp") for option in protocols):
         yield from (f"{name} is for UDP, leave it out over TCP" for name in BY_UDP if name in said)
+    yield from _unread(said)
     for name, filler in NEEDED.items():
         if name not in said:
             yield f"{name} is missing, write `{name} {filler}`"
@@ -84,6 +97,25 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
             if not _is_left(option, filler):
                 again = f"line {option.number}: " if len(said[name]) > 1 else ""
                 yield f"{again}{name} says `{option.value}`, write `{name} {filler}`"
+
+
+def _unread(said: Mapping[str, Sequence[Option]]) -> Iterator[str]:
+    """Yield what keeps logins out of the log: without its last line, each counts as a timeout."""
+    verb, mute = (_last_number(said.get(name, ())) for name in ("verb", "mute"))
+    if verb is None:
+        yield f"verb is missing, write `verb {VERB}`"
+    elif verb[1] < LEAST_VERB or verb[1] == LETTERS_VERB:
+        yield f"line {verb[0]}: logins cannot be read in the log of `verb {verb[1]}`, write `verb {VERB}`"
+    if mute is not None and 0 < mute[1] < LEAST_MUTE:
+        yield f"line {mute[0]}: `mute {mute[1]}` hides lines of logins, write `mute {MUTE}` or leave it out"
+
+
+def _last_number(said: Sequence[Option]) -> tuple[int, int] | None:
+    """Return the number that counts as OpenVPN reads it (atoi(3)), behind that of its line."""
+    if not said:
+        return None
+    found = _NUMBER.match(said[-1].value)
+    return said[-1].number, int(found[1]) if found else 0
 
 
 def _is_left(option: Option, filler: str) -> bool:
