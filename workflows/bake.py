@@ -79,7 +79,9 @@ class Bake:
             complete=True,
             carry=order.carry,
         )
-        watching = asyncio.create_task(keep_watching(asked, watch_of(here), lambda: self._is_over))
+        watching = asyncio.create_task(
+            keep_watching(asked, watch_of(here), self._watched, lambda: self._is_over)
+        )
         try:
             await self._until_harm_or_peace()
         finally:

@@ -57,7 +57,7 @@ class PassedWaves:
         watched = self._watched = self._watched or Watched(plan.fleet, change)
         watched.expect()
         self._work = (
-            asyncio.create_task(keep_watching(asked, watch_of(child), lambda: not self._work)),
+            asyncio.create_task(keep_watching(asked, watch_of(child), watched, lambda: not self._work)),
             asyncio.create_task(self._notice_blindness(watched)),
         )
 

@@ -60,6 +60,7 @@ class WatchOrder(Value):
     restart: bool = False
     state: str = ""
     decision: Decision | None = None
+    """The last decision; of a watch that begins, the harm that the watch before it found."""
     window: int = 0
     news: tuple[int, Basis, tuple[str, ...]] | None = None
     """The last decision that was told, in short."""
@@ -178,6 +179,7 @@ class Watch:
         """Report the decision where it is news, or where the last report would be too old."""
         if decision is None:
             return
+        decision = self._latched(decision)
         self._decision = decision
         news = (window, basis_of(decision), decision.failed)
         if news != self._news and self._may_tell(decision):
@@ -187,6 +189,13 @@ class Watch:
         elif self._is_to_repeat(decision):
             self._repeats += 1
             await self._tell(decision, window)
+
+    def _latched(self, decision: Decision) -> Decision:
+        """Keep harm that was found, also where another version cannot read its evidence and begins anew."""
+        if self._decision is None or not self._has_found_harm or decision.action is Action.ROLL_BACK:
+            return decision
+        now = {"failed": decision.failed, "rebooted": decision.rebooted}
+        return self._decision.model_copy(update=now)
 
     @property
     def _between_reports(self) -> timedelta:

@@ -111,10 +111,11 @@ class Watched:
         await control.note(LedgerActivities.record_event, entry, action)
 
 
-async def keep_watching(asked: WatchOrder, child: str, is_over: Callable[[], bool]) -> None:
-    """Watch until this is cancelled; a watch that is lost is begun again."""
+async def keep_watching(asked: WatchOrder, child: str, watched: Watched, is_over: Callable[[], bool]) -> None:
+    """Watch until this is cancelled; a watch that is lost is begun again, with the harm that it found."""
     while not is_over():
-        watch = await guarded(Watch.run, asked, child)
+        order = asked.model_copy(update={"decision": watched.found_harm})
+        watch = await guarded(Watch.run, order, child)
         try:
             await watch
         except ChildWorkflowError as error:

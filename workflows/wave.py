@@ -93,6 +93,7 @@ class Wave:
         self._watched_until: datetime | None = None
         """When the watch counts as silent, unless it reports before; None where nothing passes by it."""
         self._is_silent = False
+        self._harm_of_a_lost_watch: Decision | None = None
         self._fresh_from: datetime | None = None
         """Decisions of before are too old to act on."""
         self._seen_by_hosts: Decision | None = None
@@ -424,6 +425,7 @@ class Wave:
             listener=workflow.info().workflow_id,
             passes_by_time=self._limits.automation is Automation.OBSERVE,
             carry=self._order.carry,
+            decision=self._harm_of_a_lost_watch,
         )
         self._watch = await guarded(Watch.run, watch, watch_of(workflow.info().workflow_id))
         self._watched_until = workflow.now() + 2 * steps.UNREAD_FOR
@@ -438,6 +440,8 @@ class Wave:
                 return
             workflow.logger.warning("the watch over wave %s ended: %s", self._wave.number, sentence_of(error))
             await workflow.sleep(steps.HELD_PACE)
+            if self._finds_harm and self._watch_heard is not None:
+                self._harm_of_a_lost_watch = self._watch_heard.decision
             self._watch = self._watch_heard = self._complete_since = None
             self._window += 1
             self._changed(urgent=True)

@@ -12,7 +12,7 @@ from policies.model.plan import Strategy
 from policies.model.verdict import Window
 from policies.notices.changes import is_blind
 from policies.notices.entries import UNWATCHED, WATCHED
-from tests.fakes.control import HEALTHY, QUIET, UNDECIDED
+from tests.fakes.control import HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     Running,
@@ -171,3 +171,25 @@ async def test_a_watch_that_is_lost_is_begun_again_and_no_release_is_blamed(
 def actions(world: World) -> list[str]:
     """Return what the audit record says happened."""
     return [action for action, _, _ in world.book.events.values()]
+
+
+@pytest.mark.parametrize("lost", ["its evidence", "the watch"])
+async def test_harm_that_operators_decide_about_stays_proposed_when_its_evidence_is_lost(
+    server: Engine, lost: str
+) -> None:
+    """R7: the deployment of another version cannot read the window, or the engine lost the watch."""
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), automation=Automation.ASK)
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(UNHEALTHY)
+        rollout = await world.start(("gw-1",))
+        await needs(rollout, UNHEALTHY.reason)
+        looks = len(world.judge.orders)
+        world.judge.says(HEALTHY)
+        if lost == "the watch":
+            await world.client.get_workflow_handle(
+                watch_of(f"change/edge/{world.newest}/wave/001")
+            ).terminate()
+        await until(lambda: len(world.judge.orders) > looks + 1)
+        await say(rollout, CommandKind.ROLL_BACK)
+        result = await result_of(rollout)
+    assert (result.outcome, result.decision) == (Outcome.ROLLED_BACK, UNHEALTHY)
