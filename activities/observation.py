@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 HEARTBEAT = timedelta(seconds=1)
 
+CLOCK_BEHIND = timedelta(seconds=5)
+"""How far a worker's clock may be behind the engine's: further behind, it takes old samples for fresh ones."""
+
 
 class ObservationOrder(Value):
     """Watch these cohorts for at most one slice, going on from `state`.
@@ -182,7 +185,7 @@ class ObservationActivities:
         state = _begun_with(resumed[0] if resumed else "", order)
         held, aside = state.held is not None, set(state.aside)
         ends = _now() + order.slice
-        folded = 0
+        folded, late = 0, _behind_the_engine()
 
         def so_far() -> str:
             return packed(state)
@@ -192,7 +195,7 @@ class ObservationActivities:
                 while True:
                     await self._until_due(order.gates, state)
                     before = state.wall
-                    state, tick, decision = await self._tick(order, state)
+                    state, tick, decision = await self._tick(order, state, late)
                     activity.heartbeat(so_far())
                     folded += 1
                     if self._recorder is not None and tick is not None:
@@ -221,10 +224,17 @@ class ObservationActivities:
         await asyncio.sleep(min(max(0.0, state.last + tick - _now().timestamp()), tick))
 
     async def _tick(
-        self, order: ObservationOrder, state: WindowState
+        self, order: ObservationOrder, state: WindowState, late: str
     ) -> tuple[WindowState, Tick | None, Decision]:
-        """Read and fold one tick; what the judge cannot work on is no evidence, and a person hears of it."""
-        reading = await self.read(order.gates, order.cohorts, state)
+        """Read and fold one tick; what the judge cannot work on is no evidence, and a person hears of it.
+
+        Nothing is read by a clock that is `late`.
+        """
+        if late:
+            needs = what_to_read(order.gates, order.cohorts, state.memory, _now().timestamp())
+            reading = Reading(at=_now().timestamp(), series={}, unread=dict.fromkeys(needs.lookbacks, late))
+        else:
+            reading = await self.read(order.gates, order.cohorts, state)
         try:
             return await asyncio.to_thread(
                 fold_reading, order.gates, order.window, order.cohorts, state, reading
@@ -456,6 +466,15 @@ def _read(text: str) -> WindowState | None:
     except ValueError:
         _log.exception("the state of a window cannot be read")
         return None
+
+
+def _behind_the_engine() -> str:
+    """Return that the clock here is behind the engine's, empty where it is not."""
+    behind = activity.info().started_time - _now()
+    if behind <= CLOCK_BEHIND:
+        return ""
+    seconds = behind.total_seconds()
+    return f"the clock of the worker is {seconds:.0f} s behind the engine's; have NTP set both"
 
 
 def _now() -> datetime:

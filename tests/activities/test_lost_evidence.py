@@ -5,6 +5,7 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -35,18 +36,24 @@ class Silent:
         return ()
 
 
-async def one_tick(source: Silent, state: str = "", carry: str = "") -> ObservationSlice:
-    """Observe until the first tick is folded."""
+AT_ONCE = LAB.blindness.model_copy(update={"grace": timedelta(0)})
+
+
+def order_of(**more: object) -> ObservationOrder:
+    """Return an order to observe one canary and one control."""
     order = ObservationOrder(
         rollout="r-1",
         wave=1,
         gates=GATES,
         cohorts=Cohorts(canary=("c:9500",), control=("k:9500",), expected={}),
         window=GATES.window,
-        slice=timedelta(0),
-        state=state,
-        carry=carry,
     )
+    return order.model_copy(update=more)
+
+
+async def one_tick(source: Silent, state: str = "", carry: str = "") -> ObservationSlice:
+    """Observe until the first tick is folded."""
+    order = order_of(slice=timedelta(0), state=state, carry=carry)
     observe = ObservationActivities(source).observe_slice
     return await asyncio.wait_for(ActivityEnvironment().run(observe, order), 20)
 
@@ -63,6 +70,25 @@ async def test_a_clock_that_was_ahead_keeps_the_next_slice_waiting_for_a_tick_at
     found = await one_tick(source, packed(WindowState(started=ahead, last=ahead)))
     assert source.asked > 0
     assert unpacked(found.state).last < ahead - 500
+
+
+async def test_a_worker_whose_clock_is_behind_the_engines_reads_nothing_and_says_so() -> None:
+    """R8: to its clock samples of before the fault look fresh."""
+    engine = ActivityEnvironment()
+    engine.info = replace(engine.info, started_time=datetime.now(UTC) + timedelta(minutes=10))
+    source = Silent()
+    order = order_of(slice=timedelta(0), gates=GATES.model_copy(update={"blindness": AT_ONCE}))
+    found = await asyncio.wait_for(engine.run(ObservationActivities(source).observe_slice, order), 20)
+    found = await asyncio.wait_for(
+        engine.run(
+            ObservationActivities(source).observe_slice, order.model_copy(update={"state": found.state})
+        ),
+        20,
+    )
+    assert source.asked == 0
+    assert found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE
+    assert "the clock of the worker is " in found.decision.reason
+    assert " s behind the engine's" in found.decision.reason
 
 
 @pytest.mark.parametrize("text", ["of a newer version", "not even packed"])

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote_plus
 
 import pytest
 
@@ -231,6 +232,27 @@ async def test_a_server_whose_clock_is_off_is_unavailable_by_name(off: int, said
         body = envelope(matrix("1"))
         request.send_response_only(200)
         request.send_header("Date", formatdate(time.time() + off, usegmt=True))
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    with server(answer) as url:
+        async with source_of(url) as source:
+            if not said:
+                assert await ask(source)
+                return
+            with pytest.raises(MetricsUnavailable, match=f"{url} has a clock that is {said} the one here"):
+                await ask(source)
+
+
+@pytest.mark.parametrize(("off", "said"), [(312, "31[0-3] s ahead of"), (-312, "31[0-3] s behind"), (0, "")])
+async def test_a_server_behind_a_proxy_without_dates_is_asked_for_its_time(off: int, said: str) -> None:
+    """R8: a worker whose clock is behind would read old samples as fresh."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked = unquote_plus(request.path)
+        body = envelope(matrix(str(time.time() + off) if "time()" in asked else "1"))
+        request.send_response_only(200)
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)

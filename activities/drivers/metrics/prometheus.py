@@ -52,7 +52,9 @@ class PrometheusSource:
         """Take the address of one server; `access` has what it asks for, where it asks for anything."""
         self._named = _named(url)
         session = (access or Access((url,))).session()
-        session.hooks["response"].append(_read_whole)
+        self._undated = False
+        """Whether the last answer did not say when it was given, as behind a proxy that leaves that out."""
+        session.hooks["response"].append(self._read_whole)
         self._client = PrometheusConnect(
             url=url.rstrip("/"),
             retry=Retry(0),
@@ -65,7 +67,10 @@ class PrometheusSource:
         self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
     ) -> tuple[Series, ...]:
         """Return the raw samples; see MetricsSource."""
-        return await self._within(raw_query(selector, instances, lookback), at)
+        found = await self._within(raw_query(selector, instances, lookback), at)
+        if self._undated:
+            _require_same_time(await self.clock(), f"Prometheus at {self._named}")
+        return found
 
     async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
         """Return who may offend; see OffenderSource."""
@@ -108,6 +113,10 @@ class PrometheusSource:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
 
+    def _read_whole(self, response: Response, *_: object, **__: object) -> Response:
+        self._undated = _shown_time(response) is None
+        return _read_whole(response)
+
     def _ask(self, query: str, at: float | None) -> tuple[Series, ...]:
         try:
             answer = self._client.custom_query(query, params=None if at is None else {"time": at})
@@ -128,7 +137,7 @@ def _named(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
-def _read_whole(response: Response, *_: object, **__: object) -> Response:
+def _read_whole(response: Response) -> Response:
     """Read the body against a deadline and a size, then refuse what is not a whole answer.
 
     The client's timeout holds for each read only: a server that drips keeps it for ever.
@@ -167,13 +176,23 @@ def _check_envelope(response: Response) -> None:
 
 def _require_same_clock(response: Response, where: str) -> None:
     """Refuse the answer of a server whose clock is off: its samples are of another time than they show."""
+    shown = _shown_time(response)
+    if shown is not None:
+        _require_same_time(shown, where)
+
+
+def _shown_time(response: Response) -> float | None:
+    """Return when the answer was given, in seconds of the epoch; None where a proxy left that out."""
     try:
-        shown = parsedate_to_datetime(response.headers["Date"]).timestamp()
-        shown += int(response.headers.get("Age", "0"))
+        return parsedate_to_datetime(response.headers["Date"]).timestamp() + int(
+            response.headers.get("Age", "0")
+        )
     except (KeyError, TypeError, ValueError):
-        return  # a proxy left it out
-    received = time()
-    apart = shown - received
+        return None
+
+
+def _require_same_time(shown: float, where: str) -> None:
+    apart = shown - time()
     if not -CLOCKS_APART - READ_SECONDS <= apart <= CLOCKS_APART:
         ahead = "ahead of" if apart > 0 else "behind"
         raise MetricsUnavailable(
