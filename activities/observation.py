@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 HEARTBEAT = timedelta(seconds=1)
 
 CLOCK_BEHIND = timedelta(seconds=5)
-"""How far a worker's clock may be behind the engine's: further behind, it takes old samples for fresh ones."""
+"""How far a worker's clock may be behind the engine's: further behind, old samples look fresh to it."""
 
 
 class ObservationOrder(Value):
