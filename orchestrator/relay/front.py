@@ -216,8 +216,9 @@ def configuration(connections: int) -> str:
 
     `http-reuse never` gives each connection of an agent its own connection to the relay: answers that one
     agent does not read, and calls that it resets, delay no other agent. `abortonclose` ends the poll of an
-    agent that is gone, so that it gets no task. Small buffers of the kernel bound what one connection can
-    have read before the next one gets its turn.
+    agent that is gone, so that it gets no task. A certificate is counted by its serial, which its signature
+    covers: the signature itself can be made anew, by its holder too. Small buffers of the kernel bound what
+    one connection can have read before the next one gets its turn.
     """
     answers = int(LONGEST_CALL) + 15
     pair, trusted = "relay.pem", "authorities.pem"
@@ -250,7 +251,7 @@ defaults
 frontend agents
   bind fd@0 proto h2 alpn h2 tcp-ut 40s ssl crt {pair} ca-file {trusted} verify required
   stick-table type binary len 20 size 50k expire 10m store conn_cur,http_req_rate(1s),http_err_rate(10s)
-  tcp-request session track-sc0 ssl_c_sha1
+  tcp-request session track-sc0 ssl_c_serial
   tcp-request session set-var(sess.refused) int(0)
   tcp-request session reject if {{ sc0_conn_cur gt {MOST_CONNECTIONS} }}
   http-request reject if {{ sc0_http_err_rate gt {MOST_BEYOND} }}

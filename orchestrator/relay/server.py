@@ -167,9 +167,7 @@ class Relay(grpc.GenericRpcHandler):
             if caller is not None and isinstance(refusal, NotAllowed):
                 self._refused(caller, _known(path), peer, refusal)
             if isinstance(refusal, Ended):
-                # HAProxy counts by an answer's first headers, and gRPC sends the end of a call apart from
-                # them whenever it likes: only what is sent as the first headers is always there.
-                await context.send_initial_metadata(((REFUSED, "yes"),))
+                context.set_trailing_metadata(((REFUSED, "yes"),))
             code = next(
                 (code for kind, code in STATUS.items() if isinstance(refusal, kind)),
                 grpc.StatusCode.FAILED_PRECONDITION,

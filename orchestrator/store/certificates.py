@@ -30,8 +30,10 @@ GOOD_FOR = timedelta(minutes=15)
 KEPT = timedelta(days=30)
 """How long a token that is good for nothing any more is remembered, to say why."""
 
-MOST_LIVING = 20
-"""Certificates that one gateway may have at a time: a third of a life after another, it has two."""
+MOST_LIVING = 4
+"""Certificates that one gateway may have at a time: a third of a life after another, it has two.
+
+A relay gives each of them connections and calls of its own."""
 
 SECRET_BYTES = 32
 VIA = "relay"

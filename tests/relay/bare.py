@@ -56,6 +56,11 @@ class Bare:
         """Send a whole message, which has to be short, and say that it was the last."""
         self._send(frame(DATA, ENDS_STREAM, stream, struct.pack("!BI", 0, len(body)) + body))
 
+    def whole(self, stream: int, path: str, body: bytes) -> None:
+        """Send a call with its whole message at once, as clients of gRPC do: it is answered as one."""
+        begun = frame(HEADERS, ENDS_HEADERS, stream, headers(path))
+        self._send(begun + frame(DATA, ENDS_STREAM, stream, struct.pack("!BI", 0, len(body)) + body))
+
     def send_as_much_as_may_be(self, stream: int, body: bytes) -> int:
         """Send what the other side takes now of these bytes of a call; return how many that were."""
         size = min(len(body), self._windows.get(stream, 0), self._window, MOST_OF_A_FRAME)

@@ -11,10 +11,16 @@ import grpc
 import grpc.aio
 import httpx
 import pytest
+from asn1crypto.x509 import Certificate
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 
 from deploy.ports import free_port
+from orchestrator.enrolment.authority import Authority
 from orchestrator.processes.relay import relaying
 from orchestrator.relay import front
 from orchestrator.relay.calls import SERVICE
@@ -23,12 +29,15 @@ from tests.patience import PATIENCE
 from tests.relay.bare import Bare
 from tests.relay.flooded import flooding, noticed, resident_mb
 from tests.relay.floods import KINDS
-from tests.relay.installation import Installation, issued, queue_of, working
+from tests.relay.installation import Installation, Shown, issued, queue_of, request_for, working
 from tests.relay.test_attacks import caller, until
 from tests.relay.test_processes import beside, relay_process
 from tests.relay.test_thieves import another_relay
 
 GROWTH_MB = 100
+ORDER_OF_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""Of the curve's group (SEC 2, 2.4.2)."""
+
 CALLS = 25
 """Of another agent during each flood: two seconds, where none of them is delayed."""
 
@@ -60,13 +69,12 @@ async def test_a_connection_by_a_revoked_certificate_ends_after_a_few_refused_ca
     assert await installation.relay.look_again()
     with closing(await asyncio.to_thread(Bare, installation.address, stolen)) as thief:
         for number in range(MOST_REFUSALS):
-            thief.call(1 + 2 * number, SERVICE + "GetSystemInfo")
-            thief.message(1 + 2 * number, b"")
+            thief.whole(1 + 2 * number, SERVICE + "GetSystemInfo", b"")
             while 1 + 2 * number not in thief.ended:
                 await asyncio.to_thread(thief.listen, 0.1)
             assert b"was revoked" in thief.ended[1 + 2 * number]
         assert not thief.closed
-        thief.call(1 + 2 * MOST_REFUSALS, SERVICE + "GetSystemInfo")
+        thief.whole(1 + 2 * MOST_REFUSALS, SERVICE + "GetSystemInfo", b"")
         while not thief.closed:
             await asyncio.to_thread(thief.listen, 0.1)
     assert installation.relay.told.calls["GetSystemInfo"] == MOST_REFUSALS
@@ -90,6 +98,7 @@ async def test_a_connection_without_a_call_ends_although_it_pings(
 async def test_one_certificate_has_so_many_connections_with_calls_or_without(
     installation: Installation,
 ) -> None:
+    """S2 again, a fresh reader's H1: signed once more, it was a certificate of its own to the limits."""
     shown = issued(installation.authority, "gw-1")
     held = []
     try:
@@ -97,9 +106,9 @@ async def test_one_certificate_has_so_many_connections_with_calls_or_without(
             held.append(await asyncio.to_thread(Bare, installation.address, shown))
             assert not held[-1].closed
         more = 0
-        for _ in range(3):
+        for one in (shown, signed_otherwise(shown), signed_again(installation.authority, shown)):
             try:
-                held.append(await asyncio.to_thread(Bare, installation.address, shown))
+                held.append(await asyncio.to_thread(Bare, installation.address, one))
                 more += not held[-1].closed
             except OSError:
                 continue
@@ -109,6 +118,26 @@ async def test_one_certificate_has_so_many_connections_with_calls_or_without(
     finally:
         for one in held:
             one.close()
+
+
+def signed_otherwise(shown: Shown) -> Shown:
+    """Return the same certificate with the other signature that anybody can make of one: s becomes n - s."""
+    whole = Certificate.load(load_pem_x509_certificate(shown.certificate).public_bytes(Encoding.DER))
+    r, s = decode_dss_signature(whole["signature_value"].native)
+    whole["signature_value"] = encode_dss_signature(r, ORDER_OF_P256 - s)
+    made = load_der_x509_certificate(whole.dump(force=True))
+    return Shown(made.public_bytes(Encoding.PEM), shown.key)
+
+
+def signed_again(authority: Authority, shown: Shown) -> Shown:
+    """Return what a repeated renewal is answered with: the same serial, signed once more."""
+    was = load_pem_x509_certificate(shown.certificate)
+    key = load_pem_private_key(shown.key, None)
+    assert isinstance(key, EllipticCurvePrivateKey)
+    request, serial = request_for(key), f"{was.serial_number:x}"
+    begun, ends = was.not_valid_before_utc, was.not_valid_after_utc
+    made = authority.issue_gateway_again(request, "edge", "gw-1", serial, begun, ends)
+    return Shown(made.pem.encode(), shown.key)
 
 
 async def test_no_caller_names_another_certificate_than_its_own(installation: Installation) -> None:
