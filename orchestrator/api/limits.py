@@ -40,6 +40,8 @@ class Kind(Enum):
     COMPLAINT = "complaint"
     TICKET = "ticket"
     CHAT = "chat"
+    INVALID = "invalid"
+    """Requests of a known caller that make no sense."""
 
     @property
     def size(self) -> int:
@@ -61,6 +63,7 @@ PER_MINUTE = {
     Kind.COMPLAINT: 600,
     Kind.TICKET: 120,
     Kind.CHAT: 300,
+    Kind.INVALID: 60,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""
 
@@ -82,13 +85,26 @@ class Limits:
         while len(self._buckets) > MOST_CALLERS:
             self._buckets.popitem(last=False)
         if not taken:
-            after = (1 - level) / kind.per_second
-            raise TooMany(f"{who} asks more often than {kind.size} times a minute", after)
+            raise _empty(who, kind, level)
+
+    def require(self, who: str, kind: Kind) -> None:
+        """Return while one could be taken from the bucket, and take none; TooMany when it is empty."""
+        found = self._buckets.get((who, kind))
+        if found is None:
+            return
+        level = found[0] + (self._clock() - found[1]) * kind.per_second
+        if level < 1:
+            raise _empty(who, kind, level)
 
     def give_back(self, who: str, kind: Kind) -> None:
         """Put back what was taken for something that turned out well, and is counted for nobody."""
         level, filled = self._buckets.get((who, kind), (float(kind.size), self._clock()))
         self._buckets[who, kind] = (min(float(kind.size), level + 1), filled)
+
+
+def _empty(who: str, kind: Kind, level: float) -> TooMany:
+    after = (1 - level) / kind.per_second
+    return TooMany(f"{who} asks more often than {kind.size} times a minute", after)
 
 
 class AtOnce:

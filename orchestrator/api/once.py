@@ -7,7 +7,7 @@ from fastapi import Depends, Header, Request, Response
 
 from orchestrator.api.limits import Kind
 from orchestrator.api.texts import KEY, LONGEST_KEY
-from orchestrator.api.who import Recognised, Serving, limits_of, service_of
+from orchestrator.api.who import Changing, Recognised, Serving, limits_of, service_of
 from orchestrator.service.service import Service
 from policies.model.people import Caller
 from policies.model.request import Answer
@@ -78,8 +78,18 @@ async def once(
     return await service_of(request).once(caller, key, content, answer, safe=kind is Kind.SAFE)
 
 
-async def _keyed(request: Request, caller: Recognised, service: Serving, key: Key) -> Keyed:
+async def _keyed(request: Request, caller: Changing, service: Serving, key: Key) -> Keyed:
+    return Keyed(request, caller, service, key)
+
+
+async def _ordered(request: Request, caller: Recognised, service: Serving, key: Key) -> Keyed:
     return Keyed(request, caller, service, key)
 
 
 Once = Annotated[Keyed, Depends(_keyed)]
+
+Ordered = Annotated[Keyed, Depends(_ordered)]
+"""What may go in the safe direction: no request that made no sense keeps its caller from it.
+
+A body of such a route has no list and no map, so that its validation takes no time worth counting.
+"""

@@ -111,9 +111,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         person = getattr(request.state, "uncharged", None)
-        if person is not None:  # what would change something if it made sense is charged as a question
+        if person is not None:
             try:
-                request.app.state.limits.take(person, Kind.LOOK)
+                request.app.state.limits.take(person, Kind.INVALID)
             except TooMany as refused:
                 return answer(request, refused)
         detail = sentence(wrong(error.errors()[0]))

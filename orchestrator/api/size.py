@@ -19,11 +19,17 @@ MOST_KEYS = 2_000
 MOST_KEYS_OF_ONE = 64
 """Keys that one object may have."""
 
+MOST_ITEMS = 12_000
+"""Items of all lists in one request: a list of gateways has 10,000 at most."""
+
 LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 """A request with both ends elsewhere for a proxy than here, and what follows is another's (RFC 9112, 6.1)."""
 
 _DESCRIBING = re.compile(r"^/v1/fleets/[^/]+/(?:description|desired/diff)$")
 """Where descriptions come; their routes read nothing before they know who asks."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string of JSON; one without an end is all that follows, and looked through once."""
 
 
 def is_describing(scope: Scope) -> bool:
@@ -59,18 +65,20 @@ class Short:
             if not describes and message["type"] == "http.request":
                 said.append(message.get("body", b""))
                 if not message.get("more_body", False):
-                    _require_few_keys(b"".join(said))
+                    _require_few(b"".join(said))
             return message
 
         await self._app(scope, measured, send)
 
 
-def _require_few_keys(body: bytes) -> None:
-    """Return for what is no JSON, or JSON of a few keys; a model names each key that it does not know.
+def _require_few(body: bytes) -> None:
+    """Return for what is no JSON, or JSON of a few keys and items; a model names each that is wrong.
 
     Raises:
-        HTTPException: It has more keys than any request of ours.
+        HTTPException: It has more keys or items than any request of ours.
     """
+    if body.count(b",") > MOST_ITEMS and _STRING.sub(b"", body).count(b",") > MOST_ITEMS:
+        raise _too_many(f"a request has at most {MOST_ITEMS} items in its lists; send fewer")
     if body.count(b":") <= MOST_KEYS_OF_ONE:
         return
     heard = 0
@@ -79,13 +87,15 @@ def _require_few_keys(body: bytes) -> None:
         nonlocal heard
         heard += len(pairs)
         if len(pairs) > MOST_KEYS_OF_ONE or heard > MOST_KEYS:
-            status = HTTPStatus.UNPROCESSABLE_ENTITY
-            raise HTTPException(status.value, f"an object has at most {MOST_KEYS_OF_ONE} keys; send fewer")
+            raise _too_many(f"an object has at most {MOST_KEYS_OF_ONE} keys; send fewer")
 
     try:
         json.loads(body, object_pairs_hook=count)
     except RecursionError as deep:
-        status = HTTPStatus.UNPROCESSABLE_ENTITY
-        raise HTTPException(status.value, "the request is nested too deeply; send fewer levels") from deep
+        raise _too_many("the request is nested too deeply; send fewer levels") from deep
     except ValueError:
         return  # no JSON, or not whole; its route says so
+
+
+def _too_many(why: str) -> HTTPException:
+    return HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY.value, why)

@@ -116,3 +116,16 @@ async def caller_of(request: Request, caller: Recognised) -> Caller:
 
 
 Asking = Annotated[Caller, Depends(caller_of)]
+
+
+async def changing(request: Request, caller: Recognised) -> Caller:
+    """Return who asks for a change, before its body is read as one.
+
+    Raises:
+        TooMany: Too many requests of theirs made no sense.
+    """
+    limits_of(request).require(caller.person, Kind.INVALID)
+    return caller
+
+
+Changing = Annotated[Caller, Depends(changing)]

@@ -72,11 +72,11 @@ class DrillReport(Value):
     """When it began, by the clock of that place."""
     budget: Annotated[Seconds, Field(gt=0)]
     """Seconds within which users had to be safe."""
-    steps: Annotated[tuple[DrillStep, ...], Field(max_length=MOST_STEPS)] = ()
+    steps: Annotated[tuple[DrillStep, ...], Field(max_length=MOST_STEPS, fail_fast=True)] = ()
     sessions_lost: Count = 0
-    people: Annotated[tuple[Text, ...], Field(max_length=MOST_PEOPLE)] = ()
+    people: Annotated[tuple[Text, ...], Field(max_length=MOST_PEOPLE, fail_fast=True)] = ()
     """Who took part, beside who has it recorded."""
-    handovers: Annotated[tuple[DrillHandover, ...], Field(max_length=MOST_PEOPLE)] = ()
+    handovers: Annotated[tuple[DrillHandover, ...], Field(max_length=MOST_PEOPLE, fail_fast=True)] = ()
     """What was handed over and accepted while it was rehearsed."""
     failure: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")] | None = None
     """Why it came to no end; None when it did."""

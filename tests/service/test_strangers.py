@@ -115,7 +115,7 @@ async def test_a_script_that_asks_without_end_keeps_its_own_person_from_no_hold(
 async def test_requests_that_make_no_sense_are_no_way_around_the_buckets(
     api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PER_MINUTE, Kind.LOOK, 10)
+    monkeypatch.setitem(PER_MINUTE, Kind.INVALID, 10)
     shown = token(ledger, Role.OPERATOR)
     for headers in (shown, shown | {"Idempotency-Key": "n"}):
         answers = [await api.post("/fleets/edge/commands", json={}, headers=headers) for _ in range(20)]

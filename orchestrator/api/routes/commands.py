@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from orchestrator.api.limits import Kind
-from orchestrator.api.once import Once
+from orchestrator.api.once import Once, Ordered
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.texts import LONGEST_REASON, LONGEST_RELEASE, TEXT
 from orchestrator.api.written import PLAN
@@ -118,7 +118,7 @@ class StartedUpgrade(Started):
 
 
 @router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
-async def command(fleet: Fleet, asked: CommandAsked, once: Once) -> Response:
+async def command(fleet: Fleet, asked: CommandAsked, once: Ordered) -> Response:
     """Give the fleet's change a command; a rollback also works when none is under way."""
 
     async def give() -> CommandReceipt:

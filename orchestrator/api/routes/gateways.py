@@ -43,7 +43,7 @@ class Reason(Value):
 class Several(Value):
     """Which gateways, and why."""
 
-    gateways: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_GATEWAYS)]
+    gateways: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_GATEWAYS, fail_fast=True)]
     reason: Why
 
 
@@ -95,10 +95,14 @@ class Install(Value):
 class Adoption(Value):
     """Which gateways keep what serves them; all of the fleet when none is named."""
 
-    gateways: tuple[Name, ...] = Field(default=(), max_length=10_000)
+    gateways: tuple[Name, ...] = Field(default=(), max_length=10_000, fail_fast=True)
     without: Annotated[
         tuple[Key, ...],
-        Field(max_length=64, description="keys of their own configuration that may stay behind"),
+        Field(
+            max_length=64,
+            fail_fast=True,
+            description="keys of their own configuration that may stay behind",
+        ),
     ] = ()
     reason: Why = "adoption"
 
@@ -106,7 +110,7 @@ class Adoption(Value):
 class HandBack(Value):
     """Which gateways go back to their own daemons."""
 
-    gateways: tuple[Name, ...] = Field(min_length=1, max_length=10_000)
+    gateways: tuple[Name, ...] = Field(min_length=1, max_length=10_000, fail_fast=True)
     reason: Why
 
 

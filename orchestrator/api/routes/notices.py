@@ -46,7 +46,7 @@ class Outbox(Value):
 class Passed(Value):
     """What a sink has had."""
 
-    keys: Annotated[tuple[Key, ...], Field(min_length=1, max_length=MOST)]
+    keys: Annotated[tuple[Key, ...], Field(min_length=1, max_length=MOST, fail_fast=True)]
 
 
 class PassedOn(Value):

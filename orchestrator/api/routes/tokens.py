@@ -23,14 +23,14 @@ class Grant(Value):
     """Roles on one fleet, or on `*`: all of them."""
 
     fleet: FleetOrEvery
-    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role))]
+    roles: Annotated[tuple[Role, ...], Field(min_length=1, max_length=len(Role), fail_fast=True)]
 
 
 class TokenAsked(Value):
     """A machine's token: its name in the audit record, what it may do where, and for how long."""
 
     name: PersonName
-    grants: Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100)]
+    grants: Annotated[tuple[Grant, ...], Field(min_length=1, max_length=100, fail_fast=True)]
     days: Annotated[int, Field(ge=1, le=365)] = 90
 
 
