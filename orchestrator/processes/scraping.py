@@ -237,8 +237,8 @@ def _context(certificate: Path, key: Path, clients: Path | None) -> ssl.SSLConte
     if clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         try:
-            context.load_verify_locations(clients)
-        except OSError as error:
+            context.load_verify_locations(cadata=read_own(clients).decode())
+        except (OSError, ValueError) as error:
             raise BadInput(
                 f"{clients} holds no authority of client certificates ({error}); write it in PEM"
             ) from error

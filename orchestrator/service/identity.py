@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 import httpx
 import jwt
 
+from activities.drivers.rights import read_own
 from orchestrator.service.login_attempts import LEEWAY_SECONDS, LoginAttempt
 from policies.model.errors import BadInput, NotAllowed, Refused, Unavailable
 from policies.model.people import Oidc
@@ -104,8 +105,7 @@ class IdentityProvider:
 
     def login(self) -> Login:
         """Return what a person needs to know to log in."""
-        pem = self._authorities.read_text() if self._authorities is not None else None
-        return Login(issuer=self.settings.issuer, client=self.settings.client, authorities=pem)
+        return Login(issuer=self.settings.issuer, client=self.settings.client, authorities=self._pem())
 
     def authorization(self, attempt: LoginAttempt, back: str) -> str:
         """Return where a browser is sent to log in, which comes back to that address of ours.
@@ -226,8 +226,17 @@ class IdentityProvider:
 
     def _context(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self._authorities)
-        except (OSError, ssl.SSLError) as error:
+            return ssl.create_default_context(cadata=self._pem())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self._authorities} holds no certificates that can be read: {error}") from error
+
+    def _pem(self) -> str | None:
+        """Return the provider's own authorities: who writes them decides who is logged in."""
+        if self._authorities is None:
+            return None
+        try:
+            return read_own(self._authorities).decode()
+        except (OSError, ValueError) as error:
             raise BadInput(f"{self._authorities} holds no certificates that can be read: {error}") from error
 
 

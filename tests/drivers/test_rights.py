@@ -17,7 +17,9 @@ from activities.drivers.trust_files import load_trust
 from activities.refusals import PolicyInvalid
 from orchestrator.engine.secured import secured
 from orchestrator.processes.scraping import certified
+from orchestrator.service.identity import IdentityProvider
 from policies.model.errors import BadInput
+from policies.model.people import Oidc
 from policies.model.value import digest_of
 from tests.fakes.stage import Stage
 
@@ -215,13 +217,25 @@ def test_whether_a_credential_is_secret_is_asked_of_the_file_that_was_read(
         Credentials({}).resolve(f"file:{path}")
 
 
-def test_authorities_of_the_engine_that_others_may_write_are_refused(tmp_path: Path) -> None:
-    """S6: who may write them decides which engine is taken for ours."""
+@pytest.mark.parametrize(
+    "believe",
+    [
+        lambda path: secured("engine.example:7233", authority=path),
+        lambda path: IdentityProvider(
+            Oidc(issuer="https://id.example", audience="p", client="p"), path
+        ).login(),
+    ],
+    ids=["the engine", "the identity provider"],
+)
+def test_authorities_that_others_may_write_are_refused(
+    tmp_path: Path, believe: Callable[[Path], object]
+) -> None:
+    """S6: who may write them decides which engine is taken for ours, and who is logged in as whom."""
     authority = tmp_path / "authority.pem"
     authority.write_text("-----BEGIN CERTIFICATE-----\n")
     authority.chmod(0o646)
     with pytest.raises(BadInput, match="chmod go-w"):
-        secured("engine.example:7233", authority=authority)
+        believe(authority)
 
 
 def test_a_key_of_tls_that_others_may_read_is_refused(tmp_path: Path) -> None:
