@@ -422,7 +422,7 @@ class Change:
         if self._order.key is None:
             raise stopped("it has no key, and whoever asks for a change gives it one")
         await self._know_the_plan()
-        release = self._header.release if self._header else None
+        release = self._leads_to
         opening = ChangeOpening(
             key=self._order.key,
             run=workflow.info().first_execution_run_id,
@@ -439,6 +439,14 @@ class Change:
         self._name = await control.record(LedgerActivities.open_change, opening)
         self._epoch = steps.epoch_now()
         self._story.know(self._name, self._header)
+
+    @property
+    def _leads_to(self) -> ReleaseRef | None:
+        """The release of the plan; None where each gateway goes back from it to what it had before."""
+        header = self._header
+        if header is None or (self._order.kind is ChangeKind.GO_BACK and header.strategy is not None):
+            return None
+        return header.release
 
     async def _know_the_plan(self) -> None:
         if self._order.plan is not None:

@@ -170,7 +170,8 @@ class Changes(Book):
         gone = (Outcome.ROLLED_BACK.value, Outcome.ROLLBACK_INCOMPLETE.value)
         wanted = (
             select(table)
-            .where(table.c.fleet == fleet, table.c.release_digest == release, table.c.outcome.in_(gone))
+            .where(table.c.fleet == fleet, table.c.release_digest == release)
+            .where(table.c.kind == ChangeKind.UPGRADE.value, table.c.outcome.in_(gone))
             .order_by(table.c.number.desc())
             .limit(1)
         )

@@ -11,11 +11,13 @@ from orchestrator.service.desired import DesiredService
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.later import LateEntries
-from policies.model.change import Outcome
+from policies.model.change import PENSTOCK, ChangeKind, Outcome
 from policies.model.desired import StartWhen, Upgrade, WishState
 from policies.model.plan import ReleaseRef
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
-from tests.workflows.world import NEW, OLD, World, result_of
+from tests.workflows.test_bake import CRASHED
+from tests.workflows.world import NEW, OLD, World, result_of, until
+from workflows.identities import change_of
 
 
 @pytest.fixture
@@ -73,3 +75,21 @@ async def test_what_a_person_took_back_after_its_promotion_is_pinned(
     assert (pin.change, pin.by) == (promoted, "bert")
     assert "calls drop" in pin.why
     assert state(desired, world, NEW) is WishState.PINNED
+
+
+async def test_what_the_bake_took_back_is_pinned_and_its_change_does_not_lead_to_that_release(
+    world: World, desired: DesiredService
+) -> None:
+    """newcomer 10: it was written down as a change back to the bad release, so that nothing pinned it."""
+    world.judge.says(CRASHED, wave=0)
+    everybody = tuple(world.gateways)
+    assert (await world.upgrade(everybody[:1], everybody[1:])).outcome is Outcome.PROMOTED
+    (promoted,) = [one.name for one in world.book.history(world.fleet.name) if one.release == NEW.version]
+    await until(lambda: set(world.serving().values()) == {OLD.version})
+    await result_of(world.client.get_workflow_handle(change_of(world.fleet.name)))
+    pin = desired.pin(world.fleet.name, NEW.digest)
+    assert pin is not None
+    assert (pin.change, pin.by) == (promoted, PENSTOCK)
+    assert state(desired, world, NEW) is WishState.PINNED
+    (newest,) = world.book.history(world.fleet.name, 1)
+    assert (newest.kind, newest.release, newest.release_digest) == (ChangeKind.GO_BACK, "known-good", None)
