@@ -71,6 +71,7 @@ def unfinished_change(
     """Return the change that the next rollback completes, given the fleet's changes with the newest first.
 
     That is one that has no end, or whose own rollback is incomplete and has not been asked for again since.
+    A rollback that an operator asked for has completed whatever is older than the change that it took back.
     A promotion that stands above it ends the search: what a rollback takes back is read from known-good. What
     penstock brings back by itself it completes by itself. An upgrade without an end that has moved no session
     is returned where there is no other: it ends, and hides nothing that stands under it.
@@ -82,7 +83,9 @@ def unfinished_change(
         if record.kind in MOVES_NOBODY or by_itself:
             continue
         takes_back = record.cause if record.kind is ChangeKind.GO_BACK else None
-        if record.outcome in _UNFINISHED and asked_again.isdisjoint({record.name, takes_back}):
+        if record.name in asked_again:
+            return idle
+        if record.outcome in _UNFINISHED and takes_back not in asked_again:
             lost = record.kind is ChangeKind.UPGRADE and record.outcome is None
             found = UnfinishedChange(
                 change=record.name,

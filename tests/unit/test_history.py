@@ -118,6 +118,16 @@ def test_a_promotion_that_stands_ends_what_was_not_completed_before_it(history: 
     assert unfinished_change([change(9, moved=3), *history]) is None
 
 
+def test_one_rollback_completes_every_incomplete_one_before_it() -> None:
+    """Item 1: each incomplete rollback took one `rollback` more before the bad release under it went back."""
+    incomplete = [change(3, Outcome.ROLLBACK_INCOMPLETE), change(2, Outcome.ROLLBACK_INCOMPLETE)]
+    completed = change(4, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, cause="edge-3")
+    assert unfinished_change([completed, *incomplete, change(1, moved=3)]) is None
+    lost = change(4, Outcome.ROLLED_BACK)  # its end was written when it was completed
+    completed = change(5, Outcome.ROLLED_BACK, ChangeKind.GO_BACK, cause="edge-4")
+    assert unfinished_change([completed, lost, *incomplete, change(1, moved=3)]) is None
+
+
 def test_a_lost_upgrade_that_has_moved_nothing_hides_no_other_change_that_is_to_be_completed() -> None:
     """Item 1: what stands under it, or lies under it without an end, goes back by the same rollback."""
     history = [change(4, None), change(3, Outcome.ROLLBACK_INCOMPLETE), change(2, moved=3)]
