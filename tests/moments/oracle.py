@@ -50,9 +50,10 @@ class Oracle:
             self.served[name].append(Served(to, promoted=True, before=before, at=at, turn=turn))
 
     def take_back(self, name: str, to: ReleaseRef, at: datetime, turn: int) -> None:
-        """Have a gateway go back to a release in that change."""
+        """Have a gateway go back to a release in that change; to the release that it has is no change."""
         before = self.served[name][-1].release
-        self.served[name].append(Served(to, returned=True, before=before, at=at, turn=turn))
+        if before != to:
+            self.served[name].append(Served(to, returned=True, before=before, at=at, turn=turn))
 
     def undo(self, turn: int) -> dict[str, ReleaseRef]:
         """Return where gateways were before what the change of that number has promoted so far."""

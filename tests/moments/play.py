@@ -1,0 +1,832 @@
+"""A random sequence of events on one simulated fleet, and what came of it against the oracle.
+
+Every event ends with the fleet at rest, or with one change under way that waits, is watched or is held: the
+events after it meet that. After each one every gateway has to serve what the oracle says.
+"""
+
+import asyncio
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
+
+from policies.model.change import ChangeEnding, KnownGoodBatch, Outcome, Phase
+from policies.model.command import CommandKind, CommandReceipt
+from policies.model.errors import Conflict, PenstockError, Unavailable
+from policies.model.operation import BREAK_GLASS
+from policies.model.people import Caller
+from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
+from policies.model.settings import lines_of
+from policies.model.value import digest_of
+from policies.model.verdict import Window
+from policies.model.way_back import RollbackAsked
+from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
+from tests.fakes.gateway import FakeGateway
+from tests.moments.oracle import Oracle, differences
+from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
+from tests.workflows.world import GATES, began_with, reconcile, release, until
+from workflows.bake import BakeOrder
+from workflows.change import Change
+from workflows.identities import bake_of, change_of
+
+T = TypeVar("T")
+FEWEST = 12
+"""Events of a sequence at least, the first installation among them."""
+
+MOST = 16
+SOON = 90.0
+"""Seconds within which what was ordered is over, on a machine that has other things to do."""
+
+RELEASES = tuple(release(version) for version in ("1.3.0", "1.4.0", "1.5.0", "1.6.0"))
+FIRST = release("1.1.6")
+REQUESTER, ANA, BEA = operator("rita"), operator("ana"), operator("bea")
+AT_REST = ("every gateway is on its known-good", "left alone, since operators steered them")
+
+
+Event = tuple[str, float, Callable[[], Awaitable[None]]]
+"""What may happen, how likely beside others, and how it is played."""
+
+
+class Wrong(AssertionError):
+    """What was found is not what the oracle says."""
+
+
+FAULTS = (
+    "wrong_targets",
+    "internal_errors",
+    "refused_rollbacks",
+    "operators_undone",
+    "refused_orders",
+    "stuck",
+)
+"""What must not be, each counted by its own figure."""
+
+
+@dataclass
+class Found:
+    """What came of one sequence."""
+
+    seed: int
+    events: list[str] = field(default_factory=list)
+    wrong_targets: list[str] = field(default_factory=list)
+    internal_errors: list[str] = field(default_factory=list)
+    refused_rollbacks: list[str] = field(default_factory=list)
+    operators_undone: list[str] = field(default_factory=list)
+    refused_orders: list[str] = field(default_factory=list)
+    """Orders other than rollbacks that were refused although they make sense."""
+    stuck: list[str] = field(default_factory=list)
+    harm_to_rollback_s: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def faults(self) -> list[str]:
+        """Everything that must not be."""
+        return [f"{name}: {one}" for name in FAULTS for one in getattr(self, name)]
+
+
+@dataclass
+class UnderWay:
+    """A change that does not go on by itself."""
+
+    to: ReleaseRef
+    waves: tuple[tuple[str, ...], ...]
+    waits: bool
+    """Whether it waits for its window, so that it has moved nothing; its first wave is on trial otherwise."""
+    holds: set[str] = field(default_factory=set)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The gateways that it changes."""
+        return tuple(name for wave in self.waves for name in wave)
+
+
+class Player:
+    """Plays one sequence on a stage of its own."""
+
+    def __init__(self, stage: Stage, seed: int, found: Found) -> None:
+        """Draw everything from the seed."""
+        self.stage = stage
+        self.rng = random.Random(seed)
+        self.found = found
+        self.oracle = Oracle()
+        self.turn = 0
+        self.turns: dict[str, int] = {}
+        """The turn of each change that was promoted, by its name."""
+        self.up: UnderWay | None = None
+        self.hand: dict[str, ReleaseRef] = {}
+        """What operators had gateways serve by break-glass."""
+        self.out: set[str] = set()
+        """Gateways that operators left out of changes."""
+        self.gone: set[str] = set()
+        """Gateways that the fleet's file has not any more."""
+        self.dead: set[str] = set()
+        """Those of them whose agents have gone, too."""
+        self.unknown: set[str] = set()
+        """Gateways of which the ledger knows no known-good: they have been renamed."""
+        self.ahead: set[str] = set()
+        """Gateways whose host has seen a clock that ran ahead: only upgrades refuse them."""
+        self.numbers = 0
+
+    # --- what is played ----------------------------------------------------------------
+
+    async def play(self, count: int) -> None:
+        """Play so many events; the first is the first installation."""
+        for one in (FIRST, *RELEASES):
+            self.stage.ledger.add_release(
+                one, source="http://repository", signers=("a", "b"), manifest_json="{}"
+            )
+        beginning = self.rng.choice((self.install, self.installed, self.installed, self.installed))
+        await self._one(beginning.__name__, beginning)
+        for _ in range(count - 1):
+            allowed = self._allowed()
+            weights = [weight for _, weight, _ in allowed]
+            [(name, _, event)] = self.rng.choices(allowed, weights)
+            await self._one(name, event)
+        if self.up is not None:
+            await self._one("rollback at the end", self.roll_back)
+
+    def _allowed(self) -> list[Event]:
+        """Return what may happen now, each with its weight."""
+        always: list[Event] = [
+            ("rollback", 3, self.roll_back),
+            ("rollback by force", 0.7, self.roll_back_by_force),
+            ("reconcile", 1, self.reconcile),
+            ("the engine is killed", 0.4, self.engine_killed),
+            ("no worker for a while", 0.5, self.worker_away),
+            ("the ledger is locked for a while", 0.5, self.ledger_locked),
+            ("a host's clock steps", 0.7, self.clock_steps),
+            ("leave out", 0.6, self.leave_out),
+            ("return", 1.5 if self.out else 0, self.take_in),
+            ("gateway removed from the file", 0.7 if self.up is None else 0.3, self.remove),
+            ("gateway back in the file", 1 if self.gone - self.dead else 0, self.put_back),
+            ("a command without sense", 0.5, self.senseless),
+        ]
+        if self.up is None:
+            return [
+                *always,
+                ("upgrade is promoted", 4, self.promoted),
+                ("upgrade fails", 1, self.fails),
+                ("upgrade dies in its promotion", 1.5, self.dies_in_promotion),
+                ("upgrade waits", 2, self.waits),
+                ("upgrade is on trial", 2, self.on_trial),
+                ("harm in the bake", 2, self.harm),
+                ("settings", 1, self.configure),
+                ("rollback of settings", 0.7, self.roll_back_settings),
+                ("reload", 0.5, self.reload),
+                ("break-glass", 1, self.break_glass),
+                ("gateway added and installed", 0.7, self.add),
+                ("gateway renamed", 0.5, self.rename),
+                ("rollback by name", 0.7, self.roll_back_by_name),
+            ]
+        found: list[Event] = [
+            *always,
+            ("hold", 1, self.hold),
+            ("resume", 2 if self.up.holds else 0, self.resume),
+            ("abort", 1, self.abort),
+            ("the engine loses the change", 1, self.lost),
+        ]
+        if self.up.waits:
+            return [*found, ("the window opens", 2, self.window_opens), ("harm in the bake", 1.5, self.harm)]
+        return [
+            *found,
+            ("verdict: healthy", 1.5, self.healthy),
+            ("verdict: unhealthy", 1.5, self.unhealthy),
+            ("votes to promote", 1, self.voted),
+        ]
+
+    async def _one(self, name: str, event: Callable[[], Awaitable[None]]) -> None:
+        self.found.events.append(name)
+        await event()
+        await self._compare(name)
+
+    def _tell(self, more: str) -> None:
+        """Add to the newest event's line."""
+        self.found.events[-1] += f" {more}"
+
+    # --- events ------------------------------------------------------------------------
+
+    async def install(self) -> None:
+        fleet = self.stage.fleet
+        await self.stage.changes.install(fleet, FIRST, "http://repository", ANA.person)
+        await self._ended(Outcome.PROMOTED)
+        self.oracle.begin(self.stage.gateways, FIRST)
+
+    async def installed(self) -> None:
+        """Begin as a fleet that was installed long ago."""
+        for fake in self.stage.gateways.values():
+            fake.serve(FIRST)
+        self.stage.ledger.begin(FLEET, FIRST, self.stage.gateways)
+        self.oracle.begin(self.stage.gateways, FIRST)
+
+    async def promoted(self) -> None:
+        to, waves = self._drawn()
+        change = await self._start(to, waves)
+        await self._ended(Outcome.PROMOTED)
+        self._promote(change, to, [name for wave in waves for name in wave])
+
+    async def fails(self) -> None:
+        to, waves = self._drawn()
+        self.stage.world.judge.says(UNHEALTHY, wave=self.rng.randint(1, len(waves)))
+        await self._start(to, waves)
+        await self._ended(Outcome.ROLLED_BACK)
+
+    async def waits(self) -> None:
+        to, waves = self._drawn()
+        self.stage.world.windows.answer = CLOSED
+        await self._start(to, waves)
+        self.up = UnderWay(to, waves, waits=True)
+
+    async def on_trial(self) -> None:
+        to, waves = self._drawn()
+        self.stage.world.judge.says(UNDECIDED)
+        await self._start(to, waves)
+        self.up = UnderWay(to, waves, waits=False)
+        await self._in_phase(Phase.OBSERVING)
+
+    async def window_opens(self) -> None:
+        self.stage.world.windows.answer = OPEN
+        await self._goes_on()
+
+    async def healthy(self) -> None:
+        self.stage.world.judge.says(HEALTHY)
+        await self._goes_on()
+
+    async def _goes_on(self) -> None:
+        """Have a change promoted, or see that it stays where it is while it is held."""
+        up, change = self._now(), self._name()
+        if up.holds:
+            await asyncio.sleep(2)
+            if not await self._repeated(lambda: self.stage.changes.is_under_way(FLEET)):
+                self.found.operators_undone.append(f"{change} went on though {up.holds} held it")
+            return
+        await self._ended(Outcome.PROMOTED)
+        self._promote(change, up.to, up.names)
+
+    async def voted(self) -> None:
+        """Have two operators promote what cannot be proven."""
+        up, change = self._now(), self._name()
+        if up.holds:
+            return
+        self.stage.world.judge.says(AT_CAP)
+        await self._in_phase(Phase.HELD)
+        for caller in (ANA, BEA):
+            await self._commanded(caller, CommandKind.PROMOTE)
+        self.stage.world.judge.says(HEALTHY, wave=2)
+        await self._ended(Outcome.PROMOTED)
+        self._promote(change, up.to, up.names)
+
+    async def unhealthy(self) -> None:
+        self.stage.world.judge.says(UNHEALTHY)
+        await self._ended(Outcome.ROLLED_BACK)
+
+    async def roll_back(self, *, force: bool = False) -> None:
+        """Roll the release back as an operator does, and compare what was answered with what has to be."""
+        on_trial = self.up is not None and not self.up.waits
+        targets = {} if on_trial else self.oracle.expected(datetime.now(UTC))
+        receipt = await self._rolled_back(force=force)
+        if receipt is not None:
+            await self._went_back(receipt, targets)
+
+    async def roll_back_by_force(self) -> None:
+        await self.roll_back(force=True)
+
+    async def roll_back_by_name(self) -> None:
+        """Roll back to a release that a promotion replaced on every gateway that could go there."""
+        known_good = self.oracle.known_good()
+        left = self.oracle.left_by_promotion(datetime.now(UTC))
+        proven = {name: {one.release for one in trail} for name, trail in self.oracle.served.items()}
+        for to in self.rng.sample((FIRST, *RELEASES), len(RELEASES) + 1):
+            able = {name for name, had in proven.items() if to in had and name not in self.unknown}
+            targets = {name: to for name in able if known_good[name] != to}
+            if targets and all(to in left.get(name, ()) for name in targets):
+                self._tell(f"({to.version})")
+                receipt = await self._rolled_back(to=to.version)
+                if receipt is not None:
+                    await self._went_back(receipt, targets)
+                return
+
+    async def _went_back(self, receipt: CommandReceipt, targets: dict[str, ReleaseRef]) -> None:
+        if targets and not receipt.accepted:
+            self.found.refused_rollbacks.append(f"{self.found.events[-1]}: {receipt.sentence}")
+        self._tell(f"[{receipt.sentence}]")
+        await self._free()
+        self._took_back(targets)
+        self.up = None
+
+    async def _rolled_back(self, *, force: bool = False, **asked: Any) -> CommandReceipt | None:
+        try:
+            return await self.stage.service.roll_back(
+                ANA, FLEET, "users call", asked=RollbackAsked(**asked), force=force
+            )
+        except PenstockError as error:
+            self.found.refused_rollbacks.append(f"{self.found.events[-1]}: {type(error).__name__}: {error}")
+            return None
+
+    async def dies_in_promotion(self) -> None:
+        """Have the engine lose an upgrade with a part promoted; reconcile or an operator ends it."""
+        to, waves = self._drawn()
+        parts, ledger, calls = self.rng.randint(0, len(waves)), self.stage.ledger, list[object]()
+        names = [name for wave in waves[:parts] for name in wave]
+        write, close = ledger.record_known_good_batch, ledger.close_change
+
+        def record(batch: KnownGoodBatch) -> int:
+            calls.append(batch)
+            if len(calls) > parts:
+                raise Unavailable("the ledger has gone")
+            return write(batch)
+
+        def end(ending: ChangeEnding) -> None:
+            calls.append(ending)
+            raise Unavailable("the ledger has gone")
+
+        ledger.record_known_good_batch, ledger.close_change = record, end  # type: ignore[method-assign]
+        try:
+            change = await self._start(to, waves)
+            await self._soon(lambda: len(calls) > parts, "it is promoted")
+            await self._terminated()
+        finally:
+            ledger.record_known_good_batch, ledger.close_change = write, close  # type: ignore[method-assign]
+        whole = parts == len(waves)
+        self._tell(f"after {parts} of {len(waves)} parts")
+        if self.rng.random() < 0.5:
+            self._tell("and a rollback")
+            receipt = await self._rolled_back()
+            if receipt is None:
+                return
+            await self._went_back(receipt, {})
+            self.turn += 1
+            self.turns[change] = self.turn
+            for name in names:  # it was promoted, and went back
+                before = self.oracle.known_good()[name]
+                self.oracle.promote(name, to, datetime.now(UTC), self.turn)
+                self.oracle.take_back(name, before, datetime.now(UTC), self.turn)
+            return
+        self._tell("and reconcile")
+        await self._reconciled()
+        if whole:
+            self._promote(change, to, names)
+            return
+        self.turn += 1
+        for name in names:
+            before = self.oracle.known_good()[name]
+            self.oracle.promote(name, to, datetime.now(UTC), self.turn)
+            self.oracle.take_back(name, before, datetime.now(UTC), self.turn)
+
+    async def lost(self) -> None:
+        """Have the engine lose the change under way; reconcile or an operator ends it."""
+        up = self._now()
+        await self._terminated()
+        if self.rng.random() < 0.5:
+            self._tell("and a rollback")
+            targets = self.oracle.expected(datetime.now(UTC)) if up.waits else {}
+            self._as_usual()
+            receipt = await self._rolled_back()
+            if receipt is not None:
+                await self._went_back(receipt, targets)
+            return
+        self._tell("and reconcile")
+        self.up = None
+        self._as_usual()
+        await self._reconciled()
+
+    async def _terminated(self) -> None:
+        await self.stage.world.client.get_workflow_handle(change_of(FLEET)).terminate("the engine lost it")
+
+    async def harm(self) -> None:
+        """Have harm found in what was promoted: it goes back by itself, whatever waits."""
+        client = self.stage.world.client
+        try:
+            status = (await client.get_workflow_handle(bake_of(FLEET)).describe()).status
+        except RPCError:
+            status = None
+        if status is not WorkflowExecutionStatus.RUNNING:
+            self._tell("(nothing bakes)")
+            return
+        order, _ = await began_with(client, bake_of(FLEET), BakeOrder)
+        targets = self.oracle.undo(self.turns[order.change])
+        expected = {name: to for name, to in targets.items() if name not in self.dead}
+        self._tell(f"(of {order.change}: {' '.join(expected)})")
+        began = time.monotonic()
+        self.stage.world.judge.says(CRASHING, wave=0)
+        await self._soon(
+            lambda: all(self.stage.serving().get(name) == to for name, to in expected.items()),
+            "harm in the bake goes back",
+        )
+        self.found.harm_to_rollback_s.append(round(time.monotonic() - began, 1))
+        await self._soon(self._bake_is_over, "the bake has ended")
+        await self._free()
+        self.up = None
+        self._took_back(targets)
+
+    async def _bake_is_over(self) -> bool:
+        found = await self.stage.world.client.get_workflow_handle(bake_of(FLEET)).describe()
+        return found.status is not WorkflowExecutionStatus.RUNNING
+
+    # --- commands ----------------------------------------------------------------------
+
+    async def _commanded(self, caller: Caller, kind: CommandKind) -> CommandReceipt:
+        command, key = self.stage.service.command, f"{kind} {len(self.found.events)}"
+        return await self._repeated(lambda: command(caller, FLEET, kind, "because", key=key))
+
+    async def hold(self) -> None:
+        caller = self.rng.choice((ANA, BEA))
+        await self._commanded(caller, CommandKind.HOLD)
+        self._now().holds.add(caller.person)
+
+    async def resume(self) -> None:
+        """Lift one hold: the other ones stay."""
+        up = self._now()
+        person = self.rng.choice(sorted(up.holds))
+        await self._commanded(operator(person), CommandKind.RESUME)
+        up.holds.discard(person)
+
+    async def abort(self) -> None:
+        """Abort a change that waits; one that has moved sessions refuses it."""
+        try:
+            await self._commanded(ANA, CommandKind.ABORT)
+        except Conflict:
+            if self._now().waits:
+                raise
+            return
+        if not self._now().waits:
+            raise Wrong("it was aborted after sessions had moved")
+        await self._ended(Outcome.ABORTED)
+
+    async def senseless(self) -> None:
+        """Give a command that makes no sense now, and meet a refusal in words."""
+        if self.up is None:
+            kind = self.rng.choice([*CommandKind])
+        else:
+            kind = self.rng.choice((CommandKind.APPROVE, CommandKind.REJECT))
+        self._tell(f"({kind})")
+        if kind is CommandKind.QUARANTINE:
+            return
+        with suppress(PenstockError):
+            await self._commanded(BEA, kind)
+
+    async def reconcile(self) -> None:
+        """Look as every minute does: nothing that is as it should be is touched."""
+        if self.up is None:
+            await self._reconciled()
+            return
+        await reconcile(self.stage.world)
+
+    async def _reconciled(self) -> None:
+        """Reconcile until nothing is left to do."""
+        for _ in range(6):
+            found = await reconcile(self.stage.world)
+            await self._free()
+            if found.sentence.startswith(AT_REST):
+                return
+        raise Stuck(f"reconcile finds something to do again and again: {found.sentence}")
+
+    # --- what goes away ----------------------------------------------------------------
+
+    async def engine_killed(self) -> None:
+        async with self.stage.without_engine():
+            await asyncio.sleep(self.rng.random())
+
+    async def worker_away(self) -> None:
+        """Have no worker; an operator's rollback of what is on trial is stored meanwhile."""
+        goes_back = self.up is not None and not self.up.waits and self.rng.random() < 0.5
+        async with self.stage.without_worker():
+            receipt = await self._rolled_back() if goes_back else None
+            await asyncio.sleep(self.rng.random())
+        if receipt is not None:
+            await self._went_back(receipt, {})
+
+    async def ledger_locked(self) -> None:
+        """Lock the ledger; an operator's rollback of what is on trial is taken meanwhile."""
+        goes_back = self.up is not None and not self.up.waits and self.rng.random() < 0.5
+        with self.stage.locked_ledger():
+            receipt = await self._rolled_back() if goes_back else None
+            await asyncio.sleep(1 + self.rng.random())
+        if receipt is not None:
+            await self._went_back(receipt, {})
+
+    async def clock_steps(self) -> None:
+        """Have a host's clock step, or have it see one that ran ahead and was set back."""
+        fake = self.stage.gateways[self.rng.choice(sorted(self._alive()))]
+        self._tell(fake.gateway.name)
+        if self.rng.random() < 0.5 or len(self._able()) < 5:
+            hours = self.rng.uniform(-30, 30)
+            fake.now = lambda: datetime.now(UTC) + timedelta(hours=hours)
+        elif fake.gateway.name not in self.hand and self.up is None:
+            fake.owner = (max(fake.owner[0], int(time.time() * 1000)) + 3_600_000, fake.owner[1])
+            self.ahead.add(fake.gateway.name)
+
+    # --- operators and single gateways -------------------------------------------------
+
+    async def leave_out(self) -> None:
+        able = sorted(self._able() - {*(self.up.names if self.up else ())})
+        if len(able) < 4:
+            return
+        name = self.rng.choice(able)
+        self._tell(name)
+        await self._repeated(lambda: self.stage.service.leave_out(ANA, FLEET, (name,), "its disk"))
+        self.out.add(name)
+
+    async def take_in(self) -> None:
+        """Return a gateway: what an operator steered by hand goes to its known-good only now."""
+        name = self.rng.choice(sorted(self.out))
+        self._tell(name)
+        if name in self.gone or (self.up is not None and name in self.hand):
+            return
+        await self._repeated(lambda: self.stage.service.take_in(ANA, FLEET, (name,), "mended"))
+        self.out.discard(name)
+        if self.hand.pop(name, None) is None:
+            return
+        fake, now = self.stage.gateways[name], datetime.now(UTC)
+        fake.owner = (int((now - timedelta(seconds=200)).timestamp() * 1000), fake.owner[1])
+        left = [one for one in self.stage.ledger.quarantined(FLEET) if one.gateway == name]
+        for row in left:  # reconcile tries it a minute later, which is now
+            since = now - timedelta(seconds=90)
+            self.stage.ledger.set_quarantine(row.model_copy(update={"since": since}))
+        await self._reconciled()
+
+    async def break_glass(self) -> None:
+        """Have an operator steer a gateway on its host to the release that it had before."""
+        able = [
+            name
+            for name in sorted(self._able())
+            if len(trail := self.oracle.served[name]) > 1 and trail[-2].release != trail[-1].release
+        ]
+        if not able:
+            return
+        name = self.rng.choice(able)
+        self._tell(name)
+        fake, to = self.stage.gateways[name], self.oracle.served[name][-2].release
+        slot = min(slot for slot in fake.slots if slot not in (fake.serving, fake.trial))
+        fake.serve(to, slot)
+        fake.trial, fake.owner = None, (max(fake.owner[0], int(time.time() * 1000)), BREAK_GLASS)
+        self.hand[name] = to
+        self.out.add(name)
+        await self._reconciled()
+
+    # --- the fleet's file --------------------------------------------------------------
+
+    async def remove(self) -> None:
+        able = sorted(self._able() - {*(self.up.names if self.up else ())})
+        if len(able) < 4:
+            return
+        name = self.rng.choice(able)
+        self._tell(name)
+        self.stage.members(lambda members: [one for one in members if one.name != name])
+        self.gone.add(name)
+
+    async def put_back(self) -> None:
+        name = self.rng.choice(sorted(self.gone - self.dead))
+        self._tell(name)
+        self.stage.members(lambda members: [*members, self.stage.gateways[name].gateway])
+        self.gone.discard(name)
+
+    async def add(self) -> None:
+        """Add an empty gateway to the file, and install the first release on it."""
+        self.numbers += 1
+        added = self.stage.added(GATEWAYS + self.numbers)
+        self._tell(added.name)
+        self.stage.members(lambda members: [*members, added])
+        await self.stage.power_on(FakeGateway(added))
+        await self.stage.changes.install(self.stage.fleet, FIRST, "http://repository", ANA.person)
+        await self._ended(Outcome.PROMOTED)
+        self.oracle.begin([added.name], FIRST)
+
+    async def rename(self) -> None:
+        """Rename a gateway in the file and on its host: its old name is gone, its new one has no history."""
+        able = sorted(self._able())
+        if len(able) < 4:
+            return
+        old = self.rng.choice(able)
+        self.numbers += 1
+        new = f"{old}-renamed-{self.numbers}"
+        self._tell(f"{old} to {new}")
+        before = self.stage.gateways[old]
+        described = before.gateway.model_copy(update={"name": new})
+        self.stage.members(lambda members: [described if one.name == old else one for one in members])
+        await self.stage.power_off(old)
+        fake = FakeGateway(described)
+        for mine in ("slots", "serving", "staged", "owner", "settings", "pools", "generation"):
+            setattr(fake, mine, getattr(before, mine))
+        await self.stage.power_on(fake)
+        self.gone.add(old)
+        self.dead.add(old)
+        self.unknown.add(new)
+        self.oracle.begin([new], self.oracle.known_good()[old])
+
+    # --- settings and credentials --------------------------------------------------------
+
+    async def configure(self) -> None:
+        """Give every gateway that takes part another banner."""
+        fleet = self.stage.fleet
+        text = f"banner {self.rng.randint(1, 999)}"
+        self.stage.describe(fleet.model_copy(update={"settings": {"banner": (text,)}}))
+        fleet, changes = self.stage.fleet, self.stage.changes
+        plan = await self._repeated(lambda: changes.plan_settings(fleet))
+        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a banner", key=text))
+        await self._free()
+        taking = {one.name for one in self.stage.fleet.gateways} - self.out
+        before = {name: self._settings(name) for name in taking}
+        self._tell(text)
+        missing = [name for name in taking if not any(text in line for line in before[name])]
+        if missing:
+            raise Wrong(f"without the new settings: {missing}")
+
+    def _settings(self, name: str) -> tuple[str, ...]:
+        return lines_of(self.stage.gateways[name].settings)
+
+    async def roll_back_settings(self) -> None:
+        """Roll settings back: no gateway changes its release by that."""
+        receipt = await self._rolled_back(settings=True)
+        if receipt is not None:
+            self._tell(f"[{receipt.sentence}]")
+            await self._free()
+
+    async def reload(self) -> None:
+        fleet, changes = self.stage.fleet, self.stage.changes
+        plan = await self._repeated(lambda: changes.plan_reload(fleet))
+        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a new user"))
+        await self._free()
+
+    # --- the parts of events -----------------------------------------------------------
+
+    def _drawn(self) -> tuple[ReleaseRef, tuple[tuple[str, ...], ...]]:
+        """Return a release and some gateways that are not on it, the first of them as the canary."""
+        known_good = self.oracle.known_good()
+        able = sorted(self._able())
+        to = self.rng.choice([one for one in (FIRST, *RELEASES) if any(known_good[n] != one for n in able)])
+        names = [name for name in able if known_good[name] != to]
+        chosen = self.rng.sample(names, min(len(names), self.rng.choice((1, 1, 2, 2, 3, 3, 8))))
+        self._tell(f"({to.version} on {' '.join(chosen)})")
+        waves = (tuple(chosen[:1]), tuple(chosen[1:]))
+        return to, tuple(wave for wave in waves if wave)
+
+    def _able(self) -> set[str]:
+        """Return the gateways that an upgrade may change."""
+        return self._alive() - self.gone - self.out - self.unknown - self.ahead
+
+    def _alive(self) -> set[str]:
+        return {*self.oracle.served} - self.dead
+
+    def _plan(self, to: ReleaseRef, waves: tuple[tuple[str, ...], ...]) -> Plan:
+        fleet = self.stage.fleet
+        return Plan(
+            fleet=fleet,
+            release=to,
+            strategy=Strategy.CANARY,
+            waves=tuple(
+                Wave(number=number, gateways=names, lease=fleet.limits.lease)
+                for number, names in enumerate(waves, 1)
+            ),
+            known_good=self.stage.ledger.known_good(FLEET),
+            sessions={},
+            window=Window(),
+            gates=GATES,
+            trust_policy=digest_of(b"trust"),
+        )
+
+    async def _repeated(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer of an engine that may be busy; only rollbacks have to be taken at once."""
+        until = time.monotonic() + SOON
+        while True:
+            try:
+                return await ask()
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+
+    async def _start(self, to: ReleaseRef, waves: tuple[tuple[str, ...], ...]) -> str:
+        self.stage.look()
+        plan = self._plan(to, waves)
+        start, key = self.stage.changes.start, f"{self.found.seed} {len(self.found.events)}"
+        name = await self._repeated(
+            lambda: start(plan, "http://repository", REQUESTER.person, "new features", key=key)
+        )
+        return name if name is not None else await self._repeated(partial(self._begun, key))
+
+    async def _begun(self, key: str) -> str:
+        name = await self.stage.changes.begun_before(key, timedelta(seconds=SOON))
+        if name is None:
+            raise Stuck("the upgrade has no name yet")
+        return name
+
+    def _promote(self, change: str, to: ReleaseRef, names: Iterable[str]) -> None:
+        self.turn += 1
+        self.turns[change] = self.turn
+        for name in names:
+            self.oracle.promote(name, to, datetime.now(UTC), self.turn)
+
+    def _took_back(self, targets: dict[str, ReleaseRef]) -> None:
+        if targets:
+            self.turn += 1
+        for name, to in targets.items():
+            self.oracle.take_back(name, to, datetime.now(UTC), self.turn)
+            self.hand.pop(name, None)
+
+    def _now(self) -> UnderWay:
+        assert self.up is not None
+        return self.up
+
+    def _name(self) -> str:
+        found = self.stage.ledger.last_change(FLEET)
+        assert found is not None
+        return found.name
+
+    async def _in_phase(self, phase: Phase) -> None:
+        change = self.stage.world.client.get_workflow_handle(change_of(FLEET))
+
+        async def is_there() -> bool:
+            with suppress(RPCError):
+                return bool((await change.query(Change.status)).phase is phase)
+            return False
+
+        await self._soon(is_there, f"the change is {phase}")
+
+    async def _ended(self, *outcomes: Outcome) -> None:
+        """Wait for the end of the change; another outcome than these is wrong."""
+        await self._free()
+        found = await self._repeated(lambda: self.stage.changes.result(FLEET))
+        if found.outcome not in outcomes:
+            raise Wrong(f"it ended {found.outcome}: {found.reason}")
+        self.up = None
+        self._as_usual()
+
+    def _as_usual(self) -> None:
+        """Have judge and windows say again what they usually say."""
+        self.stage.world.judge.script.clear()
+        self.stage.world.windows.answer = OPEN
+
+    async def _free(self) -> None:
+        """Wait until no change has the fleet's lock."""
+
+        async def is_free() -> bool:
+            return not await self._repeated(lambda: self.stage.changes.is_under_way(FLEET))
+
+        await self._soon(is_free, "the fleet's lock is free")
+        self._as_usual()
+
+    async def _soon(self, is_so: Callable[[], Awaitable[bool] | bool], what: str) -> None:
+        try:
+            await until(is_so, SOON)
+        except TimeoutError:
+            told = "no change"
+            with suppress(PenstockError):
+                status = await self.stage.changes.status(FLEET)
+                told = f"{status.rollout}: {status.phase}: {status.why} {status.next}"
+            raise Stuck(f"not within {SOON:.0f} s: {what}; {told}") from None
+
+    # --- what has to be so -------------------------------------------------------------
+
+    def _expected(self) -> dict[str, ReleaseRef]:
+        """Return what each gateway has to serve now."""
+        found = {name: to for name, to in self.oracle.known_good().items() if name not in self.dead}
+        found |= self.hand
+        if self.up is not None and not self.up.waits:
+            found |= dict.fromkeys(self.up.waves[0], self.up.to)
+        return found
+
+    async def _compare(self, event: str) -> None:
+        """Hold what gateways serve, and what the ledger calls known-good, to the oracle."""
+        expected = self._expected()
+        with suppress(TimeoutError):
+            await until(lambda: not differences(expected, self.stage.serving()), 5)
+        wrong = differences(expected, self.stage.serving())
+        if undone := sorted(wrong.keys() & self.hand.keys()):
+            self.found.operators_undone.append(f"{event}: {undone} were steered by hand; {wrong}")
+        if wrong:
+            raise Wrong(f"serving after {event!r}: {wrong}")
+        known_good = {n: to for n, to in self.oracle.known_good().items() if n not in self.unknown}
+        if wrong := differences(known_good, self.stage.ledger.known_good(FLEET)):
+            raise Wrong(f"known-good after {event!r}: {wrong}")
+
+
+class Stuck(AssertionError):
+    """What was ordered did not come to its end."""
+
+
+async def play(stage: Stage, seed: int) -> Found:
+    """Play the sequence of that seed; a fault ends it."""
+    found = Found(seed)
+    began = time.monotonic()
+    player = Player(stage, seed, found)
+    try:
+        await player.play(random.Random(f"{seed} events").randint(FEWEST, MOST))
+    except Wrong as wrong:
+        found.wrong_targets.append(str(wrong))
+    except Stuck as stuck:
+        found.stuck.append(str(stuck))
+    except PenstockError as error:
+        found.refused_orders.append(f"{found.events[-1]}: {type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a person would have met
+        trace = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{trace.filename.rpartition('/')[2]}:{trace.lineno}"
+        found.internal_errors.append(f"{found.events[-1]}: {type(error).__name__}: {error} ({where})")
+    found.seconds = round(time.monotonic() - began, 1)
+    return found
