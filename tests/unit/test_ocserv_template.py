@@ -125,3 +125,11 @@ def test_a_secret_in_a_template_is_refused_and_not_quoted(line: str, named: str)
     assert named in said
     assert "1234" not in said
     assert "letmein" not in said
+
+
+def test_a_limit_of_clients_that_no_plan_knows_is_refused() -> None:
+    """R11, a fresh reader's F3: users beyond it find no room where the plan counts some."""
+    said = refusal(f"{SMALL_TEMPLATE}max-clients = 128\n")
+    assert "max-clients is 128, and a gateway's users are counted by its pool and its capacity" in said
+    assert "write `max-clients = 0`" in said
+    require_template(f"{SMALL_TEMPLATE}max-clients = 0\n", "vpn.template")

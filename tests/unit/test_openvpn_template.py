@@ -1,13 +1,18 @@
 """What a template of OpenVPN's configuration must leave to penstock."""
 
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
 
 from activities.drivers.daemon.openvpn.config import options_in
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.template import require_template
+from activities.drivers.daemon.port import Secret
 from activities.drivers.daemon.template import credentials_in
+from activities.drivers.runtime.host.chroot import Chroot
 from policies.model.errors import BadInput
+from tests.unit.fleets import gateway
 
 LAB = (Path(__file__).parents[2] / "deploy/lab/openvpn.conf.template").read_text()
 
@@ -75,6 +80,40 @@ def test_a_template_whose_log_does_not_tell_logins_is_refused_with_what_mends_it
 def test_a_template_whose_log_tells_logins_is_taken(lines: str) -> None:
     """R11, a fresh reader's F2."""
     require_template(LAB.replace("verb 4", lines), "corp.template")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("", "users have too few addresses of a pool, write `topology subnet`"),
+        ("topology net30", "line 10: users have too few addresses of a pool, write `topology subnet`"),
+        ("topology subnet\ntopology p2p", "line 11: users have too few addresses"),
+        ("topology subnet\nmax-clients 100", "max-clients is not for a template, leave it out"),
+    ],
+)
+def test_a_template_by_which_a_pool_has_room_for_fewer_users_than_are_planned_is_refused(
+    lines: str, said: str
+) -> None:
+    """R11, a fresh reader's F3: with net30, a /24 has addresses for 62 users, where 253 are counted."""
+    with pytest.raises(BadInput) as refused:
+        require_template(LAB.replace("topology subnet", lines), "corp.template")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("pool", "clients"), [("10.90.0.0/24", 1024), ("10.90.0.0/20", 8192)])
+def test_an_instance_takes_as_many_clients_as_its_pool_has_addresses(
+    pool: str, clients: int, tmp_path: Path
+) -> None:
+    """R11, a fresh reader's F3: left out, OpenVPN takes 1,024."""
+    (tmp_path / "conf").mkdir()
+    template = tmp_path / "openvpn.conf.template"
+    template.write_text(LAB)
+    slot = gateway("gw-1").slots[1].model_copy(update={"pool4": IPv4Network(pool)})
+    environment = Chroot(gateway("gw-1"), slot, tmp_path / "root", tmp_path / "conf", tmp_path / "run")
+    given: dict[str, Secret] = dict.fromkeys(("authority", "certificate", "key"), lambda: "it")
+    OpenVpn().render(environment, template, given, environment.config)
+    options = options_in((environment.config / "openvpn.conf").read_text())
+    assert [one.words for one in options if one.name == "max-clients"] == [(str(clients),)]
 
 
 def test_comments_and_inline_files_are_no_options() -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from activities.drivers.daemon.ocserv.config import Line, is_true, lines_of, values_of
+from activities.drivers.daemon.ocserv.config import Line, is_true, lines_of, number_in, values_of
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, Accounts, is_left, unfilled
 from policies.model.errors import BadInput
 
@@ -72,6 +72,11 @@ def _wrong(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         if line.key == "ipv6-prefix":
             yield f"line {line.number}: ipv6-prefix is not for a template, leave it out"
+        elif line.key == "max-clients" and number_in(line.value):
+            yield (
+                f"line {line.number}: max-clients is {line.value}, and a gateway's users are counted by its "
+                "pool and its capacity; write `max-clients = 0`"
+            )
         elif line.key in ("auth", "enable-auth"):
             yield from _users(line)
     asked = [line for line in lines if line.key == "use-occtl" and not line.section]

@@ -46,7 +46,7 @@ from activities.drivers.flows import Flow, flows_to_port, forget, forget_flows
 from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
-from policies.model.fleet import Gateway
+from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
 from policies.model.release_tests import Measurement, Names
 from policies.model.settings import Setting
@@ -56,6 +56,8 @@ PEER_ID = "peer_id"
 AT_ONCE = 50
 """Clients that are told to restart in one go, which takes the daemon some milliseconds."""
 V6 = 6
+USUAL_CLIENTS = 1024
+"""What OpenVPN takes for `max-clients` where it is left out, also for a larger pool."""
 RESTART_SENT = timedelta(milliseconds=300)
 """Until a client that was told to restart has heard it; it waits a second before it comes back."""
 _JOURNAL = r"(?:\S+ \S+ [^\s\[]+\[\d+\]: )"
@@ -108,7 +110,7 @@ class OpenVpn(PlainDaemon):
         config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
-        _write_config(into, config)
+        _write_config(into, f"{config}max-clients {_most_clients(environment.slot)}\n")
 
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool
@@ -309,6 +311,11 @@ class OpenVpn(PlainDaemon):
             return transport_of(path.read_text(errors="replace"))
         except (OSError, BadInput):
             return "udp"
+
+
+def _most_clients(slot: Slot) -> int:
+    """Return how many clients there may be: all that have an address, and as many that only knock."""
+    return max(USUAL_CLIENTS, 2 * slot.pool4.num_addresses)
 
 
 def _write_config(into: Path, config: str) -> None:

@@ -40,11 +40,14 @@ OURS = (
     "management-client",
     "machine-readable-output",
     "suppress-timestamps",
+    "max-clients",
 )
 """Options that would take the instance, its log or its folders away from us, or bring what nobody signed.
 
-Without stamps, a user's name that reads like one begins a line.
+Without stamps, a user's name that reads like one begins a line. `max-clients` follows from the slot's pool.
 """
+TOPOLOGY = "subnet"
+"""The one in which a pool has an address for each user; net30, which is usual up to 2.6, has one for four."""
 
 LEAST_VERB, VERB, LETTERS_VERB = 3, 4, 5
 """From which `verb` on the log has what a login was given, what we write, and the one that adds letters."""
@@ -88,6 +91,9 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
     protocols = said.get("proto", [])[-1:]
     if any(option.words[:1] and option.words[0].startswith("tcp") for option in protocols):
         yield from (f"{name} is for UDP, leave it out over TCP" for name in BY_UDP if name in said)
+    if [option.words for option in said.get("topology", [])[-1:]] != [(TOPOLOGY,)]:
+        again = f"line {said['topology'][-1].number}: " if "topology" in said else ""
+        yield f"{again}users have too few addresses of a pool, write `topology {TOPOLOGY}`"
     yield from _unread(said)
     for name, filler in NEEDED.items():
         if name not in said:
