@@ -86,10 +86,11 @@ class Repeat(Value):
 
 
 class ReturnQuery(Value):
-    """Which fleet's strays go back; `change` is the one that asks and is no stray itself."""
+    """Which fleet's strays go back; `change` is the one that asks, `beside` one that only waits meanwhile."""
 
     fleet: Name
     change: Name
+    beside: Name | None = None
 
 
 class LeftAlone(Value):
@@ -457,9 +458,10 @@ class FactActivities:
     def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         look = self._look(asked.fleet)
         found = {*self._strays(look)}
-        if any(name != asked.change for name in self._book.open_changes(asked.fleet)):
+        if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
-        lost = self._half_promoted(asked.fleet, asked.change)
+        # Beside a change that waits no known-good moves: what died in its promotion waits for that.
+        lost = () if asked.beside is not None else self._half_promoted(asked.fleet, asked.change)
         looked_after = look.known_good.keys() - look.by_hand.keys()
         before = {
             name: release

@@ -6,8 +6,8 @@ new between waves and between promoted parts, where it has no children that a cu
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -19,6 +19,7 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
+    is_cancelled_exception,
 )
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
@@ -62,7 +63,7 @@ from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
-from workflows.identities import bake_of, end_bake
+from workflows.identities import bake_of, beside, end_bake
 from workflows.install import Install, Installed, InstallOrder
 from workflows.passed import PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
@@ -156,6 +157,11 @@ class Change:
         self._has_begun = self._passed > 0
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
+        self._lets_in = False
+        """Whether this only waits and has touched nothing, so that others need not wait for it."""
+        self._let_in: str | None = None
+        """The key of the change that was let in and has not ended."""
+        self._is_to_be_checked = False
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves()
@@ -297,6 +303,44 @@ class Change:
         command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
         await self._obey(command)
 
+    @workflow.signal(name="let_in")
+    async def let_in(self, order: ChangeOrder) -> None:
+        """Run a change that moves no known-good while this one only waits, which begins after it has ended.
+
+        What ends this change ends that one, too.
+        """
+        if not self._lets_in or self._let_in is not None or not order.is_let_in or self._is_stopped:
+            return
+        self._let_in, self._is_to_be_checked = order.key, True
+        self._story.note(f"lets in meanwhile: {order.reason}", workflow.now())
+        try:
+            guest = await guarded(
+                Change.run,
+                ChangeRun(order=order.model_copy(update={"beside": self._name})),
+                beside(workflow.info().workflow_id),
+            )
+            await workflow.wait_condition(lambda: guest.done() or self._is_stopped)
+            if not guest.done():
+                why = "the fleet's own change goes back"
+                ends = Command(id="let in", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=why)
+                await tell(guest.id, "command_fallback", ends)
+            with suppress(FailureError):
+                await guest
+        finally:
+            self._let_in = None
+
+    @contextmanager
+    def _others_let_in(self) -> Iterator[None]:
+        """Leave the fleet's lock open to others for the length of the block, while nothing is touched."""
+        self._lets_in = not self._has_begun
+        try:
+            yield
+        finally:
+            self._lets_in = False
+
+    async def _others_have_ended(self) -> None:
+        await workflow.wait_condition(lambda: self._let_in is None or self._is_stopped)
+
     async def _obey(self, command: Command) -> CommandReceipt:
         if known := self._receipts.of(command):
             return known
@@ -406,7 +450,7 @@ class Change:
         survey = SurveyOrder(fleet=self._order.fleet)
         await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
-        return bool(found.strays or found.open_changes)
+        return bool(found.strays or {*found.open_changes} - {self._order.beside})
 
     async def _find_who_missed_settings(self) -> bool:
         """Plan, under the lock, what brings the last settings to who missed them; False for nobody."""
@@ -475,7 +519,10 @@ class Change:
             try:
                 if not await self._begins(wave.number):
                     break
-            except ApplicationError as error:  # its opening is over, and nothing was touched
+            except (ActivityError, ApplicationError, ChildWorkflowError) as error:
+                if self._has_begun or is_cancelled_exception(error):
+                    raise
+                # Its opening is over, or what was let in has changed what was checked; nothing was touched.
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             result = await self._run_wave(wave.number)
             self._decision = self._passed_waves.harm(self._plan.limits.automation) or result.decision
@@ -499,6 +546,7 @@ class Change:
         try:
             if self._order.asks_window and self._plan.waves:
                 await self._is_let(self._plan.waves[0].number)
+            self._is_to_be_checked = False
             await self._unless_stopped(self._check)
         except (ActivityError, ApplicationError, ChildWorkflowError) as error:
             return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
@@ -540,19 +588,26 @@ class Change:
         while await self._is_let(wave):
             await control.record(LedgerActivities.require_open, self._name)
             may_start = not self._order.asks_window or self._window.may_start
-            if may_start and not self._is_stopped:
+            if may_start and self._is_to_be_checked and not self._has_begun:
+                self._is_to_be_checked = False
+                await self._unless_stopped(self._check)
+            elif may_start and not self._is_stopped:
                 return True
         return False
 
     async def _is_let(self, wave: int) -> bool:
         """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
         await self._window.ask(self._order, self._name, self._plan, wave, self._child(f"window/{wave:03}"))
-        while not await self._is_asked_back():
-            await self._window.wait(self._order, lambda: self._is_stopped or bool(self._story.holds))
-            if not self._story.holds and not self._is_stopped:
-                return True
-        await self._window.end()
-        return False
+        with self._others_let_in():
+            while not (stops := await self._is_asked_back()):
+                await self._window.wait(self._order, lambda: self._is_stopped or bool(self._story.holds))
+                if not self._story.holds and not self._is_stopped:
+                    break
+        if stops:
+            await self._window.end()
+            return False
+        await self._others_have_ended()
+        return True
 
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
@@ -830,7 +885,8 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await end_bake(self._order.fleet, self._name, goes_back=True)
-        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=True)
+        moves = self._order.beside is None  # what drifted goes to its known-good as it is
+        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=moves)
         back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
@@ -842,10 +898,11 @@ class Change:
             "rollback waits for a person",
             f"{self._order.reason}: {confirmation.reason}; answer within {confirmation.within}",
         )
-        with suppress(TimeoutError):
+        with suppress(TimeoutError), self._others_let_in():
             await workflow.wait_condition(
                 lambda: self._answer is not None or self._is_stopped, timeout=confirmation.within
             )
+        await self._others_have_ended()
         self._story.answered()
         if self._answer is not None:
             return self._answer.kind is CommandKind.APPROVE
@@ -863,13 +920,16 @@ class Change:
 
     async def _close_others(self) -> None:
         """Close the ledger's entries of changes whose workflow does not run any more."""
+        if self._order.beside is not None:  # it runs, and the next reconcile sees to any others
+            return
         entry = OthersEntry(fleet=self._order.fleet, change=self._name)
         await control.record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> None:
         """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone."""
         found = await control.record(
-            FactActivities.plan_return, ReturnQuery(fleet=self._order.fleet, change=self._name)
+            FactActivities.plan_return,
+            ReturnQuery(fleet=self._order.fleet, change=self._name, beside=self._order.beside),
         )
         if found is None:
             return

@@ -8,6 +8,11 @@ def change_of(fleet: str) -> str:
     return f"change/{fleet}"
 
 
+def beside(change: str) -> str:
+    """Return the id of what the change of that id lets in while it only waits."""
+    return f"{change}/beside"
+
+
 def bake_of(fleet: str) -> str:
     """Return the id of the watch over the fleet's last promotion."""
     return f"bake/{fleet}"

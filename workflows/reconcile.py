@@ -19,7 +19,7 @@ from policies.rebuilding import older_than_gateways
 from workflows import control
 from workflows.bake import bake_again
 from workflows.change import Change, ChangeRun
-from workflows.children import left_behind
+from workflows.children import left_behind, tell
 from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
 
@@ -104,8 +104,11 @@ class Reconcile:
             key=str(workflow.uuid4()),
             reason=f"silent at the last reload of credentials, and back now: {names}",
         )
-        if plan is None or not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+        if plan is None:
             return "a change is under way"
+        if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+            await tell(change_of(fleet), "let_in", order)
+            return "a change is under way, and lets this in if it only waits"
         return f"reloading credentials on {names}, which were silent before"
 
     @staticmethod
@@ -135,6 +138,8 @@ class Reconcile:
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+            if strays:
+                await tell(change_of(fleet), "let_in", order)
             return "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"
 

@@ -33,7 +33,7 @@ from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, ref
 from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
-from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
@@ -370,6 +370,8 @@ class ChangeService:
         except WorkflowAlreadyStartedError as error:
             if await self._is_of(order) and (name := await self.begun_before(order.key, within=ANSWER)):
                 return name
+            if order.is_let_in and (name := await self._let_in(order)):
+                return name
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
         try:
@@ -383,6 +385,15 @@ class ChangeService:
                     await asyncio.sleep(0.05)
         except (TimeoutError, RPCError, WorkflowQueryFailedError):
             return None
+
+    async def _let_in(self, order: ChangeOrder) -> str | None:
+        """Ask the change that has the lock to let this one in; return its name, None where that does not."""
+        with suppress(Unavailable), engine_answers():
+            if (await self.status(order.fleet)).phase not in {Phase.WAITING, Phase.HELD}:
+                return None
+            await self._change(order.fleet).signal("let_in", order, rpc_timeout=ANSWER)
+            return await self.begun_before(order.key, within=ANSWER)
+        return None
 
     async def _take_lock(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:
         """Start the change's workflow, which has the fleet's lock from then on.

@@ -118,6 +118,11 @@ class ChangeOrder(Value):
         description="the change of settings that it brings to those who missed it; hosts know it as that one",
     )
 
+    beside: Name | None = Field(
+        default=None,
+        exclude_if=lambda change: change is None,
+        description="the change that only waits, and lets this one in meanwhile",
+    )
     asks_window: bool = Field(
         default=False,
         exclude_if=lambda asks: not asks,  # changes of before go on as they began
@@ -133,6 +138,12 @@ class ChangeOrder(Value):
         exclude_if=lambda override: override is None,
         description="who starts it outside of every window, and why",
     )
+
+    @property
+    def is_let_in(self) -> bool:
+        """Whether a change that only waits lets it in: it moves no known-good, and makes no plan stale."""
+        drifted = self.kind is ChangeKind.GO_BACK and self.bakes_on and self.plan is None
+        return drifted or self.kind is ChangeKind.RELOAD
 
     @property
     def takes_back(self) -> Name | None:

@@ -1,0 +1,81 @@
+"""A change that only waits keeps nobody from the fleet: what moves no known-good is let in meanwhile (R3)."""
+
+import pytest
+
+from policies.model.change import ChangeKind, Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
+from tests.fakes.control import CLOSED, OPEN
+from tests.workflows.recorded import Recorded
+from tests.workflows.world import (
+    NEW,
+    Running,
+    World,
+    in_phase,
+    reconcile,
+    result_of,
+    say,
+    status_of,
+    until,
+)
+
+
+async def waiting(world: World) -> Running:
+    """Start an upgrade, and return it once it waits for its window."""
+    world.windows.answer = CLOSED
+    order = world.order(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(rollout, Phase.WAITING, wave=0)
+    return rollout
+
+
+def drift(world: World) -> None:
+    """Have a gateway serve another release than its known-good."""
+    world.gateways["gw-3"].serve(NEW, "b")
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_gateway_that_drifts_is_brought_back_while_an_upgrade_only_waits(
+    world: World, held: bool
+) -> None:
+    rollout = await waiting(world)
+    if held:
+        await say(rollout, CommandKind.HOLD)
+        await in_phase(rollout, Phase.HELD, wave=0)
+    drift(world)
+    await reconcile(world)
+    await until(lambda: world.serving()["gw-3"] == "1.1.6")
+    assert (await status_of(rollout)).phase is (Phase.HELD if held else Phase.WAITING)
+    if held:
+        await say(rollout, CommandKind.RESUME)
+    world.windows.answer = OPEN
+    result = await result_of(rollout)
+    assert (result.outcome, result.aside) == (Outcome.PROMOTED, {}), result.reason
+    assert set(world.serving().values()) == {"1.3.0"}
+    assert world.book.open_changes("edge") == ()
+
+
+async def test_a_rollback_ends_what_a_waiting_upgrade_has_let_in(world: World) -> None:
+    rollout = await waiting(world)
+    drift(world)
+    world.gateways["gw-3"].fail("restore", Unavailable("gw-3 does not answer"), times=10_000)
+    await reconcile(world)
+    await until(lambda: len(world.book.open_changes("edge")) > 1)
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert world.book.open_changes("edge") == ()
+
+
+async def test_credentials_are_reloaded_in_an_emergency_while_an_upgrade_only_waits(
+    recorded: Recorded,
+) -> None:
+    world = recorded.world
+    rollout = await waiting(world)
+    plan = await recorded.service.plan_reload(world.fleet)
+    name = await recorded.service.reload(world.fleet, plan, "on call", "a key was stolen")
+    assert name is not None
+    await until(lambda: world.book.change(name).outcome is Outcome.PROMOTED)
+    assert world.book.change(name).kind is ChangeKind.RELOAD
+    assert all("reload a" in fake.effects for fake in world.gateways.values())
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
