@@ -14,10 +14,11 @@ from datetime import timedelta
 from activities.drivers.daemon.client import address_of
 from activities.drivers.daemon.inspection import cleartext, goes_on, lost, network, or_unknown, routes
 from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.ocserv.config import settings_of
 from activities.drivers.daemon.ocserv.names import resolved
 from activities.drivers.daemon.ocserv.session import Session, hold_session
 from activities.drivers.daemon.port import Environment
-from policies.model.errors import PenstockError
+from policies.model.errors import BadInput, PenstockError
 from policies.model.release_tests import OF_NAMES, Asked, Measurement, Names
 
 ANSWERED_WITHIN = timedelta(seconds=10)
@@ -140,7 +141,7 @@ async def _in_tunnels(environment: Environment, login: ProbeLogin, names: Names)
         lost(Asked.PINGS_LOST, "small", held),
         lost(Asked.FULL_SIZE_LOST, "full", held),
         cleartext(environment, held),
-        routes(_configured((environment.config / "ocserv.conf").read_text()), held),
+        await or_unknown(Asked.ROUTES, _routes(environment, held)),
         *await resolved(held, names),
     ]
 
@@ -152,8 +153,18 @@ def _logins(held: Sequence[Session]) -> Measurement:
     return Measurement(test=Asked.LOGIN, measured=len(let_in), said=said)
 
 
-def _configured(config: str) -> set[str]:
-    """Return the networks that a config has clients send into the tunnel; with `default` none is named."""
-    lines = (line.partition("=") for line in config.splitlines() if not line.lstrip().startswith("#"))
-    routes = {value.strip() for key, _, value in lines if key.strip() == "route"}
-    return set() if "default" in routes else {network(route) for route in routes}
+def routes_in(config: str) -> set[str]:
+    """Return the networks that a config has clients send into the tunnel; with `default` none is named.
+
+    Raises:
+        BadInput: The config or a route of it cannot be read.
+    """
+    said = [route for route in settings_of(config).get("route", ()) if route]
+    try:
+        return set() if "default" in said else {network(route) for route in said}
+    except ValueError as error:
+        raise BadInput(f"a route of ocserv.conf is none: {error}") from error
+
+
+async def _routes(environment: Environment, held: Sequence[Session]) -> Measurement:
+    return routes(routes_in((environment.config / "ocserv.conf").read_text()), held)
