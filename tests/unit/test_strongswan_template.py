@@ -54,6 +54,7 @@ def test_options_are_told_by_the_path_of_their_sections_however_they_are_written
         "l { m { } n = o }\n"
     )
     assert list(options_of(text)) == [
+        ("include", "strongswan.d/*.conf"),
         ("a.b.c", "d e"),
         ("a.b.g", "CN=h, O=i"),
         ("j", "k"),
@@ -96,3 +97,59 @@ def test_a_secret_that_a_gateway_gives_is_taken() -> None:
     text = LAB + secret + "pools {\n v6 {\n addrs = $pool6\n }\n}\n"
     require_template(text, "corp.template")
     assert "shared" in credentials_in(text)
+
+
+def in_plugins(text: str) -> str:
+    return f"charon {{\n plugins {{\n {text}\n }}\n}}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            in_plugins("eap-radius {\n secret = letmein\n server = 192.0.2.7\n }"),
+            "charon.plugins.eap-radius.secret says `...`, write `$secret_NAME`",
+        ),
+        (
+            in_plugins("eap-radius {\n servers { a { address = 192.0.2.7\n secret = letmein\n } }\n }"),
+            "charon.plugins.eap-radius.servers.a.secret says `...`, write `$secret_NAME`",
+        ),
+        (in_plugins("ha {\n secret = letmein\n }"), "charon.plugins.ha.secret says `...`"),
+        (
+            in_plugins("sql {\n database = mysql://vpn:letmein@db.example/ipsec\n }"),
+            "charon.plugins.sql.database has a password in its address, write `$secret_NAME` there",
+        ),
+        ("charon.plugins.ha.secret = letmein\n", "charon.plugins.ha.secret says `...`"),
+        (
+            "secrets {\n eap-ana.maria {\n secret = letmein\n }\n}\n",
+            "secrets.eap-ana.maria.secret says `...`",
+        ),
+        (
+            "secrets {\n rsa.a {\n file = a.key\n }\n}\n",
+            "rsa.a.file says `...`, write `$credential_NAME`",
+        ),
+        ("include /etc/swanctl/*.conf\n", "include /etc/swanctl/*.conf brings options that nobody signed"),
+        ("secrets {\n include more.conf\n}\n", "include more.conf brings options that nobody signed"),
+        ('include "more.conf"\n', "include more.conf brings options that nobody signed"),
+    ],
+)
+def test_a_secret_is_refused_wherever_it_stands_and_so_is_what_nobody_signed(lines: str, said: str) -> None:
+    """R11, a fresh reader's F6."""
+    with pytest.raises(BadInput) as refused:
+        require_template(f"{LAB}{lines}", "corp.template")
+    assert said in str(refused.value)
+    assert "letmein" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        in_plugins("eap-radius {\n secret = $secret_radius\n server = 192.0.2.7\n }"),
+        in_plugins("sql {\n database = mysql://vpn:$secret_db@db.example/ipsec\n }"),
+        in_plugins("sql {\n database = sqlite:///etc/ipsec.db\n }"),
+        in_plugins("eap-radius {\n xauth {\n a {\n password = Enter your password:\n }\n }\n }"),
+    ],
+)
+def test_secrets_that_a_gateway_gives_are_taken_wherever_they_stand(lines: str) -> None:
+    """R11, a fresh reader's F6."""
+    require_template(f"{LAB}{lines}", "corp.template")

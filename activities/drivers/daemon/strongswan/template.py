@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.strongswan.control import SOCKET
-from activities.drivers.daemon.template import is_left, lines_of, unfilled
+from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left, lines_of, unfilled
 from policies.model.errors import BadInput
 
 FILE = "strongswan.conf"
@@ -26,17 +26,19 @@ NEEDED = {
 """Options that differ from slot to slot, that penstock reads, or that belong into no release."""
 SEVERAL = ("charon.start-scripts.*",)
 """Options that a template may have beside ours."""
-SECRETS = {
-    "secrets.*.secret": "$secret_NAME",
-    "secrets.*.pin": "$secret_NAME",
-    "secrets.pkcs12*.file": "$credential_NAME",
-    "secrets.pkcs8*.file": "$credential_NAME",
-    "secrets.rsa*.file": "$credential_NAME",
-    "secrets.ecdsa*.file": "$credential_NAME",
-}
-"""What logs in or opens a key: a release is read by many, so it names them."""
+SECRETS = re.compile(
+    r"(?!.*\.xauth\.)(?:.*\.)?(?:secret|pin|password|passphrase|preshared_key|username_password)"
+)
+"""Options that are a secret, whatever section they stand in: a release is read by many, so it names them.
+
+Below `xauth` of `eap-radius`, they are what users are asked.
+"""
+SECRET_FILES = re.compile(r"secrets\..+\.file")
+PASSWORD = re.compile(r"\w://[^/@]*:(?P<password>[^@]*)@")
+"""One in an address, such as that of a database."""
 OURS = ("charon.port", "charon.port_nat_t", "charon.stop-scripts.*")
 """Options that would move the instance away from where users come."""
+INCLUDE = "include"
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
 
 
@@ -53,6 +55,11 @@ def require_template(text: str, name: str) -> None:
         for option, _ in said
         if any(_fits(option, ours) for ours in OURS)
     ]
+    wrong += [
+        f"include {value} brings options that nobody signed, write them out"
+        for option, value in said
+        if option.rpartition(".")[2] == INCLUDE
+    ]
     wrong += _not_left(said)
     if wrong:
         raise BadInput(f"{name} is no template of charon's configuration: {'; '.join(wrong)}")
@@ -60,16 +67,33 @@ def require_template(text: str, name: str) -> None:
 
 def _not_left(said: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield what is not left: of most options charon takes the last line, of pools each."""
-    for option, filler in (NEEDED | SECRETS).items():
+    for option, filler in NEEDED.items():
         lines = [(key, value) for key, value in said if _fits(key, option)]
         others = [(key, value) for key, value in lines if not is_left(value, filler)]
-        if option in NEEDED and len(others) == len(lines):
+        if len(others) == len(lines):
             have = f"says `{lines[0][1]}`" if lines else "is missing"
             yield f"{option} {have}, write `{filler}`"
         elif option not in SEVERAL:
             for key, value in others:
                 if option != "pools.*.addrs" or not is_left(value, "$pool6"):
-                    yield f"{key} says `{'...' if option in SECRETS else value}`, write `{filler}`"
+                    yield f"{key} says `{value}`, write `{filler}`"
+    for key, value in said:
+        yield from _secrets(key, value)
+
+
+def _secrets(key: str, value: str) -> Iterator[str]:
+    """Yield what is a secret and not left to penstock; it is not quoted."""
+    found = PASSWORD.search(value)
+    if SECRETS.fullmatch(key) and not is_left(value, f"${SECRET}NAME"):
+        yield f"{key} says `...`, write `${SECRET}NAME`"
+    elif found is not None and not is_left(found["password"], f"${SECRET}NAME"):
+        yield f"{key} has a password in its address, write `${SECRET}NAME` there"
+    elif (
+        SECRET_FILES.fullmatch(key)
+        and not is_left(value, f"${CREDENTIAL}NAME")
+        and not _fits(key, "secrets.private*.file")
+    ):
+        yield f"{key} says `...`, write `${CREDENTIAL}NAME`"
 
 
 def options_of(text: str) -> Iterator[tuple[str, str]]:
@@ -105,7 +129,8 @@ class _Reading:
             key = " ".join(self.words[:at])
             yield ".".join([*self.sections, key]), "".join(self.words[at + 1 :])
             self.words = []
-        elif self.words[:1] and self.words[0].startswith("include "):
+        elif self.words[:1] and self.words[0].split()[:1] == [INCLUDE]:
+            yield ".".join([*self.sections, INCLUDE]), " ".join(self.words).removeprefix(INCLUDE).strip()
             self.words = []
 
 
