@@ -13,6 +13,7 @@ from policies.model.approval import Approval, Approved, Required
 from policies.model.offer import Offer
 from policies.model.people import ROOT
 from policies.model.refusals import ApprovalRequired
+from policies.model.revocation import same_identity
 from policies.model.trust import ApprovalRule, ApprovalRules, Change
 
 LASTS = timedelta(hours=4)
@@ -86,12 +87,18 @@ def approved(
         wanted = wanted.model_copy(
             update={"count": wanted.count + 1, "reason": f"{wanted.reason}, and root may be one of them"}
         )
+    involved = {*requesters, *signers}
     people = {
         one.person
         for one in given
-        if one.given_at <= now < one.expires_at and one.person not in {*requesters, *signers}
+        if one.given_at <= now < one.expires_at and not is_one_of(one.person, involved)
     }
     return Approved(required=wanted, people=tuple(sorted(people)))
+
+
+def is_one_of(person: str, people: Collection[str]) -> bool:
+    """Return whether the person is one of these, however their names are spelled."""
+    return same_identity(person) in {same_identity(one) for one in people}
 
 
 def overriding(found: Approved) -> Approved:

@@ -9,7 +9,14 @@ from orchestrator.service.one_person import KnownNames
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
-from policies.approvals import approved, overriding, require_approved, required, required_without_release
+from policies.approvals import (
+    approved,
+    is_one_of,
+    overriding,
+    require_approved,
+    required,
+    required_without_release,
+)
 from policies.model.approval import APPROVAL_AWAITED, Approval, Approved, Required
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
@@ -19,7 +26,7 @@ from policies.model.plan_part import PlanHeader
 from policies.model.refusals import ApprovalRequired
 from policies.model.value import digest_of
 from policies.planning.outline import PlanOutline
-from policies.trust.admission import identity_in
+from policies.trust.admission import identities_in
 
 AnyPlan = PlanOutline | PlanHeader
 """The outline of an upgrade's plan, or the header of one of credentials or settings, which has no release."""
@@ -105,7 +112,7 @@ class ApprovalService:
         Raises:
             NotAllowed: The person signed the release.
         """
-        if plan.release is not None and person in self._signers(plan):
+        if plan.release is not None and is_one_of(person, self._signers(plan)):
             raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
         lasts = self.required(plan).lasts
         given = self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts)
@@ -134,10 +141,10 @@ class ApprovalService:
     def _signers(self, plan: AnyPlan) -> frozenset[str]:
         """Return by which names those who signed the release may be known here; a reload has none."""
         row = self.ledger.release_row(plan.release.digest) if plan.release is not None else None
-        identities = {identity_in(signer) for signer in row.signers} if row is not None else set()
+        labels = row.signers if row is not None else ()
+        identities = frozenset[str]().union(*(identities_in(label) for label in labels))
         # Whom only groups give roles has the provider's name for them, by which releases are signed, too.
-        called = self.people.named_by(identities) | {identity.lower() for identity in identities}
-        return self._names.of(called)
+        return self._names.of(self.people.named_by(identities) | identities)
 
     def _requesters(self, requester: str) -> frozenset[str]:
         """Return who asks: a machine may be asking for whoever made its token."""

@@ -16,6 +16,7 @@ from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, People, Role, Via, joined
+from policies.model.revocation import same_identity
 
 SUPERUSER = 0
 OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR, Role.ADMIN})}
@@ -150,9 +151,12 @@ class PeopleFile:
         return self._provider
 
     def named_by(self, identities: Iterable[str]) -> frozenset[str]:
-        """Return whose names or subjects these are."""
-        known = {*identities}
-        return frozenset(one.name for one in self.people().people if known & {one.name, *one.subjects})
+        """Return whose names or subjects these are, however they are spelled."""
+        known = {same_identity(identity) for identity in identities}
+        people = self.people().people
+        return frozenset(
+            one.name for one in people if known & {*map(same_identity, (one.name, *one.subjects))}
+        )
 
     def subjects_of(self, names: Collection[str]) -> frozenset[str]:
         """Return which subjects of the provider have one of these names."""

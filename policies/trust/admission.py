@@ -31,6 +31,8 @@ from policies.model.verification import TrustState, TrustVerdict
 from policies.trust.constraints import require_fits
 
 CLOCK_SKEW = timedelta(hours=1)
+_AS = " as "
+"""In a signer's label between the policy's name of the person and the identity that signed."""
 
 
 def admits(
@@ -109,7 +111,9 @@ def require_signers(
     require: Sequence[Requirement],
     revoked: Revoked,
 ) -> tuple[str, ...]:
-    """Return the labels of the distinct people who satisfy every requirement.
+    """Return the labels of everybody whom the policy names and who signed the document.
+
+    They satisfy every requirement with distinct people. Who signs beyond what is required is a signer, too.
 
     Raises:
         SignatureMissing: there is no signature at all.
@@ -133,7 +137,8 @@ def require_signers(
         if signer is not None and signature.payload_digest == digest:
             person = signer.seat_of(signature.identity)
             people.setdefault(group, set()).add(person)
-            labels[person] = f"{group}: {signature.label}"
+            named = f"{signer.person}{_AS}" if signer.person is not None else ""
+            labels[person] = f"{group}: {named}{signature.label}"
     if not allowed:
         sentence = f"{signatures[0].label} may not sign for this product and channel"
         raise SignerNotAllowed(sentence, reason="identity")
@@ -142,12 +147,16 @@ def require_signers(
         wanted = _spoken(require, ", ")
         found = ", ".join(sorted(labels.values())) or "nobody"
         raise ThresholdNotMet(f"needed are {wanted}, all distinct, over the same bytes; signed has {found}")
-    return tuple(labels[person] for person in chosen)
+    return tuple(labels[person] for person in [*chosen, *sorted(labels.keys() - {*chosen})])
 
 
-def identity_in(label: str) -> str:
-    """Return the identity in the label of a signer, as `require_signers` writes it."""
-    return label.partition(": ")[2].partition(" (")[0]
+def identities_in(label: str) -> frozenset[str]:
+    """Return who a signer is by the label that `require_signers` wrote: the policy's person and the identity.
+
+    Names are in one spelling, as `same_identity` has it.
+    """
+    _, _, signer = label.partition(": ")
+    return frozenset(same_identity(one.partition(" (")[0]) for one in {signer, *signer.split(_AS)})
 
 
 def is_by(signature: VerifiedSignature, signer: Signer) -> bool:

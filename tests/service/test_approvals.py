@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -375,9 +375,13 @@ async def test_a_plan_that_nobody_made_cannot_be_approved(house: House, releases
     assert (await house.by(BERT)("POST", "/plans/sha256:zz/approvals", WHY))[0] == 422
 
 
-async def test_who_signed_the_release_does_not_approve_it(house: House, releases: Releases) -> None:
+@pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
+async def test_who_signed_the_release_does_not_approve_it_however_the_name_is_spelled(
+    house: House, releases: Releases, spelled: Callable[[str], str]
+) -> None:
+    """S4's kind, a fresh reader's H4: another spelling in people.yaml let the signer approve."""
     old, _, wider = releases
-    identity = house.stage.lab.manager[0]
+    identity = spelled(house.stage.lab.manager[0])
     people = PEOPLE.replace("{name: bert,", f"{{name: bert, subjects: [{json.dumps(identity)}],")
     oidc = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock}\n"
     (house.folder / "people.yaml").write_text(people + oidc)
@@ -385,6 +389,24 @@ async def test_who_signed_the_release_does_not_approve_it(house: House, releases
     answer, problem = await approve(house, BERT, plan.digest)
     assert answer == 403, problem
     assert "bert signed 1.6.0" in problem["detail"]
+
+
+async def test_whom_the_trust_policy_names_as_the_signer_does_not_approve_the_release(house: House) -> None:
+    """A fresh reader's H4: nobody asked `person:` of the policy, and keys of OpenPGP name no person."""
+
+    def name_everybody(policy: dict[str, Any]) -> None:
+        policy.pop("approvals", None)
+        for signer in (one for rule in policy["rules"] for group in rule["groups"].values() for one in group):
+            signer["person"] = "bert" if signer.get("identity") == house.stage.lab.manager[0] else "else"
+
+    house.stage.change_policy(name_everybody)
+    template = house.stage.template.read_text()
+    old = await house.release("1.4.0", template, 6)
+    new = await house.release("1.6.0", template + "tls-priorities = LEGACY\n", 8)
+    plan = await house.plan(old, new)
+    answer, problem = await approve(house, BERT, plan.digest)
+    assert (answer, "bert signed 1.6.0" in problem["detail"]) == (403, True), problem
+    assert (await approve(house, ANNA, plan.digest))[0] == 201
 
 
 async def test_the_same_key_gives_one_approval(house: House, releases: Releases) -> None:
