@@ -13,8 +13,8 @@ from policies.model.value import Digest
 _GONE = {
     Outcome.ROLLED_BACK: "rolled back",
     Outcome.ROLLBACK_INCOMPLETE: "rolled back in part",
-    Outcome.ABORTED: "aborted",
 }
+"""An aborted change is not one of these: it has moved no session, so nothing went back from its release."""
 
 
 def pin_of(newest: ChangeRecord | None, taken_back_by: ChangeRecord | None = None) -> Pin | None:

@@ -47,7 +47,7 @@ def taker(person: str = "bert") -> ChangeRecord:
     )
 
 
-@pytest.mark.parametrize("outcome", [Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE, Outcome.ABORTED])
+@pytest.mark.parametrize("outcome", [Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE])
 def test_whatever_went_back_is_pinned(outcome: Outcome) -> None:
     pin = pin_of(record(outcome=outcome, moved=0))
     assert pin is not None
@@ -57,6 +57,11 @@ def test_whatever_went_back_is_pinned(outcome: Outcome) -> None:
 @pytest.mark.parametrize("outcome", [None, Outcome.PROMOTED, Outcome.HELD])
 def test_what_did_not_go_back_is_not_pinned(outcome: Outcome | None) -> None:
     assert pin_of(record(outcome=outcome)) is None
+
+
+def test_a_change_that_was_aborted_before_it_moved_a_session_pins_nothing() -> None:
+    """newcomer 14: an abort of a change that only waited for its window made `apply` end with 5."""
+    assert pin_of(record(outcome=Outcome.ABORTED, moved=0)) is None
 
 
 def test_a_person_pins_by_taking_back_what_was_promoted() -> None:
