@@ -46,13 +46,14 @@ class Load:
         credentials: Credentials,
         logs_in: LogsIn,
         log: Path,
+        addresses: int = 0,
         per_second: float = 2.0,
         mistyped: float = 0.02,
     ) -> None:
         self._gateways = topology.gateways
         self._logs_in = logs_in
         self._people = itertools.cycle(credentials.people)
-        self._addresses = itertools.cycle(topology.load_addresses)
+        self._addresses = itertools.cycle(topology.load_addresses[: addresses or None])
         self._log: TextIO = log.open("a", encoding="utf-8", buffering=1)
         self._interval, self._mistyped = 1 / per_second, mistyped
         self._counts: dict[str, Counter[str]] = {gateway.name: Counter() for gateway in topology.gateways}

@@ -55,6 +55,8 @@ class Settings:
     """Every how manyth user, the first among them, logs in and sends nothing; 0 for nobody."""
     per_second: float = 2.0
     mistyped: float = 0.02
+    addresses: int = 0
+    """From how many addresses people log in, one after the other; 0 for all that there are."""
     tunnels: bool = False
     """Whether each login at an ocserv goes on to a tunnel and a ping through it."""
 
@@ -304,6 +306,7 @@ async def run_logins(settings: Settings, stop: asyncio.Event) -> None:
         credentials=settings.who,
         log=settings.folder / "logins.jsonl",
         logs_in=logs_in,
+        addresses=settings.addresses,
         per_second=settings.per_second,
         mistyped=settings.mistyped,
     )

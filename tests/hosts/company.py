@@ -40,7 +40,7 @@ deny-roaming = false
 tcp-port = 443
 udp-port = 443
 device = vpns
-ipv4-network = 192.168.{number}.0 ; the printers' old network
+ipv4-network = 192.168.{number}.0  # the printers' old network
 ipv4-netmask = 255.255.255.0
 dns = 10.99.0.53
 split-dns = example.internal
@@ -120,7 +120,7 @@ def set_up(host: Host, given: Credentials, number: int) -> None:
     host.put(CONNECT, SCRIPT, 0o755)
     host.put("/etc/tmpfiles.d/connects.conf", "d /run/penstock 0755 root root -\n")
     lines = given.users.read_text().splitlines()
-    grouped = [_of_group(line) if nth % 3 == 0 else line for nth, line in enumerate(lines)]
+    grouped = [_of_group(line) if nth // 3 % 3 == 0 else line for nth, line in enumerate(lines)]
     host.put("/etc/ocserv/passwd", "".join(f"{line}\n" for line in grouped), 0o600)
 
 

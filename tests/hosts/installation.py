@@ -1,6 +1,7 @@
 """docs/install.md typed on booted hosts: a control host, three gateways that serve, and their users."""
 
 import contextlib
+import json
 import re
 import shutil
 import time
@@ -124,6 +125,11 @@ class Installation:
         """Do something at several gateways at the same time."""
         with ThreadPoolExecutor(len(numbers)) as people:
             list(people.map(work, numbers))
+
+    def changes(self) -> list[dict[str, Any]]:
+        """Return the fleet's history as `penstock history` has it, the newest change first."""
+        told: list[dict[str, Any]] = json.loads(self.penstock("history edge --output json"))["data"]
+        return told
 
     def slots(self) -> dict[str, dict[str, list[str]]]:
         """Return what `penstock sessions` says of each gateway's slots: state, new sessions, count."""
@@ -285,3 +291,26 @@ def parts() -> tuple[list[Step], list[Step], list[Step], list[Step], list[Step]]
         found[control:upgrade],
         found[upgrade:],
     )
+
+
+def on_trial(fleet: Installation, wave: int = 1) -> list[Host]:
+    """Return a wave's hosts once their new instances have users, while they are watched."""
+    change: dict[str, Any] = {}
+
+    def watched() -> bool:
+        nonlocal change
+        said = fleet.penstock("status edge --output json", codes=(0, 6))
+        change = json.loads(said)["data"]["change"]
+        return (change["phase"], change["wave"]) == ("observing", wave)
+
+    wait_for(watched, 60)
+    names = {one["gateway"] for one in change["gateways"] if one["state"] == "on trial"}
+    return [host for host in fleet.gateways if host.name in names]
+
+
+def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until something is so, and fail where it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.5)

@@ -1,16 +1,14 @@
 """docs/install.md, typed word for word on booted hosts: a live fleet is adopted and upgraded, unnoticed."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.hosts import ocserv
 from tests.hosts.host import Host
-from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, parts
+from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts, wait_for
 from tests.hosts.packages import AGENT, NEWER, ORCHESTRATOR, made, newer
 
 PREFIX = "psti-"
@@ -67,7 +65,7 @@ def test_what_the_document_has_people_type_adopts_live_gateways_unnoticed(
 def test_the_fleet_is_upgraded_and_rolled_back_and_no_user_notices(fleet: Installation) -> None:
     *_, upgrade = parts()
     started = time.monotonic()
-    plan, start, rollback = (step for step in upgrade if "hand-back" not in step.command)
+    plan, start, rollback = (step for step in upgrade if not step.command.startswith("penstock fleet"))
     fleet.follow([plan, start], {})
     assert promoted(fleet)
     print(f"upgraded in {time.monotonic() - started:.0f} s")
@@ -159,21 +157,6 @@ def begin(fleet: Installation, reason: str) -> None:
     fleet.penstock(f"upgrade start edge --to 1.3.0 --reason '{reason}'")
 
 
-def on_trial(fleet: Installation, wave: int = 1) -> list[Host]:
-    """Return a wave's hosts once their new instances have users, while they are watched."""
-    change: dict[str, Any] = {}
-
-    def watched() -> bool:
-        nonlocal change
-        said = fleet.penstock("status edge --output json", codes=(0, 6))
-        change = json.loads(said)["data"]["change"]
-        return (change["phase"], change["wave"]) == ("observing", wave)
-
-    wait_for(watched, 60)
-    names = {one["gateway"] for one in change["gateways"] if one["state"] == "on trial"}
-    return [host for host in fleet.gateways if host.name in names]
-
-
 def install(host: Host, package: str) -> None:
     """Install a package's file."""
     host.run("apt-get", "install", f"/root/{package}", within=200)
@@ -201,10 +184,3 @@ def promoted(fleet: Installation) -> bool:
     slots = fleet.slots()
     kept = all(one["adopted"] == ["running", "no", f"{USERS}"] for one in slots.values())
     return kept and serving(fleet).isdisjoint({"adopted"})
-
-
-def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)
