@@ -168,10 +168,12 @@ class Settings(BaseSettings):
     trust: Path = Field(Path("trust.yaml"), description="who may sign what")
     gates: Path = Field(Path("gates.yaml"), description="the questions a wave must answer")
     payload_keys: Path | None = Field(
-        None, description="file of keys that seal what travels through the engine; the same everywhere"
+        None,
+        description="file of keys that seal what travels through the engine: the same master keys for "
+        "workers and relays; an API's own are made by `penstock keys api`",
     )
     audit_key: Path = Field(
-        state_folder() / "audit.key", description="signs checkpoints of the audit record; made when missing"
+        state_folder() / "audit.key", description="signs checkpoints of the audit record; a worker makes it"
     )
     audit_checkpoints: Path = Field(
         state_folder() / "audit-checkpoints.jsonl", description="where they are kept; put it on another disk"

@@ -85,7 +85,7 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
 
 @contextmanager
 def _as_its_reader(path: Path) -> Iterator[bool]:
-    """Be the user who runs worker and API where root checks a file of theirs; yield whether that is so.
+    """Be the worker's user where root checks a file that it reads; yield whether that is so.
 
     Owners and modes are right or wrong for that process: what root may read says nothing of it.
     """
