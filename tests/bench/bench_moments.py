@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ LANES = os.cpu_count() or 2
 """Sequences that are played side by side: an engine and its worker keep a core busy."""
 
 HARM_TO_ROLLBACK_S = 60.0
+SHOWN = 100
+"""Sequences of which each is shown when it is over; of more only one in ten."""
 BEGINS = '{"seed"'
 
 
@@ -88,8 +91,8 @@ def _played(seeds: range, lanes: int) -> list[dict[str, Any]]:
 def _tell(one: dict[str, Any], number: int, of: int) -> None:
     faults = [f"{name}: {fault}" for name in FAULTS for fault in one[name]]
     if not faults:
-        if number % 10 == 0 or of == 1:
-            print(f"  {number} of {of}", flush=True)
+        if number % 10 == 0 or of <= SHOWN:
+            print(f"  {number} of {of}: seed {one['seed']}, {one['seconds']} s", flush=True)
         return
     print(f"FAILED: seed {one['seed']} (repeat it: ./run bench moments --seed {one['seed']})")
     for event in one["events"]:
@@ -110,6 +113,7 @@ def _figures(found: list[dict[str, Any]], pure: PureFound) -> dict[str, Any]:
         "pure_events": pure.events,
         "pure_rollbacks": pure.rollbacks,
         **counted,
+        "kinds": dict(Counter(kind for one in found for kind in one["kinds"]).most_common()),
         "harms": len(harm),
         "harm_to_rollback_s_max": max(harm, default=0.0),
         "failed_seeds": sorted(one["seed"] for one in found if any(one[name] for name in FAULTS)),

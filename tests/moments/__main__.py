@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import sys
 from dataclasses import asdict
 
@@ -25,6 +24,5 @@ async def main(seeds: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.CRITICAL)
     asyncio.run(main([int(seed) for seed in sys.argv[1:]]))
     leave(0)

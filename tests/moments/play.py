@@ -28,7 +28,7 @@ from policies.model.settings import lines_of
 from policies.model.value import digest_of
 from policies.model.verdict import Window
 from policies.model.way_back import RollbackAsked
-from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
+from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, QUIET, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
 from tests.moments.oracle import Oracle, differences
 from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
@@ -84,6 +84,9 @@ class Found:
     """Orders other than rollbacks that were refused although they make sense."""
     stuck: list[str] = field(default_factory=list)
     harm_to_rollback_s: list[float] = field(default_factory=list)
+    """From the moment at which the harm can be read to the last gateway's return, by the workflows' clock."""
+    kinds: list[str] = field(default_factory=list)
+    """What each event was."""
     seconds: float = 0.0
 
     @property
@@ -204,6 +207,7 @@ class Player:
 
     async def _one(self, name: str, event: Callable[[], Awaitable[None]]) -> None:
         self.found.events.append(name)
+        self.found.kinds.append(name)
         await event()
         await self._compare(name)
 
@@ -415,7 +419,7 @@ class Player:
         expected = {name: to for name, to in targets.items() if name not in self.dead}
         self._tell(f"(of {order.change}: {' '.join(expected)})")
         began = time.monotonic()
-        self.stage.world.judge.says(CRASHING, wave=0)
+        self.stage.world.judge.says(CRASHING, QUIET, wave=0)  # once: what bakes after it is harmless
         await self._soon(
             lambda: all(self.stage.serving().get(name) == to for name, to in expected.items()),
             "harm in the bake goes back",
@@ -828,5 +832,6 @@ async def play(stage: Stage, seed: int) -> Found:
         trace = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{trace.filename.rpartition('/')[2]}:{trace.lineno}"
         found.internal_errors.append(f"{found.events[-1]}: {type(error).__name__}: {error} ({where})")
+    found.internal_errors += sorted(stage.unexpected.found)
     found.seconds = round(time.monotonic() - began, 1)
     return found

@@ -5,6 +5,7 @@ service as the API composes it, the workflows on a development server, and a led
 """
 
 import asyncio
+import logging
 import shutil
 import sqlite3
 import tempfile
@@ -15,12 +16,16 @@ from operator import setitem
 from pathlib import Path
 from typing import Any
 
+from temporalio.exceptions import FailureError
+from temporalio.service import RPCError
+
 import activities.facts
 import activities.sessions
 from activities.files import FleetFiles
 from deploy.lab.lab import write_yaml
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.settings import Settings
+from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet, Gateway
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from policies.model.plan import ReleaseRef
@@ -36,6 +41,8 @@ FLEET = "edge"
 GATEWAYS = 8
 NOBODY = "127.0.0.1:1"
 QUICK = timedelta(seconds=0.5)
+EXPECTED = (FailureError, PenstockError, RPCError, asyncio.CancelledError)
+"""What steps and workflows may raise: a failure in words, or an engine that is away."""
 
 
 def quicken(
@@ -64,6 +71,21 @@ def operator(name: str) -> Caller:
     return Caller(person=name, grants={EVERY_FLEET: roles}, via=Via.API)
 
 
+class Unexpected(logging.Handler):
+    """Collects what steps and workflows raised that is no error of penstock's, as a `KeyError`."""
+
+    def __init__(self) -> None:
+        """Collect from warnings on; what is being repeated is only one."""
+        super().__init__(logging.WARNING)
+        self.found: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what was raised in words."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, EXPECTED):
+            self.found.add(f"{type(error).__name__}: {error}")
+
+
 class Stage:
     """What is played on, and what moves the simulated parts of it."""
 
@@ -77,6 +99,7 @@ class Stage:
         self.changes = installation.changes
         self.ledger: ObservedLedger = world.book
         self.gateways = world.gateways
+        self.unexpected = Unexpected()
         self._agents: dict[str, AsyncExitStack] = {}
         self._worker = AsyncExitStack()
 
@@ -186,6 +209,8 @@ async def staged(engine: Engine) -> AsyncIterator[Stage]:
     world.judge.pace = 0.4
     settings = _settings(folder, ledger.url, engine.address, client.namespace)
     stage = Stage(engine, folder, world, await compose(settings))
+    said = logging.getLogger("temporalio")
+    said.addHandler(stage.unexpected)
     try:
         await stage.start_worker()
         for fake in list(world.gateways.values()):
@@ -193,6 +218,7 @@ async def staged(engine: Engine) -> AsyncIterator[Stage]:
         await until(lambda: is_heard(client))
         yield stage
     finally:
+        said.removeHandler(stage.unexpected)
         await asyncio.shield(stage.close())
         shutil.rmtree(folder, ignore_errors=True)
 
