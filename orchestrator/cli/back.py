@@ -161,5 +161,6 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str 
 def _name_the_missing(api: Api, fleet: str) -> None:
     """Print exactly which gateways are not back, and why, where people see it beside any other output."""
     missing = api.get("fleets", fleet)["change"]["incomplete"]
-    lines = [f"ROLLBACK INCOMPLETE: {len(missing)} gateways are not back; penstock goes on trying:"]
+    count = "1 gateway is" if len(missing) == 1 else f"{len(missing)} gateways are"
+    lines = [f"ROLLBACK INCOMPLETE: {count} not back; penstock retries:"]
     sys.stderr.write("\n".join([*lines, *(f"  {printable(one)}" for one in missing)]) + "\n")

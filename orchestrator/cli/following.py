@@ -64,13 +64,13 @@ def follow_begun(
 def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
     from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
 
-    from orchestrator.cli.screens import fleet_frame  # noqa: PLC0415
+    from orchestrator.cli.screens import fitted_frame  # noqa: PLC0415
 
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             status = _asked(api, fleet)
             if status is not None:
-                live.update(fleet_frame(status), refresh=True)
+                live.update(fitted_frame(status, live.console), refresh=True)
                 if (code := _ended(status, deadline)) is not None:
                     return code
             elif _is_late(deadline):

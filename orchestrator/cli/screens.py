@@ -1,7 +1,7 @@
 """The screens of a fleet and of its change, drawn of what the API answers; status and watch share them."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.words.changes import what
 from orchestrator.words.handovers import duty_lines
@@ -13,8 +13,10 @@ from orchestrator.words.standing import (
     fleet_notices,
     left_out_lines,
     missing_lines,
+    named_missing,
     now_line,
     recurring_lines,
+    shown_once,
     standing_line,
     told_lines,
 )
@@ -22,11 +24,21 @@ from orchestrator.words.text import printable
 from orchestrator.words.times import moment, span
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
-SHOWN_GATEWAYS = 10
-SHOWN_EVENTS = 6
+
+class Detail(NamedTuple):
+    """How much of a change a frame shows."""
+
+    gateways: int
+    """Gateways that have a line each; of more only the counts are shown."""
+    events: int
+
+
+WHOLE = Detail(gateways=10, events=6)
 """With five sentences and ten gateways a frame stays within 24 lines."""
+DETAILS = (WHOLE, Detail(10, 3), Detail(4, 6), Detail(0, 3), Detail(0, 0))
+"""What a terminal shows that is too small for the whole, the first that fits."""
 
 NOTICE = len(NEEDS_YOU)
 """Columns of the label of what stands out."""
@@ -35,24 +47,36 @@ _COLOURS = {"held": "yellow", "waiting": "cyan", "rolling_back": "red", "ended":
 Json = Mapping[str, Any]
 
 
-def fleet_frame(status: Json) -> "RenderableType":
-    """Return how a fleet stands, with the five sentences of its newest change."""
+def fleet_frame(status: Json, detail: Detail = WHOLE) -> "RenderableType":
+    """Return how a fleet stands, with the five sentences of its newest change under what needs somebody."""
     from rich.console import Group  # noqa: PLC0415 - machines do not wait for it
     from rich.text import Text  # noqa: PLC0415
 
-    above, below = _noticed(fleet_notices(status)), _noticed(missing_lines(status))
+    above = _noticed((*fleet_notices(status), *missing_lines(status)))
     change = status["change"]
     recurring = [
         Text.assemble((f"{label}  ", "dim"), printable(said)) for label, said in recurring_lines(status)
     ]
     if change is None:
-        return Group(*above, Text(standing_line(status)), *recurring, *below)
+        return Group(*above, Text(standing_line(status)), *recurring)
     above.append(Text(now_line(status)))
     people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
-    return Group(*above, change_frame(change, all_spelled(status["offers"])), *recurring, *people, *below)
+    offers = all_spelled(status["offers"])
+    return Group(*above, change_frame(change, offers, detail, named_missing(status)), *recurring, *people)
 
 
-def change_frame(change: Json, offers: str) -> "RenderableType":
+def fitted_frame(status: Json, terminal: "Console") -> "RenderableType":
+    """Return the frame with as much detail as the height of the terminal has room for."""
+    for detail in DETAILS[:-1]:
+        frame = fleet_frame(status, detail)
+        if len(terminal.render_lines(frame)) < terminal.height:
+            return frame
+    return fleet_frame(status, DETAILS[-1])
+
+
+def change_frame(
+    change: Json, offers: str, detail: Detail = WHOLE, besides: Collection[str] = ()
+) -> "RenderableType":
     """Return the five sentences with the gateways and the newest events under them."""
     from rich.console import Group  # noqa: PLC0415 - machines do not wait for it
     from rich.table import Table  # noqa: PLC0415
@@ -66,8 +90,9 @@ def change_frame(change: Json, offers: str) -> "RenderableType":
     sentences = Table.grid(padding=(0, 2))
     for word, sentence in (*told_lines(change), ("You can", offers)):
         sentences.add_row(Text(word, "dim"), Text(printable(sentence)))
-    urgent, left_out = _noticed(change_notices(change)), _noticed(left_out_lines(change))
-    return Group(head, *urgent, sentences, *left_out, _gateways(change), _events(change))
+    urgent, left_out = _noticed(change_notices(change)), _noticed(left_out_lines(change, besides))
+    gateways = _gateways(change, detail.gateways)
+    return Group(head, *urgent, sentences, *left_out, gateways, _events(change, detail.events))
 
 
 def _noticed(lines: Iterable[tuple[str, str]]) -> "list[RenderableType]":
@@ -77,14 +102,14 @@ def _noticed(lines: Iterable[tuple[str, str]]) -> "list[RenderableType]":
     return [Text(printable(f"{label.upper():{NOTICE}}  {said}"), "bold yellow") for label, said in lines]
 
 
-def _gateways(change: Json) -> "RenderableType":
+def _gateways(change: Json, most: int) -> "RenderableType":
     """Return a small fleet gateway by gateway, a large one as counts."""
     from rich.console import Group  # noqa: PLC0415 - machines do not wait for it
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     counts, gateways = change["counts"], change["gateways"]
-    if sum(counts.values()) > SHOWN_GATEWAYS or len(gateways) > SHOWN_GATEWAYS:
+    if counts and (sum(counts.values()) > most or len(gateways) > most):
         return Text("Gateways  " + ", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
     if not gateways:
         return Group()
@@ -97,14 +122,15 @@ def _gateways(change: Json) -> "RenderableType":
     return table
 
 
-def _events(change: Json) -> "RenderableType":
+def _events(change: Json, most: int) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415 - machines do not wait for it
     from rich.text import Text  # noqa: PLC0415
 
     table = Table.grid(padding=(0, 2))
-    for event in change["events"][-SHOWN_EVENTS:]:
+    for event in change["events"][max(0, len(change["events"]) - most) :]:
         at = moment(event["at"]).split(" ")
-        table.add_row(Text(f"{at[1]} {at[2]}", "dim"), Text(printable(event["sentence"])))
+        said = shown_once(event["sentence"], change)
+        table.add_row(Text(f"{at[1]} {at[2]}", "dim"), Text(printable(said)))
     return table
 
 

@@ -337,7 +337,8 @@ class Service:
         found = found.model_copy(
             update={"signals": said, "duty": await self._duty(fleet), "recurring": recurring}
         )
-        return found.model_copy(update={"offers": _open_to(caller, offers, fleet)})
+        sensible = [one for one in offers if not _is_quarantined(one, standing, change)]
+        return found.model_copy(update={"offers": _open_to(caller, sensible, fleet)})
 
     async def _duty(self, fleet: str) -> Duty | None:
         found = await asyncio.to_thread(self._ledger.duty, fleet)
@@ -1270,6 +1271,12 @@ class Service:
             note = "to the daemon that was adopted there"
             offers.append(Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note))
         return tuple(offers)
+
+
+def _is_quarantined(offer: Offer, standing: Standing, change: ChangeStatus) -> bool:
+    """Return whether the offer quarantines a gateway that is quarantined, and that no rollback waits for."""
+    done = offer.verb is Verb.QUARANTINE and offer.gateway in standing.quarantined
+    return done and offer.gateway not in change.waits_for
 
 
 def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:

@@ -4,21 +4,24 @@ The terminal and the page show the same lines in the same order; each makes them
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.words.desired import pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.planning.naming import named
 from policies.runbooks import runbook_of, runbook_of_waiting
 
 Json = Mapping[str, Any]
 Line = tuple[str, str]
 """A label, and what is said under it."""
 
-SHOWN = 10
-"""Of each kind so many are named; of ten thousand nobody reads them all at the worst moment."""
+FEW = 2
+"""Gateways that have a line each; more of them make one line, so that a screen holds what matters."""
+LONG = 20
+"""Characters of a reason that a screen shows once."""
 
 NEEDS_YOU = "Needs you"
 RUNBOOK = "Runbook"
@@ -27,8 +30,16 @@ RUNBOOK = "Runbook"
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
     concern = _concern_notices(status["concern"])
-    pin = [("Pinned", f"against {pin_line(status['pin'])}")] if status.get("pin") else []
-    return [*concern, *pin]
+    pin = status.get("pin")
+    if pin and status["change"] is not None:
+        pin = {**pin, "why": shown_once(pin["why"], status["change"])}
+    return [*concern, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
+
+
+def shown_once(said: str, change: Json) -> str:
+    """Return the text without the reason that the sentences of the change have already."""
+    why = change["why"]
+    return said.replace(why, "see Why") if len(why) >= LONG else said
 
 
 def change_notices(change: Json) -> list[Line]:
@@ -56,11 +67,11 @@ def told_lines(change: Json) -> list[Line]:
     return [(name.capitalize(), change[name]) for name in ("what", "users", "why", "next")]
 
 
-def left_out_lines(change: Json) -> list[Line]:
-    """Return the gateways that a change goes on without, each with why."""
-    aside = change["aside"]
+def left_out_lines(change: Json, besides: Collection[str] = ()) -> list[Line]:
+    """Return the gateways that a change goes on without, with why, but those that are named `besides`."""
+    aside = {name: why for name, why in change["aside"].items() if name not in besides}
     where = f"penstock status {change['fleet']} -o json"
-    return [("Left out", line) for line in _named("", "were left out", aside, len(aside), where)]
+    return [("Left out", line) for line in _folded("", "gateways were left out", aside, len(aside), where)]
 
 
 def glance_notices(glance: Json) -> list[Line]:
@@ -99,31 +110,45 @@ def is_quiet(glance: Json) -> bool:
 
 
 def missing_lines(status: Json) -> list[Line]:
-    """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody."""
-    fleet, standing = status["fleet"], status["standing"]
+    """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody.
+
+    Each gateway is named once: one that a rollback waits for is in the line of its change already.
+    """
+    fleet, standing, change = status["fleet"], status["standing"], status["change"]
     silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
+    named = {*quarantined, *_waited_for(change)}
+    alone = {name: why for name, why in silent.items() if name not in named}
+    unnamed = standing["silent_count"] - (len(silent) - len(alone))
+    out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
     found = (
-        (
-            "silent",
-            _named("Silent", "are silent", silent, standing["silent_count"], _command("sessions", fleet)),
-        ),
+        ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
             "quarantined",
-            _named(
+            _folded(
                 "Quarantined",
-                "are quarantined",
-                quarantined,
-                len(quarantined),
+                "gateways are quarantined",
+                out,
+                len(out),
                 f"penstock status {fleet} -o json",
             ),
         ),
-        ("drain_held", _named("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
+        ("drain_held", _folded("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
     )
     return [
         (NEEDS_YOU, _with_runbook(line, runbook_of(word)) if first else line)
         for word, lines in found
         for first, line in _and_whether_first(lines)
     ]
+
+
+def named_missing(status: Json) -> frozenset[str]:
+    """Return the gateways that the lines of a fleet name: its change does not name them again."""
+    standing = status["standing"]
+    return frozenset({*standing["silent"], *standing["quarantined"], *_waited_for(status["change"])})
+
+
+def _waited_for(change: Json | None) -> Sequence[str]:
+    return change["waits_for"] if change is not None and change["needs_you"] else ()
 
 
 def on_line(standing: Json) -> str:
@@ -181,13 +206,18 @@ def _decided_by(decision: Json) -> str | None:
     return next((one["gate"] for one in readings if one["verdict"] == decision["verdict"]), None)
 
 
-def _named(word: str, are: str, found: Mapping[str, str], count: int, where: str) -> Iterator[str]:
-    """Yield the first of those that were found, each with why; then how many more there are, and where."""
-    shown = sorted(found.items())[:SHOWN]
-    for name, why in shown:
-        yield f"{word} {name}: {why}".lstrip()
-    if count > len(shown):
-        yield f"{count - len(shown)} more {are}; all of them: {where}"
+def _folded(word: str, are: str, found: Mapping[str, str], count: int, where: str) -> Iterator[str]:
+    """Yield a line for each of a few; many make one line, with the reason of all, or that of the first."""
+    shown = sorted(found.items())
+    if count <= FEW and len(shown) == count:
+        yield from (f"{word} {name}: {why}".lstrip() for name, why in shown)
+    elif shown:
+        first, why = shown[0]
+        if len(set(found.values())) == 1 and len(shown) == count:
+            names = named([name for name, _ in shown])
+            yield f"{word} {names}: {why}; all of them: {where}".lstrip()
+        else:
+            yield f"{count} {are}, the first {first}: {why}; all of them: {where}"
 
 
 def _command(verb: str, fleet: str) -> str:

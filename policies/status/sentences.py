@@ -340,7 +340,8 @@ class Sentences:
         asked = asked_for(told, self._header)
         match self._awaited:
             case Awaited.GATEWAYS:
-                gateways = f"{len(told.not_back)} gateways are not back: {listed(told.not_back)}"
+                count = "1 gateway is" if len(told.not_back) == 1 else f"{len(told.not_back)} gateways are"
+                gateways = f"{count} not back: {listed(told.not_back)}"
                 parts = f"{len(told.failed)} parts of up to 50 gateways do not go back: {listed(told.failed)}"
                 said = ([gateways] if told.not_back else []) + ([parts] if told.failed else [])
                 return "; ".join(said)

@@ -53,6 +53,7 @@ class Surfaces:
             }
         shown |= {
             "terminal": (await line("status", "edge")).out,
+            "terminal, of the fleet": (await line("fleet", "show", "edge")).out,
             "chat": (await Process(self.api, token(self.ledger)).say("ana", "status edge")).text,
         }
         return {name: " ".join(text.split()) for name, text in shown.items()}

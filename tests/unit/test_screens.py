@@ -51,10 +51,10 @@ def test_what_people_wrote_is_shown_letter_by_letter(capsys: pytest.CaptureFixtu
     """M5: a reason in square brackets made `penstock status` a traceback, and ESC reached other terminals."""
     events = (Event(at=BEGAN, sentence=f"ana: {MARKUP}"),)
     gateways = (GatewayProgress(gateway="gw-1", wave=1, state=MARKUP),)
-    said = shown(
-        capsys, why=MARKUP, needs_you=MARKUP, aside={"gw-3": MARKUP}, events=events, gateways=gateways
-    )
-    assert said.count(MARKUP) == 5
+    why = "[red]so[/red]"
+    said = shown(capsys, why=why, needs_you=MARKUP, aside={"gw-3": MARKUP}, events=events, gateways=gateways)
+    assert said.count(MARKUP) == 4
+    assert why in said
 
 
 def test_what_waits_for_a_person_stands_out(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,8 +67,8 @@ def test_gateways_that_were_left_out_are_named_with_why_and_many_are_counted(
 ) -> None:
     assert "gw-3: it rebooted" in shown(capsys, aside={"gw-3": "it rebooted"})
     said = shown(capsys, aside={f"gw-{n:03}": "it rebooted" for n in range(13)})
-    assert said.count("it rebooted") == 10
-    assert "3 more" in said
+    assert said.count("it rebooted") == 1
+    assert "gw-000, gw-001, gw-002 and 10 more" in said
 
 
 def test_a_small_fleet_is_a_table_and_a_large_one_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,22 +1,52 @@
 """What terminal and page say of a fleet's status: a few by name, the others counted, and where all are."""
 
+import io
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from orchestrator.cli.output import console
+from orchestrator.cli.screens import fitted_frame, fleet_frame
 from orchestrator.page.render import ENVIRONMENT, part
 from orchestrator.page.runbooks import named_only
 from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
 from orchestrator.words.standing import (
-    SHOWN,
     change_notices,
     glance_notices,
     is_quiet,
+    left_out_lines,
     missing_lines,
+    named_missing,
 )
+from policies.model.change import Outcome, Phase
+from policies.model.desired import Pin
+from policies.model.report import GatewayProgress
+from policies.model.status import ChangeStatus, Event
+from policies.model.value import digest_of
 
+AT = datetime(2026, 11, 28, 23, 6, tzinfo=UTC)
+
+SESSIONS, STATUS = "penstock sessions edge", "penstock status edge -o json"
 MANY = {f"gw-{number:04}": "no agent answers" for number in range(1_000)}
+
+
+def told(**more: Any) -> ChangeStatus:
+    said = {
+        "rollout": "edge-5",
+        "fleet": "edge",
+        "release": "",
+        "version": "1.3.0",
+        "phase": Phase.ROLLING_BACK,
+        "what": "rolling back",
+        "users": "nobody",
+        "why": "so it is",
+        "next": "the end",
+        "can_do": (),
+    }
+    return ChangeStatus.model_validate(said | more)
 
 
 def status(**more: object) -> FleetStatus:
@@ -32,29 +62,95 @@ def status(**more: object) -> FleetStatus:
 
 
 @pytest.mark.parametrize(
-    ("found", "more"),
+    ("found", "line"),
     [
-        ({"silent": MANY, "silent_count": 1_000}, "990 more are silent; all of them: penstock sessions edge"),
-        ({"quarantined": MANY}, "990 more are quarantined; all of them: penstock status edge -o json"),
-        ({"held_drains": MANY}, "990 more drains wait; all of them: penstock drains edge"),
+        (
+            {"silent": MANY, "silent_count": 1_000},
+            "Silent gw-0000, gw-0001, gw-0002 and 997 more: no agent answers; all of them: " + SESSIONS,
+        ),
+        (
+            {"silent": dict(list(MANY.items())[:50]), "silent_count": 1_000},
+            "1000 gateways are silent, the first gw-0000: no agent answers; all of them: " + SESSIONS,
+        ),
+        (
+            {"quarantined": MANY},
+            "Quarantined gw-0000, gw-0001, gw-0002 and 997 more: no agent answers; all of them: " + STATUS,
+        ),
+        (
+            {"held_drains": {f"gw-{n:02}/a": f"{n} sessions are left" for n in range(12)}},
+            "12 drains wait, the first gw-00/a: 0 sessions are left; all of them: penstock drains edge",
+        ),
     ],
 )
-def test_of_a_thousand_that_are_missing_few_are_named_and_the_others_counted(
-    found: dict[str, object], more: str
-) -> None:
+def test_many_that_are_missing_make_one_line(found: dict[str, object], line: str) -> None:
+    """Screens 16: ten lines of drains took the screen, and what had to be done was below its end."""
     said = status(**found).model_dump(mode="json")
-    lines = missing_lines(said)
-    assert len(lines) == SHOWN + 1
-    assert lines[-1][1] == more
+    ((label, shown),) = missing_lines(said)
+    assert label == "Needs you"
+    assert shown.partition(". Runbook: ")[0] == line
     page = part("regions/told.html", status=said, change=None, runbooks=named_only)
-    assert page.count("no agent answers") == SHOWN
-    assert more in page
+    assert line in page
 
 
-def test_what_is_shown_whole_is_not_counted_too() -> None:
-    few = {name: MANY[name] for name in sorted(MANY)[:SHOWN]}
-    said = status(silent=few, silent_count=SHOWN).model_dump(mode="json")
-    assert len(missing_lines(said)) == SHOWN
+def test_a_few_that_are_missing_have_a_line_each() -> None:
+    few = {name: MANY[name] for name in sorted(MANY)[:2]}
+    said = status(silent=few, silent_count=2).model_dump(mode="json")
+    assert [line.partition(". Runbook")[0] for _, line in missing_lines(said)] == [
+        f"Silent {name}: {why}" for name, why in few.items()
+    ]
+
+
+def test_one_gateway_in_trouble_is_named_once() -> None:
+    """Screens 14: one silent gateway filled three yellow boxes, and was told four times."""
+    silent = {"silent": {"gw-2": "no agent answers"}, "silent_count": 1}
+    quarantined = status(**silent, quarantined={"gw-2": "ana: its disk is full"}).model_dump(mode="json")
+    assert [line for _, line in missing_lines(quarantined)] == [
+        "Quarantined gw-2: ana: its disk is full; it does not answer. Runbook: gateway-unwell"
+    ]
+    change = told(
+        needs_you="1 gateway is not back: gw-2: no agent answers", waits_for=("gw-2",), aside={"gw-2": "no"}
+    )
+    waits = status(**silent).model_copy(update={"change": change}).model_dump(mode="json")
+    assert missing_lines(waits) == []
+    assert left_out_lines(waits["change"], named_missing(waits)) == []
+
+
+def test_a_reason_is_shown_once_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Screens 16: one reason stood five times on one screen."""
+    why = "connect-success: 6 of 8 bad on all changed gateways, 0 of 24 on those not yet changed"
+    told_of = ("verdict", "rolling back", "rolled back")
+    events = tuple(Event(at=AT, sentence=f"{what}: {why}") for what in told_of)
+    pin = Pin(release=digest_of(b"1.3.0"), version="1.3.0", change="edge-5", by=None, at=AT, why=why)
+    found = status().model_copy(update={"change": told(why=why, events=events), "pin": pin})
+    console().print(fleet_frame(found.model_dump(mode="json")))
+    assert " ".join(capsys.readouterr().out.split()).count(why) == 1
+
+
+def test_a_fleet_of_ten_in_trouble_fits_a_terminal_with_what_needs_somebody_at_its_top() -> None:
+    """Screens 16: it took 55 lines at 80 columns, `watch` cropped them, and drains were below the end."""
+    gateways = tuple(
+        GatewayProgress(gateway=f"gw-{n}", wave=1, state="back on known-good") for n in range(10)
+    )
+    events = tuple(Event(at=AT, sentence=f"gw-{n} is back on known-good") for n in range(20))
+    drains = {
+        f"gw-{n}/b": f"{n} of 40 sessions are left after the deadline, which may end 2" for n in range(12)
+    }
+    change = told(
+        phase=Phase.ENDED,
+        outcome=Outcome.ROLLBACK_INCOMPLETE,
+        gateways=gateways,
+        counts={"back on known-good": 10},
+        events=events,
+        needs_you="1 gateway is not back: gw-2: no agent answers in time (restore gateway)",
+        waits_for=("gw-2",),
+    )
+    found = status(silent={"gw-2": "no agent answers"}, silent_count=1, held_drains=drains)
+    shown = found.model_copy(update={"change": change}).model_dump(mode="json")
+    terminal = Console(width=80, height=24, file=io.StringIO())
+    lines = terminal.render_lines(fitted_frame(shown, terminal))
+    assert len(lines) < 24
+    top = "".join("".join(segment.text for segment in line) for line in lines[:4])
+    assert "12 drains wait" in " ".join(top.split())
 
 
 def glance(number: int, **change: object) -> dict[str, Any]:
@@ -113,7 +209,7 @@ def test_many_fleets_that_need_nobody_are_counted_and_folded_away(fleets: int, f
     urgent = glance(998, needs_you="a vote")
     rows = [urgent, glance(999, phase="observing"), *(glance(number) for number in range(fleets))]
     page = ENVIRONMENT.get_template("fleets.html").render(
-        rows=rows, caller=None, csrf="", runbooks=named_only
+        rows=rows, shared=[], caller=None, csrf="", runbooks=named_only
     )
     open_part, _, quiet = page.partition("<details")
     assert quiet.startswith(' class="card">') is folded

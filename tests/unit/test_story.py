@@ -113,7 +113,7 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
     status = story.status()
     assert status.incomplete == ("gw-1: nft says no",)
     assert status.outcome is Outcome.ROLLBACK_INCOMPLETE
-    assert status.needs_you == "1 gateways are not back: gw-1: nft says no"
+    assert status.needs_you == "1 gateway is not back: gw-1: nft says no"
     assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
 
 
@@ -126,7 +126,7 @@ def test_a_part_that_fails_by_itself_keeps_its_gateways_named_until_it_goes_on()
     status = story.status()
     assert status.incomplete == ("gw-1: nft says no", f"part 1/1: {why}")
     assert status.needs_you == (
-        "1 gateways are not back: gw-1: nft says no; "
+        "1 gateway is not back: gw-1: nft says no; "
         f"1 parts of up to 50 gateways do not go back: part 1/1: {why}"
     )
     assert status.waits_for == ("gw-1",)

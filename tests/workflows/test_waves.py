@@ -110,7 +110,7 @@ async def test_a_silent_gateway_is_quarantined_named_and_given_up_by_a_persons_w
     world.judge.says(UNHEALTHY)
 
     async def is_named() -> bool:
-        return (await status_of(rollout)).needs_you == "1 gateways are not back: gw-1: gw-1 does not answer"
+        return (await status_of(rollout)).needs_you == "1 gateway is not back: gw-1: gw-1 does not answer"
 
     await until(is_named)
     await until(lambda: bool(world.book.quarantined(world.fleet.name)))
