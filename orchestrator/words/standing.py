@@ -142,8 +142,13 @@ def missing_lines(status: Json) -> list[Line]:
 
 
 def named_missing(status: Json) -> frozenset[str]:
-    """Return the gateways that the lines of a fleet name: its change does not name them again."""
-    standing = status["standing"]
+    """Return the gateways that the lines of a fleet name: its change does not name them again.
+
+    A page of a change alone has no lines of its fleet.
+    """
+    standing = status.get("standing")
+    if standing is None:
+        return frozenset()
     return frozenset({*standing["silent"], *standing["quarantined"], *_waited_for(status["change"])})
 
 
