@@ -19,6 +19,7 @@ from policies.model.change import (
     ChangeResult,
     Outcome,
     Phase,
+    Quarantine,
 )
 from policies.model.fleet import AtDeadline
 from policies.model.report import GatewayProgress
@@ -315,6 +316,21 @@ async def test_every_state_offers_something_and_every_stop_has_its_reason(
         assert change["why"].strip()
     if change["phase"] == "held":
         assert change["needs_you"]
+
+
+async def test_a_gateway_that_is_quarantined_is_not_offered_to_be_quarantined(
+    page: httpx.AsyncClient, api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """Screens 14: a page said that gw-2 is quarantined, beside a button that quarantines it."""
+    written(ledger, (UPGRADE, {**OBSERVING, "silent": ("edge-1",)}, None))
+    offered = (await api.get("/fleets/edge")).json()["offers"]
+    assert "quarantine" in {one["verb"] for one in offered}
+    ledger.set_quarantine(
+        Quarantine(fleet="edge", gateway="edge-1", person="ana", reason="its disk is full", since=AT)
+    )
+    offered = (await api.get("/fleets/edge")).json()["offers"]
+    assert "quarantine" not in {one["verb"] for one in offered}
+    assert "Quarantine edge-1" not in (await looked_at(page, "/fleets/edge")).text
 
 
 def test_every_phase_and_every_outcome_is_walked() -> None:
