@@ -140,4 +140,7 @@ def test_another_lab_that_leaves_no_room_is_named_before_anything_is_looked_at()
 
 def _is_alive(pid: int) -> bool:
     command = Path(f"/proc/{pid}/cmdline")
-    return command.exists() and command.read_bytes() != b""
+    try:
+        return command.read_bytes() != b""
+    except (FileNotFoundError, ProcessLookupError):
+        return False
