@@ -87,3 +87,18 @@ def test_a_peer_to_which_a_tunnel_was_refused_has_none() -> None:
     """newcomer 2: charon keeps the login; nobody comes back to it."""
     assert peers_in([association()], NOW)[0].has_tunnel
     assert not peers_in([association(**{"child-sas": {}})], NOW)[0].has_tunnel
+
+
+@pytest.mark.parametrize(
+    ("identity", "name"),
+    [
+        ("C=DE, O=ACME, Inc., CN=Maier, Anna", "Maier, Anna"),
+        ("C=DE, CN=Maier, Bert, E=bert@example.org", "Maier, Bert"),
+        ("CN=anna, 2.5.4.97=NTRDE", "anna"),
+        ("CN=anna, OU=a, b", "anna"),
+        ("anna@example.org", "anna@example.org"),
+    ],
+)
+def test_users_whose_names_begin_alike_up_to_a_comma_are_two(identity: str, name: str) -> None:
+    """R11, a fresh reader's F11: charon prints commas in a name as they are."""
+    assert name_of(identity) == name

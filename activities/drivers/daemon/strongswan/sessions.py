@@ -11,7 +11,8 @@ from activities.drivers.daemon.strongswan.control import SecurityAssociation
 LIVE = ("ESTABLISHED", "REKEYING")
 """States in which a peer has been let in; one that was rekeyed has a successor, which is listed, too."""
 ASKS = ("CREATED", "CONNECTING")
-_COMMON_NAME = re.compile(r"(?:^|, )CN=([^,]+)")
+_COMMON_NAME = re.compile(r"(?:^|, )CN=(.+?)(?=, [A-Za-z0-9][A-Za-z0-9.]*=|$)", re.DOTALL)
+"""It may have commas of its own, which charon prints as they are: `CN=Maier, Anna`."""
 
 
 ESP_SPI, IKE_SPI = "esp_spi", "ike_spi"
