@@ -284,6 +284,15 @@ def test_openpgp_signatures_that_prove_nothing_are_refused(lead: pysequoia.Tsk) 
             openpgp(content, *pinned)
 
 
+@pytest.mark.parametrize("armor", [True, False])
+def test_a_secret_key_is_no_certificate_to_pin(lead: pysequoia.Tsk, armor: bool) -> None:
+    """A fresh reader's F16: a trust policy is read by many."""
+    fingerprint = lead.extract_certificate().fingerprint.upper()
+    secret = str(lead).encode() if armor else bytes(lead)
+    with pytest.raises(PolicyInvalid, match="has the secret key with it"):
+        OpenPgpVerifier({"lead": (secret, fingerprint)})
+
+
 @pytest.mark.parametrize("tag", range(64))
 def test_a_packet_of_any_kind_beside_the_signature_is_refused(lead: pysequoia.Tsk, tag: int) -> None:
     """Kinds that no standard has given out are refused too: RFC 9580, section 5."""

@@ -74,8 +74,14 @@ class OpenPgpVerifier:
 def _pinned(name: str, content: bytes, fingerprint: str) -> Cert:
     try:
         certificates = Cert.split_bytes(content)
+        tags = [packet.tag for packet in PacketPile.from_bytes(content)]
     except Exception as error:
         raise PolicyInvalid(f"OpenPGP certificate {name} cannot be read: {_first_line(error)}") from error
+    if Tag.SecretKey in tags or Tag.SecretSubkey in tags:
+        raise PolicyInvalid(
+            f"OpenPGP certificate {name} has the secret key with it, which many can read there; write only "
+            f"`gpg --export {fingerprint}` into it, and consider the key lost"
+        )
     if len(certificates) != 1 or certificates[0].fingerprint.upper() != fingerprint:
         raise PolicyInvalid(
             f"OpenPGP certificate {name} is not exactly the one with fingerprint {fingerprint}"
