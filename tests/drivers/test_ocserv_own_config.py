@@ -167,3 +167,23 @@ def test_whatever_a_file_says_it_is_read_or_refused_in_one_sentence(text: str) -
     for content in (text, PLAIN + text):
         with suppress(BadInput):
             assert read_own_config(content).pool4.num_addresses > 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cookie-validity = 300",
+        "listen-host-is-dyndns = true",
+        "resolve-hostnames = false",
+        "session-control = true",
+    ],
+)
+def test_what_a_template_may_say_word_for_word_is_not_left_behind(line: str) -> None:
+    """R11, a fresh reader's F18."""
+    assert read_own_config(f"{PLAIN}{line}\n").left_behind == ()
+
+
+def test_logging_in_by_certificate_asks_nothing_of_a_host() -> None:
+    """R11, a fresh reader's F18."""
+    said = PLAIN.replace('"plain[passwd=/etc/ocserv/passwd]"', '"certificate"')
+    assert read_own_config(said).left_behind == ()

@@ -25,7 +25,8 @@ _OF_A_SLOT = frozenset(
     """
     tcp-port udp-port device ipv4-network ipv4-netmask ipv6-network ipv6-prefix ipv6-subnet-prefix
     socket-file occtl-socket-file use-occtl use-dbus pid-file run-as-user run-as-group
-    isolate-workers chroot-dir server-cert server-key ca-cert crl log-level camouflage_secret
+    isolate-workers chroot-dir listen-host-is-dyndns server-cert server-key ca-cert crl log-level
+    camouflage_secret
     """.split()  # noqa: SIM905 - words, not a table
 )
 """What slots, credentials and templates say anew for each instance."""
@@ -35,14 +36,14 @@ _PLAIN = frozenset(
     always-require-cert append-routes auth-timeout auto-select-group ban-points-connection
     ban-points-kkdcp ban-points-wrong-password ban-reset-time banner camouflage camouflage_realm
     cert-group-oid cert-user-oid cisco-client-compat client-bypass-protocol compression
-    cookie-timeout custom-header debug-no-secmod-stats default-domain default-select-group
+    cookie-timeout cookie-validity custom-header debug-no-secmod-stats default-domain default-select-group
     deny-roaming dns dpd dtls-legacy dtls-psk expose-iroutes idle-timeout ipv4-dns ipv4-nbns
     ipv6-dns ipv6-nbns keepalive key-pin match-tls-dtls-ciphers max-ban-score max-clients
     max-same-clients min-reauth-time mobile-dpd mobile-idle-timeout mtu nbns net-priority
     no-compress-limit no-route output-buffer persistent-cookies ping-leases pre-login-banner
-    predictable-ips rate-limit-ms rekey-method rekey-time restrict-user-to-ports
+    predictable-ips rate-limit-ms rekey-method rekey-time resolve-hostnames restrict-user-to-ports
     restrict-user-to-routes route rx-data-per-sec sec-mod-scale select-group server-drain-ms
-    server-stats-reset-time session-timeout split-dns stats-report-time switch-to-tcp-timeout
+    server-stats-reset-time session-control session-timeout split-dns stats-report-time switch-to-tcp-timeout
     tls-priorities try-mtu-discovery tunnel-all-dns tx-data-per-sec use-seccomp use-utmp
     """.split()  # noqa: SIM905 - words, not a table
 )
@@ -116,7 +117,8 @@ def _why_not(key: str, value: str) -> str | None:
     """Return why a template cannot say the same, None when it can or need not."""
     if key in ("auth", "enable-auth", "acct"):
         asks = value.partition("[")[0]
-        return None if _PASSWORDS.fullmatch(value) else f"{asks} asks something of this host or its network"
+        alone = _PASSWORDS.fullmatch(value) or value.lower() == "certificate"
+        return None if alone else f"{asks} asks something of this host or its network"
     if key in _OF_A_SLOT or key in _PLAIN:
         return None
     if key in _OF_THIS_HOST:
