@@ -9,8 +9,10 @@ https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -24,7 +26,12 @@ LARGEST_BYTES = 65_536
 LARGEST_FILE_BYTES = 16 * 2**20
 """A list of users and their password hashes is a credential, too."""
 VAULT_SECONDS = 10.0
-PUBLIC = (b"-----BEGIN CERTIFICATE-----", b"-----BEGIN X509 CRL-----")
+PUBLIC = frozenset(
+    (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE", b"X509 CRL", b"PKCS7", b"PUBLIC KEY")
+) | {b"DH PARAMETERS", b"X9.42 DH PARAMETERS", b"EC PARAMETERS"}
+"""What is for everybody, by the label of its block in PEM."""
+_BLOCK = re.compile(rb"-----BEGIN ([^\n]*?)-----")
+_HASH = re.compile(rb"\$(?:1|2[abxy]?|5|6|7|y|gy)\$")
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,24 @@ class Credentials:
 
 
 def _is_secret(content: bytes) -> bool:
-    """Certificates and lists of revoked ones are for everybody; what lies in one file with a key is not."""
-    return not content.lstrip().startswith(PUBLIC) or b"PRIVATE KEY" in content
+    """Return whether it is for its owner alone.
+
+    Certificates, lists of revoked ones and parameters are for everybody, with whatever text OpenSSL writes
+    before them, and so are users' addresses. What lies in one file with a key is not.
+    """
+    labels = {*_BLOCK.findall(content)}
+    if labels:
+        return not labels <= PUBLIC or b"PRIVATE KEY" in content or _HASH.search(content) is not None
+    return not all(map(_is_address_of_a_user, content.split(b"\n")))
+
+
+def _is_address_of_a_user(line: bytes) -> bool:
+    """Return whether it is a line of OpenVPN's `ifconfig-pool-persist`, or an empty one."""
+    name, *addresses = line.decode(errors="replace").strip().split(",")
+    try:
+        return not name or bool([ip_address(one) for one in addresses if one])
+    except ValueError:
+        return False
 
 
 def _file(path: Path) -> str:
@@ -108,7 +131,9 @@ def _file(path: Path) -> str:
         if len(raw) > LARGEST_FILE_BYTES:
             raise BadInput(f"{path} is too large for a credential")
         value = raw.decode().strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadInput(f"the credential file {path} is no text; write it in PEM") from None
+    except OSError as error:
         raise BadInput(f"the credential file {path} cannot be read: {type(error).__name__}") from None
     if not value:
         raise BadInput(f"the credential file {path} is empty")

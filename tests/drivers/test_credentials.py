@@ -44,6 +44,57 @@ def test_a_list_of_revoked_certificates_may_be_read_by_all(
     assert str(reference) == f"file:{tmp_path / 'list'}"
 
 
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        CERTIFICATE,
+        f"Certificate:\n    Data:\n        Version: 3 (0x2)\n{CERTIFICATE}",
+        f"Bag Attributes\n    friendlyName: x\n{CERTIFICATE}",
+        f"# our authority\n{CERTIFICATE}",
+        f"\ufeff{CERTIFICATE}",
+        CERTIFICATE.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+        CERTIFICATE.replace("CERTIFICATE", "DH PARAMETERS"),
+        "ana,10.80.0.10\nbert,10.80.0.11,fd00::11\n",
+    ],
+)
+def test_what_is_for_everybody_may_be_read_by_all(content: str, tmp_path: Path) -> None:
+    """R11, a fresh reader's F10."""
+    (tmp_path / "given").write_text(content)
+    (tmp_path / "given").chmod(0o644)
+    assert Credentials({}).secret(f"file:{tmp_path / 'given'}")() == content.strip()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        f"{CERTIFICATE}-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        f"{CERTIFICATE}-----BEGIN OpenVPN Static key V1-----\naaaa\n-----END OpenVPN Static key V1-----\n",
+        f"{CERTIFICATE}ana:*:$5$abc$def\n",
+        "ana:*:$5$abc$def\n",
+        f"ana,10.80.0.10\n{SECRET}\n",
+        "ana,secret\n",
+    ],
+)
+def test_what_opens_something_may_be_read_by_its_owner_alone(content: str, tmp_path: Path) -> None:
+    """R11, a fresh reader's F10."""
+    (tmp_path / "given").write_text(content)
+    (tmp_path / "given").chmod(0o644)
+    with pytest.raises(BadInput):
+        Credentials({}).secret(f"file:{tmp_path / 'given'}")()
+
+
+def test_a_credential_that_is_no_text_is_refused_with_what_to_write(tmp_path: Path) -> None:
+    """R11, a fresh reader's F10."""
+    (tmp_path / "given").write_bytes(b"\x30\x82\xff\xfe")
+    (tmp_path / "given").chmod(0o600)
+    with pytest.raises(BadInput, match="is no text; write it in PEM"):
+        Credentials({}).secret(f"file:{tmp_path / 'given'}")()
+
+
 def test_vault_is_asked_over_its_own_api(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("vault-token")
     (tmp_path / "token").chmod(0o600)
