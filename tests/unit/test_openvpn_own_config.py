@@ -59,9 +59,14 @@ def test_how_it_is_asked(line: str, control: str | None) -> None:
         "local 192.0.2.1",
         "port-share 127.0.0.1 443",
         "tmp-dir /var/tmp/openvpn",
+        "askpass pass.txt",
+        "auth-gen-token-secret token.key",
+        "replay-persist replay",
+        "management-client-auth",
     ],
 )
 def test_what_leads_to_something_of_this_host_is_named_with_its_line(line: str) -> None:
+    """Relative files and what answers logins too: a fresh reader's F19 and F20."""
     (lost,) = read_own_config(PLAIN + line + "\n").left_behind
     assert (lost.number, lost.key) == (17, line.partition(" ")[0])
 

@@ -116,6 +116,15 @@ def test_an_instance_takes_as_many_clients_as_its_pool_has_addresses(
     assert [one.words for one in options if one.name == "max-clients"] == [(str(clients),)]
 
 
+@pytest.mark.parametrize(
+    "line", ["management-client-auth", "management-query-passwords", "management-signal", "management-hold"]
+)
+def test_what_waits_for_somebody_at_the_management_socket_is_not_for_a_template(line: str) -> None:
+    """R11, a fresh reader's F19: penstock lets nobody in there, so nobody would get in."""
+    with pytest.raises(BadInput, match=f"{line} is not for a template, leave it out"):
+        require_template(f"{LAB}{line}\n", "corp.template")
+
+
 def test_comments_and_inline_files_are_no_options() -> None:
     text = (
         '; port 1\n# dev tun9\n--port 2\n<tls-crypt>\nport 3\n</tls-crypt>\npush "route 10.0.0.0 255.0.0.0"\n'
@@ -158,14 +167,14 @@ def test_a_second_line_of_what_is_ours_is_refused(line: str, said: str) -> None:
     [
         ("tls-auth /etc/ta.key 0", "tls-auth says `/etc/ta.key 0`, write `tls-auth $credential_NAME`"),
         ("tls-crypt-v2 v2.key", "tls-crypt-v2 says `v2.key`"),
-        ("pkcs12 gw.p12", "pkcs12 says `gw.p12`"),
+        ("pkcs12 gw.p12", "pkcs12 is not for a template, leave it out"),
         ("askpass /etc/pass", "askpass says `/etc/pass`"),
         (
             "<tls-crypt>\nthe key\n</tls-crypt>",
             "tls-crypt says `[inline]`, write `tls-crypt $credential_NAME`",
         ),
         ("<key>\nthe key\n</key>", "key says `[inline]`, write `key $credential_key`"),
-        ("<pkcs12>\nMII\n</pkcs12>", "pkcs12 says `[inline]`"),
+        ("<pkcs12>\nMII\n</pkcs12>", "pkcs12 is not for a template, leave it out"),
     ],
 )
 def test_a_secret_in_a_template_is_refused_and_not_quoted(lines: str, said: str) -> None:

@@ -38,7 +38,19 @@ _PROGRAMS = frozenset(
     tls-verify auth-user-pass-verify plugin
     """.split()  # noqa: SIM905 - words, not a table
 )
+_FILES = frozenset(
+    """
+    askpass auth-user-pass auth-gen-token-secret replay-persist http-proxy-user-pass tls-export-cert tmp-dir
+    pkcs11-providers
+    """.split()  # noqa: SIM905 - words, not a table
+)
+"""Options whose first word is a file or a folder, also without a `/`."""
+_ASKED_FOR = "what answers at its management socket is on this host"
 _OF_THIS_HOST = {
+    "management-client-auth": _ASKED_FOR,
+    "management-query-passwords": _ASKED_FOR,
+    "management-external-key": _ASKED_FOR,
+    "management-external-cert": _ASKED_FOR,
     "local": "its instances listen on every address of the gateway",
     "port-share": "nothing of a release is beside it to share the port with",
     "client-config-dir": "a folder of this host, and a release has its own root",
@@ -85,6 +97,8 @@ def _why_not(option: str, words: Sequence[str], *, inline: bool) -> str | None:
         return f"{program} is a program of this host, and a release has its own root"
     if option in _OF_A_SLOT or option in _CREDENTIALS:
         return None
+    if option in _FILES and words and not inline:
+        return f"{words[0]} is a file of this host, and a release has its own root"
     if not inline and any(word.startswith("/") for said in words for word in said.split()):
         return f"{' '.join(words)} is a file of this host, and a release has its own root"
     return None

@@ -17,7 +17,7 @@ NEEDED = {
 }
 """Options that differ from slot to slot or belong into no release, each with what fills it."""
 _SECRETS = (
-    *("pkcs12", "secret", "tls-auth", "tls-crypt", "tls-crypt-v2", "askpass", "auth-user-pass"),
+    *("secret", "tls-auth", "tls-crypt", "tls-crypt-v2", "askpass", "auth-user-pass"),
     *("auth-gen-token-secret", "http-proxy-user-pass"),
 )
 ALLOWED = {"lport": "$port", "server-ipv6": "$pool6"} | dict.fromkeys(_SECRETS, f"${CREDENTIAL}NAME")
@@ -41,10 +41,19 @@ OURS = (
     "machine-readable-output",
     "suppress-timestamps",
     "max-clients",
+    "pkcs12",
+    "management-client-auth",
+    "management-client-pf",
+    "management-query-passwords",
+    "management-external-key",
+    "management-external-cert",
+    "management-signal",
 )
 """Options that would take the instance, its log or its folders away from us, or bring what nobody signed.
 
-Without stamps, a user's name that reads like one begins a line. `max-clients` follows from the slot's pool.
+Those of `management` wait for answers that penstock does not give, or end sessions when it hangs up. A key is
+text, and `pkcs12` is none. Without stamps, a user's name that reads like one begins a line. `max-clients`
+follows from the slot's pool.
 """
 TOPOLOGY = "subnet"
 """The one in which a pool has an address for each user; net30, which is usual up to 2.6, has one for four."""
