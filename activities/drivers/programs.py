@@ -77,14 +77,21 @@ async def end(process: asyncio.subprocess.Process) -> None:
             await process.wait()
 
 
-async def run(command: Sequence[str], given: str = "", within: timedelta = PATIENCE) -> Completed:
+async def run(
+    command: Sequence[str],
+    given: str = "",
+    within: timedelta = PATIENCE,
+    environment: Mapping[str, str] | None = None,
+) -> Completed:
     """Run the program to its end; a program that is late is killed, with all that it started.
+
+    It has this process's environment unless it is given another one.
 
     Raises:
         Unavailable: when it cannot be started or did not end in time.
     """
     try:
-        process = await start(command, stderr=asyncio.subprocess.PIPE)
+        process = await start(command, stderr=asyncio.subprocess.PIPE, environment=environment)
     except OSError as error:
         raise Unavailable(f"{command[0]} cannot be started here: {error}") from error
     try:

@@ -76,6 +76,8 @@ NOBODY = Exempt()
 ANSWER = timedelta(seconds=2)
 TEST = timedelta(seconds=10)
 AHEAD = timedelta(seconds=2)
+IN_UTC = {"TZ": "UTC0"}
+"""1.1.6 prints no time but the local one, which is that of the host where a daemon was adopted."""
 _NAMES = re.compile(r"(?:main|worker)\[([^\]]+)\]:|(?:user|for|username) ['\"]([^'\"]+)['\"]")
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
@@ -411,7 +413,9 @@ class Ocserv:
     async def _ask(self, environment: Environment, *command: str) -> Any:
         """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""
         try:
-            result = await run(self._occtl(environment, *command), within=ANSWER)
+            result = await run(
+                self._occtl(environment, *command), within=ANSWER, environment={**os.environ, **IN_UTC}
+            )
             return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
         except (PenstockError, ValueError):
             return None
@@ -445,5 +449,5 @@ def _since(user: Mapping[str, Any]) -> datetime:
 
 
 def _minute(said: str) -> datetime:
-    """Return a moment as occtl prints it: a release's root has no time zones, so in UTC."""
+    """Return a moment as occtl prints it: in local time, which is UTC to it."""
     return datetime.strptime(said, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
