@@ -101,7 +101,7 @@ def _leave_to_owner(files: Sequence[Path]) -> None:
     for file in files:
         if file.exists():
             folder = file.parent.stat()
-            os.chown(file, folder.st_uid, folder.st_gid)
+            os.chown(file, folder.st_uid, folder.st_gid, follow_symlinks=False)
 
 
 def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, object]) -> None:

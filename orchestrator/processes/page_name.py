@@ -30,7 +30,7 @@ def own_name(path: Path) -> str:
             make_private(path, f"penstock-{secrets.token_hex(8)}.localhost\n".encode())
             folder = path.parent.stat()
             if os.geteuid() == 0:  # the API reads it, whoever was first
-                os.chown(path, folder.st_uid, folder.st_gid)
+                os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
     except OSError as error:
         raise BadInput(
             f"the page's name {path} cannot be made: {error.strerror}; check its folder"

@@ -96,3 +96,18 @@ def test_what_root_restores_belongs_to_the_user_of_the_services(here: Installati
     assert brought.parted is not None
     written = [*here.state.glob("ledger.db*"), here.kept, brought.parted.file]
     assert {(path.stat().st_uid, path.stat().st_gid) for path in written} == {(SERVICE, SERVICE)}
+
+
+@NEEDS_ROOT
+def test_a_link_of_the_services_user_gives_no_file_of_root_away(here: Installation, tmp_path: Path) -> None:
+    """S6's kind, a fresh reader's M1: a restore gave the file away that a link in the folder led to."""
+    here.audited("planned")
+    back_up(here.backup)
+    here.lose()
+    roots = tmp_path / "environment"
+    roots.touch()
+    os.chown(here.state, SERVICE, SERVICE)
+    here.kept.unlink(missing_ok=True)
+    here.kept.symlink_to(roots)
+    bring_back(here.backup)
+    assert roots.stat().st_uid == 0
