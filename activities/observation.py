@@ -4,10 +4,10 @@ import asyncio
 import logging
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from temporalio import activity
 
@@ -24,6 +24,8 @@ from policies.model.gates import GatePolicy
 from policies.model.sample import is_due
 from policies.model.value import Name, Value, sentence
 from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -236,12 +238,13 @@ class ObservationActivities:
         else:
             reading = await self.read(order.gates, order.cohorts, state)
         try:
-            return await asyncio.to_thread(
+            state, tick, decision = await asyncio.to_thread(
                 fold_reading, order.gates, order.window, order.cohorts, state, reading
             )
         except Exception as error:  # noqa: BLE001 - else it would be tried again for ever, and nobody told
             _log.exception("a tick of %s cannot be judged", order.rollout)
             return state, None, _unjudged(error)
+        return state, tick, _held_by(reading.wrong, decision)
 
     async def read(self, policy: GatePolicy, cohorts: Cohorts, state: WindowState) -> Reading:
         """Read everything one tick needs, from one replica; what cannot be read is named with its reason.
@@ -269,18 +272,18 @@ class ObservationActivities:
 
         When even who was reached cannot be read, nothing else is asked.
         """
-        source, offenders = replica
+        source = _Asked(*replica)
         at = _now()
         needs = what_to_read(policy, cohorts, state.memory, at.timestamp())
         series, unread = await _read_all(source, needs.presence, needs.instances, at)
         if unread:
             lost = dict.fromkeys(needs.lookbacks, *unread.values())
-            reading = Reading(at=at.timestamp(), series={}, unread=lost | unread)
+            reading = Reading(at=at.timestamp(), series={}, unread=lost | unread, wrong=source.wrong)
             return (True, len(needs.instances)), reading
         more, also_unread = await _read_all(source, needs.lookbacks, needs.instances, at, needs.asked)
         series |= more
         if needs.offences:
-            signs, unfiltered = await _exceptions(source, offenders, needs, cohorts, at)
+            signs, unfiltered = await _exceptions(source, needs, cohorts, at)
             series = {name: (*found, *signs.get(name, ())) for name, found in series.items()}
             also_unread |= unfiltered
         history, not_remembered = await _history(source, needs, at)
@@ -296,6 +299,7 @@ class ObservationActivities:
             unreachable=await self._unreachable(asked),
             complaints=complaints,
             tickets=tickets,
+            wrong=source.wrong,
         )
         known = {one.instance for one in series[policy.presence]}
         lacking = len(set(needs.instances) - known)
@@ -332,6 +336,35 @@ class ObservationActivities:
             return (), {TICKETS: str(error)}
 
 
+class _Asked:
+    """A replica during one reading: a question that it calls wrong is unread, and the others are asked on."""
+
+    def __init__(self, source: MetricsSource, offenders: OffenderSource | None) -> None:
+        self._source = source
+        self._offenders = offenders
+        self.wrong = ""
+        """Why the first wrong question is wrong; empty while there is none."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        """Return the raw samples; see MetricsSource."""
+        return await self._sound(self._source.raw(selector, instances, at, lookback))
+
+    async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
+        """Return who may offend; see OffenderSource."""
+        if self._offenders is None:
+            raise MetricsUnavailable("no source tells exceptions")
+        return await self._sound(self._offenders.offenders(offence, at))
+
+    async def _sound(self, answer: Awaitable[T]) -> T:
+        try:
+            return await answer
+        except BadQuery as error:
+            self.wrong = self.wrong or str(error)
+            raise MetricsUnavailable(str(error)) from error
+
+
 async def _history(
     source: MetricsSource, needs: Needs, at: datetime
 ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
@@ -350,13 +383,11 @@ async def _history(
 
 
 async def _exceptions(
-    source: MetricsSource, offenders: OffenderSource | None, needs: Needs, cohorts: Cohorts, at: datetime
+    source: _Asked, needs: Needs, cohorts: Cohorts, at: datetime
 ) -> tuple[dict[str, tuple[Series, ...]], dict[str, str]]:
     """Read the signs of those outside the sample that may show any, or why that cannot be read."""
-    if offenders is None:
-        return {}, {offence.selector: "no source tells exceptions" for offence in needs.offences}
     answers = await asyncio.gather(
-        *(offenders.offenders(offence, at) for offence in needs.offences), return_exceptions=True
+        *(source.offenders(offence, at) for offence in needs.offences), return_exceptions=True
     )
     found, unread = set[str](), {}
     for offence, answer in zip(needs.offences, answers, strict=True):
@@ -413,6 +444,18 @@ def _explained(order: ObservationOrder, state: WindowState, decision: Decision) 
     except Exception:  # noqa: BLE001 - the decision matters more than its explanation
         _log.exception("what would have changed a decision of %s cannot be told", order.rollout)
         return decision
+
+
+def _held_by(wrong: str, decision: Decision) -> Decision:
+    """Return the decision, held for a person where a question is wrong; harm that the others show stays."""
+    if not wrong or decision.action is Action.ROLL_BACK:
+        return decision
+    held = {
+        "action": Action.HOLD_FOR_HUMAN,
+        "verdict": GateVerdict.METRICS_UNAVAILABLE,
+        "reason": sentence(wrong),
+    }
+    return decision.model_copy(update=held)
 
 
 def _unjudged(error: Exception) -> Decision:

@@ -18,7 +18,7 @@ from policies.votes import basis_of
 from workflows import control, steps
 from workflows.children import tell
 from workflows.compensation import heed_cancellation
-from workflows.failures import code_of, sentence_of
+from workflows.failures import sentence_of
 
 SLICE = timedelta(seconds=60)
 SLICE_WHILE_SWITCHING = timedelta(seconds=10)
@@ -152,9 +152,8 @@ class Watch:
             if is_cancelled_exception(error):
                 raise
             self._restart = self._restart or restart
-            self._seen = code_of(error) == "BadQuery"
-            why = sentence_of(error)
-            await self._hear(_unread(why) if self._seen else self._unread_since(why), window)
+            self._seen = False
+            await self._hear(self._unread_since(sentence_of(error)), window)
             return
         self._state = watched.state
         self._carry = watched.carry
@@ -256,7 +255,7 @@ class Watch:
         The same while the ledger names nobody to look at, since it may be taking no writes, and while nothing
         can be read at all.
 
-        A window that began since that many had ends it; one whose question is wrong is asked no faster.
+        A window that began since that many had ends it.
         """
         goes_on = self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}
         if goes_on and self._seen:
@@ -292,7 +291,7 @@ class Watch:
 def _unread(reason: str) -> Decision:
     """Return the decision when metrics are not read, and only a person can mend that.
 
-    That is no verdict on the release: its question is wrong, or the watch itself fails.
+    That is no verdict on the release: the watch itself fails.
     """
     return Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
 

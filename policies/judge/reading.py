@@ -31,7 +31,8 @@ class Reading:
     for the first tick only. `unsound` names, by selector, instances of which that is no evidence, and why:
     their series are left out. `unreachable` names instances that a probe from here did not reach.
     `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`;
-    `tickets` are those that are open now, or in `unread` as `TICKETS`.
+    `tickets` are those that are open now, or in `unread` as `TICKETS`. `wrong` says why one of the unread
+    questions never has an answer; only a person can correct it.
     """
 
     at: float
@@ -42,6 +43,7 @@ class Reading:
     unreachable: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
     tickets: tuple[OpenTicket, ...] = ()
+    wrong: str = ""
 
 
 def with_old_instances(reading: Reading, cohorts: Cohorts) -> Reading:

@@ -17,6 +17,7 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.records import FolderRecorder, read_record
 from activities.files import load
 from activities.observation import (
+    BadQuery,
     MetricsUnavailable,
     ObservationActivities,
     ObservationOrder,
@@ -107,8 +108,10 @@ async def users(
         coming.cancel()
 
 
-async def watch(prometheus: RealPrometheus, order: ObservationOrder) -> ObservationSlice:
-    source = PrometheusSource(prometheus.url)
+async def watch(
+    prometheus: RealPrometheus, order: ObservationOrder, kind: type[PrometheusSource] = PrometheusSource
+) -> ObservationSlice:
+    source = kind(prometheus.url)
     try:
         observe = ObservationActivities(source, offenders=source).observe_slice
         return await ActivityEnvironment().run(observe, order)
@@ -196,6 +199,38 @@ async def test_bar_12_a_killed_canary_is_rolled_back_within_twenty_seconds(
     assert (found.decision.action, found.decision.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
     assert found.decision.reason.startswith("gone: on canary")
     assert took <= 20
+
+
+class Refusing(PrometheusSource):
+    """A Prometheus that cannot parse the question about handshakes."""
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        if "handshake" in selector:
+            raise BadQuery("Prometheus refuses handshakes: parse error; correct the gate policy")
+        return await super().raw(selector, instances, at, lookback)
+
+
+@scenes.plays
+async def test_harm_is_found_and_rolled_back_while_another_question_is_wrong(
+    gateways: dict[str, Exported],
+) -> None:
+    """R8, a fresh reader's F7: a wrong question ended the watch for all the others."""
+    canary = next(iter(gateways.values()))
+    with prometheus_over(list(gateways)) as prometheus:
+        async with steady(gateways, prometheus):
+            order = order_for(gateways)
+            found = await watch(prometheus, order, Refusing)
+            held = found.decision
+            canary.hidden = frozenset({"first_attempts", "build_info", "probe", "process", "handshake"})
+            died = time.monotonic()
+            while found.decision.action is not Action.ROLL_BACK and time.monotonic() - died < 20:
+                order = order.model_copy(update={"state": found.state})
+                found = await watch(prometheus, order, Refusing)
+    assert (held.action, held.verdict) == (Action.HOLD_FOR_HUMAN, GateVerdict.METRICS_UNAVAILABLE)
+    assert held.reason.startswith("Prometheus refuses handshakes: parse error")
+    assert (found.decision.action, found.decision.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
 
 
 @pytest.mark.sweep
@@ -426,6 +461,7 @@ class Server:
     def __init__(self, name: str) -> None:
         self.name = name
         self.fails: str | None = None
+        self.error: type[MetricsUnavailable | BadQuery] = MetricsUnavailable
         self.knows = True
         self.asked = 0
 
@@ -434,7 +470,7 @@ class Server:
     ) -> tuple[Series, ...]:
         self.asked += 1
         if self.fails is not None and self.fails in selector:
-            raise MetricsUnavailable(f"{self.name} answers with a part of its series")
+            raise self.error(f"{self.name} answers with a part of its series")
         known = instances if self.knows else ()
         return tuple(Series({"by": self.name, "instance": i}, ((at.timestamp(), 1.0),)) for i in known)
 
@@ -482,6 +518,16 @@ async def test_where_no_replica_answers_whole_the_better_one_has_the_tick_and_na
     _, found = await read_of(order_for(gateways), one, other)
     assert servers_of(found) == {"other"}
     assert set(found.unread.values()) == {"other answers with a part of its series"}
+
+
+async def test_a_question_that_one_replica_calls_wrong_is_answered_by_the_other(
+    gateways: dict[str, Exported],
+) -> None:
+    """R8, a fresh reader's F7: the slice ended there, and nothing was judged."""
+    one, other = Server("one"), Server("other")
+    one.fails, one.error = "vpngw_process_open_fds", BadQuery
+    _, found = await read_of(order_for(gateways), one, other)
+    assert (servers_of(found), found.unread, found.wrong) == ({"other"}, {}, "")
 
 
 class HalfRemembering(Young):

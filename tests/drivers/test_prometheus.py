@@ -289,12 +289,39 @@ async def test_no_sentence_shows_the_login_of_prometheus(
     assert url in str(refused.value)
 
 
+def error(kind: str, text: str) -> bytes:
+    return json.dumps({"status": "error", "errorType": kind, "error": text}).encode()
+
+
 async def test_a_query_prometheus_cannot_parse_is_the_policys_fault() -> None:
+    wrong = error("bad_data", 'invalid parameter "query": 1:4: parse error: unexpected "{"')
     for status in (400, 422):
-        with server(page(b"parse error", status)) as url:
+        with server(page(wrong, status)) as url:
             async with source_of(url) as source:
-                with pytest.raises(BadQuery):
+                with pytest.raises(BadQuery, match=r"parse error: unexpected.*; correct the gate policy"):
                     await ask(source)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        page(error("execution", "expanding series: rpc error: No StoreAPIs matched for this query"), 422),
+        page(error("execution", "the query hit the max number of series limit"), 422),
+        page(error("422", "error when searching: cannot fetch data from vmstorage"), 422),
+        page(b"<html>The plain HTTP request was sent to HTTPS port</html>", 400),
+        page(b"[" * 200_000, 400),
+        page(b'"bad_data"', 400),
+    ],
+    ids=["a store is away", "a limit", "VictoriaMetrics", "a proxy", "deep", "a text"],
+)
+async def test_a_server_that_cannot_answer_now_is_unavailable_and_no_fault_of_the_policy(
+    answer: Callable[[BaseHTTPRequestHandler], None],
+) -> None:
+    """R8, a fresh reader's F7: every 400 and 422 was a wrong question."""
+    with server(answer) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match=url):
+                await ask(source)
 
 
 async def test_one_question_is_one_request() -> None:

@@ -194,9 +194,16 @@ async def test_where_no_replica_answers_whole_each_is_named_with_its_reason() ->
     assert f"{b} warns that its answer is partial" in str(refused)
 
 
+async def test_a_replica_whose_stores_are_away_leaves_the_question_to_the_other() -> None:
+    """R8, a fresh reader's F7: Thanos answers 422 then, and the second replica was not asked."""
+    away = b'{"status": "error", "errorType": "execution", "error": "No StoreAPIs matched for this query"}'
+    with server(page(away, 422)) as a, server(page(WHOLE)) as b, client_of(Access((a, b))) as prometheus:
+        assert await read(prometheus) == 1
+
+
 async def test_a_question_that_is_wrong_is_not_asked_again_of_another_replica() -> None:
     with (
-        server(page(b"parse error", 400)) as a,
+        server(page(b'{"status": "error", "errorType": "bad_data", "error": "parse error"}', 400)) as a,
         server(page(WHOLE)) as b,
         client_of(Access((a, b))) as prometheus,
         pytest.raises(BadQuery),

@@ -73,8 +73,8 @@ class FakeJudge:
         """Why every slice fails from now on, as where the ledger is away; empty while none does."""
         self.hangs = False
         """Whether slices take for ever from now on, with a heartbeat."""
-        self.misunderstands = 0
-        """How many slices that begin a window are refused as a wrong question."""
+        self.refused_slices = 0
+        """How many slices that begin a window fail."""
         self.script: dict[int, list[Decision]] = {}
         self.orders: list[WatchSlice] = []
         """What waves asked, oldest first."""
@@ -107,9 +107,9 @@ class FakeJudge:
             raise RuntimeError(self.fails)
         wave = PASSED if order.passed else order.wave
         (self.orders if order.wave else self.passed if order.passed else self.bakes).append(order)
-        if order.restart and self.misunderstands:
-            self.misunderstands -= 1
-            raise ApplicationError("no such metric", type="BadQuery", non_retryable=True)
+        if order.restart and self.refused_slices:
+            self.refused_slices -= 1
+            raise ApplicationError("no answer", type="MetricsUnavailable", non_retryable=True)
         # The bake after promotion and waves that have passed are quiet unless a test has a script for them.
         said = self.script.get(wave, [HEALTHY if order.wave else QUIET])
         decision = said.pop(0) if len(said) > 1 else said[0]

@@ -42,7 +42,15 @@ CLOCKS_APART = 5.0
 _CHUNK = 64 * 1024
 _CLOCK = "vector(time())[1s:10ms]"
 """The server's own time, in the shape of raw samples."""
-_BAD_QUERY = ("HTTP Status Code 400", "HTTP Status Code 422")
+_WRONG_QUESTION = "bad_data"
+"""What Prometheus, Thanos and Mimir call a query that nobody can answer; all else may pass by itself.
+
+Errors called `execution` are of a store that is away or of a limit; VictoriaMetrics has no names for errors.
+"""
+
+
+class _WrongQuestion(Exception):
+    """The server answers that the query itself is wrong, and why."""
 
 
 class PrometheusSource:
@@ -120,9 +128,9 @@ class PrometheusSource:
     def _ask(self, query: str, at: float | None) -> tuple[Series, ...]:
         try:
             answer = self._client.custom_query(query, params=None if at is None else {"time": at})
+        except _WrongQuestion as error:
+            raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
         except PrometheusApiClientException as error:
-            if str(error).startswith(_BAD_QUERY):
-                raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
             raise MetricsUnavailable(f"Prometheus at {self._named} answers {str(error)[:200]}") from error
         except (RequestException, HTTPError, OSError) as error:
             raise MetricsUnavailable(f"Prometheus at {self._named} cannot be read: {_why(error)}") from error
@@ -152,7 +160,19 @@ def _read_whole(response: Response) -> Response:
     response._content_consumed = True  # noqa: SLF001 - or it would read again
     if response.status_code == 200:  # noqa: PLR2004 - HTTP's word for well
         _check_envelope(response)
+    else:
+        _require_sound_question(response)
     return response
+
+
+def _require_sound_question(response: Response) -> None:
+    """Raise _WrongQuestion where the refusal names the query as its cause."""
+    try:
+        refused = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(refused, dict) and refused.get("errorType") == _WRONG_QUESTION:
+        raise _WrongQuestion(str(refused.get("error", ""))[:200])
 
 
 def _check_envelope(response: Response) -> None:
