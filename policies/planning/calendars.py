@@ -61,6 +61,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
                     _place(one, zones, event, called)
             _refuse_reversed(event, called)
         _refuse_too_much(calendar, called, at)
+        _tell_apart(calendar.walk("VEVENT"))
         found = occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
         spans = [_frozen(one, tz) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
@@ -179,9 +180,35 @@ def _refuse_unread(event: Any, called: str) -> None:
 
 
 def _refuse_reversed(event: Any, called: str) -> None:
-    begins, ends = event["DTSTART"].dt, event["DTEND"].dt if "DTEND" in event else None
-    if isinstance(begins, datetime) and isinstance(ends, datetime) and _utc(ends) < _utc(begins):
-        raise BadInput(f"{called}: {_name(event)} ends before it begins; correct its DTEND")
+    begins, key = event["DTSTART"].dt, "DURATION" if "DTEND" not in event else "DTEND"
+    ends = event[key].dt if key in event else begins
+    if _is_before(begins + ends if isinstance(ends, timedelta) else ends, begins):
+        raise BadInput(f"{called}: {_name(event)} ends before it begins; correct its {key}")
+
+
+def _is_before(one: date, other: date) -> bool:
+    if isinstance(one, datetime) and isinstance(other, datetime):
+        return _utc(one) < _utc(other)
+    return _day(one) < _day(other)
+
+
+def _day(at: date) -> date:
+    return at.date() if isinstance(at, datetime) else at
+
+
+def _tell_apart(events: Sequence[Any]) -> None:
+    """Give events that share a UID, and are no versions of one another, a UID each: all of them count.
+
+    Of versions the one with the highest SEQUENCE counts. Exporters that write one UID, or an empty one, for
+    every event write no SEQUENCE.
+    """
+    seen = set[tuple[str, ...]]()
+    for number, event in enumerate(events):
+        again = event["RECURRENCE-ID"].to_ical().decode() if "RECURRENCE-ID" in event else ""
+        known = (str(event.get("UID", "")), again, str(event.get("SEQUENCE", 0)))
+        if known in seen:
+            event["UID"] = vText(f"{number} {known[0]}")
+        seen.add(known)
 
 
 def _said(event: Any, key: str) -> Sequence[Any]:

@@ -250,3 +250,47 @@ def test_an_empty_rule_is_refused_as_empty() -> None:
     """Case 38."""
     with pytest.raises(BadInput, match=r"RRULE of close (has no FREQ|cannot be read)"):
         told("DTSTART:20261207T080000Z\r\nDURATION:PT2H\r\nSUMMARY:close\r\nRRULE:")
+
+
+def sharing(*events: str, uid: str = "UID:1") -> list[str]:
+    said = "\r\n".join(f"BEGIN:VEVENT\r\n{uid}\r\n{event}\r\nEND:VEVENT" for event in events)
+    content = f"BEGIN:VCALENDAR\r\nVERSION:2.0\r\n{said}\r\nEND:VCALENDAR\r\n".encode()
+    return begins(content)
+
+
+ONE, OTHER = (f"DTSTART:2026121{day}T080000Z\r\nDTEND:2026121{day}T100000Z" for day in "13")
+
+
+@pytest.mark.parametrize("uid", ["UID:1", "UID:", "X-NONE:1", "UID:1\r\nSEQUENCE:4"])
+def test_events_that_share_a_uid_all_count(uid: str) -> None:
+    """R11, a fresh reader's F8: of two freezes with one UID the second was lost without a word."""
+    assert sharing(ONE, OTHER, uid=uid) == ["11 08:00 UTC", "13 08:00 UTC"]
+    weekly = "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nRRULE:FREQ=WEEKLY;COUNT=2"
+    assert sharing(weekly, OTHER, uid=uid) == ["10 08:00 UTC", "13 08:00 UTC", "17 08:00 UTC"]
+
+
+def test_a_day_that_was_moved_twice_is_frozen_on_both_days() -> None:
+    """R11, a fresh reader's F8."""
+    weekly = "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nRRULE:FREQ=WEEKLY;COUNT=2"
+    moved = "RECURRENCE-ID:20261217T080000Z\r\n"
+    assert sharing(weekly, moved + ONE, moved + OTHER) == ["10 08:00 UTC", "11 08:00 UTC", "13 08:00 UTC"]
+
+
+def test_of_versions_of_one_event_the_last_counts() -> None:
+    assert sharing(f"SEQUENCE:2\r\n{OTHER}", f"SEQUENCE:1\r\n{ONE}") == ["13 08:00 UTC"]
+    assert sharing(ONE, f"SEQUENCE:1\r\n{OTHER}") == ["13 08:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("event", "key"),
+    [
+        ("DTSTART;VALUE=DATE:20261225\r\nDTEND;VALUE=DATE:20261224", "DTEND"),
+        ("DTSTART:20261225T080000Z\r\nDTEND;VALUE=DATE:20261224", "DTEND"),
+        ("DTSTART:20261225T080000Z\r\nDURATION:-PT1H", "DURATION"),
+        ("DTSTART;VALUE=DATE:20261225\r\nDURATION:-P2D", "DURATION"),
+    ],
+)
+def test_an_end_before_the_beginning_is_refused_however_both_are_written(event: str, key: str) -> None:
+    """R11, a fresh reader's F8: whole days with a reversed end froze another day."""
+    with pytest.raises(BadInput, match=f"^finance.ics: close ends before it begins; correct its {key}$"):
+        told(event + "\r\nSUMMARY:close")
