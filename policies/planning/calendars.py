@@ -1,13 +1,15 @@
 """Read a calendar (RFC 5545) as times in which nothing starts; what is too much of anything is refused."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import islice
 from math import prod
 from typing import Any
 
 from icalendar import Calendar, Component, Timezone, vText
-from icalendar.parser import Contentlines
+from icalendar.parser import Contentline, Contentlines
 from icalendar.timezone import TZP
 from recurring_ical_events import of as occurrences_of  # type: ignore[import-untyped]
 
@@ -25,8 +27,11 @@ MOST_EVENTS, MOST_RECURRING = 2_000, 100
 AHEAD, BEHIND = timedelta(days=400), timedelta(days=40)
 """Which of its events count: those around now, so that one without an end has one."""
 
-FIRST_YEAR = 2000
-"""What comes again may have begun in it: whatever is older takes long to be followed until today."""
+FIRST_YEAR, FIRST_YEAR_OF_DAYS = 1900, 2000
+"""What comes again may have begun in it, daily or more seldom: what is older takes long to be followed."""
+
+LAST_YEAR = 3000
+"""Whatever ends later ends then: calculations with the last days that dates can have leave their range."""
 
 MOST_INTERVAL = 1_000
 """Days, weeks, months or years between two times of an event; 0 would never end."""
@@ -35,6 +40,13 @@ _RARE = {"DAILY", "WEEKLY", "MONTHLY", "YEARLY"}
 _FINER = ("BYHOUR", "BYMINUTE", "BYSECOND")
 _TIMES = ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID")
 """Properties that decide when an event takes place."""
+
+_OTHERS = ("UID", "SUMMARY", "STATUS", "SEQUENCE")
+"""Properties that are read besides; whatever else an event has may be odd, since nobody reads it."""
+
+_CALENDAR, _EVENT = ("VCALENDAR",), ("VCALENDAR", "VEVENT")
+_PROPERTY = re.compile(r"([A-Za-z0-9-]+)[;:]")
+_ESCAPED = re.compile(r"\\(.)")
 
 
 def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[Frozen, ...]:
@@ -52,17 +64,23 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
     if len(content) > LARGEST:
         raise BadInput(f"{called} is larger than {LARGEST} bytes; leave out what is long over")
     try:
-        calendar, zones = _parsed(content)
-        _name_zone_of_all(calendar, called)
-        for event in calendar.walk("VEVENT"):
+        calendars, zones = _parsed(content, called)
+        events = [event for calendar in calendars for event in calendar.walk("VEVENT")]
+        for event in events:
             _refuse_unread(event, called)
+        for calendar in calendars:
+            _name_zone_of_all(calendar, called)
+        for event in events:
             for key in _TIMES:
                 for one in _said(event, key):
                     _place(one, zones, event, called)
             _refuse_reversed(event, called)
-        _refuse_too_much(calendar, called, at)
-        _tell_apart(calendar.walk("VEVENT"))
-        found = occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
+            _end_in_time(event)
+        _refuse_too_much(events, called, at)
+        _tell_apart(events)
+        found = (
+            one for calendar in calendars for one in occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
+        )
         spans = [_frozen(one, tz) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
         raise
@@ -75,23 +93,78 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
     return tuple(sorted((one for one in spans if one is not None), key=lambda one: (one.begins, one.ends)))
 
 
-def _parsed(content: bytes) -> tuple[Any, Mapping[str, tzinfo]]:
-    """Return the calendar without its zones, and the zones that this file defines.
+def _parsed(content: bytes, called: str) -> tuple[list[Any], Mapping[str, tzinfo]]:
+    """Return the calendars of the file without their zones, and the zones that this file defines.
 
     icalendar keeps every VTIMEZONE that it reads in one cache of the process, so it is given none.
     """
-    lines, blocks = list[str](), list[list[str]]()
-    within = False
-    for line in Contentlines.from_ical(content):  # type: ignore[no-untyped-call]
-        within = within or line.upper() == "BEGIN:VTIMEZONE"
-        if not within:
+    lines, blocks, before = list[str](), list[list[str]](), ""
+    for inside, name, line in _placed(content):
+        if "VTIMEZONE" in inside:
+            if name == "BEGIN" and inside[-1] == "VTIMEZONE":
+                blocks.append([])
+            blocks[-1].append(line)
+        elif _is_read(inside, name, line):
             lines.append(line)
-            continue
-        if line.upper() == "BEGIN:VTIMEZONE":
-            blocks.append([])
-        blocks[-1].append(line)
-        within = line.upper() != "END:VTIMEZONE"
-    return Calendar.from_ical(_text(lines)), dict(map(_defined, blocks))
+        elif not name and inside == _EVENT and _may_concern_time(line, before):
+            raise BadInput(f"{called}: the line {sentence(line, 60)} cannot be read; correct it")
+        before = name or before
+    zones = dict[str, tzinfo]()
+    for block in blocks:
+        with suppress(Exception):  # an event in a zone that cannot be read is refused by the zone's name
+            zones.update([_defined(block)])
+    return Calendar.from_ical(_text(lines), multiple=True), zones
+
+
+def _placed(content: bytes) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Yield each line after the components that it is in and the name of its property, empty without one."""
+    inside: tuple[str, ...] = ()
+    for raw in Contentlines.from_ical(content):  # type: ignore[no-untyped-call]
+        line = raw.lstrip("\ufeff")
+        found = _PROPERTY.match(line)
+        name, part = found[1].upper() if found else "", line.partition(":")[2].strip().upper()
+        if name == "BEGIN":
+            inside += (part,)
+        if not inside and line.strip():
+            raise ValueError("a line outside a calendar")
+        if name == "BEGIN" and part == "VEVENT" and inside != _EVENT:
+            raise ValueError("an event outside a calendar, or in another event")
+        yield inside, name, line
+        if name == "END":
+            if inside[-1:] != (part,):
+                raise ValueError("a component ends that has not begun")
+            inside = inside[:-1]
+    if inside:
+        raise ValueError("a component does not end")
+
+
+def _may_concern_time(line: str, before: str) -> bool:
+    """Whether a line that is no property may be a time, or the rest of one."""
+    return before in _TIMES or line.upper().startswith(_TIMES)
+
+
+def _is_read(inside: tuple[str, ...], name: str, line: str) -> bool:
+    if inside == _CALENDAR:
+        return name in ("BEGIN", "END", "X-WR-TIMEZONE")
+    if inside != _EVENT:
+        return False
+    if name in ("BEGIN", "END", *_TIMES):
+        return True
+    whole = name != "SEQUENCE" or line.rpartition(":")[2].strip().isdecimal()
+    return name in _OTHERS and whole and _is_sound(line)
+
+
+def _is_sound(line: str) -> bool:
+    try:
+        _value(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _value(line: str) -> str:
+    """Return the value of a property; ValueError where the line is none."""
+    return str(Contentline(line).parts()[2])  # type: ignore[no-untyped-call]
 
 
 def _text(lines: Sequence[str]) -> str:
@@ -101,24 +174,38 @@ def _text(lines: Sequence[str]) -> str:
 def _defined(block: Sequence[str]) -> tuple[str, tzinfo]:
     """Return the name of a zone that a file defines, and its rules."""
     zone = Timezone()
-    names = [line.partition(":")[2] for line in block if line.upper().startswith("TZID:")]
-    zone.add("TZID", names[0])
+    name = next(_unescaped(_value(line)) for line in block if line[:5].upper() in ("TZID:", "TZID;"))
+    zone.add("TZID", name)
     begin = next(at for at, line in enumerate(block) if at and line.upper().startswith("BEGIN:"))
     for part in Component.from_ical(_text(block[begin:-1]), multiple=True):
         zone.add_component(part)
-    return names[0], zone.to_tz(TZP(), lookup_tzid=False)
+    return name, zone.to_tz(TZP(), lookup_tzid=False)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)
 
 
 def _name_zone_of_all(calendar: Any, called: str) -> None:
-    """Write the zone of a whole calendar by its IANA name, as the reader of X-WR-TIMEZONE requires."""
-    name = calendar.get("X-WR-TIMEZONE")
-    if name is None:
-        return
-    known = getattr(TZP().timezone(str(name)), "key", None)
-    if known is None:
-        where = sentence(str(name), 80)
+    """Write the zone of a whole calendar by its IANA name, as the reader of X-WR-TIMEZONE requires.
+
+    Raises:
+        BadInput: The zone is unknown, and an event needs it.
+    """
+    name = str(calendar.pop("X-WR-TIMEZONE", "")).strip()
+    known = getattr(TZP().timezone(name), "key", None) if name else None
+    if known is not None:
+        calendar["X-WR-TIMEZONE"] = vText(known)
+    elif name and any(map(_needs_zone_of_all, calendar.walk("VEVENT"))):
+        where = sentence(name, 80)
         raise BadInput(f"{called}: its X-WR-TIMEZONE is {where}, which is unknown here; write an IANA name")
-    calendar["X-WR-TIMEZONE"] = vText(known)
+
+
+def _needs_zone_of_all(event: Any) -> bool:
+    """Whether the event has a time without a zone, or comes again by a clock that it names as UTC only."""
+    times = [event[key] for key in ("DTSTART", "DTEND") if key in event]
+    unplaced = [one.dt for one in times if isinstance(one.dt, datetime) and "TZID" not in one.params]
+    return any("RRULE" in event or at.tzinfo is None for at in unplaced)
 
 
 def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> None:
@@ -133,8 +220,9 @@ def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> N
         first = at[0] if isinstance(at, tuple) else at
         if name is None or not isinstance(first, datetime):
             continue
-        if isinstance(at, datetime) and str(name) in zones and not _is_iana(at):
-            one.dt = at.replace(tzinfo=zones[str(name)])
+        defined = zones.get(str(name)) or zones.get(_unescaped(str(name)))
+        if isinstance(at, datetime) and defined is not None and not _is_iana(at):
+            one.dt = at.replace(tzinfo=defined)
         elif first.tzinfo is None:
             where = sentence(str(name), 80)
             raise BadInput(
@@ -147,8 +235,12 @@ def _is_iana(at: datetime) -> bool:
     return getattr(at.tzinfo, "key", None) is not None
 
 
-def _refuse_too_much(calendar: Any, called: str, at: datetime) -> None:
-    events: Sequence[Any] = calendar.walk("VEVENT")
+def _end_in_time(event: Any) -> None:
+    if "DTEND" in event and event["DTEND"].dt.year > LAST_YEAR:
+        event["DTEND"].dt = event["DTEND"].dt.replace(year=LAST_YEAR, day=1)
+
+
+def _refuse_too_much(events: Sequence[Any], called: str, at: datetime) -> None:
     if not events:
         raise BadInput(f"{called} has no event; check that it is the calendar you mean")
     if len(events) > MOST_EVENTS:
@@ -228,8 +320,9 @@ def _refuse_rule(rule: Any, event: Any, called: str) -> None:
         raise BadInput(f"{called}: {what} is on days of months; write it with FREQ=YEARLY")
     if not all(1 <= int(interval) < MOST_INTERVAL for interval in rule.get("INTERVAL", [1])):
         raise BadInput(f"{called}: {what} never comes to an end; write an INTERVAL from 1 to {MOST_INTERVAL}")
-    if event["DTSTART"].dt.year < FIRST_YEAR:
-        raise BadInput(f"{called}: {what} began before {FIRST_YEAR}; write a later beginning")
+    first = FIRST_YEAR_OF_DAYS if str(rule["FREQ"][0]).upper() == "DAILY" else FIRST_YEAR
+    if event["DTSTART"].dt.year < first:
+        raise BadInput(f"{called}: {what} began before {first}; write a later beginning")
 
 
 def _bound(rule: Any, event: Any, at: datetime) -> None:

@@ -294,3 +294,84 @@ def test_an_end_before_the_beginning_is_refused_however_both_are_written(event: 
     """R11, a fresh reader's F8: whole days with a reversed end froze another day."""
     with pytest.raises(BadInput, match=f"^finance.ics: close ends before it begins; correct its {key}$"):
         told(event + "\r\nSUMMARY:close")
+
+
+CLOSE = "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nSUMMARY:close"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "SEQUENCE:abc",
+        'ATTENDEE;CN=Max "Moritz" M:mailto:m@corp.example',
+        "X-ALT-DESC;FMTTYPE=text/html:<p>we\r\n<b>close</b>: all\r\n</p>",
+        'X-NOTE;X-BY=a"b:text',
+        "BEGIN:VALARM\r\nTRIGGER:soon\r\nDTSTART:never\r\nEND:VALARM",
+        "CREATED:yesterday",
+        "END:VEVENT\r\nBEGIN:VFREEBUSY\r\nFREEBUSY:always\r\nEND:VFREEBUSY\r\nBEGIN:VEVENT\r\n" + OTHER[:24],
+    ],
+)
+def test_what_concerns_no_events_time_may_be_odd(more: str) -> None:
+    """R11, a fresh reader's F9: no client of calendars refuses these."""
+    assert told(f"{CLOSE}\r\n{more}")[-1] == ("2026-12-10T08:00:00", "2026-12-10T10:00:00", "UTC", "close")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "DTSTART:20261210T080000Z\r\nDTEND 20261210T100000Z",
+        "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nRRULE:FREQ=DAILY\r\n;COUNT=3",
+    ],
+)
+def test_a_broken_line_that_may_be_a_time_is_refused_by_the_line(event: str) -> None:
+    with pytest.raises(BadInput, match=r"^finance.ics: the line (DTEND 2026|;COUNT=3).* cannot be read"):
+        told(event)
+
+
+def test_a_file_that_was_cut_off_is_refused() -> None:
+    for end in (b"END:VCALENDAR\r\n", b"END:VEVENT\r\nEND:VCALENDAR\r\n"):
+        with pytest.raises(BadInput, match="is not a calendar"):
+            begins(calendar(CLOSE).removesuffix(end))
+
+
+def test_every_calendar_of_a_file_counts() -> None:
+    """R11, a fresh reader's F9."""
+    assert begins(calendar(ONE) + calendar(OTHER)) == ["11 08:00 UTC", "13 08:00 UTC"]
+
+
+@pytest.mark.parametrize(
+    ("defined", "named"),
+    [
+        (r"TZID:(UTC-07:00) Denver\, Phoenix", '"(UTC-07:00) Denver, Phoenix"'),
+        ("TZID;X-RICAL-TZSOURCE=TZINFO:My Zone", "My Zone"),
+    ],
+)
+def test_the_name_of_a_zone_is_read_as_the_text_that_it_is(defined: str, named: str) -> None:
+    """R11, a fresh reader's F9: escapes and parameters of the definition."""
+    content = in_a_zone_of_its_own("-0700").decode().replace("TZID:Customized Time Zone", defined, 1)
+    content = content.replace("TZID=Customized Time Zone", f"TZID={named}")
+    assert begins(content.encode()) == ["10 15:00 UTC"]
+
+
+def test_an_event_until_the_end_of_time_freezes_from_its_beginning() -> None:
+    """R11, a fresh reader's F9."""
+    for end in ("DTEND;VALUE=DATE:99991231", "DTEND;VALUE=DATE:80000229"):
+        assert told(f"DTSTART;VALUE=DATE:20261201\r\n{end}")[0][0] == "2026-12-01T00:00:00"
+    assert told("DTSTART:20261201T080000Z\r\nDTEND:99991231T235959Z")[0][0] == "2026-12-01T08:00:00"
+
+
+def test_a_holiday_that_is_older_than_the_century_comes_again() -> None:
+    """R11, a fresh reader's F9."""
+    event = "DTSTART;VALUE=DATE:19971225\r\nRRULE:FREQ=YEARLY"
+    assert [one[0][:10] for one in told(event)] == ["2026-12-25"]
+
+
+@pytest.mark.parametrize("name", ["GMT+0100", "", "Mars"])
+def test_a_zone_of_the_whole_calendar_that_no_event_needs_may_be_unknown(name: str) -> None:
+    """R11, a fresh reader's F9."""
+    said = b"VERSION:2.0\r\nX-WR-TIMEZONE:" + name.encode()
+    own = "DTSTART;TZID=Europe/Berlin:20261210T080000\r\nDURATION:PT1H"
+    assert begins(calendar(own, ONE).replace(b"VERSION:2.0", said)) == [
+        "10 08:00 Europe/Berlin",
+        "11 08:00 UTC",
+    ]
