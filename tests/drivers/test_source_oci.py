@@ -159,13 +159,19 @@ async def test_a_registry_that_fails_is_asked_again_and_never_taken_for_one_with
             "artifactType": next(iter(SIGNATURE_TYPES)),
             "digest": digest_of(b"[]"),
         },
+        {
+            "mediaType": IMAGE_MANIFEST,
+            "artifactType": next(iter(SIGNATURE_TYPES)),
+            "digest": digest_of(b"deleted"),
+        },
+        {"mediaType": IMAGE_MANIFEST, "artifactType": 5, "digest": digest_of(b"[]")},
     ],
-    ids=["sha512", "a number", "a text", "a fraction", "no manifest"],
+    ids=["sha512", "a number", "a text", "a fraction", "no manifest", "deleted", "a type that is a number"],
 )
 async def test_an_entry_of_another_program_beside_the_signatures_stops_no_release(
     tmp_path: Path, stranger: object
 ) -> None:
-    """Case 44: one foreign referrer stopped every release of the repository."""
+    """Case 44: one foreign referrer stopped every release of the repository; R11, a fresh reader's F13."""
     with FakeRegistry() as registry:
         setting = Setting(tmp_path, registry.url)
         digest = setting.publish()
@@ -174,6 +180,19 @@ async def test_an_entry_of_another_program_beside_the_signatures_stops_no_releas
         listing = json.loads(registry.referrers(subject))
         registry.answers[subject] = (200, index_of(stranger, *listing["manifests"]))
         assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+
+
+async def test_signatures_on_every_page_of_a_listing_are_found(tmp_path: Path) -> None:
+    """R11, a fresh reader's F13: only the first page was read."""
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        registry.tags = {tag: to for tag, to in registry.tags.items() if not tag.startswith("sha256-")}
+        registry.pages = 1
+        assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+        _seventeen_signatures(registry, setting, digest)
+        with pytest.raises(TransportRefused, match="has more than 16 pages"):
+            await setting.releases("another").admit(digest, setting.source)
 
 
 async def test_a_listing_without_artifact_types_leads_to_the_signatures(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class FakeRegistry:
         """What an unauthorised answer asks for, a header each, if not a token of the realm."""
         self.accepted = f"Bearer {TOKEN}"
         self.token_answer = json.dumps({"token": TOKEN}).encode()
+        self.pages: int | None = None
+        """How many entries of referrers are given at once, if not all."""
         self.authorizations: list[str] = []
         self.token_queries: list[str] = []
         handler = type("Handler", (_Handler,), {"registry": self})
@@ -89,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*instead)
             return
         if kind == "referrers":
-            self._answer(200, self.registry.referrers(reference))
+            self._referrers(reference)
             return
         content = self.registry.blobs.get(reference) if kind == "blobs" else self.registry.manifest(reference)
         if content is None:
@@ -97,6 +99,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         digest = self.registry.lies.get(reference, digest_of(content))
         self._answer(200, content, {"Docker-Content-Digest": digest, "ETag": f'"{digest}"'})
+
+    def _referrers(self, subject: str) -> None:
+        content, most = self.registry.referrers(subject), self.registry.pages
+        if most is None:
+            self._answer(200, content)
+            return
+        listing, at = json.loads(content), int(self.path.partition("?at=")[2] or 0)
+        every = listing["manifests"]
+        following = f"{self.path.partition('?')[0]}?at={at + most}"
+        links = {"Link": f'<{following}>; rel="next"'} if at + most < len(every) else {}
+        self._answer(200, json.dumps(listing | {"manifests": every[at : at + most]}).encode(), links)
 
     def do_POST(self) -> None:
         self._answer(202, b"", {"Location": f"{self.path}one"})

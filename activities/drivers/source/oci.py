@@ -10,6 +10,7 @@ Specification: https://github.com/opencontainers/distribution-spec/blob/main/spe
 fallback tag `sha256-<hex>` is for registries without the referrers API, such as Debian's).
 """
 
+import contextlib
 import re
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -41,8 +42,12 @@ SIGNATURE_TYPES = {
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_SMALL_BYTES = 4 * strict_json.MAX_BYTES
 MOST_SIGNATURES = 16
+MOST_PAGES = 16
+"""Pages of one listing that are read."""
 WITHOUT_LISTING = {"status", "denied"}
 """Reasons of refused questions that registries without the referrers API, or without the tag, give."""
+LINK = re.compile(r"<([^<>]*)>([^<]*)")
+NEXT = re.compile(r';\s*rel\s*=\s*"?next"?\s*(?:[;,]|$)', re.IGNORECASE)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -126,25 +131,46 @@ class OciSource:
         Registries without the API answer its address with 400, 403, 404, 405, 501, or with 200 and something
         else; some give the image itself for the tag. What is listed is only a hint where to look.
         """
-        found = await self._listed(self._read(f"referrers/{subject}", MAX_MANIFEST_BYTES, IMAGE_INDEX))
+        found = await self._listed(self._pages(f"{self._url}/referrers/{subject}"))
         if not found:
             found = await self._listed(self._tagged(subject.replace(":", "-")))
         if len(found) > MOST_SIGNATURES:
             raise ManifestInvalid(f"more than {MOST_SIGNATURES} signatures are listed", reason="listing")
-        envelopes = [await self._envelope(descriptor) for descriptor in found]
-        return tuple(envelope for envelope in envelopes if envelope is not None)
+        envelopes = list[Envelope]()
+        for descriptor in found:
+            with contextlib.suppress(NotThere):  # a signature that was deleted may be listed for a while
+                envelopes += await self._envelope(descriptor)
+        return tuple(envelopes)
 
-    async def _tagged(self, tag: str) -> bytes:
+    async def _tagged(self, tag: str) -> list[Any]:
         content, _ = await self._manifest(tag)
-        return content
+        return _entries(content, "manifests")
 
-    async def _listed(self, answer: Awaitable[bytes]) -> list[Descriptor]:
+    async def _pages(self, url: str) -> list[Any]:
+        """Return the entries of a listing, which a registry may give page by page."""
+        entries: list[Any] = []
+        page: str | None = url
+        for _ in range(MOST_PAGES):
+            content, headers = await self._authorized(
+                self._transport.read,
+                page,
+                most=MAX_MANIFEST_BYTES,
+                deadline=self._transport.deadline(),
+                accept=IMAGE_INDEX,
+            )
+            entries += _entries(content, "manifests")
+            page = _next_page(str(page), headers)
+            if page is None:
+                return entries
+        raise TransportRefused(f"{shown(url)} has more than {MOST_PAGES} pages", reason="listing")
+
+    async def _listed(self, answer: Awaitable[list[Any]]) -> list[Descriptor]:
         """Return the entries of an index that may be signatures; none where the answer is no index.
 
         Some registries list a signature's manifest by its own type, without that of its artifact.
         """
         try:
-            listed = _entries(await answer, "manifests")
+            listed = await answer
         except (NotThere, ManifestInvalid):
             return []
         except TransportRefused as refused:
@@ -155,25 +181,26 @@ class OciSource:
         declared = [one for one in found if one.media_type in SIGNATURE_TYPES]
         return declared or [one for one in found if one.media_type == IMAGE_MANIFEST]
 
-    async def _envelope(self, descriptor: Descriptor) -> Envelope | None:
-        """Return the signature that a listed manifest holds; None where it holds something else."""
+    async def _envelope(self, descriptor: Descriptor) -> tuple[Envelope, ...]:
+        """Return the signature that a listed manifest holds; none where it holds something else."""
         content, _ = await self._manifest(descriptor.digest)
         require_digest(content, descriptor.digest, "a signature's manifest")
         try:
             layers = _descriptors(content, "layers")
         except ManifestInvalid:
-            return None
+            return ()
         signatures = [layer for layer in layers if layer.media_type in SIGNATURE_TYPES]
         tokens = [layer for layer in layers if layer.media_type == TOKEN_TYPE]
         if descriptor.media_type in SIGNATURE_TYPES:
             signatures = [layer for layer in signatures if layer.media_type == descriptor.media_type]
         if len(signatures) != 1 or len(tokens) > 1:
-            return None
-        return Envelope(
+            return ()
+        envelope = Envelope(
             kind=SIGNATURE_TYPES[signatures[0].media_type],
             content=await self._small(signatures[0].digest),
             token=await self._small(tokens[0].digest) if tokens else None,
         )
+        return (envelope,)
 
     async def _manifest(self, reference: str) -> tuple[bytes, httpx.Headers]:
         """Return a manifest by tag or digest; the registry's own claim about its digest must be true."""
@@ -228,6 +255,17 @@ class OciSource:
             self._transport.authorize(address, login)
         answer = self._transport.get(address, most=65_536, deadline=self._transport.deadline())
         self._transport.authorize(self._url, f"Bearer {token_in(answer)}")
+
+
+def _next_page(url: str, headers: httpx.Headers) -> str | None:
+    """Return where the listing goes on: https://www.rfc-editor.org/rfc/rfc5988#section-5; None at its end."""
+    for target, parameters in LINK.findall(headers.get("link", "")):
+        if NEXT.search(parameters):
+            try:
+                return str(httpx.URL(url).join(target))
+            except httpx.InvalidURL as error:
+                raise TransportRefused(f"{shown(url)} goes on at no address", reason="listing") from error
+    return None
 
 
 def _entries(content: bytes, field: str) -> list[Any]:
