@@ -48,17 +48,21 @@ class PlainLoader(yaml.CSafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
 
-for tag, pattern, first in (
-    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
-    ("bool", r"^(?:true|false)$", ["t", "f"]),
-    ("int", r"^[-+]?[0-9]+$", list("-+0123456789")),
-    (
-        "float",
-        r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$",
-        list("-+.0123456789"),
-    ),
+_FORMS = {
+    "null": re.compile(r"^(?:null|~|)$"),
+    "bool": re.compile(r"^(?:true|false)$"),
+    "int": re.compile(r"^[-+]?[0-9]+$"),
+    "float": re.compile(r"^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"),
+}
+"""How the values of each tag are written."""
+
+for tag, first in (
+    ("null", ["n", "~", ""]),
+    ("bool", ["t", "f"]),
+    ("int", list("-+0123456789")),
+    ("float", list("-+.0123456789")),
 ):
-    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), first)
+    PlainLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", _FORMS[tag], first)
 
 
 def load(path: Path, model: type[W]) -> W:
@@ -232,7 +236,11 @@ class _Document:
         tag = event.tag
         if tag is None or tag == "!":
             tag = self._loader.resolve(yaml.ScalarNode, value, event.implicit)  # type: ignore[no-untyped-call]
-        match tag.removeprefix("tag:yaml.org,2002:"):
+        known = tag.removeprefix("tag:yaml.org,2002:")
+        forms = [_FORMS[one] for one in _FORMS if one == known or (known, one) == ("float", "int")]
+        if forms and not any(form.match(value) for form in forms):
+            raise self._wrong(event, f"{_shown(value)} is not understood; write a plain value")
+        match known:
             case "str":
                 return value
             case "null":

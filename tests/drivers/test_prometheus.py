@@ -273,6 +273,29 @@ async def test_a_whole_answer_is_read() -> None:
     assert found.samples == ((1000.0, 1.0), (1001.0, 2.0))
 
 
+NO_END = b"1" + b"0" * 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200_000,
+        b'{"status":"success","data":{"resultType":"matrix","result":'
+        + b"[" * 90_000
+        + b"]" * 90_000
+        + b"}}",
+        envelope(matrix("1")).replace(b"1000.0", NO_END),
+    ],
+    ids=["deep", "deep inside", "a time without end"],
+)
+async def test_an_answer_of_any_shape_is_unavailable_in_our_words(body: bytes) -> None:
+    """R8, a fresh reader's F14: exceptions of the libraries ended the watch."""
+    with server(page(body)) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match=f"{url}.* answers"):
+                await ask(source)
+
+
 @pytest.mark.parametrize(
     "answer",
     [page(b"no", status=401), page(b"not json"), page(envelope([{}]))],

@@ -49,6 +49,10 @@ Errors called `execution` are of a store that is away or of a limit; VictoriaMet
 """
 
 
+_SHAPELESS = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
+"""What reading an answer of an unknown shape raises: also numbers without end, and lists in lists."""
+
+
 class _WrongQuestion(Exception):
     """The server answers that the query itself is wrong, and why."""
 
@@ -134,7 +138,7 @@ class PrometheusSource:
             raise MetricsUnavailable(f"Prometheus at {self._named} answers {str(error)[:200]}") from error
         except (RequestException, HTTPError, OSError) as error:
             raise MetricsUnavailable(f"Prometheus at {self._named} cannot be read: {_why(error)}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except _SHAPELESS as error:
             raise MetricsUnavailable(f"Prometheus at {self._named} answers in an unknown shape") from error
         return _series(answer, self._named)
 
@@ -169,7 +173,7 @@ def _require_sound_question(response: Response) -> None:
     """Raise _WrongQuestion where the refusal names the query as its cause."""
     try:
         refused = json.loads(response.content)
-    except (ValueError, RecursionError):
+    except _SHAPELESS:
         return
     if isinstance(refused, dict) and refused.get("errorType") == _WRONG_QUESTION:
         raise _WrongQuestion(str(refused.get("error", ""))[:200])
@@ -180,7 +184,7 @@ def _check_envelope(response: Response) -> None:
         envelope = json.loads(response.content)
         kind = envelope["data"]["resultType"]
         sound = envelope["status"] == "success"
-    except (KeyError, TypeError, ValueError) as error:
+    except _SHAPELESS as error:
         raise MetricsUnavailable(
             f"{_named(response.url)} answers something that is not Prometheus"
         ) from error
@@ -230,7 +234,7 @@ def _series(answer: Any, url: str) -> tuple[Series, ...]:
             )
             for one in answer
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except _SHAPELESS as error:
         raise MetricsUnavailable(f"Prometheus at {url} answers in an unknown shape") from error
 
 
