@@ -191,7 +191,7 @@ async def test_where_no_replica_answers_whole_each_is_named_with_its_reason() ->
     (refused,) = found
     assert isinstance(refused, MetricsUnavailable)
     assert f"{a} answers HTTP Status Code 503" in str(refused)
-    assert f"{b} warns that its answer is partial" in str(refused)
+    assert f"{b} warns of its answer: partial" in str(refused)
 
 
 async def test_a_replica_whose_stores_are_away_leaves_the_question_to_the_other() -> None:

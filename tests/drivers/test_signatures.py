@@ -94,11 +94,12 @@ WITHOUT_LOG = {
         ({}, "has no mediaType"),
         ([], "is not a JSON object"),
         ("{", "is malformed: the document is not JSON"),
+        ('{"a": 1}\n{"b": 2}\n', "the file has several Sigstore bundles, one a line; write the one line"),
     ],
-    ids=["old cosign", "without a log", "another type", "no type", "a list", "no JSON"],
+    ids=["old cosign", "without a log", "another type", "no type", "a list", "no JSON", "two lines"],
 )
 def test_a_bundle_of_another_form_is_refused_with_its_form_and_what_to_do(document: object, why: str) -> None:
-    """Case 45: the library's own text for programmers was shown, over several lines."""
+    """Case 45: the library's own text for programmers was shown; R11, a fresh reader's F15: lines of JSON."""
     raw = document if isinstance(document, str) else json.dumps(document)
     with pytest.raises(SignatureInvalid, match=why) as refused:
         parse_bundle(raw.encode())
@@ -354,6 +355,32 @@ def test_a_signing_subkey_that_has_expired_signs_no_more(at: datetime, good: boo
     assert refused.value.reason == "expired"
 
 
+GOOD_FOR_A_SECOND = base64.b64decode(
+    "iHsEABYIACMWIQRX7hFCqCU4WOlbkcOUrwlwikHyNgUCawuwywWDAAAAAQAKCRCUrwlwikHyNrv9AQDS"
+    "C9lPbw/mLjG0zahfJMn05UUlLq63okAYdAkCXs84LgD/SYwkWo8BB+IFdTHPL5N0Rh8/JQmvsP7RM9fh"
+    "y0Fn5Ag="
+)
+"""A signature by `gpg --default-sig-expire seconds=1`."""
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (GOOD_FOR_A_SECOND, "the OpenPGP signature expired at 2026-.* UTC; sign again"),
+        (
+            b"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n",
+            "is around its text; sign with `gpg --detach",
+        ),
+    ],
+)
+def test_a_signature_of_another_form_is_refused_with_what_to_do(content: bytes, why: str) -> None:
+    """R11, a fresh reader's F15: an expired one was "by no pinned certificate"."""
+    fingerprint = pysequoia.Cert.from_bytes(SHORT_LIVED.encode()).fingerprint.upper()
+    verifier = OpenPgpVerifier({"short": (SHORT_LIVED.encode(), fingerprint)})
+    with pytest.raises(SignatureInvalid, match=why):
+        verifier.verify(b"hello\n", Envelope(kind=SignatureKind.OPENPGP, content=content), datetime.now(UTC))
+
+
 def test_a_signature_names_the_subkey_that_made_it(lead: pysequoia.Tsk) -> None:
     """S4: `gpg --verify` prints the subkey's fingerprint, by which people revoke it."""
     certificate, content = lead.extract_certificate(), detached(lead)
@@ -425,7 +452,9 @@ def test_a_certificate_made_out_to_nobody_or_for_everything_signs_nothing(
             cms(signature, corp)
 
 
-def openssl(folder: Path, root: Sequence[str], *extensions: str) -> tuple[bytes, bytes]:
+def openssl(
+    folder: Path, root: Sequence[str], *extensions: str, options: Sequence[str] = ()
+) -> tuple[bytes, bytes]:
     """Return a root certificate and a signature, as the openssl commands of handbooks make them."""
 
     def run(*arguments: str) -> None:
@@ -439,7 +468,7 @@ def openssl(folder: Path, root: Sequence[str], *extensions: str) -> tuple[bytes,
     by = ("-CA", "r.pem", "-CAkey", "r.key", "-days", "8", "-extfile", "extensions", "-out", "a.pem")
     run("x509", "-req", "-in", "a.csr", *by)
     sign = ("-signer", "a.pem", "-inkey", "a.key", "-outform", "DER", "-out", "s.der")
-    run("cms", "-sign", "-binary", "-in", "statement", *sign)
+    run("cms", "-sign", "-binary", "-in", "statement", *sign, *options)
     return (folder / "r.pem").read_bytes(), (folder / "s.der").read_bytes()
 
 
@@ -468,6 +497,24 @@ def test_what_a_certificate_of_an_enterprise_lacks_is_named(
     envelope = Envelope(kind=SignatureKind.CMS, content=signature)
     with pytest.raises((SignatureInvalid, SignerNotAllowed), match=named):
         CmsVerifier({"corp": (authority, None)}).verify(STATEMENT, envelope, datetime.now(UTC))
+
+
+def test_a_signature_with_the_salt_that_openssl_chooses_is_accepted(tmp_path: Path) -> None:
+    """R11, a fresh reader's F15: RSA-PSS by `openssl cms` did not verify."""
+    salted = ("-keyopt", "rsa_padding_mode:pss")
+    authority, signature = openssl(tmp_path, AS_A_ROOT, MAIL, SIGNS, options=salted)
+    envelope = Envelope(kind=SignatureKind.CMS, content=signature)
+    found = CmsVerifier({"corp": (authority, None)}).verify(STATEMENT, envelope, datetime.now(UTC))
+    assert found.identity == LEAD
+
+
+@pytest.mark.parametrize(
+    "begins", [b"-----BEGIN CMS-----\nMIIH", b"MIME-Version: 1.0\nContent-Type: text/plain"]
+)
+def test_a_cms_signature_that_is_text_is_refused_with_what_to_do(begins: bytes) -> None:
+    """R11, a fresh reader's F15: the library counted trailing bytes."""
+    with pytest.raises(SignatureInvalid, match="is PEM or S/MIME; sign with `openssl cms -outform DER`"):
+        CmsVerifier({}).verify(STATEMENT, Envelope(kind=SignatureKind.CMS, content=begins), datetime.now(UTC))
 
 
 def test_certificates_with_what_the_documents_ask_for_are_accepted(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _check_envelope(response: Response) -> None:
         raise MetricsUnavailable(f"Prometheus answers {kind!r} where raw samples were asked for")
     where = f"Prometheus at {_named(response.url).removesuffix('/api/v1/query')}"
     if envelope.get("warnings"):
-        raise MetricsUnavailable(f"{where} warns that its answer is partial: {envelope['warnings'][0]}")
+        raise MetricsUnavailable(f"{where} warns of its answer: {envelope['warnings'][0]}")
     if envelope.get("isPartial"):  # VictoriaMetrics, where a storage node is away
         raise MetricsUnavailable(f"{where} answers with a part of its series (isPartial)")
     _require_same_clock(response, where)

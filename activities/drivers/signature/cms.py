@@ -48,6 +48,10 @@ HASHES: dict[str, type[hashes.HashAlgorithm]] = {
 }
 
 
+TEXT_FORMS = (b"-----BEGIN ", b"MIME-Version:", b"Content-Type:")
+"""How signatures begin that are written as text."""
+
+
 @dataclass(frozen=True)
 class Authority:
     """An enterprise CA: the roots of its signers and of its time stamps."""
@@ -130,6 +134,10 @@ def _load(name: str, pem: bytes) -> list[x509.Certificate]:
 
 def _open(content: bytes) -> tuple[cms.SignerInfo, list[x509.Certificate]]:
     """Return the one signer and the certificates of a detached SignedData."""
+    if content.startswith(TEXT_FORMS):
+        raise SignatureInvalid(
+            "the CMS signature is PEM or S/MIME; sign with `openssl cms -outform DER`", reason="bundle"
+        )
     info = cms.ContentInfo.load(content, strict=True)
     if info["content_type"].native != "signed_data":
         raise SignatureInvalid("the CMS content is not SignedData", reason="bundle")
@@ -205,7 +213,7 @@ def _verify_with(
         case ed25519.Ed25519PublicKey():
             key.verify(signature, signed)
         case rsa.RSAPublicKey():
-            salted = padding.PSS(padding.MGF1(chosen), padding.PSS.DIGEST_LENGTH)
+            salted = padding.PSS(padding.MGF1(chosen), padding.PSS.AUTO)  # OpenSSL salts as much as fits
             key.verify(signature, signed, salted if pss else padding.PKCS1v15(), chosen)
         case _:
             raise TypeError(f"keys of kind {type(key).__name__} are not accepted")

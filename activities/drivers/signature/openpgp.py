@@ -47,6 +47,11 @@ class OpenPgpVerifier:
             SignerRevoked: its certificate says of itself that it was revoked.
         """
         signature = _parse(envelope.content)
+        if signature.expiration is not None and signature.expiration <= now:
+            raise SignatureInvalid(
+                f"the OpenPGP signature expired at {signature.expiration:%Y-%m-%d %H:%M:%S} UTC; sign again",
+                reason="expired",
+            )
         for name, certificate in self._certificates.items():
             signed_by = _signing_key(payload, signature, certificate)
             if signed_by is None:
@@ -93,6 +98,10 @@ def _parse(content: bytes) -> Sig:
     """Return the one signature in the file."""
     if len(content) > MAX_SIGNATURE_BYTES:
         raise SignatureInvalid("the OpenPGP signature file is too long", reason="bundle")
+    if content.lstrip().startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
+        raise SignatureInvalid(
+            "the OpenPGP signature is around its text; sign with `gpg --detach-sign`", reason="bundle"
+        )
     try:
         tags = [packet.tag for packet in PacketPile.from_bytes(content)]
         signature = Sig.from_bytes(content)

@@ -176,12 +176,26 @@ def parse_bundle(raw: bytes, *, max_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     try:
         document = strict_json.loads(raw, max_bytes=max_bytes)
     except TrustError as error:
-        raise SignatureInvalid(f"the Sigstore bundle is malformed: {error}", reason="bundle") from error
+        why = f"the Sigstore bundle is malformed: {error}"
+        if _has_several(raw, max_bytes):
+            why = "the file has several Sigstore bundles, one a line; write the one line that is meant"
+        raise SignatureInvalid(why, reason="bundle") from error
     try:
         return Bundle.from_json(raw)
     except Exception as error:
         reason = "no_time" if "signed timestamp" in str(error) else "bundle"
         raise SignatureInvalid(_why_no_bundle(document), reason=reason) from error
+
+
+def _has_several(raw: bytes, max_bytes: int) -> bool:
+    """Whether the bytes are JSON Lines, as `gh attestation download` writes them."""
+    lines = [line for line in raw.split(b"\n") if line.strip()]
+    try:
+        return len(lines) > 1 and all(
+            isinstance(strict_json.loads(line, max_bytes=max_bytes), dict) for line in lines
+        )
+    except TrustError:
+        return False
 
 
 def _why_no_bundle(document: Any) -> str:
