@@ -32,6 +32,7 @@ from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, QUIET, 
 from tests.fakes.gateway import FakeGateway
 from tests.moments.oracle import Oracle, differences
 from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
+from tests.workflows.hanging import waits_for
 from tests.workflows.world import GATES, began_with, reconcile, release, until
 from workflows.bake import BakeOrder
 from workflows.change import Change
@@ -282,7 +283,8 @@ class Player:
         self.stage.world.judge.says(AT_CAP)
         await self._in_phase(Phase.HELD)
         for caller in (ANA, BEA):
-            await self._commanded(caller, CommandKind.PROMOTE)
+            status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+            await self._commanded(caller, CommandKind.PROMOTE, approves=status.ballot)
         self.stage.world.judge.says(HEALTHY, wave=2)
         await self._ended(Outcome.PROMOTED)
         self._promote(change, up.to, up.names)
@@ -436,9 +438,9 @@ class Player:
 
     # --- commands ----------------------------------------------------------------------
 
-    async def _commanded(self, caller: Caller, kind: CommandKind) -> CommandReceipt:
+    async def _commanded(self, caller: Caller, kind: CommandKind, **more: Any) -> CommandReceipt:
         command, key = self.stage.service.command, f"{kind} {len(self.found.events)}"
-        return await self._repeated(lambda: command(caller, FLEET, kind, "because", key=key))
+        return await self._repeated(lambda: command(caller, FLEET, kind, "because", key=key, **more))
 
     async def hold(self) -> None:
         caller = self.rng.choice((ANA, BEA))
@@ -784,7 +786,11 @@ class Player:
             with suppress(PenstockError):
                 status = await self.stage.changes.status(FLEET)
                 told = f"{status.rollout}: {status.phase}: {status.why} {status.next}"
-            raise Stuck(f"not within {SOON:.0f} s: {what}; {told}") from None
+            runs = [
+                one async for one in self.stage.world.client.list_workflows("ExecutionStatus = 'Running'")
+            ]
+            waits = [await waits_for(self.stage.world.client, one) for one in runs]
+            raise Stuck(f"not within {SOON:.0f} s: {what}; {told}; {'; '.join(waits)}") from None
 
     # --- what has to be so -------------------------------------------------------------
 

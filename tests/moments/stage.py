@@ -5,6 +5,7 @@ service as the API composes it, the workflows on a development server, and a led
 """
 
 import asyncio
+import gc
 import logging
 import shutil
 import sqlite3
@@ -158,8 +159,13 @@ class Stage:
         await self._worker.enter_async_context(ending(control_worker(self.world.client, self.world)))
 
     async def stop_worker(self) -> None:
-        """Have no worker any more."""
+        """Have no worker any more.
+
+        A worker leaves what it has cached of workflows to the garbage collector, which resumes it wherever it
+        runs: in a process with one worker nowhere, and here in a workflow of the next worker.
+        """
         await self._worker.aclose()
+        gc.collect()
 
     @asynccontextmanager
     async def without_worker(self) -> AsyncIterator[None]:

@@ -31,12 +31,12 @@ async def _said_later(client: Client, after: timedelta) -> None:
     print(f"this test has lasted for {after.total_seconds():.0f} s; what runs now:")
     try:
         async for one in client.list_workflows("ExecutionStatus = 'Running'"):
-            print(await _waits_for(client, one))
+            print(await waits_for(client, one))
     except RPCError as error:
         print(f"the engine does not say: {error}")
 
 
-async def _waits_for(client: Client, one: WorkflowExecution) -> str:
+async def waits_for(client: Client, one: WorkflowExecution) -> str:
     """Return one workflow's steps, children and newest event, as its history has them."""
     handle = client.get_workflow_handle(one.id, run_id=one.run_id)
     told = (await handle.describe()).raw_description
