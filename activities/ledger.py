@@ -26,6 +26,7 @@ from policies.model.change import (
     Quarantine,
 )
 from policies.model.fleet import Automation, GatewayRef
+from policies.model.plan import Plan
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
@@ -111,6 +112,13 @@ class DueBake(Value):
     """Where its release comes from."""
 
 
+class BakesQuery(Value):
+    """Which plan of a fleet begins."""
+
+    fleet: Name
+    plan: Digest
+
+
 class ReturnEntry(Value):
     """Gateways that take part in changes again, and who said so."""
 
@@ -143,8 +151,12 @@ class LedgerBook(LostBook, Protocol):
         """Write down how a change ended."""
         ...
 
-    def standing_promotion(self, fleet: str) -> ChangeRecord | None:
-        """Return the newest promoted upgrade that was not taken back wholly, None without one."""
+    def standing_promotions(self, fleet: str) -> tuple[ChangeRecord, ...]:
+        """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
+        ...
+
+    def plan(self, digest: str) -> Plan:
+        """Return the whole plan."""
         ...
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -252,14 +264,36 @@ class LedgerActivities:
         """Return the names of the fleet's changes that have not ended, the oldest first."""
         return await in_a_thread(self._book.open_changes, fleet)
 
-    @activity.defn(name="find_due_bake")
-    async def find_due_bake(self, fleet: str) -> DueBake | None:
-        """Return the promotion that is still to be watched, None where its time is over."""
-        return await in_a_thread(self._find_due_bake, fleet)
+    @activity.defn(name="find_due_bakes")
+    async def find_due_bakes(self, fleet: str) -> tuple[DueBake, ...]:
+        """Return the promotions that are still to be watched, the newest first."""
+        return await in_a_thread(self._find_due_bakes, fleet)
 
-    def _find_due_bake(self, fleet: str) -> DueBake | None:
-        promoted = self._book.standing_promotion(fleet)
-        if promoted is None or promoted.plan is None:
+    @activity.defn(name="ends_bakes")
+    async def ends_bakes(self, asked: BakesQuery) -> bool:
+        """Return whether the plan changes a gateway of a promotion that is still watched."""
+        return await in_a_thread(self._ends_bakes, asked)
+
+    def _find_due_bakes(self, fleet: str) -> tuple[DueBake, ...]:
+        return tuple(due for due, _ in self._due_bakes(fleet))
+
+    def _ends_bakes(self, asked: BakesQuery) -> bool:
+        changed = self._book.plan(asked.plan).wave_of.keys()
+        return any(not gateways.isdisjoint(changed) for _, gateways in self._due_bakes(asked.fleet))
+
+    def _due_bakes(self, fleet: str) -> list[tuple[DueBake, frozenset[Name]]]:
+        """Return each promotion that is due, with its gateways that no later change has moved."""
+        moves = self._book.moves(fleet)
+        found = []
+        for promoted in self._book.standing_promotions(fleet):
+            gateways = frozenset(move.gateway for move in moves if move.change == promoted.name)
+            due = self._due_bake(promoted) if gateways else None
+            if due is not None:
+                found.append((due, gateways))
+        return found
+
+    def _due_bake(self, promoted: ChangeRecord) -> DueBake | None:
+        if promoted.plan is None:
             return None
         header = self._book.plan_header(promoted.plan)
         left = left_of_bake(promoted, header.limits.kept, datetime.now(UTC))

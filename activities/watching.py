@@ -1,6 +1,7 @@
 """Watching a wave: who is compared with whom is looked up for every slice, then the slice is observed."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from activities.observation import (
 )
 from policies.judge.sample import sampled
 from policies.judge.window import restarted
-from policies.model.change import GatewayResult, Quarantine
+from policies.model.change import ChangeRecord, GatewayResult, KnownGoodMove, Quarantine
 from policies.model.plan import Plan
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
@@ -62,6 +63,14 @@ class WaveBook(Protocol):
         self, change: str, state: str | None = None, *, after: str = "", limit: int = PAGE
     ) -> tuple[GatewayResult, ...]:
         """Return how gateways fare in the change, by name."""
+        ...
+
+    def change(self, name: str) -> ChangeRecord:
+        """Return one change."""
+        ...
+
+    def moves(self, fleet: str) -> Sequence[KnownGoodMove]:
+        """Return the last move of each gateway's known-good."""
         ...
 
     def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
@@ -129,6 +138,10 @@ class WatchActivities:
         ):
             results += page
         groups = {gateway.metrics_target: gateway.group for gateway in plan.fleet.gateways}
+        if asked.wave == 0:  # what a later change has promoted since is watched as of that one
+            number = self._book.change(asked.change).number
+            moved = {move.gateway for move in self._book.moves(plan.fleet.name) if move.number > number}
+            results = [one for one in results if one.gateway not in moved]
         left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
         compared = cohorts_of(plan, asked.wave, results, left_out, passed=asked.passed)
         cohorts = sampled(compared, groups, plan.gates.sample, plan.digest)

@@ -44,6 +44,8 @@ class BakeOrder(Value):
     source: str | None = None
     carry: str = ""
     """What the windows of the waves left: evidence goes on."""
+    beside: bool = False
+    """Whether this watches an older promotion, beside the bake of a newer one on other gateways."""
 
 
 class BakeResult(Value):
@@ -62,6 +64,8 @@ class Bake:
         self._order = order
         self._watched = Watched(order.fleet, order.change)
         self._news = self._is_over = False
+        self._older: tuple[str, ...] = ()
+        """The watches over older promotions on other gateways."""
         self._returned: set[str] = set()
         self._ended = False
         self._proposed = False
@@ -82,14 +86,28 @@ class Bake:
         watching = asyncio.create_task(
             keep_watching(asked, watch_of(here), self._watched, lambda: self._is_over)
         )
+        older = asyncio.create_task(self._watch_older_promotions())
         try:
             await self._until_harm_or_peace()
         finally:
             self._is_over = True
             watching.cancel()
+            older.cancel()
+        await workflow.wait_condition(workflow.all_handlers_finished)
         if self._harm is not None:
             return await self._go_back(self._harm)
         return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
+
+    async def _watch_older_promotions(self) -> None:
+        """Watch what was promoted before on other gateways for the rest of its time, as of a ring before."""
+        if self._order.beside:
+            return
+        for due in await control.record(LedgerActivities.find_due_bakes, self._order.fleet):
+            if due.change != self._order.change:
+                order = _rest_of(self._order.fleet, due).model_copy(update={"beside": True})
+                child = f"{workflow.info().workflow_id}/{due.change}"
+                self._older = (*self._older, child)
+                await left_behind(Bake.run, order, child)
 
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""
@@ -126,12 +144,14 @@ class Bake:
     # --- what others report ------------------------------------------------------------
 
     @workflow.signal(name="end")
-    def end(self, after: str | None = None, goes_back: bool = False) -> None:
+    async def end(self, after: str | None = None, goes_back: bool = False) -> None:
         """End the bake because that change of this fleet has begun; an unnamed change ends nothing.
 
         Harm that was found outlasts a change that does not go back: it has to give way.
         """
         self._ended = self._ended or (after is not None and (goes_back or self._harm is None))
+        for older in self._older:
+            await tell(older, "end", after, goes_back)
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -240,19 +260,19 @@ class Bake:
 
 
 async def bake_again(fleet: str) -> None:
-    """Watch the promotion that stands for the rest of its time; nothing happens where that is watched.
+    """Watch the promotions that stand for the rest of their time; nothing happens where these are watched.
 
     A ledger that does not answer now delays it: reconcile does the same every minute.
     """
     try:
-        due = await control.ask(LedgerActivities.find_due_bake, fleet)
+        due = await control.ask(LedgerActivities.find_due_bakes, fleet)
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise
         workflow.logger.warning("the bake of %s does not go on yet: %s", fleet, sentence_of(error))
         return
-    if due is not None:
-        await left_behind(Bake.run, _rest_of(fleet, due), bake_of(fleet))
+    if due:
+        await left_behind(Bake.run, _rest_of(fleet, due[0]), bake_of(fleet))
 
 
 def _rest_of(fleet: str, due: DueBake) -> BakeOrder:

@@ -24,7 +24,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities, ReturnQuery
-from activities.ledger import EventEntry, LedgerActivities, OthersEntry
+from activities.ledger import BakesQuery, EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
@@ -579,7 +579,10 @@ class Change:
         if not await self._may_begin(wave):
             return False
         if not self._has_begun:
-            await end_bake(self._order.fleet, self._name)
+            if await control.record(
+                LedgerActivities.ends_bakes, BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
+            ):
+                await end_bake(self._order.fleet, self._name)
             self._has_begun = not self._is_stopped
         return self._has_begun
 

@@ -46,6 +46,9 @@ _LATER_ENDS = {
 """What may replace an end: somebody asked for the way back while it was being written."""
 _PAGE = 20
 _LEADING = (ChangeKind.UPGRADE.value, ChangeKind.GO_BACK.value)
+MOST_STANDING = 50
+"""Promotions of a fleet that may still be watched; rings of one release are a few."""
+
 """Kinds of changes that lead a whole fleet from one release to another."""
 
 
@@ -192,11 +195,14 @@ class Changes(Book):
         kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
         return self._newest(table.c.fleet == fleet, table.c.kind == ChangeKind.UPGRADE.value, kept)
 
-    def standing_promotion(self, fleet: str) -> ChangeRecord | None:
-        """Return the newest promoted upgrade that was not taken back wholly, None without one."""
+    def standing_promotions(self, fleet: str) -> tuple[ChangeRecord, ...]:
+        """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
         table = tables.changes
         promoted = (table.c.kind == ChangeKind.UPGRADE.value, table.c.outcome == Outcome.PROMOTED.value)
-        return self._newest(table.c.fleet == fleet, *promoted, table.c.moved > table.c.taken_back)
+        standing = (table.c.fleet == fleet, *promoted, table.c.moved > table.c.taken_back)
+        wanted = select(table).where(*standing).order_by(table.c.number.desc()).limit(MOST_STANDING)
+        with reading(self._engine) as connection:
+            return tuple(_record(row) for row in connection.execute(wanted))
 
     def last_move(self, fleet: str) -> ChangeRecord | None:
         """Return the newest change that gave gateways of the fleet another known-good, None without one."""

@@ -81,6 +81,8 @@ class FakeJudge:
         self.bakes: list[WatchSlice] = []
         """What was asked after promotions, while the next change may already be under way."""
 
+        self.after: dict[str, Decision] = {}
+        """What is said of single changes after their promotion, in place of what the script says."""
         self.passed: list[WatchSlice] = []
         """What was asked of waves that had passed, beside the next wave."""
 
@@ -113,6 +115,8 @@ class FakeJudge:
         # The bake after promotion and waves that have passed are quiet unless a test has a script for them.
         said = self.script.get(wave, [HEALTHY if order.wave else QUIET])
         decision = said.pop(0) if len(said) > 1 else said[0]
+        if not wave:
+            decision = self.after.get(order.change, decision)
         if decision.action is Action.PROMOTE and not order.complete:
             decision = UNDECIDED
         if decision.action in {Action.CONTINUE, Action.EXTEND}:

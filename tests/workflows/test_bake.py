@@ -185,6 +185,37 @@ async def test_a_hard_sign_in_the_bake_goes_back_also_after_harm_that_operators_
         await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
 
 
+# Rings: a promotion on some gateways ends no watch over one on others.
+
+
+async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(world: World) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    assert (await world.upgrade(("gw-3",), ("gw-4",))).outcome is Outcome.PROMOTED
+    second = world.newest
+    world.judge.bakes.clear()
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    world.judge.after[first] = CRASHED
+    await until(lambda: {world.serving()[name] for name in ("gw-1", "gw-2")} == {"1.1.6"}, IN_A_MINUTE)
+    assert {world.serving()[name] for name in ("gw-3", "gw-4")} == {"1.3.0"}
+    world.judge.bakes.clear()
+    await until(lambda: second in {asked.change for asked in world.judge.bakes})
+
+
+async def test_a_ring_is_watched_on_while_the_next_ring_is_upgraded(world: World) -> None:
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.after[first] = CRASHED
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+
+
 async def change_that_waits(world: World, waits_for: str) -> Running:
     """Start the fleet's next change, and return it once it waits for that."""
     if waits_for == "a second person":
