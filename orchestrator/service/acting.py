@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
+from orchestrator.service.caller_refusals import INSTALLATION, CallerRefusals
 from orchestrator.service.patience import Patience, authorised
 from orchestrator.store import requests
 from orchestrator.store.later import LateEntries
@@ -21,8 +22,6 @@ from policies.model.request import Answer
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-INSTALLATION = "installation"
-"""What an entry is about that is about no fleet."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Acting:
     late: LateEntries
     safe_ledger: Ledger
     """The same ledger by connections of its own, which only the safe direction uses."""
+    refusals: CallerRefusals
     patience: Patience = field(default_factory=Patience)
 
     async def once(
@@ -56,7 +56,7 @@ class Acting:
             begin = partial(self._book(safe=safe).begin_request, caller.person, key, content)
             known = await self._ask(begin, safe=safe)
         except OtherContent as refused:
-            await self._write(caller, "refused", None, INSTALLATION, {"why": str(refused)}, safe=safe)
+            await self.refusals.noted(caller, None, INSTALLATION, {"why": str(refused)})
             raise
         except (Unavailable, Conflict):
             if not safe:
@@ -113,8 +113,7 @@ class Acting:
 
     async def refuse(self, caller: Caller, fleet: str | None, sentence: str) -> NotAllowed:
         """Write down that the caller may not do something; return the refusal, to be raised."""
-        why = {"why": sentence}
-        await self._write(caller, "refused", fleet, fleet or INSTALLATION, why, safe=True)
+        await self.refusals.noted(caller, fleet, fleet or INSTALLATION, {"why": sentence})
         return NotAllowed(sentence)
 
     async def _write(

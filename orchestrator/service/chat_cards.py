@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from activities.files import FleetFiles
-from orchestrator.service.acting import INSTALLATION
+from orchestrator.service.caller_refusals import INSTALLATION
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger

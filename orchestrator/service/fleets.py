@@ -1,10 +1,8 @@
 """Which fleets there are for whom: nobody hears of one where they have no role."""
 
-from datetime import UTC, datetime
-
 from activities.files import FleetFiles
+from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.trail import Trail
 from policies.access import Action, is_known_to, may, refusal_of
 from policies.model.change import ChangeRecord
 from policies.model.errors import BadInput, NotAllowed, Unknown
@@ -20,10 +18,10 @@ FRESH = frozenset({Action.PLAN, Action.START})
 class Fleets:
     """The fleets of one installation, as each caller may know of them."""
 
-    def __init__(self, files: FleetFiles, trail: Trail) -> None:
-        """Read from these files; the trail hears who was refused what, and why."""
+    def __init__(self, files: FleetFiles, refusals: CallerRefusals) -> None:
+        """Read from these files; `refusals` are written down with their callers and reasons."""
         self._files = files
-        self._trail = trail
+        self._refusals = refusals
 
     def read(self) -> None:
         """Have every file read."""
@@ -75,23 +73,14 @@ class Fleets:
         if not is_known_to(caller, name):
             raise self._unknown(caller, name)
         if refusal := refusal_of(caller, action, name):
-            # Once a minute: a viewer asks ten times a second, and the record is kept for ever.
-            minute = f"{datetime.now(UTC):%Y-%m-%dT%H:%M}"
-            key = f"refused/{caller.person}/{caller.address}/{name}/{action.name}/{minute}"
-            self._write(caller, name, refusal, key)
+            self._refusals.note(caller, name, name, {"why": refusal})
             raise NotAllowed(refusal)
 
     def _unknown(self, caller: Caller, name: str) -> Unknown:
         known = named(self.names(caller)) or "none that you may see"
-        # Once an hour: whoever asks for names that are none must not fill a record that is kept for ever.
-        of_whom = name if name in self._files.lately()[0] else "no fleet"
-        key = f"unknown/{caller.person}/{of_whom}/{datetime.now(UTC):%Y-%m-%dT%H}"
-        self._write(caller, name, "there is no such fleet for this caller", key)  # others read that record
+        why = {"why": "there is no such fleet for this caller"}  # others read that record
+        self._refusals.note(caller, name, name, why)
         return Unknown(f"there is no fleet {name}; there is {known}")
-
-    def _write(self, caller: Caller, name: str, why: str, key: str | None = None) -> None:
-        body = {"why": why, "from": caller.address}
-        self._trail.audit(caller.person, caller.via.value, "refused", name, body, key, fleet=name)
 
     def stopped(self, caller: Caller, action: Action, name: str) -> Fleet | None:
         """Return the fleet for what goes in the safe direction: None when no file describes it any more.

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 from activities.drivers.notices.port import Undelivered
 from orchestrator.noticing.rules import RulesFile
-from orchestrator.service.acting import INSTALLATION, Acting
+from orchestrator.service.acting import Acting
+from orchestrator.service.caller_refusals import INSTALLATION
 from orchestrator.service.fleets import Fleets
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger

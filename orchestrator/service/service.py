@@ -22,6 +22,7 @@ from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
 from orchestrator.service.background import LOOKS, PLANS
+from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.chat import ChatService
 from orchestrator.service.chat_links import ChatLinks
@@ -199,10 +200,12 @@ class Service:
         self.people = people
         self._refusals = Refusals(ledger)
         self._noting = set[asyncio.Task[None]]()
-        self._fleets = Fleets(fleets, ledger)
+        refused = CallerRefusals(ledger, late)
+        self._refused = refused
+        self._fleets = Fleets(fleets, refused)
         self._ledger = ledger
         self._safe = safe_ledger or ledger
-        self._acts = Acting(ledger, late, self._safe)
+        self._acts = Acting(ledger, late, self._safe, refused)
         self._changes = changes
         self._stops = ChangeService(changes.client, self._safe, AUTHORISERS)
         self._drains = DrainService(changes.client, changes)
@@ -249,7 +252,7 @@ class Service:
             self._note_use(token)
         else:  # a provider that hangs takes no thread that a hold or a rollback needs
             login = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
-            found = await asyncio.to_thread(one_person, self._ledger, login)
+            found = await recognised(partial(one_person, self._safe, login))
         return found.model_copy(update={"address": caller_at})
 
     async def caller_at_the_socket(self, uid: int) -> Caller:
@@ -277,12 +280,13 @@ class Service:
         self._refusals.note(Via.API, "token refused", caller_at, str(refused))
 
     async def write_refusals(self) -> int:
-        """Write the refusals of unauthenticated clients that are due; return how many entries.
+        """Write the refusals that were counted and are due; return how many entries.
 
         Raises:
             Unavailable: The ledger does not answer; what is due stays.
         """
-        return await asyncio.to_thread(self._refusals.write)
+        strangers = await asyncio.to_thread(self._refusals.write)
+        return strangers + await asyncio.to_thread(self._refused.write)
 
     async def fleets(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role."""

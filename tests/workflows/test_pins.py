@@ -6,6 +6,7 @@ import pytest
 
 from activities.files import FleetFiles
 from orchestrator.service.acting import Acting
+from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.desired import DesiredService
 from orchestrator.service.fleets import Fleets
@@ -26,7 +27,8 @@ def desired(world: World, tmp_path: Path) -> DesiredService:
         world.book.add_release(release, source="http://repository", signers=("ana",), manifest_json="{}")
     files = FleetFiles(tmp_path / "fleet.yaml")
     people = PeopleFile(tmp_path / "people.yaml")
-    acts = Acting(world.book, LateEntries(tmp_path / "late.jsonl"), world.book)
+    late = LateEntries(tmp_path / "late.jsonl")
+    acts = Acting(world.book, late, world.book, CallerRefusals(world.book, late))
     return DesiredService(Fleets(files, world.book), files, world.book, people, acts)
 
 
