@@ -21,8 +21,12 @@ LEFT_ALONE_SECONDS = 2.0
 
 
 SAFE_THREADS = 8
-RECOGNISERS = ThreadPoolExecutor(12, thread_name_prefix="recognise")
-"""In which callers are recognised: one look-up each, which waits for no writer."""
+RECOGNISING = 12
+RECOGNISERS = ThreadPoolExecutor(RECOGNISING, thread_name_prefix="recognise")
+"""In which callers with a credential are recognised: one look-up each, which waits for no writer."""
+
+NEIGHBOURS = ThreadPoolExecutor(2, thread_name_prefix="neighbour")
+"""In which callers at the local socket are recognised: from a file, whatever the ledger does."""
 
 AUTHORISERS = ThreadPoolExecutor(SAFE_THREADS, thread_name_prefix="authorise")
 """In which it is looked up who may hold or roll back."""
@@ -31,6 +35,11 @@ AUTHORISERS = ThreadPoolExecutor(SAFE_THREADS, thread_name_prefix="authorise")
 async def recognised(work: Callable[[], T]) -> T:
     """Return what the look-up of a caller returns."""
     return await asyncio.get_running_loop().run_in_executor(RECOGNISERS, work)
+
+
+async def recognised_here(work: Callable[[], T]) -> T:
+    """Return what the look-up of a caller at the local socket returns."""
+    return await asyncio.get_running_loop().run_in_executor(NEIGHBOURS, work)
 
 
 async def authorised(work: Callable[[], T]) -> T:

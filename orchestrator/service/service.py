@@ -56,7 +56,7 @@ from orchestrator.service.identity import EXAMINERS
 from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
-from orchestrator.service.patience import AUTHORISERS, authorised, recognised
+from orchestrator.service.patience import AUTHORISERS, authorised, recognised, recognised_here
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
@@ -262,7 +262,7 @@ class Service:
             NotAllowed: Nobody who is known has it.
             BadInput: The file of people is wrong, and this is not root.
         """
-        return await recognised(partial(self.people.at_the_socket, uid))
+        return await recognised_here(partial(self.people.at_the_socket, uid))
 
     def _note_use(self, token: str) -> None:
         """Write down beside the request that the token was used."""

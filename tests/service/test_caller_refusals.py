@@ -16,6 +16,7 @@ from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.service.service import Service
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
+from policies.model.errors import NotAllowed
 from policies.model.people import Caller, Role, Via
 from tests.patience import PATIENCE
 from tests.service.test_api import token
@@ -88,6 +89,31 @@ async def test_a_refused_hold_takes_no_thread_of_those_that_authorise_while_the_
         other.execute("ROLLBACK")
     assert {403} <= {*refused} <= {403, 429}
     assert order[-1] == "root"
+
+
+async def test_the_socket_waits_for_no_look_up_of_a_strangers_token(
+    api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1 again, a fresh reader's M5: a database that stands still had made-up tokens wait before root."""
+    del ledger
+    begun, ended = threading.Semaphore(0), threading.Event()
+
+    def caller_of(*_: object) -> None:
+        begun.release()
+        ended.wait(PATIENCE)
+        raise NotAllowed("that token is not known here")
+
+    monkeypatch.setattr(Ledger, "caller_of", caller_of)
+    made_up = {"Authorization": f"Bearer pst_{'0' * 16}_{'A' * 43}"}
+    strangers = [asyncio.create_task(api.get("/whoami", headers=made_up)) for _ in range(30)]
+    try:
+        for _ in range(patience.RECOGNISING):
+            await asyncio.to_thread(begun.acquire, timeout=PATIENCE)
+        assert (await api.get("/whoami", timeout=PATIENCE / 2)).json()["person"] == "root"
+        assert not any(one.done() for one in strangers)
+    finally:
+        ended.set()
+        await asyncio.gather(*strangers, return_exceptions=True)
 
 
 async def test_who_comes_by_the_identity_provider_waits_for_nobodys_work(
