@@ -88,6 +88,9 @@ async def recognised(request: Request) -> Caller:
 
 Looking = Annotated[Caller, Depends(looking)]
 
+Ordering = Annotated[Caller, Depends(recognised)]
+"""Who gives an order, which takes of its own bucket: no busy screen keeps its operator from a hold."""
+
 
 def csrf_of(request: Request) -> str:
     """Return the word that this session's forms carry, empty for a stranger."""

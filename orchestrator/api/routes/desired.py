@@ -80,7 +80,7 @@ OneOfFew = Annotated[None, Depends(_one_of_few)]
 
 
 async def _described(
-    request: Request, fleet: Fleet, caller: Recognised, service: Serving, few: OneOfFew
+    request: Request, fleet: Fleet, caller: Asking, service: Serving, few: OneOfFew
 ) -> DescriptionApplied:
     """Return what is applied, read once it is clear that the caller may."""
     del few

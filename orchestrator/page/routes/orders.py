@@ -10,15 +10,15 @@ from orchestrator.api.once import once
 from orchestrator.api.routes.commands import Release
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.routes.gateways import Told
-from orchestrator.api.who import Serving
+from orchestrator.api.who import Serving, limits_of
 from orchestrator.page.forms import Key, Sent, Typed, reason_in, with_form
 from orchestrator.page.render import rendered
-from orchestrator.page.session import Looking, Own
+from orchestrator.page.session import Looking, Ordering, Own
 from orchestrator.service.service import FleetStatus
 from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
-from policies.model.errors import Conflict, PenstockError, Unknown
+from policies.model.errors import Conflict, PenstockError, TooMany, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, PersonName
 from policies.model.value import Digest, Name, Value
@@ -102,7 +102,7 @@ async def give(
     request: Request,
     fleet: Fleet,
     verb: Order,
-    caller: Looking,
+    caller: Ordering,
     service: Serving,
     given: Annotated[Given, Query()],
     reason: Typed,
@@ -118,6 +118,10 @@ async def give(
     try:
         answer = await once(request, caller, key, said, work, kind=kind)
     except PenstockError as error:
+        try:
+            limits_of(request).take(caller.person, Kind.LOOK)
+        except TooMany:
+            raise error from None
         status = await service.status(caller, fleet)
         sent = Sent(key, {"reason": reason}, error)
         now = _bound_anew(status, verb, given) if isinstance(error, Conflict) else given

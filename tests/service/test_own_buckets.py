@@ -1,0 +1,42 @@
+"""Each kind of request takes of its own bucket, and none of them takes of none."""
+
+import re
+
+import httpx
+import pytest
+
+from orchestrator.api.limits import PER_MINUTE, Kind
+from orchestrator.store.ledger import Ledger
+from policies.model.people import Role
+from tests.service.conftest import PAGE
+from tests.service.test_api import token
+
+pytestmark = pytest.mark.usefixtures("no_refill")
+
+
+async def test_a_busy_screen_keeps_its_own_operator_from_no_hold_on_the_page(
+    page: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1 again, a fresh reader's LOW: the page's hold took from the bucket of looks first."""
+    monkeypatch.setitem(PER_MINUTE, Kind.LOOK, 10)
+    form = (await page.get("/fleets/edge/orders/hold")).text
+    sent = dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', form)) | {"reason": "x"}
+    looks = [(await page.get("/fleets/edge")).status_code for _ in range(2 * Kind.LOOK.size)]
+    assert looks[-1] == 429
+    held = await page.post("/fleets/edge/orders/hold", data=sent, headers={"Origin": PAGE})
+    assert held.status_code != 429
+
+
+async def test_a_description_that_is_refused_takes_of_a_bucket(
+    api: httpx.AsyncClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1 again, a fresh reader's LOW: each refusal was a write of the ledger."""
+    monkeypatch.setitem(PER_MINUTE, Kind.LOOK, 10)
+    shown = token(ledger, Role.VIEWER)
+    codes = [
+        (
+            await api.post("/fleets/edge/description", json={}, headers=shown | {"Idempotency-Key": f"{n}"})
+        ).status_code
+        for n in range(2 * Kind.LOOK.size)
+    ]
+    assert codes == [403] * Kind.LOOK.size + [429] * Kind.LOOK.size
