@@ -21,7 +21,7 @@ from orchestrator.page.app import whole
 from orchestrator.page.runbooks import Runbooks, named_only
 from orchestrator.processes.composition import compose
 from orchestrator.processes.leaving import leave
-from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.listening import allow_descriptors, answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.recurring import keep_upgrading
@@ -40,6 +40,9 @@ PASSAGE = 0o711
 """The socket is reached through the state folder, and nothing else is seen there."""
 
 MOST_CONNECTIONS = 400
+MOST_HANDSHAKES = 16_000
+"""Connections for which the process has descriptors: of TLS they have no place before the handshake."""
+
 THREADS = 32
 """In which the ledger and files are asked: a few that wait leave the others to everybody else."""
 
@@ -182,6 +185,7 @@ async def main() -> None:
     settings = read_settings()
     network = listening(settings)  # where people are, wherever everything else is
     enter_network_namespace(settings.network_namespace)
+    allow_descriptors(MOST_HANDSHAKES)
     told = told_to_stop()
     async with answering(settings, network):
         gc.freeze()  # 10,000 gateways stay: to look through them for cycles halts everybody for 0.3 s

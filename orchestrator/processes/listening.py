@@ -1,7 +1,9 @@
 """Listening for HTTP: who is slow, idle or too many costs a place for seconds and no more."""
 
 import asyncio
+import logging
 import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +18,14 @@ from policies.model.errors import BadInput
 KEPT_ALIVE_SECONDS = 20
 BACKLOG = 1024
 """Connections that wait to be accepted: one that finds no room is tried again after a second."""
+
+ACCEPTED_AT_ONCE = 8
+"""Connections that are accepted before everybody else has a turn again, those at the local socket too."""
+
+SPARE_DESCRIPTORS = 1_000
+"""Open files beside connections."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -37,10 +47,12 @@ class _Server(uvicorn.Server):
                 sock=one,
                 ssl=self._tls,
                 ssl_handshake_timeout=patience,
-                backlog=BACKLOG,
+                backlog=ACCEPTED_AT_ONCE,  # asyncio accepts so many in one turn of its loop
             )
             for one in sockets or ()
         ]
+        for one in sockets or ():
+            one.listen(BACKLOG)
         self.started = True
 
     def _connection(self) -> asyncio.Protocol:
@@ -80,6 +92,19 @@ async def answering_at(
     finally:
         server.should_exit = True
         await answering
+
+
+def allow_descriptors(connections: int) -> None:
+    """Have room for so many connections, as far as this host lets the process have it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_DESCRIPTORS
+    room = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+    if room < wanted:
+        _log.warning(
+            "only %d of %d connections fit: raise LimitNOFILE", room - SPARE_DESCRIPTORS, connections
+        )
 
 
 def port_at(address: str, setting: str) -> socket.socket:

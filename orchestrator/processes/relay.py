@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import resource
 import shutil
 import socket
 import ssl
@@ -29,7 +28,7 @@ from orchestrator.enrolment.names import RENEW, Certified
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.composition import shown_to_the_engine_now
 from orchestrator.processes.leaving import leave
-from orchestrator.processes.listening import answering_at, port_at
+from orchestrator.processes.listening import allow_descriptors, answering_at, port_at
 from orchestrator.processes.monitored import ledger_look, looking, monitored
 from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.read_again import ReadAgain
@@ -55,8 +54,6 @@ STOP_SECONDS = 3.0
 BACKLOG = 1_024
 """Connections that wait to be taken, as when a fleet comes back after an outage."""
 
-SPARE_DESCRIPTORS = 1_000
-"""Open files beside connections."""
 
 _log = logging.getLogger(__name__)
 
@@ -247,19 +244,6 @@ def _read(path: Path | None) -> bytes:
         return read_own(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
-
-
-def allow_descriptors(connections: int) -> None:
-    """Have room for so many connections, as far as this host lets the process have it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + SPARE_DESCRIPTORS
-    room = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft < room:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
-    if room < wanted:
-        _log.warning(
-            "only %d of %d connections fit: raise LimitNOFILE", room - SPARE_DESCRIPTORS, connections
-        )
 
 
 async def main() -> None:

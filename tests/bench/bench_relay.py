@@ -24,7 +24,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from deploy.ports import free_port
 from orchestrator.enrolment.authority import Authority
-from orchestrator.processes.relay import allow_descriptors
+from orchestrator.processes.listening import allow_descriptors
 from orchestrator.settings import Settings
 from tests.bench.bench_fleet import MANY_AGENTS
 from tests.relay.installation import Shown, issued, settings_of

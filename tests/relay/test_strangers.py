@@ -14,7 +14,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 
 from deploy.ports import free_port
-from orchestrator.processes.relay import allow_descriptors
+from orchestrator.processes.listening import allow_descriptors
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import MOST_CONNECTIONS, MOST_POLLS
 from orchestrator.store.ledger import Ledger
