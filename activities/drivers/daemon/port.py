@@ -99,6 +99,8 @@ class OwnWords:
     """The line by which its sessions can be counted."""
     drops_root: bool = False
     """Whether its main process runs as the user whom its configuration names."""
+    beside_config: frozenset[str] | None = None
+    """Options that its command line may have beside its configuration; None where it counts by itself."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,13 @@ PEER_ID = "peer_id"
 AT_ONCE = 50
 """Clients that are told to restart in one go, which takes the daemon some milliseconds."""
 V6 = 6
+OF_UNITS = frozenset(
+    """
+    daemon status status-version suppress-timestamps machine-readable-output cd writepid log log-append syslog
+    verb mute script-security nice user group
+    """.split()  # noqa: SIM905 - words, not a table
+)
+"""What units of distributions have on the command line; whatever else is there would be lost."""
 USUAL_CLIENTS = 1024
 """What OpenVPN takes for `max-clients` where it is left out, also for a larger pool."""
 RESTART_SENT = timedelta(milliseconds=300)
@@ -83,7 +90,10 @@ class OpenVpn(PlainDaemon):
     probe_instead = ("password",)
     own_files = ("/etc/openvpn/server/server.conf", "/etc/openvpn/server.conf")
     own_words = OwnWords(
-        address="local", control="management /run/openvpn-server/management.sock unix", drops_root=True
+        address="local",
+        control="management /run/openvpn-server/management.sock unix",
+        drops_root=True,
+        beside_config=OF_UNITS,
     )
 
     def __init__(self, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> None:

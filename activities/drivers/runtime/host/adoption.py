@@ -12,7 +12,7 @@ import re
 import shlex
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -348,7 +348,7 @@ class HostAdoption:
         daemon = process(_holders(listeners)[0])
         if daemon is None or (executable := daemon.executable) is None:
             return _Found((f"the daemon of {self._gateway.name} has ended while it was looked at",))
-        if stranger := _why_not_trusted(daemon.pid, drops_root=self._folders.daemon.own_words.drops_root):
+        if stranger := self._stranger(daemon.pid):
             return _Found((f"{program_of(daemon.pid)} serves {self._gateway.name} and {stranger}",))
         version = await _version(daemon.pid)
         release = release_of(self._folders.daemon.product, version, executable)
@@ -373,6 +373,14 @@ class HostAdoption:
         why = "; ".join(problems)
         none = f"the configuration of process {daemon.pid} on {self._gateway.name} was not found: {why}"
         return replace(found, obstacles=(f"{none}. Its workers name it: log in once and try again",))
+
+    def _stranger(self, pid: int) -> str | None:
+        """Return why the process is none that may be adopted, None when it is."""
+        words = self._folders.daemon.own_words
+        if stranger := _why_not_trusted(pid, drops_root=words.drops_root):
+            return stranger
+        beside = words.beside_config
+        return None if beside is None else why_not_by_command(_command_of(pid), beside)
 
     async def _listeners(self) -> Sequence[Listener]:
         return await asyncio.to_thread(listeners_for_users, self._gateway)
@@ -528,6 +536,28 @@ def _users(pid: int) -> tuple[int, ...]:
     return tuple(map(int, said.split()[1:]))
 
 
+def why_not_by_command(words: Sequence[str], beside: Container[str]) -> str | None:
+    """Return what of a command line counts beside the configuration that it names, None for nothing.
+
+    Args:
+        words: The program and its arguments.
+        beside: Options that it may have there.
+    """
+    options = [word.removeprefix("--") for word in words[1:] if word.startswith("--")]
+    if options.count("config") > 1:
+        return "has several --config on its command line; write their lines into one file"
+    if found := [option for option in options if option != "config" and option not in beside]:
+        return f"has --{found[0]} on its command line; write it into its configuration"
+    return None
+
+
+def _command_of(pid: int) -> list[str]:
+    with suppress(OSError):
+        said = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+        return said.removesuffix("\0").split("\0")
+    return []
+
+
 def _named_files(pid: int) -> Iterator[str]:
     """Yield the configurations that the daemon's command line names, or those of its children.
 
@@ -535,13 +565,14 @@ def _named_files(pid: int) -> Iterator[str]:
     """
     children = [int(p.name) for p in PROC.iterdir() if p.name.isdigit() and _parent(int(p.name)) == pid]
     for one in (pid, *sorted(children)):
-        with suppress(OSError):
-            words = (PROC / str(one) / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            for word, after in zip(words, [*words[1:], ""], strict=True):
-                if word in ("-c", "--config"):
-                    yield after
-                elif word.startswith("--config="):
-                    yield word.partition("=")[2]
+        words = _command_of(one)
+        for word, after in zip(words, [*words[1:], ""], strict=True):
+            if word in ("-c", "--config"):
+                yield after
+            elif word.startswith("--config="):
+                yield word.partition("=")[2]
+        if len(words) == 2 and not words[1].startswith("-"):  # noqa: PLR2004 - `openvpn FILE`
+            yield words[1]
 
 
 def _read(pid: int, path: str) -> str:
