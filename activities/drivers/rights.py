@@ -40,12 +40,18 @@ def opened_own(path: Path, *, secret: bool = False) -> Iterator[BinaryIO]:
         BadInput: Another user may write the file, or read it where it is secret.
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         opened, found = os.fstat(file.fileno()), _walk(path)
         _require_rights(path, opened, secret=secret)
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
             raise BadInput(f"{path} was replaced while it was read; try again")
+        os.set_blocking(file.fileno(), True)
         yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what may be another user's pipe, before that is known: nobody has to write into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_own(path: Path, *, secret: bool | Callable[[bytes], bool] = False, most: int | None = None) -> bytes:

@@ -185,14 +185,15 @@ def test_what_is_read_is_the_file_that_was_checked(tmp_path: Path, monkeypatch: 
     path, other = tmp_path / "file", tmp_path / "other"
     path.write_text("checked")
     other.write_text("put in its place")
-    genuine = Path.open
+    genuine = os.open
 
-    def opened(self: Path, *arguments: Any, **named: Any) -> Any:
-        file = genuine(self, *arguments, **named)
-        other.replace(path)
+    def opened(named: Any, *arguments: Any, **more: Any) -> int:
+        file = genuine(named, *arguments, **more)
+        if named == os.fspath(path) and other.exists():
+            other.replace(path)
         return file
 
-    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(os, "open", opened)
     with pytest.raises(BadInput, match="was replaced while it was read"):
         read_own(path)
 
@@ -324,3 +325,12 @@ def test_a_bomb_of_yaml_is_refused_at_once(stage: Stage, bomb: str) -> None:
     with pytest.raises(PolicyInvalid):
         load_trust(stage.lab.trust_policy)
     assert time.monotonic() - started < 10
+
+
+def test_a_pipe_of_another_user_in_place_of_a_file_is_refused_at_once(tmp_path: Path) -> None:
+    """S6's kind, a fresh reader: it was opened before anybody looked whose it was, and that never ended."""
+    pipe = tmp_path / "trust.yaml"
+    os.mkfifo(pipe, 0o644)
+    os.chown(pipe, 65_534, 65_534)
+    with pytest.raises(BadInput, match="belongs to user"):
+        read_own(pipe)
