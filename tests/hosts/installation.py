@@ -5,10 +5,11 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from deploy.lab import credentials, packages
@@ -212,7 +213,7 @@ def installation(
     *,
     set_up: Callable[[Host, credentials.Credentials, int], None] = ocserv.set_up,
     wanted: Sequence[str] = packages.DAEMON,
-    tunnels: bool = False,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Installation]:
     """Boot the hosts, with our packages at hand, nothing of them installed, and users on the gateways.
 
@@ -222,7 +223,7 @@ def installation(
         scratch: A folder for logs and credentials.
         set_up: Puts a gateway's own daemon on a host.
         wanted: The packages that a release is made of, with all they depend on.
-        tunnels: Whether those who log in ping through a tunnel, too.
+        more: Of the settings of those who log in.
     """
     debs = made(ORCHESTRATOR), made(AGENT)
     with (
@@ -257,7 +258,7 @@ def installation(
             return replace(Settings.of(topology, given, scratch / name, **more), gateways=GATEWAYS)
 
         users = Users(crowd("users", dial6=USERS, idle=USERS))
-        logins = Logins(crowd("logins", mistyped=0.0, per_second=LOGINS_A_SECOND, tunnels=tunnels))
+        logins = Logins(crowd("logins", **{"mistyped": 0.0, "per_second": LOGINS_A_SECOND, **more}))
         users.start()
         try:
             users.wait_until_up(120)

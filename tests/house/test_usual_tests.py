@@ -50,3 +50,9 @@ def test_each_slow_test_is_among_the_first_third_within_a_few_landings() -> None
         for test in slow_sample.ordered(TESTS, commit)[:third]:
             waits[test] += 1
     assert all(turns >= 3 for turns in waits.values()), waits
+
+
+def test_a_story_on_hosts_is_sampled_from_its_beginning() -> None:
+    for story in slow_sample.STORIES:
+        told = [f"{story}::test_{number}" for number in range(5)]
+        assert all(slow_sample.ordered(told, commit) == told for commit in ("1f", "2e", "3d"))
