@@ -417,6 +417,8 @@ class Player:
             self._tell("(nothing bakes)")
             return
         order, _ = await began_with(client, bake_of(FLEET), BakeOrder)
+        if order.change not in self.turns:
+            raise Wrong(f"{order.change} is watched after its promotion, and it was never promoted")
         targets = self.oracle.undo(self.turns[order.change])
         expected = {name: to for name, to in targets.items() if name not in self.dead}
         self._tell(f"(of {order.change}: {' '.join(expected)})")
@@ -604,6 +606,8 @@ class Player:
         await self.stage.changes.install(self.stage.fleet, FIRST, "http://repository", ANA.person)
         await self._ended(Outcome.PROMOTED)
         self.oracle.begin([added.name], FIRST)
+        # An installation takes in what serves its release already.
+        self.unknown -= {name for name in self.unknown if self.oracle.known_good()[name] == FIRST}
 
     async def rename(self) -> None:
         """Rename a gateway in the file and on its host: its old name is gone, its new one has no history."""
