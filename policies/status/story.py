@@ -210,7 +210,7 @@ class Story:
         for name, why in sorted(aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} left out and sent back: {why}", at)
-        self._tell(aside=self._told.aside | aside)
+        self._tell(aside=self._told.aside | dict(aside))
 
     def begin_wave(self, number: int, at: datetime) -> None:
         """Begin a wave of a change that judges nothing."""

@@ -106,9 +106,9 @@ async def test_one_certificate_has_so_many_connections_with_calls_or_without(
             held.append(await asyncio.to_thread(Bare, installation.address, shown))
             assert not held[-1].closed
         more = 0
-        for one in (shown, signed_otherwise(shown), signed_again(installation.authority, shown)):
+        for same in (shown, signed_otherwise(shown), signed_again(installation.authority, shown)):
             try:
-                held.append(await asyncio.to_thread(Bare, installation.address, one))
+                held.append(await asyncio.to_thread(Bare, installation.address, same))
                 more += not held[-1].closed
             except OSError:
                 continue

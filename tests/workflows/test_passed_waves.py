@@ -19,7 +19,7 @@ from tests.fakes.control import (
     UNDECIDED,
     UNHEALTHY,
 )
-from tests.workflows.test_bad_moments import blocked
+from tests.workflows.recorded import blocked
 from tests.workflows.world import (
     NEW,
     OLD,

@@ -28,8 +28,9 @@ def desired(world: World, tmp_path: Path) -> DesiredService:
     files = FleetFiles(tmp_path / "fleet.yaml")
     people = PeopleFile(tmp_path / "people.yaml")
     late = LateEntries(tmp_path / "late.jsonl")
-    acts = Acting(world.book, late, world.book, CallerRefusals(world.book, late))
-    return DesiredService(Fleets(files, world.book), files, world.book, people, acts)
+    refusals = CallerRefusals(world.book, late)
+    acts = Acting(world.book, late, world.book, refusals)
+    return DesiredService(Fleets(files, refusals), files, world.book, people, acts)
 
 
 def state(desired: DesiredService, world: World, release: ReleaseRef) -> WishState:
