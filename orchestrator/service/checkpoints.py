@@ -22,7 +22,7 @@ from orchestrator.store.chain import hash_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.lines import append_line
 from orchestrator.store.verifier import first_fault, signed_text
-from policies.model.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.value import Value
 
 EVERY = timedelta(hours=1)
@@ -102,7 +102,7 @@ class Checkpoints:
 
     @property
     def public_key(self) -> str:
-        """What their signatures are checked with, in hex; BadInput where no key was made yet."""
+        """What their signatures are checked with, in hex; Conflict where no key was made yet."""
         return _hex_of(self._public())
 
     def publish(self) -> None:
@@ -128,7 +128,7 @@ class Checkpoints:
         try:
             return Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_file.read_text()))
         except FileNotFoundError as error:
-            raise BadInput("nothing of the audit record is signed yet; start penstock worker") from error
+            raise Conflict("nothing of the audit record is signed yet; start penstock worker") from error
         except (OSError, ValueError) as error:
             raise BadInput(f"{self._public_file} cannot be read as a public key: {error}") from error
 
