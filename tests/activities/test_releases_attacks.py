@@ -713,7 +713,7 @@ async def test_an_attack_ends_in_its_verdict_and_leaves_nothing(stage: Stage, at
     assert not stage.installed()
     if not (attack.admitted_before or "Admitted" in stage.verdicts()):
         assert not stage.stored()
-    assert not list((stage.folder / "store/partial").iterdir()) or attack.verdict == "DownloadFailed"
+    assert not list((stage.folder / "store/partial").glob("*")) or attack.verdict == "DownloadFailed"
 
 
 def test_the_list_of_attacks_is_complete() -> None:

@@ -134,7 +134,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_a_release_goes_from_a_tree_into_the_ledger(desk: Desk) -> None:
     digest = desk.published()
     assert "needs 1 of builder and 1 of manager" in (await desk.ask("verify", digest)).output
-    assert "signed by builder: build@corp.example" in (await desk.ask("add", digest)).output
+    assert "signed by builder: bea as build@corp.example" in (await desk.ask("add", digest)).output
     listed = json.loads((await desk.ask("list", "-o", "json")).output)
     assert [row["release"]["digest"] for row in listed["data"]] == [digest]
     assert "1.3.0" in (await desk.ask("list")).output

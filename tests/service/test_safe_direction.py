@@ -25,7 +25,7 @@ from orchestrator.api.app import _ROUTES
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.service import changes
-from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.checkpoints import PUBLIC, Checkpoints
 from orchestrator.service.patience import Patience
 from orchestrator.settings import Settings
 from orchestrator.store.later import LateEntries
@@ -302,6 +302,7 @@ def test_the_key_is_made_whole_or_not_at_all(tmp_path: Path, ledger: Ledger) -> 
 
     def use(points: Checkpoints) -> None:
         together.wait()
+        points.publish()
         keys.append(points.public_key)
 
     threads = [threading.Thread(target=use, args=(points,)) for points in made]
@@ -310,7 +311,7 @@ def test_the_key_is_made_whole_or_not_at_all(tmp_path: Path, ledger: Ledger) -> 
     for thread in threads:
         thread.join()
     assert len({*keys}) == 1
-    assert {one.name for one in tmp_path.iterdir() if "audit" in one.name} == {"audit.key"}
+    assert {one.name for one in tmp_path.iterdir() if "audit" in one.name} == {"audit.key", PUBLIC}
 
 
 async def test_who_follows_many_streams_keeps_connections_to_stop_something(night: Night) -> None:
