@@ -73,9 +73,17 @@ def write_whole(path: Path, content: str) -> None:
 
 
 def ensure_whole(path: Path, content: str) -> None:
-    """Ensure that the file has this content; where it has, a full disk is asked for nothing."""
-    if content_of(path) != content:
+    """Ensure that the file has this content; where it has, a full disk is asked for nothing.
+
+    Several processes may ensure the same at once: whoever is first has written it for all.
+    """
+    if content_of(path) == content:
+        return
+    try:
         write_whole(path, content)
+    except FileNotFoundError:
+        if content_of(path) != content:
+            raise
 
 
 def content_of(path: Path) -> str | None:
