@@ -1,11 +1,12 @@
 """Changes on disk that are either whole or not there, also after a power cut."""
 
 import errno
+import fcntl
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 RESERVED_BYTES = 256 * 1024
@@ -58,32 +59,45 @@ def end_of(path: Path, most: int) -> bytes:
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Replace the file's content in one step."""
+    """Replace the file's content in one step; several writers at once write one after another."""
     new = path.with_name(f".{path.name}.new")
-    try:
-        with new.open("w") as file:
+    with _alone_with(new) as file:
+        try:
+            file.truncate(0)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
     sync_folder(path.parent)
 
 
-def ensure_whole(path: Path, content: str) -> None:
-    """Ensure that the file has this content; where it has, a full disk is asked for nothing.
+@contextmanager
+def _alone_with(path: Path) -> Iterator[TextIO]:
+    """Open the file for appending once no other process or thread has it; make it where there is none."""
+    while True:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever had it before may have renamed it: then this is no longer the file of that name.
+            if _is_named(file, path):
+                yield file
+                return
 
-    Several processes may ensure the same at once: whoever is first has written it for all.
-    """
-    if content_of(path) == content:
-        return
+
+def _is_named(file: TextIO, path: Path) -> bool:
+    """Tell whether the open file is still the one of this name."""
     try:
-        write_whole(path, content)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
-        if content_of(path) != content:
-            raise
+        return False
+
+
+def ensure_whole(path: Path, content: str) -> None:
+    """Ensure that the file has this content; where it has, a full disk is asked for nothing."""
+    if content_of(path) != content:
+        write_whole(path, content)
 
 
 def content_of(path: Path) -> str | None:

@@ -13,7 +13,7 @@ from orchestrator.service.service import Service
 from orchestrator.store import verifier
 from orchestrator.store.ledger import Ledger
 from policies.model.drain import DrainEnding
-from policies.model.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.people import Caller, Role, Via
 from tests.fakes.audit_record import attack, edit, noted
 from tests.service.command_line import CommandLine
@@ -85,7 +85,7 @@ def test_a_process_without_the_key_verifies_checkpoints_and_signs_none(
     signer = Checkpoints(ledger, tmp_path / "worker/audit.key", kept)
     reader = Checkpoints(ledger, tmp_path / "api/audit.key", kept)
     ledger.audit("ana", "cli", "looked", "edge", {})
-    with pytest.raises(BadInput, match="start penstock worker"):
+    with pytest.raises(Conflict, match="start penstock worker"):
         _ = reader.public_key
     assert reader.verify().fault is None
     signer.publish()
