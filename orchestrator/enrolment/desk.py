@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from pydantic import ValidationError
 
-from orchestrator.crowd import crowd_of
 from orchestrator.enrolment.authority import Authority, Issued, key_in
 from orchestrator.enrolment.messages import CertificateGiven, EnrolmentAsked, RenewalAsked
 from orchestrator.enrolment.names import Certified
-from orchestrator.store.certificates import Certificates
+from orchestrator.refusals import Refusals
+from orchestrator.store.certificates import VIA, Certificates
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.fleet import GatewayRef
 
@@ -33,13 +33,18 @@ class Desk:
         authority: Authority,
         certificates: Certificates,
         lives: timedelta,
+        refusals: Refusals,
         authorities: bytes = b"",
         payload_keys: PayloadKeys = no_keys,
     ) -> None:
-        """Give certificates that live so long; `authorities` vouch for relays with certificates of others."""
+        """Give certificates that live so long, and count in `refusals` the tokens that are good for nothing.
+
+        The `authorities` vouch for relays with certificates of others.
+        """
         self._authority = authority
         self._certificates = certificates
         self._lives = lives
+        self._refusals = refusals
         self._authorities = authority.pem + authorities
         self._payload_keys = payload_keys
 
@@ -66,10 +71,7 @@ class Desk:
         try:
             issued = await asyncio.to_thread(self._certificates.use_enrolment, asked.token, sign, peer)
         except NotAllowed as refusal:
-            # Anybody can write anything there: one entry of each crowd, which fills no record.
-            body = {"why": str(refusal), "from": peer, "gateway": f"{asked.fleet}/{asked.gateway}"}
-            note = self._certificates.note_refusal
-            await asyncio.to_thread(note, "enrolment", None, "enrolment refused", body, crowd_of(peer))
+            self._refusals.note(VIA, "enrolment refused", peer, str(refusal))
             raise
         return self._given(issued, GatewayRef(name=asked.gateway, fleet=asked.fleet).task_queue)
 

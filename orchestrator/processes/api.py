@@ -30,6 +30,7 @@ from orchestrator.processes.scraping import certified
 from orchestrator.processes.site_file import SiteFile
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
+from orchestrator.refusals import WRITE_SECONDS
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings, read_settings, state_folder
 from policies.model.errors import BadInput, Conflict, PenstockError
@@ -49,7 +50,6 @@ THREADS = 32
 SWITCH_SECONDS = 0.001
 """How long a thread that computes keeps others waiting: a hold passes from thread to thread ten times."""
 
-DELIVER_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
@@ -156,7 +156,7 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
 async def _keep_delivering(service: Service) -> None:
     """Write into the record what the ledger could not take, and what was only counted so far."""
     while True:
-        await asyncio.sleep(DELIVER_SECONDS)
+        await asyncio.sleep(WRITE_SECONDS)
         await _deliver(service)
 
 

@@ -34,6 +34,7 @@ from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
+from orchestrator.refusals import WRITE_SECONDS, Refusals
 from orchestrator.relay.calls import Calls
 from orchestrator.relay.engine import EngineSide
 from orchestrator.relay.front import Front, Proof, fronted
@@ -71,7 +72,8 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
     ledger = Ledger.open(settings.ledger_url)
     authority = _authority(settings.authority, ledger)
     lives = timedelta(days=settings.gateway_certificate_days)
-    desk = Desk(authority, ledger, lives, others, _payload_keys(settings.payload_keys))
+    refusals = Refusals(ledger)
+    desk = Desk(authority, ledger, lives, refusals, others, _payload_keys(settings.payload_keys))
     shown = shown_to_the_engine_now(settings)
     engine = EngineSide(settings.temporal_address, settings.temporal_namespace, shown)
     revocations = Revocations(ledger.revoked_gateways)
@@ -101,6 +103,9 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         if settings.enrolment_address is not None:
             at = port_at(settings.enrolment_address, "PENSTOCK_ENROLMENT_ADDRESS")
             tls = _server_only(authority)
+            held.push_async_callback(_write, refusals)
+            writing = asyncio.create_task(_keep_writing(refusals))
+            held.callback(writing.cancel)
             await held.enter_async_context(
                 answering_at(enrolment_application(desk), at, tls=tls, most=MOST_ENROLLING)
             )
@@ -118,6 +123,20 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
         if settings.relay_metrics_address is not None:
             await held.enter_async_context(_watched(settings, relay, front, engine, ledger))
         yield relay
+
+
+async def _keep_writing(refusals: Refusals) -> None:
+    """Write into the audit record what the enrolment port refused."""
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
+        await _write(refusals)
+
+
+async def _write(refusals: Refusals) -> None:
+    try:
+        await asyncio.to_thread(refusals.write)
+    except PenstockError as error:
+        _log.warning("refused enrolments wait for the ledger to be in the audit record: %s", error)
 
 
 @contextmanager

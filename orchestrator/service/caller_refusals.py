@@ -13,17 +13,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from orchestrator.crowd import crowd_of
+from orchestrator.refusals import Counted, Tallies
 from orchestrator.store.later import LateEntries
 from orchestrator.store.trail import Trail
 from policies.model.audit import LateEntry
 from policies.model.errors import Unavailable
 from policies.model.people import Caller
 
-HOUR_SECONDS = 3600.0
 MOST_ENTRIES = 20
 """Entries of one caller in an hour; what is refused besides has one entry together."""
 
@@ -39,16 +38,6 @@ INSTALLATION = "installation"
 _log = logging.getLogger(__name__)
 
 
-@dataclass
-class _Tally:
-    """Refusals of one caller that have no entry of their own."""
-
-    since: datetime
-    via: str
-    count: int = 0
-    why: str = ""
-
-
 class CallerRefusals:
     """Writes down what known callers of one process may not do."""
 
@@ -56,13 +45,11 @@ class CallerRefusals:
         """Write into this record, and into `late` while it does not answer; `clock` counts seconds."""
         self._trail = trail
         self._late = late
-        self._clock = clock
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="refusals")
         self._turn = threading.Lock()
         self._waiting = 0
         self._written: dict[str, set[tuple[object, ...]]] = {}
-        self._more: dict[str, _Tally] = {}
-        self._hour_ends = clock() + HOUR_SECONDS
+        self._more = Tallies(trail, clock)
 
     def note(self, caller: Caller, fleet: str | None, subject: str, body: Mapping[str, object]) -> None:
         """Write down that something was refused, and why; wait a moment for it, unless others wait already.
@@ -90,28 +77,11 @@ class CallerRefusals:
         Raises:
             Unavailable: The ledger does not answer; what is due is written in an hour.
         """
+        if not self._more.is_new_hour():
+            return 0
         with self._turn:
-            if self._clock() < self._hour_ends:
-                return 0
-            self._hour_ends = self._clock() + HOUR_SECONDS
             self._written.clear()
-            due, self._more = self._more, {}
-        for written, (person, tally) in enumerate(due.items()):
-            since = tally.since.isoformat(timespec="seconds")
-            body = {"count": tally.count, "since": since, "why": tally.why}
-            try:
-                self._trail.audit(person, tally.via, "refused", INSTALLATION, body)
-            except Unavailable:
-                with self._turn:
-                    self._put_back([*due.items()][written:])
-                raise
-        return len(due)
-
-    def _put_back(self, unwritten: list[tuple[str, _Tally]]) -> None:
-        """Count what was not written with what has come since."""
-        for person, tally in unwritten:
-            tally.count += self._more[person].count if person in self._more else 0
-            self._more[person] = tally
+        return self._more.write([*self._more.pending])
 
     def _begun(
         self, caller: Caller, fleet: str | None, subject: str, body: Mapping[str, object]
@@ -121,8 +91,8 @@ class CallerRefusals:
             theirs = self._written.setdefault(caller.person, set())
             key = (fleet, subject, body.get("why"), crowd_of(caller.address))
             if key in theirs or len(theirs) >= MOST_ENTRIES or self._waiting >= MOST_WAITING:
-                tally = self._more.setdefault(caller.person, _Tally(datetime.now(UTC), caller.via.value))
-                tally.count, tally.why = tally.count + 1, str(body.get("why", ""))
+                counted = Counted(caller.person, caller.via, "refused", INSTALLATION)
+                self._more.add(counted, str(body.get("why", "")))
                 return None
             theirs.add(key)
             alone, self._waiting = not self._waiting, self._waiting + 1

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from activities.files import FleetFiles
+from orchestrator.refusals import Refusals
 from orchestrator.service.acting import Acting
 from orchestrator.service.chat_cards import ChatCards
 from orchestrator.service.chat_links import ChatLinks
@@ -29,7 +30,7 @@ from policies.model.chat import ChatAnswer, ChatMessage, ChatVerb
 from policies.model.command import CommandKind
 from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, Unavailable
 from policies.model.fleet import Fleet
-from policies.model.people import Caller
+from policies.model.people import Caller, Via
 from policies.model.request import Answer
 from policies.model.status import ChangeStatus
 from policies.model.value import Digest
@@ -63,6 +64,7 @@ class ChatService:
         links: ChatLinks,
         acts: Acting,
         sessions: ChatSessions,
+        strangers: Refusals,
     ) -> None:
         self._service = service
         self._ledger = ledger
@@ -70,6 +72,7 @@ class ChatService:
         self._links = links
         self._acts = acts
         self._sessions = sessions
+        self._strangers = strangers
         self.cards = ChatCards(ledger, fleets, sessions)
 
     async def answer(self, process: Caller, said: ChatMessage) -> ChatAnswer:
@@ -157,24 +160,17 @@ class ChatService:
         )
 
     async def _refused(self, caller: Caller | None, said: ChatMessage, refused: PenstockError) -> ChatAnswer:
-        """Write a refusal down and say it, with what makes sense next."""
-        await asyncio.to_thread(self._note, caller, said, refused)
+        """Count the refusal of an account that is not linked, record any other; return what is answered."""
+        account, why = f"{said.workspace}/{said.user}", str(refused)
+        if caller is None:
+            self._strangers.note(Via.CHAT, "message refused", account, why)
+        else:
+            body = {"why": why, "channel": said.channel, "said": said.text[:200]}
+            await self._acts.refusals.noted(caller, None, account, body)
         who = caller.person if caller is not None else said.name or said.user
         offers = [line for one in refused.offers if (line := spelled(one)) is not None]
         lines = (f"{who}: {refused}", *(f"Instead: {line}" for line in offers[:3]))
         return ChatAnswer(lines=lines, refused=refused.code)
-
-    def _note(self, caller: Caller | None, said: ChatMessage, refused: PenstockError) -> None:
-        account = f"{said.workspace}/{said.user}"
-        who = caller.person if caller is not None else "penstock"
-        # Once an hour for a stranger: whoever says nonsense must not fill a record that is kept for ever.
-        hour = (
-            None
-            if caller is not None
-            else f"chat/{key_of_text(account)}/{refused.code}/{datetime.now(UTC):%Y-%m-%dT%H}"
-        )
-        body = {"why": str(refused), "from": account, "channel": said.channel, "said": said.text[:200]}
-        self._ledger.audit(who, "chat", "refused", account, body, hour)
 
     async def _do(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
         match order.verb:
@@ -477,9 +473,4 @@ def is_chat(caller: Caller) -> bool:
 
 def key_of(said: ChatMessage) -> str:
     """Return how a message is known again, in the ledger and in the engine."""
-    return f"chat-{key_of_text(f'{said.workspace} {said.message}')}"
-
-
-def key_of_text(text: str) -> str:
-    """Return a short name for a text of any length."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return f"chat-{hashlib.sha256(f'{said.workspace} {said.message}'.encode()).hexdigest()[:32]}"

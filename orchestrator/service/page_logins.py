@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
+from orchestrator.refusals import Refusals
 from orchestrator.service.acting import Acting
 from orchestrator.service.identity import EXAMINERS, IdentityProvider, Vouched
 from orchestrator.service.login_attempts import LoginAttempt
 from orchestrator.service.one_person import one_person
 from orchestrator.service.patience import recognised
 from orchestrator.service.people import PeopleFile
-from orchestrator.service.refusals import Refusals
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.page_sessions import PageSession
 from policies.model.errors import NotAllowed, Refused, Unavailable

@@ -17,6 +17,7 @@ from activities.files import FleetFiles
 from activities.refusals import PolicyInvalid
 from activities.releases import Admitted
 from orchestrator.noticing.rules import RulesFile
+from orchestrator.refusals import Refusals
 from orchestrator.service.acting import Acting
 from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
@@ -61,7 +62,6 @@ from orchestrator.service.people import PeopleFile
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
-from orchestrator.service.refusals import Refusals
 from orchestrator.service.releases import ReleaseService, named
 from orchestrator.service.reports import ReportService
 from orchestrator.service.signals import signals_about
@@ -225,7 +225,7 @@ class Service:
         self.page_logins = PageLogins(ledger, people, self._acts, page, self._safe, self._refusals)
         self.chat_links = ChatLinks(ledger, people, self._acts, page)
         sessions = ChatSessions(ledger, changes.surveys)
-        self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts, sessions)
+        self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts, sessions, self._refusals)
         self.certificates = AgentCertificateService(ledger, self._fleets)
         self.desired = DesiredService(self._fleets, fleets, ledger, people, self._acts)
         self.windows = WindowService(self._fleets, fleets, ledger, self._acts)

@@ -44,6 +44,7 @@ from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.processes.relay import relaying
+from orchestrator.refusals import MOST_ENTRIES, Refusals
 from orchestrator.relay import revocations
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.revocations import Revocations
@@ -54,6 +55,7 @@ from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
+from tests.patience import PATIENCE
 from tests.relay.installation import (
     Installation,
     Shown,
@@ -129,7 +131,8 @@ class House:
 
 def desk_in(folder: Path) -> tuple[Ledger, Desk]:
     ledger = Ledger.open(f"sqlite:///{folder / 'desk.db'}")
-    return ledger, Desk(Authority.open(folder / "authority"), ledger, timedelta(days=30))
+    authority = Authority.open(folder / "authority")
+    return ledger, Desk(authority, ledger, timedelta(days=30), Refusals(ledger))
 
 
 async def given_by(ledger: Ledger, desk: Desk, gateway: str) -> Certified:
@@ -260,7 +263,32 @@ async def test_a_token_is_used_once_even_by_many_at_once(house: House) -> None:
     with pytest.raises(NotAllowed, match="was used at"):
         await house.enrol(token)
     assert len(house.audited("gateway enrolled")) == 1
-    assert len(house.audited("enrolment refused")) == 1
+
+
+async def test_strangers_of_many_networks_are_a_bounded_number_of_entries_of_refused_enrolments(
+    server: Engine, tmp_path: Path
+) -> None:
+    """S3, the enrolment port: each client network was an entry an hour of a record that is kept for ever."""
+    client = await server.client()
+    changed = {
+        "relay_address": f"127.0.0.1:{free_port()}",
+        "enrolment_address": f"127.0.0.1:{free_port()}",
+        "relay_key": tmp_path / "relay.key",
+        "authority": tmp_path / "authority",
+    }
+    settings = two_fleets.installed(tmp_path, server.address, client.namespace).model_copy(update=changed)
+    nothing = EnrolmentAsked(token=f"pse_{'0' * 16}_{'a' * 43}", request="x", fleet="edge", gateway="gw-1")
+    strangers = 3 * MOST_ENTRIES
+    async with relaying(settings):
+        for number in range(1, strangers + 1):
+            asked = httpx.AsyncHTTPTransport(verify=False, local_address=f"127.9.0.{number}")
+            async with httpx.AsyncClient(transport=asked, timeout=PATIENCE) as stranger:
+                url = f"https://{settings.enrolment_address}/v1/enrol"
+                assert (await stranger.post(url, content=nothing.model_dump_json())).status_code == 403
+    ledger = Ledger.open(settings.ledger_url)
+    entries = [one for one in ledger.audit_entries() if one.action == "enrolment refused"]
+    assert 1 <= len(entries) <= MOST_ENTRIES
+    ledger.close()
 
 
 async def test_a_token_is_good_for_a_quarter_of_an_hour(
@@ -533,8 +561,10 @@ async def test_strangers_of_one_network_are_one_stranger_at_the_enrolment_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Kind, "per_second", 1 / 3600)  # however long a busy machine takes for so many
-    ledger, desk = desk_in(tmp_path)
-    application = enrolment_application(desk)
+    ledger, _ = desk_in(tmp_path)
+    refusals = Refusals(ledger)
+    authority = Authority.open(tmp_path / "authority")
+    application = enrolment_application(Desk(authority, ledger, timedelta(days=30), refusals))
     nothing = EnrolmentAsked(token=f"pse_{'0' * 16}_{'a' * 43}", request="x", fleet="edge", gateway="gw-1")
 
     async def asked_from(address: str) -> int:
@@ -547,8 +577,10 @@ async def test_strangers_of_one_network_are_one_stranger_at_the_enrolment_port(
     assert answers[-1] == 429
     assert await asked_from("2001:db8:0:1::1") == 403
     assert await asked_from("192.0.2.1") == 403
-    refused = [json.loads(one.body) for one in ledger.audit_entries() if one.action == "enrolment refused"]
-    assert sorted(one["from"] for one in refused) == ["192.0.2.1", "2001:db8:0:1::1", "2001:db8::0"]
+    assert ledger.audit_entries() == ()
+    refusals.write()
+    refused = {one.subject: json.loads(one.body)["count"] for one in ledger.audit_entries()}
+    assert refused == {"2001:db8::/64": Kind.STRANGER.size, "2001:db8:0:1::/64": 1, "192.0.2.1": 1}
     ledger.close()
 
 

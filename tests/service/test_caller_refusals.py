@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestrator.refusals import HOUR_SECONDS
 from orchestrator.service import patience
-from orchestrator.service.caller_refusals import HOUR_SECONDS, MOST_ENTRIES, CallerRefusals
+from orchestrator.service.caller_refusals import MOST_ENTRIES, CallerRefusals
 from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.service.service import Service
 from orchestrator.store.later import LateEntries

@@ -7,6 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from orchestrator import refusals
+from orchestrator.api.limits import PER_MINUTE, Kind
+from orchestrator.service import caller_refusals
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.command import CommandReceipt
@@ -43,6 +46,14 @@ def room(night: Night, ledger: Ledger) -> Process:
     for person in ("ana", "ben", "cleo", "dan"):
         link(ledger, person)
     return Process(night.api, token(ledger))
+
+
+def refused_in(night: Night) -> list[str]:
+    """Return the bodies of the record's entries about refused messages."""
+    actions = "('refused', 'message refused')"
+    with closing(sqlite3.connect(night.database)) as database:
+        found = database.execute(f"SELECT body FROM audit WHERE via = 'chat' AND action IN {actions}")
+        return [body for (body,) in found]
 
 
 async def test_a_hold_is_given_at_once_in_the_persons_own_name(night: Night, room: Process) -> None:
@@ -139,9 +150,8 @@ async def test_what_may_not_be_is_refused_by_name_and_written_down(
     assert answer.text.startswith(f"{person}: ")
     assert why in answer.text
     assert not await night.heard()
-    with closing(sqlite3.connect(night.database)) as database:
-        found = database.execute("SELECT body FROM audit WHERE via = 'chat' AND action = 'refused'")
-        assert any(why in body for (body,) in found)
+    await night.installation.service.write_refusals()
+    assert any(why in body for body in refused_in(night))
 
 
 async def test_whoever_lost_their_role_or_their_link_orders_nothing_from_then_on(
@@ -284,6 +294,27 @@ async def test_an_edit_that_shows_again_what_a_card_showed_before_is_an_edit_of_
         assert asked[0] == asked[1]  # a repeat after a kill is the same edit
         names.append(asked[0][0]["edit"])
     assert len({*names}) == len(names)
+
+
+async def test_many_accounts_that_are_not_linked_are_a_bounded_number_of_entries(
+    night: Night, room: Process
+) -> None:
+    """S3, the chat: each account was an entry an hour of a record that is kept for ever."""
+    strangers = 3 * refusals.MOST_ENTRIES
+    for number in range(strangers):
+        assert (await room.say(f"stranger{number}", "status edge")).refused == "NotAllowed"
+        await night.installation.service.write_refusals()
+    assert len(refused_in(night)) == refusals.MOST_ENTRIES
+
+
+async def test_a_linked_account_that_is_refused_without_end_is_a_bounded_number_of_entries(
+    night: Night, room: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3, the chat: each refused message of a linked account was an entry."""
+    monkeypatch.setitem(PER_MINUTE, Kind.SAFE, 600)  # what a minute allows comes again every minute
+    for number in range(2 * caller_refusals.MOST_ENTRIES):
+        assert (await room.say("ana", f"hold edge {number}", direct=True)).refused
+    assert 1 <= len(refused_in(night)) <= caller_refusals.MOST_ENTRIES
 
 
 @pytest.mark.usefixtures("no_refill")

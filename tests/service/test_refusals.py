@@ -12,12 +12,12 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from orchestrator import refusals
 from orchestrator.api import turns
 from orchestrator.api.limits import Limits
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.listening import answering_at
-from orchestrator.service import refusals
-from orchestrator.service.refusals import Refusals
+from orchestrator.refusals import Refusals
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Unavailable
@@ -60,14 +60,14 @@ def test_the_record_grows_by_a_bounded_number_of_entries_an_hour(ledger: Ledger)
     """S3: client networks are free, so that a bound for each of them is none."""
     clock = Clock()
     counted = Refusals(ledger, clock)
-    for number in range(refusals.MOST_NETWORKS * 2):
+    for number in range(refusals.MOST_CLIENTS * 2):
         counted.note("api", "token refused", f"10.{number >> 8}.{number & 255}.1", WHY)
         counted.write()
     assert len(ledger.audit_entries()) == refusals.MOST_ENTRIES
     clock.now = refusals.HOUR_SECONDS
     counted.write()
     assert len(ledger.audit_entries()) <= 2 * refusals.MOST_ENTRIES + 1
-    assert sum(count for _, count in entries(ledger)) == refusals.MOST_NETWORKS * 2
+    assert sum(count for _, count in entries(ledger)) == refusals.MOST_CLIENTS * 2
 
 
 def test_refusals_that_a_silent_ledger_did_not_take_are_written_later(
