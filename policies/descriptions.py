@@ -12,12 +12,37 @@ from typing import Any
 
 from policies.model.chat import FleetChat
 from policies.model.fleet import AtDeadline, Automation, Fleet, Gateway, Slot
+from policies.model.recurring import RecurringUpgrade
 from policies.model.release_tests import ReleaseTests
-from policies.model.value import Name
+from policies.model.spare import SpareDrills
+from policies.model.value import Name, Value
 from policies.model.windows import Freeze, OnWindowClose, PatchWindow
 
-_SAFEGUARDS = ("product", "channel", "nat", "approvals", "reload_approvals", "limits", "rollback")
-"""Keys of a fleet's file that say how careful a change of it has to be; `tests` besides."""
+_FREE = frozenset({"settings"})
+"""Keys of a fleet and of a gateway that one administrator may change: waves bring them to gateways."""
+
+_OWN_RULE = frozenset(
+    {
+        "gateways",
+        "tests",
+        "chat",
+        "tz",
+        "windows",
+        "freezes",
+        "on_window_close",
+        "min_tail",
+        "drills",
+        "recurring",
+    }
+)
+"""Keys of a fleet that a function of their own compares; all others are compared key by key."""
+
+_OWN_RULE_OF_GATEWAYS = frozenset(
+    {"name", "fleet", "group", "domain", "capacity", "management", "metrics_port", "tz"}
+)
+_OF_SERVING_GATEWAYS = frozenset({"addresses", "port", "placement", "slots"})
+_AS_ON_THE_HOST = frozenset({"runtime", "daemon", "steering", "hook_can", "inside"})
+"""Keys that describe how a gateway is built, which matters where something serves."""
 
 _LESS_IS_STRICTER = frozenset(
     {
@@ -34,6 +59,7 @@ _LESS_IS_STRICTER = frozenset(
         "tests.load.cpu",
         "tests.mirror.refused",
         "tests.mirror.seconds",
+        "drills.every",
     }
 )
 _MORE_IS_STRICTER = frozenset(
@@ -46,6 +72,7 @@ _MORE_IS_STRICTER = frozenset(
         "limits.snapshots_kept",
         "limits.drain.warning",
         "limits.drain.pause",
+        "jitter",
         "rollback.confirm_other_release",
         "rollback.confirm_whole_group",
         "tests.patience",
@@ -105,28 +132,29 @@ def weakened(before: Fleet | None, after: Fleet, serving: Collection[Name]) -> t
     """
     if before is None:
         return ()
-    known, wanted = (_flat(one.model_dump(include={*_SAFEGUARDS})) for one in (before, after))
-    found = [
-        _said(key, known.get(key), wanted.get(key))
-        for key in sorted(known.keys() | wanted.keys())
-        if known.get(key) != wanted.get(key) and not _as_strict(key, known.get(key), wanted.get(key))
-    ]
+    found = _less_careful("", before, after, _FREE | _OWN_RULE)
     found += _fewer_tests(before.tests, after.tests)
     found += _weaker_gateways(before, after, serving)
     found += _wider_windows(before, after)
     found += _wider_chat(before.chat, after.chat)
-    if after.recurring is not None and before.recurring is None:
-        found.append("recurring upgrades start without a person")
-    elif after.recurring is not None and before.recurring is not None:
-        was, now = before.recurring.strategy, after.recurring.strategy
-        if was != now:
-            found.append(f"recurring upgrades start without a person and are {now}, not {was}")
+    found += _fewer_drills(before.drills, after.drills)
+    found += _recurring_otherwise(before.recurring, after.recurring)
     found += [
         f"gateway {name} leaves the fleet, and something serves there"
         for name in leaving(before, after)
         if name in serving
     ]
     return tuple(found)
+
+
+def _less_careful(at: str, before: Value, after: Value, apart: Collection[str]) -> list[str]:
+    """Return what differs below this key and is not surely as strict as before; `apart` is left out."""
+    known, wanted = (_flat(one.model_dump(exclude={*apart}), at) for one in (before, after))
+    return [
+        _said(key, known.get(key), wanted.get(key))
+        for key in sorted(known.keys() | wanted.keys())
+        if known.get(key) != wanted.get(key) and not _as_strict(key, known.get(key), wanted.get(key))
+    ]
 
 
 def _as_strict(key: str, before: Any, after: Any) -> bool:
@@ -165,6 +193,8 @@ def _weaker_gateways(before: Fleet, after: Fleet, serving: Collection[Name]) -> 
             said.append(_said("capacity", was.capacity, now.capacity))
         if now.metrics_target != was.metrics_target:
             said.append(f"Prometheus finds it at {now.metrics_target}, was {was.metrics_target}")
+        apart = _FREE | _OWN_RULE_OF_GATEWAYS | _OF_SERVING_GATEWAYS
+        said += _less_careful("", was, now, apart | _AS_ON_THE_HOST)
         if was.name in serving:
             said += _no_longer_served(was, now)
         yield from (f"gateway {was.name}: {one}" for one in said)
@@ -190,6 +220,9 @@ def _no_longer_served(was: Gateway, now: Gateway) -> Iterator[str]:
         yield f"{_said('port', was.port, now.port)}, and something serves there"
     if now.placement != was.placement:
         yield f"{_said('placement', was.placement, now.placement)}, and something serves there"
+    for key in sorted(_AS_ON_THE_HOST):
+        if getattr(was, key) != getattr(now, key):
+            yield f"{_said(key, getattr(was, key), getattr(now, key))}, and something serves there"
     slots = {slot.name: slot for slot in now.slots}
     for slot in was.slots:
         if slot.name not in slots or not _holds(slots[slot.name], slot):
@@ -226,14 +259,35 @@ def _fewer_tests(before: ReleaseTests | None, after: ReleaseTests | None) -> lis
         found.append("users' logins are not mirrored to a new instance any more (tests.mirror)")
     if before.load is not None and after.load is None:
         found.append("no load is put on a new instance any more (tests.load)")
-    apart = {"skip", "names", "profiles"}
-    known, wanted = (_flat({"tests": one.model_dump(exclude=apart)}) for one in (before, after))
-    both = sorted(known.keys() & wanted.keys())
-    found += [
-        _said(key, known[key], wanted[key])
-        for key in both
-        if known[key] != wanted[key] and not _as_strict(key, known[key], wanted[key])
+    if before.names is not None and after.names is not None:
+        found += _less_careful("tests.names.", before.names, after.names, {"inside", "outside"})
+    added_or_lost = {key for key in ("mirror", "load") if None in (getattr(before, key), getattr(after, key))}
+    return found + _less_careful("tests.", before, after, {"skip", "names", "profiles"} | added_or_lost)
+
+
+def _fewer_drills(before: SpareDrills | None, after: SpareDrills | None) -> list[str]:
+    """Return which rehearsals are left out, are rarer, or do what none did before."""
+    if before is None:
+        return []
+    if after is None:
+        return ["drills are not rehearsed any more (drills)"]
+    found = [
+        f"no drill is rehearsed on {name} any more (drills.spare)"
+        for name in _lost(before.spare, after.spare)
     ]
+    return found + _less_careful("drills.", before, after, {"spare"})
+
+
+def _recurring_otherwise(before: RecurringUpgrade | None, after: RecurringUpgrade | None) -> list[str]:
+    if after is None:
+        return []
+    if before is None:
+        return ["recurring upgrades start without a person"]
+    found = _less_careful("recurring.", before, after, {"channel", "strategy", "reason"})
+    if before.strategy != after.strategy:
+        found.append(
+            f"recurring upgrades start without a person and are {after.strategy}, not {before.strategy}"
+        )
     return found
 
 
@@ -264,7 +318,16 @@ def _wider_chat(before: FleetChat | None, after: FleetChat | None) -> list[str]:
         found.append("approvals are taken in chats")
     if set(wanted.channels) - set(known.channels):
         found.append("the fleet is spoken of in another room of a chat")
-    return found
+    found += [
+        f"{name} is not called in chats any more (chat.mentions)"
+        for name in _lost(known.mentions, wanted.mentions)
+    ]
+    return found + _less_careful("chat.", known, wanted, {"approvals", "channels", "mentions"})
+
+
+def _lost(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Return the names that only the list before has, in its order."""
+    return [name for name in before if name not in {*after}]
 
 
 def _zone_of(fleet: Fleet, gateway: Gateway) -> str | None:

@@ -1,14 +1,17 @@
 """What differs between two descriptions of a fleet, and what of it makes a safeguard weaker."""
 
+from collections.abc import Iterator
 from datetime import datetime, time, timedelta
-from typing import Any
+from typing import Any, cast, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import create_model
 
 from policies.descriptions import differences, joining, leaving, shortened, weakened
 from policies.model.fleet import Fleet
+from policies.model.value import Value
 from policies.model.windows import Freeze, PatchWindow
 
 
@@ -215,6 +218,111 @@ def test_of_two_descriptions_that_differ_in_limits_one_is_weaker(
     first, second = fleet(limits=one), fleet(limits=other)
     there, back = weakened(first, second, ()), weakened(second, first, ())
     assert bool(there or back) == (first.limits != second.limits)
+
+
+NIGHT: dict[str, Any] = {
+    "name": "night",
+    "tz": "UTC",
+    "rrule": "FREQ=WEEKLY;BYDAY=TU",
+    "start": "01:00",
+    "duration": "4h",
+}
+EVERYTHING: dict[str, Any] = {
+    "name": "edge",
+    "product": "ocserv",
+    "limits": {"drain": {}},
+    "rollback": {},
+    "tests": TESTS,
+    "chat": {"channels": [{"workspace": "chat.example.org", "channel": "!ops:chat.example.org"}]},
+    "windows": [NIGHT],
+    "freezes": [{"name": "f", "from": "2026-01-01T00:00", "to": "2026-01-02T00:00", "tz": "UTC"}],
+    "drills": {"spare": ["gw-2"]},
+    "recurring": {"channel": "stable"},
+    "gateways": [
+        gateway(1) | {"runtime": "kubernetes", "placement": {"cluster": "west", "node": "worker-1"}},
+        gateway(2),
+    ],
+}
+"""A description that has every part."""
+
+
+def models_in(model: type[Value], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield where a description has a model of its own, by the keys that lead there."""
+    yield at
+    for name, field in model.model_fields.items():
+        if (inner := model_of(field.annotation)) is not None:
+            yield from models_in(inner, (*at, name))
+
+
+def model_of(annotation: Any) -> type[Value] | None:
+    """Return the model that a key holds, or holds several or perhaps one of."""
+    if isinstance(annotation, type) and issubclass(annotation, Value):
+        return annotation
+    return next(filter(None, map(model_of, get_args(annotation))), None)
+
+
+def with_a_later_key(model: type[Value], at: tuple[str, ...]) -> type[Value]:
+    """Return the model with one key more where those keys lead."""
+    if not at:
+        return create_model("Later", __base__=model, later=(int, 1))
+    field = model.model_fields[at[0]]
+    inner: Any = with_a_later_key(cast(type[Value], model_of(field.annotation)), at[1:])
+    several = get_origin(field.annotation) is tuple
+    default = ... if field.is_required() else field.default
+    fields: Any = {at[0]: (tuple[inner, ...] if several else inner | None, default)}
+    return create_model("Later", __base__=model, **fields)
+
+
+def with_it_changed(said: dict[str, Any], at: tuple[str, ...]) -> dict[str, Any]:
+    if not at:
+        return said | {"later": 2}
+    inner = said.get(at[0], {})
+    changed = (
+        [with_it_changed(inner[0], at[1:]), *inner[1:]]
+        if isinstance(inner, list)
+        else with_it_changed(inner, at[1:])
+    )
+    return said | {at[0]: changed}
+
+
+@pytest.mark.parametrize("at", [*models_in(Fleet)], ids=".".join)
+def test_a_key_that_is_added_anywhere_to_a_description_weakens_it_until_it_is_decided(
+    at: tuple[str, ...],
+) -> None:
+    """M6: a fleet's key that no list named could be changed by one administrator."""
+    later = cast(type[Fleet], with_a_later_key(Fleet, at))
+    before, after = (later.model_validate(said) for said in (EVERYTHING, with_it_changed(EVERYTHING, at)))
+    assert weakened(before, before, {"gw-1"}) == ()
+    assert weakened(before, after, {"gw-1"})
+
+
+def test_fewer_drills_mentions_and_apart_beginnings_weaken_a_safeguard() -> None:
+    """M6: these were in no list."""
+
+    def said(**more: Any) -> Fleet:
+        return Fleet.model_validate(EVERYTHING | more)
+
+    both, one = said(drills={"spare": ["gw-1", "gw-2"]}), said(drills={"spare": ["gw-2"]})
+    assert weakened(both, one, ()) == ("no drill is rehearsed on gw-1 any more (drills.spare)",)
+    assert weakened(one, both, ()) == ()
+    assert weakened(one, said(drills=None), ()) == ("drills are not rehearsed any more (drills)",)
+    rarer = said(drills={"spare": ["gw-2"], "every": "30d"})
+    assert weakened(one, rarer, ()) == ("drills.every is 30 days, 0:00:00, was 7 days, 0:00:00",)
+    apart = said(jitter="30m")
+    assert weakened(apart, said(), ()) == ("jitter is nothing, was 0:30:00",)
+    assert weakened(said(), apart, ()) == ()
+    called = said(chat=EVERYTHING["chat"] | {"mentions": ["ana"]})
+    assert weakened(called, said(), ()) == ("ana is not called in chats any more (chat.mentions)",)
+    assert weakened(said(), called, ()) == ()
+
+
+def test_other_steering_of_a_gateway_that_serves_weakens_a_safeguard() -> None:
+    """M6: what decides who gets new sessions was in no list."""
+    after = of_gateways({"steering": "redirect"}, {}, {})
+    assert weakened(BEFORE, after, {"gw-1"}) == (
+        "gateway gw-1: steering is redirect, was nftables, and something serves there",
+    )
+    assert weakened(BEFORE, after, ()) == ()
 
 
 def test_a_long_list_is_cut_and_counted() -> None:
