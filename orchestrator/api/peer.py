@@ -6,7 +6,7 @@ uvicorn knows no peer of a unix socket, so its HTTP/1.1 protocol is asked for on
 import asyncio
 import socket
 import struct
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,6 +26,25 @@ CONNECTION = "connection"
 """Under this name an application finds the connection of a request in its state."""
 
 
+class Held(Protocol):
+    """A connection that has a place."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it has shown who it is."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether no whole request has come that would have to be answered."""
+
+    @property
+    def crowd(self) -> str:
+        """Whose connection it is, as far as can be told."""
+
+    def dismiss(self) -> None:
+        """End the connection at once."""
+
+
 class Connections:
     """The connections of one server; where all places are taken, a newcomer gets that of a stranger.
 
@@ -36,10 +55,10 @@ class Connections:
     def __init__(self, most: int) -> None:
         """Take how many there may be at once."""
         self._most = most
-        self._held: dict[PeerProtocol, None] = {}
-        self._crowds: dict[str, dict[PeerProtocol, None]] = {}
+        self._held: dict[Held, None] = {}
+        self._crowds: dict[str, dict[Held, None]] = {}
 
-    def take(self, newcomer: "PeerProtocol") -> None:
+    def take(self, newcomer: Held) -> None:
         """Give the newcomer a place; where its own crowd has enough of them, one of these makes room."""
         before = [*self._crowds.get(newcomer.crowd, ())]
         self._held[newcomer] = None
@@ -49,7 +68,7 @@ class Connections:
         elif len(self._held) > self._most:
             self._who_makes_room().dismiss()
 
-    def recognise(self, shown: "PeerProtocol", before: str) -> None:
+    def recognise(self, shown: Held, before: str) -> None:
         """Let one person have no more places than one crowd may: their oldest connection makes room."""
         if shown not in self._held:
             return
@@ -59,22 +78,22 @@ class Connections:
         if len(theirs) > MOST_OF_ONE:
             next(iter(theirs)).dismiss()
 
-    def forget(self, gone: "PeerProtocol") -> None:
+    def forget(self, gone: Held) -> None:
         """Give the place of a connection that has ended free."""
         if gone in self._held:
             del self._held[gone]
             self._leave(gone, gone.crowd)
 
-    def _join(self, one: "PeerProtocol") -> None:
+    def _join(self, one: Held) -> None:
         self._crowds.setdefault(one.crowd, {})[one] = None
 
-    def _leave(self, one: "PeerProtocol", crowd: str) -> None:
+    def _leave(self, one: Held, crowd: str) -> None:
         members = self._crowds[crowd]
         del members[one]
         if not members:
             del self._crowds[crowd]
 
-    def _who_makes_room(self) -> "PeerProtocol":
+    def _who_makes_room(self) -> Held:
         """Return the stranger who has said nothing for longest; else the oldest of the largest crowd.
 
         A thousand strangers with an address each are as many crowds of one; two operators behind one proxy

@@ -41,8 +41,7 @@ PASSAGE = 0o711
 """The socket is reached through the state folder, and nothing else is seen there."""
 
 MOST_CONNECTIONS = 400
-MOST_HANDSHAKES = 16_000
-"""Connections for which the process has descriptors: of TLS they have no place before the handshake."""
+"""Connections at once at each socket, and over TLS as many more before their handshake is done."""
 
 THREADS = 32
 """In which the ledger and files are asked: a few that wait leave the others to everybody else."""
@@ -185,7 +184,7 @@ async def main() -> None:
     settings = read_settings()
     network = listening(settings)  # where people are, wherever everything else is
     enter_network_namespace(settings.network_namespace)
-    allow_descriptors(MOST_HANDSHAKES)
+    allow_descriptors(3 * MOST_CONNECTIONS)  # the local socket, TLS, and handshakes
     told = told_to_stop()
     async with answering(settings, network):
         gc.freeze()  # 10,000 gateways stay: to look through them for cycles halts everybody for 0.3 s

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.api.peer import PATIENCE_SECONDS, Connections, PeerProtocol
+from orchestrator.api.peer import Connections, PeerProtocol
+from orchestrator.processes.handshakes import Handshakes
 from policies.model.errors import BadInput
 
 KEPT_ALIVE_SECONDS = 20
@@ -34,26 +35,31 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, tls: ssl.SSLContext | None, most: int) -> None:
         super().__init__(config)
         self._tls = tls
+        self._most = most
+        self._accepting: list[asyncio.Task[None]] = []
         self._held = Connections(most)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen at these sockets; uvicorn's own way gives a stranger a minute for the handshake."""
+        """Listen at these sockets; uvicorn's own way counts nothing before the handshake, for a minute."""
         await self.lifespan.startup()
         loop = asyncio.get_running_loop()
-        patience = PATIENCE_SECONDS if self._tls is not None else None
-        self.servers = [
-            await loop.create_server(
-                self._connection,
-                sock=one,
-                ssl=self._tls,
-                ssl_handshake_timeout=patience,
-                backlog=ACCEPTED_AT_ONCE,  # asyncio accepts so many in one turn of its loop
-            )
-            for one in sockets or ()
-        ]
+        self.servers = []
         for one in sockets or ():
+            if self._tls is not None:
+                shaking = Handshakes(self._tls, self._most, self._connection)
+                self._accepting.append(asyncio.create_task(shaking.accept(one)))
+            else:  # asyncio accepts so many in one turn of its loop
+                server = await loop.create_server(self._connection, sock=one, backlog=ACCEPTED_AT_ONCE)
+                self.servers.append(server)
             one.listen(BACKLOG)
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and end what is under way."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
 
     def _connection(self) -> asyncio.Protocol:
         made = PeerProtocol(self.config, self.server_state, self.lifespan.state.copy())
@@ -70,7 +76,10 @@ class _Server(uvicorn.Server):
 async def answering_at(
     application: ASGIApp, *sockets: socket.socket, tls: ssl.SSLContext | None, most: int
 ) -> AsyncIterator[None]:
-    """Answer at these sockets, at most so many at once, for the length of the body; then they are closed."""
+    """Answer at these sockets for the length of the body; then they are closed.
+
+    There are at most so many connections at once, and of TLS as many more whose handshake is not done.
+    """
     config = uvicorn.Config(
         application,
         http=PeerProtocol,

@@ -1,0 +1,94 @@
+"""Accept connections over TLS: until its handshake is done, a connection has one of so many places.
+
+asyncio counts nothing before that, and each connection takes 256 KiB from its first packet on.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+
+from orchestrator.api.peer import PATIENCE_SECONDS, Connections
+from orchestrator.crowd import crowd_of
+
+AGAIN_SECONDS = 0.1
+"""How long until a host without free descriptors is asked for a connection again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Handshake:
+    """One connection, until its handshake is done or has failed."""
+
+    known = False
+    waits = True
+    done = False
+
+    def __init__(self, connection: socket.socket, address: str, places: Connections) -> None:
+        """Take what was accepted, from where, and whose place it has."""
+        self.connection = connection
+        self.crowd = crowd_of(address)
+        self.places = places
+        self.task: asyncio.Task[None] | None = None
+
+    def dismiss(self) -> None:
+        """End the connection at once."""
+        self.places.forget(self)
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Handshakes:
+    """The connections of one port that have not shown yet that they speak TLS."""
+
+    def __init__(self, tls: ssl.SSLContext, most: int, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """Take what encrypts, how many handshakes there are at once, and what answers after one."""
+        self._tls = tls
+        self._places = Connections(most)
+        self._protocol = protocol
+        self._tasks = set[asyncio.Task[None]]()
+
+    async def accept(self, port: socket.socket) -> None:
+        """Accept connections until cancelled, one in each turn of the loop."""
+        port.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    connection, address = await loop.sock_accept(port)
+                except OSError as error:  # the caller has gone again, or this host is out of descriptors
+                    _log.warning("a connection was not accepted: %s", error)
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    continue
+                self._begin(Handshake(connection, address[0], self._places))
+                await asyncio.sleep(0)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _begin(self, one: Handshake) -> None:
+        one.task = asyncio.create_task(self._shake(one))
+        self._tasks.add(one.task)
+        one.task.add_done_callback(self._tasks.discard)
+        one.task.add_done_callback(lambda _: self._end(one))
+        self._places.take(one)
+
+    async def _shake(self, one: Handshake) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol,
+                one.connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=PATIENCE_SECONDS,
+                ssl_shutdown_timeout=PATIENCE_SECONDS,
+            )
+        except OSError:  # no handshake came of it: the library closes the connection
+            return
+        one.done = True
+
+    def _end(self, one: Handshake) -> None:
+        """Give its place free, and close what is no connection over TLS."""
+        self._places.forget(one)
+        if not one.done:
+            one.connection.close()
