@@ -14,7 +14,7 @@ from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
-from policies.model.change import PENSTOCK, ChangeRecord, LostChange, Quarantine
+from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, LostChange, Quarantine
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
@@ -96,9 +96,10 @@ class ReturnQuery(Value):
 class LeftAlone(Value):
     """How gateways that a change left alone go back."""
 
-    plan: Digest
-    takes_back: tuple[Name, ...] = ()
-    """Changes that died in their promotion, which is taken back: it is not watched any more."""
+    plan: Digest | None
+    """None where every gateway that answers is on its known-good already."""
+    lost: tuple[Name, ...] = ()
+    """Upgrades that died before they were promoted: what they promoted is taken back, and not watched."""
 
 
 class UndoQuery(Value):
@@ -277,7 +278,7 @@ class FactActivities:
 
     @activity.defn(name="plan_return")
     async def plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
-        """Write a plan that takes every stray to its known-good; None when there is none.
+        """Write a plan that takes every stray to its known-good; None when there is nothing to take back.
 
         Of a change without an end, what it left running beside goes back, too.
         """
@@ -353,7 +354,7 @@ class FactActivities:
         found = self._strays(look)
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
-        before = [release for lost in self._half_promoted(fleet, "") for release in lost.before.values()]
+        before = [release for lost in self._unpromoted(fleet, "") for release in lost.before.values()]
         back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
         return Strays(
             by_hand=dict(list(fresh.items())[:NAMED]),
@@ -461,7 +462,7 @@ class FactActivities:
         if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
-        lost = () if asked.beside is not None else self._half_promoted(asked.fleet, asked.change)
+        lost = () if asked.beside is not None else self._unpromoted(asked.fleet, asked.change)
         looked_after = look.known_good.keys() - look.by_hand.keys()
         before = {
             name: release
@@ -470,12 +471,12 @@ class FactActivities:
             if name in looked_after
         }
         targets = {name: look.known_good[name] for name in sorted(found)} | before
-        if not targets:
+        if not targets and not lost:
             return None
-        plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets)
-        return LeftAlone(plan=plan, takes_back=tuple(one.record.name for one in lost))
+        plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
+        return LeftAlone(plan=plan, lost=tuple(one.record.name for one in lost))
 
-    def _half_promoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:
-        """Return the changes that died in the middle of their promotion."""
+    def _unpromoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:
+        """Return the upgrades that died before they, or all of their gateways, were promoted."""
         lost = lost_changes(self._book, fleet, but)
-        return tuple(one for one in lost if one.before and not one.is_complete)
+        return tuple(one for one in lost if one.record.kind is ChangeKind.UPGRADE and not one.is_complete)

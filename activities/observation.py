@@ -66,6 +66,8 @@ class ObservationSlice(Value):
     observed: timedelta
     wall: timedelta
     ticks: int
+    over: bool = False
+    """Whether nothing is to be watched any more: the change was not promoted, or nothing of that stands."""
 
 
 class MetricsUnavailable(Unavailable):

@@ -15,6 +15,7 @@ from activities.observation import (
     packed,
     unpacked,
 )
+from policies.history import is_to_be_watched
 from policies.judge.sample import sampled
 from policies.judge.window import restarted
 from policies.model.change import ChangeRecord, GatewayResult, KnownGoodMove, Quarantine
@@ -93,8 +94,10 @@ class WatchActivities:
     async def watch_wave(self, asked: WatchSlice) -> ObservationSlice:
         """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
         order = await in_a_thread(self._order, asked)
+        if order is None:
+            return _unwatched(asked, "nothing that the change promoted stands any more", over=True)
         if not order.cohorts.canary:
-            return _nobody_yet(asked)
+            return _unwatched(asked, "no gateway of this wave is known to be on trial yet")
         found = await self._observation.observe_slice(order)
         decision = await asyncio.to_thread(self._named, asked, order, found.decision)
         found = found.model_copy(update={"decision": decision})
@@ -130,7 +133,8 @@ class WatchActivities:
         why = f"{decision.reason}; {some} {'does' if len(silent) == 1 else 'do'} not answer its agent either"
         return named.model_copy(update={"silent": tuple(silent[:NAMED]), "reason": why})
 
-    def _order(self, asked: WatchSlice) -> ObservationOrder:
+    def _order(self, asked: WatchSlice) -> ObservationOrder | None:
+        """Return what is observed; None where a bake has nothing to watch any more."""
         plan = self._book.plan(asked.plan)
         results: list[GatewayResult] = []
         while page := self._book.gateways_of(
@@ -139,8 +143,10 @@ class WatchActivities:
             results += page
         groups = {gateway.metrics_target: gateway.group for gateway in plan.fleet.gateways}
         if asked.wave == 0:  # what a later change has promoted since is watched as of that one
-            number = self._book.change(asked.change).number
-            moved = {move.gateway for move in self._book.moves(plan.fleet.name) if move.number > number}
+            change, moves = self._book.change(asked.change), self._book.moves(plan.fleet.name)
+            if not asked.passed and not is_to_be_watched(change, moves):
+                return None
+            moved = {move.gateway for move in moves if move.number > change.number}
             results = [one for one in results if one.gateway not in moved]
         left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
         compared = cohorts_of(plan, asked.wave, results, left_out, passed=asked.passed)
@@ -162,13 +168,12 @@ class WatchActivities:
         )
 
 
-def _nobody_yet(asked: WatchSlice) -> ObservationSlice:
-    """Return what is said before the first gateway of the wave stands in the ledger as on trial."""
-    reason = "no gateway of this wave is known to be on trial yet"
+def _unwatched(asked: WatchSlice, reason: str, *, over: bool = False) -> ObservationSlice:
+    """Return a slice in which no gateway was watched, and why."""
     decision = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
     nothing = timedelta(0)
     return ObservationSlice(
-        state=_state_of(asked), decision=decision, observed=nothing, wall=nothing, ticks=0
+        state=_state_of(asked), decision=decision, observed=nothing, wall=nothing, ticks=0, over=over
     )
 
 

@@ -15,6 +15,7 @@ from policies.model.change import (
     ChangeEnding,
     ChangeKind,
     ChangeRecord,
+    KnownGoodMove,
     LostChange,
     Outcome,
     UnfinishedChange,
@@ -125,6 +126,19 @@ def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
     else:
         sentence = f"it ended in the middle; {by} brought its gateways back"
     return ChangeEnding(change=record.name, outcome=outcome, sentence=sentence)
+
+
+def is_to_be_watched(change: ChangeRecord, moves: Iterable[KnownGoodMove]) -> bool:
+    """Return whether a bake watches the change: until that ends, and then while its promotion stands.
+
+    Args:
+        change: An upgrade whose promotion has begun.
+        moves: The last move of each gateway's known-good.
+    """
+    if change.ended is None:
+        return True
+    stands = any(move.change == change.name and not move.returned for move in moves)
+    return change.outcome is Outcome.PROMOTED and stands
 
 
 def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timedelta | None:

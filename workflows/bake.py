@@ -25,6 +25,7 @@ from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
 
 NEXT_CHANGE = "the fleet's next change began"
+NOT_PROMOTED = "nothing that it promoted stands any more"
 
 PLANNED_WITHIN = 7
 """Looks, each twice as long after the one before: two minutes, in which any promotion is written."""
@@ -57,7 +58,7 @@ class BakeResult(Value):
 
 @workflow.defn(name="Bake")
 class Bake:
-    """Watches promoted gateways; the next change of the fleet ends it."""
+    """Watches promoted gateways; the fleet's next change ends it, and so does a promotion that failed."""
 
     @workflow.init
     def __init__(self, order: BakeOrder) -> None:
@@ -68,11 +69,16 @@ class Bake:
         """The watches over older promotions on other gateways."""
         self._returned: set[str] = set()
         self._ended = False
+        self._stands = True
+        """Whether anything that the change has promoted, or is promoting, still stands."""
         self._proposed = False
 
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
-        """Return when the kept time is over, when the fleet goes back, or when the next change begins."""
+        """Return when the kept time is over, the fleet goes back, or the next change begins.
+
+        The bake begins with the promotion, so it ends, too, where that did not come about.
+        """
         here = workflow.info().workflow_id
         asked = WatchOrder(
             change=order.change,
@@ -83,9 +89,7 @@ class Bake:
             complete=True,
             carry=order.carry,
         )
-        watching = asyncio.create_task(
-            keep_watching(asked, watch_of(here), self._watched, lambda: self._is_over)
-        )
+        watching = asyncio.create_task(self._watch(asked, watch_of(here)))
         older = asyncio.create_task(self._watch_older_promotions())
         try:
             await self._until_harm_or_peace()
@@ -94,9 +98,17 @@ class Bake:
             watching.cancel()
             older.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if not self._stands:
+            await self._end_older(after=order.change)  # reconcile begins them again under this id
+            return BakeResult(peaceful=True, reason=NOT_PROMOTED)
         if self._harm is not None:
             return await self._go_back(self._harm)
         return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
+
+    async def _watch(self, asked: WatchOrder, child: str) -> None:
+        """Watch until this is cancelled, or until nothing that was promoted stands any more."""
+        await keep_watching(asked, child, self._watched, lambda: self._is_over)
+        self._stands = self._is_over
 
     async def _watch_older_promotions(self) -> None:
         """Watch what was promoted before on other gateways for the rest of its time, as of a ring before."""
@@ -126,14 +138,14 @@ class Bake:
         Where operators decide about harm that is only measured, it is reported once and the watch goes on.
         """
         until = workflow.now() + self._order.kept
-        while not self._ended and self._harm is None and workflow.now() < until:
+        while not self._is_left and self._harm is None and workflow.now() < until:
             heed_cancellation()
             await self._watched.notice_blindness()
             self._news = False
             wakes = min(until, self._watched.wakes_at or until)
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._ended or self._news or self._has_news,
+                    lambda: self._is_left or self._news or self._has_news,
                     timeout=max(timedelta(0), wakes - workflow.now()),
                 )
             if self._is_to_propose and self._found_harm is not None:
@@ -150,8 +162,16 @@ class Bake:
         Harm that was found outlasts a change that does not go back: it has to give way.
         """
         self._ended = self._ended or (after is not None and (goes_back or self._harm is None))
+        await self._end_older(after, goes_back=goes_back)
+
+    async def _end_older(self, after: str | None, *, goes_back: bool = False) -> None:
         for older in self._older:
             await tell(older, "end", after, goes_back)
+
+    @workflow.signal(name="withdrawn")
+    def withdrawn(self, changes: tuple[str, ...]) -> None:
+        """End the bake where it watches one of these changes, which died and were not promoted."""
+        self._stands = self._stands and self._order.change not in changes
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -162,6 +182,11 @@ class Bake:
     def _harm(self) -> Decision | None:
         """The harm for which the fleet goes back by itself: a hard sign does, however little is automatic."""
         return self._watched.harm(self._order.automation)
+
+    @property
+    def _is_left(self) -> bool:
+        """Whether nothing is left for this bake to do."""
+        return self._ended or not self._stands
 
     @property
     def _found_harm(self) -> Decision | None:
@@ -208,7 +233,7 @@ class Bake:
         for attempt in range(PLANNED_WITHIN):
             asked = UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names)
             plan = await control.ask(FactActivities.plan_undo, asked)
-            if plan is not None or self._ended or self._harm is not None:
+            if plan is not None or self._is_left or self._harm is not None:
                 return plan
             await self._pause(steps.NEXT_ROUND * 2**attempt, ends=lambda: self._harm is not None)
         return None
@@ -240,7 +265,7 @@ class Bake:
         pause = steps.NEXT_ROUND
 
         def is_over() -> bool:
-            return self._ended or (bool(alone) and self._harm is not None)
+            return self._is_left or (bool(alone) and self._harm is not None)
 
         while not is_over():
             # By name: a change starts the bake, too, and imports go one way.

@@ -63,7 +63,7 @@ from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
-from workflows.identities import bake_of, beside, end_bake
+from workflows.identities import bake_of, beside, end_bake, withdraw_bake
 from workflows.install import Install, Installed, InstallOrder
 from workflows.passed import PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
@@ -779,6 +779,8 @@ class Change:
         return self._in_the_words_of_whoever_asked(result)
 
     async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
+        if promoted:  # what it has promoted so far was watched
+            await end_bake(self._order.fleet, self._name, goes_back=True)
         back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
         return self._after_restore(back, reason)
 
@@ -936,10 +938,10 @@ class Change:
         )
         if found is None:
             return
+        if found.lost:
+            await withdraw_bake(self._order.fleet, found.lost)
         self._order = self._order.model_copy(update={"plan": found.plan})
         await self._know_the_plan()
-        if found.takes_back:  # it died in its promotion, and what it promoted is not watched any more
-            await end_bake(self._order.fleet, self._name, goes_back=True)
 
     # --- the first release ----------------------------------------------------------------
 
@@ -1106,7 +1108,6 @@ class Change:
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
-        await end_bake(self._order.fleet, self._name, goes_back=True)
         return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
 
     async def _write_down(self, action: str, sentence: str, person: str | None = None, key: str = "") -> None:

@@ -24,3 +24,8 @@ async def end_bake(fleet: str, change: str, *, goes_back: bool = False) -> None:
     A bake that has found harm ends only for a change that goes back; any other one has to give way to it.
     """
     await tell(bake_of(fleet), "end", change, goes_back)  # there may be none
+
+
+async def withdraw_bake(fleet: str, changes: tuple[str, ...]) -> None:
+    """End the watch over the promotion of one of these changes, which died in it or before."""
+    await tell(bake_of(fleet), "withdrawn", changes)

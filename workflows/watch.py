@@ -102,11 +102,15 @@ class Watch:
 
     @workflow.run
     async def run(self, order: WatchOrder) -> None:
-        """Watch until this is cancelled, also after harm: where operators decide, a hard sign may follow."""
+        """Watch until this is cancelled, or until nothing is to be watched any more.
+
+        The watch goes on after harm: where operators decide, a hard sign may follow.
+        """
         while True:
             heed_cancellation()
             begun = self._begun
-            await self._watch_slice()
+            if not await self._watch_slice():
+                return
             # Not after the pause: what ends it may be followed by a cancellation in the same task.
             heed_cancellation()
             if steps.history_is_long():
@@ -126,7 +130,8 @@ class Watch:
         self._asked = True
         self._looks += 1
 
-    async def _watch_slice(self) -> None:
+    async def _watch_slice(self) -> bool:
+        """Watch a slice; return whether there is anything to watch after it."""
         restart, self._restart, window = self._restart, False, self._window
         self._looks_before = self._looks
         slice_of_window = workflow.start_activity_method(
@@ -154,7 +159,9 @@ class Watch:
             self._restart = self._restart or restart
             self._seen = False
             await self._hear(self._unread_since(sentence_of(error)), window)
-            return
+            return True
+        if watched.over:
+            return False
         self._state = watched.state
         self._carry = watched.carry
         self._seen = watched.ticks > 0
@@ -163,6 +170,7 @@ class Watch:
             await self._hear(watched.decision, window)
         else:
             await self._hear(self._unread_since(watched.decision.reason) or watched.decision, window)
+        return True
 
     def _unread_since(self, why: str) -> Decision | None:
         """Return the decision when nothing was read for too long, None before; harm that was found stays."""

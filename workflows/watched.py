@@ -112,7 +112,10 @@ class Watched:
 
 
 async def keep_watching(asked: WatchOrder, child: str, watched: Watched, is_over: Callable[[], bool]) -> None:
-    """Watch until this is cancelled; a watch that is lost is begun again, with the harm that it found."""
+    """Watch until this is cancelled, or until nothing is to be watched any more.
+
+    A watch that is lost is begun again, with the harm that it found.
+    """
     while not is_over():
         order = asked.model_copy(update={"decision": watched.found_harm})
         watch = await guarded(Watch.run, order, child)

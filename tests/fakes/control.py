@@ -20,6 +20,7 @@ from activities.watching import WatchSlice
 from activities.windows import WindowQuery
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
+from policies.history import is_to_be_watched
 from policies.judge.offline.advisory import Advice
 from policies.model.audit import AuditHead
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
@@ -66,6 +67,8 @@ class FakeJudge:
 
     def __init__(self, pace: float = 0.2) -> None:
         self.pace = pace
+        self.book: Ledger | None = None
+        """Where a bake looks up whether anything is to be watched any more, as a real one does."""
         self.advice: tuple[Advice, ...] = ()
         """What history says of this hour."""
         self.forgetful = False
@@ -107,6 +110,8 @@ class FakeJudge:
             await asyncio.sleep(self.pace)
         if self.fails:
             raise RuntimeError(self.fails)
+        if self._is_over(order):
+            return _slice(order.state, QUIET, over=True)
         wave = PASSED if order.passed else order.wave
         (self.orders if order.wave else self.passed if order.passed else self.bakes).append(order)
         if order.restart and self.refused_slices:
@@ -122,10 +127,20 @@ class FakeJudge:
         if decision.action in {Action.CONTINUE, Action.EXTEND}:
             activity.heartbeat()
             await asyncio.sleep(self.pace)
-        nothing = timedelta(0)
-        return ObservationSlice(
-            state=self.remember(order.state), decision=decision, observed=nothing, wall=nothing, ticks=1
-        )
+        return _slice(self.remember(order.state), decision)
+
+    def _is_over(self, order: WatchSlice) -> bool:
+        if self.book is None or order.wave or order.passed:
+            return False
+        change = self.book.change(order.change)
+        return not is_to_be_watched(change, self.book.moves(change.fleet))
+
+
+def _slice(state: str, decision: Decision, *, over: bool = False) -> ObservationSlice:
+    nothing = timedelta(0)
+    return ObservationSlice(
+        state=state, decision=decision, observed=nothing, wall=nothing, ticks=1, over=over
+    )
 
 
 class FakeWindows:

@@ -2,18 +2,38 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome, Phase
-from policies.model.errors import Unavailable
+from policies.model.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    KnownGoodBatch,
+    Outcome,
+    Phase,
+    Quarantine,
+)
+from policies.model.errors import BadInput, Unavailable
 from policies.model.fleet import Fleet
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, soon
-from tests.workflows.world import NEW, NEXT, OLD, World, fleet_of, in_phase, reconcile, until, working
+from tests.workflows.world import (
+    NEW,
+    NEXT,
+    OLD,
+    World,
+    began_with,
+    fleet_of,
+    in_phase,
+    reconcile,
+    until,
+    working,
+)
 from workflows import change
+from workflows.bake import BakeOrder
 
 GATEWAYS = ("gw-1", "gw-2", "gw-3", "gw-4")
 FOR_LONG = 10_000
@@ -221,8 +241,10 @@ async def test_a_rollback_takes_single_gateways_that_return_alone_along(recorded
     await recorded.everybody_on(OLD)
 
 
-async def promotion_that_died(recorded: Recorded, monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    """Let the engine lose an upgrade of two parts once so many of them are promoted."""
+async def promotion_that_died(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, *waves: tuple[str, ...], parts: int
+) -> None:
+    """Let the engine lose an upgrade, of two waves by default, once so many of its parts are promoted."""
     world, calls = recorded.world, list[object]()
     write = world.book.record_known_good_batch
 
@@ -239,7 +261,7 @@ async def promotion_that_died(recorded: Recorded, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as broken:
         broken.setattr(world.book, "record_known_good_batch", record)
         broken.setattr(world.book, "close_change", close)
-        await recorded.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+        await recorded.start(*(waves or (("gw-1", "gw-2"), ("gw-3", "gw-4"))))
         await until(lambda: len(calls) > parts)
         await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
 
@@ -288,6 +310,86 @@ async def test_a_change_that_died_once_every_gateway_was_promoted_is_promoted(
     assert set(world.serving().values()) == {"1.3.0"}
     assert (await recorded.roll_back()).accepted
     assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_a_gateway_that_an_operator_left_out_makes_no_promotion_a_half_one(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1: its change died with every other gateway promoted, and all of them were taken back."""
+    row = Quarantine(fleet="edge", gateway="gw-3", reason="no power", person="ana", since=datetime.now(UTC))
+    recorded.ledger.set_quarantine(row)
+    await promotion_that_died(recorded, monkeypatch, parts=2)
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    died = recorded.ledger.change("edge-2")
+    assert (died.outcome, died.moved, died.taken_back) == (Outcome.PROMOTED, 3, 0)
+    assert recorded.world.serving() == dict.fromkeys(GATEWAYS, "1.3.0") | {"gw-3": "1.1.6"}
+    assert await recorded.bakes()
+
+
+async def test_a_change_that_died_before_it_promoted_anything_is_not_watched_and_the_ring_before_it_is(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: its bake went on over nothing, and held the id by which promotions that stand are watched."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    await recorded.upgrade(("gw-1", "gw-2"))
+    ring = world.newest
+    await promotion_that_died(recorded, monkeypatch, ("gw-3", "gw-4"), parts=0)
+    assert await watched_change(recorded) == world.newest != ring
+    await recorded.reconcile()
+    await until(lambda: world.serving()["gw-3"] == "1.1.6", SOON)
+    await recorded.nothing_under_way()
+    await not_watched(recorded)
+    await recorded.reconcile()
+    await until(recorded.bakes, SOON)
+    assert await watched_change(recorded) == ring
+    assert world.serving()["gw-1"] == "1.3.0"
+
+
+async def test_a_bake_ends_by_itself_once_its_change_has_ended_without_a_promotion(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: it watches what the ledger calls promoted, whoever closed the change and whatever it was told."""
+    await promotion_that_died(recorded, monkeypatch, ("gw-1", "gw-2"), parts=0)
+    assert await recorded.bakes()
+    died = recorded.world.newest
+    recorded.ledger.close_change(
+        ChangeEnding(change=died, outcome=Outcome.ROLLED_BACK, sentence="it ended in the middle")
+    )
+    await not_watched(recorded)
+
+
+async def test_a_promotion_that_the_ledger_refuses_goes_back_and_is_not_watched(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R7: only the commands of operators ended its bake."""
+    write = recorded.ledger.record_known_good_batch
+
+    def refuses(batch: KnownGoodBatch) -> int:
+        if batch.back:
+            return write(batch)
+        raise BadInput(f"{batch.change} is unknown")
+
+    monkeypatch.setattr(recorded.ledger, "record_known_good_batch", refuses)
+    assert (await recorded.upgrade()).outcome is Outcome.ROLLED_BACK
+    assert set(recorded.world.serving().values()) == {"1.1.6"}
+    await not_watched(recorded)
+
+
+async def watched_change(recorded: Recorded) -> str:
+    """Return the change whose promotion is watched."""
+    order, _ = await began_with(recorded.world.client, "bake/edge", BakeOrder)
+    return order.change
+
+
+async def not_watched(recorded: Recorded) -> None:
+    """Wait until no promotion is watched."""
+
+    async def is_over() -> bool:
+        return not await recorded.bakes()
+
+    await until(is_over, SOON)
 
 
 async def test_an_old_promotion_leaves_a_waiting_change_ended_and_says_what_to_name(

@@ -478,6 +478,7 @@ def control_worker(
     interceptors: Sequence[Interceptor] = (),
     failures: Sequence[type[BaseException]] = (Exception,),
 ) -> Worker:
+    world.judge.book = world.book
     worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
