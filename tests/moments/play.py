@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from policies.model.change import ChangeEnding, KnownGoodBatch, Outcome, Phase
+from policies.model.change import PENSTOCK, ChangeEnding, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.errors import Conflict, PenstockError, Unavailable
 from policies.model.operation import BREAK_GLASS
@@ -51,6 +51,9 @@ FIRST = release("1.1.6")
 REQUESTER, ANA, BEA = operator("rita"), operator("ana"), operator("bea")
 AT_REST = ("every gateway is on its known-good", "left alone, since operators steered them")
 
+
+STRAY_FOR = 10.0
+"""Seconds for which a bake that has been told to end may still be there."""
 
 Event = tuple[str, float, Callable[[], Awaitable[None]]]
 """What may happen, how likely beside others, and how it is played."""
@@ -418,6 +421,10 @@ class Player:
             return
         order, _ = await began_with(client, bake_of(FLEET), BakeOrder)
         if order.change not in self.turns:
+            with suppress(TimeoutError):
+                await until(self._bake_is_over, STRAY_FOR)
+                self._tell(f"({order.change} has just ended, and nothing bakes)")
+                return
             raise Wrong(f"{order.change} is watched after its promotion, and it was never promoted")
         targets = self.oracle.undo(self.turns[order.change])
         expected = {name: to for name, to in targets.items() if name not in self.dead}
@@ -548,16 +555,21 @@ class Player:
         self._tell(name)
         if name in self.gone or (self.up is not None and name in self.hand):
             return
-        await self._repeated(lambda: self.stage.service.take_in(ANA, FLEET, (name,), "mended"))
+        returned = await self._repeated(lambda: self.stage.service.take_in(ANA, FLEET, (name,), "mended"))
+        fake, now, ledger = self.stage.gateways[name], datetime.now(UTC), self.stage.ledger
+        left = [one for one in ledger.quarantined(FLEET) if one.gateway == name]
+        if any(row.person != PENSTOCK for row in left):  # it stays as it was, which only a silent one may
+            self._tell(f"[{returned.sentence}]")
+            if "it is silent" not in returned.sentence:
+                raise Wrong(f"{name} was not returned: {returned.sentence}")
+            return
         self.out.discard(name)
         if self.hand.pop(name, None) is None:
             return
-        fake, now = self.stage.gateways[name], datetime.now(UTC)
         fake.owner = (int((now - timedelta(seconds=200)).timestamp() * 1000), fake.owner[1])
-        left = [one for one in self.stage.ledger.quarantined(FLEET) if one.gateway == name]
         for row in left:  # reconcile tries it a minute later, which is now
-            since = now - timedelta(seconds=90)
-            self.stage.ledger.set_quarantine(row.model_copy(update={"since": since}))
+            ledger.clear_quarantine(FLEET, name, PENSTOCK, "a minute passes")
+            ledger.set_quarantine(row.model_copy(update={"since": now - timedelta(seconds=90)}))
         await self._reconciled()
 
     async def break_glass(self) -> None:
