@@ -5,7 +5,7 @@ from typing import Protocol
 
 from policies.model.change import ChangeKind, ChangeRecord, KnownGoodMove, LostChange
 from policies.model.plan_part import PlanHeader
-from policies.planning.cohorts import SET_ASIDE
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 
 
 class LostBook(Protocol):
@@ -46,9 +46,10 @@ def _lost(book: LostBook, name: str, moves: Sequence[KnownGoodMove]) -> LostChan
     if record.kind is not ChangeKind.UPGRADE or record.plan is None:
         return LostChange(record=record)
     mine = [move for move in moves if move.change == name and move.is_promotion]
-    promoted = len(mine) + book.counts_of(name).get(SET_ASIDE, 0)
+    counts = book.counts_of(name)
+    accounted = len(mine) + counts.get(SET_ASIDE, 0) + counts.get(LEFT_OUT, 0)
     return LostChange(
         record=record,
         before={move.gateway: move.before for move in mine if move.before is not None},
-        is_complete=bool(mine) and promoted >= book.plan_header(record.plan).changing,
+        is_complete=bool(mine) and accounted >= book.plan_header(record.plan).changing,
     )

@@ -8,11 +8,10 @@ from policies.judge.complaints import Complaint
 from policies.model.change import ChangeRecord, GatewayResult, Outcome
 from policies.model.signal import MOST_NAMED, Complaining, Signals, Stand, TicketRow
 from policies.model.ticket import Ticket
+from policies.planning.cohorts import SET_ASIDE
 
 AFTERWARDS = timedelta(hours=24)
 """How long after its end a change is still what people complain about, unless another one has begun."""
-SET_ASIDE = "set aside"
-"""What a gateway is that went back by itself."""
 _WENT_BACK = (Outcome.ROLLED_BACK, Outcome.ABORTED)
 
 

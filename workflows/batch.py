@@ -30,6 +30,7 @@ from policies.model.value import Digest, Name, Value
 from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from workflows import control, steps
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import heed_cancellation, to_the_end
@@ -46,7 +47,7 @@ RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
 
-LASTING = frozenset({"on trial", "kept", "set aside", "left out"})
+LASTING = frozenset({"on trial", "kept", SET_ASIDE, LEFT_OUT})
 """The states that are written to the ledger; earlier ones are not recorded."""
 
 
@@ -135,8 +136,8 @@ class Batch:
         self._states: dict[str, str] = {
             **dict.fromkeys(order.on_trial, "on trial"),
             **dict.fromkeys(order.ready, "ready"),
-            **dict.fromkeys(order.aside, "set aside"),
-            **dict.fromkeys(order.left_out, "left out"),
+            **dict.fromkeys(order.aside, SET_ASIDE),
+            **dict.fromkeys(order.left_out, LEFT_OUT),
         }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
@@ -295,7 +296,7 @@ class Batch:
         for name, why in reasons.items():
             self._left_out[name] = why
             self._silent_since.pop(name, None)
-            self._enter(name, "left out")
+            self._enter(name, LEFT_OUT)
 
     async def _look(self, name: str) -> Load | None:
         """Return what the gateway carries now, None while it is silent."""
@@ -712,7 +713,7 @@ class Batch:
         self._on_trial.pop(name, None)
         self._ready.pop(name, None)
         self._aside[name] = reason
-        self._states[name] = "set aside"
+        self._states[name] = SET_ASIDE
         self._changed(urgent=True)
 
     def _changed(self, *, urgent: bool = False) -> None:

@@ -10,7 +10,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading
 from policies.judge.complaints import Complaint
 from policies.model.change import GatewayResult
-from policies.signals import SET_ASIDE
+from policies.planning.cohorts import SET_ASIDE
 
 MOST_COMPLAINTS = 5_000
 """Users and gateways that are looked through for one change; of more it is said that there are more."""

@@ -289,7 +289,10 @@ class LostChange(Value):
     before: dict[Name, ReleaseRef] = {}
     """What gateways had before it, of those that have its release as known-good."""
     is_complete: bool = False
-    """Whether these are all gateways of its plan but those it set aside: only its end was not written."""
+    """Whether these are all gateways of its plan but those it set aside or began without.
+
+    Then only its end was not written.
+    """
 
 
 class RollbackTargets(Value):

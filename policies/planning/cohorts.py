@@ -11,6 +11,8 @@ from policies.planning.failure_budget import may_be_unable, may_fail
 _CHANGED = {"on trial", "kept"}
 SET_ASIDE = "set aside"
 """The state of a gateway that failed by itself and does not take part any more."""
+LEFT_OUT = "left out"
+"""The state of a gateway with which the change did not begin, since an operator had left it out."""
 
 
 def cohorts_of(
