@@ -81,7 +81,7 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
         found = (
             one for calendar in calendars for one in occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
         )
-        spans = [_frozen(one, tz) for one in islice(found, MOST_SPANS + 1)]
+        spans = [_frozen(one, tz, called) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
         raise
     except Exception as error:  # the libraries raise anything for a file that is not a calendar
@@ -281,11 +281,12 @@ def _refuse_reversed(event: Any, called: str) -> None:
 def _is_before(one: date, other: date) -> bool:
     if isinstance(one, datetime) and isinstance(other, datetime):
         return _utc(one) < _utc(other)
-    return _day(one) < _day(other)
+    return _shown(one) < _shown(other)
 
 
-def _day(at: date) -> date:
-    return at.date() if isinstance(at, datetime) else at
+def _shown(at: date) -> datetime:
+    """Return what clocks show then; a day begins at midnight."""
+    return at.replace(tzinfo=None) if isinstance(at, datetime) else datetime.combine(at, time())
 
 
 def _tell_apart(events: Sequence[Any]) -> None:
@@ -336,8 +337,14 @@ def _bound(rule: Any, event: Any, at: datetime) -> None:
         rule["UNTIL"] = [last if begins.tzinfo is not None else last.replace(tzinfo=None)]
 
 
-def _frozen(event: Any, tz: str) -> Frozen | None:
-    """Return when the event takes place; None for one that was cancelled or has no length."""
+def _frozen(event: Any, tz: str, called: str) -> Frozen | None:
+    """Return when the event takes place; None for one that was cancelled.
+
+    A day without an end is a whole day, and a time without one ends when it begins (RFC 5545, 3.6.1).
+
+    Raises:
+        BadInput: It ends when it begins, so that it would freeze nothing.
+    """
     if str(event.get("STATUS", "")).upper() == "CANCELLED":
         return None
     begins, ends = event["DTSTART"].dt, event["DTEND"].dt
@@ -347,7 +354,10 @@ def _frozen(event: Any, tz: str) -> Frozen | None:
     if place != other:
         begin, end, place = _utc(begins), _utc(ends), "UTC"
     if end <= begin:
-        return None
+        raise BadInput(
+            f"{called}: {_name(event)} at {begin} has no length, so it would freeze nothing; write its DTEND "
+            "or DURATION, or remove the event"
+        )
     return Frozen(begins=begin, ends=end, tz=place, what=sentence(str(event.get("SUMMARY", "")), 200))
 
 

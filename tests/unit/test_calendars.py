@@ -235,6 +235,24 @@ def test_an_event_without_a_usable_time_is_refused_by_its_name(event: str, why: 
         told(event, "DTSTART:20261211T080000Z\r\nDTEND:20261211T100000Z")
 
 
+@pytest.mark.parametrize("end", ["", "\r\nDTEND:20261210T180000Z", "\r\nDURATION:PT0S"])
+def test_an_event_that_would_freeze_nothing_is_refused_by_its_name(end: str) -> None:
+    """RFC 5545, 3.6.1: an event at a time and without an end takes no time; it froze nothing in silence."""
+    why = (
+        "^finance.ics: close of books at 2026-12-10 18:00:00 has no length, so it would freeze nothing; write"
+    )
+    with pytest.raises(BadInput, match=why):
+        told(f"SUMMARY:close of books\r\nDTSTART:20261210T180000Z{end}")
+    assert told("DTSTART:20261211T080000Z\r\nDURATION:PT1H", "DTSTART:20261210T180000Z\r\nSTATUS:CANCELLED")
+
+
+def test_a_day_without_an_end_is_frozen_whole() -> None:
+    """RFC 5545, 3.6.1."""
+    assert [one[:2] for one in told("DTSTART;VALUE=DATE:20261225")] == [
+        ("2026-12-25T00:00:00", "2026-12-26T00:00:00")
+    ]
+
+
 def test_a_weekly_event_that_names_its_hour_is_weekly() -> None:
     """Case 38."""
     event = (
@@ -286,6 +304,7 @@ def test_of_versions_of_one_event_the_last_counts() -> None:
     [
         ("DTSTART;VALUE=DATE:20261225\r\nDTEND;VALUE=DATE:20261224", "DTEND"),
         ("DTSTART:20261225T080000Z\r\nDTEND;VALUE=DATE:20261224", "DTEND"),
+        ("DTSTART:20261225T080000Z\r\nDTEND;VALUE=DATE:20261225", "DTEND"),
         ("DTSTART:20261225T080000Z\r\nDURATION:-PT1H", "DURATION"),
         ("DTSTART;VALUE=DATE:20261225\r\nDURATION:-P2D", "DURATION"),
     ],
@@ -308,7 +327,10 @@ CLOSE = "DTSTART:20261210T080000Z\r\nDTEND:20261210T100000Z\r\nSUMMARY:close"
         'X-NOTE;X-BY=a"b:text',
         "BEGIN:VALARM\r\nTRIGGER:soon\r\nDTSTART:never\r\nEND:VALARM",
         "CREATED:yesterday",
-        "END:VEVENT\r\nBEGIN:VFREEBUSY\r\nFREEBUSY:always\r\nEND:VFREEBUSY\r\nBEGIN:VEVENT\r\n" + OTHER[:24],
+        (
+            "END:VEVENT\r\nBEGIN:VFREEBUSY\r\nFREEBUSY:always\r\nEND:VFREEBUSY\r\nBEGIN:VEVENT\r\n"
+            "DTSTART:20261209T080000Z\r\nDURATION:PT1H"
+        ),
     ],
 )
 def test_what_concerns_no_events_time_may_be_odd(more: str) -> None:
