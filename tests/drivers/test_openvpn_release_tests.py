@@ -129,6 +129,21 @@ async def test_a_release_that_pushes_a_route_that_its_config_does_not_say_is_fou
 
 
 @pytest.mark.sweep
+async def test_a_route_to_a_host_name_that_a_release_pushes_is_compared_and_named(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    """Clients of OpenVPN 2.6 say that such a route "must be a valid address", and leave it out."""
+    (openvpn.folder / "more").touch(mode=0o600)
+    (openvpn.folder / "more").write_text('push "route vpn.example 255.255.255.255"\n')
+    openvpn.compose(more="more")
+    says(openvpn, "config $credential_more")
+    assert await failed(openvpn) == {
+        "routes": "2 routes were pushed, and these differ: vpn.example; clients take no route to what is no "
+        "network: vpn.example"
+    }
+
+
+@pytest.mark.sweep
 async def test_the_route_to_its_own_pool_that_openvpn_pushes_by_itself_is_no_difference(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from activities.drivers.daemon.held import Held
+from activities.drivers.daemon.inspection import routes
 from activities.drivers.daemon.ocserv.inspection import routes_in
 from policies.model.errors import BadInput
 
@@ -30,3 +32,11 @@ def test_a_route_that_is_none_is_refused_and_no_foreign_error_escapes() -> None:
     """R11, a fresh reader's F4."""
     with pytest.raises(BadInput, match="none: 'office'"):
         routes_in("route = office")
+
+
+def test_a_pushed_route_that_is_no_network_differs_by_its_name() -> None:
+    """Such a route was a ValueError, which ended every test of the instance."""
+    found = routes({"10.0.0.0/8"}, [Held(let_in=True, routes={"10.0.0.0/255.0.0.0", "vpn.example"})])
+    assert found.measured == 1
+    assert "these differ: vpn.example" in found.said
+    assert "no network: vpn.example" in found.said

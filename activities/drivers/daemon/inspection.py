@@ -49,17 +49,34 @@ def cleartext(environment: Environment, held: Sequence[Held]) -> Measurement:
 
 
 def routes(wanted: Collection[str], held: Sequence[Held]) -> Measurement:
-    """Measure which routes were pushed and are not wanted, and the other way round."""
-    pushed = {network(route) for session in held for route in session.routes}
+    """Measure which routes were pushed and are not wanted, and the other way round.
+
+    A route that is no network is compared as it is written.
+    """
+    pushed = {_one_way(route) for session in held for route in session.routes}
     differ = sorted({*wanted} ^ pushed)
     said = f"{len(pushed)} routes were pushed" + (
         f", and these differ: {', '.join(differ)}" if differ else ""
     )
+    if refused := sorted(route for route in pushed if not _is_network(route)):
+        said += f"; clients take no route to what is no network: {', '.join(refused)}"
     if not any(session.let_in for session in held):
         return Measurement(test=Asked.ROUTES, said="nobody got in to whom routes could be pushed")
     return Measurement(test=Asked.ROUTES, measured=len(differ), said=said)
 
 
 def network(written: str) -> str:
-    """Return a network in one way of writing it."""
+    """Return a network in one way of writing it; ValueError where it is none."""
     return str(ip_network(written, strict=False))
+
+
+def _one_way(written: str) -> str:
+    return network(written) if _is_network(written) else written
+
+
+def _is_network(written: str) -> bool:
+    try:
+        network(written)
+    except ValueError:
+        return False
+    return True

@@ -234,11 +234,15 @@ def _routes(environment: Environment, held: Sequence[Session]) -> Measurement:
     slot = environment.slot
     pools: list[IPv4Network | IPv6Network] = [slot.pool4, *([slot.pool6] if slot.pool6 else [])]
     for session in held:
-        session.routes = {one for one in session.routes if not _lies_in(ip_network(one), pools)}
+        session.routes = {one for one in session.routes if not _lies_in(one, pools)}
     return routes(routes_in(pushes), held)
 
 
-def _lies_in(route: IPv4Network | IPv6Network, pools: Sequence[IPv4Network | IPv6Network]) -> bool:
+def _lies_in(written: str, pools: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        route = ip_network(written)
+    except ValueError:  # a host name
+        return False
     return any(
         route.version == pool.version and route.subnet_of(pool)  # type: ignore[arg-type]
         for pool in pools

@@ -4,7 +4,6 @@ import asyncio
 import re
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_network
@@ -128,18 +127,31 @@ def _note(session: Session, line: str) -> None:
 
 
 def routes_in(options_pushed: Sequence[str]) -> set[str]:
-    """Return the networks that these pushed options have clients send into the tunnel."""
+    """Return the networks that these pushed options have clients send into the tunnel.
+
+    A route to what is no network is returned as it is written: OpenVPN 2.6 leaves out a route to a host name,
+    which it takes with `allow-pull-fqdn` alone, and one with a word for a netmask.
+    """
     found = set[str]()
     for option in options_pushed:
-        name, *values = option.split()
-        with suppress(ValueError):
-            match name:
-                case "route" if values:
-                    found.add(str(ip_network("/".join(values[:2]), strict=False)))
-                case "route-ipv6" if values:
-                    found.add(str(ip_network(values[0], strict=False)))
-                case "redirect-gateway":
-                    found.add(EVERYTHING)
-                case _:
-                    pass
+        match option.split():
+            case ["route", to, mask, "net_gateway", *_]:
+                pass  # it leads past the tunnel
+            case ["route", to]:
+                found.add(_network(to))
+            case ["route", to, mask, *_]:
+                found.add(_network(f"{to}/{mask}"))
+            case ["route-ipv6", to, *_]:
+                found.add(_network(to))
+            case ["redirect-gateway", *_]:
+                found.add(EVERYTHING)
+            case _:
+                pass
     return found
+
+
+def _network(written: str) -> str:
+    try:
+        return str(ip_network(written, strict=False))
+    except ValueError:
+        return written.removesuffix("/255.255.255.255")
