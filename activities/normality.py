@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 from temporalio import activity
 
 from activities.liveness import answering
-from activities.observation import MetricsSource, MetricsUnavailable
+from activities.observation import BadQuery, MetricsSource, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.gates.rate import Rate
-from policies.judge.offline.advisory import Advice, advise, bands
+from policies.judge.offline.advisory import FEWEST_WEEKS, Advice, advise, bands
 from policies.judge.whole import Whole, whole
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan
@@ -88,28 +88,35 @@ class NormalityActivities:
         ends = [weeks_before(order.at, n, order.zone) for n in range(WEEKS)]
         (now, *past) = await asyncio.gather(*(self._hour(order, gate, end) for end in ends))
         at, *before = [end.timestamp() for end in ends]  # an hour is known by its end
-        known = [(when, hour) for when, hour in zip(before, past, strict=True) if hour]
+        known = [(when, hour) for when, hour in zip(before, past, strict=True) if not isinstance(hour, str)]
+        if isinstance(now, str) and len(known) >= FEWEST_WEEKS:
+            unknown = f"{gate.id}: nothing is known of the last hour: {now}"
+            return (Advice(normal=None, sentence=unknown, unavailable=True),) * 2
         events = bands([(when, total) for when, (total, _) in known], order.zone)
         shares = bands([(when, bad / total) for when, (total, bad) in known if total], order.zone)
-        total, bad = now or (0.0, 0.0)
+        total, bad = (0.0, 0.0) if isinstance(now, str) else now  # a short history is compared with nothing
         share, asked = bad / total if total else 0.0, f"{gate.id}: share of bad events in the last hour"
         return (
             advise(events, at, total, f"{gate.id}: number of events in the last hour", order.zone),
             advise(shares, at, share, asked, order.zone),
         )
 
-    async def _hour(self, order: _Question, gate: Rate, end: datetime) -> tuple[float, float] | None:
-        """Return events and bad events of the hour that ended then; None where nothing is remembered.
+    async def _hour(self, order: _Question, gate: Rate, end: datetime) -> tuple[float, float] | str:
+        """Return events and bad events of the hour that ended then, or why they are not known.
 
         A gateway of which one answer is no evidence is in neither number.
         """
         try:
             early, late = [await self._whole(order, gate, at) for at in (end - HOUR, end)]
-        except MetricsUnavailable:
-            return None
-        lost = {one for answer in (early, late) for some in answer.unsound.values() for one in some}
+        except (MetricsUnavailable, BadQuery) as error:
+            return str(error)
+        reasons = [some for answer in (early, late) for some in answer.unsound.values()]
+        lost = {one for some in reasons for one in some}
         total, bad = (_grown(early, late, selector, lost) for selector in (gate.total, gate.bad))
-        return None if total is None else (total, bad or 0.0)
+        if total is None:
+            why = next((why for some in reasons for why in some.values()), "")
+            return why or f"no gateway shows {gate.total} at both ends of it"
+        return total, bad or 0.0
 
     async def _whole(self, order: _Question, gate: Rate, at: datetime) -> Whole:
         presence, lookback = order.gates.presence, order.gates.fresh_within
@@ -121,7 +128,7 @@ class NormalityActivities:
 def _grown(early: Whole, late: Whole, selector: str, lost: Collection[str]) -> float | None:
     """Return by how much the counters of sound gateways grew from one answer to the other."""
     before, after = [
-        {one.key: _last(one) for one in answer.series[selector] if one.instance not in lost}
+        {one.key: _last(one) for one in answer.series[selector] if one.samples and one.instance not in lost}
         for answer in (early, late)
     ]
     both = before.keys() & after.keys()

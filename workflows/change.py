@@ -654,6 +654,9 @@ class Change:
             raise stopped("; ".join(against))
         for said in against:
             self._story.note(f"started all the same: {said}", workflow.now())
+        if unread := dict.fromkeys(one.sentence for one in advice if one.unavailable):
+            why = "; ".join(unread)
+            self._story.note(f"nobody could say whether this hour is a usual one: {why}", workflow.now())
 
     async def _run_wave(self, number: int) -> WaveResult:
         self._untold.clear()  # what was said before is in the order

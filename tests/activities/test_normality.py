@@ -8,7 +8,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.normality import NormalityActivities, NormalityOrder, unusual, weeks_before
-from activities.observation import MetricsUnavailable
+from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
 from policies.judge.offline.advisory import Advice
 from policies.model.plan import Plan
@@ -172,3 +172,40 @@ async def test_a_gateway_whose_bad_events_are_no_number_is_in_neither_sum() -> N
     """Case 05."""
     events, _ = await ask(NoNumbers(WEEKLY, 605))
     assert "last hour is 605" in events.sentence
+
+
+class Away(Remembering):
+    """The same where nothing of the last hour can be read, as some failure has it."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        super().__init__(WEEKLY, 605)
+        self._failure = failure
+
+    async def raw(
+        self, selector: str, instances: Sequence[str], at: datetime, lookback: timedelta
+    ) -> tuple[Series, ...]:
+        found = await super().raw(selector, instances, at, lookback)
+        if NOW - at > timedelta(hours=1):
+            return found
+        if self._failure is not None:
+            raise self._failure
+        return tuple(Series(one.labels, ()) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (MetricsUnavailable("Prometheus does not answer"), "Prometheus does not answer"),
+        (BadQuery("Prometheus refuses it; correct gates.yaml"), "Prometheus refuses it; correct gates.yaml"),
+        (None, "no gateway shows attempts"),
+    ],
+    ids=["away", "bad query", "series without samples"],
+)
+async def test_an_hour_that_cannot_be_read_is_unknown_by_its_reason_and_no_hour_without_users(
+    failure: Exception | None, why: str
+) -> None:
+    """R8: it counted as an hour without a login, which refused the upgrade, or ended the step."""
+    advice = await ask(Away(failure))
+    assert [(one.normal, one.unavailable) for one in advice] == [(None, True), (None, True)]
+    assert all(why in one.sentence for one in advice), advice
+    assert unusual(advice) == ()

@@ -80,6 +80,15 @@ async def test_who_wants_it_all_the_same_gets_it_and_the_story_says_so(world: Wo
     assert f"started all the same: {CROWDED.sentence}" in told
 
 
+async def test_an_hour_that_cannot_be_read_stops_nobody_and_the_story_says_so(world: World) -> None:
+    silent = "logins: nothing is known of the last hour: Prometheus does not answer"
+    world.judge.advice = (Advice(normal=None, sentence=silent, unavailable=True),)
+    rollout = await world.run(world.order(("gw-1",)))
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    told = [event.sentence for event in (await status_of(rollout)).events]
+    assert f"nobody could say whether this hour is a usual one: {silent}" in told
+
+
 @pytest.mark.sweep
 async def test_a_history_that_does_not_answer_stops_nobody(world: World) -> None:
     world.judge.forgetful = True

@@ -31,10 +31,12 @@ class Band(Value):
 
 
 class Advice(Value):
-    """Whether now is unusual, in a sentence; `normal` is None where history is too short to say."""
+    """Whether now is unusual, in a sentence; `normal` is None where the metrics do not show it."""
 
     normal: bool | None
     sentence: str
+    unavailable: bool = False
+    """Whether that is because the last hour cannot be read, and not because history is short."""
 
 
 def hour_of_week(at: float, zone: tzinfo = UTC) -> int:
