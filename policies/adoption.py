@@ -87,7 +87,9 @@ def derived_slots(own: Slot, routes: Iterable[Route]) -> tuple[Slot, ...]:
     )
 
 
-def apart(found: Sequence[FoundDaemon], others: Iterable[Slot]) -> tuple[FoundDaemon, ...]:
+def apart(
+    found: Sequence[FoundDaemon], taken: Iterable[IPv4Network | IPv6Network]
+) -> tuple[FoundDaemon, ...]:
     """Return what hosts found with slots whose pools no other gateway of the fleet has.
 
     Each host proposes pools next to its own daemon's, and knows of no other gateway: where one of those is
@@ -95,10 +97,9 @@ def apart(found: Sequence[FoundDaemon], others: Iterable[Slot]) -> tuple[FoundDa
 
     Args:
         found: What the hosts of a fleet answered.
-        others: The slots of the fleet's other gateways.
+        taken: The pools of the fleet's other gateways.
     """
-    used = [pool for one in found for pool in one.pools]
-    used += [pool for slot in others for pool in slot.pools]
+    used = [*taken, *(pool for one in found for pool in one.pools)]
     return tuple(
         one.model_copy(update={"slots": tuple(_moved(slot, used) for slot in one.slots)}) for one in found
     )

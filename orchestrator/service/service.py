@@ -997,12 +997,12 @@ class Service:
             BadInput: More are asked than one answer holds.
         """
         named = await self._asked(caller, Action.START, fleet)
-        examined = await self._changes.surveys.examine(named, _named_in(named, gateways))
+        surveys = self._changes.surveys
+        examined = await surveys.examine(named, _named_in(named, gateways))
         if named.nat:  # where each gateway translates addresses, pools may be the same
             return examined
-        answered = {one.gateway for one in examined.found}
-        others = [slot for one in named.gateways if one.name not in answered for slot in one.slots]
-        return examined.model_copy(update={"found": apart(examined.found, others)})
+        taken = await surveys.pools_beside(named, {one.gateway for one in examined.found})
+        return examined.model_copy(update={"found": apart(examined.found, taken)})
 
     async def rebuild(self, caller: Caller, fleet: str, reason: str) -> Rebuilt:
         """Write down again what the fleet's gateways go back to, where the ledger has lost it."""

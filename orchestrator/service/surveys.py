@@ -184,8 +184,25 @@ class SurveyService:
 
     async def refuse_shared_pools(self, fleet: Fleet, adopting: Collection[str] = ()) -> None:
         """Refuse what would give addresses of one gateway to users of another, as far as gateways answer."""
-        own = own_pools((await self.of(fleet)).states)
-        names, turn = sorted(adopting), asyncio.Semaphore(EXAMINED_AT_ONCE)
+        refuse_shared(fleet, await self._own_pools(fleet, (await self.of(fleet)).states, adopting))
+
+    async def pools_beside(self, fleet: Fleet, gateways: Collection[str]) -> tuple[Network, ...]:
+        """Return the pools of the fleet's other gateways: of their slots, and of their own daemons.
+
+        Gateways that answer and serve from no slot are asked for a daemon that nobody has adopted yet.
+        """
+        states = (await self.of(fleet)).states
+        others = {one.name: one for one in fleet.gateways if one.name not in gateways}
+        asked = [name for name in others if name in states and not states[name].steering.serving]
+        own = await self._own_pools(fleet, states, asked)
+        slots = [pool for one in others.values() for slot in one.slots for pool in slot.pools]
+        return (*slots, *(pool for name in others for pool in own.get(name, ())))
+
+    async def _own_pools(
+        self, fleet: Fleet, states: Mapping[str, GatewayState], asked: Collection[str]
+    ) -> dict[str, tuple[Network, ...]]:
+        """Return the pools of gateways' own daemons: those adopted, and those found on the gateways asked."""
+        own, names, turn = own_pools(states), sorted(asked), asyncio.Semaphore(EXAMINED_AT_ONCE)
 
         async def examined(some: Collection[str]) -> Examined:
             async with turn:
@@ -194,7 +211,7 @@ class SurveyService:
         parts = [names[first : first + MOST_MEMBERS] for first in range(0, len(names), MOST_MEMBERS)]
         for answer in await asyncio.gather(*map(examined, parts)):
             own |= {one.gateway: one.pools for one in answer.found if one.pools}
-        refuse_shared(fleet, own)
+        return own
 
 
 def own_pools(states: Mapping[str, GatewayState]) -> dict[str, tuple[Network, ...]]:

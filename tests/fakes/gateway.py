@@ -6,7 +6,7 @@ It passes the same contract tests as the real drivers (tests/drivers/test_slots_
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
@@ -16,8 +16,9 @@ from activities.drivers.runtime.host.bounds import HostBounds
 from activities.host_record import HostRecordPage
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
+from policies.adoption import derived_slots
 from policies.drift import described_by
-from policies.model.adoption import ADOPTED, Adopted, FoundDaemon
+from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.drain import Look
 from policies.model.errors import (
@@ -29,7 +30,7 @@ from policies.model.errors import (
     Refused,
     Unavailable,
 )
-from policies.model.fleet import Gateway
+from policies.model.fleet import Gateway, Slot
 from policies.model.instance import (
     GatewayState,
     GivenCredential,
@@ -453,8 +454,16 @@ class FakeGateway:
             release=held.release,
             sessions=len(held.people),
             pools=self.own_pools,
+            slots=tuple(self._beside_own()),
             probe=self.probe_of_own,
         )
+
+    def _beside_own(self) -> Iterator[FreeSlot]:
+        """Yield what a host proposes that knows of no other gateway."""
+        for pool in self.own_pools:
+            own = Slot(name=ADOPTED, port=443, device="vpns", pool4=pool)
+            for slot in derived_slots(own, ()):
+                yield FreeSlot(name=slot.name, port=slot.port, device=slot.device, pool4=str(slot.pool4))
 
     async def adopt(self, operation: Operation, without: tuple[str, ...]) -> Adopted:
         """Make what serves the instance of a slot of its own; nobody is moved."""

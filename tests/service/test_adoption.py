@@ -125,6 +125,20 @@ async def test_a_daemon_that_gives_its_users_addresses_of_another_gateway_is_ref
     assert (await stand.penstock("fleet", "adopt", "edge", "edge-1")).code == 0
 
 
+async def test_no_slot_is_proposed_in_the_pool_of_another_gateways_own_daemon(beside_another: Stand) -> None:
+    """newcomer 14: gw-1 was offered the pool that gw-2's own daemon gave to its users."""
+    stand, other = beside_another, beside_another.world.gateways["edge-2"]
+    other.unprepared = FakeSlot(FOUND, InstanceState.RUNNING, other.now(), ["192.0.2.2"])
+    stand.gateway.own_pools, other.own_pools = (IPv4Network("10.60.4.0/24"),), (IPv4Network("10.60.5.0/24"),)
+    await stand.penstock("sessions", "edge")
+    for _ in ("by itself", "adopted"):
+        shown = await stand.penstock("fleet", "adopt", "edge", "edge-1", "--dry-run")
+        assert "10.60.5.0/24" not in shown.out
+        assert "pool4: 10.60.6.0/24}" in shown.out
+        assert "pool4: 10.60.7.0/24}" in shown.out
+        assert (await stand.penstock("fleet", "adopt", "edge", "edge-2")).code == 0
+
+
 async def test_a_gateway_that_is_not_the_fleets_is_named_and_none_is_adopted(stand: Stand) -> None:
     for more in ((), ("--dry-run",)):
         refused = await stand.penstock("fleet", "adopt", "edge", "edge-1", "edge-9", *more)

@@ -64,10 +64,7 @@ def test_no_slot_is_proposed_in_the_pool_of_another_gateway_or_of_its_proposal()
     hosts = [
         found(f"edge-{number}", daemon(pool4=f"10.60.{number}.0/24", pool6=None)) for number in range(1, 4)
     ]
-    other = Slot.model_validate(
-        {"name": "a", "port": 4431, "device": "pa", "pool4": "10.60.4.0/24", "pool6": None}
-    )
-    pools = [slot.pool4 for one in apart(hosts, [other]) for slot in one.slots]
+    pools = [slot.pool4 for one in apart(hosts, [ip_network("10.60.4.0/24")]) for slot in one.slots]
     assert pools == [f"10.60.{number}.0/24" for number in range(5, 11)]
 
 
