@@ -137,6 +137,9 @@ class Reloaded(Message):
     slots: tuple[Name, ...] = Field(max_length=MOST_SLOTS)
     credentials: tuple[Sentence, ...] = Field(max_length=64)
     ended: Count = Field(default=0, description="sessions of users who were taken out")
+    staying: Count | None = Field(
+        default=0, description="sessions of such users that go on; null where an instance does not say"
+    )
 
 
 class LoadOrder(Message):

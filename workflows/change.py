@@ -1056,11 +1056,13 @@ class Change:
             sentence = f"{sentence}; {found.unsure} of those that failed may use them, too"
         if found.ended:
             sentence = f"{sentence}; {found.ended} sessions of users who were taken out were ended"
-        if found.adopted and self._plan.limits.removed_users is RemovedUsers.END:
-            daemons = (
-                "1 adopted daemon keeps" if found.adopted == 1 else f"{found.adopted} adopted daemons keep"
+        if found.stay:
+            ends = self._plan.limits.removed_users is RemovedUsers.END
+            where = "on adopted daemons, end them there" if ends else "limits.removed_users is keep"
+            sentence = (
+                f"{sentence}; {found.staying} sessions of users who were taken out go on ({where}): "
+                f"{listed(found.stay)}"
             )
-            sentence = f"{sentence}; {daemons} sessions of such users: end them there"
         if found.failures:
             sentence = f"{sentence}; {listed(found.failed)}"
         if done + found.failures < of:

@@ -9,7 +9,6 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from activities.instances import Reloaded
-from policies.model.adoption import ADOPTED
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan_part import PartKey, PlanHeader
@@ -49,8 +48,10 @@ class ReloadResult(Value):
     changed: int = 0
     ended: int = 0
     """Sessions of users who were taken out."""
-    adopted: int = 0
-    """Adopted daemons that read their own files again; sessions of users who were taken out go on there."""
+    staying: int = 0
+    """Sessions of such users that go on."""
+    stay: dict[str, str] = {}
+    """How many, by gateway, of the first of those where any may."""
     failures: int = 0
     unsure: int = 0
     """How many of those that failed may have what they were to get all the same."""
@@ -63,7 +64,8 @@ class ReloadResult(Value):
             done=self.done + other.done,
             changed=self.changed + other.changed,
             ended=self.ended + other.ended,
-            adopted=self.adopted + other.adopted,
+            staying=self.staying + other.staying,
+            stay=first_named([self.stay, other.stay]),
             failures=self.failures + other.failures,
             unsure=self.unsure + other.unsure,
             failed=first_named([self.failed, other.failed]),
@@ -109,7 +111,8 @@ class Reload:
             done=len(done),
             changed=sum(bool(one.credentials) for one in done),
             ended=sum(one.ended for one in done),
-            adopted=sum(ADOPTED in one.slots for one in done),
+            staying=sum(one.staying or 0 for one in done),
+            stay=first_named([{one.state.gateway: _staying(one)} for one in done if one.staying != 0]),
             failures=len(failed),
             unsure=len(given & failed.keys()),
             failed=failed,
@@ -148,6 +151,11 @@ class Reload:
             if doubt and not (workflow.patched(EMPTIED) and _was_stopped(slot, await on.observe())):
                 raise stopped(f"slot {slot} of {name} {doubt}")
         return done
+
+
+def _staying(done: Reloaded) -> str:
+    """Return how many sessions of users who were taken out go on there, as people read it."""
+    return "not known" if done.staying is None else f"{done.staying}"
 
 
 def _not_running(ran: Sequence[str], done: Reloaded) -> list[str]:

@@ -191,3 +191,17 @@ async def test_a_daemon_that_ended_meanwhile_is_not_taken_for_one_that_was_told(
     host.daemon.process.wait(5)
     with pytest.raises(Refused, match=r"adopted on gw-1 has ended, or was started anew: adopt it again;"):
         await lab.slots.reload(operation("reload"), older=False)
+
+
+async def test_a_reload_says_how_many_removed_users_go_on_at_an_adopted_daemon(lab: GatewayLab) -> None:  # noqa: F811
+    """newcomer 14: whom the list does not name any more stayed logged in there, and nothing said so."""
+    Unprepared(lab)
+    person = await lab.client(1).up()
+    person.ping(host=9)
+    await lab.adoption.adopt(operation("adopt"), ())
+    done = await lab.slots.reload(operation("reload"), older=False)
+    assert (done.slots, done.staying) == ((ADOPTED,), 0)
+    users = lab.folder / "users"
+    users.write_text("".join(line for line in users.open() if not line.startswith("user1:")))
+    done = await lab.slots.reload(operation("reload", rollout="r-2", epoch=2), older=False, end_removed=True)
+    assert (done.ended, done.staying, person.alive) == (0, 1, True)

@@ -265,9 +265,9 @@ async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(la
     stays.ping()
     without(lab, "user1")
     done = await lab.slots.reload(operation("reload", rollout="r-1"), older=False)
-    assert (done.credentials, done.ended, gone.alive) == (("users",), 0, True)
+    assert (done.credentials, done.ended, done.staying, gone.alive) == (("users",), 0, 1, True)
     done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
-    assert (done.credentials, done.ended) == ((), 1)
+    assert (done.credentials, done.ended, done.staying) == ((), 1, 0)
     for _ in range(100):
         if not gone.alive:
             break

@@ -124,6 +124,8 @@ class FakeGateway:
         """Seconds that freezing evidence takes here."""
         self.unprepared: FakeSlot | None = None
         """The daemon that serves by itself, with its people, until it is adopted."""
+        self.staying: int | None = 0
+        """Sessions of users whom a reload takes out that go on where it does not end them."""
         self.own_pools: tuple[IPv4Network, ...] = ()
         self.probe_of_own = ""
         """Why the probe gets no tunnel of what serves by itself."""
@@ -388,7 +390,10 @@ class FakeGateway:
         self.reload_answered = operation.rollout
         state = self._state(changed=True)
         ended = 1 if end_removed else 0
-        return Reloaded(state=state, slots=tuple(running), credentials=("users",), ended=ended)
+        staying = self.staying if not end_removed or ADOPTED in running else 0
+        return Reloaded(
+            state=state, slots=tuple(running), credentials=("users",), ended=ended, staying=staying
+        )
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
         """Have what runs and what starts later use these settings; what refuses them has answered, too."""

@@ -84,10 +84,9 @@ def test_the_last_words_of_a_program_are_its_last_line() -> None:
 @pytest.mark.parametrize("end", NO_ENDS)
 def test_a_user_of_ocserv_has_a_name_of_one_line(end: str, tmp_path: Path) -> None:
     """R11, a fresh reader's F1."""
-    (tmp_path / "credentials").mkdir()
-    (tmp_path / "ocserv.conf").write_text('auth = "plain[passwd=/etc/penstock/credentials/users]"\n')
-    (tmp_path / "credentials" / "users").write_bytes(f"an{end}na:*:$5$x$y\n".encode())
-    assert names_listed(tmp_path) == {f"an{end}na"}
+    users = tmp_path / "users"
+    users.write_bytes(f"an{end}na:*:$5$x$y\n".encode())
+    assert names_listed(f'auth = "plain[passwd={users}]"\n', Path) == {f"an{end}na"}
 
 
 @pytest.mark.parametrize(

@@ -319,9 +319,24 @@ async def test_a_reload_says_where_sessions_of_whom_it_takes_out_go_on(recorded:
     fleet, service = recorded.world.fleet.model_copy(update={"limits": limits}), recorded.service
     own = FakeSlot(state=InstanceState.RUNNING, people=["198.51.100.9"])
     recorded.world.gateways["gw-1"].slots[ADOPTED] = own
+    recorded.world.gateways["gw-1"].staying = 1
     await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
     result = await service.end_of("edge")
-    assert result.reason.endswith("; 1 adopted daemon keeps sessions of such users: end them there")
+    said = "; 1 sessions of users who were taken out go on (on adopted daemons, end them there): gw-1: 1"
+    assert result.reason.endswith(said)
+
+
+async def test_a_reload_that_ends_no_session_says_how_many_of_removed_users_go_on_and_where(
+    recorded: Recorded,
+) -> None:
+    """newcomer 14: with the default of `removed_users` nothing was said of whom it keeps."""
+    service, gateways = recorded.service, recorded.world.gateways
+    gateways["gw-2"].staying, gateways["gw-3"].staying = 2, None
+    fleet = recorded.world.fleet
+    await service.reload(fleet, await service.plan_reload(fleet), "ana", "ben has left")
+    result = await service.end_of("edge")
+    said = "; 2 sessions of users who were taken out go on (limits.removed_users is keep): "
+    assert result.reason.endswith(f"{said}gw-2: 2; gw-3: not known")
 
 
 async def test_a_gateway_that_left_the_file_keeps_no_other_from_a_reload_that_it_missed(

@@ -384,7 +384,10 @@ class Daemon(Protocol):
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return the connected sessions of users whom the instance's own list does not name any more.
 
-        There are none where users are known by something else than a list, or the instance does not say.
+        There are none where users are known by something else than a list.
+
+        Raises:
+            Unavailable: The instance does not say who is there, or its list cannot be read.
         """
         ...
 

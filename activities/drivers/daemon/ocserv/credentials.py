@@ -7,7 +7,7 @@ everything is looked at before any of it is put in place.
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,7 @@ from policies.model.errors import BadInput
 
 _OURS = re.compile(rf"{re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)")
 _PASSWORDS = re.compile(r"passwd=([^,\]]+)")
-_LIST_ALONE = re.compile(rf"plain\[passwd={re.escape(str(CONFIG))}/{FOLDER}/([\w.-]+)\]")
+_LIST_ALONE = re.compile(r"plain\[(?:passwd=)?([^,=\]]+)\]")
 _KIND = re.compile(r"^!?\$([156])(?:\$|$)")
 LENGTHS = {"1": 22, "5": 43, "6": 86}
 """Characters of a whole hash by its kind, MD5, SHA-256 and SHA-512, after its salt."""
@@ -63,14 +63,22 @@ def roles_in(config: str) -> Roles:
     return roles
 
 
-def names_listed(config: Path) -> set[str] | None:
-    """Return all users that an instance's lists name; None where its config lets in others, too."""
-    lines = lines_of((config / "ocserv.conf").read_text())
+def names_listed(config: str, seen: Callable[[str], Path]) -> set[str] | None:
+    """Return all users that an instance's lists name; None where its config lets in others, too.
+
+    Args:
+        config: The instance's own.
+        seen: Where we find a file that the instance knows by a path.
+
+    Raises:
+        OSError: One of the lists cannot be read.
+    """
+    lines = lines_of(config)
     ways = [line.value for line in lines if line.key in ("auth", "enable-auth")]
     lists = [found[1] for way in ways if (found := _LIST_ALONE.fullmatch(way)) is not None]
     if not lists or len(lists) < len(ways):
         return None
-    said = [(config / FOLDER / one).read_bytes().decode(errors="replace") for one in lists]
+    said = [seen(one).read_bytes().decode(errors="replace") for one in lists]
     return {name for one in said for name in _users(one)}
 
 

@@ -285,10 +285,16 @@ class Ocserv:
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return sessions of whom the list of users does not name; none where it is not the only way in."""
-        names = names_listed(environment.config)
-        users = await self._ask(environment, "show", "users")
-        if names is None or not isinstance(users, list):
+        where = f"slot {environment.slot.name} of {environment.gateway.name}"
+        try:
+            names = names_listed(*_own_config(environment))
+        except OSError as error:
+            raise Unavailable(f"the list of users of {where} cannot be read: {error}") from error
+        if names is None:
             return ()
+        users = await self._ask(environment, "show", "users")
+        if not isinstance(users, list):
+            raise Unavailable(f"occtl lists no users of {where}")
         gone = [user for user in users if user["State"] not in NOT_YET and user["Username"] not in names]
         return tuple(map(self._connected, gone))
 
@@ -451,3 +457,16 @@ def _since(user: Mapping[str, Any]) -> datetime:
 def _minute(said: str) -> datetime:
     """Return a moment as occtl prints it: in local time, which is UTC to it."""
     return datetime.strptime(said, "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
+
+
+def _own_config(environment: Environment) -> tuple[str, Callable[[str], Path]]:
+    """Return an instance's configuration, and where we find files by the paths that it names."""
+
+    def ours(path: str) -> Path:
+        """A template names no list but a credential."""
+        return environment.config / Path(path).relative_to(CONFIG)
+
+    file, seen = f"{CONFIG}/ocserv.conf", ours
+    if isinstance(environment, OwnEnvironment):
+        file, seen = environment.file, environment.seen
+    return seen(file).read_text(errors="replace"), seen

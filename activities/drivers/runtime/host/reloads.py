@@ -23,7 +23,7 @@ from activities.drivers.runtime.host.before import Before
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolder, SlotFolders
-from policies.model.errors import BadInput, Fenced, Refused, Unavailable
+from policies.model.errors import BadInput, Fenced, PenstockError, Refused, Unavailable
 from policies.model.instance import Probe
 from policies.model.operation import Operation
 from policies.model.settings import Setting
@@ -83,8 +83,11 @@ class SlotReloads:
     async def end_removed(self, operation: Operation) -> int:
         """End the sessions of users whom the instances' own lists do not name; return how many there were.
 
+        Those on a daemon that was adopted go on: `staying` counts them.
+
         Raises:
             BeyondHostLimits: They are more than this host's file allows in a minute; none was ended.
+            Unavailable: An instance does not say who is there; none was ended.
             Fenced: A newer change owns the gateway.
         """
         async with exclusive(self._folders.root / "slots.lock"):
@@ -94,6 +97,15 @@ class SlotReloads:
             found = {folder: await daemon.sessions_of_removed(folder.chroot) for folder in ours}
             self._journal.bounds.count_endings(sum(map(len, found.values())))
             return sum([await daemon.end(folder.chroot, gone) for folder, gone in found.items()])
+
+    async def staying(self, *, adopted_alone: bool) -> int | None:
+        """Return how many sessions go on of users whom no list names; None where an instance does not say."""
+        ours, adopted = self._running()
+        daemon, asked = self._folders.daemon, adopted if adopted_alone else [*ours, *adopted]
+        try:
+            return sum([len(await daemon.sessions_of_removed(folder.chroot)) for folder in asked])
+        except (PenstockError, OSError):
+            return None
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Done:
         """Ensure that all instances have these settings, and those that start later; sessions stay.

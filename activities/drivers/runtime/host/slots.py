@@ -353,7 +353,8 @@ class HostSlots:
             )
         done = await self._reloads.reload(operation, older=older)
         ended = await self._reloads.end_removed(operation) if end_removed else 0
-        return (await self._reloaded(*done)).model_copy(update={"ended": ended})
+        staying = await self._reloads.staying(adopted_alone=end_removed)
+        return (await self._reloaded(*done)).model_copy(update={"ended": ended, "staying": staying})
 
     async def configure(self, operation: Operation, settings: Sequence[Setting]) -> Reloaded:
         """Ensure that whatever runs uses these settings for new sessions, and all that starts later does.
