@@ -15,7 +15,7 @@ from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, LostChange, Quarantine
-from policies.model.errors import BadInput
+from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
@@ -24,6 +24,7 @@ from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import ahead
+from policies.status.told import listed
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -303,7 +304,11 @@ class FactActivities:
 
     @activity.defn(name="plan_undo")
     async def plan_undo(self, asked: UndoQuery) -> Digest | None:
-        """Write a plan that takes gateways to what they had before the change; None for none."""
+        """Write a plan that takes gateways to what they had before the change; None for none.
+
+        Raises:
+            Refused: All of them are in quarantine, where an operator decides.
+        """
         return await in_a_thread(self._plan_undo, asked)
 
     def _record_states(self, rows: StateRows) -> dict[str, int]:
@@ -347,7 +352,11 @@ class FactActivities:
         found = self._book.targets(asked.fleet, asked.change, asked.gateways)
         # A dead host may have been taken out of the fleet's file meanwhile.
         targets = {name: release for name, release in found.items() if name in members}
-        return self._book.record_return(fleet, targets) if targets else None
+        out = {one.gateway: f"in quarantine by {one.person}" for one in self._book.quarantined(asked.fleet)}
+        able = {name: release for name, release in targets.items() if name not in out}
+        if targets and not able:
+            raise Refused(listed({name: out[name] for name in targets}))
+        return self._book.record_return(fleet, able) if able else None
 
     def _find_strays(self, fleet: str) -> Strays:
         look = self._look(fleet)

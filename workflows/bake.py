@@ -221,12 +221,9 @@ class Bake:
         """Take these gateways to what they had before, and watch the others on."""
         self._returned |= {*names}
         try:
-            plan = await self._plan_of(names)
+            await self._start(f"{', '.join(names)} failed after the promotion", alone=names)
         except ActivityError as error:  # the others are worth being watched all the same
             workflow.logger.warning("%s not returned alone: %s", ", ".join(names), sentence_of(error))
-            return
-        if plan is not None:
-            await self._start(plan, f"{', '.join(names)} failed after the promotion", alone=names)
 
     async def _plan_of(self, names: tuple[str, ...]) -> Digest | None:
         """Return where they go back to; the promotion may still be writing that they have been moved."""
@@ -245,29 +242,35 @@ class Bake:
 
     async def _go_back(self, decision: Decision) -> BakeResult:
         """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
-        if not await self._start(self._order.plan, decision.reason):
+        if not await self._start(decision.reason):
             await self._propose_to_go_back(decision)
         return BakeResult(peaceful=False, reason=decision.reason)
 
-    async def _start(self, plan: Digest, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
-        """Start a change that goes back; False when another change, or more harm, has come first."""
-        order = ChangeOrder(
-            fleet=self._order.fleet,
-            kind=ChangeKind.GO_BACK,
-            plan=plan,
-            source=self._order.source,
-            reason=reason,
-            cause=self._order.change,
-            bakes_on=bool(alone),
-            alone=alone,
-            key=str(workflow.uuid4()),
-        )
-        pause = steps.NEXT_ROUND
+    async def _start(self, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
+        """Start a change that goes back; False when another change, or more harm, has come first.
+
+        Single gateways are planned anew at each try: an operator may have quarantined one meanwhile.
+        """
+        key, pause = str(workflow.uuid4()), steps.NEXT_ROUND
 
         def is_over() -> bool:
             return self._is_left or (bool(alone) and self._harm is not None)
 
         while not is_over():
+            plan = await self._plan_of(alone) if alone else self._order.plan
+            if plan is None:
+                return False
+            order = ChangeOrder(
+                fleet=self._order.fleet,
+                kind=ChangeKind.GO_BACK,
+                plan=plan,
+                source=self._order.source,
+                reason=reason,
+                cause=self._order.change,
+                bakes_on=bool(alone),
+                alone=alone,
+                key=key,
+            )
             # By name: a change starts the bake, too, and imports go one way.
             run = {"order": order.model_dump(mode="json")}
             if await left_behind("Change", run, change_of(self._order.fleet)):

@@ -1,15 +1,19 @@
 """After promotion: the gates go on, and harm still sends the fleet back."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from orchestrator.service.changes import ChangeService
+from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import CommandKind
+from policies.model.plan import ReleaseRef
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
-from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CLOSED, HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEXT,
@@ -214,6 +218,38 @@ async def test_a_ring_is_watched_on_while_the_next_ring_is_upgraded(world: World
     await in_phase(rollout, Phase.OBSERVING)
     world.judge.after[first] = CRASHED
     await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+
+
+async def test_a_gateway_in_quarantine_is_not_taken_back_for_what_was_found_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R9: a dead host that was quarantined under the next change had a rollback of its own all the same."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    planned, targets = list[str](), world.book.targets
+
+    def look_up(fleet: str, change: str, gateways: Sequence[str]) -> dict[str, ReleaseRef]:
+        planned.append(change)
+        return targets(fleet, change, gateways)
+
+    monkeypatch.setattr(world.book, "targets", look_up)
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-3",), ("gw-4",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.after[first] = QUIET.model_copy(update={"failed": ("gw-2",)})
+    await until(lambda: first in planned)  # it waits for the fleet's lock now
+    quarantine = QuarantineService(ChangeService(world.client, world.book))
+    await quarantine.leave_out(world.fleet, ("gw-2",), "ana", "no power")
+    planned.clear()
+    await until(lambda: first in planned)
+    second = world.newest
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    world.judge.bakes.clear()
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    assert (world.newest, world.serving()["gw-2"]) == (second, "1.3.0")
 
 
 async def change_that_waits(world: World, waits_for: str) -> Running:
