@@ -92,8 +92,9 @@ _OWN = {
     "config-per-group": "/etc/ocserv/groups",
     "default-group-config": "/etc/ocserv/group-default.conf",
     "connect-script": "/usr/libexec/connect.sh",
+    "max-clients": "0",
 }
-"""Where the release has these files in its tree."""
+"""Where the release has these files in its tree, and what penstock counts itself (releases.md)."""
 
 _OF_A_SLOT = {
     "auth": '"plain[passwd=$credential_users]"',

@@ -140,6 +140,11 @@ class Installation:
             told.setdefault(row[0], {})[row[1]] = row[2:]
         return told
 
+    def taking(self) -> dict[str, str]:
+        """Return the slot of each gateway that gets its new sessions."""
+        slots = self.slots().items()
+        return {name: slot for name, some in slots for slot, row in some.items() if row[1] == "yes"}
+
     def pings(self) -> int:
         """How many pings the users have sent."""
         sent: int = self.users.view()["totals"]["pings"]["sent"]

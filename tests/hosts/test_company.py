@@ -1,14 +1,15 @@
 """A company's fleet on booted hosts, by the documents' commands alone: what its users lose is counted.
 
 Three gateways with a configuration of their own are adopted and upgraded. Then come settings while the
-adopted daemons drain, and releases that refuse users at the password, after it and at the tunnel.
+adopted daemons drain, three kinds of bad releases, a rollback after all of that, a gateway that loses power
+in the middle of a change, and a ledger that is restored. Each test goes on where the one before ended.
 """
 
 import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.drivers.refused_users import Refusal
 from tests.hosts import company
 from tests.hosts.install_document import CONTROL, Step
 from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts, wait_for
+from tests.lab.runbook_pages import FOLDER, typed
 
 PREFIX = "psts-"
 WANTED = (*packages.DAEMON, "dash")
@@ -38,6 +40,8 @@ BAD = {
     Refusal.AT_TUNNEL: SpoiledLater.REFUSES_TUNNELS,
 }
 """How each kind of bad release refuses; the one without a library has a broken file of a group."""
+RESTORE = [one.command for one in typed(FOLDER / "ledger-restore.md") if one.on_host]
+"""What the page has root type on the control host, where the backup was made as it says."""
 pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(900)]
 
 
@@ -78,10 +82,59 @@ def test_settings_are_in_effect_while_the_adopted_daemons_drain(fleet: Installat
 @pytest.mark.parametrize("how", BAD)
 def test_whom_a_bad_release_refused_is_let_in_after_its_rollback(fleet: Installation, how: Refusal) -> None:
     """newcomer 2: 27 logins failed after the rollback, those of nine addresses, without an end."""
-    found = meet(fleet, released(fleet, how), harmful=BAD[how] is not None)
+    found = meet(fleet, bad(fleet, how), harmful=BAD[how] is not None)
     assert found.before
     assert found.after == 0
     assert fleet.lost() == (0, 0)
+
+
+def test_a_rollback_goes_back_from_the_release_whatever_came_after_its_promotion(fleet: Installation) -> None:
+    """newcomer 10: it undid the settings of one gateway, and not the release."""
+    fleet.penstock("rollback edge --reason 'as an exercise' --wait", codes=(3,))
+    assert set(fleet.taking().values()) == {"adopted"}
+    fleet.penstock(f"upgrade start edge --to {FIRST} --reason 'the exercise is over' --wait")
+    assert "adopted" not in fleet.taking().values()
+    assert fleet.lost() == (0, 0)
+
+
+def test_a_change_ends_without_a_gateway_that_died_under_it(fleet: Installation) -> None:
+    """newcomer 6: quarantine did not help, and the dead gateway had no name."""
+    version = released(fleet)
+    fleet.penstock(f"upgrade start edge --to {version} --reason 'one of its gateways dies'")
+    (canary,) = on_trial(fleet)
+    dead, other = (host for host in fleet.gateways if host is not canary)
+    before = fleet.lost(canary, other)
+    dead.cut_power()
+    fleet.penstock("status edge", wanted=f"penstock gateway quarantine edge {dead.name}", codes=(0, 6))
+    fleet.penstock(f"gateway quarantine edge {dead.name} --reason 'its power supply is broken'")
+    fleet.penstock("watch edge", codes=(0,))
+    assert _versions(fleet) == [version]
+    dead.boot()
+    fleet.users.wait_until_up(120)
+    assert fleet.lost(canary, other) == before
+    assert _versions(fleet) == [FIRST, version]
+    fleet.penstock(f"gateway return edge {dead.name} --reason 'it has another power supply'")
+
+
+def test_a_ledger_is_restored_and_its_fleet_goes_on(fleet: Installation) -> None:
+    """newcomer 8: the path was another one, root's files stopped the service, and the audit was BROKEN."""
+    lost = fleet.lost()
+    fleet.type(fleet.control, "mkdir -p /srv/backup")
+    fleet.penstock("ledger backup /srv/backup/ledger.jsonl")
+    fleet.type(fleet.control, "systemctl stop penstock")
+    for command in RESTORE:
+        assert not fleet.type(fleet.control, command).code
+    fleet.type(fleet.control, "systemctl start penstock")
+    fleet.penstock("audit verify", wanted="OK ")
+    assert not [one for one in fleet.changes() if one["outcome"] is None]
+    assert fleet.lost() == lost
+
+
+def _versions(fleet: Installation) -> list[str]:
+    """Return what serves on the gateways that answer now."""
+    fleet.slots()  # which asks all of them
+    told = json.loads(fleet.penstock("fleet show edge --output json"))["data"]["standing"]
+    return sorted(told["versions"])
 
 
 def describe(fleet: Installation, settings: str) -> None:
@@ -118,16 +171,19 @@ def built(fleet: Installation) -> None:
     fleet.copy_trust()
 
 
-def released(fleet: Installation, how: Refusal) -> str:
+def bad(fleet: Installation, how: Refusal) -> str:
+    """Release what refuses its users in this way; return its version."""
+    library = BAD[how]
+    return released(fleet, company.spoil_group if library is None else lambda tree: spoil(tree, library))
+
+
+def released(fleet: Installation, change: Callable[[Path], None] = lambda tree: None) -> str:
     """Build, sign and add one more release as install.md does the first one; return its version."""
     serial = 3 + len(fleet.changes())
     version = f"{FIRST}-{serial}"
     tree = fleet.control.disk / "root" / version
     shutil.copytree(fleet.control.disk / "root/tree", tree, symlinks=True)
-    if library := BAD[how]:
-        spoil(tree, library)
-    else:
-        company.spoil_group(tree)
+    change(tree)
     *_, releases, _ = parts()
     before = f" --release {fleet.printed['sha256:MANIFEST']}"
     for step in releases:

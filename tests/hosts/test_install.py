@@ -109,13 +109,13 @@ def test_a_held_trial_outlives_an_upgrade_of_penstock_and_the_change_goes_on_thr
     begin(fleet, "penstock is upgraded under it, and loses power")
     (canary,) = on_trial(fleet)
     fleet.penstock("hold edge --reason 'penstock is upgraded'")
-    tried, ran = taking(fleet), fleet.control.wait_for(CONTROL_UNIT)
+    tried, ran = fleet.taking(), fleet.control.wait_for(CONTROL_UNIT)
     assert {name for name, slot in tried.items() if slot != "adopted"} == {canary.name}
     install(fleet.control, deb.name)
     assert fleet.control.wait_for(CONTROL_UNIT) != ran
     assert NEWER in fleet.control.run("dpkg-query", "--show", ORCHESTRATOR).out
     fleet.penstock("status edge", wanted="held by root: penstock is upgraded", codes=(0, 6))
-    assert taking(fleet) == tried
+    assert fleet.taking() == tried
     fleet.penstock("resume edge --reason 'it runs again'")
     assert {*on_trial(fleet, wave=2)} == {*fleet.gateways} - {canary}
     fleet.control.cut_power()
@@ -167,16 +167,9 @@ def enabled(host: Host) -> bool:
     return host.run("systemctl", "is-enabled", ocserv.UNIT, may_fail=True).code == 0
 
 
-def taking(fleet: Installation) -> dict[str, str]:
-    """Return the slot of each gateway that gets its new sessions."""
-    return {
-        name: slot for name, slots in fleet.slots().items() for slot, row in slots.items() if row[1] == "yes"
-    }
-
-
 def serving(fleet: Installation) -> set[str]:
     """Return the slots that get the new sessions of the gateways."""
-    return {*taking(fleet).values()}
+    return {*fleet.taking().values()}
 
 
 def promoted(fleet: Installation) -> bool:
