@@ -14,6 +14,7 @@ from temporalio import activity
 
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
+from policies.drift import astray
 from policies.exposure import Exposure
 from policies.history import ending_of_lost, left_of_bake
 from policies.model.change import (
@@ -26,7 +27,8 @@ from policies.model.change import (
     Quarantine,
 )
 from policies.model.fleet import Automation, GatewayRef
-from policies.model.plan import Plan
+from policies.model.instance import GatewayState
+from policies.model.plan import Plan, ReleaseRef
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
@@ -78,10 +80,12 @@ class GatewayResults(Value):
 
 
 class MovedQuery(Value):
-    """Whether a change has moved new sessions on a gateway."""
+    """Whether a change, or what it takes back, has moved sessions on a gateway that goes back to `to`."""
 
     change: Name
+    fleet: Name
     gateway: Name
+    to: ReleaseRef
 
 
 class StoryEntry(Value):
@@ -167,8 +171,12 @@ class LedgerBook(LostBook, Protocol):
         """Write down how these gateways fare in the change."""
         ...
 
-    def has_moved(self, change: str, gateway: str) -> bool:
-        """Return whether the change has given the gateway's new sessions to another instance."""
+    def has_moved(self, change: str, gateway: str, to: Digest) -> bool:
+        """Return whether the gateway's sessions have been moved by the change, or by what it takes back."""
+        ...
+
+    def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
+        """Return what these gateways said last, of those of which that can be read."""
         ...
 
     def set_quarantine(self, quarantine: Quarantine) -> bool:
@@ -315,8 +323,17 @@ class LedgerActivities:
 
     @activity.defn(name="has_moved")
     async def has_moved(self, asked: MovedQuery) -> bool:
-        """Return whether the change has given the gateway's new sessions to another instance."""
-        return await in_a_thread(self._book.has_moved, asked.change, asked.gateway)
+        """Return whether the change, or what it takes back, has moved the gateway's sessions.
+
+        They have been moved, too, where the gateway said last that it gives new ones to another release.
+        """
+        return await in_a_thread(self._has_moved, asked)
+
+    def _has_moved(self, asked: MovedQuery) -> bool:
+        if self._book.has_moved(asked.change, asked.gateway, asked.to.digest):
+            return True
+        said = self._book.states_of(asked.fleet, (asked.gateway,)).get(asked.gateway)
+        return said is not None and astray(said, asked.to) is not None
 
     @activity.defn(name="quarantine_gateway")
     async def quarantine_gateway(self, quarantine: Quarantine) -> bool:

@@ -812,7 +812,7 @@ class Change:
             keys=keys,
             epoch=max(self._epoch + 1, steps.epoch_now()),
             limits=self._plan.limits,
-            waits_for_moved=self._order.kind is ChangeKind.UPGRADE,
+            waits_for_moved=not self._order.bakes_on,  # single gateways are tried for a moment anyway
             lock=True,
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
             given_up=self._story.given_up,

@@ -109,7 +109,7 @@ class RestoreOrder(Value):
     """Parts of them whose drains begin before this one's."""
     only: Name | None = None
     waits_for_moved: bool = False
-    """Whether the change itself goes back: no gateway is waited for whose sessions it has not moved."""
+    """Whether no gateway is waited for whose sessions neither the change nor what it takes back has moved."""
     lock: bool = False
     at_once: int | None = None
     listener: str | None = None
@@ -148,7 +148,7 @@ class RestoreResult(Value):
     departed: dict[str, str] = {}
     """Gateways that the fleet's file does not have any more and that did not go back at the first try."""
     unmoved: dict[str, str] = {}
-    """Gateways that did not go back at the first try and whose sessions the change had not moved."""
+    """Gateways that did not go back at the first try and whose sessions had not been moved."""
     took: timedelta
     nodes: dict[str, str] = {}
     """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
@@ -477,8 +477,9 @@ class Restore:
             self._given_up.setdefault(name, why)
 
     async def _has_moved(self, name: str) -> bool:
-        """Whether the change has moved sessions there; where the ledger does not answer, it may have."""
-        asked = MovedQuery(change=self._order.change, gateway=name)
+        """Whether sessions have been moved there; where the ledger does not answer, they may have been."""
+        order, to = self._order, self._targets[name]
+        asked = MovedQuery(change=order.change, fleet=order.fleet, gateway=name, to=to)
         try:
             return await control.ask(LedgerActivities.has_moved, asked)
         except ActivityError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -12,6 +12,8 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST
 from policies.model.change import GatewayResult
 from policies.model.errors import BadInput
+from policies.model.plan import ReleaseRef
+from policies.model.value import Digest
 
 
 class GatewayResults(Book):
@@ -64,14 +66,31 @@ class GatewayResults(Book):
                 for row in rows
             )
 
-    def has_moved(self, change: str, gateway: str) -> bool:
-        """Return whether the change has given the gateway's new sessions to another instance."""
-        table = tables.gateway_results
-        wanted = select(table.c.gateway).where(
-            table.c.change == change, table.c.gateway == gateway, table.c.started.is_not(None)
-        )
+    def has_moved(self, change: str, gateway: str, to: Digest) -> bool:
+        """Return whether the gateway's sessions have been moved by the change, or by what it takes back.
+
+        What it takes back is the change that it follows, and what other rollbacks of that one have moved.
+        Known-good that is not `to` has sessions moved, too, whichever change promoted it.
+        """
+        results, known_good = tables.gateway_results, tables.known_good
         with reading(self._engine) as connection:
-            return connection.execute(wanted).first() is not None
+            row = row_of(connection, change)
+            taken_back = _and_what_it_takes_back(row)
+            started = select(results.c.gateway).where(
+                results.c.change.in_(taken_back), results.c.gateway == gateway, results.c.started.is_not(None)
+            )
+            moved = select(known_good.c.gateway).where(
+                known_good.c.change.in_(taken_back),
+                known_good.c.gateway == gateway,
+                known_good.c.before != known_good.c.release,
+            )
+            newest = select(known_good.c.release).where(
+                known_good.c.fleet == row.fleet, known_good.c.gateway == gateway, known_good.c.newest
+            )
+            if any(connection.execute(one).first() is not None for one in (started, moved)):
+                return True
+            release = connection.execute(newest).scalar()
+            return release is not None and ReleaseRef.model_validate_json(release).digest != to
 
     def counts_of(self, change: str) -> dict[str, int]:
         """Return how many gateways of the change are in each state."""
@@ -80,3 +99,12 @@ class GatewayResults(Book):
             counted = select(table.c.state, func.count()).where(table.c.change == change)
             rows = connection.execute(counted.group_by(table.c.state).order_by(table.c.state))
             return {state: int(count) for state, count in rows}
+
+
+def _and_what_it_takes_back(change: "Row[Any]") -> "Select[Any]":
+    """Return the question for the change, the one that it follows, and all that follow that one."""
+    table = tables.changes
+    names = select(table.c.name).where(table.c.fleet == change.fleet)
+    if change.cause is None:
+        return names.where(table.c.name == change.name)
+    return names.where(or_(table.c.name.in_((change.name, change.cause)), table.c.cause == change.cause))

@@ -425,6 +425,27 @@ def test_a_lost_upgrade_has_moved_what_is_written_down_of_it(ledger: Ledger, wri
     assert rollback(ledger).targets == dict.fromkeys(GATEWAYS, expected)
 
 
+@pytest.mark.parametrize("moved", ["on trial", "promoted", "given up by a rollback before", "nothing"])
+def test_a_rollback_has_moved_what_it_takes_back_has_moved(ledger: Ledger, moved: str) -> None:
+    """R7: only where all of that has moved nothing is a dead gateway not waited for."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    earlier, upgrade = ledger.open_change(opening("earlier")), ledger.open_change(opening("an upgrade"))
+    back = opening("a rollback", ChangeKind.GO_BACK).model_copy(update={"cause": upgrade})
+    if moved == "on trial":
+        trial = result("gw-1", "on trial").model_copy(update={"started": AT.timestamp()})
+        ledger.record_gateways(upgrade, [trial])
+    elif moved == "promoted":
+        record(ledger, upgrade, NEW, "gw-1")
+    elif moved == "given up by a rollback before":
+        record(ledger, earlier, NEW, "gw-1")
+        before = ledger.open_change(back)
+        record(ledger, before, OLD, "gw-1")
+        end(ledger, before, Outcome.ROLLBACK_INCOMPLETE)
+    now = ledger.open_change(back.model_copy(update={"key": "the next"}))
+    assert ledger.has_moved(now, "gw-1", OLD.digest) is (moved != "nothing")
+    assert not ledger.has_moved(now, "gw-2", OLD.digest)
+
+
 def result(gateway: str, state: str, seconds: int = 0) -> GatewayResult:
     return GatewayResult(
         gateway=gateway, state=state, sentence=f"{gateway} {state}", at=AT + timedelta(seconds=seconds)

@@ -213,6 +213,7 @@ async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_
     async with fleet_with(server, "gw-3", {"restore_gateway": NONSENSE}) as world:
         for fake in world.gateways.values():
             fake.serve(NEW, "b")
+        world.look()
         back = await world.go_back()
         await until(lambda: all(world.gateways[name].serving == "a" for name in ("gw-1", "gw-2", "gw-4")))
 

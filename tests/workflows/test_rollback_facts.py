@@ -392,6 +392,45 @@ async def not_watched(recorded: Recorded) -> None:
     await until(is_over, SOON)
 
 
+async def test_a_rollback_that_completes_a_lost_change_waits_for_no_dead_gateway_that_it_never_moved(
+    recorded: Recorded,
+) -> None:
+    """R3: it brings every gateway to its known-good, and all of it waited for one that was dead before."""
+    world = recorded.world
+    world.judge.says(UNDECIDED)
+    await recorded.start(("gw-1",), ("gw-2",))
+    await until(lambda: world.serving()["gw-1"] == "1.3.0")
+    await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
+    world.gateways["gw-4"].fail("restore", Unavailable("gw-4 does not answer"), times=FOR_LONG)
+    receipt = await recorded.roll_back()
+    assert "edge-2 has not ended, which is completed first" in receipt.sentence
+    assert set(world.serving().values()) == {"1.1.6"}
+    back = recorded.ledger.change(world.newest)
+    assert back.outcome is Outcome.ROLLED_BACK
+    assert "not waited for, since no session had moved there: gw-4: gw-4 does not answer" in back.sentence
+
+
+async def test_a_rollback_that_completes_a_lost_change_waits_for_each_gateway_that_it_has_moved(
+    recorded: Recorded,
+) -> None:
+    world = recorded.world
+    world.judge.says(UNDECIDED)
+    await recorded.start(("gw-1",), ("gw-2",))
+    await until(lambda: world.serving()["gw-1"] == "1.3.0")
+    await world.client.get_workflow_handle("change/edge").terminate("the engine lost it")
+    canary = world.gateways["gw-1"]
+    canary.fail("restore", Unavailable("gw-1 does not answer"), times=FOR_LONG)
+    await recorded.service.roll_back(world.fleet, "ana", "users call")
+
+    async def is_waited_for() -> bool:
+        return (await recorded.service.status("edge")).waits_for == ("gw-1",)
+
+    await until(is_waited_for, SOON)
+    canary.recover("restore")
+    await recorded.everybody_on(OLD)
+    assert recorded.ledger.change(world.newest).outcome is Outcome.ROLLED_BACK
+
+
 async def test_an_old_promotion_leaves_a_waiting_change_ended_and_says_what_to_name(
     recorded: Recorded,
 ) -> None:
