@@ -303,10 +303,10 @@ NEXT_TEST = timedelta(seconds=3)
 """Between two tries of release tests that cannot be made; twice as long each time, up to LAST_CAPACITY."""
 
 HELD_PACE = timedelta(seconds=5)
-"""Between two looks at the metrics while nothing but time can change the decision."""
+"""Between two looks at the metrics while nothing but time, an operator or harm can change the decision.
 
-HELD_FOR_HUMAN_PACE = timedelta(seconds=60)
-"""The same, while only a person can change it."""
+A look waits for its tick besides: harm is found as soon as in a window that goes on.
+"""
 
 
 SHORT_HISTORY = 1_000

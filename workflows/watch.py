@@ -258,7 +258,7 @@ class Watch:
         await control.note(LedgerActivities.record_verdict, entry, "decision")
 
     async def _pause(self, begun: int) -> None:
-        """Look at a calmer pace while nothing but time, or nobody but a person, can change the decision.
+        """Pause between two looks while nothing but time, an operator or harm can change the decision.
 
         The same while the ledger names nobody to look at, since it may be taking no writes, and while nothing
         can be read at all.
@@ -268,11 +268,9 @@ class Watch:
         goes_on = self._decision is None or self._decision.action in {Action.CONTINUE, Action.EXTEND}
         if goes_on and self._seen:
             return
-        for_human = self._decision is not None and self._decision.action is Action.HOLD_FOR_HUMAN
-        pace = steps.HELD_FOR_HUMAN_PACE if for_human and self._seen else steps.HELD_PACE
         with suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: self._looks > self._looks_before or self._begun > begun, timeout=pace
+                lambda: self._looks > self._looks_before or self._begun > begun, timeout=steps.HELD_PACE
             )
 
     def _go_on_with_a_short_history(self, order: WatchOrder) -> None:

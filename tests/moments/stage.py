@@ -53,7 +53,6 @@ def quicken(
     """Have what only time brings come soon; what a promise of time counts is left as it is."""
     paces = {
         "HELD_PACE": QUICK,
-        "HELD_FOR_HUMAN_PACE": timedelta(seconds=2),
         "NEXT_LOOK": QUICK,
         "NEXT_CAPACITY": QUICK,
         "LAST_CAPACITY": timedelta(seconds=2),

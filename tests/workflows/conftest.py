@@ -37,7 +37,6 @@ def quick_paces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if "environment" in request.fixturenames:
         return
     monkeypatch.setattr(steps, "HELD_PACE", timedelta(seconds=0.5))
-    monkeypatch.setattr(steps, "HELD_FOR_HUMAN_PACE", timedelta(seconds=2))
     monkeypatch.setattr(steps, "NEXT_LOOK", timedelta(seconds=1))
     monkeypatch.setattr(steps, "PLACED_LATE", timedelta(seconds=0.5))
     monkeypatch.setattr(steps, "NEXT_CAPACITY", timedelta(seconds=0.5))

@@ -9,6 +9,7 @@ from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.notices.entries import UNWATCHED, WATCHED
 from tests.fakes.control import (
+    AT_CAP,
     BLIND,
     CLOSED,
     CRASHING,
@@ -72,6 +73,20 @@ async def test_harm_where_a_wave_has_passed_goes_back_at_once_whatever_the_next_
     assert (result.outcome, result.decision) == (Outcome.ROLLED_BACK, CRASHING)
     assert CRASHING.reason in result.reason
     assert {(asked.wave, asked.passed) for asked in world.judge.passed} == {(0, 1)}
+
+
+@pytest.mark.parametrize("beside", [True, False])
+async def test_harm_is_looked_for_as_often_while_only_an_operator_can_promote(
+    world: World, *, beside: bool
+) -> None:
+    """R4: a sign that has to last for two looks was found after minutes, on trial and where a wave passed."""
+    rollout = await second_wave_that(world, "its verdict")
+    world.judge.says(AT_CAP, wave=PASSED if beside else 2)
+    looks = world.judge.passed if beside else world.judge.orders
+    seen = len(looks)
+    await until(lambda: len(looks) > seen + 10, 10 * 10 * steps.HELD_PACE.total_seconds())
+    world.judge.says(CRASHING, wave=PASSED if beside else 2)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
 async def test_harm_where_a_wave_has_passed_goes_back_while_a_hold_keeps_the_next_from_its_beginning(
