@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from activities.drivers.daemon.products import SECRETS as SECRETS_OF_DAEMONS
 from orchestrator.publishing.linking import MAGIC
 from policies.model.errors import BadInput
 
@@ -54,6 +55,8 @@ KEY_STORES = (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce")
 """How Java's stores of keys and certificates begin."""
 HAS_A_KEY = b"\0\0\0\1"
 """Where the first entry of such a store is a private key; of a store of authorities none is."""
+LARGEST_SETTINGS = 1 << 20
+"""Bytes of a file of settings."""
 BOM = b"\xef\xbb\xbf"
 WIDE = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 """How text of two bytes a character begins, as Windows writes it."""
@@ -84,7 +87,7 @@ def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
         return
     wide = next((encoding for mark, encoding in WIDE if content.startswith(mark)), None)
     text = content[2:].decode(wide, "replace").encode() if wide else content.removeprefix(BOM)
-    if kind := _kind(text):
+    if kind := _kind(text) or _kind_of_daemons(name, text):
         yield f"{name} ({kind})"
     elif depth < DEEPEST:
         yield from _inside(content, name, depth)
@@ -104,6 +107,14 @@ def _kind(content: bytes) -> str | None:
     if b'"kty"' in content and JWK.search(content):
         return "JSON private key"
     return next((kind for pattern, kind in SECRETS if pattern.search(content)), None)
+
+
+def _kind_of_daemons(name: str, content: bytes) -> str | None:
+    """Return what kind of secret that only one daemon has is in a file of this name, None for none."""
+    if len(content) > LARGEST_SETTINGS or b"\0" in content:
+        return None
+    text = content.decode(errors="replace")
+    return next(filter(None, (find(name, text) for find in SECRETS_OF_DAEMONS)), None)
 
 
 def refuse_keys(found: Iterable[str]) -> None:

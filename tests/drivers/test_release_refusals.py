@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -162,6 +163,67 @@ def test_a_secret_of_every_kind_in_a_tree_or_a_template_is_named(content: str, k
         assert list(keys_in(b"before\n" + written if written[:1] != b"\xff" else written, "f")) == [
             f"f ({kind})"
         ]
+
+
+RADIUS = "eap-radius {\n servers {\n  a {\n   address = 192.0.2.1\n   secret = testing123\n  }\n }\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("etc/strongswan.d/charon/eap-radius.conf", RADIUS, "strongSwan eap-radius.servers.a.secret"),
+        ("etc/strongswan.conf", f"charon {{ plugins {{\n{RADIUS}}} }}\n", "eap-radius.servers.a.secret"),
+        (
+            "etc/strongswan.conf",
+            "charon { plugins { ha {\n secret = s3cret\n} } }",
+            "charon.plugins.ha.secret",
+        ),
+        (
+            "etc/swanctl/swanctl.conf",
+            'secrets {\n  eap-ana { secret = "let me in" }\n}\n',
+            "secrets.eap-ana.secret",
+        ),
+        ("etc/swanctl/conf.d/psk.conf", "secrets { ike-1 { secret = 0x4665 } }", "secrets.ike-1.secret"),
+        ("etc/swanctl/conf.d/token.conf", "secrets {\n token-1 {\n pin = 1234\n}\n}", "secrets.token-1.pin"),
+        (
+            "etc/strongswan.d/sql.conf",
+            "sql {\n database = mysql://vpn:hidden@db/users\n}",
+            "strongSwan sql.database",
+        ),
+        ("etc/ipsec.secrets", ': PSK "v+NkxY9LLZvwj4qCC2o"\n', "strongSwan PSK secret"),
+        ("etc/ipsec.secrets", 'ana : EAP "letmein"\n', "strongSwan EAP secret"),
+        ("etc/ipsec.secrets", ': RSA moon.key "passphrase"\n', "strongSwan RSA secret"),
+        ("etc/radcli/servers", "radius.example\ttesting123\n", "shared key of RADIUS"),
+    ],
+)
+def test_a_secret_of_one_daemons_own_files_in_a_tree_is_named_and_not_quoted(
+    small: tuple[Path, Path], name: str, content: str, kind: str
+) -> None:
+    """Shared keys of RADIUS, of users and of peers were published with the tree."""
+    tree, template = small
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text(f"# ours\n{content}")
+    with pytest.raises(BadInput, match=re.escape(f"{name} (")) as refused:
+        build(tree, template)
+    assert kind in str(refused.value)
+    assert not [
+        word for word in ("testing123", "s3cret", "let me in", "hidden") if word in str(refused.value)
+    ]
+
+
+def test_settings_of_strongswan_that_name_their_secrets_or_have_none_are_published() -> None:
+    for name, content in (
+        ("etc/strongswan.d/charon/eap-radius.conf", RADIUS.replace("testing123", "$secret_radius")),
+        ("etc/strongswan.d/charon/eap-radius.conf", RADIUS.replace("secret", "# secret")),
+        ("etc/swanctl/swanctl.conf", "secrets {\n private-a { file = a.key }\n}\nconnections {\n}\n"),
+        ("etc/ipsec.secrets", "# : PSK secret\n: RSA moon.key\n: RSA sun.key %prompt\ninclude *.inc\n"),
+        (
+            "etc/radcli/servers",
+            "# Server Name or Client/Server pair\t\tKey\n#portmaster.example\thardlyasecret\n",
+        ),
+        ("usr/share/tool.js", "function f() {\n secret = made()\n}\n"),
+    ):
+        assert list(keys_in(content.encode(), name)) == [], content
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])

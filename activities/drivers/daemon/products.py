@@ -1,10 +1,11 @@
 """The products that gateways run, each with its driver; which runtime carries which."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.ocserv.secrets import secret_in as ocserv_secret_in
 from activities.drivers.daemon.ocserv.template import accounts_in as ocserv_accounts_in
 from activities.drivers.daemon.ocserv.template import require_template as require_ocserv_template
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
@@ -12,6 +13,7 @@ from activities.drivers.daemon.openvpn.template import accounts_in as openvpn_ac
 from activities.drivers.daemon.openvpn.template import require_template as require_openvpn_template
 from activities.drivers.daemon.port import Daemon
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
+from activities.drivers.daemon.strongswan.secrets import secret_in as strongswan_secret_in
 from activities.drivers.daemon.strongswan.template import require_template as require_strongswan_template
 from activities.drivers.daemon.template import Accounts
 
@@ -32,6 +34,8 @@ ACCOUNTS: Mapping[str, Callable[[str], Accounts]] = {
     OpenVpn.product: openvpn_accounts_in,
 }
 """What says as whom a template has its daemon run, where its configuration says so."""
+SECRETS: Sequence[Callable[[str, str], str | None]] = (ocserv_secret_in, strongswan_secret_in)
+"""What finds, by a file's name and text, a secret of a kind that only one daemon has."""
 
 
 def daemon_of(kind: str, login: ProbeLogin | None = None, exempt: Exempt = NOBODY) -> Daemon:
