@@ -6,11 +6,12 @@ import sys
 from io import TextIOWrapper
 
 from orchestrator.exit_code import ExitCode
+from orchestrator.umask import keep_to_itself
 
 
 def main() -> None:
     """Run one command and end the process with its exit code; what it writes is read by nobody else."""
-    os.umask(0o077)
+    keep_to_itself()
     signal.signal(
         signal.SIGINT, lambda *_: os._exit(ExitCode.DETACHED)
     )  # what is still being loaded says nothing

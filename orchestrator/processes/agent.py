@@ -47,8 +47,9 @@ from orchestrator.processes.enrolled import connected_for, files_for
 from orchestrator.processes.gateway_runtime import folders_of, slots_of
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import keep_heaps_small
-from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
+from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
+from orchestrator.umask import keep_to_itself
 from policies.model.adoption import ADOPTED
 
 ONE_POLL = 1

@@ -23,7 +23,6 @@ from orchestrator.processes.composition import compose
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.listening import allow_descriptors, answering_at, port_at
 from orchestrator.processes.monitored import engine_look, ledger_look, looking, monitored
-from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.recurring import keep_upgrading
 from orchestrator.processes.reports import keep_reporting
 from orchestrator.processes.scraping import certified
@@ -33,6 +32,7 @@ from orchestrator.processes.supervisor import say_ready
 from orchestrator.refusals import WRITE_SECONDS
 from orchestrator.service.service import Service
 from orchestrator.settings import Settings, read_settings, state_folder
+from orchestrator.umask import keep_to_itself
 from policies.model.errors import BadInput, Conflict, PenstockError
 
 EVERYBODY = 0o666

@@ -45,8 +45,9 @@ from orchestrator.processes.cluster_file import ClusterSettings
 from orchestrator.processes.enrolled import connected_for, files_for
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import keep_heaps_small
-from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
+from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.processes.steady_worker import SteadyWorker
+from orchestrator.umask import keep_to_itself
 from policies.model.errors import Conflict, PenstockError
 
 _log = logging.getLogger(__name__)

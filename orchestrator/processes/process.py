@@ -31,11 +31,6 @@ such steps to the next process, and an agent that is waited for cannot renew a l
 """
 
 
-def keep_to_itself() -> None:
-    """Have whatever this process writes from now on read by nobody else: logs and ledgers name users."""
-    os.umask(0o077)
-
-
 def identity() -> str:
     """Return who this process is in the engine's history."""
     return f"{socket.gethostname()}:{os.getpid()}"

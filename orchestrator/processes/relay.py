@@ -30,7 +30,6 @@ from orchestrator.processes.composition import shown_to_the_engine_now
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.listening import allow_descriptors, answering_at, port_at
 from orchestrator.processes.monitored import ledger_look, looking, monitored
-from orchestrator.processes.process import keep_to_itself
 from orchestrator.processes.read_again import ReadAgain
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready
@@ -44,6 +43,7 @@ from orchestrator.relay.server import Relay, server_of
 from orchestrator.relay.task_tokens import TaskTokens, read_token_keys
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.ledger import Ledger
+from orchestrator.umask import keep_to_itself
 from policies.model.errors import BadInput, PenstockError
 
 MOST_ENROLLING = 100

@@ -56,7 +56,7 @@ from orchestrator.processes.monitored import (
     looking,
     monitored,
 )
-from orchestrator.processes.process import keep_to_itself, make_worker, run_until_told
+from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.prometheus import prometheus_of
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.checkpoints import Checkpoints
@@ -67,6 +67,7 @@ from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.requests import REMEMBERED
 from orchestrator.store.tickets import TicketLists
+from orchestrator.umask import keep_to_itself
 from policies.model.change import PENSTOCK
 from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.fleet import Fleet

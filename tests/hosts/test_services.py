@@ -153,6 +153,22 @@ def test_no_process_reads_a_key_or_enters_the_folder_of_another(control: Host, n
     assert not control.run(*as_its_user, "cat", KEYS[name], may_fail=True).code
 
 
+def test_the_api_reads_what_the_worker_keeps_as_evidence_and_no_other_service_does(control: Host) -> None:
+    """The worker's unit lets a group read new files, and its process took that away again."""
+    write_keys(control)
+    worker = Service(control, "worker")
+    with engine(control):
+        worker.start()
+        control.wait_for(worker.unit)
+        control.run("systemctl", "stop", worker.unit)
+    folder = "/var/lib/penstock-evidence"
+    assert control.run("stat", "--format=%a %U %G", folder).out == "2750 penstock penstock-api\n"
+    for name, reads in (("api", True), ("relay", False)):
+        as_its_user = ("setpriv", f"--reuid={USERS[name]}", f"--regid={USERS[name]}", "--clear-groups")
+        read = control.run(*as_its_user, "cat", f"{folder}/audit.pub", may_fail=True)
+        assert (not read.code) is reads, (name, read)
+
+
 def alone(service: Service) -> bool:
     """Whether no other process of penstock runs."""
     units = [f"penstock-{name}.service" for name in PORTS] + ["penstock.service"]

@@ -14,6 +14,7 @@ from activities.drivers.store.snapshots import SnapshotArchive
 from orchestrator.service.checkpoints import Checkpoints, signing_key
 from orchestrator.service.description_file import DescriptionFile
 from orchestrator.store.ledger import Ledger
+from orchestrator.umask import keep_to_itself
 from policies.model.errors import BadInput, Unavailable
 from policies.model.value import digest_of
 
@@ -52,7 +53,7 @@ def ledgers(folders: Path, tmp_path: Path) -> None:
 
 
 def as_unit(name: str, work: Callable[[], None]) -> None:
-    """Do the work in a process with the user and the mask of new files that the unit has."""
+    """Do the work in a process with the user of the unit and its mask of new files, as far as that counts."""
     unit = (PACKAGE / f"lib/systemd/system/penstock-{name}.service").read_text()
     (user,), (mask,) = (re.findall(rf"^{key}=(\S+)$", unit, re.MULTILINE) for key in ("User", "UMask"))
     child = os.fork()
@@ -63,6 +64,7 @@ def as_unit(name: str, work: Callable[[], None]) -> None:
             os.setresgid(*[NUMBERS[user]] * 3)
             os.setresuid(*[NUMBERS[user]] * 3)
             os.umask(int(mask, 8))
+            keep_to_itself()
             work()
             ended = 0
         except BaseException:  # noqa: BLE001 - the test's process reports it
