@@ -8,6 +8,7 @@ from temporalio import activity
 
 from activities.liveness import answering
 from policies.model.client_profiles import NO_PROFILES, Profiles, ToldProfiles
+from policies.model.drain import Uncounted
 from policies.model.instance import MOST_SLOTS, GatewayState, Probe
 from policies.model.mirror import Mirror
 from policies.model.operation import Operation
@@ -51,6 +52,12 @@ class SlotOrder(Message):
 
     operation: Operation
     slot: Name
+
+
+class StopOrder(SlotOrder):
+    """Stop the instance of a slot; one that does not return its sessions only if `uncounted` means it."""
+
+    uncounted: Uncounted = Uncounted.NONE
 
 
 class InspectOrder(SlotOrder):
@@ -210,8 +217,13 @@ class Runtime(Protocol):
         """Measure a load on an instance that runs and on the one that serves; users of the host feel it."""
         ...
 
-    async def stop(self, operation: Operation, slot: str) -> GatewayState:
-        """Stop an instance that has no sessions and gets no new ones; Refused otherwise."""
+    async def stop(
+        self, operation: Operation, slot: str, uncounted: Uncounted = Uncounted.NONE
+    ) -> GatewayState:
+        """Stop an instance that has no sessions and gets no new ones; Refused otherwise.
+
+        Of one that does not answer, `uncounted` says what the host has to have found instead.
+        """
         ...
 
     async def fence(self, operation: Operation) -> GatewayState:
@@ -296,10 +308,10 @@ class InstanceActivities:
             return Inspected(slot=order.slot, measurements=measured)
 
     @activity.defn(name="stop_instance")
-    async def stop_instance(self, order: SlotOrder) -> GatewayState:
-        """Ensure that the slot is stopped; refused while it has sessions or their number is unknown."""
+    async def stop_instance(self, order: StopOrder) -> GatewayState:
+        """Ensure that the slot is stopped; refused while it has sessions, or their number is unknown."""
         async with answering():
-            return await self._runtime.stop(order.operation, order.slot)
+            return await self._runtime.stop(order.operation, order.slot, order.uncounted)
 
     @activity.defn(name="fence_gateway")
     async def fence_gateway(self, operation: Operation) -> GatewayState:

@@ -10,7 +10,7 @@ from temporalio import activity
 
 from activities.failures import as_application_errors
 from activities.liveness import answering
-from policies.drains import loss_between, remembered
+from policies.drains import is_silent, loss_between, remembered
 from policies.model.drain import Look, Loss
 from policies.model.errors import Unavailable
 from policies.model.operation import Operation
@@ -116,6 +116,8 @@ class SessionActivities:
         still knows how many sessions it cost. Lost with an agent that is killed is what it saw
         since its last beat: sessions that began or ended after it are counted wrong in `lost`.
 
+        An instance that has become silent ends the wait, so that it is reported.
+
         A drain that a newer change has overtaken ends as Fenced: drains of every change of the
         last hours would fill the agent's hands.
         """
@@ -124,6 +126,7 @@ class SessionActivities:
         beat, beaten = beat_of(info.heartbeat_timeout).total_seconds(), time.monotonic()
         # Both moments are of the engine's clock: what earlier attempts and the pauses between them took.
         began = beaten - (info.started_time - info.scheduled_time).total_seconds()
+        known = order.last is not None and is_silent(order.last)
         with as_application_errors():
             try:
                 was_empty = False
@@ -132,7 +135,8 @@ class SessionActivities:
                     empty = now.look.sessions == 0 and (order.connected_only or not now.look.resumable)
                     if empty and was_empty:
                         return now.model_copy(update={"empty": True})
-                    if time.monotonic() - began >= order.within.total_seconds():
+                    is_over = time.monotonic() - began >= order.within.total_seconds()
+                    if is_over or (is_silent(now.look) and not known):
                         return now
                     was_empty = empty
                     await _pause()

@@ -1,19 +1,36 @@
 """Decide how an instance is emptied: whose sessions are waited for, whose may be ended, and when nobody's.
 
 Three promises: a session is never ended because something is unknown, an exempt one is ended
-by a person only, and a deadline never ends more than its share.
+by a person only, and a deadline never ends more than its share. An instance that does not answer is
+stopped at its deadline only if the kernel shows that it has no user, else by a person only.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, NextStep, Step
+from policies.model.drain import (
+    DrainFacts,
+    DrainLimits,
+    DrainMode,
+    Look,
+    Loss,
+    NextStep,
+    Silence,
+    Step,
+    Uncounted,
+)
 from policies.model.instance import Probe
 from policies.model.verdict import Decision, GateVerdict
 
 BEYOND_AUTH = ("tunnel", "ping")
 """Stages of a probe at which a login had worked, so that only the tunnel can be at fault."""
+
+SILENT_FOR = timedelta(minutes=1)
+"""How long an instance has to be silent before it is reported, and an operator may stop it."""
+
+DESERTED_FOR = timedelta(minutes=10)
+"""How long a silent instance has to be without any user before its deadline may stop it."""
 
 _BAD = {GateVerdict.UNHEALTHY, GateVerdict.HARD}
 
@@ -63,6 +80,19 @@ def allowance(found: int, limits: DrainLimits) -> int:
     return ceil(found * limits.forced / 100)
 
 
+def is_silent(look: Look) -> bool:
+    """Return whether the instance has not answered its host for long enough to be reported."""
+    return look.silence is not None and look.silence.lasts >= SILENT_FOR
+
+
+def may_stop_uncounted(silence: Silence | None, uncounted: Uncounted) -> bool:
+    """Return whether an instance that does not return its sessions is one that this order means."""
+    if silence is None or silence.lasts < SILENT_FOR:
+        return False
+    deserted = silence.deserted is not None and silence.deserted >= DESERTED_FOR
+    return uncounted is Uncounted.SILENT or (uncounted is Uncounted.DESERTED and deserted)
+
+
 def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     """Return what the drain does next; who may come back without a login is waited for until the deadline."""
     look, late = facts.look, facts.now >= facts.deadline or facts.mode is DrainMode.END_SHARE
@@ -72,7 +102,7 @@ def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     if not ending and not late:
         return _before_the_deadline(facts, limits)
     if look.sessions is None or look.exempt is None:
-        return NextStep(step=Step.HOLD, reason="its sessions cannot be counted, so nobody is ended")
+        return _uncounted(facts)
     spared = 0 if facts.forced_by and facts.exempt_too else look.exempt
     endable = look.sessions - spared
     if endable <= 0:
@@ -87,16 +117,59 @@ def next_step(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     return NextStep(step=Step.END, reason=reason, leave=look.sessions - min(limits.batch, endable))
 
 
+def _uncounted(facts: DrainFacts) -> NextStep:
+    """Return what happens to an instance whose sessions are unknown when they would be ended."""
+    silence = facts.look.silence
+    if not is_silent(facts.look):
+        return NextStep(step=Step.HOLD, reason="its sessions cannot be counted, so nobody is ended")
+    silent = _silent(facts)
+    if facts.forced_by is not None and facts.exempt_too:
+        return NextStep(
+            step=Step.STOP_UNCOUNTED,
+            reason=f"{facts.forced_by}: {silent}; it is stopped with every session that it has",
+            uncounted=Uncounted.SILENT,
+        )
+    if facts.now >= facts.deadline and may_stop_uncounted(silence, Uncounted.DESERTED):
+        return NextStep(
+            step=Step.STOP_UNCOUNTED,
+            reason=f"the drain deadline is over: {silent}, and it has no user by its kernel",
+            uncounted=Uncounted.DESERTED,
+        )
+    return NextStep(step=Step.HOLD, reason=f"{silent}; {_users(silence)}; {STOPPED_BY_HAND}")
+
+
+STOPPED_BY_HAND = "`penstock drain end --exempt-too` stops it and loses every session that it has"
+
+
+def _silent(facts: DrainFacts) -> str:
+    since = f" since {facts.silent_since:%Y-%m-%d %H:%M} UTC" if facts.silent_since else ""
+    return f"it has not answered{since}, so its sessions are unknown"
+
+
+def _users(silence: Silence | None) -> str:
+    """Return what the kernel shows of its users."""
+    if silence is None or silence.deserted is None:
+        return "its kernel does not show whether it has users"
+    if silence.deserted < DESERTED_FOR:
+        return f"its kernel shows users within {DESERTED_FOR.total_seconds() / 60:.0f} minutes"
+    return "its kernel shows no user"
+
+
 def _before_the_deadline(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     if facts.look.sessions == 0:
         reason = f"{facts.look.resumable} sessions whose connection broke may still come back"
         return NextStep(step=Step.WAIT, reason=reason, until=facts.deadline)
     warning_at = facts.deadline - limits.warning
     left = "an unknown number of" if facts.look.sessions is None else str(facts.look.sessions)
+    silent = is_silent(facts.look)
     if facts.warned or facts.now < warning_at:
         until = facts.deadline if facts.warned else warning_at
-        return NextStep(step=Step.WAIT, reason=f"{left} sessions are waited for", until=until)
+        reason = f"{_silent(facts)}; {STOPPED_BY_HAND}" if silent else f"{left} sessions are waited for"
+        return NextStep(step=Step.WAIT, reason=reason, until=until)
     before = timedelta(seconds=round((facts.deadline - facts.now).total_seconds()))
+    if silent:
+        reason = f"{_silent(facts)}; in {before} the deadline stops it if its kernel shows no user"
+        return NextStep(step=Step.WARN, reason=reason)
     may_end = max(0, allowance(facts.found, limits) - facts.ended)
     reason = f"{left} sessions are left {before} before the deadline, which may end {may_end}"
     return NextStep(step=Step.WARN, reason=reason)

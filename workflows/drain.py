@@ -1,6 +1,6 @@
 """Draining a gateway: what gets no new sessions goes on until its last one has ended, then stops.
 
-Nobody is ended because something is unknown; what may be ended, when and why is decided in
+No session is ended because something is unknown; what may be ended, when and why is decided in
 `policies.drains`.
 """
 
@@ -15,7 +15,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
 
 from activities.ledger import EventEntry, LedgerActivities
-from policies.drains import mode_of, next_step
+from policies.drains import is_silent, mode_of, next_step
 from policies.model.command import CommandReceipt
 from policies.model.drain import (
     DRAIN_OVER,
@@ -27,7 +27,9 @@ from policies.model.drain import (
     DrainMode,
     DrainStatus,
     Loss,
+    NextStep,
     Step,
+    Uncounted,
     loss_event,
 )
 from policies.model.instance import GatewayState, InstanceState, Probe, Steering
@@ -87,6 +89,8 @@ class DrainOrder(Value):
     before: int = 0
     """Parts of the same change that begin to drain before this one."""
     went_back: bool = False
+    goes_back: bool = False
+    """Whether its gateways are still to go back: what they go back to may be started, and is left alone."""
     failed: Digest | None = None
     decision: Decision | None = None
     emptying: tuple[Emptying, ...] = ()
@@ -253,7 +257,7 @@ class Drain:
 
         A placement that reaches a node after its gateway has gone back would never be taken from it.
         """
-        if self._steps[name].cluster is None or name in self._looked:
+        if self._steps[name].cluster is None or name in self._looked or self._order.goes_back:
             return
         state, told = await self._late_look(name)
         known = {
@@ -316,7 +320,8 @@ class Drain:
         for instance in (*state.instances, *map(state.instance, sorted(unknown))):
             beside = instance.slot not in {state.steering.serving, state.steering.trial}
             runs = instance.state is InstanceState.RUNNING or instance.slot in told
-            if not runs or not beside:
+            is_target = self._order.goes_back and instance.release in {None, self._target(name)}
+            if not runs or not beside or is_target:
                 continue
             # What an earlier change left behind is no way back; where none is known, anything may be.
             kept = self._before(name) in {None, instance.release}
@@ -337,6 +342,11 @@ class Drain:
                 )
             )
         return found
+
+    def _target(self, name: str) -> Digest | None:
+        """Return what serves on the gateway, or is to serve there, by digest."""
+        release = self._order.release or self._members[name].back
+        return release.digest if release is not None else None
 
     def _before(self, name: str) -> Digest | None:
         """Return what served on the gateway before this change, by digest."""
@@ -393,10 +403,16 @@ class Drain:
         """End what is left in batches; exempt sessions only when the order names them."""
         if known := self._receipts.of(ending):
             return known
-        for emptying in self._meant(ending.gateway):
+        meant = self._meant(ending.gateway)
+        for emptying in meant:
             self._forced[emptying.gateway] = ending
         spared = "exempt ones too" if ending.exempt_too else "exempt ones are waited for"
         sentence = f"What is left is ended in batches of {self._order.limits.batch}; {spared}."
+        if silent := [one for one in meant if is_silent(one.look or UNSEEN)]:
+            slots = ", ".join(f"slot {one.slot} of {one.gateway}" for one in silent)
+            stopped = "stopped, and every session that it has is lost"
+            kept = "not stopped; `--exempt-too` stops it and loses every session that it has"
+            sentence += f" Without an answer, {slots} is {stopped if ending.exempt_too else kept}."
         return await self._obeyed(ending, DrainEvent.ENDED, sentence)
 
     @extend.validator
@@ -445,7 +461,7 @@ class Drain:
         while True:
             await self._empty(emptying)
             try:
-                await self._steps[emptying.gateway].stop(emptying.slot)
+                await self._steps[emptying.gateway].stop(emptying.slot, emptying.step.uncounted)
             except ActivityError as error:
                 if code_of(error) != "Refused":
                     await self._bear_with(emptying.gateway, error)
@@ -455,43 +471,52 @@ class Drain:
             else:
                 emptying.stopped = True
                 if emptying.held and workflow.patched(TOLD_AT_THE_END):
-                    await self._tell_of(
-                        emptying, DrainEvent.EMPTIED, "its last session is over; it is stopped", "emptied"
-                    )
+                    counted = emptying.step.uncounted is Uncounted.NONE
+                    over = "its last session is over" if counted else "it did not answer to its end"
+                    await self._tell_of(emptying, DrainEvent.EMPTIED, f"{over}; it is stopped", "emptied")
                 return
 
     async def _empty(self, emptying: Emptying) -> None:
-        """Return when the slot was seen empty."""
+        """Return when the slot was seen empty, or is to be stopped although it does not answer."""
         await self._wait(emptying, timedelta(0), self._commands)
         while True:
             # Counted before the step is chosen: a command heard on the way to the wait must end the wait.
             told, heard = emptying.step, self._commands
             emptying.step = step = next_step(self._facts(emptying), self._order.limits)
-            emptying.held = step.step is Step.HOLD or (emptying.held and step.step is Step.STOP)
+            ends = step.step in {Step.STOP, Step.STOP_UNCOUNTED}
+            emptying.held = step.step is Step.HOLD or (emptying.held and ends)
             match step.step:
                 case Step.STOP:
                     if await self._wait(emptying, timedelta(minutes=1), heard):
                         return
-                case Step.WAIT:
-                    until = step.until or workflow.now() + LOOK_AGAIN
-                    await self._wait(emptying, until - workflow.now(), heard)
+                case Step.STOP_UNCOUNTED:
+                    await self._tell_ending(emptying, step)
+                    return
                 case Step.WARN:
                     deadline = emptying.deadline
                     await self._tell_of(
                         emptying, "drain deadline announced", step.reason, f"warning {deadline}"
                     )
                     emptying.warned_for = deadline
-                case Step.HOLD:
-                    if told != step:
+                case Step.WAIT | Step.HOLD:
+                    if step.step is Step.HOLD and told != step:
                         await self._tell_of(
                             emptying, DrainEvent.HELD, step.reason, f"{emptying.deadline} {step.reason}"
                         )
-                    known = emptying.look is not None and emptying.look.sessions is not None
-                    await self._wait(emptying, LOOK_AGAIN if known else COUNT_AGAIN * steps.NEXT_LOOK, heard)
+                    await self._wait(emptying, self._until_next_look(emptying), heard)
                 case Step.END:
                     async with self._turns.turn(partial(self._was_told_since, heard)) as has_come:
                         if has_come:
                             await self._end_batch(emptying)
+
+    @staticmethod
+    def _until_next_look(emptying: Emptying) -> timedelta:
+        """Return how long sessions are waited for at most; those that are unknown are looked for again."""
+        step, known = emptying.step, (emptying.look or UNSEEN).sessions is not None
+        if step.step is Step.HOLD:
+            return LOOK_AGAIN if known else COUNT_AGAIN * steps.NEXT_LOOK
+        left = step.until - workflow.now() if step.until else LOOK_AGAIN
+        return left if known else min(left, LOOK_AGAIN)
 
     def _was_told_since(self, heard: int) -> bool:
         return self._commands > heard
@@ -506,13 +531,14 @@ class Drain:
             now=workflow.now(),
             deadline=emptying.deadline,
             warned=emptying.warned_for == emptying.deadline,
+            silent_since=emptying.silent_since,
             forced_by=f"{forced.person}: {forced.reason}" if forced else None,
             exempt_too=forced is not None and forced.exempt_too,
         )
 
     async def _wait(self, emptying: Emptying, within: timedelta, heard: int) -> bool:
         """Wait for sessions to end and return whether none is left; another command ends the wait."""
-        until = workflow.now() + within
+        until, before = workflow.now() + within, emptying.look or UNSEEN
         waiting = self._steps[emptying.gateway].start_waiting(
             emptying.slot,
             max(within, timedelta(0)),
@@ -533,12 +559,13 @@ class Drain:
             if not isinstance(error.cause, EngineTimeoutError):
                 await self._bear_with(emptying.gateway, error)
             return False
-        emptying.see(drained)
+        emptying.see(drained, workflow.now())
         if drained.lost:
             sentence = f"{drained.lost} sessions ended with their process"
             event = loss_event(drained.loss)
             await self._tell_of(emptying, event, sentence, f"lost {drained.look.boot}")
-        if not drained.empty and workflow.now() < until - steps.NEXT_LOOK:
+        has_news = drained.empty or is_silent(drained.look) > is_silent(before)
+        if not has_news and workflow.now() < until - steps.NEXT_LOOK:
             await workflow.sleep(steps.NEXT_LOOK)  # an agent that does not wait is not asked at its own pace
         return drained.empty
 
@@ -547,10 +574,7 @@ class Drain:
         step = next_step(self._facts(emptying), self._order.limits)
         if step.step is not Step.END:
             return
-        ending = f"end {emptying.deadline} {step.reason}"
-        if emptying.ending != ending:
-            emptying.ending = ending
-            await self._tell_of(emptying, DrainEvent.ENDING, step.reason, ending)
+        await self._tell_ending(emptying, step)
         forced = self._forced.get(emptying.gateway)
         look = emptying.look or UNSEEN
         count = batch = (look.sessions or 0) - step.leave
@@ -570,10 +594,16 @@ class Drain:
         else:
             count = min(ended.ended, batch)
             emptying.ended += count
-            emptying.look = ended.look
+            emptying.look_again(ended.look, workflow.now())
         if count or (emptying.look or UNSEEN).sessions != 0:
             paced = timedelta(minutes=count / self._order.rate)
             self._turns.pause(max(self._order.limits.pause, paced))
+
+    async def _tell_ending(self, emptying: Emptying, step: NextStep) -> None:
+        ending = f"end {emptying.deadline} {step.reason}"
+        if emptying.ending != ending:
+            emptying.ending = ending
+            await self._tell_of(emptying, DrainEvent.ENDING, step.reason, ending)
 
     def _may_be_cut(self) -> bool:
         """Whether the history is long and everybody merely waits; most other steps outlive a cancellation."""

@@ -1,6 +1,6 @@
 """One slot that is being emptied, and all that a drain remembers of it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,6 +40,8 @@ class Emptying(BaseModel):
     loss: Loss | None = None
     mode: DrainMode = DrainMode.WAIT
     mode_reason: str = "it was replaced, not found at fault"
+    silent_since: datetime | None = None
+    """Since when its instance has not answered its host; None while it answers."""
     step: NextStep = COUNTING
     warned_for: datetime | None = None
     ending: str = ""
@@ -48,18 +50,26 @@ class Emptying(BaseModel):
     held: bool = False
     """Whether people were told that it waits for them, and nobody has done anything since."""
 
-    def see(self, drained: Drained) -> None:
-        """Take over what a wait has seen."""
-        self.look = drained.look
+    def see(self, drained: Drained, now: datetime) -> None:
+        """Take over what a wait has seen until now."""
+        self.look_again(drained.look, now)
         self.found = max(self.found, drained.look.sessions or 0)
         self.lost += drained.lost
         self.loss = drained.loss or self.loss
 
+    def look_again(self, look: Look, now: datetime) -> None:
+        """Take over what is true of its sessions now."""
+        silence = look.silence
+        lasts = silence.lasts if silence else timedelta(0)
+        self.silent_since = (self.silent_since or now - lasts) if silence else None
+        self.look = look
+
     def lose_sight(self) -> None:
         """Take over that the agent is silent: what lives there is unknown, its process is remembered."""
         self.look = (self.look or UNSEEN).model_copy(
-            update={"sessions": None, "exempt": None, "resumable": 0}
+            update={"sessions": None, "exempt": None, "resumable": 0, "silence": None}
         )
+        self.silent_since = None
 
     def status(self) -> SlotDrain:
         """Return what people want to see of it."""
@@ -78,4 +88,5 @@ class Emptying(BaseModel):
             step=self.step.step,
             why=self.step.reason,
             deadline=self.deadline,
+            silent_since=self.silent_since,
         )

@@ -23,12 +23,13 @@ from activities.instances import (
     StageOrder,
     Started,
     StartOrder,
+    StopOrder,
     TakeBackOrder,
 )
 from activities.placement import Prepared
 from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionActivities
 from activities.steering import SteeringActivities, TrialOrder
-from policies.model.drain import Look
+from policies.model.drain import Look, Uncounted
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState, Probe
 from policies.model.mirror import Mirror
@@ -249,7 +250,7 @@ class GatewaySteps:
             ),
         )
 
-    async def stop(self, slot: str) -> None:
+    async def stop(self, slot: str, uncounted: Uncounted = Uncounted.NONE) -> None:
         """Stop the slot's instance when nobody uses it; the host refuses while somebody does.
 
         Only what the host has found unused is taken from a cluster's node.
@@ -257,7 +258,7 @@ class GatewaySteps:
         await self._do(
             InstanceActivities.stop_instance,
             steps.PATIENT,
-            SlotOrder(operation=self.operation(f"stop-{slot}"), slot=slot),
+            StopOrder(operation=self.operation(f"stop-{slot}"), slot=slot, uncounted=uncounted),
         )
         if self.cluster is not None:
             await self.cluster.remove(self.operation(f"remove-{slot}"), slot)

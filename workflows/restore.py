@@ -136,6 +136,8 @@ class RestoreOrder(Value):
     within: timedelta | None = None
     last_back: datetime | None = None
     told: int = 0
+    emptied: dict[str, str] = {}
+    """The drains of gateways that could not go back at once, by gateway."""
     begun_again: bool = False
     """Whether this part has failed by itself before, so that its gateways may be named already."""
 
@@ -168,6 +170,7 @@ class Restore:
         self._back = list(order.back)
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
+        self._emptied = dict(order.emptied)
         self._unmoved = dict(order.unmoved)
         self._began = order.began or workflow.now()
         before = order.began if order.first_round_over or order.told else None  # as orders of before have it
@@ -540,8 +543,13 @@ class Restore:
             return
         if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin
             self._tried.add(name)
-        slot = await self._start_known_good(name, restored.state)
-        await on.keep(slot, patience)
+        try:
+            slot = await self._start_known_good(name, restored.state)
+            await on.keep(slot, patience)
+        except (ActivityError, ApplicationError) as error:
+            if code_of(error) != "Fenced" and not is_cancelled_exception(error):
+                await self._empty_meanwhile(name, restored.state)
+            raise
 
     async def _start_known_good(self, name: str, before: GatewayState) -> str:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
@@ -566,12 +574,35 @@ class Restore:
 
     # --- what was left behind -----------------------------------------------------------
 
+    async def _empty_meanwhile(self, name: str, state: GatewayState) -> None:
+        """Drain what runs beside on a gateway that is not back: the fence has ended the drain before.
+
+        It may have the very slot that the gateway waits for.
+        """
+        kept = {state.steering.serving, state.steering.trial}
+        left = [
+            one
+            for one in state.instances
+            if one.state is InstanceState.RUNNING
+            and one.slot not in kept
+            and one.release not in {None, self._targets[name].digest}
+        ]
+        named = f"waits-{name}-{self._steps[name].epoch}"
+        if left and self._emptied.get(name) != named:
+            self._emptied[name] = named
+            await self._start_drain([name], before=0, named=named)
+
     async def _look_after_what_was_left(self, names: list[str], snapshots: int, before: int) -> None:
         """Freeze evidence, then let the new instances empty; both outlive this workflow."""
         for name in names[:snapshots]:
             await self._start_snapshot(name)
+        for name in names:
+            if (waited := self._emptied.pop(name, None)) is not None:
+                with suppress(FailureError):  # it has just ended
+                    await workflow.get_external_workflow_handle(self._drain_of(waited)).cancel()
         if names:
-            await self._start_drain(names, before)
+            # Two restores of one millisecond are of one epoch: the other one's drain will do.
+            await self._start_drain(names, before, f"back-{names[0]}-{self._steps[names[0]].epoch}")
 
     async def _start_snapshot(self, name: str) -> None:
         order = self._order
@@ -583,7 +614,10 @@ class Restore:
         )
         await left_behind(Snapshot.run, snapshot, f"snapshot/{name}/{order.change}")
 
-    async def _start_drain(self, names: list[str], before: int) -> None:
+    def _drain_of(self, named: str) -> str:
+        return f"drain/{self._order.fleet}/{self._order.change}/{named}"
+
+    async def _start_drain(self, names: list[str], before: int, named: str) -> None:
         order = self._order
         drain = DrainOrder(
             change=order.change,
@@ -599,12 +633,11 @@ class Restore:
             draining=order.parts * MOST_MEMBERS,
             before=before,
             went_back=True,
+            goes_back=names[0] in self._emptied,
             failed=order.failed,
             decision=order.decision,
         )
-        # Two restores of one millisecond are of one epoch: the other one's drain will do.
-        named = f"back-{names[0]}-{self._steps[names[0]].epoch}"
-        await left_behind(Drain.run, drain, f"drain/{order.fleet}/{order.change}/{named}")
+        await left_behind(Drain.run, drain, self._drain_of(named))
 
     # --- telling ----------------------------------------------------------------------
 
@@ -681,6 +714,7 @@ class Restore:
                     "back": tuple(self._back),
                     "given_up": self._given_up,
                     "unmoved": self._unmoved,
+                    "emptied": self._emptied,
                     "troubles": self._troubles,
                     "epochs": {
                         name: on.epoch for name, on in self._steps.items() if on.epoch != self._order.epoch

@@ -99,11 +99,16 @@ def end(
     reason: Reason,
     fleet: FleetName = None,
     gateway: OneGateway = None,
-    exempt_too: Annotated[bool, typer.Option("--exempt-too", help="exempt sessions as well")] = False,
+    exempt_too: Annotated[
+        bool, typer.Option("--exempt-too", help="exempt ones as well, and what does not answer")
+    ] = False,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """End what is left in small batches; its users log in again."""
+    """End what is left in small batches; its users log in again.
+
+    With `--exempt-too` an instance that does not answer is stopped, and every session that it has is lost.
+    """
     body = {"gateway": gateway, "reason": reason, "exempt_too": exempt_too}
     _tell(fleet, "end", body, key, output)
 

@@ -64,13 +64,35 @@ def loss_event(loss: Loss | None) -> str:
     return f"sessions {loss}"
 
 
+class Silence(Message):
+    """For how long an instance has not answered its host, and for how long it has had no user meanwhile.
+
+    `deserted` is read from the kernel: no user has a connection, and no packet has come through a tunnel.
+    It is None where the kernel does not show that.
+    """
+
+    lasts: Duration
+    deserted: Duration | None = None
+
+
+class Uncounted(StrEnum):
+    """Which instance may be stopped although it does not return how many sessions it has."""
+
+    NONE = "none"
+    DESERTED = "deserted"
+    """One that has been silent and without any user for `policies.drains.DESERTED_FOR`."""
+    SILENT = "silent"
+    """One that has been silent for `policies.drains.SILENT_FOR`: an operator accepts what is lost."""
+
+
 class Look(Message):
     """What is true of one slot's sessions at one moment, read from its host.
 
     `sessions` and `exempt` are None when they cannot be counted, which is never the same as
-    zero. `resumable` sessions are not among them: their connection broke, and until the daemon
-    forgets them their users come back without a login, to this instance only. `process` is None
-    where nothing runs; a later process is never equal to an earlier one.
+    zero; `silence` is then known instead. `resumable` sessions are not among them: their
+    connection broke, and until the daemon forgets them their users come back without a login, to
+    this instance only. `process` is None where nothing runs; a later process is never equal to an
+    earlier one.
     """
 
     sessions: Count | None
@@ -78,6 +100,7 @@ class Look(Message):
     resumable: Count = 0
     boot: Token = ""
     process: Token | None = None
+    silence: Silence | None = None
 
 
 class Step(StrEnum):
@@ -88,15 +111,22 @@ class Step(StrEnum):
     END = "end"
     HOLD = "hold"
     STOP = "stop"
+    STOP_UNCOUNTED = "stop_uncounted"
+    """The instance does not answer: it is stopped although the number of its sessions is unknown."""
 
 
 class NextStep(Value):
-    """What a drain does next and why; `leave` is how many sessions a batch leaves alive."""
+    """What a drain does next and why.
+
+    `leave` is how many sessions a batch leaves alive. `uncounted` is what the host has to find before it
+    stops an instance that does not answer.
+    """
 
     step: Step
     reason: str
     until: datetime | None = None
     leave: int = 0
+    uncounted: Uncounted = Uncounted.NONE
 
 
 class DrainFacts(Value):
@@ -112,6 +142,7 @@ class DrainFacts(Value):
     now: datetime
     deadline: datetime
     warned: bool = False
+    silent_since: datetime | None = None
     forced_by: str | None = Field(default=None, description="who said that the sessions are to be ended")
     exempt_too: bool = False
 
@@ -152,6 +183,9 @@ class SlotDrain(Value):
     step: Step
     why: str
     deadline: datetime
+    silent_since: datetime | None = Field(
+        default=None, description="since when the instance has not answered its host"
+    )
 
 
 class DrainStatus(Value):

@@ -10,6 +10,7 @@ from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.runtime.pods.pod_folders import PodFolders
 from activities.drivers.runtime.pods.slots import PodSlots
 from activities.instances import Staged, Started
+from policies.model.drain import Uncounted
 from policies.model.errors import Refused
 from policies.model.instance import GatewayState
 from policies.model.operation import Operation
@@ -94,8 +95,10 @@ class PlacedSlots:
             await agent.stage(operation.model_copy(update={"step": "restage"}), release, "lab", slot)
         return await agent.start(operation, release, placed or await kubelet.place(slot))
 
-    async def stop(self, operation: Operation, slot: str) -> GatewayState:
-        stopped = await self._lab.node.stop(operation, slot)
+    async def stop(
+        self, operation: Operation, slot: str, uncounted: Uncounted = Uncounted.NONE
+    ) -> GatewayState:
+        stopped = await self._lab.node.stop(operation, slot, uncounted)
         await self._lab.kubelet.remove(slot)
         return (await self._lab.node.observe()).model_copy(update={"changed": stopped.changed})
 

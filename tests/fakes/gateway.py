@@ -17,10 +17,11 @@ from activities.host_record import HostRecordPage
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.snapshots import Evidence
 from policies.adoption import derived_slots
+from policies.drains import may_stop_uncounted
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot
 from policies.model.client_profiles import NO_PROFILES, Profiles
-from policies.model.drain import Look
+from policies.model.drain import Look, Silence, Uncounted
 from policies.model.errors import (
     BadInput,
     Fenced,
@@ -102,6 +103,8 @@ class FakeGateway:
         """What the release tests of a manifest's instances measure where it is not what a good one does."""
         self.uncountable: set[str] = set()
         """Slots whose instance does not say how many sessions it has."""
+        self.silences: dict[str, Silence] = {}
+        """What else is known of such an instance."""
         self.exempt: set[str] = set()
         """Addresses whose sessions no deadline ends."""
         self.lost: list[str] = []
@@ -342,8 +345,10 @@ class FakeGateway:
             for test, usual in good.items()
         )
 
-    async def stop(self, operation: Operation, slot: str) -> GatewayState:
-        """Stop an instance nobody uses."""
+    async def stop(
+        self, operation: Operation, slot: str, uncounted: Uncounted = Uncounted.NONE
+    ) -> GatewayState:
+        """Stop an instance nobody uses; of one that does not answer, only one that the order means."""
         self._begin("stop", operation)
         held = self._slot(slot)
         running = held.state is InstanceState.RUNNING
@@ -351,13 +356,16 @@ class FakeGateway:
             if slot in (self.serving, self.trial and self.target):
                 raise Refused(f"slot {slot} gets new sessions")
             count = await self.count(slot)
-            if count is None:
+            if count is None and not may_stop_uncounted(self.silences.get(slot), uncounted):
                 raise Refused(f"the sessions in slot {slot} cannot be counted, so it is not stopped")
             if count:
                 raise Refused(f"slot {slot} still has {count} sessions")
             await self.leave(slot)
         if not held.instance:  # what a cluster has placed is ended by it alone
             held.state = InstanceState.STOPPED
+            self.lost += held.people
+            held.people.clear()
+            self.uncountable.discard(slot)
         self._note(running, f"stop {slot}")
         return self._state(changed=running)
 
@@ -544,7 +552,13 @@ class FakeGateway:
         if held.state is not InstanceState.RUNNING:
             return Look(sessions=0, boot=self.boot)
         exempt = None if count is None else len(self.exempt & set(held.people))
-        return Look(sessions=count, exempt=exempt, boot=self.boot, process=f"{slot} {held.started_at}")
+        return Look(
+            sessions=count,
+            exempt=exempt,
+            boot=self.boot,
+            process=f"{slot} {held.started_at}",
+            silence=self.silences.get(slot) if count is None else None,
+        )
 
     async def check(self, operation: Operation) -> None:
         """Raise Fenced when the operation is overtaken; nothing is taken over from it."""

@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.drains import BEYOND_AUTH, allowance, loss_between, mode_of, next_step, remembered
-from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Step
+from policies.drains import (
+    BEYOND_AUTH,
+    DESERTED_FOR,
+    SILENT_FOR,
+    allowance,
+    loss_between,
+    mode_of,
+    next_step,
+    remembered,
+)
+from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Silence, Step, Uncounted
 from policies.model.instance import Probe
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 
@@ -74,6 +83,50 @@ decisions = st.none() | st.builds(
 def test_what_cannot_be_counted_is_never_ended_nor_stopped(seen: DrainFacts, rules: DrainLimits) -> None:
     unseen = seen.model_copy(update={"look": Look(sessions=None, exempt=None)})
     assert next_step(unseen, rules).step not in {Step.END, Step.STOP}
+
+
+silences = st.builds(
+    Silence,
+    lasts=st.timedeltas(timedelta(0), 2 * DESERTED_FOR),
+    deserted=st.none() | st.timedeltas(timedelta(0), 2 * DESERTED_FOR),
+)
+
+
+@given(facts(), limits, silences)
+def test_a_silent_instance_is_stopped_by_an_operator_or_at_its_deadline_when_no_user_is_there(
+    seen: DrainFacts, rules: DrainLimits, silence: Silence
+) -> None:
+    silent = seen.model_copy(update={"look": Look(sessions=None, exempt=None, silence=silence)})
+    step = next_step(silent, rules)
+    ordered = seen.forced_by is not None and seen.exempt_too
+    deserted = silence.deserted is not None and silence.deserted >= DESERTED_FOR
+    may = silence.lasts >= SILENT_FOR and (ordered or (deserted and seen.now >= seen.deadline))
+    assert (step.step is Step.STOP_UNCOUNTED) == may
+    assert step.step not in {Step.END, Step.STOP}
+    if may:
+        assert step.uncounted is (Uncounted.SILENT if ordered else Uncounted.DESERTED)
+
+
+def test_what_is_told_of_a_silent_instance_names_since_when_its_users_and_what_to_do() -> None:
+    silence = Silence(lasts=timedelta(minutes=30), deserted=timedelta(0))
+    silent = DrainFacts(
+        look=Look(sessions=None, exempt=None, silence=silence),
+        mode=DrainMode.WAIT,
+        found=3,
+        ended=0,
+        now=NOW,
+        deadline=NOW,
+        silent_since=NOW - timedelta(minutes=30),
+    )
+    assert next_step(silent, DrainLimits()).reason == (
+        "it has not answered since 2026-11-20 02:30 UTC, so its sessions are unknown; its kernel shows users "
+        "within 10 minutes; `penstock drain end --exempt-too` stops it and loses every session that it has"
+    )
+    later = silent.model_copy(update={"deadline": NOW + timedelta(hours=8)})
+    assert next_step(later, DrainLimits()).reason == (
+        "it has not answered since 2026-11-20 02:30 UTC, so its sessions are unknown; `penstock drain end "
+        "--exempt-too` stops it and loses every session that it has"
+    )
 
 
 @given(facts(), limits)

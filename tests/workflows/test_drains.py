@@ -11,8 +11,9 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpda
 from temporalio.exceptions import CancelledError
 
 from orchestrator.service.updates import give
-from policies.model.change import Phase
-from policies.model.command import CommandReceipt
+from policies.drains import DESERTED_FOR, SILENT_FOR
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.command import CommandKind, CommandReceipt
 from policies.model.drain import (
     DRAIN_OVER,
     DrainEnding,
@@ -20,6 +21,7 @@ from policies.model.drain import (
     DrainExtension,
     DrainLimits,
     DrainStatus,
+    Silence,
     Step,
 )
 from policies.model.errors import BadInput, Unavailable
@@ -29,7 +31,8 @@ from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.planning.leases import beat_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until, waiting_for
+from tests.workflows.world import say as command
 from workflows import steps
 from workflows.drain import Drain, DrainResult
 from workflows.failures import sentence_of
@@ -475,6 +478,93 @@ async def test_sessions_that_cannot_be_counted_are_never_ended(world: World) -> 
     fake.uncountable.clear()
     fake.logout("192.0.2.0")
     assert (await result_of(running)).stopped == ("gw-1 a",)
+
+
+async def test_an_instance_that_becomes_silent_is_listed_with_since_when_and_ended_by_an_operator(
+    world: World,
+) -> None:
+    fake = with_people(world, 2)
+    running = await drain(world, seconds=3600)
+    await until(lambda: _counted(running, 2))
+    fake.silences["a"] = Silence(lasts=2 * SILENT_FOR)
+    fake.uncountable.add("a")
+    await until(lambda: _is_silent(running))
+    [slot] = (await status_of(running)).slots
+    assert (slot.sessions, slot.step) == (None, Step.WAIT)
+    assert "--exempt-too" in slot.why
+    ending = DrainEnding(id="1", person="on call", reason="it hangs")
+    assert "--exempt-too" in (await say(running, ending)).sentence
+    await until(lambda: DrainEvent.HELD in told(world))
+    assert fake.effects == []
+    ending = ending.model_copy(update={"id": "2", "exempt_too": True})
+    assert "every session that it has is lost" in (await say(running, ending)).sentence
+    assert (await result_of(running)).stopped == ("gw-1 a",)
+    assert fake.effects == ["stop a"]
+
+
+async def test_the_deadline_stops_a_silent_instance_only_when_its_kernel_has_shown_no_user_for_long(
+    world: World,
+) -> None:
+    fake = with_people(world, 0)
+    fake.uncountable.add("a")
+    fake.silences["a"] = Silence(lasts=2 * DESERTED_FOR, deserted=timedelta(0))
+    running = await drain(world)
+    await until(lambda: holds(running))
+    assert fake.effects == []
+    fake.silences["a"] = Silence(lasts=2 * DESERTED_FOR, deserted=DESERTED_FOR)
+    later = DrainExtension(id="1", by=timedelta(seconds=1), person="on call", reason="a look again")
+    await say(running, later)
+    assert (await result_of(running)).stopped == ("gw-1 a",)
+    assert told(world)[-1] == DrainEvent.ENDING
+
+
+@pytest.mark.sweep
+async def test_a_rollback_that_waits_for_a_slot_has_what_hangs_in_it_listed_and_ended(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    canary = world.gateways["gw-1"]
+    del canary.slots["c"]
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    canary.login("192.0.2.1")
+    canary.uncountable.add("b")
+    canary.silences["b"] = Silence(lasts=2 * SILENT_FOR)
+    await command(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    [before] = await _drains(world)
+    plan = world.book.record_return(world.fleet, {"gw-1": NEXT})
+    order = ChangeOrder(
+        fleet="edge", kind=ChangeKind.GO_BACK, plan=plan, source="lab", reason="to another one"
+    )
+    back = await world.run(order)
+    await waiting_for(back, "gw-1")
+    assert (await result_of(world.client.get_workflow_handle(before, result_type=DrainResult))).superseded
+    await until(lambda: _drains_slot(world, "b"))
+    [waits] = await _drains(world)
+    ending = DrainEnding(id="1", person="on call", reason="it hangs", exempt_too=True)
+    await say(world.client.get_workflow_handle(waits, result_type=DrainResult), ending)
+    await result_of(back)
+    assert world.serving()["gw-1"] == NEXT.version
+    assert canary.effects[canary.effects.index("stop b") :][:3] == ["stop b", "start b", "steer b"]
+    canary.login("192.0.2.2")
+    await until(lambda: canary.slots["a"].state is InstanceState.STOPPED)
+    assert waits not in await _drains(world)
+
+
+async def _drains(world: World) -> list[str]:
+    running = world.client.list_workflows("WorkflowType = 'Drain' AND ExecutionStatus = 'Running'")
+    return [one.id async for one in running]
+
+
+async def _drains_slot(world: World, slot: str) -> bool:
+    for name in await _drains(world):
+        status = await status_of(world.client.get_workflow_handle(name, result_type=DrainResult))
+        if [one.slot for one in status.slots] == [slot]:
+            return True
+    return False
+
+
+async def _is_silent(running: Running) -> bool:
+    return any("has not answered since" in slot.why for slot in (await status_of(running)).slots)
 
 
 @pytest.mark.sweep

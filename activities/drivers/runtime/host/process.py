@@ -125,6 +125,18 @@ def process(pid: int) -> Process | None:
     return None if start is None else Process(pid, start, boot_id())
 
 
+def left_of(leader: int) -> tuple[Process, ...]:
+    """Return what lives on of the process group whose leader has ended; nothing while it lives itself."""
+    if _start_of(leader) is not None:
+        return ()
+    left = []
+    for stat in PROC.glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                left.append(process(int(stat.parent.name)))
+    return tuple(one for one in left if one is not None)
+
+
 def digest_of_file(path: Path) -> str | None:
     """Return the digest of the file's bytes, None when it cannot be read."""
     try:

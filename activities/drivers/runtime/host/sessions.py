@@ -54,15 +54,19 @@ class SlotSessions:
         return await self._folders.count(slot)
 
     async def look(self, slot: str) -> Look:
-        """Return the slot's sessions and the process that has them; counts are None when it does not say."""
+        """Return the slot's sessions and their process; counts are None when that does not answer."""
         await self._follow()
-        running = self._folders.of(slot).process()
+        folder, silences = self._folders.of(slot), self._folders.silences
+        running = folder.process()
         if running is None:
+            silences.end(slot)
             return Look(sessions=0, boot=boot_id())
-        found = await answered(self._folders.daemon.sessions(self._folders.of(slot).chroot), PATIENCE)
+        found = await answered(self._folders.daemon.sessions(folder.chroot), PATIENCE)
         boot, process = running.boot, running.name
         if found is None:
-            return Look(sessions=None, exempt=None, boot=boot, process=process)
+            silence = silences.note(folder.slot, running)
+            return Look(sessions=None, exempt=None, boot=boot, process=process, silence=silence)
+        silences.end(slot)
         connected = [session for session in found if session.connected]
         return Look(
             sessions=len(connected),

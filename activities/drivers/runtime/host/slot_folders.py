@@ -19,6 +19,7 @@ from activities.drivers.programs import OF_A_DAEMON
 from activities.drivers.runtime.host.chroot import Chroot, OwnPlace
 from activities.drivers.runtime.host.own_network import in_own_network
 from activities.drivers.runtime.host.process import Alive, Process, mapped_digests
+from activities.drivers.runtime.host.silence import Silences
 from activities.drivers.runtime.host.versions import Versions
 from policies.lines import lines_in
 from policies.model.adoption import ADOPTED
@@ -294,6 +295,7 @@ class SlotFolders:
         self.root = root
         self.daemon = daemon
         self.versions = Versions(root)
+        self.silences = Silences(gateway, daemon)
         self._folders = {slot.name: self._folder_of(slot) for slot in gateway.slots}
 
     def _folder_of(self, slot: Slot) -> SlotFolder:

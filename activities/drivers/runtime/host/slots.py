@@ -24,7 +24,7 @@ from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.own_network import cut_off
-from activities.drivers.runtime.host.process import Alive, boot_id
+from activities.drivers.runtime.host.process import Alive, boot_id, left_of
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder, SlotFolder, SlotFolders
@@ -35,9 +35,11 @@ from activities.drivers.steering.port import SteeringDriver
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from policies.adoption import is_adopted
+from policies.drains import may_stop_uncounted
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
 from policies.model.client_profiles import NO_PROFILES, Profiles
+from policies.model.drain import Uncounted
 from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.host import Host, Serving
 from policies.model.instance import GatewayState, InstanceState, Probe
@@ -53,6 +55,8 @@ from policies.pools import pools_in_use
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
+HANGS_ON = timedelta(seconds=2)
+"""How long an instance that does not answer may take to end before it is killed."""
 AT_ONCE = timedelta(milliseconds=300)
 ANSWERS = timedelta(seconds=5)
 """How long one that was adopted may take to say that it serves."""
@@ -277,11 +281,14 @@ class HostSlots:
         """Load the instance and the one that serves here, in turn; see `SlotTests`."""
         return await self._tests.load(operation, slot, load)
 
-    async def stop(self, operation: Operation, slot: str) -> GatewayState:
+    async def stop(
+        self, operation: Operation, slot: str, uncounted: Uncounted = Uncounted.NONE
+    ) -> GatewayState:
         """Stop an instance that has no sessions and gets no new ones.
 
         Raises:
-            Refused: when it serves, is on trial, has sessions, or their number is unknown.
+            Refused: when it serves, is on trial, has sessions, or their number is unknown and it is not one
+                that `uncounted` means by what this host has found itself.
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.admit(operation)
@@ -289,9 +296,10 @@ class HostSlots:
             folder = self._folders.of(slot)
             running = folder.process()
             if running is not None:
-                await self._let_go(folder)
+                await self._let_go(folder, uncounted)
                 self._journal.check(operation)
-                await self._end(folder, running)
+                hangs = uncounted is not Uncounted.NONE
+                await self._end(folder, running, HANGS_ON if hangs else DOWN_WITHIN)
             else:
                 folder.want_nothing()
             self._journal.finish(operation, {"stopped": slot})
@@ -505,14 +513,14 @@ class HostSlots:
 
     def _free_slot(self, state: GatewayState) -> list[str]:
         users = (state.steering.serving, state.steering.trial, ADOPTED)
-        free = [i for i in state.instances if i.slot not in users and i.sessions == 0]
+        unused = [i for i in state.instances if i.slot not in users]
+        free = [i for i in unused if i.sessions == 0]
         if not free:
-            return [
-                (
-                    f"{self._gateway.name} has no free slot: each serves, is on trial or still has sessions; "
-                    "wait for its drain or end it"
-                )
-            ]
+            silent = [i.slot for i in unused if i.sessions is None]
+            why = (
+                f"slot {silent[0]} does not answer" if silent else "each serves, is on trial or has sessions"
+            )
+            return [f"{self._gateway.name} has no free slot: {why}; wait for its drain or end it"]
         idle = [i for i in free if i.state is not InstanceState.RUNNING]
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
 
@@ -644,41 +652,53 @@ class HostSlots:
                 f"{release.product} {release.version}; the instance was ended before it got a user"
             )
 
-    async def _let_go(self, folder: SlotFolder) -> None:
+    async def _let_go(self, folder: SlotFolder, uncounted: Uncounted) -> None:
         """Have nobody be sent to the slot any more, where nobody uses it; raise Refused where somebody does.
 
         Whoever has just logged out is sent there until the table follows, and would find a closed port.
         """
-        await self._refuse_if_in_use(folder)
+        await self._refuse_if_in_use(folder, uncounted)
         with suppress(PenstockError):  # a table that cannot be written holds up no stop; it is healed later
             await self._table.leave(folder.slot.name)
-        await self._refuse_if_in_use(folder)
+        await self._refuse_if_in_use(folder, uncounted)
 
-    async def _refuse_if_in_use(self, folder: SlotFolder) -> None:
+    async def _refuse_if_in_use(self, folder: SlotFolder, uncounted: Uncounted) -> None:
         steering, slot = await self._table.read(), folder.slot.name
         where = f"slot {slot} of {self._gateway.name}"
         if slot in (steering.serving, steering.trial):
             raise Refused(f"{where} gets new sessions; steer them elsewhere before it is stopped")
         sessions = await self._folders.count(slot)
         if sessions is None:
+            running = folder.process()
+            if running is not None and may_stop_uncounted(
+                self._folders.silences.note(folder.slot, running), uncounted
+            ):
+                return
             raise Refused(f"the sessions in {where} cannot be counted, so it is not stopped; look at its log")
         if sessions > 0:
             raise Refused(f"{where} still has {sessions} sessions; drain it before it is stopped")
 
-    async def _end(self, folder: SlotFolder, running: Alive) -> None:
-        """End exactly this process, politely first; its folder remembers that this was meant."""
+    async def _end(self, folder: SlotFolder, running: Alive, politely: timedelta = DOWN_WITHIN) -> None:
+        """End exactly this process, politely first; its folder remembers that this was meant.
+
+        A daemon that had to be killed ends none of its own processes: those that hang keep their tunnels'
+        devices, and with them addresses of the slot's pool.
+        """
         folder.want_nothing()
         if isinstance(folder, AdoptedFolder) and (own := folder.process()) is not None:
             with suppress(Unavailable):  # its unit may be slow, and signals are not
                 await self._adoption.end(own)
-        for wish in (signal.SIGTERM, signal.SIGKILL):
-            running.tell(wish)
-            if await self._gone(running):
-                return
-        raise Unavailable(f"process {running.pid} in slot {folder.slot.name} does not end")
+        running.tell(signal.SIGTERM)
+        if await self._gone(running, politely):
+            return
+        running.tell(signal.SIGKILL)
+        if not await self._gone(running, DOWN_WITHIN):
+            raise Unavailable(f"process {running.pid} in slot {folder.slot.name} does not end")
+        for left in left_of(running.pid) if running.pid is not None else ():
+            left.tell(signal.SIGKILL)
 
-    async def _gone(self, running: Alive) -> bool:
-        for _ in range(int(DOWN_WITHIN.total_seconds() / POLL_SECONDS)):
+    async def _gone(self, running: Alive, within: timedelta) -> bool:
+        for _ in range(int(within.total_seconds() / POLL_SECONDS)):
             if not running.alive:
                 break
             await asyncio.sleep(POLL_SECONDS)

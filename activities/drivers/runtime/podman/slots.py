@@ -14,7 +14,7 @@ from activities.drivers.disk import sync_folder, sync_tree
 from activities.drivers.runtime.host.journal import exclusive
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.runtime.host.slot_folders import PATIENCE, SlotFolder
-from activities.drivers.runtime.host.slots import HostSlots
+from activities.drivers.runtime.host.slots import DOWN_WITHIN, HostSlots
 from activities.drivers.runtime.podman.container_folders import ContainerFolder, ContainerFolders
 from activities.drivers.runtime.podman.podman import describe
 from activities.instances import Staged
@@ -106,9 +106,9 @@ class ContainerSlots(HostSlots):
                 await self._settle()
         return await super()._observe(patience)
 
-    async def _end(self, folder: SlotFolder, running: Alive) -> None:
+    async def _end(self, folder: SlotFolder, running: Alive, politely: timedelta = DOWN_WITHIN) -> None:
         """End exactly this process as a host does; what is left of its container is removed."""
-        await super()._end(folder, running)
+        await super()._end(folder, running, politely)
         if isinstance(folder, ContainerFolder):
             with suppress(PenstockError):  # the next start in this slot removes it
                 await folder.clear()

@@ -13,6 +13,7 @@ from activities.drivers.runtime.pods.pod import UID
 from activities.drivers.runtime.pods.pod_folders import PodFolder, PodFolders
 from activities.instances import Staged, Started
 from policies.adoption import is_adopted
+from policies.model.drain import Uncounted
 from policies.model.errors import BadInput, Refused
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.operation import Operation
@@ -118,18 +119,20 @@ class PodSlots(HostSlots):
                 f"pod {placed.instance} in {where} runs image {placed.image} and {what} is {signed}"
             )
 
-    async def stop(self, operation: Operation, slot: str) -> GatewayState:
+    async def stop(
+        self, operation: Operation, slot: str, uncounted: Uncounted = Uncounted.NONE
+    ) -> GatewayState:
         """Write down that the pod may end: it has no sessions and gets no new ones. Its cluster ends it.
 
         Raises:
-            Refused: when it serves, is on trial, has sessions, or their number is unknown.
+            Refused: as on a host.
         """
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.admit(operation)
             folder = self._folders.pod(slot)
             changed = bool(folder.state.get("wanted"))
             if folder.process() is not None:
-                await self._let_go(folder)
+                await self._let_go(folder, uncounted)
                 self._journal.check(operation)
             folder.want_nothing()
             self._journal.finish(operation, {"stopped": slot})
