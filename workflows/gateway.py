@@ -31,7 +31,7 @@ from activities.sessions import Drained, DrainOrder, Ended, EndOrder, SessionAct
 from activities.steering import SteeringActivities, TrialOrder
 from policies.model.drain import Look, Uncounted
 from policies.model.fleet import GatewayRef
-from policies.model.instance import GatewayState, Probe
+from policies.model.instance import GatewayState, Probe, Steering
 from policies.model.mirror import Mirror
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -162,9 +162,9 @@ class GatewaySteps:
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
         )
 
-    async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> None:
-        """Send new sessions to the slot for good."""
-        await self._do(
+    async def keep(self, slot: str, patience: steps.Options = steps.STEER) -> Steering:
+        """Send new sessions to the slot for good; return what was read back."""
+        return await self._do(
             SteeringActivities.make_permanent,
             patience,
             SlotOrder(operation=self.operation("keep"), slot=slot),

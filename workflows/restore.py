@@ -24,7 +24,9 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
+from activities.facts import FactActivities
 from activities.failures import epoch_seen
+from activities.instances import Started
 from activities.ledger import LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
@@ -46,6 +48,7 @@ from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 from workflows.snapshot import Snapshot, SnapshotGatewayOrder
+from workflows.survey import entries_of
 
 SLOWEST_ROUND = timedelta(minutes=1)
 """Between two rounds on a gateway that has refused for long; the first rounds follow each other quickly."""
@@ -182,6 +185,8 @@ class Restore:
         self._tried: set[str] = set()
         self._late: set[str] = set()
         self._states: dict[str, GatewayState] = {}
+        self._read_back: dict[str, GatewayState] = {}
+        """What gateways that are back serve, until it is written down."""
         self._nodes: dict[str, str] = {}
         self._first_round_over = order.first_round_over
         self._pause = order.pause
@@ -325,9 +330,11 @@ class Restore:
             self._first_round_over, together = True, sorted(self._back)
             await self._report()
             await self._let_the_others_go_back()
+            noting = asyncio.create_task(self._note_what_serves(together))
             await looking  # what is drained from here on is taken from its node by an order of ours
             await self._look_after_what_was_left(together, MOST_SNAPSHOTS, order.before)
             await self._return_to_changes(together)
+            await noting
         await asyncio.gather(*going)
         await self._note_what_has_befallen(await looking)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
@@ -529,6 +536,7 @@ class Restore:
             together = not self._first_round_over
             await self._report()
             if not together:
+                await self._note_what_serves([name])
                 await self._look_after_what_was_left([name], 1, before=0)
             await self._return_to_changes([name])
 
@@ -540,18 +548,20 @@ class Restore:
         if on.cluster is not None:
             self._states.setdefault(name, restored.state)
         if restored.back:
+            self._read_back[name] = restored.state
             return
         if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin
             self._tried.add(name)
         try:
-            slot = await self._start_known_good(name, restored.state)
-            await on.keep(slot, patience)
+            started = await self._start_known_good(name, restored.state)
+            steering = await on.keep(started.slot, patience)
         except (ActivityError, ApplicationError) as error:
             if code_of(error) != "Fenced" and not is_cancelled_exception(error):
                 await self._empty_meanwhile(name, restored.state)
             raise
+        self._read_back[name] = started.state.model_copy(update={"steering": steering})
 
-    async def _start_known_good(self, name: str, before: GatewayState) -> str:
+    async def _start_known_good(self, name: str, before: GatewayState) -> Started:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
         on, release = self._steps[name], self._targets[name]
         prepared = await on.prepare(self._slots, release, self._order.source or "")
@@ -570,7 +580,7 @@ class Restore:
             serving = before.serving
             if serving is not None and serving.state is InstanceState.RUNNING:
                 raise stopped(f"known-good was started on {name} but {doubt}")
-        return started.slot
+        return started
 
     # --- what was left behind -----------------------------------------------------------
 
@@ -685,6 +695,12 @@ class Restore:
             await workflow.get_external_workflow_handle(self._order.listener).signal("report_restore", report)
         except FailureError as error:  # going back never depends on anyone listening
             workflow.logger.warning("report of a restore not delivered: %s", sentence_of(error))
+
+    async def _note_what_serves(self, names: list[str]) -> None:
+        """Write down what was read back: it is newer than what these gateways were last found to serve."""
+        states = [self._read_back.pop(name) for name in names if name in self._read_back]
+        for rows in entries_of(self._order.fleet, tuple(states), {}) if states else ():
+            await control.note(FactActivities.record_states, rows, f"states of {', '.join(names[:3])}")
 
     async def _set_quarantine(self, name: str) -> None:
         entry = Quarantine(

@@ -19,6 +19,9 @@ from policies.model.value import Digest, Value
 PAGE = 500
 """Gateways that are read at once."""
 
+LATE = timedelta(minutes=1)
+"""How late an answer may be written down that a gateway gave before a change had it: others are silent."""
+
 _SILENT = {"state": None, "takes": None, "described": None, "elsewhere": None}
 
 UNREADABLE = "what it said last cannot be read any more"
@@ -63,8 +66,12 @@ class GatewayStates(Book):
         return tuple(_read_row(name, known.get(name)) for name in gateways)
 
     def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
-        """Write down what these gateways said, and why others said nothing."""
+        """Write down what these gateways said, and why others said nothing.
+
+        An answer of an earlier epoch than that of the minute before is older, whenever it arrives.
+        """
         table, now = tables.gateway_states, datetime.now(UTC)
+        states = self._without_late_answers(fleet, states)
         rows = [
             {
                 "gateway": state.gateway,
@@ -81,6 +88,19 @@ class GatewayStates(Book):
         with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
             connection.execute(insert(table).values(fleet=fleet, at=now), rows)
+
+    def _without_late_answers(self, fleet: str, states: Sequence[GatewayState]) -> list[GatewayState]:
+        table, since = tables.gateway_states, datetime.now(UTC) - LATE
+        wanted = select(table.c.gateway, table.c.state).where(
+            table.c.fleet == fleet,
+            table.c.gateway.in_([state.gateway for state in states]),
+            table.c.at >= since,
+            table.c.state.is_not(None),
+        )
+        with reading(self._engine) as connection:
+            written = connection.execute(wanted).all()
+        known = {gateway: read.epoch for gateway, state in written if (read := read_state(state)) is not None}
+        return [state for state in states if state.epoch >= known.get(state.gateway, 0)]
 
     def taking(self, fleet: str, within: timedelta) -> tuple[dict[str, int], dict[str, str]]:
         """Return how many gateways take users on each release, and who was silent, of those looked at lately.

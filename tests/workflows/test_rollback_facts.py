@@ -65,6 +65,22 @@ async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_unde
     assert not (await recorded.roll_back()).accepted
 
 
+async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an_older_answer(
+    recorded: Recorded,
+) -> None:
+    world, within = recorded.world, timedelta(minutes=5)
+    await recorded.upgrade()
+    world.look()
+    assert recorded.ledger.taking("edge", within)[0] == {NEW.digest: 4}
+    late = [fake._state(changed=False) for fake in world.gateways.values()]
+    restarted = world.gateways["gw-2"]
+    restarted.crash("a")
+    assert (await recorded.roll_back()).accepted
+    assert recorded.ledger.taking("edge", within)[0] == {OLD.digest: 4}
+    recorded.ledger.record_states("edge", late, {})
+    assert recorded.ledger.taking("edge", within)[0] == {OLD.digest: 4}
+
+
 async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_promoted_one(
     recorded: Recorded,
 ) -> None:
