@@ -536,7 +536,11 @@ class ChangeService:
             raise Unavailable(f"{silence_of(error)}; nothing was ordered") from error
         sentence = "No worker answered; the order is stored and is carried out when one is back."
         if command.kind is CommandKind.ROLL_BACK:
-            sentence += " If the change has moved no session, it only ends then: repeat the rollback."
+            sentence += (
+                " If the change has moved no session by then, it only ends and nothing is taken back: once "
+                f"`penstock status {fleet}` shows its end, order the rollback again by "
+                f"`penstock rollback {fleet} --reason TEXT`."
+            )
         if stuck := await self._why_stuck(fleet):
             sentence = f"The order is stored. {stuck[0]}"
         return CommandReceipt(id=command.id, accepted=True, sentence=sentence)

@@ -116,8 +116,7 @@ class FakeGateway:
         self.share = 100
         self.seed = ""
         self.pins: dict[str, str] = {}
-        self.generation = ""
-        self.owner = (0, "")
+        self.generation, self.owner = "", (0, "")
         self.bounds: HostBounds | None = None
         """The host's own limits; the clock of a server that skips time is beyond those of any host."""
         self.record: HostAudit | None = None

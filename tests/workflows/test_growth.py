@@ -101,6 +101,7 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
     receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
     assert engine.signals == [BACK]
     assert receipt.sentence.startswith("No worker answered; the order is stored")
+    assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
 
 
 async def test_an_order_that_no_road_takes_is_an_error_in_words() -> None:
