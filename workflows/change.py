@@ -58,7 +58,7 @@ from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder, bake_again
-from workflows.children import FINISHED_WITHIN, PARTS_AT_ONCE, guarded, left_behind, tell
+from workflows.children import FINISHED_WITHIN, PARTS_AT_ONCE, first_named, guarded, left_behind, tell
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
@@ -82,6 +82,9 @@ RESTORED_IN_TURNS = "restored-in-turns"
 
 REASON_OF_EACH = 100
 """Bytes that each gateway of many keeps of why it was given up; the record has the whole reason."""
+
+ANY_PART = ""
+"""In place of a part's path: of the few gateways here the parts are not known."""
 
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves are tried; reconcile tries them again."""
@@ -115,6 +118,7 @@ class Continued(Value):
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    aside_in: dict[str, tuple[str, ...]] = {}
     carry: str = ""
     unproven: str = ""
     """Who promoted a wave without proof, against what."""
@@ -141,6 +145,9 @@ class Change:
         self._promoted = continued.promoted if continued else 0
         self._decision = continued.decision if continued else None
         self._aside = dict(continued.aside) if continued else {}
+        """Why gateways do not run the release, of the first of them by name."""
+        self._aside_in = dict(continued.aside_in) if continued else {}
+        """All of these gateways, by the path of their part: no part is told of those of the others."""
         self._carry = continued.carry if continued else ""
         self._unproven = continued.unproven if continued else ""
         self._story = Story(run.order, workflow.now(), continued.told if continued else None)
@@ -418,7 +425,8 @@ class Change:
         harm = self._passed_waves.harm(self._header.limits.automation)
         if harm is None:
             failed = self._passed_waves.newly_failed()
-            self._aside |= failed
+            self._set_aside(failed)
+            self._aside_in[ANY_PART] = (*self._aside_in.get(ANY_PART, ()), *failed)
             self._story.set_aside(failed, workflow.now())
             if failed:
                 await self._passed_waves.restore(self._order, self._name, self._plan, self._epoch, failed)
@@ -526,7 +534,10 @@ class Change:
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             result = await self._run_wave(wave.number)
             self._decision = self._passed_waves.harm(self._plan.limits.automation) or result.decision
-            self._aside |= result.aside
+            self._set_aside(result.aside)
+            self._aside_in |= {
+                PartKey(wave=wave.number, number=part).path: names for part, names in result.without.items()
+            }
             self._carry = result.carry
             if not result.passed:
                 return await self._go_back(wave.number, result.reason)
@@ -709,6 +720,7 @@ class Change:
                     receipts=self._receipts.dump(),
                     decision=self._decision,
                     aside=self._aside,
+                    aside_in=self._aside_in,
                     carry=self._carry,
                     unproven=self._unproven,
                 ),
@@ -743,8 +755,8 @@ class Change:
         self._passed_waves.end()
         for key in self._touched(self._passed)[self._promoted :]:
             await control.record(PlanActivities.promote_part, self._part_entry(key))
-            aside = tuple(sorted(self._aside))
-            await start_drains_of(self._name, self._plan, key, self._epoch, aside, before=self._promoted)
+            without = self._not_upgraded_in(key)
+            await start_drains_of(self._name, self._plan, key, self._epoch, without, before=self._promoted)
             self._promoted += 1
             if self._is_to_be_cut():
                 return False
@@ -771,8 +783,15 @@ class Change:
             fleet=self._order.fleet,
             plan=self._plan.digest,
             key=key,
-            without=tuple(sorted(self._aside)),
+            without=self._not_upgraded_in(key),
         )
+
+    def _set_aside(self, found: dict[str, str]) -> None:
+        self._aside = first_named([self._aside | found])
+
+    def _not_upgraded_in(self, key: PartKey) -> tuple[str, ...]:
+        """Return which gateways of the part do not run the release, and perhaps a few of others."""
+        return (*self._aside_in.get(key.path, ()), *self._aside_in.get(ANY_PART, ()))
 
     # --- going back -------------------------------------------------------------------------
 
@@ -793,11 +812,20 @@ class Change:
         """Bring the parts back; known-good moves at once, or reconcile would undo it under the free lock."""
         self._passed_waves.end()
         self._story.begin_to_go_back(reason, workflow.now())
-        entries = [self._part_entry(key) for key in keys] if promoted else []
-        writing = asyncio.gather(*[control.record(PlanActivities.take_back_part, one) for one in entries])
+        writing = asyncio.create_task(self._move_known_good_back(keys if promoted else ()))
         back = await self._restore(keys, reason, failed)
         await writing
         return back
+
+    async def _move_known_good_back(self, keys: tuple[PartKey, ...]) -> None:
+        """Write known-good of the parts, a few at once: the engine takes 4 MB of orders in one task."""
+        turns = asyncio.Semaphore(PARTS_AT_ONCE)
+
+        async def in_turn(key: PartKey) -> None:
+            async with turns:
+                await control.record(PlanActivities.take_back_part, self._part_entry(key))
+
+        await asyncio.gather(*[in_turn(key) for key in keys])
 
     async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
         if not keys:

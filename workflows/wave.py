@@ -27,7 +27,7 @@ from policies.status.awaited import STANDING_STILL
 from policies.votes import Votes
 from workflows import steps
 from workflows.batch import Batch, BatchOrder, BatchResult
-from workflows.children import guarded, left_behind, tell
+from workflows.children import first_named, guarded, left_behind, merged, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
@@ -70,6 +70,9 @@ class WaveResult(Value):
     reason: str
     decision: Decision | None = None
     aside: dict[str, str] = {}
+    """Why gateways do not run the release, of the first of them by name."""
+    without: dict[int, tuple[str, ...]] = {}
+    """All of these gateways, by the number of their part."""
     carry: str = ""
     by: tuple[str, ...] = ()
     """Who promoted it without proof."""
@@ -134,7 +137,13 @@ class Wave:
             # Waited for, not cancelled: a signal under way swallows a cancellation and the next would follow.
             self._over = True
             await telling
-            return result
+            not_upgraded = {number: self._not_upgraded(number) for number in sorted(self._reports)}
+            return result.model_copy(
+                update={
+                    "aside": first_named(not_upgraded.values()),
+                    "without": {number: tuple(sorted(of)) for number, of in not_upgraded.items() if of},
+                }
+            )
         finally:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
             for task in (telling, *running, *self._ends):
@@ -327,7 +336,7 @@ class Wave:
         return self._given_up(self._seen_by_hosts.reason)
 
     def _given_up(self, reason: str) -> WaveResult:
-        return WaveResult(passed=False, reason=reason, decision=self._decision, aside=self._not_upgraded())
+        return WaveResult(passed=False, reason=reason, decision=self._decision)
 
     def _verdict(self) -> WaveResult | None:
         """Return what the watch or people decide; nobody passes before everybody has switched."""
@@ -340,7 +349,7 @@ class Wave:
             return None
         if self._nobody_left and self._wave.number > 1:
             reason = "all of its gateways were left out of changes meanwhile"
-            return WaveResult(passed=True, reason=reason, aside=self._not_upgraded(), carry=self._order.carry)
+            return WaveResult(passed=True, reason=reason, carry=self._order.carry)
         return None if self._shares_left() else self._passed(decision)
 
     @property
@@ -366,9 +375,7 @@ class Wave:
         else:
             return None
         carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
-        return WaveResult(
-            passed=True, reason=reason, decision=decision, aside=self._not_upgraded(), carry=carry, by=by
-        )
+        return WaveResult(passed=True, reason=reason, decision=decision, carry=carry, by=by)
 
     @property
     def _is_voted_for(self) -> bool:
@@ -502,7 +509,7 @@ class Wave:
             return failure
         for name, part in self._newly_aside():
             await self._restore_alone(name, part)
-        return result.model_copy(update={"aside": self._not_upgraded()})
+        return result
 
     async def _signal_batches(self, signal: str, argument: object) -> None:
         for number, batch in sorted(self._batches.items()):
@@ -574,8 +581,10 @@ class Wave:
         ended = (result.left_out.items() for result in self._results.values())
         return found | {name: why for of_result in ended for name, why in of_result}
 
-    def _not_upgraded(self) -> dict[str, str]:
-        return self._aside() | self._left_out()
+    def _not_upgraded(self, part: int) -> dict[str, str]:
+        """Return which gateways of the part do not run the release, each with why."""
+        said = (self._reports.get(part), self._results.get(part))
+        return merged(found for one in said if one is not None for found in (one.aside, one.left_out))
 
     def _untested(self) -> dict[str, str]:
         """Return a few of those that wait for a test which cannot be made."""
