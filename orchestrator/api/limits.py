@@ -40,6 +40,8 @@ class Kind(Enum):
     COMPLAINT = "complaint"
     TICKET = "ticket"
     CHAT = "chat"
+    SHEET = "sheet"
+    """Sheets of orders in the safe direction: an operator reads one before giving the order."""
     INVALID = "invalid"
     """Requests of a known caller that make no sense."""
 
@@ -63,6 +65,7 @@ PER_MINUTE = {
     Kind.COMPLAINT: 600,
     Kind.TICKET: 120,
     Kind.CHAT: 300,
+    Kind.SHEET: 60,
     Kind.INVALID: 60,
 }
 """A frame that is drawn twice a second asks 240 times a minute."""

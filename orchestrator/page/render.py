@@ -33,10 +33,12 @@ from orchestrator.words.standing import (
     change_notices,
     fleet_notices,
     glance_notices,
+    installation_notices,
     is_quiet,
     left_out_lines,
     missing_lines,
     named_missing,
+    names_engine,
     on_line,
     recurring_lines,
     taking_line,
@@ -68,10 +70,10 @@ def rendered(
     """Return a page; the template knows who looks, and what is given here."""
     caller = getattr(request.state, "caller", None)
     watch: Watch | None = request.app.state.watch
-    amiss = watch.readiness.sentence if watch is not None else None
+    faults = watch.readiness.faults if watch is not None else {}
     seen = {"runbooks": request.app.state.runbooks, **known}
     body = ENVIRONMENT.get_template(template).render(
-        request=request, caller=caller, csrf=csrf_of(request), amiss=amiss, **seen
+        request=request, caller=caller, csrf=csrf_of(request), faults=faults, **seen
     )
     return HTMLResponse(body, code, headers)
 
@@ -245,6 +247,8 @@ ENVIRONMENT.filters.update(
     facts=facts,
     fleet_notices=fleet_notices,
     glance_notices=glance_notices,
+    installation_notices=installation_notices,
+    names_engine=names_engine,
     left_out_lines=left_out_lines,
     missing_lines=missing_lines,
     named_missing=named_missing,

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from orchestrator.service.updates import silence_of
+from orchestrator.words.standing import NO_ENGINE
 from workflows.steps import CONTROL_QUEUE
 
 POLLED_WITHIN = timedelta(seconds=75)
@@ -27,7 +28,6 @@ NO_WORKER = (
     "no worker has asked for work for more than a minute: no change begins, and a rollback is stored until a "
     "worker runs. Users keep their sessions; start a worker"
 )
-NO_ENGINE = "no change begins, and no rollback. Users keep their sessions; start the engine"
 
 
 @dataclass

@@ -26,6 +26,23 @@ LONG = 20
 NEEDS_YOU = "Needs you"
 RUNBOOK = "Runbook"
 
+ENGINE = "engine"
+NO_CHANGE = "no change begins or goes on. Users keep their sessions; start the {part}"
+NO_ENGINE = "no change begins, and no rollback. Users keep their sessions; start the engine"
+"""What is so without the engine, on every surface."""
+
+
+def installation_notices(faults: Mapping[str, str | None], *, but_engine: bool) -> list[Line]:
+    """Return which parts do not answer; a page whose fleets have that concern names the engine there."""
+    found = {part: fault for part, fault in faults.items() if fault and not (but_engine and part == ENGINE)}
+    return [
+        line
+        for part, fault in sorted(found.items())
+        for line in _concern_notices(
+            f"the {part} {fault}: {NO_ENGINE if part == ENGINE else NO_CHANGE.format(part=part)}"
+        )
+    ]
+
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
@@ -34,6 +51,11 @@ def fleet_notices(status: Json) -> list[Line]:
     if pin and status["change"] is not None:
         pin = {**pin, "why": shown_once(pin["why"], status["change"])}
     return [*concern, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
+
+
+def names_engine(shown: str | None) -> bool:
+    """Return whether a concern that is shown is about the engine."""
+    return NO_ENGINE in (shown or "")
 
 
 def shown_once(said: str, change: Json) -> str:

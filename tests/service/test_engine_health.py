@@ -1,6 +1,7 @@
 """Every surface shows that no change can run, also while none is under way."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ import pytest
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from orchestrator.api.watch import Watch
+from orchestrator.monitoring.readiness import Readiness
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service import engine_health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.standing import NO_ENGINE
 from tests.fakes.ledgers import new_ledger
 from tests.service.chat_rooms import Process, link, token, with_chat
 from tests.service.command_line import CommandLine
@@ -132,3 +136,29 @@ def worker(client: Client) -> Worker:
         workflows=[Change],
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
+
+
+async def test_each_page_shows_a_dead_engine_once_and_alike(tmp_path: Path) -> None:
+    """Pages of a fleet had two banners about the engine, each in its own words."""
+
+    async def away() -> None:
+        raise OSError
+
+    settings = installed(tmp_path, NOBODY)
+    new_ledger(tmp_path / "ledger.db")
+    installation, path = await compose(settings), tmp_path / "penstock.sock"
+    readiness = Readiness({"engine": away})
+    await readiness.look()
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(path), verify=False)
+    async with (
+        serving(installation.service, socket_at(path), watch=Watch(readiness)),
+        httpx.AsyncClient(transport=transport, base_url=PAGE, timeout=60) as browser,
+    ):
+        service = installation.service
+        link_to_page = await service.page_logins.make_link(service.people.at_the_socket(0), 0)
+        await browser.post(link_to_page.url, headers={"Origin": PAGE})
+        for page in ("/", "/fleets/edge", "/fleets/edge/orders/hold", "/releases", "/doctor"):
+            text = " ".join((await browser.get(page)).text.split())
+            notices = re.findall(r'<p class="needs"[^>]*>(.*?)</p>', text)
+            assert [NO_ENGINE in one for one in notices].count(True) == 1, (page, notices)
+            assert not [one for one in notices if "engine" in one and NO_ENGINE not in one], (page, notices)

@@ -17,12 +17,14 @@ pytestmark = pytest.mark.usefixtures("no_refill")
 async def test_a_busy_screen_keeps_its_own_operator_from_no_hold_on_the_page(
     page: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """S1 again, a fresh reader's LOW: the page's hold took from the bucket of looks first."""
+    """S1 again, a fresh reader's LOW: hold and its sheet took from the bucket of looks first."""
     monkeypatch.setitem(PER_MINUTE, Kind.LOOK, 10)
-    form = (await page.get("/fleets/edge/orders/hold")).text
-    sent = dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', form)) | {"reason": "x"}
     looks = [(await page.get("/fleets/edge")).status_code for _ in range(2 * Kind.LOOK.size)]
     assert looks[-1] == 429
+    assert (await page.get("/fleets/edge/orders/resume")).status_code == 429
+    form = await page.get("/fleets/edge/orders/hold")
+    assert form.status_code == 200
+    sent = dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', form.text)) | {"reason": "x"}
     held = await page.post("/fleets/edge/orders/hold", data=sent, headers={"Origin": PAGE})
     assert held.status_code != 429
 

@@ -14,6 +14,7 @@ from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.standing import NO_ENGINE
 from policies.model.errors import Unavailable
 from tests.service.conftest import PAGE, installed
 
@@ -54,8 +55,8 @@ async def test_an_engine_that_does_not_answer_is_told_also_where_no_change_is_un
         stranger = await page.get("/login")
         await page.post(link.url, headers={"Origin": PAGE})
         for place in ("/", "/fleets/edge", "/releases"):
-            assert "engine: does not answer." in (await page.get(place)).text, place
-    assert "engine: does not answer" not in stranger.text
+            assert NO_ENGINE in (await page.get(place)).text, place
+    assert NO_ENGINE not in stranger.text
 
 
 async def test_a_prometheus_that_hangs_keeps_nobody_from_seeing_the_rest(

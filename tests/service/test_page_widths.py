@@ -58,7 +58,7 @@ def chromium() -> Iterator[Browser]:
 
 def opened(chromium: Browser, size: Any, template: str, **known: Any) -> Page:
     """Show a page with its own styles at that size."""
-    seen = {"request": None, "caller": {"person": "rita"}, "csrf": "", "amiss": None, "runbooks": named_only}
+    seen = {"request": None, "caller": {"person": "rita"}, "csrf": "", "faults": {}, "runbooks": named_only}
     document = ENVIRONMENT.get_template(template).render(seen | known)
 
     def answer(route: Route) -> None:

@@ -13,7 +13,7 @@ from orchestrator.api.routes.gateways import Told
 from orchestrator.api.who import Serving, limits_of
 from orchestrator.page.forms import Key, Sent, Typed, reason_in, with_form
 from orchestrator.page.render import rendered
-from orchestrator.page.session import Looking, Ordering, Own
+from orchestrator.page.session import Ordering, Own
 from orchestrator.service.service import FleetStatus
 from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
@@ -56,16 +56,22 @@ async def sheet(
     request: Request,
     fleet: Fleet,
     verb: Order,
-    caller: Looking,
+    caller: Ordering,
     service: Serving,
     given: Annotated[Given, Query()],
 ) -> Response:
     """Say what the order does and to whom, and ask why."""
+    limits_of(request).take(caller.person, _shown_as(verb))
     status = await service.status(caller, fleet)
     shown = given.change or (status.change.rollout if status.change is not None else None)
     meant = given.model_copy(update={"change": shown, "approves": given.approves or _bound_to(status, verb)})
     meant, does = await _previewed(service, caller, fleet, verb, meant)
     return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent(), does)
+
+
+def _shown_as(verb: Verb) -> Kind:
+    """Return what a sheet counts as: no busy screen keeps its operator from that of a hold."""
+    return Kind.SHEET if verb.value in SAFE_DIRECTION else Kind.LOOK
 
 
 def _bound_anew(status: FleetStatus, verb: Verb, given: Given) -> Given:
@@ -119,7 +125,7 @@ async def give(
         answer = await once(request, caller, key, said, work, kind=kind)
     except PenstockError as error:
         try:
-            limits_of(request).take(caller.person, Kind.LOOK)
+            limits_of(request).take(caller.person, _shown_as(verb))
         except TooMany:
             raise error from None
         status = await service.status(caller, fleet)
