@@ -6,9 +6,15 @@ so a key (the user where known, else the source) counts once in ten minutes, wit
 of its first attempt. A user who mistypes, hangs up and then succeeds counts as mistyped.
 A failure before any name was given is its source's. Behind one address there may be an office: as many of
 its failures count as users came from there before, while nobody from there gets further.
+
+A login is good once its tunnel has lived for `PROVEN_SECONDS`. Until then neither it nor any attempt that
+ended later is counted: failures without the good logins beside them would condemn a good release.
 """
 
 import hashlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from math import floor
@@ -19,6 +25,8 @@ from policies.model.mirror import ClientKind, Family
 from policies.model.value import Value
 
 BUCKET_SECONDS = 600
+PROVEN_SECONDS = 5.0
+"""How long a tunnel has to live until its login counts as good."""
 MOST_KEYS = 100_000
 
 
@@ -44,6 +52,50 @@ class Attempt(Value):
     family: Family | None = None
     """Which kind of address it came from, None where its daemon's reader does not say."""
     client: ClientKind = ClientKind.OTHER
+
+
+@dataclass
+class HeldAttempt:
+    """An attempt whose outcome may still change; it ended when its user was let in."""
+
+    attempt: Attempt
+    certain: bool = False
+    counts: bool = True
+
+    def settle(self, outcome: LoginOutcome | None = None) -> None:
+        """Make its outcome certain; None leaves it as it is. What was settled before stays so."""
+        if self.certain:
+            return
+        self.certain = True
+        if outcome is not None and outcome is not self.attempt.outcome:
+            self.attempt = self.attempt.model_copy(update={"outcome": outcome, "seconds": None})
+
+    def drop(self) -> None:
+        """Have it count neither as good nor as bad."""
+        self.certain, self.counts = True, False
+
+
+class InOrder:
+    """Attempts in the order in which they ended; none leaves before those that ended earlier are certain."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[HeldAttempt] = deque()
+
+    def hold(self, attempt: Attempt) -> HeldAttempt:
+        """Take an attempt whose outcome is not certain yet."""
+        held = HeldAttempt(attempt)
+        self._waiting.append(held)
+        return held
+
+    def take(self, attempt: Attempt) -> None:
+        """Take an attempt whose outcome is certain."""
+        self._waiting.append(HeldAttempt(attempt, certain=True))
+
+    def certain(self) -> Iterator[Attempt]:
+        """Yield the attempts that wait for nothing any more."""
+        while self._waiting and self._waiting[0].certain:
+            if (first := self._waiting.popleft()).counts:
+                yield first.attempt
 
 
 def key_of(user: str | None, source: str) -> str:

@@ -86,6 +86,8 @@ class Shape:
     """Sessions that a gateway can carry."""
     dial6: int = 0
     """Every how manyth user dials its gateway's IPv6 address; 0 for nobody."""
+    tunnels: bool = False
+    """Whether those who only log in go on to a tunnel and a ping through it, where its daemon is ocserv."""
     chat: bool = False
     """Whether everything that waits or ends is told to the sink that a chat's process fetches."""
 
@@ -658,6 +660,7 @@ def _crowds(
             folder / "logins",
             per_second=shape.logins_per_second,
             daemon=shape.daemon,
+            tunnels=shape.tunnels,
         )
     )
     users.start()

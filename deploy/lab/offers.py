@@ -8,7 +8,7 @@ from pathlib import Path
 from deploy.lab.daemons.port import LabDaemon
 from deploy.lab.processes import Process
 from deploy.lab.releases import LabReleases
-from deploy.lab.spoiled import Spoiled, spoil
+from deploy.lab.spoiled import Spoiled, SpoiledLater, spoil
 from policies.model.plan import ReleaseRef
 from policies.trust.statements import parse_release
 
@@ -63,7 +63,7 @@ class Offers:
         """Publish the newer ocserv once more, under a version of its own and as old as the newer one."""
         return self._publish(self._cache / "newer", self._template, f"{self.newer.version}+{name}", 2)
 
-    def spoiled(self, how: Spoiled) -> ReleaseRef:
+    def spoiled(self, how: Spoiled | SpoiledLater) -> ReleaseRef:
         """Publish the newer ocserv with a library in it that does harm; signed like the others.
 
         Raises:

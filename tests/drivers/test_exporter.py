@@ -8,18 +8,35 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from activities.drivers.daemon.ocserv.log import LoginLog
-from activities.drivers.metrics.exporter import GatewayExporter, Hears, Running, nobody_hears
+from activities.drivers.metrics.exporter import (
+    GatewayExporter,
+    Hears,
+    Notes,
+    Running,
+    nobody_hears,
+    nobody_notes,
+)
 from activities.drivers.metrics.journal import Journal
 from activities.drivers.runtime.host.process import Process, process
+from policies.attempts import PROVEN_SECONDS, Attempt
 
-LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0.log"
+LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0-tunnels.log"
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
 
+def session(user: str, what: str = "a goodbye at once") -> str:
+    """A recorded session of one user, under another name."""
+    return LOG.read_text().split(f"#### {what}\n")[1].split("####")[0].replace("user1", user)
+
+
 def logins(user: str) -> str:
-    """The recorded login of one user, under another name."""
-    lines = LOG.read_text().split("#### login-only alice\n")[1].split("####")[0]
-    return lines.replace("alice", user)
+    """The session of a user who ends it at once, so that nothing has to be waited for."""
+    return session(user)
+
+
+def open_tunnel(user: str) -> str:
+    """The same while it is open."""
+    return logins(user).partition("ocserv[707]: worker[" + user + "]: 10.77.0.11 received BYE")[0]
 
 
 class Gateway:
@@ -47,15 +64,16 @@ class Gateway:
 class Shown:
     """An exporter as Prometheus sees it."""
 
-    def __init__(self, gateway: Gateway, hears: Hears = nobody_hears) -> None:
+    def __init__(self, gateway: Gateway, hears: Hears = nobody_hears, notes: Notes = nobody_notes) -> None:
         self.exporter = GatewayExporter(
             logs={"a": gateway.log},
             find=gateway.find,
             process=lambda _: gateway.instance.process if gateway.instance else None,
-            reader=lambda: LoginLog(alive=lambda _: False),
+            reader=lambda: LoginLog(alive=lambda _: True),
             serving=lambda: gateway.serving,
             memory=gateway.memory,
             hears=hears,
+            notes=notes,
         )
         self.exporter.refresh()
         self._registry = CollectorRegistry(auto_describe=False)
@@ -95,6 +113,105 @@ def test_a_login_is_counted_once_with_its_handshake(gateway: Gateway, show: Call
     assert shown.logins() == 2
     assert shown("vpngw_handshake_seconds_bucket", le="10.0") == 2
     assert shown("vpngw_handshake_seconds_count") == 2
+
+
+class Clock:
+    """What the exporter takes for the time of day."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("activities.drivers.metrics.exporter.time.time", clock)
+    return clock
+
+
+def test_a_login_counts_when_its_tunnel_has_lived_for_five_seconds(
+    gateway: Gateway, show: Callable[[], Shown], clock: Clock
+) -> None:
+    shown = show()
+    shown.exporter.follow()
+    gateway.writes(open_tunnel("alice"))
+    assert (shown.logins(), shown("vpngw_handshake_seconds_count")) == (0, 0)
+    clock.now += PROVEN_SECONDS
+    shown.exporter.refresh()
+    assert (shown.logins(), shown("vpngw_handshake_seconds_count")) == (1, 1)
+
+
+def test_a_login_whose_worker_dies_in_its_tunnel_counts_as_the_daemons_fault(
+    gateway: Gateway, show: Callable[[], Shown]
+) -> None:
+    shown = show()
+    gateway.writes(session("alice", "the worker dies at the first packet"))
+    assert (shown.logins(), shown.logins("internal")) == (0, 1)
+    assert shown("vpngw_handshake_seconds_count") == 0
+
+
+def test_an_exporter_that_was_late_sees_the_worker_die_before_it_takes_the_tunnel_for_proven(
+    gateway: Gateway, show: Callable[[], Shown], clock: Clock
+) -> None:
+    shown = show()
+    died = session("alice", "the worker dies at the first packet")
+    opened, end, rest = died.partition("ocserv[664]: main[alice]:10.77.0.11:49192 worker terminated")
+    gateway.writes(opened)
+    shown.exporter.follow()
+    gateway.writes(f"a line between\n{end}{rest}")
+    clock.now += 2 * PROVEN_SECONDS
+    shown.exporter.refresh()
+    assert (shown.logins(), shown.logins("internal")) == (0, 1)
+
+
+def test_a_tunnel_that_is_not_proven_when_the_exporter_ends_is_no_login_of_the_next_one(
+    gateway: Gateway, show: Callable[[], Shown], clock: Clock
+) -> None:
+    gateway.writes("a line from before\n")
+    first = show()
+    gateway.writes(open_tunnel("alice"))
+    assert first.logins() == 0
+    second = show()
+    gateway.writes(logins("bob"))
+    clock.now += PROVEN_SECONDS
+    second.exporter.refresh()
+    assert (second.logins(), second.logins("internal")) == (1, 0)
+
+
+def test_an_instance_that_ends_takes_its_unproven_tunnels_along(
+    gateway: Gateway, show: Callable[[], Shown], clock: Clock
+) -> None:
+    shown = show()
+    gateway.writes(open_tunnel("alice"))
+    assert shown.logins() == 0
+    now = gateway.own
+    gateway.instance = Running("a", Process(now.pid, now.start + 1, now.boot), OTHER, "1.1.6")
+    clock.now += PROVEN_SECONDS
+    shown.exporter.refresh()
+    assert (shown.logins(), shown.logins(digest=OTHER)) == (None, 0)
+
+
+def test_a_login_is_noted_with_the_moment_at_which_its_user_was_let_in_and_never_one_of_a_backlog(
+    gateway: Gateway, clock: Clock
+) -> None:
+    noted = list[Attempt]()
+    gateway.instance, living = None, gateway.instance
+    shown = Shown(gateway, notes=noted.append)
+    gateway.writes(open_tunnel("alice"))
+    gateway.instance = living
+    shown.exporter.refresh()
+    clock.now += 1.0
+    shown.exporter.follow()
+    gateway.writes(open_tunnel("bob").replace("[707]", "[708]"))
+    came = clock.now
+    shown.exporter.follow()
+    clock.now += PROVEN_SECONDS
+    shown.exporter.refresh()
+    assert shown.logins() == 2
+    assert [(one.key, one.ended) for one in noted] == [("user bob", came)]
 
 
 def test_what_was_logged_before_the_first_exporter_is_nobodys_evidence(

@@ -52,8 +52,8 @@ async def test_users_sessions_probe_and_steering_are_shown_as_they_are(
 
     for number in (1, 2):
         await lab.client(number).up()
-    shown = await exporter.until(lambda s: s.get(sessions) == 2)
-    assert (shown[logins(slot)], shown["vpngw_handshake_seconds_count", slot, ""]) == (2, 2)
+    shown = await exporter.until(lambda s: s.get(sessions) == 2 and s.get(logins(slot)) == 2)
+    assert shown["vpngw_handshake_seconds_count", slot, ""] == 2
     assert shown["vpngw_process_open_fds", slot, ""] > 10
     shown = await exporter.until(lambda s: s.get(("vpngw_tunnel_probes_total", slot, "")) == 2)
     assert shown["vpngw_tunnel_probe_lossy_total", slot, ""] == 0
@@ -148,8 +148,8 @@ async def test_a_nodes_exporter_counts_by_socket_and_log_and_says_nothing_of_a_p
     await exporter.until(lambda s: s.get(build) == 1 and s.get(sessions) == 0)
     for number in (1, 2):
         await node.client(number).up()
-    shown = await exporter.until(lambda s: s.get(sessions) == 2)
-    assert (shown[logins(slot)], shown["vpngw_handshake_seconds_count", slot, ""]) == (2, 2)
+    shown = await exporter.until(lambda s: s.get(sessions) == 2 and s.get(logins(slot)) == 2)
+    assert shown["vpngw_handshake_seconds_count", slot, ""] == 2
     assert shown["vpngw_process_start_time_seconds", slot, ""] <= time.time()
     assert ("vpngw_process_resident_memory_bytes", slot, "") not in shown
     exporter.kill()

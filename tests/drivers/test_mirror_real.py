@@ -19,6 +19,7 @@ from activities.drivers.metrics.login_times import recorded_logins
 from activities.drivers.programs import run
 from deploy.lab.spoiled import ALONE, LIBRARY, PRELOAD, SpoiledForMany, spoil
 from orchestrator.processes.exporter import Host, exporter_of
+from policies.attempts import PROVEN_SECONDS
 from policies.exposure import findings_of
 from policies.model.errors import BeyondHostLimits, Fenced
 from policies.model.mirror import Mirror
@@ -170,7 +171,7 @@ async def test_shadow_logins_are_no_logins_of_users(lab: GatewayLab) -> None:  #
     async with reading(lab) as exporter:
         await asyncio.sleep(1.2)
         await mirrored(lab)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(PROVEN_SECONDS + 0.5)
         counted = [
             sample.value
             for family in exporter.collect()

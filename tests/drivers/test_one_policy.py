@@ -64,7 +64,10 @@ async def one_session(lab: GatewayLab, exporters: list[Exporter]) -> dict[str, l
     await exporter.until(lambda shown: shown.get(sessions) == 0)
     await lab.client(1).up()
     asked = ("vpngw_tunnel_probes_total", slot, "")
-    await exporter.until(lambda shown: shown.get(sessions) == 1 and shown.get(asked) == 1)
+    counted = ("vpngw_first_attempts_total", slot, "ok")
+    await exporter.until(
+        lambda shown: shown.get(sessions) == 1 and shown.get(asked) == 1 and shown.get(counted) == 1
+    )
     policy = load(POLICY, GatePolicy)
     wanted = sorted({*selectors(policy.model_dump()), *TUNNELS})
     with prometheus_over([TARGET]) as prometheus:

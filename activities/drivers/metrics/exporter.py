@@ -2,7 +2,8 @@
 
 Counters restart at zero with the exporter or the daemon, which Prometheus understands. A
 login is never shown twice: how far the log was read is on disk before the numbers that
-came of it are shown. What was read but not shown is read again.
+came of it are shown. What was read but not shown is read again. Logins that were read and wait to be certain
+when an exporter ends are in no numbers, good ones and bad ones alike.
 """
 
 import json
@@ -115,7 +116,8 @@ class Watched:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    caught_up: bool = False
+    caught_up: float | None = None
+    """Since when it is read as it is written."""
     sessions: TimedReading = field(default_factory=TimedReading)
     probe: TimedReading = field(default_factory=TimedReading)
 
@@ -135,11 +137,20 @@ class Watched:
         lines = self.tail.read()
         for line in lines:
             self.hears(self.running, line)
-            for attempt in self.logins.read(line, at, timed=self.caught_up):
-                self.count(attempt)
-                if self.caught_up:  # when a backlog is read says nothing of when people came
-                    self.notes(attempt)
-        self.caught_up = self.caught_up or not lines
+            self._take(self.logins.read(line, at, timed=self.caught_up is not None))
+        if self.caught_up is None and not lines:
+            self.caught_up = at
+
+    def give_up(self, at: float) -> None:
+        """Count what time alone makes certain, once everything was read that is there."""
+        self.follow(at)
+        self._take(self.logins.give_up(at))
+
+    def _take(self, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
+            self.count(attempt)
+            if self.caught_up is not None and attempt.ended >= self.caught_up:
+                self.notes(attempt)  # when a backlog is read says nothing of when people came
 
     def count(self, attempt: Attempt) -> None:
         """Count the attempt if it is its key's first; a retry's duration says nothing new either."""
@@ -198,8 +209,7 @@ class GatewayExporter(Collector):
                 self._notice(slot, found.get(slot))
             now = time.time()
             for watched in self._watched.values():
-                for attempt in watched.logins.give_up(now):
-                    watched.count(attempt)
+                watched.give_up(now)
 
     def follow(self) -> None:
         """Read on in every log; called every few hundredths of a second, which is the clocks' resolution."""

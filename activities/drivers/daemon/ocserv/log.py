@@ -13,6 +13,12 @@ slow authenticator is not in the log at all. The connection began when its worke
 Behind a HAProxy every connection comes from loopback. 1.3.0 names the user's own address in the worker's
 lines once it has read the PROXY header; 1.1.6 only in a line of the main process, by the port at loopback,
 which an earlier line gives to the worker.
+
+A login is good once its tunnel has lived for `PROVEN_SECONDS`. A worker that ends in order reports its
+figures to the security module first, whether its user, a broken network, a timeout or SIGTERM ends it. A
+worker that a fault kills reports nothing. The main process then logs "unspecified, rx: 0, tx: 0", as it does
+for some orderly ends, so the missing report is the sign. The port tells the sessions of one user apart. Some
+clients log in on one connection and open the tunnel on another, by a cookie.
 """
 
 import os
@@ -22,7 +28,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.attempts import Attempt, LoginOutcome, family_of, key_of
+from policies.attempts import (
+    PROVEN_SECONDS,
+    Attempt,
+    HeldAttempt,
+    InOrder,
+    LoginOutcome,
+    family_of,
+    key_of,
+)
 from policies.model.mirror import ClientKind
 
 PATIENCE = 5.0
@@ -46,8 +60,21 @@ _WORKER = re.compile(
     r"^ocserv\[(?P<pid>\d+)\]: worker(?:\[(?P<user>.*?)\])?: (?P<source>[0-9a-f.:]+) (?P<what>.*)"
 )
 _ENDED = re.compile(r"^ocserv\[\d+\]: main:\[?(?P<source>[0-9a-f.:]+?)\]?:\d+ worker terminated")
+_OF_SESSION = re.compile(
+    r"^ocserv\[\d+\]: main\[(?P<user>.*)\]:\[?(?P<source>[0-9a-f.:]+?)\]?:(?P<port>\d+) "
+    r"(?P<what>new user session|worker terminated)$"
+)
+_REPORTS = ("sending message 'sm: worker cli stats'", "error connecting to sec-mod socket")
+"""The report of a worker that ends in order; the second where the security module has ended before it."""
+_BREAKS = re.compile(
+    r"(?:[\w.-]+:\d+: )?(?:could not write data to tun|received corrupt data from tun|libev fatal error)"
+)
+"""Errors for which a worker ends a session that its user still wants; it reports first."""
 _TLS_ERROR = re.compile(r"^ocserv\[(?P<pid>\d+)\]: GnuTLS error \(at worker-vpn")
-_VERSION = re.compile(r"^ocserv\[\d+\]: main: initialized (?:OpenConnect VPN Server|ocserv) (?P<version>\S+)")
+_RUNS = re.compile(
+    r"^ocserv\[\d+\]: main: (?:initialized (?:OpenConnect VPN Server|ocserv) (?P<version>\S+)"
+    r"|termination request received)"
+)
 _ACCEPTS = ("accepted connection", "accepted proxy protocol connection")
 _SERVES = re.compile(
     r"^ocserv\[(?P<pid>\d+)\]: main: map worker serving remote address (?P<at>127\.0\.0\.1:\d+) to secmod"
@@ -104,7 +131,16 @@ class _Connection:
     """The person has answered a prompt."""
     accepted: float | None = None
     opening: bool = False
-    opened: bool = False
+    opened: float | None = None
+    """Since when it carries a tunnel."""
+    port: str = ""
+    """The user's own port, by which the main process names the session."""
+    reported: bool = False
+    """It has reported its figures, as a worker does that ends in order."""
+    broken: bool = False
+    """It ended a session that its user wanted."""
+    held: HeldAttempt | None = None
+    """The login whose tunnel it carries; None where a cookie resumes an older session."""
     failure: LoginOutcome | None = None
     probe: bool = False
     carried: bool = False
@@ -137,11 +173,17 @@ class LoginLog:
         self._open: dict[int, _Connection] = {}
         self._carried: dict[str, int] = {}
         """The worker of each connection at loopback whose user's address is not known yet."""
+        self._ports: dict[tuple[str, str], str] = {}
+        """The port of the newest session of each user and source, until its worker logs that it is open."""
+        self._let_in: dict[str, tuple[HeldAttempt, float]] = {}
+        """Users who have a cookie and no tunnel yet, and since when."""
+        self._order = InOrder()
+        self._stopping = False
         self.version = ""
         """The daemon's own version, once it has said it."""
 
     def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
-        """Take in one line read at `at` and yield the attempts it ended.
+        """Take in one line read at `at` and yield the attempts that are certain now.
 
         Args:
             line: As the daemon wrote it; lines of other shapes are skipped.
@@ -149,8 +191,13 @@ class LoginLog:
             timed: False for a backlog, whose reading times say nothing about durations.
         """
         if match := _WORKER.match(line):
-            yield from self._worker_says(match, at, timed=timed)
-        elif match := _TLS_ERROR.match(line):
+            self._worker_says(match, at, timed=timed)
+        else:
+            self._daemon_says(line, at)
+        yield from self._order.certain()
+
+    def _daemon_says(self, line: str, at: float) -> None:
+        if match := _TLS_ERROR.match(line):
             connection = self._open.get(int(match["pid"]))
             if connection and not connection.user:
                 connection.failure = LoginOutcome.TLS_FAIL
@@ -161,27 +208,38 @@ class LoginLog:
             if carried := self._open.get(self._carried.pop(match["at"], 0)):
                 self._comes_from(carried, match["source"])
         elif match := _ENDED.match(line):
-            yield from self._connection_ended(match["source"], at)
-        elif match := _VERSION.match(line):
-            self.version = match["version"]
+            self._connection_ended(match["source"], at)
+        elif match := _OF_SESSION.match(line):
+            self._main_says(match["user"], match["source"], match["port"], match["what"], at)
+        elif match := _RUNS.match(line):
+            self.version = match["version"] or self.version
+            self._stopping = match["version"] is None
 
     def give_up(self, at: float) -> Iterator[Attempt]:
-        """Yield the attempts of connections open for too long or whose workers were gone last time too.
+        """Yield the attempts that time has made certain, once all lines were read that are there.
 
-        Needed when the main process died before it could log the end of its workers. The second
-        look makes sure that the worker's last lines have been read.
+        These are logins whose tunnel has lived long enough, connections open for too long, and those whose
+        workers were gone last time too: the main process may have died before it could log their end. The
+        second look makes sure that the worker's last lines have been read.
         """
         for connection in list(self._open.values()):
-            if connection.gone or at - connection.began > LONGEST:
-                yield from self._close(connection, at)
+            if connection.opened is not None and _is_proven(connection.opened, at):
+                self._proven(connection)
+            elif connection.gone or (connection.opened is None and at - connection.began > LONGEST):
+                self._close(connection, at)
             else:
                 connection.gone = self._alive(connection.pid) is False
+        for user, (held, since) in list(self._let_in.items()):
+            if _is_proven(since, at):
+                held.settle()
+                del self._let_in[user]
+        yield from self._order.certain()
 
-    def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> Iterator[Attempt]:
+    def _worker_says(self, match: re.Match[str], at: float, *, timed: bool) -> None:
         pid, source, what = int(match["pid"]), match["source"], match["what"]
         if what in _ACCEPTS:
             if pid in self._open:
-                yield from self._close(self._open[pid], at)
+                self._replaced(self._open[pid], at)
             if source not in self._ignored and len(self._open) < MOST_OPEN:
                 began = at - (self._age(pid) or 0.0) if timed else at
                 self._open[pid] = _Connection(pid, source, began=began, timed=timed)
@@ -194,36 +252,116 @@ class LoginLog:
             self._comes_from(connection, source)
         connection.user = match["user"] or connection.user
         _note(connection, what, at)
-        if connection.opened and pid in self._open:
-            yield from self._close(connection, at)
+        if connection.opened is not None and connection.held is None and pid in self._open:
+            self._tunnel_opened(connection, at)
+
+    def _tunnel_opened(self, connection: _Connection, at: float) -> None:
+        """Hold the login until its tunnel has lived; of a cookie's user the name comes with the next line."""
+        if connection.tried:
+            connection.held = self._order.hold(self._attempt(connection, LoginOutcome.OK, at))
+        elif connection.user:
+            connection.held = self._login_of(connection.user, at)
+        else:
+            return
+        connection.port = self._ports.pop((connection.user or "", connection.source), "")
+        if connection.held is None:
+            self._proven(connection)
+
+    def _login_of(self, user: str, at: float) -> HeldAttempt | None:
+        """Return the login of a moment ago by which this user got the cookie, None where it only resumes."""
+        if let_in := self._let_in.pop(user, None):
+            return let_in[0]
+        for one in list(self._open.values()):
+            if one.user == user and one.tried and one.accepted is not None and not one.opening:
+                del self._open[one.pid]
+                return self._order.hold(self._attempt(one, LoginOutcome.OK, at))
+        return None
+
+    def _proven(self, connection: _Connection) -> None:
+        """Let go of a connection whose tunnel has lived long enough."""
+        del self._open[connection.pid]
+        if connection.held is not None:
+            connection.held.settle()
+
+    def _replaced(self, connection: _Connection, at: float) -> None:
+        """Let go of a connection whose worker's number is another one's now: its end was not read."""
+        if connection.opened is None:
+            self._close(connection, at)
+        else:
+            self._forget(connection)
+
+    def _forget(self, connection: _Connection) -> None:
+        del self._open[connection.pid]
+        if connection.held is not None:
+            connection.held.drop()
 
     def _comes_from(self, connection: _Connection, source: str) -> None:
         """Know from where a carried connection comes; one from here is none of a user's."""
         connection.source = source
         if source in self._ignored:
-            del self._open[connection.pid]
+            self._forget(connection)
 
-    def _connection_ended(self, source: str, at: float) -> Iterator[Attempt]:
-        """Close the one connection from this source whose end this most likely is."""
-        candidates = [c for c in self._open.values() if c.source == source]
+    def _connection_ended(self, source: str, at: float) -> None:
+        """Close the one connection without a tunnel from this source whose end this most likely is."""
+        candidates = [c for c in self._open.values() if c.source == source and c.opened is None]
         known = [(c, self._alive(c.pid)) for c in candidates]
         ended = [c for c, lives in known if lives is False]
         if not ended and (len(candidates) == 1 or all(lives is None for _, lives in known)):
             ended = candidates
         if ended:
-            yield from self._close(min(ended, key=lambda c: (c.undecided, c.began)), at)
+            self._close(min(ended, key=lambda c: (c.undecided, c.began)), at)
 
-    def _close(self, connection: _Connection, at: float) -> Iterator[Attempt]:
+    def _main_says(self, user: str, source: str, port: str, what: str, at: float) -> None:
+        """Take in a line of the main process about a session, which has its user's address and port."""
+        if what == "new user session":
+            self._ports[user, source] = port
+            if len(self._ports) > MOST_OPEN:
+                del self._ports[next(iter(self._ports))]
+            return
+        begun = self._ports.get((user, source)) == port
+        for one in list(self._open.values()):
+            is_it = one.port == port if one.opened is not None and one.user else begun and one.opening
+            if one.source == source and one.user in (user, None) and is_it:
+                one.user = user
+                self._close(one, at)
+                return
+
+    def _close(self, connection: _Connection, at: float) -> None:
         del self._open[connection.pid]
+        if connection.opened is not None or (connection.opening and not connection.tried):
+            self._tunnel_ended(connection, at)
+            return
         outcome = _outcome(connection, at)
         if outcome is None:
             return
+        attempt = self._attempt(connection, outcome, at)
+        if outcome is not LoginOutcome.OK or connection.user is None:
+            self._order.take(attempt)
+            return
+        if before := self._let_in.pop(connection.user, None):
+            before[0].settle()
+        self._let_in[connection.user] = (self._order.hold(attempt), at)
+
+    def _tunnel_ended(self, connection: _Connection, at: float) -> None:
+        """Settle the login whose tunnel ended so soon: what a fault of the daemon ends is no good login."""
+        held = connection.held
+        if held is None and connection.user:
+            held = self._login_of(connection.user, at)
+        if held is None:
+            return
+        if connection.reported and not connection.broken:
+            held.settle()
+        elif self._stopping:
+            held.drop()
+        else:
+            held.settle(LoginOutcome.INTERNAL)
+
+    def _attempt(self, connection: _Connection, outcome: LoginOutcome, at: float) -> Attempt:
         seconds = None
         if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
             seconds = max(0.0, connection.accepted - connection.began - connection.waited)
-        key = key_of(connection.user, connection.source)
-        yield Attempt(
-            key=key,
+        return Attempt(
+            key=key_of(connection.user, connection.source),
             source=connection.source,
             outcome=outcome,
             ended=at,
@@ -233,9 +371,17 @@ class LoginLog:
         )
 
 
+def _is_proven(since: float, at: float) -> bool:
+    """Return whether it has lived long enough; a clock that was set back lets nobody wait."""
+    return not 0 <= at - since < PROVEN_SECONDS
+
+
 def _note(connection: _Connection, what: str, at: float) -> None:
     """Remember what one more line of a connection's worker means."""
-    if what == "TLS handshake completed":
+    if connection.opened is not None:
+        connection.reported |= any(words in what for words in _REPORTS)
+        connection.broken |= _BREAKS.match(what) is not None
+    elif what == "TLS handshake completed":
         connection.encrypted = True
     elif what.startswith(_AGENT):
         said = what.removeprefix(_AGENT)
@@ -260,7 +406,7 @@ def _answer(connection: _Connection, value: int, at: float) -> None:
     connection.asked = None
     if value == _ACCEPTED:
         connection.accepted, connection.failure = at, None
-        connection.opened = connection.opening
+        connection.opened = at if connection.opening else None
     elif connection.opening:
         connection.failure = LoginOutcome.INTERNAL
     else:
@@ -276,11 +422,11 @@ def _outcome(connection: _Connection, at: float) -> LoginOutcome | None:
     check has not either. A cookie that resumes a session is no login.
     """
     slow = at - connection.began >= PATIENCE
-    if connection.probe or (connection.opening and not connection.tried):
+    if connection.probe:
         return None
     if connection.failure is not None:
         return connection.failure
-    if connection.opened or (connection.accepted is not None and not connection.opening):
+    if connection.accepted is not None and not connection.opening:
         return LoginOutcome.OK
     if connection.asked is not None:
         return LoginOutcome.TIMEOUT if slow else LoginOutcome.INTERNAL
