@@ -47,7 +47,7 @@ class Attempt(Value):
     source: str = ""
     """The address that it came from; empty where its daemon's reader does not say."""
     outcome: LoginOutcome
-    ended: float = Field(description="seconds of the epoch")
+    ended: float = Field(description="seconds of the epoch; of a good login when its user was let in")
     seconds: float | None = Field(default=None, description="without the time a person took to answer")
     family: Family | None = None
     """Which kind of address it came from, None where its daemon's reader does not say."""

@@ -151,11 +151,11 @@ class LoginReader(Protocol):
     version: str
 
     def read(self, line: str, at: float, *, timed: bool = True) -> Iterator[Attempt]:
-        """Take in one line and yield the attempts it ended."""
+        """Take in one line and yield the attempts that are certain now."""
         ...
 
     def give_up(self, at: float) -> Iterator[Attempt]:
-        """Yield the attempts that ended without a line."""
+        """Yield the attempts that time made certain, once every line so far was read."""
         ...
 
 
