@@ -326,6 +326,27 @@ def test_each_process_of_the_orchestrator_has_a_disk_and_keys_of_its_own_and_no_
     assert (theirs["subPath"], theirs["readOnly"]) == ("evidence", True)
 
 
+def test_the_secrets_of_sinks_are_the_workers_alone_and_notices_yaml_is_read(values: Values) -> None:
+    """No Secret could be mounted for a sink, so that no notice left a cluster."""
+    values["files"] = {"notices.yaml": "apiVersion: penstock/v1\n"}
+    values["orchestrator"] = values["orchestrator"] | {"notices": "penstock-sinks-1"}
+    mounted, read = dict[str, str](), set[str]()
+    for name, one in of_kind("Deployment", values).items():
+        pod = one["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        places = {mount["name"]: mount for mount in container["volumeMounts"]}
+        for volume in pod["volumes"]:
+            if volume.get("secret", {}).get("secretName") == "penstock-sinks-1":
+                assert places[volume["name"]]["readOnly"] is True
+                assert volume["secret"]["defaultMode"] == 0o400
+                mounted[name] = places[volume["name"]]["mountPath"]
+        env = {variable["name"]: variable.get("value") for variable in container["env"]}
+        if env.get("PENSTOCK_NOTICES") == "/etc/penstock/notices.yaml":
+            read.add(name)
+    assert mounted == {"penstock-worker": "/etc/penstock-notices"}
+    assert read == {"penstock-api", "penstock-worker"}
+
+
 def test_the_authoritys_key_is_the_relays_alone() -> None:
     """S5: it lay on the disk of all three."""
     found = {

@@ -52,6 +52,9 @@ spec:
         - {name: PENSTOCK_PEOPLE, value: /etc/penstock/people.yaml}
         - {name: PENSTOCK_TRUST, value: /etc/penstock/trust.yaml}
         - {name: PENSTOCK_GATES, value: /etc/penstock/gates.yaml}
+        {{- if and (hasKey .top.Values.files "notices.yaml") (not (hasKey $values.settings "notices")) }}
+        - {name: PENSTOCK_NOTICES, value: /etc/penstock/notices.yaml}
+        {{- end }}
         - {name: PENSTOCK_SNAPSHOTS, value: /var/lib/penstock-evidence/snapshots}
         - {name: PENSTOCK_AUDIT_CHECKPOINTS, value: /var/lib/penstock-evidence/audit-checkpoints.jsonl}
         {{- end }}
