@@ -4,7 +4,7 @@ Those of `-tunnels` are without the lines of the security module and of occtl.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,28 @@ def test_a_login_whose_tunnel_the_daemon_ends_by_a_fault_is_no_good_one(
     """Critical A: a release whose workers died at the first packet was promoted, with 0 of 50 logins bad."""
     ((_, outcome),) = ended(tunnel[how])
     assert outcome == "internal"
+
+
+@pytest.mark.parametrize("alive", [lambda _: True, nobody_knows])
+def test_a_login_counts_once_where_its_connection_outlives_the_tunnel_that_its_cookie_opened(
+    tunnel: dict[str, list[str]], alive: Callable[[int], bool | None]
+) -> None:
+    """Also where another user from there is logging in when the connection ends."""
+    lines = tunnel["a tunnel by a cookie whose worker dies"]
+    login_ends = where(lines, "worker terminated")
+    apart = [*lines[:login_ends], *lines[login_ends + 1 :], *other_user(tunnel)[:20], lines[login_ends]]
+    log = LoginLog(alive=alive)
+    assert [(a.key, a.outcome) for a in replay(apart, log)] == [("user user4", LoginOutcome.INTERNAL)]
+    later = [*replay(other_user(tunnel)[20:], log), *log.give_up(60.0)]
+    assert [(a.key, a.outcome) for a in later] == [("user user5", LoginOutcome.OK)]
+
+
+def other_user(tunnel: dict[str, list[str]]) -> list[str]:
+    """Return a session of another user from the address of the one with the cookie."""
+    lines = tunnel["traffic, then a goodbye"]
+    (worker,) = {m[1] for line in lines if (m := re.match(r"ocserv\[(\d+)\]: worker", line))}
+    named = [line.replace("user1", "user5").replace("10.77.0.11", "10.77.0.14") for line in lines]
+    return [line.replace(f"ocserv[{worker}]", "ocserv[9999]") for line in named]
 
 
 def test_a_fault_in_a_tunnel_counts_at_once_and_has_no_handshake(tunnel: dict[str, list[str]]) -> None:

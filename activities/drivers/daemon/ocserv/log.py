@@ -143,9 +143,16 @@ class _Connection:
     """The login whose tunnel it carries; None where a cookie resumes an older session."""
     failure: LoginOutcome | None = None
     probe: bool = False
+    handed_on: bool = False
+    """Its login is that of a tunnel on another connection."""
     carried: bool = False
     """It came by HAProxy, which says from where."""
     gone: bool = False
+
+    @property
+    def waits_for_tunnel(self) -> bool:
+        """Whether its user is let in and has not asked for a tunnel."""
+        return self.tried and self.accepted is not None and not self.opening and not self.handed_on
 
     @property
     def undecided(self) -> bool:
@@ -271,9 +278,9 @@ class LoginLog:
         """Return the login of a moment ago by which this user got the cookie, None where it only resumes."""
         if let_in := self._let_in.pop(user, None):
             return let_in[0]
-        for one in list(self._open.values()):
-            if one.user == user and one.tried and one.accepted is not None and not one.opening:
-                del self._open[one.pid]
+        for one in self._open.values():
+            if one.user == user and one.waits_for_tunnel:
+                one.handed_on = True
                 return self._order.hold(self._attempt(one, LoginOutcome.OK, at))
         return None
 
@@ -422,7 +429,7 @@ def _outcome(connection: _Connection, at: float) -> LoginOutcome | None:
     check has not either. A cookie that resumes a session is no login.
     """
     slow = at - connection.began >= PATIENCE
-    if connection.probe:
+    if connection.probe or connection.handed_on:
         return None
     if connection.failure is not None:
         return connection.failure
