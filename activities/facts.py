@@ -111,6 +111,14 @@ class UndoQuery(Value):
     gateways: tuple[Name, ...]
 
 
+class StandsQuery(Value):
+    """Which promotion is taken back, by its plan."""
+
+    fleet: Name
+    change: Name
+    plan: Digest
+
+
 class CapacityQuery(Value):
     """Which gateways of a plan are to start, and the loads that have just been read of some of them."""
 
@@ -311,6 +319,14 @@ class FactActivities:
         """
         return await in_a_thread(self._plan_undo, asked)
 
+    @activity.defn(name="plan_what_stands")
+    async def plan_what_stands(self, asked: StandsQuery) -> Digest | None:
+        """Return the plan by which that promotion is taken back; None where nothing of it stands.
+
+        That is its own plan, unless later changes have moved gateways of it: these are left to them.
+        """
+        return await in_a_thread(self._plan_what_stands, asked)
+
     def _record_states(self, rows: StateRows) -> dict[str, int]:
         self._book.record_states(rows.fleet, rows.states, rows.silent)
         recorded = {state.gateway: state.recorded for state in rows.states}
@@ -357,6 +373,14 @@ class FactActivities:
         if targets and not able:
             raise Refused(listed({name: out[name] for name in targets}))
         return self._book.record_return(fleet, able) if able else None
+
+    def _plan_what_stands(self, asked: StandsQuery) -> Digest | None:
+        plan, number = self._book.plan(asked.plan), self._book.change(asked.change).number
+        moved = {move.gateway for move in self._book.moves(asked.fleet) if move.number > number}
+        if moved.isdisjoint(plan.wave_of):
+            return asked.plan
+        targets = {name: plan.known_good[name] for name in sorted(plan.wave_of) if name not in moved}
+        return self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
 
     def _find_strays(self, fleet: str) -> Strays:
         look = self._look(fleet)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.facts import FactActivities, UndoQuery
+from activities.facts import FactActivities, StandsQuery, UndoQuery
 from activities.ledger import DueBake, EventEntry, LedgerActivities
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
@@ -241,10 +241,29 @@ class Bake:
             await workflow.wait_condition(ends, timeout=length)
 
     async def _go_back(self, decision: Decision) -> BakeResult:
-        """Start the fleet's next change, with the promoted plan: its gateways' known-good of before."""
-        if not await self._start(decision.reason):
+        """Start the fleet's next change, with what stands of the promoted plan: its known-good of before."""
+        if not await self._start(decision.reason) and self._stands:
             await self._propose_to_go_back(decision)
         return BakeResult(peaceful=False, reason=decision.reason)
+
+    async def _plan_of_what_stands(self) -> Digest | None:
+        """Return the plan by which this promotion goes back, without gateways that later changes have moved.
+
+        Where the ledger does not answer, all of them go back.
+        """
+        bake = self._order
+        asked = StandsQuery(fleet=bake.fleet, change=bake.change, plan=bake.plan)
+        try:
+            plan = await control.ask(FactActivities.plan_what_stands, asked)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning(
+                "%s is taken back as it was promoted: %s", bake.change, sentence_of(error)
+            )
+            return bake.plan
+        self._stands = self._stands and plan is not None
+        return plan
 
     async def _start(self, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
         """Start a change that goes back; False when another change, or more harm, has come first.
@@ -257,7 +276,7 @@ class Bake:
             return self._is_left or (bool(alone) and self._harm is not None)
 
         while not is_over():
-            plan = await self._plan_of(alone) if alone else self._order.plan
+            plan = await (self._plan_of(alone) if alone else self._plan_of_what_stands())
             if plan is None:
                 return False
             order = ChangeOrder(

@@ -224,6 +224,7 @@ def record_activities(
         facts.plan_missed_settings,
         facts.plan_return,
         facts.plan_undo,
+        facts.plan_what_stands,
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,

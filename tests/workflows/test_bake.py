@@ -208,6 +208,23 @@ async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(wor
     await until(lambda: second in {asked.change for asked in world.judge.bakes})
 
 
+async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one_has_moved(
+    world: World,
+) -> None:
+    """R1: its whole plan went back, and gateways of the later release skipped one."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await world.upgrade(("gw-2",), ("gw-3",), release=NEXT)
+    second = world.newest
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    world.judge.after[first] = CRASHED
+    await until(lambda: world.serving()["gw-1"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: world.book.open_changes(world.fleet.name) == ())
+    assert {world.serving()[name] for name in ("gw-2", "gw-3")} == {"1.4.0"}
+    assert world.book.known_good(world.fleet.name)["gw-2"] == NEXT
+
+
 async def test_a_ring_is_watched_on_while_the_next_ring_is_upgraded(world: World) -> None:
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1", "gw-2"))
