@@ -28,7 +28,7 @@ from policies.model.settings import lines_of
 from policies.model.value import digest_of
 from policies.model.verdict import Window
 from policies.model.way_back import RollbackAsked
-from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
 from tests.moments.oracle import Oracle, differences
 from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
@@ -411,18 +411,17 @@ class Player:
 
     async def harm(self) -> None:
         """Have harm found in what was promoted: it goes back by itself, whatever waits."""
-        client = self.stage.world.client
-        try:
-            status = (await client.get_workflow_handle(bake_of(FLEET)).describe()).status
-        except RPCError:
-            status = None
-        if status is not WorkflowExecutionStatus.RUNNING:
+        client, bake = self.stage.world.client, None
+        with suppress(RPCError):
+            bake = await client.get_workflow_handle(bake_of(FLEET)).describe()
+        if bake is None or bake.status is not WorkflowExecutionStatus.RUNNING:
             self._tell("(nothing bakes)")
             return
-        order, _ = await began_with(client, bake_of(FLEET), BakeOrder)
+        over = partial(self._bake_is_over, bake.run_id)
+        order, _ = await began_with(client, bake_of(FLEET), BakeOrder, bake.run_id)
         if order.change not in self.turns:
             with suppress(TimeoutError):
-                await until(self._bake_is_over, STRAY_FOR)
+                await until(over, STRAY_FOR)
                 self._tell(f"({order.change} has just ended, and nothing bakes)")
                 return
             raise Wrong(f"{order.change} is watched after its promotion, and it was never promoted")
@@ -430,19 +429,24 @@ class Player:
         expected = {name: to for name, to in targets.items() if name not in self.dead}
         self._tell(f"(of {order.change}: {' '.join(expected)})")
         began = time.monotonic()
-        self.stage.world.judge.says(CRASHING, QUIET, wave=0)  # once: what bakes after it is harmless
-        await self._soon(
-            lambda: all(self.stage.serving().get(name) == to for name, to in expected.items()),
-            "harm in the bake goes back",
-        )
+        self.stage.world.judge.after[order.change] = CRASHING  # other promotions are watched beside it
+        try:
+            await self._soon(
+                lambda: all(self.stage.serving().get(name) == to for name, to in expected.items()),
+                "harm in the bake goes back",
+            )
+        except Stuck as stuck:
+            serving = {name: to for name, to in self.stage.serving().items() if name in expected}
+            raise Stuck(f"{stuck}; {differences(expected, serving)}") from None
+        del self.stage.world.judge.after[order.change]
         self.found.harm_to_rollback_s.append(round(time.monotonic() - began, 1))
-        await self._soon(self._bake_is_over, "the bake has ended")
+        await self._soon(over, "the bake has ended")
         await self._free()
         self.up = None
         self._took_back(targets)
 
-    async def _bake_is_over(self) -> bool:
-        found = await self.stage.world.client.get_workflow_handle(bake_of(FLEET)).describe()
+    async def _bake_is_over(self, run: str) -> bool:
+        found = await self.stage.world.client.get_workflow_handle(bake_of(FLEET), run_id=run).describe()
         return found.status is not WorkflowExecutionStatus.RUNNING
 
     # --- commands ----------------------------------------------------------------------
