@@ -62,6 +62,8 @@ class Strays(Value):
     """Gateways that are not on their known-good, each with how, and changes without an end."""
 
     strays: dict[str, str] = {}
+    untouched: bool = False
+    """Whether any of them is none that a change without an end has touched, which looks after its own."""
     open_changes: tuple[str, ...] = ()
     source: str | None = None
     """Where a known-good of theirs comes from, for a host that has lost it."""
@@ -87,11 +89,16 @@ class Repeat(Value):
 
 
 class ReturnQuery(Value):
-    """Which fleet's strays go back; `change` is the one that asks, `beside` one that only waits meanwhile."""
+    """Which fleet's strays go back; `change` is the one that asks, `beside` one that only waits meanwhile.
+
+    Gateways of the plan `beside_plan` up to the wave `beside_wave` are those of the change that waits.
+    """
 
     fleet: Name
     change: Name
     beside: Name | None = None
+    beside_plan: Digest | None = None
+    beside_wave: int = 0
 
 
 class LeftAlone(Value):
@@ -195,6 +202,10 @@ class FactBook(HostRecordBook, LostBook, Protocol):
 
     def plan_part(self, digest: str, key: PartKey) -> Part:
         """Return one part of a plan."""
+        ...
+
+    def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
+        """Return the gateways whose sessions changes without an end have moved."""
         ...
 
     def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
@@ -393,6 +404,7 @@ class FactActivities:
             by_hand=dict(list(fresh.items())[:NAMED]),
             ahead=dict(sorted(look.ahead.items())[:NAMED]),
             strays=dict(sorted(found.items())[:NAMED]),
+            untouched=bool(found.keys() - self._book.touched_by_open_changes(fleet)) if found else False,
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of(back) if back else None,
             missed=self._missed(fleet, look)[0][:NAMED],
@@ -465,6 +477,12 @@ class FactActivities:
             if name not in out and (there is None or name in there)
         }
 
+    def _gateways_up_to(self, plan: Digest, wave: int) -> frozenset[Name]:
+        """Return the gateways of the waves of a plan up to that one."""
+        keys = [key for key in self._book.plan_header(plan).keys if key.wave <= wave]
+        parts = [self._book.plan_part(plan, key) for key in keys]
+        return frozenset(member.gateway.name for part in parts for member in part.members)
+
     def _plan_missed_settings(self, fleet: str) -> Repeat | None:
         found = self._unset(fleet, self._look(fleet))
         if found.change is None or found.change.plan is None or not found.back:
@@ -496,6 +514,8 @@ class FactActivities:
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
         lost = () if asked.beside is not None else self._unpromoted(asked.fleet, asked.change)
+        if asked.beside_plan is not None:
+            found -= self._gateways_up_to(asked.beside_plan, asked.beside_wave)
         looked_after = look.known_good.keys() - look.by_hand.keys()
         before = {
             name: release

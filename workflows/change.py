@@ -165,7 +165,7 @@ class Change:
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
         self._lets_in = False
-        """Whether this only waits and has touched nothing, so that others need not wait for it."""
+        """Whether this only waits, before a wave, so that others need not wait for it."""
         self._let_in: str | None = None
         """The key of the change that was let in and has not ended."""
         self._is_to_be_checked = False
@@ -323,7 +323,15 @@ class Change:
         try:
             guest = await guarded(
                 Change.run,
-                ChangeRun(order=order.model_copy(update={"beside": self._name})),
+                ChangeRun(
+                    order=order.model_copy(
+                        update={
+                            "beside": self._name,
+                            "beside_plan": self._plan.digest if self._passed else None,
+                            "beside_wave": self._passed,
+                        }
+                    )
+                ),
                 beside(workflow.info().workflow_id),
             )
             await workflow.wait_condition(lambda: guest.done() or self._is_stopped)
@@ -338,8 +346,8 @@ class Change:
 
     @contextmanager
     def _others_let_in(self) -> Iterator[None]:
-        """Leave the fleet's lock open to others for the length of the block, while nothing is touched."""
-        self._lets_in = not self._has_begun
+        """Leave the fleet's lock open to others for the length of the block, in which no wave runs."""
+        self._lets_in = True
         try:
             yield
         finally:
@@ -458,7 +466,9 @@ class Change:
         survey = SurveyOrder(fleet=self._order.fleet)
         await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
-        return bool(found.strays or {*found.open_changes} - {self._order.beside})
+        if self._order.beside is not None:
+            return found.untouched
+        return bool(found.strays or found.open_changes)
 
     async def _find_who_missed_settings(self) -> bool:
         """Plan, under the lock, what brings the last settings to who missed them; False for nobody."""
@@ -606,6 +616,8 @@ class Change:
                 self._is_to_be_checked = False
                 await self._unless_stopped(self._check)
             elif may_start and not self._is_stopped:
+                if self._is_to_be_checked:  # hosts of later waves may have seen newer epochs
+                    self._is_to_be_checked, self._epoch = False, max(self._epoch, steps.epoch_now())
                 return True
         return False
 
@@ -965,7 +977,13 @@ class Change:
         """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone."""
         found = await control.record(
             FactActivities.plan_return,
-            ReturnQuery(fleet=self._order.fleet, change=self._name, beside=self._order.beside),
+            ReturnQuery(
+                fleet=self._order.fleet,
+                change=self._name,
+                beside=self._order.beside,
+                beside_plan=self._order.beside_plan,
+                beside_wave=self._order.beside_wave,
+            ),
         )
         if found is None:
             return

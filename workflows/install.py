@@ -7,6 +7,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities.plans import PartEntry, PlanActivities
+from policies.model.instance import Steering
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey, PlanHeader
 from policies.model.value import Name, Value
@@ -68,7 +69,7 @@ class Install:
     async def _install_part(self, order: InstallOrder, key: PartKey) -> Installed:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
-        slots, ended, keeping = PreparedSlots(), dict[str, _Done](), dict[str, asyncio.Task[None]]()
+        slots, ended, keeping = PreparedSlots(), dict[str, _Done](), dict[str, asyncio.Task[Steering]]()
 
         async def install(member: Member) -> None:
             how = await self._install(order, member, slots, failed, keeping)
@@ -95,7 +96,7 @@ class Install:
         member: Member,
         slots: PreparedSlots,
         failed: dict[str, str],
-        keeping: "dict[str, asyncio.Task[None]]",
+        keeping: "dict[str, asyncio.Task[Steering]]",
     ) -> "_Done | None":
         """Return how the gateway came to serve the release, None when it does not.
 

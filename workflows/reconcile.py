@@ -138,7 +138,7 @@ class Reconcile:
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
-            if strays:
+            if left.untouched:
                 await tell(change_of(fleet), "let_in", order)
             return "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"

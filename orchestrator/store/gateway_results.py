@@ -66,6 +66,17 @@ class GatewayResults(Book):
                 for row in rows
             )
 
+    def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
+        """Return the gateways whose sessions changes without an end have moved."""
+        results, changes = tables.gateway_results, tables.changes
+        wanted = (
+            select(results.c.gateway)
+            .join(changes, changes.c.name == results.c.change)
+            .where(changes.c.fleet == fleet, changes.c.outcome.is_(None), results.c.started.is_not(None))
+        )
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(wanted.distinct()).scalars())
+
     def has_moved(self, change: str, gateway: str, to: Digest) -> bool:
         """Return whether the gateway's sessions have been moved by the change, or by what it takes back.
 

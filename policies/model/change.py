@@ -123,6 +123,12 @@ class ChangeOrder(Value):
         exclude_if=lambda change: change is None,
         description="the change that only waits, and lets this one in meanwhile",
     )
+    beside_plan: Digest | None = Field(
+        default=None,
+        exclude_if=lambda plan: plan is None,
+        description="its plan, of which it answers itself for the gateways up to the wave `beside_wave`",
+    )
+    beside_wave: int = Field(default=0, exclude_if=lambda wave: wave == 0)
     asks_window: bool = Field(
         default=False,
         exclude_if=lambda asks: not asks,  # changes of before go on as they began

@@ -5,7 +5,7 @@ import pytest
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
-from tests.fakes.control import CLOSED, OPEN
+from tests.fakes.control import CLOSED, HEALTHY, OPEN, UNDECIDED
 from tests.workflows.recorded import Recorded
 from tests.workflows.world import (
     NEW,
@@ -53,6 +53,55 @@ async def test_a_gateway_that_drifts_is_brought_back_while_an_upgrade_only_waits
     assert (result.outcome, result.aside) == (Outcome.PROMOTED, {}), result.reason
     assert set(world.serving().values()) == {"1.3.0"}
     assert world.book.open_changes("edge") == ()
+
+
+async def between_waves(world: World) -> Running:
+    """Start an upgrade, and return it once its first wave has passed and the second waits for its window."""
+    world.judge.says(UNDECIDED)
+    order = world.order(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.WAITING)
+    return rollout
+
+
+async def test_what_drifts_between_two_waves_is_brought_back_and_what_has_passed_is_left_alone(
+    world: World,
+) -> None:
+    rollout = await between_waves(world)
+    world.gateways["gw-3"].crash("a")
+    await reconcile(world)
+    await until(lambda: "keep b" in world.gateways["gw-3"].effects)
+    await until(lambda: len(world.book.open_changes("edge")) == 1)
+    assert world.serving() == {"gw-1": "1.3.0", "gw-2": "1.1.6", "gw-3": "1.1.6", "gw-4": "1.1.6"}
+    world.windows.answer = OPEN
+    result = await result_of(rollout)
+    assert (result.outcome, result.aside) == (Outcome.PROMOTED, {}), result.reason
+    assert set(world.serving().values()) == {"1.3.0"}
+
+
+async def test_an_upgrade_between_two_waves_hears_nothing_of_the_gateways_that_it_has_changed_itself(
+    world: World,
+) -> None:
+    rollout = await between_waves(world)
+    await reconcile(world)
+    events = [event async for event in rollout.fetch_history_events()]
+    signals = [event.workflow_execution_signaled_event_attributes.signal_name for event in events]
+    assert "let_in" not in signals
+
+
+async def test_credentials_are_reloaded_in_an_emergency_between_two_waves(recorded: Recorded) -> None:
+    world = recorded.world
+    rollout = await between_waves(world)
+    plan = await recorded.service.plan_reload(world.fleet)
+    name = await recorded.service.reload(world.fleet, plan, "on call", "a key was stolen")
+    assert name is not None
+    await until(lambda: world.book.change(name).outcome is Outcome.PROMOTED)
+    assert world.serving()["gw-1"] == "1.3.0"
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
 async def test_a_rollback_ends_what_a_waiting_upgrade_has_let_in(world: World) -> None:
