@@ -153,11 +153,12 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 return read_chat(path)
             case "gates":
+                require_own(path)
                 gates = load(path, GatePolicy)
                 if problems := lint(gates):
                     raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
                 return gates
-            case "people" | "agent" | "cluster":
+            case "people" | "agent" | "cluster" | "notices":
                 require_own(path)
             case "fleet":
                 return _fleet_with_calendars(path)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from activities.drivers.daemon.template import credentials_in
+from activities.drivers.rights import require_own
 from activities.drivers.trust_files import compose_releases
 from activities.files import load
 from activities.observation import MetricsSource
@@ -228,6 +229,7 @@ class PlanService:
         return predict(plan.gates, rate, canaries=plan.waves[0], controls=plan.controls)
 
     def _read_files(self) -> tuple[GatePolicy, str]:
+        require_own(self.gates)
         gates = load(self.gates, GatePolicy)
         if problems := lint(gates):
             raise BadInput(f"{self.gates} is not safe to judge by: {problems[0]}")

@@ -5,13 +5,19 @@ import os
 import tempfile
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 from orchestrator.cli.main import app
+from orchestrator.noticing.rules import RulesFile
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
 from tests.service.command_line import CommandLine, Ended
-from tests.service.conftest import FLEETS
+from tests.service.conftest import FLEETS, installed
+from tests.service.test_api import added
 
 GATES = Path("deploy/prometheus/gates.yaml").absolute()
 PAGE = Path("docs/relay.md").absolute()
@@ -244,3 +250,44 @@ async def test_the_headers_for_prometheus_are_checked(penstock: CommandLine) -> 
     found = await penstock("check", "-o", "json", **headers)
     wrong = [one["wrong"] or "" for one in json.loads(found.out)["data"]]
     assert any("write the token into a file, prometheus_token" in one for one in wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("gates.yaml", GATES.read_text()), ("notices.yaml", "apiVersion: penstock/v1\nsinks: []\nroutes: []\n")],
+)
+def test_what_decides_by_whom_changes_are_judged_and_reported_is_its_owners_alone(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    """S7, the same kind: another user could write what every plan is judged by, or where notices go."""
+    file = tmp_path / name
+    file.write_text(content)
+    assert checked(str(file), "-o", "json").code == 0
+    file.chmod(0o666)
+    said = checked(str(file), "-o", "json")
+    assert (said.code, "chmod go-w" in json.loads(said.out)["data"][0]["wrong"]) == (2, True)
+
+
+def test_notices_that_others_may_write_are_read_by_no_worker(tmp_path: Path) -> None:
+    file = tmp_path / "notices.yaml"
+    file.write_text("apiVersion: penstock/v1\nsinks: []\nroutes: []\n")
+    file.chmod(0o666)
+    rules = RulesFile(file)
+    assert rules.rules() is None
+    assert "chmod go-w" in str(rules.wrong())
+
+
+async def test_no_plan_is_made_by_gates_that_others_may_write(tmp_path: Path, ledger: Ledger) -> None:
+    gates = tmp_path / "gates.yaml"
+    gates.write_text(GATES.read_text())
+    gates.chmod(0o666)
+    added(ledger, "ocserv", "1.3.0")
+    settings = installed(tmp_path).model_copy(update={"gates": gates})
+    service = (await compose(settings)).service
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(tmp_path / "penstock.sock"), verify=False)
+    async with (
+        serving(service, socket_at(tmp_path / "penstock.sock")),
+        httpx.AsyncClient(transport=transport, base_url="http://penstock/v1", timeout=60) as api,
+    ):
+        answer = await api.post("/plans", json={"fleet": "edge", "to": "1.3.0"})
+    assert "chmod go-w" in answer.text, answer.text
