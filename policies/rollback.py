@@ -7,7 +7,7 @@ known-good, and, where the policy says so, a whole group at once.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from policies.model.change import KnownGoodMove, RollbackTargets, UnfinishedChange
@@ -20,28 +20,37 @@ from policies.planning.naming import named
 
 
 def rollback_targets(
-    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange | None, kept: timedelta, at: datetime
+    moves: Collection[KnownGoodMove],
+    unfinished: UnfinishedChange | None,
+    kept: timedelta,
+    at: datetime,
+    *,
+    by_hand: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback of the release does now.
 
     A change that has not ended is taken back first, as a whole; one that has moved no session only ends.
     Otherwise the release that was promoted, or taken back, last is taken back on every gateway that still has
     it by a promotion within the kept window, whichever changes promoted it there. A gateway that went back
-    already stays: twice is the same as once, and a rollback to what was before that names the release.
+    already stays: twice is the same as once, and a rollback to what was before that names the release. One
+    that an operator steered on its host stays, too, unless something is taken back from it.
 
     Args:
         moves: The last move of each gateway's known-good.
         unfinished: The change that has not ended, or not well, None without one.
         kept: How long a promotion is taken back without naming a release.
         at: Now.
+        by_hand: The gateways that operators steered on their hosts.
     """
     standing = _standing(moves, kept, at)
     if unfinished is None:
         return standing
     if unfinished.moved or not standing.targets:
-        return _completed(moves, unfinished, stands=bool(standing.targets))
-    everybody = {move.gateway: move.release for move in moves} | standing.targets
+        return _completed(moves, unfinished, by_hand, stands=bool(standing.targets))
+    everybody = {move.gateway: move.release for move in moves if move.gateway not in by_hand}
+    everybody |= standing.targets
     sentence = f"{unfinished.change} has moved no session and ends; {standing.sentence}"
+    sentence += _stay_by_hand(sorted(move.gateway for move in moves if move.gateway not in everybody))
     return standing.model_copy(update={"targets": everybody, "sentence": sentence})
 
 
@@ -117,19 +126,34 @@ def known_good_within(
 
 
 def _completed(
-    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange, *, stands: bool
+    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange, by_hand: Collection[str], *, stands: bool
 ) -> RollbackTargets:
     targets = targets_of_unfinished(moves, unfinished.change, unfinished.takes_back)
+    known_good = {move.gateway: move.release for move in moves}
+    stay = sorted(name for name in by_hand if name in targets and targets[name] == known_good[name])
+    targets = {name: release for name, release in targets.items() if name not in stay}
     how = "has an incomplete rollback" if unfinished.ended else "has not ended"
-    sentence = f"{unfinished.change} {how}, which is completed first: {grouped(targets)}"
+    sentence = f"{unfinished.change} {how}, which is completed first"
+    if targets:
+        sentence += f": {grouped(targets)}"
     if unfinished.ended and stands and unfinished.takes_back is None:
         sentence += "; another rollback takes back what was promoted before it"
+    if not targets and not stay:
+        sentence = f"{unfinished.change} {how}, and no gateway has a known-good"
     return RollbackTargets(
         change=unfinished.takes_back or unfinished.change,
         finished=False,
         targets=targets,
-        sentence=sentence if targets else f"{unfinished.change} {how}, and no gateway has a known-good",
+        sentence=sentence + _stay_by_hand(stay),
     )
+
+
+def _stay_by_hand(stay: Sequence[str]) -> str:
+    if not stay:
+        return ""
+    if len(stay) == 1:
+        return f"; {stay[0]} stays as an operator steered it on its host"
+    return f"; {named(stay)} stay as operators steered them on their hosts"
 
 
 def _nothing(moves: Collection[KnownGoodMove]) -> str:

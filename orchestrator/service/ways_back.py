@@ -13,6 +13,7 @@ from policies.model.change import STAYS, ChangeKind, ChangeOrder, ChangeRecord, 
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
+from policies.model.operation import BREAK_GLASS
 from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member
@@ -33,6 +34,8 @@ class _Rollback:
     """Where they go at the deadline of a second operator."""
     departed: Mapping[str, Member]
     """Those of them that the fleet's file does not have any more."""
+    by_hand: Collection[str]
+    """Gateways that operators steered on their hosts."""
     cause: str | None
     sentence: str
 
@@ -75,7 +78,7 @@ class WaysBack:
         back = self._release(fleet, to)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
         if everybody and to is None:
-            names = {gateway.name for gateway in fleet.gateways}
+            names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
             others = {name: release for name, release in back.known_good.items() if name in names}
             back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
         if not back.targets:
@@ -156,7 +159,9 @@ class WaysBack:
         )
         nowhere = gone - departed.keys()
         moves = [move for move in every if move.gateway not in nowhere]
-        plain = rollback_targets(moves, unfinished, kept, at)
+        out = self.ledger.quarantined(fleet.name)
+        by_hand = {one.gateway for one in out if one.person == BREAK_GLASS}
+        plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand)
         known_good = {move.gateway: move.release for move in moves}
         targets, sentence = plain.targets, plain.sentence
         if to is not None:
@@ -178,6 +183,7 @@ class WaysBack:
             before=known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at),
             by_itself=known_good | plain.targets,
             departed=departed,
+            by_hand=by_hand,
             cause=plain.change,
             sentence=sentence,
         )

@@ -1,6 +1,6 @@
 """What a rollback takes back, from facts, and which rollbacks a second operator approves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -57,8 +57,10 @@ def moved(
     )
 
 
-def back(*moves: KnownGoodMove, unfinished: UnfinishedChange | None = None) -> RollbackTargets:
-    return rollback_targets(moves, unfinished, KEPT, AT)
+def back(
+    *moves: KnownGoodMove, unfinished: UnfinishedChange | None = None, by_hand: Collection[str] = ()
+) -> RollbackTargets:
+    return rollback_targets(moves, unfinished, KEPT, AT, by_hand=by_hand)
 
 
 def test_the_known_good_before_the_last_promotion_needs_nobody() -> None:
@@ -105,6 +107,18 @@ def test_a_lost_change_that_has_moved_no_session_ends_and_hides_nothing_that_sta
     )
     alone = back(moved("gw-1", OLD, None, 1, kind=ChangeKind.INSTALL), unfinished=lost)
     assert (alone.change, alone.targets) == ("edge-3", {"gw-1": OLD})
+
+
+@pytest.mark.parametrize("has_moved", [True, False])
+def test_a_gateway_steered_by_hand_stays_unless_something_is_taken_back_from_it(has_moved: bool) -> None:
+    """R9: completing a rollback led a gateway forward to the release that an operator had left on its host."""
+    died = UnfinishedChange(change="edge-3", moved=has_moved)
+    moves = moved("gw-1", NEW, OLD, 3 if has_moved else 2), moved("gw-2", OLD, OTHER, 1)
+    assert back(*moves, unfinished=died).targets == {"gw-1": OLD, "gw-2": OLD}
+    stays = back(*moves, unfinished=died, by_hand=["gw-2"])
+    assert stays.targets == {"gw-1": OLD}
+    assert stays.sentence.endswith("; gw-2 stays as an operator steered it on its host")
+    assert back(*moves, unfinished=died, by_hand=["gw-1"]).targets == {"gw-1": OLD, "gw-2": OLD}
 
 
 def test_a_release_that_two_changes_promoted_is_taken_back_on_all_its_gateways() -> None:
