@@ -111,7 +111,7 @@ def test_a_lost_change_that_has_moved_no_session_ends_and_hides_nothing_that_sta
 
 @pytest.mark.parametrize("has_moved", [True, False])
 def test_a_gateway_steered_by_hand_stays_unless_something_is_taken_back_from_it(has_moved: bool) -> None:
-    """R9: completing a rollback led a gateway forward to the release that an operator had left on its host."""
+    """R9: completing a rollback led a gateway forward to the release that an operator had left by hand."""
     died = UnfinishedChange(change="edge-3", moved=has_moved)
     moves = moved("gw-1", NEW, OLD, 3 if has_moved else 2), moved("gw-2", OLD, OTHER, 1)
     assert back(*moves, unfinished=died).targets == {"gw-1": OLD, "gw-2": OLD}
