@@ -33,8 +33,10 @@ def require_own(path: Path, *, secret: bool = False) -> None:
 
 
 @contextmanager
-def opened_own(path: Path, *, secret: bool = False) -> Iterator[BinaryIO]:
+def opened_own(path: Path, *, secret: bool = False, of: int | None = None) -> Iterator[BinaryIO]:
     """Give the opened file that `require_own` accepts: the very file that was checked, whatever its path is.
+
+    The user of the number `of` may own it, too.
 
     Raises:
         BadInput: Another user may write the file, or read it where it is secret.
@@ -42,7 +44,7 @@ def opened_own(path: Path, *, secret: bool = False) -> Iterator[BinaryIO]:
     """
     with open(path, "rb", opener=_without_waiting) as file:
         opened, found = os.fstat(file.fileno()), _walk(path)
-        _require_rights(path, opened, secret=secret)
+        _require_rights(path, opened, secret=secret, of=of)
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
             raise BadInput(f"{path} was replaced while it was read; try again")
         os.set_blocking(file.fileno(), True)
@@ -54,22 +56,29 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def read_own(path: Path, *, secret: bool | Callable[[bytes], bool] = False, most: int | None = None) -> bytes:
+def read_own(
+    path: Path,
+    *,
+    secret: bool | Callable[[bytes], bool] = False,
+    most: int | None = None,
+    of: int | None = None,
+) -> bytes:
     """Return the content of a file that `require_own` accepts, from the very file that was checked.
 
     Args:
         path: The file.
         secret: Whether other users must not read it, or what decides that by the content.
         most: Read no more bytes than this one more, so that the caller sees that there are too many.
+        of: The number of a user who may own the file beside root and this process's user.
 
     Raises:
         BadInput: Another user may write the file, or read it where it is secret.
         OSError: It cannot be read.
     """
-    with opened_own(path, secret=secret is True) as file:
+    with opened_own(path, secret=secret is True, of=of) as file:
         content = file.read() if most is None else file.read(most + 1)
         if callable(secret) and secret(content):
-            _require_rights(path, os.fstat(file.fileno()), secret=True)
+            _require_rights(path, os.fstat(file.fileno()), secret=True, of=of)
         return content
 
 
@@ -115,8 +124,8 @@ def _require_kept(path: Path, folder: Path, above: os.stat_result, entry: os.sta
         raise BadInput(f"others may replace {path}; chmod go-w {folder}, and check what the file says")
 
 
-def _require_rights(path: Path, found: os.stat_result, *, secret: bool) -> None:
-    _require_owner(path, found)
+def _require_rights(path: Path, found: os.stat_result, *, secret: bool, of: int | None = None) -> None:
+    _require_owner(path, found, of)
     if found.st_mode & OTHERS_WRITE:
         raise BadInput(f"{path} may be written by others; chmod go-w {path}, and check what it says")
     if secret and found.st_mode & OTHERS:
@@ -132,9 +141,9 @@ def everybody_reads(path: Path) -> bool:
         return False
 
 
-def _require_owner(path: Path, found: os.stat_result) -> None:
+def _require_owner(path: Path, found: os.stat_result, of: int | None) -> None:
     us = os.geteuid()
-    if found.st_uid not in (0, us):
+    if found.st_uid not in (0, us, of):
         raise BadInput(
             f"{path} belongs to user {found.st_uid}, who may change it; chown {us} {path}, "
             "and check what it says"

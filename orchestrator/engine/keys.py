@@ -130,13 +130,13 @@ class _Found(NamedTuple):
     is_of_api: bool
 
 
-def read_keys(path: Path) -> dict[str, bytes]:
-    """Return the master keys, or one gateway's keys, of a file by name.
+def read_keys(path: Path, *, of: int | None = None) -> dict[str, bytes]:
+    """Return the master keys, or one gateway's keys, of a file by name; the user `of` may own it, too.
 
     Raises:
         BadInput: the file cannot be read, others can read it, it is an API's, or a line of it is no key.
     """
-    found = _keys_in(path)
+    found = _keys_in(path, of)
     if found.is_of_api:
         raise BadInput(
             f"the payload key file {path} has the keys of an API, which seal nothing for a gateway; name the "
@@ -145,9 +145,9 @@ def read_keys(path: Path) -> dict[str, bytes]:
     return found.keys
 
 
-def _keys_in(path: Path) -> _Found:
+def _keys_in(path: Path, of: int | None = None) -> _Found:
     try:
-        text = read_own(path, secret=True).decode()
+        text = read_own(path, secret=True, of=of).decode()
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         pairs = [(name, value) for name, _, value in (line.partition(":") for line in lines)]
         keys = {name: bytes.fromhex(value.removeprefix(API)) for name, value in pairs}

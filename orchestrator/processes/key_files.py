@@ -13,12 +13,13 @@ from policies.model.errors import BadInput
 def write_api_keys(masters: Path, file: Path) -> tuple[str, ...]:
     """Write the payload keys of an API, made of the master keys; return their names.
 
-    A file that is there keeps its owner.
+    A file that is there keeps its owner. The master keys belong to the worker's user.
 
     Raises:
         BadInput: The master keys cannot be read, or the file cannot be written.
     """
-    made = MasterKeys(read_keys(masters))
+    worker = masters.stat().st_uid if masters.exists() else None
+    made = MasterKeys(read_keys(masters, of=worker))
     try:
         owner = file.stat() if file.exists() else None
         write_private(file, made.lines_for_api().encode())
