@@ -90,7 +90,7 @@ from policies.access import (
 from policies.adoption import apart
 from policies.model.adoption import Examined
 from policies.model.approval import Approval
-from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome
+from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome, Phase
 from policies.model.changelog import headline
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
@@ -333,6 +333,7 @@ class Service:
         elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
             offers = (*more, *offers)
+        offers = (*_without_silent(change, standing), *offers)
         pin = await asyncio.to_thread(self.desired.pin, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
@@ -1281,6 +1282,14 @@ def _is_quarantined(offer: Offer, standing: Standing, change: ChangeStatus) -> b
     """Return whether the offer quarantines a gateway that is quarantined, and that no rollback waits for."""
     done = offer.verb is Verb.QUARANTINE and offer.gateway in standing.quarantined
     return done and offer.gateway not in change.waits_for
+
+
+def _without_silent(change: ChangeStatus, standing: Standing) -> tuple[Offer, ...]:
+    """Return how a held change goes on without a gateway that is silent by now: its verdict is older."""
+    if change.phase is not Phase.HELD or any(one.verb is Verb.QUARANTINE for one in change.can_do):
+        return ()
+    silent = sorted(standing.silent.keys() - standing.quarantined.keys())
+    return tuple(Offer(verb=Verb.QUARANTINE, fleet=standing.fleet, gateway=name) for name in silent[:1])
 
 
 def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:

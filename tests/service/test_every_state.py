@@ -318,6 +318,18 @@ async def test_every_state_offers_something_and_every_stop_has_its_reason(
         assert change["needs_you"]
 
 
+async def test_a_held_change_offers_to_leave_out_a_gateway_that_is_silent_by_now(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """The verdict that held it was older than the silence: for minutes nothing said how to go on."""
+    written(ledger, (UPGRADE, {**OBSERVING, "phase": Phase.HELD}, None))
+    offered = (await api.get("/fleets/edge")).json()["offers"]
+    assert "quarantine" not in {one["verb"] for one in offered}
+    ledger.record_states("edge", [], {"edge-1": "no answer in time"})
+    offered = (await api.get("/fleets/edge")).json()["offers"]
+    assert [one["gateway"] for one in offered if one["verb"] == "quarantine"] == ["edge-1"]
+
+
 async def test_a_gateway_that_is_quarantined_is_not_offered_to_be_quarantined(
     page: httpx.AsyncClient, api: httpx.AsyncClient, ledger: Ledger
 ) -> None:
