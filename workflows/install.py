@@ -116,6 +116,8 @@ class Install:
             prepared = await on.prepare(slots, release, order.source)
             await on.stage(release, order.source, prepared=prepared)
             started = await on.start(release, prepared=prepared)
+            if member.settings is not None:
+                await on.configure(member.settings)
             if doubt := await on.doubt_about(started.slot, "probe"):
                 raise stopped(f"{member.gateway.name} {doubt}")
             keeping[member.gateway.name] = asyncio.create_task(on.keep(started.slot))

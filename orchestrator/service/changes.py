@@ -49,7 +49,7 @@ from policies.model.windows import WindowOverride
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
 from policies.planning.reload import running
-from policies.planning.settings import changing
+from policies.planning.settings import changing, of_joiners
 from policies.rebuilding import ahead
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
@@ -206,12 +206,15 @@ class ChangeService:
     ) -> str | None:
         """Begin to bring up gateways that serve nobody yet, once under one key; return as `start` does.
 
+        Where the others have the fleet's settings, they get them, too.
+
         Raises:
             Refused: A daemon that was adopted on a gateway gives its users addresses of another gateway.
             Conflict: Another change is under way.
         """
         await self.surveys.refuse_shared_pools(fleet)
-        digest = await asyncio.to_thread(self.ledger.record_first, fleet, release)
+        settings = of_joiners(fleet, (await self.surveys.of(fleet)).states)
+        digest = await asyncio.to_thread(self.ledger.record_first, fleet, release, settings)
         order = ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.INSTALL,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import Member, Part, PartKey, PlanHeader
+from policies.model.settings import Setting
 from policies.model.value import Digest
 from policies.planning.outline import PlanOutline, outlined
 from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
@@ -93,9 +95,17 @@ class Plans(Book):
                     found |= _members_of(connection, digest, names - found.keys())
         return found
 
-    def record_first(self, fleet: Fleet, release: ReleaseRef) -> str:
-        """Write down that the fleet's empty gateways begin with this release; return the digest."""
-        return self._record(parted_first(fleet, release), "")
+    def record_first(
+        self,
+        fleet: Fleet,
+        release: ReleaseRef,
+        settings: Mapping[str, tuple[Setting, ...]] = MappingProxyType({}),
+    ) -> str:
+        """Write down that the fleet's empty gateways begin with this release and these settings.
+
+        Return the digest.
+        """
+        return self._record(parted_first(fleet, release, settings), "")
 
     def record_reload(self, fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> str:
         """Write down that these gateways get their hosts' present credentials; return the digest."""

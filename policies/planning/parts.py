@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 
 from policies.model.fleet import Fleet, Gateway, GatewayRef
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader, WaveHeader
+from policies.model.settings import Setting
 from policies.model.value import Digest, Value, digest_of
 from policies.planning.batches import batches
 from policies.planning.failure_budget import may_fail
@@ -86,9 +88,15 @@ def parted_return(
     return _single(fleet, members, None)
 
 
-def parted_first(fleet: Fleet, release: ReleaseRef) -> PartedPlan:
-    """Return a plan by which a fleet's empty gateways begin with their first release."""
-    return _single(fleet, [member_of(gateway) for gateway in fleet.gateways], release)
+def parted_first(
+    fleet: Fleet, release: ReleaseRef, settings: Mapping[str, tuple[Setting, ...]] = MappingProxyType({})
+) -> PartedPlan:
+    """Return a plan by which a fleet's empty gateways begin with their first release, and these settings."""
+    members = [
+        member_of(gateway).model_copy(update={"settings": settings.get(gateway.name)})
+        for gateway in fleet.gateways
+    ]
+    return _single(fleet, members, release)
 
 
 def parted_adoption(fleet: Fleet, names: Collection[str]) -> PartedPlan:
@@ -97,7 +105,7 @@ def parted_adoption(fleet: Fleet, names: Collection[str]) -> PartedPlan:
 
 
 def _single(fleet: Fleet, members: Sequence[Member], release: ReleaseRef | None) -> PartedPlan:
-    parts = in_parts(0, members)
+    parts = in_parts(0, members, most_together(members))
     lease = fleet.limits.lease
     waves = [WaveHeader(number=0, gateways=len(members), parts=len(parts), lease=lease)] if members else []
     content = [fleet.name, release.digest if release else "", *(part.model_dump_json() for part in parts)]

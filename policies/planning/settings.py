@@ -6,7 +6,7 @@ from functools import lru_cache
 from policies.model.adoption import ADOPTED
 from policies.model.fleet import Fleet, Gateway
 from policies.model.instance import GatewayState
-from policies.model.settings import lines_of
+from policies.model.settings import Setting, lines_of
 from policies.model.value import Value
 from policies.planning.naming import named
 from policies.planning.pools import other_pools
@@ -42,6 +42,29 @@ def changing(fleet: Fleet, states: Mapping[str, GatewayState]) -> Changing:
         keys=tuple(sorted(keys)),
         sentences=tuple(sentences),
     )
+
+
+def of_joiners(fleet: Fleet, states: Mapping[str, GatewayState]) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings of the gateways that serve nobody yet: the fleet's, where it is on them.
+
+    What nobody has started for the others, and a gateway's own settings, come with a change of settings.
+
+    Args:
+        fleet: Whose file.
+        states: What every gateway that answered is like.
+    """
+    serve = {
+        one.name: state
+        for one in fleet.gateways
+        if (state := states.get(one.name)) is not None and state.steering.serving not in (None, ADOPTED)
+    }
+    on = all(
+        state.settings == lines_of(fleet.settings_of(fleet.gateway(name))) for name, state in serve.items()
+    )
+    if not serve or not fleet.settings or not on:
+        return {}
+    empty = [one for one in fleet.gateways if one.name not in serve and not one.settings]
+    return {one.name: fleet.settings_of(one) for one in empty}
 
 
 def difference(fleet: Fleet, gateway: Gateway, state: GatewayState) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from policies.model.command import CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
+from policies.model.settings import lines_of
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.recorded import Recorded
-from tests.workflows.world import NEW
+from tests.workflows.world import NEW, OLD
 
 DNS = {"dns": ("10.0.0.53",)}
 
@@ -52,6 +53,26 @@ async def test_every_gateway_gets_its_settings_and_nobody_is_steered(recorded: R
     assert gateways["gw-2"].effects == ["configure banner = hello; dns = 10.2.0.53"]
     newest, *_ = recorded.ledger.history("edge")
     assert (newest.kind, newest.release, newest.moved) == (ChangeKind.CONFIGURE, "settings", 0)
+    with pytest.raises(Refused, match="the gateways of edge have these settings already"):
+        await recorded.service.plan_settings(fleet)
+
+
+async def test_a_gateway_that_joins_gets_the_settings_that_the_fleet_is_on(recorded: Recorded) -> None:
+    """newcomer 14: it got the release alone, and drift showed it."""
+    fleet, joiner = with_settings(recorded), recorded.world.gateways["gw-4"]
+
+    async def joins() -> None:
+        joiner.slots = {slot.name: FakeSlot() for slot in joiner.gateway.slots}
+        joiner.serving = None
+        await recorded.service.install(fleet, OLD, "http://repository", "ana")
+        assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+
+    await joins()
+    assert joiner.settings == ()  # nobody has given them to the others
+    await configured(recorded, fleet.model_copy(update={"gateways": fleet.gateways[:3]}))
+    await recorded.service.end_of("edge")
+    await joins()
+    assert lines_of(joiner.settings) == ("dns = 10.0.0.53",)
     with pytest.raises(Refused, match="the gateways of edge have these settings already"):
         await recorded.service.plan_settings(fleet)
 
