@@ -6,7 +6,7 @@ from math import ceil
 
 from pydantic import Field
 
-from policies.model.value import Count, Duration, Message, Name, Token, Value
+from policies.model.value import Count, Duration, Elapsed, Message, Name, Token, Value
 
 
 class DrainLimits(Value):
@@ -71,8 +71,8 @@ class Silence(Message):
     It is None where the kernel does not show that.
     """
 
-    lasts: Duration
-    deserted: Duration | None = None
+    lasts: Elapsed
+    deserted: Elapsed | None = None
 
 
 class Uncounted(StrEnum):

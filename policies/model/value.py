@@ -79,6 +79,9 @@ Moment = Annotated[
 ]
 """When something was, by somebody else's clock; it can be compared with every other time."""
 
+Elapsed = Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=36_500))]
+"""How long something has lasted, by somebody else's clock; it can be compared and added up."""
+
 
 @cache
 def _fields_of(kind: type[BaseModel]) -> set[str]:
