@@ -23,10 +23,20 @@ def as_application_errors() -> Iterator[None]:
 
 def epoch_seen(error: BaseException) -> int | None:
     """Return the newest epoch that the refusing host has seen, None when it names none that there can be."""
+    found = _said_by_fence(error, "epoch")
+    return found if isinstance(found, int) and 0 <= found < LAST_EPOCH else None
+
+
+def rollout_seen(error: BaseException) -> str:
+    """Return the change that the refusing host obeys, empty when it names none."""
+    found = _said_by_fence(error, "rollout")
+    return found if isinstance(found, str) else ""
+
+
+def _said_by_fence(error: BaseException, what: str) -> object:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ApplicationError):
         cause = cause.__cause__
     if cause is None or cause.type != Fenced.__name__:
         return None
-    found = next((detail.get("epoch") for detail in cause.details if isinstance(detail, dict)), None)
-    return found if isinstance(found, int) and 0 <= found < LAST_EPOCH else None
+    return next((detail.get(what) for detail in cause.details if isinstance(detail, dict)), None)

@@ -4,7 +4,7 @@ Answers are small whatever the size of the fleet: a header, counts, or at most 5
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -183,12 +183,8 @@ class LedgerBook(LostBook, Protocol):
         """Leave a gateway out of changes; return whether that is new."""
         ...
 
-    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
-        """Return the gateways of the fleet that are left out now."""
-        ...
-
-    def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
-        """Let a gateway take part again; return whether it was left out."""
+    def clear_quarantines(self, fleet: str, gateways: Iterable[str], person: str, reason: str) -> set[str]:
+        """Let these gateways take part again; return those who were left out and now are not."""
         ...
 
     def audit(
@@ -346,9 +342,6 @@ class LedgerActivities:
         return await in_a_thread(self._return, entry)
 
     def _return(self, entry: ReturnEntry) -> tuple[str, ...]:
-        left_out = {found.gateway for found in self._book.quarantined(entry.fleet)}
-        return tuple(
-            name
-            for name in entry.gateways
-            if name in left_out and self._book.clear_quarantine(entry.fleet, name, entry.person, entry.reason)
-        )
+        # By name: to read who is left out takes half a second of each that comes back where thousands are.
+        back = self._book.clear_quarantines(entry.fleet, entry.gateways, entry.person, entry.reason)
+        return tuple(name for name in entry.gateways if name in back)

@@ -25,6 +25,9 @@ LARGEST = 10**9 - 1
 """The last number that a ledger which knows none takes from a host; the table has room for twice as many."""
 
 
+_NUMBERED = r"(.+)-([0-9]{1,10})"
+
+
 def served_for_good(state: GatewayState) -> Digest | None:
     """Return the release that a gateway falls back to when a trial ends; None where nothing known runs."""
     if state.steering.serving is None:
@@ -74,6 +77,14 @@ def older_than_gateways(unknown: Mapping[str, str]) -> str:
     name, why = min(unknown.items())
     more = f", and {len(unknown) - 1} more were" if len(unknown) > 1 else ""
     return f"the ledger is older than its gateways: {name} {why}{more}"
+
+
+def is_newer(change: str, than: str) -> bool:
+    """Return whether the change began after that other one of its fleet; False where that cannot be told."""
+    later, earlier = re.fullmatch(_NUMBERED, change), re.fullmatch(_NUMBERED, than)
+    if later is None or earlier is None or later[1] != earlier[1]:
+        return False
+    return int(later[2]) > int(earlier[2])
 
 
 def _written_by(fleet: str, state: GatewayState) -> int | None:

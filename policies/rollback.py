@@ -10,7 +10,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from policies.model.change import KnownGoodMove, RollbackTargets, UnfinishedChange
+from policies.model.change import (
+    ChangeKind,
+    ChangeRecord,
+    KnownGoodMove,
+    RollbackTargets,
+    UnfinishedChange,
+)
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState, InstanceState
@@ -52,6 +58,28 @@ def rollback_targets(
     sentence = f"{unfinished.change} has moved no session and ends; {standing.sentence}"
     sentence += _stay_by_hand(sorted(move.gateway for move in moves if move.gateway not in everybody))
     return standing.model_copy(update={"targets": everybody, "sentence": sentence})
+
+
+def beyond(
+    moves: Collection[KnownGoodMove],
+    way_back: ChangeRecord,
+    kept: timedelta,
+    at: datetime,
+) -> RollbackTargets:
+    """Return what a rollback takes back beside a way back that only waits for gateways which are not back.
+
+    That is the release that this one leaves, on gateways of other promotions. A release under that one stays:
+    whoever asks twice for the same rollback goes no release too far.
+    """
+    standing = _standing(moves, kept, at)
+    left = {gone.digest for move in moves if move.change == way_back.name and (gone := move.led_away_from)}
+    if way_back.kind is ChangeKind.UPGRADE:
+        left.add(way_back.release_digest or "")
+    has = {move.gateway: move.release for move in moves}
+    if all(has[name].digest in left for name in standing.targets):
+        return standing
+    stay = {name: has[name] for name in standing.targets}
+    return RollbackTargets(sentence=f"{grouped(stay)}, and another rollback after it takes that back")
 
 
 def _standing(moves: Collection[KnownGoodMove], kept: timedelta, at: datetime) -> RollbackTargets:

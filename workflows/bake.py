@@ -30,6 +30,9 @@ NOT_PROMOTED = "nothing that it promoted stands any more"
 PLANNED_WITHIN = 7
 """Looks, each twice as long after the one before: two minutes, in which any promotion is written."""
 
+ENDS_WITHIN = 5
+"""Looks, each twice as long after the one before, in which a watch that was told to end has ended."""
+
 SLOWEST_TRY = timedelta(seconds=20)
 """Between two tries to get the fleet's lock, which gateways that return alone leave free for longer."""
 
@@ -119,7 +122,10 @@ class Bake:
                 order = _rest_of(self._order.fleet, due).model_copy(update={"beside": True})
                 child = f"{workflow.info().workflow_id}/{due.change}"
                 self._older = (*self._older, child)
-                await left_behind(Bake.run, order, child)
+                for attempt in range(ENDS_WITHIN):  # the watch before this one has just told it to end
+                    if await left_behind(Bake.run, order, child):
+                        break
+                    await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
 
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""
@@ -306,10 +312,21 @@ class Bake:
         await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted, alone)
 
 
-async def bake_again(fleet: str) -> None:
+async def watch_what_stands(fleet: str) -> None:
+    """Watch on over the promotions that stand, as soon as the watch that was told to end has ended."""
+    for attempt in range(ENDS_WITHIN):
+        if await bake_again(fleet):
+            return
+        await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
+
+
+async def bake_again(fleet: str) -> bool:
     """Watch the promotions that stand for the rest of their time; nothing happens where these are watched.
 
     A ledger that does not answer now delays it: reconcile does the same every minute.
+
+    Returns:
+        Whether that has begun, or nothing is to be watched.
     """
     try:
         due = await control.ask(LedgerActivities.find_due_bakes, fleet)
@@ -317,9 +334,8 @@ async def bake_again(fleet: str) -> None:
         if is_cancelled_exception(error):
             raise
         workflow.logger.warning("the bake of %s does not go on yet: %s", fleet, sentence_of(error))
-        return
-    if due:
-        await left_behind(Bake.run, _rest_of(fleet, due[0]), bake_of(fleet))
+        return False
+    return not due or await left_behind(Bake.run, _rest_of(fleet, due[0]), bake_of(fleet))
 
 
 def _rest_of(fleet: str, due: DueBake) -> BakeOrder:

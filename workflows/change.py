@@ -57,8 +57,16 @@ from policies.status.story import Story
 from policies.status.told import Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
-from workflows.bake import Bake, BakeOrder, bake_again
-from workflows.children import FINISHED_WITHIN, PARTS_AT_ONCE, first_named, guarded, left_behind, tell
+from workflows.bake import Bake, BakeOrder, bake_again, watch_what_stands
+from workflows.children import (
+    FINISHED_WITHIN,
+    PARTS_AT_ONCE,
+    first_named,
+    guarded,
+    left_behind,
+    tell,
+    tell_all,
+)
 from workflows.commands import Receipts, conflict
 from workflows.compensation import to_the_end
 from workflows.drain import start_drains_of
@@ -169,11 +177,14 @@ class Change:
         self._let_in: str | None = None
         """The key of the change that was let in and has not ended."""
         self._is_to_be_checked = False
+        self._has_ended_bake = False
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves()
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
+        self._lets_go = False
+        """Whether the way back goes on without who is silent or refuses: others need the fleet's lock."""
 
     @workflow.run
     async def run(self, run: ChangeRun) -> ChangeResult:
@@ -305,10 +316,21 @@ class Change:
         if alone and (self._has_begun or self._order.kind is not ChangeKind.UPGRADE):
             return
         self._harmful = reason
+        await self.let_go()
         if not self._has_begun or self._asked_back is not None or self._story.goes_back:
             return
         command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
         await self._obey(command)
+
+    @workflow.signal(name="let_go")
+    async def let_go(self) -> None:
+        """Give the fleet's lock up once each gateway that goes back has been tried: others have to go back.
+
+        Who is silent or refuses is left to reconcile.
+        """
+        self._lets_go = True
+        # What begins parts hears first, so that no part begins without.
+        await tell_all((*filter(None, (self._begins_parts,)), *self._restoring), "let_go")
 
     @workflow.signal(name="let_in")
     async def let_in(self, order: ChangeOrder) -> None:
@@ -362,8 +384,14 @@ class Change:
         goes_back = self._story.goes_back
         sentence = self._story.hear(command, workflow.now())
         self._record.hurry()
-        only_ends = command.kind is CommandKind.ROLL_BACK and self._story.only_ends
-        receipt = CommandReceipt(id=command.id, accepted=True, sentence=sentence, only_ends=only_ends)
+        goes_back_by_it = command.kind is CommandKind.ROLL_BACK
+        receipt = CommandReceipt(
+            id=command.id,
+            accepted=True,
+            sentence=sentence,
+            only_ends=goes_back_by_it and self._story.only_ends,
+            only_waits=goes_back_by_it and self._story.only_waits,
+        )
         self._receipts.keep(command, receipt)
         match command.kind:
             case CommandKind.APPROVE | CommandKind.REJECT:
@@ -814,6 +842,7 @@ class Change:
 
     async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
         if promoted:  # what it has promoted so far was watched
+            self._has_ended_bake = True
             await end_bake(self._order.fleet, self._name, goes_back=True)
         back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
         return self._after_restore(back, reason)
@@ -830,7 +859,10 @@ class Change:
         return back
 
     async def _move_known_good_back(self, keys: tuple[PartKey, ...]) -> None:
-        """Write known-good of the parts, a few at once: the engine takes 4 MB of orders in one task."""
+        """Write known-good of the parts, a few at once: the engine takes 4 MB of orders in one task.
+
+        From then on the promotions that this leaves are watched again.
+        """
         turns = asyncio.Semaphore(PARTS_AT_ONCE)
 
         async def in_turn(key: PartKey) -> None:
@@ -838,6 +870,8 @@ class Change:
                 await control.record(PlanActivities.take_back_part, self._part_entry(key))
 
         await asyncio.gather(*[in_turn(key) for key in keys])
+        if keys and self._has_ended_bake:
+            await watch_what_stands(self._order.fleet)
 
     async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
         if not keys:
@@ -853,6 +887,7 @@ class Change:
             epoch=max(self._epoch + 1, steps.epoch_now()),
             limits=self._plan.limits,
             waits_for_moved=not self._order.bakes_on,  # single gateways are tried for a moment anyway
+            lets_go=self._lets_go,
             lock=True,
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
             given_up=self._story.given_up,
@@ -864,6 +899,7 @@ class Change:
             within=min(ALONE_WITHIN, self._time_left) if self._order.bakes_on else None,
         )
         self._restoring = restores_of(root, keys)
+        self._story.expect_back(len(keys))
         self._begins_parts = root if in_parts else None
         return await workflow.execute_child_workflow(
             Restore.run,
@@ -932,12 +968,19 @@ class Change:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
-            await end_bake(self._order.fleet, self._name, goes_back=True)
+            await self._end_bake_of_what_goes_back()
         moves = self._order.beside is None  # what drifted goes to its known-good as it is
         going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=moves)
         back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
         return self._after_restore(back, f"{back.back} gateways are back")
+
+    async def _end_bake_of_what_goes_back(self) -> None:
+        """End the watch over what goes back; one over other gateways is none of this change's business."""
+        query = BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
+        if self._order.cause is not None or await control.record(LedgerActivities.ends_bakes, query):
+            self._has_ended_bake = True
+            await end_bake(self._order.fleet, self._name, goes_back=True)
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""

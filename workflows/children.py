@@ -96,6 +96,11 @@ def first_named(found: Iterable[Mapping[str, str]]) -> dict[str, str]:
     return dict(sorted(merged(found).items())[:NAMED])
 
 
+async def tell_all(workflows: Iterable[str], signal: str) -> None:
+    """Signal many workflows side by side, in this order: each signal alone takes a step of its own."""
+    await asyncio.gather(*[tell(one, signal) for one in workflows])
+
+
 async def tell(workflow_id: str, signal: str, *arguments: object) -> None:
     """Signal a workflow; one that has just ended hears nothing, and needs to hear nothing."""
     with suppress(FailureError):

@@ -25,7 +25,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
 from activities.facts import FactActivities
-from activities.failures import epoch_seen
+from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
 from activities.ledger import LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
@@ -40,6 +40,7 @@ from policies.model.report import RestoreReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
+from policies.rebuilding import is_newer
 from workflows import control, steps
 from workflows.children import first_named, left_behind, merged, tell
 from workflows.cluster import PreparedSlots, look_at_all
@@ -86,6 +87,9 @@ REPORTED_TOGETHER = "reported-together"
 GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 """Histories without this mark did not tell of those who were given up while the others' last try lasted."""
 
+LEFT = "left to reconcile, which tries again"
+"""Why a gateway is gone on without that is not back; what keeps it from that follows."""
+
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
 
@@ -111,6 +115,8 @@ class RestoreOrder(Value):
     before: int = 0
     """Parts of them whose drains begin before this one's."""
     only: Name | None = None
+    lets_go: bool = False
+    """Whether who is not back at the first try is left to reconcile: others need the fleet's lock."""
     waits_for_moved: bool = False
     """Whether no gateway is waited for whose sessions neither the change nor what it takes back has moved."""
     lock: bool = False
@@ -191,6 +197,10 @@ class Restore:
         self._first_round_over = order.first_round_over
         self._pause = order.pause
         self._passed_on: set[str] = set()
+        self._lets_go = order.lets_go
+        self._returning: set[str] = set()
+        """Who came back since the last step that takes gateways in again; the next one takes them all."""
+        self._returns = False
         self._left = ""
         """Why this leaves what is not back, empty while it does not."""
 
@@ -212,6 +222,14 @@ class Restore:
         """Go on without every gateway that is not back: another rollback takes all of them."""
         self._left = why
         self.give_up(dict.fromkeys(self._members, why))
+
+    @workflow.signal(name="let_go")
+    def let_go(self) -> None:
+        """Go on without each gateway that has been tried and is not back: others need the fleet's lock."""
+        self._lets_go = True
+        tried = self._members if self._first_round_over else self._tried.intersection(self._troubles)
+        for name in sorted(tried):
+            self._leave_to_reconcile(name)
 
     @workflow.signal(name="pass_on")
     def pass_on(self, part: str) -> None:
@@ -261,7 +279,11 @@ class Restore:
                 self._troubles[key.path] = sentence_of(error)
                 workflow.logger.error("part %s does not go back: %s", key.path, sentence_of(error))
                 await self._report_failed(key, sentence_of(error))
-                await workflow.sleep(pause)
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(lambda: self._lets_go, timeout=pause)
+                if self._lets_go:
+                    left = {f"part {key.path}": f"{LEFT}: {sentence_of(error)}"}
+                    return RestoreResult(back=0, given_up=left, took=timedelta(0))
                 pause = min(pause * 2, SLOWEST_BEGINNING)
                 part = part.model_copy(update={"begun_again": True})
             else:
@@ -273,14 +295,17 @@ class Restore:
         """Start a part without the gateways that have been given up until it runs."""
         given_up = dict(self._given_up)
         self._passed_on.discard(part.keys[0].path)
+        lets_go = self._lets_go
         child = await workflow.start_child_workflow(
             Restore.run,
-            part.model_copy(update={"given_up": given_up}),
+            part.model_copy(update={"given_up": given_up, "lets_go": lets_go}),
             id=restore_of(workflow.info().workflow_id, part.keys[0]),
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
         if self._given_up != given_up:
             await tell(child.id, "give_up", self._given_up)
+        if self._lets_go != lets_go:
+            await tell(child.id, "let_go")
         return child
 
     async def _turn_of(self, part: RestoreOrder, child: ChildWorkflowHandle[Any, RestoreResult]) -> None:
@@ -402,12 +427,17 @@ class Restore:
             await self._returned(name)
 
     async def _try_once(self, name: str) -> bool:
-        """Bring the gateway back in one round; return True when it is back or a newer change has it."""
+        """Bring the gateway back in one round; return True when it is back or a newer change has it.
+
+        Whoever ended this restore's change by force has begun a newer one, whose gateways are left to that.
+        """
         try:
             await self._bring_back(name)
         except (ActivityError, ApplicationError) as error:
             if code_of(error) == "Fenced":
-                why = await self._steered_by_hand(name) if self._order.lock else sentence_of(error)
+                why = sentence_of(error)
+                if self._order.lock and not is_newer(rollout_seen(error), self._order.change):
+                    why = await self._steered_by_hand(name)
                 if why:
                     self._troubles.pop(name, None)
                     self._given_up[name] = why
@@ -461,7 +491,7 @@ class Restore:
             if self._is_given_up(name):
                 break
             if self._is_late:
-                self._given_up[name] = f"left to reconcile, which tries again: {self._troubles.get(name)}"
+                self._leave_to_reconcile(name)
                 break
             pause, ends = min(pause * 2, SLOWEST_ROUND), self._is_left
             self._pause = max(self._pause, pause)
@@ -485,6 +515,14 @@ class Restore:
         elif self._order.waits_for_moved and not await self._has_moved(name):
             self._unmoved.setdefault(name, why)
             self._given_up.setdefault(name, why)
+        elif self._lets_go:
+            await self._set_quarantine(name)
+            self._leave_to_reconcile(name)
+
+    def _leave_to_reconcile(self, name: str) -> None:
+        if name not in self._back:
+            why = self._troubles.get(name, "it did not go back")
+            self._given_up.setdefault(name, f"{LEFT}: {why}")
 
     async def _has_moved(self, name: str) -> bool:
         """Whether sessions have been moved there; where the ledger does not answer, they may have been."""
@@ -678,6 +716,7 @@ class Restore:
             names=tuple(sorted(self._back)),
             missing=dict(sorted(self._troubles.items())),
             given_up=self._given_up,
+            tried=self._first_round_over,
         )
         await self._say(report)
 
@@ -713,15 +752,32 @@ class Restore:
         await control.note(LedgerActivities.quarantine_gateway, entry, f"quarantine of {name}")
 
     async def _return_to_changes(self, names: list[str]) -> None:
-        """End the quarantine of those who were left out because they had not come back, now or earlier."""
+        """End the quarantine of those who were left out because they had not come back, now or earlier.
+
+        Who comes back while one step is on its way is in the next one, with those of a step that failed.
+        """
+        self._returning |= {*names}
+        if self._returns:
+            return
+        self._returns = True
+        try:
+            while self._returning:
+                together, self._returning = sorted(self._returning), set()
+                if not await self._take_in(together):
+                    self._returning |= {*together}
+                    return
+        finally:
+            self._returns = False
+
+    async def _take_in(self, names: list[str]) -> bool:
         entry = ReturnEntry(
             fleet=self._order.fleet,
             gateways=tuple(names),
             person=PENSTOCK,
             reason="it is back on its known-good",
         )
-        if names:
-            await control.note(LedgerActivities.return_gateways, entry, f"return of {', '.join(names[:3])}")
+        what = f"return of {', '.join(entry.gateways[:3])}"
+        return await control.note(LedgerActivities.return_gateways, entry, what)
 
     def _go_on_with_a_short_history(self) -> None:
         workflow.continue_as_new(
@@ -729,6 +785,7 @@ class Restore:
                 update={
                     "back": tuple(self._back),
                     "given_up": self._given_up,
+                    "lets_go": self._lets_go,
                     "unmoved": self._unmoved,
                     "emptied": self._emptied,
                     "troubles": self._troubles,

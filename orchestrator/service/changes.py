@@ -54,7 +54,7 @@ from policies.rebuilding import ahead
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
 from workflows.identities import change_of
-from workflows.restore import PARTS_OF_RESTORE
+from workflows.restore import PARTS_OF_RESTORE, Restore, restore_of
 from workflows.steps import CONTROL_QUEUE
 
 _log = logging.getLogger(__name__)
@@ -84,6 +84,9 @@ T = TypeVar("T")
 LOOKED_WITHIN = timedelta(seconds=30)
 """How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
 
+TOLD_AT_ONCE = 20
+"""Parts of a way back that are told together that it ended."""
+
 TOLD_OF_A_GATEWAY = timedelta(milliseconds=10)
 """How much longer an order may take for each gateway that it names: its part of the rollback is told."""
 
@@ -101,6 +104,8 @@ class Turned:
     """What has been ended for the rollback, in a sentence."""
     alone: bool = False
     """Whether that was the return of single gateways, which the rollback takes along."""
+    beyond: bool = False
+    """Whether that was a way back which only waited for gateways, which the rollback takes along."""
 
 
 @dataclass(frozen=True)
@@ -594,21 +599,34 @@ class ChangeService:
             Refused: The kept window is over, or `to` was never known-good here.
         """
         asked = RollbackAsked(to=to.version if to is not None else None, settings=settings, of=of)
-        if not force:
-            await self._refuse_beside_another(fleet.name, asked)
-            turned = await self.turn_round(fleet.name, person, reason, key=key)
-            if turned.receipt is not None:
-                return turned.receipt
-            before = turned if turned.ended else before
-        else:
-            await self._end_by_force(fleet.name, person, via, reason)
+        ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
+        if force:
+            parts = await self._end_by_force(fleet.name, person, via, reason)
+            try:
+                return await self._roll_back_what_stands(fleet, ask, before or Turned(), key)
+            finally:
+                await self._leave(parts, f"left to the rollback that {person} ordered by force")
+        await self._refuse_beside_another(fleet.name, asked)
+        turned = await self.turn_round(fleet.name, person, reason, key=key)
+        turned = await self.go_beyond(fleet, turned)
+        if turned.receipt is not None:
+            return turned.receipt
+        ended = turned if turned.ended else before or Turned()
+        ask = partial(ask, shown=None if ended.ended else shown)
+        return await self._roll_back_what_stands(fleet, ask, ended, key)
+
+    async def _roll_back_what_stands(
+        self,
+        fleet: Fleet,
+        ask: Callable[..., tuple[ChangeOrder | None, str]],
+        ended: Turned,
+        key: str | None,
+    ) -> CommandReceipt:
+        """Begin the rollback that the ledger answers with, once nothing has the fleet's lock."""
         if name := await self.begun_before(key):
             return CommandReceipt(id=name, accepted=True, sentence=f"{name} has begun.")
-        ended = before or Turned()
-        ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         try:
-            bound = None if force or ended.ended else shown
-            order, sentence = await self._ask(partial(ask, everybody=ended.alone, shown=bound))
+            order, sentence = await self._ask(partial(ask, everybody=ended.alone, beyond=ended.beyond))
         except (Refused, Conflict) as refused:
             if not ended.ended:
                 raise
@@ -683,6 +701,35 @@ class ChangeService:
             f"{waits}: repeat the rollback; is a worker running?", _offer(Verb.ROLL_BACK, fleet)
         )
 
+    async def go_beyond(self, fleet: Fleet, turned: Turned) -> Turned:
+        """End a way back that only waits for gateways where a rollback takes others back, too.
+
+        The receipt of any other one is the answer; it says what is not taken back. So it is where the ledger
+        does not answer.
+
+        Raises:
+            Unavailable: The way back has not given up the fleet's lock yet: the rollback has to be repeated.
+        """
+        receipt = turned.receipt
+        if receipt is None or not receipt.only_waits:
+            return turned
+        try:
+            async with asyncio.timeout(ANSWER.total_seconds()):
+                more = await self._ask(partial(self._ways_back.beyond, fleet))
+        except (TimeoutError, Unavailable):
+            return turned
+        if not more.targets:
+            said = f"{receipt.sentence} Nothing else is taken back: {more.sentence}."
+            return Turned(receipt.model_copy(update={"sentence": said}))
+        with engine_answers(), suppress(RPCError):  # it may have ended just now
+            await self._change(fleet.name).signal(Change.let_go, rpc_timeout=ANSWER)
+        if not await self._has_stopped(fleet.name):
+            waits = (
+                f"{receipt.sentence} It has not given up the fleet's lock yet, so nothing else is taken back"
+            )
+            raise Unavailable(f"{waits}: repeat the rollback", _offer(Verb.ROLL_BACK, fleet.name))
+        return Turned(ended=receipt.sentence, beyond=True)
+
     async def _has_ended_well(self, fleet: str) -> bool:
         """Return whether the change under way has just ended, and took back nothing that it had moved."""
         if await self.is_under_way(fleet):
@@ -701,11 +748,14 @@ class ChangeService:
             await asyncio.sleep(0.2)
         return True
 
-    async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> None:
+    async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> list[str]:
         """End a change that no longer answers; what it touched is taken back by the one that follows.
 
         What begins the parts of its way back ends with it, also when the change itself has ended already: it
-        would go on beside the one that follows. Parts that have begun go on to their end.
+        would go on beside the one that follows.
+
+        Returns:
+            The parts of its way back, which go on until the one that follows has begun.
         """
         if await self.is_under_way(fleet):
             stuck = await self._why_stuck(fleet)
@@ -714,8 +764,32 @@ class ChangeService:
             body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
             await self._ask(partial(self.ledger.audit, person, via, what, fleet, body, fleet=fleet))
         with engine_answers():
-            for name in await self._ask(partial(self.ledger.open_changes, fleet)):
+            names = await self._ask(partial(self.ledger.open_changes, fleet))
+            for name in names:
                 await self._end_turns(f"{change_of(fleet)}/{name}/restore", f"{person}: {reason}")
+        return [part for name in names for part in await self._ask(partial(self._parts_of, fleet, name))]
+
+    def _parts_of(self, fleet: str, change: str) -> tuple[str, ...]:
+        """Return the workflows that may take back what the change has touched."""
+        root, story = f"{change_of(fleet)}/{change}/restore", self.ledger.story(change)
+        plan = story.order.plan if story is not None else self.ledger.change(change).plan
+        keys = self.ledger.plan_header(plan).keys if plan is not None else ()
+        return (root, *(restore_of(root, key) for key in keys))
+
+    async def _leave(self, parts: Sequence[str], why: str) -> None:
+        """Have these parts of a way back end: no order that a person gives would reach them any more."""
+        for first in range(0, len(parts), TOLD_AT_ONCE):
+            together = parts[first : first + TOLD_AT_ONCE]
+            await asyncio.gather(*[self._leave_part(part, why) for part in together])
+
+    async def _leave_part(self, part: str, why: str) -> None:
+        try:
+            handle = self.client.get_workflow_handle(part)
+            await handle.signal(Restore.leave_all, why, rpc_timeout=ANSWER)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                # What follows has begun: it fences this part off, which then ends by itself.
+                _log.warning("%s was not told that it is %s: %s", part, why, silence_of(error))
 
     async def _end_turns(self, restore: str, reason: str) -> None:
         """End what begins the parts of a way back; one of a single part looks after its gateways itself."""

@@ -24,7 +24,7 @@ from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
 from orchestrator.service.background import LOOKS, PLANS
 from orchestrator.service.caller_refusals import CallerRefusals
-from orchestrator.service.changes import ChangeService
+from orchestrator.service.changes import ChangeService, Turned
 from orchestrator.service.chat import ChatService
 from orchestrator.service.chat_links import ChatLinks
 from orchestrator.service.chat_sessions import ChatSessions
@@ -756,6 +756,8 @@ class Service:
             turned = None
             if asked.is_plain and not force:
                 turned = await self._stops.turn_round(fleet, caller.person, reason, key=request)
+                if turned.receipt is not None and turned.receipt.only_waits:
+                    turned = await self._go_beyond(fleet, turned)
                 if turned.receipt is not None:
                     receipt = await self._shown(fleet, turned.receipt)
                     return await self._with_what_serves(fleet, receipt)
@@ -778,6 +780,15 @@ class Service:
 
         said = {"reason": reason, **asked.model_dump(), "force": force, "id": request}
         return await self._acts.audited(caller, "rollback asked for", fleet, said, back, safe=True)
+
+    async def _go_beyond(self, fleet: str, turned: Turned) -> Turned:
+        """Roll back what a way back that only waits does not take back, where anybody describes the fleet."""
+        try:
+            async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
+                described = await self._described(fleet)
+        except (TimeoutError, PenstockError):
+            return turned
+        return await self._stops.go_beyond(described, turned)
 
     async def rollback_preview(self, caller: Caller, fleet: str, asked: RollbackAsked) -> RollbackPreview:
         """Return which release each gateway of the fleet serves after a rollback that is asked for now.

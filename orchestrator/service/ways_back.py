@@ -9,7 +9,15 @@ from datetime import UTC, datetime
 
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
-from policies.model.change import STAYS, ChangeKind, ChangeOrder, ChangeRecord, Outcome
+from policies.model.change import (
+    PENSTOCK,
+    STAYS,
+    ChangeKind,
+    ChangeOrder,
+    ChangeRecord,
+    Outcome,
+    RollbackTargets,
+)
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
@@ -20,7 +28,15 @@ from policies.model.plan_part import Member
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
-from policies.rollback import confirmation_of, grouped, known_good_within, rollback_targets, targets_of
+from policies.rollback import (
+    beyond,
+    confirmation_of,
+    grouped,
+    known_good_within,
+    rollback_targets,
+    targets_of,
+)
+from policies.status.told import Told, listed
 
 
 @dataclass(frozen=True)
@@ -57,11 +73,13 @@ class WaysBack:
         key: str | None,
         *,
         everybody: bool = False,
+        beyond: bool = False,
         shown: Digest | None = None,
     ) -> tuple[ChangeOrder | None, str]:
         """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
 
         With `everybody` gateways from which nothing is taken back are brought to their known-good, too. With
+        `beyond` a way back has just ended without some of its gateways, which this one takes along. With
         `shown` the rollback is the one whose preview has that digest.
 
         Raises:
@@ -75,10 +93,12 @@ class WaysBack:
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        back = self._release(fleet, to)
+        back = self._release(fleet, to, ended=beyond)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
-        if everybody and to is None:
+        if (everybody or beyond) and to is None:
             names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
+            if beyond:
+                names &= self._left_out_by_penstock(fleet)
             others = {name: release for name, release in back.known_good.items() if name in names}
             back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
         if not back.targets:
@@ -87,6 +107,19 @@ class WaysBack:
         if to is not None:
             _refuse_root(order.confirm, person)
         return order, back.sentence
+
+    def beyond(self, fleet: Fleet) -> RollbackTargets:
+        """Return what a rollback takes back beside the way back under way, which only waits for gateways."""
+        newest = self.ledger.last_change(fleet.name)
+        if newest is None:
+            return RollbackTargets(sentence="no change of this fleet is known")
+        names = {gateway.name for gateway in fleet.gateways}
+        moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
+        return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
+
+    def _left_out_by_penstock(self, fleet: Fleet) -> set[str]:
+        left_out = self.ledger.quarantined(fleet.name)
+        return {one.gateway for one in left_out if one.person == PENSTOCK}
 
     def preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
@@ -195,8 +228,10 @@ class WaysBack:
         moved = story is not None and story.told.moved
         alone = story is not None and story.order.bakes_on
         if newest.kind is ChangeKind.GO_BACK and not waits and not alone:
-            return _preview(newest.name, f"{newest.name} rolls back already: {newest.reason}", {})
+            return self._preview_beside(fleet, newest, story.told if story is not None else Told())
         if newest.kind is ChangeKind.UPGRADE and moved:
+            if story is not None and story.told.only_waits:
+                return self._preview_beside(fleet, newest, story.told)
             names = {gateway.name for gateway in fleet.gateways}
             known_good = self.ledger.known_good(fleet.name)
             serves = {name: release for name, release in known_good.items() if name in names}
@@ -211,6 +246,16 @@ class WaysBack:
         what = "returns single gateways alone" if alone else "has moved no session"
         ends = f"ends: {STAYS[newest.kind]}" if newest.kind in STAYS else f"{what} and ends"
         return _preview(newest.name, f"{newest.name} {ends}; then {then}", targets)
+
+    def _preview_beside(self, fleet: Fleet, newest: ChangeRecord, told: Told) -> RollbackPreview:
+        """Return what a rollback does beside a way back: something only where that just waits."""
+        already = f"{newest.name} rolls back already"
+        if not told.only_waits:
+            return _preview(newest.name, f"{already}: {newest.reason}", {})
+        more = self.beyond(fleet)
+        waits = f"{already}, and waits for {listed(told.not_back)}"
+        then = f"then {more.sentence}" if more.targets else f"nothing else is taken back: {more.sentence}"
+        return _preview(newest.name, f"{waits}; {then}", more.targets)
 
     def _going_back(
         self,

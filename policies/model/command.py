@@ -77,3 +77,8 @@ class CommandReceipt(Value):
         exclude_if=lambda only: not only,
         description="of a rollback: whether the change has moved nothing and ends, so that nothing goes back",
     )
+    only_waits: bool = Field(
+        default=False,
+        exclude_if=lambda only: not only,
+        description="of a rollback: whether the change goes back already and only waits for gateways",
+    )

@@ -31,7 +31,7 @@ class PenstockError(Exception):
 
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
-    details: tuple[dict[str, int], ...] = ()
+    details: tuple[dict[str, int | str], ...] = ()
     """What programs need to know of it beside its sentence, as it travels through the engine."""
 
     @property
@@ -65,12 +65,12 @@ class Refused(PenstockError):
 class Fenced(Refused):
     """A newer rollout or rollback owns the gateway; the order came from one that was given up.
 
-    `epoch` is the newest that the host has seen: an order of a later one is obeyed.
+    `epoch` is the newest that the host has seen: an order of a later one is obeyed. `rollout` is whose it is.
     """
 
-    def __init__(self, sentence: str, epoch: int) -> None:
+    def __init__(self, sentence: str, epoch: int, rollout: str = "") -> None:
         super().__init__(sentence)
-        self.details = ({"epoch": epoch},)
+        self.details = ({"epoch": epoch, "rollout": rollout},)
 
 
 class ForeignOrder(Refused):

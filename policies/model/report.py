@@ -108,3 +108,4 @@ class RestoreReport(Report):
     failed: str = Field(default="", description="why the part does not go on by itself; the root says it")
     missing: dict[str, str] = {}
     given_up: dict[str, str] = {}
+    tried: bool = Field(default=False, description="whether each gateway of the part has been tried")

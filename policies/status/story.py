@@ -53,6 +53,8 @@ class Story:
         self._told = told or Told()
         self._wave_heard: WaveReport | None = None
         self._restores: dict[str, RestoreReport] = {}
+        self._going_back = 0
+        """Parts that go back, each of which reports."""
         self._before_hold: Phase | None = None
         """The phase in which people hold the change while no wave is under way, which knows its own."""
         if told is None:
@@ -230,8 +232,17 @@ class Story:
             self._tell(phase=Phase.ROLLING_BACK)
             self.note(turn_line(reason), at)
 
+    def expect_back(self, parts: int) -> None:
+        """Know how many parts report on their way back."""
+        self._going_back = parts
+
     def take_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of one of its parts."""
+        self._take_restore(report)
+        tried = sum(one.tried for one in self._restores.values())
+        self._tell(only_waits=bool(self._told.not_back) and 0 < self._going_back <= tried)
+
+    def _take_restore(self, report: RestoreReport) -> None:
         part = f"{report.part.wave}/{report.part.number}"
         if not report.follows(self._restores.get(part)):
             return
@@ -319,6 +330,10 @@ class Story:
             return f"{name} ends: {STAYS[self._order.kind]}."
         if self.only_ends:
             return f"{name} has moved no session and ends."
+        if self._told.only_waits:
+            return f"{name} rolls back already, and waits for {listed(self._told.not_back)}."
+        if self._told.goes_back:
+            return f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
         return "Rolling back. New sessions go to known-good; live ones stay until they end."
 
     def _given_up_sentence(self, command: Command) -> str:
@@ -418,6 +433,11 @@ class Story:
         if self._order.kind is ChangeKind.UPGRADE:
             return not self._told.moved
         return self._order.kind in MOVES_NOBODY or self._order.bakes_on
+
+    @property
+    def only_waits(self) -> bool:
+        """Whether every gateway is back but those that are silent or refuse."""
+        return self._told.only_waits
 
     @property
     def goes_back(self) -> bool:

@@ -53,6 +53,8 @@ class Told(Value):
     failed: dict[str, str] = {}
     """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""
     given_up: dict[str, str] = {}
+    only_waits: bool = False
+    """Whether the way back has tried every gateway, and waits for those that are silent or refuse."""
     waits_until: datetime | None = None
     window: WindowAnswer | None = Field(
         default=None, exclude_if=lambda answer: answer is None, description="what the next wave waits for"

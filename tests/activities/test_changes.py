@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.event import listen
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
@@ -577,3 +578,20 @@ def test_every_event_of_a_change_is_kept_however_few_its_status_shows(ledger: Le
         found += [row.sentence for row in page]
         after = page[-1].id
     assert found == [event.sentence for event in said]
+
+
+async def test_to_take_one_gateway_in_again_nobody_reads_of_all_that_are_left_out(ledger: Ledger) -> None:
+    """R12: of ten thousand each one that came back took half a second, and other fleets' steps waited."""
+    left_out = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person="penstock", since=AT)
+    ledger.set_quarantines(left_out.model_copy(update={"gateway": f"gw-{n}"}) for n in range(50))
+    read = list[str]()
+
+    def note(*said: object) -> None:
+        read.append(str(said[2]))
+
+    listen(ledger._engine, "before_cursor_execute", note)
+    back = ReturnEntry(fleet="edge", gateways=("gw-7", "gw-99"), person="penstock", reason="it is back")
+    run = ActivityEnvironment().run
+    assert await run(LedgerActivities(ledger).return_gateways, back) == ("gw-7",)
+    assert read
+    assert not [one for one in read if "FROM quarantine" in one and not one.startswith("DELETE")]

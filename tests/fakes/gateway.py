@@ -648,7 +648,7 @@ class FakeGateway:
             self.bounds.check(operation)
         epoch, rollout = self.owner
         if operation.epoch < epoch or (operation.epoch == epoch and rollout not in ("", operation.rollout)):
-            raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}", epoch)
+            raise Fenced(f"{self.gateway.name} obeys rollout {rollout} since epoch {epoch}", epoch, rollout)
 
     def _maybe_fail(self, step: str) -> None:
         if self._failures[step]:

@@ -167,6 +167,7 @@ class Journal:
                 f"of rollout {operation.rollout} (epoch {operation.epoch}) was refused; start again from "
                 "what is",
                 epoch,
+                rollout,
             )
 
     @staticmethod

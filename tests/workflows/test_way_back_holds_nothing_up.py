@@ -1,0 +1,199 @@
+"""A way back that waits only for gateways which are silent or refuse holds nobody else up."""
+
+import time
+
+import pytest
+
+from activities.instances import Restored
+from orchestrator.service.quarantine import QuarantineService
+from policies.model.change import Outcome, Phase
+from policies.model.errors import Unavailable
+from policies.model.operation import Operation
+from policies.model.plan import ReleaseRef
+from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.way_back import RollbackAsked
+from tests.fakes.control import UNDECIDED
+from tests.workflows.recorded import SOON, Recorded, soon
+from tests.workflows.world import NEW, NEXT, World, in_phase, until
+
+CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
+FOR_LONG = 10_000
+RING_1, RING_2 = ("gw-1", "gw-2"), ("gw-3", "gw-4")
+
+
+def serve(recorded: Recorded, gateways: tuple[str, ...], version: str) -> bool:
+    """Whether each of these gateways gives its new sessions to the release."""
+    serving = recorded.world.serving()
+    return all(serving[name] == version for name in gateways)
+
+
+def dies(recorded: Recorded, name: str) -> None:
+    recorded.world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=FOR_LONG)
+
+
+async def ring_2_on_trial(recorded: Recorded) -> str:
+    """Promote to ring 1, which is watched, and bring ring 2 on trial; return what promoted to ring 1."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await recorded.upgrade(RING_1)).outcome is Outcome.PROMOTED
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes), SOON)
+    world.judge.says(UNDECIDED)
+    await recorded.start(RING_2)
+    await in_phase(recorded.service._change("edge"), Phase.OBSERVING)
+    return first
+
+
+async def both_rings_promoted(recorded: Recorded) -> tuple[str, str]:
+    """Promote to both rings, of which each is watched; return what promoted to each."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await recorded.upgrade(RING_1)).outcome is Outcome.PROMOTED
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes), SOON)
+    assert (await recorded.upgrade(RING_2)).outcome is Outcome.PROMOTED
+    second = world.newest
+    world.judge.bakes.clear()
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second}, SOON)
+    return first, second
+
+
+# --- harm -----------------------------------------------------------------------------------
+
+
+async def test_harm_in_one_ring_waits_for_no_dead_host_of_another(recorded: Recorded) -> None:
+    """R3: the upgrade of ring 2 turned round and waited for its dead host, and ring 1 went on crashing."""
+    first = await ring_2_on_trial(recorded)
+    dies(recorded, "gw-3")
+    recorded.world.judge.after[first] = CRASHED
+    await until(lambda: serve(recorded, ("gw-4", *RING_1), "1.1.6"), SOON)
+    await recorded.nothing_under_way()
+    outcomes = {row.name: row.outcome for row in recorded.ledger.history("edge")}
+    assert (outcomes["edge-3"], outcomes["edge-4"]) == (Outcome.ROLLBACK_INCOMPLETE, Outcome.ROLLED_BACK)
+    sentence = recorded.ledger.change("edge-3").sentence
+    assert "gw-1 restarted by itself" in sentence
+    assert {one.gateway for one in recorded.ledger.quarantined("edge")} == {"gw-3"}
+
+
+async def test_who_is_left_for_harm_elsewhere_is_brought_back_once_it_answers(recorded: Recorded) -> None:
+    first = await ring_2_on_trial(recorded)
+    dies(recorded, "gw-3")
+    recorded.world.judge.after[first] = CRASHED
+    await until(lambda: serve(recorded, RING_1, "1.1.6"), SOON)
+    await recorded.nothing_under_way()
+    recorded.world.gateways["gw-3"].recover("restore")
+    assert recorded.ledger.clear_quarantine("edge", "gw-3", "penstock", "its first minute is over")
+    await recorded.reconcile()
+    await until(lambda: serve(recorded, RING_2, "1.1.6"), SOON)
+
+
+async def test_a_ring_is_watched_while_another_goes_back_and_waits_for_a_dead_host(
+    recorded: Recorded,
+) -> None:
+    """R7: the return of ring 1 ended the watch over ring 2, for as long as a host of ring 1 was dead."""
+    first, second = await both_rings_promoted(recorded)
+    dies(recorded, "gw-1")
+    recorded.world.judge.after[first] = CRASHED
+    await until(lambda: serve(recorded, ("gw-2",), "1.1.6"), SOON)
+    recorded.world.judge.bakes.clear()
+    await until(lambda: second in {asked.change for asked in recorded.world.judge.bakes}, SOON)
+    assert await recorded.service.is_under_way("edge")
+    recorded.world.judge.after[second] = CRASHED
+    await until(lambda: serve(recorded, RING_2, "1.1.6"), SOON)
+
+
+# --- a person's rollback -----------------------------------------------------------------------
+
+
+async def only_waits_for(recorded: Recorded, name: str) -> None:
+    """Wait until the way back under way waits for that gateway alone."""
+
+    async def does() -> bool:
+        return (await recorded.service.status("edge")).waits_for == (name,)
+
+    await until(does, SOON)
+
+
+async def test_a_rollback_takes_back_the_ring_that_a_waiting_way_back_does_not(recorded: Recorded) -> None:
+    """R1: it was answered with "Rolling back", and moved nobody."""
+    world, service = recorded.world, recorded.service
+    await ring_2_on_trial(recorded)
+    dies(recorded, "gw-3")
+    first = await service.roll_back(world.fleet, "ana", "users of ring 2 call")
+    assert "rolls back already" not in first.sentence
+    await only_waits_for(recorded, "gw-3")
+    assert serve(recorded, RING_1, "1.3.0")
+    shown = await service.rollback_preview(world.fleet, RollbackAsked(), None)
+    assert shown.sentence == (
+        "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer; then 1.3.0, promoted by "
+        "edge-2, is taken back: gw-1, gw-2 serve 1.1.6"
+    )
+    receipt = await service.roll_back(world.fleet, "ana", "users of ring 1 call")
+    assert receipt.sentence == (
+        "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer. "
+        "Rolling back: gw-1, gw-2, gw-3 serve 1.1.6."
+    )
+    await until(lambda: serve(recorded, (*RING_1, "gw-4"), "1.1.6"), SOON)
+
+
+async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) -> None:
+    """Decision 0050: who asks twice for the same rollback goes no release too far."""
+    world, service = recorded.world, recorded.service
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    world.judge.says(UNDECIDED)
+    await recorded.start(RING_1, release=NEXT)
+    await in_phase(service._change("edge"), Phase.OBSERVING)
+    dies(recorded, "gw-1")
+    await service.roll_back(world.fleet, "ana", "users call")
+    await only_waits_for(recorded, "gw-1")
+    receipt = await service.roll_back(world.fleet, "bob", "users call")
+    assert receipt.sentence == (
+        "edge-3 rolls back already, and waits for gw-1: gw-1 does not answer. Nothing else is taken back: "
+        "gw-1, gw-2, gw-3, gw-4 serve 1.3.0, and another rollback after it takes that back."
+    )
+    assert await service.is_under_way("edge")
+    assert serve(recorded, ("gw-2", *RING_2), "1.3.0")
+
+
+# --- a rollback by force ----------------------------------------------------------------------
+
+
+async def test_after_a_rollback_by_force_nobody_tries_a_gateway_that_a_person_gave_up(
+    recorded: Recorded,
+) -> None:
+    """R9: the way back that it ended went on trying, heard no quarantine, and fenced later changes off."""
+    world, service = recorded.world, recorded.service
+    refusing, tries = world.gateways["gw-4"], list[str]()
+    world.judge.says(UNDECIDED)
+    ended = await recorded.start((*RING_1, *RING_2))
+    await in_phase(service._change("edge"), Phase.OBSERVING)
+    original = refusing.restore
+
+    async def counted(operation: Operation, release: ReleaseRef) -> Restored:
+        tries.append(operation.rollout)
+        return await original(operation, release)
+
+    refusing.restore = counted  # type: ignore[method-assign]
+    dies(recorded, "gw-4")
+    await service.roll_back(world.fleet, "ana", "users call")
+    await only_waits_for(recorded, "gw-4")
+    await service.roll_back(world.fleet, "ana", "it hangs", force=True)
+    before = world.client.get_workflow_handle(f"change/edge/{ended}/restore")
+    left = await soon(before.result())
+    assert set(left["given_up"].values()) == {"left to the rollback that ana ordered by force"}
+    await only_waits_for(recorded, "gw-4")
+    await QuarantineService(service).leave_out(world.fleet, ["gw-4"], "ana", "I mend this host")
+    await recorded.nothing_under_way()
+    assert set(tries) == {ended, world.newest}
+
+
+@pytest.mark.parametrize("newer", [True, False])
+async def test_a_way_back_outranks_an_older_change_and_never_a_newer_one(world: World, newer: bool) -> None:
+    """R9: it raised its epoch above that of the change that somebody began after its own."""
+    gateway, change = world.gateways["gw-1"], "edge-7"
+    gateway.serve(NEW, "b")
+    gateway.owner = (time.time_ns() // 1_000_000 + 60_000, "edge-8" if newer else "edge-6")
+    back = await world.restore("gw-1", change=change)
+    result = await soon(back.result())
+    assert (gateway.serving, result.back) == (("b", 0) if newer else ("a", 1))
+    assert list(result.given_up) == (["gw-1"] if newer else [])
