@@ -14,8 +14,15 @@ from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
-from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, LostChange, Quarantine
-from policies.model.errors import BadInput, Refused
+from policies.model.change import (
+    PENSTOCK,
+    ChangeKind,
+    ChangeRecord,
+    KnownGoodMove,
+    LostChange,
+    Quarantine,
+)
+from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
@@ -24,7 +31,6 @@ from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import ahead
-from policies.status.told import listed
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -126,6 +132,18 @@ class StandsQuery(Value):
     plan: Digest
 
 
+class Undo(Value):
+    """How gateways go back to what they had before a change; those in no field are not promoted yet."""
+
+    plan: Digest | None = None
+    """None where none of them goes back now."""
+    gateways: tuple[Name, ...] = ()
+    left_out: dict[Name, str] = {}
+    """Gateways that operators have quarantined, each with by whom and why."""
+    settled: tuple[Name, ...] = ()
+    """Gateways that another change has moved since, or that left the fleet's file."""
+
+
 class CapacityQuery(Value):
     """Which gateways of a plan are to start, and the loads that have just been read of some of them."""
 
@@ -182,6 +200,10 @@ class FactBook(HostRecordBook, LostBook, Protocol):
 
     def targets(self, fleet: str, change: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
         """Return what these gateways had before the change, if no other has moved them since."""
+        ...
+
+    def moves(self, fleet: str, gateways: Collection[str] | None = None) -> tuple[KnownGoodMove, ...]:
+        """Return the last move of the known-good of each of these gateways, or of all."""
         ...
 
     def newest_number(self, fleet: str) -> int:
@@ -322,11 +344,10 @@ class FactActivities:
         return await in_a_thread(self._plan_missed_settings, fleet)
 
     @activity.defn(name="plan_undo")
-    async def plan_undo(self, asked: UndoQuery) -> Digest | None:
-        """Write a plan that takes gateways to what they had before the change; None for none.
+    async def plan_undo(self, asked: UndoQuery) -> Undo:
+        """Write a plan that takes gateways to what they had before the change.
 
-        Raises:
-            Refused: All of them are in quarantine, where an operator decides.
+        One whose known-good is that again goes there once more: its return has not ended with it back.
         """
         return await in_a_thread(self._plan_undo, asked)
 
@@ -337,6 +358,11 @@ class FactActivities:
         That is its own plan, unless later changes have moved gateways of it: these are left to them.
         """
         return await in_a_thread(self._plan_what_stands, asked)
+
+    @activity.defn(name="find_left_out")
+    async def find_left_out(self, fleet: str) -> dict[Name, str]:
+        """Return the gateways that operators have quarantined, each with by whom and why."""
+        return await in_a_thread(self._left_out, fleet)
 
     def _record_states(self, rows: StateRows) -> dict[str, int]:
         self._book.record_states(rows.fleet, rows.states, rows.silent)
@@ -373,17 +399,40 @@ class FactActivities:
             self._looked[fleet] = _Loads(time.monotonic(), moments, loads)
             return loads
 
-    def _plan_undo(self, asked: UndoQuery) -> Digest | None:
+    def _plan_undo(self, asked: UndoQuery) -> Undo:
         fleet = self._fleets.fleet(asked.fleet)
         members = {gateway.name for gateway in fleet.gateways}
-        found = self._book.targets(asked.fleet, asked.change, asked.gateways)
+        targets = self._book.targets(asked.fleet, asked.change, asked.gateways)
         # A dead host may have been taken out of the fleet's file meanwhile.
-        targets = {name: release for name, release in found.items() if name in members}
-        out = {one.gateway: f"in quarantine by {one.person}" for one in self._book.quarantined(asked.fleet)}
-        able = {name: release for name, release in targets.items() if name not in out}
-        if targets and not able:
-            raise Refused(listed({name: out[name] for name in targets}))
-        return self._book.record_return(fleet, able) if able else None
+        settled = {*asked.gateways} - members
+        if {*asked.gateways} - targets.keys():
+            again, elsewhere = self._moved_since(asked, targets.keys())
+            targets, settled = targets | again, settled | elsewhere
+        out = self._left_out(asked.fleet)
+        able = {name: back for name, back in targets.items() if name not in out.keys() | settled}
+        return Undo(
+            plan=self._book.record_return(fleet, able) if able else None,
+            gateways=tuple(sorted(able)),
+            left_out={name: out[name] for name in asked.gateways if name in out and name not in settled},
+            settled=tuple(sorted(settled)),
+        )
+
+    def _moved_since(self, asked: UndoQuery, but: Collection[str]) -> tuple[dict[str, ReleaseRef], set[str]]:
+        """Return where a return of this change has taken gateways, and which others took elsewhere."""
+        change, again = self._book.change(asked.change), dict[str, ReleaseRef]()
+        waiting = set[str]() if change.ended else {*asked.gateways}
+        for move in self._book.moves(asked.fleet, asked.gateways):
+            if move.number < change.number:
+                continue
+            waiting.discard(move.gateway)
+            if move.returned and self._book.change(move.change).cause == asked.change:
+                again[move.gateway] = move.release
+        return again, {*asked.gateways} - waiting - again.keys() - {*but}
+
+    def _left_out(self, fleet: str) -> dict[str, str]:
+        """Return what operators have quarantined; what penstock has, it has to bring back."""
+        found = (one for one in self._book.quarantined(fleet) if one.person != PENSTOCK)
+        return {one.gateway: f"in quarantine by {one.person}: {one.reason}" for one in found}
 
     def _plan_what_stands(self, asked: StandsQuery) -> Digest | None:
         plan, number = self._book.plan(asked.plan), self._book.change(asked.change).number

@@ -1,7 +1,7 @@
 """The bake: after a promotion the gates go on for the kept time; a rollback is still one decision away."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from policies.notices.entries import UNWATCHED
 from workflows import control, steps
 from workflows.children import left_behind, tell
 from workflows.compensation import heed_cancellation
+from workflows.failed_alone import FailedAlone
 from workflows.failures import sentence_of
 from workflows.identities import bake_of, change_of
 from workflows.watch import BAKE, WatchOrder, watch_of
@@ -27,14 +28,14 @@ from workflows.watched import Watched, keep_watching
 NEXT_CHANGE = "the fleet's next change began"
 NOT_PROMOTED = "nothing that it promoted stands any more"
 
-PLANNED_WITHIN = 7
-"""Looks, each twice as long after the one before: two minutes, in which any promotion is written."""
-
 ENDS_WITHIN = 5
 """Looks, each twice as long after the one before, in which a watch that was told to end has ended."""
 
 SLOWEST_TRY = timedelta(seconds=20)
 """Between two tries to get the fleet's lock, which gateways that return alone leave free for longer."""
+
+REPORTS_WITHIN = timedelta(seconds=70)
+"""A return of gateways that failed alone ends before that; one that does not report is tried again."""
 
 
 class BakeOrder(Value):
@@ -70,7 +71,11 @@ class Bake:
         self._news = self._is_over = False
         self._older: tuple[str, ...] = ()
         """The watches over older promotions on other gateways."""
-        self._returned: set[str] = set()
+        self._alone = FailedAlone(order.fleet, order.change)
+        self._returning: str | None = None
+        """The key of the change that takes gateways back alone."""
+        self._missing: dict[str, str] | None = None
+        """Why which of them are not back, once that change has ended."""
         self._ended = False
         self._stands = True
         """Whether anything that the change has promoted, or is promoting, still stands."""
@@ -94,13 +99,16 @@ class Bake:
         )
         watching = asyncio.create_task(self._watch(asked, watch_of(here)))
         older = asyncio.create_task(self._watch_older_promotions())
+        returning = asyncio.create_task(self._alone.keep_trying(self._return_alone, lambda: self._is_over))
         try:
             await self._until_harm_or_peace()
         finally:
             self._is_over = True
-            watching.cancel()
-            older.cancel()
+            for task in (watching, older, returning):
+                task.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._is_left or self._harm is not None:
+            await self._alone.close("the fleet's next change answers for it")
         if not self._stands:
             await self._end_older(after=order.change)  # reconcile begins them again under this id
             return BakeResult(peaceful=True, reason=NOT_PROMOTED)
@@ -131,6 +139,10 @@ class Bake:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""
         if self._found_harm is not None:
             return BakeResult(peaceful=False, reason=self._found_harm.reason)
+        if self._alone.waiting:
+            return BakeResult(
+                peaceful=False, reason=f"failed, and not back: {', '.join(self._alone.waiting)}"
+            )
         if self._watched.blindness is None:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
         reason = f"not watched to the end of {self._order.kept}: {self._watched.blindness}"
@@ -139,7 +151,7 @@ class Bake:
         return BakeResult(peaceful=False, reason=reason)
 
     async def _until_harm_or_peace(self) -> None:
-        """Watch for the kept time; a gateway that fails alone meanwhile returns alone.
+        """Watch for the kept time; a gateway that fails alone meanwhile returns alone, in a task of its own.
 
         Where operators decide about harm that is only measured, it is reported once and the watch goes on.
         """
@@ -151,13 +163,11 @@ class Bake:
             wakes = min(until, self._watched.wakes_at or until)
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._is_left or self._news or self._has_news,
+                    lambda: self._is_left or self._news or self._is_to_propose,
                     timeout=max(timedelta(0), wakes - workflow.now()),
                 )
             if self._is_to_propose and self._found_harm is not None:
                 self._proposed = await self._propose_to_go_back(self._found_harm)
-            if self._failed_alone and self._harm is None:
-                await self._return_alone(self._failed_alone)
 
     # --- what others report ------------------------------------------------------------
 
@@ -177,12 +187,23 @@ class Bake:
     @workflow.signal(name="withdrawn")
     def withdrawn(self, changes: tuple[str, ...]) -> None:
         """End the bake where it watches one of these changes, which died and were not promoted."""
-        self._stands = self._stands and self._order.change not in changes
+        if self._order.change in changes:
+            self._stands = False
+            self._alone.forget()
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
         """Take over a decision of the watch."""
         self._news = self._watched.hear(report) or self._news
+        self._alone.hear(self._watched.failed)
+
+    @workflow.signal(name="returned")
+    def returned(self, key: str, missing: dict[str, str], tried: bool) -> None:
+        """Take over how a return of gateways that failed alone has ended, or why it does not begin."""
+        if key == self._returning:
+            self._missing = missing
+            if missing and tried:
+                self._alone.rest()
 
     @property
     def _harm(self) -> Decision | None:
@@ -191,8 +212,8 @@ class Bake:
 
     @property
     def _is_left(self) -> bool:
-        """Whether nothing is left for this bake to do."""
-        return self._ended or not self._stands
+        """Whether nothing is left for this bake to do; the last gateways may still be on their way back."""
+        return self._ended or (not self._stands and not self._alone.waiting)
 
     @property
     def _found_harm(self) -> Decision | None:
@@ -201,15 +222,6 @@ class Bake:
     @property
     def _is_to_propose(self) -> bool:
         return self._found_harm is not None and self._harm is None and not self._proposed
-
-    @property
-    def _has_news(self) -> bool:
-        return self._is_to_propose or bool(self._failed_alone)
-
-    @property
-    def _failed_alone(self) -> tuple[str, ...]:
-        """The gateways that have failed by themselves and have not been returned yet."""
-        return tuple(name for name in self._watched.failed if name not in self._returned)
 
     async def _propose_to_go_back(self, decision: Decision) -> bool:
         """Ask an operator to decide; return whether that is written down."""
@@ -223,23 +235,42 @@ class Bake:
         )
         return await control.note(LedgerActivities.record_event, entry, entry.action)
 
-    async def _return_alone(self, names: tuple[str, ...]) -> None:
-        """Take these gateways to what they had before, and watch the others on."""
-        self._returned |= {*names}
-        try:
-            await self._start(f"{', '.join(names)} failed after the promotion", alone=names)
-        except ActivityError as error:  # the others are worth being watched all the same
-            workflow.logger.warning("%s not returned alone: %s", ", ".join(names), sentence_of(error))
+    async def _return_alone(self, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Take these gateways to what they had before; return why which of them are not there.
 
-    async def _plan_of(self, names: tuple[str, ...]) -> Digest | None:
-        """Return where they go back to; the promotion may still be writing that they have been moved."""
-        for attempt in range(PLANNED_WITHIN):
-            asked = UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names)
-            plan = await control.ask(FactActivities.plan_undo, asked)
-            if plan is not None or self._is_left or self._harm is not None:
-                return plan
-            await self._pause(steps.NEXT_ROUND * 2**attempt, ends=lambda: self._harm is not None)
-        return None
+        They are planned anew at each try: an operator may have quarantined one meanwhile, and the promotion
+        may still be writing that another has been moved.
+        """
+        asked = UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names)
+        try:
+            found = await control.ask(FactActivities.plan_undo, asked)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return dict.fromkeys(names, sentence_of(error))
+        missing = dict.fromkeys({*names} - {*found.settled, *found.gateways}, "") | found.left_out
+        if found.plan is not None:
+            missing |= await self._run_return(found.plan, found.gateways)
+        return missing
+
+    async def _run_return(self, plan: Digest, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Have a change take gateways back; return why which of them are not, once it has ended.
+
+        A change that has the fleet's lock lets it in where its own plan does not change them.
+        """
+        key = self._returning = str(workflow.uuid4())
+        self._missing = None
+        order = self._way_back(plan, f"{', '.join(names)} failed after the promotion", key).model_copy(
+            update={"bakes_on": True, "alone": names, "listener": workflow.info().workflow_id}
+        )
+        begins = await self._begins(order) or await tell(change_of(self._order.fleet), "let_in", order)
+        if not begins:
+            return dict.fromkeys(names, "a change of the fleet has just ended")
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._missing is not None, timeout=REPORTS_WITHIN)
+        if self._missing is None:
+            return dict.fromkeys(names, f"its return has not ended within {REPORTS_WITHIN.seconds} s")
+        return self._missing
 
     @staticmethod
     async def _pause(length: timedelta, ends: Callable[[], bool]) -> None:
@@ -271,45 +302,37 @@ class Bake:
         self._stands = self._stands and plan is not None
         return plan
 
-    async def _start(self, reason: str, *, alone: tuple[str, ...] = ()) -> bool:
-        """Start a change that goes back; False when another change, or more harm, has come first.
-
-        Single gateways are planned anew at each try: an operator may have quarantined one meanwhile.
-        """
+    async def _start(self, reason: str) -> bool:
+        """Start a change that goes back; False when another change has come first."""
         key, pause = str(workflow.uuid4()), steps.NEXT_ROUND
-
-        def is_over() -> bool:
-            return self._is_left or (bool(alone) and self._harm is not None)
-
-        while not is_over():
-            plan = await (self._plan_of(alone) if alone else self._plan_of_what_stands())
+        while not self._ended and self._stands:
+            plan = await self._plan_of_what_stands()
             if plan is None:
                 return False
-            order = ChangeOrder(
-                fleet=self._order.fleet,
-                kind=ChangeKind.GO_BACK,
-                plan=plan,
-                source=self._order.source,
-                reason=reason,
-                cause=self._order.change,
-                bakes_on=bool(alone),
-                alone=alone,
-                key=key,
-            )
-            # By name: a change starts the bake, too, and imports go one way.
-            run = {"order": order.model_dump(mode="json")}
-            if await left_behind("Change", run, change_of(self._order.fleet)):
+            if await self._begins(self._way_back(plan, reason, key)):
                 return True
             # The change that was promoted may still be writing its last lines; any other change gives way.
-            await self._warn(reason, alone=bool(alone))
-            await self._pause(pause, is_over)
+            promoted = self._order.change
+            await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted)
+            await self._pause(pause, lambda: self._ended or not self._stands)
             pause = min(pause * 2, SLOWEST_TRY)
         return False
 
-    async def _warn(self, reason: str, *, alone: bool) -> None:
-        """Report to the change that has the fleet's lock what was found under it."""
-        promoted = self._order.change
-        await tell(change_of(self._order.fleet), "harm", f"{promoted}: {reason}", promoted, alone)
+    @staticmethod
+    async def _begins(order: ChangeOrder) -> bool:
+        """Start a change, by name: a change starts the bake, too, and imports go one way."""
+        return await left_behind("Change", {"order": order.model_dump(mode="json")}, change_of(order.fleet))
+
+    def _way_back(self, plan: Digest, reason: str, key: str) -> ChangeOrder:
+        return ChangeOrder(
+            fleet=self._order.fleet,
+            kind=ChangeKind.GO_BACK,
+            plan=plan,
+            source=self._order.source,
+            reason=reason,
+            cause=self._order.change,
+            key=key,
+        )
 
 
 async def watch_what_stands(fleet: str) -> None:

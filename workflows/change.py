@@ -26,7 +26,7 @@ from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHand
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import BakesQuery, EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
-from activities.plans import PartEntry, PlanActivities
+from activities.plans import GatewaysQuery, PartEntry, PlanActivities
 from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
     MOVES_NOBODY,
@@ -73,7 +73,7 @@ from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, beside, end_bake, withdraw_bake
 from workflows.install import Install, Installed, InstallOrder
-from workflows.passed import PassedWaves
+from workflows.passed import PassedChange, PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restore_of, restores_of
@@ -224,6 +224,9 @@ class Change:
         self._record.end()
         await self._is_soon(recording.done, until)
         await self._is_soon(workflow.all_handlers_finished, until)
+        ended = result.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE}
+        missing = result.incomplete if ended else dict.fromkeys(self._order.alone, result.reason)
+        await _report_return(self._order, missing, tried=True)
         return result
 
     async def _is_soon(self, is_so: Callable[[], bool], until: datetime) -> bool:
@@ -304,16 +307,13 @@ class Change:
         await self._write_down(action, f"{command.reason}: {refusal}", command.person, command.id)
 
     @workflow.signal(name="harm")
-    async def harm(self, reason: str, promoted: str, alone: bool) -> None:
+    async def harm(self, reason: str, promoted: str) -> None:
         """Give way to the bake, which found harm in what that change promoted: that goes back first.
 
         A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
-        The promoted change itself only writes its last lines, and the bake waits for them. Gateways that go
-        back `alone` end only an upgrade that has touched nothing: its plan is not true of them any more.
+        The promoted change itself only writes its last lines, and the bake waits for them.
         """
         if promoted == self._name:
-            return
-        if alone and (self._has_begun or self._order.kind is not ChangeKind.UPGRADE):
             return
         self._harmful = reason
         await self.let_go()
@@ -334,13 +334,19 @@ class Change:
 
     @workflow.signal(name="let_in")
     async def let_in(self, order: ChangeOrder) -> None:
-        """Run a change that moves no known-good while this one only waits, which begins after it has ended.
+        """Run another change beside this one, which begins its next wave after that has ended.
 
-        What ends this change ends that one, too.
+        It moves no known-good while this one only waits, and what ends this one ends it, too. Or it takes
+        back gateways that failed alone and are not in the plan, whatever this one does.
         """
-        if not self._lets_in or self._let_in is not None or not order.is_let_in or self._is_stopped:
+        if order.alone:
+            if why := await self._keeps_out(order):
+                await _report_return(order, dict.fromkeys(order.alone, why), tried=False)
+                return
+        elif not self._lets_in or self._let_in is not None or not order.is_let_in or self._is_stopped:
             return
-        self._let_in, self._is_to_be_checked = order.key, True
+        else:
+            self._let_in, self._is_to_be_checked = order.key, True
         self._story.note(f"lets in meanwhile: {order.reason}", workflow.now())
         try:
             guest = await guarded(
@@ -356,7 +362,7 @@ class Change:
                 ),
                 beside(workflow.info().workflow_id),
             )
-            await workflow.wait_condition(lambda: guest.done() or self._is_stopped)
+            await workflow.wait_condition(lambda: guest.done() or (self._is_stopped and not order.alone))
             if not guest.done():
                 why = "the fleet's own change goes back"
                 ends = Command(id="let in", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=why)
@@ -365,6 +371,27 @@ class Change:
                 await guest
         finally:
             self._let_in = None
+
+    async def _keeps_out(self, order: ChangeOrder) -> str:
+        """Return why gateways that failed alone are not taken back beside this change; empty when they are.
+
+        An upgrade that changes them and has touched nothing ends: its plan is not true of them any more.
+        """
+        if self._let_in is not None or self._header is None or not self._name or self._order.bakes_on:
+            return f"{self._name or 'another change'} has the fleet's lock"
+        self._let_in = order.key
+        try:
+            asked = GatewaysQuery(plan=self._plan.digest, gateways=order.alone)
+            mine = await control.ask(PlanActivities.find_parts, asked)
+        except ActivityError as error:
+            self._let_in = None
+            return sentence_of(error)
+        if not mine:
+            return ""
+        self._let_in = None
+        if self._order.kind is ChangeKind.UPGRADE and not self._has_begun:
+            self._harmful = order.reason
+        return f"{self._name} has the fleet's lock, and changes {', '.join(sorted(mine))}"
 
     @contextmanager
     def _others_let_in(self) -> Iterator[None]:
@@ -464,8 +491,6 @@ class Change:
             self._set_aside(failed)
             self._aside_in[ANY_PART] = (*self._aside_in.get(ANY_PART, ()), *failed)
             self._story.set_aside(failed, workflow.now())
-            if failed:
-                await self._passed_waves.restore(self._order, self._name, self._plan, self._epoch, failed)
         elif self._asked_back is None and not self._story.goes_back:
             self._decision = harm
             reason = f"harm was found where its waves have passed: {harm.reason}"
@@ -739,7 +764,8 @@ class Change:
         """Watch what runs the release already, however long the next wave waits."""
         if self._passed and not self._promoted:
             child = self._child(f"passed/{self._passed:03}")
-            self._passed_waves.begin(self._name, self._plan, self._passed, self._carry, child)
+            change = PassedChange(self._name, self._plan, self._epoch, self._order.source)
+            self._passed_waves.begin(change, self._passed, self._carry, child)
 
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new where no child is running and no command is half done."""
@@ -969,7 +995,8 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         if not self._order.bakes_on:
             await self._end_bake_of_what_goes_back()
-        moves = self._order.beside is None  # what drifted goes to its known-good as it is
+        # What drifted goes to its known-good as it is.
+        moves = self._order.beside is None or bool(self._order.alone)
         going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=moves)
         back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
@@ -1227,6 +1254,12 @@ class Change:
 
     def _child(self, name: str) -> str:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
+
+
+async def _report_return(order: ChangeOrder, missing: dict[str, str], *, tried: bool) -> None:
+    """Report to the watch over a promotion which of the gateways that failed alone are not back, and why."""
+    if order.listener is not None:
+        await tell(order.listener, "returned", order.key, missing, tried)
 
 
 async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:

@@ -101,7 +101,9 @@ async def tell_all(workflows: Iterable[str], signal: str) -> None:
     await asyncio.gather(*[tell(one, signal) for one in workflows])
 
 
-async def tell(workflow_id: str, signal: str, *arguments: object) -> None:
-    """Signal a workflow; one that has just ended hears nothing, and needs to hear nothing."""
+async def tell(workflow_id: str, signal: str, *arguments: object) -> bool:
+    """Signal a workflow; return False where it has just ended, and needs to hear nothing."""
     with suppress(FailureError):
         await workflow.get_external_workflow_handle(workflow_id).signal(signal, args=arguments)
+        return True
+    return False

@@ -7,13 +7,16 @@ beside it, as the bake watches it after the promotion.
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
+from activities.facts import FactActivities
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import GatewaysQuery, PlanActivities
-from policies.model.change import ChangeOrder, GatewayResult
+from policies.model.change import GatewayResult
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport
@@ -23,12 +26,22 @@ from policies.notices.entries import WATCHED
 from policies.planning.cohorts import SET_ASIDE
 from workflows import control
 from workflows.children import left_behind
+from workflows.failed_alone import FailedAlone
 from workflows.failures import sentence_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
 
 FAILED_ALONE = "it failed by itself after its wave had passed"
+
+
+class PassedChange(NamedTuple):
+    """The change of which waves have passed."""
+
+    name: Name
+    plan: PlanHeader
+    epoch: int
+    source: str | None
 
 
 class PassedWaves:
@@ -39,14 +52,15 @@ class PassedWaves:
         self._watched: Watched | None = None
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
-        self._returned = set[str]()
+        self._alone: FailedAlone | None = None
 
-    def begin(self, change: Name, plan: PlanHeader, passed: int, carry: str, child: str) -> None:
+    def begin(self, change: PassedChange, passed: int, carry: str, child: str) -> None:
         """Watch the waves up to that one from now on."""
         self.end()
+        fleet = change.plan.fleet
         asked = WatchOrder(
-            change=change,
-            plan=plan.digest,
+            change=change.name,
+            plan=change.plan.digest,
             wave=BAKE,
             passed=passed,
             listener=workflow.info().workflow_id,
@@ -54,11 +68,13 @@ class PassedWaves:
             complete=True,
             carry=carry,
         )
-        watched = self._watched = self._watched or Watched(plan.fleet, change)
+        watched = self._watched = self._watched or Watched(fleet, change.name)
+        alone = self._alone = self._alone or FailedAlone(fleet, change.name)
         watched.expect()
         self._work = (
             asyncio.create_task(keep_watching(asked, watch_of(child), watched, lambda: not self._work)),
             asyncio.create_task(self._notice_blindness(watched)),
+            asyncio.create_task(alone.keep_trying(partial(self._restore, change), lambda: not self._work)),
         )
 
     def end(self) -> None:
@@ -70,6 +86,8 @@ class PassedWaves:
     async def close(self) -> None:
         """Take back what operators were notified of: nothing is watched here any more."""
         self.end()
+        if self._alone is not None:
+            await self._alone.close("its change has ended; reconcile brings it back")
         if self._watched is not None and self._watched.is_blindness_told:
             await self._watched.tell_blindness(
                 WATCHED, "its waves are not watched beside the next one any more"
@@ -97,48 +115,51 @@ class PassedWaves:
 
     def newly_failed(self) -> dict[str, str]:
         """Return the gateways that have failed by themselves since this was asked last, each with why."""
-        watched = self._watched if self._work else None
-        names = [name for name in watched.failed if name not in self._returned] if watched else []
-        self._returned |= {*names}
-        return dict.fromkeys(sorted(names), FAILED_ALONE)
+        found = self._alone.hear(self._watched.failed) if self._watched and self._work and self._alone else ()
+        return dict.fromkeys(found, FAILED_ALONE)
 
-    async def restore(
-        self, order: ChangeOrder, change: Name, plan: PlanHeader, epoch: int, failed: Mapping[str, str]
-    ) -> None:
-        """Bring these gateways back, each by itself; one that is not found now is left to reconcile."""
+    async def _restore(self, change: PassedChange, names: tuple[Name, ...]) -> Mapping[Name, str]:
+        """Begin to bring gateways back, each by itself; return why of which that has not begun.
+
+        A restore that has begun tries until its gateway is back. Operators decide about those in quarantine.
+        """
+        plan = change.plan
         try:
-            asked = GatewaysQuery(plan=plan.digest, gateways=tuple(failed))
+            asked = GatewaysQuery(plan=plan.digest, gateways=names)
             parts = await control.ask(PlanActivities.find_parts, asked)
+            left_out = await control.ask(FactActivities.find_left_out, plan.fleet)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            workflow.logger.warning("%s not returned alone: %s", ", ".join(failed), sentence_of(error))
-            return
+            return dict.fromkeys(names, sentence_of(error))
         for name, part in sorted(parts.items()):
+            if name in left_out:
+                continue
             restore = RestoreOrder(
-                change=change,
+                change=change.name,
                 plan=plan.digest,
                 fleet=plan.fleet,
-                reason=failed[name],
+                reason=FAILED_ALONE,
                 keys=(part,),
                 only=name,
-                epoch=epoch + 1,  # what its batch may still send late is refused
+                epoch=change.epoch + 1,  # what its batch may still send late is refused
                 failed=plan.release.digest if plan.release is not None else None,
-                source=order.source,
+                source=change.source,
                 limits=plan.limits,
             )
-            await left_behind(Restore.run, restore, f"restore/{name}/{change}")
+            await left_behind(Restore.run, restore, f"restore/{name}/{change.name}")
         rows = tuple(
             GatewayResult(
                 gateway=name,
                 wave=part.wave,
                 state=SET_ASIDE,
-                sentence=failed[name],
+                sentence=FAILED_ALONE,
                 started=workflow.now().timestamp(),
                 at=workflow.now(),
             )
             for name, part in sorted(parts.items())
         )
-        await control.note(
-            LedgerActivities.record_gateways, GatewayResults(change=change, results=rows), "progress"
-        )
+        results = GatewayResults(change=change.name, results=rows)
+        written = await control.note(LedgerActivities.record_gateways, results, "progress")
+        missing = {name: why for name, why in left_out.items() if name in parts}
+        return missing if written else dict.fromkeys(parts, "") | missing

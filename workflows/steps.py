@@ -228,6 +228,12 @@ UNREAD_FOR = timedelta(minutes=2)
 A worker that is replaced, or a database that fails over, takes less.
 """
 
+NOT_BACK_FOR = timedelta(seconds=30)
+"""After which operators are notified of a gateway that failed alone and is not taken back.
+
+A database that fails over, or a change that ends, takes less.
+"""
+
 NOTE = Options(
     start_to_close_timeout=timedelta(seconds=10),
     heartbeat_timeout=HEARD_WITHIN,

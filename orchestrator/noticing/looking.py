@@ -263,7 +263,7 @@ class Looking:
             return []
         facts, scope = [fact] if fact is not None else [], {over} if over is not None else set()
         if over is NoticeState.QUARANTINED:  # gateways that are steered by hand are left out, too
-            scope.add(NoticeState.STEERED_BY_HAND)
+            scope |= {NoticeState.STEERED_BY_HAND, NoticeState.NOT_TAKEN_BACK}
         made = notices_of(subject, facts, lasting, {}, scope, now)
         return [self._one(rules, subject, one, waiting, ()) for one in made]
 

@@ -225,6 +225,7 @@ def record_activities(
         facts.plan_return,
         facts.plan_undo,
         facts.plan_what_stands,
+        facts.find_left_out,
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,

@@ -104,7 +104,12 @@ class ChangeOrder(Value):
     confirm: Confirmation | None = Field(default=None, description="what a second person has to say yes to")
     bakes_on: bool = Field(default=False, description="single gateways return, the others are still watched")
     alone: tuple[Name, ...] = ()
-    """The gateways that failed alone after a promotion; who cannot return soon is left to reconcile."""
+    """The gateways that failed alone after a promotion; the watch over it tries again those not back soon."""
+    listener: str | None = Field(
+        default=None,
+        exclude_if=lambda workflow: workflow is None,
+        description="the workflow to which the return of gateways that failed alone is reported",
+    )
     without: tuple[str, ...] = Field(
         default=(), description="keys of a daemon's own configuration that may stay behind when it is adopted"
     )

@@ -16,6 +16,7 @@ QUARANTINED, RETURNED = "gateway quarantined", "gateway returned"
 HARM = "harm found after the promotion"
 UNWATCHED, WATCHED = "promoted release not watched", "promoted release watched again"
 STEERED_BY_HAND = "gateways steered by hand"
+NOT_TAKEN_BACK, TAKEN_BACK = "gateway not taken back", "gateway taken back"
 PLANS = frozenset({APPROVAL_AWAITED, PLAN_APPROVED})
 ACTIONS = PLANS | {
     QUARANTINED,
@@ -24,6 +25,8 @@ ACTIONS = PLANS | {
     UNWATCHED,
     WATCHED,
     STEERED_BY_HAND,
+    NOT_TAKEN_BACK,
+    TAKEN_BACK,
     DRAIN_OVER,
     *(event.value for event in DrainEvent),
 }
@@ -51,7 +54,7 @@ def told_by(entry: AuditEntry) -> Told | None:
         return None
     body = _body(entry.body)
     first, _, rest = entry.subject.partition("/")
-    if entry.action in {HARM, UNWATCHED, WATCHED}:
+    if entry.action in {HARM, UNWATCHED, WATCHED, NOT_TAKEN_BACK, TAKEN_BACK}:
         return _of_bake(entry, fleet, rest, str(body.get("sentence", "")))
     if entry.action in {QUARANTINED, RETURNED, STEERED_BY_HAND}:
         return _of_gateway(entry, fleet, rest, body)
@@ -72,7 +75,9 @@ def told_by(entry: AuditEntry) -> Told | None:
 
 
 def _of_bake(entry: AuditEntry, fleet: str, change: str, reason: str) -> Told:
-    """Return that a promoted release does harm, or whether it is watched at all."""
+    """Return that a promoted release does harm, whether it is watched at all, and whom it left behind."""
+    if entry.action in {NOT_TAKEN_BACK, TAKEN_BACK}:
+        return _of_failed(entry, fleet, change, reason)
     if entry.action == HARM:
         said = f"{fleet}: harm was found after {change} was promoted: {reason}"
         back = Offer(verb=Verb.ROLL_BACK, fleet=fleet)
@@ -101,6 +106,22 @@ def _of_gateway(entry: AuditEntry, fleet: str, gateway: str, body: Mapping[str, 
     said = f"{fleet}: {gateway} takes part in changes again: {reason}"
     fact = Fact(NoticeState.RETURNED, said, gateway=gateway, mark=str(entry.seq))
     return Told(subject, fact, NoticeState.QUARANTINED)
+
+
+def _of_failed(entry: AuditEntry, fleet: str, gateway: str, sentence: str) -> Told:
+    """Return that a gateway still serves the release on which it failed alone, or not any more."""
+    subject = Subject(f"{fleet}/{gateway}", fleet)
+    if entry.action == TAKEN_BACK:
+        return Told(subject, None, NoticeState.NOT_TAKEN_BACK)
+    offers = (Offer(verb=Verb.STATUS, fleet=fleet), Offer(verb=Verb.ROLL_BACK, fleet=fleet))
+    fact = Fact(
+        NoticeState.NOT_TAKEN_BACK,
+        f"{fleet}: {sentence}",
+        offers=offers,
+        gateway=gateway,
+        mark=str(entry.seq),
+    )
+    return Told(subject, fact, None)
 
 
 def all_drained(told: Told, parts: int) -> Told:

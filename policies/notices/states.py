@@ -37,6 +37,7 @@ class NoticeState(StrEnum):
     DRAINED = "drained"
     HARM_FOUND = "harm_found"
     UNWATCHED = "unwatched"
+    NOT_TAKEN_BACK = "not_taken_back"
     ASTRAY = "astray"
     CERTIFICATES_LATE = "certificates_late"
     AUDIT_BROKEN = "audit_broken"
@@ -89,6 +90,7 @@ KINDS = {
     NoticeState.DRAINED: Kind(_INFO),
     NoticeState.HARM_FOUND: Kind(_NEEDS, waits=True, runbook="held-decide", of_change=False),
     NoticeState.UNWATCHED: Kind(_PAGE, waits=True, runbook="metrics-blind", of_change=False),
+    NoticeState.NOT_TAKEN_BACK: Kind(_NEEDS, waits=True, runbook="gateway-unwell", of_change=False),
     NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running", of_change=False),
     NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends", of_change=False),
     NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken", of_change=False),

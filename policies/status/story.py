@@ -211,7 +211,7 @@ class Story:
         """Leave out gateways that failed by themselves after their wave had passed."""
         for name, why in sorted(aside.items()):
             if name not in self._told.aside:
-                self.note(f"{name} left out and sent back: {why}", at)
+                self.note(f"{name} left out and to be sent back: {why}", at)
         self._tell(aside=self._told.aside | dict(aside))
 
     def begin_wave(self, number: int, at: datetime) -> None:

@@ -21,7 +21,15 @@ from policies.model.plan import Plan
 from policies.model.status import Event
 from policies.model.windows import WindowAnswer
 from policies.notices.changes import BLIND_FOR
-from policies.notices.entries import ACTIONS, HARM, STEERED_BY_HAND, UNWATCHED, WATCHED
+from policies.notices.entries import (
+    ACTIONS,
+    HARM,
+    NOT_TAKEN_BACK,
+    STEERED_BY_HAND,
+    TAKEN_BACK,
+    UNWATCHED,
+    WATCHED,
+)
 from policies.notices.states import KINDS, NoticeState
 from policies.planning.parts import parted
 from tests.service.test_every_state import PLAN, STATES, State, written
@@ -204,6 +212,7 @@ ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.ENDED_HELD: another_is_promoted,
     NoticeState.HARM_FOUND: another_is_promoted,
     NoticeState.UNWATCHED: of_entry(WATCHED, "edge/edge-1"),
+    NoticeState.NOT_TAKEN_BACK: of_entry(TAKEN_BACK, "edge/gw-1"),
     NoticeState.WEDGED: Stage.look_around,
     NoticeState.QUARANTINED: is_back,
     NoticeState.STEERED_BY_HAND: is_returned,
@@ -246,6 +255,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.DRAINED: of_entry(DRAIN_OVER, "part 001-0001/edge-1"),
     NoticeState.HARM_FOUND: of_entry(HARM, "edge/edge-1"),
     NoticeState.UNWATCHED: of_entry(UNWATCHED, "edge/edge-1"),
+    NoticeState.NOT_TAKEN_BACK: of_entry(NOT_TAKEN_BACK, "edge/gw-1"),
     NoticeState.ASTRAY: astray,
     NoticeState.CERTIFICATES_LATE: certificates_late,
     NoticeState.AUDIT_BROKEN: lambda stage: stage.look_around(Wrong({NoticeState.AUDIT_BROKEN: "it is"}, {})),
@@ -301,6 +311,8 @@ def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
         left_out(stage)
     elif action == WATCHED:
         stage.entry(UNWATCHED, subject)
+    elif action == TAKEN_BACK:
+        stage.entry(NOT_TAKEN_BACK, subject)
     before = {one.notice.key for one in ledger.waiting_notices()}
     stage.entry(action, subject)
     settled = before - {one.notice.key for one in ledger.waiting_notices()}

@@ -41,6 +41,7 @@ OF_OTHERS = {
     NoticeState.DRAIN_HELD,
     NoticeState.HARM_FOUND,
     NoticeState.UNWATCHED,
+    NoticeState.NOT_TAKEN_BACK,
     NoticeState.ASTRAY,
     NoticeState.CERTIFICATES_LATE,
     NoticeState.AUDIT_BROKEN,

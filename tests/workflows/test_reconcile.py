@@ -334,7 +334,7 @@ async def test_the_return_of_single_gateways_gives_way_at_once_to_the_rollback_o
     await until(lambda: world.newest != "edge-1")
     restore = world.client.get_workflow_handle(f"{change_of(world.fleet.name)}/{world.newest}/restore")
     await until(partial(runs, restore))
-    await change.signal("harm", args=["gw-2 restarted by itself", "edge-1", False])
+    await change.signal("harm", args=["gw-2 restarted by itself", "edge-1"])
     result = await result_of(change)
     assert result.incomplete == {"gw-1": "left to the rollback of the whole fleet"}
     await until(partial(is_over, restore))

@@ -1,0 +1,208 @@
+"""A gateway that fails alone on a promoted release is taken back, whatever is in the way of that (R3, R7)."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.errors import Unavailable
+from policies.model.fleet import Automation
+from policies.model.way_back import Confirmation
+from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
+from tests.fakes.control import BLIND, CLOSED, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.workflows.engine import Engine
+from tests.workflows.world import (
+    NEXT,
+    OLD,
+    Running,
+    World,
+    fleet_of,
+    in_phase,
+    result_of,
+    status_of,
+    until,
+    working,
+)
+from workflows import steps
+
+IN_A_MINUTE = 60.0
+"""Seconds."""
+
+ONE_FAILED = QUIET.model_copy(update={"failed": ("gw-2",)})
+
+
+def told(world: World) -> list[str]:
+    """Return what was written down for operators, in order."""
+    return [action for action, *_ in world.book.events.values()]
+
+
+def said(world: World, action: str) -> str:
+    """Return what these entries say."""
+    bodies = [body for one, _, body in world.book.events.values() if one == action]
+    return "; ".join(body["sentence"] for body in bodies if isinstance(body, dict))
+
+
+def away(world: World, step: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Callable[[], None]]:
+    """Have the ledger answer one question no more; return how often it was asked, and what ends that."""
+    answers, asked, is_away = getattr(world.book, step), list[str](), [True]
+
+    def answer(*arguments: Any, **named: Any) -> Any:
+        if not is_away:
+            return answers(*arguments, **named)
+        asked.append(step)
+        raise Unavailable("the ledger does not answer: terminating connection due to administrator command")
+
+    monkeypatch.setattr(world.book, step, answer)
+    return asked, is_away.clear
+
+
+async def first_ring(world: World) -> str:
+    """Promote the release on the first two gateways, and return the change once that is watched."""
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await world.upgrade(("gw-1", "gw-2"))).outcome is Outcome.PROMOTED
+    await until(lambda: bool(world.judge.bakes))
+    return world.newest
+
+
+async def second_ring(world: World) -> Running:
+    """Begin to upgrade the other gateways, and return once the first of them is watched."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-3",), ("gw-4",))
+    await in_phase(rollout, Phase.OBSERVING)
+    return rollout
+
+
+async def test_a_gateway_that_fails_alone_is_taken_back_after_a_ledger_that_was_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seconds of a failover were enough for it never to be tried again."""
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await first_ring(world)
+    asked, is_back = away(world, "targets", monkeypatch)
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    assert "the ledger does not answer" in said(world, NOT_TAKEN_BACK)
+    tries = len(asked)
+    await until(lambda: len(asked) > tries)
+    is_back()
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: TAKEN_BACK in told(world))
+    assert (world.serving()["gw-1"], world.book.known_good("edge")["gw-2"]) == ("1.3.0", OLD)
+
+
+async def test_a_gateway_that_fails_alone_after_its_wave_is_taken_back_after_a_ledger_that_was_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    world.judge.says(UNDECIDED)
+    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.WAITING)
+    await until(lambda: bool(world.judge.passed))
+    asked, is_back = away(world, "plan_part", monkeypatch)
+    world.judge.says(ONE_FAILED, wave=PASSED)
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    tries = len(asked)
+    await until(lambda: len(asked) > tries)
+    is_back()
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    assert (await status_of(rollout)).phase is Phase.WAITING
+
+
+async def test_a_gateway_that_fails_alone_in_quarantine_is_taken_back_once_it_is_returned(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R9: and not before."""
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await first_ring(world)
+    since = datetime.now(UTC)
+    world.book.set_quarantine(
+        Quarantine(fleet="edge", gateway="gw-2", reason="no power", person="ana", since=since)
+    )
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    assert "in quarantine by ana: no power" in said(world, NOT_TAKEN_BACK)
+    assert (world.newest, world.serving()["gw-2"]) == (first, "1.3.0")
+    world.book.clear_quarantine("edge", "gw-2", "ana", "it has power")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+
+
+async def test_a_gateway_that_fails_alone_is_taken_back_while_the_next_ring_is_upgraded(world: World) -> None:
+    first = await first_ring(world)
+    rollout = await second_ring(world)
+    second = world.newest
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    await until(lambda: world.book.open_changes("edge") == (second,))
+    assert world.book.known_good("edge")["gw-2"] == OLD
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.serving() == {"gw-1": "1.3.0", "gw-2": "1.1.6", "gw-3": "1.3.0", "gw-4": "1.3.0"}
+
+
+async def test_a_gateway_that_could_not_go_back_alone_is_tried_again_while_the_next_ring_is_upgraded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its known-good has moved by then, and reconcile leaves it to the change that has the lock."""
+    monkeypatch.setattr("workflows.change.ALONE_WITHIN", timedelta(seconds=1))
+    monkeypatch.setattr("workflows.failed_alone.REST", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await first_ring(world)
+    rollout = await second_ring(world)
+    world.gateways["gw-2"].fail("restore", Unavailable("gw-2 does not answer"), times=10_000)
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    assert "gw-2 does not answer" in said(world, NOT_TAKEN_BACK)
+    assert world.book.known_good("edge")["gw-2"] == OLD
+    world.gateways["gw-2"].recover("restore")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: TAKEN_BACK in told(world))
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+
+
+async def test_an_upgrade_of_a_gateway_that_failed_alone_ends_before_it_begins(world: World) -> None:
+    """Its plan is not true of that gateway any more."""
+    first = await first_ring(world)
+    world.windows.answer = CLOSED
+    order = world.order(("gw-2",), ("gw-1",), release=NEXT)
+    waiting = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(waiting, Phase.WAITING, wave=0)
+    world.judge.after[first] = ONE_FAILED
+    assert (await result_of(waiting)).outcome is Outcome.REFUSED
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+
+
+async def test_a_watch_hears_harm_and_silence_while_a_gateway_waits_to_be_taken_back(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a second person's answer about a rollback that has it in its plan."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), automation=Automation.ASK)
+    async with working(World.made(await server.client(), fleet)) as world:
+        first = await first_ring(world)
+        plan = world.book.record_return(world.fleet, {"gw-2": OLD})
+        confirm = Confirmation(
+            reason="1.1.6 is not known-good", within=timedelta(hours=1), change=plan, known_good=plan
+        )
+        order = ChangeOrder(
+            fleet="edge", kind=ChangeKind.GO_BACK, plan=plan, reason="ana: one moment", confirm=confirm
+        )
+        waiting = await world.run(order)
+        await in_phase(waiting, Phase.HELD, wave=0)
+        second = world.newest
+        world.judge.after[first] = ONE_FAILED
+        await until(lambda: NOT_TAKEN_BACK in told(world))
+        assert f"{second} has the fleet's lock, and changes gw-2" in said(world, NOT_TAKEN_BACK)
+        world.judge.after[first] = BLIND
+        await until(lambda: UNWATCHED in told(world))
+        world.judge.after[first] = UNHEALTHY
+        await until(lambda: HARM in told(world))
+        assert world.serving()["gw-2"] == "1.3.0"
+        await waiting.terminate("over")

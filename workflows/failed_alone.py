@@ -1,0 +1,112 @@
+"""Gateways that fail by themselves on a release that has passed: each is tried until it is taken back."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import partial
+
+from temporalio import workflow
+
+from activities.ledger import EventEntry, LedgerActivities
+from policies.model.value import Name
+from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK
+from workflows import control, steps
+
+SLOWEST_TRY = timedelta(minutes=5)
+"""Between two tries: those of a week fit into one history."""
+
+REST = timedelta(minutes=1)
+"""After a rollback of these gateways that has ended without them: reconcile has its turn meanwhile."""
+
+Attempt = Callable[[tuple[Name, ...]], Awaitable[Mapping[Name, str]]]
+"""Takes gateways back, and returns why which of them are not back; empty for one that only waits."""
+
+
+class FailedAlone:
+    """Gateways that have failed by themselves, and why each is not back yet."""
+
+    def __init__(self, fleet: Name, change: Name) -> None:
+        """Know of none yet."""
+        self._fleet = fleet
+        self._change = change
+        self._found: dict[Name, datetime] = {}
+        self._back = set[Name]()
+        self._reported = set[Name]()
+        """Those of which operators were notified that they are not back."""
+        self._rests = False
+
+    @property
+    def waiting(self) -> tuple[Name, ...]:
+        """The gateways that are not back yet."""
+        return tuple(sorted(self._found))
+
+    def hear(self, failed: Iterable[Name]) -> tuple[Name, ...]:
+        """Take over which gateways have failed; return those that are new."""
+        new = sorted({*failed} - self._found.keys() - self._back)
+        self._found |= dict.fromkeys(new, workflow.now())
+        return tuple(new)
+
+    def rest(self) -> None:
+        """Have the next try wait: a rollback of these gateways has ended without them."""
+        self._rests = True
+
+    def forget(self) -> None:
+        """Try no gateway any more: the change that promoted them is taken back as a whole."""
+        self._found.clear()
+
+    async def keep_trying(self, attempt: Attempt, is_over: Callable[[], bool]) -> None:
+        """Try until each is back, more and more slowly; a gateway that fails meanwhile is tried at once."""
+        pause = steps.NEXT_ROUND
+        while not is_over():
+            await workflow.wait_condition(lambda: bool(self._found))
+            names, self._rests = self.waiting, False
+            await self._take(names, await attempt(names))
+            if not self._found:
+                pause = steps.NEXT_ROUND
+                continue
+            pause = max(pause, REST) if self._rests else pause
+            with suppress(TimeoutError):
+                await workflow.wait_condition(partial(self._is_changed, names), timeout=pause)
+            pause = min(pause * 2, SLOWEST_TRY)
+
+    def _is_changed(self, tried: tuple[Name, ...]) -> bool:
+        return self.waiting != tried
+
+    async def close(self, why: str) -> None:
+        """Settle the notices of gateways that are not back: from now on another part answers for them."""
+        for name in sorted(self._reported):
+            await self._write_down(TAKEN_BACK, name, why)
+
+    async def _take(self, names: tuple[Name, ...], missing: Mapping[Name, str]) -> None:
+        """Take over how a try has ended."""
+        for name in sorted(self._found.keys() & {*names}):
+            if name not in missing:
+                del self._found[name]
+                self._back.add(name)
+                if name in self._reported:
+                    await self._write_down(TAKEN_BACK, name, f"{name} is taken back from {self._change}")
+            elif missing[name] and workflow.now() - self._found[name] >= steps.NOT_BACK_FOR:
+                await self._report(name, missing[name])
+
+    async def _report(self, name: Name, why: str) -> None:
+        """Notify operators that the gateway still serves what it fails on."""
+        if name in self._reported:
+            return
+        sentence = (
+            f"{name} failed by itself after its promotion by {self._change} and is not taken back: {why}. "
+            "It is tried again"
+        )
+        if await self._write_down(NOT_TAKEN_BACK, name, sentence):
+            self._reported.add(name)
+
+    async def _write_down(self, action: str, name: Name, sentence: str) -> bool:
+        entry = EventEntry(
+            action=action,
+            fleet=self._fleet,
+            subject=f"{self._fleet}/{name}",
+            sentence=sentence,
+            key=f"{workflow.info().run_id} {action} {name} {workflow.now().isoformat()}",
+        )
+        if action == TAKEN_BACK:
+            self._reported.discard(name)
+        return await control.note(LedgerActivities.record_event, entry, action)
