@@ -19,6 +19,7 @@ from temporalio.exceptions import (
     ApplicationError,
     ChildWorkflowError,
     FailureError,
+    WorkflowAlreadyStartedError,
     is_cancelled_exception,
 )
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
@@ -200,6 +201,7 @@ class Change:
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         self._record.end()
         await to_the_end(recording)
+        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         return result
 
     async def _run_alone(self, run: ChangeRun, recording: asyncio.Task[None]) -> ChangeResult:
@@ -227,6 +229,7 @@ class Change:
         ended = result.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE}
         missing = result.incomplete if ended else dict.fromkeys(self._order.alone, result.reason)
         await _report_return(self._order, missing, tried=True)
+        await self._is_soon(workflow.all_handlers_finished, until)
         return result
 
     async def _is_soon(self, is_so: Callable[[], bool], until: datetime) -> bool:
@@ -369,6 +372,10 @@ class Change:
                 await tell(guest.id, "command_fallback", ends)
             with suppress(FailureError):
                 await guest
+        except WorkflowAlreadyStartedError:  # what an earlier change let in has not ended yet
+            await _report_return(
+                order, dict.fromkeys(order.alone, "another rollback is under way"), tried=False
+            )
         finally:
             self._let_in = None
 
