@@ -28,7 +28,8 @@ from policies.model.change import (
 )
 from policies.model.fleet import Automation, GatewayRef
 from policies.model.instance import GatewayState
-from policies.model.plan import Plan, ReleaseRef
+from policies.model.plan import ReleaseRef
+from policies.model.plan_part import Part, PartKey
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
@@ -159,8 +160,8 @@ class LedgerBook(LostBook, Protocol):
         """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
         ...
 
-    def plan(self, digest: str) -> Plan:
-        """Return the whole plan."""
+    def plan_part(self, digest: str, key: PartKey) -> Part:
+        """Return one part of a plan."""
         ...
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -282,8 +283,10 @@ class LedgerActivities:
         return tuple(due for due, _ in self._due_bakes(fleet))
 
     def _ends_bakes(self, asked: BakesQuery) -> bool:
-        changed = self._book.plan(asked.plan).wave_of.keys()
-        return any(not gateways.isdisjoint(changed) for _, gateways in self._due_bakes(asked.fleet))
+        due = self._due_bakes(asked.fleet)
+        parts = (self._book.plan_part(asked.plan, key) for key in self._book.plan_header(asked.plan).keys)
+        changed = {member.gateway.name for part in parts for member in part.members} if due else ()
+        return any(not gateways.isdisjoint(changed) for _, gateways in due)
 
     def _due_bakes(self, fleet: str) -> list[tuple[DueBake, frozenset[Name]]]:
         """Return each promotion that is due, with its gateways that no later change has moved."""

@@ -1011,10 +1011,19 @@ class Change:
 
     async def _end_bake_of_what_goes_back(self) -> None:
         """End the watch over what goes back; one over other gateways is none of this change's business."""
-        query = BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
-        if self._order.cause is not None or await control.record(LedgerActivities.ends_bakes, query):
+        if self._order.cause is not None or await self._may_end_bakes():
             self._has_ended_bake = True
             await end_bake(self._order.fleet, self._name, goes_back=True)
+
+    async def _may_end_bakes(self) -> bool:
+        """Return whether the plan changes what is watched; where the ledger does not answer, it may."""
+        query = BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
+        try:
+            return await control.ask(LedgerActivities.ends_bakes, query)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return True
 
     async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""
