@@ -208,9 +208,9 @@ class Batch:
         self._urgent = True
 
     @workflow.signal(name="set_aside")
-    def set_aside(self, reasons: dict[str, str]) -> None:
+    def set_aside(self, names: tuple[str, ...], why: str) -> None:
         """Go on without these gateways, as far as they are of this batch; what ails their nodes is added."""
-        for name, why in sorted(reasons.items()):
+        for name in names:
             if name in self._on_trial:
                 self._set_aside(name, why)
                 if self._steps(self._members[name]).cluster is not None:

@@ -54,8 +54,8 @@ from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.placement import with_befallen
-from policies.status.story import Story
-from policies.status.told import Told, listed
+from policies.status.story import Left, Story
+from policies.status.told import NAMED, Told, listed
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder, bake_again, watch_what_stands
@@ -95,6 +95,9 @@ REASON_OF_EACH = 100
 ANY_PART = ""
 """In place of a part's path: of the few gateways here the parts are not known."""
 
+RESTORES_STILL = timedelta(minutes=1)
+"""Between two looks whether a restore that an earlier run of its change began still runs."""
+
 ALONE_WITHIN = timedelta(seconds=30)
 """How long gateways that return by themselves are tried; reconcile tries them again."""
 
@@ -113,8 +116,17 @@ REPORTED_WITHIN = 2 * FINISHED_WITHIN
 T = TypeVar("T")
 
 
+class Restoring(Value):
+    """A restore that goes on while the history of its change is cut."""
+
+    order: RestoreOrder
+    left: Left
+    asked: Command | None = None
+    """Whose rollback it is, None where penstock goes back by itself."""
+
+
 class Continued(Value):
-    """What a change carries over between two waves, or between two parts that it promotes."""
+    """What a change carries over between two waves, two parts that it promotes, or amid its restore."""
 
     name: str
     epoch: int
@@ -131,6 +143,7 @@ class Continued(Value):
     carry: str = ""
     unproven: str = ""
     """Who promoted a wave without proof, against what."""
+    restoring: Restoring | None = None
 
 
 class ChangeRun(Value):
@@ -159,7 +172,13 @@ class Change:
         """All of these gateways, by the path of their part: no part is told of those of the others."""
         self._carry = continued.carry if continued else ""
         self._unproven = continued.unproven if continued else ""
-        self._story = Story(run.order, workflow.now(), continued.told if continued else None)
+        restoring = continued.restoring if continued else None
+        self._story = Story(
+            run.order,
+            workflow.now(),
+            continued.told if continued else None,
+            restoring.left if restoring else None,
+        )
         self._record = StoryRecord(lambda: self._order, self._story, continued.written if continued else 0)
         self._receipts = Receipts(continued.receipts if continued else None)
         self._header: PlanHeader | None = None
@@ -167,7 +186,9 @@ class Change:
         self._restoring: tuple[str, ...] = ()
         self._begins_parts: str | None = None
         self._answer: Command | None = None
-        self._asked_back: Command | None = None
+        self._asked_back = restoring.asked if restoring else None
+        self._moving_back: asyncio.Task[None] | None = None
+        self._restored: RestoreResult | None = None
         self._began = workflow.now()
         self._harmful: str | None = None
         self._has_begun = self._passed > 0
@@ -184,7 +205,7 @@ class Change:
         self._passed_waves = PassedWaves()
         self._telling = asyncio.Lock()
         self._untold: list[Command] = []
-        self._lets_go = False
+        self._lets_go = restoring.order.lets_go if restoring else False
         """Whether the way back goes on without who is silent or refuses: others need the fleet's lock."""
 
     @workflow.run
@@ -249,13 +270,15 @@ class Change:
         except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
             return self._result(Outcome.ABORTED, f"{sentence_of(error)}; it is tried again within a minute")
 
-    async def _run(self, run: ChangeRun) -> ChangeResult:
+    async def _run(self, run: ChangeRun) -> ChangeResult:  # noqa: PLR0911 - a kind a case
         if run.continued is None:
             if not await self._is_needed():
                 return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
             await self._open()
         else:
             await self._know_the_plan()
+            if run.continued.restoring is not None:
+                return await to_the_end(self._go_on_restoring(run.continued.restoring.order))
         match self._order.kind:
             case ChangeKind.UPGRADE:
                 return await self._upgrade()
@@ -462,12 +485,12 @@ class Change:
         waited_for, root = self._story.waited_for(command), self._begins_parts
         why = sentence(f"given up by {command.person}: {command.reason}", REASON_OF_EACH)
         why = why.encode()[:REASON_OF_EACH].decode(errors="ignore")  # of a thousand gateways each byte counts
-        everybody = dict.fromkeys(chain.from_iterable(waited_for.values()), why)
         if root is None:
+            everybody = dict.fromkeys(chain.from_iterable(waited_for.values()), why)
             for part in self._restoring:
                 await tell(part, "give_up", everybody)
             return
-        await tell(root, "give_up", everybody)
+        await tell(root, "give_up_in", {key.path: names for key, names in waited_for.items()}, why)
         # Side by side: of a lost site these are hundreds, and each signal alone takes a step.
         parts = (
             tell(restore_of(root, key), "give_up", dict.fromkeys(gateways, why))
@@ -509,6 +532,12 @@ class Change:
         if report.change not in {"", self._name}:
             return
         self._story.take_restore(report)
+
+    @workflow.signal(name="restored")
+    def restored(self, change: str, result: RestoreResult) -> None:
+        """Take over how the restore ended: a run that did not begin it is not told by the engine."""
+        if change == self._name:
+            self._restored = result
 
     # --- beginning ------------------------------------------------------------------------
 
@@ -777,8 +806,15 @@ class Change:
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new where no child is running and no command is half done."""
         is_long = workflow.info().is_continue_as_new_suggested() or self._is_to_be_cut()
-        if not is_long or self._asked_back is not None or not workflow.all_handlers_finished():
-            return
+        if is_long and self._asked_back is None and workflow.all_handlers_finished():
+            self._continue_as_new()
+
+    def _continue_as_new(self, restore: RestoreOrder | None = None) -> None:
+        """Go on with a short history; amid a restore, which goes on meanwhile, too."""
+        restoring = None
+        if restore is not None:
+            order = restore.model_copy(update={"lets_go": self._lets_go})
+            restoring = Restoring(order=order, left=self._story.left(), asked=self._asked_back)
         self._passed_waves.end()
         workflow.continue_as_new(
             ChangeRun(
@@ -796,6 +832,7 @@ class Change:
                     aside_in=self._aside_in,
                     carry=self._carry,
                     unproven=self._unproven,
+                    restoring=restoring,
                 ),
             )
         )
@@ -886,9 +923,9 @@ class Change:
         """Bring the parts back; known-good moves at once, or reconcile would undo it under the free lock."""
         self._passed_waves.end()
         self._story.begin_to_go_back(reason, workflow.now())
-        writing = asyncio.create_task(self._move_known_good_back(keys if promoted else ()))
+        self._moving_back = asyncio.create_task(self._move_known_good_back(keys if promoted else ()))
         back = await self._restore(keys, reason, failed)
-        await writing
+        await self._moving_back
         return back
 
     async def _move_known_good_back(self, keys: tuple[PartKey, ...]) -> None:
@@ -909,7 +946,6 @@ class Change:
     async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
-        root = self._child("restore")
         in_parts = len(keys) > 1 and workflow.patched(RESTORED_IN_TURNS)
         order = RestoreOrder(
             change=self._name,
@@ -923,7 +959,7 @@ class Change:
             lets_go=self._lets_go,
             lock=True,
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
-            given_up=self._story.given_up,
+            given_up_in=self._story.given_up,
             listener=workflow.info().workflow_id,
             failed=failed,
             decision=self._decision,
@@ -931,17 +967,59 @@ class Change:
             began=workflow.now(),
             within=min(ALONE_WITHIN, self._time_left) if self._order.bakes_on else None,
         )
-        self._restoring = restores_of(root, keys)
-        self._story.expect_back(len(keys))
-        self._begins_parts = root if in_parts else None
-        return await workflow.execute_child_workflow(
+        return await self._until_restored(order, await self._begin_to_restore(order))
+
+    async def _begin_to_restore(self, order: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
+        root = self._child("restore")
+        self._restoring = restores_of(root, order.keys)
+        self._story.expect_back(len(order.keys))
+        self._begins_parts = root if len(order.keys) > 1 else None
+        return await workflow.start_child_workflow(
             Restore.run,
             order,
             id=root,
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
-            memo={PARTS_OF_RESTORE: len(keys)},
+            memo={PARTS_OF_RESTORE: len(order.keys)},
         )
+
+    async def _until_restored(
+        self, order: RestoreOrder, child: ChildWorkflowHandle[Any, RestoreResult]
+    ) -> RestoreResult:
+        """Return the restore's result; one of many gateways, or of weeks, outlives this run's history."""
+        await workflow.wait_condition(lambda: child.done() or self._is_cut_amid_a_restore)
+        if not child.done():
+            self._continue_as_new(order)
+        return await child
+
+    @property
+    def _is_cut_amid_a_restore(self) -> bool:
+        moved = self._moving_back is None or self._moving_back.done()
+        ends = self._restored is not None or self._order.bakes_on
+        return steps.history_is_long() and moved and not ends and workflow.all_handlers_finished()
+
+    async def _go_on_restoring(self, order: RestoreOrder) -> ChangeResult:
+        """Wait for the restore that an earlier run of this change began, and end as that run would have."""
+        back = await self._restored_meanwhile(order)
+        if self._order.kind is not ChangeKind.GO_BACK:
+            return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))
+        await self._close_others()
+        return self._after_restore(back, f"{back.back} gateways are back")
+
+    async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
+        """Return what the restore reports at its end; it is begun anew when it has ended without a report."""
+        while self._restored is None:
+            order = order.model_copy(update={"given_up_in": self._story.given_up, "lets_go": self._lets_go})
+            try:
+                child = await self._begin_to_restore(order)
+            except WorkflowAlreadyStartedError:
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(lambda: self._restored is not None, timeout=RESTORES_STILL)
+                if self._is_cut_amid_a_restore:
+                    self._continue_as_new(order)
+            else:
+                return await self._until_restored(order, child)
+        return self._restored
 
     @property
     def _time_left(self) -> timedelta:
@@ -951,12 +1029,20 @@ class Change:
         outcome = Outcome.ROLLBACK_INCOMPLETE if back.given_up else Outcome.ROLLED_BACK
         self._without = ""
         if back.departed:
-            names = ", ".join(sorted(back.departed))
-            self._without = f"; {names} left the fleet's file and did not go back"
+            names = sorted(back.departed)[:NAMED]
+            more = len(back.departed) + back.more_departed - len(names)
+            departed = f"{', '.join(names)}{f' and {more} more' if more else ''}"
+            self._without = f"; {departed} left the fleet's file and did not go back"
         if back.unmoved:
-            self._without += f"; not waited for, since no session had moved there: {listed(back.unmoved)}"
+            unmoved = listed(back.unmoved, back.more_unmoved)
+            self._without += f"; not waited for, since no session had moved there: {unmoved}"
         return self._result(outcome, with_befallen(f"{reason}{self._without}", back.nodes)).model_copy(
-            update={"touched": back.back, "incomplete": back.given_up, "steered_back_after": back.took}
+            update={
+                "touched": back.back,
+                "incomplete": back.given_up,
+                "more_incomplete": back.more_given_up,
+                "steered_back_after": back.took,
+            }
         )
 
     def _touched(self, last: int) -> tuple[PartKey, ...]:

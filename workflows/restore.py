@@ -7,7 +7,7 @@ when it is back, and one that refuses or is silent delays nobody.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -42,7 +42,7 @@ from policies.model.verdict import Decision
 from policies.placement import befallen
 from policies.rebuilding import is_newer
 from workflows import control, steps
-from workflows.children import first_named, left_behind, merged, tell
+from workflows.children import first_named, left_behind, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -77,6 +77,12 @@ A_MOMENT = timedelta(seconds=1)
 
 SHOWN_AFTER = timedelta(seconds=3)
 """When the gateways of a part that are back are reported, although others have not answered yet."""
+
+A_PART, SLOWEST_NEWS = timedelta(milliseconds=250), timedelta(minutes=10)
+"""Between two reports of a part of a large fleet: so long for each of its parts, and no longer."""
+
+REPORTS_AT_A_PACE = 5
+"""Reports of such a part until the next ones take twice as long."""
 
 PARTS_OF_RESTORE = "parts"
 """In the memo of what begins parts: how many there are."""
@@ -130,6 +136,8 @@ class RestoreOrder(Value):
     """Where a known-good comes from that is not on its host any more."""
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
+    given_up_in: dict[str, dict[str, str]] = {}
+    """Who has been given up already of each part, by its path."""
     unmoved: dict[str, str] = {}
     troubles: dict[str, str] = {}
     epochs: dict[str, int] = {}
@@ -152,14 +160,20 @@ class RestoreOrder(Value):
 
 
 class RestoreResult(Value):
-    """How many gateways are back, which were given up, and how long it took until the last one was back."""
+    """How many gateways are back, which were given up, and how long it took until the last one was back.
+
+    Of many gateways the first are named; how many more there are is a number beside them.
+    """
 
     back: int
     given_up: dict[str, str] = {}
+    more_given_up: int = 0
     departed: dict[str, str] = {}
     """Gateways that the fleet's file does not have any more and that did not go back at the first try."""
+    more_departed: int = 0
     unmoved: dict[str, str] = {}
     """Gateways that did not go back at the first try and whose sessions had not been moved."""
+    more_unmoved: int = 0
     took: timedelta
     nodes: dict[str, str] = {}
     """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
@@ -179,6 +193,7 @@ class Restore:
         self._back = list(order.back)
         self._troubles = dict(order.troubles)
         self._given_up = dict(order.given_up)
+        self._given_up_in = dict(order.given_up_in)
         self._emptied = dict(order.emptied)
         self._unmoved = dict(order.unmoved)
         self._began = order.began or workflow.now()
@@ -186,7 +201,8 @@ class Restore:
         self._begun = order.begun or before or workflow.now()
         self._last_back = order.last_back or self._began
         self._told = order.told
-        self._has_news = self._reports = False
+        self._has_news = self._reports = self._is_urgent = self._is_over = False
+        self._telling: asyncio.Task[None] | None = None
         self._answered: set[str] = set()
         self._tried: set[str] = set()
         self._late: set[str] = set()
@@ -207,15 +223,24 @@ class Restore:
     @workflow.run
     async def run(self, order: RestoreOrder) -> RestoreResult:
         """Return when every gateway sends its new sessions to its known-good, or was given up by a person."""
-        if len(order.keys) > 1:
-            return await to_the_end(self._restore_parts(order))
-        return await to_the_end(self._restore_part(order))
+        parts = self._restore_parts if len(order.keys) > 1 else self._restore_part
+        result, parent = await to_the_end(parts(order)), workflow.info().parent
+        if parent is not None and parent.workflow_id == order.listener:
+            # Its change may have continued as new since, and waits for this and not for its child.
+            await to_the_end(tell(order.listener, "restored", order.change, result))
+        return result
 
     @workflow.signal(name="give_up")
     def give_up(self, names: dict[str, str]) -> None:
         """Go on without these gateways; each with who gave it up and why."""
         known = names.keys() & (self._members or names)
         self._given_up |= {name: names[name] for name in sorted(known) if name not in self._back}
+
+    @workflow.signal(name="give_up_in")
+    def give_up_in(self, parts: dict[str, tuple[str, ...]], why: str) -> None:
+        """Begin these parts, whenever that is, without these gateways; no part is told of those of others."""
+        for path, names in parts.items():
+            self._given_up_in[path] = self._given_up_in.get(path, {}) | dict.fromkeys(names, why)
 
     @workflow.signal(name="leave_all")
     def leave_all(self, why: str) -> None:
@@ -244,15 +269,17 @@ class Restore:
     async def _restore_parts(self, order: RestoreOrder) -> RestoreResult:
         turns = asyncio.Semaphore(order.at_once or len(order.keys))
         parts = [
-            order.model_copy(update={"keys": (key,), "parts": len(order.keys), "before": before})
+            order.model_copy(
+                update={"keys": (key,), "parts": len(order.keys), "before": before, "given_up_in": {}}
+            )
             for before, key in enumerate(order.keys)
         ]
         results = await asyncio.gather(*[self._restore_in_turn(part, turns) for part in parts])
         return RestoreResult(
             back=sum(result.back for result in results),
-            given_up=merged(result.given_up for result in results),
-            departed=merged(result.departed for result in results),
-            unmoved=first_named(result.unmoved for result in results),
+            **_named("given_up", results),
+            **_named("departed", results),
+            **_named("unmoved", results),
             took=max(result.took for result in results),
             nodes=first_named(result.nodes for result in results),
         )
@@ -293,8 +320,9 @@ class Restore:
 
     async def _begin(self, part: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
         """Start a part without the gateways that have been given up until it runs."""
-        given_up = dict(self._given_up)
-        self._passed_on.discard(part.keys[0].path)
+        path = part.keys[0].path
+        given_up = dict(self._given_up_in.get(path, {}))
+        self._passed_on.discard(path)
         lets_go = self._lets_go
         child = await workflow.start_child_workflow(
             Restore.run,
@@ -302,8 +330,8 @@ class Restore:
             id=restore_of(workflow.info().workflow_id, part.keys[0]),
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
-        if self._given_up != given_up:
-            await tell(child.id, "give_up", self._given_up)
+        if (meanwhile := self._given_up_in.get(path, {})) != given_up:
+            await tell(child.id, "give_up", meanwhile)
         if self._lets_go != lets_go:
             await tell(child.id, "let_go")
         return child
@@ -329,6 +357,7 @@ class Restore:
         await tell(root.workflow_id, "pass_on", self._order.keys[0].path)
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
+        self._given_up |= self._given_up_in.pop(order.keys[0].path, {})
         part = await control.read_part(order.plan, order.keys[0])
         for member in part.members:
             name = member.gateway.name
@@ -353,7 +382,7 @@ class Restore:
                 await self._report()  # of a part with a silent gateway the others are shown as they return
             await workflow.wait_condition(lambda: self._tried >= {*waiting})
             self._first_round_over, together = True, sorted(self._back)
-            await self._report()
+            await self._report(urgent=True)
             await self._let_the_others_go_back()
             noting = asyncio.create_task(self._note_what_serves(together))
             await looking  # what is drained from here on is taken from its node by an order of ours
@@ -361,6 +390,8 @@ class Restore:
             await self._return_to_changes(together)
             await noting
         await asyncio.gather(*going)
+        self._is_over = True
+        await asyncio.gather(*filter(None, (self._telling,)))
         await self._note_what_has_befallen(await looking)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             await self._report_who_was_given_up_meanwhile()
@@ -505,7 +536,7 @@ class Restore:
                 await self._report()
         if self._is_given_up(name):
             self._troubles.pop(name, None)
-            await self._report()
+            await self._report(urgent=True)
 
     async def _go_on_without(self, name: str) -> None:
         """Wait no longer for a gateway that left the file, or on which no session had moved."""
@@ -689,8 +720,9 @@ class Restore:
 
     # --- telling ----------------------------------------------------------------------
 
-    async def _report(self) -> None:
+    async def _report(self, *, urgent: bool = False) -> None:
         """Tell the change of all that is so now; what changes while one report is on its way has one more."""
+        self._is_urgent |= urgent
         if not workflow.patched(REPORTED_TOGETHER):
             await self._tell_all()
             return
@@ -698,12 +730,27 @@ class Restore:
         if self._reports:
             return
         self._reports = True
+        if self._order.at_once is None or self._is_over:
+            await self._tell_news()
+        else:
+            self._telling = asyncio.create_task(self._tell_news())
+
+    async def _tell_news(self) -> None:
+        """Report until nothing is new; in a large fleet at a pace, unless it is urgent or the end."""
         try:
             while self._has_news:
-                self._has_news = False
+                self._has_news = self._is_urgent = False
                 await self._tell_all()
+                if self._order.at_once is not None:
+                    await self._pause_before_the_next_report()
         finally:
             self._reports = False
+
+    async def _pause_before_the_next_report(self) -> None:
+        twice = min(self._told // REPORTS_AT_A_PACE, 10)
+        pause = min(self._order.parts * A_PART * 2**twice, SLOWEST_NEWS)
+        with suppress(TimeoutError):
+            await workflow.wait_condition(lambda: self._is_urgent or self._is_over, timeout=pause)
 
     async def _tell_all(self) -> None:
         self._told += 1
@@ -786,6 +833,7 @@ class Restore:
                     "back": tuple(self._back),
                     "given_up": self._given_up,
                     "lets_go": self._lets_go,
+                    "given_up_in": {},
                     "unmoved": self._unmoved,
                     "emptied": self._emptied,
                     "troubles": self._troubles,
@@ -801,6 +849,14 @@ class Restore:
                 }
             )
         )
+
+
+def _named(field: str, results: Sequence[RestoreResult]) -> dict[str, Any]:
+    """Return the first gateways of a field of all parts by name, and how many more the parts have."""
+    more = f"more_{field}"
+    first = first_named(getattr(result, field) for result in results)
+    count = sum(len(getattr(result, field)) + getattr(result, more) for result in results)
+    return {field: first, more: count - len(first)}
 
 
 def restores_of(root: str, keys: tuple[PartKey, ...]) -> tuple[str, ...]:

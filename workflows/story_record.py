@@ -15,6 +15,9 @@ from workflows import control
 WRITTEN_EVERY = timedelta(milliseconds=500)
 """Between two entries; what happens meanwhile is in the next one. What a person ordered waits for none."""
 
+BYTES_A_SECOND = 16 * 1024
+"""Of entries that are written one after the other: each is kept in the change's history."""
+
 
 class StoryRecord:
     """What of the story stands in the ledger, and what has yet to be written."""
@@ -27,6 +30,7 @@ class StoryRecord:
         self._over = False
         self._is_ordered = False
         self._writing = asyncio.Lock()
+        self._pause = WRITTEN_EVERY
         self.written = written
 
     async def keep(self) -> None:
@@ -37,7 +41,7 @@ class StoryRecord:
                 return
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._over or (self._is_ordered and self._is_new), timeout=WRITTEN_EVERY
+                    lambda: self._over or (self._is_ordered and self._is_new), timeout=self._pause
                 )
 
     def hurry(self) -> None:
@@ -68,6 +72,7 @@ class StoryRecord:
             first=first,
             events=told.events[first - told.earlier_events :],
         )
+        self._pause = max(WRITTEN_EVERY, timedelta(seconds=len(entry.model_dump_json()) / BYTES_A_SECOND))
         if not await control.note(LedgerActivities.record_story, entry, "the story"):
             return False
         self._told = told

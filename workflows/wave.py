@@ -6,7 +6,7 @@ failure budget, or proven harm, is the release's fault.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,6 +24,7 @@ from policies.model.report import EVERYBODY, BatchReport, WatchReport, WaveRepor
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.awaited import STANDING_STILL
+from policies.status.told import SHOWN
 from policies.votes import Votes
 from workflows import steps
 from workflows.batch import Batch, BatchOrder, BatchResult
@@ -111,6 +112,7 @@ class Wave:
         self._restoring: set[str] = set()
         self._named_by_metrics: set[str] = set()
         self._aside_told: set[str] = set()
+        self._left_out_told: set[str] = set()
         self._share = 0
         self._window = 0
         self._told = 0
@@ -422,7 +424,7 @@ class Wave:
         fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
         if fresh and self._decision is not None:
             self._named_by_metrics |= fresh
-            await self._signal_batches("set_aside", dict.fromkeys(sorted(fresh), self._decision.reason))
+            await self._signal_batches("set_aside", tuple(sorted(fresh)), self._decision.reason)
 
     async def _begin_to_watch(self) -> None:
         watch = WatchOrder(
@@ -511,11 +513,11 @@ class Wave:
             await self._restore_alone(name, part)
         return result
 
-    async def _signal_batches(self, signal: str, argument: object) -> None:
+    async def _signal_batches(self, signal: str, *arguments: object) -> None:
         for number, batch in sorted(self._batches.items()):
             if number not in self._results and not self._closed:
                 with suppress(FailureError):  # one that has just ended hears nothing; its end is noticed
-                    await batch.signal(signal, argument)
+                    await batch.signal(signal, args=arguments)
 
     async def _signal_watch(self, signal: str, *arguments: int) -> None:
         if self._watch is not None and not self._closed:
@@ -599,11 +601,12 @@ class Wave:
         """Return a few of those whose lease lapsed unconfirmed, and whose trial began again."""
         return tuple(sorted(name for heard in self._reports.values() for name in heard.lapsed)[:NAMED])
 
-    def _aside_untold(self) -> dict[str, str]:
-        """Return who was set aside since the last report, so that reports stay small."""
-        fresh = {name: why for name, why in self._aside().items() if name not in self._aside_told}
-        self._aside_told |= fresh.keys()
-        return fresh
+    @staticmethod
+    def _untold_of(found: Mapping[str, str], told: set[str]) -> dict[str, str]:
+        """Return who is new since the last report, of the first of a wave: all of them are counted anyway."""
+        fresh = sorted((name, why) for name, why in found.items() if name not in told)[: SHOWN - len(told)]
+        told.update(name for name, _ in fresh)
+        return dict(fresh)
 
     def _newly_aside(self) -> list[tuple[str, int]]:
         return [
@@ -663,8 +666,8 @@ class Wave:
             share=self._share or self._wave.shares[0],
             counts={state: count for state, count in sorted(counts.items()) if count},
             gateways=tuple(one for _, part in sorted(self._reports.items()) for one in part.gateways),
-            aside=self._aside_untold(),
-            left_out=self._left_out(),
+            aside=self._untold_of(self._aside(), self._aside_told),
+            left_out=self._untold_of(self._left_out(), self._left_out_told),
             decision=self._decision,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),

@@ -160,7 +160,11 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str 
 
 def _name_the_missing(api: Api, fleet: str) -> None:
     """Print exactly which gateways are not back, and why, where people see it beside any other output."""
-    missing = api.get("fleets", fleet)["change"]["incomplete"]
-    count = "1 gateway is" if len(missing) == 1 else f"{len(missing)} gateways are"
+    change = api.get("fleets", fleet)["change"]
+    missing = change["incomplete"]
+    more = change["not_back"] - len(change["waits_for"])
+    count = "1 gateway is" if len(missing) + more == 1 else f"{len(missing) + more} gateways are"
     lines = [f"ROLLBACK INCOMPLETE: {count} not back; penstock retries:"]
-    sys.stderr.write("\n".join([*lines, *(f"  {printable(one)}" for one in missing)]) + "\n")
+    lines += [f"  {printable(one)}" for one in missing]
+    lines += [f"  and {more} more, which are in quarantine: penstock status {fleet} -o json"] if more else []
+    sys.stderr.write("\n".join(lines) + "\n")

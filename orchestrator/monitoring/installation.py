@@ -144,7 +144,7 @@ class InstallationFacts:
             if status is not None:
                 of_fleet.needing_people += status.needs_you is not None
                 of_fleet.blind += _is_blind(status)
-                of_fleet.not_back += len(status.waits_for)
+                of_fleet.not_back += status.not_back
         return found
 
     def _status(self, change: OpenChange) -> ChangeStatus | None:

@@ -218,8 +218,8 @@ class ReportService:
             of=Totals(
                 events=ledger.event_count(record.name),
                 decisions=len(verdicts),
-                aside=len(status.aside),
-                incomplete=len(incomplete),
+                aside=len(status.aside) + status.more_aside,
+                incomplete=len(incomplete) + (result.more_incomplete if result is not None else 0),
                 snapshots=ledger.snapshot_count(record.name),
             ),
         )

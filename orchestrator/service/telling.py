@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
+from policies.model.change import PENSTOCK, ChangeOrder, ChangeRecord, ChangeResult, Outcome
 from policies.model.plan_part import PlanHeader
 from policies.model.signal import Signals
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Value
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from policies.status.story import Story
 from policies.status.told import Told
 
@@ -37,8 +38,29 @@ def told_of(ledger: Ledger, record: ChangeRecord, at: datetime | None = None) ->
     row = ledger.story(record.name)
     order = row.order if row is not None else order_of(record)
     told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
+    # The change itself names the first of many.
+    if told.more_aside:
+        told = told.model_copy(update={"aside": told.aside | _aside_of(ledger, record.name)})
+    if told.more_not_back:
+        told = told.naming(_not_back_of(ledger, record.fleet))
     header = ledger.plan_header(order.plan) if order.plan is not None else None
     return status_of(record, order, told, header, at)
+
+
+def _aside_of(ledger: Ledger, change: str) -> dict[str, str]:
+    """Return why each gateway of the change was left out, as the ledger has it."""
+    found: dict[str, str] = {}
+    for state in (SET_ASIDE, LEFT_OUT):
+        after = ""
+        while page := ledger.gateways_of(change, state, after=after):
+            found |= {one.gateway: one.sentence for one in page}
+            after = page[-1].gateway
+    return found
+
+
+def _not_back_of(ledger: Ledger, fleet: str) -> dict[str, str]:
+    """Return what keeps each gateway that rollbacks have left out until it is back."""
+    return {one.gateway: one.reason for one in ledger.quarantined(fleet) if one.person == PENSTOCK}
 
 
 def status_of(

@@ -93,7 +93,8 @@ def left_out_lines(change: Json, besides: Collection[str] = ()) -> list[Line]:
     """Return the gateways that a change goes on without, with why, but those that are named `besides`."""
     aside = {name: why for name, why in change["aside"].items() if name not in besides}
     where = f"penstock status {change['fleet']} -o json"
-    return [("Left out", line) for line in _folded("", "gateways were left out", aside, len(aside), where)]
+    count = len(aside) + change.get("more_aside", 0)
+    return [("Left out", line) for line in _folded("", "gateways were left out", aside, count, where)]
 
 
 def glance_notices(glance: Json) -> list[Line]:

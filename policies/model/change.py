@@ -175,8 +175,13 @@ class ChangeResult(Value):
     reason: str = Field(min_length=1)
     decision: Decision | None = None
     touched: int = 0
-    aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
-    incomplete: dict[str, str] = Field(default={}, description="who was given up, each with who said so")
+    aside: dict[str, str] = Field(default={}, description="the first gateways that were left out, with why")
+    incomplete: dict[str, str] = Field(
+        default={}, description="the first that were given up, with who said so"
+    )
+    more_incomplete: int = Field(
+        default=0, exclude_if=lambda count: not count, description="how many were given up besides these"
+    )
     steered_back_after: timedelta | None = None
 
 

@@ -87,8 +87,10 @@ class WaveReport(Report):
     share: int = EVERYBODY
     counts: dict[str, int] = {}
     gateways: tuple[GatewayProgress, ...] = ()
-    aside: dict[str, str] = {}
-    left_out: dict[str, str] = Field(default={}, description="whom operators left out before they started")
+    aside: dict[str, str] = Field(default={}, description="who newly failed by itself; a wave names a few")
+    left_out: dict[str, str] = Field(
+        default={}, description="whom operators newly left out before they started; a wave names a few"
+    )
     decision: Decision | None = None
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")

@@ -51,7 +51,8 @@ class ChangeStatus(Value):
     planned: dict[int, int] = Field(default={}, description="how many gateways each wave changes")
     by_wave: dict[int, dict[str, int]] = Field(default={}, description="the counts of each wave that began")
     executable: str = Field(default="", description="the digest that its instances run, where it has one")
-    aside: dict[str, str] = Field(default={}, description="gateways that were left out, each with why")
+    aside: dict[str, str] = Field(default={}, description="the first gateways that were left out, with why")
+    more_aside: int = Field(default=0, description="how many were left out besides these")
     decision: Decision | None = None
     events: tuple[Event, ...] = ()
     earlier_events: int = Field(default=0, description="events that only the ledger still has")
@@ -64,5 +65,8 @@ class ChangeStatus(Value):
     alone: bool = Field(default=False, description="whether only single gateways return, within a minute")
     banner: str | None = Field(default=None, description="what everybody has to know who looks at it")
     window: WindowAnswer | None = Field(default=None, description="what the next wave waits for, until when")
-    waits_for: tuple[str, ...] = Field(default=(), description="gateways that a rollback still tries")
-    incomplete: tuple[str, ...] = Field(default=(), description="who is not back yet, with what keeps it")
+    waits_for: tuple[str, ...] = Field(
+        default=(), description="the first gateways that a rollback still tries; each is in quarantine"
+    )
+    not_back: int = Field(default=0, description="how many gateways it still tries")
+    incomplete: tuple[str, ...] = Field(default=(), description="what keeps the first that are not back yet")

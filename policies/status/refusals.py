@@ -8,8 +8,13 @@ from policies.status.told import Told, listed, subject_of
 from policies.votes import Votes, ballot_of
 
 
-def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | None:  # noqa: PLR0911 - a rule a case
-    """Return why the command makes no sense now, and what does; None when it does."""
+def refusal_of(  # noqa: PLR0911 - a rule a case
+    order: ChangeOrder, told: Told, command: Command, *, waits: bool
+) -> Refusal | None:
+    """Return why the command makes no sense now, and what does; None when it does.
+
+    `waits` is whether a gateway of the command is waited for.
+    """
     name = told.name or order.fleet
     back = _offer(Verb.ROLL_BACK, order)
     if told.result is not None:
@@ -21,10 +26,11 @@ def refusal_of(order: ChangeOrder, told: Told, command: Command) -> Refusal | No
             return None
         case CommandKind.APPROVE | CommandKind.REJECT:
             return _refusal_of_answer(order, told, command)
-        case CommandKind.QUARANTINE if not told.not_back.keys().isdisjoint(command.gateways):
+        case CommandKind.QUARANTINE if waits:
             return None
         case CommandKind.QUARANTINE:
-            waited_for = f"waited for: {listed(told.not_back)}" if told.not_back else "nobody is"
+            first = listed(told.not_back, told.more_not_back)
+            waited_for = f"waited for: {first}" if told.not_back else "nobody is"
             return _refused(
                 f"{subject_of(command.gateways)} not waited for; {waited_for}", _offer(Verb.STATUS, order)
             )

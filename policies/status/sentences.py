@@ -93,11 +93,13 @@ class Sentences:
             by_wave=by_wave,
             executable=release.executable if release else "",
             aside=told.aside,
+            more_aside=told.more_aside,
             decision=told.decision,
             events=told.events,
             earlier_events=told.earlier_events,
             outcome=told.outcome,
             waits_for=tuple(sorted(told.not_back)),
+            not_back=len(told.not_back) + told.more_not_back,
             incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
@@ -122,7 +124,8 @@ class Sentences:
             release = header.release if header else None
             label = f"{release.product} {release.version}" if release else "known-good"
             if told.outcome is Outcome.PROMOTED and told.aside:
-                return f"promoted to {label} without {len(told.aside)} gateways, which were left out"
+                without = len(told.aside) + told.more_aside
+                return f"promoted to {label} without {without} gateways, which were left out"
             return OUTCOME_SENTENCES[told.outcome].format(release=label)
         wave = f"wave {told.wave} of {len(header.waves)}" if told.wave and header else ""
         match self._awaited:
@@ -182,7 +185,7 @@ class Sentences:
             return told.result.reason
         match self._awaited:
             case Awaited.GATEWAYS:
-                return listed(told.not_back | told.failed)
+                return listed(told.not_back | told.failed, told.more_not_back)
             case Awaited.SECOND_PERSON if self._order.confirm is not None:
                 return self._order.confirm.reason
             case Awaited.RESUME:
@@ -340,8 +343,9 @@ class Sentences:
         asked = asked_for(told, self._header)
         match self._awaited:
             case Awaited.GATEWAYS:
-                count = "1 gateway is" if len(told.not_back) == 1 else f"{len(told.not_back)} gateways are"
-                gateways = f"{count} not back: {listed(told.not_back)}"
+                not_back = len(told.not_back) + told.more_not_back
+                count = "1 gateway is" if not_back == 1 else f"{not_back} gateways are"
+                gateways = f"{count} not back: {listed(told.not_back, told.more_not_back)}"
                 parts = f"{len(told.failed)} parts of up to 50 gateways do not go back: {listed(told.failed)}"
                 said = ([gateways] if told.not_back else []) + ([parts] if told.failed else [])
                 return "; ".join(said)

@@ -1,7 +1,10 @@
 """The story of a change: reports and commands become what every surface shows in the same words."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from heapq import nsmallest
+from itertools import chain, islice
 
 from policies.model.change import (
     MOVES_NOBODY,
@@ -18,6 +21,7 @@ from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
+from policies.model.value import Value
 from policies.model.verdict import Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -33,7 +37,7 @@ from policies.status.sentences import (
     acts,
     share_line,
 )
-from policies.status.told import NAMED, Told, listed, subject_of
+from policies.status.told import NAMED, SHOWN, Told, listed, subject_of
 from policies.status.waiting import waiting
 from policies.votes import basis_of, needed_for, still_counting
 
@@ -44,10 +48,21 @@ KEPT_EVENTS = 200
 """Events kept in memory; the ledger's audit record has commands and decisions for good."""
 
 
+class Left(Value):
+    """Which gateways of each part are not back, and which were given up; many have the same reason."""
+
+    missing: dict[str, dict[str, tuple[str, ...]]] = {}
+    given_up: dict[str, dict[str, tuple[str, ...]]] = {}
+    tried: tuple[str, ...] = ()
+    """Parts of which each gateway has been tried."""
+
+
 class Story:
     """Everything a change has to tell; fed with reports, asked for its status and what is refused."""
 
-    def __init__(self, order: ChangeOrder, at: datetime, told: Told | None = None) -> None:
+    def __init__(
+        self, order: ChangeOrder, at: datetime, told: Told | None = None, left: Left | None = None
+    ) -> None:
         self._order = order
         self._header: PlanHeader | None = None
         self._told = told or Told()
@@ -55,6 +70,12 @@ class Story:
         self._restores: dict[str, RestoreReport] = {}
         self._going_back = 0
         """Parts that go back, each of which reports."""
+        left = left or Left()
+        self._missing = {part: _by_name(missing) for part, missing in left.missing.items()}
+        """The gateways of each part that are still tried, each with what keeps it; `Told` names a few."""
+        self._named_missing = {*sorted(self._told.not_back)[:NAMED]}
+        self._given_up = {part: _by_name(given_up) for part, given_up in left.given_up.items()}
+        self._tried = {*left.tried}
         self._before_hold: Phase | None = None
         """The phase in which people hold the change while no wave is under way, which knows its own."""
         if told is None:
@@ -70,6 +91,12 @@ class Story:
     def dump(self) -> Told:
         """Return all that is remembered."""
         return self._told
+
+    def left(self) -> Left:
+        """Return which gateways are not back, or were given up, of which `Told` has the first."""
+        missing = {part: _by_reason(names) for part, names in self._missing.items() if names}
+        given_up = {part: _by_reason(names) for part, names in self.given_up.items()}
+        return Left(missing=missing, given_up=given_up, tried=tuple(sorted(self._tried)))
 
     # --- what happens -----------------------------------------------------------------
 
@@ -118,8 +145,7 @@ class Story:
         for name, why in sorted(report.left_out.items()):
             if name not in self._told.aside:
                 self.note(f"{name} is not started any more: {why}", report.at)
-        # Each report tells only who is newly aside.
-        self._tell(aside=self._told.aside | report.aside | report.left_out)
+        self._name_aside(report.aside, report.left_out)
         if not report.follows(self._wave_heard):
             return
         self._wave_heard = report
@@ -212,7 +238,13 @@ class Story:
         for name, why in sorted(aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} left out and to be sent back: {why}", at)
-        self._tell(aside=self._told.aside | dict(aside))
+        self._tell(failed_later=self._told.failed_later + len(aside))
+        self._name_aside(aside, {})
+
+    def _name_aside(self, failed: Mapping[str, str], left_out: Mapping[str, str]) -> None:
+        """Name who was newly left out among the first: who failed before whom operators left out."""
+        first = islice((dict(failed) | self._told.aside | dict(left_out)).items(), SHOWN)
+        self._tell(aside=dict(first))
 
     def begin_wave(self, number: int, at: datetime) -> None:
         """Begin a wave of a change that judges nothing."""
@@ -239,7 +271,7 @@ class Story:
     def take_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of one of its parts."""
         self._take_restore(report)
-        tried = sum(one.tried for one in self._restores.values())
+        tried = len(self._tried)
         self._tell(only_waits=bool(self._told.not_back) and 0 < self._going_back <= tried)
 
     def _take_restore(self, report: RestoreReport) -> None:
@@ -247,6 +279,8 @@ class Story:
         if not report.follows(self._restores.get(part)):
             return
         self._restores[part] = report
+        self._tried -= {report.part.path}
+        self._tried |= {report.part.path} if report.tried else set()
         self.begin_to_go_back(report.reason, report.at)
         if self._is_small:
             for name in report.names:
@@ -259,25 +293,32 @@ class Story:
                 self.note(f"ROLLBACK INCOMPLETE: part {part}: {report.failed}", report.at)
             self._tell(failed=self._told.failed | {f"part {part}": report.failed})
             return
-        known = {name for missing in self._told.missing.values() for name in missing}
-        for name, why in sorted(report.missing.items()):
-            if self._told.missing.get(part, {}).get(name) != why and (name in known or len(known) < NAMED):
+        before = self._missing.get(report.part.path, {})
+        missing = {name: why for name, why in report.missing.items() if name not in report.given_up}
+        self._named_missing -= before.keys() - missing.keys()
+        for name, why in sorted(missing.items()):
+            named = name in self._named_missing or len(self._named_missing) < NAMED
+            if named and before.get(name) != why:
+                self._named_missing.add(name)
                 self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
+        self._missing[report.part.path] = missing
+        self._given_up[report.part.path] = report.given_up
+        first = nsmallest(SHOWN, chain.from_iterable(one.items() for one in self._missing.values()))
         self._tell(
-            missing=self._told.missing | {part: report.missing},
+            not_back=dict(first),
+            more_not_back=sum(map(len, self._missing.values())) - len(first),
             failed={one: why for one, why in self._told.failed.items() if one != f"part {part}"},
-            given_up=self._told.given_up | report.given_up,
         )
 
     @property
-    def given_up(self) -> dict[str, str]:
-        """Return whom a person, or a newer change, has had the way back go on without."""
-        return self._told.given_up
+    def given_up(self) -> dict[str, dict[str, str]]:
+        """Return, by part, whom a person, or a newer change, has had the way back go on without."""
+        return {path: names for path, names in self._given_up.items() if names}
 
     def waited_for(self, command: Command) -> dict[PartKey, tuple[str, ...]]:
         """Return which gateways of a quarantine are not back yet, by the part that tries them."""
-        asked, found = self._told.not_back.keys() & command.gateways, {}
-        for part, missing in sorted(self._told.missing.items()):
+        asked, found = {*command.gateways}, {}
+        for part, missing in sorted(self._missing.items()):
             wave, _, number = part.partition("/")
             if names := tuple(sorted(asked & missing.keys())):
                 found[PartKey(wave=int(wave), number=int(number))] = names
@@ -331,7 +372,8 @@ class Story:
         if self.only_ends:
             return f"{name} has moved no session and ends."
         if self._told.only_waits:
-            return f"{name} rolls back already, and waits for {listed(self._told.not_back)}."
+            waits_for = listed(self._told.not_back, self._told.more_not_back)
+            return f"{name} rolls back already, and waits for {waits_for}."
         if self._told.goes_back:
             return f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
         return "Rolling back. New sessions go to known-good; live ones stay until they end."
@@ -397,7 +439,8 @@ class Story:
 
     def refusal_of(self, command: Command) -> Refusal | None:
         """Return why the command makes no sense now, and what does; None when it does."""
-        return refusal_of(self._order, self._told, command)
+        waits = command.kind is CommandKind.QUARANTINE and bool(self.waited_for(command))
+        return refusal_of(self._order, self._told, command, waits=waits)
 
     def status(self, at: datetime | None = None) -> ChangeStatus:
         """Return the five sentences and the facts under them, as of the moment at which somebody looks."""
@@ -450,6 +493,17 @@ class Story:
 
     def _tell(self, **news: object) -> None:
         self._told = self._told.model_copy(update=news)
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    names = defaultdict[str, list[str]](list)
+    for name, why in sorted(reasons.items()):
+        names[why].append(name)
+    return {why: tuple(of_these) for why, of_these in names.items()}
+
+
+def _by_name(names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    return {name: why for why, of_these in names.items() for name in of_these}
 
 
 def _phase_without_hold(decision: Decision | None, *, switching: bool) -> Phase:

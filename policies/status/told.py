@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Self
 
 from pydantic import Field
 
@@ -11,10 +12,14 @@ from policies.model.status import Event
 from policies.model.value import Value
 from policies.model.verdict import Basis, Decision
 from policies.model.windows import WindowAnswer
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from policies.planning.naming import named
 
 NAMED = 10
 """Gateways that one sentence names; more are counted."""
+
+SHOWN = 50
+"""Gateways of which a change says why; more are counted, and the ledger names each of them."""
 
 
 class Told(Value):
@@ -28,6 +33,9 @@ class Told(Value):
     share: int = EVERYBODY
     """Percent of the source addresses whose new sessions go to the new release on gateways on trial."""
     aside: dict[str, str] = {}
+    """Why gateways were left out, of the first of them."""
+    failed_later: int = 0
+    """How many of the gateways that were left out failed by themselves after their wave had passed."""
     decision: Decision | None = None
     holds: dict[str, str] = {}
     votes: dict[str, Basis] = {}
@@ -49,10 +57,12 @@ class Told(Value):
     """Gateways whose host rebooted in its trial, which began anew."""
     lapsed: tuple[str, ...] = ()
     """Gateways whose lease lapsed while their instance ran and answered; their trial began again."""
-    missing: dict[str, dict[str, str]] = {}
+    not_back: dict[str, str] = {}
+    """What keeps gateways that are still tried, of the first of them by name."""
+    more_not_back: int = 0
+    """How many are still tried besides these."""
     failed: dict[str, str] = {}
     """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""
-    given_up: dict[str, str] = {}
     only_waits: bool = False
     """Whether the way back has tried every gateway, and waits for those that are silent or refuse."""
     waits_until: datetime | None = None
@@ -68,11 +78,17 @@ class Told(Value):
         """Whether the way back is under way."""
         return self.phase is Phase.ROLLING_BACK
 
+    def naming(self, not_back: Mapping[str, str]) -> Self:
+        """Return the same with these gateways named among those that are still tried, which are as many."""
+        named = dict(not_back) | self.not_back
+        more = max(0, len(self.not_back) + self.more_not_back - len(named))
+        return self.model_copy(update={"not_back": named, "more_not_back": more})
+
     @property
-    def not_back(self) -> dict[str, str]:
-        """The gateways that are still tried, each with what keeps it."""
-        found = {name: why for missing in self.missing.values() for name, why in missing.items()}
-        return {name: why for name, why in found.items() if name not in self.given_up}
+    def more_aside(self) -> int:
+        """How many gateways were left out besides those that are named."""
+        counted = sum(of.get(SET_ASIDE, 0) + of.get(LEFT_OUT, 0) for of in self.counts.values())
+        return max(0, counted + self.failed_later - len(self.aside))
 
     @property
     def outcome(self) -> Outcome | None:
@@ -89,8 +105,8 @@ def subject_of(gateways: Collection[str]) -> str:
     return f"{len(gateways)} gateways ({named(sorted(gateways), NAMED + 1)}) are"
 
 
-def listed(reasons: Mapping[str, str]) -> str:
-    """Return the first few names with their reasons for a sentence."""
+def listed(reasons: Mapping[str, str], more: int = 0) -> str:
+    """Return the first few names with their reasons for a sentence, and how many more there are."""
     first = [f"{name}: {why}" for name, why in sorted(reasons.items())][:NAMED]
-    more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-    return "; ".join(first) + more
+    left = len(reasons) + more - len(first)
+    return "; ".join(first) + (f" and {left} more" if left else "")

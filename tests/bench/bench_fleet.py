@@ -224,10 +224,11 @@ async def _lose(count: int) -> dict[str, float | str]:
                     await asyncio.sleep(1)
                 service = await setup.service()
                 missing = len(changed) - reachable
-                while len((await service.status(FLEET)).waits_for) < missing:  # noqa: ASYNC110 - nobody tells
+                while (await service.status(FLEET)).not_back < missing:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(1)
                 began = time.monotonic()
-                given_up = (await service.status(FLEET)).waits_for[:MOST_GATEWAYS]
+                out = await asyncio.to_thread(service.ledger.quarantined, FLEET)
+                given_up = [one.gateway for one in out][:MOST_GATEWAYS]
                 said = await QuarantineService(service).leave_out(plan.fleet, given_up, "bench", "no power")
                 answered = time.monotonic() - began
                 _expect(await upgrading, Outcome.ROLLBACK_INCOMPLETE)

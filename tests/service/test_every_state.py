@@ -142,7 +142,7 @@ STATES: dict[str, State] = {
     "rolling back": (UPGRADE, {**OBSERVING, "phase": Phase.ROLLING_BACK}, None),
     "rolling back, one missing": (
         UPGRADE,
-        {**OBSERVING, "phase": Phase.ROLLING_BACK, "missing": {"1/1": {"gw-1": "its disk is full"}}},
+        {**OBSERVING, "phase": Phase.ROLLING_BACK, "not_back": {"gw-1": "its disk is full"}},
         None,
     ),
     "waiting for a second person": (
@@ -164,7 +164,7 @@ STATES: dict[str, State] = {
     "refused": ended(Outcome.REFUSED),
     "held to its end": ended(Outcome.HELD),
     "rollback incomplete": ended(
-        Outcome.ROLLBACK_INCOMPLETE, moved=True, missing={"1/1": {"gw-1": "its disk is full"}}
+        Outcome.ROLLBACK_INCOMPLETE, moved=True, not_back={"gw-1": "its disk is full"}
     ),
 }
 

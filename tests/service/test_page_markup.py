@@ -132,7 +132,7 @@ def told(ledger: Ledger, change: str, number: int, event: Event) -> None:
         "holds": {ALL: ALL},
         "short": (ALL,),
         "untested": {"edge-1": ALL},
-        "missing": {"1/1": {"edge-1": ALL}},
+        "not_back": {"edge-1": ALL},
     }
     ledger.record_story(order, Told.model_validate(said), number, [event])
 

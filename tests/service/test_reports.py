@@ -13,9 +13,11 @@ import pytest
 
 from orchestrator.processes.reports import Known, write_missing
 from orchestrator.service.service import Service
+from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger
 from policies.judge.tick import Tick
 from policies.model.change import (
+    PENSTOCK,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
@@ -24,6 +26,7 @@ from policies.model.change import (
     GatewayResult,
     Outcome,
     Phase,
+    Quarantine,
 )
 from policies.model.errors import NotAllowed, Unknown
 from policies.model.people import Caller, Role, Via
@@ -32,7 +35,8 @@ from policies.model.sample import Sample
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Against, Decision, GateReading, GateVerdict
-from policies.status.told import Told
+from policies.planning.cohorts import LEFT_OUT
+from policies.status.told import SHOWN, Told
 from tests.service.command_line import CommandLine
 from tests.unit.fleets import facts_of, planned, state
 from tests.unit.judged import START, counted, fold, policy
@@ -451,6 +455,35 @@ async def test_a_report_of_ten_thousand_gateways_names_the_exceptions_and_stays_
     assert "260 decisions in the middle are not shown" in page
     assert "280 more snapshots are kept" in page
     assert len((await api.get(f"/changes/{name}/report")).content) < 600_000
+
+
+def test_the_status_lists_every_gateway_of_which_the_change_itself_names_the_first(ledger: Ledger) -> None:
+    name = opened(ledger)
+    lost = {f"gw-{number:03}": "no route to host" for number in range(120)}
+    out = {f"gw-{number:03}": "in quarantine by ben: no power" for number in range(200, 290)}
+    for gateway, why in lost.items():
+        ledger.set_quarantine(
+            Quarantine(fleet="edge", gateway=gateway, reason=why, person=PENSTOCK, since=AT)
+        )
+    rows = [
+        GatewayResult(gateway=one, wave=1, state=LEFT_OUT, sentence=why, at=AT) for one, why in out.items()
+    ]
+    ledger.record_gateways(name, rows)
+    first = dict(sorted(lost.items())[:SHOWN])
+    told = Told(
+        name=name,
+        phase=Phase.ROLLING_BACK,
+        not_back=first,
+        more_not_back=len(lost) - SHOWN,
+        aside=dict(sorted(out.items())[:SHOWN]),
+        counts={1: {LEFT_OUT: len(out)}},
+    )
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ada", reason="x")
+    ledger.record_story(order, told, 0, ())
+    status = told_of(ledger, ledger.change(name))
+    assert (status.waits_for, status.not_back) == (tuple(lost), len(lost))
+    assert status.incomplete == tuple(f"{gateway}: {why}" for gateway, why in lost.items())
+    assert (status.aside, status.more_aside) == (out, 0)
 
 
 def caller(*roles: Role, fleet: str = "edge") -> Caller:

@@ -15,6 +15,7 @@ from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from policies.planning.parts import parted
 from policies.status.story import KEPT_EVENTS, Story
 from tests.unit.fleets import facts_of, planned
@@ -45,16 +46,18 @@ CONFIRM = Confirmation(
 )
 
 
+ORDER = ChangeOrder(
+    fleet="edge",
+    kind=ChangeKind.UPGRADE,
+    plan=HEADER.digest,
+    source="http://repository",
+    requested_by="ana",
+    reason="CVE-2030-1",
+)
+
+
 def story_of(kind: ChangeKind = ChangeKind.UPGRADE, confirm: Confirmation | None = None) -> Story:
-    order = ChangeOrder(
-        fleet="edge",
-        kind=kind,
-        plan=HEADER.digest,
-        source="http://repository",
-        requested_by="ana",
-        reason="CVE-2030-1",
-        confirm=confirm,
-    )
+    order = ORDER.model_copy(update={"kind": kind, "confirm": confirm})
     story = Story(order, BEGAN)
     story.know("edge-2", HEADER)
     return story
@@ -329,6 +332,43 @@ def test_a_lost_site_is_given_up_with_one_command_and_who_is_back_meanwhile_is_n
         "gw-109 and 30 more) are given up here, and named until somebody returns them; then penstock brings "
         "each back to its known-good. gw-9 is not waited for any more, and left out, too."
     )
+
+
+def test_what_a_change_tells_of_ten_thousand_gateways_that_are_not_back_is_as_short_as_of_fifty() -> None:
+    story, why = story_of(), "no answer in time (restore gateway); is the agent running?"
+    for number in range(1, 201):
+        part = PartKey(wave=1, number=number)
+        missing = {f"paris-edge-{number:03}-{one:02}": why for one in range(50)}
+        report = RestoreReport(at=BEGAN, number=1, part=part, reason="it is worse", missing=missing)
+        story.take_restore(report)
+    told, status = story.dump(), story.status()
+    assert len(told.model_dump_json()) < 32 * 1024
+    assert len([one for one in sentences(story) if one.startswith("ROLLBACK INCOMPLETE")]) == 10
+    assert (status.not_back, len(status.waits_for)) == (10_000, 50)
+    assert status.needs_you is not None
+    assert status.needs_you.startswith("10000 gateways are not back: paris-edge-001-00: no answer in time")
+    assert status.needs_you.endswith(" and 9990 more")
+    one = command(CommandKind.QUARANTINE, gateways=("paris-edge-199-07",))
+    left = story.left()
+    assert len(left.model_dump_json()) < 256 * 1024
+    for resumed in (story, Story(ORDER, BEGAN, told, left)):
+        assert resumed.refusal_of(one) is None
+        assert resumed.waited_for(one) == {PartKey(wave=1, number=199): one.gateways}
+    last = RestoreReport(at=BEGAN, number=2, part=PART, reason="it is worse", names=("paris-edge-001-00",))
+    story.take_restore(last)
+    assert story.status().not_back == 9_950
+
+
+def test_of_many_gateways_that_were_left_out_the_first_are_named_and_all_are_counted() -> None:
+    story = story_of()
+    aside = {f"gw-{one:03}": "in quarantine by ana: no power" for one in range(50)}
+    story.take(wave(1, left_out=aside, counts={LEFT_OUT: 1_250, SET_ASIDE: 1}))
+    story.take(wave(2, aside={"gw-999": "it rebooted"}, counts={LEFT_OUT: 1_250, SET_ASIDE: 1}))
+    told = story.status()
+    assert (len(told.aside), told.more_aside) == (50, 1_201)
+    assert "gw-999" in told.aside
+    story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
+    assert "without 1251 gateways, which were left out" in story.status().what
 
 
 def test_one_command_gives_up_a_thousand_gateways_and_no_more() -> None:

@@ -26,8 +26,8 @@ WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
     "short": ({**SWITCHING, "short": ("main has room for 3 of 10",)}, NoticeState.WAITING_FOR_CAPACITY),
     "silent": ({**SWITCHING, "silent": ("gw-1",)}, NoticeState.WAITING_FOR_CAPACITY),
     "untested": ({**SWITCHING, "untested": {"gw-1": "it is silent"}}, NoticeState.WAITING_FOR_TESTS),
-    "missing": (
-        {**OBSERVING, "phase": Phase.ROLLING_BACK, "missing": {"1/1": {"gw-1": "its disk is full"}}},
+    "not_back": (
+        {**OBSERVING, "phase": Phase.ROLLING_BACK, "not_back": {"gw-1": "its disk is full"}},
         NoticeState.ROLLBACK_INCOMPLETE,
     ),
     "failed": (
@@ -58,7 +58,9 @@ WAITS_FOR_NOBODY = {
     "commands",
     "rebooted",
     "lapsed",
-    "given_up",
+    "more_not_back",
+    "only_waits",
+    "failed_later",
     "events",
     "earlier_events",
     "result",
@@ -106,7 +108,7 @@ def test_every_end_is_told_and_what_waited_does_not_any_more(outcome: Outcome) -
 
 
 ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
-    (Awaited.GATEWAYS, {"missing": {"1/1": {"gw-1": "its disk is full"}}, "phase": Phase.ROLLING_BACK}),
+    (Awaited.GATEWAYS, {"not_back": {"gw-1": "its disk is full"}, "phase": Phase.ROLLING_BACK}),
     (Awaited.GATEWAYS, {"failed": {"part 1/2": "the ledger has lost it"}, "phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.ROLLING_BACK}),
     (None, {"phase": Phase.PROMOTING, "promoting": True}),

@@ -1,20 +1,39 @@
 """Rollbacks at size: what one change writes does not grow with its fleet, and nothing ends it midway."""
 
+import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service.changes import ChangeService
-from policies.model.change import ChangeOpening, KnownGoodBatch, Phase
+from policies.model.change import ChangeOpening, KnownGoodBatch, Outcome, Phase
 from policies.model.command import Command, CommandKind
-from policies.model.plan_part import PartKey
-from policies.status.told import Told
+from policies.model.errors import Unavailable
+from policies.model.plan_part import MOST_MEMBERS, PartKey
+from policies.model.report import RestoreReport
+from policies.model.status import ChangeStatus
+from policies.status.told import SHOWN, Told
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, World, control_worker, fleet_of, is_heard, until
+from tests.workflows.recorded import Recorded
+from tests.workflows.world import (
+    NEW,
+    OLD,
+    World,
+    control_worker,
+    fleet_of,
+    is_heard,
+    result_of,
+    say,
+    status_of,
+    until,
+    working,
+)
 from workflows.change import Change, ChangeRun, Continued
 from workflows.steps import CONTROL_QUEUE
 
@@ -98,3 +117,109 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
         assert max(sizes) < LARGEST_EVENT
         assert sum(sizes) < 4 * 1024 * 1024
         await change.terminate("the test is over")
+
+
+SILENT = "no answer in time (restore gateway); is the agent running, and does it reach the engine?"
+
+
+def silence(change: str, part: int, number: int, left: int) -> RestoreReport:
+    """Return what a part of fifty gateways reports of which that many are silent."""
+    names = [f"paris-edge-{part:03}-{one:02}" for one in range(MOST_MEMBERS - left, MOST_MEMBERS)]
+    return RestoreReport(
+        at=datetime.now(UTC),
+        number=number,
+        part=PartKey(wave=1, number=part),
+        change=change,
+        reason="ana: users call",
+        missing=dict.fromkeys(names, SILENT),
+    )
+
+
+async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateways_come_back(
+    recorded: Recorded,
+) -> None:
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade(("gw-1", "gw-2", "gw-3", "gw-4"))
+    world.gateways["gw-1"].fail("restore", Unavailable("no route to host"), times=10_000)
+    receipt = await service.roll_back(world.fleet, "ana", "users call")
+    assert receipt.accepted
+    change = world.client.get_workflow_handle("change/edge")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6")
+    name, runs = world.newest, set[str]()
+
+    async def look() -> ChangeStatus:
+        runs.add((await change.describe()).run_id)
+        return await service.status("edge")
+
+    for turn, left in enumerate((MOST_MEMBERS, 30, 10)):
+        for first in range(2, PARTS + 2, 20):
+            some = range(first, first + 20)
+            await asyncio.gather(
+                *[change.signal("report_restore", silence(name, part, turn + 1, left)) for part in some]
+            )
+            await look()
+        tried = PARTS * left + 1
+
+        async def is_told(tried: int = tried) -> bool:
+            return (await look()).not_back == tried
+
+        await until(is_told)
+    status = await look()
+    assert status.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert len(status.waits_for) == len(status.incomplete) == SHOWN
+    assert status.needs_you is not None
+    assert status.needs_you.startswith(f"{PARTS * 10 + 1} gateways are not back: gw-1: ")
+    assert len(runs) > 1
+    entries = [
+        event.ByteSize()
+        for run in runs
+        async for event in world.client.get_workflow_handle("change/edge", run_id=run).fetch_history_events()
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert max(entries) < LARGEST_EVENT / 4
+    for part in range(2, PARTS + 2):
+        await change.signal("report_restore", silence(name, part, 9, 0))
+    world.gateways["gw-1"].recover("restore")
+    await recorded.everybody_on(OLD)
+    ended = await service.status("edge")
+    assert (ended.outcome, ended.not_back) == (Outcome.ROLLED_BACK, 0)
+
+
+async def test_parts_of_a_large_rollback_report_at_a_pace_and_at_once_what_a_person_orders(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.change.PARTS_AT_ONCE", 1)
+    monkeypatch.setattr("workflows.restore.A_PART", timedelta(minutes=5))
+    world = World.made(await server.client(), fleet_of("edge", size=MOST_MEMBERS + 10))
+    for fake in world.gateways.values():
+        fake.serve(NEW, "b")
+    world.look()
+    plan = world.book.record_return(world.fleet, dict.fromkeys(world.gateways, OLD))
+    members = world.book.plan_part(plan, PartKey(wave=0, number=1)).members
+    silent = [member.gateway.name for member in members][:8]  # of one part, which goes on
+    for name in silent:
+        world.gateways[name].fail("restore", Unavailable("no route to host"), times=10_000)
+
+    async def named() -> set[str]:
+        return {*(await status_of(rollout)).waits_for} & {*silent}
+
+    async def waits_for(names: list[str]) -> None:
+        async def is_so() -> bool:
+            return await named() == {*names}
+
+        await until(is_so)
+
+    async with working(world):
+        rollout = await world.go_back()
+        await waits_for(silent)
+        for name in silent[:4]:
+            world.gateways[name].recover("restore")
+        await until(lambda: {world.serving()[name] for name in silent[:4]} == {"1.1.6"})
+        assert await named() == {*silent}  # its part reports that later
+        await say(rollout, CommandKind.QUARANTINE, gateways=(silent[-1],))
+        await waits_for(silent[4:-1])
+        for name in silent:
+            world.gateways[name].recover("restore")
+        result = await result_of(rollout)
+    assert (result.outcome, list(result.incomplete)) == (Outcome.ROLLBACK_INCOMPLETE, [silent[-1]])
+    assert (result.touched, result.more_incomplete) == (MOST_MEMBERS + 9, 0)

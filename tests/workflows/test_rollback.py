@@ -322,7 +322,8 @@ async def test_whom_a_person_gives_up_before_its_turn_is_not_asked_when_that_com
         world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10)
     async with working(world):
         rollback = await world.restore(keys=keys, at_once=1)
-        await rollback.signal(Restore.give_up, {second[-1]: "given up by ana: it burns"})
+        given_up = {keys[1].path: (second[-1],)}
+        await rollback.signal(Restore.give_up_in, args=[given_up, "given up by ana: it burns"])
         result = await result_of(rollback)
     assert (result.back, result.given_up) == (80, {second[-1]: "given up by ana: it burns"})
     assert world.gateways[second[-1]].effects == []
@@ -564,11 +565,18 @@ async def given_up_by(rollout: Running) -> list[tuple[str, tuple[str, ...]]]:
     return [
         (
             one.workflow_execution.workflow_id.rpartition("/restore")[2],
-            tuple(json.loads(one.input.payloads[0].data)),
+            names_in(json.loads(one.input.payloads[0].data)),
         )
         for one in told
-        if one.signal_name == "give_up"
+        if one.signal_name in {"give_up", "give_up_in"}
     ]
+
+
+def names_in(told: dict[str, str | list[str]]) -> tuple[str, ...]:
+    """Return whom a part, or what begins parts, was told to give up."""
+    return tuple(
+        name for key, said in told.items() for name in ((key,) if isinstance(said, str) else tuple(said))
+    )
 
 
 async def test_one_word_gives_up_a_site_whose_gateways_are_spread_over_many_parts(
