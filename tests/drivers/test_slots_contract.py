@@ -440,6 +440,18 @@ async def test_nobody_is_steered_away_from_sessions_that_cannot_be_listed(stand:
     assert (await stand.table.read()).trial is None
 
 
+async def test_an_instance_that_hangs_where_nobody_is_sent_delays_no_trial(stand: Stand) -> None:
+    """What a hanging release leaves in its slot after its rollback must not stop the next release."""
+    old = await serving(stand)
+    await stand.login(1)
+    new = await running(stand, "2")
+    pinned = (await stand.table.make_permanent(operation("keep new"), new)).pinned
+    await stand.silence(old)
+    newest = await running(stand, "3")
+    tried = await stand.table.start_trial(operation("trial"), newest, LEASE)
+    assert (tried.trial, tried.pinned) == (newest, pinned)
+
+
 async def test_a_lease_is_renewed_though_the_old_instance_has_gone_silent(stand: Stand) -> None:
     old = await serving(stand)
     await stand.login(1)

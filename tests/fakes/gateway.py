@@ -505,7 +505,8 @@ class FakeGateway:
         if self._slot(slot).state is not InstanceState.RUNNING:
             raise InstanceGone(f"nothing runs in slot {slot} of {self.gateway.name}")
         now = self._steering(changed=False)
-        if (unknown := sorted(self.uncountable - {slot})) and (slot != self.target or now.share < share):
+        joined = {self.serving, now.trial} - {None, slot}
+        if (unknown := sorted(self.uncountable & joined)) and (slot != self.target or now.share < share):
             raise Unavailable(f"the sessions in slot {unknown[0]} cannot be listed; nobody was steered away")
         if renew and slot not in (now.trial, self.serving):
             raise LeaseLapsed(f"slot {slot} of {self.gateway.name} is not on trial any more")

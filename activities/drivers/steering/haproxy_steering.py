@@ -170,7 +170,7 @@ class HaproxySteering:
         if not self.promises.comes_back:
             now = await self.read()
             if now.trial != slot or now.share < share:
-                self._orders.require_listed(live, but=slot)
+                self._orders.require_listed(live, now, but=slot)
 
         def wish(now: Switch) -> Switch:
             if now.steer == slot:

@@ -211,7 +211,7 @@ class NftablesTable:
         home, live = self._orders.home(slot), await self._orders.admit_trial(operation, slot, lease)
         now = await self.read()
         if now.trial != slot or now.share < share:
-            self._orders.require_listed(live, but=slot)
+            self._orders.require_listed(live, now, but=slot)
         async with self._turn:
             self._leaving.discard(slot)
             return await self._change(

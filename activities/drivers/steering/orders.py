@@ -13,6 +13,7 @@ from activities.drivers.runtime.host.journal import Journal
 from activities.drivers.steering.homes import Home, home_of
 from policies.model.errors import BadInput, InstanceGone, LeaseLapsed, PenstockError, Unavailable
 from policies.model.fleet import Gateway, Slot
+from policies.model.instance import Steering
 from policies.model.operation import Operation
 
 Sessions = Mapping[str, tuple[Session, ...] | None]
@@ -114,9 +115,14 @@ class SteeringOrders:
         self._refuse_empty(slot, live)
         return live
 
-    def require_listed(self, live: Sessions, *, but: str) -> None:
-        """Raise Unavailable when sessions in another slot cannot be listed, and so not be pinned."""
-        unknown = sorted(name for name, sessions in live.items() if sessions is None and name != but)
+    def require_listed(self, live: Sessions, now: Steering, *, but: str) -> None:
+        """Raise Unavailable when sessions that new ones join now cannot be listed, and so not be pinned.
+
+        Sessions anywhere else are pinned already and stay so: an instance that nobody is sent to and that
+        does not answer delays no trial.
+        """
+        joined = {now.serving, now.trial} - {None, but}
+        unknown = sorted(name for name, sessions in live.items() if sessions is None and name in joined)
         if unknown:
             raise Unavailable(
                 f"the sessions in slot {unknown[0]} of {self.gateway.name} cannot be listed; "
