@@ -95,7 +95,7 @@ async def test_an_order_of_an_older_change_is_fenced_and_one_of_a_newer_is_obeye
     placed = await one.cluster.place(order("gw", 5), node, slot, image(1))
     with pytest.raises(Fenced) as fenced:
         await one.cluster.remove(order("gw", 4), node, slot, placed.instance)
-    assert fenced.value.details == ({"epoch": 5},)
+    assert fenced.value.details == ({"epoch": 5, "rollout": ""},)
     other = await one.prepare(2)
     with pytest.raises(Fenced):
         await one.cluster.place(order("gw", 4), node, other, image(2))
