@@ -521,7 +521,7 @@ async def test_after_going_back_every_older_order_is_refused(stand: Stand) -> No
     await stand.runtime.restore(operation("back", rollout="r-back", epoch=5), stand.release("1"))
     with pytest.raises(Fenced) as refused:
         await stand.table.start_trial(operation("trial"), new, LEASE, renew=True)
-    assert refused.value.details == ({"epoch": 5},)
+    assert refused.value.details == ({"epoch": 5, "rollout": "r-back"},)
     with pytest.raises(Fenced):
         await stand.runtime.restore(operation("late", epoch=4), stand.release("2"))
     with pytest.raises(Fenced):

@@ -243,9 +243,9 @@ def test_a_change_without_evidence_is_blind_and_one_that_went_back_is_not(known:
 
 def test_gateways_that_are_not_back_are_counted_until_the_change_has_its_end(known: Known) -> None:
     name = known.begin()
-    missing = {"wave-1": {"edge-1": "the agent does not answer"}}
-    known.tell(name, phase=Phase.ROLLING_BACK, missing=missing)
-    assert known("gateways_not_back", fleet="edge") == 1
+    not_back = {"edge-1": "the agent does not answer"}
+    known.tell(name, phase=Phase.ROLLING_BACK, not_back=not_back, more_not_back=2)
+    assert known("gateways_not_back", fleet="edge") == 3
     ending = ChangeEnding(change=name, outcome=Outcome.ROLLBACK_INCOMPLETE, sentence="edge-1 was given up")
     known.ledger.close_change(ending)
     known.read()
