@@ -521,6 +521,7 @@ def _settings(
         "gates": str(files / "gates.yaml"),
         "people": str(files / "people.yaml"),
         "socket": str(folder / "penstock.sock"),
+        "page_name": str(folder / "page.name"),
         "api_address": f"127.0.0.1:{_free_port()}",
         "audit_key": str(folder / "audit.key"),
         "audit_checkpoints": str(folder / "audit-checkpoints.jsonl"),
