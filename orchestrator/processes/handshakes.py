@@ -4,18 +4,13 @@ asyncio counts nothing before that, and each connection takes 256 KiB from its f
 """
 
 import asyncio
-import logging
 import socket
 import ssl
 from collections.abc import Callable
 
 from orchestrator.api.peer import PATIENCE_SECONDS, Connections
 from orchestrator.crowd import crowd_of
-
-AGAIN_SECONDS = 0.1
-"""How long until a host without free descriptors is asked for a connection again."""
-
-_log = logging.getLogger(__name__)
+from orchestrator.processes.places import accepted
 
 
 class Handshake:
@@ -52,16 +47,9 @@ class Handshakes:
     async def accept(self, port: socket.socket) -> None:
         """Accept connections until cancelled, one in each turn of the loop."""
         port.setblocking(False)
-        loop = asyncio.get_running_loop()
         try:
-            while True:
-                try:
-                    connection, address = await loop.sock_accept(port)
-                except OSError as error:  # the caller has gone again, or this host is out of descriptors
-                    _log.warning("a connection was not accepted: %s", error)
-                    await asyncio.sleep(AGAIN_SECONDS)
-                    continue
-                self._begin(Handshake(connection, address[0], self._places))
+            async for connection, address in accepted(port):
+                self._begin(Handshake(connection, address, self._places))
                 await asyncio.sleep(0)
         finally:
             for task in self._tasks:

@@ -33,8 +33,22 @@ CALLER = "caller"
 _LOOK_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 2.0
 _AGAIN_SECONDS = 0.1
+"""How long until a host without free descriptors is asked for a connection again."""
 
 _log = logging.getLogger(__name__)
+
+
+async def accepted(port: socket.socket) -> AsyncIterator[tuple[socket.socket, str]]:
+    """Yield each connection to a port that does not block, and the address from which it comes."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            connection, address = await loop.sock_accept(port)
+        except OSError as error:  # the caller has gone again, or this host is out of descriptors
+            _log.warning("a connection was not accepted: %s", error)
+            await asyncio.sleep(_AGAIN_SECONDS)
+            continue
+        yield connection, address[0]
 
 
 @dataclass(eq=False)
@@ -111,16 +125,9 @@ class Listening:
         self._callers.discard(caller)
 
     async def _accept(self, port: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(port)
-            except OSError as error:  # the caller has gone again, or this host is out of descriptors
-                _log.warning("a connection could not be taken: %s", error)
-                await asyncio.sleep(_AGAIN_SECONDS)
-                continue
+        async for connection, address in accepted(port):
             self._make_room()
-            caller = Caller(connection, address[0])
+            caller = Caller(connection, address)
             self._callers.add(caller)
             caller.receiving = asyncio.create_task(self._receive(caller))
             await asyncio.sleep(0)  # so that the descriptors of those who were dismissed are closed
