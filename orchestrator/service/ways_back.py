@@ -52,6 +52,8 @@ class _Rollback:
     """Those of them that the fleet's file does not have any more."""
     by_hand: Collection[str]
     """Gateways that operators steered on their hosts."""
+    left_out: Collection[str]
+    """Gateways that penstock left out, until they are back."""
     cause: str | None
     sentence: str
 
@@ -98,7 +100,7 @@ class WaysBack:
         if (everybody or beyond) and to is None:
             names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
             if beyond:
-                names &= self._left_out_by_penstock(fleet)
+                names &= {*back.left_out}
             others = {name: release for name, release in back.known_good.items() if name in names}
             back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
         if not back.targets:
@@ -116,10 +118,6 @@ class WaysBack:
         names = {gateway.name for gateway in fleet.gateways}
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
         return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
-
-    def _left_out_by_penstock(self, fleet: Fleet) -> set[str]:
-        left_out = self.ledger.quarantined(fleet.name)
-        return {one.gateway for one in left_out if one.person == PENSTOCK}
 
     def preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
@@ -194,6 +192,7 @@ class WaysBack:
         moves = [move for move in every if move.gateway not in nowhere]
         out = self.ledger.quarantined(fleet.name)
         by_hand = {one.gateway for one in out if one.person == BREAK_GLASS}
+        left_out = {one.gateway for one in out if one.person == PENSTOCK}
         plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand)
         known_good = {move.gateway: move.release for move in moves}
         targets, sentence = plain.targets, plain.sentence
@@ -217,6 +216,7 @@ class WaysBack:
             by_itself=known_good | plain.targets,
             departed=departed,
             by_hand=by_hand,
+            left_out=left_out,
             cause=plain.change,
             sentence=sentence,
         )
