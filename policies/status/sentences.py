@@ -99,7 +99,7 @@ class Sentences:
             earlier_events=told.earlier_events,
             outcome=told.outcome,
             waits_for=tuple(sorted(told.not_back)),
-            not_back=len(told.not_back) + told.more_not_back,
+            not_back=told.count_not_back,
             incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
@@ -343,7 +343,7 @@ class Sentences:
         asked = asked_for(told, self._header)
         match self._awaited:
             case Awaited.GATEWAYS:
-                not_back = len(told.not_back) + told.more_not_back
+                not_back = told.count_not_back
                 count = "1 gateway is" if not_back == 1 else f"{not_back} gateways are"
                 gateways = f"{count} not back: {listed(told.not_back, told.more_not_back)}"
                 parts = f"{len(told.failed)} parts of up to 50 gateways do not go back: {listed(told.failed)}"

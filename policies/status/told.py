@@ -81,8 +81,13 @@ class Told(Value):
     def naming(self, not_back: Mapping[str, str]) -> Self:
         """Return the same with these gateways named among those that are still tried, which are as many."""
         named = dict(not_back) | self.not_back
-        more = max(0, len(self.not_back) + self.more_not_back - len(named))
+        more = max(0, self.count_not_back - len(named))
         return self.model_copy(update={"not_back": named, "more_not_back": more})
+
+    @property
+    def count_not_back(self) -> int:
+        """How many gateways are still tried, named or not."""
+        return len(self.not_back) + self.more_not_back
 
     @property
     def more_aside(self) -> int:
