@@ -105,7 +105,7 @@ async def test_an_observed_wave_does_not_pass_by_time_while_nothing_is_read(serv
     async with working(world):
         rollout = await in_shares(world, (100,))
         await needs(rollout, AWAY)
-        assert (await status_of(rollout)).phase is Phase.HELD
+        await in_phase(rollout, Phase.HELD)
         world.judge.fails = ""
         world.judge.says(UNDECIDED)
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
