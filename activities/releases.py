@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from pydantic import TypeAdapter, ValidationError
-from temporalio import activity
 
 from activities.evidence import ContentStore, keep, recall
-from activities.liveness import answering, to_its_end
 from activities.refusals import ArchiveRefused, PolicyChanged, PolicyInvalid, SizeExceeded, in_our_words
+from activities.threads import to_its_end
 from activities.verdicts import (
     Document,
     Judgement,
@@ -38,7 +37,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.refusals import DigestMismatch, SignatureMissing, SubjectMismatch
 from policies.model.release import Artifact, ReleaseManifest
 from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
-from policies.model.value import Digest, Name, Value, digest_of
+from policies.model.value import Digest, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
 from policies.trust.constraints import require_drains, require_follows
 from policies.trust.images import Part, named_image, require_image
@@ -676,38 +675,3 @@ def _finish(stream: Iterator[bytes]) -> None:
 def _require_policy(trust: LoadedTrust, agreed: Digest | None) -> None:
     if agreed is not None and agreed != trust.digest:
         raise PolicyChanged(f"the trust policy is now {trust.digest}, agreed on was {agreed}; plan again")
-
-
-class AdmitOrder(Value):
-    """Have this release verified for a fleet and in the store, under the trust policy agreed on."""
-
-    release: ReleaseRef
-    source: str
-    product: Name
-    channel: Name
-    policy: Digest | None = None
-
-
-class Admission(Value):
-    """A release that was admitted, who signed it, and why that was enough."""
-
-    release: ReleaseRef
-    signers: tuple[str, ...]
-    reason: str
-
-
-class ReleaseActivities:
-    """Release steps; safe to repeat after any crash."""
-
-    def __init__(self, releases: Releases) -> None:
-        self._releases = releases
-
-    @activity.defn(name="admit_release")
-    async def admit_release(self, order: AdmitOrder) -> Admission:
-        """Have the release verified and in the store; refused by the name of the verdict."""
-        scope = Scope(product=order.product, channel=order.channel)
-        async with answering():
-            admitted = await self._releases.admit(
-                order.release, order.source, scope=scope, policy=order.policy
-            )
-        return Admission(release=admitted.reference, signers=admitted.signers, reason=admitted.reason)

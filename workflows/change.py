@@ -24,11 +24,11 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
+from activities.admission import AdmitOrder, ReleaseActivities
 from activities.facts import FactActivities, ReturnQuery
 from activities.ledger import BakesQuery, EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import GatewaysQuery, PartEntry, PlanActivities
-from activities.releases import AdmitOrder, ReleaseActivities
 from policies.model.change import (
     MOVES_NOBODY,
     NOT_ASKED,

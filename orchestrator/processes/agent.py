@@ -44,7 +44,8 @@ from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_vari
 from orchestrator.processes.beside import begun_again
 from orchestrator.processes.certificate import ask_when_due, certificate_renewal, keep_renewed
 from orchestrator.processes.enrolled import connected_for, files_for
-from orchestrator.processes.gateway_runtime import folders_of, slots_of
+from orchestrator.processes.gateway_folders import folders_of
+from orchestrator.processes.gateway_runtime import slots_of
 from orchestrator.processes.leaving import leave
 from orchestrator.processes.memory import keep_heaps_small
 from orchestrator.processes.process import make_worker, run_until_told

@@ -33,7 +33,7 @@ from activities.drivers.runtime.host.process import Alive
 from activities.drivers.steering.homes import home_of
 from activities.drivers.steering.products import READERS
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
-from orchestrator.processes.gateway_runtime import folders_of
+from orchestrator.processes.gateway_folders import folders_of
 from orchestrator.processes.scraping import scraped
 from orchestrator.processes.stopping import told_to_stop
 from orchestrator.processes.supervisor import say_ready

@@ -5,7 +5,7 @@ from typing import Any
 from activities.drivers.daemon.products import daemon_of
 from activities.drivers.runtime.host.attribution import attributed_flows
 from orchestrator.processes.agent_file import AgentSettings
-from orchestrator.processes.gateway_runtime import folders_of
+from orchestrator.processes.gateway_folders import folders_of
 from policies.attribution import Attributed
 
 

@@ -1,9 +1,8 @@
 """What acts on a gateway, by what an instance is there: the one place of its processes that asks."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from activities.drivers.daemon.port import Daemon, Secret
+from activities.drivers.daemon.port import Secret
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.journal import Journal
@@ -18,18 +17,6 @@ from activities.drivers.runtime.pods.adoption import NoAdoption
 from activities.drivers.runtime.pods.pod_folders import PodFolders
 from activities.drivers.runtime.pods.slots import PodSlots
 from activities.drivers.steering.port import SteeringDriver
-from policies.model.fleet import Gateway
-
-FOLDERS: Mapping[str, Callable[[Gateway, Path, Daemon], SlotFolders]] = {
-    "host": SlotFolders,
-    "podman": ContainerFolders,
-    "kubernetes": PodFolders,
-}
-
-
-def folders_of(gateway: Gateway, root: Path, daemon: Daemon) -> SlotFolders:
-    """Return the gateway's slots, which the files of agent and exporter call by the same names."""
-    return FOLDERS[gateway.runtime](gateway, root, daemon)
 
 
 def slots_of(

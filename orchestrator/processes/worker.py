@@ -12,6 +12,7 @@ from typing import Any
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from activities.admission import ReleaseActivities
 from activities.drill_turns import DrillTurnActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.metrics.ports import PortProbes
@@ -27,7 +28,6 @@ from activities.ledger import LedgerActivities
 from activities.normality import NormalityActivities
 from activities.observation import ObservationActivities
 from activities.plans import PlanActivities
-from activities.releases import ReleaseActivities
 from activities.sampling import LedgerSampler
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchActivities

@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities.admission import AdmitOrder, ReleaseActivities
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.trust_files import Trail, compose_releases, evidence_of, load_trust, recompute
 from activities.evidence import reverify
@@ -17,7 +18,7 @@ from activities.refusals import (
     PolicyChanged,
     PolicyInvalid,
 )
-from activities.releases import AdmitOrder, ReleaseActivities, Releases
+from activities.releases import Releases
 from activities.verdicts import refusal
 from deploy.lab.releases import LabReleases
 from deploy.lab.repository import RepositoryServer

@@ -8,6 +8,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.worker import Worker
 
+from activities.admission import Admission, AdmitOrder
 from activities.drill_turns import DrillTurnActivities
 from activities.drivers.signature.host_lines import first_fault
 from activities.facts import FactActivities
@@ -17,7 +18,6 @@ from activities.liveness import heartbeating
 from activities.normality import NormalityOrder
 from activities.observation import ObservationSlice
 from activities.plans import PlanActivities
-from activities.releases import Admission, AdmitOrder
 from activities.snapshots import ArchiveActivities
 from activities.watching import WatchSlice
 from activities.windows import WindowActivities

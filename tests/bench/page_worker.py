@@ -9,8 +9,8 @@ import sys
 
 from temporalio import activity
 
+from activities.admission import Admission, AdmitOrder
 from activities.liveness import heartbeating
-from activities.releases import Admission, AdmitOrder
 from orchestrator.processes.leaving import leave
 from tests.bench.fleet_worker import ScriptedJudge, run
 

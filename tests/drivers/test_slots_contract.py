@@ -11,7 +11,7 @@ import pytest
 from activities.instances import Runtime
 from activities.sessions import SessionTable
 from activities.snapshots import Evidence, SnapshotStore
-from activities.steering import SteeringTable
+from activities.steering_table import SteeringTable
 from policies.model.errors import BadInput, Fenced, InstanceGone, LeaseLapsed, Refused, Unavailable
 from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef

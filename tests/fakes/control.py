@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.admission import Admission, AdmitOrder
 from activities.normality import NormalityOrder
 from activities.observation import ObservationSlice
-from activities.releases import Admission, AdmitOrder
 from activities.watching import WatchSlice
 from activities.windows import WindowQuery
 from orchestrator.store.database import open_database

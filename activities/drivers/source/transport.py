@@ -16,8 +16,8 @@ import httpcore
 import httpx
 
 from activities.drivers.source.wire import Deadline, DeadlineStream, DeadlineTransport
-from activities.liveness import to_its_end
 from activities.refusals import DownloadFailed, SizeExceeded, TransportRefused
+from activities.threads import to_its_end
 from policies.model.errors import BadInput
 from policies.model.origin import keeps_secrets, origin_of
 

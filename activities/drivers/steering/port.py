@@ -9,7 +9,7 @@ from typing import Protocol
 from activities.drivers.daemon.port import Dialled, Secret, Wandering
 from activities.drivers.steering.homes import Home
 from activities.drivers.steering.login_flows import AskUsers, nobody
-from activities.steering import SteeringTable
+from activities.steering_table import SteeringTable
 from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Steering
 from policies.steering import Promises

@@ -11,7 +11,7 @@ from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
-from activities.steering import SteeringTable
+from activities.steering_table import SteeringTable
 from policies.model.adoption import ADOPTED
 from policies.model.errors import PenstockError
 from policies.model.fleet import Slot

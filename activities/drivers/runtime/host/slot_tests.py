@@ -8,7 +8,7 @@ from activities.drivers.runtime.host.load import compared
 from activities.drivers.runtime.host.mirror import mirrored
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.runtime.host.slot_folders import SlotFolder, SlotFolders
-from activities.steering import SteeringTable
+from activities.steering_table import SteeringTable
 from policies.mirror import unknown
 from policies.model.adoption import ADOPTED
 from policies.model.client_profiles import NO_PROFILES, Profiles

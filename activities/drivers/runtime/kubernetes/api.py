@@ -21,7 +21,7 @@ from activities.drivers.runtime.kubernetes.access import Access
 from activities.drivers.runtime.kubernetes.answers import Absent, GoneBy, Stale, Unread
 from activities.drivers.runtime.kubernetes.pace import Pace
 from activities.drivers.runtime.kubernetes.rights import REVIEW, Lacking, Right, lacking
-from activities.liveness import to_its_end
+from activities.threads import to_its_end
 from policies.model.errors import NotAllowed, Refused, Unavailable
 from policies.model.value import sentence
 
