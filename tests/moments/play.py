@@ -560,8 +560,7 @@ class Player:
         if name in self.gone or (self.up is not None and name in self.hand):
             return
         returned = await self._repeated(lambda: self.stage.service.take_in(ANA, FLEET, (name,), "mended"))
-        fake, now, ledger = self.stage.gateways[name], datetime.now(UTC), self.stage.ledger
-        left = [one for one in ledger.quarantined(FLEET) if one.gateway == name]
+        left = [one for one in self.stage.ledger.quarantined(FLEET) if one.gateway == name]
         if any(row.person != PENSTOCK for row in left):  # it stays as it was, which only a silent one may
             self._tell(f"[{returned.sentence}]")
             if "it is silent" not in returned.sentence:
@@ -570,10 +569,7 @@ class Player:
         self.out.discard(name)
         if self.hand.pop(name, None) is None:
             return
-        fake.owner = (int((now - timedelta(seconds=200)).timestamp() * 1000), fake.owner[1])
-        for row in left:  # reconcile tries it a minute later, which is now
-            ledger.clear_quarantine(FLEET, name, PENSTOCK, "a minute passes")
-            ledger.set_quarantine(row.model_copy(update={"since": now - timedelta(seconds=90)}))
+        self.stage.hand_over_long_ago(name)
         await self._reconciled()
 
     async def break_glass(self) -> None:

@@ -12,11 +12,12 @@ import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from operator import setitem
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
 from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
@@ -26,6 +27,8 @@ from activities.files import FleetFiles
 from deploy.lab.lab import write_yaml
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.settings import Settings
+from orchestrator.store import tables
+from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet, Gateway
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
@@ -144,6 +147,23 @@ class Stage:
         names = {one.name for one in self.fleet.gateways}
         seen = [self.gateways[name] for name in sorted(names & self._agents.keys())]
         self.ledger.record_states(FLEET, [fake._state(changed=False) for fake in seen], {})
+
+    def hand_over_long_ago(self, name: str) -> None:
+        """Have an operator's break-glass, its return and what was written of both lie minutes back.
+
+        Reconcile tries a return a minute later, which is now. The ledger drops an answer of an earlier epoch
+        than that of the minute before, so the written answer is older than that, too.
+        """
+        fake, ledger, now = self.gateways[name], self.ledger, datetime.now(UTC)
+        steered, returned = now - timedelta(seconds=200), now - timedelta(seconds=90)
+        fake.owner = (int(steered.timestamp() * 1000), fake.owner[1])
+        states = tables.gateway_states
+        with ledger.engine.begin() as connection:
+            connection.execute(update(states).where(states.c.gateway == name).values(at=steered))
+        for row in ledger.quarantined(FLEET):
+            if row.gateway == name:
+                ledger.clear_quarantine(FLEET, name, PENSTOCK, "a minute passes")
+                ledger.set_quarantine(row.model_copy(update={"since": returned}))
 
     def added(self, number: int) -> Gateway:
         """Return a gateway that the fleet has not yet."""
