@@ -438,9 +438,10 @@ class Player:
         except Stuck as stuck:
             serving = {name: to for name, to in self.stage.serving().items() if name in expected}
             raise Stuck(f"{stuck}; {differences(expected, serving)}") from None
-        del self.stage.world.judge.after[order.change]
         self.found.harm_to_rollback_s.append(round(time.monotonic() - began, 1))
+        # An operator may have steered all of them back before it is read, and it is still read then.
         await self._soon(over, "the bake has ended")
+        del self.stage.world.judge.after[order.change]
         await self._free()
         self.up = None
         self._took_back(targets)
