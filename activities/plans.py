@@ -35,6 +35,8 @@ class PartEntry(PartQuery):
     fleet: Name
     only: tuple[Name, ...] = ()
     without: tuple[Name, ...] = ()
+    served: tuple[Name, ...] = ()
+    """Those that served the release before: only one without a known-good has it from now on."""
 
 
 class AdoptedEntry(Value):
@@ -131,7 +133,9 @@ class PlanActivities:
         release = self._book.plan_header(entry.plan).release
         if release is None:
             raise BadInput(f"plan {entry.plan} leads to no release that could be promoted")
-        self._record(entry, {member.gateway.name: release for member in self._members(entry)}, back=False)
+        known = self._book.known_good_of(entry.fleet, entry.served) if entry.served else {}
+        names = {member.gateway.name for member in self._members(entry)} - known.keys()
+        self._record(entry, dict.fromkeys(sorted(names), release), back=False)
 
     def _take_back(self, entry: PartEntry) -> None:
         releases = {m.gateway.name: m.back for m in self._members(entry) if m.back is not None}

@@ -53,7 +53,11 @@ class Install:
 
     @workflow.run
     async def run(self, order: InstallOrder) -> Installed:
-        """Return what became of the gateways; what was installed is known-good from now on."""
+        """Return what became of the gateways; what was installed is known-good from now on.
+
+        A gateway that served the release before keeps its known-good, if it has one: an operator may have
+        steered it there by hand.
+        """
         keys = (order.key,) if order.key else order.header.keys
         if len(keys) == 1:
             return await self._install_part(order, keys[0])
@@ -85,7 +89,12 @@ class Install:
         served = tuple(name for name, how in ended.items() if how is _Done.SERVED)
         if names := (*installed, *served):
             entry = PartEntry(
-                change=order.change, fleet=order.header.fleet, plan=order.header.digest, key=key, only=names
+                change=order.change,
+                fleet=order.header.fleet,
+                plan=order.header.digest,
+                key=key,
+                only=names,
+                served=served,
             )
             await control.record(PlanActivities.promote_part, entry)
         return Installed(installed=installed, served=len(served), failures=len(failed), failed=failed)

@@ -117,6 +117,20 @@ async def test_an_install_brings_up_empty_gateways_and_leaves_those_that_serve(
     assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": OLD}
 
 
+async def test_an_install_moves_no_known_good_of_a_gateway_that_serves_its_release_already(
+    server: Engine,
+) -> None:
+    """An operator may have steered it there by hand; one that has no known-good has this one."""
+    async with working(World.made(await server.client(), fleet_of("edge"), serving=None)) as world:
+        world.book.begin("edge", NEW, ("gw-3",))
+        for name in ("gw-3", "gw-4"):
+            world.gateways[name].serve(OLD)
+        result = await install(world)
+        assert (result.outcome, result.touched) == (Outcome.PROMOTED, 2)
+        known_good = world.book.known_good("edge")
+    assert known_good == {"gw-1": OLD, "gw-2": OLD, "gw-3": NEW, "gw-4": OLD}
+
+
 async def test_an_install_that_takes_no_login_ends_with_the_probes_reason(
     server: Engine,
 ) -> None:
