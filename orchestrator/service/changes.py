@@ -549,6 +549,8 @@ class ChangeService:
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
                 f"`penstock rollback {fleet} --reason TEXT`."
             )
+        elif command.kind is CommandKind.ABORT:
+            sentence += " If the change has moved sessions by then, new ones go back to known-good."
         if stuck := await self._why_stuck(fleet):
             sentence = f"The order is stored. {stuck[0]}"
         return CommandReceipt(id=command.id, accepted=True, sentence=sentence)

@@ -104,6 +104,14 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
     assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
 
 
+async def test_an_abort_that_is_only_stored_is_answered_with_what_it_does_once_sessions_have_moved() -> None:
+    engine = DeafEngine(RPCStatusCode.UNAVAILABLE)
+    abort = BACK.model_copy(update={"kind": CommandKind.ABORT})
+    receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", abort)
+    assert receipt.sentence.startswith("No worker answered; the order is stored")
+    assert receipt.sentence.endswith("new ones go back to known-good.")
+
+
 async def test_an_order_that_no_road_takes_is_an_error_in_words() -> None:
     """D8."""
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE, RPCStatusCode.UNAVAILABLE)
