@@ -469,16 +469,20 @@ class Player:
         up.holds.discard(person)
 
     async def abort(self) -> None:
-        """Abort a change that waits; one that has moved sessions refuses it."""
+        """Abort a change that waits; of one that has moved sessions a stored abort is a rollback."""
         try:
-            await self._commanded(ANA, CommandKind.ABORT)
+            receipt = await self._commanded(ANA, CommandKind.ABORT)
         except Conflict:
             if self._now().waits:
                 raise
             return
-        if not self._now().waits:
+        if self._now().waits:
+            await self._ended(Outcome.ABORTED)
+            return
+        self._tell(f"[{receipt.sentence}]")
+        if "is stored" not in receipt.sentence:
             raise Wrong("it was aborted after sessions had moved")
-        await self._ended(Outcome.ABORTED)
+        await self._ended(Outcome.ROLLED_BACK)
 
     async def senseless(self) -> None:
         """Give a command that makes no sense now, and meet a refusal in words."""
