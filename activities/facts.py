@@ -68,8 +68,8 @@ class Strays(Value):
     """Gateways that are not on their known-good, each with how, and changes without an end."""
 
     strays: dict[str, str] = {}
-    untouched: bool = False
-    """Whether any of them is none that a change without an end has touched, which looks after its own."""
+    untouched: tuple[Name, ...] = ()
+    """The first of them that no change without an end has touched, which looks after its own."""
     open_changes: tuple[str, ...] = ()
     source: str | None = None
     """Where a known-good of theirs comes from, for a host that has lost it."""
@@ -97,14 +97,13 @@ class Repeat(Value):
 class ReturnQuery(Value):
     """Which fleet's strays go back; `change` is the one that asks, `beside` one that only waits meanwhile.
 
-    Gateways of the plan `beside_plan` up to the wave `beside_wave` are those of the change that waits.
+    Beside another change only the gateways `drifted` go back: that one does not move them.
     """
 
     fleet: Name
     change: Name
     beside: Name | None = None
-    beside_plan: Digest | None = None
-    beside_wave: int = 0
+    drifted: tuple[Name, ...] = ()
 
 
 class LeftAlone(Value):
@@ -227,7 +226,10 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         ...
 
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
-        """Return the gateways whose sessions changes without an end have moved."""
+        """Return the gateways whose sessions changes without an end have moved.
+
+        A way back that only waits for gateways has moved the others back, and looks after them no more.
+        """
         ...
 
     def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
@@ -449,11 +451,12 @@ class FactActivities:
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
         before = [release for lost in self._unpromoted(fleet, "") for release in lost.before.values()]
         back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
+        touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
         return Strays(
             by_hand=dict(list(fresh.items())[:NAMED]),
             ahead=dict(sorted(look.ahead.items())[:NAMED]),
             strays=dict(sorted(found.items())[:NAMED]),
-            untouched=bool(found.keys() - self._book.touched_by_open_changes(fleet)) if found else False,
+            untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of(back) if back else None,
             missed=self._missed(fleet, look)[0][:NAMED],
@@ -526,12 +529,6 @@ class FactActivities:
             if name not in out and (there is None or name in there)
         }
 
-    def _gateways_up_to(self, plan: Digest, wave: int) -> frozenset[Name]:
-        """Return the gateways of the waves of a plan up to that one."""
-        keys = [key for key in self._book.plan_header(plan).keys if key.wave <= wave]
-        parts = [self._book.plan_part(plan, key) for key in keys]
-        return frozenset(member.gateway.name for part in parts for member in part.members)
-
     def _plan_missed_settings(self, fleet: str) -> Repeat | None:
         found = self._unset(fleet, self._look(fleet))
         if found.change is None or found.change.plan is None or not found.back:
@@ -563,8 +560,8 @@ class FactActivities:
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
         lost = () if asked.beside is not None else self._unpromoted(asked.fleet, asked.change)
-        if asked.beside_plan is not None:
-            found -= self._gateways_up_to(asked.beside_plan, asked.beside_wave)
+        if asked.beside is not None:
+            found &= {*asked.drifted}
         looked_after = look.known_good.keys() - look.by_hand.keys()
         before = {
             name: release

@@ -6,7 +6,7 @@ new between waves and between promoted parts, where it has no children that a cu
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -49,7 +49,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import RestoreReport, WatchReport, WaveReport
 from policies.model.status import ChangeStatus
-from policies.model.value import Value, sentence
+from policies.model.value import Name, Value, sentence
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -342,14 +342,13 @@ class Change:
         if promoted == self._name:
             return
         self._harmful = reason
-        await self.let_go()
+        await self._let_go()
         if not self._has_begun or self._asked_back is not None or self._story.goes_back:
             return
         command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
         await self._obey(command)
 
-    @workflow.signal(name="let_go")
-    async def let_go(self) -> None:
+    async def _let_go(self) -> None:
         """Give the fleet's lock up once each gateway that goes back has been tried: others have to go back.
 
         Who is silent or refuses is left to reconcile.
@@ -358,6 +357,22 @@ class Change:
         # What begins parts hears first, so that no part begins without.
         await tell_all((*filter(None, (self._begins_parts,)), *self._restoring), "let_go")
 
+    @workflow.update(name="give_way")
+    async def give_way(self, person: str, reason: str) -> str:
+        """Give the fleet's lock up if this only waits for gateways; return that in a sentence."""
+        if not self._only_waits:
+            return ""
+        sentence = self._story.give_way(person, reason, workflow.now())
+        await self._let_go()
+        await self._write_down("rollback ended", f"{reason}: {sentence}", person)
+        return sentence
+
+    @property
+    def _only_waits(self) -> bool:
+        """Whether a way back is over but for gateways that are silent or refuse, known-good included."""
+        moved = self._moving_back is None or self._moving_back.done()
+        return self._story.only_waits and moved and not self._order.bakes_on
+
     @workflow.signal(name="let_in")
     async def let_in(self, order: ChangeOrder) -> None:
         """Run another change beside this one, which begins its next wave after that has ended.
@@ -365,30 +380,32 @@ class Change:
         It moves no known-good while this one only waits, and what ends this one ends it, too. Or it takes
         back gateways that failed alone and are not in the plan, whatever this one does.
         """
+        waits_for_gateways = self._only_waits
         if order.alone:
             if why := await self._keeps_out(order):
                 await _report_return(order, dict.fromkeys(order.alone, why), tried=False)
                 return
-        elif not self._lets_in or self._let_in is not None or not order.is_let_in or self._is_stopped:
+        elif not self._is_open_to(order):
             return
         else:
-            self._let_in, self._is_to_be_checked = order.key, True
+            self._let_in = order.key
+            order = order.model_copy(update={"drifted": await self._without_mine(order.drifted)})
+            if order.kind is ChangeKind.GO_BACK and not order.drifted:
+                self._let_in = None
+                return
+            self._is_to_be_checked = True
+
+        def ends_it() -> bool:
+            return not order.alone and (self._lets_go if waits_for_gateways else self._is_stopped)
+
         self._story.note(f"lets in meanwhile: {order.reason}", workflow.now())
         try:
             guest = await guarded(
                 Change.run,
-                ChangeRun(
-                    order=order.model_copy(
-                        update={
-                            "beside": self._name,
-                            "beside_plan": self._plan.digest if self._passed else None,
-                            "beside_wave": self._passed,
-                        }
-                    )
-                ),
+                ChangeRun(order=order.model_copy(update={"beside": self._name})),
                 beside(workflow.info().workflow_id),
             )
-            await workflow.wait_condition(lambda: guest.done() or (self._is_stopped and not order.alone))
+            await workflow.wait_condition(lambda: guest.done() or ends_it())
             if not guest.done():
                 why = "the fleet's own change goes back"
                 ends = Command(id="let in", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=why)
@@ -402,6 +419,37 @@ class Change:
         finally:
             self._let_in = None
 
+    def _is_open_to(self, order: ChangeOrder) -> bool:
+        """Whether the change may run beside this one now, as far as it moves no gateway of this one."""
+        if self._let_in is not None or not order.is_let_in:
+            return False
+        if self._only_waits:  # a reload asks gateways that may return just then
+            return order.kind is ChangeKind.GO_BACK and not self._lets_go
+        return self._lets_in and not self._is_stopped
+
+    async def _without_mine(self, gateways: tuple[Name, ...]) -> tuple[Name, ...]:
+        """Return these gateways without those that this change moves, or answers for."""
+        try:
+            mine = await self._mine(gateways, up_to=self._passed)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return ()  # reconcile reports them again within a minute
+        return tuple(name for name in gateways if name not in mine)
+
+    async def _mine(self, gateways: tuple[Name, ...], up_to: int | None = None) -> Collection[Name]:
+        """Return which of these gateways this change moves, in its waves up to that one or in all of them.
+
+        A way back that only waits moves those that are not back.
+        """
+        if self._only_waits:
+            return self._story.still_moves(gateways)
+        if up_to == 0:
+            return ()
+        asked = GatewaysQuery(plan=self._plan.digest, gateways=gateways)
+        found = await control.ask(PlanActivities.find_parts, asked)
+        return [name for name, part in found.items() if up_to is None or part.wave <= up_to]
+
     async def _keeps_out(self, order: ChangeOrder) -> str:
         """Return why gateways that failed alone are not taken back beside this change; empty when they are.
 
@@ -411,8 +459,7 @@ class Change:
             return f"{self._name or 'another change'} has the fleet's lock"
         self._let_in = order.key
         try:
-            asked = GatewaysQuery(plan=self._plan.digest, gateways=order.alone)
-            mine = await control.ask(PlanActivities.find_parts, asked)
+            mine = await self._mine(order.alone)
         except ActivityError as error:
             self._let_in = None
             return sentence_of(error)
@@ -556,7 +603,7 @@ class Change:
         await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         if self._order.beside is not None:
-            return found.untouched
+            return not {*found.untouched}.isdisjoint(self._order.drifted)
         return bool(found.strays or found.open_changes)
 
     async def _find_who_missed_settings(self) -> bool:
@@ -586,6 +633,7 @@ class Change:
             plan=self._order.plan,
             cause=self._order.cause,
             repeats=self._order.repeats,
+            beside=self._order.beside,
         )
         self._name = await control.record(LedgerActivities.open_change, opening)
         self._epoch = steps.epoch_now()
@@ -1153,8 +1201,7 @@ class Change:
                 fleet=self._order.fleet,
                 change=self._name,
                 beside=self._order.beside,
-                beside_plan=self._order.beside_plan,
-                beside_wave=self._order.beside_wave,
+                drifted=self._order.drifted,
             ),
         )
         if found is None:

@@ -139,7 +139,8 @@ class Reconcile:
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
             if left.untouched:
-                await tell(change_of(fleet), "let_in", order)
+                beside = order.model_copy(update={"drifted": left.untouched})
+                await tell(change_of(fleet), "let_in", beside)
             return "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"
 

@@ -36,7 +36,7 @@ def adopt(
         return
     body = {"gateways": names, "without": without or [], "reason": reason}
     begun = api.post("fleets", fleet, "adopt", body=body, key=key)
-    code = follow_begun(Api(), fleet, begun["change"], output)
+    code = follow_begun(Api(), fleet, begun, output)
     if output is Output.TABLE:
         say(Api().get("fleets", fleet)["change"]["why"])
     raise typer.Exit(code)
@@ -53,7 +53,7 @@ def hand_back(
     api = Api()
     body = {"gateways": gateways, "reason": reason}
     begun = api.post("fleets", fleet, "hand-back", body=body, key=key)
-    code = follow_begun(api, fleet, begun["change"], output)
+    code = follow_begun(api, fleet, begun, output)
     if code is ExitCode.ROLLED_BACK and output is Output.TABLE:
         say("Their own units start them at boot again; what each host did is in `penstock audit list`.")
     raise typer.Exit(ExitCode.DONE if code is ExitCode.ROLLED_BACK else code)

@@ -43,7 +43,7 @@ def start(
         sys.stderr.write("\n".join(plan_lines(made)[:-1]) + "\n")
     body = {"reason": reason, "plan": plan_digest}
     begun = api.surveying().post("fleets", name, "settings", body=body, key=key)
-    code = follow_begun(api, name, begun["change"], output)
+    code = follow_begun(api, name, begun, output)
     if output is Output.TABLE:
         say(api.get("fleets", name)["change"]["why"])
     raise typer.Exit(code)

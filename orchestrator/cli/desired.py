@@ -407,13 +407,13 @@ class Applying:
         body = {"to": joiners["release"]["digest"], "reason": self.reason}
         begun = self.api.surveying().post("fleets", self.wanted.fleet, "install", body=body)
         self.done["install"] = begun["change"]
-        return self._begun(begun["change"])
+        return self._begun(begun)
 
-    def _begun(self, change: str | None, waits: str | None = None) -> ExitCode:
+    def _begun(self, found: Json) -> ExitCode:
         """Say that a change has begun, and follow it where that is meant."""
         if self.wait:
-            return follow_begun(self.api, self.wanted.fleet, change, self.output, waits)
-        self._say(f"  {begun_line(self.wanted.fleet, change, waits)}")
+            return follow_begun(self.api, self.wanted.fleet, found, self.output)
+        self._say(f"  {begun_line(self.wanted.fleet, found)}")
         return ExitCode.DONE
 
     def _upgrade(self, code: ExitCode) -> ExitCode:
@@ -444,7 +444,7 @@ class Applying:
         found = self.api.surveying().post("fleets", self.wanted.fleet, "upgrade", body=body)
         self.done["upgrade"] = found
         if found["started"]:
-            return self._begun(found["change"], found.get("waits"))
+            return self._begun(found)
         if found["state"] == "wanted":
             self._say("  nothing is started: the file says `start: never`")
         return ExitCode.DONE

@@ -44,15 +44,17 @@ def follow(api: Api, fleet: str, output: Output, within: float | None = None) ->
     return _line_by_line(api, fleet, output, deadline)
 
 
-def begun_line(fleet: str, change: str | None, waits: str | None = None) -> str:
+def begun_line(fleet: str, found: Json) -> str:
     """Return what is said of a change that somebody has started and does not follow."""
-    return printable(f"{begun(change, waits)}. Follow it: penstock watch {fleet}")
+    said = f"{begun(found['change'], found.get('waits'))}. Follow it: penstock watch {fleet}"
+    return printable(" ".join(filter(None, (found.get("ended"), said))))
 
 
-def follow_begun(
-    api: Api, fleet: str, change: str | None, output: Output, waits: str | None = None
-) -> ExitCode:
+def follow_begun(api: Api, fleet: str, found: Json, output: Output) -> ExitCode:
     """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
+    change, waits = found["change"], found.get("waits")
+    if found.get("ended"):
+        sys.stderr.write(printable(found["ended"]) + "\n")
     if change is None:
         sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
         return ExitCode.TIMED_OUT

@@ -302,7 +302,7 @@ def install(
     name = fleet_of(api, fleet)
     body = {"to": to, "reason": reason}
     begun = api.surveying().post("fleets", name, "install", body=body, key=key)
-    code = follow_begun(api, name, begun["change"], output)
+    code = follow_begun(api, name, begun, output)
     if output is Output.TABLE:
         say(api.get("fleets", name)["change"]["why"])
     raise typer.Exit(code)
@@ -359,8 +359,8 @@ def start(
     }
     begun = api.surveying().post("changes", body=body, key=key)
     if wait:
-        raise typer.Exit(follow_begun(api, name, begun["change"], output, begun.get("waits")))
-    sys.stderr.write(begun_line(name, begun["change"], begun.get("waits")) + "\n")
+        raise typer.Exit(follow_begun(api, name, begun, output))
+    sys.stderr.write(begun_line(name, begun) + "\n")
     emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
 
 

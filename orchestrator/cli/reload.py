@@ -56,7 +56,7 @@ def reload(
         "plan": plan_digest,
     }
     begun = api.surveying().post("fleets", name, "credentials", "reload", body=body, key=key)
-    code = follow_begun(api, name, begun["change"], output)
+    code = follow_begun(api, name, begun, output)
     if output is Output.TABLE:
         say(api.get("fleets", name)["change"]["why"])
     raise typer.Exit(code)

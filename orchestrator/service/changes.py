@@ -366,22 +366,33 @@ class ChangeService:
         return await self._begin(order, fleet)
 
     async def _begin(self, order: ChangeOrder, fleet: Fleet) -> str | None:
-        """Start a change and return its name; None when it is stored and no worker has named it yet.
+        """Start a change and return its name; None when it is stored and no worker has named it yet."""
+        name, _ = await self._begin_after(order, fleet)
+        return name
+
+    async def _begin_after(self, order: ChangeOrder, fleet: Fleet) -> tuple[str | None, str]:
+        """Start a change, after a way back that only waits has ended for it; return how that ended, too.
 
         It has a key in any case: under a key a change begins once, also when the engine is told to repeat it.
         """
         order = order if order.key else order.model_copy(update={"key": secrets.token_hex(16)})
         if name := await self.begun_before(order.key):
-            return name
+            return name, ""
         try:
             handle = await self._take_lock(order, fleet)
         except WorkflowAlreadyStartedError as error:
             if await self._is_of(order) and (name := await self.begun_before(order.key, within=ANSWER)):
-                return name
+                return name, ""
             if order.is_let_in and (name := await self._let_in(order)):
-                return name
+                return name, ""
+            if ended := await self._give_way(order.fleet, order.requested_by, order.reason):
+                return await self._begin_after(order.model_copy(update={"ended": ended}), fleet)
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
+        return await self._name_of(handle, order), order.ended
+
+    async def _name_of(self, handle: WorkflowHandle[Change, ChangeResult], order: ChangeOrder) -> str | None:
+        """Return the name of a change that has just begun, None where no worker gives it one soon."""
         try:
             async with asyncio.timeout(ANSWER.total_seconds()):
                 while True:
@@ -453,6 +464,16 @@ class ChangeService:
                 return bool((await description.memo()).get(KEY) == order.key)
         except (Unavailable, RPCError):
             return False
+
+    async def ended_for(self, change: str | None) -> str | None:
+        """Return how a rollback that only waited has ended for a change that has just begun."""
+        until = time.monotonic() + LOOK.total_seconds()
+        with suppress(Unavailable):
+            while change is not None and time.monotonic() < until:
+                if (story := await self._ask(partial(self.ledger.story, change))) is not None:
+                    return story.order.ended or None
+                await asyncio.sleep(0.05)  # it is written once a worker has named the change
+        return None
 
     async def begun_before(self, key: str | None, within: timedelta = timedelta(0)) -> str | None:
         """Return the change that the request of that key has begun; one that has just begun is named soon."""
@@ -608,9 +629,10 @@ class ChangeService:
                 return await self._roll_back_what_stands(fleet, ask, before or Turned(), key)
             finally:
                 await self._leave(parts, f"left to the rollback that {person} ordered by force")
-        await self._refuse_beside_another(fleet.name, asked)
+        if await self._is_beside_another(fleet.name, asked):
+            return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
-        turned = await self.go_beyond(fleet, turned)
+        turned = await self.go_beyond(fleet, turned, person, reason)
         if turned.receipt is not None:
             return turned.receipt
         ended = turned if turned.ended else before or Turned()
@@ -640,8 +662,8 @@ class ChangeService:
             )
             sentence = " ".join(filter(None, (ended.ended, nothing)))
             return CommandReceipt(id=fleet.name, accepted=bool(ended.ended), sentence=sentence)
-        name = await self._begin(order, fleet)
-        said = " ".join(filter(None, (ended.ended, _begun(order, sentence))))
+        name, gave_way = await self._begin_after(order, fleet)
+        said = " ".join(filter(None, (ended.ended, gave_way, _begun(order, sentence))))
         return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said)
 
     async def rollback_preview(
@@ -658,11 +680,17 @@ class ChangeService:
             under_way = await self.is_under_way(fleet.name)
         return await self._ask(partial(self._ways_back.preview, fleet, asked, to, under_way=under_way))
 
-    async def _refuse_beside_another(self, fleet: str, asked: RollbackAsked) -> None:
-        """Refuse a rollback by name while a change is under way that it does not mean."""
+    async def _is_beside_another(self, fleet: str, asked: RollbackAsked) -> bool:
+        """Return whether a rollback by name goes on beside the change under way, which ends for it.
+
+        Raises:
+            Conflict: That change does more than wait for gateways, and this rollback does not mean it.
+        """
         under_way = None if asked.is_plain else await self._under_way(fleet)
         if under_way is None or (asked.of_files and (await under_way.memo()).get(KIND) in RELOADS):
-            return
+            return False
+        if await self._ask(partial(self._ways_back.waits_for, fleet)):
+            return True
         raise Conflict(
             f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
             "and another release, or settings, can be asked for after that",
@@ -703,7 +731,7 @@ class ChangeService:
             f"{waits}: repeat the rollback; is a worker running?", _offer(Verb.ROLL_BACK, fleet)
         )
 
-    async def go_beyond(self, fleet: Fleet, turned: Turned) -> Turned:
+    async def go_beyond(self, fleet: Fleet, turned: Turned, person: str, reason: str) -> Turned:
         """End a way back that only waits for gateways where a rollback takes others back, too.
 
         The receipt of any other one is the answer; it says what is not taken back. So it is where the ledger
@@ -723,14 +751,29 @@ class ChangeService:
         if not more.targets:
             said = f"{receipt.sentence} Nothing else is taken back: {more.sentence}."
             return Turned(receipt.model_copy(update={"sentence": said}))
-        with engine_answers(), suppress(RPCError):  # it may have ended just now
-            await self._change(fleet.name).signal(Change.let_go, rpc_timeout=ANSWER)
-        if not await self._has_stopped(fleet.name):
+        ended = await self._give_way(fleet.name, person, reason)
+        if not ended and await self.is_under_way(fleet.name):
             waits = (
                 f"{receipt.sentence} It has not given up the fleet's lock yet, so nothing else is taken back"
             )
             raise Unavailable(f"{waits}: repeat the rollback", _offer(Verb.ROLL_BACK, fleet.name))
         return Turned(ended=receipt.sentence, beyond=True)
+
+    async def _give_way(self, fleet: str, person: str, reason: str) -> str:
+        """End a way back that only waits for gateways; return that in a sentence, empty for any other change.
+
+        Raises:
+            Unavailable: It has not given up the fleet's lock yet.
+        """
+        sentence = ""
+        with suppress(RPCError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            sentence = await self._change(fleet).execute_update(
+                "give_way", args=[person, reason], result_type=str, rpc_timeout=ANSWER
+            )
+        if sentence and not await self._has_stopped(fleet):
+            waits = f"{sentence} It has not given up the fleet's lock yet, so nothing else has begun"
+            raise Unavailable(f"{waits}: repeat this", _offer(Verb.STATUS, fleet))
+        return sentence
 
     async def _has_ended_well(self, fleet: str) -> bool:
         """Return whether the change under way has just ended, and took back nothing that it had moved."""

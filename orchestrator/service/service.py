@@ -757,7 +757,7 @@ class Service:
             if asked.is_plain and not force:
                 turned = await self._stops.turn_round(fleet, caller.person, reason, key=request)
                 if turned.receipt is not None and turned.receipt.only_waits:
-                    turned = await self._go_beyond(fleet, turned)
+                    turned = await self._go_beyond(fleet, turned, caller.person, reason)
                 if turned.receipt is not None:
                     receipt = await self._shown(fleet, turned.receipt)
                     return await self._with_what_serves(fleet, receipt)
@@ -781,14 +781,14 @@ class Service:
         said = {"reason": reason, **asked.model_dump(), "force": force, "id": request}
         return await self._acts.audited(caller, "rollback asked for", fleet, said, back, safe=True)
 
-    async def _go_beyond(self, fleet: str, turned: Turned) -> Turned:
+    async def _go_beyond(self, fleet: str, turned: Turned, person: str, reason: str) -> Turned:
         """Roll back what a way back that only waits does not take back, where anybody describes the fleet."""
         try:
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
                 described = await self._described(fleet)
         except (TimeoutError, PenstockError):
             return turned
-        return await self._stops.go_beyond(described, turned)
+        return await self._stops.go_beyond(described, turned, person, reason)
 
     async def rollback_preview(self, caller: Caller, fleet: str, asked: RollbackAsked) -> RollbackPreview:
         """Return which release each gateway of the fleet serves after a rollback that is asked for now.
@@ -919,6 +919,10 @@ class Service:
 
         asked = {"reason": reason, "plan": digest}
         return await self._begun_once(caller, "change of settings asked for", fleet, asked, key, begin)
+
+    async def ended_for(self, change: str | None) -> str | None:
+        """Return how a rollback that only waited has ended for a change that has just begun."""
+        return await self._changes.ended_for(change)
 
     async def _begun_once(
         self,

@@ -119,6 +119,12 @@ class WaysBack:
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
         return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
 
+    def waits_for(self, fleet: str) -> Collection[str]:
+        """Return the first of the gateways for which a way back under way only waits, none without one."""
+        newest = self.ledger.last_change(fleet)
+        story = self.ledger.story(newest.name) if newest is not None and newest.outcome is None else None
+        return story.told.not_back.keys() if story is not None and story.told.only_waits else ()
+
     def preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
     ) -> RollbackPreview:
@@ -199,8 +205,12 @@ class WaysBack:
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
             able = targets_of(to, proven, known_good)
-            targets = {name: release for name, release in able.items() if name not in nowhere}
+            away = left_out | {*self.waits_for(fleet.name)}
+            leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
+            targets = {name: release for name, release in able.items() if name not in nowhere | leave}
             sentence = grouped(targets) if targets else f"{fleet.name} is on {to.version} already"
+            if stay := sorted(able.keys() & leave):
+                sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif plain.needs_name is not None and not is_named:
             offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=plain.needs_name.version)
             raise Refused(plain.sentence, offer)

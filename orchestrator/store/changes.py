@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -111,7 +111,8 @@ class Changes(Book):
     def newest_run(self, fleet: str) -> str | None:
         """Return the engine's own name of the fleet's newest change, None where it has none."""
         table = tables.changes
-        wanted = select(table.c.run).where(table.c.fleet == fleet).order_by(table.c.number.desc()).limit(1)
+        wanted = select(table.c.run).where(table.c.fleet == fleet, _shown())
+        wanted = wanted.order_by(table.c.number.desc()).limit(1)
         with reading(self._engine) as connection:
             return connection.execute(wanted).scalar_one_or_none() or None
 
@@ -123,8 +124,15 @@ class Changes(Book):
             return connection.execute(wanted).scalar_one_or_none()
 
     def last_change(self, fleet: str) -> ChangeRecord | None:
-        """Return the fleet's newest change, None when there never was one."""
-        return next(iter(self.history(fleet, limit=1)), None)
+        """Return the fleet's newest change, None when there never was one.
+
+        Gateways that return beside a change are no newer change: that one goes on, or waits.
+        """
+        table = tables.changes
+        wanted = select(table).where(table.c.fleet == fleet, _shown())
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted.order_by(table.c.number.desc()).limit(1)).one_or_none()
+        return _record(row) if row is not None else None
 
     def fleets_with_changes(self) -> tuple[str, ...]:
         """Return the fleets that ever had a change, by name."""
@@ -135,8 +143,8 @@ class Changes(Book):
     def newest_changes(self) -> Mapping[str, ChangeRecord]:
         """Return the newest change of every fleet that ever had one."""
         table = tables.changes
-        newest = select(table.c.fleet, func.max(table.c.number).label("number")).group_by(table.c.fleet)
-        last = newest.subquery()
+        newest = select(table.c.fleet, func.max(table.c.number).label("number"))
+        last = newest.where(_shown()).group_by(table.c.fleet).subquery()
         which = (table.c.fleet == last.c.fleet) & (table.c.number == last.c.number)
         with reading(self._engine) as connection:
             rows = connection.execute(select(table).join(last, which))
@@ -260,6 +268,11 @@ class Changes(Book):
             if connection.execute(stands.limit(1)).first() is not None:
                 return True
         return self.unfinished_change(fleet) is not None
+
+
+def _shown() -> ColumnElement[bool]:
+    """Return whether a change is shown as the newest: gateways that return beside another one are not."""
+    return or_(tables.changes.c.beside.is_(None), tables.changes.c.kind != ChangeKind.GO_BACK.value)
 
 
 def _has_moved(connection: Connection, record: ChangeRecord) -> bool:

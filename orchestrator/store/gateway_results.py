@@ -14,6 +14,7 @@ from policies.model.change import GatewayResult
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest
+from policies.status.told import Told
 
 
 class GatewayResults(Book):
@@ -67,14 +68,25 @@ class GatewayResults(Book):
             )
 
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
-        """Return the gateways whose sessions changes without an end have moved."""
-        results, changes = tables.gateway_results, tables.changes
-        wanted = (
-            select(results.c.gateway)
-            .join(changes, changes.c.name == results.c.change)
-            .where(changes.c.fleet == fleet, changes.c.outcome.is_(None), results.c.started.is_not(None))
+        """Return the gateways whose sessions changes without an end have moved.
+
+        A way back that only waits for gateways has moved the others back, and looks after them no more.
+        """
+        results, changes, stories = tables.gateway_results, tables.changes, tables.stories
+        is_open = (
+            select(changes.c.name, stories.c.told)
+            .outerjoin(stories, stories.c.change == changes.c.name)
+            .where(changes.c.fleet == fleet, changes.c.outcome.is_(None))
         )
         with reading(self._engine) as connection:
+            moving = [
+                row.name
+                for row in connection.execute(is_open)
+                if row.told is None or not Told.model_validate_json(row.told).only_waits
+            ]
+            wanted = select(results.c.gateway).where(
+                results.c.change.in_(moving), results.c.started.is_not(None)
+            )
             return frozenset(connection.execute(wanted.distinct()).scalars())
 
     def has_moved(self, change: str, gateway: str, to: Digest) -> bool:

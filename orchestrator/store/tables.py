@@ -85,6 +85,7 @@ changes = Table(
     Column("plan", String(71)),
     Column("cause", String(63)),
     Column("repeats", String(63)),
+    Column("beside", String(63)),
     Column("began", Moment, nullable=False),
     Column("ended", Moment),
     Column("outcome", String(63)),

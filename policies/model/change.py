@@ -128,12 +128,16 @@ class ChangeOrder(Value):
         exclude_if=lambda change: change is None,
         description="the change that only waits, and lets this one in meanwhile",
     )
-    beside_plan: Digest | None = Field(
-        default=None,
-        exclude_if=lambda plan: plan is None,
-        description="its plan, of which it answers itself for the gateways up to the wave `beside_wave`",
+    drifted: tuple[Name, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,
+        description="of a return beside another change: the gateways that may go back meanwhile",
     )
-    beside_wave: int = Field(default=0, exclude_if=lambda wave: wave == 0)
+    ended: str = Field(
+        default="",
+        exclude_if=lambda sentence: not sentence,
+        description="how a rollback ended that only waited, so that this change may begin",
+    )
     asks_window: bool = Field(
         default=False,
         exclude_if=lambda asks: not asks,  # changes of before go on as they began
@@ -203,6 +207,7 @@ class ChangeOpening(Value):
     plan: Digest | None = None
     cause: Name | None = Field(default=None, description="the change that this one follows")
     repeats: Name | None = Field(default=None, description="the change that it brings to who missed it")
+    beside: Name | None = Field(default=None, description="the change that has the lock and lets this one in")
 
 
 class ChangeEnding(Value):

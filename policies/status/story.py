@@ -1,7 +1,7 @@
 """The story of a change: reports and commands become what every surface shows in the same words."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from heapq import nsmallest
 from itertools import chain, islice
@@ -82,6 +82,8 @@ class Story:
             self.note(f"{order.requested_by} asked for {_subject(order)}: {order.reason}", at)
             if order.override is not None:
                 self.note(order.override.sentence, at)
+            if order.ended:
+                self.note(order.ended, at)
 
     def know(self, name: str, header: PlanHeader | None) -> None:
         """Take over the change's own name and its plan."""
@@ -324,6 +326,17 @@ class Story:
                 found[PartKey(wave=int(wave), number=int(number))] = names
         return found
 
+    def still_moves(self, gateways: Collection[str]) -> frozenset[str]:
+        """Return which of these gateways are not back yet, and are tried until they are."""
+        return frozenset(name for missing in self._missing.values() for name in missing if name in gateways)
+
+    def give_way(self, person: str, reason: str, at: datetime) -> str:
+        """End without the gateways that are waited for; return the sentence that reports it."""
+        ends = f"{self._told.name or self._order.fleet} ends without gateways that are not back"
+        sentence = f"{ends}, and penstock tries them later: {self._waits_for}."
+        self.note(f"{person}: {reason}. {sentence}", at)
+        return sentence
+
     def hear(self, command: Command, at: datetime) -> str:  # noqa: PLR0911 - a sentence a case
         """Take over an accepted command; return the sentence that answers it."""
         self.note(f"{command.person}: {command.kind.replace('_', ' ')} ({command.reason})", at)
@@ -372,11 +385,14 @@ class Story:
         if self.only_ends:
             return f"{name} has moved no session and ends."
         if self._told.only_waits:
-            waits_for = listed(self._told.not_back, self._told.more_not_back)
-            return f"{name} rolls back already, and waits for {waits_for}."
+            return f"{name} rolls back already, and waits for {self._waits_for}."
         if self._told.goes_back:
             return f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
         return "Rolling back. New sessions go to known-good; live ones stay until they end."
+
+    @property
+    def _waits_for(self) -> str:
+        return listed(self._told.not_back, self._told.more_not_back)
 
     def _given_up_sentence(self, command: Command) -> str:
         given_up = [name for names in self.waited_for(command).values() for name in names]

@@ -71,9 +71,11 @@ def test_the_story_and_the_status_of_a_change_that_waits_say_that_sentence() -> 
 
 def test_whoever_starts_what_has_to_wait_is_not_told_that_it_goes_on() -> None:
     waits = waiting(CLOSED, LOOKS)
-    assert begun_line("edge", "edge-7", waits) == (
+    assert begun_line("edge", {"change": "edge-7", "waits": waits}) == (
         "edge-7 is waiting for its window: opens Tue 2026-11-24 02:00 Europe/Berlin (01:00Z), in 3 h 12 m. "
         "Follow it: penstock watch edge"
     )
-    assert begun_line("edge", "edge-7") == "edge-7 started. Follow it: penstock watch edge"
-    assert begun_line("edge", None).startswith("The order is stored, and begins when a worker is back.")
+    assert begun_line("edge", {"change": "edge-7"}) == "edge-7 started. Follow it: penstock watch edge"
+    assert begun_line("edge", {"change": None}).startswith(
+        "The order is stored, and begins when a worker is back."
+    )

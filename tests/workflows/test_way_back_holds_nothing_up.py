@@ -1,20 +1,24 @@
 """A way back that waits only for gateways which are silent or refuse holds nobody else up."""
 
+import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from activities.instances import Restored
 from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import Outcome, Phase
-from policies.model.errors import Unavailable
+from policies.model.command import CommandKind, CommandReceipt
+from policies.model.errors import Conflict, Refused, Unavailable
+from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import RollbackAsked
-from tests.fakes.control import UNDECIDED
+from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.recorded import SOON, Recorded, soon
-from tests.workflows.world import NEW, NEXT, World, in_phase, until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, say, status_of, until
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
 FOR_LONG = 10_000
@@ -153,6 +157,113 @@ async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) ->
     )
     assert await service.is_under_way("edge")
     assert serve(recorded, ("gw-2", *RING_2), "1.3.0")
+
+
+# --- others beside a way back that only waits ---------------------------------------------------
+
+
+async def waits_for_gw_3(recorded: Recorded) -> str:
+    """Have ring 2 go back, which waits for its dead host; return that change."""
+    await ring_2_on_trial(recorded)
+    dies(recorded, "gw-3")
+    await recorded.service.roll_back(recorded.world.fleet, "ana", "users of ring 2 call")
+    await only_waits_for(recorded, "gw-3")
+    return recorded.world.newest
+
+
+@pytest.mark.parametrize("drifted", ["gw-1", "gw-4"])
+async def test_a_gateway_that_drifts_is_brought_back_while_a_way_back_only_waits(
+    recorded: Recorded, drifted: str
+) -> None:
+    """R3: nobody started the daemon again that had died, for as long as another host was dead."""
+    world = recorded.world
+    way_back = await waits_for_gw_3(recorded)
+    world.gateways[drifted].crash(world.gateways[drifted].target or "")
+    assert world.serving()["gw-3"] == "1.3.0"
+    tried = [*world.gateways["gw-3"].effects]
+
+    async def is_back() -> bool:
+        await recorded.reconcile()
+        slot = world.gateways[drifted].slots[world.gateways[drifted].target or ""]
+        return slot.state is InstanceState.RUNNING
+
+    await until(is_back, SOON)
+    await until(lambda: world.book.open_changes("edge") == (way_back,), SOON)
+    assert (await recorded.service.status("edge")).waits_for == ("gw-3",)
+    assert world.newest == way_back
+    assert world.gateways["gw-3"].effects == tried
+    world.gateways["gw-3"].recover("restore")
+    await until(lambda: serve(recorded, RING_2, "1.1.6"), SOON)
+    await recorded.nothing_under_way()
+    assert recorded.ledger.change(way_back).outcome is Outcome.ROLLED_BACK
+
+
+async def test_an_upgrade_that_an_operator_starts_ends_a_way_back_that_only_waits(recorded: Recorded) -> None:
+    way_back = await waits_for_gw_3(recorded)
+    recorded.world.judge.says(HEALTHY)
+    name = await recorded.start(("gw-4",))
+    assert await recorded.service.ended_for(name) == (
+        f"{way_back} ends without gateways that are not back, and penstock tries them later: "
+        "gw-3: gw-3 does not answer."
+    )
+    await until(lambda: serve(recorded, ("gw-4",), "1.3.0"), SOON)
+    await recorded.nothing_under_way()
+    ended = recorded.ledger.change(way_back)
+    assert (ended.outcome, recorded.ledger.change(name).outcome) == (
+        Outcome.ROLLBACK_INCOMPLETE,
+        Outcome.PROMOTED,
+    )
+    assert {one.gateway for one in recorded.ledger.quarantined("edge")} == {"gw-3"}
+    recorded.world.gateways["gw-3"].recover("restore")
+    assert recorded.ledger.clear_quarantine("edge", "gw-3", "penstock", "its first minute is over")
+    await recorded.reconcile()
+    await until(lambda: serve(recorded, ("gw-3",), "1.1.6"), SOON)
+
+
+async def repeated(ask: Callable[[], Awaitable[CommandReceipt]]) -> str:
+    """Repeat an order while the change before it writes its last lines; return all answers."""
+    said = ""
+    async with asyncio.timeout(SOON):
+        while True:
+            try:
+                return said + (await ask()).sentence
+            except Unavailable as error:
+                said += f"{error} "
+
+
+async def test_a_rollback_to_a_release_ends_a_way_back_that_only_waits(recorded: Recorded) -> None:
+    """The release that a silent gateway has to leave stays bad for it."""
+    world, service = recorded.world, recorded.service
+    assert (await recorded.upgrade((*RING_1, *RING_2))).outcome is Outcome.PROMOTED
+    dies(recorded, "gw-3")
+    await service.roll_back(world.fleet, "ana", "users call")
+    await only_waits_for(recorded, "gw-3")
+    way_back = world.newest
+    said = await repeated(lambda: service.roll_back(world.fleet, "ana", "it was not the release", to=NEW))
+    assert said.startswith(
+        f"{way_back} ends without gateways that are not back, and penstock tries them later: "
+        "gw-3: gw-3 does not answer. "
+    )
+    assert "gw-3 is not back from 1.3.0 yet and does not stay on it" in said
+    waiting = service._change("edge")
+    plan = (await status_of(waiting)).confirm
+    await say(waiting, CommandKind.APPROVE, person="bob", approves=plan)
+    await recorded.nothing_under_way()
+    assert serve(recorded, (*RING_1, "gw-4"), "1.3.0")
+    assert recorded.ledger.known_good("edge")["gw-3"] == OLD
+
+
+async def test_a_rollback_to_a_release_that_has_nothing_to_do_ends_nothing(recorded: Recorded) -> None:
+    way_back = await waits_for_gw_3(recorded)
+    with pytest.raises(Refused):
+        await recorded.service.roll_back(recorded.world.fleet, "ana", "users call", to=NEXT)
+    assert recorded.ledger.open_changes("edge") == (way_back,)
+
+
+async def test_a_change_that_does_more_than_wait_keeps_an_upgrade_out(recorded: Recorded) -> None:
+    await ring_2_on_trial(recorded)
+    with pytest.raises(Conflict):
+        await recorded.start(RING_1, release=NEXT)
 
 
 # --- a rollback by force ----------------------------------------------------------------------

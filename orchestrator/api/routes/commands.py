@@ -108,6 +108,8 @@ class Started(Value):
 
     change: Name | None
     """Its name; None when it is stored, and no worker has given it one yet."""
+    ended: str | None = None
+    """How a rollback that only waited for gateways has ended, so that it could begin; None without one."""
 
 
 class StartedUpgrade(Started):
@@ -115,6 +117,11 @@ class StartedUpgrade(Started):
 
     waits: str | None = None
     """What it waits for and until when, in the words of its status; None where its first wave may start."""
+
+
+async def started(once: Once, change: str | None) -> Started:
+    """Return what became of a change that was asked for."""
+    return Started(change=change, ended=await once.service.ended_for(change))
 
 
 @router.post("/fleets/{fleet}/commands", response_model=CommandReceipt)
@@ -166,7 +173,7 @@ async def start(asked: UpgradeAsked, once: Once) -> Response:
             key=once.key,
         )
         waits = await once.service.windows.waited_for(name) if asked.in_window else None
-        return StartedUpgrade(change=name, waits=waits)
+        return StartedUpgrade(change=name, waits=waits, ended=await once.service.ended_for(name))
 
     return await once.answer(begin, 202)
 
@@ -186,7 +193,7 @@ async def reload(fleet: Fleet, asked: ReloadAsked, once: Once) -> Response:
             digest=asked.plan,
             key=once.key,
         )
-        return Started(change=name)
+        return await started(once, name)
 
     return await once.answer(begin, 202)
 
@@ -197,6 +204,6 @@ async def configure(fleet: Fleet, asked: SettingsAsked, once: Once) -> Response:
 
     async def begin() -> Started:
         name = await once.service.configure(once.caller, fleet, asked.reason, digest=asked.plan, key=once.key)
-        return Started(change=name)
+        return await started(once, name)
 
     return await once.answer(begin, 202)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from orchestrator.api.disconnects import while_connected
 from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
-from orchestrator.api.routes.commands import Release, Started, Why
+from orchestrator.api.routes.commands import Release, Started, Why, started
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.api.written import SNAPSHOT
@@ -202,9 +202,8 @@ async def install(fleet: Fleet, asked: Install, once: Once) -> Response:
     """Bring up gateways that serve nobody yet; those that serve are left alone."""
 
     async def work() -> Started:
-        return Started(
-            change=await once.service.install(once.caller, fleet, asked.to, asked.reason, once.key)
-        )
+        change = await once.service.install(once.caller, fleet, asked.to, asked.reason, once.key)
+        return await started(once, change)
 
     return await once.answer(work, 202)
 
@@ -217,7 +216,7 @@ async def adopt(fleet: Fleet, asked: Adoption, once: Once) -> Response:
         change = await once.service.adopt(
             once.caller, fleet, asked.gateways, asked.without, asked.reason, once.key
         )
-        return Started(change=change)
+        return await started(once, change)
 
     return await once.answer(work, 202)
 
@@ -227,9 +226,8 @@ async def hand_back(fleet: Fleet, asked: HandBack, once: Once) -> Response:
     """Give gateways back to the daemons that were adopted on them; live sessions stay until they end."""
 
     async def work() -> Started:
-        return Started(
-            change=await once.service.hand_back(once.caller, fleet, asked.gateways, asked.reason, once.key)
-        )
+        change = await once.service.hand_back(once.caller, fleet, asked.gateways, asked.reason, once.key)
+        return await started(once, change)
 
     return await once.answer(work, 202)
 

@@ -90,7 +90,8 @@ async def start(
 
     async def work() -> Value:
         name = await _started(service, caller, shown, reason_in(reason), key)
-        return StartedUpgrade(change=name, waits=await service.windows.waited_for(name))
+        waits, ended = await service.windows.waited_for(name), await service.ended_for(name)
+        return StartedUpgrade(change=name, waits=waits, ended=ended)
 
     try:
         answer = await once(request, caller, key, reason.encode(), work)
@@ -98,6 +99,7 @@ async def start(
         return _shown(request, shown, Sent(key, {"reason": reason}, error))
     began = StartedUpgrade.model_validate_json(answer.body)
     sentence = f"{begun(began.change, began.waits)}: {shown.fleet} to {shown.version}."
+    sentence = " ".join(filter(None, (began.ended, sentence)))
     return rendered(request, "given.html", fleet=shown.fleet, verb="upgrade", sentence=sentence)
 
 
