@@ -357,7 +357,8 @@ class FactActivities:
     async def plan_what_stands(self, asked: StandsQuery) -> Digest | None:
         """Return the plan by which that promotion is taken back; None where nothing of it stands.
 
-        That is its own plan, unless later changes have moved gateways of it: these are left to them.
+        That is its own plan, unless later changes have moved gateways of it, which are left to them, or some
+        have left the fleet's file, which go back if they answer.
         """
         return await in_a_thread(self._plan_what_stands, asked)
 
@@ -439,7 +440,8 @@ class FactActivities:
     def _plan_what_stands(self, asked: StandsQuery) -> Digest | None:
         plan, number = self._book.plan(asked.plan), self._book.change(asked.change).number
         moved = {move.gateway for move in self._book.moves(asked.fleet) if move.number > number}
-        if moved.isdisjoint(plan.wave_of):
+        there = self._members_of_file(asked.fleet)
+        if moved.isdisjoint(plan.wave_of) and (there is None or there.issuperset(plan.wave_of)):
             return asked.plan
         targets = {name: plan.known_good[name] for name in sorted(plan.wave_of) if name not in moved}
         return self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None

@@ -7,10 +7,12 @@ from temporalio.client import WorkflowExecutionStatus
 
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
+from tests.workflows.test_rollback_facts import without
 from tests.workflows.world import (
     NEXT,
     OLD,
@@ -219,6 +221,20 @@ async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one
     await until(lambda: world.book.open_changes(world.fleet.name) == ())
     assert {world.serving()[name] for name in ("gw-2", "gw-3")} == {"1.4.0"}
     assert world.book.known_good(world.fleet.name)["gw-2"] == NEXT
+
+
+async def test_harm_found_after_promotion_waits_for_no_dead_gateway_that_left_the_file(world: World) -> None:
+    """It was tried for ever, and the fleet's lock with it; a rollback that an operator orders goes on."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    promoted = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    world.gateways["gw-4"].fail("restore", Unavailable("gw-4 does not answer"), times=10_000)
+    world.folder.known["edge"] = without(world.fleet, "gw-4")
+    world.judge.after[promoted] = CRASHED
+    await until(lambda: world.book.closed[-1].outcome is Outcome.ROLLED_BACK, IN_A_MINUTE)
+    assert "gw-4 left the fleet's file and did not go back" in world.book.closed[-1].sentence
+    assert {world.serving()[name] for name in ("gw-1", "gw-2", "gw-3")} == {"1.1.6"}
 
 
 async def test_a_ring_is_watched_on_while_the_next_ring_is_upgraded(world: World) -> None:
