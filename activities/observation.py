@@ -114,6 +114,10 @@ class Probes(Protocol):
         """Return whether the instance's host answers, None where that is not known: it confirms nothing."""
         ...
 
+    async def is_absent(self, instance: str) -> bool:
+        """Return whether its agent has not answered either since that is not known."""
+        ...
+
 
 class ComplaintBook(Protocol):
     """Complaints that arrived by signed webhook."""
@@ -293,12 +297,14 @@ class ObservationActivities:
         complaints, no_complaints = await self._complained(needs, state, at)
         tickets, no_tickets = await self._ticketed(needs)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
+        unreachable, absent = await self._unreachable(asked)
         found = Reading(
             at=at.timestamp(),
             series=series,
             unread=also_unread | no_complaints | no_tickets,
             history=history,
-            unreachable=await self._unreachable(asked),
+            unreachable=unreachable,
+            absent=absent,
             complaints=complaints,
             tickets=tickets,
             wrong=source.wrong,
@@ -307,12 +313,17 @@ class ObservationActivities:
         lacking = len(set(needs.instances) - known)
         return (bool(also_unread), lacking), with_old_instances(found, cohorts)
 
-    async def _unreachable(self, asked: Sequence[str]) -> frozenset[str]:
-        """Return those of the asked that a probe from here surely does not reach either."""
+    async def _unreachable(self, asked: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Return those of the asked that surely take no users either, and those that are absent."""
         if self._probes is None:
-            return frozenset()
+            return frozenset(), frozenset()
         answers = await asyncio.gather(*(self._probes.reaches(instance) for instance in asked))
-        return frozenset(name for name, reached in zip(asked, answers, strict=True) if reached is False)
+        unknown = [name for name, reached in zip(asked, answers, strict=True) if reached is None]
+        away = await asyncio.gather(*(self._probes.is_absent(instance) for instance in unknown))
+        return (
+            frozenset(name for name, reached in zip(asked, answers, strict=True) if reached is False),
+            frozenset(name for name, is_away in zip(unknown, away, strict=True) if is_away),
+        )
 
     async def _complained(
         self, needs: Needs, state: WindowState, at: datetime

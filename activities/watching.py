@@ -112,7 +112,7 @@ class WatchActivities:
         Where metrics are missing, it names who is silent besides: that is where to look first.
         """
         blind = decision.verdict is GateVerdict.METRICS_UNAVAILABLE
-        if not (decision.failed or decision.rebooted or blind):
+        if not (decision.failed or decision.rebooted or decision.absent or blind):
             return decision
         fleet = self._book.plan(asked.plan).fleet
         names = {gateway.metrics_target: gateway.name for gateway in fleet.gateways}
@@ -120,6 +120,7 @@ class WatchActivities:
             update={
                 "failed": tuple(names.get(instance, instance) for instance in decision.failed),
                 "rebooted": tuple(names.get(instance, instance) for instance in decision.rebooted),
+                "absent": tuple(names.get(instance, instance) for instance in decision.absent),
             }
         )
         if not blind:

@@ -188,7 +188,7 @@ class Watch:
             return
         decision = self._latched(decision)
         self._decision = decision
-        news = (window, basis_of(decision), decision.failed)
+        news = (window, basis_of(decision), decision.failed, decision.absent)
         if news != self._news and self._may_tell(decision):
             self._news, self._repeats = news, 0
             await self._tell(decision, window)
@@ -201,7 +201,7 @@ class Watch:
         """Keep harm that was found, also where another version cannot read its evidence and begins anew."""
         if self._decision is None or not self._has_found_harm or decision.action is Action.ROLL_BACK:
             return decision
-        now = {"failed": decision.failed, "rebooted": decision.rebooted}
+        now = {field: getattr(decision, field) for field in ("failed", "rebooted", "absent")}
         return self._decision.model_copy(update=now)
 
     @property

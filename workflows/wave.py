@@ -418,8 +418,12 @@ class Wave:
             await self._take_share(self._shares_left()[0])
 
     async def _give_up_what_the_metrics_name(self) -> None:
-        """Have gateways set aside that show a hard sign of their own; their batches know which they have."""
-        named = self._decision.failed if self._decision is not None else ()
+        """Have gateways set aside that show a hard sign of their own, or are absent.
+
+        Their batches know which they have.
+        """
+        found = self._decision
+        named = (*found.failed, *found.absent) if found is not None else ()
         self._named_by_metrics &= {*named}  # who has come up again may fail again
         fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
         if fresh and self._decision is not None:

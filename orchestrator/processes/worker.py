@@ -142,7 +142,7 @@ async def compose(settings: Settings, fleets: FleetFiles) -> Worker:
         metrics,
         offenders=metrics,
         replicas=metrics.sources,
-        probes=PortProbes(fleets),
+        probes=PortProbes(fleets, book),
         complaints=ComplaintLists(book.engine, fleets),
         tickets=TicketLists(book, fleets),
         recorder=FolderRecorder(settings.windows),

@@ -94,6 +94,7 @@ def evidence_lines(decision: Json) -> list[str]:
         *(f" Gate        {reading_line(one)}" for one in decision["readings"]),
         *(f" Failed      {name} by itself" for name in decision["failed"]),
         *(f" Rebooted    {name}" for name in decision["rebooted"]),
+        *(f" Absent      {name}" for name in decision.get("absent", ())),
         *(f" Otherwise   {line}" for line in otherwise_sentences(decision)),
     ]
 

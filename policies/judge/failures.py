@@ -2,8 +2,9 @@
 
 A gateway with a hard sign that the control does not show, one that nobody sees any more, or one that runs
 something else is set aside and counted; more of them than may fail are the release's fault. One whose host
-has rebooted is set aside and not counted: a crash of ours leaves the boot as it was. What is set aside is
-judged again once it has been started again.
+has rebooted is set aside and not counted: a crash of ours leaves the boot as it was. Nor is one that is
+absent: where neither its agent nor its users' port answers, nothing is known of the release. What is set
+aside is judged again once it has been started again, and what was absent once it answers.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -24,6 +25,8 @@ class Why(StrEnum):
     MISTAKEN = "mistaken"
     """Another executable runs there than the plan put there."""
     REBOOTED = "rebooted"
+    ABSENT = "absent"
+    """Neither its metrics nor its agent nor its users' port answers."""
 
 
 class Aside(Value):
@@ -36,9 +39,13 @@ class Aside(Value):
 Asides = Mapping[str, Aside]
 
 
-def still_aside(aside: Asides, cohorts: Cohorts) -> dict[str, Aside]:
-    """Return those that have not been started again since."""
-    return {name: one for name, one in aside.items() if cohorts.since.get(name, 0.0) <= one.at}
+def still_aside(aside: Asides, cohorts: Cohorts, absent: Collection[str]) -> dict[str, Aside]:
+    """Return those that have not been started again since, and of the absent those that still are."""
+    return {
+        name: one
+        for name, one in aside.items()
+        if cohorts.since.get(name, 0.0) <= one.at and (one.why is not Why.ABSENT or name in absent)
+    }
 
 
 def set_aside(aside: Asides, names: Iterable[str], why: Why, at: float) -> dict[str, Aside]:
@@ -66,10 +73,15 @@ def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
 
 
 def may_fail_too(aside: Asides, names: Collection[str], may_fail: int) -> bool:
-    """Whether these gateways may fail by themselves beside those that have."""
-    return len(failed_of(aside)) + len(names) <= may_fail
+    """Whether these gateways may be missing beside those that are absent or have failed by themselves."""
+    return len(failed_of(aside)) + len(aside_for(aside, Why.ABSENT)) + len(names) <= may_fail
 
 
-def failed_of(aside: Asides, *, rebooted: bool = False) -> tuple[str, ...]:
-    """Return the gateways that failed by themselves, or instead those whose host has rebooted."""
-    return tuple(sorted(name for name, one in aside.items() if (one.why is Why.REBOOTED) == rebooted))
+def failed_of(aside: Asides) -> tuple[str, ...]:
+    """Return the gateways that failed by themselves."""
+    return aside_for(aside, Why.FAILED, Why.UNSEEN, Why.MISTAKEN)
+
+
+def aside_for(aside: Asides, *reasons: Why) -> tuple[str, ...]:
+    """Return the gateways that were set aside for one of these reasons."""
+    return tuple(sorted(name for name, one in aside.items() if one.why in reasons))

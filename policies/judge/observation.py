@@ -59,6 +59,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         unseen=tuple(sorted(i for i in lost if memory.last_reached.get(i, 0.0) < look.oldest)),
         rebooted=rebooted,
         unreachable=tuple(sorted(reading.unreachable)),
+        absent=tuple(sorted(reading.absent)),
     )
 
 

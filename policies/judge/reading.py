@@ -29,7 +29,8 @@ class Reading:
     `series` maps a selector to what it found; a selector that could not be read is in
     `unread` with the reason instead. `history` holds the same selectors one baseline earlier,
     for the first tick only. `unsound` names, by selector, instances of which that is no evidence, and why:
-    their series are left out. `unreachable` names instances that a probe from here did not reach.
+    their series are left out. `unreachable` names instances that a probe from here did not reach, `absent`
+    those of which neither the users' port nor the agent answers.
     `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`;
     `tickets` are those that are open now, or in `unread` as `TICKETS`. `wrong` says why one of the unread
     questions never has an answer; only a person can correct it.
@@ -41,6 +42,7 @@ class Reading:
     history: dict[str, tuple[Series, ...]] = field(default_factory=dict)
     unsound: dict[str, dict[str, str]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
     tickets: tuple[OpenTicket, ...] = ()
     wrong: str = ""

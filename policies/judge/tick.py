@@ -39,7 +39,8 @@ class Tick(Value):
     `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
     not enough was seen to judge. `baseline` is the same of control before the window, summed up;
     `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
-    reach, `rebooted` the instances whose host has booted since it was first seen.
+    reach, `rebooted` the instances whose host has booted since it was first seen. At the users' port of the
+    `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers.
     """
 
     at: float
@@ -52,6 +53,7 @@ class Tick(Value):
     unseen: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

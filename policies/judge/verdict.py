@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import FEWEST_REBOOTS, Asides, failed_of
+from policies.judge.failures import FEWEST_REBOOTS, Asides, Why, aside_for, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict, Window
@@ -41,7 +41,7 @@ def decide(
     `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
     themselves, of which `may_fail` may.
     """
-    failed, rebooted = failed_of(aside), failed_of(aside, rebooted=True)
+    failed, rebooted = failed_of(aside), aside_for(aside, Why.REBOOTED)
     alone = len(failed) <= may_fail
     found = (
         _harm(readings, responses, failed, alone=alone)
@@ -53,7 +53,9 @@ def decide(
     )
     if found.action is Action.HOLD and clocks.wall >= window.cap:
         found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
-    return found.model_copy(update={"readings": tuple(readings), "failed": failed, "rebooted": rebooted})
+    absent = aside_for(aside, Why.ABSENT)
+    out = {"failed": failed, "rebooted": rebooted, "absent": absent}
+    return found.model_copy(update={"readings": tuple(readings)} | out)
 
 
 def _harm(

@@ -100,7 +100,7 @@ def fold_reading(
 ) -> tuple[WindowState, Tick, Decision]:
     """Fold one tick as it was read; what the gates saw of it is worth recording."""
     state = set_back(state, reading.at)
-    left = left_of(cohorts, still_aside(state.aside, cohorts))
+    left = left_of(cohorts, still_aside(state.aside, cohorts, reading.absent))
     memory, tick = read_tick(policy, left, state.memory, reading)
     state = state.model_copy(update={"memory": memory})
     after, decision = fold_tick(policy, window, cohorts, state, tick)
@@ -113,7 +113,7 @@ def fold_tick(
     """Fold one tick as the gates saw it."""
     state = set_back(state, tick.at)
     rebooted = cohorts.changed & set(tick.rebooted)
-    aside = set_aside(still_aside(state.aside, cohorts), rebooted, Why.REBOOTED, tick.at)
+    aside = set_aside(still_aside(state.aside, cohorts, tick.absent), rebooted, Why.REBOOTED, tick.at)
     setup = Setup(
         cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
@@ -166,7 +166,9 @@ def _unseen(
     patience = policy.blindness.grace.total_seconds() / 2
     silent = [name for name, since in unseen.items() if tick.at - since >= patience]
     if silent and may_fail_too(aside, silent, cohorts.may_fail):
-        aside = set_aside(aside, silent, Why.UNSEEN, tick.at)
+        absent = {*silent} & {*tick.absent}
+        aside = set_aside(aside, absent, Why.ABSENT, tick.at)
+        aside = set_aside(aside, {*silent} - absent, Why.UNSEEN, tick.at)
     return unseen, aside
 
 
@@ -263,7 +265,7 @@ def _outranks(decision: Decision, final: Decision) -> bool:
 
 def _named(decision: Decision) -> dict[str, object]:
     """Return what is said anew at every tick, whatever is latched."""
-    return {"readings": decision.readings, "failed": decision.failed, "rebooted": decision.rebooted}
+    return {field: getattr(decision, field) for field in ("readings", "failed", "rebooted", "absent")}
 
 
 def _extensions(window: Window, state: WindowState) -> int:

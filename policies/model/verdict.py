@@ -83,7 +83,8 @@ class Decision(Message):
     `silent` are gateways of the wave or its control whose agents do not answer either, where metrics
     are missing.
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
-    aside, judged no further until they are started again, and somebody has to bring them back.
+    aside, judged no further until they are started again, and somebody has to bring them back. `absent`
+    are those of which neither the agent nor the users' port answers: they are judged again once one does.
     `otherwise` is what would have changed it, as far as that can be told.
     """
 
@@ -93,6 +94,7 @@ class Decision(Message):
     readings: tuple[GateReading, ...] = ()
     failed: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    absent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 

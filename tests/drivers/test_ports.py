@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
@@ -34,6 +35,17 @@ class OneGateway:
         return self.gateway if target == "gw-1:9500" else None
 
 
+class Agents:
+    """The agent of that gateway, which is silent until it answers."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, datetime] = {}
+
+    def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
+        oldest = datetime.now(UTC) - within
+        return {name: at for name, at in self.said.items() if at >= oldest and not fleet}
+
+
 @contextmanager
 def bound(kind: socket.SocketKind) -> Iterator[tuple[socket.socket, int]]:
     with socket.socket(socket.AF_INET, kind) as one:
@@ -42,7 +54,7 @@ def bound(kind: socket.SocketKind) -> Iterator[tuple[socket.socket, int]]:
 
 
 async def reached(port: int, daemon: str = "openvpn") -> bool | None:
-    return await PortProbes(OneGateway(daemon, port)).reaches("gw-1:9500")
+    return await PortProbes(OneGateway(daemon, port), Agents()).reaches("gw-1:9500")
 
 
 async def test_an_openvpn_over_udp_is_reached_where_it_answers_a_clients_first_packet() -> None:
@@ -76,3 +88,30 @@ async def test_a_port_that_nobody_has_is_surely_not_reached() -> None:
 async def test_an_ocserv_is_reached_by_tcp_only() -> None:
     with bound(socket.SOCK_DGRAM) as (_, port):
         assert await reached(port, "ocserv") is False
+
+
+async def test_a_host_that_is_silent_is_absent_and_confirms_nothing_until_its_agent_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R7: a host without power was a daemon that the release had killed."""
+    agents = Agents()
+    agents.said["gw-1"] = datetime.now(UTC)  # just before
+    probes = PortProbes(OneGateway("ocserv", 443), agents)
+
+    async def silence(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(ports, "_connects", silence)
+    assert await probes.reaches("gw-1:9500") is None
+    assert await probes.is_absent("gw-1:9500")
+    agents.said["gw-1"] = datetime.now(UTC)
+    assert await probes.reaches("gw-1:9500") is False
+    assert not await probes.is_absent("gw-1:9500")
+
+
+async def test_a_host_that_refuses_users_is_there_and_not_absent() -> None:
+    with bound(socket.SOCK_STREAM) as (_, port):
+        pass
+    probes = PortProbes(OneGateway("ocserv", port), Agents())
+    assert await probes.reaches("gw-1:9500") is False
+    assert not await probes.is_absent("gw-1:9500")

@@ -192,3 +192,42 @@ def test_a_hard_sign_outranks_harm_that_was_only_measured_and_stays() -> None:
     assert (failing.action, failing.verdict) == (Action.ROLL_BACK, GateVerdict.HARD)
     _, after = fold_tick(GATES, GATES.window, may(0), state, tick(41, counts={"logins": SICK_CANARIES}))
     assert (after.action, after.verdict, after.reason) == (Action.ROLL_BACK, GateVerdict.HARD, failing.reason)
+
+
+# --- absent gateways -----------------------------------------------------------------------
+
+
+def unseen(at: float, *, absent: bool = True) -> Tick:
+    """Return a tick without metrics of one gateway, which is absent or only its exporter is silent."""
+    return tick(at, unseen=NAMES[2:3], absent=NAMES[2:3] if absent else ())
+
+
+def test_an_absent_gateway_is_named_and_neither_failed_nor_counted() -> None:
+    """R7: a host without power is nothing that a release did."""
+    patience = int(GATES.blindness.grace.total_seconds())
+    ticks = [unseen(t, absent=t > 0) for t in range(patience)]
+    _, decisions = watch(may(1), ticks)
+    assert (decisions[-1].absent, decisions[-1].failed) == (NAMES[2:3], ())
+    assert Action.ROLL_BACK not in {d.action for d in decisions}
+    _, decisions = watch(may(1), [*ticks, tick(patience, NAMES[5:6], absent=NAMES[2:3])])
+    assert (decisions[-1].absent, decisions[-1].failed) == (NAMES[2:3], NAMES[5:6])
+    assert decisions[-1].action is not Action.ROLL_BACK
+
+
+def test_a_gateway_of_which_only_the_metrics_are_silent_fails_alone_as_before() -> None:
+    ticks = [unseen(t, absent=False) for t in range(int(GATES.blindness.grace.total_seconds()))]
+    _, decisions = watch(may(1), ticks)
+    assert (decisions[-1].absent, decisions[-1].failed) == ((), NAMES[2:3])
+
+
+def test_a_gateway_that_was_absent_is_judged_again_once_it_answers() -> None:
+    patience = int(GATES.blindness.grace.total_seconds())
+    ticks = [*(unseen(t) for t in range(patience)), tick(patience), tick(patience + 1, NAMES[2:3])]
+    _, decisions = watch(may(1), ticks)
+    assert [(d.absent, d.failed) for d in decisions[-3:]] == [(NAMES[2:3], ()), ((), ()), ((), NAMES[2:3])]
+
+
+def test_a_hard_sign_on_an_absent_gateway_is_not_believed() -> None:
+    _, decisions = watch(may(0), [tick(0), tick(1, NAMES[2:3], absent=NAMES[2:3])])
+    assert decisions[-1].action is not Action.ROLL_BACK
+    assert decisions[-1].failed == ()

@@ -6,7 +6,7 @@ A new daemon that is not reached by TCP has a question of its own here.
 import asyncio
 import os
 import struct
-from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from policies.model.fleet import Gateway
@@ -25,11 +25,25 @@ class Gateways(Protocol):
         ...
 
 
-class PortProbes:
-    """Connects to the users' port of gateways, found by their metrics label."""
+class Agents(Protocol):
+    """What agents have answered, in the ledger."""
 
-    def __init__(self, gateways: Gateways) -> None:
+    def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
+        """Return when each gateway's agent answered for the last time, of those that did within that time."""
+        ...
+
+
+class PortProbes:
+    """Connects to the users' port of gateways, found by their metrics label.
+
+    A host that refuses the connection is there, and its daemon is not. Silence alone says neither: the agent,
+    which answers meanwhile or does not, tells a dead daemon from a host that is absent.
+    """
+
+    def __init__(self, gateways: Gateways, agents: Agents) -> None:
         self._gateways = gateways
+        self._agents = agents
+        self._silent_since: dict[str, datetime] = {}
 
     async def reaches(self, instance: str) -> bool | None:
         """Return whether somebody takes users there, None where that is not known.
@@ -39,21 +53,47 @@ class PortProbes:
         gateway = await asyncio.to_thread(self._gateways.gateway_at, instance)
         if gateway is None:
             return False
-        address, port = str(gateway.addresses[0]), gateway.port
-        if gateway.has_own_networks:
-            return await _answers(str(gateway.address4), port, _ike_question()) or False
-        if await _connects(address, port):
-            return True
-        return await _answers(address, port, _openvpn_question()) if gateway.daemon == "openvpn" else False
+        answer = await _answer_of(gateway)
+        if answer is not None:
+            self._silent_since.pop(instance, None)
+            return answer
+        self._silent_since.setdefault(instance, datetime.now(UTC))
+        if gateway.daemon == "openvpn":  # one that is well may be silent to who has no signature
+            return None
+        return None if await self.is_absent(instance) else False
+
+    async def is_absent(self, instance: str) -> bool:
+        """Return whether the agent has not answered either since the users' port has been silent."""
+        gateway = await asyncio.to_thread(self._gateways.gateway_at, instance)
+        since = self._silent_since.get(instance)
+        if gateway is None or since is None:
+            return False
+        said = await asyncio.to_thread(self._agents.said_at, gateway.fleet or "", datetime.now(UTC) - since)
+        return gateway.name not in said
 
 
-async def _connects(address: str, port: int) -> bool:
-    with suppress(OSError, TimeoutError):
+async def _answer_of(gateway: Gateway) -> bool | None:
+    """Return whether the users' port answers, False where its host refuses, None for silence."""
+    address, port = str(gateway.addresses[0]), gateway.port
+    if gateway.has_own_networks:
+        return await _answers(str(gateway.address4), port, _ike_question())
+    connected = await _connects(address, port)
+    if connected or gateway.daemon != "openvpn":
+        return connected
+    return await _answers(address, port, _openvpn_question())
+
+
+async def _connects(address: str, port: int) -> bool | None:
+    """Return whether the port takes connections, None for silence."""
+    try:
         async with asyncio.timeout(WITHIN_SECONDS):
             _, writer = await asyncio.open_connection(address, port)
-            writer.close()
-            return True
-    return False
+    except (ConnectionRefusedError, ConnectionResetError):
+        return False
+    except (OSError, TimeoutError):
+        return None
+    writer.close()
+    return True
 
 
 def _ike_question() -> bytes:

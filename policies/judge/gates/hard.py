@@ -126,8 +126,9 @@ class Hard(Signed):
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
 
     def believed(self, mine: list[str], tick: Tick) -> list[str]:
-        """Return all of them, unless a probe from here must confirm it."""
-        return [i for i in mine if i in tick.unreachable] if self.confirm else mine
+        """Return those that are not absent, and that a probe does not reach where it must confirm."""
+        there = [i for i in mine if i not in tick.absent]
+        return [i for i in there if i in tick.unreachable] if self.confirm else there
 
     def gentle(self) -> "Hard":
         """Return the gate as it is: what needs no statistics rolls back in the bake as well."""
