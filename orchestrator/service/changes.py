@@ -684,13 +684,14 @@ class ChangeService:
         """Return whether a rollback by name goes on beside the change under way, which ends for it.
 
         Raises:
-            Conflict: That change does more than wait for gateways, and this rollback does not mean it.
+            Conflict: That change goes forward, and this rollback does not mean it.
         """
         under_way = None if asked.is_plain else await self._under_way(fleet)
         if under_way is None or (asked.of_files and (await under_way.memo()).get(KIND) in RELOADS):
             return False
-        if await self._ask(partial(self._ways_back.waits_for, fleet)):
-            return True
+        with suppress(Unavailable, BadInput):
+            if (await self.status(fleet)).phase is Phase.ROLLING_BACK:
+                return True  # whether it only waits it answers itself, once this one is to begin
         raise Conflict(
             f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
             "and another release, or settings, can be asked for after that",
