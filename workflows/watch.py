@@ -62,7 +62,7 @@ class WatchOrder(Value):
     decision: Decision | None = None
     """The last decision; of a watch that begins, the harm that the watch before it found."""
     window: int = 0
-    news: tuple[int, Basis, tuple[str, ...]] | None = None
+    news: tuple[int, Basis, tuple[str, ...], tuple[str, ...]] | None = None
     """The last decision that was told, in short."""
     told: int = 0
     told_at: datetime | None = None
