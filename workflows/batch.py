@@ -12,7 +12,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, is_cancelled_exception
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    RetryState,
+    is_cancelled_exception,
+)
 
 from activities.facts import CapacityQuery, FactActivities
 from activities.instances import Inspected
@@ -92,6 +98,7 @@ class BatchOrder(Value):
     ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    taken_out: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
     lapsed: tuple[str, ...] = ()
@@ -132,6 +139,10 @@ class Batch:
         self._silent_too_long: dict[str, str] = {}
         self._aside = dict(order.aside)
         self._left_out = dict(order.left_out)
+        self._taken_out = set(order.taken_out)
+        """Those of them that were started already: the wave has them restored."""
+        self._refused: dict[str, str] = {}
+        """Why hosts refuse to switch their gateways, which is tried again."""
         self._ended = list(order.ended)
         self._states: dict[str, str] = {
             **dict.fromkeys(order.on_trial, "on trial"),
@@ -500,12 +511,58 @@ class Batch:
 
     async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
         name = member.gateway.name
-        await self._steps(member).try_out(trial.slot, self._order.lease, self._share, again=again)
+        on = self._steps(member)
+        if again:
+            await on.try_out(trial.slot, self._order.lease, self._share, again=True)
+        elif not await self._is_switched(on, lambda: on.try_out(trial.slot, self._order.lease, self._share)):
+            return
         self._moved[name] = trial.started
         begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
         self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
         self._enter(name, "on trial")
+
+    async def _is_switched(self, on: GatewaySteps, switch: Callable[[], Awaitable[object]]) -> bool:
+        """Return whether the host has switched; False where an operator left the gateway out meanwhile.
+
+        A host that refuses is tried again, and operators see why.
+
+        Raises:
+            ActivityError: It has refused for too long, or for good.
+        """
+        name, since = on.gateway.name, workflow.now()
+        try:
+            while name not in self._left_out:
+                try:
+                    await switch()
+                except ActivityError as error:
+                    late = workflow.now() - since >= steps.SWITCHED_WITHIN
+                    if late or is_cancelled_exception(error) or not _may_be_repeated(error):
+                        raise
+                    self._refused[name] = sentence_of(error)
+                    self._changed(urgent=True)
+                    await self._take_out_if_left_out(on.gateway)
+                else:
+                    return True
+            return False
+        finally:
+            if self._refused.pop(name, None):
+                self._changed(urgent=True)
+
+    async def _take_out_if_left_out(self, gateway: GatewayRef) -> None:
+        """Go on without the gateway if an operator has left it out, although its new instance runs."""
+        name = gateway.name
+        try:
+            out = await control.ask(FactActivities.find_left_out, gateway.fleet or "")
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return
+        if name in out:
+            self._on_trial.pop(name, None)
+            self._ready.pop(name, None)
+            self._taken_out.add(name)
+            self._leave_out({name: out[name]})
 
     async def _open_the_barrier(self) -> None:
         """Report that everybody is ready, and begin the trials when the whole group is."""
@@ -642,6 +699,7 @@ class Batch:
                     "ready": self._ready,
                     "aside": self._aside,
                     "left_out": self._left_out,
+                    "taken_out": tuple(sorted(self._taken_out)),
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
                     "lapsed": tuple(sorted(self._lapsed)),
@@ -683,8 +741,9 @@ class Batch:
         await asyncio.gather(*kept)
 
     async def _keep_gateway(self, name: str) -> None:
-        await self._steps(self._members[name]).keep(self._on_trial[name].slot)
-        self._enter(name, "kept")
+        on, slot = self._steps(self._members[name]), self._on_trial[name].slot
+        if await self._is_switched(on, lambda: on.keep(slot, steps.SWITCH)):
+            self._enter(name, "kept")
 
     async def _end_trials(self) -> None:
         """Send new sessions back where nobody else is left to do it; a newer change does so itself."""
@@ -752,6 +811,8 @@ class Batch:
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
             left_out=self._left_out,
+            taken_out=tuple(sorted(self._taken_out)),
+            refused=dict(sorted(self._refused.items())),
             ended=tuple(self._ended),
             short=tuple(sorted({why for name, why in self._short.items() if name not in self._silent_since})),
             silent=tuple(sorted(self._short.keys() & self._silent_since.keys())),
@@ -804,3 +865,8 @@ class Batch:
             )
             for name in self._members
         )
+
+
+def _may_be_repeated(error: ActivityError) -> bool:
+    """Return whether a host that refused may take the same step later."""
+    return error.retry_state is not RetryState.NON_RETRYABLE_FAILURE

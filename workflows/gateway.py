@@ -158,7 +158,7 @@ class GatewaySteps:
         """
         await self._do(
             SteeringActivities.start_trial,
-            steps.confirm_within(lease) if renew or again else steps.STEER,
+            steps.confirm_within(lease) if renew or again else steps.SWITCH,
             TrialOrder(operation=self.operation("trial"), slot=slot, lease=lease, share=share, renew=renew),
         )
 

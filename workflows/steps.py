@@ -178,6 +178,13 @@ STEER = Options(
 )
 """Changes who gets new sessions: milliseconds when it works."""
 
+SWITCH = STEER.copy()
+SWITCH["schedule_to_close_timeout"] = timedelta(seconds=10)
+"""A few tries of a switch on a host that may refuse it: then operators see why, and it is tried again."""
+
+SWITCHED_WITHIN = timedelta(minutes=2)
+"""How long a host may refuse a switch before its gateway fails by itself: as long as it may be silent."""
+
 CONFIRM = Options(
     start_to_close_timeout=timedelta(seconds=5),
     heartbeat_timeout=HEARD_WITHIN,

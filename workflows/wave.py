@@ -490,7 +490,7 @@ class Wave:
             change=self._order.change,
             plan=self._order.header.digest,
             fleet=self._order.header.fleet,
-            reason=self._aside().get(name, "it failed by itself"),
+            reason=(self._left_out() | self._aside()).get(name, "it failed by itself"),
             keys=(PartKey(wave=self._wave.number, number=part),),
             only=name,
             epoch=self._order.epoch + 1,  # what its batch may still send late is refused
@@ -597,6 +597,11 @@ class Wave:
         found = {name: why for heard in self._reports.values() for name, why in heard.untested.items()}
         return dict(sorted(found.items())[:NAMED])
 
+    def _refused(self) -> dict[str, str]:
+        """Return a few of those whose host refuses the switch."""
+        found = {name: why for heard in self._reports.values() for name, why in heard.refused.items()}
+        return dict(sorted(found.items())[:NAMED])
+
     def _rebooted(self) -> tuple[str, ...]:
         """Return a few of those whose trial began anew after a reboot."""
         return tuple(sorted(name for heard in self._reports.values() for name in heard.rebooted)[:NAMED])
@@ -616,7 +621,7 @@ class Wave:
         return [
             (name, number)
             for number, report in sorted(self._reports.items())
-            for name in sorted(report.aside)
+            for name in sorted({*report.aside, *report.taken_out})
             if name not in self._restoring
         ]
 
@@ -677,6 +682,7 @@ class Wave:
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
             silent=tuple(sorted(name for heard in self._reports.values() for name in heard.silent)[:NAMED]),
             untested=self._untested(),
+            refused=self._refused(),
             rebooted=self._rebooted(),
             lapsed=self._lapsed(),
         )

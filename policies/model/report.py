@@ -46,6 +46,8 @@ class BatchReport(Report):
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
     left_out: dict[str, str] = Field(default={}, description="whom operators left out before they started")
+    taken_out: tuple[str, ...] = Field(default=(), description="those of them that had been started already")
+    refused: dict[str, str] = Field(default={}, description="whose host refuses the switch, and why")
     ended: tuple[str, ...] = Field(default=(), description="whose new instance ended by itself")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity, each once")
     silent: tuple[str, ...] = Field(default=(), description="who waits since it does not answer")
@@ -96,6 +98,7 @@ class WaveReport(Report):
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
     silent: tuple[str, ...] = Field(default=(), description="a few gateways that wait and do not answer")
     untested: dict[str, str] = Field(default={}, description="a few gateways that wait for a test, and why")
+    refused: dict[str, str] = Field(default={}, description="a few whose host refuses the switch, and why")
     rebooted: tuple[str, ...] = Field(default=(), description="a few whose trial began anew after a reboot")
     lapsed: tuple[str, ...] = Field(default=(), description="a few whose lease lapsed unconfirmed")
 

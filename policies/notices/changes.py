@@ -74,7 +74,9 @@ def blind_fact(order: ChangeOrder, header: PlanHeader | None, told: Told, since:
     return _fact(status, NoticeState.BLIND, said)._replace(since=since)
 
 
-def _waits(thing: Awaited, status: ChangeStatus) -> tuple[NoticeState, str]:
+def _waits(  # noqa: PLR0911 - a thing a case
+    thing: Awaited, status: ChangeStatus
+) -> tuple[NoticeState, str]:
     """Return what people are told while the change waits for that, and what is said of it."""
     match thing:
         case Awaited.GATEWAYS:
@@ -83,6 +85,8 @@ def _waits(thing: Awaited, status: ChangeStatus) -> tuple[NoticeState, str]:
             return NoticeState.WAITING_FOR_SECOND_PERSON, f"{status.what}: {status.why}"
         case Awaited.TESTS:
             return NoticeState.WAITING_FOR_TESTS, status.why
+        case Awaited.SWITCH:
+            return NoticeState.NOT_SWITCHED, status.why
         case Awaited.RESUME | Awaited.DECISION:
             return NoticeState.HELD, f"held: {status.needs_you or status.why}"
         case Awaited.WINDOW:

@@ -14,6 +14,7 @@ class NoticeState(StrEnum):
     WAITING_FOR_WINDOW = "waiting_for_window"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     WAITING_FOR_TESTS = "waiting_for_tests"
+    NOT_SWITCHED = "not_switched"
     WAITING_FOR_SECOND_PERSON = "waiting_for_second_person"
     WAITING_FOR_APPROVAL = "waiting_for_approval"
     APPROVED = "approved"
@@ -67,6 +68,7 @@ KINDS = {
     NoticeState.WAITING_FOR_WINDOW: Kind(_INFO, waits=True, runbook="window-closing"),
     NoticeState.WAITING_FOR_CAPACITY: Kind(_INFO, waits=True, runbook="held-decide"),
     NoticeState.WAITING_FOR_TESTS: Kind(_NEEDS, waits=True, runbook="held-decide"),
+    NoticeState.NOT_SWITCHED: Kind(_NEEDS, waits=True, runbook="gateway-unwell"),
     NoticeState.WAITING_FOR_SECOND_PERSON: Kind(_NEEDS, waits=True, runbook="rollback-waits"),
     NoticeState.WAITING_FOR_APPROVAL: Kind(_NEEDS, runbook="signature-refused"),
     NoticeState.APPROVED: Kind(_INFO),

@@ -25,6 +25,8 @@ class Awaited(StrEnum):
     """That its next wave may start."""
     TESTS = "tests"
     """Tests of the release that cannot be made yet."""
+    SWITCH = "switch"
+    """That hosts switch their gateways, which they refuse."""
     DECISION = "decision"
     """Proof, or a person who decides without."""
     CAPACITY = "capacity"
@@ -51,6 +53,8 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
         return Awaited.WINDOW
     if told.untested:
         return Awaited.TESTS
+    if told.refused:
+        return Awaited.SWITCH
     if asked_for(told, header) is not None:
         return Awaited.DECISION
     return _awaited_in(told)

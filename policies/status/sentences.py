@@ -139,6 +139,7 @@ class Sentences:
                 | Awaited.RESUME
                 | Awaited.WINDOW
                 | Awaited.TESTS
+                | Awaited.SWITCH
                 | Awaited.DECISION
                 | Awaited.CAPACITY
                 | None
@@ -196,6 +197,8 @@ class Sentences:
                 return _waits_to_switch(told)
             case Awaited.TESTS:
                 return f"release tests cannot be made: {listed(told.untested)}"
+            case Awaited.SWITCH:
+                return f"hosts refuse to switch: {listed(told.refused)}"
             case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | None:
                 return told.decision.reason if told.decision else self._order.reason
 
@@ -227,6 +230,11 @@ class Sentences:
                     "gateways that wait start by themselves when there is capacity, looked for every 30 "
                     "seconds to 5 minutes: bring gateways or their nodes back, add some, or wait for fewer "
                     "users"
+                )
+            case Awaited.SWITCH:
+                return (
+                    "the switch is tried again by itself; a gateway whose host refuses it for 2 minutes "
+                    "fails by itself, unless it is in quarantine: then the change goes on without it"
                 )
             case Awaited.TESTS if told.phase in {Phase.STARTING, Phase.SWITCHING}:
                 return (
@@ -281,6 +289,7 @@ class Sentences:
                 Awaited.GATEWAYS
                 | Awaited.SECOND_PERSON
                 | Awaited.TESTS
+                | Awaited.SWITCH
                 | Awaited.DECISION
                 | Awaited.CAPACITY
                 | None
@@ -320,13 +329,13 @@ class Sentences:
                 return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
-            case Awaited.WINDOW | Awaited.TESTS | Awaited.DECISION | Awaited.CAPACITY | None:
+            case Awaited.WINDOW | Awaited.TESTS | Awaited.SWITCH | Awaited.DECISION | Awaited.CAPACITY | None:
                 return *self._without_silent(), self._offer(Verb.HOLD), back
 
     def _without_silent(self) -> tuple[Offer, ...]:
-        """Return how the change goes on without a gateway that does not answer, none where all do."""
+        """Return how the change goes on without a gateway that does not answer or refuses, if any does."""
         decided = self._told.decision.silent if self._told.decision is not None else ()
-        silent = sorted({*decided, *self._told.silent})
+        silent = sorted({*decided, *self._told.silent, *self._told.refused})
         return tuple(self._offer(Verb.QUARANTINE, gateway=name) for name in silent[:1])
 
     def _without_waiting(self) -> Offer:
@@ -352,12 +361,10 @@ class Sentences:
             case Awaited.SECOND_PERSON:
                 asks = f"{self._order.requested_by} asks to approve or reject a rollback"
                 return f"{asks}: {self._why()}. Reason: {self._order.reason}"
-            case Awaited.RESUME:
+            case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION:
                 return asked.reason if asked is not None else self._why()
-            case Awaited.TESTS:
-                return asked.reason if asked is not None else self._why()
-            case Awaited.DECISION:
-                return asked.reason if asked is not None else self._why()
+            case Awaited.SWITCH:
+                return self._why()
             case Awaited.WINDOW | Awaited.CAPACITY | None:
                 return None
 

@@ -168,6 +168,7 @@ class Story:
         )
         self._take_short(report)
         self._take_untested(report)
+        self._take_refused(report)
         self._take_rebooted(report)
         self._take_lapsed(report)
         if self._told.phase is not Phase.ROLLING_BACK:
@@ -201,6 +202,13 @@ class Story:
             if self._told.untested.get(name) != why:
                 self.note(f"{name} is not tested yet: {why}", report.at)
         self._tell(untested=report.untested)
+
+    def _take_refused(self, report: WaveReport) -> None:
+        """Note of each gateway once that its host refuses the switch, with why."""
+        for name, why in sorted(report.refused.items()):
+            if self._told.refused.get(name) != why:
+                self.note(f"{name} is not switched yet: {why}", report.at)
+        self._tell(refused=report.refused)
 
     def _take_rebooted(self, report: WaveReport) -> None:
         """Tell of each host once that it rebooted, so that nobody takes it for the release's doing."""

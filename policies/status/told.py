@@ -51,6 +51,8 @@ class Told(Value):
     """Gateways that are to be switched and do not answer."""
     untested: dict[str, str] = {}
     """Gateways that wait for a test which cannot be made, and why."""
+    refused: dict[str, str] = {}
+    """Gateways whose host refuses the switch, which is tried again, and why."""
     commands: tuple[str, ...] = ()
     """The ids of the newest commands that were heard, the last of them last."""
     rebooted: tuple[str, ...] = ()

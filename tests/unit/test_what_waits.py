@@ -25,6 +25,7 @@ WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
     ),
     "short": ({**SWITCHING, "short": ("main has room for 3 of 10",)}, NoticeState.WAITING_FOR_CAPACITY),
     "silent": ({**SWITCHING, "silent": ("gw-1",)}, NoticeState.WAITING_FOR_CAPACITY),
+    "refused": ({**SWITCHING, "refused": {"gw-1": "its table is locked"}}, NoticeState.NOT_SWITCHED),
     "untested": ({**SWITCHING, "untested": {"gw-1": "it is silent"}}, NoticeState.WAITING_FOR_TESTS),
     "not_back": (
         {**OBSERVING, "phase": Phase.ROLLING_BACK, "not_back": {"gw-1": "its disk is full"}},
@@ -115,6 +116,7 @@ ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
     (Awaited.RESUME, {"holds": {"ana": "calls"}}),
     (Awaited.WINDOW, {"window": WindowAnswer(fits=False, is_open=False, sentence="closed")}),
     (Awaited.TESTS, {"untested": {"gw-1": "it is silent"}}),
+    (Awaited.SWITCH, {"refused": {"gw-1": "its table is locked"}}),
     (Awaited.DECISION, {"decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)}),
     (Awaited.CAPACITY, {"short": ("main has room for 3 of 10",)}),
 ]

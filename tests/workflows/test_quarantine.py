@@ -9,6 +9,7 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
 from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase
+from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.instance import GatewayState
 from policies.model.offer import Verb
@@ -28,6 +29,7 @@ from tests.workflows.world import (
     fleet_of,
     in_phase,
     result_of,
+    say,
     status_of,
     until,
     waiting_for,
@@ -230,3 +232,66 @@ async def test_a_fleet_that_was_only_installed_says_what_it_is_on(world: World) 
     standing = standing_of(world.fleet, world.book)
     assert (standing.versions, standing.taking, standing.gateways) == (("1.1.6",), 4, 4)
     assert [row.kind for row in world.book.history(world.fleet.name)] == [ChangeKind.INSTALL]
+
+
+# --- a host that refuses the switch --------------------------------------------------------------
+
+
+@pytest.fixture
+def _soon_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host has refused a switch after a second."""
+    monkeypatch.setitem(steps.SWITCH, "schedule_to_close_timeout", timedelta(seconds=1))
+
+
+async def refusing(world: World, step: str) -> Running:
+    """Start an upgrade whose first host refuses that switch, and return it once that is reported."""
+    world.gateways["gw-1"].fail(step, Unavailable("the steering table of gw-1 is locked"), times=10_000)
+    rollout = await world.start(("gw-1", "gw-2"))
+
+    async def is_told() -> bool:
+        status = await status_of(rollout)
+        return "the steering table of gw-1 is locked" in (status.needs_you or "")
+
+    await until(is_told)
+    return rollout
+
+
+@pytest.mark.usefixtures("_soon_refused")
+@pytest.mark.parametrize("step", ["start_trial", "make_permanent"])
+async def test_a_host_that_refuses_the_switch_is_named_and_left_out_by_quarantine(
+    world: World, step: str
+) -> None:
+    """Operators were not told, and could not go on without it."""
+    rollout = await refusing(world, step)
+    offered = (await status_of(rollout)).can_do
+    assert [(one.verb, one.gateway) for one in offered] == [
+        (Verb.QUARANTINE, "gw-1"),
+        (Verb.HOLD, None),
+        (Verb.ROLL_BACK, None),
+    ]
+    await service_of(world).leave_out(world.fleet, ("gw-1",), "ana", "its table is locked")
+    result = await result_of(rollout)
+    assert (result.outcome, result.aside) == (
+        Outcome.PROMOTED,
+        {"gw-1": "in quarantine by ana: its table is locked"},
+    )
+    await until(
+        lambda: world.serving() == {"gw-1": "1.1.6", "gw-2": "1.3.0", "gw-3": "1.1.6", "gw-4": "1.1.6"}
+    )
+    assert world.book.known_good("edge")["gw-1"] == OLD
+
+
+@pytest.mark.usefixtures("_soon_refused")
+async def test_a_change_whose_host_refuses_the_switch_is_rolled_back_at_once(world: World) -> None:
+    rollout = await refusing(world, "start_trial")
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert set(world.serving().values()) == {"1.1.6"}
+
+
+@pytest.mark.usefixtures("_soon_refused")
+async def test_a_host_that_takes_the_switch_after_all_is_upgraded(world: World) -> None:
+    rollout = await refusing(world, "start_trial")
+    world.gateways["gw-1"].recover("start_trial")
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert world.serving()["gw-1"] == "1.3.0"
