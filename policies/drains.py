@@ -135,10 +135,18 @@ def _uncounted(facts: DrainFacts) -> NextStep:
             reason=f"the drain deadline is over: {silent}, and it has no user by its kernel",
             uncounted=Uncounted.DESERTED,
         )
-    return NextStep(step=Step.HOLD, reason=f"{silent}; {_users(silence)}; {STOPPED_BY_HAND}")
+    return NextStep(step=Step.HOLD, reason=f"{silent}; {_users(silence)}; {_stopped_by_hand(facts)}")
 
 
-STOPPED_BY_HAND = "`penstock drain end --exempt-too` stops it and loses every session that it has"
+def stopped_by_hand(fleet: str | None, gateway: str, slot: str) -> str:
+    """Return the command that stops an instance that does not answer, and no other one, and its price."""
+    named = f"{fleet} " if fleet else ""
+    command = f"penstock drain end {named}--gateway {gateway} --slot {slot} --exempt-too --reason TEXT"
+    return f"`{command}` stops it and loses every session that it has"
+
+
+def _stopped_by_hand(facts: DrainFacts) -> str:
+    return stopped_by_hand(facts.fleet, facts.gateway, facts.slot)
 
 
 def _silent(facts: DrainFacts) -> str:
@@ -164,7 +172,9 @@ def _before_the_deadline(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     silent = is_silent(facts.look)
     if facts.warned or facts.now < warning_at:
         until = facts.deadline if facts.warned else warning_at
-        reason = f"{_silent(facts)}; {STOPPED_BY_HAND}" if silent else f"{left} sessions are waited for"
+        reason = (
+            f"{_silent(facts)}; {_stopped_by_hand(facts)}" if silent else f"{left} sessions are waited for"
+        )
         return NextStep(step=Step.WAIT, reason=reason, until=until)
     before = timedelta(seconds=round((facts.deadline - facts.now).total_seconds()))
     if silent:

@@ -98,7 +98,6 @@ class DrainOrder(Value):
     """Gateways whose slots are in `emptying`; the others have not answered yet."""
     looked: tuple[str, ...] = ()
     """Those of a cluster's gateways whose node was looked at, so that nothing comes to them late any more."""
-    forced: dict[str, DrainEnding] = {}
     receipts: dict[str, tuple[str, CommandReceipt]] = {}
     superseded: dict[str, str] = {}
     next_batch: datetime | None = None
@@ -128,7 +127,6 @@ class Drain:
         self._emptying = {(one.gateway, one.slot): one for one in order.emptying}
         self._receipts = Receipts(order.receipts)
         self._commands = 0
-        self._forced = dict(order.forced)
         self._superseded = dict(order.superseded)
         self._complaints: dict[str, str] = {}
         self._seen = set(order.seen)
@@ -339,9 +337,15 @@ class Drain:
                     begins=begins,
                     deadline=max((begins or self._began) + within, warned),
                     step=kept_until(begins) if begins else COUNTING,
+                    forced=self._forced_on(name),
                 )
             )
         return found
+
+    def _forced_on(self, name: str) -> DrainEnding | None:
+        """Return the order to end everything on the gateway, which means what is found late, too."""
+        forced = (one.forced for (gateway, _), one in self._emptying.items() if gateway == name)
+        return next((order for order in forced if order is not None and order.slot is None), None)
 
     def _target(self, name: str) -> Digest | None:
         """Return what serves on the gateway, or is to serve there, by digest."""
@@ -358,7 +362,7 @@ class Drain:
         left = emptying.begins - workflow.now() if emptying.begins else timedelta(0)
         if left > timedelta(0):
             with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: emptying.gateway in self._forced, timeout=left)
+                await workflow.wait_condition(lambda: emptying.forced is not None, timeout=left)
 
     def _result(self) -> DrainResult:
         slots = [slot for (name, _), slot in self._emptying.items() if name not in self._superseded]
@@ -390,10 +394,10 @@ class Drain:
         """Wait longer, from the deadline or, when that is over, from now."""
         if known := self._receipts.of(extension):
             return known
-        meant = self._meant(extension.gateway)
+        meant = self._meant(extension)
         for emptying in meant:
             emptying.deadline = max(emptying.deadline, workflow.now()) + extension.by
-            self._forced.pop(emptying.gateway, None)
+            emptying.forced = None
         latest = max(emptying.deadline for emptying in meant)
         sentence = f"The deadline is {latest:%Y-%m-%d %H:%M:%S} UTC now; people are warned before it again."
         return await self._obeyed(extension, DrainEvent.EXTENDED, sentence)
@@ -403,9 +407,9 @@ class Drain:
         """End what is left in batches; exempt sessions only when the order names them."""
         if known := self._receipts.of(ending):
             return known
-        meant = self._meant(ending.gateway)
+        meant = self._meant(ending)
         for emptying in meant:
-            self._forced[emptying.gateway] = ending
+            emptying.forced = ending
         spared = "exempt ones too" if ending.exempt_too else "exempt ones are waited for"
         sentence = f"What is left is ended in batches of {self._order.limits.batch}; {spared}."
         if silent := [one for one in meant if is_silent(one.look or UNSEEN)]:
@@ -423,11 +427,14 @@ class Drain:
     def _ending_makes_sense(self, ending: DrainEnding) -> None:
         self._refuse_nonsense(ending)
 
-    def _meant(self, gateway: str | None) -> list[Emptying]:
+    def _meant(self, command: DrainExtension | DrainEnding) -> list[Emptying]:
         return [
             emptying
-            for (name, _), emptying in sorted(self._emptying.items())
-            if not emptying.stopped and name not in self._superseded and gateway in {None, name}
+            for (name, slot), emptying in sorted(self._emptying.items())
+            if not emptying.stopped
+            and name not in self._superseded
+            and command.gateway in {None, name}
+            and command.slot in {None, slot}
         ]
 
     def _refuse_nonsense(self, command: DrainExtension | DrainEnding) -> None:
@@ -437,8 +444,9 @@ class Drain:
             raise conflict(
                 f"{self._order.change} has not been looked at yet; try again after {begins:%H:%M:%S} UTC"
             )
-        if self._receipts.of(command) is None and not self._meant(command.gateway):
-            raise conflict(f"nothing drains on {command.gateway or 'these gateways'} any more")
+        if self._receipts.of(command) is None and not self._meant(command):
+            slot = f"slot {command.slot} of " if command.slot else ""
+            raise conflict(f"nothing drains on {slot}{command.gateway or 'these gateways'} any more")
 
     async def _obeyed(
         self, command: DrainExtension | DrainEnding, action: str, sentence: str
@@ -447,6 +455,8 @@ class Drain:
         self._receipts.keep(command, receipt)
         self._commands += 1
         subject = command.gateway or self._order.fleet
+        if command.slot:
+            sentence = f"slot {command.slot}: {sentence}"
         await self._tell(subject, action, f"{command.reason}: {sentence}", command.id, person=command.person)
         return receipt
 
@@ -522,9 +532,12 @@ class Drain:
         return self._commands > heard
 
     def _facts(self, emptying: Emptying) -> DrainFacts:
-        forced = self._forced.get(emptying.gateway)
+        forced = emptying.forced
         return DrainFacts(
             look=emptying.look or UNSEEN,
+            fleet=self._order.fleet,
+            gateway=emptying.gateway,
+            slot=emptying.slot,
             mode=emptying.mode,
             found=emptying.found,
             ended=emptying.spent,
@@ -575,7 +588,7 @@ class Drain:
         if step.step is not Step.END:
             return
         await self._tell_ending(emptying, step)
-        forced = self._forced.get(emptying.gateway)
+        forced = emptying.forced
         look = emptying.look or UNSEEN
         count = batch = (look.sessions or 0) - step.leave
         emptying.spent += batch  # also when nobody can tell what became of it
@@ -626,7 +639,6 @@ class Drain:
                     "emptying": tuple(emptying for _, emptying in sorted(self._emptying.items())),
                     "seen": tuple(sorted(self._seen)),
                     "looked": tuple(sorted(self._looked)),
-                    "forced": self._forced,
                     "receipts": self._receipts.dump(),
                     "superseded": self._superseded,
                     "epochs": {name: on.epoch for name, on in self._steps.items()},

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel, ConfigDict
 
 from activities.sessions import Drained
-from policies.model.drain import DrainMode, Look, Loss, NextStep, SlotDrain, Step
+from policies.model.drain import DrainEnding, DrainMode, Look, Loss, NextStep, SlotDrain, Step
 
 UNSEEN = Look(sessions=None, exempt=None)
 """What is known of a slot that nobody has looked at yet."""
@@ -44,6 +44,8 @@ class Emptying(BaseModel):
     """Since when its instance has not answered its host; None while it answers."""
     step: NextStep = COUNTING
     warned_for: datetime | None = None
+    forced: DrainEnding | None = None
+    """The order of an operator to end its sessions."""
     ending: str = ""
     """Which ending of its sessions was announced last."""
     stopped: bool = False

@@ -15,6 +15,9 @@ app = group("Wait longer for old sessions, or no longer.")
 OneGateway = Annotated[
     str | None, typer.Option("--gateway", help="only this one; all that drain when left out")
 ]
+OneSlot = Annotated[
+    str | None, typer.Option("--slot", help="only this slot of the gateway, as `penstock drains` names it")
+]
 UNKNOWN = "unknown"
 
 
@@ -86,11 +89,12 @@ def extend(
     reason: Reason,
     fleet: FleetName = None,
     gateway: OneGateway = None,
+    slot: OneSlot = None,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Move the deadline of a drain; people are warned before the new one again."""
-    body = {"by_seconds": seconds(by), "gateway": gateway, "reason": reason}
+    body = {"by_seconds": seconds(by), "gateway": gateway, "slot": slot, "reason": reason}
     _tell(fleet, "extend", body, key, output)
 
 
@@ -99,6 +103,7 @@ def end(
     reason: Reason,
     fleet: FleetName = None,
     gateway: OneGateway = None,
+    slot: OneSlot = None,
     exempt_too: Annotated[
         bool, typer.Option("--exempt-too", help="exempt ones as well, and what does not answer")
     ] = False,
@@ -109,7 +114,7 @@ def end(
 
     With `--exempt-too` an instance that does not answer is stopped, and every session that it has is lost.
     """
-    body = {"gateway": gateway, "reason": reason, "exempt_too": exempt_too}
+    body = {"gateway": gateway, "slot": slot, "reason": reason, "exempt_too": exempt_too}
     _tell(fleet, "end", body, key, output)
 
 

@@ -1080,7 +1080,8 @@ class Service:
             return await self._drains.tell(named, gateway, mine)
 
         asked = {"reason": command.reason}
-        return await self._acts.audited(caller, what, fleet, asked, tell, about=f"{fleet}/{gateway or '*'}")
+        about = "/".join(filter(None, (fleet, gateway or "*", command.slot)))
+        return await self._acts.audited(caller, what, fleet, asked, tell, about=about)
 
     async def leave_out(self, caller: Caller, fleet: str, gateways: tuple[str, ...], reason: str) -> str:
         """Leave gateways out of changes."""

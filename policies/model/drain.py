@@ -141,6 +141,9 @@ class DrainFacts(Value):
     ended: int
     now: datetime
     deadline: datetime
+    fleet: Name
+    gateway: Name
+    slot: Name
     warned: bool = False
     silent_since: datetime | None = None
     forced_by: str | None = Field(default=None, description="who said that the sessions are to be ended")
@@ -152,6 +155,7 @@ class DrainExtension(Value):
 
     id: str = Field(min_length=1)
     gateway: Name | None = None
+    slot: Name | None = None
     by: Duration = Field(gt=timedelta(0))
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
@@ -162,6 +166,7 @@ class DrainEnding(Value):
 
     id: str = Field(min_length=1)
     gateway: Name | None = None
+    slot: Name | None = None
     person: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     exempt_too: bool = False

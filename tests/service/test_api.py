@@ -355,6 +355,34 @@ async def test_drains_that_were_told_are_said_though_another_does_not_answer(
     assert "drain/edge/2 does not answer" in receipts[1].sentence
 
 
+async def test_a_drain_of_a_slot_is_meant_by_the_name_of_its_gateway_and_its_own(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meant: list[tuple[str | None, str | None]] = []
+
+    async def give(_: object, kind: str, command: DrainEnding) -> CommandReceipt:
+        meant.append((command.gateway, command.slot))
+        return CommandReceipt(id=command.id, accepted=True, sentence=f"{kind}: as asked")
+
+    async def running(*_: object) -> list[SimpleNamespace]:
+        return [SimpleNamespace(id="drain/edge/1")]
+
+    monkeypatch.setattr(drains, "give", give)
+    monkeypatch.setattr(drains.DrainService, "_running", running)
+    asked = {"reason": "it hangs", "slot": "a"}
+    alone = await api.post("/fleets/edge/drains/end", json=asked, headers={"Idempotency-Key": "1"})
+    assert alone.status_code == 422
+    assert meant == []
+    for number, (route, more) in enumerate((("end", {}), ("extend", {"by_seconds": 60}))):
+        told = await api.post(
+            f"/fleets/edge/drains/{route}",
+            json=asked | more | {"gateway": "edge-1"},
+            headers={"Idempotency-Key": f"2-{number}"},
+        )
+        assert told.status_code == 200, told.text
+    assert meant == [("edge-1", "a")] * 2
+
+
 async def test_a_reason_that_no_database_can_keep_is_refused_at_the_door(api: httpx.AsyncClient) -> None:
     asked = {"kind": "hold", "reason": "lunch\x00"}
     refused = await api.post("/fleets/edge/commands", json=asked, headers={"Idempotency-Key": "1"})

@@ -51,6 +51,9 @@ def facts(draw: st.DrawFn) -> DrainFacts:
         ended=draw(st.integers(0, 100)),
         now=NOW,
         deadline=NOW + draw(st.timedeltas(-timedelta(hours=9), timedelta(hours=9))),
+        fleet="edge",
+        gateway="gw-1",
+        slot="a",
         warned=draw(st.booleans()),
         forced_by=draw(st.none() | st.just("on call: a hole")),
         exempt_too=draw(st.booleans()),
@@ -116,16 +119,21 @@ def test_what_is_told_of_a_silent_instance_names_since_when_its_users_and_what_t
         ended=0,
         now=NOW,
         deadline=NOW,
+        fleet="edge",
+        gateway="gw-1",
+        slot="a",
         silent_since=NOW - timedelta(minutes=30),
     )
     assert next_step(silent, DrainLimits()).reason == (
         "it has not answered since 2026-11-20 02:30 UTC, so its sessions are unknown; its kernel shows users "
-        "within 10 minutes; `penstock drain end --exempt-too` stops it and loses every session that it has"
+        "within 10 minutes; `penstock drain end edge --gateway gw-1 --slot a --exempt-too --reason TEXT` "
+        "stops it and loses every session that it has"
     )
     later = silent.model_copy(update={"deadline": NOW + timedelta(hours=8)})
     assert next_step(later, DrainLimits()).reason == (
         "it has not answered since 2026-11-20 02:30 UTC, so its sessions are unknown; `penstock drain end "
-        "--exempt-too` stops it and loses every session that it has"
+        "edge --gateway gw-1 --slot a --exempt-too --reason TEXT` stops it and loses every "
+        "session that it has"
     )
 
 

@@ -502,6 +502,34 @@ async def test_an_instance_that_becomes_silent_is_listed_with_since_when_and_end
     assert fake.effects == ["stop a"]
 
 
+async def test_an_order_for_one_slot_means_nobody_in_another_slot_of_the_gateway(world: World) -> None:
+    """To stop what hangs in slot c by the gateway's name would end every good session in slot a."""
+    fake = with_people(world, 2)
+    fake.slots["c"] = FakeSlot(NEXT, InstanceState.RUNNING)
+    fake.silences["c"] = Silence(lasts=2 * SILENT_FOR)
+    fake.uncountable.add("c")
+    running = await drain(world, seconds=3600)
+    await until(lambda: _is_silent(running))
+    ending = DrainEnding(
+        id="1", person="on call", reason="it hangs", gateway="gw-1", slot="c", exempt_too=True
+    )
+    assert (await say(running, ending)).accepted
+    await until(lambda: "stop c" in fake.effects)
+    await until(lambda: _counted(running, 2))
+    longer = DrainExtension(
+        id="2", by=timedelta(hours=1), person="on call", reason="a call", gateway="gw-1", slot="c"
+    )
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await say(running, longer)
+    assert refused.value.cause is not None
+    assert sentence_of(refused.value.cause) == "nothing drains on slot c of gw-1 any more"
+    assert fake.effects == ["stop c"]
+    for address in tuple(fake.slots["a"].people):
+        fake.logout(address)
+    result = await result_of(running)
+    assert (result.stopped, result.sessions_ended) == (("gw-1 a", "gw-1 c"), 0)
+
+
 async def test_the_deadline_stops_a_silent_instance_only_when_its_kernel_has_shown_no_user_for_long(
     world: World,
 ) -> None:

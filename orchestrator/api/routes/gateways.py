@@ -1,10 +1,10 @@
 """Gateways: left out and taken in again, their drains extended and ended, the evidence of their failures."""
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import Field
+from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from orchestrator.api.disconnects import while_connected
@@ -63,20 +63,30 @@ class CertificatesRevoked(Value):
     """Whether the fleet's file has such a gateway."""
 
 
-class Extension(Value):
+class OfDrains(Value):
+    """Which drains are meant: all, those of one gateway, or the one of a slot of it."""
+
+    gateway: Name | None = None
+    slot: Name | None = None
+    reason: Why
+
+    @model_validator(mode="after")
+    def _slot_has_its_gateway(self) -> Self:
+        if self.slot is not None and self.gateway is None:
+            raise ValueError("a slot is one of a gateway; name the gateway, too")
+        return self
+
+
+class Extension(OfDrains):
     """How much longer drains wait."""
 
     by_seconds: Annotated[float, Field(ge=1, le=7 * 24 * 3600)]
-    gateway: Name | None = None
-    reason: Why
 
 
-class Ending(Value):
+class Ending(OfDrains):
     """Drains are not waited for any longer."""
 
-    gateway: Name | None = None
     exempt_too: bool = False
-    reason: Why
 
 
 class Receipts(Value):
@@ -171,7 +181,9 @@ async def revoke(fleet: Fleet, gateway: Gateway, asked: Reason, once: Once) -> R
 async def extend(fleet: Fleet, asked: Extension, once: Once) -> Response:
     """Move the deadline of drains; people are warned before the new one again."""
     by = timedelta(seconds=asked.by_seconds)
-    command = DrainExtension(id=once.id, by=by, person=once.caller.person, reason=asked.reason)
+    command = DrainExtension(
+        id=once.id, slot=asked.slot, by=by, person=once.caller.person, reason=asked.reason
+    )
 
     async def work() -> Receipts:
         receipts = await once.service.tell_drains(once.caller, fleet, asked.gateway, command)
@@ -185,6 +197,7 @@ async def end(fleet: Fleet, asked: Ending, once: Once) -> Response:
     """End what is left in small batches; its users log in again."""
     command = DrainEnding(
         id=once.id,
+        slot=asked.slot,
         person=once.caller.person,
         reason=asked.reason,
         exempt_too=asked.exempt_too,

@@ -35,7 +35,7 @@ from activities.drivers.steering.port import SteeringDriver
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from policies.adoption import is_adopted
-from policies.drains import may_stop_uncounted
+from policies.drains import may_stop_uncounted, stopped_by_hand
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -516,11 +516,11 @@ class HostSlots:
         unused = [i for i in state.instances if i.slot not in users]
         free = [i for i in unused if i.sessions == 0]
         if not free:
-            silent = [i.slot for i in unused if i.sessions is None]
-            why = (
-                f"slot {silent[0]} does not answer" if silent else "each serves, is on trial or has sessions"
-            )
-            return [f"{self._gateway.name} has no free slot: {why}; wait for its drain or end it"]
+            why = "each serves, is on trial or has sessions; wait for its drain or end it"
+            if silent := [i.slot for i in unused if i.sessions is None]:
+                by_hand = stopped_by_hand(self._gateway.fleet, self._gateway.name, silent[0])
+                why = f"slot {silent[0]} does not answer; {by_hand}"
+            return [f"{self._gateway.name} has no free slot: {why}"]
         idle = [i for i in free if i.state is not InstanceState.RUNNING]
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
 
