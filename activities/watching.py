@@ -97,7 +97,11 @@ class WatchActivities:
         if order is None:
             return _unwatched(asked, "nothing that the change promoted stands any more", over=True)
         if not order.cohorts.canary:
-            return _unwatched(asked, "no gateway of this wave is known to be on trial yet")
+            promoted = asked.wave == 0 and not asked.passed
+            kept = "no gateway that keeps the release is known yet, or each is left out of changes"
+            return _unwatched(
+                asked, kept if promoted else "no gateway of this wave is known to be on trial yet"
+            )
         found = await self._observation.observe_slice(order)
         decision = await asyncio.to_thread(self._named, asked, order, found.decision)
         found = found.model_copy(update={"decision": decision})

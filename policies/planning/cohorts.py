@@ -33,14 +33,18 @@ def cohorts_of(
     its own gateways as control, and nobody else. What was adopted is no control, since nobody counts
     its logins: with none to compare, neither harm nor health would ever be proven. Nor are
     those `left_out` of changes: one that is dead, or being worked on, shows nothing of the release before.
+    After the promotion it shows nothing of the new release either: wave 0 judges it once it is returned.
     """
     fleet = plan.fleet
     touched = {one.gateway for one in results}
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
+    promoted = wave == 0 and not passed
     canary = [
         name
         for name in standing
-        if wave in {0, plan.wave_of.get(name)} and not 0 < passed < plan.wave_of.get(name, 0)
+        if wave in {0, plan.wave_of.get(name)}
+        and not 0 < passed < plan.wave_of.get(name, 0)
+        and not (promoted and name in left_out)
     ]
     itself = wave > 0 and plan.waves[wave - 1].compared_with_itself
     counted = {name for name, release in plan.known_good.items() if not is_adopted(release)}

@@ -60,3 +60,23 @@ async def test_a_hold_without_metrics_names_the_dead_gateway_until_it_is_left_ou
     target = plan.fleet.gateway(dead).metrics_target
     assert [target in one.cohorts.control for one in observation.asked] == [True, False]
     assert found.decision == BLIND
+
+
+async def test_a_bake_whose_gateways_are_all_left_out_says_so_and_reads_nothing(tmp_path: Path) -> None:
+    ledger = Ledger.open(new_ledger(tmp_path / "ledger.db"))
+    plan = planned(facts_of(4))
+    order: dict[str, str] = {"fleet": "edge", "requested_by": "ana", "reason": "CVE"}
+    change = ledger.open_change(ChangeOpening(key="one", kind=ChangeKind.UPGRADE, release="1.3.0", **order))
+    only = plan.waves[0].gateways[0]
+    now = datetime.now(UTC)
+    kept = GatewayResult(gateway=only, wave=1, state="kept", slot="b", started=now.timestamp(), at=now)
+    ledger.record_gateways(change, (kept,))
+    ledger.set_quarantine(Quarantine(fleet="edge", gateway=only, reason="no power", person="ana", since=now))
+    observation = Blind()
+    asked = WatchSlice(change=change, plan=ledger.record_plan(plan), wave=0, complete=True)
+    found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
+    assert (found.over, found.ticks, observation.asked) == (False, 0, [])
+    assert (
+        found.decision.reason
+        == "no gateway that keeps the release is known yet, or each is left out of changes"
+    )

@@ -35,6 +35,21 @@ def test_gateways_of_the_next_wave_are_neither_watched_as_passed_nor_compared_wi
     assert not targets((*FIRST, *SECOND)) & {*found.control}
 
 
+def test_a_bake_does_not_judge_a_gateway_that_is_left_out_of_changes() -> None:
+    """One that lost its power counted as failed on its release, and went back once it had power again."""
+    kept = [result(name, "kept") for name in (*FIRST, *SECOND)]
+    dead, *others = (*FIRST, *SECOND)
+    found = cohorts_of(PLAN, 0, kept, {dead})
+    assert {*found.canary} == {*found.expected} == targets(tuple(others))
+    assert {*cohorts_of(PLAN, 0, kept).canary} == targets((dead, *others))
+
+
+def test_a_gateway_that_is_left_out_while_its_change_goes_on_is_judged_to_the_end_of_that() -> None:
+    kept = [result(name, "kept") for name in FIRST]
+    assert {*cohorts_of(PLAN, 0, kept, {*FIRST}, passed=1).canary} == targets(FIRST)
+    assert {*cohorts_of(PLAN, 1, kept, {*FIRST}).canary} == targets(FIRST)
+
+
 def test_none_of_a_canary_that_has_passed_may_fail_alone() -> None:
     assert watched(*(result(name, "kept") for name in FIRST)).may_fail == 0
 
