@@ -49,7 +49,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import RestoreReport, WatchReport, WaveReport
 from policies.model.status import ChangeStatus
-from policies.model.value import Name, Value, sentence
+from policies.model.value import Name, Packed, Value, sentence
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -139,7 +139,7 @@ class Continued(Value):
     receipts: dict[str, tuple[str, CommandReceipt]]
     decision: Decision | None = None
     aside: dict[str, str] = {}
-    aside_in: dict[str, tuple[str, ...]] = {}
+    aside_in: Packed[dict[str, tuple[str, ...]]] = {}
     carry: str = ""
     unproven: str = ""
     """Who promoted a wave without proof, against what."""

@@ -37,7 +37,7 @@ from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PartKey
 from policies.model.report import RestoreReport
-from policies.model.value import Digest, Name, Value
+from policies.model.value import Digest, Name, Packed, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
 from policies.rebuilding import is_newer
@@ -136,7 +136,7 @@ class RestoreOrder(Value):
     """Where a known-good comes from that is not on its host any more."""
     back: tuple[str, ...] = ()
     given_up: dict[str, str] = {}
-    given_up_in: dict[str, dict[str, str]] = {}
+    given_up_in: Packed[dict[str, dict[str, str]]] = {}
     """Who has been given up already of each part, by its path."""
     unmoved: dict[str, str] = {}
     troubles: dict[str, str] = {}

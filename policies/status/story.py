@@ -1,6 +1,5 @@
 """The story of a change: reports and commands become what every surface shows in the same words."""
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from heapq import nsmallest
@@ -21,7 +20,7 @@ from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
-from policies.model.value import Value
+from policies.model.value import Packed, Value
 from policies.model.verdict import Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -49,10 +48,10 @@ KEPT_EVENTS = 200
 
 
 class Left(Value):
-    """Which gateways of each part are not back, and which were given up; many have the same reason."""
+    """Which gateways of each part are not back, and which were given up, each with why."""
 
-    missing: dict[str, dict[str, tuple[str, ...]]] = {}
-    given_up: dict[str, dict[str, tuple[str, ...]]] = {}
+    missing: Packed[dict[str, dict[str, str]]] = {}
+    given_up: Packed[dict[str, dict[str, str]]] = {}
     tried: tuple[str, ...] = ()
     """Parts of which each gateway has been tried."""
 
@@ -71,10 +70,10 @@ class Story:
         self._going_back = 0
         """Parts that go back, each of which reports."""
         left = left or Left()
-        self._missing = {part: _by_name(missing) for part, missing in left.missing.items()}
+        self._missing = dict(left.missing)
         """The gateways of each part that are still tried, each with what keeps it; `Told` names a few."""
         self._named_missing = {*sorted(self._told.not_back)[:NAMED]}
-        self._given_up = {part: _by_name(given_up) for part, given_up in left.given_up.items()}
+        self._given_up = dict(left.given_up)
         self._tried = {*left.tried}
         self._before_hold: Phase | None = None
         """The phase in which people hold the change while no wave is under way, which knows its own."""
@@ -96,9 +95,8 @@ class Story:
 
     def left(self) -> Left:
         """Return which gateways are not back, or were given up, of which `Told` has the first."""
-        missing = {part: _by_reason(names) for part, names in self._missing.items() if names}
-        given_up = {part: _by_reason(names) for part, names in self.given_up.items()}
-        return Left(missing=missing, given_up=given_up, tried=tuple(sorted(self._tried)))
+        missing = {part: names for part, names in self._missing.items() if names}
+        return Left(missing=missing, given_up=self.given_up, tried=tuple(sorted(self._tried)))
 
     # --- what happens -----------------------------------------------------------------
 
@@ -517,17 +515,6 @@ class Story:
 
     def _tell(self, **news: object) -> None:
         self._told = self._told.model_copy(update=news)
-
-
-def _by_reason(reasons: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    names = defaultdict[str, list[str]](list)
-    for name, why in sorted(reasons.items()):
-        names[why].append(name)
-    return {why: tuple(of_these) for why, of_these in names.items()}
-
-
-def _by_name(names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    return {name: why for why, of_these in names.items() for name in of_these}
 
 
 def _phase_without_hold(decision: Decision | None, *, switching: bool) -> Phase:

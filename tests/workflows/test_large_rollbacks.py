@@ -18,6 +18,7 @@ from policies.model.plan_part import MOST_MEMBERS, PartKey
 from policies.model.report import RestoreReport
 from policies.model.status import ChangeStatus
 from policies.status.told import SHOWN, Told
+from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
@@ -27,6 +28,7 @@ from tests.workflows.world import (
     World,
     control_worker,
     fleet_of,
+    in_phase,
     is_heard,
     result_of,
     say,
@@ -119,19 +121,21 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
         await change.terminate("the test is over")
 
 
-SILENT = "no answer in time (restore gateway); is the agent running, and does it reach the engine?"
+def silent_in(part: int, left: int) -> dict[str, str]:
+    """Return so many gateways of a part that are silent, each with a reason of its own."""
+    names = [f"paris-edge-rack-{part:03}-host-{one:02}.vpn.example.org" for one in range(MOST_MEMBERS)]
+    return {name: f"{name}: no answer in time" for name in names[MOST_MEMBERS - left :]}
 
 
 def silence(change: str, part: int, number: int, left: int) -> RestoreReport:
     """Return what a part of fifty gateways reports of which that many are silent."""
-    names = [f"paris-edge-{part:03}-{one:02}" for one in range(MOST_MEMBERS - left, MOST_MEMBERS)]
     return RestoreReport(
         at=datetime.now(UTC),
         number=number,
         part=PartKey(wave=1, number=part),
         change=change,
         reason="ana: users call",
-        missing=dict.fromkeys(names, SILENT),
+        missing=silent_in(part, left),
     )
 
 
@@ -170,19 +174,71 @@ async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateway
     assert status.needs_you is not None
     assert status.needs_you.startswith(f"{PARTS * 10 + 1} gateways are not back: gw-1: ")
     assert len(runs) > 1
-    entries = [
-        event.ByteSize()
+    events = [
+        event
         for run in runs
         async for event in world.client.get_workflow_handle("change/edge", run_id=run).fetch_history_events()
-        if event.HasField("activity_task_scheduled_event_attributes")
     ]
-    assert max(entries) < LARGEST_EVENT / 4
+    entries = [one for one in events if one.HasField("activity_task_scheduled_event_attributes")]
+    assert max(one.ByteSize() for one in entries) < LARGEST_EVENT / 4
+    assert max(one.ByteSize() for one in events) < LARGEST_EVENT
     for part in range(2, PARTS + 2):
         await change.signal("report_restore", silence(name, part, 9, 0))
     world.gateways["gw-1"].recover("restore")
     await recorded.everybody_on(OLD)
     ended = await service.status("edge")
     assert (ended.outcome, ended.not_back) == (Outcome.ROLLED_BACK, 0)
+
+
+async def test_a_restore_begun_anew_after_its_end_by_hand_leaves_out_ten_thousand_given_up_gateways(
+    server: Engine,
+) -> None:
+    world = World.made(await server.client(), fleet_of("edge", size=4))
+    for name in ("gw-1", "gw-3"):
+        world.gateways[name].fail("restore", Unavailable(f"{name} does not answer"), times=10_000)
+    async with working(world):
+        world.judge.says(UNDECIDED)
+        rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+        await in_phase(rollout, Phase.OBSERVING)
+        world.judge.says(HEALTHY, UNDECIDED)
+        await until(lambda: world.serving()["gw-4"] == "1.3.0")
+        await say(rollout, CommandKind.ROLL_BACK, "ana", reason="users call")
+
+        async def waits_for(*names: str) -> None:
+            async def is_so() -> bool:
+                return {*(await status_of(rollout)).waits_for} == {*names}
+
+            await until(is_so)
+
+        await waits_for("gw-1", "gw-3")
+        given_up = [
+            silence(world.newest, part, 1, 0).model_copy(
+                update={"given_up": dict.fromkeys(silent_in(part, MOST_MEMBERS), "given up by ana: no power")}
+            )
+            for part in range(2, PARTS + 2)
+        ]
+        for first in range(0, PARTS, 20):
+            some = given_up[first : first + 20]
+            await asyncio.gather(*[rollout.signal("report_restore", one) for one in some])
+        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+        await waits_for("gw-3")
+        root = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")
+        first, asked = (await root.describe()).run_id, len(world.gateways["gw-1"].effects)
+        await root.terminate("the engine lost it")
+
+        async def is_begun_anew() -> bool:
+            return (await root.describe()).run_id != first
+
+        await until(is_begun_anew)
+        world.gateways["gw-3"].recover("restore")
+        result = await result_of(rollout)
+        sizes = [event.ByteSize() async for event in root.fetch_history_events()]
+    assert max(sizes) < LARGEST_EVENT
+    assert (result.outcome, result.incomplete) == (
+        Outcome.ROLLBACK_INCOMPLETE,
+        {"gw-1": "given up by ana: it burns"},
+    )
+    assert len(world.gateways["gw-1"].effects) == asked
 
 
 async def test_parts_of_a_large_rollback_report_at_a_pace_and_at_once_what_a_person_orders(
