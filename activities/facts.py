@@ -123,6 +123,13 @@ class UndoQuery(Value):
     gateways: tuple[Name, ...]
 
 
+class LeftOutQuery(Value):
+    """Which gateways may be left out by operators: an answer never grows with its fleet."""
+
+    fleet: Name
+    gateways: tuple[Name, ...]
+
+
 class StandsQuery(Value):
     """Which promotion is taken back, by its plan."""
 
@@ -363,9 +370,10 @@ class FactActivities:
         return await in_a_thread(self._plan_what_stands, asked)
 
     @activity.defn(name="find_left_out")
-    async def find_left_out(self, fleet: str) -> dict[Name, str]:
-        """Return the gateways that operators have quarantined, each with by whom and why."""
-        return await in_a_thread(self._left_out, fleet)
+    async def find_left_out(self, asked: LeftOutQuery) -> dict[Name, str]:
+        """Return which of these gateways operators have quarantined, each with by whom and why."""
+        out = await in_a_thread(self._left_out, asked.fleet)
+        return {name: out[name] for name in asked.gateways if name in out}
 
     def _record_states(self, rows: StateRows) -> dict[str, int]:
         self._book.record_states(rows.fleet, rows.states, rows.silent)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from activities.facts import FactActivities
+from activities.facts import FactActivities, LeftOutQuery
 from activities.ledger import GatewayResults, LedgerActivities
 from activities.plans import GatewaysQuery, PlanActivities
 from policies.model.change import GatewayResult
@@ -127,7 +127,8 @@ class PassedWaves:
         try:
             asked = GatewaysQuery(plan=plan.digest, gateways=names)
             parts = await control.ask(PlanActivities.find_parts, asked)
-            left_out = await control.ask(FactActivities.find_left_out, plan.fleet)
+            out = LeftOutQuery(fleet=plan.fleet, gateways=names)
+            left_out = await control.ask(FactActivities.find_left_out, out)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

@@ -1,16 +1,25 @@
 """What a change asks of its fleet's facts, again and again while it goes on."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import ActivityEnvironment
 
-from activities.facts import CapacityQuery, FactActivities
+from activities.facts import NAMED, CapacityQuery, FactActivities, LeftOutQuery
+from orchestrator.store.known_good import MOST
 from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch, Quarantine
 from policies.model.instance import GatewayState
+from policies.model.operation import BREAK_GLASS
+from policies.model.value import Value
 from tests.fakes.control import FakeFleets
-from tests.unit.fleets import facts_of, planned, state
+from tests.unit.fleets import NEW, OLD, Facts, facts_of, fleet, gateway, planned, state
+
+FLEET = 2_000
+LARGEST_PAYLOAD = 256 * 1024
+"""Bytes from which on an engine warns."""
 
 
 async def test_capacity_is_told_by_what_was_said_last_and_nothing_else_is_read_again(
@@ -40,3 +49,52 @@ async def test_capacity_is_told_by_what_was_said_last_and_nothing_else_is_read_a
     ledger.record_states("edge", [], dict.fromkeys(("gw-1", "gw-2", "gw-3", "gw-4"), "does not answer"))
     assert await short()
     assert [sorted(some) for some in read] == [sorted(states), [], ["gw-4"], ["gw-4"], []]
+
+
+def adrift() -> Facts:
+    """Return thousands of gateways with names of the greatest length, of which none is on its known-good."""
+    names = [f"gw-{number:05}.{'x' * 55}"[:63] for number in range(1, FLEET + 1)]
+    by_hand = {"owner": BREAK_GLASS, "observed_at": datetime.now(UTC)}
+    states = {
+        name: state(name, on=NEW).model_copy(update=by_hand if number % 2 else {})
+        for number, name in enumerate(names)
+    }
+    return fleet(*[gateway(name) for name in names]), states, dict.fromkeys(names, OLD)
+
+
+async def test_what_is_found_of_thousands_of_gateways_that_drifted_fits_into_one_message(url: str) -> None:
+    described, states, known_good = adrift()
+    ledger = Ledger.open(url)
+    opening = ChangeOpening(
+        key="k", fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="r", release="1.3.0"
+    )
+    change = ledger.open_change(opening)
+    for first in range(0, FLEET, MOST):
+        some = [*states][first : first + MOST]
+        releases = {name: known_good[name] for name in some}
+        ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases=releases))
+        ledger.record_states("edge", [states[name] for name in some], {})
+    activities = FactActivities(ledger, FakeFleets(described))
+    found = await ActivityEnvironment().run(activities.find_strays, "edge")
+    assert (len(found.strays), len(found.by_hand)) == (NAMED, NAMED)
+    assert size_of(found) < LARGEST_PAYLOAD / 8
+
+
+async def test_only_those_gateways_that_are_asked_about_are_named_of_whom_operators_left_out(
+    url: str,
+) -> None:
+    described, _, _ = facts_of(3)
+    ledger, since = Ledger.open(url), datetime.now(UTC)
+    for name in ("gw-1", "gw-2"):
+        ledger.set_quarantine(
+            Quarantine(fleet="edge", gateway=name, reason="it burns", person="ana", since=since)
+        )
+    asked = LeftOutQuery(fleet="edge", gateways=("gw-2", "gw-3"))
+    found = await ActivityEnvironment().run(
+        FactActivities(ledger, FakeFleets(described)).find_left_out, asked
+    )
+    assert found == {"gw-2": "in quarantine by ana: it burns"}
+
+
+def size_of(found: Value) -> int:
+    return len(pydantic_data_converter.payload_converter.to_payload(found).data)
