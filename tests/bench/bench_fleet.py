@@ -139,7 +139,7 @@ class Misfortune:
     lasting: int
     """Gateways that stay away."""
     named: int
-    """How many of them the change names at its end."""
+    """How many of them the change names at its end, or counts beside those whom it names."""
     sentence: str
 
 
@@ -275,7 +275,7 @@ async def _suffer(faults: Callable[[Sequence[int]], Faults], outcome: Outcome) -
                 for name, said in elsewhere.items()
                 if outcome is Outcome.PROMOTED and int(name.removeprefix("gw-")) not in lasting
             },
-            named=sum(f"gw-{number:05}" in named for number in lasting),
+            named=sum(f"gw-{number:05}" in named for number in lasting) + result.more_incomplete,
             lasting=len(lasting),
             sentence=result.reason,
         )
