@@ -63,13 +63,15 @@ VALUES = (
     ),
     *("a # b", '"a # b"', "a ;b", "a=b", "a:b", "a\tb", "[a]", "", "/run/a.socket", "ä", "a  ", "# a", "; a"),
 )
+ENDS = ("", "", " ", "\t", " ; text", "\t;text", ";text", '";', " ;", " ; a # b", " # a ; b")
+"""Behind a value ` ;` begins a comment to others that read such files (case 08)."""
 SEPARATORS = (" = ", "=", ":", " : ", "\t=\t", " =", "= ")
 
 
 def line(rng: random.Random) -> str:
     key = rng.choice(rng.choice((UNKNOWN, NUMBERS, TEXTS)))
     indent = rng.choice(("", "", "", "", " ", "\t"))
-    return indent + key + rng.choice(SEPARATORS) + rng.choice(VALUES) + rng.choice(("", "", " ", "\t"))
+    return indent + key + rng.choice(SEPARATORS) + rng.choice(VALUES) + rng.choice(ENDS)
 
 
 def odd(rng: random.Random) -> str:
