@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args, get_origin
@@ -18,8 +18,10 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from activities.drivers.rights import read_own, require_own
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, Gateway
+from policies.model.gates import GatePolicy, lint
 from policies.model.patterns import PATTERNS
 from policies.model.value import Value
 
@@ -73,6 +75,33 @@ def load(path: Path, model: type[W]) -> W:
             the sentence names file, line and key, and what to do.
     """
     return parse(_read(path), str(path), model)
+
+
+def load_own(path: Path, model: type[W], *, of: int | None = None) -> W:
+    """Return the content of a YAML file that only root and this process's user may write.
+
+    The user of the number `of` may own it, too, and the folders on the way.
+
+    Raises:
+        BadInput: Another user may write it, or the model refuses it; the sentence names the line.
+    """
+    try:
+        raw = read_own(path, most=LARGEST, of=of)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
+    return parse(text_of(raw, path), str(path), model)
+
+
+def load_gates(path: Path) -> GatePolicy:
+    """Return the gates that a file asks of every wave, where only its owner may write it.
+
+    Raises:
+        BadInput: Another user may write it, or it is not safe to judge by.
+    """
+    gates = load_own(path, GatePolicy)
+    if problems := lint(gates):
+        raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
+    return gates
 
 
 def parse(text: str, path: str, model: type[W]) -> W:
@@ -365,30 +394,30 @@ def _values_in(annotation: object) -> Iterator[type[Value]]:
 
 
 class Reread(Generic[W]):
-    """What one file says, read again whenever the file has changed."""
+    """What one file says that only its owner may write, read again whenever the file has changed."""
 
-    def __init__(
-        self, path: Path, model: type[W], reader: Callable[[Path, type[W]], W] | None = None
-    ) -> None:
-        """Take the path, the model, and what reads the file instead of `load`, raising what that does."""
+    def __init__(self, path: Path, model: type[W], *, of: int | None = None) -> None:
+        """Take the path, the model, and the number of a user who may own the file, too."""
         self.path = path
         self._model = model
-        self._reader = load if reader is None else reader
+        self._of = of
         self._read: tuple[object, W | str] | None = None
         self._turn = threading.Lock()
 
     def value(self) -> W:
-        """Return what the file says now; raises as `load` does.
+        """Return what the file says now; raises as `load_own` does.
 
+        Its rights, and those of each folder on the way, are checked each time: they change without the file.
         Each version is read once, however many ask for it at the same time, and also when it is wrong:
         a fleet of thousands takes seconds.
         """
+        require_own(self.path, of=self._of)
         with self._turn:
             try:
                 found = self.path.stat()
             except OSError:
-                return self._reader(self.path, self._model)  # it says what is wrong
-            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+                return load_own(self.path, self._model, of=self._of)  # it says what is wrong
+            version = (found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino)
             if self._read is None or self._read[0] != version:
                 self._read = (version, self._load())
             said = self._read[1]
@@ -398,7 +427,7 @@ class Reread(Generic[W]):
 
     def _load(self) -> W | str:
         try:
-            return self._reader(self.path, self._model)
+            return load_own(self.path, self._model, of=self._of)
         except BadInput as error:
             return str(error)
 
@@ -413,11 +442,13 @@ Described = tuple[dict[str, Fleet], tuple[BadInput, ...]]
 class FleetFiles:
     """The fleets of one file, or of a folder of files, each read again whenever its file has changed.
 
-    A file that is wrong takes its own fleet away and no other.
+    A file that is wrong, or that others may write, takes its own fleet away and no other. The API writes
+    them, and a worker of another user reads them: `of` is the number of the API's user there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, of: int | None = None) -> None:
         self._path = path
+        self._of = of
         self._files: dict[Path, Reread[Fleet]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="files")
         self._reading: Future[Described] | None = None
@@ -512,7 +543,7 @@ class FleetFiles:
         wrong: list[BadInput] = []
         for file in sorted(self._path.glob("*.yaml")) if self._path.is_dir() else [self._path]:
             try:
-                fleet = self._files.setdefault(file, Reread(file, Fleet)).value()
+                fleet = self._files.setdefault(file, Reread(file, Fleet, of=self._of)).value()
             except BadInput as error:
                 wrong.append(error)
                 continue

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import pwd
 import re
 import sys
 import tomllib
@@ -125,6 +126,11 @@ class Settings(BaseSettings):
         state_folder() / "reports", description="where a report of every change is written when it has ended"
     )
     fleet: Path = Field(Path("fleet.yaml"), description="the fleet's gateways and limits")
+    fleet_owner: str | None = Field(
+        None,
+        description="user who may own these files beside root and the process's own user: the API's, where a "
+        "worker of another user reads what it writes",
+    )
     fleets_at_once: int | None = Field(
         None,
         ge=1,
@@ -219,6 +225,22 @@ class Settings(BaseSettings):
     source: Place | None = Field(
         None, description="the release repository, at one of the origins that trust.yaml allows"
     )
+
+    @property
+    def fleet_owner_number(self) -> int | None:
+        """The number of the user who may own files of fleets, too; None for nobody.
+
+        Raises:
+            BadInput: This host has no user of that name.
+        """
+        if self.fleet_owner is None:
+            return None
+        try:
+            return pwd.getpwnam(self.fleet_owner).pw_uid
+        except KeyError:
+            raise BadInput(
+                f"{PREFIX}FLEET_OWNER is {self.fleet_owner}, and this host has no such user; change it"
+            ) from None
 
     @classmethod
     def settings_customise_sources(

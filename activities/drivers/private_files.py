@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from activities.drivers.rights import read_own
-from activities.files import LARGEST, W, parse, text_of
 from policies.model.errors import BadInput
 
 
@@ -37,19 +36,6 @@ def read_private(path: Path, what: str) -> bytes:
         return read_own(path, secret=True)
     except OSError as error:
         raise BadInput(f"{what} {path} cannot be read: {error.strerror}; check the path") from error
-
-
-def load_own(path: Path, model: type[W]) -> W:
-    """Return the content of a YAML file that only root and this process's user may write.
-
-    Raises:
-        BadInput: Another user may write it, or the model refuses it; the sentence names the line.
-    """
-    try:
-        raw = read_own(path, most=LARGEST)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
-    return parse(text_of(raw, path), str(path), model)
 
 
 def secret_line(path: Path, what: str, least: int = 1) -> str:

@@ -16,34 +16,35 @@ MOST_LINKS = 40
 """Links on the way to a file, as Linux follows (path_resolution(7))."""
 
 
-def require_own(path: Path, *, secret: bool = False) -> None:
+def require_own(path: Path, *, secret: bool = False, of: int | None = None) -> None:
     """Return if only root and this process's user may write the file, and read it where it is secret.
 
     Every folder and link on the way to it counts, up to the root: whoever may write one of them can put
-    another file in the place of this one. A file that is not there is for its reader to miss.
+    another file in the place of this one. The user of the number `of` may own the file and these folders,
+    too. A file that is not there is for its reader to miss.
 
     Raises:
         BadInput: Another user may; the sentence has the command that mends it.
     """
     try:
-        found = _walk(path)
+        found = _walk(path, of)
     except OSError:
         return
-    _require_rights(path, found, secret=secret)
+    _require_rights(path, found, secret=secret, of=of)
 
 
 @contextmanager
 def opened_own(path: Path, *, secret: bool = False, of: int | None = None) -> Iterator[BinaryIO]:
     """Give the opened file that `require_own` accepts: the very file that was checked, whatever its path is.
 
-    The user of the number `of` may own it, too.
+    The user of the number `of` may own it and the folders on the way, too.
 
     Raises:
         BadInput: Another user may write the file, or read it where it is secret.
         OSError: It cannot be read.
     """
     with open(path, "rb", opener=_without_waiting) as file:
-        opened, found = os.fstat(file.fileno()), _walk(path)
+        opened, found = os.fstat(file.fileno()), _walk(path, of)
         _require_rights(path, opened, secret=secret, of=of)
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
             raise BadInput(f"{path} was replaced while it was read; try again")
@@ -69,7 +70,7 @@ def read_own(
         path: The file.
         secret: Whether other users must not read it, or what decides that by the content.
         most: Read no more bytes than this one more, so that the caller sees that there are too many.
-        of: The number of a user who may own the file beside root and this process's user.
+        of: The number of a user who may own the file and the folders on the way, too.
 
     Raises:
         BadInput: Another user may write the file, or read it where it is secret.
@@ -82,7 +83,7 @@ def read_own(
         return content
 
 
-def _walk(path: Path) -> os.stat_result:
+def _walk(path: Path, of: int | None) -> os.stat_result:
     """Return what the path leads to, once every folder and link on the way has been checked.
 
     Raises:
@@ -94,7 +95,7 @@ def _walk(path: Path) -> os.stat_result:
     while rest:
         above, entry = found, folder / rest.pop()
         found = entry.lstat()
-        _require_kept(path, folder, above, found)
+        _require_kept(path, folder, above, found, of)
         if stat.S_ISLNK(found.st_mode):
             links += 1
             if links > MOST_LINKS:
@@ -104,15 +105,17 @@ def _walk(path: Path) -> os.stat_result:
             rest += reversed(target.parts[1:] if target.is_absolute() else target.parts)
             found = folder.stat()
         elif stat.S_ISDIR(found.st_mode):
-            folder = entry.resolve()
+            folder = entry if entry.name != ".." else entry.resolve()
         elif rest:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(entry))
     return found
 
 
-def _require_kept(path: Path, folder: Path, above: os.stat_result, entry: os.stat_result) -> None:
+def _require_kept(
+    path: Path, folder: Path, above: os.stat_result, entry: os.stat_result, of: int | None
+) -> None:
     """Refuse a folder in which another user may replace the entry that leads to the file."""
-    if above.st_uid not in (0, os.geteuid()):
+    if above.st_uid not in (0, os.geteuid(), of):
         raise BadInput(
             f"user {above.st_uid}, who owns {folder}, may replace {path}; chown {os.geteuid()} {folder}, "
             "and check what the file says"
@@ -120,7 +123,7 @@ def _require_kept(path: Path, folder: Path, above: os.stat_result, entry: os.sta
     if not above.st_mode & OTHERS_WRITE:
         return
     # In a folder with the sticky bit users replace only what is their own.
-    if not above.st_mode & stat.S_ISVTX or entry.st_uid not in (0, os.geteuid()):
+    if not above.st_mode & stat.S_ISVTX or entry.st_uid not in (0, os.geteuid(), of):
         raise BadInput(f"others may replace {path}; chmod go-w {folder}, and check what the file says")
 
 

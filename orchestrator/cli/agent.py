@@ -132,6 +132,6 @@ def _room() -> Any:
 
 
 def _settings(config: Path) -> Any:
-    from activities.drivers.private_files import load_own  # noqa: PLC0415
+    from activities.files import load_own  # noqa: PLC0415
 
     return load_own(config, _room().AgentSettings)

@@ -70,9 +70,8 @@ def _readings(files: list[Path]) -> Iterator[tuple[Path, Callable[[], object]]]:
         return
     if (shown := _shown_to_prometheus(settings)) is not None:
         yield shown, _metrics_reader(settings)
-    folder = settings.fleet.is_dir()
-    for path in sorted(settings.fleet.glob("*.yaml")) if folder else [settings.fleet]:
-        yield path, _reader("fleet", path)
+    for path in _fleets_of(settings):
+        yield path, _installed_fleet_reader(settings, path)
     yield settings.gates, _reader("gates", settings.gates)
     yield settings.trust, _reader("trust", settings.trust)
     if settings.people.exists():
@@ -93,6 +92,7 @@ def _as_its_reader(path: Path) -> Iterator[bool]:
 
     settings, _ = _settings()
     theirs = [settings.gates, settings.trust, settings.people, settings.notices] if settings else []
+    theirs += _fleets_of(settings) if settings else []
     folder = state_folder()
     if (
         os.geteuid() != 0
@@ -109,6 +109,22 @@ def _as_its_reader(path: Path) -> Iterator[bool]:
     finally:
         os.seteuid(0)
         os.setegid(0)
+
+
+def _fleets_of(settings: "Settings") -> list[Path]:
+    return sorted(settings.fleet.glob("*.yaml")) if settings.fleet.is_dir() else [settings.fleet]
+
+
+def _installed_fleet_reader(settings: "Settings", path: Path) -> Callable[[], object]:
+    """Return the reading of a fleet that the worker reads, whose rights count, too: a checkout's do not."""
+
+    def read() -> object:
+        from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
+
+        require_own(path, of=settings.fleet_owner_number)
+        return _fleet_with_calendars(path)
+
+    return read
 
 
 def _reading_of(path: Path) -> Callable[[], object]:
@@ -140,10 +156,8 @@ def kind_of(path: Path) -> str:
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
     def read() -> object:
-        from activities.drivers.rights import require_own  # noqa: PLC0415 - only who checks waits for it
         from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
-        from activities.files import load  # noqa: PLC0415
-        from policies.model.gates import GatePolicy, lint  # noqa: PLC0415
+        from activities.files import load, load_gates, load_own  # noqa: PLC0415
 
         match kind:
             case "trust":
@@ -153,13 +167,9 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
                 return read_chat(path)
             case "gates":
-                require_own(path)
-                gates = load(path, GatePolicy)
-                if problems := lint(gates):
-                    raise BadInput(f"{path} is not safe to judge by: {problems[0]}")
-                return gates
+                return load_gates(path)
             case "people" | "agent" | "cluster" | "notices":
-                require_own(path)
+                return load_own(path, _model_of(kind))
             case "fleet":
                 return _fleet_with_calendars(path)
             case _:

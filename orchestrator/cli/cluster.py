@@ -63,6 +63,6 @@ def _room() -> Any:
 
 
 def _settings(config: Path) -> Any:
-    from activities.drivers.private_files import load_own  # noqa: PLC0415
+    from activities.files import load_own  # noqa: PLC0415
 
     return load_own(config, _room().ClusterSettings)

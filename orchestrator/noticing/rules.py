@@ -5,8 +5,7 @@ from pathlib import Path
 
 from activities.drivers.notices.composing import sink_of
 from activities.drivers.notices.port import Sink
-from activities.drivers.rights import require_own
-from activities.files import load
+from activities.files import load_own
 from orchestrator.words.offers import spelled
 from policies.model.errors import BadInput, Unknown
 from policies.model.notice_rules import AnySink, ChatSink, NoticeRules
@@ -31,8 +30,7 @@ class RulesFile:
             if version is None or version != self._version:
                 self._version = version
                 try:
-                    require_own(self.path)
-                    self._rules, self._wrong = load(self.path, NoticeRules), None
+                    self._rules, self._wrong = load_own(self.path, NoticeRules), None
                 except BadInput as wrong:
                     self._wrong = wrong
             return self._rules

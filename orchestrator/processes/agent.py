@@ -16,7 +16,6 @@ from activities.adoption import AdoptionActivities
 from activities.drivers.credentials import Credentials
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.products import daemon_of
-from activities.drivers.private_files import load_own
 from activities.drivers.runtime.host.adoption import HostAdoption
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.runtime.host.bounds import HostBounds
@@ -31,6 +30,7 @@ from activities.drivers.steering.orders import SteeringOrders
 from activities.drivers.steering.port import Means, SteeringDriver
 from activities.drivers.steering.products import STEERINGS, retire_others
 from activities.drivers.trust_files import compose_releases
+from activities.files import load_own
 from activities.host_record import HostRecordActivities
 from activities.instances import InstanceActivities
 from activities.paths import PathActivities

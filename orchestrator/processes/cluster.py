@@ -20,7 +20,6 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.drivers.disk import write_whole
-from activities.drivers.private_files import load_own
 from activities.drivers.runtime.kubernetes.access import AT_ONCE, Access
 from activities.drivers.runtime.kubernetes.api import Api
 from activities.drivers.runtime.kubernetes.cluster import KubernetesCluster
@@ -35,6 +34,7 @@ from activities.drivers.runtime.kubernetes.rights import (
 from activities.drivers.runtime.kubernetes.vouching import VouchedImages
 from activities.drivers.runtime.kubernetes.words import Share
 from activities.drivers.trust_files import compose_releases
+from activities.files import load_own
 from activities.placement import PlacementActivities
 from activities.refusals import only_logged
 from orchestrator.enrolment.host import HostFiles

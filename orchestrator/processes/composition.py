@@ -164,7 +164,10 @@ async def compose(settings: Settings) -> Installation:
         metrics=metrics,
         approvals=approvals,
     )
-    files, points = FleetFiles(settings.fleet), checkpoints_of(settings, ledger)
+    files, points = (
+        FleetFiles(settings.fleet, of=settings.fleet_owner_number),
+        checkpoints_of(settings, ledger),
+    )
     releases = ReleaseService(
         ledger=ledger,
         store=settings.store,

@@ -28,10 +28,10 @@ from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.journal import Journal
 from activities.drivers.metrics.login_times import LoginTimes
 from activities.drivers.metrics.tunnel_probes import Tunnel, TunnelProbes, require_pings
-from activities.drivers.private_files import load_own
 from activities.drivers.runtime.host.process import Alive
 from activities.drivers.steering.homes import home_of
 from activities.drivers.steering.products import READERS
+from activities.files import load_own
 from orchestrator.processes.agent_file import AgentSettings, tell_of_unread_variables
 from orchestrator.processes.gateway_folders import folders_of
 from orchestrator.processes.scraping import scraped

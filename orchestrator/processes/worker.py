@@ -295,7 +295,7 @@ async def fetch_index(settings: Settings, product: str, channel: str) -> bytes:
 async def run_beside(settings: Settings) -> None:
     """Run the worker of an engine that answers already, until told to stop."""
     refuse_strangers()
-    fleets = FleetFiles(settings.fleet)
+    fleets = FleetFiles(settings.fleet, of=settings.fleet_owner_number)
     worker = await compose(settings, fleets)
     for wrong in await asyncio.to_thread(fleets.wrong):
         _log.warning("a fleet is left alone until its file is mended: %s", wrong)

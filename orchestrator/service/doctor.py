@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.replicas import Replicas
-from activities.files import FleetFiles, load
+from activities.files import FleetFiles, load_gates
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
@@ -24,7 +24,7 @@ from orchestrator.service.engine_health import NO_WORKER, POLLED_WITHIN, EngineH
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
-from policies.model.errors import PenstockError
+from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, required_of_exporters
 from policies.model.instance import GatewayState
@@ -199,11 +199,15 @@ class DoctorService:
         return Finding(about="sealing", health=Health.DOUBTFUL, sentence=sentence)
 
     async def _files(self) -> Finding:
-        wrong = await asyncio.to_thread(self.files.wrong)
+        wrong = [*await asyncio.to_thread(self.files.wrong)]
+        try:
+            await asyncio.to_thread(load_gates, self.gates)
+        except BadInput as error:
+            wrong.append(error)
         if wrong:
             return Finding(about="files", health=Health.WRONG, sentence="; ".join(map(str, wrong)))
         known = await asyncio.to_thread(self.files.all)
-        return _well("files", f"{len(known)} fleets are described as they must be")
+        return _well("files", f"{len(known)} fleets and the gates are described as they must be")
 
     async def _audit(self) -> Finding:
         newest = await asyncio.to_thread(self.checkpoints.newest)
@@ -328,7 +332,7 @@ class DoctorService:
     async def _heard(self) -> Heard:
         """Return which targets have a fresh value of what gates require, and of which it is no evidence."""
         try:
-            policy = await asyncio.to_thread(load, self.gates, GatePolicy)
+            policy = await asyncio.to_thread(load_gates, self.gates)
         except PenstockError:
             policy = GatePolicy()
         asked = required_of_exporters(policy) if policy.gates else ()

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from activities.drivers.daemon.template import credentials_in
-from activities.drivers.rights import require_own
 from activities.drivers.trust_files import compose_releases
-from activities.files import load
+from activities.files import load_gates
 from activities.observation import MetricsSource
 from orchestrator.service.approvals import AnyPlan, ApprovalService
 from orchestrator.service.background import LOOKS
@@ -24,7 +23,7 @@ from policies.judge.offline.predict import Prediction, Proof, predict
 from policies.model.approval import Approved
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
-from policies.model.gates import GatePolicy, lint
+from policies.model.gates import GatePolicy
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
@@ -229,10 +228,7 @@ class PlanService:
         return predict(plan.gates, rate, canaries=plan.waves[0], controls=plan.controls)
 
     def _read_files(self) -> tuple[GatePolicy, str]:
-        require_own(self.gates)
-        gates = load(self.gates, GatePolicy)
-        if problems := lint(gates):
-            raise BadInput(f"{self.gates} is not safe to judge by: {problems[0]}")
+        gates = load_gates(self.gates)
         try:
             trust = self.trust.read_bytes()
         except OSError as error:

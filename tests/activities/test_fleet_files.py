@@ -1,5 +1,7 @@
 """Fleets from a folder of files: one that is wrong takes itself away, and no other."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from activities.files import FleetFiles, load
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 
+API, OTHER = 64_002, 64_009
 FLEET = """\
 apiVersion: penstock/v1
 name: {name}
@@ -90,3 +93,33 @@ def test_a_file_without_a_version_is_of_the_first_one(folder: Path) -> None:
     path = folder / "edge.yaml"
     path.write_text(path.read_text().removeprefix("apiVersion: penstock/v1\n"))
     assert load(path, Fleet).api_version == "penstock/v1"
+
+
+LOOSE: dict[str, Callable[[Path], None]] = {
+    "written by the group": lambda file: file.chmod(0o664),
+    "written by all": lambda file: file.chmod(0o666),
+    "in a folder of the group": lambda file: file.parent.chmod(0o775),
+    "of another user": lambda file: os.chown(file, OTHER, -1),
+    "in a folder of another user": lambda file: os.chown(file.parent, OTHER, -1),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("how", LOOSE)
+def test_a_fleet_that_another_user_may_describe_is_left_alone_until_that_is_mended(
+    folder: Path, how: str
+) -> None:
+    """S6: an orchestrator trusted a fleet.yaml that everybody could write."""
+    file = folder / "edge.yaml"
+    files = FleetFiles(file, of=API)
+    assert sorted(files.all()) == ["edge"]
+    LOOSE[how](file)
+    [wrong] = files.wrong()
+    assert str(file) in str(wrong)
+    assert files.all() == {}
+    with pytest.raises(BadInput, match=r"chmod go-w|chown 0"):
+        files.fleet("edge")
+    for mended, mode in ((file, 0o640), (folder, 0o2750)):
+        os.chown(mended, API, -1)
+        mended.chmod(mode)
+    assert sorted(files.all()) == ["edge"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.store.snapshots import SnapshotArchive
+from activities.files import FleetFiles
 from orchestrator.service.checkpoints import Checkpoints, signing_key
 from orchestrator.service.description_file import DescriptionFile
 from orchestrator.store.ledger import Ledger
@@ -22,6 +23,17 @@ PACKAGE = Path(__file__).parents[2] / "deploy/debian/penstock"
 NUMBERS = {"root": 0, "penstock": 64_001, "penstock-api": 64_002, "penstock-relay": 64_003}
 NUMBERS |= {"penstock-chat": 64_004}
 SNAPSHOT = b"what a gateway was found with"
+EDGE = b"""\
+apiVersion: penstock/v1
+name: edge
+product: ocserv
+gateways:
+  - name: gw-1
+    addresses: [192.0.2.1]
+    slots:
+      - {name: a, port: 4441, device: oca, pool4: 10.0.0.0/24}
+      - {name: b, port: 4442, device: ocb, pool4: 10.0.1.0/24}
+"""
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes other users")
 
@@ -118,13 +130,17 @@ def test_the_worker_reads_the_fleets_that_the_api_describes_and_nothing_else_of_
     file, own = folders / "penstock-fleets/edge.yaml", folders / "penstock-api"
 
     def describe() -> None:
-        DescriptionFile(file).replace(b"fleet: edge\n", None)
+        DescriptionFile(file).replace(EDGE, None)
+        assert FleetFiles(file.parent).fleet("edge").product == "ocserv"
         (own / "page.name").write_text("a name")
 
     def work() -> None:
-        assert file.read_bytes() == b"fleet: edge\n"
+        described = FleetFiles(file.parent, of=NUMBERS["penstock-api"])
+        assert described.fleet("edge").product == "ocserv"
+        [wrong] = FleetFiles(file.parent).wrong()
+        assert f"user {NUMBERS['penstock-api']}" in str(wrong)
         with pytest.raises(BadInput, match="cannot be written"):
-            DescriptionFile(file).replace(b"fleet: core\n", digest_of(b"fleet: edge\n"))
+            DescriptionFile(file).replace(b"fleet: core\n", digest_of(EDGE))
         with pytest.raises(PermissionError):
             (own / "page.name").read_bytes()
 

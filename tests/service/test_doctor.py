@@ -22,7 +22,7 @@ from orchestrator.service import doctor
 from orchestrator.service.doctor import DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.people import Caller, Role, Via
+from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from tests.drivers.test_prometheus import envelope, page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
@@ -68,6 +68,23 @@ async def test_a_file_that_is_wrong_is_named_and_takes_no_other_fleet_away(
     broken = await penstock("status", "core")
     assert broken.code == 2
     assert "core.yaml, line" in broken.err
+
+
+async def test_gates_that_others_may_write_are_named_and_not_read(service: Service, tmp_path: Path) -> None:
+    """S7: the doctor read a gates.yaml that no plan would have been judged by."""
+    (tmp_path / "own").mkdir()
+    settings, gates = installed(tmp_path / "own"), tmp_path / "gates.yaml"
+    gates.write_bytes(settings.gates.read_bytes())
+    service = (await compose(settings.model_copy(update={"gates": gates}))).service
+
+    async def files() -> Finding:
+        return next(one for one in await service.examine(SEES_ALL) if one.about == "files")
+
+    assert (await files()).health is Health.WELL
+    gates.chmod(0o666)
+    wrong = await files()
+    assert wrong.health is Health.WRONG
+    assert wrong.sentence == f"{gates} may be written by others; chmod go-w {gates}, and check what it says"
 
 
 async def test_whoever_sees_one_fleet_hears_of_no_file_disk_or_other_fleet(
@@ -180,6 +197,7 @@ async def test_a_record_is_doubtful_when_entries_wait_for_their_signature_and_no
 
 
 EDGE = "192.0.2.1:9500"
+SEES_ALL = Caller(person="ana", grants={EVERY_FLEET: frozenset({Role.ADMIN})}, via=Via.API)
 SEES_EDGE = Caller(person="ana", grants={"edge": frozenset({Role.VIEWER})}, via=Via.API)
 
 
