@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.following import follow_begun
+from orchestrator.cli.following import begun_line, follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.tree import group
-from orchestrator.cli.words import FleetName, Key, Reason, fleet_of
+from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of
 from orchestrator.words.plans import plan_lines
 
 app = group("Settings of the fleet's file, such as dns and route, put on running instances.")
@@ -28,6 +28,7 @@ def start(
     reason: Reason,
     fleet: FleetName = None,
     plan_digest: Annotated[str | None, typer.Option("--plan", help="start only this plan")] = None,
+    wait: Wait = False,
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -43,10 +44,13 @@ def start(
         sys.stderr.write("\n".join(plan_lines(made)[:-1]) + "\n")
     body = {"reason": reason, "plan": plan_digest}
     begun = api.surveying().post("fleets", name, "settings", body=body, key=key)
-    code = follow_begun(api, name, begun, output)
-    if output is Output.TABLE:
-        say(api.get("fleets", name)["change"]["why"])
-    raise typer.Exit(code)
+    if wait:
+        code = follow_begun(api, name, begun, output)
+        if output is Output.TABLE:
+            say(api.get("fleets", name)["change"]["why"])
+        raise typer.Exit(code)
+    sys.stderr.write(begun_line(name, begun) + "\n")
+    emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
 
 
 def _planned(api: Api, fleet: str) -> Any:

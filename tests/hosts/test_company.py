@@ -74,7 +74,9 @@ def test_settings_are_in_effect_while_the_adopted_daemons_drain(fleet: Installat
     """newcomer 5: it was always reported as failed."""
     describe(fleet, "split-dns: [lab.example]")
     fleet.penstock("config plan edge", wanted="+ split-dns = lab.example")
-    fleet.penstock("config start edge --reason 'one more zone'", wanted="3 of 3 gateways use the settings")
+    fleet.penstock(
+        "config start edge --reason 'one more zone' --wait", wanted="3 of 3 gateways use the settings"
+    )
     fleet.penstock("fleet drift edge", wanted="Nothing differs")
     assert fleet.lost() == (0, 0)
 
