@@ -300,6 +300,14 @@ def test_no_gateway_and_no_driver_mounts_a_secret_with_a_token() -> None:
     assert found == []
 
 
+def test_no_file_that_a_process_trusts_lies_in_a_folder_that_every_user_may_write() -> None:
+    """The kubelet makes the folder of a ConfigMap with mode 0777, and that of a projected volume sticky."""
+    plain = [
+        (name, volume["name"]) for name, pod in pods() for volume in pod["volumes"] if "configMap" in volume
+    ]
+    assert plain == []
+
+
 def test_each_process_of_the_orchestrator_has_a_disk_and_keys_of_its_own_and_no_others() -> None:
     """S5: API, worker and relay had one disk, one Secret and one address of the ledger."""
     found = {name.removeprefix("penstock-"): pod for name, pod in pods() if name.startswith("penstock-")}

@@ -110,8 +110,9 @@ spec:
     {{- end }}
     - {name: scratch, emptyDir: {sizeLimit: 1Gi}}
     {{- if .files }}
-    - {name: files, configMap: {name: penstock-files, defaultMode: 0444}}
-    - {name: fleets, configMap: {name: penstock-fleets, defaultMode: 0444}}
+    # Projected, since every user may replace files in the folder of a plain ConfigMap (mode 0777).
+    - {name: files, projected: {defaultMode: 0444, sources: [{configMap: {name: penstock-files}}]}}
+    - {name: fleets, projected: {defaultMode: 0444, sources: [{configMap: {name: penstock-fleets}}]}}
     {{- end }}
     # Ours: immutable, and named with a number. Another key is another Secret, and the pods that name it are new ones.
     # The API gets payload keys of its own out of it, which seal nothing for a gateway.
