@@ -54,6 +54,7 @@ _OF_WORDS: Mapping[str, str] = {
     "stuck": "worker-or-temporal-down",
     "silent": "agent-silent",
     "quarantined": "gateway-unwell",
+    "not_taken_back": "gateway-unwell",
     "drain_held": "drain-past-deadline",
     "rollback_waits": "rollback-waits",
     "ForeignOrder": "host-refuses",

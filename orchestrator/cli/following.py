@@ -17,7 +17,7 @@ Json = Any
 def code_of_fleet(status: Json) -> ExitCode:
     """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
     code, standing = code_of_change(status), status["standing"]
-    words = ("silent", "quarantined", "held_drains")
+    words = ("silent", "quarantined", "held_drains", "not_taken_back")
     needs_you = status["concern"] or any(standing[word] for word in words)
     return ExitCode.HELD if code is ExitCode.DONE and needs_you else code
 

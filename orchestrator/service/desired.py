@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -495,14 +496,24 @@ class DesiredService:
         )
 
     def pin(self, fleet: str, release: Digest | None = None) -> Pin | None:
-        """Return what pins the fleet against a release, that of its newest upgrade when none is named."""
-        if release is None:
-            upgrade = self.ledger.newest_upgrade(fleet)
-            release = upgrade.release_digest if upgrade is not None else None
-        newest = self.ledger.newest_to(fleet, release) if release is not None else None
-        taker = self.ledger.change(newest.taken_back_by) if newest and newest.taken_back_by else None
-        pin = pin_of(newest, taker)
-        return None if pin is None or self.ledger.is_released(fleet, pin.change) else pin
+        """Return what pins the fleet against a release; when none is named, the pin that came last."""
+        return next(self._pins(fleet, self._left_last(fleet) if release is None else (release,)), None)
+
+    def _left_last(self, fleet: str) -> Iterator[Digest]:
+        """Yield the release of the upgrade that was taken back since the newest one, then of the newest."""
+        newest, taken = self.ledger.newest_upgrade(fleet), self.ledger.newest_taken_back(fleet)
+        since = newest.number if newest is not None else 0
+        if taken and taken.taken_back_by and self.ledger.change(taken.taken_back_by).number < since:
+            taken = None  # the fleet was to leave that behind
+        yield from (one.release_digest for one in (taken, newest) if one and one.release_digest)
+
+    def _pins(self, fleet: str, releases: Iterable[Digest]) -> Iterator[Pin]:
+        for release in releases:
+            newest = self.ledger.newest_to(fleet, release)
+            taker = self.ledger.change(newest.taken_back_by) if newest and newest.taken_back_by else None
+            pin = pin_of(newest, taker)
+            if pin is not None and not self.ledger.is_released(fleet, pin.change):
+                yield pin
 
     def require_unpinned(self, fleet: str, release: Digest) -> None:
         """Return if nothing keeps the fleet from getting the release by itself.
@@ -531,7 +542,7 @@ class DesiredService:
         found = self.ledger.release(release, fleet.product) if release is not None else None
         pin = self.pin(fleet.name, found.digest if found is not None else None)
         if pin is None:
-            what = found.version if found is not None else "the release of its newest upgrade"
+            what = found.version if found is not None else "the release that it left last"
             raise Refused(
                 f"nothing pins {fleet.name} against {what}", Offer(verb=Verb.STATUS, fleet=fleet.name)
             )

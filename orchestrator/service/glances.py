@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from orchestrator.service.standing import looked_at_within
+from orchestrator.service.standing import looked_at_within, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import Looked
@@ -56,6 +56,8 @@ class Glance(Value):
     quarantined: int = 0
     held_drains: int = 0
     """Drains that wait for an operator."""
+    not_taken_back: int = 0
+    """Gateways that failed alone and wait to be taken back."""
     concern: str | None = None
     """What is wrong with the telling itself."""
 
@@ -63,7 +65,7 @@ class Glance(Value):
     def urgency(self) -> tuple[bool, bool, str]:
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
-        missing = self.silent or self.quarantined or self.held_drains
+        missing = self.silent or self.quarantined or self.held_drains or self.not_taken_back
         needs = bool(self.concern or missing or (change is not None and change.needs_you))
         return not needs, not (change is not None and change.under_way), self.fleet
 
@@ -76,12 +78,12 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
     taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
     answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
-    held = ledger.held_drains_everywhere()
+    held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere()
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
         Glance(
             fleet=fleet.name,
-            versions=_versions(ledger, fleet.name, taking.get(fleet.name, {}), versions),
+            versions=versions_of(ledger, fleet.name, taking.get(fleet.name, {}), versions),
             taking=sum(taking.get(fleet.name, {}).values()),
             gateways=len(fleet.gateways),
             heard=looked.get(fleet.name, Looked()).heard,
@@ -89,6 +91,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             silent=len(answered[fleet.name].silent) if fleet.name in answered else 0,
             quarantined=quarantined.get(fleet.name, 0),
             held_drains=held.get(fleet.name, 0),
+            not_taken_back=failed.get(fleet.name, 0),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets
@@ -108,15 +111,6 @@ def _told(ledger: Ledger, newest: Mapping[str, ChangeRecord]) -> Iterator[tuple[
         order = orders[record.name]
         told = stories[record.name].told if record.name in stories else Told(name=record.name)
         yield fleet, status_of(record, order, told, headers.get(order.plan or ""), now)
-
-
-def _versions(
-    ledger: Ledger, fleet: str, taking: Mapping[str, int], versions: Mapping[str, str]
-) -> tuple[str, ...]:
-    known = dict(versions)
-    if taking.keys() - known.keys() - {""}:  # what was adopted is no release that was added
-        known |= {one.digest: one.version for one in ledger.known_good_releases(fleet)}
-    return tuple(sorted({known.get(release, "an unknown release") for release in taking}))
 
 
 def _glance(told: ChangeStatus) -> ChangeGlance:

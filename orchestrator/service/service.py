@@ -158,7 +158,7 @@ class FleetStatus(Value):
     """Why its change may not go on, or no change can begin: no worker runs, or the engine is away."""
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
-    """The release of its newest upgrade, where the fleet went back from it and does not get it by itself."""
+    """The release that the fleet went back from last, and does not get by itself."""
     signals: Signals | None = Signals()
     """What people said while its newest change went on; None where that is not known now."""
     duty: Duty | None = None

@@ -1,5 +1,6 @@
 """How a fleet stands: what it is on and how many of its gateways take users, by what they last said."""
 
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from math import ceil
 
@@ -9,6 +10,8 @@ from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
 from workflows.survey import PAGES_A_LOOK
+
+UNKNOWN_RELEASE = "an unknown release"
 
 NAMED = 50
 """Silent gateways that a standing names."""
@@ -41,6 +44,8 @@ class Standing(Value):
     quarantined: dict[str, str] = {}
     held_drains: dict[str, str] = {}
     """Why drains wait for a person, by gateway and slot."""
+    not_taken_back: dict[str, str] = {}
+    """Why gateways that failed alone after their release had passed still serve it; they are tried again."""
 
 
 def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
@@ -48,12 +53,10 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     within = looked_at_within(len(fleet.gateways))
     taking, silent = ledger.taking(fleet.name, within)
     looked = ledger.looked_at_everywhere({fleet.name: within}).get(fleet.name, Looked())
-    versions = ledger.versions(taking)
-    if taking.keys() - versions.keys() - {""}:  # what was adopted is no release that was added
-        versions |= {one.digest: one.version for one in ledger.known_good_releases(fleet.name)}
+    known = ledger.versions(taking)
     return Standing(
         fleet=fleet.name,
-        versions=tuple(sorted({versions.get(release, "an unknown release") for release in taking})),
+        versions=versions_of(ledger, fleet.name, taking, known),
         taking=sum(taking.values()),
         gateways=len(fleet.gateways),
         heard=looked.heard,
@@ -61,5 +64,19 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
         held_drains=ledger.held_drains(fleet.name),
+        not_taken_back=ledger.not_taken_back(fleet.name),
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
+
+
+def versions_of(
+    ledger: Ledger, fleet: str, taking: Collection[str], known: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return how people call the releases of these digests, of which some are `known` already.
+
+    What was adopted is no release that was added: only what was ever known-good in the fleet names it, also
+    while its gateways are known to take users on it although another one is their known-good by now.
+    """
+    if unknown := set(taking) - known.keys() - {""}:
+        known = dict(known) | ledger.known_good_versions(fleet, unknown)
+    return tuple(sorted({known.get(release, UNKNOWN_RELEASE) for release in taking}))

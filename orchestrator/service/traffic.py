@@ -9,6 +9,7 @@ from functools import partial
 from activities.drivers.metrics.promql import matcher
 from activities.drivers.metrics.replicas import Replicas
 from orchestrator.service.looks import Looks
+from orchestrator.service.standing import UNKNOWN_RELEASE
 from orchestrator.store.ledger import Ledger
 from policies.judge.counts import Series
 from policies.model.errors import PenstockError
@@ -25,7 +26,6 @@ NAMED_AT_MOST = 500
 COUNTED = ("vpngw_sessions", "openvpn_server_connected_clients")
 """Who counts a gateway's sessions: our exporter, else an openvpn_exporter, which knows no releases."""
 
-UNKNOWN_RELEASE = "an unknown release"
 NOBODY_COUNTED = (
     "Prometheus has counted none of its sessions lately; `penstock monitoring targets` gives it the gateways"
 )

@@ -203,6 +203,21 @@ class Changes(Book):
         kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
         return self._newest(table.c.fleet == fleet, table.c.kind == ChangeKind.UPGRADE.value, kept)
 
+    def newest_taken_back(self, fleet: str) -> ChangeRecord | None:
+        """Return the upgrade of the fleet that was taken back last after its promotion, None without one."""
+        table = tables.changes
+        taker = table.alias()
+        wanted = (
+            select(table)
+            .join(taker, taker.c.name == table.c.taken_back_by)
+            .where(table.c.fleet == fleet, table.c.kind == ChangeKind.UPGRADE.value)
+            .order_by(taker.c.number.desc(), table.c.number.desc())
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(wanted).one_or_none()
+            return _record(row) if row is not None else None
+
     def standing_promotions(self, fleet: str) -> tuple[ChangeRecord, ...]:
         """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
         table = tables.changes

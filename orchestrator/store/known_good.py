@@ -40,6 +40,17 @@ class KnownGood(Book):
             wanted = _newest(fleet, None, tables.known_good.c.release).distinct()
             return tuple(map(read, connection.execute(wanted).scalars()))
 
+    def known_good_versions(self, fleet: str, digests: Collection[str]) -> dict[str, str]:
+        """Return the versions of the releases of these digests that were known-good in the fleet, ever."""
+        table, found = tables.known_good, dict[str, str]()
+        with reading(self._engine) as connection:
+            for digest in sorted(digests):
+                named = table.c.release.contains(f'"digest":"{digest}"', autoescape=True)
+                wanted = select(table.c.release).where(table.c.fleet == fleet, named).limit(1)
+                if (said := connection.execute(wanted).scalar_one_or_none()) is not None:
+                    found[digest] = _Reader()(said).version
+        return found
+
     def _of(self, fleet: str, gateways: Collection[str] | None) -> dict[str, ReleaseRef]:
         table, read = tables.known_good, _Reader()
         with reading(self._engine) as connection:

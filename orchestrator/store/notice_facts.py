@@ -1,5 +1,6 @@
 """What a look for notices asks the ledger: only what is new, in bounded steps."""
 
+import json
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from policies.model.change import PENSTOCK, ChangeRecord
 from policies.model.drain import DRAIN_OVER
 from policies.model.people import Via
 from policies.model.status import Event
+from policies.notices.entries import NOT_TAKEN_BACK, RETURNED, TAKEN_BACK
 
 BY_PEOPLE = (Via.CLI.value, Via.API.value, Via.WEB.value, Via.CHAT.value)
 
@@ -92,6 +94,36 @@ class NoticeFacts(Book):
         )
         with reading(self._engine) as connection:
             return connection.execute(wanted.limit(1)).first() is not None
+
+    def not_taken_back(self, fleet: str) -> dict[str, str]:
+        """Return why gateways that failed alone on a passed release still serve it, by name.
+
+        A gateway whose known-good has moved since is none of them: what looked after it may have ended early.
+        """
+        table, known = tables.audit, tables.known_good
+        told = table.c.action.in_((NOT_TAKEN_BACK, TAKEN_BACK, RETURNED))
+        newest = select(func.max(table.c.seq)).where(table.c.fleet == fleet, told).group_by(table.c.subject)
+        wanted = select(table).where(table.c.seq.in_(newest), table.c.action == NOT_TAKEN_BACK)
+        with reading(self._engine) as connection:
+            rows = {row.subject.partition("/")[2]: row for row in connection.execute(wanted)}
+            if not rows:
+                return {}
+            moves = select(known.c.gateway, known.c.since).where(known.c.fleet == fleet, known.c.newest)
+            moved = dict(map(tuple, connection.execute(moves.where(known.c.gateway.in_(rows)))))
+        return {
+            name: str(json.loads(row.body)["sentence"]).removeprefix(f"{name} ")
+            for name, row in sorted(rows.items())
+            if name not in moved or moved[name] < datetime.fromisoformat(row.at)
+        }
+
+    def not_taken_back_everywhere(self) -> dict[str, int]:
+        """Return how many gateways of each fleet wait to be taken back alone, of fleets that have any."""
+        table = tables.audit
+        ever = select(table.c.fleet).where(table.c.action == NOT_TAKEN_BACK, table.c.fleet.is_not(None))
+        with reading(self._engine) as connection:
+            fleets = sorted(connection.execute(ever.distinct()).scalars())
+        counts = {fleet: len(self.not_taken_back(fleet)) for fleet in fleets}
+        return {fleet: count for fleet, count in counts.items() if count}
 
     def gateways_astray(self) -> Mapping[str, tuple[str, ...]]:
         """Return the gateways of fleets without an open change that take users on another release.

@@ -105,6 +105,12 @@ def glance_notices(glance: Json) -> list[Line]:
         ("silent", glance["silent"], "gateway does not answer", "gateways do not answer"),
         ("quarantined", glance["quarantined"], "gateway is quarantined", "gateways are quarantined"),
         ("drain_held", glance["held_drains"], "drain waits for an operator", "drains wait for an operator"),
+        (
+            "not_taken_back",
+            glance["not_taken_back"],
+            "gateway failed alone and is not taken back",
+            "gateways failed alone and are not taken back",
+        ),
     )
     missing = [
         (NEEDS_YOU, _with_runbook(f"{count} {one if count == 1 else many}", runbook_of(word)))
@@ -133,13 +139,15 @@ def is_quiet(glance: Json) -> bool:
 
 
 def missing_lines(status: Json) -> list[Line]:
-    """Return the gateways that are silent, that somebody left out, or whose drain waits for somebody.
+    """Return the gateways that are silent, left out or not taken back, or whose drain waits for somebody.
 
     Each gateway is named once: one that a rollback waits for is in the line of its change already.
     """
     fleet, standing, change = status["fleet"], status["standing"], status["change"]
     silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
     named = {*quarantined, *_waited_for(change)}
+    failed = {name: why for name, why in standing["not_taken_back"].items() if name not in named}
+    named |= failed.keys()
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
@@ -156,6 +164,16 @@ def missing_lines(status: Json) -> list[Line]:
             ),
         ),
         ("drain_held", _folded("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
+        (
+            "not_taken_back",
+            _folded(
+                "",
+                "gateways failed alone and are not taken back",
+                failed,
+                len(failed),
+                f"penstock status {fleet} -o json",
+            ),
+        ),
     )
     return [
         (NEEDS_YOU, _with_runbook(line, runbook_of(word)) if first else line)
@@ -172,7 +190,8 @@ def named_missing(status: Json) -> frozenset[str]:
     standing = status.get("standing")
     if standing is None:
         return frozenset()
-    return frozenset({*standing["silent"], *standing["quarantined"], *_waited_for(status["change"])})
+    alone = (*standing["silent"], *standing["quarantined"], *standing["not_taken_back"])
+    return frozenset({*alone, *_waited_for(status["change"])})
 
 
 def _waited_for(change: Json | None) -> Sequence[str]:

@@ -18,6 +18,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan_part import PlanHeader
 from policies.model.report import EVERYBODY
 from policies.model.status import ChangeStatus
+from policies.planning.cohorts import LEFT_OUT
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
 from policies.status.waiting import waiting
@@ -45,6 +46,9 @@ OUTCOME_SENTENCES = {
 
 WAITING, BACK, ON_TRIAL = "waiting", "back on known-good", "on trial"
 """States of gateways that nobody has touched, and that take their users as before."""
+
+UNTOUCHED = (WAITING, LEFT_OUT)
+"""States of gateways on which a change has not begun."""
 
 
 def share_line(share: int) -> str:
@@ -171,7 +175,7 @@ class Sentences:
         if self._order.kind is not ChangeKind.UPGRADE:
             changing = self._header.changing if self._header else 0
             return f"new sessions of {changing} gateways; live ones stay until they end"
-        touched = sum(count for state, count in counts.items() if state != WAITING)
+        touched = _touched(counts)
         of = self._header.gateways if self._header else 0
         share = f", where {share_line(self._told.share)}" if self._shares_sessions(counts) else ""
         return f"{touched} of {of} gateways{share}; live sessions are never moved"
@@ -371,9 +375,14 @@ class Sentences:
 
 def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
     """Return a wave's counts when every gateway that was touched is back."""
-    touched = sum(count for state, count in counts.items() if state != WAITING)
-    waiting = {WAITING: counts[WAITING]} if WAITING in counts else {}
-    return waiting | ({BACK: touched} if touched else {})
+    untouched = {state: counts[state] for state in UNTOUCHED if state in counts}
+    touched = _touched(counts)
+    return untouched | ({BACK: touched} if touched else {})
+
+
+def _touched(counts: Mapping[str, int]) -> int:
+    """Return on how many gateways the change has begun."""
+    return sum(count for state, count in counts.items() if state not in UNTOUCHED)
 
 
 def _waits_to_switch(told: Told) -> str:

@@ -253,6 +253,35 @@ async def test_a_commit_that_undoes_a_rollback_is_refused_until_a_person_says_so
     assert (await compared(penstock, folder))[1]["upgrade"]["state"] == "pinned"
 
 
+async def test_what_the_fleet_left_last_is_pinned_and_not_the_canary_that_failed_before(
+    penstock: CommandLine, ledger: Ledger, old: ReleaseRef, new: ReleaseRef
+) -> None:
+    promoted = changed(ledger, "good", new, Outcome.PROMOTED)
+    newer = new.model_copy(update={"digest": digest_of(b"newer"), "version": "1.5.0"})
+    changed(ledger, "canary", newer, Outcome.ROLLED_BACK, moves=False)
+    assert "against 1.5.0" in (await penstock("status", "edge")).out
+    back = ledger.open_change(
+        ChangeOpening(
+            key="back",
+            fleet="edge",
+            kind=ChangeKind.GO_BACK,
+            requested_by="ben",
+            reason="calls drop",
+            release="known-good",
+            cause=promoted,
+        )
+    )
+    ledger.record_known_good_batch(
+        KnownGoodBatch(fleet="edge", change=back, releases={"edge-1": old}, back=True)
+    )
+    ledger.close_change(ChangeEnding(change=back, outcome=Outcome.ROLLED_BACK, sentence="1 gateway is back"))
+    assert f"against 1.4.0: {promoted} was taken back by ben" in (await penstock("status", "edge")).out
+    assert "1.4.0" in (await penstock("unpin", "edge", "--reason", "the phones were at fault")).out
+    assert "against 1.5.0" in (await penstock("status", "edge")).out
+    changed(ledger, "again", new, Outcome.PROMOTED)
+    assert "PINNED" not in (await penstock("status", "edge")).out
+
+
 async def test_a_machine_neither_releases_a_pin_nor_starts_what_is_pinned(
     api: httpx.AsyncClient, ledger: Ledger, new: ReleaseRef
 ) -> None:

@@ -28,7 +28,8 @@ async def test_a_glance_says_what_the_status_says(state: str, service: Service, 
         status = await service.status(root, name)
         for field in ("versions", "taking", "gateways", "heard", "looked_at"):
             assert getattr(glance, field) == getattr(status.standing, field)
-        missing = {"silent": "silent_count", "quarantined": "quarantined", "held_drains": "held_drains"}
+        alike = ("quarantined", "held_drains", "not_taken_back")
+        missing = {"silent": "silent_count", **{one: one for one in alike}}
         for field, of_status in missing.items():
             found = getattr(status.standing, of_status)
             assert getattr(glance, field) == (found if isinstance(found, int) else len(found))

@@ -165,6 +165,7 @@ def glance(number: int, **change: object) -> dict[str, Any]:
         "silent": 0,
         "quarantined": 0,
         "held_drains": 0,
+        "not_taken_back": 0,
         "concern": None,
         "change": newest if change.get("phase", "ended") else None,
     }
@@ -176,6 +177,10 @@ def glance(number: int, **change: object) -> dict[str, Any]:
         ({"silent": 1}, "1 gateway does not answer. Runbook: agent-silent"),
         ({"quarantined": 2}, "2 gateways are quarantined. Runbook: gateway-unwell"),
         ({"held_drains": 4}, "4 drains wait for an operator. Runbook: drain-past-deadline"),
+        (
+            {"not_taken_back": 1},
+            "1 gateway failed alone and is not taken back. Runbook: gateway-unwell",
+        ),
     ],
 )
 def test_a_fleet_with_gateways_or_drains_that_wait_is_never_among_those_that_need_nobody(
