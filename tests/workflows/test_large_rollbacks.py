@@ -223,11 +223,11 @@ async def test_a_restore_begun_anew_after_its_end_by_hand_leaves_out_ten_thousan
         await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
         await waits_for("gw-3")
         root = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")
-        first, asked = (await root.describe()).run_id, len(world.gateways["gw-1"].effects)
+        run, asked = (await root.describe()).run_id, len(world.gateways["gw-1"].effects)
         await root.terminate("the engine lost it")
 
         async def is_begun_anew() -> bool:
-            return (await root.describe()).run_id != first
+            return (await root.describe()).run_id != run
 
         await until(is_begun_anew)
         world.gateways["gw-3"].recover("restore")
