@@ -70,7 +70,7 @@ from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import ChangeView, told_of
 from orchestrator.service.tokens import TokenService
 from orchestrator.service.traffic import TrafficService
-from orchestrator.service.ways_back import require_shown
+from orchestrator.service.ways_back import WaysBack, require_shown
 from orchestrator.service.windows import WindowService
 from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
@@ -828,13 +828,13 @@ class Service:
         return self._safe.release(asked.to, fleet.product) if asked.to else None
 
     async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
-        """Return the receipt with the known-good of each gateway, where the ledger answers soon."""
-        with suppress(TimeoutError, Unavailable):
+        """Return the receipt with what each gateway serves then, where the ledger answers soon."""
+        with suppress(TimeoutError, PenstockError):  # the order is given, whatever is known of it
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
-                known_good = await self._acts.patience.ask(partial(self._safe.known_good, fleet))
+                leads_to = await self._acts.patience.ask(partial(WaysBack(self._safe).leads_to, fleet))
                 described = await authorised(partial(self._fleets.described, fleet))
-                names = {gateway.name for gateway in described.gateways} if described else known_good.keys()
-                serves = {name: release for name, release in known_good.items() if name in names}
+                names = {gateway.name for gateway in described.gateways} if described else leads_to.keys()
+                serves = {name: release for name, release in leads_to.items() if name in names}
                 if serves:
                     sentence = f"{receipt.sentence} Then {grouped(serves)}."
                     return receipt.model_copy(update={"sentence": sentence})

@@ -35,6 +35,7 @@ from policies.rollback import (
     known_good_within,
     rollback_targets,
     targets_of,
+    targets_of_unfinished,
 )
 from policies.status.told import Told, listed
 
@@ -124,6 +125,26 @@ class WaysBack:
         newest = self.ledger.last_change(fleet)
         story = self.ledger.story(newest.name) if newest is not None and newest.outcome is None else None
         return story.told.not_back.keys() if story is not None and story.told.only_waits else ()
+
+    def leads_to(self, fleet: str) -> dict[str, ReleaseRef]:
+        """Return what each gateway serves once the change under way has gone back, as it was ordered to.
+
+        Known-good moves only when a way back ends. Until then its plan says where its gateways go; while it
+        waits for a second person, the plan without the other release, which an order to go back chooses.
+        """
+        newest, moves = self.ledger.last_change(fleet), self.ledger.moves(fleet)
+        if newest is None or newest.outcome is not None:
+            return {move.gateway: move.release for move in moves}
+        serves = targets_of_unfinished(moves, newest.name)
+        if newest.kind is not ChangeKind.GO_BACK:
+            return serves
+        plan, story = newest.plan, self.ledger.story(newest.name)
+        if story is not None:
+            confirm = story.order.confirm if story.told.waits_until is not None else None
+            plan = confirm.known_good if confirm is not None else story.order.plan
+        keys = self.ledger.plan_header(plan).keys if plan is not None else ()
+        members = [member for key in keys for member in self.ledger.plan_part(plan or "", key).members]
+        return serves | {one.gateway.name: one.back for one in members if one.back is not None}
 
     def preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
@@ -243,8 +264,7 @@ class WaysBack:
             if story is not None and story.told.only_waits:
                 return self._preview_beside(fleet, newest, story.told)
             names = {gateway.name for gateway in fleet.gateways}
-            known_good = self.ledger.known_good(fleet.name)
-            serves = {name: release for name, release in known_good.items() if name in names}
+            serves = {name: to for name, to in self.leads_to(fleet.name).items() if name in names}
             sentence = f"{newest.name} to {newest.release} is taken back: {grouped(serves)}"
             return _preview(newest.name, sentence, serves)
         targets: Mapping[str, ReleaseRef] = {}

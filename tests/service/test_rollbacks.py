@@ -1,24 +1,40 @@
 """What a rollback answers before it acts, on every surface; what is never offered, or called stored."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from orchestrator.service.changes import Turned
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
+from policies.model.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeOrder,
+    KnownGoodBatch,
+    Outcome,
+)
 from policies.model.command import CommandReceipt
 from policies.model.errors import Unavailable
+from policies.model.fleet import AtDeadline
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
-from policies.model.way_back import RollbackAsked, RollbackPreview
+from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
+from policies.status.told import Told
 from tests.service.command_line import CommandLine
 from tests.service.conftest import PAGE
 from tests.service.shown import Element, shown
 from tests.service.test_every_state import STATES, written
 
 SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 serves 1.1.6"
+
+
+def release(version: str) -> ReleaseRef:
+    digest = digest_of(version.encode())
+    return ReleaseRef(digest=digest, product="ocserv", version=version, executable=digest)
 
 
 def change(ledger: Ledger, kind: ChangeKind, version: str, outcome: Outcome | None = Outcome.PROMOTED) -> str:
@@ -34,9 +50,7 @@ def change(ledger: Ledger, kind: ChangeKind, version: str, outcome: Outcome | No
     )
     name = ledger.open_change(opening)
     if outcome in {Outcome.PROMOTED, Outcome.ROLLED_BACK} and kind is not ChangeKind.CONFIGURE:
-        digest = digest_of(version.encode())
-        release = ReleaseRef(digest=digest, product="ocserv", version=version, executable=digest)
-        batch = KnownGoodBatch(fleet="edge", change=name, releases={"edge-1": release})
+        batch = KnownGoodBatch(fleet="edge", change=name, releases={"edge-1": release(version)})
         ledger.record_known_good_batch(batch)
     if outcome is not None:
         ledger.close_change(ChangeEnding(change=name, outcome=outcome, sentence="every gateway answers"))
@@ -130,6 +144,36 @@ async def test_a_rollback_is_offered_after_a_promotion_and_after_a_canary_that_f
     assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
     change(promoted, ChangeKind.UPGRADE, "1.4.0", Outcome.REFUSED)
     assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to(
+    service: Service, api: httpx.AsyncClient, promoted: Ledger, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """H1: it named the release that the fleet was leaving, whose known-good had not moved yet."""
+    fleet = service._fleets.named("edge")
+    back, kept = [promoted.record_return(fleet, {"edge-1": release(one)}) for one in ("1.1.6", "1.0.0")]
+    confirm = Confirmation(
+        reason="every gateway of edge goes back at once",
+        within=timedelta(minutes=15),
+        change=kept,
+        known_good=back,
+        at_deadline=AtDeadline.KNOWN_GOOD,
+    )
+    order = ChangeOrder(
+        fleet="edge", kind=ChangeKind.GO_BACK, plan=kept if waits else back, reason="users call"
+    )
+    name = change(promoted, ChangeKind.GO_BACK, "1.1.6", None)
+    told = Told(name=name, waits_until=datetime(2096, 1, 1, tzinfo=UTC) if waits else None)
+    promoted.record_story(order.model_copy(update={"confirm": confirm}), told, 0, [])
+
+    async def heard(*_: object, **__: object) -> Turned:
+        return Turned(CommandReceipt(id="back", accepted=True, sentence="Rolling back."))
+
+    monkeypatch.setattr(service._stops.__class__, "turn_round", heard)
+    body = {"kind": "roll_back", "reason": "users call"}
+    answer = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "again"})
+    assert answer.json()["sentence"] == "Rolling back. Then edge-1 serves 1.1.6."
 
 
 async def test_an_order_that_was_not_stored_is_not_called_stored(
