@@ -1,5 +1,6 @@
 """The front door: what it installs is what the lab needs, what it locks is what the project asks for."""
 
+import os
 import re
 import subprocess
 import sys
@@ -122,6 +123,55 @@ def test_an_environment_that_is_mounted_is_refused_and_left_as_it_is(
     assert done.returncode == 2
     assert f"run: .venv is a mount point, whose files others may use, and it {why}" in done.stderr
     assert (tmp_path / "shared/stamp").read_text() == "another one\n"
+
+
+BACKEND = """
+import zipfile
+from pathlib import Path
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    info, wheel = "penstock-1.dist-info", "penstock-1-py3-none-any.whl"
+    files = {
+        "penstock.py": "import sys\\ndef main(): print(sys.prefix)\\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\\nName: penstock\\nVersion: 1\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{info}/entry_points.txt": "[console_scripts]\\npenstock = penstock:main\\n",
+    }
+    with zipfile.ZipFile(Path(folder) / wheel, "w") as made:
+        for name, text in files.items():
+            made.writestr(name, text)
+        made.writestr(f"{info}/RECORD", "".join(f"{name},,\\n" for name in (*files, f"{info}/RECORD")))
+    return wheel
+"""
+"""Builds the smallest project that has a program of the name penstock."""
+
+
+def test_an_environment_stays_in_use_until_the_next_one_is_complete(tmp_path: Path) -> None:
+    """The old one was removed before the package index had answered, and 'Nothing else was changed'."""
+    project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    for name, text in (("run", RUN), ("backend.py", BACKEND), ("pyproject.toml", project)):
+        (tmp_path / name).write_text(text)
+    old, lock = tmp_path / ".venv/bin/penstock", tmp_path / "requirements.lock"
+    old.parent.mkdir(parents=True)
+    old.write_text("of another lock\n")
+
+    def penstock() -> subprocess.CompletedProcess[str]:
+        away = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
+        command, known = ["sh", tmp_path / "run", "penstock"], os.environ | away
+        return subprocess.run(command, text=True, capture_output=True, check=False, env=known)
+
+    lock.write_text(f"certifi==2025.1.31 --hash=sha256:{'0' * 64}\n")
+    refused = penstock()
+    assert old.read_text() == "of another lock\n"
+    assert refused.returncode == 2
+    assert "is the package index reachable? .venv is as it was" in refused.stderr
+    assert not (tmp_path / ".venv.new").exists()
+    lock.write_text("# nothing\n")
+    made = penstock()
+    assert (made.returncode, made.stdout) == (0, f"{tmp_path}/.venv\n"), made.stderr
+    assert not (tmp_path / ".venv.new").exists()
+    assert not (tmp_path / ".venv/before").exists()
+    assert penstock().stderr == ""
 
 
 def test_every_program_the_lab_asks_for_is_one_the_door_installs() -> None:
