@@ -1,7 +1,7 @@
 """A company's fleet on booted hosts, by the documents' commands alone: what its users lose is counted.
 
 Three gateways with a configuration of their own are adopted and upgraded. Then come settings while the
-adopted daemons drain, three kinds of bad releases, a rollback after all of that, a gateway that loses power
+adopted daemons drain, five kinds of bad releases, a rollback after all of that, a gateway that loses power
 in the middle of a change, and a ledger that is restored. Each test goes on where the one before ended.
 """
 
@@ -38,6 +38,8 @@ BAD = {
     Refusal.AT_PASSWORD: SpoiledLater.REFUSES_PASSWORDS,
     Refusal.AFTER_PASSWORD: None,
     Refusal.AT_TUNNEL: SpoiledLater.REFUSES_TUNNELS,
+    Refusal.CRASHES: SpoiledLater.DIES_IN_TUNNELS,
+    Refusal.HANGS: SpoiledLater.HANGS_AT_LOGINS,
 }
 """How each kind of bad release refuses; the one without a library has a broken file of a group."""
 RESTORE = [one.command for one in typed(FOLDER / "ledger-restore.md") if one.on_host]
@@ -96,6 +98,18 @@ def test_a_rollback_goes_back_from_the_release_whatever_came_after_its_promotion
     assert set(fleet.taking().values()) == {"adopted"}
     fleet.penstock(f"upgrade start edge --to {FIRST} --reason 'the exercise is over' --wait")
     assert "adopted" not in fleet.taking().values()
+    assert fleet.lost() == (0, 0)
+
+
+def test_what_hangs_in_a_slot_is_stopped_by_the_command_that_the_next_change_is_refused_with(
+    fleet: Installation,
+) -> None:
+    """It has the slot that the next release needs, beside a slot whose users nobody may end."""
+    version = released(fleet)
+    fleet.penstock(f"upgrade start edge --to {version} --reason 'the next one' --wait", codes=(5,))
+    (command,) = re.findall(r"`penstock (drain end [^`]+)`", fleet.changes()[0]["sentence"])
+    fleet.penstock(command.replace("TEXT", "'it hangs'"))
+    wait_for(lambda: "unknown" not in str(fleet.slots()), SEEN_WITHIN)
     assert fleet.lost() == (0, 0)
 
 
