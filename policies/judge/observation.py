@@ -172,7 +172,7 @@ def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:
     for instance, expected in look.cohorts.expected.items():
         mine = claims.get(instance, [])
         newest = {digest for at, digest in mine if at == max(mine)[0]}
-        if newest and expected not in newest:
+        if newest and newest.isdisjoint({expected, look.cohorts.switching.get(instance, expected)}):
             other[instance] = min(newest)
         elif not newest and instance in look.cohorts.canary:
             silent.append(instance)

@@ -134,6 +134,8 @@ class Cohorts(Value):
     showed before is of a process that was to end.
     `beside` names the controls that are no gateways of their own but the old instance on a changed
     one, each with that gateway's label.
+    `switching` maps the controls that the change may switch while they are watched to the digest of
+    the executable that they run from then on.
     """
 
     canary: tuple[str, ...]
@@ -145,6 +147,7 @@ class Cohorts(Value):
     slots: dict[str, str] = {}
     since: dict[str, float] = {}
     beside: dict[str, str] = {}
+    switching: dict[str, Digest] = {}
 
     @property
     def changed(self) -> frozenset[str]:

@@ -26,7 +26,8 @@ def cohorts_of(
     """Return the cohorts of a wave as its gateways stand now; wave 0 watches everything promoted.
 
     Before the promotion wave 0 watches the gateways of the waves up to the one that has `passed` last, and
-    compares them with those that are not changed yet.
+    compares them with those that are not changed yet. The next wave switches its gateways meanwhile:
+    one that runs the release is as the plan has it, before the ledger has its result, too.
 
     A gateway of an earlier wave runs the release, so it is no control; one that was set aside
     is neither canary nor control. A wave that is compared with itself has the old instances on
@@ -62,6 +63,7 @@ def cohorts_of(
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
+    switching = [name for name in control if passed and plan.wave_of[name] == passed + 1]
     old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself and name in counted}
     expected |= {label: plan.known_good[name].executable for name, label in old.items()}
     return Cohorts(
@@ -73,6 +75,7 @@ def cohorts_of(
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
         beside={label: target[name] for name, label in old.items()},
+        switching={target[name]: plan.release.executable for name in switching},
     )
 
 

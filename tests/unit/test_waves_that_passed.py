@@ -2,15 +2,17 @@
 
 import pytest
 
+from policies.judge.window import WindowState, fold_reading
 from policies.model.change import GatewayResult
 from policies.model.plan import Strategy
-from policies.model.verdict import Cohorts
+from policies.model.verdict import Cohorts, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
 from tests.unit.fleets import NOON, facts_of
 from tests.unit.fleets import planned as plan_of
+from tests.unit.judged import OLD, START, policy, reading, series
 
 PLAN = plan_of(facts_of(12), Strategy.CANARY)
-FIRST, SECOND, *_ = [wave.gateways for wave in PLAN.waves]
+FIRST, SECOND, THIRD, *_ = [wave.gateways for wave in PLAN.waves]
 
 
 def result(gateway: str, state: str) -> GatewayResult:
@@ -59,3 +61,40 @@ def test_gateways_that_failed_in_their_wave_count_against_what_may_fail_after_it
     budget = cohorts_of(PLAN, 0, kept, passed=2).may_fail
     less = cohorts_of(PLAN, 0, [*kept[:-1], result(SECOND[-1], "set aside")], passed=2).may_fail
     assert (budget, less) == (1, 0)
+
+
+def seen_running(runs: dict[str, str]) -> Decision:
+    """Return what the watch over the first wave decides where some gateways run these digests.
+
+    The ledger has no result of the second wave yet: the watch began this slice before its switch.
+    """
+    gates, state, cohorts = policy(), WindowState(), watched(*(result(name, "kept") for name in FIRST))
+    digests = cohorts.expected | {PLAN.fleet.gateway(name).metrics_target: runs[name] for name in runs}
+    for second in range(round(gates.fresh_within.total_seconds()) + 2):
+        at = START + second
+        claims = [
+            series("vpngw_build_info", one, [(at, 1.0)], digest=digest) for one, digest in digests.items()
+        ]
+        found = {
+            gates.identity.value: claims,
+            gates.presence: [series("up", one, [(at, 1.0)]) for one in digests],
+        }
+        state, _, decision = fold_reading(gates, gates.window, cohorts, state, reading(at, found))
+    return decision
+
+
+def test_a_gateway_that_the_next_wave_has_just_switched_is_not_mistaken_for_one_that_was_tampered_with() -> (
+    None
+):
+    """The report of a promoted upgrade showed a conflict that its runbook calls a host broken into."""
+    assert all(one.gate != "identity" for one in seen_running({SECOND[0]: PLAN.release.executable}).readings)
+
+
+@pytest.mark.parametrize(("gateway", "digest"), [(SECOND[0], OLD), (THIRD[0], PLAN.release.executable)])
+def test_what_no_wave_under_way_puts_on_a_gateway_is_a_conflict_where_waves_have_passed(
+    gateway: str, digest: str
+) -> None:
+    found = seen_running({gateway: digest})
+    (identity,) = [one for one in found.readings if one.gate == "identity"]
+    assert identity.verdict is GateVerdict.CONFLICTING
+    assert f"{PLAN.fleet.gateway(gateway).metrics_target} runs {digest[:19]}" in identity.reason
