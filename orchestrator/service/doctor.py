@@ -20,7 +20,7 @@ from activities.files import FleetFiles, load_gates
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
-from orchestrator.service.engine_health import NO_WORKER, POLLED_WITHIN, EngineHealth
+from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
@@ -168,10 +168,10 @@ class DoctorService:
         return _well("engine", "it answers")
 
     async def _worker(self) -> Finding:
-        asking = await self.health.workers()
-        if not asking:
-            return Finding(about="worker", health=Health.WRONG, sentence=NO_WORKER)
-        return _well("worker", f"{asking} asked for work within {POLLED_WITHIN}")
+        refusal = await self.health.refusal()
+        if refusal is not None:
+            return Finding(about="worker", health=Health.WRONG, sentence=refusal)
+        return _well("worker", f"one has just carried out a step; {await self.health.workers()} ask for work")
 
     async def _ledger(self) -> Finding:
         head = await asyncio.to_thread(self.ledger.audit_head)

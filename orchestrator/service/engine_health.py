@@ -1,18 +1,21 @@
 """Whether the engine answers and a worker runs: what every change of every fleet needs."""
 
 import asyncio
+import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError
 from temporalio.service import RPCError
 
 from orchestrator.service.updates import silence_of
 from orchestrator.words.standing import NO_ENGINE
+from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 
 POLLED_WITHIN = timedelta(seconds=75)
@@ -24,9 +27,26 @@ WITHIN = timedelta(seconds=1)
 KEPT_SECONDS = 1.0
 """How long an answer is good for: everybody who reads a status shares it."""
 
+ANSWERS_WITHIN = timedelta(seconds=3)
+"""How long a worker that lives may take for a step that does nothing."""
+
+NEVER_TAKEN = 2
+"""Events of a workflow that no worker has begun: it was started, and its first task is scheduled."""
+
 NO_WORKER = (
     "no worker has asked for work for more than a minute: no change begins, and a rollback is stored until a "
     "worker runs. Users keep their sessions; start a worker"
+)
+
+UNTAKEN = (
+    f"no worker took a step within {ANSWERS_WITHIN.total_seconds():g} s, though one asked for work in the "
+    f"last {POLLED_WITHIN.total_seconds():g} s: it has ended, or it is overloaded. No change goes on, and a "
+    "rollback is stored until a worker runs. Users keep their sessions; start a worker"
+)
+
+UNENDED = (
+    f"a worker took a step and did not end it within {ANSWERS_WITHIN.total_seconds():g} s: it is overloaded, "
+    "or it does not fit this API; its log names why"
 )
 
 
@@ -63,6 +83,36 @@ class EngineHealth:
         now = datetime.now(UTC)
         return sum(now - one.last_access_time.ToDatetime(UTC) <= POLLED_WITHIN for one in found.pollers)
 
+    async def refusal(self) -> str | None:
+        """Have a worker carry out a step that does nothing; return why no change goes on, None when it did.
+
+        The engine remembers a worker's last question for minutes after the worker has died. Only a step that
+        was carried out shows that a worker lives.
+
+        Raises:
+            RPCError: The engine does not answer.
+            RuntimeError: The engine cannot be reached by a first connection.
+        """
+        if not await self.workers():
+            return NO_WORKER
+        step = await self.client.start_workflow(
+            Examine.run,
+            ExamineOrder(gateways=()),
+            id=f"examine/doctor/{secrets.token_hex(4)}",
+            task_queue=CONTROL_QUEUE,
+            execution_timeout=ANSWERS_WITHIN * 2,
+            rpc_timeout=WITHIN,
+        )
+        answer = asyncio.create_task(step.result())
+        await asyncio.wait([answer], timeout=ANSWERS_WITHIN.total_seconds())
+        if answer.done():
+            with suppress(WorkflowFailureError):  # a worker has answered, whatever the answer is
+                await answer
+            return None
+        answer.cancel()
+        taken = not was_never_taken(await step.describe(rpc_timeout=WITHIN))
+        return UNENDED if taken else UNTAKEN
+
     async def _look(self) -> str | None:
         try:
             return None if await self.workers() else NO_WORKER
@@ -70,3 +120,8 @@ class EngineHealth:
             return f"{silence_of(error)}: {NO_ENGINE}"
         except RuntimeError:
             return f"the engine cannot be reached: {NO_ENGINE}"
+
+
+def was_never_taken(description: WorkflowExecutionDescription) -> bool:
+    """Whether no worker has begun even the workflow's first task."""
+    return description.raw_description.workflow_execution_info.history_length <= NEVER_TAKEN

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from temporalio.client import (
-    Client,
-    WorkflowExecutionDescription,
-    WorkflowFailureError,
-)
+from temporalio.client import Client, WorkflowFailureError
 
 from orchestrator.engine.task_timeout import task_within
+from orchestrator.service.engine_health import was_never_taken
 from orchestrator.service.looks import Looks
 from orchestrator.service.updates import ANSWER, engine_answers
 from orchestrator.store.ledger import Ledger
@@ -39,9 +36,6 @@ SURVEYED_WITHIN, SURVEY_OF_A_GATEWAY = timedelta(minutes=2), timedelta(milliseco
 
 BEGUN_WITHIN = timedelta(seconds=5)
 """How long a survey waits for a worker; longer than one that lives is busy with something else."""
-
-NEVER_TAKEN = 2
-"""Events of a workflow that no worker has begun: it was started, and its first task is scheduled."""
 
 UNHEARD = "no answer of it came into the ledger; have worker and API the same clock and fleet file?"
 """Why a gateway counts as silent that was asked: what nobody can see is never taken for well."""
@@ -102,7 +96,7 @@ class SurveyService:
                 )
                 answer = asyncio.create_task(survey.result())
                 await asyncio.wait([answer], timeout=BEGUN_WITHIN.total_seconds())
-                if not answer.done() and _was_never_taken(await survey.describe(rpc_timeout=ANSWER)):
+                if not answer.done() and was_never_taken(await survey.describe(rpc_timeout=ANSWER)):
                     answer.cancel()
                     await survey.terminate("no worker has begun it", rpc_timeout=ANSWER)
                     nobody = Offer(verb=Verb.DOCTOR)
@@ -226,11 +220,6 @@ def refuse_shared(fleet: Fleet, own: Mapping[str, Sequence[Network]]) -> None:
             f"{listed(shared)}: give each gateway pools of its own, or say `nat: true` in the fleet's file "
             "if every gateway translates its users' addresses"
         )
-
-
-def _was_never_taken(description: WorkflowExecutionDescription) -> bool:
-    """Whether no worker has begun even the workflow's first task."""
-    return description.raw_description.workflow_execution_info.history_length <= NEVER_TAKEN
 
 
 def _reference(gateway: Gateway) -> GatewayRef:

@@ -1,5 +1,6 @@
 """Every surface shows that no change can run, also while none is under way."""
 
+import json
 import os
 import re
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from tests.service.conftest import NOBODY, PAGE, installed
 from tests.service.test_every_state import STATES, written
 from tests.workflows.engine import Engine
 from tests.workflows.world import is_heard, until
+from workflows.adopt import Examine
 from workflows.change import Change
 from workflows.steps import CONTROL_QUEUE
 
@@ -43,10 +45,20 @@ class Surfaces:
     api: httpx.AsyncClient
     socket: str
 
+    @property
+    def line(self) -> CommandLine:
+        """The terminal of an operator."""
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
+        return CommandLine(environment | {"PENSTOCK_SOCKET": self.socket})
+
+    async def worker(self) -> tuple[str, str]:
+        """Return what `penstock doctor` finds of the worker: how it is, and the sentence."""
+        found = json.loads((await self.line("doctor", "-o", "json")).out)["data"]
+        return next((one["health"], one["sentence"]) for one in found if one["about"] == "worker")
+
     async def read(self) -> dict[str, str]:
         """Return what each surface shows of the fleet edge."""
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
-        line = CommandLine(environment | {"PENSTOCK_SOCKET": self.socket})
+        line = self.line
         link_to_page = await self.service.page_logins.make_link(self.service.people.at_the_socket(0), 0)
         transport = httpx.AsyncHTTPTransport(uds=self.socket, verify=False)
         async with httpx.AsyncClient(transport=transport, base_url=PAGE, timeout=30) as browser:
@@ -129,11 +141,28 @@ async def test_a_concern_of_all_fleets_is_shown_once_above_them(tmp_path: Path) 
     assert page.count("no change begins, and no rollback") == 1
 
 
+async def test_the_doctor_calls_a_worker_well_only_while_one_carries_steps_out(
+    tmp_path: Path, server: Engine
+) -> None:
+    """For 75 s after the worker had died, doctor said that it was well, and ended with 0."""
+    client = await server.client()
+    async with surfaces(tmp_path, server.address, client.namespace) as found:
+        async with worker(client):
+            await until(lambda: is_heard(client))
+            assert (await found.worker())[0] == "well"
+        assert await is_heard(client)  # the engine remembers it
+        health, sentence = await found.worker()
+    assert (health, sentence.partition(":")[0]) == (
+        "wrong",
+        "no worker took a step within 3 s, though one asked for work in the last 75 s",
+    )
+
+
 def worker(client: Client) -> Worker:
     return Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[Change],
+        workflows=[Change, Examine],
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
 
