@@ -54,6 +54,8 @@ class Skipped(Value):
 
     gateway: str
     reason: str
+    serves: str = Field(default="", description="the release on which it takes users; empty when not known")
+    is_there: bool = Field(default=False, description="whether it takes users on the plan's release already")
 
 
 class Affected(Value):

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from policies.model.fleet import GatewayRef, Limits
-from policies.model.plan import ReleaseRef, Strategy
+from policies.model.plan import ReleaseRef, Skipped, Strategy
 from policies.model.release_tests import ReleaseTests
 from policies.model.settings import Setting
 from policies.model.value import Digest, Name, Value
@@ -105,6 +105,14 @@ class PlanHeader(Value):
     )
     approvals: int = Field(
         default=0, exclude_if=lambda count: not count, description="people that the fleet's file asks for"
+    )
+    left_alone: tuple[Skipped, ...] = Field(
+        default=(),
+        exclude_if=lambda skipped: not skipped,
+        description="the first gateways that the plan does not bring to its release",
+    )
+    left_alone_count: int = Field(
+        default=0, exclude_if=lambda count: not count, description="how many there are in all"
     )
 
     @property

@@ -12,6 +12,7 @@ from policies.model.settings import Setting
 from policies.model.value import Digest, Value, digest_of
 from policies.planning.batches import batches
 from policies.planning.failure_budget import may_fail
+from policies.planning.naming import MOST
 from policies.planning.stagger import deadlines
 
 MOST_CHARACTERS = 160_000
@@ -49,8 +50,11 @@ def parted(plan: Plan) -> PartedPlan:
                 one_after_the_other=max(in_domain.values()) > limits.switching_per_domain,
             )
         )
+    left_alone = tuple(skip for skip in plan.skipped if not skip.is_there)
     header = header_of(plan.fleet, plan.digest, waves).model_copy(
         update={
+            "left_alone": left_alone[:MOST],
+            "left_alone_count": len(left_alone),
             "release": plan.release,
             "strategy": plan.strategy,
             "trust_policy": plan.trust_policy,

@@ -12,7 +12,7 @@ from policies.drift import astray
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
-from policies.model.instance import GatewayState
+from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
 from policies.planning.capacity import UNKNOWN, Load, cramped, crowded, load_of, shortage
@@ -124,7 +124,25 @@ def _skipped(
         if gateway.name in states and not reasons[gateway.name]
     }
     reasons |= {name: why for name, why in left_out.items() if name in reasons}
-    return tuple(Skipped(gateway=name, reason=reason) for name, reason in reasons.items() if reason)
+    versions = {one.digest: one.version for one in (*known_good.values(), release)}
+    return tuple(
+        Skipped(
+            gateway=name,
+            reason=reason,
+            serves=_served(states.get(name), versions),
+            is_there=name in states and astray(states[name], release) is None,
+        )
+        for name, reason in reasons.items()
+        if reason
+    )
+
+
+def _served(state: GatewayState | None, versions: Mapping[Digest, str]) -> str:
+    """Return how people call the release on which a gateway takes users; empty when that is not known."""
+    serving = state.serving if state is not None else None
+    if serving is None or serving.state is not InstanceState.RUNNING or serving.release is None:
+        return ""
+    return versions.get(serving.release, "")
 
 
 def _why_not(

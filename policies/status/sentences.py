@@ -19,6 +19,7 @@ from policies.model.plan_part import PlanHeader
 from policies.model.report import EVERYBODY
 from policies.model.status import ChangeStatus
 from policies.planning.cohorts import LEFT_OUT
+from policies.planning.naming import counted
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
 from policies.status.told import Told, listed
 from policies.status.waiting import waiting
@@ -127,9 +128,8 @@ class Sentences:
         if told.outcome is not None:
             release = header.release if header else None
             label = f"{release.product} {release.version}" if release else "known-good"
-            if told.outcome is Outcome.PROMOTED and told.aside:
-                without = len(told.aside) + told.more_aside
-                return f"promoted to {label} without {without} gateways, which were left out"
+            if told.outcome is Outcome.PROMOTED and (without := self._without()):
+                return f"promoted to {label} without {', and without '.join(without)}"
             return OUTCOME_SENTENCES[told.outcome].format(release=label)
         wave = f"wave {told.wave} of {len(header.waves)}" if told.wave and header else ""
         match self._awaited:
@@ -149,6 +149,23 @@ class Sentences:
                 | None
             ):
                 return self._what_it_does(f"{wave}, " if wave else "")
+
+    def _without(self) -> tuple[str, ...]:
+        """Return which gateways a promotion did not reach: those left out under way, and by the plan."""
+        left_out = len(self._told.aside) + self._told.more_aside
+        alone = self._header.left_alone_count if self._header else 0
+        found = []
+        if left_out:
+            found.append(f"{counted(left_out, 'gateway')}, which {_was(left_out)} left out")
+        if self._header is not None and alone:
+            named = [
+                f"{one.gateway} on {one.serves or 'a release that is not known'} ({one.reason})"
+                for one in self._header.left_alone
+            ]
+            more = f" and {alone - len(named)} more" if alone > len(named) else ""
+            left = f"{counted(alone, 'gateway')}, which the plan left alone"
+            found.append(f"{left}: {', '.join(named)}{more}")
+        return tuple(found)
 
     def _what_it_does(self, where: str) -> str:
         if self._reloads:
@@ -383,6 +400,10 @@ def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
 def _touched(counts: Mapping[str, int]) -> int:
     """Return on how many gateways the change has begun."""
     return sum(count for state, count in counts.items() if state not in UNTOUCHED)
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
 
 
 def _waits_to_switch(told: Told) -> str:

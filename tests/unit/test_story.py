@@ -1,6 +1,7 @@
 """The story a change tells of itself, however the engine mixes up what its children say."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,16 +10,19 @@ from pydantic import ValidationError
 
 from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import MOST_GATEWAYS, Command, CommandKind
+from policies.model.gates import GatePolicy
 from policies.model.offer import Offer, Refusal, Verb
-from policies.model.plan_part import PartKey
+from policies.model.plan import Strategy
+from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import GatewayProgress, RestoreReport, WaveReport
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from policies.planning.parts import parted
+from policies.planning.plan import plan
 from policies.status.story import KEPT_EVENTS, Story
-from tests.unit.fleets import facts_of, planned
+from tests.unit.fleets import NEW, facts_of, planned, state
 
 BEGAN = datetime(2026, 11, 20, 3, 0, tzinfo=UTC)
 HEADER = parted(planned(facts_of(4))).header
@@ -438,7 +442,59 @@ def test_a_promotion_without_some_gateways_says_so_and_does_not_speak_of_every_g
     story.take(wave(1, aside={"gw-3": "it rebooted"}))
     story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
     assert story.status().what.startswith("promoted to ")
-    assert story.status().what.endswith("without 1 gateways, which were left out")
+    assert story.status().what.endswith("without 1 gateway, which was left out")
+
+
+def planned_without(quarantined: dict[str, str], silent: tuple[str, ...] = ()) -> PlanHeader:
+    """Return the header of a plan of four gateways, of which gw-4 is on the new release already."""
+    fleet, states, known_good = facts_of(4)
+    states["gw-4"] = state("gw-4", on=NEW)
+    known = {name: found for name, found in states.items() if name not in silent}
+    made = plan(
+        fleet,
+        known,
+        known_good,
+        NEW,
+        Strategy.CANARY,
+        gates=GatePolicy(),
+        trust_policy=digest_of(b"trust"),
+        quarantined=quarantined,
+    )
+    return parted(made).header
+
+
+def promoted(header: PlanHeader, **report: Any) -> str:
+    """Return what a change says that promoted this plan."""
+    story = Story(ORDER, BEGAN)
+    story.know("edge-2", header)
+    story.take(wave(1, **report))
+    story.end(ChangeResult(rollout="edge-2", outcome=Outcome.PROMOTED, reason="every wave passed"), BEGAN)
+    return story.status().what
+
+
+def test_a_promotion_names_the_gateways_that_its_plan_left_alone_and_what_they_serve() -> None:
+    """A fresh reader's C2: gw-3 was returned meanwhile, and "every gateway" had the mended release."""
+    what = promoted(planned_without({"gw-3": "ana: its disk"}))
+    assert what == (
+        "promoted to ocserv 1.4.1 without 1 gateway, which the plan left alone: gw-3 on 1.3.0 (in "
+        "quarantine: ana: its disk)"
+    )
+
+
+def test_a_promotion_says_of_a_silent_gateway_that_its_release_is_not_known() -> None:
+    what = promoted(planned_without({}, silent=("gw-3",)))
+    assert "the plan left alone: gw-3 on a release that is not known (silent: its agent" in what
+
+
+def test_a_promotion_tells_gateways_left_out_under_way_from_those_that_its_plan_left_alone() -> None:
+    what = promoted(planned_without({"gw-3": "ana: its disk"}), aside={"gw-2": "it rebooted"})
+    assert "without 1 gateway, which was left out, and without 1 gateway, which the plan left alone" in what
+
+
+def test_every_gateway_is_said_only_where_those_that_the_plan_left_alone_were_on_its_release() -> None:
+    assert promoted(planned_without({})) == "promoted: every gateway takes its sessions on ocserv 1.4.1"
+    there = planned_without({"gw-4": "ana: its disk"})
+    assert promoted(there) == "promoted: every gateway takes its sessions on ocserv 1.4.1"
 
 
 def test_a_hold_is_offered_to_be_lifted_by_the_name_of_who_holds() -> None:
