@@ -63,5 +63,6 @@ def _not_done(why: Exception) -> Problem:
     return Problem(
         UNAVAILABLE,
         f"NOT DONE, nothing is stored: {why}. Repeat the command when the engine is back, or act on a "
-        "gateway's host: penstock agent break-glass --back",
+        "gateway's host, as root: penstock agent break-glass --config /etc/penstock/agent.yaml --back "
+        "--reason TEXT",
     )

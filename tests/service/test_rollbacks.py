@@ -176,6 +176,9 @@ async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to
     assert answer.json()["sentence"] == "Rolling back. Then edge-1 serves 1.1.6."
 
 
+ON_THE_HOST = "agent break-glass --config /etc/penstock/agent.yaml --back"
+
+
 async def test_an_order_that_was_not_stored_is_not_called_stored(
     penstock: CommandLine, promoted: Ledger
 ) -> None:
@@ -185,7 +188,9 @@ async def test_an_order_that_was_not_stored_is_not_called_stored(
     assert said.code == 1
     last = said.err.splitlines()[-1]
     assert "NOT DONE, nothing is stored" in last
-    assert "penstock agent break-glass --back" in last
+    assert last.endswith(f"as root: penstock {ON_THE_HOST} --reason TEXT")
+    typed = await penstock(*ON_THE_HOST.split(), "--reason", "TEXT")
+    assert "/etc/penstock/agent.yaml" in typed.err  # it misses that file of a gateway, and no option
     assert "order is stored" not in said.err
 
 

@@ -85,6 +85,30 @@ def test_every_page_is_typed_in_a_lab_that_has_its_fault_or_the_reason_is_named(
         assert (ROOT / named).exists(), named
 
 
+OF_PACKAGES = {unit.stem for unit in (ROOT / "deploy/debian").glob("*/lib/systemd/system/*.service")}
+HANDLED = {
+    "agent-silent": {"penstock-agent"},
+    "certificate-ends": {"penstock", "penstock-api", "penstock-worker"},
+    "ledger-restore": {"penstock", "penstock-api", "penstock-relay", "penstock-worker"},
+    "penstock-upgrade": {"penstock-agent"},
+    "removal": {"penstock-agent"},
+    "settings-stuck": {"penstock-agent"},
+    "tunnel-passes-nothing": {"penstock-agent"},
+}
+"""Pages that have an operator stop or start a process of penstock, with the units to name."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_names_the_units_that_it_has_people_stop_or_start_as_the_packages_name_them(
+    page: Path,
+) -> None:
+    """At 3 a.m. a page said 'stop every worker, API and relay', and no command."""
+    lines = re.findall(r"systemctl (?:stop|start|restart|status|disable --now) ([a-z -]+)", page.read_text())
+    named = {unit for line in lines for unit in line.split()}
+    assert named <= OF_PACKAGES
+    assert named >= HANDLED.get(page.stem, set())
+
+
 @pytest.mark.parametrize(
     ("expected", "said"),
     [
