@@ -9,6 +9,7 @@ import pytest
 import activities.failures
 import activities.refusals  # noqa: F401
 from activities.files import load
+from deploy.lab.keeper_words import OF_A_GATEWAY, OF_ALL
 from orchestrator.exit_code import ExitCode, code_of
 from orchestrator.installation import ROOMS
 from orchestrator.processes.agent import files_of
@@ -207,6 +208,25 @@ def test_every_place_that_contributing_sends_people_to_is_there() -> None:
     assert len(named) > 10
     made = {"dist/"}
     assert [name for name in sorted(named - made) if not (ROOT / name).exists()] == []
+
+
+def test_the_readme_names_every_part_of_a_lab_that_breaks() -> None:
+    said = README.partition("`./run lab break KIND [GATEWAY]`")[2].partition("Its state is")[0]
+    of_a_gateway, of_all = said.partition("Of one gateway")[2].split("Of the whole lab")
+    assert re.findall(r"`([a-z-]+)`", of_a_gateway) == [*OF_A_GATEWAY]
+    assert re.findall(r"`([a-z-]+)`", of_all) == [*OF_ALL]
+
+
+def test_the_readme_names_the_commands_that_require_a_fleet() -> None:
+    sections = re.split(r"^## ", (ROOT / "docs/reference/commands.md").read_text(), flags=re.MULTILINE)
+    required = {one.splitlines()[0] for one in sections if "| `FLEET` | has to be said |" in one}
+    of_gateways = {name for name in required if name.startswith("penstock gateway ")}
+    listed = set(re.findall(r"^\| `(penstock gateway [a-z -]+)` \|", README, flags=re.MULTILINE))
+    assert listed == of_gateways
+    named = {name.removeprefix("penstock ") for name in required - of_gateways}
+    section = " ".join(README.partition("\n## Commands\n")[2].split())
+    said = section.partition(" and every `gateway` command require it")[0]
+    assert set(re.findall(r"`(\w+ [a-z-]+)`", said)) == named
 
 
 def test_documents_name_only_commands_that_the_readme_lists() -> None:
