@@ -89,7 +89,8 @@ def _as_shown(
             body["shown"] = _preview(fleet_of(api, fleet), body, CHANGED)
             if body["shown"] == before:
                 raise
-            if sys.stdin.isatty() and not typer.confirm("Roll back so?", default=True, err=True):
+            asks = body["shown"] is not None and sys.stdin.isatty()  # nobody agrees to what is not shown
+            if asks and not typer.confirm("Roll back so?", default=True, err=True):
                 raise typer.Exit(ExitCode.CONFLICT) from None
     return safely.command(api, fleet, body | {"shown": None}, key)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -629,7 +629,7 @@ class ChangeService:
                 return await self._roll_back_what_stands(fleet, ask, before or Turned(), key)
             finally:
                 await self._leave(parts, f"left to the rollback that {person} ordered by force")
-        if await self._is_beside_another(fleet.name, asked):
+        if await self._is_beside_another(fleet.name, asked, self._is_going_back):
             return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
         turned = await self.go_beyond(fleet, turned, person, reason)
@@ -671,17 +671,36 @@ class ChangeService:
     ) -> RollbackPreview:
         """Return which release each gateway serves after a rollback that is asked for now; nothing is done.
 
+        What goes on is read from the ledger: no change is asked, which no worker may answer.
+
         Raises:
             Refused: As `roll_back`.
             Conflict: As `roll_back`.
         """
         under_way = True  # as the ledger knows it, where the engine does not answer
         with suppress(Unavailable):
+            await self._is_beside_another(fleet.name, asked, self._was_going_back)
             under_way = await self.is_under_way(fleet.name)
         return await self._ask(partial(self._ways_back.preview, fleet, asked, to, under_way=under_way))
 
-    async def _is_beside_another(self, fleet: str, asked: RollbackAsked) -> bool:
+    async def _is_going_back(self, fleet: str) -> bool:
+        """Return whether the change under way goes back, by its own word."""
+        return (await self.status(fleet)).phase is Phase.ROLLING_BACK
+
+    async def _was_going_back(self, fleet: str) -> bool:
+        """Return whether the change under way went back when it was last heard."""
+        newest = await self._ask(partial(self.ledger.last_change, fleet))
+        if newest is None or newest.outcome is not None:
+            return False  # what has the lock has no name yet
+        story = await self._ask(partial(self.ledger.story, newest.name))
+        return story is not None and story.told.goes_back
+
+    async def _is_beside_another(
+        self, fleet: str, asked: RollbackAsked, goes_back: Callable[[str], Awaitable[bool]]
+    ) -> bool:
         """Return whether a rollback by name goes on beside the change under way, which ends for it.
+
+        `goes_back` says whether that change of the fleet goes back.
 
         Raises:
             Conflict: That change goes forward, and this rollback does not mean it.
@@ -690,7 +709,7 @@ class ChangeService:
         if under_way is None or (asked.of_files and (await under_way.memo()).get(KIND) in RELOADS):
             return False
         with suppress(Unavailable, BadInput):
-            if (await self.status(fleet)).phase is Phase.ROLLING_BACK:
+            if await goes_back(fleet):
                 return True  # whether it only waits it answers itself, once this one is to begin
         raise Conflict(
             f"a change of {fleet} is under way: a rollback takes it to known-good at once, "

@@ -15,8 +15,9 @@ from policies.model.change import (
     Phase,
     Quarantine,
 )
-from policies.model.errors import BadInput, Unavailable
+from policies.model.errors import BadInput, Conflict, Unavailable
 from policies.model.fleet import Fleet
+from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, soon
@@ -63,6 +64,23 @@ async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_unde
     assert set(world.serving().values()) == {"1.1.6"}
     assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
     assert not (await recorded.roll_back()).accepted
+
+
+async def test_a_rollback_by_name_during_a_canary_is_shown_as_the_refusal_that_it_gets(
+    recorded: Recorded,
+) -> None:
+    """H2: it was shown as nothing to do, since the ledger had that release, and then refused for a canary."""
+    world, service = recorded.world, recorded.service
+    world.judge.says(UNDECIDED)
+    await recorded.start(("gw-1",), ("gw-2",))
+    await in_phase(service._change("edge"), Phase.OBSERVING)
+    with pytest.raises(Conflict, match="takes it to known-good at once") as shown:
+        await service.rollback_preview(world.fleet, RollbackAsked(to="1.1.6"), OLD)
+    with pytest.raises(Conflict) as refused:
+        await service.roll_back(world.fleet, "ana", "users call", to=OLD)
+    assert (str(shown.value), shown.value.offers) == (str(refused.value), refused.value.offers)
+    assert (await recorded.roll_back()).accepted
+    assert set(world.serving().values()) == {"1.1.6"}
 
 
 async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an_older_answer(
