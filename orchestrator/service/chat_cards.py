@@ -9,6 +9,7 @@ from activities.files import FleetFiles
 from orchestrator.service.caller_refusals import INSTALLATION
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
+from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, may, may_there
 from policies.chat.endings import Stage, done, known_by, nobody_left, stage_in, stage_of
@@ -189,8 +190,7 @@ class ChatCards:
 
     def _offers(self, fleet: Fleet, record: ChangeRecord, status: ChangeStatus) -> tuple[Offer, ...]:
         """Return what can be done about the change; a rollback that has nothing to do is not offered."""
-        since = datetime.now(UTC) - fleet.limits.kept
-        if record.outcome is None or self._ledger.has_rollback(fleet.name, since):
+        if record.outcome is None or WaysBack(self._ledger).has_rollback(fleet):
             return status.can_do
         return tuple(offer for offer in status.can_do if offer.verb is not Verb.ROLL_BACK)
 

@@ -328,7 +328,7 @@ class Service:
         concern = await self._health.concern()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
-            if not await asyncio.to_thread(self._has_rollback, named):
+            if not await asyncio.to_thread(WaysBack(self._ledger).has_rollback, named):
                 offers = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings)
         elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
@@ -1267,10 +1267,6 @@ class Service:
                 f"verdict now is {now.decision.verdict.value.replace('_', ' ')}: {now.decision.reason}"
             )
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
-
-    def _has_rollback(self, fleet: Fleet) -> bool:
-        """Return whether a rollback of the release has something to do: one that has not is not offered."""
-        return self._ledger.has_rollback(fleet.name, datetime.now(UTC) - fleet.limits.kept)
 
     def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
         """Return the newest change, and what the fleet is on by what its gateways last said."""

@@ -120,6 +120,17 @@ class WaysBack:
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
         return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
 
+    def has_rollback(self, fleet: Fleet) -> bool:
+        """Return whether a rollback of the release has something to do: one that has not is not offered.
+
+        A promotion that stands is not enough: what came after it may have led back to it.
+        """
+        at, kept = datetime.now(UTC), fleet.limits.kept
+        if not self.ledger.has_rollback(fleet.name, at - kept):
+            return False
+        unfinished = self.ledger.unfinished_change(fleet.name)
+        return bool(rollback_targets(self.ledger.moves(fleet.name), unfinished, kept, at).targets)
+
     def waits_for(self, fleet: str) -> Collection[str]:
         """Return the first of the gateways for which a way back under way only waits, none without one."""
         newest = self.ledger.last_change(fleet)

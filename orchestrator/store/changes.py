@@ -266,7 +266,7 @@ class Changes(Book):
             return unfinished_change(records, partial(_has_moved, connection))
 
     def has_rollback(self, fleet: str, since: datetime) -> bool:
-        """Return whether a rollback of the fleet's release has something to do, without a name of one.
+        """Return whether a rollback of the fleet's release may have something to do, without a name of one.
 
         Args:
             fleet: Whose.

@@ -137,6 +137,19 @@ async def test_a_rollback_that_has_nothing_to_do_is_offered_nowhere(
     assert "orders/roll_back" not in (await page.get("/fleets/edge")).text
 
 
+async def test_no_rollback_is_offered_after_one_that_left_an_older_promotion_of_what_it_went_back_to(
+    penstock: CommandLine, promoted: Ledger
+) -> None:
+    """M2: 1.1.6, 1.3.0, 1.1.6 by promotions and back to 1.3.0, whose own promotion nothing takes back."""
+    change(promoted, ChangeKind.UPGRADE, "1.1.6")
+    assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
+    change(promoted, ChangeKind.GO_BACK, "1.3.0", Outcome.ROLLED_BACK)
+    assert "penstock rollback" not in (await penstock("status", "edge")).out
+    said = await penstock("rollback", "edge", "--reason", "users call")
+    assert "Nothing to do" not in said.err
+    assert "went back already" in said.err.splitlines()[0]
+
+
 async def test_a_rollback_is_offered_after_a_promotion_and_after_a_canary_that_failed(
     penstock: CommandLine, promoted: Ledger
 ) -> None:
