@@ -563,8 +563,11 @@ class ChangeService:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
             raise Unavailable(f"{silence_of(error)}; nothing was ordered") from error
-        sentence = "No worker answered; the order is stored and is carried out when one is back."
-        if command.kind is CommandKind.ROLL_BACK:
+        answered = "No worker has answered yet"
+        sentence = f"{answered}; the order is stored and is carried out with the change's next step."
+        if stuck := await self._why_stuck(fleet):
+            sentence = f"The order is stored. {stuck[0][:1].upper()}{stuck[0][1:]}."
+        if command.kind is CommandKind.ROLL_BACK and not await self._is_known_to_have_moved(fleet):
             sentence += (
                 " If the change has moved no session by then, it only ends and nothing is taken back: once "
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
@@ -572,9 +575,20 @@ class ChangeService:
             )
         elif command.kind is CommandKind.ABORT:
             sentence += " If the change has moved sessions by then, new ones go back to known-good."
-        if stuck := await self._why_stuck(fleet):
-            sentence = f"The order is stored. {stuck[0]}"
         return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+
+    async def _is_known_to_have_moved(self, fleet: str) -> bool:
+        """Return whether the change under way has moved sessions, as the ledger knows where it answers."""
+
+        def has_moved() -> bool:
+            newest = self.ledger.last_change(fleet)
+            story = self.ledger.story(newest.name) if newest is not None and newest.outcome is None else None
+            return story is not None and story.told.moved
+
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOK.total_seconds()):
+                return await self._ask(has_moved)
+        return False
 
     # --- going back ------------------------------------------------------------------
 

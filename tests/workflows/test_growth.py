@@ -6,12 +6,15 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import update
 from temporalio import workflow
-from temporalio.client import Client
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
+from temporalio.api.workflow.v1 import PendingWorkflowTaskInfo
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import (
     ExecuteWorkflowInput,
@@ -26,11 +29,12 @@ from orchestrator.service.standing import looked_at_within, standing_of
 from orchestrator.service.surveys import SURVEY_OF_A_GATEWAY, SURVEYED_WITHIN
 from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
-from policies.model.change import Outcome, Phase
+from policies.model.change import ChangeKind, ChangeOpening, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
+from policies.status.told import Told
 from tests.fakes.control import UNDECIDED, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.patience import PATIENCE
@@ -98,17 +102,60 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
 ) -> None:
     """D8."""
     engine = DeafEngine(answer)
-    receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", BACK)
+    receipt = await ChangeService(cast(Client, engine), ObservedLedger()).command("edge", BACK)
     assert engine.signals == [BACK]
-    assert receipt.sentence.startswith("No worker answered; the order is stored")
+    assert receipt.sentence.startswith("No worker has answered yet; the order is stored")
     assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
+
+
+class UnheardEngine(DeafEngine):
+    """An engine whose change has waited for a worker for long."""
+
+    async def describe(self, **_: Any) -> Any:
+        pending = PendingWorkflowTaskInfo(
+            state=PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED, attempt=1
+        )
+        pending.original_scheduled_time.FromDatetime(datetime(2026, 11, 22, 3, tzinfo=UTC))
+        return SimpleNamespace(
+            status=WorkflowExecutionStatus.RUNNING,
+            raw_description=SimpleNamespace(pending_workflow_task=pending),
+        )
+
+
+async def test_an_order_that_no_worker_takes_is_answered_in_whole_sentences() -> None:
+    """M5: one ended without a full stop, and began small."""
+    engine = UnheardEngine(RPCStatusCode.UNAVAILABLE)
+    receipt = await ChangeService(cast(Client, engine), ObservedLedger()).command("edge", BACK)
+    assert receipt.sentence == (
+        "The order is stored. No worker has taken the next step of edge's change since 03:00:00 UTC, so what "
+        "is shown is of before: start one; trials end by their lease, and orders are stored until then. If "
+        "the change has moved no session by then, it only ends and nothing is taken back: once `penstock "
+        "status edge` shows its end, order the rollback again by `penstock rollback edge --reason TEXT`."
+    )
+
+
+async def test_a_stored_rollback_of_what_has_moved_sessions_is_not_answered_with_what_it_does_otherwise() -> (
+    None
+):
+    """M5: the operator was told to order it again, for a change that would take its sessions back."""
+    engine, ledger = DeafEngine(RPCStatusCode.UNAVAILABLE), ObservedLedger()
+    opening = ChangeOpening(
+        key="run", fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE", release="1.3.0"
+    )
+    name = ledger.open_change(opening)
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
+    ledger.record_story(order, Told(name=name, moved=True), 0, [])
+    receipt = await ChangeService(cast(Client, engine), ledger).command("edge", BACK)
+    assert receipt.sentence == (
+        "No worker has answered yet; the order is stored and is carried out with the change's next step."
+    )
 
 
 async def test_an_abort_that_is_only_stored_is_answered_with_what_it_does_once_sessions_have_moved() -> None:
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE)
     abort = BACK.model_copy(update={"kind": CommandKind.ABORT})
     receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", abort)
-    assert receipt.sentence.startswith("No worker answered; the order is stored")
+    assert receipt.sentence.startswith("No worker has answered yet; the order is stored")
     assert receipt.sentence.endswith("new ones go back to known-good.")
 
 
