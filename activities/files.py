@@ -455,6 +455,8 @@ class FleetFiles:
         self._lately: Described | None = None
         self._known: tuple[list[Fleet], dict[str, tuple[Fleet, Gateway]]] = ([], {})
         self._described_in: dict[str, list[Path]] = {}
+        self._named_in: dict[Path, str] = {}
+        self._gone_wrong: frozenset[str] = frozenset()
 
     def all(self) -> dict[str, Fleet]:
         """Return every fleet by name, as far as its file is as it must be."""
@@ -463,6 +465,14 @@ class FleetFiles:
     def wrong(self) -> tuple[BadInput, ...]:
         """Return what is wrong with the other files."""
         return self._read()[1]
+
+    def names(self) -> frozenset[str]:
+        """Return every fleet as it was read last, by name, also where its file has become wrong since.
+
+        Whoever names no fleet must not reach another one because of a typo in a file.
+        """
+        found, _ = self.lately()
+        return self._gone_wrong | found.keys()
 
     def known(self) -> dict[str, Fleet]:
         """Return every fleet as it was read last, without a look at any file; what never was is read."""
@@ -541,19 +551,23 @@ class FleetFiles:
         found: dict[str, Fleet] = {}
         places: dict[str, list[Path]] = {}
         wrong: list[BadInput] = []
+        gone: set[str] = set()
         for file in sorted(self._path.glob("*.yaml")) if self._path.is_dir() else [self._path]:
             try:
                 fleet = self._files.setdefault(file, Reread(file, Fleet, of=self._of)).value()
             except BadInput as error:
                 wrong.append(error)
+                gone.update({self._named_in[file]} if file in self._named_in else ())
                 continue
             found[fleet.name] = fleet
+            self._named_in[file] = fleet.name
             places.setdefault(fleet.name, []).append(file)
         for name, files in places.items():
             if len(files) > 1:
                 del found[name]
+                gone.add(name)
                 told = " and ".join(map(str, files))
                 wrong.append(BadInput(f"{told} both describe the fleet {name}; one of them is meant"))
-        self._described_in = places
+        self._described_in, self._gone_wrong = places, frozenset(gone)
         self._lately = said = (found, tuple(wrong))
         return said

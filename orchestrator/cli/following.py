@@ -71,7 +71,7 @@ def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             status = _asked(api, fleet)
-            if status is not None:
+            if not isinstance(status, Problem):
                 live.update(fitted_frame(status, live.console), refresh=True)
                 if (code := _ended(status, deadline)) is not None:
                     return code
@@ -84,10 +84,10 @@ def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) 
     told, hears_nothing = 0, False
     while True:
         status = _asked(api, fleet)
-        if status is None and not hears_nothing:
-            sys.stderr.write("The API does not answer; it is asked again until it does.\n")
-        hears_nothing = status is None
-        if status is not None:
+        if isinstance(status, Problem) and not hears_nothing:
+            sys.stderr.write(_not_shown(status))
+        hears_nothing = isinstance(status, Problem)
+        if not isinstance(status, Problem):
             change = status["change"]
             if change is not None:
                 told = _print_events(api, fleet, change["rollout"], told, output)
@@ -99,7 +99,9 @@ def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) 
 
 
 def _given_up(fleet: str) -> ExitCode:
-    sys.stderr.write(f"The wait is over, and nobody has answered since; see penstock status {fleet}\n")
+    sys.stderr.write(
+        f"The wait is over, and how it goes on was not shown since; see penstock status {fleet}\n"
+    )
     return ExitCode.TIMED_OUT
 
 
@@ -124,14 +126,23 @@ def _print_events(api: Api, fleet: str, change: str, told: int, output: Output) 
         told = page["after"]
 
 
-def _asked(api: Api, fleet: str) -> Json | None:
-    """Return how the fleet stands; None while nobody answers, since what is followed goes on."""
+def _asked(api: Api, fleet: str) -> Json | Problem:
+    """Return how the fleet stands, or what keeps that from being shown: what is followed goes on.
+
+    Nobody answers, or a person writes into the fleet's file just then.
+    """
     try:
         return api.get("fleets", fleet)
     except Problem as problem:
-        if problem.code != "Unavailable":
+        if problem.code not in {"Unavailable", "BadInput"}:
             raise
-        return None
+        return problem
+
+
+def _not_shown(problem: Problem) -> str:
+    if problem.code == "Unavailable":
+        return "The API does not answer; it is asked again until it does.\n"
+    return f"How it goes on is not shown: {printable(str(problem))}. It is asked again until it is.\n"
 
 
 def _ended(status: Json, deadline: float | None) -> ExitCode | None:

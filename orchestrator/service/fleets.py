@@ -29,7 +29,7 @@ class Fleets:
 
     def names(self, caller: Caller) -> tuple[str, ...]:
         """Return the fleets where the caller has a role, by name."""
-        return tuple(sorted(name for name in self._files.lately()[0] if is_known_to(caller, name)))
+        return tuple(sorted(name for name in self._files.names() if is_known_to(caller, name)))
 
     def where(self, caller: Caller, action: Action) -> tuple[str, ...]:
         """Return the fleets where the caller may do that, by name; it need not know of them otherwise."""

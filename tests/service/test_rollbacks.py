@@ -1,6 +1,10 @@
 """What a rollback answers before it acts, on every surface; what is never offered, or called stored."""
 
+import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -275,6 +279,42 @@ async def test_the_command_shows_a_rollback_that_has_changed_anew_and_then_goes_
         f"It does something else now than was shown, and nothing is done yet. edge: {new}.",
     ]
     assert "NOT DONE, nothing is stored: the engine" in said.err
+
+
+async def test_an_order_without_a_name_reaches_no_other_fleet_because_of_a_typo_in_a_file(
+    penstock: CommandLine, api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """M4: the fleet whose file is wrong was none any more, so the order was for the one that was left."""
+    assert (await api.get("/fleets")).json()["fleets"] == ["core", "edge"]
+    for name in ("core", "edge"):
+        file = tmp_path / "fleets" / f"{name}.yaml"
+        file.write_text(file.read_text() + "typo: 1\n")
+        said = await penstock("hold", "--reason", "users call")
+        assert (said.code, "say which fleet; there is core, edge" in said.err) == (2, True), said.err
+
+
+async def test_a_change_is_followed_past_a_typo_in_the_file_of_its_fleet(
+    penstock: CommandLine, promoted: Ledger, tmp_path: Path
+) -> None:
+    """M4: a rollback that had begun ended with "nothing was changed", and went on."""
+    name = change(promoted, ChangeKind.UPGRADE, "1.4.0", None)
+    file = tmp_path / "fleets" / "edge.yaml"
+    right = file.read_text()
+    file.write_text(right + "typo: 1\n")
+    watch = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "orchestrator", "watch", "edge"],
+        env=penstock.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert watch.stderr is not None
+    said = (await watch.stderr.readline()).decode()
+    assert said.startswith("How it goes on is not shown: "), said
+    assert "typo" in said
+    file.write_text(right)
+    promoted.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="it is well"))
+    await watch.communicate()
+    assert watch.returncode == 0
 
 
 async def test_a_rollback_with_yes_acts_at_once(penstock: CommandLine, promoted: Ledger) -> None:
