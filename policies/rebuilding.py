@@ -43,7 +43,7 @@ def highest_heard(fleet: str, states: Iterable[GatewayState], newest: int) -> in
     `newest` is that of the ledger's newest change: numbers that are too far from it are a liar's.
     """
     last = newest + MOST_LOST if newest else LARGEST
-    heard = (_written_by(fleet, state) for state in states)
+    heard = (steered_by(fleet, state) for state in states)
     return max((number for number in heard if number is not None and number <= last), default=0)
 
 
@@ -57,13 +57,24 @@ def knows_all(newest: int, heard: int) -> bool:
     return 0 < newest >= heard
 
 
+def steered_by(fleet: str, state: GatewayState) -> int | None:
+    """Return the number of the change that wrote the gateway's steering table last."""
+    found = re.fullmatch(rf"{re.escape(fleet)}-([0-9]{{1,10}})/.*", state.steering.generation)
+    return int(found[1]) if found is not None else None
+
+
 def ahead(fleet: str, states: Mapping[str, GatewayState], newest: int) -> dict[str, str]:
     """Return which gateways were steered by changes after the newest of the ledger, each with by which."""
-    found = {name: _written_by(fleet, state) for name, state in states.items()}
+    found = {name: steered_by(fleet, state) for name, state in states.items()}
+    later = {name: number for name, number in found.items() if number is not None and number > newest}
+    return unknown_to_ledger(fleet, later)
+
+
+def unknown_to_ledger(fleet: str, numbers: Mapping[str, int]) -> dict[str, str]:
+    """Return what is said of each gateway that the change of this number steered, which the ledger lacks."""
     return {
         name: f"was last steered by {fleet}-{number}, of which the ledger knows nothing"
-        for name, number in found.items()
-        if number is not None and number > newest
+        for name, number in numbers.items()
     }
 
 
@@ -85,9 +96,3 @@ def is_newer(change: str, than: str) -> bool:
     if later is None or earlier is None or later[1] != earlier[1]:
         return False
     return int(later[2]) > int(earlier[2])
-
-
-def _written_by(fleet: str, state: GatewayState) -> int | None:
-    """Return the number of the change that wrote the gateway's steering table last."""
-    found = re.fullmatch(rf"{re.escape(fleet)}-([0-9]{{1,10}})/.*", state.steering.generation)
-    return int(found[1]) if found is not None else None

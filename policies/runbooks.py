@@ -52,6 +52,7 @@ _OF_WORDS: Mapping[str, str] = {
     "unhealthy": "canary-rejected",
     "hard": "canary-rejected",
     "stuck": "worker-or-temporal-down",
+    "older": "ledger-restore",
     "silent": "agent-silent",
     "quarantined": "gateway-unwell",
     "not_taken_back": "gateway-unwell",

@@ -19,7 +19,8 @@ def code_of_fleet(status: Json) -> ExitCode:
     code, standing = code_of_change(status), status["standing"]
     words = ("silent", "quarantined", "held_drains", "not_taken_back")
     needs_you = status["concern"] or any(standing[word] for word in words)
-    return ExitCode.HELD if code is ExitCode.DONE and needs_you else code
+    # What an older ledger tells of its newest change is not how the fleet stands.
+    return ExitCode.HELD if standing["older"] or (code is ExitCode.DONE and needs_you) else code
 
 
 def code_of_change(status: Json) -> ExitCode:

@@ -21,7 +21,7 @@ from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.engine_health import EngineHealth
-from orchestrator.service.standing import looked_at_within
+from orchestrator.service.standing import looked_at_within, older_of
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, PenstockError
@@ -30,7 +30,6 @@ from policies.model.gates import GatePolicy, required_of_exporters
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
-from policies.rebuilding import ahead, older_than_gateways
 
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
@@ -155,7 +154,7 @@ class DoctorService:
             said = asyncio.ensure_future(_read(self.ledger.states, fleet.name, within))
             of_fleet = (
                 (f"{fleet.name}: gateways", partial(self._gateways, fleet, asyncio.shield(said))),
-                (f"{fleet.name}: known-good", partial(self._known_good, fleet, asyncio.shield(said))),
+                (f"{fleet.name}: known-good", partial(self._known_good, fleet)),
                 (f"{fleet.name}: certificates", partial(self._certificates, fleet, asyncio.shield(said))),
                 (f"{fleet.name}: metrics", partial(self._series, fleet, asyncio.shield(heard))),
             )
@@ -288,13 +287,11 @@ class DoctorService:
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(back,))
         return _well(about, f"all {len(states)} have answered within {looked_at_within(len(states))}")
 
-    async def _known_good(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
+    async def _known_good(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: known-good"
         known = await _read(self.ledger.known_good, fleet.name)
-        states, _ = await said
-        newest = await _read(self.ledger.newest_number, fleet.name)
-        if unknown := ahead(fleet.name, states, newest):
-            sentence = f"{older_than_gateways(unknown)}; no change and no way back takes these along"
+        within = looked_at_within(len(fleet.gateways))
+        if sentence := await _read(older_of, self.ledger, fleet.name, within):
             rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
             return Finding(about=about, health=Health.WRONG, sentence=sentence, next=(rebuild,))
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]

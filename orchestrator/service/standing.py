@@ -9,6 +9,7 @@ from orchestrator.store.overview import Looked
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
+from policies.rebuilding import older_than_gateways
 from workflows.survey import PAGES_A_LOOK
 
 UNKNOWN_RELEASE = "an unknown release"
@@ -44,6 +45,8 @@ class Standing(Value):
     quarantined: dict[str, str] = {}
     held_drains: dict[str, str] = {}
     """Why drains wait for a person, by gateway and slot."""
+    older: str | None = None
+    """Why the ledger is older than the gateways, None where it is not: its changes are out of date."""
     not_taken_back: dict[str, str] = {}
     """Why gateways that failed alone after their release had passed still serve it; they are tried again."""
 
@@ -64,9 +67,16 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
         held_drains=ledger.held_drains(fleet.name),
+        older=older_of(ledger, fleet.name, within),
         not_taken_back=ledger.not_taken_back(fleet.name),
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
+
+
+def older_of(ledger: Ledger, fleet: str, within: timedelta) -> str | None:
+    """Return that gateways were steered by changes that the ledger lacks, None where none was."""
+    unknown = ledger.ahead(fleet, within)
+    return f"{older_than_gateways(unknown)}; no change and no way back takes these along" if unknown else None
 
 
 def versions_of(

@@ -15,6 +15,7 @@ from policies.credentials import elsewhere_of
 from policies.drift import digest_of_file
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.value import Digest, Value
+from policies.rebuilding import steered_by, unknown_to_ledger
 
 PAGE = 500
 """Gateways that are read at once."""
@@ -22,7 +23,7 @@ PAGE = 500
 LATE = timedelta(minutes=1)
 """How late an answer may be written down that a gateway gave before a change had it: others are silent."""
 
-_SILENT = {"state": None, "takes": None, "described": None, "elsewhere": None}
+_SILENT = {"state": None, "takes": None, "described": None, "elsewhere": None, "steered_by": None}
 
 UNREADABLE = "what it said last cannot be read any more"
 
@@ -77,6 +78,7 @@ class GatewayStates(Book):
                 "gateway": state.gateway,
                 "state": state.model_dump_json(),
                 "takes": _takes(state),
+                "steered_by": steered_by(fleet, state),
                 "silent": None,
                 **_of_file(state),
             }
@@ -115,6 +117,20 @@ class GatewayStates(Book):
             releases = {row[0]: int(row[1]) for row in connection.execute(counted.group_by(table.c.takes))}
             silent = {row.gateway: row.silent for row in connection.execute(said_nothing)}
         return releases, silent
+
+    def ahead(self, fleet: str, within: timedelta) -> dict[str, str]:
+        """Return which gateways, of those looked at lately, were steered by changes that the ledger lacks."""
+        table, oldest = tables.gateway_states, datetime.now(UTC) - within
+        # In one statement: a change is written down before it steers a gateway.
+        newest = select(func.max(tables.changes.c.number)).where(tables.changes.c.fleet == fleet)
+        wanted = select(table.c.gateway, table.c.steered_by).where(
+            table.c.fleet == fleet,
+            table.c.at >= oldest,
+            table.c.steered_by > func.coalesce(newest.scalar_subquery(), 0),
+        )
+        with reading(self._engine) as connection:
+            found = {row.gateway: int(row.steered_by) for row in connection.execute(wanted)}
+        return unknown_to_ledger(fleet, found)
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
         """Return what gateways said within that time, and who was silent; nobody else is known."""

@@ -176,16 +176,18 @@ gateway_states = Table(
     Column("silent", Text),
     Column("described", String(71)),
     Column("elsewhere", Text),
+    Column("steered_by", BigInteger),
     Column("at", Moment, nullable=False),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
 """What a gateway said when it was last asked, or why it was silent.
 
-Three are read out of `state`, so that whoever asks about thousands of gateways reads none of them. `takes` is
+Four are read out of `state`, so that whoever asks about thousands of gateways reads none of them. `takes` is
 the release that takes new sessions there: empty where nobody knows which, NULL where nothing alive does.
 `described` is the digest of how its agent's file describes it: empty where an older agent does not tell, NULL
 in rows of an older penstock. `elsewhere` names, as JSON, credentials that a vault has; NULL where an older
-agent does not tell.
+agent does not tell. `steered_by` is the number of the change that wrote its steering table last; NULL where
+no change of the fleet did.
 """
 
 gateway_results = Table(

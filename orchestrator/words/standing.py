@@ -151,7 +151,9 @@ def missing_lines(status: Json) -> list[Line]:
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
+    older = standing.get("older")
     found = (
+        ("older", iter([f"{older}; rebuild it: {_command('rebuild', fleet)}"] if older else [])),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
             "quarantined",

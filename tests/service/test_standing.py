@@ -107,3 +107,38 @@ async def test_a_gateway_that_waits_to_be_taken_back_alone_needs_an_operator_unt
     await told(TAKEN_BACK, "edge-1 is taken back from edge-1")
     after = await penstock("status", "edge")
     assert ("gateway-unwell" in before.out, "gateway-unwell" in after.out) == (False, False)
+
+
+async def test_what_gateways_say_outranks_what_an_older_ledger_tells_of_its_newest_change(
+    penstock: CommandLine, service: Service, page: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """A fresh reader's H3: a restored ledger said ROLLED BACK while every gateway had the release."""
+    written(ledger, ended(Outcome.ROLLED_BACK, moved=True))
+    serves = Instance(slot="a", state=InstanceState.RUNNING, release=NEW.digest)
+
+    def steered_by(change: str) -> None:
+        state = GatewayState(
+            gateway="edge-1",
+            instances=(serves,),
+            steering=Steering(serving="a", generation=f"{change}/1"),
+            epoch=1,
+            observed_at=datetime.now(UTC),
+        )
+        ledger.record_states("edge", [state], {})
+
+    async def told() -> tuple[ExitCode, str]:
+        status = json.loads((await penstock("status", "edge", "-o", "json")).out)["data"]
+        return code_of_fleet(status), " ".join((await penstock("status", "edge", COLUMNS="400")).out.split())
+
+    steered_by("edge-1")
+    code, before = await told()
+    assert (code, "NEEDS YOU the ledger" in before) == (ExitCode.ROLLED_BACK, False)
+    steered_by("edge-9")
+    code, said = await told()
+    root = service.people.at_the_socket(0)
+    found = await service.examine(root)
+    sentence = next(one.sentence for one in found if one.about == "edge: known-good")
+    assert sentence.startswith("the ledger is older than its gateways: edge-1 was last steered by edge-9")
+    assert f"NEEDS YOU {sentence}; rebuild it: penstock ledger rebuild edge" in said
+    assert code is ExitCode.HELD
+    assert sentence in (await page.get("/fleets/edge")).text
