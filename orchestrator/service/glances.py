@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from orchestrator.service.standing import looked_at_within, versions_of
+from orchestrator.service.standing import looked_at_within, older_said, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import Looked
@@ -58,6 +58,8 @@ class Glance(Value):
     """Drains that wait for an operator."""
     not_taken_back: int = 0
     """Gateways that failed alone and wait to be taken back."""
+    older: str | None = None
+    """Why the ledger is older than the gateways, None where it is not."""
     concern: str | None = None
     """What is wrong with the telling itself."""
 
@@ -66,7 +68,7 @@ class Glance(Value):
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
         missing = self.silent or self.quarantined or self.held_drains or self.not_taken_back
-        needs = bool(self.concern or missing or (change is not None and change.needs_you))
+        needs = bool(self.concern or self.older or missing or (change is not None and change.needs_you))
         return not needs, not (change is not None and change.under_way), self.fleet
 
 
@@ -78,6 +80,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
     taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
     answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
+    ahead = ledger.ahead(within)
     held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere()
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
@@ -92,6 +95,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             quarantined=quarantined.get(fleet.name, 0),
             held_drains=held.get(fleet.name, 0),
             not_taken_back=failed.get(fleet.name, 0),
+            older=older_said(ahead.get(fleet.name, {})),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets

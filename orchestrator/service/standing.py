@@ -75,7 +75,11 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
 
 def older_of(ledger: Ledger, fleet: str, within: timedelta) -> str | None:
     """Return that gateways were steered by changes that the ledger lacks, None where none was."""
-    unknown = ledger.ahead(fleet, within)
+    return older_said(ledger.ahead({fleet: within}).get(fleet, {}))
+
+
+def older_said(unknown: Mapping[str, str]) -> str | None:
+    """Return what is said of a ledger that lacks the changes which steered these gateways, None for none."""
     return f"{older_than_gateways(unknown)}; no change and no way back takes these along" if unknown else None
 
 

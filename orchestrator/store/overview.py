@@ -9,6 +9,7 @@ from sqlalchemy import and_, case, func, select
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
+from policies.rebuilding import unknown_to_ledger
 
 MOST_OPEN = 500
 """Open changes that are looked at: a fleet has one at a time, beside single gateways that return."""
@@ -73,6 +74,23 @@ class Overview(Book):
                 for fleet, heard, at in connection.execute(wanted):
                     found[fleet] = Looked(int(heard), at)
         return found
+
+    def ahead(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, str]]:
+        """Return which gateways of these fleets, of those looked at lately, know of changes that are lost."""
+        table, changes, now = tables.gateway_states, tables.changes, datetime.now(UTC)
+        found: dict[str, dict[str, int]] = {}
+        # In one statement: a change is written down before it steers a gateway.
+        newest = select(func.max(changes.c.number)).where(changes.c.fleet == table.c.fleet).scalar_subquery()
+        with reading(self._engine) as connection:
+            for time, fleets in _alike(within):
+                wanted = select(table.c.fleet, table.c.gateway, table.c.steered_by).where(
+                    table.c.fleet.in_(fleets),
+                    table.c.at >= now - time,
+                    table.c.steered_by > func.coalesce(newest, 0),
+                )
+                for fleet, gateway, number in connection.execute(wanted):
+                    found.setdefault(fleet, {})[gateway] = int(number)
+        return {fleet: unknown_to_ledger(fleet, numbers) for fleet, numbers in found.items()}
 
     def every_open_change(self) -> tuple[OpenChange, ...]:
         """Return the changes of all fleets that have no end yet."""

@@ -15,7 +15,7 @@ from policies.credentials import elsewhere_of
 from policies.drift import digest_of_file
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.value import Digest, Value
-from policies.rebuilding import steered_by, unknown_to_ledger
+from policies.rebuilding import steered_by
 
 PAGE = 500
 """Gateways that are read at once."""
@@ -117,20 +117,6 @@ class GatewayStates(Book):
             releases = {row[0]: int(row[1]) for row in connection.execute(counted.group_by(table.c.takes))}
             silent = {row.gateway: row.silent for row in connection.execute(said_nothing)}
         return releases, silent
-
-    def ahead(self, fleet: str, within: timedelta) -> dict[str, str]:
-        """Return which gateways, of those looked at lately, were steered by changes that the ledger lacks."""
-        table, oldest = tables.gateway_states, datetime.now(UTC) - within
-        # In one statement: a change is written down before it steers a gateway.
-        newest = select(func.max(tables.changes.c.number)).where(tables.changes.c.fleet == fleet)
-        wanted = select(table.c.gateway, table.c.steered_by).where(
-            table.c.fleet == fleet,
-            table.c.at >= oldest,
-            table.c.steered_by > func.coalesce(newest.scalar_subquery(), 0),
-        )
-        with reading(self._engine) as connection:
-            found = {row.gateway: int(row.steered_by) for row in connection.execute(wanted)}
-        return unknown_to_ledger(fleet, found)
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
         """Return what gateways said within that time, and who was silent; nobody else is known."""

@@ -117,7 +117,11 @@ def glance_notices(glance: Json) -> list[Line]:
         for word, count, one, many in counted
         if count
     ]
-    return [*concern, *of_change, *missing]
+    older = [
+        (NEEDS_YOU, _with_runbook(line, runbook_of("older")))
+        for line in _older(glance.get("older"), glance["fleet"])
+    ]
+    return [*concern, *older, *of_change, *missing]
 
 
 def shared_notices(glances: Sequence[Json]) -> tuple[list[Line], list[Json]]:
@@ -151,9 +155,8 @@ def missing_lines(status: Json) -> list[Line]:
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
-    older = standing.get("older")
     found = (
-        ("older", iter([f"{older}; rebuild it: {_command('rebuild', fleet)}"] if older else [])),
+        ("older", iter(_older(standing.get("older"), fleet))),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
             "quarantined",
@@ -194,6 +197,11 @@ def named_missing(status: Json) -> frozenset[str]:
         return frozenset()
     alone = (*standing["silent"], *standing["quarantined"], *standing["not_taken_back"])
     return frozenset({*alone, *_waited_for(status["change"])})
+
+
+def _older(older: str | None, fleet: str) -> list[str]:
+    """Return that the ledger is older than its gateways, with what rebuilds it; nothing where it is not."""
+    return [f"{older}; rebuild it: {_command('rebuild', fleet)}"] if older else []
 
 
 def _waited_for(change: Json | None) -> Sequence[str]:

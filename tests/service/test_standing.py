@@ -142,3 +142,5 @@ async def test_what_gateways_say_outranks_what_an_older_ledger_tells_of_its_newe
     assert f"NEEDS YOU {sentence}; rebuild it: penstock ledger rebuild edge" in said
     assert code is ExitCode.HELD
     assert sentence in (await page.get("/fleets/edge")).text
+    assert [one.older for one in await service.glances(root) if one.fleet == "edge"] == [sentence]
+    assert sentence in (await page.get("/")).text
