@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from orchestrator.service.standing import looked_at_within, older_said, versions_of
+from orchestrator.service.standing import Present, looked_at_within, older_said, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import Looked
@@ -46,6 +46,8 @@ class Glance(Value):
     taking: int
     """Gateways that take users."""
     gateways: int
+    departed: int = 0
+    """Gateways that the fleet's file does not have any more, and that took users when they answered last."""
     heard: int = 0
     """Gateways that answered when they were looked at lately; of the others nobody knows."""
     looked_at: datetime | None = None
@@ -80,16 +82,18 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
     taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
     answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
-    ahead = ledger.ahead(within)
+    ahead, said = ledger.ahead(within), ledger.answered(within)
+    here = {fleet.name: Present.of(fleet, said.get(fleet.name, {})) for fleet in fleets}
     held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere()
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
         Glance(
             fleet=fleet.name,
             versions=versions_of(ledger, fleet.name, taking.get(fleet.name, {}), versions),
-            taking=sum(taking.get(fleet.name, {}).values()),
+            taking=here[fleet.name].taking,
+            departed=here[fleet.name].departed,
             gateways=len(fleet.gateways),
-            heard=looked.get(fleet.name, Looked()).heard,
+            heard=here[fleet.name].heard,
             looked_at=looked.get(fleet.name, Looked()).at,
             silent=len(answered[fleet.name].silent) if fleet.name in answered else 0,
             quarantined=quarantined.get(fleet.name, 0),

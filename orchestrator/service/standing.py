@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from math import ceil
+from typing import NamedTuple, Self
 
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.overview import Looked
@@ -34,6 +35,8 @@ class Standing(Value):
     versions: tuple[str, ...]
     taking: int
     gateways: int
+    departed: int = 0
+    """Gateways that the fleet's file does not have any more, and that took users when they answered last."""
     heard: int = 0
     """Gateways that answered when they were looked at lately; of the others nobody knows."""
     looked_at: datetime | None = None
@@ -51,18 +54,36 @@ class Standing(Value):
     """Why gateways that failed alone after their release had passed still serve it; they are tried again."""
 
 
+class Present(NamedTuple):
+    """How many gateways of the fleet's file answered lately, and how many of those take users."""
+
+    heard: int
+    taking: int
+    departed: int
+    """How many take users, and are not in the file."""
+
+    @classmethod
+    def of(cls, fleet: Fleet, answered: Mapping[str, bool]) -> Self:
+        """Count those that answered, each with whether it takes users."""
+        members = {one.name for one in fleet.gateways}
+        here = [takes for name, takes in answered.items() if name in members]
+        return cls(len(here), sum(here), sum(answered.values()) - sum(here))
+
+
 def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     """Return what the fleet is on, by what its gateways said when they were last looked at."""
     within = looked_at_within(len(fleet.gateways))
     taking, silent = ledger.taking(fleet.name, within)
+    here = Present.of(fleet, ledger.answered({fleet.name: within}).get(fleet.name, {}))
     looked = ledger.looked_at_everywhere({fleet.name: within}).get(fleet.name, Looked())
     known = ledger.versions(taking)
     return Standing(
         fleet=fleet.name,
         versions=versions_of(ledger, fleet.name, taking, known),
-        taking=sum(taking.values()),
+        taking=here.taking,
+        departed=here.departed,
         gateways=len(fleet.gateways),
-        heard=looked.heard,
+        heard=here.heard,
         looked_at=looked.at,
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),

@@ -75,6 +75,19 @@ class Overview(Book):
                     found[fleet] = Looked(int(heard), at)
         return found
 
+    def answered(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, bool]]:
+        """Return which gateways of these fleets have answered lately, and whether each takes users."""
+        table, now = tables.gateway_states, datetime.now(UTC)
+        found: dict[str, dict[str, bool]] = {}
+        with reading(self._engine) as connection:
+            for time, fleets in _alike(within):
+                wanted = select(table.c.fleet, table.c.gateway, table.c.takes.is_not(None)).where(
+                    table.c.fleet.in_(fleets), table.c.at >= now - time, table.c.state.is_not(None)
+                )
+                for fleet, gateway, takes in connection.execute(wanted):
+                    found.setdefault(fleet, {})[gateway] = bool(takes)
+        return found
+
     def ahead(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, str]]:
         """Return which gateways of these fleets, of those looked at lately, know of changes that are lost."""
         table, changes, now = tables.gateway_states, tables.changes, datetime.now(UTC)

@@ -224,6 +224,8 @@ def taking_line(standing: Json) -> str:
         looked = f"last looked at {last}" if last else "nobody has looked yet"
         return f"how many of {gateways} gateways take users is not known, {looked}"
     said = f"{taking} of {gateways} gateways take users"
+    if left := standing.get("departed"):
+        said += f", and {left} that {'is' if left == 1 else 'are'} not in the fleet's file any more"
     return f"{said}, {unknown} not known" if unknown > 0 else said
 
 

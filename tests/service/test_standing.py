@@ -144,3 +144,25 @@ async def test_what_gateways_say_outranks_what_an_older_ledger_tells_of_its_newe
     assert sentence in (await page.get("/fleets/edge")).text
     assert [one.older for one in await service.glances(root) if one.fleet == "edge"] == [sentence]
     assert sentence in (await page.get("/")).text
+
+
+async def test_a_gateway_that_left_the_file_is_counted_beside_those_of_the_fleet(
+    penstock: CommandLine, service: Service, ledger: Ledger
+) -> None:
+    """A fresh reader saw "4 of 3 gateways take users"."""
+    serves = Instance(slot="a", state=InstanceState.RUNNING, release=NEW.digest)
+    states = [
+        GatewayState(
+            gateway=name,
+            instances=(serves,),
+            steering=Steering(serving="a"),
+            epoch=1,
+            observed_at=datetime.now(UTC),
+        )
+        for name in ("edge-1", "edge-gone")
+    ]
+    ledger.record_states("edge", states, {})
+    said = " ".join((await penstock("status", "edge", COLUMNS="400")).out.split())
+    assert "1 of 1 gateways take users, and 1 that is not in the fleet's file any more" in said
+    glances = await service.glances(service.people.at_the_socket(0))
+    assert [(one.taking, one.heard, one.departed) for one in glances if one.fleet == "edge"] == [(1, 1, 1)]
