@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from orchestrator.service.standing import Present, looked_at_within, older_said, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.overview import Looked
 from policies.model.change import ChangeRecord, Outcome, Phase
 from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
@@ -80,7 +79,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     newest = {name: record for name, record in ledger.newest_changes().items() if name in names}
     told = dict(_told(ledger, newest))
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
-    taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(within)
+    taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(names)
     answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
     ahead, said = ledger.ahead(within), ledger.answered(within)
     here = {fleet.name: Present.of(fleet, said.get(fleet.name, {})) for fleet in fleets}
@@ -94,7 +93,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             departed=here[fleet.name].departed,
             gateways=len(fleet.gateways),
             heard=here[fleet.name].heard,
-            looked_at=looked.get(fleet.name, Looked()).at,
+            looked_at=looked.get(fleet.name),
             silent=len(answered[fleet.name].silent) if fleet.name in answered else 0,
             quarantined=quarantined.get(fleet.name, 0),
             held_drains=held.get(fleet.name, 0),

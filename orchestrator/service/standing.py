@@ -6,7 +6,6 @@ from math import ceil
 from typing import NamedTuple, Self
 
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.overview import Looked
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
@@ -75,7 +74,6 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     within = looked_at_within(len(fleet.gateways))
     taking, silent = ledger.taking(fleet.name, within)
     here = Present.of(fleet, ledger.answered({fleet.name: within}).get(fleet.name, {}))
-    looked = ledger.looked_at_everywhere({fleet.name: within}).get(fleet.name, Looked())
     known = ledger.versions(taking)
     return Standing(
         fleet=fleet.name,
@@ -84,7 +82,7 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         departed=here.departed,
         gateways=len(fleet.gateways),
         heard=here.heard,
-        looked_at=looked.at,
+        looked_at=ledger.looked_at_everywhere([fleet.name]).get(fleet.name),
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
         held_drains=ledger.held_drains(fleet.name),

@@ -1,10 +1,10 @@
 """The whole installation at a glance, for its metrics: sums and ends by fleet, in few rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import and_, func, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -27,13 +27,6 @@ class LookedAt(NamedTuple):
 
     all: frozenset[str]
     silent: frozenset[str]
-
-
-class Looked(NamedTuple):
-    """How many gateways of a fleet have answered lately, and when any was looked at last, whenever it was."""
-
-    heard: int = 0
-    at: datetime | None = None
 
 
 def _alike(within: Mapping[str, timedelta]) -> Iterator[tuple[timedelta, list[str]]]:
@@ -61,19 +54,13 @@ class Overview(Book):
                     found.setdefault(fleet, {})[takes] = int(count)
         return found
 
-    def looked_at_everywhere(self, within: Mapping[str, timedelta]) -> Mapping[str, Looked]:
-        """Return how many gateways of these fleets have answered lately, of those looked at ever."""
-        table, now = tables.gateway_states, datetime.now(UTC)
-        last = func.max(table.c.at, type_=tables.Moment())
-        found: dict[str, Looked] = {}
+    def looked_at_everywhere(self, fleets: Collection[str]) -> Mapping[str, datetime]:
+        """Return when any gateway of each of these fleets was looked at last, whatever it said."""
+        table = tables.gateway_states
+        wanted = select(table.c.fleet, func.max(table.c.at, type_=tables.Moment()).label("at"))
+        wanted = wanted.where(table.c.fleet.in_(sorted(fleets))).group_by(table.c.fleet)
         with reading(self._engine) as connection:
-            for time, fleets in _alike(within):
-                lately = (table.c.at >= now - time) & table.c.state.is_not(None)
-                wanted = select(table.c.fleet, func.sum(case((lately, 1), else_=0)), last)
-                wanted = wanted.where(table.c.fleet.in_(fleets)).group_by(table.c.fleet)
-                for fleet, heard, at in connection.execute(wanted):
-                    found[fleet] = Looked(int(heard), at)
-        return found
+            return {row.fleet: row.at for row in connection.execute(wanted)}
 
     def answered(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, bool]]:
         """Return which gateways of these fleets have answered lately, and whether each takes users."""
