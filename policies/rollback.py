@@ -9,6 +9,8 @@ known-good, and, where the policy says so, a whole group at once.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import NamedTuple
 
 from policies.model.change import (
     ChangeKind,
@@ -24,6 +26,18 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.planning.naming import named
 
+NOBODY: Mapping[str, ReleaseRef] = MappingProxyType({})
+
+
+class Takes(NamedTuple):
+    """Which release takes new sessions on a gateway by its own word, and when that was written down.
+
+    It is empty where nobody knows the release, and None where nothing alive takes any or nobody answered.
+    """
+
+    release: str | None
+    at: datetime
+
 
 def rollback_targets(
     moves: Collection[KnownGoodMove],
@@ -32,6 +46,8 @@ def rollback_targets(
     at: datetime,
     *,
     by_hand: Collection[str] = (),
+    astray: Mapping[str, ReleaseRef] = NOBODY,
+    silent: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback of the release does now.
 
@@ -47,8 +63,10 @@ def rollback_targets(
         kept: How long a promotion is taken back without naming a release.
         at: Now.
         by_hand: The gateways that operators steered on their hosts.
+        astray: Those that are not on their known-good by their own word (`not_on_known_good`), with that.
+        silent: Those that do not say what serves there.
     """
-    standing = _standing(moves, kept, at)
+    standing = _standing(moves, kept, at, astray if unfinished is None else NOBODY, silent)
     if unfinished is None:
         return standing
     if unfinished.moved or not standing.targets:
@@ -82,15 +100,46 @@ def beyond(
     return RollbackTargets(sentence=f"{grouped(stay)}, and another rollback after it takes that back")
 
 
-def _standing(moves: Collection[KnownGoodMove], kept: timedelta, at: datetime) -> RollbackTargets:
+def not_on_known_good(
+    moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes], departed: Collection[str]
+) -> dict[str, ReleaseRef]:
+    """Return the gateways whose new sessions go elsewhere by their own word, with their known-good.
+
+    What a gateway said before its known-good moved counts for nothing. Nobody asks one that left the fleet's
+    file any more: where a rollback went without it, it counts as long as it has not said that it is back.
+    """
+    found = {}
+    for move in moves:
+        said = takes.get(move.gateway)
+        on = said.release if said is not None and said.at > move.at else None
+        if on == move.release.digest:
+            continue
+        if on is not None or (move.gateway in departed and move.returned):
+            found[move.gateway] = move.release
+    return found
+
+
+def _standing(
+    moves: Collection[KnownGoodMove],
+    kept: timedelta,
+    at: datetime,
+    astray: Mapping[str, ReleaseRef] = NOBODY,
+    silent: Collection[str] = (),
+) -> RollbackTargets:
     """Return what a rollback takes back where every change has ended well."""
     led = [move for move in moves if move.is_promotion or move.returned]
     last = max((move.number for move in led), default=0)
     left = {release.digest for move in led if move.number == last and (release := move.led_away_from)}
     same = [move for move in led if move.is_promotion and move.release.digest in left]
     within = [move for move in same if at - move.at <= kept]
+    if not same and astray:
+        one = len(astray) == 1
+        say = "does not say that it is" if one else "do not say that they are"
+        goes = f"{say} on known-good, and {'goes' if one else 'go'} there: {grouped(astray)}"
+        sentence = f"{named(sorted(astray))} {goes}"
+        return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
-        return RollbackTargets(sentence=_nothing(moves))
+        return RollbackTargets(sentence=_nothing(moves, silent))
     newest = max(same, key=lambda move: move.number)
     if not within:
         sentence = (
@@ -184,10 +233,13 @@ def _stay_by_hand(stay: Sequence[str]) -> str:
     return f"; {named(stay)} stay as operators steered them on their hosts"
 
 
-def _nothing(moves: Collection[KnownGoodMove]) -> str:
-    """Return why there is nothing to take back, and what every gateway serves."""
+def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str]) -> str:
+    """Return why there is nothing to take back, what every gateway serves, and who does not say so."""
     returned = [move for move in moves if move.returned]
-    serves = grouped({move.gateway: move.release for move in moves})
+    serves = grouped({move.gateway: move.release for move in moves if move.gateway not in silent})
+    if away := sorted({move.gateway for move in moves} & {*silent}):
+        unsaid = f"{named(away)} {'does' if len(away) == 1 else 'do'} not say what serves there"
+        serves = f"{serves}; {unsaid}" if serves else unsaid
     if returned:
         last = max(returned, key=lambda move: move.number)
         return f"{last.change} went back already: {serves}; name the release to go back further"

@@ -28,11 +28,13 @@ from policies.model.plan_part import Member
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
+from policies.rebuilding import ahead, older_than_gateways
 from policies.rollback import (
     beyond,
     confirmation_of,
     grouped,
     known_good_within,
+    not_on_known_good,
     rollback_targets,
     targets_of,
     targets_of_unfinished,
@@ -231,12 +233,15 @@ class WaysBack:
         out = self.ledger.quarantined(fleet.name)
         by_hand = {one.gateway for one in out if one.person == BREAK_GLASS}
         left_out = {one.gateway for one in out if one.person == PENSTOCK}
-        plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand)
+        takes = self.ledger.takes(fleet.name)
+        astray = self._astray(fleet.name, not_on_known_good(moves, takes, departed.keys()), by_hand)
+        silent = left_out | {name for name, said in takes.items() if said.release is None}
+        plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand, astray=astray, silent=silent)
         known_good = {move.gateway: move.release for move in moves}
         targets, sentence = plain.targets, plain.sentence
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
-            able = targets_of(to, proven, known_good)
+            able = targets_of(to, proven, {name: on for name, on in known_good.items() if name not in astray})
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}
@@ -262,6 +267,23 @@ class WaysBack:
             cause=plain.change,
             sentence=sentence,
         )
+
+    def _astray(
+        self, fleet: str, found: Mapping[str, ReleaseRef], by_hand: Collection[str]
+    ) -> dict[str, ReleaseRef]:
+        """Return those that are not on known-good by their own word, but for what operators steered by hand.
+
+        Raises:
+            Refused: The ledger is older than they are, so that what it calls their known-good may be wrong.
+        """
+        if not found:
+            return {}
+        states = self.ledger.states_of(fleet, sorted(found))
+        hand = {*by_hand} | {name for name, state in states.items() if state.owner == BREAK_GLASS}
+        if unknown := ahead(fleet, states, self.ledger.newest_number(fleet)):
+            sentence = f"{older_than_gateways(unknown)}; what it calls known-good there may be wrong"
+            raise Refused(sentence, Offer(verb=Verb.REBUILD, fleet=fleet))
+        return {name: release for name, release in found.items() if name not in hand}
 
     def _preview_under_way(self, fleet: Fleet, newest: ChangeRecord) -> RollbackPreview:
         """Return what a rollback does to the change under way, and to what stands under it."""

@@ -16,6 +16,7 @@ from policies.drift import digest_of_file
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.value import Digest, Value
 from policies.rebuilding import steered_by
+from policies.rollback import Takes
 
 PAGE = 500
 """Gateways that are read at once."""
@@ -117,6 +118,13 @@ class GatewayStates(Book):
             releases = {row[0]: int(row[1]) for row in connection.execute(counted.group_by(table.c.takes))}
             silent = {row.gateway: row.silent for row in connection.execute(said_nothing)}
         return releases, silent
+
+    def takes(self, fleet: str) -> dict[str, Takes]:
+        """Return which release takes new sessions on each gateway by what it said last."""
+        table = tables.gateway_states
+        wanted = select(table.c.gateway, table.c.takes, table.c.at).where(table.c.fleet == fleet)
+        with reading(self._engine) as connection:
+            return {row.gateway: Takes(row.takes, row.at) for row in connection.execute(wanted)}
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
         """Return what gateways said within that time, and who was silent; nobody else is known."""

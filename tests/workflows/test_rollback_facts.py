@@ -15,7 +15,7 @@ from policies.model.change import (
     Phase,
     Quarantine,
 )
-from policies.model.errors import BadInput, Conflict, Unavailable
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
@@ -164,6 +164,53 @@ async def test_a_dead_gateway_that_left_the_file_is_named_and_the_rollback_ends_
     assert (result.outcome, result.touched) == (Outcome.ROLLED_BACK, 3)
     assert result.reason == "3 gateways are back; gw-4 left the fleet's file and did not go back"
     assert not world.book.quarantined("edge")
+
+
+async def test_a_gateway_that_left_the_file_is_taken_back_by_the_next_rollback_once_it_answers(
+    recorded: Recorded,
+) -> None:
+    """The second rollback said that it serves 1.1.6, with nothing to do, while it took users on 1.3.0."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    fleet = without(world.fleet, "gw-4")
+    world.gateways["gw-4"].fail("restore", Unavailable("gw-4 does not answer"), times=FOR_LONG)
+    await service.roll_back(fleet, "ana", "users call")
+    await soon(service.end_of("edge"))
+    world.gateways["gw-4"]._failures.clear()
+    receipt = await service.roll_back(fleet, "ana", "it answers again")
+    assert receipt.accepted
+    assert "gw-4 does not say that it is on known-good, and goes there: gw-4 serves 1.1.6" in receipt.sentence
+    await recorded.nothing_under_way()
+    assert set(world.serving().values()) == {"1.1.6"}
+    again = await service.roll_back(fleet, "ana", "to be sure")
+    assert not again.accepted
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_rollback_by_a_ledger_that_is_older_than_its_gateways_says_so(
+    recorded: Recorded, named: bool
+) -> None:
+    """A ledger was restored from before a promotion: it said that all serve 1.1.6, with nothing to do."""
+    world, service = recorded.world, recorded.service
+    await recorded.upgrade()
+    later = "edge-99/0/gw-1/serve/sha256:0"
+    states = [await fake.observe() for fake in world.gateways.values()]
+    steered = [
+        one.model_copy(
+            update={
+                "epoch": one.epoch + 3_600_000,
+                "steering": one.steering.model_copy(update={"generation": later}),
+            }
+        )
+        for one in states
+    ]
+    await recorded.roll_back()
+    await recorded.nothing_under_way()
+    world.book.record_states("edge", steered, {})
+    with pytest.raises(
+        Refused, match="the ledger is older than its gateways: gw-1 was last steered by edge-99"
+    ):
+        await service.roll_back(world.fleet, "ana", "users call", to=OLD if named else None)
 
 
 async def test_a_gateway_that_no_plan_ever_had_is_named_and_stays(recorded: Recorded) -> None:
