@@ -15,7 +15,8 @@ import yaml
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.replicas import Replicas
 from orchestrator.service import traffic
-from orchestrator.service.traffic import UNKNOWN_RELEASE, TrafficService
+from orchestrator.service.standing import UNKNOWN_RELEASE
+from orchestrator.service.traffic import TrafficService
 from orchestrator.store.ledger import Ledger
 from policies.judge.counts import Series, planned
 from policies.model.fleet import Fleet

@@ -157,7 +157,7 @@ def test_an_environment_stays_in_use_until_the_next_one_is_complete(tmp_path: Pa
 
     def penstock() -> subprocess.CompletedProcess[str]:
         away = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
-        command, known = ["sh", tmp_path / "run", "penstock"], os.environ | away
+        command, known = ["sh", str(tmp_path / "run"), "penstock"], os.environ | away
         return subprocess.run(command, text=True, capture_output=True, check=False, env=known)
 
     lock.write_text(f"certifi==2025.1.31 --hash=sha256:{'0' * 64}\n")

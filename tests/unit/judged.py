@@ -1,6 +1,6 @@
 """Windows for the judge's tests: cohorts, ticks, readings, and runs of many ticks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -72,7 +72,7 @@ def series(name: str, instance: str, samples: Sequence[tuple[float, float]], **l
     return Series(labels={"__name__": name, "instance": instance, **labels}, samples=tuple(samples))
 
 
-def reading(at: float, found: dict[str, Sequence[Series]], **more: Any) -> Reading:
+def reading(at: float, found: Mapping[str, Sequence[Series]], **more: Any) -> Reading:
     """Return what was read at one moment."""
     return Reading(at=at, series={name: tuple(some) for name, some in found.items()}, **more)
 
