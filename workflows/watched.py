@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from temporalio import workflow
-from temporalio.exceptions import ChildWorkflowError
+from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
 from activities.ledger import EventEntry, LedgerActivities
 from policies.model.fleet import Automation
@@ -114,14 +114,14 @@ class Watched:
 async def keep_watching(asked: WatchOrder, child: str, watched: Watched, is_over: Callable[[], bool]) -> None:
     """Watch until this is cancelled, or until nothing is to be watched any more.
 
-    A watch that is lost is begun again, with the harm that it found.
+    A watch that is lost is begun again, with the harm that it found, and one of the same name that is still
+    ending is waited for.
     """
     while not is_over():
         order = asked.model_copy(update={"decision": watched.found_harm})
-        watch = await guarded(Watch.run, order, child)
         try:
-            await watch
-        except ChildWorkflowError as error:
+            await (await guarded(Watch.run, order, child))
+        except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:
             if is_over():
                 return
             workflow.logger.warning("the watch %s ended: %s", child, sentence_of(error))

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
@@ -27,6 +28,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows.identities import bake_of, change_of
+from workflows.watch import watch_of
 
 IN_A_MINUTE = 60.0
 """Seconds: the promise for harm that is found after a promotion."""
@@ -204,6 +206,25 @@ async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(wor
     assert {world.serving()[name] for name in ("gw-3", "gw-4")} == {"1.3.0"}
     world.judge.bakes.clear()
     await until(lambda: second in {asked.change for asked in world.judge.bakes})
+
+
+async def test_a_watch_begins_although_the_one_before_it_is_still_ending(world: World) -> None:
+    """The bake had no watch at all from then on: a ring was promoted, and nobody looked at it."""
+    world.judge.says(UNDECIDED, wave=0)
+    named = watch_of(bake_of("edge"))
+    ending = await world.client.start_workflow("Watch", id=named, task_queue="which nobody serves")
+    await world.upgrade(("gw-1", "gw-2"))
+    bake = world.client.get_workflow_handle(bake_of("edge"))
+    await until(lambda: has_tried_to_watch(bake))
+    assert not world.judge.bakes
+    await ending.terminate("it has ended")
+    await until(lambda: bool(world.judge.bakes))
+
+
+async def has_tried_to_watch(bake: Running) -> bool:
+    """Return whether the watch of this bake was refused because another of its name runs."""
+    failed = EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_FAILED
+    return failed in {event.event_type async for event in bake.fetch_history_events()}
 
 
 async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one_has_moved(
