@@ -20,7 +20,7 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
-from activities.facts import CapacityQuery, FactActivities
+from activities.facts import CapacityQuery, FactActivities, LeftOutQuery
 from activities.instances import Inspected
 from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
 from policies.exposure import Exposure, exposure, findings_of
@@ -553,7 +553,8 @@ class Batch:
         """Go on without the gateway if an operator has left it out, although its new instance runs."""
         name = gateway.name
         try:
-            out = await control.ask(FactActivities.find_left_out, gateway.fleet or "")
+            asked = LeftOutQuery(fleet=gateway.fleet or "", gateways=(name,))
+            out = await control.ask(FactActivities.find_left_out, asked)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise

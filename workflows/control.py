@@ -12,23 +12,24 @@ from policies.model.value import Digest
 from workflows import steps
 from workflows.failures import sentence_of
 
+E = TypeVar("E")
 T = TypeVar("T")
-Step = Callable[[Any, Any], Awaitable[T]]
+Step = Callable[[Any, E], Awaitable[T]]
 
 
-async def ask(step: Step[T], entry: object, patience: steps.Options = steps.NOTE) -> T:
+async def ask(step: Step[E, T], entry: E, patience: steps.Options = steps.NOTE) -> T:
     """Return the step's answer; ActivityError when there is none in that time."""
     return await workflow.execute_activity_method(
         step, entry, task_queue=steps.CONTROL_QUEUE, activity_id=steps.own_id(), **patience
     )
 
 
-async def record(step: Step[T], entry: object) -> T:
+async def record(step: Step[E, T], entry: E) -> T:
     """Return the step's answer, tried until there is one."""
     return await ask(step, entry, steps.RECORD)
 
 
-async def note(step: Step[T], entry: object, what: str) -> bool:
+async def note(step: Step[E, T], entry: E, what: str) -> bool:
     """Write something down that nothing depends on; return whether it was written."""
     try:
         await ask(step, entry)
