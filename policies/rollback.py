@@ -119,6 +119,12 @@ def not_on_known_good(
     return found
 
 
+def silent_since(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes]) -> set[str]:
+    """Return the gateways that were asked since their known-good moved and did not say what serves there."""
+    at = {name: said.at for name, said in takes.items() if said.release is None}
+    return {move.gateway for move in moves if move.gateway in at and at[move.gateway] > move.at}
+
+
 def _standing(
     moves: Collection[KnownGoodMove],
     kept: timedelta,

@@ -36,6 +36,7 @@ from policies.rollback import (
     known_good_within,
     not_on_known_good,
     rollback_targets,
+    silent_since,
     targets_of,
     targets_of_unfinished,
 )
@@ -235,7 +236,7 @@ class WaysBack:
         left_out = {one.gateway for one in out if one.person == PENSTOCK}
         takes = self.ledger.takes(fleet.name)
         astray = self._astray(fleet.name, not_on_known_good(moves, takes, departed.keys()), by_hand)
-        silent = left_out | {name for name, said in takes.items() if said.release is None}
+        silent = left_out | silent_since(moves, takes)
         plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand, astray=astray, silent=silent)
         known_good = {move.gateway: move.release for move in moves}
         targets, sentence = plain.targets, plain.sentence
