@@ -229,6 +229,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.STARTED: of_state("switching"),
     NoticeState.WAITING_FOR_WINDOW: of_state("starting", window=CLOSED),
     NoticeState.WAITING_FOR_CAPACITY: of_state("waiting for capacity"),
+    NoticeState.NOT_SWITCHED: of_state("a host refuses the switch"),
     NoticeState.WAITING_FOR_TESTS: of_state("waiting for tests"),
     NoticeState.WAITING_FOR_SECOND_PERSON: of_state("waiting for a second person"),
     NoticeState.WAITING_FOR_APPROVAL: of_entry(APPROVAL_AWAITED, PLAN),

@@ -96,6 +96,11 @@ STATES: dict[str, State] = {
         {"phase": Phase.SWITCHING, "wave": 1, "gateways": GATEWAYS, "switching": True},
         None,
     ),
+    "a host refuses the switch": (
+        UPGRADE,
+        {**SWITCHING, "wave": 1, "refused": {"gw-1": "its steering table is locked"}},
+        None,
+    ),
     "waiting for capacity": (
         UPGRADE,
         {**SWITCHING, "wave": 1, "short": ("main has room for 3 of 10",)},

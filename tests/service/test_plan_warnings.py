@@ -82,7 +82,8 @@ async def test_a_plan_names_gateway_and_credential_where_a_host_lacks_what_the_r
     status, found = await house.by(DORA)("POST", "/plans", asked)
     assert status == 200, found
     lacks = "its host lacks credential key, which its agent's file does not name"
-    assert found["left_alone"] == [{"gateway": "gw-1", "reason": lacks}]
+    [alone] = found["left_alone"]
+    assert (alone["gateway"], alone["reason"], alone["is_there"]) == ("gw-1", lacks, False)
     assert found["warnings"] == [
         "whether gw-4 can read credential key is not known before a start: a vault has it",
         "whether gw-2 can read key is not known: an agent that is older does not tell",

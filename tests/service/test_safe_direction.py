@@ -205,13 +205,13 @@ def test_nobody_waits_for_a_file_that_is_being_read_but_who_plans(
     fleets = FleetFiles(tmp_path)
     assert [*fleets.lately()[0]] == ["edge"]
     (tmp_path / "core.yaml").write_text(FLEETS.format(name="core"))
-    large, load = threading.Event(), files.load
+    large, load = threading.Event(), files.load_own
 
-    def slowly(path: Path, model: type[files.W]) -> files.W:
+    def slowly(path: Path, model: type[files.W], *, of: int | None = None) -> files.W:
         large.wait(20)
-        return load(path, model)
+        return load(path, model, of=of)
 
-    monkeypatch.setattr(files, "load", slowly)
+    monkeypatch.setattr(files, "load_own", slowly)
     assert [*fleets.lately()[0]] == ["edge"]
     assert [*fleets.known()] == ["edge"]
     threading.Timer(0.5, large.set).start()

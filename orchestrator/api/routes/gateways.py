@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from orchestrator.api.disconnects import while_connected
@@ -65,6 +65,15 @@ class CertificatesRevoked(Value):
 
 class OfDrains(Value):
     """Which drains are meant: all, those of one gateway, or the one of a slot of it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"slot": {"type": "null"}}},
+                {"properties": {"gateway": {"type": "string"}}, "required": ["gateway"]},
+            ]
+        }
+    )
 
     gateway: Name | None = None
     slot: Name | None = None
