@@ -445,8 +445,7 @@ class Drain:
                 f"{self._order.change} has not been looked at yet; try again after {begins:%H:%M:%S} UTC"
             )
         if self._receipts.of(command) is None and not self._meant(command):
-            slot = f"slot {command.slot} of " if command.slot else ""
-            raise conflict(f"nothing drains on {slot}{command.gateway or 'these gateways'} any more")
+            raise conflict(f"nothing drains on {command.where('these gateways')} any more")
 
     async def _obeyed(
         self, command: DrainExtension | DrainEnding, action: str, sentence: str

@@ -73,8 +73,7 @@ class DrainService:
         if not receipts and silent:
             raise Unavailable(silent[0])
         if not receipts:
-            slot = f"slot {command.slot} of " if command.slot else ""
-            nothing = f"nothing is draining on {slot}{gateway or fleet.name}"
+            nothing = f"nothing is draining on {command.where(fleet.name)}"
             raise refusals[0] if refusals else Conflict(nothing, Offer(verb=Verb.DRAINS, fleet=fleet.name))
         not_told = [CommandReceipt(id=command.id, accepted=False, sentence=sentence) for sentence in silent]
         return (*receipts, *not_told)

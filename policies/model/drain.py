@@ -150,25 +150,33 @@ class DrainFacts(Value):
     exempt_too: bool = False
 
 
-class DrainExtension(Value):
-    """A person's order to wait longer; `id` makes a repeat the same order."""
+class DrainCommand(Value):
+    """A person's order about drains: all, those of one gateway, or the one of a slot of it.
+
+    `id` makes a repeat the same order.
+    """
 
     id: str = Field(min_length=1)
     gateway: Name | None = None
     slot: Name | None = None
+    person: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+    def where(self, everywhere: str) -> str:
+        """Return which drains are meant, of which all are called `everywhere`."""
+        slot = f"slot {self.slot} of " if self.slot else ""
+        return f"{slot}{self.gateway or everywhere}"
+
+
+class DrainExtension(DrainCommand):
+    """An order to wait longer."""
+
     by: Duration = Field(gt=timedelta(0))
-    person: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
 
 
-class DrainEnding(Value):
-    """A person's order to end what is left, in batches; exempt sessions only when named."""
+class DrainEnding(DrainCommand):
+    """An order to end what is left, in batches; exempt sessions only when named."""
 
-    id: str = Field(min_length=1)
-    gateway: Name | None = None
-    slot: Name | None = None
-    person: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
     exempt_too: bool = False
 
 
