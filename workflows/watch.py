@@ -201,8 +201,7 @@ class Watch:
         """Keep harm that was found, also where another version cannot read its evidence and begins anew."""
         if self._decision is None or not self._has_found_harm or decision.action is Action.ROLL_BACK:
             return decision
-        now = {field: getattr(decision, field) for field in ("failed", "rebooted", "absent")}
-        return self._decision.model_copy(update=now)
+        return self._decision.model_copy(update=decision.set_aside)
 
     @property
     def _between_reports(self) -> timedelta:

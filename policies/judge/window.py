@@ -265,7 +265,7 @@ def _outranks(decision: Decision, final: Decision) -> bool:
 
 def _named(decision: Decision) -> dict[str, object]:
     """Return what is said anew at every tick, whatever is latched."""
-    return {field: getattr(decision, field) for field in ("readings", "failed", "rebooted", "absent")}
+    return {"readings": decision.readings, **decision.set_aside}
 
 
 def _extensions(window: Window, state: WindowState) -> int:

@@ -98,6 +98,11 @@ class Decision(Message):
     silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 
+    @property
+    def set_aside(self) -> dict[str, tuple[str, ...]]:
+        """The gateways that are not judged now, by why; a latched decision tells them anew."""
+        return {"failed": self.failed, "rebooted": self.rebooted, "absent": self.absent}
+
 
 class Basis(Value):
     """What a vote to promote without proof is bound to: a verdict, and what speaks against the wave."""
