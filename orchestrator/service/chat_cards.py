@@ -18,7 +18,7 @@ from policies.model.change import ChangeRecord, Outcome
 from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
 from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
-from policies.model.offer import Offer, Verb
+from policies.model.offer import Offer
 from policies.model.people import EVERY_FLEET, Caller
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
@@ -190,9 +190,9 @@ class ChatCards:
 
     def _offers(self, fleet: Fleet, record: ChangeRecord, status: ChangeStatus) -> tuple[Offer, ...]:
         """Return what can be done about the change; a rollback that has nothing to do is not offered."""
-        if record.outcome is None or WaysBack(self._ledger).has_rollback(fleet):
+        if record.outcome is None:
             return status.can_do
-        return tuple(offer for offer in status.can_do if offer.verb is not Verb.ROLL_BACK)
+        return WaysBack(self._ledger).offered(fleet, status.can_do)
 
     def _news(self, fleet: Fleet, wanted: _Wanted, told: Stage) -> tuple[tuple[str, ...], ...]:
         """Return what a card's thread has to hear that has told so far."""

@@ -328,8 +328,7 @@ class Service:
         concern = await self._health.concern()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
-            if not await asyncio.to_thread(WaysBack(self._ledger).has_rollback, named):
-                offers = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings)
+            offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
         elif stuck := await self._changes.concern_about(fleet):
             concern, more = stuck
             offers = (*more, *offers)

@@ -134,6 +134,13 @@ class WaysBack:
         unfinished = self.ledger.unfinished_change(fleet.name)
         return bool(rollback_targets(self.ledger.moves(fleet.name), unfinished, kept, at).targets)
 
+    def offered(self, fleet: Fleet, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+        """Return the offers without a rollback of the release that has nothing to do."""
+        is_idle = [one.verb is Verb.ROLL_BACK and not one.settings for one in offers]
+        if not any(is_idle) or self.has_rollback(fleet):
+            return offers
+        return tuple(one for one, idle in zip(offers, is_idle, strict=True) if not idle)
+
     def waits_for(self, fleet: str) -> Collection[str]:
         """Return the first of the gateways for which a way back under way only waits, none without one."""
         newest = self.ledger.last_change(fleet)
