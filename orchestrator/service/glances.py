@@ -83,7 +83,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
     ahead, said = ledger.ahead(within), ledger.answered(within)
     here = {fleet.name: Present.of(fleet, said.get(fleet.name, {})) for fleet in fleets}
-    held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere()
+    held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere(names)
     versions = ledger.versions({release for releases in taking.values() for release in releases})
     return tuple(
         Glance(

@@ -116,13 +116,15 @@ class NoticeFacts(Book):
             if name not in moved or moved[name] < datetime.fromisoformat(row.at)
         }
 
-    def not_taken_back_everywhere(self) -> dict[str, int]:
-        """Return how many gateways of each fleet wait to be taken back alone, of fleets that have any."""
+    def not_taken_back_everywhere(self, fleets: Collection[str]) -> dict[str, int]:
+        """Return how many gateways of each of these fleets wait to be taken back alone, where any does."""
         table = tables.audit
-        ever = select(table.c.fleet).where(table.c.action == NOT_TAKEN_BACK, table.c.fleet.is_not(None))
+        ever = select(table.c.fleet).where(
+            table.c.fleet.in_(sorted(fleets)), table.c.action == NOT_TAKEN_BACK
+        )
         with reading(self._engine) as connection:
-            fleets = sorted(connection.execute(ever.distinct()).scalars())
-        counts = {fleet: len(self.not_taken_back(fleet)) for fleet in fleets}
+            found = sorted(connection.execute(ever.distinct()).scalars())
+        counts = {fleet: len(self.not_taken_back(fleet)) for fleet in found}
         return {fleet: count for fleet, count in counts.items() if count}
 
     def gateways_astray(self) -> Mapping[str, tuple[str, ...]]:
