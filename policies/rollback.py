@@ -110,8 +110,8 @@ def not_on_known_good(
     """
     found = {}
     for move in moves:
-        said = takes.get(move.gateway)
-        on = said.release if said is not None and said.at > move.at else None
+        said = _said_since(move, takes)
+        on = said.release if said is not None else None
         if on == move.release.digest:
             continue
         if on is not None or (move.gateway in departed and move.returned):
@@ -121,8 +121,14 @@ def not_on_known_good(
 
 def silent_since(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes]) -> set[str]:
     """Return the gateways that were asked since their known-good moved and did not say what serves there."""
-    at = {name: said.at for name, said in takes.items() if said.release is None}
-    return {move.gateway for move in moves if move.gateway in at and at[move.gateway] > move.at}
+    said = {move.gateway: _said_since(move, takes) for move in moves}
+    return {name for name, one in said.items() if one is not None and one.release is None}
+
+
+def _said_since(move: KnownGoodMove, takes: Mapping[str, Takes]) -> Takes | None:
+    """Return what the gateway said after its known-good moved, None for nothing."""
+    said = takes.get(move.gateway)
+    return said if said is not None and said.at > move.at else None
 
 
 def _standing(
