@@ -64,6 +64,24 @@ class MatrixRoom:
         event: str = said["event_id"]
         return event
 
+    async def now(self, person: str) -> str:
+        """Return the token of this moment, from which somebody sees what comes later."""
+        token: str = (await self.ask(person, "GET", "/sync?timeout=0"))["next_batch"]
+        return token
+
+    async def invited_since(self, person: str, moment: str) -> str:
+        """Wait until somebody is invited to a room after that moment; return the room.
+
+        Invitations of earlier tests, which nobody took, stay on the homeserver.
+        """
+        async with asyncio.timeout(SAID_WITHIN):
+            while True:
+                seen = await self.ask(person, "GET", f"/sync?timeout=5000&since={quote(moment)}")
+                if invited := seen.get("rooms", {}).get("invite", {}):
+                    (room,) = invited
+                    return str(room)
+                moment = seen["next_batch"]
+
     async def posts(self, room: str | None = None, person: str = "ana") -> list[dict[str, Any]]:
         """Return what penstock posted, the oldest first."""
         path = f"/rooms/{quote(room or self.room)}/messages?dir=b&limit=200"

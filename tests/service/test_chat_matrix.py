@@ -60,13 +60,13 @@ async def test_four_people_take_a_fleet_back_word_for_word_and_whoever_may_not_i
     change = await held(room)
     users = room.world.gateways["edge-1"]
     assert [users.login(address) for address in ("203.0.113.1", "203.0.113.2")] == ["b", "b"]
+    begun = await room.now("ana")
     async with room.listening():
         await room.heard(lambda body: "HELD" in body)
         # nobody is linked by a name: ana links her account herself, at the page
         await room.asks("ana", "!penstock rollback edge it hurts")
         await room.asks("ana", "!penstock link")
-        invited = (await room.ask("ana", "GET", "/sync?timeout=5000"))["rooms"]["invite"]
-        alone = next(iter(invited))
+        alone = await room.invited_since("ana", begun)
         await room.ask("ana", "POST", f"/join/{alone}", {})
         place = (await room.posts(alone))[-1]["content"]["body"].splitlines()[-1]
         page = await link_at_the_page(room, "ana", place)
