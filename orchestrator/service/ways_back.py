@@ -249,7 +249,10 @@ class WaysBack:
         targets, sentence = plain.targets, plain.sentence
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
-            able = targets_of(to, proven, {name: on for name, on in known_good.items() if name not in astray})
+            # what a change that has not ended has moved, known-good does not say
+            unsure = {*astray, *(known_good if unfinished else ())} - by_hand
+            there = {name: on for name, on in known_good.items() if name not in unsure}
+            able = targets_of(to, proven, there)
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}

@@ -83,6 +83,18 @@ async def test_a_rollback_by_name_during_a_canary_is_shown_as_the_refusal_that_i
     assert set(world.serving().values()) == {"1.1.6"}
 
 
+async def test_a_rollback_by_name_and_force_takes_a_canary_back_though_its_known_good_has_that_release(
+    recorded: Recorded,
+) -> None:
+    world, service = recorded.world, recorded.service
+    world.judge.says(UNDECIDED)
+    await recorded.start(("gw-1",), ("gw-2",))
+    await in_phase(service._change("edge"), Phase.OBSERVING)
+    receipt = await service.roll_back(world.fleet, "ana", "users call", to=OLD, force=True)
+    assert receipt.accepted, receipt.sentence
+    await until(lambda: set(world.serving().values()) == {"1.1.6"})
+
+
 async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an_older_answer(
     recorded: Recorded,
 ) -> None:
