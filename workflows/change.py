@@ -1052,7 +1052,7 @@ class Change:
         if self._order.kind is not ChangeKind.GO_BACK:
             return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))
         await self._close_others()
-        return self._after_restore(back, f"{back.back} gateways are back")
+        return self._after_restore(back, back.sentence)
 
     async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
         """Return what the restore reports at its end; it is begun anew when it has ended without a report."""
@@ -1141,7 +1141,7 @@ class Change:
         going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=moves)
         back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
-        return self._after_restore(back, f"{back.back} gateways are back")
+        return self._after_restore(back, back.sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:
         """End the watch over what goes back; one over other gateways is none of this change's business."""

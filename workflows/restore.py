@@ -40,6 +40,7 @@ from policies.model.report import RestoreReport
 from policies.model.value import Digest, Name, Packed, Value
 from policies.model.verdict import Decision
 from policies.placement import befallen
+from policies.planning.naming import counted
 from policies.rebuilding import is_newer
 from workflows import control, steps
 from workflows.children import first_named, left_behind, tell
@@ -177,6 +178,11 @@ class RestoreResult(Value):
     took: timedelta
     nodes: dict[str, str] = {}
     """What has happened to nodes meanwhile by no order of ours, of the first gateways by name."""
+
+    @property
+    def sentence(self) -> str:
+        """Return `1 gateway is back` or `7 gateways are back`."""
+        return f"{counted(self.back, 'gateway')} {'is' if self.back == 1 else 'are'} back"
 
 
 @workflow.defn(name="Restore")

@@ -61,6 +61,8 @@ class Glance(Value):
     """Gateways that failed alone and wait to be taken back."""
     older: str | None = None
     """Why the ledger is older than the gateways, None where it is not."""
+    fault: str | None = None
+    """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
     """What is wrong with the telling itself."""
 
@@ -69,7 +71,9 @@ class Glance(Value):
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
         missing = self.silent or self.quarantined or self.held_drains or self.not_taken_back
-        needs = bool(self.concern or self.older or missing or (change is not None and change.needs_you))
+        needs = bool(
+            self.concern or self.fault or self.older or missing or (change is not None and change.needs_you)
+        )
         return not needs, not (change is not None and change.under_way), self.fleet
 
 

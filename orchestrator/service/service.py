@@ -96,6 +96,7 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
+    BadInput,
     Conflict,
     NotAllowed,
     PenstockError,
@@ -154,6 +155,8 @@ class FleetStatus(Value):
     fleet: str
     change: ChangeStatus | None = None
     standing: Standing
+    fault: str | None = None
+    """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
     """Why its change may not go on, or no change can begin: no worker runs, or the engine is away."""
     offers: tuple[Offer, ...] = ()
@@ -309,7 +312,7 @@ class Service:
 
     async def status(self, caller: Caller, fleet: str) -> FleetStatus:
         """Return how the fleet stands, from the ledger; the engine is only asked whether changes run."""
-        named = await self._asked(caller, Action.READ, fleet)
+        named, fault = await self._seen_and_fault(caller, fleet)
         newest, standing = await asyncio.to_thread(self._standing, named)
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
@@ -318,6 +321,7 @@ class Service:
             return FleetStatus(
                 fleet=fleet,
                 standing=standing,
+                fault=fault,
                 concern=await self._health.concern(),
                 offers=_open_to(caller, (*begins, *drains), fleet),
                 recurring=await asyncio.to_thread(self.due.told, named),
@@ -336,10 +340,16 @@ class Service:
         pin = await asyncio.to_thread(self.desired.pin, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
-        found = FleetStatus(fleet=fleet, change=change, standing=standing, concern=concern, pin=pin)
-        recurring = await asyncio.to_thread(self.due.told, named)
-        found = found.model_copy(
-            update={"signals": said, "duty": await self._duty(fleet), "recurring": recurring}
+        found = FleetStatus(
+            fleet=fleet,
+            change=change,
+            standing=standing,
+            fault=fault,
+            concern=concern,
+            pin=pin,
+            signals=said,
+            duty=await self._duty(fleet),
+            recurring=await asyncio.to_thread(self.due.told, named),
         )
         sensible = [one for one in offers if not _is_quarantined(one, standing, change)]
         return found.model_copy(update={"offers": _open_to(caller, sensible, fleet)})
@@ -354,7 +364,7 @@ class Service:
         Raises:
             Unknown: There is no such fleet, as far as the caller may know.
         """
-        await self._asked(caller, Action.READ, fleet)
+        await self._seen(caller, fleet)
 
     async def require_command(self, caller: Caller, kind: CommandKind, fleet: str) -> None:
         """Return when the caller may give the fleet this command.
@@ -367,8 +377,12 @@ class Service:
 
     async def glances(self, caller: Caller) -> tuple[Glance, ...]:
         """Return how every fleet stands that the caller may look at, those that need somebody first."""
-        known = await asyncio.to_thread(self._fleets.of, caller)
-        fleets = [fleet for fleet in known if may(caller, Action.READ, fleet.name)]
+        known = {fleet.name: fleet for fleet in await asyncio.to_thread(self._fleets.of, caller)}
+        faults = dict[str, str | None]()
+        for name in {*await asyncio.to_thread(self._fleets.names, caller)} - known.keys():
+            with suppress(PenstockError):  # nobody may look at it, or nothing was ever planned
+                known[name], faults[name] = await self._seen_and_fault(caller, name)
+        fleets = [fleet for name, fleet in known.items() if may(caller, Action.READ, name)]
         found = await asyncio.to_thread(glances_of, self._ledger, fleets)
         turn = asyncio.Semaphore(ASKED_AT_ONCE)
 
@@ -379,7 +393,8 @@ class Service:
             if one.change is not None and one.change.under_way:
                 async with turn:
                     stuck = await self._changes.concern_about(one.fleet)
-            return one.model_copy(update={"concern": stuck[0] if stuck else concern})
+            more = {"concern": stuck[0] if stuck else concern, "fault": faults.get(one.fleet)}
+            return one.model_copy(update=more)
 
         return tuple(sorted(await asyncio.gather(*map(with_concern, found)), key=lambda one: one.urgency))
 
@@ -387,7 +402,7 @@ class Service:
         self, caller: Caller, fleet: str, limit: int, before: str | None = None
     ) -> tuple[HistoryRow, ...]:
         """Return the fleet's changes, the newest first."""
-        await self._asked(caller, Action.READ, fleet)
+        await self._seen(caller, fleet)
         return await asyncio.to_thread(self._history, fleet, limit, before)
 
     def _history(self, fleet: str, limit: int, before: str | None) -> tuple[HistoryRow, ...]:
@@ -446,12 +461,12 @@ class Service:
 
     async def events(self, caller: Caller, fleet: str, after: int, limit: int = 200) -> tuple[EventRow, ...]:
         """Return what happened in the fleet after the event of that number."""
-        await self._asked(caller, Action.READ, fleet)
+        await self._seen(caller, fleet)
         return await asyncio.to_thread(self._ledger.events_of_fleet, fleet, after, limit)
 
     async def sessions(self, caller: Caller, fleet: str) -> Surveyed:
         """Return what is true of every gateway now."""
-        return await self._changes.surveys.of(await self._asked(caller, Action.READ, fleet))
+        return await self._changes.surveys.of(await self._seen(caller, fleet))
 
     async def walk(self, caller: Caller, fleet: str, gateway: str) -> PathWalked:
         """Return what keeps users' packets from passing through the gateway; of each person one at a time.
@@ -460,7 +475,7 @@ class Service:
             BadInput: The fleet has no such gateway.
             Unavailable: Its agent does not answer.
         """
-        asked = await self._asked(caller, Action.READ, fleet)
+        asked = await self._seen(caller, fleet)
         own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
         async with own_turn:
             return await self._changes.surveys.walk(asked, gateway)
@@ -474,19 +489,19 @@ class Service:
             after: Only those whose name comes after this one.
             limit: How many at most.
         """
-        named = await self._asked(caller, Action.READ, fleet)
+        named = await self._seen(caller, fleet)
         names = sorted(one.name for one in named.gateways if one.name > after)[:limit]
         return await asyncio.to_thread(self._ledger.gateway_rows, fleet, names)
 
     async def gateway(self, caller: Caller, fleet: str, gateway: str) -> GatewayRow:
         """Return what one gateway said of itself when it was last looked at; Unknown without such a one."""
-        named = await self._asked(caller, Action.READ, fleet)
+        named = await self._seen(caller, fleet)
         names = _named_in(named, (gateway,))
         return (await asyncio.to_thread(self._ledger.gateway_rows, fleet, names))[0]
 
     async def traffic(self, caller: Caller, fleet: str) -> Traffic:
         """Return how many sessions live on which release now, by the fleet's metrics."""
-        named = await self._asked(caller, Action.READ, fleet)
+        named = await self._seen(caller, fleet)
         newest = await asyncio.to_thread(self._ledger.last_change, fleet)
         header = None
         if newest is not None and newest.plan is not None:
@@ -495,11 +510,11 @@ class Service:
 
     async def drains(self, caller: Caller, fleet: str) -> tuple[DrainStatus, ...]:
         """Return what drains on the fleet's gateways."""
-        return await self._drains.drains(await self._asked(caller, Action.READ, fleet))
+        return await self._drains.drains(await self._seen(caller, fleet))
 
     async def drift(self, caller: Caller, fleet: str) -> Drift:
         """Return where what runs, the fleet's file and the agents' files differ."""
-        named = await self._asked(caller, Action.READ, fleet)
+        named = await self._seen(caller, fleet)
         return await self._drift.drift(named, caller.person)
 
     async def releases(self, caller: Caller) -> tuple[ReleaseRow, ...]:
@@ -522,7 +537,7 @@ class Service:
     async def planned(self, caller: Caller, plan: str) -> PlanView:
         """Return a plan that somebody made, by its digest or the beginning of it, and who approved it."""
         found = await self._plan_of(caller, Action.READ, plan)
-        fleet = await self._asked(caller, Action.READ, found.fleet)
+        fleet = await self._seen(caller, found.fleet)
         view = await self._plans.view(found, fleet, caller.person)
         if view.release is None:  # a reload waits for no window
             return view
@@ -546,7 +561,7 @@ class Service:
         self, caller: Caller, fleet: str, change: str | None = None
     ) -> tuple[SnapshotRow, ...]:
         """Return which evidence of failures is kept of the fleet, the newest first."""
-        await self._asked(caller, Action.READ, fleet)
+        await self._seen(caller, fleet)
         find = partial(self._ledger.kept_snapshots, fleet, change, limit=MOST_SNAPSHOTS)
         return await LOOKS.run(find, caller.person)
 
@@ -795,7 +810,7 @@ class Service:
         Raises:
             Unavailable: The ledger does not answer soon; a rollback does not need this answer.
         """
-        await self._asked(caller, Action.READ, fleet)
+        await self._seen(caller, fleet)
         named = await self._described(fleet)
         try:
             async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
@@ -1160,6 +1175,23 @@ class Service:
 
     async def _asked(self, caller: Caller, action: Action, fleet: str) -> Fleet:
         return await asyncio.to_thread(self._fleets.for_action, caller, action, fleet)
+
+    async def _seen(self, caller: Caller, fleet: str) -> Fleet:
+        """Return the fleet for whoever looks at it, whatever has become of its file."""
+        return (await self._seen_and_fault(caller, fleet))[0]
+
+    async def _seen_and_fault(self, caller: Caller, fleet: str) -> tuple[Fleet, str | None]:
+        """Return the fleet for whoever looks at it, and what is wrong with its file.
+
+        Where something is, the fleet is as it was when an upgrade of it was last planned.
+        """
+        try:
+            return await self._asked(caller, Action.READ, fleet), None
+        except BadInput as wrong:
+            planned = await asyncio.to_thread(self._ledger.fleet_as_planned, fleet)
+            if planned is None:
+                raise
+            return planned, str(wrong)
 
     async def _stopped(self, caller: Caller, action: Action, fleet: str) -> None:
         """Return once the caller may stop changes of the fleet, whatever has become of its file."""

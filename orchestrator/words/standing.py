@@ -46,7 +46,7 @@ def installation_notices(faults: Mapping[str, str | None], *, but_engine: bool) 
 
 def fleet_notices(status: Json) -> list[Line]:
     """Return what is wrong with a fleet, and what it is pinned against."""
-    concern = _concern_notices(status["concern"])
+    concern = [*_concern_notices(status["concern"]), *_fault_notices(status.get("fault"))]
     pin = status.get("pin")
     if pin and status["change"] is not None:
         pin = {**pin, "why": shown_once(pin["why"], status["change"])}
@@ -121,7 +121,7 @@ def glance_notices(glance: Json) -> list[Line]:
         (NEEDS_YOU, _with_runbook(line, runbook_of("older")))
         for line in _older(glance.get("older"), glance["fleet"])
     ]
-    return [*concern, *older, *of_change, *missing]
+    return [*concern, *_fault_notices(glance.get("fault")), *older, *of_change, *missing]
 
 
 def shared_notices(glances: Sequence[Json]) -> tuple[list[Line], list[Json]]:
@@ -246,6 +246,12 @@ def standing_line(status: Json) -> str:
 
 def _concern_notices(concern: str | None) -> list[Line]:
     return [(NEEDS_YOU, _with_runbook(concern, runbook_of("stuck")))] if concern else []
+
+
+def _fault_notices(fault: str | None) -> list[Line]:
+    """Return what is wrong with the file of a fleet, and what is shown instead."""
+    shown = "This is the fleet as it was when an upgrade was last planned; hold and rollback work"
+    return [(NEEDS_YOU, f"{fault}. {shown}")] if fault else []
 
 
 def _with_runbook(sentence: str, page: str | None) -> str:

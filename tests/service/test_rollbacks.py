@@ -32,6 +32,7 @@ from tests.service.command_line import CommandLine
 from tests.service.conftest import PAGE
 from tests.service.shown import Element, shown
 from tests.service.test_every_state import STATES, written
+from tests.unit.fleets import facts_of, planned
 
 SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 serves 1.1.6"
 
@@ -315,6 +316,24 @@ async def test_a_change_is_followed_past_a_typo_in_the_file_of_its_fleet(
     promoted.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="it is well"))
     await watch.communicate()
     assert watch.returncode == 0
+
+
+async def test_a_fleet_whose_file_has_a_typo_is_shown_as_it_was_planned_for_last_and_says_so(
+    penstock: CommandLine, page: httpx.AsyncClient, promoted: Ledger, tmp_path: Path
+) -> None:
+    """M4: status answered with the fault of the file alone, and the list of fleets left the fleet out."""
+    promoted.record_plan(planned(facts_of(2)))
+    assert "as it was when" not in (await penstock("status", "edge")).out
+    file = tmp_path / "fleets" / "edge.yaml"
+    file.write_text(file.read_text() + "typo: 1\n")
+    said = await penstock("status", "edge")
+    assert said.code == 0, said.err
+    status = " ".join(said.out.split())
+    assert "typo" in status
+    assert "This is the fleet as it was when an upgrade was last planned; hold and rollback work" in status
+    listed = (await page.get("/")).text
+    assert "typo" in listed
+    assert 'href="/fleets/edge"' in listed
 
 
 async def test_a_rollback_with_yes_acts_at_once(penstock: CommandLine, promoted: Ledger) -> None:
