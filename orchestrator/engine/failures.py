@@ -31,10 +31,10 @@ class Failures(DefaultFailureConverter):
     ) -> None:
         """Write the error with the end of its trace; an application failure has its nearest cause only."""
         super().to_failure(exception, payload_converter, failure)
-        failure.message = _cut(failure.message, slice(MOST_OF_A_MESSAGE))
-        failure.stack_trace = _cut(failure.stack_trace, slice(-MOST_OF_A_TRACE, None))
+        failure.message = cut(failure.message, slice(MOST_OF_A_MESSAGE))
+        failure.stack_trace = cut(failure.stack_trace, slice(-MOST_OF_A_TRACE, None))
         if failure.HasField("application_failure_info") and failure.HasField("cause"):
-            failure.cause.message = _cut(failure.cause.message, slice(MOST_OF_A_CAUSE))
+            failure.cause.message = cut(failure.cause.message, slice(MOST_OF_A_CAUSE))
             failure.cause.ClearField("cause")
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
@@ -83,5 +83,6 @@ class SealedFailures(Failures):
             part = part.cause
 
 
-def _cut(text: str, kept: slice) -> str:
+def cut(text: str, kept: slice) -> str:
+    """Return these bytes of the text, without the halves of characters."""
     return text.encode()[kept].decode(errors="ignore")

@@ -78,8 +78,15 @@ def make_worker(
 ) -> Worker:
     """Return a worker that takes over from a dead predecessor within seconds (`FETCHED_WITHIN`).
 
-    It waits for steps with so many polls at once, and carries out so many of them.
+    It waits for steps with so many polls at once, and carries out so many of them. The process ends with
+    code 1 when the worker fails and does not end.
     """
+
+    async def failed(error: BaseException) -> None:
+        """Leave time for the steps under way; a worker that ends by itself raises where it was run."""
+        within = (GRACE + LAST_WORDS).total_seconds()
+        asyncio.get_running_loop().call_later(within, _leave_if_running, worker, error)
+
     worker = Worker(
         client,
         task_queue=task_queue,
@@ -97,8 +104,19 @@ def make_worker(
         max_cached_workflows=MOST_CACHED,
         identity=identity(),
         interceptors=[Labelled()],
+        on_fatal_error=failed,
     )
     return uninterrupted(worker)
+
+
+def _leave_if_running(worker: Worker, error: BaseException) -> None:
+    """End the process: a failed worker polls no more, and its supervisor knows nothing of it."""
+    if worker.is_running:
+        sys.stderr.write(
+            f"penstock: {worker.task_queue}: the worker has failed and does not end; the process ends, so "
+            f"that its supervisor starts it again: {error}\n"
+        )
+        leave(1)
 
 
 def uninterrupted(worker: Worker) -> Worker:

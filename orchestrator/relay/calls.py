@@ -6,6 +6,7 @@ message reaches it through a gateway: no other queue or namespace, no sticky que
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 from temporalio.api.enums.v1 import TaskQueueKind
@@ -24,6 +25,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from orchestrator.enrolment.names import Certified
+from orchestrator.relay import contents
 from orchestrator.relay.task_tokens import TaskTokens
 from policies.model.errors import BadInput, NotAllowed
 
@@ -39,8 +41,13 @@ OF_A_TASK: dict[str, type[Message]] = {
     "RespondActivityTaskCanceled": RespondActivityTaskCanceledRequest,
     "RecordActivityTaskHeartbeat": RecordActivityTaskHeartbeatRequest,
 }
-CARRIED = ("result", "failure", "details", "last_heartbeat_details")
-"""What an agent says of its task."""
+CARRIED: dict[str, Callable[[Any], Message]] = {
+    "result": contents.value,
+    "failure": contents.failure,
+    "details": contents.value,
+    "last_heartbeat_details": contents.value,
+}
+"""What an agent says of its task, and what makes it anew."""
 
 ANSWERED: dict[str, type[Message]] = {
     SHUTDOWN: ShutdownWorkerResponse,
@@ -142,9 +149,11 @@ class Calls:
             namespace=self._namespace,
             identity=_identity(caller, said.identity),  # type: ignore[attr-defined]
         )
-        for field in CARRIED:
-            if field in said.DESCRIPTOR.fields_by_name and said.HasField(field):
-                getattr(handed, field).CopyFrom(getattr(said, field))
+        for field, made_anew in CARRIED.items():
+            if field in said.DESCRIPTOR.fields_by_name:
+                made = made_anew(getattr(said, field))
+                if made.ByteSize():
+                    getattr(handed, field).CopyFrom(made)
         return handed.SerializeToString()
 
     def _refuse_other_namespace(self, caller: Certified, namespace: str) -> None:
