@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from activities.drivers.daemon.products import ACCOUNTS, DAEMONS, TEMPLATES
+from activities.drivers.daemon.products import ACCOUNTS, DAEMONS, TEMPLATES, USER_FILES
 from orchestrator.publishing.image import BuiltImage, require_image_of
 from orchestrator.publishing.linking import Root
 from orchestrator.publishing.packing import LEFT_OUT, artifact, listed, pack
@@ -32,6 +32,9 @@ from policies.model.release import (
 from policies.model.value import Digest, digest_of
 from policies.trust import strict_json
 from policies.trust.statements import parse_release
+
+MOST_NAMED = 5
+"""Files of users that a refusal quotes; of the others it has the number."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def build_release(
     Raises:
         BadInput: there is no such daemon; the tree holds something a release cannot carry, a private key,
             or too much for one manifest; it lacks a library; the template lacks what its daemon's driver
-            fills; the tree has no such user or group as the template has the daemon run as; or the image is
-            not of this tree.
+            fills; the tree has no such user or group as the template has the daemon run as, or lacks files
+            that it names for some users; one of these gives out addresses; or the image is not of this tree.
     """
     if labels.daemon not in DAEMONS:
         raise BadInput(
@@ -118,7 +121,9 @@ def build_release(
         )
     listing = listed(tree, left_out)
     _require_platform(tree, listing.paths, labels)
-    _require_accounts(tree, _require_template(template, labels.daemon), template, labels.daemon)
+    text = _require_template(template, labels.daemon)
+    _require_accounts(tree, text, template, labels.daemon)
+    _require_user_files(tree, text, template, labels.daemon)
     blobs.mkdir(parents=True, exist_ok=True)
     packed = pack(listing, blobs / f"{labels.product}-{labels.version}.tar", compress=compress)
     root = packed.artifact | {"platform": labels.platform}
@@ -173,6 +178,29 @@ def _require_accounts(tree: Path, text: str, template: Path, daemon: str) -> Non
                 f"{template}: {key} names {kind} {missing[-1]}, and {path} of {tree} has only "
                 f"{', '.join(there) or 'nothing'}; write one of these, or add {missing[-1]} to that file"
             )
+
+
+def _require_user_files(tree: Path, text: str, template: Path, daemon: str) -> None:
+    """Refuse files for single users and groups that give out addresses: each slot has pools of its own.
+
+    One that is not in the tree would be read by nobody before users meet it.
+    """
+    if daemon not in USER_FILES:
+        return
+    named_in, addresses_in = USER_FILES[daemon]
+    root, wrong = Root(tree), list[str]()
+    for one in named_in(text):
+        if "$" in one.path or not (tree / root.place(one.path)).exists():
+            raise BadInput(
+                f"{template}: line {one.number}: {one.key} names {one.path}, which is not in {tree}; put it "
+                "there, and write its path in the tree"
+            )
+        for path in root.files(one.path):
+            said = addresses_in((tree / path).read_text(errors="replace"))
+            wrong += [f"{path}: {', '.join(said)}"] if said else []
+    if wrong:
+        more = f"; and {len(wrong) - MOST_NAMED} files more" if len(wrong) > MOST_NAMED else ""
+        raise BadInput(f"{tree} has files that give users addresses: {'; '.join(wrong[:MOST_NAMED])}{more}")
 
 
 def _names_in(accounts: Path) -> list[str]:

@@ -84,6 +84,23 @@ class Root:
         """Return whether there is a file, as a process with this root would see it."""
         return (self.path / self.place(path)).is_file()
 
+    def files(self, path: str) -> tuple[str, ...]:
+        """Return every file there, or below there, that a process with this root would see, by its place.
+
+        Raises:
+            BadInput: a link leads out of the root, or in a circle.
+        """
+        found, folders, waiting = dict[str, None](), set[str](), [path]
+        while waiting:
+            place = self.place(waiting.pop())
+            if (self.path / place).is_file():
+                found[place] = None
+            elif (self.path / place).is_dir() and place not in folders:
+                folders.add(place)
+                names = sorted((one.name for one in (self.path / place).iterdir()), reverse=True)
+                waiting += [f"{place}/{name}" for name in names]
+        return tuple(found)
+
     def asked(self, path: str) -> Asked | None:
         """Return what an ELF file asks for; None for a file of another kind.
 

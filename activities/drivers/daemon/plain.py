@@ -148,6 +148,11 @@ class PlainDaemon(Protocol):
             "gateway up by `penstock fleet install FLEET --to VERSION`"
         )
 
+    def addresses_in(self, text: str) -> Sequence[str]:
+        """Return nothing: it has no files for some of its users."""
+        del text
+        return ()
+
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return none: there is no list of users that could change while it runs."""
         del environment

@@ -72,6 +72,14 @@ class Users:
     """From where it is being asked to let somebody in."""
 
 
+class UserFile(NamedTuple):
+    """A file, or a folder of files, that a configuration names for some of its users, and in which line."""
+
+    number: int
+    key: str
+    path: str
+
+
 @dataclass(frozen=True)
 class OwnConfig:
     """What the configuration of a daemon that nobody prepared says of all that must not be shared."""
@@ -87,6 +95,8 @@ class OwnConfig:
     left_behind: tuple[OwnLine, ...]
     user: str = ""
     """As whom it runs once it has begun, where its main process is not root's."""
+    user_files: tuple[UserFile, ...] = ()
+    """What it names for some of its users, whose files come with the first release."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,10 @@ class Daemon(Protocol):
 
     def read_own(self, text: str) -> OwnConfig:
         """Return what a configuration says that somebody wrote for it; BadInput names the line."""
+        ...
+
+    def addresses_in(self, text: str) -> Sequence[str]:
+        """Return what a file for some users says of addresses, which no release may have, with its line."""
         ...
 
     async def main_process(self, environment: Environment) -> int | None:

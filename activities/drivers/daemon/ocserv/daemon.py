@@ -36,6 +36,7 @@ from activities.drivers.daemon.ocserv.probe import probe, shadow
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.tunnels import Tunnels
+from activities.drivers.daemon.ocserv.user_files import addresses_in
 from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
@@ -224,6 +225,10 @@ class Ocserv:
     def read_own(self, text: str) -> OwnConfig:
         """Return what somebody's own ocserv.conf says."""
         return read_own_config(text)
+
+    def addresses_in(self, text: str) -> Sequence[str]:
+        """Return what a file for users or groups says of addresses, each with its line and what to do."""
+        return addresses_in(text)
 
     async def main_process(self, environment: Environment) -> int | None:
         """Return what occtl calls "Server PID": the process, numbered as in its own namespace."""

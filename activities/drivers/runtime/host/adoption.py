@@ -34,6 +34,7 @@ from activities.drivers.runtime.host.listeners import (
 )
 from activities.drivers.runtime.host.own_evidence import LARGEST_CONFIG
 from activities.drivers.runtime.host.own_unit import OwnUnit, Record
+from activities.drivers.runtime.host.own_user_files import left_behind
 from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolders
@@ -164,9 +165,14 @@ class HostAdoption:
                 )
                 for slot in found.slots
             ),
-            left_behind=found.own.left_behind if found.own else (),
+            left_behind=await asyncio.to_thread(self._left_behind, found),
             probe=await self._probed(found),
         )
+
+    def _left_behind(self, found: _Found) -> tuple[OwnLine, ...]:
+        if found.own is None or found.process is None:
+            return ()
+        return left_behind(found.process.pid, found.own, _read, self._folders.daemon.addresses_in)
 
     async def _probed(self, found: _Found) -> str:
         """Return why the probe cannot log in at the daemon that serves, as it will at each new instance."""

@@ -1,0 +1,42 @@
+"""Files that ocserv reads for single users and groups, and what of them gives out addresses.
+
+ocserv(8) has their options under `config-per-user`; they are written like its own configuration.
+"""
+
+from collections.abc import Sequence
+
+from activities.drivers.daemon.ocserv.config import lines_of
+from activities.drivers.daemon.port import UserFile
+from policies.model.errors import BadInput
+
+NAMED_BY = ("config-per-user", "config-per-group", "default-user-config", "default-group-config")
+"""Options that name such a file, or a folder of them."""
+GIVING = (
+    *("ipv4-network", "ipv4-netmask", "ipv6-network", "ipv6-prefix"),
+    *("explicit-ipv4", "explicit-ipv6"),
+)
+"""Options by which such a file gives its users a pool, or an address, of their own."""
+
+
+def user_files_in(text: str) -> tuple[UserFile, ...]:
+    """Return the files for users and groups that a configuration names, sections included."""
+    return tuple(
+        UserFile(line.number, line.key, line.value) for line in lines_of(text) if line.key in NAMED_BY
+    )
+
+
+def addresses_in(text: str) -> Sequence[str]:
+    """Return what such a file says of addresses: they are the same in every slot, and no slot's own.
+
+    Two users of two instances would get one address. What stands in a section is nothing to ocserv.
+    """
+    try:
+        lines = lines_of(text)
+    except BadInput as error:
+        return (f"{error}; write it so",)
+    return tuple(
+        f"line {line.number}: {line.key} gives the same addresses in every slot; leave it out, and users get "
+        "one of the slot's pool"
+        for line in lines
+        if line.key in GIVING and not line.section
+    )
