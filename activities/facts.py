@@ -30,7 +30,7 @@ from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHe
 from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
-from policies.rebuilding import ahead
+from policies.rebuilding import later_than, what_is_ahead
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -73,8 +73,8 @@ class Strays(Value):
     open_changes: tuple[str, ...] = ()
     source: str | None = None
     """Where a known-good of theirs comes from, for a host that has lost it."""
-    ahead: dict[str, str] = {}
-    """Gateways that changes have steered of which the ledger knows nothing: it is an older copy."""
+    ahead: str | None = None
+    """What is reported of gateways that changes steered which the ledger does not know, None without any."""
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
     missed: tuple[Name, ...] = ()
@@ -258,7 +258,7 @@ class _Look:
 
     states: Mapping[str, GatewayState]
     silent: Collection[str]
-    ahead: Mapping[str, str]
+    ahead: str | None
     known_good: Mapping[str, ReleaseRef]
     """What gateways go back to: those that the ledger knows less of than they do, to nothing."""
     left_out: tuple[Quarantine, ...]
@@ -464,7 +464,7 @@ class FactActivities:
         touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
         return Strays(
             by_hand=dict(list(fresh.items())[:NAMED]),
-            ahead=dict(sorted(look.ahead.items())[:NAMED]),
+            ahead=look.ahead,
             strays=dict(sorted(found.items())[:NAMED]),
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=self._book.open_changes(fleet),
@@ -476,16 +476,19 @@ class FactActivities:
     def _look(self, fleet: str) -> _Look:
         """Read once what of 10,000 gateways takes seconds to read."""
         states, silent = self._book.states(fleet, FRESH)  # before the number: a change is written down first
-        unknown = ahead(fleet, states, self._book.newest_number(fleet))
+        newest = self._book.newest_number(fleet)
+        later = later_than(fleet, states, newest)
         members = self._members_of_file(fleet)
         known_good = {
             name: back
             for name, back in self._book.known_good(fleet).items()
-            if name not in unknown and (members is None or name in members)
+            if name not in later and (members is None or name in members)
         }
         left_out = self._book.quarantined(fleet)
         by_hand = steered_by_hand(states, known_good, left_out)
-        return _Look(states, silent, unknown, known_good, left_out, by_hand)
+        found = what_is_ahead(fleet, later, newest, len(states))
+        ahead = found.sentence if found is not None else None
+        return _Look(states, silent, ahead, known_good, left_out, by_hand)
 
     def _members_of_file(self, fleet: str) -> frozenset[str] | None:
         """Return the gateways of the fleet's file: others are not looked after; None where no file is."""

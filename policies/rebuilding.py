@@ -3,13 +3,16 @@
 A gateway that was last steered by a change that the ledger does not know is left alone: what the ledger
 calls its known-good is no reason to move it. When so many say so that no thief of a few hosts could, the
 ledger is an older copy, or another installation's, and what it says of silent ones counts for nothing either.
+A number that no ledger can have lost says nothing of the ledger: it is the word of that one host.
 """
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.value import Digest
+from policies.model.offer import Offer, Verb
+from policies.model.value import Digest, Value
+from policies.planning.naming import named
 
 GAP = 100
 """Numbers are taken up at the next multiple: a host may know of a change that no table names any more."""
@@ -28,6 +31,15 @@ LARGEST = 10**9 - 1
 _NUMBERED = r"(.+)-([0-9]{1,10})"
 
 
+class Ahead(Value):
+    """What is reported of gateways that changes steered which the ledger does not know, and what helps."""
+
+    sentence: str
+    is_older: bool
+    """Whether they are so many that the ledger is an older copy. A few of many may be lying hosts."""
+    next: tuple[Offer, ...]
+
+
 def served_for_good(state: GatewayState) -> Digest | None:
     """Return the release that a gateway falls back to when a trial ends; None where nothing known runs."""
     if state.steering.serving is None:
@@ -42,9 +54,13 @@ def highest_heard(fleet: str, states: Iterable[GatewayState], newest: int) -> in
 
     `newest` is that of the ledger's newest change: numbers that are too far from it are a liar's.
     """
-    last = newest + MOST_LOST if newest else LARGEST
     heard = (steered_by(fleet, state) for state in states)
-    return max((number for number in heard if number is not None and number <= last), default=0)
+    return max((number for number in heard if number is not None and can_be_lost(number, newest)), default=0)
+
+
+def can_be_lost(number: int, newest: int) -> bool:
+    """Return whether a ledger whose newest change is `newest` can have lost a change of that number."""
+    return number <= (newest + MOST_LOST if newest else LARGEST)
 
 
 def number_above(heard: int) -> int:
@@ -63,19 +79,60 @@ def steered_by(fleet: str, state: GatewayState) -> int | None:
     return int(found[1]) if found is not None else None
 
 
+def later_than(fleet: str, states: Mapping[str, GatewayState], newest: int) -> dict[str, int]:
+    """Return which gateways were steered by changes after the newest of the ledger, with their numbers."""
+    found = {name: steered_by(fleet, state) for name, state in states.items()}
+    return {name: number for name, number in found.items() if number is not None and number > newest}
+
+
 def ahead(fleet: str, states: Mapping[str, GatewayState], newest: int) -> dict[str, str]:
     """Return which gateways were steered by changes after the newest of the ledger, each with by which."""
-    found = {name: steered_by(fleet, state) for name, state in states.items()}
-    later = {name: number for name, number in found.items() if number is not None and number > newest}
-    return unknown_to_ledger(fleet, later)
+    later = later_than(fleet, states, newest)
+    return {name: _steered_by(fleet, number, newest) for name, number in later.items()}
 
 
-def unknown_to_ledger(fleet: str, numbers: Mapping[str, int]) -> dict[str, str]:
-    """Return what is said of each gateway that the change of this number steered, which the ledger lacks."""
-    return {
-        name: f"was last steered by {fleet}-{number}, of which the ledger knows nothing"
-        for name, number in numbers.items()
-    }
+def _steered_by(fleet: str, number: int, newest: int) -> str:
+    why = "of which the ledger knows nothing"
+    if not can_be_lost(number, newest):
+        why = "and there can be no change of that number"
+    return f"was last steered by {fleet}-{number}, {why}"
+
+
+def what_is_ahead(fleet: str, later: Mapping[str, int], newest: int, answered: int) -> Ahead | None:
+    """Return what is reported of the gateways that `later_than` has found, None for none.
+
+    Args:
+        fleet: Whose gateways.
+        later: The number of the change that steered each of them.
+        newest: That of the ledger's newest change.
+        answered: How many gateways of the fleet answered, these among them.
+    """
+    if not later:
+        return None
+    said = {name: _steered_by(fleet, number, newest) for name, number in later.items()}
+    lost = {name: said[name] for name, number in later.items() if can_be_lost(number, newest)}
+    false = {name: said[name] for name in said.keys() - lost.keys()}
+    older = is_older(lost, answered)
+    found, offers = [], list[Offer]()
+    if lost:
+        found.append(older_than_gateways(lost) if older else _first_of(lost))
+        offers.append(Offer(verb=Verb.REBUILD, fleet=fleet))
+    if false:
+        found.append(f"{_first_of(false)}; check who controls its host")
+    if not older:
+        leave_out = Offer(verb=Verb.QUARANTINE, fleet=fleet, gateway=min(false or lost))
+        offers.append(leave_out.model_copy(update={"note": "if its host lies"}) if lost else leave_out)
+    found.append(f"no upgrade takes {'it' if len(later) == 1 else 'them'} along")
+    return Ahead(sentence="; ".join(found), is_older=older, next=tuple(offers))
+
+
+def stay_unknown(unknown: Mapping[str, str]) -> str:
+    """Return that a rollback leaves these gateways, of those that `ahead` has found, as they are, and why."""
+    stay = f"{named(sorted(unknown))} stay as they are, since {_first_of(unknown)}"
+    if len(unknown) == 1:
+        ((name, why),) = unknown.items()
+        stay = f"{name} stays as it is, since it {why}"
+    return f"{stay}; penstock doctor names the command that helps"
 
 
 def is_older(unknown: Collection[str], answered: int) -> bool:
@@ -85,9 +142,13 @@ def is_older(unknown: Collection[str], answered: int) -> bool:
 
 def older_than_gateways(unknown: Mapping[str, str]) -> str:
     """Return the sentence for what `ahead` has found; it names the first gateway and counts the others."""
+    return f"the ledger is older than its gateways: {_first_of(unknown)}"
+
+
+def _first_of(unknown: Mapping[str, str]) -> str:
     name, why = min(unknown.items())
     more = f", and {len(unknown) - 1} more were" if len(unknown) > 1 else ""
-    return f"the ledger is older than its gateways: {name} {why}{more}"
+    return f"{name} {why}{more}"
 
 
 def is_newer(change: str, than: str) -> bool:

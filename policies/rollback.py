@@ -48,6 +48,7 @@ def rollback_targets(
     by_hand: Collection[str] = (),
     astray: Mapping[str, ReleaseRef] = NOBODY,
     silent: Collection[str] = (),
+    unknown: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback of the release does now.
 
@@ -65,8 +66,10 @@ def rollback_targets(
         by_hand: The gateways that operators steered on their hosts.
         astray: Those that are not on their known-good by their own word (`not_on_known_good`), with that.
         silent: Those that do not say what serves there.
+        unknown: Those that changes steered which the ledger does not know: they stay as they are.
     """
-    standing = _standing(moves, kept, at, astray if unfinished is None else NOBODY, silent)
+    standing = _standing(moves, kept, at, astray if unfinished is None else NOBODY, silent, unknown)
+    moves = [move for move in moves if move.gateway not in unknown]
     if unfinished is None:
         return standing
     if unfinished.moved or not standing.targets:
@@ -137,11 +140,15 @@ def _standing(
     at: datetime,
     astray: Mapping[str, ReleaseRef] = NOBODY,
     silent: Collection[str] = (),
+    unknown: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back where every change has ended well."""
     led = [move for move in moves if move.is_promotion or move.returned]
     last = max((move.number for move in led), default=0)
     left = {release.digest for move in led if move.number == last and (release := move.led_away_from)}
+    # A gateway that stays as it is counts for which release was led to last, and is not taken along.
+    moves = [move for move in moves if move.gateway not in unknown]
+    led = [move for move in led if move.gateway not in unknown]
     same = [move for move in led if move.is_promotion and move.release.digest in left]
     within = [move for move in same if at - move.at <= kept]
     if not same and astray:

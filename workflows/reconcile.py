@@ -15,7 +15,6 @@ from policies.model.change import ChangeKind, ChangeOrder, Quarantine
 from policies.model.operation import BREAK_GLASS
 from policies.model.value import Name, Value
 from policies.notices.entries import STEERED_BY_HAND
-from policies.rebuilding import older_than_gateways
 from workflows import control
 from workflows.bake import bake_again
 from workflows.change import Change, ChangeRun
@@ -149,7 +148,7 @@ def _at_rest(found: Strays) -> str:
     """Return the sentence where nothing is to be done."""
     if found.by_hand:
         return _left_alone(found.by_hand)
-    return older_than_gateways(found.ahead) if found.ahead else "every gateway is on its known-good"
+    return found.ahead or "every gateway is on its known-good"
 
 
 def _left_alone(by_hand: Collection[Name]) -> str:

@@ -18,9 +18,11 @@ def code_of_fleet(status: Json) -> ExitCode:
     """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
     code, standing = code_of_change(status), status["standing"]
     words = ("silent", "quarantined", "held_drains", "not_taken_back")
-    needs_you = status["concern"] or any(standing[word] for word in words)
+    ahead = standing["ahead"]
+    needs_you = status["concern"] or ahead or any(standing[word] for word in words)
     # What an older ledger tells of its newest change is not how the fleet stands.
-    return ExitCode.HELD if standing["older"] or (code is ExitCode.DONE and needs_you) else code
+    is_older = ahead is not None and ahead["is_older"]
+    return ExitCode.HELD if is_older or (code is ExitCode.DONE and needs_you) else code
 
 
 def code_of_change(status: Json) -> ExitCode:

@@ -639,6 +639,7 @@ class ChangeService:
         ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         if force:
             parts = await self._end_by_force(fleet.name, person, via, reason)
+            ask = partial(ask, even_if_older=True)
             try:
                 return await self._roll_back_what_stands(fleet, ask, before or Turned(), key)
             finally:

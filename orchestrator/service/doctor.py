@@ -21,7 +21,7 @@ from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.engine_health import EngineHealth
-from orchestrator.service.standing import looked_at_within, older_of
+from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, PenstockError
@@ -291,9 +291,8 @@ class DoctorService:
         about = f"{fleet.name}: known-good"
         known = await _read(self.ledger.known_good, fleet.name)
         within = looked_at_within(len(fleet.gateways))
-        if sentence := await _read(older_of, self.ledger, fleet.name, within):
-            rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
-            return Finding(about=about, health=Health.WRONG, sentence=sentence, next=(rebuild,))
+        if ahead := (await _read(self.ledger.ahead, {fleet.name: within})).get(fleet.name):
+            return Finding(about=about, health=Health.WRONG, sentence=ahead.sentence, next=ahead.next)
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
         if without:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"

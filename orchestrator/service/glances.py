@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from orchestrator.service.standing import Present, looked_at_within, older_said, versions_of
+from orchestrator.service.standing import Present, looked_at_within, versions_of
 from orchestrator.service.telling import order_of, status_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeRecord, Outcome, Phase
@@ -11,6 +11,7 @@ from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
 from policies.model.value import Value
 from policies.model.verdict import Decision
+from policies.rebuilding import Ahead
 from policies.status.told import Told
 
 
@@ -59,8 +60,8 @@ class Glance(Value):
     """Drains that wait for an operator."""
     not_taken_back: int = 0
     """Gateways that failed alone and wait to be taken back."""
-    older: str | None = None
-    """Why the ledger is older than the gateways, None where it is not."""
+    ahead: Ahead | None = None
+    """Gateways that changes steered which the ledger does not know, None without any."""
     fault: str | None = None
     """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
@@ -72,7 +73,7 @@ class Glance(Value):
         change = self.change
         missing = self.silent or self.quarantined or self.held_drains or self.not_taken_back
         needs = bool(
-            self.concern or self.fault or self.older or missing or (change is not None and change.needs_you)
+            self.concern or self.fault or self.ahead or missing or (change is not None and change.needs_you)
         )
         return not needs, not (change is not None and change.under_way), self.fleet
 
@@ -102,7 +103,7 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             quarantined=quarantined.get(fleet.name, 0),
             held_drains=held.get(fleet.name, 0),
             not_taken_back=failed.get(fleet.name, 0),
-            older=older_said(ahead.get(fleet.name, {})),
+            ahead=ahead.get(fleet.name),
             change=_glance(told[fleet.name]) if fleet.name in told else None,
         )
         for fleet in fleets

@@ -8,13 +8,22 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.releases import ReleaseService
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.rebuilding import not_believed, nothing_to_rebuild
+from policies.model.change import PENSTOCK
 from policies.model.errors import Conflict, PenstockError, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value
-from policies.rebuilding import ahead, highest_heard, is_older, knows_all, served_for_good
+from policies.rebuilding import (
+    ahead,
+    can_be_lost,
+    highest_heard,
+    is_older,
+    knows_all,
+    later_than,
+    served_for_good,
+)
 
 
 class Rebuilt(Value):
@@ -39,6 +48,7 @@ class RebuildingService:
         """Write down again what each gateway goes back to: what it serves for good, if its signatures hold.
 
         Where only a few gateways know of changes that the ledger does not, it is written again for these.
+        The word of a gateway that an operator has quarantined is no reason to do so.
 
         Raises:
             Conflict: A change is under way, or the ledger knows every change that the gateways heard of.
@@ -51,11 +61,16 @@ class RebuildingService:
             )
         survey = await self.changes.surveys.of(fleet)
         newest = await asyncio.to_thread(self.ledger.newest_number, fleet.name)
-        heard = highest_heard(fleet.name, survey.states.values(), newest)
-        unknown = ahead(fleet.name, survey.states, newest)
-        if knows_all(newest, heard):
+        left_out = await asyncio.to_thread(self.ledger.quarantined, fleet.name)
+        out = {one.gateway for one in left_out if one.person != PENSTOCK}
+        said = {name: state for name, state in survey.states.items() if name not in out}
+        if knows_all(newest, highest_heard(fleet.name, said.values(), newest)):
+            unknown = ahead(fleet.name, said, newest)
             raise not_believed(fleet.name, unknown) if unknown else nothing_to_rebuild(fleet.name)
-        few = set(unknown) if newest and not is_older(unknown, len(survey.states)) else None
+        heard = highest_heard(fleet.name, survey.states.values(), newest)
+        numbers = later_than(fleet.name, said, newest)
+        later = {name for name, number in numbers.items() if can_be_lost(number, newest)}
+        few = later if newest and not is_older(later, len(said)) else None
         states = {name: state for name, state in survey.states.items() if few is None or name in few}
         lost = dict(survey.silent) if few is None else {}
         serving = await self._serving(fleet, states, lost, person)

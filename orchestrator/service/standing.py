@@ -9,7 +9,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
-from policies.rebuilding import older_than_gateways
+from policies.rebuilding import Ahead
 from workflows.survey import PAGES_A_LOOK
 
 UNKNOWN_RELEASE = "an unknown release"
@@ -47,8 +47,8 @@ class Standing(Value):
     quarantined: dict[str, str] = {}
     held_drains: dict[str, str] = {}
     """Why drains wait for a person, by gateway and slot."""
-    older: str | None = None
-    """Why the ledger is older than the gateways, None where it is not: its changes are out of date."""
+    ahead: Ahead | None = None
+    """Gateways that changes steered which the ledger does not know, None without any."""
     not_taken_back: dict[str, str] = {}
     """Why gateways that failed alone after their release had passed still serve it; they are tried again."""
 
@@ -86,20 +86,10 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
         held_drains=ledger.held_drains(fleet.name),
-        older=older_of(ledger, fleet.name, within),
+        ahead=ledger.ahead({fleet.name: within}).get(fleet.name),
         not_taken_back=ledger.not_taken_back(fleet.name),
         quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
     )
-
-
-def older_of(ledger: Ledger, fleet: str, within: timedelta) -> str | None:
-    """Return that gateways were steered by changes that the ledger lacks, None where none was."""
-    return older_said(ledger.ahead({fleet: within}).get(fleet, {}))
-
-
-def older_said(unknown: Mapping[str, str]) -> str | None:
-    """Return what is said of a ledger that lacks the changes which steered these gateways, None for none."""
-    return f"{older_than_gateways(unknown)}; no change and no way back takes these along" if unknown else None
 
 
 def versions_of(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from orchestrator.service.standing import looked_at_within
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.change import (
@@ -20,6 +21,7 @@ from policies.model.change import (
 )
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.operation import BREAK_GLASS
 from policies.model.people import ROOT
@@ -28,7 +30,7 @@ from policies.model.plan_part import Member
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
-from policies.rebuilding import ahead, older_than_gateways
+from policies.rebuilding import ahead, stay_unknown
 from policies.rollback import (
     beyond,
     confirmation_of,
@@ -80,16 +82,19 @@ class WaysBack:
         *,
         everybody: bool = False,
         beyond: bool = False,
+        even_if_older: bool = False,
         shown: Digest | None = None,
     ) -> tuple[ChangeOrder | None, str]:
         """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
 
         With `everybody` gateways from which nothing is taken back are brought to their known-good, too. With
         `beyond` a way back has just ended without some of its gateways, which this one takes along. With
-        `shown` the rollback is the one whose preview has that digest.
+        `shown` the rollback is the one whose preview has that digest. With `even_if_older` gateways that know
+        of changes which the ledger lacks stay as they are, however many they are.
 
         Raises:
-            Refused: The promotion is older than the kept window, or `to` was never known-good here.
+            Refused: The promotion is older than the kept window, `to` was never known-good here, or the
+                ledger is older than its gateways.
             Conflict: What a reload replaced is not on the hosts any more, or another rollback was shown.
             NotAllowed: It waits for a second operator, and the caller may be anybody.
         """
@@ -99,7 +104,7 @@ class WaysBack:
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        back = self._release(fleet, to, ended=beyond)
+        back = self._release(fleet, to, ended=beyond, even_if_older=even_if_older)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
         if (everybody or beyond) and to is None:
             names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
@@ -219,7 +224,13 @@ class WaysBack:
     # --- the release ---------------------------------------------------------------------
 
     def _release(
-        self, fleet: Fleet, to: ReleaseRef | None, *, is_named: bool = False, ended: bool = False
+        self,
+        fleet: Fleet,
+        to: ReleaseRef | None,
+        *,
+        is_named: bool = False,
+        ended: bool = False,
+        even_if_older: bool = False,
     ) -> _Rollback:
         """Return where gateways go: to `to`, or to what they had before the last promotion.
 
@@ -228,6 +239,7 @@ class WaysBack:
             to: A release by name.
             is_named: Whether something else is named, so that an old promotion is no reason to refuse.
             ended: Whether the change under way counts as ended: it has moved nothing.
+            even_if_older: Whether a ledger that is older than its gateways is no reason to refuse.
         """
         at, kept = datetime.now(UTC), fleet.limits.kept
         unfinished = None if ended else self.ledger.unfinished_change(fleet.name)
@@ -242,10 +254,16 @@ class WaysBack:
         by_hand = {one.gateway for one in out if one.person == BREAK_GLASS}
         left_out = {one.gateway for one in out if one.person == PENSTOCK}
         takes = self.ledger.takes(fleet.name)
-        astray = self._astray(fleet.name, not_on_known_good(moves, takes, departed.keys()), by_hand)
+        astray = not_on_known_good(moves, takes, departed.keys())
+        states = self.ledger.states_of(fleet.name, sorted(astray))
+        unknown = self._unknown(fleet, to, states, gone, even_if_older=even_if_older)
+        hand = {*by_hand} | {name for name, state in states.items() if state.owner == BREAK_GLASS}
+        astray = {name: release for name, release in astray.items() if name not in hand | unknown.keys()}
         silent = left_out | silent_since(moves, takes)
-        plain = rollback_targets(moves, unfinished, kept, at, by_hand=by_hand, astray=astray, silent=silent)
-        known_good = {move.gateway: move.release for move in moves}
+        plain = rollback_targets(
+            moves, unfinished, kept, at, by_hand=by_hand, astray=astray, silent=silent, unknown=unknown
+        )
+        known_good = {move.gateway: move.release for move in moves if move.gateway not in unknown}
         targets, sentence = plain.targets, plain.sentence
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
@@ -253,6 +271,7 @@ class WaysBack:
             unsure = {*astray, *(known_good if unfinished else ())} - by_hand
             there = {name: on for name, on in known_good.items() if name not in unsure}
             able = targets_of(to, proven, there)
+            able = {name: release for name, release in able.items() if name not in unknown}
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}
@@ -267,6 +286,8 @@ class WaysBack:
             sentence = _with_departed(
                 sentence, sorted(departed.keys() & targets.keys()), sorted(nowhere & lately)
             )
+        if unknown:
+            sentence += f"; {stay_unknown(unknown)}"
         return _Rollback(
             targets=targets,
             known_good=known_good,
@@ -279,22 +300,38 @@ class WaysBack:
             sentence=sentence,
         )
 
-    def _astray(
-        self, fleet: str, found: Mapping[str, ReleaseRef], by_hand: Collection[str]
-    ) -> dict[str, ReleaseRef]:
-        """Return those that are not on known-good by their own word, but for what operators steered by hand.
+    def _unknown(
+        self,
+        fleet: Fleet,
+        to: ReleaseRef | None,
+        states: Mapping[str, GatewayState],
+        gone: Collection[str],
+        *,
+        even_if_older: bool,
+    ) -> dict[str, str]:
+        """Return which of these were steered by changes that the ledger does not know, each with by which.
+
+        What it calls their known-good may be wrong. A few of many may be lying hosts, so the others go back.
 
         Raises:
-            Refused: The ledger is older than they are, so that what it calls their known-good may be wrong.
+            Refused: So many gateways are that the ledger is older than they are.
         """
-        if not found:
-            return {}
-        states = self.ledger.states_of(fleet, sorted(found))
-        hand = {*by_hand} | {name for name, state in states.items() if state.owner == BREAK_GLASS}
-        if unknown := ahead(fleet, states, self.ledger.newest_number(fleet)):
-            sentence = f"{older_than_gateways(unknown)}; what it calls known-good there may be wrong"
-            raise Refused(sentence, Offer(verb=Verb.REBUILD, fleet=fleet))
-        return {name: release for name, release in found.items() if name not in hand}
+        unknown = ahead(fleet.name, states, self.ledger.newest_number(fleet.name))
+        if not unknown or even_if_older:
+            return unknown
+        within = looked_at_within(len(fleet.gateways))
+        found = self.ledger.ahead({fleet.name: within}, gone).get(fleet.name)
+        if found is not None and found.is_older:
+            leaving = Offer(
+                verb=Verb.ROLL_BACK,
+                fleet=fleet.name,
+                release=to.version if to is not None else None,
+                force=True,
+                note="leaves these gateways as they are",
+            )
+            sentence = f"{found.sentence}; what it calls known-good there may be wrong"
+            raise Refused(sentence, *found.next, leaving)
+        return unknown
 
     def _preview_under_way(self, fleet: Fleet, newest: ChangeRecord) -> RollbackPreview:
         """Return what a rollback does to the change under way, and to what stands under it."""

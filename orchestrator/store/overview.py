@@ -4,12 +4,13 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading
-from policies.rebuilding import unknown_to_ledger
+from policies.model.change import PENSTOCK
+from policies.rebuilding import Ahead, what_is_ahead
 
 MOST_OPEN = 500
 """Open changes that are looked at: a fleet has one at a time, beside single gateways that return."""
@@ -33,6 +34,17 @@ def _alike(within: Mapping[str, timedelta]) -> Iterator[tuple[timedelta, list[st
     """Yield each length of time with the fleets that have it: one question serves them all."""
     for time in sorted(set(within.values())):
         yield time, sorted(fleet for fleet, one in within.items() if one == time)
+
+
+def _left_out_by_operators(now: datetime) -> ColumnElement[bool]:
+    """Return whether an operator has quarantined the gateway of a row of `gateway_states`."""
+    table, said = tables.quarantine, tables.gateway_states
+    return exists().where(
+        table.c.fleet == said.c.fleet,
+        table.c.gateway == said.c.gateway,
+        table.c.person != PENSTOCK,
+        or_(table.c.until.is_(None), table.c.until > now),
+    )
 
 
 class Overview(Book):
@@ -75,22 +87,43 @@ class Overview(Book):
                     found.setdefault(fleet, {})[gateway] = bool(takes)
         return found
 
-    def ahead(self, within: Mapping[str, timedelta]) -> Mapping[str, Mapping[str, str]]:
-        """Return which gateways of these fleets, of those looked at lately, know of changes that are lost."""
+    def ahead(self, within: Mapping[str, timedelta], gone: Collection[str] = ()) -> Mapping[str, Ahead]:
+        """Return what is reported of the gateways of these fleets that know of changes which are lost.
+
+        A gateway counts if it answered lately and no operator has quarantined it, or taken it out of the
+        fleet's file as the `gone` ones.
+        """
         table, changes, now = tables.gateway_states, tables.changes, datetime.now(UTC)
         found: dict[str, dict[str, int]] = {}
+        answered: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         # In one statement: a change is written down before it steers a gateway.
-        newest = select(func.max(changes.c.number)).where(changes.c.fleet == table.c.fleet).scalar_subquery()
+        largest = select(func.max(changes.c.number)).where(changes.c.fleet == table.c.fleet)
+        newest = func.coalesce(largest.scalar_subquery(), 0)
         with reading(self._engine) as connection:
             for time, fleets in _alike(within):
-                wanted = select(table.c.fleet, table.c.gateway, table.c.steered_by).where(
-                    table.c.fleet.in_(fleets),
+                lately = (
                     table.c.at >= now - time,
-                    table.c.steered_by > func.coalesce(newest, 0),
+                    table.c.state.is_not(None),
+                    table.c.gateway.not_in(sorted(gone)),
+                    ~_left_out_by_operators(now),
                 )
-                for fleet, gateway, number in connection.execute(wanted):
+                wanted = select(table.c.fleet, table.c.gateway, table.c.steered_by, newest).where(
+                    table.c.fleet.in_(fleets), table.c.steered_by > newest, *lately
+                )
+                for fleet, gateway, number, known in connection.execute(wanted):
                     found.setdefault(fleet, {})[gateway] = int(number)
-        return {fleet: unknown_to_ledger(fleet, numbers) for fleet, numbers in found.items()}
+                    numbers[fleet] = int(known)
+                counted = select(table.c.fleet, func.count()).where(
+                    table.c.fleet.in_(sorted(found.keys() & {*fleets})), *lately
+                )
+                for fleet, count in connection.execute(counted.group_by(table.c.fleet)):
+                    answered[fleet] = int(count)
+        said = {
+            fleet: what_is_ahead(fleet, later, numbers[fleet], answered[fleet])
+            for fleet, later in found.items()
+        }
+        return {fleet: one for fleet, one in said.items() if one is not None}
 
     def every_open_change(self) -> tuple[OpenChange, ...]:
         """Return the changes of all fleets that have no end yet."""

@@ -27,7 +27,7 @@ def not_believed(fleet: str, unknown: Mapping[str, str]) -> Refused:
     """Return the refusal where a gateway speaks of a change that no ledger can have lost."""
     name, why = min(unknown.items())
     leave_out = Offer(verb=Verb.QUARANTINE, fleet=fleet, gateway=name)
-    return Refused(f"{name} {why}; there can be none of that number, so look whose its host is", leave_out)
+    return Refused(f"{name} {why}; check who controls its host", leave_out)
 
 
 class Rebuilding(Book):

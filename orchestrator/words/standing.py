@@ -117,10 +117,7 @@ def glance_notices(glance: Json) -> list[Line]:
         for word, count, one, many in counted
         if count
     ]
-    older = [
-        (NEEDS_YOU, _with_runbook(line, runbook_of("older")))
-        for line in _older(glance.get("older"), glance["fleet"])
-    ]
+    older = [(NEEDS_YOU, _with_runbook(line, runbook_of("older"))) for line in _ahead(glance.get("ahead"))]
     return [*concern, *_fault_notices(glance.get("fault")), *older, *of_change, *missing]
 
 
@@ -156,7 +153,7 @@ def missing_lines(status: Json) -> list[Line]:
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
     out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
     found = (
-        ("older", iter(_older(standing.get("older"), fleet))),
+        ("older", iter(_ahead(standing.get("ahead")))),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
             "quarantined",
@@ -199,9 +196,9 @@ def named_missing(status: Json) -> frozenset[str]:
     return frozenset({*alone, *_waited_for(status["change"])})
 
 
-def _older(older: str | None, fleet: str) -> list[str]:
-    """Return that the ledger is older than its gateways, with what rebuilds it; nothing where it is not."""
-    return [f"{older}; rebuild it: {_command('rebuild', fleet)}"] if older else []
+def _ahead(ahead: Json | None) -> list[str]:
+    """Return that gateways know of changes which the ledger lacks, with what helps; nothing where none do."""
+    return [f"{ahead['sentence']}: {all_spelled(ahead['next'])}"] if ahead else []
 
 
 def _waited_for(change: Json | None) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """One gateway that speaks of a change which the ledger does not know: what is rebuilt, and for whom."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from orchestrator.service.rebuilding import RebuildingService
 from orchestrator.service.surveys import Surveyed
 from orchestrator.store.ledger import Ledger
+from policies.model.change import PENSTOCK, Quarantine
 from policies.model.errors import Conflict, Refused
 from policies.model.fleet import Fleet
 from tests.activities.test_rebuilding import promote
@@ -72,6 +74,35 @@ async def test_a_number_that_no_ledger_can_have_lost_takes_none_from_later_chang
     ledger: Ledger, gateways: Gateways
 ) -> None:
     gateways.states["gw-1"] = steered_by("gw-1", "edge-999999999/1")
-    with pytest.raises(Refused, match=r"gw-1 was last steered by edge-999999999, .* look whose its host is"):
+    with pytest.raises(Refused, match=r"gw-1 was last steered by edge-999999999, .* who controls its host"):
         await rebuilding(ledger, gateways).rebuild(gateways.fleet, "ana", "doctor said so")
     assert ledger.newest_number("edge") == 1
+
+
+async def test_a_ledger_is_rebuilt_for_what_it_may_have_lost_and_not_for_a_number_that_there_cannot_be(
+    ledger: Ledger, gateways: Gateways
+) -> None:
+    gateways.states["gw-1"] = steered_by("gw-1", "edge-999999999/1")
+    gateways.states["gw-2"] = steered_by("gw-2", "edge-7/1")
+    done = await rebuilding(ledger, gateways).rebuild(gateways.fleet, "ana", "its change was lost")
+    assert (done.change, done.versions) == ("edge-101", {"1.3.0": 1})
+
+
+async def test_hosts_that_an_operator_has_quarantined_make_no_ledger_older(
+    ledger: Ledger, gateways: Gateways
+) -> None:
+    """A rebuilt ledger forgets what gateways had before: lying hosts would take every rollback away."""
+    for name in ("gw-1", "gw-2"):
+        gateways.states[name] = steered_by(name, "edge-7/1")
+    ledger.record_states("edge", [*gateways.states.values()], {})
+    within = {"edge": timedelta(minutes=5)}
+    assert ledger.ahead(within)["edge"].is_older
+    for name, person, is_older in (("gw-1", PENSTOCK, True), ("gw-1", "ana", False)):
+        out = Quarantine(fleet="edge", gateway=name, reason="lies", person=person, since=datetime.now(UTC))
+        ledger.set_quarantine(out)
+        assert ledger.ahead(within)["edge"].is_older is is_older
+    assert ledger.ahead(within)["edge"].sentence.startswith("gw-2 was last steered by edge-7")
+    ledger.set_quarantine(out.model_copy(update={"gateway": "gw-2"}))
+    assert ledger.ahead(within) == {}
+    with pytest.raises(Conflict, match="nothing to rebuild"):
+        await rebuilding(ledger, gateways).rebuild(gateways.fleet, "ana", "doctor said so")

@@ -139,10 +139,11 @@ async def test_what_gateways_say_outranks_what_an_older_ledger_tells_of_its_newe
     found = await service.examine(root)
     sentence = next(one.sentence for one in found if one.about == "edge: known-good")
     assert sentence.startswith("the ledger is older than its gateways: edge-1 was last steered by edge-9")
-    assert f"NEEDS YOU {sentence}; rebuild it: penstock ledger rebuild edge" in said
+    assert f"NEEDS YOU {sentence}: penstock ledger rebuild edge" in said
     assert code is ExitCode.HELD
     assert sentence in (await page.get("/fleets/edge")).text
-    assert [one.older for one in await service.glances(root) if one.fleet == "edge"] == [sentence]
+    glances = [one.ahead for one in await service.glances(root) if one.fleet == "edge"]
+    assert [one.sentence for one in glances if one is not None] == [sentence]
     assert sentence in (await page.get("/")).text
 
 

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.model.instance import GatewayState
+from policies.model.offer import Verb
 from policies.rebuilding import (
     LARGEST,
     MOST_LOST,
@@ -14,6 +15,7 @@ from policies.rebuilding import (
     number_above,
     older_than_gateways,
     served_for_good,
+    what_is_ahead,
 )
 from tests.unit.fleets import state
 
@@ -36,6 +38,38 @@ def test_what_another_fleet_a_host_or_nobody_wrote_says_nothing_of_this_ledger()
     states = {f"gw-{count}": steered_by(f"gw-{count}", one) for count, one in enumerate(written)}
     assert ahead("edge", states, 0) == {}
     assert highest_heard("edge", states.values(), 0) == 0
+
+
+def test_one_gateway_that_may_lie_is_named_with_what_helps_and_makes_no_ledger_older() -> None:
+    lost, false = what_is_ahead("edge", {"gw-1": 9}, 7, 4), what_is_ahead("edge", {"gw-1": 9**10}, 7, 4)
+    assert lost is not None
+    assert false is not None
+    assert lost.sentence == (
+        "gw-1 was last steered by edge-9, of which the ledger knows nothing; no upgrade takes it along"
+    )
+    assert [one.verb for one in lost.next] == [Verb.REBUILD, Verb.QUARANTINE]
+    assert false.sentence == (
+        "gw-1 was last steered by edge-3486784401, and there can be no change of that number; check who "
+        "controls its host; no upgrade takes it along"
+    )
+    assert [one.verb for one in false.next] == [Verb.QUARANTINE]
+    assert not lost.is_older
+    assert not false.is_older
+
+
+def test_gateways_that_speak_of_changes_that_there_cannot_be_make_no_ledger_older_however_many() -> None:
+    lies = dict.fromkeys(("gw-1", "gw-2", "gw-3"), 10**10 - 1)
+    found = what_is_ahead("edge", lies, 7, 4)
+    assert found is not None
+    assert not found.is_older
+    both = what_is_ahead("edge", lies | {"gw-4": 9}, 7, 4)
+    assert both is not None
+    assert not both.is_older
+    assert [(one.verb, one.gateway) for one in both.next] == [
+        (Verb.REBUILD, None),
+        (Verb.QUARANTINE, "gw-1"),
+    ]
+    assert what_is_ahead("edge", {}, 7, 4) is None
 
 
 def test_the_first_gateway_is_named_and_the_others_are_counted() -> None:

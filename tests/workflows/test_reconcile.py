@@ -73,16 +73,17 @@ async def test_a_fleet_on_its_known_good_is_not_touched(world: World) -> None:
 
 
 async def test_an_older_copy_of_the_ledger_moves_nobody(world: World) -> None:
-    canary = world.gateways["gw-1"]
-    canary.serve(NEW, "b")
-    canary.generation = "edge-7/1"
+    first, second = (world.gateways[name] for name in ("gw-1", "gw-2"))
+    for changed in (first, second):
+        changed.serve(NEW, "b")
+        changed.generation = "edge-7/1"
     found = await reconcile(world)
     assert found.strays == {}
     assert found.sentence == (
         "the ledger is older than its gateways: gw-1 was last steered by edge-7, "
-        "of which the ledger knows nothing"
+        "of which the ledger knows nothing, and 1 more were; no upgrade takes them along"
     )
-    assert canary.effects == []
+    assert first.effects == second.effects == []
 
 
 async def test_a_gateway_that_lies_about_who_steered_it_keeps_no_other_from_going_back(world: World) -> None:

@@ -17,6 +17,7 @@ from policies.model.change import (
 )
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
+from policies.model.offer import Verb
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
@@ -223,6 +224,62 @@ async def test_a_rollback_by_a_ledger_that_is_older_than_its_gateways_says_so(
         Refused, match="the ledger is older than its gateways: gw-1 was last steered by edge-99"
     ):
         await service.roll_back(world.fleet, "ana", "users call", to=OLD if named else None)
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(99, "of which the ledger knows nothing"), (9_999_999_999, "and there can be no change of that number")],
+)
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("force", [False, True])
+async def test_one_gateway_that_speaks_of_an_unknown_change_stays_and_every_other_goes_back(
+    recorded: Recorded, number: int, why: str, named: bool, force: bool
+) -> None:
+    """R12: the word of one host had every rollback of its fleet refused, also by name and by force."""
+    world, service, to = recorded.world, recorded.service, OLD if named else None
+    await recorded.upgrade()
+    liar = world.gateways["gw-4"]
+    liar.serve(OLD, "c")
+    liar.generation = f"edge-{number}/1"
+    world.look()
+    shown = await service.rollback_preview(world.fleet, RollbackAsked(to=OLD.version if named else None), to)
+    receipt = await service.roll_back(world.fleet, "ana", "users call", to=to, force=force)
+    stays = f"gw-4 stays as it is, since it was last steered by edge-{number}, {why}"
+    stays = f"gw-1, gw-2, gw-3 serve 1.1.6; {stays}"
+    assert stays in shown.sentence
+    assert stays in receipt.sentence
+    assert receipt.accepted
+    await recorded.nothing_under_way()
+    assert [world.gateways[name].serving for name in ("gw-1", "gw-2", "gw-3")] == ["a"] * 3
+    assert liar.generation == f"edge-{number}/1"
+
+
+@pytest.mark.parametrize("way_out", ["force", "quarantine", "file"])
+async def test_hosts_that_make_a_ledger_look_older_leave_an_operator_ways_to_roll_the_others_back(
+    recorded: Recorded, way_out: str
+) -> None:
+    """Of four gateways two are many enough that the ledger may be an older copy."""
+    world, service, fleet = recorded.world, recorded.service, recorded.world.fleet
+    await recorded.upgrade()
+    for name in ("gw-3", "gw-4"):
+        world.gateways[name].serve(OLD, "c")
+        world.gateways[name].generation = "edge-99/1"
+    world.look()
+    with pytest.raises(Refused, match=r"older than its gateways: gw-3 was .* and 1 more were") as refused:
+        await service.roll_back(fleet, "ana", "users call")
+    assert [(one.verb, one.force) for one in refused.value.offers] == [
+        (Verb.REBUILD, False),
+        (Verb.ROLL_BACK, True),
+    ]
+    if way_out == "quarantine":
+        lies = {"reason": "lies", "person": "ana", "since": datetime.now(UTC)}
+        world.book.set_quarantine(Quarantine(fleet="edge", gateway="gw-4", **lies))
+    elif way_out == "file":
+        fleet = without(fleet, "gw-4")
+    receipt = await service.roll_back(fleet, "ana", "users call", force=way_out == "force")
+    assert "gw-1, gw-2 serve 1.1.6; gw-3, gw-4 stay as they are" in receipt.sentence
+    await recorded.nothing_under_way()
+    assert [world.serving()[name] for name in ("gw-1", "gw-2")] == ["1.1.6"] * 2
 
 
 async def test_a_gateway_that_no_plan_ever_had_is_named_and_stays(recorded: Recorded) -> None:
