@@ -200,6 +200,10 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         """Return the gateways that are left out now."""
         ...
 
+    def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
+        """Write down that this change tries to bring back these gateways, those that penstock left out."""
+        ...
+
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what each gateway goes back to."""
         ...
@@ -554,13 +558,13 @@ class FactActivities:
         back, silent = self._missed(fleet, self._look(fleet))
         return self._book.record_reload(self._fleets.fleet(fleet), back + silent) if back else None
 
-    def _strays(self, look: _Look) -> dict[str, str]:
+    def _strays(self, look: _Look, change: str = "") -> dict[str, str]:
         """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried.
 
         Those of them that came back by themselves are taken in by the same change.
         """
         now = datetime.now(UTC)
-        waiting = {one.gateway for one in look.left_out if waits(one, now)} | look.by_hand.keys()
+        waiting = {one.gateway for one in look.left_out if waits(one, now, change)} | look.by_hand.keys()
         tried = {name: state for name, state in look.states.items() if name not in waiting}
         found = strays(tried, look.known_good)
         back = {one.gateway for one in look.left_out} & tried.keys() & look.known_good.keys() - found.keys()
@@ -568,7 +572,7 @@ class FactActivities:
 
     def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         look = self._look(asked.fleet)
-        found = {*self._strays(look)}
+        found = {*self._strays(look, asked.change)}
         if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
@@ -586,6 +590,7 @@ class FactActivities:
         if not targets and not lost:
             return None
         plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
+        self._book.record_tries(asked.fleet, targets, asked.change)
         return LeftAlone(plan=plan, lost=tuple(one.record.name for one in lost))
 
     def _unpromoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:

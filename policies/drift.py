@@ -1,9 +1,9 @@
 """Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from policies.history import UnfinishedSettings
+from policies.history import UnfinishedSettings, pause_after
 from policies.model.adoption import ADOPTED
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import ANY_HOOK, Gateway
@@ -12,9 +12,6 @@ from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, digest_of
 
-AN_HOUR = 60
-"""Minutes."""
-
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
@@ -22,15 +19,23 @@ def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseR
     return {name: why for name, state, release in known if (why := astray(state, release))}
 
 
-def waits(quarantine: Quarantine, at: datetime) -> bool:
-    """Whether reconcile leaves a gateway in quarantine alone at that time.
+def waits(quarantine: Quarantine, at: datetime, change: str = "") -> bool:
+    """Return whether reconcile leaves a gateway in quarantine alone at that time.
 
-    A person's word is kept until a person takes it back. What penstock gave up is tried in the minutes
-    1, 2, 4, 8 … after that and once an hour: one gateway never keeps the fleet's lock from the others.
+    A person's quarantine lasts until a person ends it. A gateway that penstock left out is tried after a
+    minute, and again after pauses of 1, 2, 4 … minutes and then of an hour: one gateway never keeps the
+    fleet's lock from the others. Its turn lasts until a change has tried it, however long scans take.
+
+    Args:
+        quarantine: With the tries so far.
+        at: Now.
+        change: The change that asks, which may repeat its step: its own try is not over.
     """
-    minutes = int((at - quarantine.since) / timedelta(minutes=1))
-    tried = minutes.bit_count() == 1 if minutes < AN_HOUR else minutes % AN_HOUR == 0
-    return quarantine.person != PENSTOCK or not tried
+    if quarantine.person != PENSTOCK:
+        return True
+    if quarantine.tried_in == change:
+        return False
+    return at - (quarantine.tried or quarantine.since) < pause_after(max(quarantine.tries, 1))
 
 
 def steered_by_hand(

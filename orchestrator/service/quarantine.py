@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from orchestrator.service.changes import ChangeService
 from policies.drift import strays
-from policies.model.change import PENSTOCK, Quarantine
+from policies.model.change import Quarantine
 from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict
 from policies.model.fleet import Fleet
@@ -101,9 +101,7 @@ class QuarantineService:
             Conflict: None of them is left out.
         """
         asked, ledger = _known(fleet, gateways), self.service.ledger
-        left_out = {
-            one.gateway: one.person for one in await asyncio.to_thread(ledger.quarantined, fleet.name)
-        }
+        left_out = {one.gateway for one in await asyncio.to_thread(ledger.quarantined, fleet.name)}
         returning = [name for name in asked if name in left_out]
         if not returning:
             raise Conflict(f"{subject_of(asked)} not in quarantine; nothing to do")
@@ -118,8 +116,8 @@ class QuarantineService:
             for name in returning
             if name not in seen
         }
-        if handed_over := {name: why for name, why in astray.items() if left_out[name] != PENSTOCK}:
-            await asyncio.to_thread(ledger.hand_over, fleet.name, handed_over, person, reason)
+        if astray:  # also those that penstock left out: their next try may be an hour away
+            await asyncio.to_thread(ledger.hand_over, fleet.name, astray, person, reason)
         taken_in = [name for name in returning if name not in stays]
         if not taken_in:
             stay = f"{returning[0]} stays" if len(returning) == 1 else f"all {len(returning)} gateways stay"

@@ -1,6 +1,6 @@
 """Quarantine: gateways that are left out of changes by name, until they are returned."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,12 @@ from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.people import Via
+
+_ASKED = 1_000
+"""Gateways that one statement names."""
+
+_HISTORY = {"since", "tries", "tried", "tried_in"}
+"""What the same person's next reason leaves as it is."""
 
 
 class Quarantines(Book):
@@ -42,12 +48,12 @@ class Quarantines(Book):
             return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
 
     def hand_over(self, fleet: str, reasons: Mapping[str, str], person: str, reason: str) -> None:
-        """Have penstock bring these gateways back that a person has left out; it returns each by itself.
+        """Have penstock bring these gateways back that are left out, from now on; it returns each by itself.
 
         Args:
             fleet: Whose gateways.
             reasons: Why each is not back yet.
-            person: Who says so, which ends what a person has said.
+            person: Who says so, which ends what anybody has said before.
             reason: Why that person says so.
         """
         now = datetime.now(UTC)
@@ -56,6 +62,24 @@ class Quarantines(Book):
                 _clear(connection, fleet, name, person, reason)
                 row = Quarantine(fleet=fleet, gateway=name, reason=why, person=PENSTOCK, since=now)
                 _set(connection, row)
+
+    def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
+        """Write down that this change tries to bring back these gateways; a person's are not counted.
+
+        A change counts once, however often it says so.
+        """
+        table = tables.quarantine
+        which = (
+            table.c.fleet == fleet,
+            table.c.person == PENSTOCK,
+            table.c.tried_in.is_distinct_from(change),
+        )
+        values = {"tries": table.c.tries + 1, "tried": datetime.now(UTC), "tried_in": change}
+        names = sorted(gateways)
+        with writing(self._engine) as connection:
+            for first in range(0, len(names), _ASKED):
+                some = table.c.gateway.in_(names[first : first + _ASKED])
+                connection.execute(update(table).where(*which, some).values(values))
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:
         """Return the gateways of the fleet that are left out at that time, now by default, by name."""
@@ -77,7 +101,7 @@ def _set(connection: Connection, quarantine: Quarantine) -> bool:
     row = connection.execute(select(table).where(*which)).one_or_none()
     if row is not None and _told_before(row, quarantine):
         return False
-    values = quarantine.model_dump(exclude={"since"} if row and row.person == quarantine.person else None)
+    values = quarantine.model_dump(exclude=_HISTORY if row and row.person == quarantine.person else None)
     change = insert(table) if row is None else update(table).where(*which)
     connection.execute(change.values(values))
     until = quarantine.until.astimezone(UTC).isoformat() if quarantine.until else None

@@ -226,8 +226,14 @@ quarantine = Table(
     Column("person", Text, nullable=False),
     Column("since", Moment, nullable=False),
     Column("until", Moment),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("tried", Moment),
+    Column("tried_in", String(63)),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
+"""Gateways that are left out. `tries` counts the changes by which reconcile tried to bring back one that
+penstock left out; `tried` and `tried_in` are the time and the name of the last of them.
+"""
 
 verdicts = Table(
     "verdicts",

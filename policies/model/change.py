@@ -372,3 +372,9 @@ class Quarantine(Value):
     person: str = Field(min_length=1)
     since: datetime
     until: datetime | None = None
+    tries: int = 0
+    """How many changes of reconcile have tried since then to bring the gateway back."""
+    tried: datetime | None = None
+    """When the last of them began with it."""
+    tried_in: Name | None = None
+    """The name of that change."""

@@ -565,6 +565,21 @@ def test_a_gateway_that_penstock_gave_up_counts_from_its_first_failure(ledger: L
     assert (known.reason, known.since) == ("is silent", AT)
 
 
+def test_each_change_that_tries_a_gateway_counts_once_until_the_gateway_is_returned(ledger: Ledger) -> None:
+    mine = Quarantine(fleet="edge", gateway="gw-1", reason="refuses", person=PENSTOCK, since=AT)
+    hers = Quarantine(fleet="edge", gateway="gw-2", reason="bad card", person="ada", since=AT)
+    ledger.set_quarantines((mine, hers))
+    for change in ("edge-1", "edge-1", "edge-2"):
+        ledger.record_tries("edge", ["gw-1", "gw-2", "gw-3"], change)
+        ledger.set_quarantine(mine.model_copy(update={"reason": f"refuses {change}"}))
+    tried, left_alone = ledger.quarantined("edge", AT)
+    assert (tried.tries, tried.tried_in, tried.since) == (2, "edge-2", AT)
+    assert tried.tried is not None
+    assert left_alone == hers
+    ledger.hand_over("edge", {"gw-1": "it runs another release"}, "bob", "mended")
+    assert ledger.quarantined("edge", AT)[0].tries == 0
+
+
 def test_every_event_of_a_change_is_kept_however_few_its_status_shows(ledger: Ledger) -> None:
     """D15."""
     name = ledger.open_change(opening("long"))

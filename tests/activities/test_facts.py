@@ -7,10 +7,10 @@ import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import ActivityEnvironment
 
-from activities.facts import NAMED, CapacityQuery, FactActivities, LeftOutQuery
+from activities.facts import NAMED, CapacityQuery, FactActivities, LeftOutQuery, ReturnQuery
 from orchestrator.store.known_good import MOST
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch, Quarantine
+from policies.model.change import PENSTOCK, ChangeKind, ChangeOpening, KnownGoodBatch, Quarantine
 from policies.model.instance import GatewayState
 from policies.model.operation import BREAK_GLASS
 from policies.model.value import Value
@@ -94,6 +94,32 @@ async def test_only_those_gateways_that_are_asked_about_are_named_of_whom_operat
         FactActivities(ledger, FakeFleets(described)).find_left_out, asked
     )
     assert found == {"gw-2": "in quarantine by ana: it burns"}
+
+
+async def test_a_change_finds_a_gateway_that_it_tries_again_where_its_step_is_repeated(url: str) -> None:
+    described, states, known_good = facts_of(2)
+    ledger, since = Ledger.open(url), datetime.now(UTC) - timedelta(minutes=5)
+    opening = ChangeOpening(
+        key="k", fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="r", release="1.3.0"
+    )
+    releases = {name: known_good[name] for name in states}
+    batch = KnownGoodBatch(fleet="edge", change=ledger.open_change(opening), releases=releases)
+    ledger.record_known_good_batch(batch)
+    ledger.record_states("edge", [state("gw-1", on=NEW), states["gw-2"]], {})
+    left_out = Quarantine(fleet="edge", gateway="gw-1", reason="silent", person=PENSTOCK, since=since)
+    ledger.set_quarantine(left_out)
+    activities, run = FactActivities(ledger, FakeFleets(described)), ActivityEnvironment().run
+
+    async def planned_by(change: str) -> str | None:
+        asked = ReturnQuery(fleet="edge", change=change, beside=batch.change, drifted=("gw-1",))
+        found = await run(activities.plan_return, asked)
+        return found.plan if found is not None else None
+
+    assert (await run(activities.find_strays, "edge")).strays.keys() == {"gw-1"}
+    first = await planned_by("edge-2")
+    assert first is not None
+    assert [await planned_by("edge-2"), await planned_by("edge-3")] == [first, None]
+    assert (await run(activities.find_strays, "edge")).strays == {}
 
 
 def size_of(found: Value) -> int:

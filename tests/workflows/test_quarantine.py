@@ -1,14 +1,15 @@
 """Gateways that are left out by name, and how they come back into the fleet."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
-from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase
+from policies.drift import waits
+from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.instance import GatewayState
@@ -77,6 +78,22 @@ async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_goo
     assert world.book.quarantined(world.fleet.name) == ()
     with pytest.raises(Conflict, match="not in quarantine"):
         await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
+
+
+async def test_a_gateway_that_penstock_has_tried_for_hours_is_tried_within_a_minute_once_it_is_returned(
+    world: World,
+) -> None:
+    quarantine, now = service_of(world), datetime.now(UTC)
+    row = Quarantine(fleet="edge", gateway="gw-2", reason="refuses", person=PENSTOCK, since=now)
+    world.book.set_quarantine(row)
+    for number in range(1, 10):
+        world.book.record_tries("edge", ["gw-2"], f"edge-{number}")
+    world.gateways["gw-2"].serve(NEW)
+    in_a_minute = now + timedelta(minutes=1, seconds=30)
+    assert waits(world.book.quarantined("edge")[0], in_a_minute)
+    returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
+    assert "penstock brings it back within minutes" in returned.sentence
+    assert not waits(world.book.quarantined("edge")[0], in_a_minute)
 
 
 async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_part_in_the_next(

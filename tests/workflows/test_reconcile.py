@@ -22,7 +22,7 @@ from policies.model.change import (
     Quarantine,
 )
 from policies.model.command import Command, CommandKind
-from policies.model.errors import Conflict, Unavailable
+from policies.model.errors import Conflict, Refused, Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, until, working
@@ -301,6 +301,37 @@ async def test_whom_penstock_has_left_out_is_taken_in_again_once_it_is_seen_on_i
     assert [*(await reconcile(world)).strays] == ["gw-1"]
     await until(lambda: [one.gateway for one in world.book.quarantined("edge")] == ["gw-2"])
     assert (await reconcile(world)).sentence == "every gateway is on its known-good"
+
+
+async def test_a_gateway_that_answers_again_is_brought_back_at_once_while_another_one_is_silent(
+    world: World,
+) -> None:
+    """Each look at the fleet lasts as long as the silent one may take, and minutes pass meanwhile."""
+    world.gateways["gw-1"].serve(NEW, "b")
+    world.gateways["gw-4"].fail("observe", Unavailable("gw-4 does not answer"), times=10_000)
+    left_out = datetime.now(UTC) - timedelta(minutes=32, seconds=53)
+    why = "left to reconcile, which tries again: gw-1 does not answer"
+    row = Quarantine(fleet="edge", gateway="gw-1", reason=why, person=PENSTOCK, since=left_out)
+    world.book.set_quarantine(row)
+    assert (await reconcile(world)).sentence == "bringing back: gw-1"
+    await until(lambda: world.serving()["gw-1"] == "1.1.6")
+    await until(lambda: not world.book.quarantined("edge"))
+
+
+async def test_a_gateway_that_refuses_to_go_back_is_tried_once_and_leaves_the_lock_to_others_for_a_pause(
+    world: World,
+) -> None:
+    world.gateways["gw-1"].serve(NEW, "b")
+    world.gateways["gw-1"].fail("restore", Refused("gw-1 refuses"), times=10_000)
+    since = datetime.now(UTC) - timedelta(minutes=32)
+    row = Quarantine(fleet="edge", gateway="gw-1", reason="refuses", person=PENSTOCK, since=since)
+    world.book.set_quarantine(row)
+    assert (await reconcile(world)).sentence == "bringing back: gw-1"
+    change = world.client.get_workflow_handle(change_of("edge"), result_type=ChangeResult)
+    assert (await result_of(change)).outcome is Outcome.ROLLBACK_INCOMPLETE
+    [tried] = world.book.quarantined("edge")
+    assert (tried.tries, tried.tried_in, tried.since) == (1, world.newest, since)
+    assert (await reconcile(world)).strays == {}
 
 
 # A3: "within a minute" bounds every step of the return of single gateways (R4).
