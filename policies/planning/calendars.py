@@ -1,9 +1,10 @@
 """Read a calendar (RFC 5545) as times in which nothing starts; what is too much of anything is refused."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import partial
 from itertools import islice
 from math import prod
 from typing import Any
@@ -16,7 +17,8 @@ from recurring_ical_events import of as occurrences_of  # type: ignore[import-un
 from policies.model.errors import BadInput
 from policies.model.value import sentence
 from policies.model.windows import MOST_SPANS, Frozen
-from policies.model.zones import zone
+from policies.model.zones import SITE, zone
+from policies.planning.event_times import Writing, moment
 
 LARGEST = 1 << 20
 """Bytes of a calendar."""
@@ -44,8 +46,13 @@ _TIMES = ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENC
 _OTHERS = ("UID", "SUMMARY", "STATUS", "SEQUENCE")
 """Properties that are read besides; whatever else an event has may be odd, since nobody reads it."""
 
+_PLACED = ("DTSTART", "DTEND", "RDATE", "EXDATE", "RECURRENCE-ID")
+_LEFT_OUT = "X-LEFT-OUT"
+"""Under which an event has the moments and days of its EXDATE; it goes with its times through the library."""
+
 _CALENDAR, _EVENT = ("VCALENDAR",), ("VCALENDAR", "VEVENT")
 _PROPERTY = re.compile(r"([A-Za-z0-9-]+)[;:]")
+_ZONE = re.compile(r""";TZID=("[^"]*"|[^";:]*)""", re.IGNORECASE)
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -69,17 +76,21 @@ def read_calendar(content: bytes, called: str, tz: str, at: datetime) -> tuple[F
         for event in events:
             _refuse_unread(event, called)
         for calendar in calendars:
-            _name_zone_of_all(calendar, called)
-        for event in events:
-            for key in _TIMES:
-                for one in _said(event, key):
-                    _place(one, zones, event, called)
-            _refuse_reversed(event, called)
-            _end_in_time(event)
-        _refuse_too_much(events, called, at)
+            of_all = _zone_of_all(calendar, called)
+            for event in calendar.walk("VEVENT"):
+                for key in _TIMES:
+                    for one in _said(event, key):
+                        _place(one, zones, event, called)
+                _end_in_time(event)
+                _write_alike(event, of_all, of_all or (None if tz == SITE else zone(tz)), at, called)
+                _refuse_reversed(event, called)
+        _refuse_too_much(events, called)
         _tell_apart(events)
         found = (
-            one for calendar in calendars for one in occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
+            one
+            for calendar in calendars
+            for one in occurrences_of(calendar).between(at - BEHIND, at + AHEAD)
+            if not _is_left_out(one)
         )
         spans = [_frozen(one, tz, called) for one in islice(found, MOST_SPANS + 1)]
     except BadInput:
@@ -105,7 +116,7 @@ def _parsed(content: bytes, called: str) -> tuple[list[Any], Mapping[str, tzinfo
                 blocks.append([])
             blocks[-1].append(line)
         elif _is_read(inside, name, line):
-            lines.append(line)
+            lines.append(_in_one_zone(line, called) if name in _TIMES else line)
         elif not name and inside == _EVENT and _may_concern_time(line, before):
             raise BadInput(f"{called}: the line {sentence(line, 60)} cannot be read; correct it")
         before = name or before
@@ -154,6 +165,21 @@ def _is_read(inside: tuple[str, ...], name: str, line: str) -> bool:
     return name in _OTHERS and whole and _is_sound(line)
 
 
+def _in_one_zone(line: str, called: str) -> str:
+    """Return the line of a time in UTC without a zone beside it, which does not apply (RFC 5545, 3.3.5).
+
+    Raises:
+        BadInput: It has times of both.
+    """
+    named, values = _ZONE.search(line), line.rpartition(":")[2].split(",")
+    in_utc = [value.strip()[15:16].upper() == "Z" for value in values]
+    if named is None or not any(in_utc):
+        return line
+    if not all(in_utc):
+        raise BadInput(f"{called}: the line {sentence(line, 60)} has times of two zones; write two lines")
+    return line[: named.start()] + line[named.end() :]
+
+
 def _is_sound(line: str) -> bool:
     try:
         _value(line)
@@ -186,8 +212,8 @@ def _unescaped(text: str) -> str:
     return _ESCAPED.sub(r"\1", text)
 
 
-def _name_zone_of_all(calendar: Any, called: str) -> None:
-    """Write the zone of a whole calendar by its IANA name, as the reader of X-WR-TIMEZONE requires.
+def _zone_of_all(calendar: Any, called: str) -> tzinfo | None:
+    """Return the zone of a whole calendar, by any known name; the calendar has none any more.
 
     Raises:
         BadInput: The zone is unknown, and an event needs it.
@@ -195,10 +221,11 @@ def _name_zone_of_all(calendar: Any, called: str) -> None:
     name = str(calendar.pop("X-WR-TIMEZONE", "")).strip()
     known = getattr(TZP().timezone(name), "key", None) if name else None
     if known is not None:
-        calendar["X-WR-TIMEZONE"] = vText(known)
-    elif name and any(map(_needs_zone_of_all, calendar.walk("VEVENT"))):
+        return zone(known)
+    if name and any(map(_needs_zone_of_all, calendar.walk("VEVENT"))):
         where = sentence(name, 80)
         raise BadInput(f"{called}: its X-WR-TIMEZONE is {where}, which is unknown here; write an IANA name")
+    return None
 
 
 def _needs_zone_of_all(event: Any) -> bool:
@@ -231,6 +258,71 @@ def _place(said: Any, zones: Mapping[str, tzinfo], event: Any, called: str) -> N
             )
 
 
+def _write_alike(event: Any, of_all: tzinfo | None, here: tzinfo | None, at: datetime, called: str) -> None:
+    """Write all times of the event as its beginning is written; those that are left out go into a set.
+
+    Raises:
+        BadInput: Nothing says which time is meant; the sentence names the property.
+    """
+    begins, ends = event["DTSTART"], event.get("DTEND")
+    if ends is not None and isinstance(ends.dt, datetime) and not isinstance(begins.dt, datetime):
+        begins.dt = _shown(begins.dt)
+    if of_all is not None and isinstance(begins.dt, datetime):
+        for key in _PLACED:
+            for one in _each(event, key):
+                one.dt = _each_end(one.dt, partial(_in_zone_of_all, of_all))
+    writing = Writing(begins.dt, here)
+    for key in ("DTEND", "RDATE", "EXDATE"):
+        for one in _each(event, key):
+            of_days = not isinstance(writing.begins, datetime) and isinstance(one.dt, tuple)
+            one.dt = None if of_days else _each_end(one.dt, partial(_alike, key, writing))
+            if one.dt is None or (isinstance(one.dt, tuple) and None in one.dt):
+                raise BadInput(
+                    f"{called}: the {key} of {_name(event)} is of another kind than its DTSTART (a day, a "
+                    "local time, a time in UTC or in a zone); write both alike"
+                )
+    event[_LEFT_OUT] = frozenset(moment(one.dt) for one in _each(event, "EXDATE"))
+    event.pop("EXDATE", None)
+    for rule in _said(event, "RRULE"):
+        _bound(rule, writing, at, event, called)
+
+
+def _each(event: Any, key: str) -> Iterator[Any]:
+    for said in _said(event, key):
+        yield from said.dts
+
+
+def _each_end(said: Any, written: Callable[[date], date | None]) -> Any:
+    """Return the time as it is to be written; of a period both of its ends."""
+    if isinstance(said, tuple):
+        return tuple(one if isinstance(one, timedelta) else written(one) for one in said)
+    return written(said)
+
+
+def _in_zone_of_all(of_all: tzinfo, said: date) -> date:
+    if not isinstance(said, datetime):
+        return said
+    if said.tzinfo is None:
+        return said.replace(tzinfo=of_all)
+    return said.astimezone(of_all) if said.tzname() == "UTC" else said
+
+
+def _alike(key: str, writing: Writing, said: date) -> date | None:
+    is_day = not isinstance(said, datetime)
+    return None if key == "RDATE" and is_day and isinstance(writing.begins, datetime) else writing.of(said)
+
+
+def _is_left_out(event: Any) -> bool:
+    """Whether that time of an event is one of its EXDATE, by its moment or by its day.
+
+    Compared here, since the library takes the hour in one zone for the same hour in another one. A time that
+    was moved is an event of its own without EXDATE, so it counts wherever it was moved to.
+    """
+    begins = event["DTSTART"].dt
+    days = {begins.date()} if isinstance(begins, datetime) else set()
+    return bool(event.get(_LEFT_OUT, frozenset()) & {moment(begins), *days})
+
+
 def _is_iana(at: datetime) -> bool:
     return getattr(at.tzinfo, "key", None) is not None
 
@@ -240,7 +332,7 @@ def _end_in_time(event: Any) -> None:
         event["DTEND"].dt = event["DTEND"].dt.replace(year=LAST_YEAR, day=1)
 
 
-def _refuse_too_much(events: Sequence[Any], called: str, at: datetime) -> None:
+def _refuse_too_much(events: Sequence[Any], called: str) -> None:
     if not events:
         raise BadInput(f"{called} has no event; check that it is the calendar you mean")
     if len(events) > MOST_EVENTS:
@@ -254,7 +346,6 @@ def _refuse_too_much(events: Sequence[Any], called: str, at: datetime) -> None:
     for event in recurring:
         for rule in _said(event, "RRULE"):
             _refuse_rule(rule, event, called)
-            _bound(rule, event, at)
 
 
 def _name(event: Any) -> str:
@@ -326,15 +417,15 @@ def _refuse_rule(rule: Any, event: Any, called: str) -> None:
         raise BadInput(f"{called}: {what} began before {first}; write a later beginning")
 
 
-def _bound(rule: Any, event: Any, at: datetime) -> None:
+def _bound(rule: Any, writing: Writing, at: datetime, event: Any, called: str) -> None:
     """Let a rule end after what is asked about: days that no calendar has are looked for until its end."""
-    if "UNTIL" in rule or "COUNT" in rule:
-        return
-    last, begins = at + AHEAD + timedelta(days=2), event["DTSTART"].dt
-    if not isinstance(begins, datetime):
-        rule["UNTIL"] = [last.date()]
-    else:
-        rule["UNTIL"] = [last if begins.tzinfo is not None else last.replace(tzinfo=None)]
+    said, far = rule.get("UNTIL", []), at + AHEAD + timedelta(days=2)
+    if len(said) > 1 or not all(isinstance(one, date) for one in said):
+        raise BadInput(f"{called}: the UNTIL of {_name(event)} cannot be read; write one day or time")
+    if said and _shown(said[0]) < far.replace(tzinfo=None):
+        rule["UNTIL"] = [writing.last(said[0])]
+    elif said or "COUNT" not in rule:
+        rule["UNTIL"] = [writing.last(far)]
 
 
 def _frozen(event: Any, tz: str, called: str) -> Frozen | None:
