@@ -1,5 +1,7 @@
 """Failures as they travel through the engine: cut so that it keeps them whole, sealed where all else is."""
 
+from contextlib import suppress
+
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DefaultFailureConverter, PayloadConverter
 
@@ -20,8 +22,12 @@ UNREAD = (
 """What is read in the place of words that cannot be opened."""
 
 
+BAD_ANSWER = "BadAnswer"
+"""The type of a failure that cannot be decoded, as of every other bad answer (`workflows/answers.py`)."""
+
+
 class Failures(DefaultFailureConverter):
-    """Writes failures that the engine keeps whole; reads one without details that cannot be decoded.
+    """Writes failures that the engine keeps whole; reads one without what cannot be decoded of it.
 
     A workflow that cannot read why one gateway failed would look after none of the others any more.
     """
@@ -38,29 +44,36 @@ class Failures(DefaultFailureConverter):
             failure.cause.ClearField("cause")
 
     def from_failure(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
-        """Return the error, with its details where they can be decoded."""
-        error = self._read(failure, payload_converter)
-        if getattr(error, "message", "") != SEALED_MESSAGE:
-            return error
-        unread = Failure()
-        unread.CopyFrom(failure)
-        unread.ClearField("encoded_attributes")
-        unread.message = UNREAD
-        return self._read(unread, payload_converter)
+        """Return the error without what cannot be decoded of it; raises nothing, whatever an agent sent."""
+        sent = Failure()
+        sent.CopyFrom(failure)
+        if sent.message == SEALED_MESSAGE:
+            sent.message = UNREAD  # which gives way to the words where they can be opened
+        for read in (sent, _without_details(sent)):
+            with suppress(Exception):
+                return super().from_failure(read, payload_converter)
+        return super().from_failure(_plain(sent), payload_converter)
 
-    def _read(self, failure: Failure, payload_converter: PayloadConverter) -> BaseException:
-        try:
-            return super().from_failure(failure, payload_converter)
-        except Exception:  # noqa: BLE001 - whatever the details do to their decoder
-            bare = Failure()
-            bare.CopyFrom(failure)
-            bare.ClearField("encoded_attributes")
-            for info in ("application_failure_info", "canceled_failure_info"):
-                if bare.HasField(info):
-                    getattr(bare, info).ClearField("details")
-            if bare.HasField("timeout_failure_info"):
-                bare.timeout_failure_info.ClearField("last_heartbeat_details")
-            return super().from_failure(bare, payload_converter)
+
+def _without_details(failure: Failure) -> Failure:
+    bare = Failure()
+    bare.CopyFrom(failure)
+    for info in ("application_failure_info", "canceled_failure_info"):
+        if bare.HasField(info):
+            getattr(bare, info).ClearField("details")
+    if bare.HasField("timeout_failure_info"):
+        bare.timeout_failure_info.ClearField("last_heartbeat_details")
+    return bare
+
+
+def _plain(failure: Failure) -> Failure:
+    """Return its words as a bad answer, without a cause or anything else that a decoder could refuse."""
+    plain = Failure(message=failure.message)
+    if failure.HasField("encoded_attributes"):
+        plain.encoded_attributes.CopyFrom(failure.encoded_attributes)
+    plain.application_failure_info.type = BAD_ANSWER
+    plain.application_failure_info.non_retryable = True
+    return plain
 
 
 class SealedFailures(Failures):

@@ -1,6 +1,7 @@
 """What travels between orchestrators and agents of other versions is understood on both sides."""
 
 import json
+import time
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.failures import as_application_errors, epoch_seen
 from activities.instances import InstanceActivities, RestoreOrder
 from activities.steering import SteeringActivities
+from orchestrator.engine.failures import SEALED_MESSAGE, UNREAD
 from orchestrator.engine.sealing import data_converter
 from policies.model.errors import Unavailable
 from policies.model.release_tests import DnsName
@@ -34,6 +36,7 @@ from policies.model.value import Message, digest_of
 from tests.drivers.gateway_lab import gateway, operation
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.gateway import FakeGateway
+from tests.workflows.hostile_calls import nested, of_unknown_category, with_endless_delay
 from tests.workflows.world import OLD, cluster_steps, steps_on
 from workflows.failures import code_of, sentence_of
 
@@ -262,6 +265,45 @@ async def test_a_failure_whose_details_cannot_be_decoded_is_read_without_them(fa
     assert isinstance(read, ActivityError)
     assert isinstance(read.cause, FailureError)
     assert read.cause.message == "full"
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        of_unknown_category(),
+        with_endless_delay(),
+        Failure(message="no room", timeout_failure_info=TimeoutFailureInfo(timeout_type=99)),  # type: ignore[arg-type]
+        Failure(message="no room", activity_failure_info=ActivityFailureInfo(retry_state=99)),  # type: ignore[arg-type]
+    ],
+    ids=["category", "delay", "timeout", "retry state"],
+)
+async def test_a_failure_that_cannot_be_decoded_is_a_bad_answer(hostile: Failure) -> None:
+    hostile.cause.message = "which is not read either"
+    outer = Failure(
+        message="Activity task failed", activity_failure_info=ActivityFailureInfo(), cause=hostile
+    )
+    read = await data_converter(None).decode_failure(outer)
+    assert isinstance(read, ActivityError)
+    assert isinstance(read.cause, ApplicationError)
+    assert (read.cause.type, read.cause.non_retryable, read.cause.cause) == ("BadAnswer", True, None)
+    assert (sentence_of(read), code_of(read)) == ("no room", "BadAnswer")
+
+
+async def test_causes_without_end_are_read_in_no_time() -> None:
+    """Each of them was read twice for its own, and so for those below it."""
+    failure = nested(22)
+    for one in causes_of(failure):
+        one.message = SEALED_MESSAGE
+    began = time.monotonic()
+    read = await data_converter(None).decode_failure(failure)
+    assert sentence_of(read) == UNREAD
+    assert time.monotonic() - began < 5
+
+
+def causes_of(failure: Failure) -> Iterator[Failure]:
+    while failure.HasField("cause"):
+        yield failure
+        failure = failure.cause
 
 
 async def test_a_failure_is_kept_whole_by_the_engine_however_deep_it_was() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from temporalio import activity
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client
 from temporalio.common import RawValue
 from temporalio.worker import Worker
@@ -27,8 +28,11 @@ from tests.workflows.hostile_calls import (
     completed,
     failed,
     nested,
+    of_unknown_category,
     plain,
     stored_elsewhere,
+    with_endless_delay,
+    with_unknown_timeout_as_cause,
 )
 from tests.workflows.world import (
     NEW,
@@ -114,3 +118,16 @@ async def test_no_report_that_the_relay_hands_on_keeps_another_gateway_from_its_
 ) -> None:
     async with fleet_with(server, "restore_gateway", reported, relayed=True) as world:
         assert await goes_back_without_the_hostile_one(world) == f"{BAD}: {why}"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [of_unknown_category(), with_unknown_timeout_as_cause(), with_endless_delay()],
+    ids=["unknown category", "unknown cause", "endless delay"],
+)
+async def test_no_failure_that_cannot_be_decoded_keeps_another_gateway_from_its_way_back(
+    server: Engine, failure: Failure
+) -> None:
+    """Where no relay has made it anew: an error while the engine applies it is repeated for ever."""
+    async with fleet_with(server, "restore_gateway", failed(failure), relayed=False) as world:
+        assert await goes_back_without_the_hostile_one(world) == f"{BAD}: no room"
