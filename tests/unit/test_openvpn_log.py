@@ -55,6 +55,28 @@ def test_a_server_of_2_6_with_verb_4_tells_how_long_a_login_took() -> None:
     assert abs(attempt.seconds - 0.2) < 1e-6
 
 
+OUTSIDE = (
+    f"2026-11-26 12:16:44 alice/{FLOW} MULTI ERROR: primary virtual IP for alice/{FLOW} (10.8.0.50) violates "
+    "tunnel network/netmask constraint (10.90.0.0/255.255.255.0)"
+)
+
+
+def test_a_login_that_is_given_an_address_outside_of_the_pool_is_a_failed_one() -> None:
+    """Reader of the third round, 2: OpenVPN lets it in, and nothing goes through its tunnel."""
+    log = LoginLog()
+    (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, OUTSIDE, GIVEN, log=log)
+    assert (attempt.key, attempt.outcome, attempt.seconds) == ("user alice", LoginOutcome.INTERNAL, None)
+    assert list(log.give_up(200.0 + LONGEST)) == []
+
+
+def test_a_login_without_a_certificate_outside_of_the_pool_is_one_failed_attempt() -> None:
+    outside = OUTSIDE.partition(" MULTI")[2].replace(f"alice/{FLOW}", FLOW)
+    log = LoginLog()
+    (attempt,) = attempts(BEGINS, TYPED, INITIATED, f"{BARE}MULTI{outside}", ADDRESS, log=log)
+    assert (attempt.key, attempt.outcome) == ("user ana", LoginOutcome.INTERNAL)
+    assert attempts(AGAIN, TYPED, log=log) == []
+
+
 def test_a_backlog_says_nothing_about_seconds() -> None:
     (attempt,) = attempts(BEGINS, VERIFIED, CONNECTED, GIVEN, timed=False)
     assert attempt.seconds is None

@@ -185,6 +185,24 @@ def test_a_secret_in_a_template_is_refused_and_not_quoted(lines: str, said: str)
     assert "the key" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("ifconfig-push 10.8.0.50 255.255.255.0", "ifconfig-push"),
+        ("ifconfig-ipv6-push fd08::50/64", "ifconfig-ipv6-push"),
+        ('push "ifconfig 10.8.0.50 255.255.255.0"', "push ifconfig"),
+        ("push 'setenv opt ifconfig-ipv6 fd08::50/64 fd08::1'", "push ifconfig-ipv6"),
+    ],
+)
+def test_an_address_for_users_in_a_template_is_refused_with_what_gives_one_in_each_slot(
+    line: str, name: str
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        require_template(f"{LAB}{line}\n", "corp.template")
+    assert f"line 32: {name} gives the same address in every slot" in str(refused.value)
+    assert "ifconfig-pool-persist $credential_addresses 0" in str(refused.value)
+
+
 def test_comments_tabs_quotes_and_a_byte_order_mark_are_read_as_openvpn_does() -> None:
     """Cases 24 and 25: a template as another system's editor writes it."""
     more = "tls-auth $credential_shared 0 # clients have it\n;\t$5 a month\n"

@@ -7,6 +7,8 @@ import pytest
 
 from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.ocserv.user_files import addresses_in
+from activities.drivers.daemon.openvpn.own_config import read_own_config as read_own_openvpn
+from activities.drivers.daemon.openvpn.user_files import addresses_in as openvpn_addresses_in
 from activities.drivers.runtime.host.own_user_files import left_behind
 from orchestrator.publishing.builder import ReleaseLabels, build_release
 from policies.model.errors import BadInput
@@ -16,18 +18,27 @@ STAFF = "route = 10.55.0.0/16\nipv4-network = 10.90.77.0\nipv4-netmask = 255.255
 HARMLESS = "# ipv4-network = 10.1.0.0/24\nroute = 10.55.0.0/16\niroute = 10.56.0.0/16\nipv4-dns = 10.0.0.1\n"
 
 
-def build(folder: Path, lines: str, files: dict[str, str]) -> None:
+OPENVPN = (Path(__file__).parents[2] / "deploy/lab/openvpn.conf.template").read_text()
+
+
+def build(folder: Path, lines: str, files: dict[str, str], daemon: str = "ocserv") -> None:
     tree, template = small_tree(folder)
+    if daemon == "openvpn":
+        template.write_text(OPENVPN)
+        (tree / "etc").mkdir(exist_ok=True)
+        (tree / "etc/passwd").write_text("nobody:x:65534:65534::/:/bin/false\n")
+        (tree / "etc/group").write_text("nogroup:x:65534:\n")
     for name, content in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(content)
     template.write_text(template.read_text() + lines)
-    build_release(tree, template, ReleaseLabels(product="gw", version="1.0"), folder / "blobs")
+    labels = ReleaseLabels(product="gw", version="1.0", daemon=daemon)
+    build_release(tree, template, labels, folder / "blobs")
 
 
-def refusal(folder: Path, lines: str, files: dict[str, str]) -> str:
+def refusal(folder: Path, lines: str, files: dict[str, str], daemon: str = "ocserv") -> str:
     with pytest.raises(BadInput) as refused:
-        build(folder, lines, files)
+        build(folder, lines, files, daemon)
     return str(refused.value)
 
 
@@ -147,3 +158,43 @@ def test_an_adoption_names_files_that_a_section_alone_has(tmp_path: Path) -> Non
     section, group = left_behind(os.getpid(), read_own_config(text), read, addresses_in)
     assert (section.key, group.number, group.key) == ("[vhost:a]", 5, "default-group-config")
     assert "group.conf: line 2: ipv4-network" in group.reason
+
+
+# --- OpenVPN -------------------------------------------------------------------------------
+
+CCD = "client-config-dir /etc/openvpn/ccd\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("ifconfig-push 10.8.0.50 255.255.255.0", "ifconfig-push gives the same address in every slot"),
+        ("--ifconfig-ipv6-push fd08::50/64", "ifconfig-ipv6-push gives the same address in every slot"),
+        ('push "ifconfig 10.8.0.50 255.255.255.0"', "push ifconfig gives the same address in every slot"),
+        ("setenv opt ifconfig-push 10.8.0.50 10.8.0.49", "ifconfig-push gives the same address"),
+        ("config /etc/openvpn/more", "config brings lines that are not read; write them out"),
+        ("push 'ifconfig", "has a quotation mark that is not closed"),
+    ],
+)
+def test_a_users_own_address_makes_no_release_and_is_named_with_what_gives_one_in_each_slot(
+    line: str, said: str, tmp_path: Path
+) -> None:
+    """Reader of the third round, 2: such a user was let in at the new instance and reached nothing."""
+    refused = refusal(tmp_path, CCD, {"etc/openvpn/ccd/ana": f"# ana\n{line}\n"}, "openvpn")
+    assert "etc/openvpn/ccd/ana: line 2" in refused
+    assert said in refused
+    assert ("ifconfig-pool-persist $credential_addresses 0" in refused) == ("gives" in said)
+
+
+def test_a_file_for_a_user_without_an_address_makes_a_release(tmp_path: Path) -> None:
+    lines = 'iroute 10.56.0.0 255.255.0.0\npush "route 10.55.0.0 255.255.0.0"\n# ifconfig-push 10.8.0.50 x\n'
+    build(tmp_path, CCD, {"etc/openvpn/ccd/DEFAULT": lines}, "openvpn")
+
+
+def test_an_adoption_names_the_users_whose_address_is_of_the_old_pool(tmp_path: Path) -> None:
+    (tmp_path / "ccd").mkdir()
+    (tmp_path / "ccd/ana").write_text("ifconfig-push 10.8.0.50 255.255.255.0\n")
+    text = f"dev tun\nserver 10.8.0.0 255.255.255.0\nclient-config-dir {tmp_path}/ccd\n"
+    (line,) = left_behind(os.getpid(), read_own_openvpn(text), read, openvpn_addresses_in)
+    assert (line.number, line.key) == (3, "client-config-dir")
+    assert f"{tmp_path}/ccd/ana: line 1: ifconfig-push gives the same address" in line.reason

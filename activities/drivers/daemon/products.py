@@ -13,6 +13,8 @@ from activities.drivers.daemon.ocserv.user_files import user_files_in as ocserv_
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.template import accounts_in as openvpn_accounts_in
 from activities.drivers.daemon.openvpn.template import require_template as require_openvpn_template
+from activities.drivers.daemon.openvpn.user_files import addresses_in as openvpn_addresses_in
+from activities.drivers.daemon.openvpn.user_files import user_files_in as openvpn_user_files_in
 from activities.drivers.daemon.port import Daemon, UserFile
 from activities.drivers.daemon.strongswan.daemon import StrongSwan
 from activities.drivers.daemon.strongswan.secrets import secret_in as strongswan_secret_in
@@ -38,6 +40,7 @@ ACCOUNTS: Mapping[str, Callable[[str], Accounts]] = {
 """What says as whom a template has its daemon run, where its configuration says so."""
 USER_FILES: Mapping[str, tuple[Callable[[str], Sequence[UserFile]], Callable[[str], Sequence[str]]]] = {
     Ocserv.product: (ocserv_user_files_in, ocserv_addresses_in),
+    OpenVpn.product: (openvpn_user_files_in, openvpn_addresses_in),
 }
 """What finds the files that a template names for some users, and what finds addresses in one of them."""
 SECRETS: Sequence[Callable[[str, str], str | None]] = (ocserv_secret_in, strongswan_secret_in)

@@ -38,7 +38,17 @@ _SHOWN = re.compile(
     r"VERIFY |peer info: |OpenSSL: |TLS_ERROR: |TLS Error: .*incoming plaintext read error|TLS Auth Error:"
     r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.*\] Peer Connection Initiated with "
 )
-_GIVEN = re.compile(r"MULTI: primary virtual IP")
+_ADDRESSED = (
+    (re.compile(r"MULTI: primary virtual IP"), LoginOutcome.OK),
+    (
+        re.compile(r"MULTI ERROR: primary virtual IP for .* violates tunnel network/netmask constraint "),
+        LoginOutcome.INTERNAL,
+    ),
+)
+"""How a login ends, by the address that its client is given: through one outside of the pool nothing goes.
+
+OpenVPN lets such a client in, and says so before it says the address.
+"""
 _AGAIN = re.compile(r"TLS: soft reset ")
 """A server's first line of new keys for a session that lives."""
 _FLOATED = re.compile(rf"{STAMP}?+{FLOATED}")
@@ -111,10 +121,10 @@ class LoginLog:
         if connection is None:
             return
         _note(connection, what, at)
-        if _GIVEN.match(what):
+        if (outcome := _addressed(what)) is not None:
             connection.user = connection.user or connection.typed
             self._lives(end)
-            yield self._close(end, LoginOutcome.OK, at)
+            yield self._close(end, outcome, at)
         elif ends:
             yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
 
@@ -157,8 +167,8 @@ class LoginLog:
         if (connection := self._open.get(end)) is None:
             return
         connection.user = connection.user or user
-        if _GIVEN.match(what):
-            yield self._close(end, LoginOutcome.OK, at)
+        if (outcome := _addressed(what)) is not None:
+            yield self._close(end, outcome, at)
         elif _ENDS.match(what):
             yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
 
@@ -174,6 +184,11 @@ class LoginLog:
             ended=at,
             seconds=seconds,
         )
+
+
+def _addressed(what: str) -> LoginOutcome | None:
+    """Return how a login ends by a line that says its address, None for another line."""
+    return next((outcome for said, outcome in _ADDRESSED if said.match(what)), None)
 
 
 def _note(connection: _Connection, what: str, at: float) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 
 from activities.drivers.daemon.openvpn.config import Option, last_of, options_in
 from activities.drivers.daemon.openvpn.template import OURS
+from activities.drivers.daemon.openvpn.user_files import user_files_in
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
@@ -79,6 +80,7 @@ def read_own_config(text: str) -> OwnConfig:
         answers=control is not None,
         left_behind=tuple(islice(_left_behind(options), MOST_LINES)),
         user=said["user"].value if "user" in said else "",
+        user_files=user_files_in(text),
     )
 
 

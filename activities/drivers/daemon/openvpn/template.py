@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.openvpn.management import SOCKET
+from activities.drivers.daemon.openvpn.user_files import given_in
 from activities.drivers.daemon.template import CREDENTIAL, Accounts, is_left, lines_of, unfilled
 from policies.model.errors import BadInput
 
@@ -104,6 +105,7 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
         again = f"line {said['topology'][-1].number}: " if "topology" in said else ""
         yield f"{again}users have too few addresses of a pool, write `topology {TOPOLOGY}`"
     yield from _unread(said)
+    yield from given_in(options)
     for name, filler in NEEDED.items():
         if name not in said:
             yield f"{name} is missing, write `{name} {filler}`"
