@@ -198,6 +198,8 @@ class Change:
         """Whether this only waits, before a wave, so that others need not wait for it."""
         self._let_in: str | None = None
         """The key of the change that was let in and has not ended."""
+        self._is_over = False
+        """Whether all is written down, so that nothing else has a reason to keep the fleet's lock."""
         self._is_to_be_checked = False
         self._has_ended_bake = False
         self._without = ""
@@ -219,6 +221,7 @@ class Change:
         except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
+        self._is_over = True
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
         self._record.end()
         await to_the_end(recording)
@@ -377,8 +380,8 @@ class Change:
     async def let_in(self, order: ChangeOrder) -> None:
         """Run another change beside this one, which begins its next wave after that has ended.
 
-        It moves no known-good while this one only waits, and what ends this one ends it, too. Or it takes
-        back gateways that failed alone and are not in the plan, whatever this one does.
+        It moves no known-good while this one only waits, and ends as soon as this one goes back. Or it takes
+        back gateways that failed alone and are not in the plan, whatever this one does. Neither outlasts it.
         """
         waits_for_gateways = self._only_waits
         if order.alone:
@@ -396,7 +399,8 @@ class Change:
             self._is_to_be_checked = True
 
         def ends_it() -> bool:
-            return not order.alone and (self._lets_go if waits_for_gateways else self._is_stopped)
+            goes_on = order.alone or not (self._lets_go if waits_for_gateways else self._is_stopped)
+            return self._is_over or not goes_on
 
         self._story.note(f"lets in meanwhile: {order.reason}", workflow.now())
         try:
@@ -407,7 +411,7 @@ class Change:
             )
             await workflow.wait_condition(lambda: guest.done() or ends_it())
             if not guest.done():
-                why = "the fleet's own change goes back"
+                why = f"{self._name} {'has ended' if self._is_over else 'goes back'}"
                 ends = Command(id="let in", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=why)
                 await tell(guest.id, "command_fallback", ends)
             with suppress(FailureError):
@@ -455,7 +459,8 @@ class Change:
 
         An upgrade that changes them and has touched nothing ends: its plan is not true of them any more.
         """
-        if self._let_in is not None or self._header is None or not self._name or self._order.bakes_on:
+        knows_its_plan = self._header is not None and bool(self._name)
+        if self._let_in is not None or not knows_its_plan or self._is_over or self._order.bakes_on:
             return f"{self._name or 'another change'} has the fleet's lock"
         self._let_in = order.key
         try:
@@ -503,7 +508,9 @@ class Change:
             case CommandKind.QUARANTINE:
                 await self._give_up(command)
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
-                self._asked_back = self._asked_back if goes_back else command
+                # Single gateways that return are left to a rollback of the fleet, although they go back.
+                ends = self._order.bakes_on or not goes_back
+                self._asked_back = command if ends else self._asked_back
             case CommandKind.PROMOTE:  # the wave counts it for what its person was shown, and nothing newer
                 command = command.model_copy(update={"seen": self._story.seen_by(command.person)})
             case CommandKind.HOLD | CommandKind.RESUME:

@@ -738,7 +738,8 @@ class ChangeService:
         Raises:
             Conflict: The change has just ended.
             Unavailable: The engine does not answer; nothing was ordered. Or the change that moved nothing
-                was ordered to end and has not, as without a worker; the rollback has to be asked for again.
+                was ordered to end and has the lock still, as without a worker; the rollback has to be asked
+                for again.
         """
         under_way = await self._under_way(fleet)
         if under_way is None:
@@ -811,9 +812,20 @@ class ChangeService:
         return sentence
 
     async def _has_ended_well(self, fleet: str) -> bool:
-        """Return whether the change under way has just ended, and took back nothing that it had moved."""
+        """Return whether the change under way has just ended, and took back nothing that it had moved.
+
+        One that has written down its end gives up the fleet's lock in a moment, which is waited for.
+
+        Raises:
+            Unavailable: It has not given up the fleet's lock yet.
+        """
         if await self.is_under_way(fleet):
-            return False
+            status = await self.status(fleet)
+            if status.phase is not Phase.ENDED:
+                return False
+            if not await self._has_stopped(fleet):
+                waits = f"{status.rollout} has ended and has not given up the fleet's lock yet"
+                raise Unavailable(f"{waits}: repeat the rollback", _offer(Verb.ROLL_BACK, fleet))
         with suppress(Unavailable, RPCError):
             ended = await self.result(fleet)
             return ended.outcome is Outcome.PROMOTED or not ended.touched

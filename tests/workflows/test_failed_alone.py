@@ -1,18 +1,22 @@
 """A gateway that fails alone on a promoted release is taken back, whatever is in the way of that (R3, R7)."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from orchestrator.service.changes import STOPPED_WITHIN
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.fleet import Automation
 from policies.model.way_back import Confirmation
 from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
-from tests.fakes.control import BLIND, CLOSED, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import Recorded
 from tests.workflows.world import (
     NEXT,
     OLD,
@@ -21,6 +25,7 @@ from tests.workflows.world import (
     fleet_of,
     in_phase,
     result_of,
+    say,
     status_of,
     until,
     working,
@@ -206,3 +211,63 @@ async def test_a_watch_hears_harm_and_silence_while_a_gateway_waits_to_be_taken_
         await until(lambda: HARM in told(world))
         assert world.serving()["gw-2"] == "1.3.0"
         await waiting.terminate("over")
+
+
+# What ends a change ends what it has let in: neither a rollback nor harm waits for a dead gateway.
+
+
+async def dead_gateway_returns(world: World, first: str) -> None:
+    """Have a silent gateway fail alone, and return once the change that waits has let its return in."""
+    world.gateways["gw-2"].fail("restore", Unavailable("gw-2 does not answer"), times=100_000)
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: len(world.book.open_changes("edge")) == 2)
+
+
+async def waits_for_tonight(world: World) -> Running:
+    """Begin to upgrade the other gateways, and return once that waits for its window."""
+    world.windows.answer = CLOSED
+    order = world.order(("gw-3",), ("gw-4",), release=NEXT)
+    waiting = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(waiting, Phase.WAITING, wave=0)
+    return waiting
+
+
+@pytest.mark.parametrize("has_just_ended", [False, True])
+async def test_a_rollback_waits_for_no_return_of_a_dead_gateway_that_a_waiting_upgrade_has_let_in(
+    recorded: Recorded, has_just_ended: bool
+) -> None:
+    """It was refused for half a minute as one of a change that "has ended (rolled back)"."""
+    world = recorded.world
+    first = await first_ring(world)
+    waiting = await waits_for_tonight(world)
+    await dead_gateway_returns(world, first)
+    if has_just_ended:
+        await say(waiting, CommandKind.ROLL_BACK)
+        await until(lambda: len(world.book.open_changes("edge")) < 2)
+    began = time.monotonic()
+    receipt = await recorded.service.roll_back(world.fleet, "ana", "users of gw-1 cannot log in")
+    assert time.monotonic() - began < STOPPED_WITHIN.total_seconds() + 5
+    assert receipt.accepted
+    await until(lambda: world.serving()["gw-1"] == "1.1.6")
+
+
+async def test_a_rollback_waits_for_no_dead_gateway_that_returns_by_itself(recorded: Recorded) -> None:
+    """It goes back already, and that kept the lock for a minute."""
+    world = recorded.world
+    first = await first_ring(world)
+    world.gateways["gw-2"].fail("restore", Unavailable("gw-2 does not answer"), times=100_000)
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: world.book.known_good("edge")["gw-2"] == OLD)
+    assert (await recorded.service.roll_back(world.fleet, "ana", "users of gw-1 cannot log in")).accepted
+    await until(lambda: world.serving()["gw-1"] == "1.1.6")
+
+
+async def test_harm_waits_for_no_return_of_a_dead_gateway_that_a_waiting_upgrade_has_let_in(
+    world: World,
+) -> None:
+    first = await first_ring(world)
+    waiting = await waits_for_tonight(world)
+    await dead_gateway_returns(world, first)
+    world.judge.after[first] = CRASHING
+    await until(lambda: world.serving()["gw-1"] == "1.1.6", 15)
+    assert (await result_of(waiting)).outcome is Outcome.REFUSED
