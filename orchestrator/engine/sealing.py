@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
@@ -196,7 +195,7 @@ class SealedPayloads(PayloadCodec, WithSerializationContext):
         try:
             own = AESGCM(_open(key, wrapped, self._place))
             return Payload.FromString(_open(own, sealed, self._place))
-        except (InvalidTag, ValueError) as error:
+        except Exception as error:
             raise BadInput("a payload was altered, or belongs to another change, step or gateway") from error
 
 

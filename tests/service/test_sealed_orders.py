@@ -1,28 +1,30 @@
 """Orders are sealed for one gateway, one change and one step: whoever reaches the engine can forge none."""
 
+import asyncio
 import os
 import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.converter import ActivitySerializationContext, DataConverter
+from temporalio.converter import ActivitySerializationContext, DataConverter, SerializationContext
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.drivers.private_files import write_private
-from orchestrator.engine.keys import MasterKeys, read_keys
-from orchestrator.engine.sealing import data_converter
+from orchestrator.engine.keys import KEY_BYTES, MasterKeys, read_keys
+from orchestrator.engine.sealing import REFUSED, WRAPPED, SealedPayloads, _seal, data_converter
 from policies.model.errors import BadInput, Refused
 from tests.workflows.engine import Engine
 
@@ -305,6 +307,77 @@ async def test_one_agent_that_answers_plainly_spoils_its_own_answer_alone(lab: L
         )
         await handle.signal(Order.tell, "end")
         assert (await handle.result())[0].startswith("failed: a payload is not sealed")
+
+
+class Garbage(SealedPayloads):
+    """The codec of a gateway that is taken over: it seals with its own keys, and no payload."""
+
+    content, key_bytes, nonce = b"\xff\xff\xff", KEY_BYTES, slice(None)
+
+    def with_context(self, context: SerializationContext) -> "Garbage":
+        found = type(self)(self._keys, self._refused, context)
+        found.content, found.key_bytes, found.nonce = self.content, self.key_bytes, self.nonce
+        return found
+
+    def _seal(self, payload: Payload) -> Payload:
+        sealed, own = super()._seal(payload), secrets.token_bytes(self.key_bytes)
+        for name in self._keys.names:
+            key = self._keys.key(name, self._queue)
+            assert key is not None
+            sealed.metadata[WRAPPED + name] = _seal(key, own, self._place)
+        with suppress(ValueError):  # of a key that is none
+            sealed.data = _seal(AESGCM(own), self.content, self._place)[self.nonce]
+        return sealed
+
+
+def garbage(path: Path, queue: str) -> tuple[DataConverter, Garbage]:
+    converter = data_converter(path, queue)
+    assert isinstance(converter.payload_codec, SealedPayloads)
+    codec = Garbage(converter.payload_codec._keys)
+    return replace(converter, payload_codec=codec), codec
+
+
+async def test_an_agent_that_seals_what_is_no_payload_spoils_its_own_answer_alone(lab: Lab) -> None:
+    @activity.defn(name="start_instance")
+    async def evil(_: RawValue) -> str:
+        return "started"
+
+    converter, _ = garbage(keys_of(lab.folder, BAD), BAD)
+    client = await Client.connect(lab.address, namespace=lab.namespace, data_converter=converter)
+    async with Worker(client, task_queue=BAD, activities=[evil]):
+        handle = await lab.orchestrator.start_workflow(
+            Order.run, args=["1.4.0", BAD], id="change/edge/edge-2", task_queue="control"
+        )
+        await handle.signal(Order.tell, "end")
+        async with asyncio.timeout(30):
+            assert (await handle.result())[0].startswith("failed: a payload was altered")
+
+
+@pytest.mark.parametrize(
+    ("content", "key_bytes", "nonce"),
+    [
+        (b"\xff\xff\xff", KEY_BYTES, slice(None)),
+        (b"\xfb\x01" * 200, KEY_BYTES, slice(None)),
+        (b"", KEY_BYTES - 1, slice(None)),
+        (b"", KEY_BYTES, slice(3)),
+        (b"", KEY_BYTES, slice(0)),
+    ],
+    ids=["no message", "endless groups", "no key", "no nonce", "nothing"],
+)
+async def test_whatever_is_wrong_with_what_is_sealed_it_is_refused_and_nothing_raises(
+    tmp_path: Path, content: bytes, key_bytes: int, nonce: slice
+) -> None:
+    refused: list[str] = []
+    ours = data_converter(master(tmp_path, "one"), None, lambda _, said: refused.append(said))
+    theirs, codec = garbage(keys_of(tmp_path, MINE), MINE)
+    codec.content, codec.key_bytes, codec.nonce = content, key_bytes, nonce
+    place = step_of("change/edge/edge-1", MINE)
+    sealed = await theirs.with_context(place).encode(["answer"])
+    opening = ours.with_context(place).payload_codec
+    assert opening is not None
+    (found,) = await opening.decode(sealed)
+    assert found.metadata["encoding"] == REFUSED
+    assert len(refused) == 1
 
 
 @pytest.mark.parametrize(
