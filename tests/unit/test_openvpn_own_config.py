@@ -97,6 +97,49 @@ def test_what_cannot_be_adopted_is_told_by_its_line(before: str, after: str, why
         read_own_config(PLAIN.replace(before, after, 1))
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "ifconfig-ipv6 fd90:77::1/64 fd90:77::2\nifconfig-ipv6-pool fd90:77::1000/64",
+        "ifconfig-ipv6 fd90:77::1/64 fd90:77::2\nifconfig-ipv6-pool fd90:77::1000/80",
+        "ifconfig-ipv6-pool fd90:77::1000/112\nifconfig-ipv6 fd90:77::1/64 fd90:77::2",
+        "ifconfig-ipv6 fd90:77::1/64 fd90:77::2",
+    ],
+)
+def test_an_ipv6_pool_that_is_spelt_out_is_the_daemons_pool(lines: str) -> None:
+    """Reader of the third round, 5: no slot beside it may have the same, and nobody saw it."""
+    text = PLAIN.replace("server-ipv6 fd08::/64", lines)
+    own = read_own_config(text)
+    assert str(own.pool6) == "fd90:77::/64"
+    assert [str(pool) for pool in pools_of(text)] == ["10.8.0.0/24", "fd90:77::/64"]
+    assert own.left_behind == ()
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (
+            "ifconfig-ipv6 fd90:77::1/64 fd90:77::2\nifconfig-ipv6-pool fd90:78::1000/64",
+            "line 9: ifconfig-ipv6 fd90:77::/64 is not within fd90:78::/64 of ifconfig-ipv6-pool; write",
+        ),
+        ("ifconfig-ipv6-pool vpn6", "line 9: ifconfig-ipv6-pool: "),
+    ],
+)
+def test_ipv6_pools_that_are_not_one_are_told_by_their_line(lines: str, why: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        read_own_config(PLAIN.replace("server-ipv6 fd08::/64", lines))
+    assert why in str(refused.value)
+
+
+def test_an_ipv4_pool_that_is_spelt_out_is_not_adopted() -> None:
+    """Beside `server`, it is within that network: OpenVPN lets no other address through."""
+    spelt = "mode server\nifconfig 10.8.0.1 255.255.255.0\nifconfig-pool 10.8.0.2 10.8.0.254 255.255.255.0"
+    with pytest.raises(BadInput, match="no `server NETWORK NETMASK`"):
+        read_own_config(PLAIN.replace("server 10.8.0.0 255.255.255.0", spelt))
+    beside = "server 10.8.0.0 255.255.255.0 nopool\nifconfig-pool 10.8.0.128 10.8.0.254"
+    assert str(read_own_config(PLAIN.replace("server 10.8.0.0 255.255.255.0", beside)).pool4) == "10.8.0.0/24"
+
+
 def test_comments_begin_wherever_a_word_could() -> None:
     """Case 24: nearly every tutorial has them behind its options."""
     text = (

@@ -1,5 +1,6 @@
 """What a template of OpenVPN's configuration must leave to penstock."""
 
+import re
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -201,6 +202,31 @@ def test_an_address_for_users_in_a_template_is_refused_with_what_gives_one_in_ea
         require_template(f"{LAB}{line}\n", "corp.template")
     assert f"line 32: {name} gives the same address in every slot" in str(refused.value)
     assert "ifconfig-pool-persist $credential_addresses 0" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("ifconfig 10.8.0.1 255.255.255.0", "server $pool4 $netmask4"),
+        ("ifconfig-pool 10.8.0.2 10.8.0.254 255.255.255.0", "server $pool4 $netmask4"),
+        ("ifconfig-push-constraint 10.8.0.0 255.255.255.0", "server $pool4 $netmask4"),
+        ("server-bridge 10.8.0.4 255.255.255.0 10.8.0.128 10.8.0.254", "server $pool4 $netmask4"),
+        ("ifconfig-ipv6 fd90:77::1/64 fd90:77::2", "server-ipv6 $pool6"),
+        ("--ifconfig-ipv6-pool fd90:77::1000/64", "server-ipv6 $pool6"),
+        ("setenv opt ifconfig-ipv6-pool fd90:77::1000/64", "server-ipv6 $pool6"),
+    ],
+)
+def test_a_pool_that_a_template_spells_out_is_refused_with_what_each_slot_fills(
+    line: str, instead: str
+) -> None:
+    """Reader of the third round, 5: two users of two instances got one IPv6 address."""
+    name = re.sub(r"^(--|setenv opt )", "", line).partition(" ")[0]
+    for text in (f"{LAB}{line}\n", f"{LAB.replace('server-ipv6 $pool6', '')}{line}\n"):
+        with pytest.raises(BadInput) as refused:
+            require_template(text, "corp.template")
+        assert f"line 32: {name} gives the same addresses in every slot, write `{instead}`" in str(
+            refused.value
+        )
 
 
 def test_comments_tabs_quotes_and_a_byte_order_mark_are_read_as_openvpn_does() -> None:

@@ -24,11 +24,14 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 _OF_A_SLOT = frozenset(
     """
-    port lport proto dev dev-type dev-node server server-ipv6 management multihome float bind user group
+    port lport proto dev dev-type dev-node server server-ipv6 ifconfig ifconfig-pool ifconfig-push-constraint
+    ifconfig-ipv6 ifconfig-ipv6-pool management multihome float bind user group
     status status-version suppress-timestamps verb mute writepid persist-tun persist-key explicit-exit-notify
     """.split()  # noqa: SIM905 - words, not a table
 ).union(OURS)
 """What slots and penstock say anew for each instance, or a template says as it likes."""
+_POOLS6 = ("server-ipv6", "ifconfig-ipv6-pool", "ifconfig-ipv6")
+"""By what users have IPv6 addresses: a pool, or the network of the daemon's own address."""
 _CREDENTIALS = frozenset(
     "ca capath cert key dh pkcs12 extra-certs tls-auth tls-crypt tls-crypt-v2 crl-verify secret".split()  # noqa: SIM905
 )
@@ -163,12 +166,24 @@ def _pool4(said: Said) -> IPv4Network:
 
 
 def _pool6(said: Said) -> IPv6Network | None:
-    if (option := said.get("server-ipv6")) is None:
+    """Return the pool of `server-ipv6`, or of what that expands to: of two, the one that has the other."""
+    pools = [(said[name], _network6(said[name])) for name in _POOLS6 if name in said]
+    if not pools:
         return None
+    option, widest = min(pools, key=lambda one: one[1].prefixlen)
+    if other := next((one for one in pools if not one[1].subnet_of(widest)), None):
+        raise BadInput(
+            f"line {other[0].number}: {other[0].name} {other[1]} is not within {widest} of {option.name}; "
+            "write `server-ipv6 NETWORK` in place of both"
+        )
+    return widest
+
+
+def _network6(option: Option) -> IPv6Network:
     try:
         return IPv6Network(" ".join(option.words[:1]), strict=False)
     except ValueError as error:
-        raise BadInput(f"line {option.number}: server-ipv6: {error}") from error
+        raise BadInput(f"line {option.number}: {option.name}: {error}") from error
 
 
 def pools_of(text: str) -> tuple[IPv4Network | IPv6Network, ...]:

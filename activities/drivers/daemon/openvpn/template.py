@@ -56,6 +56,10 @@ Those of `management` wait for answers that penstock does not give, or end sessi
 text, and `pkcs12` is none. Without stamps, a user's name that reads like one begins a line. `max-clients`
 follows from the slot's pool.
 """
+SPELT_OUT = dict.fromkeys(
+    ("ifconfig", "ifconfig-pool", "ifconfig-push-constraint", "server-bridge"), "server $pool4 $netmask4"
+) | dict.fromkeys(("ifconfig-ipv6", "ifconfig-ipv6-pool"), "server-ipv6 $pool6")
+"""What pools are spelt out by, each with what a template says in its place: so they are one for all slots."""
 TOPOLOGY = "subnet"
 """The one in which a pool has an address for each user; net30, which is usual up to 2.6, has one for four."""
 
@@ -106,6 +110,12 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
         yield f"{again}users have too few addresses of a pool, write `topology {TOPOLOGY}`"
     yield from _unread(said)
     yield from given_in(options)
+    yield from (
+        f"line {option.number}: {option.name} gives the same addresses in every slot, write "
+        f"`{SPELT_OUT[option.name]}` in its place"
+        for option in options
+        if option.name in SPELT_OUT
+    )
     for name, filler in NEEDED.items():
         if name not in said:
             yield f"{name} is missing, write `{name} {filler}`"
