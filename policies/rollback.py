@@ -53,10 +53,11 @@ def rollback_targets(
     """Return what a rollback of the release does now.
 
     A change that has not ended is taken back first, as a whole; one that has moved no session only ends.
-    Otherwise the release that was promoted, or taken back, last is taken back on every gateway that still has
-    it by a promotion within the kept window, whichever changes promoted it there. A gateway that went back
-    already stays: twice is the same as once, and a rollback to what was before that names the release. One
-    that an operator steered on its host stays, too, unless something is taken back from it.
+    Otherwise the release that was promoted last is taken back on every gateway that still has it by a
+    promotion within the kept window, whichever changes promoted it there. A gateway that went back already
+    stays: twice is the same as once, and a rollback to what was before that names the release. A return
+    counts as the promotion that it left: that of a gateway of an older promotion never hides a newer one. A
+    gateway that an operator steered on its host stays, too, unless something is taken back from it.
 
     Args:
         moves: The last move of each gateway's known-good.
@@ -89,17 +90,21 @@ def beyond(
 ) -> RollbackTargets:
     """Return what a rollback takes back beside a way back that only waits for gateways which are not back.
 
-    That is the release that this one leaves, on gateways of other promotions. A release under that one stays:
-    whoever asks twice for the same rollback goes no release too far.
+    That is the release that this one leaves, on gateways of other promotions, or one that was promoted later.
+    A release under that one stays: whoever asks twice for the same rollback goes no release too far.
     """
     standing = _standing(moves, kept, at)
-    left = {gone.digest for move in moves if move.change == way_back.name and (gone := move.led_away_from)}
+    of = [one for move in moves if move.change == way_back.name and (one := move.promotion) is not None]
+    left = {one.release.digest for one in of}
     if way_back.kind is ChangeKind.UPGRADE:
         left.add(way_back.release_digest or "")
-    has = {move.gateway: move.release for move in moves}
-    if all(has[name].digest in left for name in standing.targets):
+    has = {move.gateway: move for move in moves}
+    is_newer = max((has[name].number for name in standing.targets), default=0) > max(
+        (one.number for one in of), default=way_back.number
+    )
+    if is_newer or all(has[name].release.digest in left for name in standing.targets):
         return standing
-    stay = {name: has[name] for name in standing.targets}
+    stay = {name: has[name].release for name in standing.targets}
     return RollbackTargets(sentence=f"{grouped(stay)}, and another rollback after it takes that back")
 
 
@@ -143,13 +148,12 @@ def _standing(
     unknown: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back where every change has ended well."""
-    led = [move for move in moves if move.is_promotion or move.returned]
-    last = max((move.number for move in led), default=0)
-    left = {release.digest for move in led if move.number == last and (release := move.led_away_from)}
-    # A gateway that stays as it is counts for which release was led to last, and is not taken along.
+    promotions = [promoted for move in moves if (promoted := move.promotion) is not None]
+    last = max((promoted.number for promoted in promotions), default=0)
+    left = {promoted.release.digest for promoted in promotions if promoted.number == last}
+    # A gateway that stays as it is counts for which release was promoted last, and is not taken along.
     moves = [move for move in moves if move.gateway not in unknown]
-    led = [move for move in led if move.gateway not in unknown]
-    same = [move for move in led if move.is_promotion and move.release.digest in left]
+    same = [move for move in moves if move.is_promotion and move.release.digest in left]
     within = [move for move in same if at - move.at <= kept]
     if not same and astray:
         one = len(astray) == 1
@@ -260,7 +264,7 @@ def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str]) -> str:
         unsaid = f"{named(away)} {'does' if len(away) == 1 else 'do'} not say what serves there"
         serves = f"{serves}; {unsaid}" if serves else unsaid
     if returned:
-        last = max(returned, key=lambda move: move.number)
+        last = max(returned, key=lambda move: (move.left.number if move.left else 0, move.number))
         return f"{last.change} went back already: {serves}; name the release to go back further"
     if moves:
         return f"no promotion can be taken back: {serves}"

@@ -5,7 +5,18 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -13,7 +24,7 @@ from orchestrator.store.changes import row_of
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.model.adoption import MARK
-from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch, KnownGoodMove
+from policies.model.change import PENSTOCK, ChangeKind, KnownGoodBatch, KnownGoodMove, Promotion
 from policies.model.errors import BadInput, Conflict
 from policies.model.people import Via
 from policies.model.plan import ReleaseRef
@@ -93,23 +104,19 @@ class KnownGood(Book):
     def moves(self, fleet: str, gateways: Collection[str] | None = None) -> tuple[KnownGoodMove, ...]:
         """Return the last move of known-good of each of these gateways (at most 500), or of all.
 
-        A change that brought a gateway to the known-good that it had already moved nothing.
+        A change that brought a gateway to the known-good that it had already moved nothing. One by which a
+        gateway went back has the promotion that it left.
         """
         table = tables.known_good
         with reading(self._engine) as connection:
             newest = connection.execute(_moves(_newest(fleet, gateways, *_MOVE))).all()
             unmoved = [row.gateway for row in newest if row.before == row.release]
-            earlier = list["Row[Any]"]()
-            for first in range(0, len(unmoved), MOST):
-                last = (
-                    select(func.max(table.c.id))
-                    .where(table.c.fleet == fleet, table.c.gateway.in_(unmoved[first : first + MOST]))
-                    .where(table.c.before.is_(None) | (table.c.before != table.c.release))
-                    .group_by(table.c.gateway)
-                )
-                earlier += connection.execute(_moves(select(*_MOVE).where(table.c.id.in_(last)))).all()
-        rows = {row.gateway: row for row in (*newest, *earlier)}
-        return _read_moves(rows[name] for name in sorted(rows))
+            moved = table.c.before.is_(None) | (table.c.before != table.c.release)
+            earlier = _last(connection, fleet, unmoved, moved)
+            rows = {row.gateway: row for row in (*newest, *earlier)}
+            returned = [name for name, row in rows.items() if _is_return(row)]
+            left = _last(connection, fleet, returned, _PROMOTED)
+        return _read_moves([rows[name] for name in sorted(rows)], left)
 
     def moves_since(self, fleet: str, at: datetime) -> tuple[KnownGoodMove, ...]:
         """Return every move of the fleet's known-good from that moment on, the oldest first."""
@@ -143,14 +150,42 @@ _MOVE = (
 )
 
 
+_PROMOTED = and_(
+    tables.changes.c.kind == ChangeKind.UPGRADE.value,
+    ~tables.known_good.c.back,
+    tables.known_good.c.before != tables.known_good.c.release,
+)
+"""Whether a row gave its gateway another release, which a rollback takes back."""
+
+
 def _moves(wanted: "Select[Any]") -> "Select[Any]":
     """Return the question with the change of each row."""
     table, changes = tables.known_good, tables.changes
     return wanted.select_from(table.join(changes, changes.c.name == table.c.change))
 
 
-def _read_moves(rows: "Iterable[Row[Any]]") -> tuple[KnownGoodMove, ...]:
+def _last(
+    connection: Connection, fleet: str, gateways: Sequence[str], which: ColumnElement[bool]
+) -> "list[Row[Any]]":
+    """Return the last of such rows of each of these gateways, however many they are."""
+    table, found = tables.known_good, list["Row[Any]"]()
+    for first in range(0, len(gateways), MOST):
+        some = table.c.gateway.in_(gateways[first : first + MOST])
+        last = _moves(select(func.max(table.c.id))).where(table.c.fleet == fleet, some, which)
+        wanted = select(*_MOVE).where(table.c.id.in_(last.group_by(table.c.gateway)))
+        found += connection.execute(_moves(wanted)).all()
+    return found
+
+
+def _is_return(row: "Row[Any]") -> bool:
+    return bool(row.back or row.kind == ChangeKind.GO_BACK)
+
+
+def _read_moves(rows: "Iterable[Row[Any]]", left: "Iterable[Row[Any]]" = ()) -> tuple[KnownGoodMove, ...]:
     read = _Reader()
+    promotions = {
+        row.gateway: Promotion.of_valid(number=row.number, release=read(row.release)) for row in left
+    }
     return tuple(
         KnownGoodMove.of_valid(
             gateway=row.gateway,
@@ -160,7 +195,8 @@ def _read_moves(rows: "Iterable[Row[Any]]") -> tuple[KnownGoodMove, ...]:
             number=row.number,
             kind=ChangeKind(row.kind),
             at=row.since,
-            returned=row.back or row.kind == ChangeKind.GO_BACK,
+            returned=_is_return(row),
+            left=promotions.get(row.gateway),
         )
         for row in rows
     )

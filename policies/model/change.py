@@ -258,6 +258,13 @@ class HistoryRow(ChangeRecord):
     """What the signers of the release say that it changes, in a line."""
 
 
+class Promotion(Value):
+    """The release that a change promoted on a gateway; a later change has a higher number."""
+
+    number: int = Field(ge=1)
+    release: ReleaseRef
+
+
 class KnownGoodMove(Value):
     """What one gateway's known-good is, what it was before, and which change moved it when."""
 
@@ -272,6 +279,15 @@ class KnownGoodMove(Value):
     at: datetime
     returned: bool = False
     """Whether the gateway went back to this release: going back again never goes forward."""
+    left: Promotion | None = None
+    """Of a last move by which the gateway went back: its last promotion, which that return has left."""
+
+    @property
+    def promotion(self) -> Promotion | None:
+        """The gateway's last promotion, whether it stands or the gateway went back from it."""
+        if self.is_promotion:
+            return Promotion.of_valid(number=self.number, release=self.release)
+        return self.left
 
     @property
     def is_promotion(self) -> bool:
@@ -285,7 +301,7 @@ class KnownGoodMove(Value):
 
     @property
     def led_away_from(self) -> ReleaseRef | None:
-        """The release that a rollback is about: the promoted one, or the one that the gateway left."""
+        """The release that the gateway left by going back, otherwise the one that it has."""
         return self.before if self.returned else self.release
 
 

@@ -268,6 +268,22 @@ def test_a_release_gone_back_to_and_then_left_is_taken_back_too(ledger: Ledger) 
     assert said[good] == f"promoted, taken back by {further}"
 
 
+def test_a_return_of_an_older_promotion_hides_no_newer_one_from_a_rollback(ledger: Ledger) -> None:
+    """R1: gw-2 was left out of the upgrade to 1.4.0 and fails alone; then reconcile brings it back again."""
+    promote(ledger, OLD, ChangeKind.INSTALL)
+    promote(ledger, NEW)
+    newer = ledger.open_change(opening("newer"))
+    record(ledger, newer, NEWER, "gw-1", "gw-3")
+    end(ledger, newer)
+    for key in ("alone", "drifted"):
+        alone = ledger.open_change(opening(key, ChangeKind.GO_BACK))
+        record(ledger, alone, OLD, "gw-2")
+        end(ledger, alone, Outcome.ROLLED_BACK)
+        assert (rollback(ledger).change, rollback(ledger).targets) == (newer, {"gw-1": NEW, "gw-3": NEW})
+    go_back(ledger)
+    assert rollback(ledger).targets == {}
+
+
 def test_an_unfinished_change_is_taken_back_as_a_whole(ledger: Ledger) -> None:
     promote(ledger, OLD, ChangeKind.INSTALL)
     promote(ledger, NEW)

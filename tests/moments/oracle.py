@@ -65,10 +65,13 @@ class Oracle:
         return found
 
     def expected(self, at: datetime, kept: timedelta = KEPT) -> dict[str, ReleaseRef]:
-        """Return where a rollback has to take each gateway: off the release that users met or left last."""
-        led = [trail[-1] for trail in self.served.values() if trail[-1].promoted or trail[-1].returned]
-        turn = max((one.turn for one in led), default=0)
-        bad = [one.release if one.promoted else one.before for one in led if one.turn == turn]
+        """Return where a rollback has to take each gateway: off the release that a gateway got last as new.
+
+        A gateway that went back got nothing new then, so it counts by what it had got before that.
+        """
+        promoted = [one for trail in self.served.values() for one in trail if one.promoted]
+        turn = max((one.turn for one in promoted), default=0)
+        bad = [one.release for one in promoted if one.turn == turn]
         return {
             name: last.before
             for name, trail in self.served.items()

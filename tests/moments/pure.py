@@ -23,7 +23,8 @@ NAMES = tuple(f"gw-{number}" for number in range(1, 9))
 STEPS = (
     *("promote",) * 4,
     *("rollback",) * 3,
-    *("alone", "named", "stray returns", "canary fails", "refused", "settings", "reload", "hours", "joins"),
+    *("alone",) * 2,
+    *("named", "stray returns", "canary fails", "refused", "settings", "reload", "hours", "joins"),
     *("dies promoting", "dies on trial", "dies waiting", "break-glass", "reconcile", "rollback incomplete"),
 )
 
@@ -117,11 +118,13 @@ class History:
         self.records[-1] = self.records[-1].model_copy(update={"moved": len(moved)})
 
     def _alone(self, to: ReleaseRef, names: list[str]) -> None:
+        """Have one gateway fail alone, of the newest promotion or of an older one."""
         del to
-        trail = self.world.oracle.served[names[0]]
-        if trail[-1].promoted and trail[-1].before is not None and not self._has_lost:
-            self._open(ChangeKind.GO_BACK, Outcome.ROLLED_BACK, cause=None)
-            self._back(names[0], trail[-1].before)
+        name = self.rng.choice(names)
+        last = self.world.oracle.served[name][-1]
+        if last.promoted and last.before is not None and not self._has_lost:
+            self._open(ChangeKind.GO_BACK, Outcome.ROLLED_BACK, cause=self._name_of(last.turn))
+            self._back(name, last.before)
 
     def _named(self, to: ReleaseRef, names: list[str]) -> None:
         if self._has_lost:
@@ -216,6 +219,9 @@ class History:
         self._close_lost()
 
     # --- the ledger ------------------------------------------------------------------------
+
+    def _name_of(self, number: int) -> str:
+        return next(one.name for one in self.records if one.number == number)
 
     @property
     def _has_lost(self) -> bool:

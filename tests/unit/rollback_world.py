@@ -110,7 +110,11 @@ class World:
     def moves(self) -> tuple[KnownGoodMove, ...]:
         """Return the last move of each gateway, as the ledger does."""
         last = {move.gateway: move for move in self.trail if move.before != move.release}
-        return tuple(last[name] for name in sorted(last))
+        left = {move.gateway: move.promotion for move in self.trail if move.is_promotion}
+        found = (last[name] for name in sorted(last))
+        return tuple(
+            one.model_copy(update={"left": left.get(one.gateway)}) if one.returned else one for one in found
+        )
 
     def write(self, name: str, to: ReleaseRef, kind: ChangeKind, *, back: bool = False) -> None:
         """Write a move of known-good down as the ledger does."""

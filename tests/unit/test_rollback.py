@@ -7,11 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.model.change import ChangeKind, KnownGoodMove, RollbackTargets, UnfinishedChange
+from policies.model.change import (
+    PENSTOCK,
+    ChangeKind,
+    ChangeRecord,
+    KnownGoodMove,
+    Promotion,
+    RollbackTargets,
+    UnfinishedChange,
+)
 from policies.model.errors import Refused
 from policies.model.fleet import RollbackRules
 from policies.model.plan import ReleaseRef
 from policies.rollback import (
+    beyond,
     confirmation_of,
     grouped,
     known_good_within,
@@ -27,6 +36,16 @@ AT = datetime(2030, 1, 2, tzinfo=UTC)
 FLEET = fleet(*(gateway(f"gw-{number}") for number in (1, 2, 3, 4)))
 ALL = [gateway.name for gateway in FLEET.gateways]
 OTHER = OLD.model_copy(update={"digest": "sha256:" + "9" * 64, "version": "0.9"})
+WAY_BACK = ChangeRecord(
+    name="edge-5",
+    number=5,
+    fleet="edge",
+    kind=ChangeKind.GO_BACK,
+    requested_by=PENSTOCK,
+    reason="gw-1 restarted by itself",
+    release="known-good",
+    began=AT,
+)
 
 
 def confirmation(to: ReleaseRef = OLD, names: Sequence[str] = ALL, **rules: object) -> str | None:
@@ -44,6 +63,7 @@ def moved(
     hours: float = 1,
     returned: bool = False,
     kind: ChangeKind = ChangeKind.UPGRADE,
+    left: int = 0,
 ) -> KnownGoodMove:
     return KnownGoodMove(
         gateway=name,
@@ -54,7 +74,13 @@ def moved(
         kind=kind,
         at=AT - hours * HOUR,
         returned=returned,
+        left=Promotion(number=left, release=before) if left and before else None,
     )
+
+
+def returned(name: str, to: ReleaseRef, before: ReleaseRef, number: int, left: int) -> KnownGoodMove:
+    """Return the move by which a gateway went back from what the change of the number `left` promoted."""
+    return moved(name, to, before, number, returned=True, kind=ChangeKind.GO_BACK, left=left)
 
 
 def back(
@@ -131,12 +157,34 @@ def test_a_release_that_two_changes_promoted_is_taken_back_on_all_its_gateways()
 
 
 def test_the_return_of_one_gateway_leaves_the_others_to_a_rollback() -> None:
-    alone = moved("gw-1", OLD, NEW, 3, returned=True, kind=ChangeKind.GO_BACK)
+    alone = returned("gw-1", OLD, NEW, 3, left=2)
     assert back(alone, moved("gw-2", NEW, OLD, 2)).targets == {"gw-2": OLD}
 
 
+def test_a_return_of_an_older_promotion_hides_no_newer_one_however_late_it_is() -> None:
+    """R1: it had the highest number of all moves, and a rollback was about what that gateway had left."""
+    late, newer = returned("gw-2", OLD, NEW, 9, left=2), moved("gw-3", OTHER, OLD, 3)
+    found = back(late, moved("gw-1", NEW, OLD, 2), newer)
+    assert (found.change, found.targets) == ("edge-3", {"gw-3": OLD})
+    gone = returned("gw-3", OLD, OTHER, 4, left=3)
+    found = back(late, moved("gw-1", NEW, OLD, 2), gone)
+    assert found.targets == {}
+    assert found.sentence.startswith("edge-4 went back already")
+
+
+def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older_one() -> None:
+    record = WAY_BACK.model_copy(update={"name": "edge-9", "number": 9})
+    waits, newer = returned("gw-2", OLD, NEW, 9, left=2), moved("gw-3", OTHER, OLD, 3)
+    assert beyond((waits, newer), record, KEPT, AT).targets == {"gw-3": OLD}
+    waits, older = returned("gw-2", OLD, NEW, 9, left=4), moved("gw-3", OTHER, OLD, 3)
+    assert beyond((waits, older), record, KEPT, AT).targets == {}
+    drifted = moved("gw-2", OLD, None, 1, kind=ChangeKind.INSTALL)
+    found = beyond((drifted, newer), record, KEPT, AT)
+    assert (found.targets, "takes that back" in found.sentence) == ({}, True)
+
+
 def test_going_back_twice_is_going_back_once_and_never_one_release_too_far() -> None:
-    gone = moved("gw-1", NEW, OTHER, 4, returned=True, kind=ChangeKind.GO_BACK)
+    gone = returned("gw-1", NEW, OTHER, 4, left=3)
     found = back(gone, moved("gw-2", NEW, OLD, 2))
     assert found.targets == {}
     assert found.sentence == (
@@ -182,6 +230,17 @@ def test_whatever_happened_a_rollback_takes_each_gateway_to_what_it_had_before(w
     """A1, R1: the oracle follows gateways, not changes."""
     found = rollback_targets(world.moves(), None, KEPT, world.now)
     assert found.targets == world.expected()
+
+
+@given(steps(), st.sampled_from(NAMES))
+def test_the_return_of_one_gateway_never_changes_where_a_rollback_takes_the_others(
+    world: World, name: str
+) -> None:
+    before = rollback_targets(world.moves(), None, KEPT, world.now).targets
+    world.do("alone", RELEASES[0], [name])
+    after = rollback_targets(world.moves(), None, KEPT, world.now).targets
+    assert after.items() <= before.items()
+    assert before.keys() - after.keys() <= {name}
 
 
 @given(steps())

@@ -19,7 +19,7 @@ from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.offer import Verb
 from policies.model.way_back import RollbackAsked
-from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CLOSED, HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, soon
 from tests.workflows.world import (
@@ -122,6 +122,34 @@ async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_prom
     assert (await recorded.upgrade(("gw-1",), ("gw-2",), release=NEXT)).outcome is Outcome.ROLLED_BACK
     assert (await recorded.roll_back()).accepted
     assert set(world.serving().values()) == {"1.1.6"}
+
+
+RING_1, RING_2, BUT_ONE = ("gw-1", "gw-2"), ("gw-3", "gw-4"), ("gw-1", "gw-3", "gw-4")
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"), [(RING_1, RING_2), (GATEWAYS, BUT_ONE), (GATEWAYS, ("gw-1",))], ids=str
+)
+async def test_a_gateway_of_an_older_promotion_that_returns_alone_hides_no_newer_promotion(
+    recorded: Recorded, older: tuple[str, ...], newer: tuple[str, ...]
+) -> None:
+    """R1: a rollback had nothing to do, or took healthy gateways a release too far, and 1.4.0 stayed."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await recorded.upgrade(older)).outcome is Outcome.PROMOTED
+    first = world.newest
+    world.judge.says(HEALTHY)
+    assert (await recorded.upgrade(newer, release=NEXT)).outcome is Outcome.PROMOTED
+    second = world.newest
+    world.judge.after[first] = QUIET.model_copy(update={"failed": ("gw-2",)})
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", SOON)
+    await recorded.nothing_under_way()
+    receipt = await recorded.roll_back()
+    assert f"1.4.0, promoted by {second}, is taken back" in receipt.sentence
+    served = {name: "1.3.0" if name in older and name != "gw-2" else "1.1.6" for name in GATEWAYS}
+    assert world.serving() == served
+    again = await recorded.roll_back()
+    assert (again.accepted, world.serving()) == (False, served)
 
 
 async def test_settings_are_rolled_back_by_name_and_never_in_place_of_the_release(recorded: Recorded) -> None:
