@@ -99,6 +99,41 @@ def test_a_secret_that_a_gateway_gives_is_taken() -> None:
     assert "shared" in credentials_in(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        (
+            "pools = people",
+            "pools = people, radius",
+            "connections.people.pools names radius, whose addresses",
+        ),
+        ("pools = people", "pools = dhcp", "connections.people.pools names dhcp"),
+        ("pools = people", 'pools = "people, of-a-database"', "names of-a-database"),
+        ("connections {\n", "base {\n pools = radius\n}\nconnections {\n", "base.pools names radius"),
+        (
+            "    pools = people",
+            " pools = x\n}}\nbase {\naddrs = 10.9.0.0/24\n}\npools { x : base {\n}}\nconnections { people {",
+            "connections.people.pools names x",
+        ),
+        (
+            "  plugins {",
+            "  plugins {\n attr {\n address = 10.9.0.7\n }\n",
+            "charon.plugins.attr.address is not",
+        ),
+        ("  plugins {", "  plugins {\n attr {\n 1 = 10.9.0.7\n }\n", "charon.plugins.attr.1 is not"),
+    ],
+)
+def test_a_pool_that_is_not_of_the_slot_is_refused_where_a_connection_names_it(
+    line: str, instead: str, said: str
+) -> None:
+    """Reader of the third round, 1, 2 and 5, of strongSwan: each slot has a pool of its own."""
+    assert line in LAB
+    text = LAB.replace(line, instead, 1)
+    with pytest.raises(BadInput) as refused:
+        require_template(text, "corp.template")
+    assert said in str(refused.value)
+
+
 def in_plugins(text: str) -> str:
     return f"charon {{\n plugins {{\n {text}\n }}\n}}\n"
 

@@ -16,11 +16,12 @@ from policies.model.errors import BadInput
 FILE = "strongswan.conf"
 PRIVATE = "private"
 LOAD = f"/usr/sbin/swanctl --load-all --noprompt --file {CONFIG}/{FILE}"
+ADDRESSES = "pools.*.addrs"
 NEEDED = {
     "charon.plugins.vici.socket": f"unix://$run/{SOCKET}",
     "charon.filelog.stderr.ike_name": "yes",
     "charon.start-scripts.*": f"{LOAD.replace(str(CONFIG), '$config')} --uri unix://$run/{SOCKET}",
-    "pools.*.addrs": "$users4",
+    ADDRESSES: "$users4",
     "secrets.private*.file": "$credential_key",
 }
 """Options that differ from slot to slot, that penstock reads, or that belong into no release."""
@@ -36,8 +37,14 @@ Below `xauth` of `eap-radius`, they are what users are asked.
 SECRET_FILES = re.compile(r"secrets\..+\.file")
 PASSWORD = re.compile(r"\w://[^/@]*:(?P<password>[^@]*)@")
 """One in an address, such as that of a database."""
-OURS = ("charon.port", "charon.port_nat_t", "charon.stop-scripts.*")
-"""Options that would move the instance away from where users come."""
+OURS = (
+    *("charon.port", "charon.port_nat_t", "charon.stop-scripts.*"),
+    *("charon.plugins.attr.address", "charon.plugins.attr.1", "charon.plugins.attr.8"),
+)
+"""Options that would move the instance away from where users come, or give all of them one address.
+
+1 and 8 are the numbers of the attributes of an address (RFC 7296, section 3.15.1).
+"""
 INCLUDE = "include"
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
 
@@ -75,10 +82,23 @@ def _not_left(said: Sequence[tuple[str, str]]) -> Iterator[str]:
             yield f"{option} {have}, write `{filler}`"
         elif option not in SEVERAL:
             for key, value in others:
-                if option != "pools.*.addrs" or not is_left(value, "$pool6"):
+                if option != ADDRESSES or not is_left(value, "$pool6"):
                     yield f"{key} says `{value}`, write `{filler}`"
+    yield from _pools_elsewhere(said)
     for key, value in said:
         yield from _secrets(key, value)
+
+
+def _pools_elsewhere(said: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield the pools of connections that are none of a slot, as those of RADIUS, DHCP or a database."""
+    own = {key.split(".")[1].partition(":")[0].strip() for key, _ in said if _fits(key, ADDRESSES)}
+    for key, value in said:
+        if key.rpartition(".")[2] == "pools":
+            for name in sorted({word.strip() for word in value.split(",")} - own - {""}):
+                yield (
+                    f"{key} names {name}, whose addresses are the same in every slot; write the name of a "
+                    "section of `pools` that has `addrs = $users4`"
+                )
 
 
 def _secrets(key: str, value: str) -> Iterator[str]:
