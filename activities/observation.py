@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from temporalio import activity
 
@@ -18,7 +18,7 @@ from policies.judge.otherwise import explained
 from policies.judge.reading import COMPLAINTS, TICKETS, OpenTicket, Reading, with_old_instances
 from policies.judge.selectors import contained, read_selector
 from policies.judge.tick import Offence, Tick
-from policies.judge.window import WindowState, fold_reading, next_window
+from policies.judge.window import WindowState, fold_reading, next_window, silent_since
 from policies.model.errors import BadInput, Unavailable
 from policies.model.gates import GatePolicy
 from policies.model.sample import is_due
@@ -111,12 +111,26 @@ class Probes(Protocol):
     """Whether a gateway answers from here, by a way that does not lead through the metrics."""
 
     async def reaches(self, instance: str) -> bool | None:
-        """Return whether the instance's host answers, None where that is not known: it confirms nothing."""
+        """Return whether the instance takes users, None where its users' port is silent."""
         ...
 
-    async def is_absent(self, instance: str) -> bool:
-        """Return whether its agent has not answered either since that is not known."""
+    async def is_dead(self, instance: str, silent_since: datetime) -> bool | None:
+        """Return whether the daemon of a silent users' port is dead: the agent has answered since then.
+
+        False where the host is absent, and None where a daemon that is well may be silent.
+        """
         ...
+
+
+class _Ports(NamedTuple):
+    """The users' ports of instances whose metrics do not answer."""
+
+    unreachable: frozenset[str] = frozenset()
+    """Those whose daemon surely takes no users."""
+    absent: frozenset[str] = frozenset()
+    """Those whose agent does not answer either."""
+    silent: frozenset[str] = frozenset()
+    """Those whose port does not answer, whichever of both is why."""
 
 
 class ComplaintBook(Protocol):
@@ -297,14 +311,16 @@ class ObservationActivities:
         complaints, no_complaints = await self._complained(needs, state, at)
         tickets, no_tickets = await self._ticketed(needs)
         asked = unreached(cohorts, series[policy.presence]) if needs.confirm else ()
-        unreachable, absent = await self._unreachable(asked)
+        since = silent_since(policy, state, at.timestamp())
+        ports = await self._ports(asked, at, since)
         found = Reading(
             at=at.timestamp(),
             series=series,
             unread=also_unread | no_complaints | no_tickets,
             history=history,
-            unreachable=unreachable,
-            absent=absent,
+            unreachable=ports.unreachable,
+            absent=ports.absent,
+            silent=ports.silent,
             complaints=complaints,
             tickets=tickets,
             wrong=source.wrong,
@@ -313,16 +329,27 @@ class ObservationActivities:
         lacking = len(set(needs.instances) - known)
         return (bool(also_unread), lacking), with_old_instances(found, cohorts)
 
-    async def _unreachable(self, asked: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
-        """Return those of the asked that surely take no users either, and those that are absent."""
+    async def _ports(self, asked: Sequence[str], at: datetime, since: Mapping[str, float]) -> _Ports:
+        """Return what the users' ports of these instances say.
+
+        Args:
+            asked: Instances whose metrics do not answer.
+            at: When this tick began.
+            since: Since when the ports of some of them have been silent at every tick.
+        """
         if self._probes is None:
-            return frozenset(), frozenset()
+            return _Ports()
         answers = await asyncio.gather(*(self._probes.reaches(instance) for instance in asked))
-        unknown = [name for name, reached in zip(asked, answers, strict=True) if reached is None]
-        away = await asyncio.gather(*(self._probes.is_absent(instance) for instance in unknown))
-        return (
-            frozenset(name for name, reached in zip(asked, answers, strict=True) if reached is False),
-            frozenset(name for name, is_away in zip(unknown, away, strict=True) if is_away),
+        reached = dict(zip(asked, answers, strict=True))
+        silent = [name for name, answer in reached.items() if answer is None]
+        moments = (datetime.fromtimestamp(since.get(name, at.timestamp()), UTC) for name in silent)
+        dead = await asyncio.gather(*map(self._probes.is_dead, silent, moments))
+        is_dead = dict(zip(silent, dead, strict=True))
+        refused = {name for name, answer in reached.items() if answer is False}
+        return _Ports(
+            unreachable=frozenset(refused | {name for name, one in is_dead.items() if one}),
+            absent=frozenset(name for name, one in is_dead.items() if one is False),
+            silent=frozenset(silent),
         )
 
     async def _complained(

@@ -60,6 +60,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         rebooted=rebooted,
         unreachable=tuple(sorted(reading.unreachable)),
         absent=tuple(sorted(reading.absent)),
+        silent=tuple(sorted(reading.silent)),
     )
 
 

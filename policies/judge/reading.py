@@ -30,7 +30,7 @@ class Reading:
     `unread` with the reason instead. `history` holds the same selectors one baseline earlier,
     for the first tick only. `unsound` names, by selector, instances of which that is no evidence, and why:
     their series are left out. `unreachable` names instances that a probe from here did not reach, `absent`
-    those of which neither the users' port nor the agent answers.
+    those of which neither the users' port nor the agent answers, `silent` those whose users' port is silent.
     `complaints` has first complaints since counters were last folded, or is in `unread` as `COMPLAINTS`;
     `tickets` are those that are open now, or in `unread` as `TICKETS`. `wrong` says why one of the unread
     questions never has an answer; only a person can correct it.
@@ -43,6 +43,7 @@ class Reading:
     unsound: dict[str, dict[str, str]] = field(default_factory=dict)
     unreachable: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
     complaints: dict[str, int] = field(default_factory=dict)
     tickets: tuple[OpenTicket, ...] = ()
     wrong: str = ""

@@ -40,7 +40,8 @@ class Tick(Value):
     not enough was seen to judge. `baseline` is the same of control before the window, summed up;
     `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
     reach, `rebooted` the instances whose host has booted since it was first seen. At the users' port of the
-    `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers.
+    `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers. The users'
+    port of the `silent` does not answer, which alone says neither.
     """
 
     at: float
@@ -54,6 +55,7 @@ class Tick(Value):
     rebooted: tuple[str, ...] = ()
     unreachable: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class WindowState(Value):
     final: Decision | None = None
     memory: Memory = Memory()
     unseen: dict[str, float] = {}
+    silent: dict[str, float] = {}
+    """Since when the users' port of a gateway has been silent at every tick."""
     aside: dict[str, Aside] = {}
     gates: dict[str, GateState] = {}
 
@@ -86,6 +88,7 @@ def set_back(state: WindowState, at: float) -> WindowState:
             "other_since": by_now(state.other_since),
             "good_since": by_now(state.good_since),
             "unseen": {name: min(since, at) for name, since in state.unseen.items()},
+            "silent": {name: min(since, at) for name, since in state.silent.items()},
             "aside": {
                 name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.aside.items()
             },
@@ -93,6 +96,16 @@ def set_back(state: WindowState, at: float) -> WindowState:
             "gates": {name: one.model_copy(update={"levels": {}}) for name, one in state.gates.items()},
         }
     )
+
+
+def silent_since(policy: GatePolicy, state: WindowState, at: float) -> Mapping[str, float]:
+    """Return since when users' ports have been silent, as far as a tick at that time may go by it.
+
+    A host may have been back between ticks that lie far apart. Its agent's answer of then says nothing of an
+    outage that began later, so its silence begins anew.
+    """
+    most = policy.blindness.grace.total_seconds() + MOST_SCRAPES_BETWEEN * policy.scrape.total_seconds()
+    return set_back(state, at).silent if at - state.last <= most else {}
 
 
 def fold_reading(
@@ -135,7 +148,9 @@ def fold_tick(
     readings = [*identity, *readings]
     blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
     clocks = _clocks(policy, state, tick, blind=blind, usable=not blind and other_since is None)
-    kept = {"gates": gates, "unseen": unseen, "aside": aside, "other_since": other_since}
+    before = silent_since(policy, state, tick.at)
+    silent = {name: before.get(name, tick.at) for name in tick.silent}
+    kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": aside, "other_since": other_since}
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
     decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
     return _latched(policy, window, state, decision)

@@ -90,28 +90,34 @@ async def test_an_ocserv_is_reached_by_tcp_only() -> None:
         assert await reached(port, "ocserv") is False
 
 
-async def test_a_host_that_is_silent_is_absent_and_confirms_nothing_until_its_agent_answers(
+async def test_a_silent_port_is_a_dead_daemon_once_the_agent_has_answered_since_and_not_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """R7: a host without power was a daemon that the release had killed."""
-    agents = Agents()
-    agents.said["gw-1"] = datetime.now(UTC)  # just before
+    agents, before = Agents(), datetime.now(UTC)
+    agents.said["gw-1"] = before
     probes = PortProbes(OneGateway("ocserv", 443), agents)
 
     async def silence(*_: object) -> None:
         return None
 
     monkeypatch.setattr(ports, "_connects", silence)
+    fell = before + timedelta(milliseconds=1)
     assert await probes.reaches("gw-1:9500") is None
-    assert await probes.is_absent("gw-1:9500")
-    agents.said["gw-1"] = datetime.now(UTC)
-    assert await probes.reaches("gw-1:9500") is False
-    assert not await probes.is_absent("gw-1:9500")
+    assert await probes.is_dead("gw-1:9500", fell) is False
+    agents.said["gw-1"] = datetime.now(UTC) + timedelta(seconds=1)
+    assert await probes.is_dead("gw-1:9500", fell) is True
 
 
-async def test_a_host_that_refuses_users_is_there_and_not_absent() -> None:
+async def test_a_silent_openvpn_may_be_well_where_its_agent_answers_and_is_absent_otherwise() -> None:
+    agents, fell = Agents(), datetime.now(UTC)
+    probes = PortProbes(OneGateway("openvpn", 1194), agents)
+    assert await probes.is_dead("gw-1:9500", fell) is False
+    agents.said["gw-1"] = fell + timedelta(seconds=1)
+    assert await probes.is_dead("gw-1:9500", fell) is None
+
+
+async def test_a_host_that_refuses_users_is_there_and_its_daemon_is_not() -> None:
     with bound(socket.SOCK_STREAM) as (_, port):
         pass
-    probes = PortProbes(OneGateway("ocserv", port), Agents())
-    assert await probes.reaches("gw-1:9500") is False
-    assert not await probes.is_absent("gw-1:9500")
+    assert await PortProbes(OneGateway("ocserv", port), Agents()).reaches("gw-1:9500") is False

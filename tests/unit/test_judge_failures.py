@@ -8,7 +8,7 @@ import pytest
 from policies.judge.look import Memory
 from policies.judge.observation import read_tick
 from policies.judge.tick import Sign, Tick
-from policies.judge.window import WindowState, fold_reading, fold_tick
+from policies.judge.window import WindowState, fold_reading, fold_tick, silent_since
 from policies.model.verdict import Action, Cohorts, Decision, GateVerdict
 from tests.unit.judged import LOGINS, START, policy, reading, series
 
@@ -231,3 +231,24 @@ def test_a_hard_sign_on_an_absent_gateway_is_not_believed() -> None:
     _, decisions = watch(may(0), [tick(0), tick(1, NAMES[2:3], absent=NAMES[2:3])])
     assert decisions[-1].action is not Action.ROLL_BACK
     assert decisions[-1].failed == ()
+
+
+def test_a_port_has_been_silent_since_the_first_of_the_ticks_that_follow_each_other_closely() -> None:
+    """Decision 0056: a host that is away again days later is as absent as the first time."""
+    canary = NAMES[2]
+    silent = tick(0, silent=(canary,))
+
+    def since(*ticks: Tick, at: float) -> float | None:
+        state, _ = watch(WAVE, ticks)
+        found = silent_since(GATES, state, START + at).get(canary)
+        return found - START if found is not None else None
+
+    def again(at: float) -> Tick:
+        return silent.model_copy(update={"at": START + at})
+
+    assert since(silent, again(1), again(9), at=10) == 0
+    assert since(silent, tick(1), at=2) is None
+    assert since(silent, tick(1), again(2), at=3) == 2
+    assert since(silent, at=86_400) is None
+    assert since(silent, again(86_400), at=86_401) == 86_400
+    assert since(again(600), at=1) == 1

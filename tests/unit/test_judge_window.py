@@ -270,7 +270,13 @@ def test_nothing_that_a_window_remembers_lies_after_its_newest_tick() -> None:
     ahead = START + 600
     aside = {CONTROL[0]: Aside(at=ahead, why=Why.UNSEEN)}
     moments: dict[str, Any] = dict.fromkeys(("started", "last", "blind_since", "other_since"), ahead)
-    state = WindowState(**moments, unseen={CANARY[0]: ahead}, aside=aside, memory=Memory(counted=ahead))
+    state = WindowState(
+        **moments,
+        unseen={CANARY[0]: ahead},
+        silent={CANARY[0]: ahead},
+        aside=aside,
+        memory=Memory(counted=ahead),
+    )
     back = set_back(state, START)
     assert str(ahead) not in back.model_dump_json()
     assert set_back(back, START + 1) is back

@@ -37,39 +37,32 @@ class PortProbes:
     """Connects to the users' port of gateways, found by their metrics label.
 
     A host that refuses the connection is there, and its daemon is not. Silence alone says neither: the agent,
-    which answers meanwhile or does not, tells a dead daemon from a host that is absent.
+    which answers meanwhile or does not, tells a dead daemon from a host that is absent. Since when a port has
+    been silent is remembered by the window, which every worker continues.
     """
 
     def __init__(self, gateways: Gateways, agents: Agents) -> None:
         self._gateways = gateways
         self._agents = agents
-        self._silent_since: dict[str, datetime] = {}
 
     async def reaches(self, instance: str) -> bool | None:
-        """Return whether somebody takes users there, None where that is not known.
+        """Return whether the instance takes users, None where its users' port is silent.
 
         False for an instance nobody knows.
         """
         gateway = await asyncio.to_thread(self._gateways.gateway_at, instance)
-        if gateway is None:
-            return False
-        answer = await _answer_of(gateway)
-        if answer is not None:
-            self._silent_since.pop(instance, None)
-            return answer
-        self._silent_since.setdefault(instance, datetime.now(UTC))
-        if gateway.daemon == "openvpn":  # one that is well may be silent to who has no signature
-            return None
-        return None if await self.is_absent(instance) else False
+        return False if gateway is None else await _answer_of(gateway)
 
-    async def is_absent(self, instance: str) -> bool:
-        """Return whether the agent has not answered either since the users' port has been silent."""
+    async def is_dead(self, instance: str, silent_since: datetime) -> bool | None:
+        """Return whether the agent has answered since then, None where silence says nothing of the daemon."""
         gateway = await asyncio.to_thread(self._gateways.gateway_at, instance)
-        since = self._silent_since.get(instance)
-        if gateway is None or since is None:
+        if gateway is None:
+            return None
+        within = datetime.now(UTC) - silent_since
+        if gateway.name not in await asyncio.to_thread(self._agents.said_at, gateway.fleet or "", within):
             return False
-        said = await asyncio.to_thread(self._agents.said_at, gateway.fleet or "", datetime.now(UTC) - since)
-        return gateway.name not in said
+        # An OpenVPN that is well may be silent to a client without its signature.
+        return None if gateway.daemon == "openvpn" else True
 
 
 async def _answer_of(gateway: Gateway) -> bool | None:
