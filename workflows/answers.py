@@ -30,6 +30,9 @@ MOST_BYTES = 512 * 1024
 What is longer is not even read: one that is passed on would be more than the engine takes with others.
 """
 
+CHECKED = b"json/plain"
+"""The only encoding whose converter checks a value against the type of the step's answer."""
+
 LATE = timedelta(seconds=15)
 """How much later than its time the end of a step is seen where neither the engine nor the worker was away."""
 
@@ -98,6 +101,8 @@ def _read(step: GatewayStep[T], raw: RawValue | None) -> T:
     if raw is None:
         raise ValueError("no answer")
     found: T = workflow.payload_converter().from_payload(raw.payload, _answered_by(step))
+    if raw.payload.metadata["encoding"] != CHECKED:  # bytes and nothing come as they are, of whatever type
+        raise ValueError("no model")
     return found
 
 

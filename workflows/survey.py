@@ -67,12 +67,12 @@ class Survey:
         states: dict[str, GatewayState] = {}
         silent: dict[str, str] = {}
         for gateway, answer in zip(gateways, answers, strict=True):
-            if isinstance(answer, GatewayState):
-                states[gateway.name] = answer
-            elif isinstance(answer, ActivityError):
+            if isinstance(answer, ActivityError):
                 silent[gateway.name] = sentence_of(answer)
             elif isinstance(answer, BaseException):
                 raise answer
+            else:
+                states[gateway.name] = answer
         behind: dict[str, int] = {}
         for rows in entries_of(fleet, tuple(states.values()), silent):
             behind |= await control.ask(FactActivities.record_states, rows)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from temporalio import activity
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RawValue
 from temporalio.worker import Worker
@@ -54,6 +55,9 @@ from workflows.steps import CONTROL_QUEUE
 from workflows.survey import COLLECTING
 
 NONSENSE = {"state": 1}
+BYTES, NOTHING = b"x", RawValue(Payload(metadata={"encoding": b"binary/null"}))
+"""Answers whose converters ignore the type that is asked for."""
+
 NEARLY_ALL_THAT_THE_ENGINE_TAKES = 2 * 1024 * 1024 - 4096
 
 
@@ -132,9 +136,12 @@ async def test_an_agent_that_seals_otherwise_than_its_orchestrator_is_silent_wit
 
 
 @pytest.mark.sweep
+@pytest.mark.parametrize("answer", [NONSENSE, BYTES], ids=["no model", "bytes"])
 @pytest.mark.parametrize("step", ["stage_release", "start_instance", "probe_instance"])
-async def test_a_gateway_whose_answers_cannot_be_read_fails_alone(server: Engine, step: str) -> None:
-    async with fleet_with(server, "gw-3", {step: NONSENSE}) as world:
+async def test_a_gateway_whose_answers_cannot_be_read_fails_alone(
+    server: Engine, step: str, answer: Any
+) -> None:
+    async with fleet_with(server, "gw-3", {step: answer}) as world:
         result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         assert result.outcome is Outcome.PROMOTED
         assert result.aside == {"gw-3": f"its agent's answer cannot be read ({step.replace('_', ' ')})"}
@@ -142,8 +149,11 @@ async def test_a_gateway_whose_answers_cannot_be_read_fails_alone(server: Engine
     assert {serving[name] for name in ("gw-1", "gw-2", "gw-4")} == {"1.3.0"}
 
 
-async def test_a_gateway_whose_state_cannot_be_read_is_named_before_anything_begins(server: Engine) -> None:
-    async with fleet_with(server, "gw-3", {"observe_gateway": NONSENSE}) as world:
+@pytest.mark.parametrize("answer", [NONSENSE, BYTES], ids=["no model", "bytes"])
+async def test_a_gateway_whose_state_cannot_be_read_is_named_before_anything_begins(
+    server: Engine, answer: Any
+) -> None:
+    async with fleet_with(server, "gw-3", {"observe_gateway": answer}) as world:
         result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
         assert result.outcome is Outcome.REFUSED
         assert result.reason == "Stopped: gw-3: its agent's answer cannot be read (observe gateway)"
@@ -157,6 +167,14 @@ async def test_a_gateway_that_speaks_for_another_is_not_heard(server: Engine) ->
         assert found.strays == {}
         _, silent = world.book.states("edge", timedelta(minutes=1))
     assert silent == {"gw-3": "its agent answers as gw-4"}
+
+
+async def test_a_gateway_that_answers_bytes_is_silent_and_the_others_are_known(server: Engine) -> None:
+    async with fleet_with(server, "gw-3", {"observe_gateway": BYTES}) as world:
+        await reconcile(world)
+        states, silent = world.book.states("edge", timedelta(minutes=1))
+    assert sorted(states) == ["gw-1", "gw-2", "gw-4"]
+    assert silent == {"gw-3": "its agent's answer cannot be read (observe gateway)"}
 
 
 async def looked_at(world: World) -> ReconcileResult:
@@ -209,8 +227,11 @@ async def test_no_counts_that_a_host_tells_are_larger_than_others_can_read(serve
     assert silent == {"gw-3": "its agent's answer cannot be read (observe gateway)"}
 
 
-async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_read(server: Engine) -> None:
-    async with fleet_with(server, "gw-3", {"restore_gateway": NONSENSE}) as world:
+@pytest.mark.parametrize("answer", [NONSENSE, BYTES, NOTHING], ids=["no model", "bytes", "nothing"])
+async def test_the_way_back_reaches_all_but_the_gateway_whose_answers_cannot_be_read(
+    server: Engine, answer: Any
+) -> None:
+    async with fleet_with(server, "gw-3", {"restore_gateway": answer}) as world:
         for fake in world.gateways.values():
             fake.serve(NEW, "b")
         world.look()
