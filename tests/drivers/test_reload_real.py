@@ -3,13 +3,17 @@
 import asyncio
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.ocserv.daemon import Ocserv
 from policies.model.errors import BadInput, Fenced, Refused
 from policies.model.instance import InstanceState
+from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.wire import served as served_at
@@ -259,6 +263,14 @@ async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(l
     assert await is_let_in(lab, 3, PORTS["a"])
 
 
+async def ended(client: Client) -> None:
+    for _ in range(100):
+        if not client.alive:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the client is alive")
+
+
 async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(lab: GatewayLab) -> None:  # noqa: F811
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     gone, stays = await lab.client(1).up(), await lab.client(2).up()
@@ -268,14 +280,49 @@ async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(la
     assert (done.credentials, done.ended, done.staying, gone.alive) == (("users",), 0, 1, True)
     done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
     assert (done.credentials, done.ended, done.staying) == ((), 1, 0)
-    for _ in range(100):
-        if not gone.alive:
-            break
-        await asyncio.sleep(0.05)
-    assert not gone.alive
+    await ended(gone)
     assert not await is_let_in(lab, 1, 443)
     sent, lost = stays.lost()
     assert (sent > 5, lost, stays.alive) == (True, 0, True)
+
+
+def add_user(lab: GatewayLab, name: bytes) -> None:  # noqa: F811
+    """Have a user of that name log in with the password of the lab's users."""
+    subprocess.run(
+        [b"ocpasswd", b"-c", bytes(lab.folder / "users"), name],
+        input=b"secret\nsecret\n", check=True, capture_output=True,
+    )  # fmt: skip
+
+
+async def test_a_user_with_a_name_beyond_ascii_is_ended_as_removed_only_once_no_list_may_name_it(
+    lab: GatewayLab,  # noqa: F811
+) -> None:
+    """occtl 1.1.6 prints each byte beyond ASCII as the same one, so two names may be one in its answer."""
+    add_user(lab, "jürgen".encode())
+    slot = await lab.running("1")
+    await lab.table.make_permanent(operation("keep"), slot)
+    gone, listed = await lab.client(1).up(), await lab.client(2, more=("--user=jürgen",)).up()
+    without(lab, "user1")
+    done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
+    assert (done.ended, listed.alive) == (1, True)
+    await ended(gone)
+    chroot = lab.folders.of(slot).chroot
+    for patterns, spared in {
+        ("jürgen",): True,
+        ("j?rg*",): True,
+        ("vip-*", "j[!u]rgen"): True,
+        ("g*",): False,
+    }.items():
+        ocserv = Ocserv(lab.login, Exempt(users=patterns))
+        assert {one.exempt for one in await ocserv.sessions(chroot) or () if one.connected} == {spared}
+    add_user(lab, "jörgen".encode())
+    without(lab, "jürgen")
+    done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
+    assert (done.ended, listed.alive) == (0, True)
+    without(lab, "jörgen")
+    done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
+    assert done.ended == 1
+    await ended(listed)
 
 
 async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(

@@ -86,7 +86,8 @@ def test_a_user_of_ocserv_has_a_name_of_one_line(end: str, tmp_path: Path) -> No
     """R11, a fresh reader's F1."""
     users = tmp_path / "users"
     users.write_bytes(f"an{end}na:*:$5$x$y\n".encode())
-    assert names_listed(f'auth = "plain[passwd={users}]"\n', Path) == {f"an{end}na"}
+    listed = names_listed(f'auth = "plain[passwd={users}]"\n', Path) or set()
+    assert (f"an{end}na" in listed, "an" in listed, "na" in listed) == (True, False, False)
 
 
 @pytest.mark.parametrize(

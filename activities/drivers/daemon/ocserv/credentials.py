@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 
 from activities.drivers.daemon.ocserv.config import lines_of
+from activities.drivers.daemon.ocserv.printed import printed_forms
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.revoked import Given, blocks_in, is_signed, moment, require_current
 from activities.drivers.daemon.template import FOLDER
@@ -64,7 +65,7 @@ def roles_in(config: str) -> Roles:
 
 
 def names_listed(config: str, seen: Callable[[str], Path]) -> set[str] | None:
-    """Return all users that an instance's lists name; None where its config lets in others, too.
+    """Return all users that an instance's lists name, as occtl may print them; None where others get in, too.
 
     Args:
         config: The instance's own.
@@ -78,8 +79,13 @@ def names_listed(config: str, seen: Callable[[str], Path]) -> set[str] | None:
     lists = [found[1] for way in ways if (found := _LIST_ALONE.fullmatch(way)) is not None]
     if not lists or len(lists) < len(ways):
         return None
-    said = [seen(one).read_bytes().decode(errors="replace") for one in lists]
-    return {name for one in said for name in _users(one)}
+    said = [seen(one).read_bytes().decode(errors="surrogateescape") for one in lists]
+    return {
+        form
+        for one in said
+        for name in _users(one)
+        for form in printed_forms(name.encode(errors="surrogateescape"))
+    }
 
 
 def require_fit(

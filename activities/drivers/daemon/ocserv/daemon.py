@@ -32,6 +32,7 @@ from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
+from activities.drivers.daemon.ocserv.printed import LOST, readings
 from activities.drivers.daemon.ocserv.probe import probe, shadow
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
@@ -289,7 +290,10 @@ class Ocserv:
         return result.last_words if result.status else "occtl prints sessions in an unknown form"
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
-        """Return sessions of whom the list of users does not name; none where it is not the only way in."""
+        """Return sessions of whom the list of users does not name; none where it is not the only way in.
+
+        A name that occtl does not print whole counts as listed where it may be a listed one.
+        """
         where = f"slot {environment.slot.name} of {environment.gateway.name}"
         try:
             names = names_listed(*_own_config(environment))
@@ -396,6 +400,10 @@ class Ocserv:
         """Whether a probe that was killed in its tunnel has left it: nobody comes back to it."""
         return self._login is not None and session.get("Username") == self._login.user
 
+    def _spares(self, session: Mapping[str, Any]) -> bool:
+        users, groups = (readings(session.get(key, "")) for key in ("Username", "Groupname"))
+        return any(self._exempt.spares(user, group, LOST) for user in users for group in groups)
+
     def _connected(self, user: Mapping[str, Any]) -> Session:
         return Session(
             id=str(user["ID"]),
@@ -403,7 +411,7 @@ class Ocserv:
             vpn_address=user.get("IPv4") or user.get("IPv6") or "",
             since=_since(user),
             transport="dtls" if user.get("DTLS cipher") else "tls",
-            exempt=self._exempt.spares(user.get("Username", ""), user.get("Groupname", "")),
+            exempt=self._spares(user),
         )
 
     def _resumable(self, session: Mapping[str, Any]) -> Session:
@@ -413,7 +421,7 @@ class Ocserv:
             vpn_address="",
             since=_minute(session["Created"]),
             transport="",
-            exempt=self._exempt.spares(session.get("Username", ""), session.get("Groupname", "")),
+            exempt=self._spares(session),
             connected=False,
         )
 

@@ -53,6 +53,7 @@ from activities.drivers.daemon.strongswan.probe import probe
 from activities.drivers.daemon.strongswan.sessions import (
     ESP_SPI,
     IKE_SPI,
+    LOST,
     Peer,
     logging_in,
     name_of,
@@ -270,5 +271,5 @@ class StrongSwan(PlainDaemon):
             source=(peer.address, peer.port),
             numbers=peer.numbers,
             worked=peer.has_tunnel,
-            exempt=self._exempt.spares(peer.name, ""),
+            exempt=self._exempt.spares(peer.name, "", LOST),
         )

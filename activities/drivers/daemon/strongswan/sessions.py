@@ -14,6 +14,8 @@ ASKS = ("CREATED", "CONNECTING")
 _COMMON_NAME = re.compile(r"(?:^|, )CN=(.+?)(?=, [A-Za-z0-9][A-Za-z0-9.]*=|$)", re.DOTALL)
 """It may have commas of its own, which charon prints as they are: `CN=Maier, Anna`."""
 
+LOST = "?"
+"""What charon prints in place of each byte of a name that isprint(3) does not know: all beyond ASCII."""
 
 ESP_SPI, IKE_SPI = "esp_spi", "ike_spi"
 """What packets carry: 32 bits of a tunnel's, or 64 of a login's."""
