@@ -75,6 +75,23 @@ def _obstacles(own: Slot, gateway: Gateway) -> Iterator[str]:
                 yield f"its pool {its} overlaps {pool} of {where}; give the slot another pool"
 
 
+def more_pools_in_use(pools: Iterable[IPv4Network | IPv6Network], gateway: Gateway) -> tuple[str, ...]:
+    """Return a sentence for each slot whose pool has addresses that some users of the daemon get.
+
+    Args:
+        pools: Networks beside the daemon's own pools.
+        gateway: Its gateway.
+    """
+    return tuple(
+        f"some of its users get addresses of {own}, by a file or section of their own, which overlaps {pool} "
+        f"of slot {slot.name} of {gateway.name}; give the slot another pool"
+        for own in pools
+        for slot in gateway.slots
+        for pool in slot.pools
+        if own.version == pool.version and own.overlaps(pool)
+    )
+
+
 def derived_slots(own: Slot, routes: Iterable[Route]) -> tuple[Slot, ...]:
     """Return two slots beside the daemon's own: with pools as large as its own, next to it, and free."""
     routes = tuple(routes)

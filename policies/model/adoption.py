@@ -46,7 +46,8 @@ class FoundDaemon(Message):
 
     `release` names what runs by its executable's digest: it was verified by nobody. `slots` are what its
     own configuration would make of the gateway, for the files of the fleet and of the agent; `pools` are
-    its own. `unit` is empty where no unit of the host's started it.
+    its own, and behind them those of some of its users, the widest first. `unit` is empty where no unit of
+    the host's started it.
     """
 
     gateway: Name
@@ -56,7 +57,7 @@ class FoundDaemon(Message):
     config: Sentence = ""
     unit: Sentence = ""
     sessions: Count | None = None
-    pools: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=2)
+    pools: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=MOST_LINES)
     slots: tuple[FreeSlot, ...] = Field(default=(), max_length=MOST_LINES)
     left_behind: tuple[OwnLine, ...] = Field(default=(), max_length=MOST_LINES)
     probe: Sentence = Field(

@@ -98,6 +98,26 @@ async def test_what_serves_is_described_with_its_users_and_slots_beside_it(lab: 
     assert lab.folders.adopted is None
 
 
+async def test_a_groups_own_pool_is_named_and_kept_from_the_slots_beside_the_daemon(
+    lab: GatewayLab,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Reader of the third round, 1: a group had the pool that was proposed for a slot."""
+    (tmp_path / "staff").write_text("ipv4-network = 10.90.10.0/24\n")
+    Unprepared(lab, more=f"config-per-group = {tmp_path}\n")
+    await lab.client(1).up()
+    found = await lab.adoption.examine()
+    assert found.obstacles == ()
+    assert f"{tmp_path}/staff: line 1: ipv4-network gives the same addresses" in found.left_behind[0].reason
+    assert [str(slot.pool4) for slot in found.slots] == ["10.90.11.0/24", "10.90.12.0/24"]
+    assert ip_network("10.90.10.0/24") in found.pools
+    (tmp_path / "staff").write_text(f"ipv4-network = {lab.gateway.slots[0].pool4}\n")
+    with pytest.raises(Refused, match=r"some of its users get addresses of .* give the slot another pool"):
+        await lab.adoption.adopt(operation("adopt"), ("config-per-group",))
+    assert (await lab.adoption.examine()).obstacles
+    assert lab.folders.adopted is None
+
+
 async def test_the_probe_is_tried_at_the_daemon_that_serves_before_anything_is_adopted(
     lab: GatewayLab,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from policies.adoption import apart, derived_slots, is_adopted, obstacles_to, release_of
+from policies.adoption import apart, derived_slots, is_adopted, more_pools_in_use, obstacles_to, release_of
 from policies.model.adoption import ADOPTED, FoundDaemon, FreeSlot
 from policies.model.fleet import Slot
 from policies.model.value import digest_of
@@ -34,6 +34,16 @@ def test_a_daemon_that_shares_nothing_has_nothing_in_its_way() -> None:
 )
 def test_what_it_shares_with_a_slot_is_named(more: dict[str, object], said: str) -> None:
     assert said in obstacles_to(daemon(**more), EDGE)[0]
+
+
+def test_a_slot_with_the_pool_of_some_of_its_users_is_in_its_way() -> None:
+    """A group's own pool: two users of two instances would get one address while the daemon drains."""
+    slot = EDGE.slots[0]
+    (said,) = more_pools_in_use([ip_network("10.90.77.0/30"), slot.pool4], EDGE)
+    assert said.startswith(
+        f"some of its users get addresses of {slot.pool4}, by a file or section of their own"
+    )
+    assert f"overlaps {slot.pool4} of slot {slot.name} of edge-1; give the slot another pool" in said
 
 
 def test_slots_beside_it_have_pools_of_its_size_that_nobody_uses() -> None:

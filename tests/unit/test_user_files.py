@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.daemon.ocserv.own_config import read_own_config
-from activities.drivers.daemon.ocserv.user_files import addresses_in
+from activities.drivers.daemon.ocserv.user_files import addresses_in, networks_in
 from activities.drivers.daemon.openvpn.own_config import read_own_config as read_own_openvpn
 from activities.drivers.daemon.openvpn.user_files import addresses_in as openvpn_addresses_in
-from activities.drivers.runtime.host.own_user_files import left_behind
+from activities.drivers.daemon.openvpn.user_files import networks_in as openvpn_networks_in
+from activities.drivers.runtime.host.own_user_files import left_behind, more_pools
 from orchestrator.publishing.builder import ReleaseLabels, build_release
 from policies.model.errors import BadInput
 from tests.fakes.trees import small_tree
@@ -160,6 +161,26 @@ def test_an_adoption_names_files_that_a_section_alone_has(tmp_path: Path) -> Non
     assert "group.conf: line 2: ipv4-network" in group.reason
 
 
+def test_an_adoption_finds_the_pools_of_groups_users_and_virtual_hosts(tmp_path: Path) -> None:
+    """No slot may have them: a pool next to the daemon's own is what groups have, and what is proposed."""
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups/staff").write_text(STAFF)
+    (tmp_path / "groups/wide").write_text("ipv4-network = 10.9.1.0/24\nipv6-network = fd00:9::/48\n")
+    (tmp_path / "groups/odd").write_text("no value\n")
+    (tmp_path / "group.conf").write_text("explicit-ipv4 = 10.9.0.7\nexplicit-ipv4 = 10.8.0.7\n")
+    section = "[vhost:a]\nipv4-network = 10.7.0.0\nipv4-netmask = 255.255.255.0\n"
+    own = read_own_config(OWN.format(folder=tmp_path) + section)
+    found = more_pools(os.getpid(), own, read, networks_in)
+    assert sorted(map(str, found)) == [
+        "10.7.0.0/24",
+        "10.8.0.7/32",
+        "10.9.1.0/24",
+        "10.90.77.0/30",
+        "fd00:9::/48",
+    ]
+    assert str(found[-1]) == "10.8.0.7/32", "the widest come first"
+
+
 # --- OpenVPN -------------------------------------------------------------------------------
 
 CCD = "client-config-dir /etc/openvpn/ccd\n"
@@ -198,3 +219,12 @@ def test_an_adoption_names_the_users_whose_address_is_of_the_old_pool(tmp_path: 
     (line,) = left_behind(os.getpid(), read_own_openvpn(text), read, openvpn_addresses_in)
     assert (line.number, line.key) == (3, "client-config-dir")
     assert f"{tmp_path}/ccd/ana: line 1: ifconfig-push gives the same address" in line.reason
+
+
+def test_an_adoption_finds_the_addresses_of_users_beside_the_pool(tmp_path: Path) -> None:
+    (tmp_path / "ccd").mkdir()
+    (tmp_path / "ccd/ana").write_text("ifconfig-push 10.8.1.5 10.8.1.6\nifconfig-ipv6-push fd08:1::5/64\n")
+    (tmp_path / "ccd/ben").write_text('ifconfig-push 10.8.0.50 255.255.255.0\npush "ifconfig 10.8.1.9 x"\n')
+    text = f"dev tun\nserver 10.8.0.0 255.255.255.0\nclient-config-dir {tmp_path}/ccd\n"
+    found = more_pools(os.getpid(), read_own_openvpn(text), read, openvpn_networks_in)
+    assert list(map(str, found)) == ["10.8.1.5/32", "10.8.1.9/32", "fd08:1::5/128"]

@@ -153,6 +153,11 @@ class PlainDaemon(Protocol):
         del text
         return ()
 
+    def networks_in(self, text: str) -> Sequence[IPv4Network | IPv6Network]:
+        """Return nothing: it has no files for some of its users."""
+        del text
+        return ()
+
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return none: there is no list of users that could change while it runs."""
         del environment

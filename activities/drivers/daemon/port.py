@@ -97,6 +97,8 @@ class OwnConfig:
     """As whom it runs once it has begun, where its main process is not root's."""
     user_files: tuple[UserFile, ...] = ()
     """What it names for some of its users, whose files come with the first release."""
+    more_pools: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Pools of some of its users that stand in the configuration itself."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +287,10 @@ class Daemon(Protocol):
 
     def addresses_in(self, text: str) -> Sequence[str]:
         """Return what a file for some users says of addresses, which no release may have, with its line."""
+        ...
+
+    def networks_in(self, text: str) -> Sequence[IPv4Network | IPv6Network]:
+        """Return of which networks a file for some users gives them addresses, as far as it can be read."""
         ...
 
     async def main_process(self, environment: Environment) -> int | None:

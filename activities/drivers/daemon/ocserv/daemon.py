@@ -37,7 +37,7 @@ from activities.drivers.daemon.ocserv.probe import probe, shadow
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.tunnels import Tunnels
-from activities.drivers.daemon.ocserv.user_files import addresses_in
+from activities.drivers.daemon.ocserv.user_files import addresses_in, networks_in
 from activities.drivers.daemon.port import (
     CONFIG,
     Answer,
@@ -230,6 +230,10 @@ class Ocserv:
     def addresses_in(self, text: str) -> Sequence[str]:
         """Return what a file for users or groups says of addresses, each with its line and what to do."""
         return addresses_in(text)
+
+    def networks_in(self, text: str) -> Sequence[IPv4Network | IPv6Network]:
+        """Return of which networks a file for users or groups gives addresses, as far as it can be read."""
+        return networks_in(text)
 
     async def main_process(self, environment: Environment) -> int | None:
         """Return what occtl calls "Server PID": the process, numbered as in its own namespace."""

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 
 from activities.drivers.daemon.ocserv.config import Line, is_true, lines_of, number_in, pool4_in, pool6_in
-from activities.drivers.daemon.ocserv.user_files import user_files_in
+from activities.drivers.daemon.ocserv.user_files import networks_in_sections, user_files_in
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
@@ -75,6 +75,7 @@ def read_own_config(text: str) -> OwnConfig:
         answers=_answers(lines),
         left_behind=tuple(islice(_left_behind(lines), MOST_LINES)),
         user_files=user_files_in(text),
+        more_pools=networks_in_sections(text),
     )
 
 

@@ -3,18 +3,18 @@
 ocserv(8) has their options under `config-per-user`; they are written like its own configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from activities.drivers.daemon.ocserv.config import lines_of
+from activities.drivers.daemon.ocserv.config import Line, lines_of, pool4_in, pool6_in
 from activities.drivers.daemon.port import UserFile
 from policies.model.errors import BadInput
 
 NAMED_BY = ("config-per-user", "config-per-group", "default-user-config", "default-group-config")
 """Options that name such a file, or a folder of them."""
-GIVING = (
-    *("ipv4-network", "ipv4-netmask", "ipv6-network", "ipv6-prefix"),
-    *("explicit-ipv4", "explicit-ipv6"),
-)
+EXPLICIT = ("explicit-ipv4", "explicit-ipv6")
+GIVING = ("ipv4-network", "ipv4-netmask", "ipv6-network", "ipv6-prefix", *EXPLICIT)
 """Options by which such a file gives its users a pool, or an address, of their own."""
 
 
@@ -40,3 +40,31 @@ def addresses_in(text: str) -> Sequence[str]:
         for line in lines
         if line.key in GIVING and not line.section
     )
+
+
+def networks_in(text: str) -> Sequence[IPv4Network | IPv6Network]:
+    """Return of which networks such a file gives addresses, as far as it can be read."""
+    with suppress(BadInput):
+        return tuple(_networks([line for line in lines_of(text) if not line.section]))
+    return ()
+
+
+def networks_in_sections(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return the pools of virtual hosts; BadInput as `lines_of`."""
+    sections = dict[str, list[Line]]()
+    for line in lines_of(text):
+        if line.section:
+            sections.setdefault(line.section, []).append(line._replace(section=""))
+    return tuple(network for lines in sections.values() for network in _networks(lines))
+
+
+def _networks(lines: list[Line]) -> Iterator[IPv4Network | IPv6Network]:
+    for pool_in in (pool4_in, pool6_in):
+        with suppress(BadInput):
+            pool = pool_in(lines)
+            if pool is not None:
+                yield pool
+    for line in lines:
+        if line.key in EXPLICIT:
+            with suppress(ValueError):
+                yield ip_network(line.value)

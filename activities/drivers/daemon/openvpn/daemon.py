@@ -27,7 +27,7 @@ from activities.drivers.daemon.openvpn.own_config import pools_of, read_own_conf
 from activities.drivers.daemon.openvpn.prefix import END, NAMED, SHOWN_NAME, STAMP
 from activities.drivers.daemon.openvpn.probe import probe
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
-from activities.drivers.daemon.openvpn.user_files import addresses_in
+from activities.drivers.daemon.openvpn.user_files import addresses_in, networks_in
 from activities.drivers.daemon.plain import PlainDaemon
 from activities.drivers.daemon.port import (
     CONFIG,
@@ -245,6 +245,10 @@ class OpenVpn(PlainDaemon):
     def addresses_in(self, text: str) -> Sequence[str]:
         """Return what a file for one user says of addresses, each with its line and what to do."""
         return addresses_in(text)
+
+    def networks_in(self, text: str) -> Sequence[IPv4Network | IPv6Network]:
+        """Return the addresses that a file for one user gives, as far as it can be read."""
+        return networks_in(text)
 
     async def check_own(self, environment: OwnEnvironment) -> None:
         """Refuse: certificate, key and options are read at its start only."""

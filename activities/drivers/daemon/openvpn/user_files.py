@@ -4,6 +4,8 @@ openvpn(8) has them under `client-config-dir`; they are written like its own con
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.port import UserFile
@@ -44,11 +46,29 @@ def addresses_in(text: str) -> Sequence[str]:
 
 def given_in(options: Iterable[Option]) -> Iterator[str]:
     """Yield each option that gives users an address, which is of one slot's pool at most, and what to do."""
+    for option, giving in _giving(options):
+        name = giving.name if giving is option else f"push {giving.name}"
+        yield f"line {option.number}: {name} gives the same address in every slot; {INSTEAD}"
+
+
+def networks_in(text: str) -> Sequence[IPv4Network | IPv6Network]:
+    """Return the addresses that such a file gives, each as a network, as far as it can be read."""
+    found = list[IPv4Network | IPv6Network]()
+    with suppress(BadInput):
+        for _, giving in _giving(options_in("\n".join(lines_of(text)))):
+            with suppress(ValueError):
+                found.append(ip_network(ip_interface(" ".join(giving.words[:1])).ip))
+    return found
+
+
+def _giving(options: Iterable[Option]) -> Iterator[tuple[Option, Option]]:
+    """Yield each option that gives an address, with itself, or with the one that it pushes."""
     for option in options:
         pushed = _pushed(option)
-        name = f"push {pushed.name}" if pushed is not None else option.name
-        if option.name in GIVING or (pushed is not None and pushed.name in TAKEN):
-            yield f"line {option.number}: {name} gives the same address in every slot; {INSTEAD}"
+        if option.name in GIVING:
+            yield option, option
+        elif pushed is not None and pushed.name in TAKEN:
+            yield option, pushed
 
 
 def _pushed(option: Option) -> Option | None:

@@ -16,6 +16,7 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
@@ -34,20 +35,20 @@ from activities.drivers.runtime.host.listeners import (
 )
 from activities.drivers.runtime.host.own_evidence import LARGEST_CONFIG
 from activities.drivers.runtime.host.own_unit import OwnUnit, Record
-from activities.drivers.runtime.host.own_user_files import left_behind
+from activities.drivers.runtime.host.own_user_files import left_behind, more_pools
 from activities.drivers.runtime.host.process import PROC, Process, process
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import AdoptedFolder, SlotFolders
 from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.port import SteeringDriver
-from policies.adoption import derived_slots, obstacles_to, release_of
-from policies.model.adoption import ADOPTED, Adopted, FoundDaemon, FreeSlot, OwnLine
+from policies.adoption import derived_slots, more_pools_in_use, obstacles_to, release_of
+from policies.model.adoption import ADOPTED, MOST_LINES, Adopted, FoundDaemon, FreeSlot, OwnLine
 from policies.model.errors import BadInput, PenstockError, Refused
 from policies.model.fleet import Slot
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, digest_of
-from policies.pools import own_pools_in_use, pools_in_use
+from policies.pools import Route, own_pools_in_use, pools_in_use
 
 LONGEST_LOSS = 440
 """Characters, so that whoever hands the sentence on has room for a word before it."""
@@ -145,16 +146,20 @@ class HostAdoption:
         """Return what serves here by itself, and all that keeps it from being adopted; nothing is changed."""
         taken = self._taken((await self._table.read()).serving)
         found = _Found((taken,)) if taken else await self._find()
-        running = found.process
+        running, more = found.process, await self._more_pools(found.process, found.own)
+        slots = found.slots
+        if more and found.slot is not None:
+            others = [Route(network=pool, device=found.slot.device, connected=True) for pool in more]
+            slots = derived_slots(found.slot, [*await routes(), *others])
         return FoundDaemon(
             gateway=self._gateway.name,
-            obstacles=found.obstacles,
+            obstacles=(*found.obstacles, *more_pools_in_use(more, self._gateway))[:MOST_LINES],
             pid=running.pid if running else None,
             release=found.release,
             config=found.config,
             unit=found.unit,
             sessions=found.sessions,
-            pools=found.slot.pools if found.slot else (),
+            pools=(*found.slot.pools, *more)[:MOST_LINES] if found.slot else (),
             slots=tuple(
                 FreeSlot(
                     name=slot.name,
@@ -163,7 +168,7 @@ class HostAdoption:
                     pool4=str(slot.pool4),
                     pool6=str(slot.pool6 or ""),
                 )
-                for slot in found.slots
+                for slot in slots
             ),
             left_behind=await asyncio.to_thread(self._left_behind, found),
             probe=await self._probed(found),
@@ -173,6 +178,14 @@ class HostAdoption:
         if found.own is None or found.process is None:
             return ()
         return left_behind(found.process.pid, found.own, _read, self._folders.daemon.addresses_in)
+
+    async def _more_pools(
+        self, running: Process | None, own: OwnConfig | None
+    ) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Return of which other networks the daemon gives some of its users addresses."""
+        if running is None or own is None:
+            return ()
+        return await asyncio.to_thread(more_pools, running.pid, own, _read, self._folders.daemon.networks_in)
 
     async def _probed(self, found: _Found) -> str:
         """Return why the probe cannot log in at the daemon that serves, as it will at each new instance."""
@@ -201,6 +214,9 @@ class HostAdoption:
                 raise Refused(taken)
             found = await self._whole()
             self._refuse_losses(found.own, without)
+            more = await self._more_pools(found.process, found.own)
+            if obstacles := more_pools_in_use(more, self._gateway):
+                raise Refused(obstacles[0])
             self._journal.check(operation)
             known = self._take(found)
             steering = await self._table.make_permanent(operation, ADOPTED)

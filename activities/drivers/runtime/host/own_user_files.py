@@ -5,6 +5,8 @@ They are read where the daemon sees them, and nothing of them is changed.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from activities.drivers.daemon.port import OwnConfig, UserFile
 from activities.drivers.runtime.host.chroot import seen_by
@@ -29,6 +31,27 @@ def left_behind(
     wrong = {one.number: line for one in own.user_files if (line := _wrong(pid, one, read, addresses_in))}
     lines = [wrong.pop(line.number, line) for line in own.left_behind]
     return (*lines, *wrong.values())[:MOST_LINES]
+
+
+def more_pools(
+    pid: int,
+    own: OwnConfig,
+    read: Callable[[int, str], str],
+    networks_in: Callable[[str], Sequence[IPv4Network | IPv6Network]],
+) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return of which networks beside its pools the daemon gives users addresses, the widest first.
+
+    A file that cannot be read is left out here: `left_behind` names it.
+    """
+    found = [*own.more_pools]
+    for path in (path for one in own.user_files for path in _paths(pid, one.path)):
+        with suppress(BadInput, OSError):
+            found += networks_in(read(pid, path))
+    four = [one for one in found if isinstance(one, IPv4Network) and not one.subnet_of(own.pool4)]
+    six = [one for one in found if isinstance(one, IPv6Network)]
+    six = [one for one in six if own.pool6 is None or not one.subnet_of(own.pool6)]
+    more: list[IPv4Network | IPv6Network] = [*collapse_addresses(four), *collapse_addresses(six)]
+    return tuple(sorted(more, key=lambda one: one.prefixlen - one.max_prefixlen))
 
 
 def _wrong(
