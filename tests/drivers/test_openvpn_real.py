@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -170,6 +171,27 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
     assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
     names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))
     assert "user1" in names
+
+
+async def test_a_login_that_is_given_an_address_outside_of_the_pool_is_a_failed_one(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    """Reader of the third round, 2: by a script or plugin, too, which no build reads; here by a file."""
+    folder = openvpn.admission.tree / "etc/openvpn/ccd"
+    folder.mkdir(parents=True)
+    (folder / "user3").write_text("ifconfig-push 10.8.0.50 255.255.255.0\n")
+    openvpn.admission.template.write_text(f"{TEMPLATE.read_text()}client-config-dir /etc/openvpn/ccd\n")
+    try:
+        slot = await serving(openvpn, "outside")
+        for number in (1, 3):
+            await openvpn.client(number).up()
+        log = openvpn.folders.of(slot).log.read_text(errors="replace")
+    finally:
+        openvpn.admission.template.write_text(TEMPLATE.read_text())
+        shutil.rmtree(openvpn.admission.tree / "etc/openvpn")
+    reader = LoginLog()
+    found = [(one.key, one.outcome) for line in log.splitlines() for one in reader.read(line, 0.0)]
+    assert found == [("user user1", LoginOutcome.OK), ("user user3", LoginOutcome.INTERNAL)]
 
 
 async def rebound(lab: OpenVpnLab, number: int, *, to: str, port: str) -> None:
