@@ -12,15 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.ocserv.daemon import Ocserv
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
+from activities.drivers.daemon.port import Daemon, Dialled
+from activities.drivers.daemon.strongswan.daemon import StrongSwan
 from activities.drivers.programs import start
 from activities.drivers.runtime.host.translated import read_saved, sent_elsewhere
 from policies.model.errors import Refused
-from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
+from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, built_openvpn, lab, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
+from tests.drivers.openvpn_lab import OpenVpnLab
 from tests.drivers.unprepared import Unprepared
 
 pytestmark = ON_A_REAL_GATEWAY
 
+DIALLED = (Dialled("tcp", 443),)
 WHAT_TO_DO = "what runs in a container is not adopted: when its last user has left, stop it there"
 A_ROOT_OF_ITS_OWN = """set -e
 mount -t tmpfs tmpfs /mnt
@@ -89,6 +95,7 @@ async def test_a_port_that_is_sent_to_a_container_by_a_rule_alone_is_refused_wit
     [
         "tcp dport 8443 dnat ip to 10.88.0.2:443",
         "udp dport 443 dnat ip to 10.88.0.2:443",
+        "meta l4proto udp th dport 443 dnat ip to 10.88.0.2:443",
         "ip daddr 10.77.0.9 tcp dport 443 dnat ip to 10.88.0.2:443",
         "tcp dport != 443 dnat ip to 10.88.0.2",
         "dnat ip to tcp dport map { 80 : 10.88.0.2 }",
@@ -100,9 +107,101 @@ async def test_a_rule_for_others_than_the_gateways_users_is_in_nobodys_way(
     rule: str,
 ) -> None:
     published(rule)
-    assert await sent_elsewhere(lab.gateway) is None
+    assert await sent_elsewhere(lab.gateway, DIALLED) is None
     daemon = Unprepared(lab)
     assert (await lab.adoption.examine()).pid == daemon.process.pid
+
+
+@pytest.mark.parametrize(
+    ("rule", "daemon", "sent"),
+    [
+        ("meta l4proto { tcp, udp } th dport 443 dnat ip to 10.88.0.2", OpenVpn(), "UDP port 443"),
+        ("meta l4proto tcp th dport 443 dnat ip to 10.88.0.2", OpenVpn(), "port 443"),
+        ("meta l4proto != udp th dport 443 dnat ip to 10.88.0.2", OpenVpn(), "port 443"),
+        ("ip protocol udp th dport 443 dnat ip to 10.88.0.2", OpenVpn(), "UDP port 443"),
+        ("dnat ip to udp dport map { 443 : 10.88.0.2 }", OpenVpn(), "UDP port 443"),
+        ("sctp dport 443 dnat ip to 10.88.0.2", OpenVpn(), None),
+        ("udp dport 4500 dnat ip to 10.88.0.2", StrongSwan(), "UDP port 4500"),
+    ],
+)
+async def test_a_rule_is_read_by_the_transports_of_the_gateways_daemon(
+    lab: GatewayLab,  # noqa: F811
+    rule: str,
+    daemon: Daemon,
+    sent: str | None,
+) -> None:
+    published(rule)
+    found = await sent_elsewhere(lab.gateway, daemon.dialled(lab.gateway))
+    assert (found and found.partition(" of ")[0]) == sent
+
+
+SERVES = """
+import socket
+served = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+served.bind(("", 443))
+print(flush=True)
+while True:
+    said, asker = served.recvfrom(99)
+    served.sendto(b"container", asker)
+"""
+ASKS = """
+import socket
+asks = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asks.settimeout(2)
+asks.sendto(b"x", ("10.77.0.1", 443))
+print(asks.recv(99).decode())
+"""
+
+
+async def test_a_host_that_serves_by_udp_from_a_container_is_not_empty_and_its_users_stay_there(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    """Docker without its proxy, Incus, LXD and Kubernetes lead a port into a container by a rule alone."""
+    namespace, inside = openvpn.namespace, f"{openvpn.prefix}in"
+    batch(f"netns add {inside}")
+    batch(
+        f"link add inside type veth peer name eth0 netns {inside}\nlink set inside up\n"
+        "address add 10.88.0.1/24 dev inside",
+        namespace,
+    )
+    batch(
+        "link set eth0 up\naddress add 10.88.0.2/24 dev eth0\nroute add default via 10.88.0.1",
+        inside,
+    )
+    within(namespace, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    serves = await start(
+        ["ip", "netns", "exec", inside, os.fspath(PYTHON), "-c", SERVES], stderr=asyncio.subprocess.DEVNULL
+    )
+    published("udp dport 443 dnat ip to 10.88.0.2:443")
+    try:
+        assert serves.stdout
+        await serves.stdout.readline()
+        site, release = f"{openvpn.prefix}c1", openvpn.admission.release("1")
+        assert within(site, PYTHON, "-c", ASKS) == "container"
+        [why] = [one for one in await openvpn.slots.preflight(release) if "serves already" in one]
+        assert "UDP port 443 of gw-1 is sent to 10.88.0.2:443 by chain publish of table inet runtime" in why
+        with pytest.raises(Refused, match="gw-1 serves already"):
+            await openvpn.running("1")
+        assert within(site, PYTHON, "-c", ASKS) == "container"
+    finally:
+        serves.kill()
+        await serves.wait()
+        nft("delete table inet runtime")
+        batch("link delete inside", namespace)
+        batch(f"netns delete {inside}")
+
+
+def within(namespace: str, *command: str | Path) -> str:
+    """Run the command there; return what it prints."""
+    said = subprocess.run(
+        ["ip", "netns", "exec", namespace, *command], capture_output=True, text=True, check=True
+    )
+    return said.stdout.strip()
+
+
+def batch(lines: str, namespace: str | None = None) -> None:
+    there = ["-n", namespace] if namespace else []
+    subprocess.run(["ip", *there, "-batch", "-"], input=lines, text=True, check=True)
 
 
 SAVED = """\
@@ -127,8 +226,33 @@ COMMIT
     ],
 )
 async def test_rules_that_iptables_saves_are_read_likewise(rule: str, *, to: bool) -> None:
-    found = read_saved(SAVED.format(rule=rule), gateway())
+    found = read_saved(SAVED.format(rule=rule), gateway(), DIALLED)
     assert (found is not None and found.endswith("by chain DOCKER of table nat")) is to
+
+
+BY_UDP = "-A DOCKER ! -i docker0 -p udp -m udp --dport {} -j DNAT --to-destination 172.17.0.2:{}"
+
+
+@pytest.mark.parametrize(
+    ("daemon", "rule", "port"),
+    [
+        (OpenVpn(), BY_UDP.format(443, 1194), "UDP port 443"),
+        (OpenVpn(), BY_UDP.format(443, 1194).replace("udp", "tcp"), "port 443"),
+        (OpenVpn(), BY_UDP.format(443, 1194).replace("-p udp -m udp", "-p 17"), "UDP port 443"),
+        (OpenVpn(), BY_UDP.format(443, 1194).replace("-p udp -m udp", "! -p tcp"), "UDP port 443"),
+        (OpenVpn(), BY_UDP.format(443, 1194).replace("-p udp -m udp", "-p sctp"), None),
+        (StrongSwan(), BY_UDP.format(500, 500), "UDP port 500"),
+        (StrongSwan(), BY_UDP.format(4500, 4500), "UDP port 4500"),
+        (StrongSwan(), BY_UDP.format(500, 500).replace("udp", "tcp"), None),
+        (Ocserv(), BY_UDP.format(443, 443), None),
+    ],
+)
+async def test_a_rule_of_iptables_is_read_by_the_transports_of_the_gateways_daemon(
+    daemon: Daemon, rule: str, port: str | None
+) -> None:
+    users = gateway() if daemon.product != "strongswan" else gateway().model_copy(update={"port": 500})
+    found = read_saved(SAVED.format(rule=rule), users, daemon.dialled(users))
+    assert (found and found.partition(" of ")[0]) == port
 
 
 async def test_a_port_that_a_runtimes_program_publishes_is_refused_with_the_program(

@@ -20,7 +20,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Protocol
 
-from activities.drivers.daemon.port import OwnConfig
+from activities.drivers.daemon.port import Dialled, OwnConfig
 from activities.drivers.programs import run
 from activities.drivers.rights import OTHERS_WRITE
 from activities.drivers.runtime.host.chroot import OwnPlace, seen_by
@@ -365,7 +365,8 @@ class HostAdoption:
     async def _find(self) -> _Found:
         """Return the daemon that serves here, as far as it was found, and what hinders its adoption."""
         listeners = await self._listeners()
-        if obstacle := await in_a_container(self._gateway, listeners) or self._no_daemon(listeners):
+        container = await in_a_container(self._gateway, self._dialled, listeners)
+        if obstacle := container or self._no_daemon(listeners):
             return _Found((obstacle,))
         daemon = process(_holders(listeners)[0])
         if daemon is None or (executable := daemon.executable) is None:
@@ -404,8 +405,12 @@ class HostAdoption:
         beside = words.beside_config
         return None if beside is None else why_not_by_command(_command_of(pid), beside)
 
+    @property
+    def _dialled(self) -> Sequence[Dialled]:
+        return self._folders.daemon.dialled(self._gateway)
+
     async def _listeners(self) -> Sequence[Listener]:
-        return await asyncio.to_thread(listeners_for_users, self._gateway)
+        return await asyncio.to_thread(listeners_for_users, self._gateway, self._dialled)
 
     def _candidates(self, pid: int) -> list[str]:
         """Return where its configuration may be: as it says, as it was before, as its program has it."""

@@ -5,11 +5,12 @@ from the descriptors of processes, which name their sockets by inode.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 
+from activities.drivers.daemon.port import Dialled
 from activities.drivers.runtime.host.containers import WHAT_TO_DO, publishes
 from activities.drivers.runtime.host.process import PROC
 from activities.drivers.runtime.host.translated import sent_elsewhere
@@ -33,33 +34,28 @@ class Listener:
     """Empty where it belongs to a process that is not seen from here: one of a container's namespace."""
 
 
-def listeners_for_users(gateway: Gateway) -> tuple[Listener, ...]:
-    """Return what takes users on the port that they dial, at the gateway's addresses or at all of them."""
+def listeners_for_users(gateway: Gateway, dialled: Iterable[Dialled]) -> tuple[Listener, ...]:
+    """Return what takes users on the ports that they dial, at the gateway's addresses or at all of them."""
     found = [
         one
-        for transport in _transports(gateway)
+        for transport, port in dialled
         for one in _listening(transport)
-        if one.port == gateway.port and (one.address.is_unspecified or one.address in gateway.addresses)
+        if one.port == port and (one.address.is_unspecified or one.address in gateway.addresses)
     ]
     holders = _holders({one.inode for one in found}) if found else {}
     return tuple(replace(one, processes=tuple(sorted(holders.get(one.inode, ())))) for one in found)
 
 
-def _transports(gateway: Gateway) -> tuple[str, ...]:
-    """Return by what users' first packets come."""
-    if gateway.has_own_networks:
-        return ("udp",)
-    return ("udp", "tcp") if gateway.daemon == "openvpn" else ("tcp",)
-
-
-async def serves_already(gateway: Gateway, own: Collection[int] = ()) -> tuple[str, ...]:
+async def serves_already(
+    gateway: Gateway, dialled: Sequence[Dialled], own: Collection[int] = ()
+) -> tuple[str, ...]:
     """Return why this host is not empty though no slot serves: what takes users' connections here.
 
     The processes `own` are of the gateway's steering, and have no users.
     """
-    found = await asyncio.to_thread(listeners_for_users, gateway)
+    found = await asyncio.to_thread(listeners_for_users, gateway, dialled)
     listeners = tuple(one for one in found if not set(one.processes) & set(own))
-    if container := await in_a_container(gateway, listeners):
+    if container := await in_a_container(gateway, dialled, listeners):
         return (f"{gateway.name} serves already: {container}",)
     instead = "take it over as it runs: penstock fleet adopt"
     if gateway.has_own_networks:
@@ -71,19 +67,20 @@ async def serves_already(gateway: Gateway, own: Collection[int] = ()) -> tuple[s
     )
 
 
-async def in_a_container(gateway: Gateway, listeners: Sequence[Listener]) -> str | None:
-    """Return why what serves the gateway's port is in a container, as far as this can be seen from its port.
+async def in_a_container(
+    gateway: Gateway, dialled: Sequence[Dialled], listeners: Sequence[Listener]
+) -> str | None:
+    """Return why what serves users is in a container, as far as the ports that they dial show it.
 
     Raises:
         Unavailable: the host's packet filter does not say where it sends users.
     """
-    port = f"port {gateway.port} of {gateway.name}"
-    if where := await sent_elsewhere(gateway):
-        return f"{port} is sent to {where}: {WHAT_TO_DO}"
-    holders = [pid for one in listeners for pid in one.processes]
-    publisher = next((pid for pid in holders if publishes(path_of(pid))), None)
-    if publisher is not None:
-        return f"{port} is published by {program_of(publisher)}: {WHAT_TO_DO}"
+    if sent := await sent_elsewhere(gateway, dialled):
+        return f"{sent}: {WHAT_TO_DO}"
+    holders = [(one.port, pid) for one in listeners for pid in one.processes]
+    for port, pid in holders:
+        if publishes(path_of(pid)):
+            return f"port {port} of {gateway.name} is published by {program_of(pid)}: {WHAT_TO_DO}"
     return None
 
 

@@ -146,7 +146,7 @@ class HostSlots:
         if self._gateway.has_own_networks:
             reasons += await cut_off(self._gateway)
         if state.steering.serving is None:
-            reasons += await serves_already(self._gateway, self._table.listens)
+            reasons += await self._serves_already()
         reasons += pools_in_use(self._gateway, await routes())
         if not state.steering.primed:
             by = self._gateway.steering
@@ -546,6 +546,10 @@ class HostSlots:
 
     # --- the rest of preflight -----------------------------------------------------
 
+    async def _serves_already(self) -> tuple[str, ...]:
+        dialled = self._folders.daemon.dialled(self._gateway)
+        return await serves_already(self._gateway, dialled, self._table.listens)
+
     async def _refuse_unless_empty(self) -> None:
         """Refuse the first instance of a gateway that serves without us: its users would be thrown out.
 
@@ -553,7 +557,7 @@ class HostSlots:
         """
         if (await self._table.read()).serving is None:
             reasons = [
-                *await serves_already(self._gateway, self._table.listens),
+                *await self._serves_already(),
                 *pools_in_use(self._gateway, await routes()),
             ]
             if reasons:

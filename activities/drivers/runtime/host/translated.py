@@ -7,13 +7,14 @@ it cannot tell, and those of the older kernel interface, are read as iptables-sa
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.daemon.port import Dialled
 from activities.drivers.programs import run
 from policies.lines import lines_in
 from policies.model.errors import Unavailable
@@ -23,17 +24,26 @@ OURS = "penstock"
 OLDER_TABLES = Path("/proc/thread-self/net")
 _SAVED = re.compile(r"-A (?P<chain>\S+) .*-j DNAT --to-destination (?P<to>\S+)")
 _SAVED_PORTS = re.compile(r"(?P<not>! )?--(?:dport|dports) (?P<ports>\S+)")
+_SAVED_PROTOCOL = re.compile(r"(?P<not>! )?-p (?P<protocol>\S+)")
 _SAVED_ADDRESS = re.compile(r"(?P<not>! )?-d (?P<address>\S+)")
+_PROTOCOLS = ("l4proto", "protocol", "nexthdr")
+"""Fields that name the transport, of any packet, of IPv4 and of IPv6."""
+_NUMBERS = {"tcp": "6", "udp": "17"}
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A gateway's users, as a rule meets them."""
+    """A gateway's users at one of the ports that they dial, as a rule meets them."""
 
     gateway: Gateway
+    dialled: Dialled
 
     def at_port(self, first: int, last: int) -> bool:
-        return first <= self.gateway.port <= last
+        return first <= self.dialled.port <= last
+
+    def by(self, protocol: Any) -> bool:
+        """Return whether the protocol, by its name or number, is the users'."""
+        return str(protocol) in (self.dialled.transport, _NUMBERS[self.dialled.transport])
 
     def at_address(self, network: str) -> bool:
         with suppress(ValueError):
@@ -41,8 +51,8 @@ class _Asked:
         return True  # a name, or a form that is not known: it may be them
 
 
-async def sent_elsewhere(gateway: Gateway) -> str | None:
-    """Return where connections to the gateway's port are sent, and by which rule; None when by none.
+async def sent_elsewhere(gateway: Gateway, dialled: Sequence[Dialled]) -> str | None:
+    """Return which port that users dial is sent where, and by which rule; None when none is.
 
     Raises:
         Unavailable: nft does not say.
@@ -50,11 +60,18 @@ async def sent_elsewhere(gateway: Gateway) -> str | None:
     said = await run(["nft", "-j", "list", "ruleset"])
     if said.status:
         raise Unavailable(f"nft cannot list the rules of {gateway.name}: {said.last_words}")
-    asked, listed = _Asked(gateway), json.loads(said.out or '{"nftables": []}')["nftables"]
-    for rule in _rules(listed):
-        if where := _of_rule(rule, _Elements(listed, rule), asked):
-            return f"{where} by chain {rule['chain']} of table {rule['family']} {rule['table']}"
-    return await _by_iptables(listed, asked)
+    listed = json.loads(said.out or '{"nftables": []}')["nftables"]
+    for asked in [_Asked(gateway, one) for one in dialled]:
+        for rule in _rules(listed):
+            if where := _of_rule(rule, _Elements(listed, rule), asked):
+                by = f"chain {rule['chain']} of table {rule['family']} {rule['table']}"
+                return f"{_port(asked)} is sent to {where} by {by}"
+    return await _by_iptables(listed, gateway, dialled)
+
+
+def _port(asked: _Asked) -> str:
+    by = "UDP " if asked.dialled.transport == "udp" else ""
+    return f"{by}port {asked.dialled.port} of {asked.gateway.name}"
 
 
 class _Elements:
@@ -80,11 +97,11 @@ def _rules(listed: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _of_rule(rule: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str | None:
-    """Return where the rule sends connections to the gateway's port; it has to name the port."""
+    """Return where the rule sends packets to the port that users dial; it has to name the port."""
     names_port = False
     for part in rule["expr"]:
         if "match" in part:
-            field = _payload(part["match"]["left"])
+            field = _field(part["match"]["left"])
             meets = _meets(field, part["match"], elements, asked)
             if meets is False:
                 return None
@@ -99,23 +116,28 @@ def _of_rule(rule: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str
     return None
 
 
-def _payload(left: Any) -> dict[str, Any]:
+def _field(left: Any) -> dict[str, Any]:
     """Return which field of a packet is looked at, nothing where it is none."""
-    found: dict[str, Any] = left.get("payload", {}) if isinstance(left, dict) else {}
+    if not isinstance(left, dict):
+        return {}
+    if left.get("meta") == {"key": "l4proto"}:
+        return {"field": "l4proto"}
+    found: dict[str, Any] = left.get("payload", {})
     return found
 
 
 def _meets(
     field: Mapping[str, Any], match: Mapping[str, Any], elements: _Elements, asked: _Asked
 ) -> bool | None:
-    """Say whether the match lets connections to the gateway's port through; None when it asks for others."""
+    """Say whether the match lets packets to that port through; None when it asks for others."""
     tests: dict[str, Callable[[Any], bool]] = {
         "dport": lambda one: asked.at_port(*_ports(one)),
         "daddr": lambda one: asked.at_address(_network(one)),
+        **dict.fromkeys(_PROTOCOLS, asked.by),
     }
     if field.get("field") not in tests or match["op"] not in ("==", "!=", "in"):
         return None
-    if field["field"] == "dport" and field["protocol"] not in ("tcp", "th"):
+    if field["field"] == "dport" and field["protocol"] not in (asked.dialled.transport, "th"):
         return False
     listed = [_key(one) for one in elements.of(match["right"])]
     through: bool = any(map(tests[field["field"]], listed)) != (match["op"] == "!=")
@@ -123,9 +145,9 @@ def _meets(
 
 
 def _of_map(said: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str | None:
-    """Return where a map from ports to addresses leads connections to the gateway's port."""
-    field = _payload(said["key"])
-    if field.get("field") != "dport" or field["protocol"] not in ("tcp", "th"):
+    """Return where a map from ports to addresses leads packets to the port that users dial."""
+    field = _field(said["key"])
+    if field.get("field") != "dport" or field["protocol"] not in (asked.dialled.transport, "th"):
         return None
     pairs = [one for one in elements.of(said["data"]) if isinstance(one, list)]
     to = next((to for ports, to in pairs if asked.at_port(*_ports(_key(ports)))), None)
@@ -163,8 +185,10 @@ def _spoken(to: Any, port: Any) -> str:
 # --- iptables ------------------------------------------------------------------------
 
 
-async def _by_iptables(listed: Iterable[Mapping[str, Any]], asked: _Asked) -> str | None:
-    """Return where a rule of iptables sends them that nft does not tell whole.
+async def _by_iptables(
+    listed: Iterable[Mapping[str, Any]], gateway: Gateway, dialled: Sequence[Dialled]
+) -> str | None:
+    """Return which port a rule of iptables sends where that nft does not tell whole.
 
     The older interface is asked only where it has the table: asking would make it.
     """
@@ -175,21 +199,27 @@ async def _by_iptables(listed: Iterable[Mapping[str, Any]], asked: _Asked) -> st
             if "nat" in (OLDER_TABLES / f"{family}_tables_names").read_text().split():
                 programs.append(f"{command}-legacy-save")
         for program in filter(shutil.which, programs):
-            if where := read_saved((await run([program, "-t", "nat"])).out, asked.gateway):
+            if where := read_saved((await run([program, "-t", "nat"])).out, gateway, dialled):
                 return f"{where} of {command}"
     return None
 
 
-def read_saved(saved: str, gateway: Gateway) -> str | None:
-    """Return where a table, as iptables-save(8) writes it, sends connections to the gateway's port."""
-    asked = _Asked(gateway)
-    for line in lines_in(saved):
-        rule, ports, address = _SAVED.match(line), _SAVED_PORTS.search(line), _SAVED_ADDRESS.search(line)
-        if rule is None or ports is None or re.search(r"(?<!! )-p (?!tcp)", line):
-            continue
-        ranges = [[int(end) for end in one.split(":")] for one in ports["ports"].split(",")]
-        if any(asked.at_port(one[0], one[-1]) for one in ranges) == bool(ports["not"]):
-            continue
-        if address is None or asked.at_address(address["address"]) != bool(address["not"]):
-            return f"{rule['to']} by chain {rule['chain']} of table nat"
+def read_saved(saved: str, gateway: Gateway, dialled: Sequence[Dialled]) -> str | None:
+    """Return which port that users dial is sent where by a table, as iptables-save(8) writes it."""
+    for asked in [_Asked(gateway, one) for one in dialled]:
+        for line in lines_in(saved):
+            rule = _SAVED.match(line)
+            if rule is not None and _is_met(line, asked):
+                return f"{_port(asked)} is sent to {rule['to']} by chain {rule['chain']} of table nat"
     return None
+
+
+def _is_met(line: str, asked: _Asked) -> bool:
+    """Return whether the rule of that line takes packets to the port; it has to name it."""
+    ports, address, protocol = (one.search(line) for one in (_SAVED_PORTS, _SAVED_ADDRESS, _SAVED_PROTOCOL))
+    if ports is None or (protocol is not None and asked.by(protocol["protocol"]) == bool(protocol["not"])):
+        return False
+    ranges = [[int(end) for end in one.split(":")] for one in ports["ports"].split(",")]
+    if any(asked.at_port(one[0], one[-1]) for one in ranges) == bool(ports["not"]):
+        return False
+    return address is None or asked.at_address(address["address"]) != bool(address["not"])
