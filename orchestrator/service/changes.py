@@ -69,6 +69,11 @@ KIND = "kind"
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
 
+HAS_PROBLEMS = "TemporalReportedProblems IS NOT NULL"
+"""Finds workflows whose task was tried again and again; an engine that knows no such attribute finds none."""
+
+MOST_PARTS = 50
+"""Parts with problems that are looked through for one of a change that is open."""
 
 TAKEN_WITHIN = timedelta(seconds=15)
 """How long the next step of a change may wait for a worker before people hear of it."""
@@ -513,7 +518,7 @@ class ChangeService:
                 gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
                 return gone, (_offer(Verb.ROLL_BACK, fleet),)
             return f"{silence_of(error)}; what is shown is what was last heard", ()
-        stuck = _stuck(fleet, description)
+        stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
         return (stuck[0], (stuck[1],)) if stuck else None
 
     async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
@@ -522,7 +527,26 @@ class ChangeService:
             description = await self._change(fleet).describe(rpc_timeout=LOOK)
         except RPCError:
             return None
-        return _stuck(fleet, description)
+        return _stuck(fleet, description) or await self._stuck_part(fleet, description)
+
+    async def _stuck_part(
+        self, fleet: str, description: WorkflowExecutionDescription
+    ) -> tuple[str, Offer] | None:
+        """Return that no worker can go on with a part of a running change; one search finds it among all."""
+        if description.status is not WorkflowExecutionStatus.RUNNING:
+            return None
+        root = change_of(fleet)
+        query = f"WorkflowId STARTS_WITH '{root}/' AND ExecutionStatus = 'Running' AND {HAS_PROBLEMS}"
+        searched = self.client.list_workflows(query, rpc_timeout=LOOK, limit=MOST_PARTS)
+        try:
+            found = [one.id async for one in searched]
+        except RPCError:
+            return None
+        # What a rollback by force has left behind is no part of the change that runs now.
+        names = await self._ask(partial(self.ledger.open_changes, fleet)) if found else ()
+        own = tuple(f"{root}/{name}/" for name in names)
+        part = next((one for one in found if one.startswith(own)), None)
+        return None if part is None else _ends_by_force(fleet, f"{part}, a part of the change of {fleet}")
 
     async def command(self, fleet: str, command: Command) -> CommandReceipt:
         """Give a change a person's command; it is durable even while no worker is up.
@@ -940,11 +964,14 @@ def _stuck(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, 
         return None
     if pending.attempt < STUCK_AFTER:
         return _left(fleet, description)
-    sentence = (
-        f"STUCK: no worker can go on with the change of {fleet} (tried {pending.attempt} times); "
-        "a rollback by force ends it and takes every gateway back"
+    return _ends_by_force(fleet, f"the change of {fleet} (tried {pending.attempt} times)")
+
+
+def _ends_by_force(fleet: str, stuck: str) -> tuple[str, Offer]:
+    ends = "a rollback by force ends it and takes every gateway back"
+    return f"STUCK: no worker can go on with {stuck}; {ends}", Offer(
+        verb=Verb.ROLL_BACK, fleet=fleet, force=True
     )
-    return sentence, Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=True)
 
 
 def _left(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:
