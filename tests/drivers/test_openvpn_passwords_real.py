@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin
+from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.log import LoginLog
 from orchestrator.publishing.tree import collect
 from policies.attempts import LoginOutcome
@@ -101,7 +103,11 @@ async def test_users_without_certificates_are_counted_judged_probed_and_ended(
         assert measured[Asked.WRONG_PASSWORD].measured == 0, measured
         assert await lab.sessions.count(slot) == 0, "the probe is no user"
         await lab.table.make_permanent(operation("keep"), slot)
-        person = await PasswordClient(lab, 1, "ana", "secret").up()
+        person = await PasswordClient(lab, 1, "jürgen", "secret").up()
+        for pattern in ("jürgen", "j?rgen", "ana"):
+            named = OpenVpn(lab.login, Exempt(users=(pattern,)))
+            [session] = await named.sessions(lab.folders.of(slot).chroot) or ()
+            assert session.exempt is (pattern != "ana")
         refused = PasswordClient(lab, 2, "eve", "guessed")
         await refused.until("AUTH_FAILED", within=20)
         assert await lab.sessions.count(slot) == 1
@@ -109,8 +115,8 @@ async def test_users_without_certificates_are_counted_judged_probed_and_ended(
         lines = lab.folders.of(slot).log.read_text(errors="replace").splitlines()
         found = [attempt for line in lines for attempt in log.read(line, 0.0)]
         found += log.give_up(1000.0)  # what was refused is let go some seconds later
-        mine = [(one.key, one.outcome) for one in found if one.key in ("user ana", "source 10.77.0.12")]
-        assert mine[0] == ("user ana", LoginOutcome.OK)
+        mine = [(one.key, one.outcome) for one in found if one.key in ("user jürgen", "source 10.77.0.12")]
+        assert mine[0] == ("user jürgen", LoginOutcome.OK)
         assert ("source 10.77.0.12", LoginOutcome.AUTH_FAIL) in mine
         assert not [one for one in found if one.outcome is LoginOutcome.TIMEOUT]
         person.process.terminate()

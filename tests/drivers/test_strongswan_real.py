@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import vici
 
+from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.strongswan import daemon as driver
 from activities.drivers.daemon.strongswan.control import termination
 from activities.drivers.daemon.strongswan.log import LoginLog
@@ -235,6 +237,25 @@ async def test_who_changes_its_address_while_its_instance_drains_keeps_its_sessi
     assert [await strongswan.sessions.count(slot) for slot in (old, new)] == [1, 0]
     assert client.said("IKE_SA home[1] established") == 1
     assert client.said("IKE_SA home[2]") == 0
+
+
+async def test_a_user_with_a_name_beyond_ascii_is_exempt_by_that_name(strongswan: StrongSwanLab) -> None:  # noqa: F811
+    """charon prints a question mark for each byte of such a letter."""
+    strongswan.certify_by_authority("jürgen")
+    for end in ("pem", "key"):
+        shutil.copy(strongswan.folder / f"jürgen.{end}", strongswan.folder / f"user3.{end}")
+    slot = await serving(strongswan, "1")
+    try:
+        await strongswan.client(3).up()
+        await strongswan.client(2).up()
+        place, exempt = strongswan.folders.of(slot).chroot, Exempt(users=("jürgen",))
+        found = await driver.StrongSwan(strongswan.login, exempt).sessions(place)
+        assert {one.remote_address: one.exempt for one in found or ()} == {
+            "10.77.0.13": True,
+            "10.77.0.12": False,
+        }
+    finally:
+        strongswan.certify_by_authority("user3")
 
 
 async def test_an_instance_that_has_ended_leaves_neither_cable_nor_route(strongswan: StrongSwanLab) -> None:  # noqa: F811
