@@ -84,9 +84,12 @@ def returned(name: str, to: ReleaseRef, before: ReleaseRef, number: int, left: i
 
 
 def back(
-    *moves: KnownGoodMove, unfinished: UnfinishedChange | None = None, by_hand: Collection[str] = ()
+    *moves: KnownGoodMove,
+    unfinished: UnfinishedChange | None = None,
+    by_hand: Collection[str] = (),
+    unknown: Collection[str] = (),
 ) -> RollbackTargets:
-    return rollback_targets(moves, unfinished, KEPT, AT, by_hand=by_hand)
+    return rollback_targets(moves, unfinished, KEPT, AT, by_hand=by_hand, unknown=unknown)
 
 
 def test_the_known_good_before_the_last_promotion_needs_nobody() -> None:
@@ -190,6 +193,17 @@ def test_going_back_twice_is_going_back_once_and_never_one_release_too_far() -> 
     assert found.sentence == (
         "edge-4 went back already: gw-1, gw-2 serve 1.4.1; name the release to go back further"
     )
+
+
+def test_a_gateway_of_unknown_changes_stays_and_no_other_goes_a_release_too_far_for_it() -> None:
+    everywhere = [moved(name, NEW, OLD, 2) for name in ALL]
+    found = back(*everywhere, unknown={"gw-4"})
+    assert found.targets == dict.fromkeys(("gw-1", "gw-2", "gw-3"), OLD)
+    assert "gw-4" not in found.sentence
+    alone = [*everywhere[:3], moved("gw-4", OTHER, NEW, 3)]
+    found = back(*alone, unknown={"gw-4"})
+    assert found.targets == {}
+    assert "gw-4" not in found.sentence
 
 
 def test_a_first_installation_and_an_adoption_are_nothing_to_go_back_from() -> None:

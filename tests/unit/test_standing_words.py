@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.cli.following import code_of_fleet
 from orchestrator.cli.output import console
 from orchestrator.cli.screens import fitted_frame, fleet_frame
+from orchestrator.exit_code import ExitCode
 from orchestrator.page.render import ENVIRONMENT, part
 from orchestrator.page.runbooks import named_only
 from orchestrator.service.service import FleetStatus
@@ -26,6 +28,7 @@ from policies.model.desired import Pin
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import digest_of
+from policies.rebuilding import what_is_ahead
 
 AT = datetime(2026, 11, 28, 23, 6, tzinfo=UTC)
 
@@ -190,6 +193,23 @@ def test_a_fleet_with_gateways_or_drains_that_wait_is_never_among_those_that_nee
     row = glance(1) | missing
     assert not is_quiet(row)
     assert glance_notices(row) == [("Needs you", line)]
+
+
+def test_a_host_that_may_lie_is_named_with_what_helps_and_hides_nothing_of_the_newest_change() -> None:
+    """It was called a ledger that is older, to be rebuilt, which was refused."""
+    ahead = what_is_ahead("edge", {"gw-4": 10**10 - 1}, 7, 4)
+    assert ahead is not None
+    said = (
+        "gw-4 was last steered by edge-9999999999, and there can be no change of that number; check who "
+        "controls its host; no upgrade takes it along: penstock gateway quarantine edge gw-4 --reason TEXT"
+    )
+    row = glance(1) | {"ahead": ahead.model_dump(mode="json")}
+    assert glance_notices(row) == [("Needs you", f"{said}. Runbook: ledger-restore")]
+    asked = status(ahead=ahead).model_dump(mode="json")
+    assert missing_lines(asked)[0][1].startswith(said)
+    change = {"outcome": Outcome.ROLLED_BACK, "phase": Phase.ENDED, "needs_you": None}
+    assert code_of_fleet(asked | {"change": change}) is ExitCode.ROLLED_BACK
+    assert code_of_fleet(asked | {"change": None}) is ExitCode.HELD
 
 
 @pytest.mark.parametrize(
