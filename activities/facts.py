@@ -27,6 +27,7 @@ from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader
+from policies.model.report import TakenOver
 from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
@@ -121,6 +122,8 @@ class UndoQuery(Value):
     fleet: Name
     change: Name
     gateways: tuple[Name, ...]
+    left_to: TakenOver | None = None
+    """Gateways for which a later change answers until its end."""
 
 
 class LeftOutQuery(Value):
@@ -145,7 +148,9 @@ class Undo(Value):
     """None where none of them goes back now."""
     gateways: tuple[Name, ...] = ()
     left_out: dict[Name, str] = {}
-    """Gateways that operators have quarantined, each with by whom and why."""
+    """Gateways that stay as they are for now, each with why: quarantined, or a later change moves them."""
+    taken: tuple[Name, ...] = ()
+    """Gateways that a later change has taken over."""
     settled: tuple[Name, ...] = ()
     """Gateways that another change has moved since, or that left the fleet's file."""
 
@@ -423,14 +428,32 @@ class FactActivities:
         if {*asked.gateways} - targets.keys():
             again, elsewhere = self._moved_since(asked, targets.keys())
             targets, settled = targets | again, settled | elsewhere
-        out = self._left_out(asked.fleet)
-        able = {name: back for name, back in targets.items() if name not in out.keys() | settled}
+        taken, waits = self._taken(asked)
+        settled -= taken
+        out = self._left_out(asked.fleet) | waits
+        able = {name: back for name, back in targets.items() if name not in out.keys() | settled | taken}
         return Undo(
             plan=self._book.record_return(fleet, able) if able else None,
             gateways=tuple(sorted(able)),
-            left_out={name: out[name] for name in asked.gateways if name in out and name not in settled},
+            left_out={
+                name: out[name] for name in asked.gateways if name in out and name not in settled | taken
+            },
+            taken=tuple(sorted(taken)),
             settled=tuple(sorted(settled)),
         )
+
+    def _taken(self, asked: UndoQuery) -> tuple[set[Name], dict[Name, str]]:
+        """Return which gateways a later change has taken over, and which it moves in a wave that waits."""
+        if asked.left_to is None:
+            return set(), {}
+        change = self._book.change(asked.left_to.change)
+        if change.ended is not None or change.plan is None:
+            return set(), {}
+        waves = self._book.plan(change.plan).wave_of
+        mine = {name: waves[name] for name in asked.gateways if name in waves}
+        taken = {name for name, wave in mine.items() if asked.left_to.has(wave)}
+        why = f"{change.name} has the fleet's lock, and changes it in a later wave"
+        return taken, dict.fromkeys(mine.keys() - taken, why)
 
     def _moved_since(self, asked: UndoQuery, but: Collection[str]) -> tuple[dict[str, ReleaseRef], set[str]]:
         """Return where a return of this change has taken gateways, and which others took elsewhere."""

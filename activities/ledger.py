@@ -20,6 +20,7 @@ from policies.history import ending_of_lost, left_of_bake
 from policies.model.change import (
     PENSTOCK,
     ChangeEnding,
+    ChangeKind,
     ChangeOpening,
     ChangeOrder,
     ChangeRecord,
@@ -31,6 +32,7 @@ from policies.model.instance import GatewayState
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Part, PartKey
 from policies.model.release_tests import RELEASE_TESTED, Finding
+from policies.model.report import TakenOver
 from policies.model.status import Event
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verdict import Decision
@@ -115,6 +117,10 @@ class DueBake(Value):
     automation: Automation
     source: str | None = None
     """Where its release comes from."""
+    left_to: TakenOver | None = None
+    """Gateways for which a change that has not ended answers."""
+    not_back: tuple[Name, ...] = ()
+    """Gateways that failed alone, of which operators were notified that they are not back."""
 
 
 class BakesQuery(Value):
@@ -166,6 +172,16 @@ class LedgerBook(LostBook, Protocol):
 
     def source_of(self, digests: Collection[str]) -> str | None:
         """Return where the newest of these releases comes from."""
+        ...
+
+    def not_taken_back(self, fleet: str) -> dict[str, str]:
+        """Return why gateways that failed alone on a passed release still serve it, by name."""
+        ...
+
+    def gateways_of(
+        self, change: str, state: str | None = None, *, after: str = "", limit: int = 500
+    ) -> Sequence[GatewayResult]:
+        """Return how gateways fare in the change, by name."""
         ...
 
     def record_gateways(self, change: str, results: Sequence[GatewayResult]) -> None:
@@ -280,7 +296,21 @@ class LedgerActivities:
         return await in_a_thread(self._ends_bakes, asked)
 
     def _find_due_bakes(self, fleet: str) -> tuple[DueBake, ...]:
-        return tuple(due for due, _ in self._due_bakes(fleet))
+        found = self._due_bakes(fleet)
+        if not found:
+            return ()
+        left_to, not_back = self._left_to(fleet), self._book.not_taken_back(fleet).keys()
+        return tuple(
+            due.model_copy(update={"left_to": left_to, "not_back": tuple(sorted(gateways & not_back))})
+            for due, gateways in found
+        )
+
+    def _left_to(self, fleet: str) -> TakenOver | None:
+        """Return what an upgrade without an end has taken over, as far as is known without that upgrade."""
+        for name in reversed(self._book.open_changes(fleet)):
+            if self._book.change(name).kind is ChangeKind.UPGRADE and self._book.gateways_of(name, limit=1):
+                return TakenOver(change=name)
+        return None
 
     def _ends_bakes(self, asked: BakesQuery) -> bool:
         due = self._due_bakes(asked.fleet)

@@ -1,7 +1,7 @@
 """Watching a wave: who is compared with whom is looked up for every slice, then the slice is observed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from policies.judge.sample import sampled
 from policies.judge.window import restarted
 from policies.model.change import ChangeRecord, GatewayResult, KnownGoodMove, Quarantine
 from policies.model.plan import Plan
+from policies.model.report import TakenOver
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
@@ -51,6 +52,8 @@ class WatchSlice(Value):
     complete: bool = True
     restart: bool = False
     slice: timedelta = timedelta(seconds=60)
+    left_to: TakenOver | None = None
+    """Of wave 0, the gateways that a later change answers for until its end."""
 
 
 class WaveBook(Protocol):
@@ -96,23 +99,29 @@ class WatchActivities:
         order = await in_a_thread(self._order, asked)
         if order is None:
             return _unwatched(asked, "nothing that the change promoted stands any more", over=True)
+        taken = await in_a_thread(self._taken, asked.left_to)
         if not order.cohorts.canary:
+            if taken:
+                return _left(asked)
             promoted = asked.wave == 0 and not asked.passed
             kept = "no gateway that keeps the release is known yet, or each is left out of changes"
             return _unwatched(
                 asked, kept if promoted else "no gateway of this wave is known to be on trial yet"
             )
         found = await self._observation.observe_slice(order)
-        decision = await asyncio.to_thread(self._named, asked, order, found.decision)
+        decision = await asyncio.to_thread(self._named, asked, order, found.decision, taken)
         found = found.model_copy(update={"decision": decision})
         if asked.complete or found.decision.action is not Action.PROMOTE:
             return found
         early = found.decision.model_copy(update={"action": Action.CONTINUE})
         return found.model_copy(update={"decision": early})
 
-    def _named(self, asked: WatchSlice, order: ObservationOrder, decision: Decision) -> Decision:
+    def _named(
+        self, asked: WatchSlice, order: ObservationOrder, decision: Decision, taken: Collection[Name]
+    ) -> Decision:
         """Return the decision with gateways by name, where the metrics know them by address.
 
+        Gateways that failed before a later change took them over are left to that.
         Where metrics are missing, it names who is silent besides: that is where to look first.
         """
         blind = decision.verdict is GateVerdict.METRICS_UNAVAILABLE
@@ -120,9 +129,10 @@ class WatchActivities:
             return decision
         fleet = self._book.plan(asked.plan).fleet
         names = {gateway.metrics_target: gateway.name for gateway in fleet.gateways}
+        failed = (names.get(instance, instance) for instance in decision.failed)
         named = decision.model_copy(
             update={
-                "failed": tuple(names.get(instance, instance) for instance in decision.failed),
+                "failed": tuple(name for name in failed if name not in taken),
                 "rebooted": tuple(names.get(instance, instance) for instance in decision.rebooted),
                 "absent": tuple(names.get(instance, instance) for instance in decision.absent),
             }
@@ -152,6 +162,7 @@ class WatchActivities:
             if not asked.passed and not is_to_be_watched(change, moves):
                 return None
             moved = {move.gateway for move in moves if move.number > change.number}
+            moved |= self._taken(asked.left_to)
             results = [one for one in results if one.gateway not in moved]
         left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
         compared = cohorts_of(plan, asked.wave, results, left_out, passed=asked.passed)
@@ -171,6 +182,26 @@ class WatchActivities:
             state=_state_of(asked),
             carry=asked.carry,
         )
+
+    def _taken(self, left_to: TakenOver | None) -> frozenset[Name]:
+        """Return the gateways for which a later change answers now, none once that has ended."""
+        if left_to is None:
+            return frozenset()
+        change = self._book.change(left_to.change)
+        if change.ended is not None or change.plan is None:
+            return frozenset()
+        waves = self._book.plan(change.plan).wave_of
+        return frozenset(name for name, wave in waves.items() if left_to.has(wave))
+
+
+def _left(asked: WatchSlice) -> ObservationSlice:
+    """Return a slice without a gateway of which anything is missing: a later change watches them all."""
+    reason = "the fleet's next change answers for every gateway of this one until it has ended"
+    decision = Decision(action=Action.HOLD, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
+    nothing = timedelta(0)
+    return ObservationSlice(
+        state=_state_of(asked), decision=decision, observed=nothing, wall=nothing, ticks=1
+    )
 
 
 def _unwatched(asked: WatchSlice, reason: str, *, over: bool = False) -> ObservationSlice:

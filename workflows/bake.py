@@ -10,9 +10,10 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.facts import FactActivities, StandsQuery, UndoQuery
 from activities.ledger import DueBake, EventEntry, LedgerActivities
+from activities.plans import GatewaysQuery, PlanActivities
 from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
-from policies.model.report import WatchReport
+from policies.model.report import TakenOver, WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.notices.entries import UNWATCHED
@@ -25,7 +26,7 @@ from workflows.identities import bake_of, change_of
 from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
 
-NEXT_CHANGE = "the fleet's next change began"
+NEXT_CHANGE = "the fleet's next change answers for it"
 NOT_PROMOTED = "nothing that it promoted stands any more"
 
 ENDS_WITHIN = 5
@@ -51,6 +52,10 @@ class BakeOrder(Value):
     """What the windows of the waves left: evidence goes on."""
     beside: bool = False
     """Whether this watches an older promotion, beside the bake of a newer one on other gateways."""
+    left_to: TakenOver | None = None
+    """Gateways for which a later change answers already."""
+    not_back: tuple[Name, ...] = ()
+    """Gateways that failed alone and were not back when the watch before this one ended."""
 
 
 class BakeResult(Value):
@@ -62,7 +67,10 @@ class BakeResult(Value):
 
 @workflow.defn(name="Bake")
 class Bake:
-    """Watches promoted gateways; the fleet's next change ends it, and so does a promotion that failed."""
+    """Watches promoted gateways until the next promotion, or until they go back.
+
+    What an upgrade moves meanwhile is left to that, wave by wave; the others are watched on.
+    """
 
     @workflow.init
     def __init__(self, order: BakeOrder) -> None:
@@ -71,19 +79,22 @@ class Bake:
         self._news = self._is_over = False
         self._older: tuple[str, ...] = ()
         """The watches over older promotions on other gateways."""
-        self._alone = FailedAlone(order.fleet, order.change)
+        self._alone = FailedAlone(order.fleet, order.change, order.not_back)
+        self._left_to = order.left_to
         self._returning: str | None = None
         """The key of the change that takes gateways back alone."""
         self._missing: dict[str, str] | None = None
         """Why which of them are not back, once that change has ended."""
         self._ended = False
+        self._next: Digest | None = None
+        """The plan of the change that has ended this."""
         self._stands = True
         """Whether anything that the change has promoted, or is promoting, still stands."""
         self._proposed = False
 
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
-        """Return when the kept time is over, the fleet goes back, or the next change begins.
+        """Return when the kept time is over, the fleet goes back, or the next promotion is watched.
 
         The bake begins with the promotion, so it ends, too, where that did not come about.
         """
@@ -97,7 +108,7 @@ class Bake:
             complete=True,
             carry=order.carry,
         )
-        watching = asyncio.create_task(self._watch(asked, watch_of(here)))
+        watching = asyncio.create_task(self._watch(asked))
         older = asyncio.create_task(self._watch_older_promotions())
         returning = asyncio.create_task(self._alone.keep_trying(self._return_alone, lambda: self._is_over))
         try:
@@ -108,18 +119,40 @@ class Bake:
                 task.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._is_left or self._harm is not None:
-            await self._alone.close("the fleet's next change answers for it")
+            await self._close_alone()
         if not self._stands:
-            await self._end_older(after=order.change)  # reconcile begins them again under this id
+            await self._end_older(order.change, order.plan)  # reconcile begins them again under this id
             return BakeResult(peaceful=True, reason=NOT_PROMOTED)
         if self._harm is not None:
             return await self._go_back(self._harm)
         return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
 
-    async def _watch(self, asked: WatchOrder, child: str) -> None:
+    async def _watch(self, asked: WatchOrder) -> None:
         """Watch until this is cancelled, or until nothing that was promoted stands any more."""
-        await keep_watching(asked, child, self._watched, lambda: self._is_over)
+
+        def now() -> WatchOrder:
+            return asked.model_copy(update={"left_to": self._left_to})
+
+        await keep_watching(now, watch_of(asked.listener), self._watched, lambda: self._is_over)
         self._stands = self._is_over
+
+    async def _close_alone(self) -> None:
+        """Settle the notices of gateways that are not back, but those with which the next watch begins."""
+        reported = self._alone.reported
+        if self._next is None or not reported:
+            await self._alone.close(NEXT_CHANGE)
+            return
+        try:
+            asked = GatewaysQuery(plan=self._next, gateways=reported)
+            taken = await control.ask(PlanActivities.find_parts, asked)
+            due = await control.ask(LedgerActivities.find_due_bakes, self._order.fleet)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return  # the next watch begins with each gateway whose notice stays
+        await self._alone.leave(taken, NEXT_CHANGE)
+        left = [one.not_back for one in due if one.change == self._order.change]
+        await self._alone.leave({*reported}.difference(*left), "reconcile brings it back")
 
     async def _watch_older_promotions(self) -> None:
         """Watch what was promoted before on other gateways for the rest of its time, as of a ring before."""
@@ -171,18 +204,30 @@ class Bake:
 
     # --- what others report ------------------------------------------------------------
 
+    @workflow.signal(name="take_over")
+    async def take_over(self, taken: TakenOver) -> None:
+        """Leave gateways to an upgrade, whose wave begins; the others are watched on."""
+        self._left_to = taken
+        self._alone.wake()
+        await tell(watch_of(workflow.info().workflow_id), "leave_to", taken)
+        for older in self._older:
+            await tell(older, "take_over", taken)
+
     @workflow.signal(name="end")
-    async def end(self, after: str | None = None, goes_back: bool = False) -> None:
-        """End the bake because that change of this fleet has begun; an unnamed change ends nothing.
+    async def end(
+        self, after: str | None = None, plan: Digest | None = None, goes_back: bool = False
+    ) -> None:
+        """End the bake: that change goes back, or begins a watch of its own; an unnamed one ends nothing.
 
         Harm that was found outlasts a change that does not go back: it has to give way.
         """
-        self._ended = self._ended or (after is not None and (goes_back or self._harm is None))
-        await self._end_older(after, goes_back=goes_back)
+        if after is not None and (goes_back or self._harm is None):
+            self._ended, self._next = True, plan
+        await self._end_older(after, plan, goes_back=goes_back)
 
-    async def _end_older(self, after: str | None, *, goes_back: bool = False) -> None:
+    async def _end_older(self, after: str | None, plan: Digest | None, *, goes_back: bool = False) -> None:
         for older in self._older:
-            await tell(older, "end", after, goes_back)
+            await tell(older, "end", after, plan, goes_back)
 
     @workflow.signal(name="withdrawn")
     def withdrawn(self, changes: tuple[str, ...]) -> None:
@@ -192,8 +237,11 @@ class Bake:
             self._alone.forget()
 
     @workflow.signal(name="report_watch")
-    def report_watch(self, report: WatchReport) -> None:
-        """Take over a decision of the watch."""
+    async def report_watch(self, report: WatchReport) -> None:
+        """Take over a decision of the watch; one about gateways that were taken over since is void."""
+        if report.left_to != self._left_to:
+            await tell(watch_of(workflow.info().workflow_id), "leave_to", self._left_to)
+            return
         self._news = self._watched.hear(report) or self._news
         self._alone.hear(self._watched.failed)
 
@@ -241,14 +289,18 @@ class Bake:
         They are planned anew at each try: an operator may have quarantined one meanwhile, and the promotion
         may still be writing that another has been moved.
         """
-        asked = UndoQuery(fleet=self._order.fleet, change=self._order.change, gateways=names)
+        asked = UndoQuery(
+            fleet=self._order.fleet, change=self._order.change, gateways=names, left_to=self._left_to
+        )
         try:
             found = await control.ask(FactActivities.plan_undo, asked)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
             return dict.fromkeys(names, sentence_of(error))
-        missing = dict.fromkeys({*names} - {*found.settled, *found.gateways}, "") | found.left_out
+        await self._alone.leave(found.taken, NEXT_CHANGE)
+        known = {*found.settled, *found.gateways, *found.taken}
+        missing = dict.fromkeys({*names} - known, "") | found.left_out
         if found.plan is not None:
             missing |= await self._run_return(found.plan, found.gateways)
         return missing
@@ -369,4 +421,6 @@ def _rest_of(fleet: str, due: DueBake) -> BakeOrder:
         kept=due.left,
         automation=due.automation,
         source=due.source,
+        left_to=due.left_to,
+        not_back=due.not_back,
     )

@@ -47,7 +47,7 @@ from policies.model.fleet import AtDeadline, RemovedUsers
 from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
-from policies.model.report import RestoreReport, WatchReport, WaveReport
+from policies.model.report import RestoreReport, TakenOver, WatchReport, WaveReport
 from policies.model.status import ChangeStatus
 from policies.model.value import Name, Packed, Value, sentence
 from policies.model.verdict import Decision
@@ -740,16 +740,14 @@ class Change:
                     await doing
 
     async def _begins(self, wave: int) -> bool:
-        """Wait until the wave may start, and end the bake before the first; False when the change stops."""
+        """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
         if not await self._may_begin(wave):
             return False
-        if not self._has_begun:
-            if await control.record(
-                LedgerActivities.ends_bakes, BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
-            ):
-                await end_bake(self._order.fleet, self._name)
-            self._has_begun = not self._is_stopped
-        return self._has_begun
+        await tell(bake_of(self._order.fleet), "take_over", TakenOver(change=self._name, up_to=wave))
+        if self._is_stopped:
+            return False
+        self._has_begun = True
+        return True
 
     async def _may_begin(self, wave: int) -> bool:
         """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
@@ -938,8 +936,8 @@ class Change:
             carry=self._carry,
         )
         while not await left_behind(Bake.run, bake, bake_of(self._order.fleet)):
-            # The watch over an older promotion: reconcile may have begun it in the moment before this change.
-            await end_bake(self._order.fleet, self._name, goes_back=True)
+            # The watch over older promotions, which the new one begins again; harm that it found comes first.
+            await end_bake(self._order.fleet, self._name, self._plan.digest)
             await workflow.sleep(steps.NEXT_ROUND)
 
     def _part_entry(self, key: PartKey) -> PartEntry:
@@ -968,7 +966,7 @@ class Change:
     async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
         if promoted:  # what it has promoted so far was watched
             self._has_ended_bake = True
-            await end_bake(self._order.fleet, self._name, goes_back=True)
+            await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
         back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
         return self._after_restore(back, reason)
 
@@ -1154,7 +1152,7 @@ class Change:
         """End the watch over what goes back; one over other gateways is none of this change's business."""
         if self._order.cause is not None or await self._may_end_bakes():
             self._has_ended_bake = True
-            await end_bake(self._order.fleet, self._name, goes_back=True)
+            await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
 
     async def _may_end_bakes(self) -> bool:
         """Return whether the plan changes what is watched; where the ledger does not answer, it may."""

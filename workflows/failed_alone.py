@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from temporalio import workflow
@@ -25,20 +25,24 @@ Attempt = Callable[[tuple[Name, ...]], Awaitable[Mapping[Name, str]]]
 class FailedAlone:
     """Gateways that have failed by themselves, and why each is not back yet."""
 
-    def __init__(self, fleet: Name, change: Name) -> None:
-        """Know of none yet."""
+    def __init__(self, fleet: Name, change: Name, reported: Iterable[Name] = ()) -> None:
+        """Know of those of which operators were notified that they are not back."""
         self._fleet = fleet
         self._change = change
-        self._found: dict[Name, datetime] = {}
+        self._reported = {*reported}
+        self._found = dict.fromkeys(sorted(self._reported), workflow.now())
         self._back = set[Name]()
-        self._reported = set[Name]()
-        """Those of which operators were notified that they are not back."""
-        self._rests = False
+        self._rests = self._wakes = False
 
     @property
     def waiting(self) -> tuple[Name, ...]:
         """The gateways that are not back yet."""
         return tuple(sorted(self._found))
+
+    @property
+    def reported(self) -> tuple[Name, ...]:
+        """The gateways of which operators were notified that they are not back."""
+        return tuple(sorted(self._reported))
 
     def hear(self, failed: Iterable[Name]) -> tuple[Name, ...]:
         """Take over which gateways have failed; return those that are new."""
@@ -59,7 +63,7 @@ class FailedAlone:
         pause = steps.NEXT_ROUND
         while not is_over():
             await workflow.wait_condition(lambda: bool(self._found))
-            names, self._rests = self.waiting, False
+            names, self._rests, self._wakes = self.waiting, False, False
             await self._take(names, await attempt(names))
             if not self._found:
                 pause = steps.NEXT_ROUND
@@ -70,12 +74,22 @@ class FailedAlone:
             pause = min(pause * 2, SLOWEST_TRY)
 
     def _is_changed(self, tried: tuple[Name, ...]) -> bool:
-        return self.waiting != tried
+        return self._wakes or self.waiting != tried
+
+    def wake(self) -> None:
+        """Try them again at once: a change has taken over some of them, perhaps."""
+        self._wakes = True
+
+    async def leave(self, names: Iterable[Name], why: str) -> None:
+        """Try these no more, and settle their notices: from now on another part answers for them."""
+        for name in sorted({*names}):
+            self._found.pop(name, None)
+            if name in self._reported:
+                await self._write_down(TAKEN_BACK, name, why)
 
     async def close(self, why: str) -> None:
         """Settle the notices of gateways that are not back: from now on another part answers for them."""
-        for name in sorted(self._reported):
-            await self._write_down(TAKEN_BACK, name, why)
+        await self.leave(self._reported, why)
 
     async def _take(self, names: tuple[Name, ...], missing: Mapping[Name, str]) -> None:
         """Take over how a try has ended."""

@@ -1,5 +1,6 @@
 """The ids that are locks: one change and one bake of a fleet at a time."""
 
+from policies.model.value import Digest
 from workflows.children import tell
 
 
@@ -18,12 +19,12 @@ def bake_of(fleet: str) -> str:
     return f"bake/{fleet}"
 
 
-async def end_bake(fleet: str, change: str, *, goes_back: bool = False) -> None:
-    """End the watch over the last promotion: from here on that change answers for the fleet.
+async def end_bake(fleet: str, change: str, plan: Digest, *, goes_back: bool = False) -> None:
+    """End the watch over the last promotion: that change goes back, or begins a watch of its own.
 
     A bake that has found harm ends only for a change that goes back; any other one has to give way to it.
     """
-    await tell(bake_of(fleet), "end", change, goes_back)  # there may be none
+    await tell(bake_of(fleet), "end", change, plan, goes_back)  # there may be none
 
 
 async def withdraw_bake(fleet: str, changes: tuple[str, ...]) -> None:

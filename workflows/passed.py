@@ -72,7 +72,9 @@ class PassedWaves:
         alone = self._alone = self._alone or FailedAlone(fleet, change.name)
         watched.expect()
         self._work = (
-            asyncio.create_task(keep_watching(asked, watch_of(child), watched, lambda: not self._work)),
+            asyncio.create_task(
+                keep_watching(lambda: asked, watch_of(child), watched, lambda: not self._work)
+            ),
             asyncio.create_task(self._notice_blindness(watched)),
             asyncio.create_task(alone.keep_trying(partial(self._restore, change), lambda: not self._work)),
         )

@@ -3,6 +3,7 @@
 It has no children, so it continues as new in the middle of a hold of any length.
 """
 
+import asyncio
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -10,8 +11,9 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from activities.ledger import LedgerActivities, VerdictEntry
+from activities.observation import ObservationSlice
 from activities.watching import WatchActivities, WatchSlice
-from policies.model.report import WatchReport
+from policies.model.report import TakenOver, WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Basis, Decision, GateVerdict
 from policies.votes import basis_of
@@ -74,6 +76,8 @@ class WatchOrder(Value):
     """Reports that said the same as the one before."""
     asked: bool = False
     """Whether its listener waits for a report, be it news or not."""
+    left_to: TakenOver | None = None
+    """The gateways that a later change answers for, which are not watched here."""
 
 
 @workflow.defn(name="Watch")
@@ -97,6 +101,8 @@ class Watch:
         self._read_at = order.read_at or workflow.now()
         self._repeats = order.repeats
         self._asked = order.asked
+        self._left_to = order.left_to
+        self._slice: workflow.ActivityHandle[ObservationSlice] | None = None
         self._looks = self._looks_before = 0
         self._seen = True
 
@@ -130,11 +136,24 @@ class Watch:
         self._asked = True
         self._looks += 1
 
+    @workflow.signal(name="leave_to")
+    def leave_to(self, taken: TakenOver | None) -> None:
+        """Leave gateways to a later change: what a slice under way sees of them counts no more.
+
+        The next slice is reported, since its listener may not have counted the last report.
+        """
+        if taken != self._left_to:
+            self._left_to = taken
+            if self._slice is not None:
+                self._slice.cancel()
+        self.look()
+
     async def _watch_slice(self) -> bool:
         """Watch a slice; return whether there is anything to watch after it."""
         restart, self._restart, window = self._restart, False, self._window
         self._looks_before = self._looks
-        slice_of_window = workflow.start_activity_method(
+        left_to = self._left_to
+        self._slice = workflow.start_activity_method(
             WatchActivities.watch_wave,
             WatchSlice(
                 change=self._order.change,
@@ -146,22 +165,30 @@ class Watch:
                 complete=self._complete,
                 restart=restart,
                 slice=SLICE if self._complete else SLICE_WHILE_SWITCHING,
+                left_to=left_to,
             ),
             task_queue=steps.CONTROL_QUEUE,
             activity_id=steps.own_id(),
             **steps.WATCH,
         )
         try:
-            watched = await slice_of_window
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
+            watched = await self._slice
+        except (ActivityError, asyncio.CancelledError) as error:
             self._restart = self._restart or restart
+            if is_cancelled_exception(error):
+                if left_to != self._left_to:
+                    return True  # it is watched anew without the gateways that were taken over
+                raise
             self._seen = False
             await self._hear(self._unread_since(sentence_of(error)), window)
             return True
+        finally:
+            self._slice = None
         if watched.over:
             return False
+        if left_to != self._left_to:
+            self._restart = self._restart or restart
+            return True
         self._state = watched.state
         self._carry = watched.carry
         self._seen = watched.ticks > 0
@@ -247,6 +274,7 @@ class Watch:
             fresh_until=self._fresh_until(decision),
             window=window,
             carry=self._carry,
+            left_to=self._left_to,
         )
         await tell(self._order.listener, "report_watch", report)  # who is gone ends this by its own end
 
@@ -288,6 +316,7 @@ class Watch:
                     "read_at": self._read_at,
                     "repeats": self._repeats,
                     "asked": self._asked,
+                    "left_to": self._left_to,
                 }
             )
         )

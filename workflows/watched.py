@@ -111,14 +111,16 @@ class Watched:
         await control.note(LedgerActivities.record_event, entry, action)
 
 
-async def keep_watching(asked: WatchOrder, child: str, watched: Watched, is_over: Callable[[], bool]) -> None:
-    """Watch until this is cancelled, or until nothing is to be watched any more.
+async def keep_watching(
+    asked: Callable[[], WatchOrder], child: str, watched: Watched, is_over: Callable[[], bool]
+) -> None:
+    """Watch what is asked then until this is cancelled, or until nothing is to be watched any more.
 
     A watch that is lost is begun again, with the harm that it found, and one of the same name that is still
     ending is waited for.
     """
     while not is_over():
-        order = asked.model_copy(update={"decision": watched.found_harm})
+        order = asked().model_copy(update={"decision": watched.found_harm})
         try:
             await (await guarded(Watch.run, order, child))
         except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from policies.model.change import Phase
 from policies.model.plan_part import PartKey
-from policies.model.value import Value
+from policies.model.value import Name, Value
 from policies.model.verdict import Decision
 
 EVERYBODY = 100
@@ -64,6 +64,17 @@ class BatchReport(Report):
         return sum(self.counts.get(state, 0) for state in SWITCHING)
 
 
+class TakenOver(Value):
+    """The gateways that a later change has taken over: until its end it answers for them, and moves them."""
+
+    change: Name
+    up_to: int | None = Field(default=None, description="the last wave that has begun; None for every wave")
+
+    def has(self, wave: int) -> bool:
+        """Return whether it has taken over the gateways of this wave of its plan."""
+        return self.up_to is None or wave <= self.up_to
+
+
 class WatchReport(Report):
     """What a watch reports of its decision: whenever that changes, and before the last report is too old."""
 
@@ -74,6 +85,7 @@ class WatchReport(Report):
     )
     window: int = Field(default=0, description="which of the wave's windows: each share has one of its own")
     carry: str = Field(default="", description="what the window leaves to the next wave's")
+    left_to: TakenOver | None = Field(default=None, description="which gateways were not watched for it")
 
     @property
     def is_fresh(self) -> bool:

@@ -8,7 +8,15 @@ from temporalio.testing import ActivityEnvironment
 from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
 from activities.watching import WatchActivities, WatchSlice
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeKind, ChangeOpening, GatewayResult, Quarantine
+from policies.model.change import (
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    GatewayResult,
+    Outcome,
+    Quarantine,
+)
+from policies.model.report import TakenOver
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.ledgers import new_ledger
 from tests.unit.fleets import facts_of, planned
@@ -25,11 +33,12 @@ class Blind(ObservationActivities):
 
     def __init__(self) -> None:
         self.asked: list[ObservationOrder] = []
+        self.decision = BLIND
 
     async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
         self.asked.append(order)
         nothing = timedelta(0)
-        return ObservationSlice(state="", decision=BLIND, observed=nothing, wall=nothing, ticks=1)
+        return ObservationSlice(state="", decision=self.decision, observed=nothing, wall=nothing, ticks=1)
 
 
 async def test_a_hold_without_metrics_names_the_dead_gateway_until_it_is_left_out(tmp_path: Path) -> None:
@@ -80,3 +89,66 @@ async def test_a_bake_whose_gateways_are_all_left_out_says_so_and_reads_nothing(
         found.decision.reason
         == "no gateway that keeps the release is known yet, or each is left out of changes"
     )
+
+
+def two_upgrades(ledger: Ledger) -> tuple[WatchSlice, str, list[str]]:
+    """Return what the bake of a promotion asks, the next upgrade of its gateways, and these in two waves."""
+    plan = planned(facts_of(4))
+    digest = ledger.record_plan(plan)
+    order: dict[str, str] = {"fleet": "edge", "requested_by": "ana", "reason": "CVE"}
+    change = ledger.open_change(
+        ChangeOpening(key="one", kind=ChangeKind.UPGRADE, release="1.3.0", plan=digest, **order)
+    )
+    names = sorted(plan.wave_of, key=lambda name: (plan.wave_of[name], name))
+    now = datetime.now(UTC)
+    ledger.record_gateways(
+        change,
+        tuple(
+            GatewayResult(
+                gateway=name, wave=plan.wave_of[name], state="kept", slot="b", started=now.timestamp(), at=now
+            )
+            for name in names
+        ),
+    )
+    following = ledger.open_change(
+        ChangeOpening(key="two", kind=ChangeKind.UPGRADE, release="1.4.0", plan=digest, **order)
+    )
+    return WatchSlice(change=change, plan=digest, wave=0, complete=True), following, names
+
+
+async def test_a_bake_leaves_to_the_next_upgrade_what_its_waves_have_reached_until_that_ends(
+    tmp_path: Path,
+) -> None:
+    """R7: gateways of its later waves, and of other plans, are watched on."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, _ = two_upgrades(ledger)
+    plan = ledger.plan(asked.plan)
+    watch = WatchActivities(ledger, observation).watch_wave
+    first = TakenOver(change=following, up_to=1)
+    await ActivityEnvironment().run(watch, asked.model_copy(update={"left_to": first}))
+    everybody = {plan.fleet.gateway(name).metrics_target for name in plan.wave_of}
+    reached = {plan.fleet.gateway(name).metrics_target for name in plan.waves[0].gateways}
+    assert {*observation.asked[-1].cohorts.canary} == everybody - reached
+    ledger.close_change(ChangeEnding(change=following, outcome=Outcome.ROLLED_BACK, sentence="it went back"))
+    await ActivityEnvironment().run(watch, asked.model_copy(update={"left_to": first}))
+    assert {*observation.asked[-1].cohorts.canary} == everybody
+
+
+async def test_a_bake_that_has_left_every_gateway_to_the_next_upgrade_misses_nothing(tmp_path: Path) -> None:
+    """It is not blind: operators are not notified that nothing is watched."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, _ = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
+    assert (found.over, found.ticks, observation.asked) == (False, 1, [])
+    assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.NOT_ENOUGH_DATA)
+
+
+async def test_a_bake_names_no_failed_gateway_that_the_next_upgrade_has_taken_over(tmp_path: Path) -> None:
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    gateways = [ledger.plan(asked.plan).fleet.gateway(name) for name in (names[0], names[-1])]
+    observation.decision = BLIND.model_copy(update={"failed": tuple(one.metrics_target for one in gateways)})
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=1)})
+    found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
+    assert found.decision.failed == (names[-1],)

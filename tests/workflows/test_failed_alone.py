@@ -12,6 +12,7 @@ from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quara
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.fleet import Automation
+from policies.model.report import TakenOver
 from policies.model.way_back import Confirmation
 from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
 from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
@@ -271,3 +272,100 @@ async def test_harm_waits_for_no_return_of_a_dead_gateway_that_a_waiting_upgrade
     world.judge.after[first] = CRASHING
     await until(lambda: world.serving()["gw-1"] == "1.1.6", 15)
     assert (await result_of(waiting)).outcome is Outcome.REFUSED
+
+
+# The next upgrade answers for the gateways that it moves: the others are watched, tried and named on (R7).
+
+
+async def one_in_quarantine(world: World, *gateways: str) -> str:
+    """Promote the release, and return the change once one that failed alone is kept by a quarantine."""
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await world.upgrade(gateways)).outcome is Outcome.PROMOTED
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    since = datetime.now(UTC)
+    world.book.set_quarantine(
+        Quarantine(fleet="edge", gateway="gw-2", reason="its disk is checked", person="ana", since=since)
+    )
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    return first
+
+
+async def next_release(world: World) -> Running:
+    """Begin to upgrade one gateway to the next release, and return once that is watched."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), release=NEXT)
+    await in_phase(rollout, Phase.OBSERVING)
+    return rollout
+
+
+async def test_a_gateway_that_failed_alone_is_taken_back_during_the_upgrade_that_leaves_it_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its notice was settled, and it stayed on the release that it failed on."""
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    await one_in_quarantine(world, "gw-1", "gw-2", "gw-3", "gw-4")
+    rollout = await next_release(world)
+    assert TAKEN_BACK not in told(world)
+    world.book.clear_quarantine("edge", "gw-2", "ana", "it may go back now")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: TAKEN_BACK in told(world))
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    assert world.serving() == {"gw-1": "1.4.0", "gw-2": "1.1.6", "gw-3": "1.3.0", "gw-4": "1.3.0"}
+
+
+async def test_harm_on_gateways_that_the_next_upgrade_leaves_out_takes_both_releases_back(
+    world: World,
+) -> None:
+    """No daemon of theirs was watched for as long as the upgrade went on."""
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await world.upgrade(("gw-1", "gw-2", "gw-3", "gw-4"))).outcome is Outcome.PROMOTED
+    first = world.newest
+    await until(lambda: bool(world.judge.bakes))
+    rollout = await next_release(world)
+    assert world.judge.bakes[-1].left_to in {None, TakenOver(change=world.newest, up_to=1)}
+    await until(lambda: world.judge.bakes[-1].left_to == TakenOver(change=world.newest, up_to=1))
+    world.judge.after[first] = CRASHING
+    await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_the_notice_of_a_gateway_that_failed_alone_is_settled_once_an_upgrade_takes_it_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await first_ring(world)
+    _, is_back = away(world, "targets", monkeypatch)
+    world.judge.after[first] = ONE_FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    world.judge.says(UNDECIDED)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1",), ("gw-2",), release=NEXT)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.judge.after[first] = QUIET
+    is_back()
+    assert TAKEN_BACK not in told(world)  # its wave has not begun
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    await until(lambda: TAKEN_BACK in told(world), IN_A_MINUTE)
+    assert said(world, TAKEN_BACK) == "the fleet's next change answers for it"
+    assert world.serving()["gw-2"] == "1.4.0"
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+
+
+async def test_a_gateway_that_failed_alone_is_taken_back_after_the_promotion_that_left_it_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await one_in_quarantine(world, "gw-1", "gw-2")
+    world.judge.says(HEALTHY)
+    world.judge.after[first] = QUIET
+    assert (await world.upgrade(("gw-3",), ("gw-4",))).outcome is Outcome.PROMOTED
+    second = world.newest
+    world.judge.bakes.clear()
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    assert TAKEN_BACK not in told(world)
+    world.book.clear_quarantine("edge", "gw-2", "ana", "it may go back now")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: TAKEN_BACK in told(world))
