@@ -279,6 +279,8 @@ def confirmation_of(
 ) -> str | None:
     """Return what a second operator has to approve first, None when the rollback begins at once.
 
+    A gateway that goes to the known-good that it has never waits.
+
     Args:
         fleet: Whose rules count.
         targets: Where gateways are to go.
@@ -286,13 +288,12 @@ def confirmation_of(
         before: What each had before its promotions of the kept window, which is known-good, too.
     """
     rules, reasons = fleet.rollback, []
-    others = sorted(
-        name for name, to in targets.items() if to != known_good.get(name) and to not in before.get(name, ())
-    )
+    going = {name for name, to in targets.items() if to != known_good.get(name)}
+    others = sorted(name for name in going if targets[name] not in before.get(name, ()))
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
         reasons.append(f"{version} is not the known-good of {named(others)}")
-    whole = [group for group, members in fleet.groups.items() if {g.name for g in members} <= targets.keys()]
+    whole = [group for group, members in fleet.groups.items() if {g.name for g in members} <= going]
     if whole and rules.confirm_whole_group:
         reasons.append(f"every gateway of {named(sorted(whole))} goes back at once")
     return "; ".join(reasons) or None

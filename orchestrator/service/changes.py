@@ -111,6 +111,8 @@ class Turned:
     """Whether that was the return of single gateways, which the rollback takes along."""
     beyond: bool = False
     """Whether that was a way back which only waited for gateways, which the rollback takes along."""
+    go_on: tuple[tuple[str, ...], ...] = ()
+    """The ways back of changes ended by force, each with its parts: they go on until this begins."""
 
 
 @dataclass(frozen=True)
@@ -386,7 +388,9 @@ class ChangeService:
         try:
             handle = await self._take_lock(order, fleet)
         except WorkflowAlreadyStartedError as error:
-            if await self._is_of(order) and (name := await self.begun_before(order.key, within=ANSWER)):
+            if await self._is_of(order.fleet, order.key) and (
+                name := await self.begun_before(order.key, within=ANSWER)
+            ):
                 return name, ""
             if order.is_let_in and (name := await self._let_in(order)):
                 return name, ""
@@ -428,7 +432,7 @@ class ChangeService:
         try:
             return await self._start(order, fleet)
         except WorkflowAlreadyStartedError:
-            if await self._is_of(order) or not await self._has_looked(order.fleet):
+            if await self._is_of(order.fleet, order.key) or not await self._has_looked(order.fleet):
                 raise
         return await self._start(order, fleet)
 
@@ -459,14 +463,14 @@ class ChangeService:
             return True
         return False
 
-    async def _is_of(self, order: ChangeOrder) -> bool:
-        """Whether the change under way was begun by an equal request."""
-        if order.key is None:
+    async def _is_of(self, fleet: str, key: str | None) -> bool:
+        """Whether the fleet's last change was begun by the request of that key."""
+        if key is None:
             return False
         try:
             with engine_answers():
-                description = await self._change(order.fleet).describe(rpc_timeout=ANSWER)
-                return bool((await description.memo()).get(KEY) == order.key)
+                description = await self._change(fleet).describe(rpc_timeout=ANSWER)
+                return bool((await description.memo()).get(KEY) == key)
         except (Unavailable, RPCError):
             return False
 
@@ -662,12 +666,13 @@ class ChangeService:
         asked = RollbackAsked(to=to.version if to is not None else None, settings=settings, of=of)
         ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         if force:
-            parts = await self._end_by_force(fleet.name, person, via, reason)
-            ask = partial(ask, even_if_older=True)
-            try:
-                return await self._roll_back_what_stands(fleet, ask, before or Turned(), key)
-            finally:
-                await self._leave(parts, f"left to the rollback that {person} ordered by force")
+            is_repeat = await self._is_of(fleet.name, key)  # which must not end its own rollback
+            name = await self.begun_before(key, within=ANSWER if is_repeat else timedelta(0))
+            if name or is_repeat:
+                return _begun_already(fleet.name, name)
+            go_on = await self._end_by_force(fleet.name, person, via, reason)
+            ask = partial(ask, even_if_older=True, nothing_runs=True)
+            return await self._roll_back_what_stands(fleet, ask, Turned(go_on=go_on), key)
         if await self._is_beside_another(fleet.name, asked, self._is_going_back):
             return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
@@ -675,7 +680,7 @@ class ChangeService:
         if turned.receipt is not None:
             return turned.receipt
         ended = turned if turned.ended else before or Turned()
-        ask = partial(ask, shown=None if ended.ended else shown)
+        ask = partial(ask, shown=None if ended.ended else shown, nothing_runs=True)
         return await self._roll_back_what_stands(fleet, ask, ended, key)
 
     async def _roll_back_what_stands(
@@ -687,7 +692,7 @@ class ChangeService:
     ) -> CommandReceipt:
         """Begin the rollback that the ledger answers with, once nothing has the fleet's lock."""
         if name := await self.begun_before(key):
-            return CommandReceipt(id=name, accepted=True, sentence=f"{name} has begun.")
+            return _begun_already(fleet.name, name)
         try:
             order, sentence = await self._ask(partial(ask, everybody=ended.alone, beyond=ended.beyond))
         except (Refused, Conflict) as refused:
@@ -702,6 +707,10 @@ class ChangeService:
             sentence = " ".join(filter(None, (ended.ended, nothing)))
             return CommandReceipt(id=fleet.name, accepted=bool(ended.ended), sentence=sentence)
         name, gave_way = await self._begin_after(order, fleet)
+        if order.kind is ChangeKind.GO_BACK and order.confirm is None:
+            person = order.requested_by
+            for way_back in ended.go_on:
+                await self._leave(way_back, f"left to the rollback that {person} ordered by force")
         said = " ".join(filter(None, (ended.ended, gave_way, _begun(order, sentence))))
         return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said)
 
@@ -864,14 +873,14 @@ class ChangeService:
             await asyncio.sleep(0.2)
         return True
 
-    async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> list[str]:
+    async def _end_by_force(
+        self, fleet: str, person: str, via: Via, reason: str
+    ) -> tuple[tuple[str, ...], ...]:
         """End a change that no longer answers; what it touched is taken back by the one that follows.
 
-        What begins the parts of its way back ends with it, also when the change itself has ended already: it
-        would go on beside the one that follows.
-
         Returns:
-            The parts of its way back, which go on until the one that follows has begun.
+            The ways back of all changes that have no end, each with its parts. They go on until the one that
+            follows has begun to go back: where that is refused, or waits, every gateway still has its turn.
         """
         if await self.is_under_way(fleet):
             stuck = await self._why_stuck(fleet)
@@ -879,21 +888,19 @@ class ChangeService:
                 await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
             body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
             await self._ask(partial(self.ledger.audit, person, via, what, fleet, body, fleet=fleet))
-        with engine_answers():
-            names = await self._ask(partial(self.ledger.open_changes, fleet))
-            for name in names:
-                await self._end_turns(f"{change_of(fleet)}/{name}/restore", f"{person}: {reason}")
-        return [part for name in names for part in await self._ask(partial(self._parts_of, fleet, name))]
+        names = await self._ask(partial(self.ledger.open_changes, fleet))
+        return tuple([await self._ask(partial(self._parts_of, fleet, name)) for name in names])
 
     def _parts_of(self, fleet: str, change: str) -> tuple[str, ...]:
-        """Return the workflows that may take back what the change has touched."""
+        """Return the workflows that may take back what the change has touched, first what begins them."""
         root, story = f"{change_of(fleet)}/{change}/restore", self.ledger.story(change)
         plan = story.order.plan if story is not None else self.ledger.change(change).plan
         keys = self.ledger.plan_header(plan).keys if plan is not None else ()
         return (root, *(restore_of(root, key) for key in keys))
 
     async def _leave(self, parts: Sequence[str], why: str) -> None:
-        """Have these parts of a way back end: no order that a person gives would reach them any more."""
+        """Have a way back end with these parts: no order that a person gives would reach them any more."""
+        await self._end_turns(parts[0], why)
         for first in range(0, len(parts), TOLD_AT_ONCE):
             together = parts[first : first + TOLD_AT_ONCE]
             await asyncio.gather(*[self._leave_part(part, why) for part in together])
@@ -916,7 +923,7 @@ class ChangeService:
                 await handle.terminate(reason, rpc_timeout=ANSWER)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+                _log.warning("%s was not ended: %s: %s", restore, reason, silence_of(error))
 
     async def result(self, fleet: str) -> ChangeResult:
         """Return how the fleet's change ended; Conflict while it goes on."""
@@ -996,6 +1003,11 @@ def _has_waited(description: WorkflowExecutionDescription) -> bool:
 
 def _offer(verb: Verb, fleet: str) -> Offer:
     return Offer(verb=verb, fleet=fleet)
+
+
+def _begun_already(fleet: str, name: str | None) -> CommandReceipt:
+    sentence = f"{name or f'The rollback of {fleet}'} has begun."
+    return CommandReceipt(id=name or fleet, accepted=True, sentence=sentence)
 
 
 def _begun(order: ChangeOrder, sentence: str) -> str:

@@ -65,6 +65,16 @@ class _Rollback:
 
 
 @dataclass(frozen=True)
+class _Halted:
+    """Rollbacks that neither go on nor have ended: which gateways are back is not known."""
+
+    names: tuple[str, ...] = ()
+    gateways: frozenset[str] = frozenset()
+    cause: str | None = None
+    """The promotion that they take back."""
+
+
+@dataclass(frozen=True)
 class WaysBack:
     """Finds out what a rollback does now; the ledger alone is asked."""
 
@@ -83,6 +93,7 @@ class WaysBack:
         everybody: bool = False,
         beyond: bool = False,
         even_if_older: bool = False,
+        nothing_runs: bool = False,
         shown: Digest | None = None,
     ) -> tuple[ChangeOrder | None, str]:
         """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
@@ -90,7 +101,8 @@ class WaysBack:
         With `everybody` gateways from which nothing is taken back are brought to their known-good, too. With
         `beyond` a way back has just ended without some of its gateways, which this one takes along. With
         `shown` the rollback is the one whose preview has that digest. With `even_if_older` gateways that know
-        of changes which the ledger lacks stay as they are, however many they are.
+        of changes which the ledger lacks stay as they are, however many they are. With `nothing_runs` the
+        fleet's lock is free, so that a rollback without an end in the ledger does not go on.
 
         Raises:
             Refused: The promotion is older than the kept window, `to` was never known-good here, or the
@@ -104,7 +116,7 @@ class WaysBack:
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        back = self._release(fleet, to, ended=beyond, even_if_older=even_if_older)
+        back = self._release(fleet, to, ended=beyond, even_if_older=even_if_older, nothing_runs=nothing_runs)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
         if (everybody or beyond) and to is None:
             names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
@@ -168,9 +180,24 @@ class WaysBack:
         if story is not None:
             confirm = story.order.confirm if story.told.waits_until is not None else None
             plan = confirm.known_good if confirm is not None else story.order.plan
-        keys = self.ledger.plan_header(plan).keys if plan is not None else ()
-        members = [member for key in keys for member in self.ledger.plan_part(plan or "", key).members]
+        members = self._members(plan)
         return serves | {one.gateway.name: one.back for one in members if one.back is not None}
+
+    def _members(self, plan: Digest | None) -> list[Member]:
+        keys = self.ledger.plan_header(plan).keys if plan is not None else ()
+        return [member for key in keys for member in self.ledger.plan_part(plan or "", key).members]
+
+    def _halted(self, fleet: str) -> _Halted:
+        """Return the gateways of rollbacks without an end; their known-good moved when those began."""
+        names, gateways, cause = list[str](), set[str](), None
+        for name in self.ledger.open_changes(fleet):
+            record, story = self.ledger.change(name), self.ledger.story(name)
+            if record.kind is ChangeKind.GO_BACK:
+                members = self._members(story.order.plan if story is not None else record.plan)
+                names.append(name)
+                gateways |= {member.gateway.name for member in members}
+                cause = record.cause or cause
+        return _Halted(tuple(names), frozenset(gateways), cause)
 
     def preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, *, under_way: bool = True
@@ -188,7 +215,7 @@ class WaysBack:
         newest = self.ledger.last_change(fleet.name)
         if newest is not None and newest.outcome is None and to is None and under_way:
             return self._preview_under_way(fleet, newest)
-        return self._preview_of_release(fleet, self._release(fleet, to))
+        return self._preview_of_release(fleet, self._release(fleet, to, nothing_runs=not under_way))
 
     def _preview_of_files(self, fleet: Fleet, files: ChangeRecord | str) -> RollbackPreview:
         does = not isinstance(files, str)
@@ -231,6 +258,7 @@ class WaysBack:
         is_named: bool = False,
         ended: bool = False,
         even_if_older: bool = False,
+        nothing_runs: bool = False,
     ) -> _Rollback:
         """Return where gateways go: to `to`, or to what they had before the last promotion.
 
@@ -240,6 +268,7 @@ class WaysBack:
             is_named: Whether something else is named, so that an old promotion is no reason to refuse.
             ended: Whether the change under way counts as ended: it has moved nothing.
             even_if_older: Whether a ledger that is older than its gateways is no reason to refuse.
+            nothing_runs: Whether a rollback without an end does not go on, and this one completes it.
         """
         at, kept = datetime.now(UTC), fleet.limits.kept
         unfinished = None if ended else self.ledger.unfinished_change(fleet.name)
@@ -265,10 +294,12 @@ class WaysBack:
         )
         known_good = {move.gateway: move.release for move in moves if move.gateway not in unknown}
         targets, sentence = plain.targets, plain.sentence
+        halted = self._halted(fleet.name) if nothing_runs else _Halted()
+        left = {name: on for name, on in known_good.items() if name in halted.gateways and name not in hand}
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
             # what a change that has not ended has moved, known-good does not say
-            unsure = {*astray, *(known_good if unfinished else ())} - by_hand
+            unsure = {*astray, *left, *(known_good if unfinished else ())} - by_hand
             there = {name: on for name, on in known_good.items() if name not in unsure}
             able = targets_of(to, proven, there)
             able = {name: release for name, release in able.items() if name not in unknown}
@@ -278,6 +309,12 @@ class WaysBack:
             sentence = grouped(targets) if targets else f"{fleet.name} is on {to.version} already"
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
+        elif left.keys() - plain.targets.keys():
+            left = {name: on for name, on in left.items() if name not in plain.targets}
+            they = "has not ended, and is" if len(halted.names) == 1 else "have not ended, and are"
+            completed = f"{named(halted.names)} {they} completed: {grouped(left)}"
+            targets = left | plain.targets
+            sentence = f"{completed}; {plain.sentence}" if plain.targets else completed
         elif plain.needs_name is not None and not is_named:
             offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=plain.needs_name.version)
             raise Refused(plain.sentence, offer)
@@ -296,7 +333,7 @@ class WaysBack:
             departed=departed,
             by_hand=by_hand,
             left_out=left_out,
-            cause=plain.change,
+            cause=plain.change if plain.targets else halted.cause or plain.change,
             sentence=sentence,
         )
 

@@ -109,6 +109,7 @@ def test_a_whole_group_needs_a_second_person_where_the_policy_says_so() -> None:
     assert asked is not None
     assert "every gateway of main goes back at once" in asked
     assert confirmation(OLD, ALL[:-1], confirm_whole_group=True) is None
+    assert confirmation(NEW, confirm_whole_group=True) is None  # each has it as its known-good already
 
 
 def test_a_promotion_older_than_the_kept_window_is_taken_back_by_the_name_of_a_release_alone() -> None:

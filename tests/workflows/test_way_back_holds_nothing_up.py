@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -296,6 +297,81 @@ async def test_after_a_rollback_by_force_nobody_tries_a_gateway_that_a_person_ga
     await QuarantineService(service).leave_out(world.fleet, ["gw-4"], "ana", "I mend this host")
     await recorded.nothing_under_way()
     assert set(tries) == {ended, world.newest}
+
+
+async def way_back_half_done(recorded: Recorded, turn: asyncio.Event) -> str:
+    """Have harm take a promotion back, with ring 2 waiting for its turn; return that way back."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await recorded.upgrade((*RING_1, *RING_2))).outcome is Outcome.PROMOTED
+    promoted = world.newest
+    await until(lambda: bool(world.judge.bakes), SOON)
+    for name in RING_2:
+        fake = world.gateways[name]
+
+        async def later(*arguments: Any, _original: Any = fake.restore, **more: Any) -> Any:
+            await turn.wait()
+            return await _original(*arguments, **more)
+
+        fake.restore = later  # type: ignore[method-assign]
+    world.judge.after[promoted] = CRASHED
+    await until(lambda: serve(recorded, RING_1, "1.1.6"), SOON)
+    return world.newest
+
+
+@pytest.mark.parametrize("to", [None, OLD])
+async def test_a_rollback_by_force_amid_a_way_back_takes_every_gateway_of_it_back(
+    recorded: Recorded, to: ReleaseRef | None
+) -> None:
+    """R1: known-good had moved for all of them at once, so there was nothing to do, and half stayed."""
+    world, turn = recorded.world, asyncio.Event()
+    ended = await way_back_half_done(recorded, turn)
+    receipt = await recorded.service.roll_back(world.fleet, "ana", "it is slow", to=to, force=True, key="one")
+    assert receipt.accepted, receipt.sentence
+    assert "gw-1, gw-2, gw-3, gw-4 serve 1.1.6" in receipt.sentence
+    again = await recorded.service.roll_back(world.fleet, "ana", "it is slow", to=to, force=True, key="one")
+    assert again.sentence == f"{receipt.id} has begun."
+    left = await soon(world.client.get_workflow_handle(f"change/edge/{ended}/restore").result())
+    assert left["given_up"].keys() == {*RING_2}
+    turn.set()
+    await until(lambda: serve(recorded, (*RING_1, *RING_2), "1.1.6"), SOON)
+    await recorded.nothing_under_way()
+    assert (recorded.ledger.change(receipt.id).outcome, recorded.ledger.open_changes("edge")) == (
+        Outcome.ROLLED_BACK,
+        (),
+    )
+
+
+async def test_a_rollback_by_force_that_cannot_begin_leaves_the_way_back_going_on(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, turn = recorded.world, asyncio.Event()
+    await way_back_half_done(recorded, turn)
+
+    def moves(*_: Any) -> Any:
+        raise Unavailable("the ledger does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.book, "moves", moves)
+        with pytest.raises(Unavailable):
+            await recorded.service.roll_back(world.fleet, "ana", "it is slow", force=True)
+    turn.set()
+    await until(lambda: serve(recorded, (*RING_1, *RING_2), "1.1.6"), SOON)
+
+
+async def test_a_rollback_completes_a_way_back_of_penstock_that_the_engine_has_lost(
+    recorded: Recorded,
+) -> None:
+    world, turn = recorded.world, asyncio.Event()
+    lost = await way_back_half_done(recorded, turn)
+    for workflow in ("change/edge", f"change/edge/{lost}/restore"):
+        await world.client.get_workflow_handle(workflow).terminate("the engine lost it")
+    shown = await recorded.service.rollback_preview(world.fleet, RollbackAsked(), None)
+    assert shown.sentence == (f"{lost} has not ended, and is completed: gw-1, gw-2, gw-3, gw-4 serve 1.1.6")
+    receipt = await recorded.service.roll_back(world.fleet, "ana", "users call", shown=shown.digest)
+    assert receipt.sentence == f"Rolling back: {shown.sentence}."
+    turn.set()
+    await until(lambda: serve(recorded, (*RING_1, *RING_2), "1.1.6"), SOON)
 
 
 @pytest.mark.parametrize("newer", [True, False])
