@@ -453,8 +453,8 @@ class Wave:
                 return
             workflow.logger.warning("the watch over wave %s ended: %s", self._wave.number, sentence_of(error))
             await workflow.sleep(steps.HELD_PACE)
-            if self._finds_harm and self._watch_heard is not None:
-                self._harm_of_a_lost_watch = self._watch_heard.decision
+            if self._watch_heard is not None:
+                self._harm_of_a_lost_watch = self._watch_heard.decision if self._finds_harm else None
             self._watch = self._watch_heard = self._complete_since = None
             self._window += 1
             self._changed(urgent=True)
@@ -539,6 +539,8 @@ class Wave:
         if self._seen_by_hosts is not None:
             return self._seen_by_hosts
         heard = self._watch_heard
+        if heard is None and self._harm_of_a_lost_watch is not None:
+            return self._harm_of_a_lost_watch
         if self._is_silent and (heard is None or heard.is_fresh):
             return self._unwatched
         return heard.decision if heard is not None else None
