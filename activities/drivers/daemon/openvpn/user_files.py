@@ -9,7 +9,6 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.port import UserFile
-from activities.drivers.daemon.template import lines_of
 from policies.model.errors import BadInput
 
 NAMED_BY = ("client-config-dir",)
@@ -26,14 +25,14 @@ INSTEAD = (
 
 def user_files_in(text: str) -> tuple[UserFile, ...]:
     """Return the folders of files for users that a configuration names."""
-    options = options_in("\n".join(lines_of(text)))
+    options = options_in(text)
     return tuple(UserFile(one.number, one.name, one.value) for one in options if one.name in NAMED_BY)
 
 
 def addresses_in(text: str) -> Sequence[str]:
     """Return what such a file says of addresses, also in files that it includes and nobody reads."""
     try:
-        options = options_in("\n".join(lines_of(text)))
+        options = options_in(text)
     except BadInput as error:
         return (f"{error}",)
     included = (
@@ -55,7 +54,7 @@ def networks_in(text: str) -> Sequence[IPv4Network | IPv6Network]:
     """Return the addresses that such a file gives, each as a network, as far as it can be read."""
     found = list[IPv4Network | IPv6Network]()
     with suppress(BadInput):
-        for _, giving in _giving(options_in("\n".join(lines_of(text)))):
+        for _, giving in _giving(options_in(text)):
             with suppress(ValueError):
                 found.append(ip_network(ip_interface(" ".join(giving.words[:1])).ip))
     return found
