@@ -37,6 +37,18 @@ class Fleet:
     def sessions_lost(self, host: Host) -> list[int]:
         return [user["lost"] for user in self.seen(host)]
 
+    def evidence(self, host: Host) -> str:
+        """What became of its users' pings, and what the host says: for whoever asks why some are lost."""
+        pings = "\n".join(f"{user['name']}: {user['lost']} lost, {user['pings']}" for user in self.seen(host))
+        asked = (
+            ("ip", "-4", "address"),
+            ("ip", "-4", "route"),
+            ("sysctl", "net.ipv4.ip_forward"),
+            ("nft", "list", "ruleset"),
+            ("journalctl", "--boot", "--no-pager", "--lines", "200"),
+        )
+        return "\n".join((host.name, pings, *(host.run(*words).out for words in asked)))
+
     def harm(self, *hosts: Host) -> int:
         """How many sessions and pings their users have lost; said when a ping of now is lost or answered."""
         time.sleep(ANSWER_WITHIN + 1)
@@ -77,7 +89,9 @@ def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
 def test_three_hosts_beside_each_other_serve_their_users_without_a_lost_ping(fleet: Fleet) -> None:
     before = fleet.users.view()["totals"]["pings"]["sent"]
     wait_for(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
-    assert fleet.harm(*fleet.hosts) == 0
+    lost = {host.name: fleet.harm(host) for host in fleet.hosts}
+    print(*(fleet.evidence(host) for host in fleet.hosts if lost[host.name]), sep="\n\n")
+    assert lost == dict.fromkeys(lost, 0)
     for host in fleet.hosts:
         assert ocserv.sessions(host) == sorted(user["name"] for user in fleet.seen(host))
         assert len(fleet.seen(host)) == USERS
