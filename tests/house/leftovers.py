@@ -44,8 +44,12 @@ class Traces:
         )
 
 
-def traces(prefix: str = PREFIX) -> Traces:
-    """Look at this machine now, past what labs and tests of other processes have here."""
+def traces(prefix: str = PREFIX, before: Traces | None = None) -> Traces:
+    """Look at this machine now, past what labs and tests of other processes have here.
+
+    What a process that was there before has started since is that one's: a browser of the whole module
+    begins processes at any time.
+    """
     others = tuple(other_labs())
     return Traces(
         namespaces=frozenset(namespaces.existing(prefix)),
@@ -64,7 +68,7 @@ def traces(prefix: str = PREFIX) -> Traces:
             for path in place.iterdir()
             if path.name.startswith(_OURS)
         ),
-        processes=frozenset(_children(os.getpid())),
+        processes=frozenset(_children(os.getpid(), before.processes if before else frozenset())),
     )
 
 
@@ -88,7 +92,7 @@ def nothing_is_left(prefix: str = PREFIX, *, within: float = 5.0) -> Iterator[No
     before = traces(prefix)
     yield
     deadline = time.monotonic() + within
-    while (left := traces(prefix) - before) and time.monotonic() < deadline:
+    while (left := traces(prefix, before) - before) and time.monotonic() < deadline:
         _bury()
         time.sleep(0.05)
     if left:
@@ -104,8 +108,8 @@ def _lines(*command: str) -> list[str]:
     return subprocess.run(command, text=True, capture_output=True, check=False).stdout.splitlines()
 
 
-def _children(pid: int) -> list[str]:
-    """Return pid and command line of every living child and grandchild."""
+def _children(pid: int, before: frozenset[str]) -> list[str]:
+    """Return pid and command line of every living child and grandchild, but for children of `before`."""
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     numbers = listed.read_text().split() if listed.exists() else []
     found = []
@@ -118,7 +122,7 @@ def _children(pid: int) -> list[str]:
             continue
         if command:  # a zombie has none, and holds nothing but its number
             found.append(f"{number} {command.strip()}")
-            found += _children(int(number))
+            found += _children(int(number), before) if found[-1] not in before else []
     return found
 
 
