@@ -17,7 +17,7 @@ CONTROL_UNIT = f"{ORCHESTRATOR}.service"
 SAYS = {
     "penstock whoami": "root",
     "penstock check /etc/penstock/agent.yaml": "/etc/penstock/agent.yaml  ok",
-    "penstock doctor": "1 fleets are described",
+    "penstock doctor": "one has just carried out a step",
     "penstock release add sha256:MANIFEST": "signed by publishers",
     **{
         f"penstock fleet adopt edge gw-{number}{more}": said
