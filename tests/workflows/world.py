@@ -337,14 +337,19 @@ async def status_of(rollout: Running) -> ChangeStatus:
 
 
 async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
-    """Wait until the rollout says it is there."""
+    """Wait until the rollout says it is there; where it never is, the failure says where it is."""
+    status: ChangeStatus | None = None
 
     async def is_there() -> bool:
+        nonlocal status
         status = await status_of(rollout)
         assert status.phase is not Phase.ENDED, f"ended before {phase}: {status.why}"
         return status.phase is phase and status.wave >= wave
 
-    await until(is_there)
+    try:
+        await until(is_there)
+    except TimeoutError as error:
+        raise AssertionError(f"never {phase} in wave {wave}; the last status is {status!r}") from error
 
 
 async def waiting_for(rollout: Running, *names: str, seconds: float = 60) -> None:
