@@ -63,7 +63,7 @@ class ChatCards:
             if one.chat is not None and one.chat.channels and may(process, Action.CHAT, name)
         }
         newest = self._ledger.newest_changes() if fleets else {}
-        open_cards = self._ledger.cards_shown(workspace)
+        shown = self._ledger.cards_shown(workspace)
         of_newest = self._ledger.cards_of(
             workspace, [one.name for name, one in newest.items() if name in fleets]
         )
@@ -71,8 +71,9 @@ class ChatCards:
         for name, fleet in sorted(fleets.items()):
             changes = {one.name: one for one in (newest.get(name),) if one is not None and _is_told(one)}
             rooms = [room.channel for room in self._rooms(fleet, workspace)]
+            open_cards = shown.get(name, {})
             for channel, change in open_cards:
-                if channel in rooms and change not in changes and change.startswith(f"{name}-"):
+                if channel in rooms and change not in changes:
                     changes[change] = self._ledger.change(change)
             for record in changes.values():
                 known = {

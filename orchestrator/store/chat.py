@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -177,13 +178,16 @@ class Chats(Book):
             rows = connection.execute(select(table).where(*there)).all()
         return next((_code(row) for row in rows if _is_good(row, written, "")), None)
 
-    def cards_shown(self, workspace: str) -> dict[tuple[str, str], ShownCard]:
-        """Return the cards that may still change, by room and change."""
+    def cards_shown(self, workspace: str) -> dict[str, dict[tuple[str, str], ShownCard]]:
+        """Return the cards that may still change, by fleet, and there by room and change."""
         table = tables.chat_cards
         with reading(self._engine) as connection:
             wanted = (table.c.workspace == workspace, table.c.over.is_(False))
             rows = connection.execute(select(table).where(*wanted)).all()
-        return {(row.channel, row.change): _card(row) for row in rows}
+        found = defaultdict[str, dict[tuple[str, str], ShownCard]](dict)
+        for row in rows:
+            found[row.fleet][row.channel, row.change] = _card(row)
+        return found
 
     def cards_of(self, workspace: str, changes: Sequence[str]) -> dict[tuple[str, str], ShownCard]:
         """Return the cards of these changes, by room and change."""

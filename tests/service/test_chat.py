@@ -296,6 +296,28 @@ async def test_an_edit_that_shows_again_what_a_card_showed_before_is_an_edit_of_
     assert len({*names}) == len(names)
 
 
+async def test_a_card_is_of_the_fleet_of_its_change_and_of_no_fleet_whose_name_begins_alike(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    file = night.file.with_name("edge-eu.yaml")
+    file.write_text(night.file.read_text().replace("name: edge\n", "name: edge-eu\n", 1))
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    opening = ChangeOpening(
+        key="the change in Europe",
+        fleet="edge-eu",
+        kind=ChangeKind.UPGRADE,
+        requested_by="eve",
+        reason="new features",
+        release="1.4.0",
+    )
+    assert ledger.open_change(opening) == "edge-eu-1"
+    told = {"workspace": WORKSPACE, "channel": ROOM, "change": "edge-eu-1", "message": "$card"}
+    noted = await night.api.post("/chat/cards", json=told | {"digest": "on-0"}, headers=shown)
+    assert noted.status_code == 200, noted.text
+    answer = await night.api.get("/chat/cards", params={"workspace": WORKSPACE}, headers=shown)
+    assert [card["change"] for card in answer.json()["cards"]] == ["edge-1", "edge-eu-1"]
+
+
 async def test_many_accounts_that_are_not_linked_are_a_bounded_number_of_entries(
     night: Night, room: Process
 ) -> None:
