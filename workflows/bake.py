@@ -238,7 +238,12 @@ class Bake:
 
     @workflow.signal(name="report_watch")
     async def report_watch(self, report: WatchReport) -> None:
-        """Take over a decision of the watch; one about gateways that were taken over since is void."""
+        """Take over a decision of the watch; one about gateways that were taken over since is void.
+
+        So is what the watch of an earlier promotion says, which may outlive its bake by a moment.
+        """
+        if report.change != self._order.change:
+            return
         if report.left_to != self._left_to:
             await tell(watch_of(workflow.info().workflow_id), "leave_to", self._left_to)
             return

@@ -129,6 +129,8 @@ class Continued(Value):
     """What a change carries over between two waves, two parts that it promotes, or amid its restore."""
 
     name: str
+    header: PlanHeader | None = None
+    """Its plan: no run is without, however long the ledger is away when it begins."""
     epoch: int
     passed: int
     promoted: int = 0
@@ -181,7 +183,8 @@ class Change:
         )
         self._record = StoryRecord(lambda: self._order, self._story, continued.written if continued else 0)
         self._receipts = Receipts(continued.receipts if continued else None)
-        self._header: PlanHeader | None = None
+        self._header: PlanHeader | None = continued.header if continued else None
+        self._story.know(self._name, self._header)
         self._wave: ChildWorkflowHandle[Wave, WaveResult] | None = None
         self._restoring: tuple[str, ...] = ()
         self._begins_parts: str | None = None
@@ -278,10 +281,8 @@ class Change:
             if not await self._is_needed():
                 return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
             await self._open()
-        else:
-            await self._know_the_plan()
-            if run.continued.restoring is not None:
-                return await to_the_end(self._go_on_restoring(run.continued.restoring.order))
+        elif run.continued.restoring is not None:
+            return await to_the_end(self._go_on_restoring(run.continued.restoring.order))
         match self._order.kind:
             case ChangeKind.UPGRADE:
                 return await self._upgrade()
@@ -556,18 +557,20 @@ class Change:
 
     @workflow.signal(name="report")
     def report(self, report: WaveReport) -> None:
-        """Take over what a wave says of itself."""
-        self._story.take(report)
+        """Take over what a wave of this change says of itself; one of the change before says nothing here."""
+        if report.change == self._name:
+            self._story.take(report)
 
     @workflow.signal(name="window")
-    async def window(self, wave: int, answer: WindowAnswer) -> None:
+    async def window(self, change: Name, wave: int, answer: WindowAnswer) -> None:
         """Take over whether the next wave may start, or the one under way is to go on."""
-        await self._window.hear(wave, answer, self._plan.on_window_close)
+        if change == self._name:
+            await self._window.hear(wave, answer, self._plan.on_window_close)
 
     @workflow.signal(name="report_watch")
     async def report_watch(self, report: WatchReport) -> None:
         """Take over what is seen of the waves that have passed: harm there takes the whole change back."""
-        if self._header is None or not self._passed_waves.hear(report):
+        if report.change != self._name or self._header is None or not self._passed_waves.hear(report):
             return
         harm = self._passed_waves.harm(self._header.limits.automation)
         if harm is None:
@@ -583,9 +586,8 @@ class Change:
     @workflow.signal(name="report_restore")
     def report_restore(self, report: RestoreReport) -> None:
         """Take over what a restore says of itself; parts of an earlier change can outlive it."""
-        if report.change not in {"", self._name}:
-            return
-        self._story.take_restore(report)
+        if report.change == self._name:
+            self._story.take_restore(report)
 
     @workflow.signal(name="restored")
     def restored(self, change: str, result: RestoreResult) -> None:
@@ -874,6 +876,7 @@ class Change:
                 order=self._order,
                 continued=Continued(
                     name=self._name,
+                    header=self._header,
                     epoch=self._epoch,
                     passed=self._passed,
                     promoted=self._promoted,

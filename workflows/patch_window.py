@@ -58,7 +58,7 @@ class Opened:
             answer = await self._ask(order)
             if _is_news(answer, self._told):
                 self._told = answer
-                await tell(order.parent, "window", order.wave, answer)
+                await tell(order.parent, "window", order.change, order.wave, answer)
             if steps.history_is_long():
                 workflow.continue_as_new(
                     order.model_copy(update={"under_way": self._under_way, "told": self._told})

@@ -270,6 +270,7 @@ class Watch:
         report = WatchReport(
             at=workflow.now(),
             number=self._told,
+            change=self._order.change,
             decision=decision,
             fresh_until=self._fresh_until(decision),
             window=window,

@@ -672,6 +672,7 @@ class Wave:
         report = WaveReport(
             at=workflow.now(),
             number=self._told,
+            change=self._order.change,
             wave=self._wave.number,
             phase=self._phase,
             share=self._share or self._wave.shares[0],

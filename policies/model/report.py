@@ -78,6 +78,7 @@ class TakenOver(Value):
 class WatchReport(Report):
     """What a watch reports of its decision: whenever that changes, and before the last report is too old."""
 
+    change: Name = Field(description="whose gateways it watches; a watch may outlive its change by a moment")
     decision: Decision
     fresh_until: datetime | None = Field(
         default=None,
@@ -96,6 +97,7 @@ class WatchReport(Report):
 class WaveReport(Report):
     """What a wave tells its change whenever something changed: counts, and who needs attention."""
 
+    change: Name = Field(description="whose wave it is; a wave may outlive its change by a moment")
     wave: int
     phase: Phase
     share: int = EVERYBODY

@@ -48,6 +48,7 @@ class Upgrade:
             WaveReport(
                 at=AT,
                 number=self._number,
+                change="edge-1",
                 wave=self._wave,
                 phase=phase or now,
                 decision=self._decision,

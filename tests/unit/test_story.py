@@ -68,7 +68,7 @@ def story_of(kind: ChangeKind = ChangeKind.UPGRADE, confirm: Confirmation | None
 
 
 def wave(number: int, **more: object) -> WaveReport:
-    told = {"at": BEGAN, "number": number, "wave": 1, "phase": Phase.OBSERVING, **more}
+    told = {"change": "edge-1", "at": BEGAN, "number": number, "wave": 1, "phase": Phase.OBSERVING, **more}
     return WaveReport.model_validate(told)
 
 

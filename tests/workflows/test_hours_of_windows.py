@@ -42,8 +42,8 @@ class Listens:
         self._heard: Heard = []
 
     @workflow.signal(name="window")
-    def window(self, wave: int, answer: WindowAnswer) -> None:
-        del wave
+    def window(self, change: str, wave: int, answer: WindowAnswer) -> None:
+        del change, wave
         self._heard.append((workflow.now(), answer.fits, answer.is_open, answer.freeze))
 
     @workflow.run
