@@ -195,6 +195,40 @@ async def test_signatures_on_every_page_of_a_listing_are_found(tmp_path: Path) -
             await setting.releases("another").admit(digest, setting.source)
 
 
+async def test_a_signature_that_is_listed_many_times_is_one(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        subject = registry.tags[f"statement-{digest[7:]}"]
+        listing = json.loads(registry.referrers(subject))
+        registry.answers[subject] = (200, index_of(*listing["manifests"] * 9))
+        assert len((await setting.releases().admit(digest, setting.source)).signers) == 2
+        store = BlobStore(tmp_path / "blobs")
+        path = setting.lab.root / "signatures" / digest.replace(":", "/")
+        listed = path.with_suffix(".json")
+        listed.write_text(json.dumps(json.loads(listed.read_text()) * 9))
+        assert len(await _from_folder(setting, digest, store)) == 2
+
+
+@pytest.mark.parametrize("source", ["registry", "folder"])
+async def test_what_helps_against_more_signatures_than_are_verified_is_named(
+    tmp_path: Path, source: str
+) -> None:
+    """Whoever attaches them makes a release unusable: the refusal names the way out, not the limit alone."""
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url)
+        digest = setting.publish()
+        if source == "registry":
+            _seventeen_signatures(registry, setting, digest)
+            with pytest.raises(ManifestInvalid, match=r"^19 signatures .* at most 16 .*Delete .* who else"):
+                await setting.releases().admit(digest, setting.source)
+            return
+        for number in range(17):
+            add_signature(setting.lab.root, digest, "cms", b"%d" % number)
+        with pytest.raises(ManifestInvalid, match=r"^19 signatures .* at most 16 .*--replace.* who else"):
+            await _from_folder(setting, digest, BlobStore(tmp_path / "blobs"))
+
+
 async def test_a_listing_without_artifact_types_leads_to_the_signatures(tmp_path: Path) -> None:
     with FakeRegistry() as registry:
         setting = Setting(tmp_path, registry.url)
@@ -455,7 +489,10 @@ async def _from_folder(setting: Setting, digest: str, store: BlobStore) -> tuple
         ("channels/ocserv-gw/stable", b"latest"),
         ("signatures", b"{}"),
         ("signatures", json.dumps([{"kind": "pgp", "digest": f"sha256:{'0' * 64}"}]).encode()),
-        ("signatures", json.dumps([{"kind": "cms", "digest": f"sha256:{'0' * 64}"}] * 17).encode()),
+        (
+            "signatures",
+            json.dumps([{"kind": "cms", "digest": f"sha256:{one:064}"} for one in range(17)]).encode(),
+        ),
     ],
     ids=range(4),
 )

@@ -82,8 +82,13 @@ class HttpSource:
             entries = _ENTRIES.validate_python(strict_json.loads(listing))
         except ValidationError as error:
             raise ManifestInvalid("the list of signatures is malformed", reason="listing") from error
+        entries = [*dict.fromkeys(entries)]
         if len(entries) > MOST_SIGNATURES:
-            raise ManifestInvalid(f"more than {MOST_SIGNATURES} signatures are listed", reason="listing")
+            raise ManifestInvalid(
+                f"{len(entries)} signatures lie beside {digest}; at most {MOST_SIGNATURES} are verified. "
+                "Sign it again: `penstock release sign --replace`, and check who else writes to the folder",
+                reason="listing",
+            )
         return tuple([await self._envelope(entry) for entry in entries])
 
     async def blob(self, digest: Digest, size: int) -> None:

@@ -44,6 +44,9 @@ MAX_SMALL_BYTES = 4 * strict_json.MAX_BYTES
 MOST_SIGNATURES = 16
 MOST_PAGES = 16
 """Pages of one listing that are read."""
+TAKE_AWAY = (
+    "Delete the manifests that refer to it without need in the registry, and check who else may push there"
+)
 WITHOUT_LISTING = {"status", "denied"}
 """Reasons of refused questions that registries without the referrers API, or without the tag, give."""
 LINK = re.compile(r"<([^<>]*)>([^<]*)")
@@ -135,7 +138,8 @@ class OciSource:
         if not found:
             found = await self._listed(self._tagged(subject.replace(":", "-")))
         if len(found) > MOST_SIGNATURES:
-            raise ManifestInvalid(f"more than {MOST_SIGNATURES} signatures are listed", reason="listing")
+            too_many = f"{len(found)} signatures refer to {subject}; at most {MOST_SIGNATURES} are verified"
+            raise ManifestInvalid(f"{too_many}. {TAKE_AWAY}", reason="listing")
         envelopes = list[Envelope]()
         for descriptor in found:
             with contextlib.suppress(NotThere):  # a signature that was deleted may be listed for a while
@@ -162,7 +166,8 @@ class OciSource:
             page = _next_page(str(page), headers)
             if page is None:
                 return entries
-        raise TransportRefused(f"{shown(url)} has more than {MOST_PAGES} pages", reason="listing")
+        sentence = f"{shown(url)} has more than {MOST_PAGES} pages. {TAKE_AWAY}"
+        raise TransportRefused(sentence, reason="listing")
 
     async def _listed(self, answer: Awaitable[list[Any]]) -> list[Descriptor]:
         """Return the entries of an index that may be signatures; none where the answer is no index.
@@ -177,7 +182,7 @@ class OciSource:
             if refused.reason not in WITHOUT_LISTING:
                 raise
             return []
-        found = [one for one in map(_descriptor, listed) if one is not None]
+        found = [one for one in dict.fromkeys(map(_descriptor, listed)) if one is not None]
         declared = [one for one in found if one.media_type in SIGNATURE_TYPES]
         return declared or [one for one in found if one.media_type == IMAGE_MANIFEST]
 
