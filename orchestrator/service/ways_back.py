@@ -140,23 +140,21 @@ class WaysBack:
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
         return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
 
-    def has_rollback(self, fleet: Fleet) -> bool:
-        """Return whether a rollback of the release has something to do: one that has not is not offered.
-
-        A promotion that stands is not enough: what came after it may have led back to it.
-        """
-        at, kept = datetime.now(UTC), fleet.limits.kept
-        if not self.ledger.has_rollback(fleet.name, at - kept):
-            return False
-        unfinished = self.ledger.unfinished_change(fleet.name)
-        return bool(rollback_targets(self.ledger.moves(fleet.name), unfinished, kept, at).targets)
-
     def offered(self, fleet: Fleet, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
-        """Return the offers without a rollback of the release that has nothing to do."""
-        is_idle = [one.verb is Verb.ROLL_BACK and not one.settings for one in offers]
-        if not any(is_idle) or self.has_rollback(fleet):
+        """Return the offers, with a rollback of the release only where it has something to do.
+
+        A promotion that stands is not enough: what came after it may have led back to it, and its last
+        gateway may be one that stays as it is. Where a rollback takes force, it is offered with force.
+        """
+        others = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings)
+        if len(others) == len(offers):
             return offers
-        return tuple(one for one, idle in zip(offers, is_idle, strict=True) if not idle)
+        try:
+            since = datetime.now(UTC) - fleet.limits.kept
+            may = self.ledger.has_rollback(fleet.name, since)
+            return offers if may and self._release(fleet, None).targets else others
+        except Refused as refused:
+            return (*(one for one in refused.offers if one.force), *others)
 
     def waits_for(self, fleet: str) -> Collection[str]:
         """Return the first of the gateways for which a way back under way only waits, none without one."""

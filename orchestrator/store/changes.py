@@ -272,15 +272,18 @@ class Changes(Book):
             fleet: Whose.
             since: What was promoted before that stands.
         """
-        table = tables.changes
+        table, states, known = tables.changes, tables.gateway_states, tables.known_good
         stands = select(table.c.name).where(
             table.c.fleet == fleet,
             table.c.kind == ChangeKind.UPGRADE.value,
             table.c.moved > table.c.taken_back,
             table.c.ended >= since,
         )
+        same = (known.c.fleet == states.c.fleet) & (known.c.gateway == states.c.gateway) & known.c.newest
+        is_known_good = (func.length(states.c.takes) > 0) & known.c.release.contains(states.c.takes)
+        elsewhere = select(states.c.gateway).join(known, same).where(states.c.fleet == fleet, ~is_known_good)
         with reading(self._engine) as connection:
-            if connection.execute(stands.limit(1)).first() is not None:
+            if any(connection.execute(one.limit(1)).first() is not None for one in (stands, elsewhere)):
                 return True
         return self.unfinished_change(fleet) is not None
 

@@ -33,6 +33,7 @@ from tests.service.conftest import PAGE
 from tests.service.shown import Element, shown
 from tests.service.test_every_state import STATES, written
 from tests.unit.fleets import facts_of, planned
+from tests.unit.test_rebuilding import steered_by
 
 SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 serves 1.1.6"
 
@@ -162,6 +163,36 @@ async def test_a_rollback_is_offered_after_a_promotion_and_after_a_canary_that_f
     assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
     change(promoted, ChangeKind.UPGRADE, "1.4.0", Outcome.REFUSED)
     assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
+
+
+async def test_no_rollback_is_offered_where_only_a_gateway_that_stays_as_it_is_has_the_release(
+    penstock: CommandLine, page: httpx.AsyncClient, api: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    promoted.record_states("edge", [steered_by("edge-1", "edge-9999999999/1")], {})
+    answer = (await api.get("/fleets/edge/rollback")).json()
+    assert (answer["does"], "edge-1 stays as it is" in answer["sentence"]) == (False, True)
+    assert "penstock rollback" not in (await penstock("status", "edge")).out
+    assert "orders/roll_back" not in (await page.get("/fleets/edge")).text
+
+
+async def test_a_rollback_that_takes_force_is_offered_with_force(
+    penstock: CommandLine, api: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    promoted.record_states("edge", [steered_by("edge-1", "edge-99/1")], {})
+    assert "penstock rollback edge --force" in (await penstock("status", "edge")).out
+    refused = (await api.get("/fleets/edge/rollback")).json()
+    assert (refused["code"], "older than its gateways" in refused["detail"]) == ("Refused", True)
+
+
+async def test_a_rollback_is_offered_where_a_gateway_is_not_on_its_known_good(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    change(ledger, ChangeKind.INSTALL, "1.1.6")
+    assert "penstock rollback" not in (await penstock("status", "edge")).out
+    ledger.record_states("edge", [steered_by("edge-1", "edge-1/1")], {})
+    assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
+    said = await penstock("rollback", "edge", "--reason", "users call")
+    assert "edge-1 does not say that it is on known-good, and goes there" in said.err
 
 
 @pytest.mark.parametrize("waits", [True, False])
