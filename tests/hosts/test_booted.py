@@ -49,10 +49,18 @@ class Fleet:
         )
         return "\n".join((host.name, pings, *(host.run(*words).out for words in asked)))
 
-    def harm(self, *hosts: Host) -> int:
-        """How many sessions and pings their users have lost; said when a ping of now is lost or answered."""
-        time.sleep(ANSWER_WITHIN + 1)
-        return sum(user["lost"] + user["pings"]["lost"] for host in hosts for user in self.seen(host))
+    @contextlib.contextmanager
+    def unharmed(self, *hosts: Host) -> Iterator[None]:
+        """Require that their users lose neither a session nor a ping meanwhile, whatever they lost before."""
+        before = {host.name: self._lost(host) for host in hosts}
+        yield
+        time.sleep(ANSWER_WITHIN + 1)  # a ping of now is lost or answered
+        lost = {host.name: self._lost(host) - before[host.name] for host in hosts}
+        print(*(self.evidence(host) for host in hosts if lost[host.name]), sep="\n\n")
+        assert lost == dict.fromkeys(lost, 0)
+
+    def _lost(self, host: Host) -> int:
+        return sum(user["lost"] + user["pings"]["lost"] for user in self.seen(host))
 
 
 def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -88,10 +96,8 @@ def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
 
 def test_three_hosts_beside_each_other_serve_their_users_without_a_lost_ping(fleet: Fleet) -> None:
     before = fleet.users.view()["totals"]["pings"]["sent"]
-    wait_for(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
-    lost = {host.name: fleet.harm(host) for host in fleet.hosts}
-    print(*(fleet.evidence(host) for host in fleet.hosts if lost[host.name]), sep="\n\n")
-    assert lost == dict.fromkeys(lost, 0)
+    with fleet.unharmed(*fleet.hosts):
+        wait_for(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
     for host in fleet.hosts:
         assert ocserv.sessions(host) == sorted(user["name"] for user in fleet.seen(host))
         assert len(fleet.seen(host)) == USERS
@@ -102,29 +108,29 @@ def test_three_hosts_beside_each_other_serve_their_users_without_a_lost_ping(fle
 
 
 def test_a_reboot_loses_the_sessions_of_its_own_host_and_no_others(fleet: Fleet) -> None:
-    rebooted, untouched, _ = fleet.hosts
+    rebooted, *untouched = fleet.hosts
     rebooted.put("/var/lib/kept", "kept")
-    boot = rebooted.boot_id()
+    boot, lost = rebooted.boot_id(), fleet.sessions_lost(rebooted)
     rebooted.run("nft", "add", "table", "inet", "forgotten")
-    rebooted.reboot()
-    assert rebooted.boot_id() != boot
-    assert rebooted.run("cat", "/var/lib/kept").out == "kept"
-    assert rebooted.run("nft", "list", "tables").out == ""
-    wait_for(lambda: fleet.sessions_lost(rebooted) == [1] * USERS)
-    fleet.users.wait_until_up(60)
-    assert fleet.harm(untouched) == 0
+    with fleet.unharmed(*untouched):
+        rebooted.reboot()
+        assert rebooted.boot_id() != boot
+        assert rebooted.run("cat", "/var/lib/kept").out == "kept"
+        assert rebooted.run("nft", "list", "tables").out == ""
+        wait_for(lambda: fleet.sessions_lost(rebooted) == [before + 1 for before in lost])
+        fleet.users.wait_until_up(60)
 
 
 def test_a_host_whose_power_is_cut_is_silent_until_it_has_power_again(fleet: Fleet) -> None:
-    _, untouched, cut = fleet.hosts
-    boot = cut.boot_id()
+    *untouched, cut = fleet.hosts
+    boot, lost = cut.boot_id(), fleet.sessions_lost(cut)
     cut.put("/etc/written-before", "the cut")
-    cut.cut_power()
     reached = ["ip", "netns", "exec", fleet.topology.hub.namespace, "ping", "-c1", "-W1", cut.place.address4]
-    assert subprocess.run(reached, stdout=subprocess.DEVNULL, check=False).returncode == 1
-    cut.boot()
-    assert cut.boot_id() != boot
-    assert cut.run("cat", "/etc/written-before").out == "the cut"
-    wait_for(lambda: fleet.sessions_lost(cut) == [1] * USERS)
-    fleet.users.wait_until_up(60)
-    assert fleet.harm(untouched) == 0
+    with fleet.unharmed(*untouched):
+        cut.cut_power()
+        assert subprocess.run(reached, stdout=subprocess.DEVNULL, check=False).returncode == 1
+        cut.boot()
+        assert cut.boot_id() != boot
+        assert cut.run("cat", "/etc/written-before").out == "the cut"
+        wait_for(lambda: fleet.sessions_lost(cut) == [before + 1 for before in lost])
+        fleet.users.wait_until_up(60)
