@@ -212,6 +212,8 @@ class Change:
         self._untold: list[Command] = []
         self._lets_go = restoring.order.lets_go if restoring else False
         """Whether the way back goes on without who is silent or refuses: others need the fleet's lock."""
+        if restoring is not None:  # what arrives in the first task of this run is for them, too
+            self._know_restores(restoring.order.keys)
 
     @workflow.run
     async def run(self, run: ChangeRun) -> ChangeResult:
@@ -1025,15 +1027,19 @@ class Change:
         )
         return await self._until_restored(order, await self._begin_to_restore(order))
 
-    async def _begin_to_restore(self, order: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
+    def _know_restores(self, keys: tuple[PartKey, ...]) -> None:
+        """Note which workflows bring these parts back: what operators order is for them."""
         root = self._child("restore")
-        self._restoring = restores_of(root, order.keys)
+        self._restoring = restores_of(root, keys)
+        self._begins_parts = root if len(keys) > 1 else None
+
+    async def _begin_to_restore(self, order: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
+        self._know_restores(order.keys)
         self._story.expect_back(len(order.keys))
-        self._begins_parts = root if len(order.keys) > 1 else None
         return await workflow.start_child_workflow(
             Restore.run,
             order,
-            id=root,
+            id=self._child("restore"),
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             memo={PARTS_OF_RESTORE: len(order.keys)},

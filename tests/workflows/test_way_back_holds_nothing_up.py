@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.client import WithStartWorkflowOperation
+from temporalio.common import WorkflowIDConflictPolicy
 
 from activities.instances import Restored
 from orchestrator.service.quarantine import QuarantineService
@@ -15,11 +18,17 @@ from policies.model.errors import Conflict, Refused, Unavailable
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
+from policies.model.plan_part import PartKey
+from policies.model.report import RestoreReport
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.recorded import SOON, Recorded, soon
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, say, status_of, until
+from workflows import change, steps
+from workflows.change import Change, ChangeRun
+from workflows.identities import change_of
+from workflows.steps import CONTROL_QUEUE
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
 FOR_LONG = 10_000
@@ -219,6 +228,54 @@ async def test_an_upgrade_that_an_operator_starts_ends_a_way_back_that_only_wait
     assert recorded.ledger.clear_quarantine("edge", "gw-3", "penstock", "its first minute is over")
     await recorded.reconcile()
     await until(lambda: serve(recorded, ("gw-3",), "1.1.6"), SOON)
+
+
+async def cut_amid_a_way_back(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> ChangeRun:
+    """Have the change under way continue as new; return with what it goes on."""
+    under_way, found = recorded.service._change("edge"), list[ChangeRun]()
+    before = (await under_way.describe()).run_id
+
+    async def is_cut() -> bool:
+        begun = (await anext(under_way.fetch_history_events())).workflow_execution_started_event_attributes
+        found[:] = await recorded.world.client.data_converter.decode(begun.input.payloads, [ChangeRun])
+        return found[0].continued is not None and (await under_way.describe()).run_id != before
+
+    with monkeypatch.context() as long:
+        long.setattr(steps, "SHORT_HISTORY", 1)
+        other = PartKey(wave=9, number=1)
+        await under_way.signal(
+            "report_restore",  # of another change, so that it only wakes this one
+            RestoreReport(at=datetime.now(UTC), number=99, part=other, change="edge-0", reason="old"),
+        )
+        await until(is_cut, SOON)
+    return found[0]
+
+
+@pytest.mark.parametrize("by", ["an operator", "harm"])
+async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_its_first_task(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """It answered that it ends, and waited on: the message came before this run knew its restores."""
+    monkeypatch.setattr(change, "RESTORES_STILL", timedelta(seconds=1))
+    client, way_back = recorded.world.client, await waits_for_gw_3(recorded)
+    run = await cut_amid_a_way_back(recorded, monkeypatch)
+    # The same run once more, with a message that is there before its first task.
+    await recorded.service._change("edge").terminate("the test begins it again")
+    again: dict[str, Any] = {"id": change_of("edge"), "task_queue": CONTROL_QUEUE}
+    if by == "harm":
+        harm = {"start_signal": "harm", "start_signal_args": ["users of ring 1 call", "edge-1"]}
+        await client.start_workflow(Change.run, run, **again, **harm)
+    else:
+        start = WithStartWorkflowOperation(
+            Change.run, run, **again, id_conflict_policy=WorkflowIDConflictPolicy.FAIL
+        )
+        sentence = await client.execute_update_with_start_workflow(
+            Change.give_way, args=["ana", "another upgrade"], start_workflow_operation=start
+        )
+        assert sentence.startswith(f"{way_back} ends without gateways that are not back")
+    await recorded.nothing_under_way()
+    assert recorded.ledger.change(way_back).outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert {one.gateway for one in recorded.ledger.quarantined("edge")} == {"gw-3"}
 
 
 async def repeated(ask: Callable[[], Awaitable[CommandReceipt]]) -> str:
