@@ -51,9 +51,8 @@ class QuarantineService:
         status = await self.service.status(fleet.name) if under_way else None
         waits_for = frozenset(status.waits_for if status else ())
         if status is not None and status.not_back > len(waits_for):  # the change knows all of them by name
-            waits_for |= {
-                one.gateway for one in await asyncio.to_thread(self.service.ledger.quarantined, fleet.name)
-            }
+            out = await asyncio.to_thread(self.service.ledger.quarantined, fleet.name)
+            waits_for |= {one.gateway for one in out} | {gateway.name for gateway in fleet.gateways}
         # A rollback may wait for one that is not in the fleet's file any more: it has no row to be left out.
         asked = _known(fleet, {*gateways} - waits_for)
         waited_for = sorted(waits_for.intersection(gateways))
