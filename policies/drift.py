@@ -1,11 +1,11 @@
 """Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
 from policies.history import UnfinishedSettings, pause_after
 from policies.model.adoption import ADOPTED
-from policies.model.change import PENSTOCK, Quarantine
+from policies.model.change import PENSTOCK, ChangeRecord, KnownGoodMove, Quarantine
 from policies.model.fleet import ANY_HOOK, Gateway
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.operation import BREAK_GLASS
@@ -85,6 +85,18 @@ def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     if serving.executable != release.executable:
         return "runs an executable that its manifest does not name"
     return None
+
+
+def not_reached(moves: Iterable[KnownGoodMove], promoted: ChangeRecord) -> dict[Name, ReleaseRef]:
+    """Return the gateways that a promotion left on another release, each with that.
+
+    One that a later change moved is none of them: it went back, or was installed on its own.
+    """
+    return {
+        move.gateway: move.release
+        for move in moves
+        if move.number < promoted.number and move.release.digest != promoted.release_digest
+    }
 
 
 def missed(states: Mapping[str, GatewayState], reloads: Collection[Name]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from activities.files import FleetFiles, load_gates
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.service.drift import behind_of
 from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
@@ -298,6 +299,16 @@ class DoctorService:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"
             asks = tuple(Offer(verb=verb, fleet=fleet.name) for verb in (Verb.EXAMINE, Verb.INSTALL))
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=asks)
+        if behind := await _read(behind_of, self.ledger, fleet):
+            first, why = next(iter(behind.gateways.items()))
+            sentence = (
+                f"{behind.change} promoted {behind.release} without {len(behind.gateways)}: "
+                f"{_named([*behind.gateways])}; {first}: {why}"
+            )
+            along = Offer(verb=Verb.PLAN, fleet=fleet.name, release=behind.release)
+            if first in behind.left_out:
+                along = Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=first)
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(along,))
         return _well(about, f"all {len(known)} gateways have what they go back to")
 
     async def _certificates(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.surveys import Surveyed
-from policies.drift import disagreements, strays, unlike_their_hosts
+from orchestrator.service.telling import aside_of
+from orchestrator.store.ledger import Ledger
+from policies.drift import disagreements, not_reached, strays, unlike_their_hosts
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import Name, Value
@@ -27,6 +30,27 @@ class Difference(Value):
 
     gateway: Name
     sentence: str
+
+
+class Behind(NamedTuple):
+    """Gateways that the promotion which stands did not reach."""
+
+    change: str
+    release: str
+    gateways: dict[str, str]
+    """Which release each has as its known-good, and why it was left on it, where that is known."""
+    left_out: frozenset[str]
+    """Gateways that are in quarantine, those of other releases too."""
+
+    def sentence(self, fleet: str, name: str) -> str:
+        """Return that one of them was left on its release, with the commands that bring it along."""
+        plan = f"penstock plan {fleet} --to {self.release}"
+        returned = f"penstock gateway return {fleet} {name} --reason TEXT, then "
+        first = returned if name in self.left_out else ""
+        why = self.gateways[name]
+        return (
+            f"release: {why}; {self.change} promoted {self.release} without it. Bring it along: {first}{plan}"
+        )
 
 
 class Drift(Value):
@@ -56,7 +80,8 @@ class DriftService:
         """
         survey, out = await self.changes.surveys.participants(fleet)
         known_good = await asyncio.to_thread(self.changes.ledger.known_good, fleet.name)
-        found = await LOOKS.run(lambda: tuple(differences(fleet, survey, known_good)), person)
+        behind = await asyncio.to_thread(behind_of, self.changes.ledger, fleet)
+        found = await LOOKS.run(lambda: tuple(differences(fleet, survey, known_good, behind)), person)
         return Drift(
             differences=found[:MOST],
             count=len(found),
@@ -66,10 +91,42 @@ class DriftService:
         )
 
 
-def differences(fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef]) -> Iterator[Difference]:
-    """Yield what differs, gateway by gateway."""
+def behind_of(ledger: Ledger, fleet: Fleet) -> Behind | None:
+    """Return the gateways that the promotion which stands did not reach; None without any.
+
+    A change that has not ended may reach them yet.
+    """
+    newest = ledger.last_change(fleet.name)
+    promoted = next(iter(ledger.standing_promotions(fleet.name)), None)
+    if promoted is None or newest is None or newest.outcome is None:
+        return None
+    names = {gateway.name for gateway in fleet.gateways}
+    moves = [move for move in ledger.moves(fleet.name) if move.gateway in names]
+    found = not_reached(moves, promoted)
+    if not found:
+        return None
+    header = ledger.plan_header(promoted.plan) if promoted.plan is not None else None
+    left_alone = {one.gateway: one.reason for one in header.left_alone} if header is not None else {}
+    why = left_alone | aside_of(ledger, promoted.name)
+    return Behind(
+        change=promoted.name,
+        release=promoted.release,
+        gateways={
+            name: f"it is on {on.version}{f' ({why[name]})' if name in why else ''}"
+            for name, on in sorted(found.items())
+        },
+        left_out=frozenset(one.gateway for one in ledger.quarantined(fleet.name)),
+    )
+
+
+def differences(
+    fleet: Fleet, survey: Surveyed, known_good: dict[str, ReleaseRef], behind: Behind | None = None
+) -> Iterator[Difference]:
+    """Yield what differs, gateway by gateway; also of silent ones which release they were left on."""
     astray = strays(survey.states, known_good)
     for gateway in fleet.gateways:
+        if behind is not None and gateway.name in behind.gateways:
+            yield Difference(gateway=gateway.name, sentence=behind.sentence(fleet.name, gateway.name))
         state = survey.states.get(gateway.name)
         if state is None:
             continue

@@ -40,14 +40,14 @@ def told_of(ledger: Ledger, record: ChangeRecord, at: datetime | None = None) ->
     told = (row.told if row is not None else Told(name=record.name)).model_copy(update=events)
     # The change itself names the first of many.
     if told.more_aside:
-        told = told.model_copy(update={"aside": told.aside | _aside_of(ledger, record.name)})
+        told = told.model_copy(update={"aside": told.aside | aside_of(ledger, record.name)})
     if told.more_not_back:
         told = told.naming(_not_back_of(ledger, record.fleet))
     header = ledger.plan_header(order.plan) if order.plan is not None else None
     return status_of(record, order, told, header, at)
 
 
-def _aside_of(ledger: Ledger, change: str) -> dict[str, str]:
+def aside_of(ledger: Ledger, change: str) -> dict[str, str]:
     """Return why each gateway of the change was left out, as the ledger has it."""
     found: dict[str, str] = {}
     for state in (SET_ASIDE, LEFT_OUT):

@@ -22,11 +22,13 @@ from orchestrator.service import doctor
 from orchestrator.service.doctor import DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeKind
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from tests.drivers.test_prometheus import envelope, page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
+from tests.service.test_rollbacks import change
 
 
 async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLine) -> None:
@@ -54,6 +56,24 @@ async def test_the_first_silent_gateway_is_named_with_what_keeps_it(
     found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
     gateways = next(one for one in found if one["about"] == "edge: gateways")
     assert gateways["sentence"].endswith("edge-1; edge-1: its agent seals with another key")
+
+
+async def test_gateways_that_a_promotion_did_not_reach_are_named_with_what_brings_them_along(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    async def known_good() -> dict[str, Any]:
+        found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
+        return next(one for one in found if one["about"] == "edge: known-good")
+
+    change(ledger, ChangeKind.INSTALL, "1.1.6")
+    change(ledger, ChangeKind.INSTALL, "1.1.6", gateway="edge-9")
+    assert (await known_good())["health"] == "well"
+    change(ledger, ChangeKind.UPGRADE, "1.3.0", gateway="edge-9")
+    found = await known_good()
+    assert found["sentence"] == "edge-3 promoted 1.3.0 without 1: edge-1; edge-1: it is on 1.1.6"
+    assert "penstock plan edge --to 1.3.0" in (await penstock("doctor")).out
+    change(ledger, ChangeKind.UPGRADE, "1.3.0")
+    assert (await known_good())["health"] == "well"
 
 
 async def test_a_file_that_is_wrong_is_named_and_takes_no_other_fleet_away(

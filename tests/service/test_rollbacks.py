@@ -43,7 +43,14 @@ def release(version: str) -> ReleaseRef:
     return ReleaseRef(digest=digest, product="ocserv", version=version, executable=digest)
 
 
-def change(ledger: Ledger, kind: ChangeKind, version: str, outcome: Outcome | None = Outcome.PROMOTED) -> str:
+def change(
+    ledger: Ledger,
+    kind: ChangeKind,
+    version: str,
+    outcome: Outcome | None = Outcome.PROMOTED,
+    *,
+    gateway: str = "edge-1",
+) -> str:
     """Write a change down, and its known-good where it moved any."""
     opening = ChangeOpening(
         key=f"{kind} {version} {ledger.newest_number('edge')}",
@@ -56,7 +63,7 @@ def change(ledger: Ledger, kind: ChangeKind, version: str, outcome: Outcome | No
     )
     name = ledger.open_change(opening)
     if outcome in {Outcome.PROMOTED, Outcome.ROLLED_BACK} and kind is not ChangeKind.CONFIGURE:
-        batch = KnownGoodBatch(fleet="edge", change=name, releases={"edge-1": release(version)})
+        batch = KnownGoodBatch(fleet="edge", change=name, releases={gateway: release(version)})
         ledger.record_known_good_batch(batch)
     if outcome is not None:
         ledger.close_change(ChangeEnding(change=name, outcome=outcome, sentence="every gateway answers"))

@@ -261,16 +261,25 @@ async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_it
     run = await cut_amid_a_way_back(recorded, monkeypatch)
     # The same run once more, with a message that is there before its first task.
     await recorded.service._change("edge").terminate("the test begins it again")
-    again: dict[str, Any] = {"id": change_of("edge"), "task_queue": CONTROL_QUEUE}
     if by == "harm":
-        harm = {"start_signal": "harm", "start_signal_args": ["users of ring 1 call", "edge-1"]}
-        await client.start_workflow(Change.run, run, **again, **harm)
+        await client.start_workflow(
+            Change.run,
+            run,
+            id=change_of("edge"),
+            task_queue=CONTROL_QUEUE,
+            start_signal="harm",
+            start_signal_args=["users of ring 1 call", "edge-1"],
+        )
     else:
         start = WithStartWorkflowOperation(
-            Change.run, run, **again, id_conflict_policy=WorkflowIDConflictPolicy.FAIL
+            Change.run,
+            run,
+            id=change_of("edge"),
+            task_queue=CONTROL_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
         )
         sentence = await client.execute_update_with_start_workflow(
-            Change.give_way, args=["ana", "another upgrade"], start_workflow_operation=start
+            "give_way", args=["ana", "another upgrade"], start_workflow_operation=start, result_type=str
         )
         assert sentence.startswith(f"{way_back} ends without gateways that are not back")
     await recorded.nothing_under_way()
