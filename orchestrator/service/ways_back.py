@@ -47,11 +47,10 @@ from policies.status.told import Told, listed
 
 @dataclass(frozen=True)
 class _Rollback:
-    """Where gateways go, what they may go to without a second operator, and what each one serves then."""
+    """Where gateways go, what they have now, and what each one serves then."""
 
     targets: dict[str, ReleaseRef]
     known_good: Mapping[str, ReleaseRef]
-    before: Mapping[str, Collection[ReleaseRef]]
     by_itself: Mapping[str, ReleaseRef]
     """Where they go at the deadline of a second operator."""
     departed: Mapping[str, Member]
@@ -225,7 +224,7 @@ class WaysBack:
         )
 
     def _preview_of_release(self, fleet: Fleet, back: "_Rollback") -> RollbackPreview:
-        confirm = confirmation_of(fleet, back.targets, back.known_good, back.before) if back.targets else None
+        confirm = self._asks_second(fleet, back) if back.targets else None
         return _preview(self._newest(fleet), back.sentence, back.targets, confirm, does=bool(back.targets))
 
     def _newest(self, fleet: Fleet) -> str | None:
@@ -326,7 +325,6 @@ class WaysBack:
         return _Rollback(
             targets=targets,
             known_good=known_good,
-            before=known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at),
             by_itself=known_good | plain.targets,
             departed=departed,
             by_hand=by_hand,
@@ -428,9 +426,15 @@ class WaysBack:
             key=key,
         )
 
+    def _asks_second(self, fleet: Fleet, back: _Rollback) -> str | None:
+        """Return what a second operator has to confirm; what the kept window had counts as known-good."""
+        at, kept = datetime.now(UTC), fleet.limits.kept
+        before = known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at)
+        return confirmation_of(fleet, back.targets, back.known_good, before)
+
     def _confirmation(self, fleet: Fleet, plan: str, back: _Rollback) -> Confirmation | None:
         """Return what a second operator has to confirm, None when it begins at once."""
-        reason = confirmation_of(fleet, back.targets, back.known_good, back.before)
+        reason = self._asks_second(fleet, back)
         if reason is None:
             return None
         otherwise = {name: back.by_itself[name] for name in back.targets if name in back.by_itself}
