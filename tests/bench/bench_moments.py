@@ -52,7 +52,8 @@ def main(json_path: Path | None, arguments: list[str]) -> int:
         print(f"  {name}: {value}")
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
-    missed = len(found) < chosen.sequences or figures["harm_to_rollback_s_max"] > HARM_TO_ROLLBACK_S
+    slowest = max(figures["harm_to_rollback_s_max"], figures["alone_to_return_s_max"])
+    missed = len(found) < chosen.sequences or slowest > HARM_TO_ROLLBACK_S
     return 1 if missed or pure.wrong_targets or any(figures[name] for name in FAULTS) else 0
 
 
@@ -103,6 +104,7 @@ def _tell(one: dict[str, Any], number: int, of: int) -> None:
 
 def _figures(found: list[dict[str, Any]], pure: PureFound) -> dict[str, Any]:
     harm = [seconds for one in found for seconds in one["harm_to_rollback_s"]]
+    alone = [seconds for one in found for seconds in one["alone_to_return_s"]]
     counted = {name: sum(len(one[name]) for one in found) for name in FAULTS}
     counted["wrong_targets"] += len(pure.wrong_targets)
     return {
@@ -116,5 +118,7 @@ def _figures(found: list[dict[str, Any]], pure: PureFound) -> dict[str, Any]:
         "kinds": dict(Counter(kind for one in found for kind in one["kinds"]).most_common()),
         "harms": len(harm),
         "harm_to_rollback_s_max": max(harm, default=0.0),
+        "failed_alone": len(alone),
+        "alone_to_return_s_max": max(alone, default=0.0),
         "failed_seeds": sorted(one["seed"] for one in found if any(one[name] for name in FAULTS)),
     }

@@ -55,6 +55,27 @@ class Oracle:
         if before != to:
             self.served[name].append(Served(to, returned=True, before=before, at=at, turn=turn))
 
+    def fail_alone(self, name: str, at: datetime, turn: int) -> ReleaseRef:
+        """Have one gateway go back from its promotion in that change; return the release of before it."""
+        last = self.served[name][-1]
+        assert last.promoted
+        assert last.before is not None
+        self.take_back(name, last.before, at, turn)
+        return last.before
+
+    def stands(self, turn: int) -> set[str]:
+        """Return the gateways that serve what the change of that number promoted on them."""
+        return {name for name, trail in self.served.items() if trail[-1].promoted and trail[-1].turn == turn}
+
+    def is_watched(self, turn: int) -> bool:
+        """Return whether the promotion of that number is watched: fewer than half of it went back."""
+        of_it = went_back = 0
+        for trail in self.served.values():
+            places = [place for place, one in enumerate(trail) if one.promoted and one.turn == turn]
+            of_it += len(places)
+            went_back += sum(after.returned for place in places for after in trail[place + 1 : place + 2])
+        return went_back * 2 < of_it
+
     def undo(self, turn: int) -> dict[str, ReleaseRef]:
         """Return where gateways were before what the change of that number has promoted so far."""
         found = {}

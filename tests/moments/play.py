@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 import traceback
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,9 +27,19 @@ from policies.model.people import Caller
 from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
 from policies.model.settings import lines_of
 from policies.model.value import digest_of
-from policies.model.verdict import Window
+from policies.model.verdict import Decision, Window
 from policies.model.way_back import RollbackAsked
-from tests.fakes.control import AT_CAP, CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
+from tests.fakes.control import (
+    AT_CAP,
+    CLOSED,
+    CRASHING,
+    HEALTHY,
+    OPEN,
+    PASSED,
+    QUIET,
+    UNDECIDED,
+    UNHEALTHY,
+)
 from tests.fakes.gateway import FakeGateway
 from tests.moments.oracle import Oracle, differences
 from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
@@ -54,6 +65,24 @@ AT_REST = ("every gateway is on its known-good", "left alone, since operators st
 
 STRAY_FOR = 10.0
 """Seconds for which a bake that has been told to end may still be there."""
+
+STAYS_FOR = 3.0
+"""Seconds after which a gateway that nothing may take back has stayed where it is."""
+
+FEWEST_LEFT = 4
+"""Gateways that an upgrade may change, of which one may be left out or removed."""
+
+IN_WAVES = 0.5
+"""Share of promotions that have waves of several gateways, of which one may fail alone."""
+
+IN_QUARANTINE = 0.15
+"""Share of gateways that an operator has just quarantined when they fail alone."""
+
+GOES_ON = 0.5
+"""Share of upgrades that go on where one of their later gateways has failed on the release of before."""
+
+LATER_WAVES = 3
+"""Gateways at least of an upgrade with a canary and a wave in which one may fail alone."""
 
 Event = tuple[str, float, Callable[[], Awaitable[None]]]
 """What may happen, how likely beside others, and how it is played."""
@@ -89,6 +118,8 @@ class Found:
     stuck: list[str] = field(default_factory=list)
     harm_to_rollback_s: list[float] = field(default_factory=list)
     """From the moment at which the harm can be read to the last gateway's return, by the workflows' clock."""
+    alone_to_return_s: list[float] = field(default_factory=list)
+    """From the moment at which one gateway's own failure can be read to its return, by the same clock."""
     kinds: list[str] = field(default_factory=list)
     """What each event was."""
     seconds: float = 0.0
@@ -103,16 +134,62 @@ class Found:
 class UnderWay:
     """A change that does not go on by itself."""
 
+    change: str
     to: ReleaseRef
     waves: tuple[tuple[str, ...], ...]
     waits: bool
-    """Whether it waits for its window, so that it has moved nothing; its first wave is on trial otherwise."""
+    """Whether its next wave waits for its window; that wave is on trial otherwise."""
+    passed: int = 0
+    """How many of its waves have passed."""
+    aside: set[str] = field(default_factory=set)
+    """Gateways that failed alone: the change goes on without them."""
     holds: set[str] = field(default_factory=set)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The gateways that it changes."""
         return tuple(name for wave in self.waves for name in wave)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The gateways that get its release once it is promoted."""
+        return tuple(name for name in self.names if name not in self.aside)
+
+    @property
+    def wave(self) -> int:
+        """The number of the wave that waits or is on trial."""
+        return self.passed + 1
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether any gateway has given sessions to the release."""
+        return self.passed > 0 or not self.waits
+
+    @property
+    def serving(self) -> set[str]:
+        """The gateways that give new sessions to the release."""
+        begun = self.waves[: self.passed + (not self.waits)]
+        return {name for wave in begun for name in wave} - self.aside
+
+    @property
+    def may_fail_on_trial(self) -> list[str]:
+        """Return the gateways of which one may fail alone now: of a canary none may, of a later wave one."""
+        mine = self.waves[self.passed]
+        is_free = not self.waits and self.passed > 0 and len(mine) > 1 and self.aside.isdisjoint(mine)
+        return sorted(mine) if is_free else []
+
+    @property
+    def may_fail_after_their_wave(self) -> list[str]:
+        """Return the gateways of which one may fail alone after its wave, as many as these waves allow."""
+        passed = self.waves[: self.passed]
+        if may_fail(passed) <= len(self.aside):
+            return []
+        return sorted({name for wave in passed for name in wave} - self.aside)
+
+
+def may_fail(waves: Iterable[tuple[str, ...]]) -> int:
+    """Return how many gateways may fail alone: of the canary none, one of each later wave of several."""
+    return sum(len(wave) > 1 for wave in [*waves][1:])
 
 
 class Player:
@@ -127,6 +204,12 @@ class Player:
         self.turn = 0
         self.turns: dict[str, int] = {}
         """The turn of each change that was promoted, by its name."""
+        self.waves: dict[str, tuple[tuple[str, ...], ...]] = {}
+        """The waves of each upgrade, by its name."""
+        self.spent = Counter[str]()
+        """How many gateways of each upgrade have failed alone, by its name."""
+        self.failed: dict[str, ReleaseRef] = {}
+        """Gateways that failed alone and were not upgraded since, each with the release that it failed on."""
         self.up: UnderWay | None = None
         self.hand: dict[str, ReleaseRef] = {}
         """What operators had gateways serve by break-glass."""
@@ -163,7 +246,7 @@ class Player:
     def _allowed(self) -> list[Event]:
         """Return what may happen now, each with its weight."""
         always: list[Event] = [
-            ("rollback", 3, self.roll_back),
+            ("rollback", 4.5 if self.failed else 3, self.roll_back),
             ("rollback by force", 0.7, self.roll_back_by_force),
             ("reconcile", 1, self.reconcile),
             ("the engine is killed", 0.4, self.engine_killed),
@@ -175,6 +258,8 @@ class Player:
             ("gateway removed from the file", 0.7 if self.up is None else 0.3, self.remove),
             ("gateway back in the file", 1 if self.gone - self.dead else 0, self.put_back),
             ("a command without sense", 0.5, self.senseless),
+            ("one fails alone after its promotion", 12 if self._may_fail() else 0, self.alone_promoted),
+            ("removal of one that failed alone", 1.5 if self._removable_failed() else 0, self.remove_failed),
         ]
         if self.up is None:
             return [
@@ -184,8 +269,10 @@ class Player:
                 ("upgrade dies in its promotion", 1.5, self.dies_in_promotion),
                 ("upgrade waits", 2, self.waits),
                 ("upgrade is on trial", 2, self.on_trial),
+                ("upgrade in later waves", 6 if self._later_waves() else 0, self.in_later_waves),
+                ("retry of one that failed alone", 4 if self._retryable() else 0, self.retry),
                 ("harm in the bake", 2, self.harm),
-                ("settings", 1, self.configure),
+                ("settings", 2 if self.failed else 1, self.configure),
                 ("rollback of settings", 0.7, self.roll_back_settings),
                 ("reload", 0.5, self.reload),
                 ("break-glass", 1, self.break_glass),
@@ -200,11 +287,16 @@ class Player:
             ("abort", 1, self.abort),
             ("the engine loses the change", 1, self.lost),
         ]
+        goes_on = 6 if self.up.aside else 1.5
+        if self.up.may_fail_after_their_wave:
+            found.append(("one fails alone after its wave", 30, self.alone_after_its_wave))
         if self.up.waits:
-            return [*found, ("the window opens", 2, self.window_opens), ("harm in the bake", 1.5, self.harm)]
+            found.append(("harm in the bake", 1.5, self.harm))
+            return [*found, ("the window opens", goes_on, self.window_opens)]
         return [
             *found,
-            ("verdict: healthy", 1.5, self.healthy),
+            ("one fails alone on trial", 30 if self.up.may_fail_on_trial else 0, self.alone_on_trial),
+            ("verdict: healthy", goes_on, self.healthy),
             ("verdict: unhealthy", 1.5, self.unhealthy),
             ("votes to promote", 1, self.voted),
         ]
@@ -235,7 +327,8 @@ class Player:
         self.oracle.begin(self.stage.gateways, FIRST)
 
     async def promoted(self) -> None:
-        to, waves = self._drawn()
+        in_waves = self._later_waves() and self.rng.random() < IN_WAVES
+        to, waves = self._drawn_in_waves() if in_waves else self._drawn()
         change = await self._start(to, waves)
         await self._ended(Outcome.PROMOTED)
         self._promote(change, to, [name for wave in waves for name in wave])
@@ -249,56 +342,225 @@ class Player:
     async def waits(self) -> None:
         to, waves = self._drawn()
         self.stage.world.windows.answer = CLOSED
-        await self._start(to, waves)
-        self.up = UnderWay(to, waves, waits=True)
+        self.up = UnderWay(await self._start(to, waves), to, waves, waits=True)
 
     async def on_trial(self) -> None:
         to, waves = self._drawn()
         self.stage.world.judge.says(UNDECIDED)
-        await self._start(to, waves)
-        self.up = UnderWay(to, waves, waits=False)
+        self.up = UnderWay(await self._start(to, waves), to, waves, waits=False)
         await self._in_phase(Phase.OBSERVING)
+
+    async def in_later_waves(self) -> None:
+        """Bring an upgrade so far that waves have passed; the next waits for its window or is on trial."""
+        to, waves = self._drawn_in_waves()
+        up = UnderWay(
+            "", to, waves, waits=self.rng.random() < 0.4, passed=self.rng.randint(1, len(waves) - 1)
+        )
+        stops = up.passed if up.waits else up.wave
+        self._tell(f"(wave {up.wave} of {len(waves)} {'waits' if up.waits else 'is on trial'})")
+        judge = self.stage.world.judge
+        judge.says(UNDECIDED, wave=stops)
+        up.change = await self._start(to, waves)
+        self.up = up
+        await self._in_phase(Phase.OBSERVING, stops)
+        if up.waits:
+            self.stage.world.windows.answer = CLOSED
+            judge.says(HEALTHY, wave=up.passed)
+            await self._in_phase(Phase.WAITING)
 
     async def window_opens(self) -> None:
         self.stage.world.windows.answer = OPEN
         await self._goes_on()
+        if self.up is not None:
+            self.stage.world.windows.answer = CLOSED
 
     async def healthy(self) -> None:
-        self.stage.world.judge.says(HEALTHY)
+        wave, judge = self._now().wave, self.stage.world.judge
+        judge.says(HEALTHY, wave=wave)
         await self._goes_on()
+        if self.up is not None:
+            judge.says(UNDECIDED, wave=wave)
 
     async def _goes_on(self) -> None:
         """Have a change promoted, or see that it stays where it is while it is held."""
-        up, change = self._now(), self._name()
+        up = self._now()
         if up.holds:
             await asyncio.sleep(2)
             if not await self._repeated(lambda: self.stage.changes.is_under_way(FLEET)):
-                self.found.operators_undone.append(f"{change} went on though {up.holds} held it")
+                self.found.operators_undone.append(f"{up.change} went on though {up.holds} held it")
             return
         await self._ended(Outcome.PROMOTED)
-        self._promote(change, up.to, up.names)
+        self._promote(up.change, up.to, up.keeps)
 
     async def voted(self) -> None:
         """Have two operators promote what cannot be proven."""
-        up, change = self._now(), self._name()
+        up = self._now()
         if up.holds:
             return
-        self.stage.world.judge.says(AT_CAP)
+        self.stage.world.judge.says(AT_CAP, wave=up.wave)
         await self._in_phase(Phase.HELD)
         for caller in (ANA, BEA):
             status = await self._repeated(lambda: self.stage.changes.status(FLEET))
             await self._commanded(caller, CommandKind.PROMOTE, approves=status.ballot)
-        self.stage.world.judge.says(HEALTHY, wave=2)
         await self._ended(Outcome.PROMOTED)
-        self._promote(change, up.to, up.names)
+        self._promote(up.change, up.to, up.keeps)
 
     async def unhealthy(self) -> None:
-        self.stage.world.judge.says(UNHEALTHY)
+        self.stage.world.judge.says(UNHEALTHY, wave=self._now().wave)
         await self._ended(Outcome.ROLLED_BACK)
+
+    # --- one gateway fails alone ---------------------------------------------------------
+
+    async def alone_on_trial(self) -> None:
+        """Have one gateway of a later wave fail alone: it returns, and its wave goes on without it."""
+        up = self._now()
+        name = self.rng.choice(up.may_fail_on_trial)
+        self.stage.world.judge.says(_with_failed(UNDECIDED, name), wave=up.wave)
+        await self._set_aside(name)
+
+    async def alone_after_its_wave(self) -> None:
+        """Have one gateway fail alone whose wave has passed, whatever the next wave waits for."""
+        up, judge = self._now(), self.stage.world.judge
+        name = self.rng.choice(up.may_fail_after_their_wave)
+        said = sorted(up.aside - {*up.waves[up.passed]})
+        judge.says(_with_failed(UNDECIDED, name, *said), wave=PASSED)
+        await self._set_aside(name)
+
+    async def _set_aside(self, name: str) -> None:
+        """See a gateway of the change under way return to its known-good, and the change name it."""
+        up = self._now()
+        self._tell(f"({name})")
+        await self._returns(name, self.oracle.known_good()[name])
+        up.aside.add(name)
+        self.spent[up.change] += 1
+        self.failed[name] = up.to
+
+        async def is_named() -> bool:
+            status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+            return status.rollout == up.change and status.outcome is None and {*status.aside} == up.aside
+
+        await self._soon(is_named, f"{up.change} goes on and names {sorted(up.aside)} as set aside")
+
+    async def alone_promoted(self) -> None:
+        """Have one gateway fail alone of any promotion that stands, whatever is under way on others."""
+        name = self.rng.choice(self._may_fail())
+        served, up, ledger = self.oracle.served[name][-1], self.up, self.stage.ledger
+        [change] = [change for change, turn in self.turns.items() if turn == served.turn]
+        self._tell(f"({name} of {change})")
+        await self._is_watched(change)
+        if self.rng.random() < IN_QUARANTINE and name in self._may_be_left_out():
+            await self._leave_out(name)
+        self.stage.world.judge.after[change] = _with_failed(QUIET, name)
+        quarantined = name in self.out
+        kept_out = up is not None and up.has_moved and name in up.names
+        if quarantined or kept_out:
+            await asyncio.sleep(STAYS_FOR)
+            if self.stage.serving()[name] != served.release:
+                raise Wrong(f"{name} was taken back while {'it was in quarantine' if quarantined else up}")
+        if quarantined:
+            self._tell("in quarantine")
+            self.stage.look()
+            await self._soon(partial(self._taken_in, name), f"{name} takes part again")
+        if kept_out and up is not None and not up.holds and self.rng.random() < GOES_ON:
+            self._tell("of a later wave of the upgrade under way, which takes it over")
+            self.stage.world.windows.answer = OPEN
+            await self.healthy()
+            del self.stage.world.judge.after[change]
+            return
+        if kept_out:
+            self._tell("of a later wave of the upgrade under way, which goes back")
+            await self._roll_back_what_has_moved()
+        elif up is not None and name in up.names:
+            self._tell("of the upgrade that waits, which ends")
+            await self._soon(lambda: ledger.change(up.change).outcome is not None, f"{up.change} ends")
+            if (found := ledger.change(up.change)).outcome is not Outcome.REFUSED:
+                raise Wrong(f"{up.change} ended {found.outcome}: {found.sentence}")
+            self.up = None
+        assert served.before is not None
+        await self._returns(name, served.before)
+        still = {up.change} if self.up is not None and up is not None else set[str]()
+        await self._soon(lambda: {*ledger.open_changes(FLEET)} == still, "its return has ended")
+        if self.up is None:
+            await self._free()
+        del self.stage.world.judge.after[change]
+        self.turn += 1
+        self.oracle.fail_alone(name, datetime.now(UTC), self.turn)
+        self.spent[change] += 1
+        self.failed[name] = served.release
+
+    async def _roll_back_what_has_moved(self) -> None:
+        """Have an operator take back the change under way, which has moved sessions, and nothing else."""
+        receipt = await self._rolled_back()
+        if receipt is not None:
+            await self._went_back(receipt, {})
+
+    async def _returns(self, name: str, to: ReleaseRef) -> None:
+        """See one gateway return by itself within the time that is promised."""
+        began = time.monotonic()
+        await self._soon(
+            lambda: self.stage.serving().get(name) == to, f"{name}, which failed alone, serves {to.version}"
+        )
+        self.found.alone_to_return_s.append(round(time.monotonic() - began, 1))
+
+    async def _is_watched(self, change: str) -> None:
+        """See that a promotion which stands is watched, at the latest after reconcile has looked."""
+        bakes = self.stage.world.judge.bakes
+        begin = len(bakes)
+
+        def is_asked() -> bool:
+            return any(order.change == change for order in bakes[begin:])
+
+        with suppress(TimeoutError):
+            await until(is_asked, STRAY_FOR)
+            return
+        self._tell("(after reconcile)")
+        await reconcile(self.stage.world)
+        await self._soon(is_asked, f"the promotion {change} is watched")
+
+    def _may_fail(self) -> list[str]:
+        """Return the gateways that may fail alone after their promotion, and that one can see return.
+
+        That is as many of each promotion as its waves allow. One that the upgrade under way has moved is that
+        one's, and one that an operator steered or took out of the fleet's file is the operator's.
+        """
+        not_ours = self.dead | self.gone | {*self.hand}
+        if self.up is not None:
+            not_ours |= self.up.serving | self.up.aside
+        found = set[str]()
+        for change, turn in self.turns.items():
+            is_spare = may_fail(self.waves[change]) > self.spent[change]
+            if is_spare and self.oracle.is_watched(turn):
+                found |= self.oracle.stands(turn) - not_ours
+        return sorted(found)
+
+    def _retryable(self) -> list[str]:
+        """Return the gateways that failed alone and that an upgrade may bring to the same release again."""
+        able, known_good = self._able(), self.oracle.known_good()
+        return sorted(name for name, to in self.failed.items() if name in able and known_good[name] != to)
+
+    async def retry(self) -> None:
+        """Upgrade a gateway that failed alone to the same release again, by itself."""
+        name = self.rng.choice(self._retryable())
+        to = self.failed.pop(name)
+        fails = self.rng.random() < 0.3
+        self._tell(f"({to.version} on {name}{', which fails' if fails else ''})")
+        if fails:
+            self.stage.world.judge.says(UNHEALTHY)
+        change = await self._start(to, ((name,),))
+        await self._ended(Outcome.ROLLED_BACK if fails else Outcome.PROMOTED)
+        if not fails:
+            self._promote(change, to, [name])
+
+    def _removable_failed(self) -> list[str]:
+        return [name for name in self._may_be_left_out() if name in self.failed]
+
+    async def remove_failed(self) -> None:
+        """Take a gateway that failed alone out of the fleet's file, also while its change goes on."""
+        self._remove(self.rng.choice(self._removable_failed()))
 
     async def roll_back(self, *, force: bool = False) -> None:
         """Roll the release back as an operator does, and compare what was answered with what has to be."""
-        on_trial = self.up is not None and not self.up.waits
+        on_trial = self.up is not None and self.up.has_moved
         targets = {} if on_trial else self.oracle.expected(datetime.now(UTC))
         receipt = await self._rolled_back(force=force)
         if receipt is not None:
@@ -395,7 +657,7 @@ class Player:
         await self._terminated()
         if self.rng.random() < 0.5:
             self._tell("and a rollback")
-            targets = self.oracle.expected(datetime.now(UTC)) if up.waits else {}
+            targets = {} if up.has_moved else self.oracle.expected(datetime.now(UTC))
             self._as_usual()
             receipt = await self._rolled_back()
             if receipt is not None:
@@ -473,10 +735,10 @@ class Player:
         try:
             receipt = await self._commanded(ANA, CommandKind.ABORT)
         except Conflict:
-            if self._now().waits:
+            if not self._now().has_moved:
                 raise
             return
-        if self._now().waits:
+        if not self._now().has_moved:
             await self._ended(Outcome.ABORTED)
             return
         self._tell(f"[{receipt.sentence}]")
@@ -520,7 +782,7 @@ class Player:
 
     async def worker_away(self) -> None:
         """Have no worker; an operator's rollback of what is on trial is stored meanwhile."""
-        goes_back = self.up is not None and not self.up.waits and self.rng.random() < 0.5
+        goes_back = self.up is not None and self.up.has_moved and self.rng.random() < 0.5
         async with self.stage.without_worker():
             receipt = await self._rolled_back() if goes_back else None
             await asyncio.sleep(self.rng.random())
@@ -529,7 +791,7 @@ class Player:
 
     async def ledger_locked(self) -> None:
         """Lock the ledger; an operator's rollback of what is on trial is taken meanwhile."""
-        goes_back = self.up is not None and not self.up.waits and self.rng.random() < 0.5
+        goes_back = self.up is not None and self.up.has_moved and self.rng.random() < 0.5
         with self.stage.locked_ledger():
             receipt = await self._rolled_back() if goes_back else None
             await asyncio.sleep(1 + self.rng.random())
@@ -550,11 +812,19 @@ class Player:
     # --- operators and single gateways -------------------------------------------------
 
     async def leave_out(self) -> None:
-        able = sorted(self._able() - {*(self.up.names if self.up else ())})
-        if len(able) < 4:
+        able = self._may_be_left_out()
+        if not able:
             return
         name = self.rng.choice(able)
         self._tell(name)
+        await self._leave_out(name)
+
+    def _may_be_left_out(self) -> list[str]:
+        """Return the gateways that an operator may leave out or remove; some are always left."""
+        able = sorted(self._able() - {*(self.up.keeps if self.up is not None else ())})
+        return able if len(able) >= FEWEST_LEFT else []
+
+    async def _leave_out(self, name: str) -> None:
         await self._repeated(lambda: self.stage.service.leave_out(ANA, FLEET, (name,), "its disk"))
         self.out.add(name)
 
@@ -564,18 +834,21 @@ class Player:
         self._tell(name)
         if name in self.gone or (self.up is not None and name in self.hand):
             return
+        if await self._taken_in(name) and self.hand.pop(name, None) is not None:
+            self.stage.hand_over_long_ago(name)
+            await self._reconciled()
+
+    async def _taken_in(self, name: str) -> bool:
+        """Return a gateway, and whether it takes part again."""
         returned = await self._repeated(lambda: self.stage.service.take_in(ANA, FLEET, (name,), "mended"))
         left = [one for one in self.stage.ledger.quarantined(FLEET) if one.gateway == name]
         if any(row.person != PENSTOCK for row in left):  # it stays as it was, which only a silent one may
             self._tell(f"[{returned.sentence}]")
             if "it is silent" not in returned.sentence:
                 raise Wrong(f"{name} was not returned: {returned.sentence}")
-            return
+            return False
         self.out.discard(name)
-        if self.hand.pop(name, None) is None:
-            return
-        self.stage.hand_over_long_ago(name)
-        await self._reconciled()
+        return True
 
     async def break_glass(self) -> None:
         """Have an operator steer a gateway on its host to the release that it had before."""
@@ -599,10 +872,10 @@ class Player:
     # --- the fleet's file --------------------------------------------------------------
 
     async def remove(self) -> None:
-        able = sorted(self._able() - {*(self.up.names if self.up else ())})
-        if len(able) < 4:
-            return
-        name = self.rng.choice(able)
+        if able := self._may_be_left_out():
+            self._remove(self.rng.choice(able))
+
+    def _remove(self, name: str) -> None:
         self._tell(name)
         self.stage.members(lambda members: [one for one in members if one.name != name])
         self.gone.add(name)
@@ -629,7 +902,7 @@ class Player:
     async def rename(self) -> None:
         """Rename a gateway in the file and on its host: its old name is gone, its new one has no history."""
         able = sorted(self._able())
-        if len(able) < 4:
+        if len(able) < FEWEST_LEFT:
             return
         old = self.rng.choice(able)
         self.numbers += 1
@@ -695,6 +968,22 @@ class Player:
         waves = (tuple(chosen[:1]), tuple(chosen[1:]))
         return to, tuple(wave for wave in waves if wave)
 
+    def _later_waves(self) -> dict[ReleaseRef, list[str]]:
+        """Return the gateways that each release is new on, where a wave after the canary can have several."""
+        known_good, able = self.oracle.known_good(), sorted(self._able())
+        new = {to: [name for name in able if known_good[name] != to] for to in (FIRST, *RELEASES)}
+        return {to: names for to, names in new.items() if len(names) >= LATER_WAVES}
+
+    def _drawn_in_waves(self) -> tuple[ReleaseRef, tuple[tuple[str, ...], ...]]:
+        """Return a release and gateways in two or three waves: a canary, and several in the second."""
+        able = self._later_waves()
+        to = self.rng.choice([*able])
+        chosen = self.rng.sample(able[to], self.rng.randint(LATER_WAVES, len(able[to])))
+        self._tell(f"({to.version} on {' '.join(chosen)})")
+        second = self.rng.randint(LATER_WAVES, max(LATER_WAVES, len(chosen) - 1))
+        waves = (tuple(chosen[:1]), tuple(chosen[1:second]), tuple(chosen[second:]))
+        return to, tuple(wave for wave in waves if wave)
+
     def _able(self) -> set[str]:
         """Return the gateways that an upgrade may change."""
         return self._alive() - self.gone - self.out - self.unknown - self.ahead
@@ -736,7 +1025,9 @@ class Player:
         name = await self._repeated(
             lambda: start(plan, "http://repository", REQUESTER.person, "new features", key=key)
         )
-        return name if name is not None else await self._repeated(partial(self._begun, key))
+        name = name if name is not None else await self._repeated(partial(self._begun, key))
+        self.waves[name] = waves
+        return name
 
     async def _begun(self, key: str) -> str:
         name = await self.stage.changes.begun_before(key, timedelta(seconds=SOON))
@@ -749,6 +1040,7 @@ class Player:
         self.turns[change] = self.turn
         for name in names:
             self.oracle.promote(name, to, datetime.now(UTC), self.turn)
+            self.failed.pop(name, None)
 
     def _took_back(self, targets: dict[str, ReleaseRef]) -> None:
         if targets:
@@ -761,17 +1053,13 @@ class Player:
         assert self.up is not None
         return self.up
 
-    def _name(self) -> str:
-        found = self.stage.ledger.last_change(FLEET)
-        assert found is not None
-        return found.name
-
-    async def _in_phase(self, phase: Phase) -> None:
+    async def _in_phase(self, phase: Phase, wave: int = 1) -> None:
         change = self.stage.world.client.get_workflow_handle(change_of(FLEET))
 
         async def is_there() -> bool:
             with suppress(RPCError):
-                return bool((await change.query(Change.status)).phase is phase)
+                status = await change.query(Change.status)
+                return status.phase is phase and (phase is Phase.WAITING or status.wave >= wave)
             return False
 
         await self._soon(is_there, f"the change is {phase}")
@@ -819,8 +1107,8 @@ class Player:
         """Return what each gateway has to serve now."""
         found = {name: to for name, to in self.oracle.known_good().items() if name not in self.dead}
         found |= self.hand
-        if self.up is not None and not self.up.waits:
-            found |= dict.fromkeys(self.up.waves[0], self.up.to)
+        if self.up is not None:
+            found |= dict.fromkeys(self.up.serving, self.up.to)
         return found
 
     async def _compare(self, event: str) -> None:
@@ -840,6 +1128,11 @@ class Player:
 
 class Stuck(AssertionError):
     """What was ordered did not come to its end."""
+
+
+def _with_failed(decision: Decision, *names: str) -> Decision:
+    """Return the decision with these gateways failed by themselves."""
+    return decision.model_copy(update={"failed": names})
 
 
 async def play(stage: Stage, seed: int) -> Found:
