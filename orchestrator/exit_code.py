@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     ROLLED_BACK = 3, "rolled back or aborted; the fleet is safe on its known-good releases"
     NOT_ALLOWED = 4, "not allowed for this person, or not logged in"
     REFUSED = 5, "refused by a policy: signature, capacity, known-good"
-    HELD = 6, "held; a person has to decide"
+    HELD = 6, "held, or an operator has to act"
     ROLLBACK_INCOMPLETE = 7, "rolled back, but some gateways are not on their known-good; wake somebody"
     TIMED_OUT = 8, "the wait was over before the change was; it goes on"
     CONFLICT = 9, "conflict: another change is under way, or the plan is stale"

@@ -8,6 +8,7 @@ from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, console, emit
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
 from orchestrator.words.changes import UNNAMED, begun
+from orchestrator.words.standing import needs_operator
 from orchestrator.words.text import printable
 
 EVERY_SECONDS = 0.5
@@ -15,14 +16,11 @@ Json = Any
 
 
 def code_of_fleet(status: Json) -> ExitCode:
-    """Return how the fleet stands as an exit code: 0 is well or going well, what needs a person is not."""
-    code, standing = code_of_change(status), status["standing"]
-    words = ("silent", "quarantined", "held_drains", "not_taken_back")
-    ahead = standing["ahead"]
-    needs_you = status["concern"] or ahead or any(standing[word] for word in words)
-    # What an older ledger tells of its newest change is not how the fleet stands.
-    is_older = ahead is not None and ahead["is_older"]
-    return ExitCode.HELD if is_older or (code is ExitCode.DONE and needs_you) else code
+    """Return the exit code of a fleet: 6 when its status needs an operator; 7 takes precedence over that."""
+    code = code_of_change(status)
+    if code is not ExitCode.ROLLBACK_INCOMPLETE and needs_operator(status):
+        return ExitCode.HELD
+    return code
 
 
 def code_of_change(status: Json) -> ExitCode:

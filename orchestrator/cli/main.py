@@ -174,8 +174,8 @@ def whoami(output: OutputOption = Output.TABLE) -> None:
 def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
     """Say what is happening, to how many users, why, what comes next and what you can do.
 
-    Ends with 0 when the fleet is well, 3 when it was rolled back, 6 when it needs a person, 7 when a rollback
-    is incomplete.
+    The exit code is the first of these that is true: 7 when a rollback is incomplete, 6 when any line needs
+    you, 5 when the last change was refused, 3 when it was rolled back or aborted, 0 otherwise.
     """
     api = Api()
     found = api.get("fleets", fleet_of(api, fleet))

@@ -184,6 +184,13 @@ def missing_lines(status: Json) -> list[Line]:
     ]
 
 
+def needs_operator(status: Json) -> bool:
+    """Return whether any line that the screens show of a fleet needs an operator."""
+    change = status["change"]
+    lines = (*fleet_notices(status), *missing_lines(status), *(change_notices(change) if change else ()))
+    return any(label == NEEDS_YOU for label, _ in lines)
+
+
 def named_missing(status: Json) -> frozenset[str]:
     """Return the gateways that the lines of a fleet name: its change does not name them again.
 

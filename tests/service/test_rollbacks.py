@@ -365,8 +365,9 @@ async def test_a_fleet_whose_file_has_a_typo_is_shown_as_it_was_planned_for_last
     file = tmp_path / "fleets" / "edge.yaml"
     file.write_text(file.read_text() + "typo: 1\n")
     said = await penstock("status", "edge")
-    assert said.code == 0, said.err
+    assert said.code == 6, said.err
     status = " ".join(said.out.split())
+    assert "NEEDS YOU" in status
     assert "typo" in status
     assert "This is the fleet as it was when an upgrade was last planned; hold and rollback work" in status
     listed = (await page.get("/")).text

@@ -208,8 +208,52 @@ def test_a_host_that_may_lie_is_named_with_what_helps_and_hides_nothing_of_the_n
     asked = status(ahead=ahead).model_dump(mode="json")
     assert missing_lines(asked)[0][1].startswith(said)
     change = {"outcome": Outcome.ROLLED_BACK, "phase": Phase.ENDED, "needs_you": None}
-    assert code_of_fleet(asked | {"change": change}) is ExitCode.ROLLED_BACK
-    assert code_of_fleet(asked | {"change": None}) is ExitCode.HELD
+    assert change_notices(change) == []
+
+
+SILENT: dict[str, Any] = {"silent": {"gw-2": "no agent answers"}, "silent_count": 1}
+NEEDS: dict[str, Any] = {
+    "a file that is wrong": {"fault": "fleet.yaml, line 3: no"},
+    "no engine": {"concern": "the engine cannot be reached"},
+    "a silent gateway": {"standing": status(**SILENT).standing},
+    "a gateway in quarantine": {"standing": status(quarantined={"gw-2": "ana: its disk"}).standing},
+    "a drain": {"standing": status(held_drains={"gw-2/a": "2 sessions are left"}).standing},
+    "one not taken back": {"standing": status(not_taken_back={"gw-2": "no route"}).standing},
+    "a host that may lie": {
+        "standing": status(ahead=what_is_ahead("edge", {"gw-4": 10**10 - 1}, 7, 4)).standing
+    },
+    "the change itself": {},
+}
+ENDS: dict[str, tuple[dict[str, Any] | None, ExitCode]] = {
+    "no change": (None, ExitCode.DONE),
+    "observing": ({"phase": Phase.OBSERVING}, ExitCode.DONE),
+    "promoted": ({"phase": Phase.ENDED, "outcome": Outcome.PROMOTED}, ExitCode.DONE),
+    "rolled back": ({"phase": Phase.ENDED, "outcome": Outcome.ROLLED_BACK}, ExitCode.ROLLED_BACK),
+    "refused": ({"phase": Phase.ENDED, "outcome": Outcome.REFUSED}, ExitCode.REFUSED),
+    "incomplete": (
+        {"phase": Phase.ROLLING_BACK, "outcome": Outcome.ROLLBACK_INCOMPLETE},
+        ExitCode.ROLLBACK_INCOMPLETE,
+    ),
+}
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+@pytest.mark.parametrize("ends", ENDS)
+def test_a_status_that_needs_an_operator_ends_with_6_but_where_a_rollback_is_incomplete(
+    needs: str, ends: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fresh reader's H1: the screen said NEEDS YOU, and the command ended with 0 or 3."""
+    facts, well = ENDS[ends]
+    more = {} if NEEDS[needs] else {"needs_you": "1 gateway refuses"}
+    change = told(**facts, **more) if facts is not None else None
+    before = status().model_copy(update={"change": told(**facts) if facts is not None else None})
+    found = before.model_copy(update={"change": change, **NEEDS[needs]})
+    console().print(fleet_frame(found.model_dump(mode="json")))
+    needed = "NEEDS YOU" in capsys.readouterr().out
+    assert needed is (bool(NEEDS[needs]) or change is not None)
+    assert code_of_fleet(before.model_dump(mode="json")) is well
+    held = needed and well is not ExitCode.ROLLBACK_INCOMPLETE
+    assert code_of_fleet(found.model_dump(mode="json")) is (ExitCode.HELD if held else well)
 
 
 @pytest.mark.parametrize(
