@@ -12,7 +12,7 @@ from temporalio import activity
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
-from policies.drift import left_behind, missed, steered_by_hand, strays, unset, waits
+from policies.drift import left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
 from policies.history import UnfinishedReload, UnfinishedSettings
 from policies.model.change import (
     PENSTOCK,
@@ -44,17 +44,19 @@ NAMED = 20
 
 
 class FleetQuery(Value):
-    """Which page of a fleet's gateways."""
+    """Which page of a fleet, and how many pages are scanned at once; all of them without a number."""
 
     fleet: Name
     first: int = 0
+    pages: int | None = None
 
 
 class FleetPage(Value):
-    """Some gateways of a fleet, and how many it has."""
+    """Some gateways of a fleet, how many it has, and where the pages begin that are scanned next."""
 
     total: int
     gateways: tuple[GatewayRef, ...]
+    firsts: tuple[int, ...]
 
 
 class StateRows(Value):
@@ -63,6 +65,8 @@ class StateRows(Value):
     fleet: Name
     states: tuple[GatewayState, ...] = ()
     silent: dict[str, str] = {}
+    asked: dict[str, datetime] = {}
+    """When each of them was asked, by the engine's clock."""
 
 
 class Strays(Value):
@@ -181,8 +185,18 @@ class Fleets(Protocol):
 class FactBook(HostRecordBook, LostBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
-    def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
-        """Write down what gateways said."""
+    def record_states(
+        self,
+        fleet: str,
+        states: Sequence[GatewayState],
+        silent: Mapping[str, str],
+        asked: Mapping[str, datetime],
+    ) -> None:
+        """Write down what gateways said, and when each was asked."""
+        ...
+
+    def asked_at(self, fleet: str) -> dict[str, datetime]:
+        """Return when each gateway was asked for the last time, whatever it said."""
         ...
 
     def states(self, fleet: str, within: timedelta) -> tuple[dict[str, GatewayState], dict[str, str]]:
@@ -190,7 +204,7 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         ...
 
     def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
-        """Return when gateways said something for the last time, of those that did within that time."""
+        """Return when gateways were asked that answered last, of those that were asked within that time."""
         ...
 
     def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
@@ -310,9 +324,7 @@ class FactActivities:
     @activity.defn(name="read_fleet")
     async def read_fleet(self, asked: FleetQuery) -> FleetPage:
         """Return the next gateways of the fleet, at most as many as one workflow looks after."""
-        fleet = await in_a_thread(self._fleets.fleet, asked.fleet)
-        page = fleet.gateways[asked.first : asked.first + MOST_MEMBERS]
-        return FleetPage(total=len(fleet.gateways), gateways=page)
+        return await in_a_thread(self._read_fleet, asked)
 
     @activity.defn(name="record_states")
     async def record_states(self, rows: StateRows) -> dict[str, int]:
@@ -321,7 +333,10 @@ class FactActivities:
         Returns:
             Whose own record has another number of lines than are in the ledger, and how many are there.
         """
-        return await in_a_thread(self._record_states, rows)
+        # They were asked by the engine's clock; the ledger's times are of the clock here.
+        here = datetime.now(UTC) - activity.info().started_time
+        asked = {name: at + here for name, at in rows.asked.items()}
+        return await in_a_thread(self._record_states, rows, asked)
 
     @activity.defn(name="find_short_of_capacity")
     async def find_short_of_capacity(self, asked: CapacityQuery) -> Readiness:
@@ -384,8 +399,17 @@ class FactActivities:
         out = await in_a_thread(self._left_out, asked.fleet)
         return {name: out[name] for name in asked.gateways if name in out}
 
-    def _record_states(self, rows: StateRows) -> dict[str, int]:
-        self._book.record_states(rows.fleet, rows.states, rows.silent)
+    def _read_fleet(self, asked: FleetQuery) -> FleetPage:
+        gateways = self._fleets.fleet(asked.fleet).gateways
+        firsts = tuple(range(0, len(gateways), MOST_MEMBERS))
+        if asked.pages is not None and asked.pages < len(firsts):
+            names, at = [gateway.name for gateway in gateways], self._book.asked_at(asked.fleet)
+            firsts = pages_due(names, at, MOST_MEMBERS, asked.pages, datetime.now(UTC))
+        page = gateways[asked.first : asked.first + MOST_MEMBERS]
+        return FleetPage(total=len(gateways), gateways=page, firsts=firsts)
+
+    def _record_states(self, rows: StateRows, asked: Mapping[str, datetime]) -> dict[str, int]:
+        self._book.record_states(rows.fleet, rows.states, rows.silent, asked)
         recorded = {state.gateway: state.recorded for state in rows.states}
         here = self._book.collected(rows.fleet, recorded)
         collected = {name: here[name].number if name in here else 0 for name in recorded}

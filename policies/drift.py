@@ -1,6 +1,6 @@
 """Drift: does a gateway do what its last promotion says, and do its fleet's file and its agent's agree?"""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from policies.history import UnfinishedSettings, pause_after
@@ -36,6 +36,31 @@ def waits(quarantine: Quarantine, at: datetime, change: str = "") -> bool:
     if quarantine.tried_in == change:
         return False
     return at - (quarantine.tried or quarantine.since) < pause_after(max(quarantine.tries, 1))
+
+
+def pages_due(
+    gateways: Sequence[Name], asked: Mapping[Name, datetime], size: int, most: int, at: datetime
+) -> tuple[int, ...]:
+    """Return where the pages of a fleet begin that are scanned next: those that were asked longest ago.
+
+    A page is as old as its oldest gateway, and one that nobody ever asked comes first, as does what was asked
+    by a clock that has been set back since. The turn of a page lasts until it has been scanned, however long
+    scans take and whenever they begin.
+
+    Args:
+        gateways: All of the fleet, in the order of its pages.
+        asked: When each was asked last.
+        size: Gateways of a page.
+        most: Pages of a scan.
+        at: Now.
+    """
+    never = datetime.min.replace(tzinfo=UTC)
+    known = {name: when for name, when in asked.items() if when <= at}
+    oldest = {
+        first: min(known.get(name, never) for name in gateways[first : first + size])
+        for first in range(0, len(gateways), size)
+    }
+    return tuple(sorted(oldest, key=oldest.__getitem__)[:most])
 
 
 def steered_by_hand(

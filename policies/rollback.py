@@ -30,7 +30,7 @@ NOBODY: Mapping[str, ReleaseRef] = MappingProxyType({})
 
 
 class Takes(NamedTuple):
-    """Which release takes new sessions on a gateway by its own word, and when that was written down.
+    """Which release takes new sessions on a gateway by its own word, and when it was asked.
 
     It is empty where nobody knows the release, and None where nothing alive takes any or nobody answered.
     """

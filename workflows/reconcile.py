@@ -48,11 +48,12 @@ class Reconcile:
         Gateways that were changed since an older copy of the ledger was made are left as they are: what it
         calls their known-good is not. A person says what is so.
         """
-        turn = int(workflow.now().timestamp() // 60)
-        found = await self._look(order.fleet, turn, "survey")
+        whose_turn = SurveyOrder(fleet=order.fleet, pages=PAGES_A_LOOK)
+        found, firsts = await self._look(whose_turn, "survey")
         if found.strays or found.open_changes:
             # A change may have ended between the first answer of a gateway and the last word of the ledger.
-            found = await self._look(order.fleet, turn, "survey-again")
+            same = SurveyOrder(fleet=order.fleet, firsts=firsts)
+            found, _ = await self._look(same, "survey-again")
         if found.by_hand:
             await self._leave_alone(order.fleet, found.by_hand)
         if not found.strays and not found.open_changes:
@@ -66,13 +67,12 @@ class Reconcile:
         return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 
     @staticmethod
-    async def _look(fleet: str, turn: int, child: str) -> Strays:
-        await workflow.execute_child_workflow(
-            Survey.run,
-            SurveyOrder(fleet=fleet, turn=turn, pages=PAGES_A_LOOK),
-            id=f"{workflow.info().workflow_id}/{child}",
+    async def _look(order: SurveyOrder, child: str) -> tuple[Strays, tuple[int, ...]]:
+        """Return what is found, and which pages were asked for it."""
+        firsts = await workflow.execute_child_workflow(
+            Survey.run, order, id=f"{workflow.info().workflow_id}/{child}"
         )
-        return await control.ask(FactActivities.find_strays, fleet)
+        return await control.ask(FactActivities.find_strays, order.fleet), firsts
 
     @staticmethod
     async def _leave_alone(fleet: str, by_hand: dict[str, str]) -> None:

@@ -213,8 +213,8 @@ class Restore:
         self._tried: set[str] = set()
         self._late: set[str] = set()
         self._states: dict[str, GatewayState] = {}
-        self._read_back: dict[str, GatewayState] = {}
-        """What gateways that are back serve, until it is written down."""
+        self._read_back: dict[str, tuple[GatewayState, datetime]] = {}
+        """What gateways that are back serve, and when each was asked, until it is written down."""
         self._nodes: dict[str, str] = {}
         self._first_round_over = order.first_round_over
         self._pause = order.pause
@@ -618,23 +618,25 @@ class Restore:
     async def _bring_back(self, name: str) -> None:
         on, release = self._steps[name], self._targets[name]
         patience = steps.go_back_within(self._order.at_once or self._order.parts)
+        asked = workflow.now()
         restored = await on.restore(release, patience)
         self._answered.add(name)
         if on.cluster is not None:
             self._states.setdefault(name, restored.state)
         if restored.back:
-            self._read_back[name] = restored.state
+            self._read_back[name] = (restored.state, asked)
             return
         if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin
             self._tried.add(name)
         try:
             started = await self._start_known_good(name, restored.state)
+            asked = workflow.now()
             steering = await on.keep(started.slot, patience)
         except (ActivityError, ApplicationError) as error:
             if code_of(error) != "Fenced" and not is_cancelled_exception(error):
                 await self._empty_meanwhile(name, restored.state)
             raise
-        self._read_back[name] = started.state.model_copy(update={"steering": steering})
+        self._read_back[name] = (started.state.model_copy(update={"steering": steering}), asked)
 
     async def _start_known_good(self, name: str, before: GatewayState) -> Started:
         """Start the old release again on a gateway where it no longer runs, and probe it before it serves."""
@@ -790,8 +792,10 @@ class Restore:
 
     async def _note_what_serves(self, names: list[str]) -> None:
         """Write down what was read back: it is newer than what these gateways were last found to serve."""
-        states = [self._read_back.pop(name) for name in names if name in self._read_back]
-        for rows in entries_of(self._order.fleet, tuple(states), {}) if states else ():
+        heard = {name: self._read_back.pop(name) for name in names if name in self._read_back}
+        states = tuple(state for state, _ in heard.values())
+        asked = {name: at for name, (_, at) in heard.items()}
+        for rows in entries_of(self._order.fleet, states, {}, asked) if states else ():
             await control.note(FactActivities.record_states, rows, f"states of {', '.join(names[:3])}")
 
     async def _set_quarantine(self, name: str) -> None:

@@ -1,7 +1,8 @@
 """Survey: ask every gateway what is true of it now, and write it into the ledger; plans are made of that."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
@@ -31,12 +32,12 @@ PAGES_AT_ONCE = 8
 
 
 class SurveyOrder(Value):
-    """Which fleet is looked at: all of it, the page that begins with a gateway, or a turn of some pages."""
+    """Which fleet is looked at: all of it, the pages that begin at these places, or those that are due."""
 
     fleet: Name
-    first: int | None = None
-    turn: int | None = None
-    pages: int = 0
+    firsts: tuple[int, ...] = ()
+    pages: int | None = None
+    """How many pages, of which the gateways were asked longest ago; all without a number."""
 
 
 @workflow.defn(name="Survey")
@@ -44,22 +45,22 @@ class Survey:
     """Look at the whole fleet, in parts side by side; silence is an answer of its own."""
 
     @workflow.run
-    async def run(self, order: SurveyOrder) -> None:
-        """Return when all were asked; what each of them said, and who was silent, is in the ledger."""
-        asked = FleetQuery(fleet=order.fleet, first=order.first or 0)
+    async def run(self, order: SurveyOrder) -> tuple[int, ...]:
+        """Return the pages that were asked; what each gateway said, and who was silent, is in the ledger."""
+        first = order.firsts[0] if order.firsts else 0
+        asked = FleetQuery(fleet=order.fleet, first=first, pages=order.pages)
         page = await control.ask(FactActivities.read_fleet, asked)
-        if order.first is not None or page.total <= len(page.gateways):
+        if len(order.firsts) == 1 or page.total <= len(page.gateways):
             await self._look(order.fleet, page.gateways)
-            return
-        firsts = list(range(0, page.total, len(page.gateways)))
-        if order.turn is not None and len(firsts) > order.pages:
-            begin = order.turn * order.pages
-            firsts = [firsts[(begin + place) % len(firsts)] for place in range(order.pages)]
-        pages = {f"{first:05}": SurveyOrder(fleet=order.fleet, first=first) for first in firsts}
+            return (first,)
+        firsts = order.firsts or page.firsts
+        pages = {f"{one:05}": SurveyOrder(fleet=order.fleet, firsts=(one,)) for one in firsts}
         await in_parts(Survey.run, pages)
+        return firsts
 
     @staticmethod
     async def _look(fleet: str, gateways: tuple[GatewayRef, ...]) -> None:
+        asked = dict.fromkeys((gateway.name for gateway in gateways), workflow.now())
         answers = await asyncio.gather(
             *[answer_of(gateway, InstanceActivities.observe_gateway, steps.SURVEY) for gateway in gateways],
             return_exceptions=True,
@@ -74,14 +75,21 @@ class Survey:
             else:
                 states[gateway.name] = answer
         behind: dict[str, int] = {}
-        for rows in entries_of(fleet, tuple(states.values()), silent):
-            behind |= await control.ask(FactActivities.record_states, rows)
+        for rows in entries_of(fleet, tuple(states.values()), silent, asked):
+            try:
+                behind |= await control.ask(FactActivities.record_states, rows)
+            except ActivityError as error:  # what the ledger does not take is not heard; others are
+                if is_cancelled_exception(error):
+                    raise
+                workflow.logger.warning("answers not written to the ledger: %s", sentence_of(error))
         late = [gateway for gateway in gateways if gateway.name in behind]
         if late:
             await _collect_all(fleet, late, behind)
 
 
-def entries_of(fleet: str, states: tuple[GatewayState, ...], silent: dict[str, str]) -> tuple[StateRows, ...]:
+def entries_of(
+    fleet: str, states: tuple[GatewayState, ...], silent: dict[str, str], asked: Mapping[str, datetime]
+) -> tuple[StateRows, ...]:
     """Return what was heard in as few entries as the engine takes well; who was silent is in the first."""
     entries, size = list[list[GatewayState]]([[]]), 0
     for state in states:
@@ -91,8 +99,12 @@ def entries_of(fleet: str, states: tuple[GatewayState, ...], silent: dict[str, s
             size = 0
         entries[-1].append(state)
         size += its
-    said = [StateRows(fleet=fleet, states=tuple(one)) for one in entries]
-    return (said[0].model_copy(update={"silent": silent}), *said[1:])
+    said = [
+        StateRows(fleet=fleet, states=tuple(one), asked={its.gateway: asked[its.gateway] for its in one})
+        for one in entries
+    ]
+    nothing = {"silent": silent, "asked": said[0].asked | {name: asked[name] for name in silent}}
+    return (said[0].model_copy(update=nothing), *said[1:])
 
 
 async def _collect_all(fleet: str, late: list[GatewayRef], behind: dict[str, int]) -> None:

@@ -87,7 +87,7 @@ class SurveyService:
             with engine_answers():
                 survey = await self.client.start_workflow(
                     Survey.run,
-                    SurveyOrder(fleet=fleet.name, first=None if first is None else names.index(first)),
+                    SurveyOrder(fleet=fleet.name, firsts=() if first is None else (names.index(first),)),
                     id=f"survey/{fleet.name}/{secrets.token_hex(4)}",
                     task_queue=CONTROL_QUEUE,
                     execution_timeout=within,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -22,7 +23,9 @@ PAGE = 500
 """Gateways that are read at once."""
 
 LATE = timedelta(minutes=1)
-"""How late an answer may be written down that a gateway gave before a change had it: others are silent."""
+"""How much later than the last answer one is asked for that a gateway gives before a change had it."""
+
+NOW: Mapping[str, datetime] = MappingProxyType({})
 
 _SILENT = {"state": None, "takes": None, "described": None, "elsewhere": None, "steered_by": None}
 
@@ -44,7 +47,7 @@ class GatewayRow(Value):
     state: GatewayState | None = None
     silent: str | None = None
     at: datetime | None = None
-    """When it was looked at; None for one that never was."""
+    """When it was asked; None for one that never was."""
 
 
 class AgentsFile(NamedTuple):
@@ -67,13 +70,28 @@ class GatewayStates(Book):
             known = {row.gateway: row for row in connection.execute(wanted)}
         return tuple(_read_row(name, known.get(name)) for name in gateways)
 
-    def record_states(self, fleet: str, states: Sequence[GatewayState], silent: Mapping[str, str]) -> None:
+    def record_states(
+        self,
+        fleet: str,
+        states: Sequence[GatewayState],
+        silent: Mapping[str, str],
+        asked: Mapping[str, datetime] = NOW,
+    ) -> None:
         """Write down what these gateways said, and why others said nothing.
 
-        An answer of an earlier epoch than that of the minute before is older, whenever it arrives.
+        An answer of an earlier epoch than that of the minute before is older, whenever it arrives. So is what
+        was asked earlier, unless it has a later epoch; and silence of then does not hide a later answer.
+
+        Args:
+            fleet: Whose gateways.
+            states: What those say that answer.
+            silent: Why the others do not.
+            asked: When each of them was asked, before which it said nothing; those that are not named, now.
         """
         table, now = tables.gateway_states, datetime.now(UTC)
-        states = self._without_late_answers(fleet, states)
+        said = {state.gateway: state for state in states}
+        at = {name: asked.get(name, now) for name in (*said, *silent)}
+        older = self._older(fleet, said, at)
         rows = [
             {
                 "gateway": state.gateway,
@@ -81,29 +99,45 @@ class GatewayStates(Book):
                 "takes": _takes(state),
                 "steered_by": steered_by(fleet, state),
                 "silent": None,
+                "at": at[state.gateway],
                 **_of_file(state),
             }
             for state in states
-        ] + [_SILENT | {"gateway": name, "silent": why} for name, why in silent.items()]
+            if state.gateway not in older
+        ] + [
+            _SILENT | {"gateway": name, "silent": why, "at": at[name]}
+            for name, why in silent.items()
+            if name not in older
+        ]
         if not rows:
             return
         names = [row["gateway"] for row in rows]
         with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
-            connection.execute(insert(table).values(fleet=fleet, at=now), rows)
+            connection.execute(insert(table).values(fleet=fleet), rows)
 
-    def _without_late_answers(self, fleet: str, states: Sequence[GatewayState]) -> list[GatewayState]:
-        table, since = tables.gateway_states, datetime.now(UTC) - LATE
-        wanted = select(table.c.gateway, table.c.state).where(
+    def _older(
+        self, fleet: str, said: Mapping[str, GatewayState], asked: Mapping[str, datetime]
+    ) -> frozenset[str]:
+        """Return the gateways of which a newer answer is written down; a clock may have been set back."""
+        table = tables.gateway_states
+        wanted = select(table.c.gateway, table.c.state, table.c.at).where(
             table.c.fleet == fleet,
-            table.c.gateway.in_([state.gateway for state in states]),
-            table.c.at >= since,
+            table.c.gateway.in_(sorted(asked)),
+            table.c.at >= min(asked.values(), default=datetime.now(UTC)) - LATE,
             table.c.state.is_not(None),
         )
         with reading(self._engine) as connection:
             written = connection.execute(wanted).all()
-        known = {gateway: read.epoch for gateway, state in written if (read := read_state(state)) is not None}
-        return [state for state in states if state.epoch >= known.get(state.gateway, 0)]
+        found = set[str]()
+        for gateway, state, at in written:
+            known, mine = read_state(state), asked[gateway]
+            if known is None or at < mine - LATE:
+                continue
+            epoch = said[gateway].epoch if gateway in said else known.epoch
+            if epoch < known.epoch or (epoch == known.epoch and mine < at <= mine + LATE):
+                found.add(gateway)
+        return frozenset(found)
 
     def taking(self, fleet: str, within: timedelta) -> tuple[dict[str, int], dict[str, str]]:
         """Return how many gateways take users on each release, and who was silent, of those looked at lately.
@@ -150,8 +184,15 @@ class GatewayStates(Book):
         """Return the gateways that said something within that time, whatever it was."""
         return frozenset(self.said_at(fleet, within))
 
+    def asked_at(self, fleet: str) -> dict[str, datetime]:
+        """Return when each gateway was asked for the last time, whatever it said."""
+        table = tables.gateway_states
+        wanted = select(table.c.gateway, table.c.at).where(table.c.fleet == fleet)
+        with reading(self._engine) as connection:
+            return {row.gateway: row.at for row in connection.execute(wanted)}
+
     def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
-        """Return when each gateway said something for the last time, of those that did within that time."""
+        """Return when each gateway was asked that answered last, of those asked within that time."""
         table, oldest = tables.gateway_states, datetime.now(UTC) - within
         said = (table.c.fleet == fleet, table.c.at >= oldest, table.c.state.is_not(None))
         with reading(self._engine) as connection:

@@ -76,3 +76,43 @@ def test_what_agents_files_say_is_read_without_their_states_and_out_of_those_of_
         "gw-2": (None, None),
     }
     assert ledger.agents_files("edge", timedelta(0)) == {}
+
+
+def test_an_answer_is_from_when_its_gateway_was_asked_and_not_from_when_it_was_written_down(
+    ledger: Ledger,
+) -> None:
+    said, now = state("gw-1", Steering(serving="a")), datetime.now(UTC)
+    asked = now - timedelta(seconds=30)
+    ledger.record_states("edge", [said], {"gw-2": "does not answer"}, {"gw-1": asked, "gw-2": asked})
+    assert ledger.asked_at("edge") == {"gw-1": asked, "gw-2": asked}
+    assert ledger.said_at("edge", LATELY) == {"gw-1": asked}
+    assert ledger.said_at("edge", timedelta(seconds=20)) == {}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "asked_before", "is_kept"),
+    [
+        pytest.param(1, 20, True, id="asked earlier, of a page that was written down later"),
+        pytest.param(1, -20, False, id="asked later"),
+        pytest.param(2, 20, False, id="asked earlier, and a change steered it before it answered"),
+        pytest.param(0, -20, True, id="of before a change, which others have read already"),
+        pytest.param(0, -90, False, id="of a host that has lost its table"),
+        pytest.param(1, 3600, False, id="by a clock that has been set back since"),
+        pytest.param(None, 20, True, id="silent before it answered"),
+        pytest.param(None, -20, False, id="silent since it answered"),
+    ],
+)
+def test_what_a_gateway_said_last_is_kept_in_whatever_order_answers_are_written_down(
+    ledger: Ledger, epoch: int | None, asked_before: int, is_kept: bool
+) -> None:
+    first = datetime.now(UTC) - timedelta(hours=2)
+    said, asked = state("gw-1", Steering(serving="a")), first - timedelta(seconds=asked_before)
+    ledger.record_states("edge", [said], {}, {"gw-1": first})
+    if epoch is None:
+        ledger.record_states("edge", [], {"gw-1": "does not answer"}, {"gw-1": asked})
+    else:
+        other = said.model_copy(update={"epoch": epoch, "steering": Steering(serving="b")})
+        ledger.record_states("edge", [other], {}, {"gw-1": asked})
+    assert ledger.asked_at("edge") == {"gw-1": first if is_kept else asked}
+    (kept,) = ledger.gateway_rows("edge", ["gw-1"])
+    assert (kept.state == said) == is_kept

@@ -260,12 +260,14 @@ def test_no_entry_of_states_is_larger_than_the_engine_takes_well(lines: int, ent
     said = tuple(f"route = 10.{number % 256}.0.0/255.255.0.0" for number in range(lines))
     state = fake._state(changed=False).model_copy(update={"settings": said})
     states = tuple(state.model_copy(update={"gateway": f"gw-{number}"}) for number in range(AT_ONCE))
-    found = entries_of("edge", states, {"gw-99": "it does not answer"})
+    asked = {name: datetime.now(UTC) for name in (*(one.gateway for one in states), "gw-99")}
+    found = entries_of("edge", states, {"gw-99": "it does not answer"}, asked)
+    assert {name: at for rows in found for name, at in rows.asked.items()} == asked
     assert len(found) == entries
     assert [one for rows in found for one in rows.states] == list(states)
     assert [rows.silent for rows in found if rows.silent] == [{"gw-99": "it does not answer"}]
     assert max(len(rows.model_dump_json()) for rows in found) < 256 * 1024
-    assert entries_of("edge", (), {"gw-1": "silent"})[0].silent == {"gw-1": "silent"}
+    assert entries_of("edge", (), {"gw-99": "silent"}, asked)[0].silent == {"gw-99": "silent"}
 
 
 def test_nobody_stops_waiting_for_a_look_at_10000_gateways_before_it_is_over() -> None:

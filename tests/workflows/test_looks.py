@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -15,6 +16,7 @@ from orchestrator.store import tables
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import GatewayState
 from tests.workflows.world import NEW, World, fleet_of, steps_of, until
+from workflows import steps
 
 
 async def surveyed(world: World) -> list[str]:
@@ -120,8 +122,8 @@ async def test_what_a_worker_with_another_clock_has_written_is_silence_and_never
 ) -> None:
     service, record = ChangeService(real.client, real.book), real.book.record_states
 
-    def late(fleet: str, states: Sequence[GatewayState], silent: dict[str, str]) -> None:
-        record(fleet, states, silent)
+    def late(fleet: str, states: Sequence[GatewayState], *others: Any) -> None:
+        record(fleet, states, *others)
         with real.book.engine.begin() as connection:
             past = datetime.now(UTC) - timedelta(seconds=30)
             connection.execute(update(tables.gateway_states).values(at=past))
@@ -131,3 +133,27 @@ async def test_what_a_worker_with_another_clock_has_written_is_silence_and_never
     assert (found.gateways, found.silent) == (0, tuple(sorted(real.gateways)))
     with pytest.raises(Refused, match="no gateway of edge answers"):
         await service.plan_settings(real.fleet.model_copy(update={"settings": {"dns": ("10.0.0.53",)}}))
+
+
+async def test_a_gateway_that_goes_while_a_silent_neighbour_is_waited_for_has_not_answered_since(
+    real: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer was written with those of its neighbours, and looked as if it had come after that."""
+    monkeypatch.setitem(steps.SURVEY, "schedule_to_close_timeout", timedelta(seconds=4))
+    real.gateways["gw-2"].fail("observe", Unavailable("gw-2 does not answer"), times=10_000)
+    gone, answered = real.gateways["gw-1"], asyncio.Event()
+    observe = gone.observe
+
+    async def heard() -> GatewayState:
+        answered.set()
+        return await observe()
+
+    monkeypatch.setattr(gone, "observe", heard)
+    looking = asyncio.create_task(ChangeService(real.client, real.book).surveys.of(real.fleet))
+    await answered.wait()
+    moved = datetime.now(UTC)
+    found = await looking
+    assert (sorted(found.states), [*found.silent]) == (["gw-1", "gw-3", "gw-4"], ["gw-2"])
+    takes = real.book.takes("edge")
+    assert takes["gw-1"].at < moved < datetime.now(UTC) - timedelta(seconds=3)
+    assert takes["gw-1"].at == takes["gw-2"].at  # both were asked then

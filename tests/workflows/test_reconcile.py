@@ -1,6 +1,7 @@
 """The ring behind the rings: what nobody looks after is found by its facts, and by nothing else."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +23,8 @@ from policies.model.change import (
     Quarantine,
 )
 from policies.model.command import Command, CommandKind
-from policies.model.errors import Conflict, Refused, Unavailable
+from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.instance import GatewayState
 from tests.fakes.control import UNDECIDED
 from tests.workflows.engine import Engine, engine
 from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, until, working
@@ -389,3 +391,59 @@ async def runs(running: WorkflowHandle[Any, Any]) -> bool:
         return not await is_over(running)
     except RPCError:
         return False
+
+
+async def asked_by(world: World, reconciles: int) -> list[set[str]]:
+    """Reconcile so many times, and return which gateways' answers the ledger has from each."""
+    found = list[set[str]]()
+    for _ in range(reconciles):
+        before = world.book.takes("edge")
+        assert (await reconcile(world)).sentence == "every gateway is on its known-good"
+        found.append({name for name, said in world.book.takes("edge").items() if said != before[name]})
+    return found
+
+
+async def test_a_part_of_a_large_fleet_is_scanned_again_when_every_other_one_was_whenever_reconcile_runs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The minute chose the part, and the same one each time where reconcile ran at every other minute."""
+    monkeypatch.setattr("activities.facts.MOST_MEMBERS", 1)
+    monkeypatch.setattr("workflows.reconcile.PAGES_A_LOOK", 1)
+    assert await asked_by(world, 8) == [{"gw-1"}, {"gw-2"}, {"gw-3"}, {"gw-4"}] * 2
+
+
+async def test_strays_are_looked_for_twice_in_the_same_part_of_a_large_fleet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change may end between the first answer of a gateway and the last word of the ledger."""
+    monkeypatch.setattr("activities.facts.MOST_MEMBERS", 1)
+    monkeypatch.setattr("workflows.reconcile.PAGES_A_LOOK", 1)
+    canary, looks = world.gateways["gw-1"], list[str]()
+    canary.serve(NEW, "b")
+    record = world.book.record_states
+
+    def recorded(fleet: str, states: Sequence[GatewayState], *others: Any) -> None:
+        looks.extend(state.gateway for state in states)
+        if len(looks) == 1:
+            canary.serve(OLD, "a")
+        record(fleet, states, *others)
+
+    monkeypatch.setattr(world.book, "record_states", recorded)
+    assert (await reconcile(world)).strays == {}
+    assert looks == ["gw-1", "gw-1"]
+
+
+async def test_a_part_that_the_ledger_does_not_take_keeps_no_other_part_from_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.facts.MOST_MEMBERS", 1)
+    monkeypatch.setattr("workflows.reconcile.PAGES_A_LOOK", 2)
+    record = world.book.record_states
+
+    def refused(fleet: str, states: Sequence[GatewayState], *others: Any) -> None:
+        if any(state.gateway == "gw-1" for state in states):
+            raise BadInput("no ledger takes that")
+        record(fleet, states, *others)
+
+    monkeypatch.setattr(world.book, "record_states", refused)
+    assert await asked_by(world, 3) == [{"gw-2"}, {"gw-3"}, {"gw-4"}]

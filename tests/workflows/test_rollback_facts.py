@@ -1,5 +1,6 @@
 """Rollbacks as operators ask for them: whatever happened before, each gateway gets the right release."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from policies.model.offer import Verb
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, HEALTHY, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
-from tests.workflows.recorded import SOON, Recorded, soon
+from tests.workflows.recorded import SOON, Recorded, blocked, soon
 from tests.workflows.world import (
     NEW,
     NEXT,
@@ -110,6 +111,22 @@ async def test_the_status_after_a_rollback_is_of_what_it_read_back_and_not_of_an
     assert recorded.ledger.taking("edge", within)[0] == {OLD.digest: 4}
     recorded.ledger.record_states("edge", late, {})
     assert recorded.ledger.taking("edge", within)[0] == {OLD.digest: 4}
+
+
+async def test_what_a_rollback_read_back_counts_from_then_and_not_from_when_its_others_were_back(
+    recorded: Recorded,
+) -> None:
+    """A host that went while another one was waited for looked as if it had answered afterwards."""
+    world = recorded.world
+    await recorded.upgrade()
+    async with blocked(world.gateways["gw-2"], "restore") as taken:
+        rolling_back = asyncio.create_task(recorded.roll_back())
+        await taken.wait()
+        await until(lambda: all(world.serving()[name] == "1.1.6" for name in GATEWAYS if name != "gw-2"))
+        moved = datetime.now(UTC)
+    assert (await rolling_back).accepted
+    assert recorded.ledger.taking("edge", timedelta(minutes=5))[0] == {OLD.digest: 4}
+    assert recorded.ledger.takes("edge")["gw-1"].at < moved
 
 
 async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_promoted_one(
