@@ -161,22 +161,21 @@ def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timed
 def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = None) -> ChangeRecord | None:
     """Return the reload whose files a rollback puts back, given the fleet's changes with the newest first.
 
-    Without a name that is the last change of settings, if no other release came after it; when it was taken
-    back already, what took it back, whose cause it is. A reload of credentials is routine and is taken back
-    by its name alone. None when there is no such reload.
+    Without a name that is the last change of settings, whatever releases gateways got or left since: a host
+    gives its settings to all that it starts. When it was taken back already, that is what took it back, whose
+    cause it is. A reload of credentials is routine and is taken back by its name alone. None when there is no
+    such reload.
 
     Raises:
         Conflict: The one that is named is not the last reload with an effect: hosts keep no others.
     """
     for record in history:
-        if record.outcome is Outcome.REFUSED or not (record.kind in RELOADS or record.moved):
+        if record.outcome is Outcome.REFUSED or record.kind not in RELOADS:
             continue
-        if named is not None and record.kind in RELOADS:
-            if named not in (record.name, record.cause, record.repeats):
-                raise Conflict(f"{named} is not the last reload any more, and what was before it is not kept")
+        if named is not None and named not in (record.name, record.cause, record.repeats):
+            raise Conflict(f"{named} is not the last reload any more, and what was before it is not kept")
+        if named is not None or record.kind is ChangeKind.CONFIGURE:
             return record
-        if named is None and record.kind is not ChangeKind.RELOAD:
-            return record if record.kind is ChangeKind.CONFIGURE else None
     return None
 
 

@@ -455,8 +455,8 @@ class WaysBack:
             raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
         if found is None:
             return (
-                "no change of settings can be taken back: there was none, or a release came after it. Write "
-                "the earlier settings into the fleet's file and start them: penstock config start"
+                "no change of settings can be taken back: there was none. Write the earlier settings into "
+                "the fleet's file and start them: penstock config start"
             )
         if found.cause is not None and found.outcome is Outcome.ROLLED_BACK:
             return f"{found.name} took {found.cause} back already"

@@ -128,3 +128,32 @@ async def test_an_instance_that_was_started_since_keeps_the_users_that_it_was_st
     host.started()
     assert await host.reloads.take_back(operation("back", rollout="edge-3", epoch=2), "edge-2") == ((), ())
     assert host.has() == ("", "good, and new")
+
+
+async def test_settings_are_taken_back_after_a_reload_of_credentials_which_stay(host: Host) -> None:
+    """It was reported as done, and nothing was done: what was kept was what was there before the reload."""
+    await host.reloads.configure(operation("configure", rollout="edge-2"), DNS)
+    host.users = "good, and new"
+    await host.reloads.reload(operation("reload", rollout="edge-3"), older=False)
+    for _ in range(2):
+        done = await host.reloads.take_back(operation("back", rollout="edge-4", epoch=2), "edge-2")
+        assert done[0] == ("a",)
+        assert (host.has(), host.folders.settings) == (("", "good, and new"), ())
+
+
+async def test_a_reload_that_comes_after_settings_is_taken_back_without_them(host: Host) -> None:
+    await host.reloads.configure(operation("configure", rollout="edge-2"), DNS)
+    host.users = "good, and new"
+    await host.reloads.reload(operation("reload", rollout="edge-3"), older=False)
+    await host.reloads.take_back(operation("back", rollout="edge-4", epoch=2), "edge-3")
+    assert (host.has(), host.folders.settings) == (("dns = 10.0.0.53", "good"), DNS)
+
+
+async def test_what_a_host_undid_by_itself_leaves_the_way_back_of_the_change_before_it(host: Host) -> None:
+    await host.reloads.configure(operation("configure", rollout="edge-2"), DNS)
+    host.users = "bad"
+    with pytest.raises(Refused, match="everything is as it was before"):
+        await host.reloads.reload(operation("reload", rollout="edge-3"), older=False)
+    assert host.has() == ("dns = 10.0.0.53", "good")
+    await host.reloads.take_back(operation("back", rollout="edge-4", epoch=2), "edge-2")
+    assert (host.has(), host.folders.settings) == (("", "good"), ())

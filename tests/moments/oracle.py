@@ -33,6 +33,9 @@ class Oracle:
     """The history of each gateway, the newest last."""
 
     served: dict[str, list[Served]] = field(default_factory=dict)
+    settings: dict[str, int] = field(default_factory=dict)
+    """The change of settings from which each host has those that it gives to all that it starts."""
+    last_settings: int | None = None
 
     def begin(self, names: Iterable[str], release: ReleaseRef) -> None:
         """Have these gateways begin with a release: there is nothing before it."""
@@ -101,6 +104,19 @@ class Oracle:
             and last.release in bad
             and at - last.at <= kept
         }
+
+    def configure(self, names: Iterable[str], turn: int) -> None:
+        """Have these hosts get settings in that change; the others were silent."""
+        self.settings |= dict.fromkeys(names, turn)
+        self.last_settings = turn
+
+    def settings_to_take_back(self) -> int | None:
+        """Return the change of the fleet's last settings where a host still has them."""
+        return self.last_settings if self.last_settings in self.settings.values() else None
+
+    def take_settings_back(self) -> None:
+        """Have every host that has the last settings get those of before."""
+        self.settings = {name: turn for name, turn in self.settings.items() if turn != self.last_settings}
 
     def taken_back_since_it_was_left(self, name: str, to: ReleaseRef) -> list[ReleaseRef]:
         """Return what the gateway went back from since it had that release last."""

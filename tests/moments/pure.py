@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from policies.drift import steered_by_hand, strays
-from policies.history import unfinished_change
+from policies.history import reload_to_take_back, unfinished_change
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Outcome, UnfinishedChange
 from policies.model.instance import GatewayState, Instance, InstanceState, Steering
 from policies.model.operation import BREAK_GLASS
@@ -24,7 +24,8 @@ STEPS = (
     *("promote",) * 4,
     *("rollback",) * 3,
     *("alone",) * 2,
-    *("named", "stray returns", "canary fails", "refused", "settings", "reload", "hours", "joins"),
+    *("named", "stray returns", "canary fails", "refused", "reload", "hours", "joins"),
+    *("settings", "settings", "settings go back"),
     *("dies promoting", "dies on trial", "dies waiting", "break-glass", "reconcile", "rollback incomplete"),
 )
 
@@ -62,8 +63,10 @@ class History:
         self.events.append(f"{step} {to.version} {' '.join(names)}")
         if step == "rollback":
             self.roll_back()
+            self._settings_to_take_back()
             return True
         getattr(self, f"_{step.replace(' ', '_').replace('-', '_')}")(to, names)
+        self._settings_to_take_back()
         return False
 
     # --- what a rollback does ------------------------------------------------------------
@@ -158,9 +161,31 @@ class History:
         self._open(ChangeKind.UPGRADE, self.rng.choice((Outcome.REFUSED, Outcome.ABORTED)))
 
     def _settings(self, to: ReleaseRef, names: list[str]) -> None:
+        del to
+        if self._has_lost:
+            return
+        outcome = self.rng.choice((Outcome.PROMOTED, Outcome.HELD, Outcome.REFUSED))
+        self._open(ChangeKind.CONFIGURE, outcome)
+        if outcome is not Outcome.REFUSED:
+            given = names if outcome is Outcome.HELD else self.world.known_good()
+            self.world.oracle.configure(given, self.world.number)
+
+    def _settings_go_back(self, to: ReleaseRef, names: list[str]) -> None:
+        """Take the last settings back, once: those before them are not kept."""
         del to, names
-        if not self._has_lost:
-            self._open(ChangeKind.CONFIGURE, self.rng.choice((Outcome.PROMOTED, Outcome.HELD)))
+        taken = self._settings_to_take_back()
+        if taken is not None and not self._has_lost:
+            self._open(ChangeKind.CONFIGURE, Outcome.ROLLED_BACK, cause=taken.name, by="ana")
+            self.world.oracle.take_settings_back()
+
+    def _settings_to_take_back(self) -> ChangeRecord | None:
+        """Return the settings that a rollback of them takes back now, held to the oracle."""
+        found = reload_to_take_back(reversed(self.records))
+        taken = found if found is not None and found.cause is None else None
+        expected, number = self.world.oracle.settings_to_take_back(), taken.number if taken else None
+        if number != expected:
+            raise AssertionError(f"a rollback of settings takes back those of {number} and not of {expected}")
+        return taken
 
     def _reload(self, to: ReleaseRef, names: list[str]) -> None:
         del to, names

@@ -23,7 +23,8 @@ from policies.planning.settings import changing, difference
 from tests.unit.fleets import fleet, gateway, state
 from tests.unit.test_history import AT, change
 
-RELOAD, CONFIGURE, HELD = ChangeKind.RELOAD, ChangeKind.CONFIGURE, Outcome.HELD
+RELOAD, CONFIGURE, GONE_BACK = ChangeKind.RELOAD, ChangeKind.CONFIGURE, ChangeKind.GO_BACK
+HELD, ROLLED_BACK = Outcome.HELD, Outcome.ROLLED_BACK
 
 
 def written(**given: object) -> Fleet:
@@ -126,14 +127,38 @@ def test_a_pool_may_grow_and_nothing_else_that_is_not_a_fleets_may_change() -> N
     assert beyond_a_reload(pool, pool.replace("443", "444") + "dns = 10.0.0.1\n") == ("tcp-port",)
 
 
-def test_a_rollback_takes_settings_back_that_came_last_and_passes_over_routine_reloads() -> None:
+def test_a_rollback_takes_the_last_settings_back_and_passes_over_routine_reloads() -> None:
     configured, reloaded = change(2, kind=CONFIGURE), change(3, kind=RELOAD)
     assert reload_to_take_back([reloaded, configured, change(1, moved=3)]) == configured
     assert reload_to_take_back([reloaded, change(1, moved=3)]) is None
-    assert reload_to_take_back([change(4, moved=3), configured]) is None
     assert reload_to_take_back([change(4, Outcome.REFUSED), configured]) == configured
     back = change(5, Outcome.ROLLED_BACK, CONFIGURE, cause="edge-2")
     assert reload_to_take_back([back, configured]) == back
+
+
+@pytest.mark.parametrize(
+    "since",
+    [
+        pytest.param([change(4, ROLLED_BACK, GONE_BACK, moved=1)], id="one gateway returned"),
+        pytest.param([change(4, moved=3)], id="a release was promoted"),
+        pytest.param(
+            [change(5, ROLLED_BACK, GONE_BACK, moved=3), change(4, moved=3, taken_back=3)],
+            id="and was taken back",
+        ),
+        pytest.param([change(4, kind=ChangeKind.INSTALL, moved=1)], id="a gateway joined"),
+        pytest.param([change(4, Outcome.REFUSED, CONFIGURE)], id="other settings were refused"),
+    ],
+)
+def test_the_last_settings_are_taken_back_whatever_releases_gateways_got_or_left_since(
+    since: list[ChangeRecord],
+) -> None:
+    """Its hosts give them to all that they start; one gateway's return hid them from everybody."""
+    first, last = change(2, kind=CONFIGURE), change(3, kind=CONFIGURE)
+    assert reload_to_take_back([*since, last, first]) == last
+    assert reload_to_take_back([*since, last, first], "edge-3") == last
+    back = change(8, ROLLED_BACK, CONFIGURE, cause="edge-3")
+    again = [change(9, moved=1), back, *since, last, first]
+    assert reload_to_take_back(again) == back  # twice is once: those of edge-2 are not kept
 
 
 def test_what_repeats_settings_is_taken_back_with_them_by_either_name() -> None:

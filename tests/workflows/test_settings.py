@@ -5,7 +5,14 @@ from ipaddress import IPv4Network
 import pytest
 
 from policies.model.adoption import ADOPTED
-from policies.model.change import ChangeKind, Outcome
+from policies.model.change import (
+    PENSTOCK,
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    KnownGoodBatch,
+    Outcome,
+)
 from policies.model.command import CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
@@ -158,6 +165,38 @@ async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_on
         f"Nothing to do: {newest.name} took {name} back already.",
     )
     await recorded.everybody_on(NEW)
+
+
+def one_returns(recorded: Recorded, name: str) -> None:
+    """Write down that a gateway failed alone and went back."""
+    ledger = recorded.ledger
+    opening = ChangeOpening(
+        key=name,
+        fleet="edge",
+        kind=ChangeKind.GO_BACK,
+        requested_by=PENSTOCK,
+        reason=f"{name} failed alone",
+        release="known-good",
+    )
+    change = ledger.open_change(opening)
+    ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases={name: OLD}))
+    ledger.close_change(ChangeEnding(change=change, outcome=Outcome.ROLLED_BACK, sentence="it is back"))
+
+
+async def test_the_return_of_one_gateway_and_a_promotion_hide_no_settings_from_their_rollback(
+    recorded: Recorded,
+) -> None:
+    """Hosts give settings to all that they start; the way back was closed by any change of a release."""
+    name = await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    one_returns(recorded, "gw-1")
+    assert recorded.ledger.history("edge")[0].moved == 1
+    receipt = await back(recorded)
+    assert f"what runs gets again the settings that it had before {name}" in receipt.sentence
+    assert recorded.ledger.history("edge")[0].outcome is Outcome.ROLLED_BACK
+    assert all(fake.settings == () for fake in recorded.world.gateways.values())
+    assert (await back(recorded)).sentence.startswith("Nothing to do: ")
 
 
 @pytest.mark.sweep

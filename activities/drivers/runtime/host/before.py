@@ -13,14 +13,19 @@ from policies.model.settings import Setting
 from policies.model.value import Name
 
 _SETTINGS = TypeAdapter(tuple[Setting, ...])
+_LAST = TypeAdapter(tuple[Name, tuple[Setting, ...]])
 
 
 class Before:
-    """One folder, `before`: the settings and every instance's config; the next change replaces it."""
+    """One folder, `before`: the settings and every instance's config; the next change replaces it.
+
+    The settings before the last change of settings stay there when only credentials are reloaded.
+    """
 
     def __init__(self, folders: SlotFolders) -> None:
         self._folders = folders
         self._path = folders.root / "before"
+        self._older = folders.root / ".before.older"
 
     @property
     def change(self) -> Name | None:
@@ -35,7 +40,15 @@ class Before:
         """What the instances were given in place of their release."""
         return _SETTINGS.validate_json((self._path / "settings.json").read_bytes())
 
-    def keep(self, change: Name, running: Sequence[SlotFolder]) -> None:
+    @property
+    def last_settings(self) -> tuple[Name, tuple[Setting, ...]] | None:
+        """The last change of settings here, and the settings before it; None when there was none."""
+        try:
+            return _LAST.validate_json((self._path / "last_settings.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, change: Name, running: Sequence[SlotFolder], *, of_settings: bool) -> None:
         """Ensure that what these instances have now is kept; a repeat keeps what was there first."""
         if self.change == change:
             return
@@ -46,10 +59,22 @@ class Before:
             shutil.copytree(folder.path / "conf", new / folder.slot.name / "conf")
             (new / folder.slot.name / "launched").write_bytes(folder.start)
         write_whole(new / "settings.json", _SETTINGS.dump_json(self._folders.settings).decode())
+        last = (change, self._folders.settings) if of_settings else self.last_settings
+        if last is not None:
+            write_whole(new / "last_settings.json", _LAST.dump_json(last).decode())
         write_whole(new / "change.json", json.dumps({"change": change}))
         sync_tree(new)
-        shutil.rmtree(self._path, ignore_errors=True)
+        shutil.rmtree(self._older, ignore_errors=True)
+        if self._path.exists():
+            self._path.replace(self._older)
         new.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def forget(self) -> None:
+        """Keep again what was kept until the last change, which this host has undone by itself."""
+        shutil.rmtree(self._path)
+        if self._older.exists():
+            self._older.replace(self._path)
         sync_folder(self._path.parent)
 
     def conf_of(self, folder: SlotFolder) -> Path | None:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from activities.drivers.daemon.port import Secret
@@ -153,7 +153,8 @@ class SlotReloads:
         """Ensure that what runs has again what it had before that change; sessions stay.
 
         Where a later change has come, or this one has changed nothing, nothing is done. Instances that were
-        started since keep the credentials that they were started with, and get the settings of before.
+        started since keep the credentials that they were started with, and get the settings of before. So do
+        all where credentials were reloaded after a change of settings.
 
         Raises:
             Unavailable: An instance does not take it; a repeat tells it again.
@@ -162,8 +163,14 @@ class SlotReloads:
         async with exclusive(self._folders.root / "slots.lock"):
             self._journal.check(operation)
             done: Done = (), ()
+            last = self._before.last_settings
             if self._before.change == change:
                 done = await self._put_back()
+            elif last is not None and last[0] == change:
+                running, _ = self._running()
+                changed = await self._give_settings(running, last[1])
+                await asyncio.to_thread(self._folders.keep_settings, last[1])
+                done = tuple(folder.slot.name for folder in running), tuple(sorted(changed))
             if self._folders.settings_answered == change:
                 self._folders.answer_settings(operation.rollout)
             return done
@@ -191,11 +198,12 @@ class SlotReloads:
         prepare: Prepare,
         adopted: Sequence[AdoptedFolder] = (),
         *,
-        other: bool = False,
+        other: bool | None = None,
     ) -> tuple[str, ...]:
         """Give the instances what is prepared, all or none; return the names of the files that were others.
 
-        What they had is kept when that is `other`, as when a file of theirs is.
+        What they had is kept when a file of theirs is another one, or when `other` says that their settings
+        are others; without it they get credentials.
         """
         try:
             await self._lay_beside(ours, prepare)
@@ -204,7 +212,8 @@ class SlotReloads:
                     await self._folders.daemon.check_own(own.chroot)
             self._journal.check(operation)
             if other or any(different(folder.path / NEXT, folder.path / "conf") for folder in ours):
-                await asyncio.to_thread(self._before.keep, operation.rollout, ours)
+                keep = partial(self._before.keep, of_settings=other is not None)
+                await asyncio.to_thread(keep, operation.rollout, ours)
             changed = {name for folder in ours for name in put(folder.path / NEXT, folder.path / "conf")}
         finally:
             self._clear()
@@ -245,6 +254,7 @@ class SlotReloads:
                 await _linked(folder.path / "conf", kept)
             await self._give(had)
             if (await self._folders.daemon.probe(failing.chroot)).passed:
+                await asyncio.to_thread(self._before.forget)
                 raise Refused(
                     f"slot {failing.slot.name} of {self._folders.gateway.name} failed its probe at "
                     f"{found.stage} with what it was given ({found.reason}); everything is as it was before"
