@@ -670,9 +670,9 @@ class ChangeService:
             name = await self.begun_before(key, within=ANSWER if is_repeat else timedelta(0))
             if name or is_repeat:
                 return _begun_already(fleet.name, name)
-            go_on = await self._end_by_force(fleet.name, person, via, reason)
+            turned = await self._end_by_force(fleet.name, person, via, reason)
             ask = partial(ask, even_if_older=True, nothing_runs=True)
-            return await self._roll_back_what_stands(fleet, ask, Turned(go_on=go_on), key)
+            return await self._roll_back_what_stands(fleet, ask, turned, key)
         if await self._is_beside_another(fleet.name, asked, self._is_going_back):
             return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
@@ -873,23 +873,27 @@ class ChangeService:
             await asyncio.sleep(0.2)
         return True
 
-    async def _end_by_force(
-        self, fleet: str, person: str, via: Via, reason: str
-    ) -> tuple[tuple[str, ...], ...]:
+    async def _end_by_force(self, fleet: str, person: str, via: Via, reason: str) -> Turned:
         """End a change that no longer answers; what it touched is taken back by the one that follows.
 
         Returns:
-            The ways back of all changes that have no end, each with its parts. They go on until the one that
-            follows has begun to go back: where that is refused, or waits, every gateway still has its turn.
+            What was ended, and the ways back of all changes that have no end, each with its parts. They go on
+            until the one that follows has begun to go back: where that is refused, or waits, every gateway
+            still has its turn.
         """
+        ended = ""
         if await self.is_under_way(fleet):
             stuck = await self._why_stuck(fleet)
             with engine_answers():
                 await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
             body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
             await self._ask(partial(self.ledger.audit, person, via, what, fleet, body, fleet=fleet))
+            newest = await self._ask(partial(self.ledger.last_change, fleet))
+            is_open = newest is not None and newest.outcome is None
+            ended = f"{newest.name if newest and is_open else f'The change of {fleet}'} was ended by force."
         names = await self._ask(partial(self.ledger.open_changes, fleet))
-        return tuple([await self._ask(partial(self._parts_of, fleet, name)) for name in names])
+        go_on = tuple([await self._ask(partial(self._parts_of, fleet, name)) for name in names])
+        return Turned(ended=ended, go_on=go_on)
 
     def _parts_of(self, fleet: str, change: str) -> tuple[str, ...]:
         """Return the workflows that may take back what the change has touched, first what begins them."""
