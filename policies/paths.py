@@ -38,6 +38,11 @@ def _instances(facts: PathFacts) -> PathFinding:
 
 
 def _steering(facts: PathFacts) -> PathFinding:
+    if facts.steering is None:
+        why = f": {facts.steering_unread}" if facts.steering_unread else ""
+        said = f"the steering table cannot be read{why}; whether new users get in is not known"
+        mend = "ask again in a minute; if it stays so, on the host: journalctl -u penstock-agent"
+        return _wrong("steering", said, mend)
     if not facts.steering or facts.steered_to is None:
         mend = "start the agent: it loads its table again by itself; nothing else may flush it"
         return _wrong("steering", "the steering table is not loaded, so nobody new gets in", mend)
@@ -52,7 +57,9 @@ def _forwarding(facts: PathFacts) -> Iterator[PathFinding]:
     for kind, (forwards, key) in kinds.items():
         if forwards:
             yield _well("forwarding", f"the kernel forwards {kind}")
-        elif forwards is False or kind == "IPv4":
+        elif forwards is None and kind == "IPv4":
+            yield _unread("forwarding", f"whether the kernel forwards {kind}", f"sysctl {key}")
+        elif forwards is False:
             said = f"the kernel does not forward {kind}"
             yield _wrong("forwarding", said, f"sysctl -w {key}=1, and keep it in /etc/sysctl.d")
 

@@ -10,6 +10,7 @@ from temporalio.exceptions import (
 )
 
 from activities.placement import PlacementActivities
+from policies.model.instance import NO_ANSWER
 from policies.model.value import sentence
 
 _WRAPPERS = (ActivityError, ChildWorkflowError, ServerError)
@@ -31,7 +32,7 @@ def sentence_of(error: BaseException) -> str:
         cause = cause.cause
     if isinstance(cause, TimeoutError):
         who, what = "cluster's driver" if step in OF_A_CLUSTER else "agent", step.replace("_", " ")
-        return f"no answer in time ({what}); is the {who} running, and does it reach the engine?"
+        return f"{NO_ANSWER} ({what}); is the {who} running, and does it reach the engine?"
     said = cause.message if isinstance(cause, FailureError) else str(cause)
     most = OF_A_STEP if isinstance(error, ActivityError) else OF_A_WORKFLOW
     return sentence(said, most) or type(cause).__name__

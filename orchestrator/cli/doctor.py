@@ -28,6 +28,9 @@ def doctor(
 ) -> None:
     """Look at engine, worker, ledger, metrics, disks and gateways; ends with 10 when something is wrong.
 
+    Each line is ok, LOOK or WRONG. LOOK: it works, or its state is not known, and an operator should look.
+    Only WRONG ends the command with 10; LOOK counts as 0.
+
     Of one gateway: whether packets of users pass through it, and if not, what keeps them.
     """
     if fleet is not None:
@@ -37,7 +40,8 @@ def doctor(
 
     def table() -> None:
         rows = [
-            (SHOWN[one["health"]], one["about"], one["sentence"], all_spelled(one["next"])) for one in found
+            (SHOWN[one["health"]], one["about"], one["sentence"], all_spelled(one["next"]) or one["mend"])
+            for one in found
         ]
         print_table(("", "WHAT", "FOUND", "NEXT"), rows, "Nothing was looked at.")
 

@@ -25,10 +25,11 @@ from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
+from policies.model.change import PENSTOCK, Outcome, Quarantine
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, required_of_exporters
-from policies.model.instance import GatewayState
+from policies.model.instance import GatewayState, is_silence
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
 
@@ -102,7 +103,7 @@ class Health(StrEnum):
 
     WELL = "well"
     DOUBTFUL = "doubtful"
-    """It works, and somebody should look."""
+    """It works, or nothing is known of it: an operator should look."""
     WRONG = "wrong"
 
 
@@ -113,6 +114,26 @@ class Finding(Value):
     health: Health
     sentence: str
     next: tuple[Offer, ...] = ()
+    mend: str = ""
+    """What mends it, where no command of penstock alone does."""
+
+
+SHOW = "penstock runbook show"
+MENDS = {
+    "engine": f"{SHOW} worker-or-temporal-down",
+    "worker": f"{SHOW} worker-or-temporal-down",
+    "ledger": f"{SHOW} ledger-restore",
+    "metrics": f"{SHOW} metrics-blind",
+    "sealing": "set PENSTOCK_PAYLOAD_KEYS",
+    "files": "penstock check FILE",
+    "audit": f"{SHOW} audit-broken",
+    "disk": f"{SHOW} disk-full",
+    "notices": "penstock notice test SINK",
+    "certificates": f"{SHOW} certificate-ends",
+}
+"""What mends a finding that names no command of its own, by what it is about."""
+OF_FLEET = ("gateways", "known-good", "certificates", "metrics")
+"""What is looked at in every fleet."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +152,16 @@ class DoctorService:
     notices: RulesFile | None = None
     """Who is told what without asking; None where nobody is."""
 
-    async def examine(self, fleets: Iterable[Fleet], *, everything: bool) -> tuple[Finding, ...]:
-        """Return what was found, of these fleets; of files and disks only where everything may be told."""
+    async def examine(
+        self, fleets: Iterable[Fleet], unread: Mapping[str, str], *, everything: bool
+    ) -> tuple[Finding, ...]:
+        """Return what was found, of these fleets; of files and disks only where everything may be told.
+
+        Args:
+            fleets: Those that are looked at.
+            unread: What is wrong with the files of others, by fleet.
+            everything: Whether files and disks are looked at, too.
+        """
         looks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
             ("engine", self._engine),
             ("worker", self._worker),
@@ -154,14 +183,20 @@ class DoctorService:
             within = looked_at_within(len(fleet.gateways))
             said = asyncio.ensure_future(_read(self.ledger.states, fleet.name, within))
             of_fleet = (
-                (f"{fleet.name}: gateways", partial(self._gateways, fleet, asyncio.shield(said))),
-                (f"{fleet.name}: known-good", partial(self._known_good, fleet)),
-                (f"{fleet.name}: certificates", partial(self._certificates, fleet, asyncio.shield(said))),
-                (f"{fleet.name}: metrics", partial(self._series, fleet, asyncio.shield(heard))),
+                partial(self._gateways, fleet, asyncio.shield(said)),
+                partial(self._known_good, fleet),
+                partial(self._certificates, fleet, asyncio.shield(said)),
+                partial(self._series, fleet, asyncio.shield(heard)),
             )
-            found += [await _bounded(about, look) for about, look in of_fleet]
+            for name, look_at in zip(OF_FLEET, of_fleet, strict=True):
+                found.append(await _bounded(f"{fleet.name}: {name}", look_at))
         await asyncio.wait([heard])
-        return tuple(found)
+        found += [
+            Finding(about=f"{fleet}: {name}", health=Health.DOUBTFUL, sentence=f"not looked at: {why}")
+            for fleet, why in sorted(unread.items())
+            for name in OF_FLEET
+        ]
+        return tuple(map(_with_what_mends, found))
 
     async def _engine(self) -> Finding:
         await self.client.service_client.check_health(timeout=WITHIN)
@@ -274,19 +309,31 @@ class DoctorService:
     async def _gateways(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: gateways"
         states, silent = await said
-        left_out = [one.gateway for one in await _read(self.ledger.quarantined, fleet.name)]
+        left_out = await _read(self.ledger.quarantined, fleet.name)
+        not_back = await _read(_not_back, self.ledger, fleet.name, left_out)
+        broken = {one: why for one, why in silent.items() if one not in not_back and not is_silence(why)}
+        quiet = {one: why for one, why in silent.items() if one not in not_back and one not in broken}
+        aside = [one.gateway for one in left_out if one.gateway not in not_back]
         unseen = [one.name for one in fleet.gateways if one.name not in states and one.name not in silent]
-        if silent or unseen:
-            who = _named([*sorted(silent), *unseen])
-            why = "".join(f"; {name}: {said}" for name, said in sorted(silent.items())[:1])
-            sentence = f"{len(silent)} are silent and {len(unseen)} were not looked at lately: {who}{why}"
-            asks = Offer(verb=Verb.SESSIONS, fleet=fleet.name)
-            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
-        if left_out:
-            sentence = f"{len(left_out)} are in quarantine, and take part in no change: {_named(left_out)}"
-            back = Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=left_out[0])
-            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(back,))
-        return _well(about, f"all {len(states)} have answered within {looked_at_within(len(states))}")
+        parts: list[str] = []
+        offers: list[Offer] = []
+        if not_back:
+            parts.append(f"a rollback waits for {_with_reason(not_back)}")
+            offers.append(Offer(verb=Verb.STATUS, fleet=fleet.name))
+        if broken:
+            parts.append(f"{len(broken)} cannot be read, as their agents answer: {_with_reason(broken)}")
+            offers.append(Offer(verb=Verb.DOCTOR, fleet=fleet.name, gateway=min(broken)))
+        if quiet or unseen:
+            who = _with_reason(quiet | dict.fromkeys(unseen, ""))
+            parts.append(f"{len(quiet)} are silent and {len(unseen)} were not looked at lately: {who}")
+            offers.append(Offer(verb=Verb.SESSIONS, fleet=fleet.name))
+        if aside:
+            parts.append(f"{len(aside)} are in quarantine, and take part in no change: {_named(aside)}")
+            offers.append(Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=aside[0]))
+        if not parts:
+            return _well(about, f"all {len(states)} have answered within {looked_at_within(len(states))}")
+        health = Health.WRONG if not_back or broken else Health.DOUBTFUL
+        return Finding(about=about, health=health, sentence="; ".join(parts), next=tuple(offers))
 
     async def _known_good(self, fleet: Fleet) -> Finding:
         about = f"{fleet.name}: known-good"
@@ -319,6 +366,12 @@ class DoctorService:
             first, why = next(iter(late.items()))
             sentence = f"{len(late)} do not get the next one: {_named([*late])}; {first} {why}"
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence)
+        if not states:
+            sentence, asks = (
+                "not known: no gateway answered lately",
+                Offer(verb=Verb.SESSIONS, fleet=fleet.name),
+            )
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(asks,))
         return _well(about, f"none of the {len(states)} gateways that answered lacks its next certificate")
 
     async def _series(self, fleet: Fleet, heard: Awaitable[Heard]) -> Finding:
@@ -403,6 +456,30 @@ async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Findin
     except (ValueError, KeyError, TypeError, IndexError) as error:
         sentence = f"its answer cannot be read: {error}"
     return Finding(about=about, health=Health.WRONG, sentence=sentence)
+
+
+def _with_what_mends(found: Finding) -> Finding:
+    """Return the finding with what mends it, where it is not well and names nothing itself."""
+    if found.health is Health.WELL or found.next or found.mend:
+        return found
+    kind = found.about.rpartition(": ")[2]
+    return found.model_copy(update={"mend": MENDS.get(kind, MENDS["ledger"])})
+
+
+def _not_back(ledger: Ledger, fleet: str, left_out: Iterable[Quarantine]) -> dict[str, str]:
+    """Return the gateways that a rollback still waits for, each with the reason."""
+    found = {one.gateway: one.reason for one in left_out if one.person == PENSTOCK}
+    newest = ledger.last_change(fleet)
+    story = ledger.story(newest.name) if newest is not None else None
+    if story is not None and story.told.outcome is Outcome.ROLLBACK_INCOMPLETE:
+        found |= story.told.not_back | story.told.failed
+    return found
+
+
+def _with_reason(found: Mapping[str, str]) -> str:
+    """Return the first few names, with the reason of the first that has one."""
+    why = next((f"; {name}: {why}" for name, why in sorted(found.items()) if why), "")
+    return f"{_named([*found])}{why}"
 
 
 def _well(about: str, sentence: str) -> Finding:

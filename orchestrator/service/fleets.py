@@ -1,11 +1,13 @@
 """Which fleets there are for whom: nobody hears of one where they have no role."""
 
+from collections.abc import Collection
+
 from activities.files import FleetFiles
 from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.store.ledger import Ledger
 from policies.access import Action, is_known_to, may, refusal_of
 from policies.model.change import ChangeRecord
-from policies.model.errors import BadInput, NotAllowed, Unknown
+from policies.model.errors import BadInput, NotAllowed, PenstockError, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import EVERY_FLEET, Caller
@@ -38,6 +40,20 @@ class Fleets:
     def of(self, caller: Caller) -> tuple[Fleet, ...]:
         """Return the fleets where the caller has a role."""
         return tuple(fleet for name, fleet in self._files.lately()[0].items() if is_known_to(caller, name))
+
+    def faults(self, caller: Caller, known: Collection[str]) -> dict[str, str]:
+        """Return what is wrong with the files of the caller's other fleets, by name; `known` are well."""
+        found = {}
+        for name in self.names(caller):
+            if name in known:
+                continue
+            try:
+                self.for_action(caller, Action.READ, name)
+            except BadInput as wrong:
+                found[name] = str(wrong)
+            except PenstockError:
+                continue  # the caller may not look at it, or it was removed meanwhile
+        return found
 
     def names_of_product(self, product: str) -> tuple[str, ...]:
         """Return every fleet, whoever may know of it, whose gateways run that product."""

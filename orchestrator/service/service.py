@@ -547,9 +547,11 @@ class Service:
     async def examine(self, caller: Caller) -> tuple[Finding, ...]:
         """Return what is well and what is not, of the fleets that the caller may look at."""
         fleets = await asyncio.to_thread(self._fleets.of, caller)
+        unread = await asyncio.to_thread(self._fleets.faults, caller, {fleet.name for fleet in fleets})
+        everything = may_there(caller, Action.READ, EVERY_FLEET)
         own_turn = self._own_turns.setdefault(caller.person, asyncio.Lock())
         async with own_turn, self._one_examination:  # whoever asks a hundred times is one of those who wait
-            return await self._doctor.examine(fleets, everything=may_there(caller, Action.READ, EVERY_FLEET))
+            return await self._doctor.examine(fleets, unread, everything=everything)
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with, and what it changes."""

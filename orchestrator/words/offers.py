@@ -8,7 +8,7 @@ REASON = " --reason TEXT"
 
 _SPELLED = {
     "status": "status {fleet}",
-    "doctor": "doctor",
+    "doctor": "doctor{path}",
     "watch": "watch {fleet}",
     "history": "history {fleet}",
     "plan": "plan {fleet} --to {release}",
@@ -76,6 +76,7 @@ def spelled(offer: Offer) -> str:
         release=said.get("release", "RELEASE"),
         to=f" --to {said['release']}" if "release" in said else "",
         strategy=f" --strategy {strategy}" if strategy != "canary" else "",
+        path=f" {said['fleet']} {said['gateway']}" if {"fleet", "gateway"} <= said.keys() else "",
         plan=f" --plan {said['plan'][7:19]}" if "plan" in said else "",
         hold_of=f" --hold-of {said['hold_of']}" if "hold_of" in said else "",
         force=" --force" if "force" in said else "",

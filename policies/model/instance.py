@@ -20,6 +20,15 @@ LAST_PID = 2**22
 """The kernel gives no process a larger number (proc_sys_kernel(5), pid_max)."""
 
 
+NO_ANSWER = "no answer in time"
+"""How the reason begins why a gateway is silent whose agent does not answer at all."""
+
+
+def is_silence(reason: str) -> bool:
+    """Return whether the agent does not answer; any other reason is what the agent answers instead."""
+    return reason.startswith(NO_ANSWER)
+
+
 class InstanceState(StrEnum):
     """Where an instance is in its life, read from the host, never remembered."""
 

@@ -39,7 +39,9 @@ class PathFacts(Message):
     steered_to: Name | None = None
     """The slot that new sessions go to, None where nothing steers them."""
     steering: bool | None = None
-    """Whether the steering table is loaded."""
+    """Whether the steering table is loaded; None where it cannot be read."""
+    steering_unread: Sentence = ""
+    """Why it cannot be read."""
     forwards4: bool | None = None
     forwards6: bool | None = None
     """Whether the kernel forwards packets; of IPv6 None where no slot has such a pool."""

@@ -10,6 +10,8 @@ import pytest
 
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from activities.drivers.runtime.host.path import GatewayPath
+from policies.model.errors import Unavailable
+from policies.model.instance import Steering
 from policies.model.path import PathFacts
 from policies.paths import findings_of
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
@@ -83,6 +85,20 @@ async def serving(lab: GatewayLab) -> str:  # noqa: F811
 
 def ruleset() -> str:
     return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_table_that_cannot_be_listed_is_told_from_one_that_is_not_loaded(
+    lab: GatewayLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def busy() -> Steering:
+        raise Unavailable("nft cannot list the table of gw-1: busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lab.table, "read", busy)
+        found = wrong(await walked(lab))["steering"]
+    assert found.startswith("the steering table cannot be read: nft cannot list the table of gw-1: busy")
+    assert "is not loaded" in wrong(await walked(lab))["steering"]
 
 
 async def test_nothing_is_found_on_a_healthy_gateway(lab: GatewayLab) -> None:  # noqa: F811

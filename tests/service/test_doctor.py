@@ -19,15 +19,18 @@ from orchestrator.noticing.checking import Checking
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.processes.composition import checkpoints_of, compose
 from orchestrator.service import doctor
-from orchestrator.service.doctor import DoctorService, Finding, Health
+from orchestrator.service.doctor import OF_FLEET, DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeKind
+from orchestrator.words.offers import spelled
+from policies.model.change import ChangeKind, Outcome
+from policies.model.instance import NO_ANSWER
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from tests.drivers.test_prometheus import envelope, page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
+from tests.service.test_every_state import ended, written
 from tests.service.test_rollbacks import change
 
 
@@ -39,6 +42,70 @@ async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLin
     assert [health[name] for name in ("ledger", "audit", "files", "disk")] == ["well"] * 4
     assert health["sealing"] == "doubtful"
     assert health["edge: gateways"] == health["core: known-good"] == "doubtful"
+    assert health["edge: certificates"] == "doubtful", "no gateway answered, so nothing is known"
+
+
+async def test_each_finding_that_is_not_well_names_what_mends_it(
+    penstock: CommandLine, tmp_path: Path
+) -> None:
+    """A fresh reader's M8: with the engine down, four lines that were WRONG had an empty NEXT."""
+    (tmp_path / "fleets" / "core.yaml").write_text("name: core\ngateways: []\n")
+    found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
+    assert {"engine", "worker", "metrics", "files"} <= {
+        one["about"] for one in found if one["health"] == "wrong"
+    }
+    assert [
+        one["about"] for one in found if one["health"] != "well" and not (one["next"] or one["mend"])
+    ] == []
+    mends = {one["about"]: one["mend"] for one in found}
+    assert mends["engine"] == mends["worker"] == "penstock runbook show worker-or-temporal-down"
+    assert "penstock check FILE" in (await penstock("doctor")).out
+
+
+async def found_of(penstock: CommandLine, about: str) -> dict[str, Any]:
+    found = json.loads((await penstock("doctor", "-o", "json")).out)["data"]
+    return next(one for one in found if one["about"] == about)
+
+
+async def test_a_gateway_that_a_rollback_waits_for_is_wrong_and_hides_no_other(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    """A fresh reader's H2: it was LOOK and 0 while a rollback was incomplete."""
+    written(ledger, ended(Outcome.ROLLBACK_INCOMPLETE, moved=True, not_back={"edge-1": "its disk is full"}))
+    ledger.record_states("edge", [], {"edge-1": f"{NO_ANSWER} (observe gateway)"})
+    found = await found_of(penstock, "edge: gateways")
+    assert found["health"] == "wrong"
+    assert found["sentence"] == "a rollback waits for edge-1; edge-1: its disk is full"
+    assert [one["verb"] for one in found["next"]] == ["status"]
+
+
+async def test_a_gateway_whose_agent_answers_that_it_cannot_be_read_is_wrong_and_one_that_is_silent_is_not(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    """A fresh reader's H2: both were silent gateways, LOOK."""
+    ledger.record_states("edge", [], {"edge-1": f"{NO_ANSWER} (observe gateway)"})
+    silent = await found_of(penstock, "edge: gateways")
+    assert (silent["health"], silent["sentence"].split(":")[0]) == (
+        "doubtful",
+        "1 are silent and 0 were not looked at lately",
+    )
+    ledger.record_states("edge", [], {"edge-1": "nft cannot list the table of edge-1: busy"})
+    broken = await found_of(penstock, "edge: gateways")
+    assert broken["health"] == "wrong"
+    assert broken["sentence"].startswith("1 cannot be read, as their agents answer: edge-1; edge-1: nft")
+    assert [spelled(one) for one in broken["next"]] == ["penstock doctor edge edge-1"]
+
+
+async def test_the_lines_of_a_fleet_whose_file_is_wrong_say_that_it_was_not_looked_at(
+    penstock: CommandLine, tmp_path: Path
+) -> None:
+    """A fresh reader's H3: its lines vanished."""
+    assert (await found_of(penstock, "core: gateways"))["sentence"].startswith("0 are silent")
+    (tmp_path / "fleets" / "core.yaml").write_text("name: core\ngateways: []\n")
+    for name in OF_FLEET:
+        found = await found_of(penstock, f"core: {name}")
+        assert found["health"] == "doubtful"
+        assert re.match(r"not looked at: .*core\.yaml, line", found["sentence"])
 
 
 async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock: CommandLine) -> None:

@@ -44,6 +44,17 @@ def test_what_could_not_be_read_is_never_well(unread: dict[str, None], about: st
     assert list(wrong(**unread)) == [about]
 
 
+def test_a_steering_table_that_cannot_be_read_is_not_called_one_that_is_not_loaded() -> None:
+    """A fresh reader's H2: "is not loaded, start the agent" was false, only its listing had failed."""
+    unread = HEALTHY.model_copy(
+        update={"steering": None, "steered_to": None, "steering_unread": "nft cannot list the table: busy"}
+    )
+    (found,) = [one for one in findings_of(unread) if not one.well]
+    assert found.sentence.startswith("the steering table cannot be read: nft cannot list the table: busy")
+    assert "start the agent" not in found.mend
+    assert "is not loaded" in wrong(steering=False, steered_to=None)["steering"]
+
+
 def test_a_tunnel_through_which_nothing_comes_back_is_not_blamed_on_rules_that_nobody_read() -> None:
     tried = (TriedTunnel(slot="a", let_in=True, small=(4, 0), full=(0, 0), mtu=1400),)
     assert "no rule translates" in wrong(tried=tried, translates=False)["tunnel a"]

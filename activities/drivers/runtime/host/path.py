@@ -15,6 +15,7 @@ from activities.steering_table import SteeringTable
 from policies.model.adoption import ADOPTED
 from policies.model.errors import PenstockError
 from policies.model.fleet import Slot
+from policies.model.instance import Steering
 from policies.model.path import MOST, PathFacts, TriedTunnel
 
 SETTINGS = Path("/proc/sys/net")
@@ -39,7 +40,7 @@ class GatewayPath:
         running = [slot for slot in slots if self._folders.of(slot.name).process() is not None]
         wanted = {slot.name for slot in gateway.slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
-        steering = await _or_none(self._table.read())
+        steering, unread = await self._steering()
         rules = await _or_none(_rules())
         serves = steering.trial or steering.serving if steering is not None else None
         environments = [
@@ -51,7 +52,8 @@ class GatewayPath:
             running=tuple(sorted(names))[:MOST],
             ended=tuple(sorted(wanted - names))[:MOST],
             devices_down=_first(await _or_none(_down(running))),
-            steering=bool(steering is not None and steering.primed and steering.serving),
+            steering=None if steering is None else bool(steering.primed and steering.serving),
+            steering_unread=unread,
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
@@ -64,6 +66,13 @@ class GatewayPath:
             target_is_here=await _is_here(target) if target else False,
             tried=tuple([await self._try(environment) for environment in environments]),
         )
+
+    async def _steering(self) -> tuple[Steering | None, str]:
+        """Return where new sessions go, or why that cannot be read."""
+        try:
+            return await self._table.read(), ""
+        except (PenstockError, OSError, ValueError, KeyError) as error:
+            return None, str(error) or type(error).__name__
 
     async def _try(self, environment: Environment) -> TriedTunnel:
         """Hold one session of the probe's user, ping, and ask the DNS servers that it is given."""
