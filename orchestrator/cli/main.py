@@ -43,7 +43,7 @@ from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_relea
 from orchestrator.exit_code import ExitCode
 from orchestrator.words.decisions import vote_lines
 from orchestrator.words.plans import plan_lines
-from orchestrator.words.standing import fleet_notices, missing_lines, on_line, taking_line
+from orchestrator.words.standing import as_of, fleet_notices, missing_lines, on_line, taking_line
 
 app = typer.Typer(
     name="penstock",
@@ -233,7 +233,7 @@ def show_fleet(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> 
     standing = found["standing"]
 
     def table() -> None:
-        say(f"{name} {on_line(standing)}, {taking_line(standing)}")
+        say(f"{name} {on_line(standing)}, {taking_line(standing)}{as_of(standing)}")
         for label, line in (*fleet_notices(found), *missing_lines(found)):
             say(f"  {label.upper()}  {line}")
         if found["change"]:

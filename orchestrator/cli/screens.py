@@ -18,6 +18,7 @@ from orchestrator.words.standing import (
     recurring_lines,
     shown_once,
     standing_line,
+    stored_lines,
     told_lines,
 )
 from orchestrator.words.text import printable
@@ -52,7 +53,7 @@ def fleet_frame(status: Json, detail: Detail = WHOLE) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - machines do not wait for it
     from rich.text import Text  # noqa: PLC0415
 
-    above = _noticed((*fleet_notices(status), *missing_lines(status)))
+    above = _noticed((*fleet_notices(status), *stored_lines(status), *missing_lines(status)))
     change = status["change"]
     recurring = [
         Text.assemble((f"{label}  ", "dim"), printable(said)) for label, said in recurring_lines(status)

@@ -30,6 +30,7 @@ from orchestrator.words.notices import row_state
 from orchestrator.words.offers import EFFECTS, spelled
 from orchestrator.words.signals import signal_lines, signal_rows
 from orchestrator.words.standing import (
+    as_of,
     change_notices,
     fleet_notices,
     glance_notices,
@@ -41,6 +42,7 @@ from orchestrator.words.standing import (
     names_engine,
     on_line,
     recurring_lines,
+    stored_lines,
     taking_line,
     told_lines,
 )
@@ -260,12 +262,14 @@ ENVIRONMENT.filters.update(
     signal_lines=signal_lines,
     signal_rows=signal_rows,
     spelled=spelled,
+    stored_lines=stored_lines,
     notice_state=row_state,
     told_lines=told_lines,
     wave_bar=wave_bar,
     waves=waves,
     what=what,
     words=words,
+    as_of=as_of,
     on=on_line,
     parted=parted,
     taking=taking_line,

@@ -10,9 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
+from itertools import takewhile
 from typing import Any, TypeVar
 
-from temporalio.api.enums.v1 import PendingWorkflowTaskState
+from temporalio.api.enums.v1 import EventType, PendingWorkflowTaskState
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryReverseRequest
 from temporalio.client import (
     Client,
     WorkflowExecutionDescription,
@@ -34,7 +37,7 @@ from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, ref
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
-from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -71,6 +74,12 @@ STUCK_AFTER = 3
 
 HAS_PROBLEMS = "TemporalReportedProblems IS NOT NULL"
 """Finds workflows whose task was tried again and again; an engine that knows no such attribute finds none."""
+
+NEWEST_EVENTS = 100
+"""Events of a change that are searched for commands which no worker has taken."""
+
+FALLBACK = "command_fallback"
+TASK_TAKEN = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
 
 MOST_PARTS = 50
 """Parts with problems that are looked through for one of a change that is open."""
@@ -525,6 +534,35 @@ class ChangeService:
         stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
         return (stuck[0], (stuck[1],)) if stuck else None
 
+    async def stored(self, fleet: str) -> tuple[StoredCommand, ...]:
+        """Return the commands that the engine has stored for the change and that no worker has taken yet.
+
+        The engine is asked for the newest events alone, and only while a step waits for a worker.
+        """
+        try:
+            found = (await self._change(fleet).describe(rpc_timeout=LOOK)).raw_description
+            if not found.HasField("pending_workflow_task"):
+                return ()
+            asked = GetWorkflowExecutionHistoryReverseRequest(
+                namespace=self.client.namespace,
+                execution=found.workflow_execution_info.execution,
+                maximum_page_size=NEWEST_EVENTS,
+            )
+            answer = await self.client.workflow_service.get_workflow_execution_history_reverse(
+                asked, timeout=LOOK
+            )
+            untaken = takewhile(lambda one: one.event_type != TASK_TAKEN, answer.history.events)
+            commands = [one for one in untaken if _is_command(one)]
+            return tuple([await self._read_stored(one) for one in reversed(commands)])
+        except (RPCError, RuntimeError, BadInput):  # what cannot be opened here is not named
+            return ()
+
+    async def _read_stored(self, event: HistoryEvent) -> StoredCommand:
+        payloads = event.workflow_execution_signaled_event_attributes.input.payloads
+        (command,) = await self.client.data_converter.decode(payloads, [Command])
+        at = event.event_time.ToDatetime(UTC)
+        return StoredCommand(kind=command.kind, person=command.person, reason=command.reason, at=at)
+
     async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
         """Return that the change's code and history do not fit any more, when the engine says so."""
         try:
@@ -966,6 +1004,10 @@ class ChangeService:
 
 def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(set(survey.silent) - out))
+
+
+def _is_command(event: HistoryEvent) -> bool:
+    return event.workflow_execution_signaled_event_attributes.signal_name == FALLBACK
 
 
 def _stuck(fleet: str, description: WorkflowExecutionDescription) -> tuple[str, Offer] | None:

@@ -92,7 +92,7 @@ from policies.model.adoption import Examined
 from policies.model.approval import Approval
 from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome, Phase
 from policies.model.changelog import headline
-from policies.model.command import Command, CommandKind, CommandReceipt
+from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
@@ -159,6 +159,8 @@ class FleetStatus(Value):
     """What is wrong with its file; then the fleet is shown as it was when an upgrade was last planned."""
     concern: str | None = None
     """Why its change may not go on, or no change can begin: no worker runs, or the engine is away."""
+    stored: tuple[StoredCommand, ...] = ()
+    """Commands that the engine has stored for its change, and that no worker has carried out yet."""
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
     """The release that the fleet went back from last, and does not get by itself."""
@@ -329,12 +331,15 @@ class Service:
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         offers = (*change.can_do, *drains)
-        concern = await self._health.concern()
+        concern, stored = await self._health.concern(), tuple[StoredCommand, ...]()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
             offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
-        elif stuck := await self._changes.concern_about(fleet):
-            concern, more = stuck
+        else:
+            about, stored = await asyncio.gather(
+                self._changes.concern_about(fleet), self._changes.stored(fleet)
+            )
+            concern, more = about or (concern, ())
             offers = (*more, *offers)
         offers = (*_without_silent(change, standing), *offers)
         pin = await asyncio.to_thread(self.desired.pin, fleet)
@@ -346,6 +351,7 @@ class Service:
             standing=standing,
             fault=fault,
             concern=concern,
+            stored=stored,
             pin=pin,
             signals=said,
             duty=await self._duty(fleet),

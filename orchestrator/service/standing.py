@@ -40,6 +40,8 @@ class Standing(Value):
     """Gateways that answered when they were looked at lately; of the others nobody knows."""
     looked_at: datetime | None = None
     """When any was looked at last, None when none ever was."""
+    as_of: datetime | None = None
+    """When the gateways that count were looked at, the oldest of them; None where none counts."""
     silent: dict[str, str] = {}
     """Why some of those that do not answer do not."""
     silent_count: int = 0
@@ -83,6 +85,7 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         gateways=len(fleet.gateways),
         heard=here.heard,
         looked_at=ledger.looked_at_everywhere([fleet.name]).get(fleet.name),
+        as_of=min(ledger.said_at(fleet.name, within).values(), default=None),
         silent=dict(sorted(silent.items())[:NAMED]),
         silent_count=len(silent),
         held_drains=ledger.held_drains(fleet.name),

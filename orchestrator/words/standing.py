@@ -84,6 +84,16 @@ def recurring_lines(status: Json) -> list[Line]:
     return [("Recurring", status["recurring"])] if status.get("recurring") else []
 
 
+def stored_lines(status: Json) -> list[Line]:
+    """Return the commands that the engine has stored for the change, and no worker has carried out yet."""
+    return [("Stored", _stored_line(one)) for one in status.get("stored", ())]
+
+
+def _stored_line(one: Json) -> str:
+    kind = one["kind"].replace("_", " ")
+    return f"not yet carried out: {kind} by {one['person']} at {moment(one['at'])}: {one['reason']}"
+
+
 def told_lines(change: Json) -> list[Line]:
     """Return the sentences of a change, as it tells them."""
     return [(name.capitalize(), change[name]) for name in ("what", "users", "why", "next")]
@@ -233,17 +243,22 @@ def taking_line(standing: Json) -> str:
     return f"{said}, {unknown} not known" if unknown > 0 else said
 
 
+def as_of(standing: Json) -> str:
+    """Return when the gateways that count were checked, the oldest of them; empty where none counts."""
+    return f", as of {moment(standing['as_of'])}" if standing.get("as_of") else ""
+
+
 def now_line(status: Json) -> str:
-    """Return which release a fleet is on now, whatever its newest change is doing or did."""
+    """Return which release a fleet is on and as of when, whatever its newest change is doing or did."""
     standing = status["standing"]
-    return printable(f"{status['fleet']} now {on_line(standing)}, {taking_line(standing)}.")
+    return printable(f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}{as_of(standing)}.")
 
 
 def standing_line(status: Json) -> str:
     """Return what a fleet is on that has no change to tell of, and what begins one."""
     standing = status["standing"]
     return printable(
-        f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}. No change yet. "
+        f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}{as_of(standing)}. No change yet. "
         f"Next: {all_spelled(status['offers'])}"
     )
 

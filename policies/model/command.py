@@ -1,5 +1,6 @@
 """A command: what a person asks of a change, carried out once."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -64,6 +65,15 @@ class Command(Value):
     def is_safe(self) -> bool:
         """Whether it stops or goes back: every change obeys that, whichever was meant."""
         return self.kind in {CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK}
+
+
+class StoredCommand(Value):
+    """A command that the engine has stored for a change, and that no worker has carried out yet."""
+
+    kind: CommandKind
+    person: str
+    reason: str
+    at: datetime
 
 
 class CommandReceipt(Value):

@@ -1,7 +1,7 @@
 """What status says of a fleet is so: whom a change counts, who waits, and how people call what serves."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -11,6 +11,7 @@ from orchestrator.cli.following import code_of_fleet
 from orchestrator.exit_code import ExitCode
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.times import moment
 from policies.adoption import release_of
 from policies.model.change import ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.instance import GatewayState, Instance, InstanceState, Steering
@@ -146,6 +147,31 @@ async def test_what_gateways_say_outranks_what_an_older_ledger_tells_of_its_newe
     glances = [one.ahead for one in await service.glances(root) if one.fleet == "edge"]
     assert [one.sentence for one in glances if one is not None] == [sentence]
     assert sentence in (await page.get("/")).text
+
+
+async def test_what_a_fleet_is_on_is_dated_by_the_oldest_look_that_counts(
+    penstock: CommandLine, page: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """A fresh reader's H4: what gateways served 40 s ago was called now, while a change had moved them."""
+    assert "as of" not in (await penstock("status", "edge")).out
+    moved(ledger, NEW)
+    states = [
+        GatewayState(
+            gateway="edge-1",
+            instances=(Instance(slot="a", state=InstanceState.RUNNING, release=NEW.digest),),
+            steering=Steering(serving="a"),
+            epoch=1,
+            observed_at=datetime.now(UTC),
+        )
+    ]
+    ledger.record_states("edge", states, {})
+    (at,) = ledger.said_at("edge", timedelta(minutes=5)).values()
+    line = f"1 of 1 gateways take users, as of {moment(at.isoformat())}"
+    for words in (("status", "edge"), ("fleet", "show", "edge")):
+        said = " ".join((await penstock(*words, COLUMNS="400")).out.split())
+        assert line in said
+        assert "now on" not in said
+    assert line in " ".join((await page.get("/fleets/edge")).text.split())
 
 
 async def test_a_gateway_that_left_the_file_is_counted_beside_those_of_the_fleet(

@@ -11,6 +11,7 @@ from orchestrator.service.service import FleetStatus
 from orchestrator.service.standing import Standing
 from orchestrator.words.changes import KINDS
 from orchestrator.words.offers import all_spelled
+from orchestrator.words.times import moment
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.offer import Offer, Verb
 from policies.model.report import GatewayProgress
@@ -114,12 +115,13 @@ def test_a_change_that_has_ended_is_headed_by_its_outcome_and_the_fleet_by_its_r
     capsys: pytest.CaptureFixture[str], outcome: Outcome, headline: str
 ) -> None:
     """Screens 1: a rollback and a promotion were both headed ENDED, and the release of now was nowhere."""
-    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4, heard=4)
+    at = datetime(2026, 11, 28, 23, 6, tzinfo=UTC)
+    on = Standing(fleet="lab", versions=("1.1.6",), taking=4, gateways=4, heard=4, as_of=at)
     change = status(phase=Phase.ENDED, outcome=outcome)
     said = fleet_shown(capsys, FleetStatus(fleet="lab", standing=on, change=change))
     assert headline in said
     assert "ENDED" not in said
-    assert "lab now on 1.1.6, 4 of 4 gateways take users." in said
+    assert f"lab on 1.1.6, 4 of 4 gateways take users, as of {moment(at.isoformat())}." in said
 
 
 def test_a_frame_fits_a_terminal_however_much_happens(capsys: pytest.CaptureFixture[str]) -> None:

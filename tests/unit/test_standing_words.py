@@ -23,7 +23,9 @@ from orchestrator.words.standing import (
     missing_lines,
     named_missing,
 )
+from orchestrator.words.times import moment
 from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind, StoredCommand
 from policies.model.desired import Pin
 from policies.model.report import GatewayProgress
 from policies.model.status import ChangeStatus, Event
@@ -93,6 +95,18 @@ def test_many_that_are_missing_make_one_line(found: dict[str, object], line: str
     assert shown.partition(". Runbook: ")[0] == line
     page = part("regions/told.html", status=said, change=None, runbooks=named_only)
     assert line in page
+
+
+def test_an_order_that_no_worker_has_carried_out_is_on_every_screen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hold = StoredCommand(kind=CommandKind.HOLD, person="root", reason="users call", at=AT)
+    found = status().model_copy(update={"change": told(), "stored": (hold,)}).model_dump(mode="json")
+    console().print(fleet_frame(found))
+    line = f"not yet carried out: hold by root at {moment(AT.isoformat())}: users call"
+    assert f"STORED {line}" in " ".join(capsys.readouterr().out.split())
+    page = part("regions/told.html", status=found, change=found["change"], runbooks=named_only)
+    assert line in " ".join(page.split())
 
 
 def test_a_few_that_are_missing_have_a_line_each() -> None:

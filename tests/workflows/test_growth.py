@@ -55,6 +55,8 @@ from tests.workflows.world import (
 )
 from workflows import steps
 from workflows.batch import BatchOrder
+from workflows.change import Change, ChangeRun
+from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, entries_of
 
 AT_ONCE = 50
@@ -106,6 +108,33 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
     assert engine.signals == [BACK]
     assert receipt.sentence.startswith("No worker has answered yet; the order is stored")
     assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
+
+
+async def test_an_order_that_is_stored_is_named_until_a_worker_takes_it(server: Engine) -> None:
+    """A fresh reader's H5: status offered hold again, and mentioned the stored one nowhere."""
+    client = await server.client()
+    changes = ChangeService(client, ObservedLedger())
+    assert await changes.stored("edge") == ()
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")
+    change = await client.start_workflow(
+        Change.run, ChangeRun(order=order), id=change_of("edge"), task_queue="without a worker"
+    )
+    assert await changes.stored("edge") == ()
+    hold = BACK.model_copy(update={"kind": CommandKind.HOLD})
+    await change.signal(Change.command_fallback, hold)
+    await change.signal("harm", args=["another signal", "edge-1"])
+    (stored,) = await changes.stored("edge")
+    assert (stored.kind, stored.person, stored.reason) == (CommandKind.HOLD, "ana", "users call")
+    assert abs(datetime.now(UTC) - stored.at) < timedelta(minutes=1)
+
+
+async def test_an_order_that_was_carried_out_is_not_stored_any_more(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",))
+    await in_phase(rollout, Phase.OBSERVING)
+    await rollout.signal(Change.command_fallback, BACK.model_copy(update={"kind": CommandKind.HOLD}))
+    await in_phase(rollout, Phase.HELD)
+    assert await ChangeService(world.client, ObservedLedger()).stored("edge") == ()
 
 
 class UnheardEngine(DeafEngine):
