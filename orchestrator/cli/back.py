@@ -53,9 +53,9 @@ def rollback(  # an option each
 ) -> None:
     """Roll back the release: every gateway goes to its known-good, at any moment.
 
-    The command prints which release each gateway will serve, then does exactly that. If the answer has
-    changed by then, the command prints the new one. On a terminal it asks whether to go on, elsewhere it goes
-    on. Settings have an option of their own.
+    The command prints which release each gateway will serve, then does exactly that without a question. If
+    the answer has changed by then, nothing is done yet: the command prints the new answer. Only then it asks
+    on a terminal whether to go on, and elsewhere goes on. Settings have an option of their own.
     """
     within, api = seconds(timeout), Api()
     body: dict[str, Any] = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}

@@ -362,12 +362,7 @@ class Story:
                 )
                 return f"Held. {finishes} until resume; {harm}."
             case CommandKind.RESUME:
-                lifted = command.hold_of or command.person
-                left = {who: why for who, why in self._told.holds.items() if who != lifted}
-                self._tell(holds=left)
-                if left:
-                    return f"The hold of {lifted} is lifted; still held by {listed(left)}."
-                return self._resumed(at)
+                return self._lift(command.hold_of or command.person, at)
             case CommandKind.PROMOTE:
                 return self._vote(command.person)
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
@@ -413,6 +408,16 @@ class Story:
         self._tell(holds=self._told.holds | {command.person: command.reason})
         if self._told.phase in {Phase.SWITCHING, Phase.OBSERVING}:
             self.enter(Phase.HELD, at)
+
+    def _lift(self, lifted: str, at: datetime) -> str:
+        """Lift that operator's hold, if there is one; return what still holds it, or what comes next."""
+        if lifted not in self._told.holds:
+            return "There is nothing to resume: no operator holds it. The next verdict decides."
+        left = {who: why for who, why in self._told.holds.items() if who != lifted}
+        self._tell(holds=left)
+        if left:
+            return f"The hold of {lifted} is lifted; still held by {listed(left)}."
+        return self._resumed(at)
 
     def _resumed(self, at: datetime) -> str:
         """Go on as before the hold, without a wait for the wave to say so; return what decides next."""

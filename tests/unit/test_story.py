@@ -238,6 +238,15 @@ def test_the_hold_of_one_person_is_lifted_by_that_person_or_by_name() -> None:
     assert story.holds == {}
 
 
+def test_a_resume_where_only_a_verdict_holds_says_that_there_is_nothing_to_resume() -> None:
+    """A fresh reader's M4: "Resumed" was the answer, and nothing was."""
+    story = story_of()
+    story.take(wave(1, phase=Phase.HELD))
+    before = story.status().phase
+    assert story.hear(command(CommandKind.RESUME, "ana"), BEGAN).startswith("There is nothing to resume")
+    assert story.status().phase is before
+
+
 def test_a_hold_during_a_switch_says_that_it_is_finished_first() -> None:
     story = story_of()
     story.take(wave(1, phase=Phase.SWITCHING, switching=True))
