@@ -49,6 +49,7 @@ def rollback_targets(
     astray: Mapping[str, ReleaseRef] = NOBODY,
     silent: Collection[str] = (),
     unknown: Collection[str] = (),
+    as_steered: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback of the release does now.
 
@@ -68,8 +69,10 @@ def rollback_targets(
         astray: Those that are not on their known-good by their own word (`not_on_known_good`), with that.
         silent: Those that do not say what serves there.
         unknown: Those that changes steered which the ledger does not know: they stay as they are.
+        as_steered: Those of which only the operators who steered them on their hosts know what they serve.
     """
-    standing = _standing(moves, kept, at, astray if unfinished is None else NOBODY, silent, unknown)
+    astray = astray if unfinished is None else NOBODY
+    standing = _standing(moves, kept, at, astray, silent, unknown, as_steered)
     moves = [move for move in moves if move.gateway not in unknown]
     if unfinished is None:
         return standing
@@ -87,13 +90,29 @@ def beyond(
     way_back: ChangeRecord,
     kept: timedelta,
     at: datetime,
+    *,
+    not_back: Collection[str] = (),
+    silent: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back beside a way back that only waits for gateways which are not back.
 
     That is the release that this one leaves, on gateways of other promotions, or one that was promoted later.
     A release under that one stays: whoever asks twice for the same rollback goes no release too far.
+
+    Args:
+        moves: The last move of each gateway's known-good.
+        way_back: The change that goes back.
+        kept: How long a promotion is taken back without naming a release.
+        at: Now.
+        not_back: The gateways that it waits for.
+        silent: Those that do not say what serves there.
     """
     standing = _standing(moves, kept, at)
+    if not standing.targets and standing.needs_name is None:
+        found = ": ".join(
+            filter(None, ("no other promotion can be taken back", _serving(moves, silent, not_back)))
+        )
+        return RollbackTargets(sentence=found)
     of = [one for move in moves if move.change == way_back.name and (one := move.promotion) is not None]
     left = {one.release.digest for one in of}
     if way_back.kind is ChangeKind.UPGRADE:
@@ -104,8 +123,10 @@ def beyond(
     )
     if is_newer or all(has[name].release.digest in left for name in standing.targets):
         return standing
-    stay = {name: has[name].release for name in standing.targets}
-    return RollbackTargets(sentence=f"{grouped(stay)}, and another rollback after it takes that back")
+    stay = [has[name] for name in sorted(standing.targets)]
+    versions = named(sorted({move.release.version for move in stay}))
+    again = f"another rollback after it takes {versions} back"
+    return RollbackTargets(sentence=f"{_serving(stay, silent, not_back)}; {again}")
 
 
 def not_on_known_good(
@@ -127,10 +148,17 @@ def not_on_known_good(
     return found
 
 
-def silent_since(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes]) -> set[str]:
-    """Return the gateways that were asked since their known-good moved and did not say what serves there."""
-    said = {move.gateway: _said_since(move, takes) for move in moves}
-    return {name for name, one in said.items() if one is not None and one.release is None}
+def silent_since(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes], since: datetime) -> set[str]:
+    """Return the gateways that do not say what serves there.
+
+    They were asked after their known-good moved and did not answer, or neither has happened `since` then.
+    """
+    found = set()
+    for move in moves:
+        said = _said_since(move, takes)
+        if (said is not None and said.release is None) or (said.at if said is not None else move.at) < since:
+            found.add(move.gateway)
+    return found
 
 
 def _said_since(move: KnownGoodMove, takes: Mapping[str, Takes]) -> Takes | None:
@@ -146,6 +174,7 @@ def _standing(
     astray: Mapping[str, ReleaseRef] = NOBODY,
     silent: Collection[str] = (),
     unknown: Collection[str] = (),
+    as_steered: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back where every change has ended well."""
     promotions = [promoted for move in moves if (promoted := move.promotion) is not None]
@@ -162,7 +191,7 @@ def _standing(
         sentence = f"{named(sorted(astray))} {goes}"
         return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
-        return RollbackTargets(sentence=_nothing(moves, silent))
+        return RollbackTargets(sentence=_nothing(moves, silent, as_steered))
     newest = max(same, key=lambda move: move.number)
     if not within:
         sentence = (
@@ -256,13 +285,46 @@ def _stay_by_hand(stay: Sequence[str]) -> str:
     return f"; {named(stay)} stay as operators steered them on their hosts"
 
 
-def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str]) -> str:
+def _serving(
+    moves: Collection[KnownGoodMove], silent: Collection[str], not_back: Collection[str] = ()
+) -> str:
+    """Return what every gateway serves, and of which ones that is not known; empty without gateways."""
+    has = {move.gateway: move.release for move in moves}
+    waited_for = sorted(has.keys() & {*not_back})
+    unsaid = sorted(has.keys() & {*silent} - {*not_back})
+    known = {name: release for name, release in has.items() if name not in {*waited_for, *unsaid}}
+    return "; ".join(
+        filter(
+            None,
+            (
+                grouped(known),
+                f"{named(unsaid)} {_do(unsaid)} not say what serves there" if unsaid else "",
+                f"{named(waited_for)} {'is' if len(waited_for) == 1 else 'are'} not back"
+                if waited_for
+                else "",
+            ),
+        )
+    )
+
+
+def _do(names: Collection[str]) -> str:
+    return "does" if len(names) == 1 else "do"
+
+
+def on_it_already(fleet: str, to: ReleaseRef, moves: Iterable[KnownGoodMove], silent: Collection[str]) -> str:
+    """Return that no gateway goes to the release, and which ones of those that have it say that they do."""
+    has = [move for move in moves if move.release == to]
+    if not {move.gateway for move in has} & {*silent}:
+        return f"{fleet} is on {to.version} already"
+    return f"known-good of {fleet} is {to.version} already: {_serving(has, silent)}"
+
+
+def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str], as_steered: Collection[str]) -> str:
     """Return why there is nothing to take back, what every gateway serves, and who does not say so."""
     returned = [move for move in moves if move.returned]
-    serves = grouped({move.gateway: move.release for move in moves if move.gateway not in silent})
-    if away := sorted({move.gateway for move in moves} & {*silent}):
-        unsaid = f"{named(away)} {'does' if len(away) == 1 else 'do'} not say what serves there"
-        serves = f"{serves}; {unsaid}" if serves else unsaid
+    stay = sorted({move.gateway for move in moves} & {*as_steered})
+    serves = _serving([move for move in moves if move.gateway not in stay], silent)
+    serves = (serves + _stay_by_hand(stay)).removeprefix("; ")
     if returned:
         last = max(returned, key=lambda move: (move.left.number if move.left else 0, move.number))
         return f"{last.change} went back already: {serves}; name the release to go back further"

@@ -503,6 +503,7 @@ class Change:
             sentence=sentence,
             only_ends=goes_back_by_it and self._story.only_ends,
             only_waits=goes_back_by_it and self._story.only_waits,
+            incomplete=goes_back_by_it and self._story.is_incomplete,
         )
         self._receipts.keep(command, receipt)
         match command.kind:

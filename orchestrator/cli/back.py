@@ -63,7 +63,7 @@ def rollback(  # an option each
     name, receipt = _as_shown(api, fleet, body, key, yes=yes)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
-        return
+        raise typer.Exit(ExitCode.ROLLBACK_INCOMPLETE if receipt.get("incomplete") else ExitCode.DONE)
     if not api.answers():
         sys.stderr.write("No API says how it ends. When one does: penstock status " + name + "\n")
         raise typer.Exit(ExitCode.TIMED_OUT)

@@ -850,7 +850,12 @@ class Service:
         return self._safe.release(asked.to, fleet.product) if asked.to else None
 
     async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
-        """Return the receipt with what each gateway serves then, where the ledger answers soon."""
+        """Return the receipt with what each gateway serves then, where the ledger answers soon.
+
+        Of a way back that waits for gateways the receipt names these: nobody knows whether they get there.
+        """
+        if receipt.incomplete:
+            return receipt
         with suppress(TimeoutError, PenstockError):  # the order is given, whatever is known of it
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
                 leads_to = await self._acts.patience.ask(partial(WaysBack(self._safe).leads_to, fleet))

@@ -42,7 +42,7 @@ def told_of(ledger: Ledger, record: ChangeRecord, at: datetime | None = None) ->
     if told.more_aside:
         told = told.model_copy(update={"aside": told.aside | aside_of(ledger, record.name)})
     if told.more_not_back:
-        told = told.naming(_not_back_of(ledger, record.fleet))
+        told = told.naming(not_back_of(ledger, record.fleet))
     header = ledger.plan_header(order.plan) if order.plan is not None else None
     return status_of(record, order, told, header, at)
 
@@ -58,7 +58,7 @@ def aside_of(ledger: Ledger, change: str) -> dict[str, str]:
     return found
 
 
-def _not_back_of(ledger: Ledger, fleet: str) -> dict[str, str]:
+def not_back_of(ledger: Ledger, fleet: str) -> dict[str, str]:
     """Return what keeps each gateway that rollbacks have left out until it is back."""
     return {one.gateway: one.reason for one in ledger.quarantined(fleet) if one.person == PENSTOCK}
 

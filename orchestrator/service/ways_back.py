@@ -3,11 +3,12 @@
 A rollback of the release and one of settings are two orders. Neither is ever taken for the other.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from orchestrator.service.standing import looked_at_within
+from orchestrator.service.telling import not_back_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.change import (
@@ -16,6 +17,7 @@ from policies.model.change import (
     ChangeKind,
     ChangeOrder,
     ChangeRecord,
+    KnownGoodMove,
     Outcome,
     RollbackTargets,
 )
@@ -32,11 +34,13 @@ from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
 from policies.planning.naming import named
 from policies.rebuilding import ahead, stay_unknown
 from policies.rollback import (
+    Takes,
     beyond,
     confirmation_of,
     grouped,
     known_good_within,
     not_on_known_good,
+    on_it_already,
     rollback_targets,
     silent_since,
     targets_of,
@@ -135,9 +139,23 @@ class WaysBack:
         newest = self.ledger.last_change(fleet.name)
         if newest is None:
             return RollbackTargets(sentence="no change of this fleet is known")
-        names = {gateway.name for gateway in fleet.gateways}
+        names, at = {gateway.name for gateway in fleet.gateways}, datetime.now(UTC)
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
-        return beyond(moves, newest, fleet.limits.kept, datetime.now(UTC))
+        return beyond(
+            moves,
+            newest,
+            fleet.limits.kept,
+            at,
+            not_back=self.waits_for(fleet.name),
+            silent=self._silent(fleet, moves, self.ledger.takes(fleet.name), at),
+        )
+
+    def _silent(
+        self, fleet: Fleet, moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes], at: datetime
+    ) -> set[str]:
+        """Return the gateways that do not say what serves there, and those that penstock left out."""
+        since = at - looked_at_within(len(fleet.gateways))
+        return silent_since(moves, takes, since) | not_back_of(self.ledger, fleet.name).keys()
 
     def offered(self, fleet: Fleet, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
         """Return the offers, with a rollback of the release only where it has something to do.
@@ -156,10 +174,16 @@ class WaysBack:
             return (*(one for one in refused.offers if one.force), *others)
 
     def waits_for(self, fleet: str) -> Collection[str]:
-        """Return the first of the gateways for which a way back under way only waits, none without one."""
+        """Return the gateways for which a way back under way only waits, none without one."""
         newest = self.ledger.last_change(fleet)
         story = self.ledger.story(newest.name) if newest is not None and newest.outcome is None else None
-        return story.told.not_back.keys() if story is not None and story.told.only_waits else ()
+        if story is None or not story.told.only_waits:
+            return ()
+        return self._named(fleet, story.told).not_back.keys()
+
+    def _named(self, fleet: str, told: Told) -> Told:
+        """Return the same with every gateway named that is not back; a change names the first of many."""
+        return told.naming(not_back_of(self.ledger, fleet)) if told.more_not_back else told
 
     def leads_to(self, fleet: str) -> dict[str, ReleaseRef]:
         """Return what each gateway serves once the change under way has gone back, as it was ordered to.
@@ -285,9 +309,17 @@ class WaysBack:
         unknown = self._unknown(fleet, to, states, gone, even_if_older=even_if_older)
         hand = {*by_hand} | {name for name, state in states.items() if state.owner == BREAK_GLASS}
         astray = {name: release for name, release in astray.items() if name not in hand | unknown.keys()}
-        silent = left_out | silent_since(moves, takes)
+        silent = self._silent(fleet, moves, takes, at)
         plain = rollback_targets(
-            moves, unfinished, kept, at, by_hand=by_hand, astray=astray, silent=silent, unknown=unknown
+            moves,
+            unfinished,
+            kept,
+            at,
+            by_hand=by_hand,
+            astray=astray,
+            silent=silent,
+            unknown=unknown,
+            as_steered=hand,
         )
         known_good = {move.gateway: move.release for move in moves if move.gateway not in unknown}
         targets, sentence = plain.targets, plain.sentence
@@ -303,7 +335,7 @@ class WaysBack:
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}
-            sentence = grouped(targets) if targets else f"{fleet.name} is on {to.version} already"
+            sentence = grouped(targets) if targets else on_it_already(fleet.name, to, moves, silent)
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif left.keys() - plain.targets.keys():
@@ -397,7 +429,7 @@ class WaysBack:
         if not told.only_waits:
             return _preview(newest.name, f"{already}: {newest.reason}", {})
         more = self.beyond(fleet)
-        waits = f"{already}, and waits for {listed(told.not_back)}"
+        waits = f"{already}, and waits for {listed(told.not_back, told.more_not_back)}"
         then = f"then {more.sentence}" if more.targets else f"nothing else is taken back: {more.sentence}"
         return _preview(newest.name, f"{waits}; {then}", more.targets)
 

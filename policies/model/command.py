@@ -92,3 +92,8 @@ class CommandReceipt(Value):
         exclude_if=lambda only: not only,
         description="of a rollback: whether the change goes back already and only waits for gateways",
     )
+    incomplete: bool = Field(
+        default=False,
+        exclude_if=lambda incomplete: not incomplete,
+        description="of a rollback: whether the change goes back already and gateways are not back",
+    )

@@ -12,6 +12,7 @@ from policies.model.change import (
     ChangeKind,
     ChangeOrder,
     ChangeResult,
+    Outcome,
     Phase,
     label_without_release,
 )
@@ -388,7 +389,9 @@ class Story:
         if self._told.only_waits:
             return f"{name} rolls back already, and waits for {self._waits_for}."
         if self._told.goes_back:
-            return f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
+            goes = f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
+            missing = listed(self._told.not_back | self._told.failed, self._told.more_not_back)
+            return f"{goes} Not back yet: {missing}." if missing else goes
         return "Rolling back. New sessions go to known-good; live ones stay until they end."
 
     @property
@@ -503,6 +506,11 @@ class Story:
         if self._order.kind is ChangeKind.UPGRADE:
             return not self._told.moved
         return self._order.kind in MOVES_NOBODY or self._order.bakes_on
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the way back has found gateways that are not back."""
+        return self._told.outcome is Outcome.ROLLBACK_INCOMPLETE
 
     @property
     def only_waits(self) -> bool:

@@ -1,6 +1,7 @@
 """What a rollback answers before it acts, on every surface; what is never offered, or called stored."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from policies.model.change import (
     ChangeOrder,
     KnownGoodBatch,
     Outcome,
+    Phase,
 )
 from policies.model.command import CommandReceipt
 from policies.model.errors import Unavailable
@@ -230,6 +232,37 @@ async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to
     body = {"kind": "roll_back", "reason": "users call"}
     answer = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "again"})
     assert answer.json()["sentence"] == "Rolling back. Then edge-1 serves 1.1.6."
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+async def test_a_rollback_that_is_repeated_while_gateways_are_not_back_ends_as_status_does(
+    service: Service, penstock: CommandLine, promoted: Ledger, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    """It ended with 0, and said that the gateway which it waited for served known-good."""
+    name = change(promoted, ChangeKind.UPGRADE, "1.4.0", None)
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, reason="CVE")
+    not_back = {"edge-1": "nft cannot list its table"}
+    told = Told(name=name, phase=Phase.ROLLING_BACK, moved=True, not_back=not_back, only_waits=True)
+    promoted.record_story(order, told, 0, [])
+    waits = f"{name} rolls back already, and waits for edge-1: nft cannot list its table."
+    receipt = CommandReceipt(id="1", accepted=True, sentence=waits, only_waits=True, incomplete=True)
+
+    async def heard(*_: object, **__: object) -> Turned:
+        return Turned(receipt)
+
+    async def given_way(*_: object) -> str:
+        return ""
+
+    monkeypatch.setattr(service._stops.__class__, "turn_round", heard)
+    monkeypatch.setattr(service._stops.__class__, "_give_way", given_way)
+    said = await penstock("rollback", "edge", "--reason", "again", "--yes", "-o", output)
+    status = await penstock("status", "edge")
+    assert (said.code, status.code) == (7, 7), said.err
+    assert waits in said.out
+    assert "edge-1 is not back" in said.out
+    assert "edge-1 serves" not in said.out
+    if output == "json":
+        assert json.loads(said.out)["data"]["incomplete"] is True
 
 
 ON_THE_HOST = "agent break-glass --config /etc/penstock/agent.yaml --back"

@@ -20,11 +20,14 @@ from policies.model.errors import Refused
 from policies.model.fleet import RollbackRules
 from policies.model.plan import ReleaseRef
 from policies.rollback import (
+    Takes,
     beyond,
     confirmation_of,
     grouped,
     known_good_within,
+    on_it_already,
     rollback_targets,
+    silent_since,
     targets_of,
     targets_of_unfinished,
 )
@@ -184,7 +187,31 @@ def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older
     assert beyond((waits, older), record, KEPT, AT).targets == {}
     drifted = moved("gw-2", OLD, None, 1, kind=ChangeKind.INSTALL)
     found = beyond((drifted, newer), record, KEPT, AT)
-    assert (found.targets, "takes that back" in found.sentence) == ({}, True)
+    assert (found.targets, found.sentence) == (
+        {},
+        "gw-3 serves 0.9; another rollback after it takes 0.9 back",
+    )
+
+
+def test_a_gateway_of_which_nothing_newer_is_known_than_its_last_move_is_never_said_to_serve() -> None:
+    stay, record = [moved(name, OLD, None, 1, kind=ChangeKind.INSTALL) for name in ALL], WAY_BACK
+    found = beyond(stay, record, KEPT, AT, not_back={"gw-4"}, silent={"gw-3", "gw-4"})
+    assert found.sentence == (
+        "no other promotion can be taken back: gw-1, gw-2 serve 1.3.0; gw-3 does not say what serves there; "
+        "gw-4 is not back"
+    )
+    answers = {"gw-1": Takes(OLD.digest, AT), "gw-2": Takes(None, AT), "gw-3": Takes(None, AT - 2 * HOUR)}
+    assert silent_since(stay, answers, AT - HOUR) == {"gw-2"}
+    assert silent_since(stay, answers, AT) == {"gw-2", "gw-3", "gw-4"}
+    assert rollback_targets(stay, None, KEPT, AT, silent={"gw-3"}, as_steered={"gw-4"}).sentence == (
+        "no promotion can be taken back: gw-1, gw-2 serve 1.3.0; gw-3 does not say what serves there; "
+        "gw-4 stays as an operator steered it on its host"
+    )
+    assert on_it_already("edge", OLD, stay, ()) == "edge is on 1.3.0 already"
+    assert on_it_already("edge", OLD, stay, {"gw-4"}) == (
+        "known-good of edge is 1.3.0 already: gw-1, gw-2, gw-3 serve 1.3.0; "
+        "gw-4 does not say what serves there"
+    )
 
 
 def test_going_back_twice_is_going_back_once_and_never_one_release_too_far() -> None:

@@ -163,10 +163,34 @@ async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) ->
     receipt = await service.roll_back(world.fleet, "bob", "users call")
     assert receipt.sentence == (
         "edge-3 rolls back already, and waits for gw-1: gw-1 does not answer. Nothing else is taken back: "
-        "gw-1, gw-2, gw-3, gw-4 serve 1.3.0, and another rollback after it takes that back."
+        "gw-2, gw-3, gw-4 serve 1.3.0; gw-1 is not back; another rollback after it takes 1.3.0 back."
     )
+    assert (receipt.only_waits, receipt.incomplete) == (True, True)
     assert await service.is_under_way("edge")
     assert serve(recorded, ("gw-2", *RING_2), "1.3.0")
+
+
+async def test_a_repeated_rollback_says_of_no_gateway_that_it_waits_for_what_serves_there(
+    recorded: Recorded,
+) -> None:
+    """It said that the gateway which it could not steer served known-good, and named an old rollback."""
+    world, service = recorded.world, recorded.service
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    await recorded.roll_back()
+    world.judge.says(UNDECIDED)
+    await recorded.start(RING_1)
+    await in_phase(service._change("edge"), Phase.OBSERVING)
+    busy = Unavailable("nft cannot list the table of gw-1: Device or resource busy")
+    world.gateways["gw-1"].fail("restore", busy, times=FOR_LONG)
+    await service.roll_back(world.fleet, "ana", "users call")
+    await only_waits_for(recorded, "gw-1")
+    nothing = "no other promotion can be taken back: gw-2, gw-3, gw-4 serve 1.1.6; gw-1 is not back"
+    waits = f"{world.newest} rolls back already, and waits for gw-1: {busy}"
+    shown = await service.rollback_preview(world.fleet, RollbackAsked(), None)
+    assert shown.sentence == f"{waits}; nothing else is taken back: {nothing}"
+    receipt = await service.roll_back(world.fleet, "ana", "users call")
+    assert receipt.sentence == f"{waits}. Nothing else is taken back: {nothing}."
+    assert (receipt.only_waits, receipt.incomplete) == (True, True)
 
 
 # --- others beside a way back that only waits ---------------------------------------------------
