@@ -14,6 +14,9 @@ from policies.model.offer import Offer, Verb
 from policies.model.value import Digest, Value
 from policies.planning.naming import named
 
+ON_THE_HOST = "penstock agent break-glass --config /etc/penstock/agent.yaml --back --reason TEXT"
+"""Brings one gateway back to the instance that its users went to before, and needs no ledger."""
+
 GAP = 100
 """Numbers are taken up at the next multiple: a host may know of a change that no table names any more."""
 
@@ -124,6 +127,37 @@ def what_is_ahead(fleet: str, later: Mapping[str, int], newest: int, answered: i
         offers.append(leave_out.model_copy(update={"note": "if its host lies"}) if lost else leave_out)
     found.append(f"no upgrade takes {'it' if len(later) == 1 else 'them'} along")
     return Ahead(sentence="; ".join(found), is_older=older, next=tuple(offers))
+
+
+def cannot_say(why: str) -> str:
+    """Return that a rollback does not know what to go back to, and what helps at once and for good."""
+    return (
+        f"{why}. The ledger cannot say what to go back to. A bad release that serves is left at once, as "
+        f"root on each gateway's host: {ON_THE_HOST}. Then restore a newer backup of the ledger, or rebuild "
+        "it: what serves by then becomes known-good. Runbooks: ledger-restore, ledger-lost"
+    )
+
+
+def became_known_good(change: str) -> str:
+    """Return what a rollback cannot undo since the ledger was rebuilt by the change, and how to leave it."""
+    return (
+        f"{change} rebuilt the ledger, so what served by then became known-good, good or bad. A bad release "
+        "is left by an upgrade to a newer one, or at once, while an older instance still runs, as root on "
+        f"each gateway's host: {ON_THE_HOST}"
+    )
+
+
+def unknown_here(fleet: str, serving: Collection[str], silent: Collection[str]) -> str | None:
+    """Return why a ledger without any known-good of the fleet may have lost it; None where nothing serves."""
+    found = []
+    if serving:
+        found.append(f"{named(sorted(serving))} {'serves' if len(serving) == 1 else 'serve'} a release")
+    if silent:
+        have = "has" if len(silent) == 1 else "have"
+        found.append(f"{named(sorted(silent))} {have} not said what serves there")
+    if not found:
+        return None
+    return f"the ledger has no known-good of {fleet}, and {' and '.join(found)}"
 
 
 def stay_unknown(unknown: Mapping[str, str]) -> str:

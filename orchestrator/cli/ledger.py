@@ -62,8 +62,7 @@ def rebuild(
     found = api.surveying().post("fleets", name, "rebuild", body={"reason": reason}, key=key)
 
     def table() -> None:
-        known = ", ".join(f"{version} on {count}" for version, count in found["versions"].items())
-        say(f"{found['change']}: {name} goes back to {known}.")
+        say(f"{found['change']}: {name}: {found['sentence']}.")
         for gateway, why in found["lost"].items():
             say(f"  without a known-good: {gateway}: {why}")
 

@@ -15,8 +15,10 @@ from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.value import Value
+from policies.planning.naming import counted
 from policies.rebuilding import (
     ahead,
+    became_known_good,
     can_be_lost,
     highest_heard,
     is_older,
@@ -34,6 +36,8 @@ class Rebuilt(Value):
     """What gateways go back to, each with how many do."""
     lost: dict[str, str] = {}
     """Gateways without a known-good now, each with why."""
+    sentence: str = ""
+    """What was written down, and what that means."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,16 @@ class RebuildingService:
             self.ledger.rebuild, fleet.name, serving, heard, person, reason, only=few
         )
         versions = Counter(release.version for release in serving.values())
-        return Rebuilt(change=name, versions=dict(sorted(versions.items())), lost=dict(sorted(lost.items())))
+        known = ", ".join(
+            f"{version} on {counted(count, 'gateway')}" for version, count in sorted(versions.items())
+        )
+        written = f"known-good is written down again: {known}"
+        return Rebuilt(
+            change=name,
+            versions=dict(sorted(versions.items())),
+            lost=dict(sorted(lost.items())),
+            sentence=f"{written}; no session has moved; {became_known_good(name)}",
+        )
 
     async def _serving(
         self, fleet: Fleet, states: dict[str, GatewayState], lost: dict[str, str], person: str

@@ -847,7 +847,13 @@ class Service:
         require_shown(fleet, shown, now)
 
     def _release_to(self, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
-        return self._safe.release(asked.to, fleet.product) if asked.to else None
+        if not asked.to:
+            return None
+        try:
+            return self._safe.release(asked.to, fleet.product)
+        except Unknown:
+            WaysBack(self._safe).require_known(fleet)  # an older ledger does not know it any more
+            raise
 
     async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
         """Return the receipt with what each gateway serves then, where the ledger answers soon.

@@ -32,7 +32,7 @@ from policies.model.plan_part import Member
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
-from policies.rebuilding import ahead, stay_unknown
+from policies.rebuilding import ahead, became_known_good, cannot_say, stay_unknown, unknown_here
 from policies.rollback import (
     Takes,
     beyond,
@@ -119,7 +119,7 @@ class WaysBack:
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        back = self._release(fleet, to, ended=beyond, even_if_older=even_if_older, nothing_runs=nothing_runs)
+        back = self._found(fleet, to, ended=beyond, even_if_older=even_if_older, nothing_runs=nothing_runs)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
         if (everybody or beyond) and to is None:
             names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
@@ -128,6 +128,7 @@ class WaysBack:
             others = {name: release for name, release in back.known_good.items() if name in names}
             back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
         if not back.targets:
+            self.require_known(fleet)
             return None, back.sentence
         order = self._going_back(fleet, back, person, f"{person}: {reason}", key, source=source)
         if to is not None:
@@ -236,7 +237,10 @@ class WaysBack:
         newest = self.ledger.last_change(fleet.name)
         if newest is not None and newest.outcome is None and to is None and under_way:
             return self._preview_under_way(fleet, newest)
-        return self._preview_of_release(fleet, self._release(fleet, to, nothing_runs=not under_way))
+        back = self._found(fleet, to, nothing_runs=not under_way)
+        if not back.targets:
+            self.require_known(fleet)
+        return self._preview_of_release(fleet, back)
 
     def _preview_of_files(self, fleet: Fleet, files: ChangeRecord | str) -> RollbackPreview:
         does = not isinstance(files, str)
@@ -269,7 +273,60 @@ class WaysBack:
         _refuse_root(order.confirm, person)
         return order
 
+    def require_known(self, fleet: Fleet) -> None:
+        """Refuse a rollback that finds nothing to take back where the ledger may have lost what there was.
+
+        One host's word is not enough, unless the ledger knows nothing of the fleet. A gateway that an
+        operator has quarantined does not count.
+
+        Raises:
+            Refused: The ledger is older than its gateways, or no gateway says whether it is.
+        """
+        at, within = datetime.now(UTC), looked_at_within(len(fleet.gateways))
+        members, takes = {gateway.name for gateway in fleet.gateways}, self.ledger.takes(fleet.name)
+        out = {one.gateway for one in self.ledger.quarantined(fleet.name) if one.person != PENSTOCK}
+        asked = members - out
+        moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in asked]
+        found = self.ledger.ahead({fleet.name: within}, takes.keys() - members).get(fleet.name)
+        if found is not None and (found.is_older or not moves):
+            raise Refused(cannot_say(found.sentence), *found.next)
+        rebuild = Offer(verb=Verb.REBUILD, fleet=fleet.name)
+        if not moves:
+            serving = {name for name in asked & takes.keys() if takes[name].release is not None}
+            heard = {name for name in asked & takes.keys() if takes[name].at >= at - within}
+            silent = (asked - heard) | self.ledger.silent(fleet.name, within).keys() & asked
+            if (why := unknown_here(fleet.name, serving, silent - serving)) is not None:
+                raise Refused(cannot_say(why), rebuild)
+        elif {move.gateway for move in moves} <= self._silent(fleet, moves, takes, at):
+            why = f"no gateway of {fleet.name} says what it serves, so the ledger may be older than they are"
+            raise Refused(cannot_say(why), Offer(verb=Verb.DOCTOR))
+
     # --- the release ---------------------------------------------------------------------
+
+    def _found(
+        self,
+        fleet: Fleet,
+        to: ReleaseRef | None,
+        *,
+        ended: bool = False,
+        even_if_older: bool = False,
+        nothing_runs: bool = False,
+    ) -> _Rollback:
+        """Return where gateways go; no release is called unknown here where the ledger may have lost it."""
+        try:
+            back = self._release(
+                fleet, to, ended=ended, even_if_older=even_if_older, nothing_runs=nothing_runs
+            )
+        except Refused:
+            if to is not None:
+                self.require_known(fleet)
+            raise
+        if back.targets or to is not None:
+            return back
+        newest = {move.change for move in self.ledger.moves(fleet.name)} & self.ledger.rebuilds(fleet.name)
+        if newest:
+            return replace(back, sentence=f"{back.sentence}; {became_known_good(max(newest))}")
+        return back
 
     def _release(
         self,
@@ -395,7 +452,7 @@ class WaysBack:
                 note="leaves these gateways as they are",
             )
             sentence = f"{found.sentence}; what it calls known-good there may be wrong"
-            raise Refused(sentence, *found.next, leaving)
+            raise Refused(cannot_say(sentence), *found.next, leaving)
         return unknown
 
     def _preview_under_way(self, fleet: Fleet, newest: ChangeRecord) -> RollbackPreview:

@@ -5,9 +5,12 @@ What an older copy of it says they go back to is no more than a record then.
 
 from collections.abc import Collection, Mapping
 
+from sqlalchemy import select
+
+from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.changes import begin, end, newest_number
-from orchestrator.store.database import writing
+from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST, forget, record
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.errors import Conflict, Refused
@@ -30,8 +33,20 @@ def not_believed(fleet: str, unknown: Mapping[str, str]) -> Refused:
     return Refused(f"{name} {why}; check who controls its host", leave_out)
 
 
+def _key(fleet: str, heard: int | str) -> str:
+    return f"rebuilt {fleet} after {heard}"
+
+
 class Rebuilding(Book):
     """The first line of a fleet whose earlier lines are gone, or whose later ones are."""
+
+    def rebuilds(self, fleet: str) -> frozenset[str]:
+        """Return the changes of the fleet that are such lines."""
+        table = tables.changes
+        written = table.c.key.startswith(_key(fleet, ""), autoescape=True)
+        wanted = select(table.c.name).where(table.c.fleet == fleet, written)
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(wanted).scalars())
 
     def rebuild(
         self,
@@ -58,7 +73,7 @@ class Rebuilding(Book):
         """
         versions = sorted({release.version for release in serving.values()})
         opening = ChangeOpening(
-            key=f"rebuilt {fleet} after {heard}",
+            key=_key(fleet, heard),
             fleet=fleet,
             kind=ChangeKind.INSTALL,
             requested_by=person,

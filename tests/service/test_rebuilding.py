@@ -65,6 +65,10 @@ async def test_a_ledger_is_rebuilt_for_the_one_gateway_that_knows_more(
     service = rebuilding(ledger, gateways)
     done = await service.rebuild(gateways.fleet, "ana", "its change was lost")
     assert (done.change, done.versions, done.lost) == ("edge-101", {"1.3.0": 1}, {})
+    assert done.sentence.startswith(
+        "known-good is written down again: 1.3.0 on 1 gateway; no session has moved; edge-101 rebuilt the "
+        "ledger, so what served by then became known-good, good or bad."
+    )
     assert ledger.known_good("edge").keys() == gateways.states.keys()
     with pytest.raises(Conflict, match="nothing to rebuild"):
         await service.rebuild(gateways.fleet, "ana", "once more")

@@ -29,6 +29,7 @@ from policies.model.fleet import AtDeadline
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
+from policies.rebuilding import became_known_good
 from policies.status.told import Told
 from tests.service.command_line import CommandLine
 from tests.service.conftest import PAGE
@@ -232,6 +233,58 @@ async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to
     body = {"kind": "roll_back", "reason": "users call"}
     answer = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "again"})
     assert answer.json()["sentence"] == "Rolling back. Then edge-1 serves 1.1.6."
+
+
+@pytest.mark.parametrize("named", [(), ("--to", "1.1.6")])
+async def test_a_rollback_by_a_ledger_that_lost_what_its_gateways_serve_is_refused_and_says_what_helps(
+    service: Service,
+    penstock: CommandLine,
+    api: httpx.AsyncClient,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    named: tuple[str, ...],
+) -> None:
+    """It said "Nothing to do" and ended with 0 while every gateway served what was just promoted."""
+
+    async def free(*_: object, **__: object) -> Turned:
+        return Turned()
+
+    monkeypatch.setattr(service._stops.__class__, "turn_round", free)
+
+    async def refused(why: str) -> None:
+        said = await penstock("rollback", "edge", *named, "--reason", "users call", "--wait")
+        assert said.code == 5, said.err
+        assert said.err.startswith(f"Refused: {why}"), said.err
+        for helps in (f"penstock {ON_THE_HOST}", "ledger-lost", "penstock ledger rebuild edge --reason"):
+            assert helps in said.err
+        asked = {"to": "1.1.6"} if named else {}
+        answer = (await api.get("/fleets/edge/rollback", params=asked)).json()
+        assert (answer["code"], answer["detail"].startswith(why)) == ("Refused", True)
+
+    nothing = "the ledger has no known-good of edge, and edge-1"
+    await refused(f"{nothing} has not said what serves there")
+    ledger.record_states("edge", [], {"edge-1": "its agent does not answer"})
+    await refused(f"{nothing} has not said what serves there")
+    ledger.record_states("edge", [steered_by("edge-1", "primed")], {})
+    await refused(f"{nothing} serves a release")
+    ledger.record_states("edge", [steered_by("edge-1", "edge-105/1")], {})
+    await refused("the ledger is older than its gateways: edge-1 was last steered by edge-105")
+
+
+async def test_a_rollback_says_after_a_rebuild_that_what_served_is_known_good_and_how_it_is_left(
+    api: httpx.AsyncClient, ledger: Ledger
+) -> None:
+    """It said that there was nothing to do, as if the release that serves had been judged."""
+    rebuilt = ledger.rebuild("edge", {"edge-1": release("1.3.0")}, 7, "ana", "the disk has died")
+    answer = (await api.get("/fleets/edge/rollback")).json()
+    assert answer["sentence"] == (
+        f"no promotion can be taken back: edge-1 serves 1.3.0; {became_known_good(rebuilt)}"
+    )
+    assert answer["sentence"].endswith(
+        f"as root on each gateway's host: penstock {ON_THE_HOST} --reason TEXT"
+    )
+    change(ledger, ChangeKind.UPGRADE, "1.1.6")
+    assert rebuilt not in (await api.get("/fleets/edge/rollback")).json()["sentence"]
 
 
 @pytest.mark.parametrize("output", ["table", "json"])
