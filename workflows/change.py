@@ -1033,10 +1033,10 @@ class Change:
         root = self._child("restore")
         self._restoring = restores_of(root, keys)
         self._begins_parts = root if len(keys) > 1 else None
+        self._story.expect_back(len(keys))
 
     async def _begin_to_restore(self, order: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
         self._know_restores(order.keys)
-        self._story.expect_back(len(order.keys))
         return await workflow.start_child_workflow(
             Restore.run,
             order,

@@ -274,8 +274,9 @@ class ChatService:
             raise Conflict(f"{status.change.rollout} goes back already: {status.change.why}")
         try:
             what, shown = await self._effect(caller, verb, fleet, status.change)
-        except Conflict as nothing:
-            raise Conflict(" ".join(filter(None, (lead, str(nothing)))), *nothing.offers) from nothing
+        except (Conflict, Refused) as nothing:
+            kind = Refused if isinstance(nothing, Refused) else Conflict
+            raise kind(" ".join(filter(None, (lead, str(nothing)))), *nothing.offers) from nothing
         written = "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
         code = Code(
             person=caller.person,
@@ -308,6 +309,7 @@ class ChatService:
 
         Raises:
             Conflict: A rollback has nothing to do, or nothing waits for an approval.
+            Refused: The ledger cannot say what a rollback goes back to.
         """
         if verb is ChatVerb.ABORT:
             return f"Aborting what goes on in {fleet}: no session has moved yet, and none will.", None
@@ -388,6 +390,8 @@ class ChatService:
                 preview = await self._service.rollback_preview(caller, code.fleet, RollbackAsked())
             except Unavailable:
                 return True
+            except Refused:  # the next answer says why
+                return False
             return preview.digest == code.state
         return False
 

@@ -120,8 +120,9 @@ async def test_a_code_of_another_state_of_the_change_confirms_nothing(
         database.execute("UPDATE changes SET outcome = 'promoted', ended = began, sentence = 'good'")
         database.commit()
     answer = await room.say("ana", f"confirm {code}")
-    assert answer.refused == "Conflict", answer.text
+    assert answer.refused == "Refused", answer.text
     assert "has moved on" in answer.text
+    assert "the ledger has no known-good of edge" in answer.text
     assert not await night.heard()
 
 

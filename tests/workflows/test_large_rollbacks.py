@@ -91,6 +91,7 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
         order=order,
         continued=Continued(
             name=name,
+            header=world.book.plan_header(order.plan),
             epoch=int(time.time() * 1000),
             passed=PARTS,
             told=Told(name=name, moved=True, phase=Phase.PROMOTING),

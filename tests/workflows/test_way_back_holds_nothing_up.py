@@ -275,7 +275,7 @@ async def cut_amid_a_way_back(recorded: Recorded, monkeypatch: pytest.MonkeyPatc
     return found[0]
 
 
-@pytest.mark.parametrize("by", ["an operator", "harm"])
+@pytest.mark.parametrize("by", ["an operator", "an operator after a report", "harm"])
 async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_its_first_task(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -294,6 +294,27 @@ async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_it
             start_signal="harm",
             start_signal_args=["users of ring 1 call", "edge-1"],
         )
+    elif by == "an operator after a report":
+        late = RestoreReport(
+            at=datetime.now(UTC),
+            number=99,
+            part=PartKey(wave=1, number=1),
+            change=way_back,
+            reason="users of ring 2 call",
+            names=("gw-3",),
+            missing={"gw-3": "gw-3 does not answer"},
+            tried=True,
+        )
+        begun = await client.start_workflow(
+            Change.run,
+            run,
+            id=change_of("edge"),
+            task_queue=CONTROL_QUEUE,
+            start_signal="report_restore",
+            start_signal_args=[late],
+        )
+        sentence = await begun.execute_update("give_way", args=["ana", "another upgrade"], result_type=str)
+        assert sentence.startswith(f"{way_back} ends without gateways that are not back")
     else:
         start = WithStartWorkflowOperation(
             Change.run,
