@@ -63,6 +63,7 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
     world = World.made(await server.client(), fleet)
     order = world.order(*[(f"gw-{number}",) for number in range(1, PARTS + 1)])
     assert order.key is not None
+    assert order.plan is not None
     name = world.book.open_change(
         ChangeOpening(
             key=order.key,
