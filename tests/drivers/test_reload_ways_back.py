@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
@@ -72,14 +72,17 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.daemon, self.users = FilesDaemon(), "good"
         self.folders = Folders(gateway(), folder, cast(Daemon, self.daemon))
-        journal = Journal(folder / "journal", HostBounds("gw-1"))
-        self.reloads = SlotReloads(self.folders, journal, {"users": lambda: self.users})
+        self.agent_started()
         self.slot = self.folders.of("a")
         (self.slot.path / "conf" / "credentials").mkdir()
         (self.slot.path / "conf" / "credentials" / "users").write_text("good")
         (self.slot.path / "conf" / "ocserv.conf").write_text("")
         self.slot.record_intent(OLD, wanted=True)
         self.started()
+
+    def agent_started(self) -> None:
+        journal = Journal(self.folders.root / "journal", HostBounds("gw-1"))
+        self.reloads = SlotReloads(self.folders, journal, {"users": lambda: self.users})
 
     def started(self) -> None:
         """Let the instance have been started just now; another one is told by another comment."""
@@ -157,3 +160,50 @@ async def test_what_a_host_undid_by_itself_leaves_the_way_back_of_the_change_bef
     assert host.has() == ("dns = 10.0.0.53", "good")
     await host.reloads.take_back(operation("back", rollout="edge-4", epoch=2), "edge-2")
     assert (host.has(), host.folders.settings) == (("", "good"), ())
+
+
+class Killed(BaseException):
+    """The agent's process has ended here."""
+
+
+def killed_at(patched: pytest.MonkeyPatch, number: int) -> None:
+    """End the process before its so-manieth replacement or removal of a file or folder."""
+    left = iter(range(number))
+    for owner, name in ((Path, "replace"), (shutil, "rmtree")):
+        patched.setattr(owner, name, _until(left, getattr(owner, name)))
+
+
+def _until(left: Iterator[int], call: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(left, None) is None:
+            raise Killed
+        return call(*args, **kwargs)
+
+    return counted
+
+
+@pytest.mark.parametrize("users", ["good, and new", "bad"])
+async def test_settings_are_taken_back_wherever_the_reload_after_them_was_killed(
+    tmp_path: Path, users: str
+) -> None:
+    """Between two renames the settings before the change had no name, and the rollback did nothing."""
+    number, ended = 0, False
+    while not ended:
+        host = Host(tmp_path / str(number))
+        await host.reloads.configure(operation("configure", rollout="edge-2"), DNS)
+        host.users = users
+        with pytest.MonkeyPatch.context() as patched:
+            killed_at(patched, number)
+            try:
+                await host.reloads.reload(operation("reload", rollout="edge-3"), older=False)
+                ended = True
+            except Refused:
+                ended = True
+            except Killed:
+                host.agent_started()
+        with suppress(Refused):
+            await host.reloads.reload(operation("reload", rollout="edge-3"), older=False)
+        done = await host.reloads.take_back(operation("back", rollout="edge-4", epoch=2), "edge-2")
+        assert (done, host.has()[0]) == ((("a",), ("ocserv.conf",)), ""), f"killed at {number}"
+        number += 1
+    assert number > 3

@@ -26,25 +26,31 @@ class Before:
         self._folders = folders
         self._path = folders.root / "before"
         self._older = folders.root / ".before.older"
+        self._beside = folders.root / ".before.new"
+
+    @property
+    def _kept(self) -> Path:
+        """The folder to read: a process killed between two renames leaves it under its other name."""
+        return self._path if self._path.exists() else self._older
 
     @property
     def change(self) -> Name | None:
         """The change before which all this was so, None when nothing was ever changed here."""
         try:
-            return str(json.loads((self._path / "change.json").read_text())["change"])
+            return str(json.loads((self._kept / "change.json").read_text())["change"])
         except (OSError, ValueError, KeyError):
             return None
 
     @property
     def settings(self) -> tuple[Setting, ...]:
         """What the instances were given in place of their release."""
-        return _SETTINGS.validate_json((self._path / "settings.json").read_bytes())
+        return _SETTINGS.validate_json((self._kept / "settings.json").read_bytes())
 
     @property
     def last_settings(self) -> tuple[Name, tuple[Setting, ...]] | None:
         """The last change of settings here, and the settings before it; None when there was none."""
         try:
-            return _LAST.validate_json((self._path / "last_settings.json").read_bytes())
+            return _LAST.validate_json((self._kept / "last_settings.json").read_bytes())
         except (OSError, ValueError):
             return None
 
@@ -52,7 +58,7 @@ class Before:
         """Ensure that what these instances have now is kept; a repeat keeps what was there first."""
         if self.change == change:
             return
-        new = self._path.with_name(".before.new")
+        new = self._beside
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
         for folder in running:
@@ -64,22 +70,25 @@ class Before:
             write_whole(new / "last_settings.json", _LAST.dump_json(last).decode())
         write_whole(new / "change.json", json.dumps({"change": change}))
         sync_tree(new)
-        shutil.rmtree(self._older, ignore_errors=True)
         if self._path.exists():
+            shutil.rmtree(self._older, ignore_errors=True)
             self._path.replace(self._older)
         new.replace(self._path)
         sync_folder(self._path.parent)
 
     def forget(self) -> None:
         """Keep again what was kept until the last change, which this host has undone by itself."""
-        shutil.rmtree(self._path)
+        shutil.rmtree(self._beside, ignore_errors=True)
+        if self._path.exists():
+            self._path.replace(self._beside)
         if self._older.exists():
             self._older.replace(self._path)
         sync_folder(self._path.parent)
+        shutil.rmtree(self._beside, ignore_errors=True)
 
     def conf_of(self, folder: SlotFolder) -> Path | None:
         """Return the config that exactly this process had, None when it was started since."""
-        kept = self._path / folder.slot.name
+        kept = self._kept / folder.slot.name
         try:
             same = (kept / "launched").read_bytes() == folder.start
         except OSError:
