@@ -100,7 +100,6 @@ SLOTS = "abc"
 CHAT_SINK = "chat"
 """The sink of notices.yaml that is told in a chat, where the lab has one."""
 HTTPS_PORT, FIRST_PORT = 443, 4431
-READY_WITHIN = 60.0
 ALL_ANSWER_WITHIN = 60.0
 """Seconds in which every gateway has answered one survey; one that is silent holds each up for twenty."""
 REPOSITORY_PORT = 8080
@@ -670,10 +669,5 @@ def _crowds(
 
 
 async def ready(program: Process) -> None:
-    """Wait until a worker has said that it takes work."""
-    deadline = time.monotonic() + READY_WITHIN
-    while not any(line.startswith("ready:") for line in program.last_lines(50)):
-        if program.pid is None or time.monotonic() > deadline:
-            said = " / ".join(program.last_lines(3)) or "nothing"
-            raise Unavailable(f"{program.name} did not become ready; it said: {said}")
-        await asyncio.sleep(0.05)
+    """Wait until a program has reported that it takes work."""
+    await asyncio.to_thread(program.wait_until_ready)

@@ -3,11 +3,15 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from policies.model.errors import Unavailable
+
+READY_WITHIN = 60.0
+"""Seconds in which a worker, an API or an agent takes work after its start."""
 
 
 def freeze(child: "subprocess.Popen[bytes]") -> None:
@@ -48,6 +52,7 @@ class Process:
         self.command = ["setpriv", "--pdeathsig", "KILL", *enter, *map(str, command)]
         self._environment = {**os.environ, **environment} if environment else None
         self._child: subprocess.Popen[bytes] | None = None
+        self._log_starts_at = 0
 
     def twin(self, name: str, *, under: Sequence[str] = (), **environment: str) -> "Process":
         """Return the same program once more, not yet started: own name and log, more environment.
@@ -69,6 +74,7 @@ class Process:
         """
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
+            self._log_starts_at = log.tell()
             self._child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -110,6 +116,24 @@ class Process:
         """Send it a signal; nothing happens when it is gone."""
         if self._child:
             self._child.send_signal(number)
+
+    def wait_until_ready(self, seconds: float = READY_WITHIN) -> None:
+        """Wait until it has reported, since its last start, that it takes work.
+
+        Raises:
+            Unavailable: It ended, or has not reported so after that time.
+        """
+        deadline = time.monotonic() + seconds
+        while not any(line.startswith("ready:") for line in self._lines_since_start()):
+            if self.pid is None or time.monotonic() > deadline:
+                last = " / ".join(self.last_lines(3)) or "nothing"
+                raise Unavailable(f"{self.name} did not become ready; its last lines: {last}")
+            time.sleep(0.05)
+
+    def _lines_since_start(self) -> list[str]:
+        with self.log.open("rb") as log:
+            log.seek(self._log_starts_at)
+            return log.read().decode(errors="replace").splitlines()
 
     def freeze(self) -> None:
         """Stop it without ending it; nothing of it runs after that. Nothing happens when it is gone."""

@@ -45,12 +45,14 @@ def strict_host(lab: Lab, gateway: str) -> Iterator[None]:
         yaml.safe_dump(yaml.safe_load(before) | {"limits": {"longest_lease": STRICT_LEASE}}, sort_keys=False)
     )
     agent.start()
+    agent.wait_until_ready()
     try:
         yield
     finally:
         agent.stop()
         path.write_text(before)
         agent.start()
+        agent.wait_until_ready()
 
 
 @contextmanager
