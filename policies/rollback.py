@@ -187,7 +187,7 @@ def _standing(
     if not same and astray:
         one = len(astray) == 1
         say = "does not say that it is" if one else "do not say that they are"
-        goes = f"{say} on known-good, and {'goes' if one else 'go'} there: {grouped(astray)}"
+        goes = f"{say} on known-good, and {'goes' if one else 'go'} there: {will_serve(astray)}"
         sentence = f"{named(sorted(astray))} {goes}"
         return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
@@ -205,7 +205,7 @@ def _standing(
         move.gateway for move in moves if move.release.digest in left and move.gateway not in targets
     )
     sentence = (
-        f"{newest.release.version}, promoted by {named(list(changes))}, is taken back: {grouped(targets)}"
+        f"{newest.release.version}, promoted by {named(list(changes))}, is taken back: {will_serve(targets)}"
     )
     if stay:
         they = "stays" if len(stay) == 1 else "stay"
@@ -229,13 +229,18 @@ def targets_of_unfinished(
     }
 
 
-def grouped(targets: Mapping[str, ReleaseRef]) -> str:
-    """Return which release each gateway serves: `gw-1 and gw-2 serve 1.1.6; gw-3 serves 1.3.0`."""
+def will_serve(targets: Mapping[str, ReleaseRef]) -> str:
+    """Return which release each gateway is to serve: `gw-1, gw-2 will serve 1.1.6; gw-3 will serve 1.3.0`."""
+    return _by_release(targets, one="will serve", several="will serve")
+
+
+def _by_release(releases: Mapping[str, ReleaseRef], *, one: str, several: str) -> str:
+    """Return the gateways of each release with a verb between, the largest group first."""
     by_release = defaultdict[str, list[str]](list)
-    for gateway, release in sorted(targets.items()):
+    for gateway, release in sorted(releases.items()):
         by_release[release.version].append(gateway)
     return "; ".join(
-        f"{named(gateways)} {'serves' if len(gateways) == 1 else 'serve'} {version}"
+        f"{named(gateways)} {one if len(gateways) == 1 else several} {version}"
         for version, gateways in sorted(by_release.items(), key=lambda group: (-len(group[1]), group[0]))
     )
 
@@ -264,7 +269,7 @@ def _completed(
     how = "has an incomplete rollback" if unfinished.ended else "has not ended"
     sentence = f"{unfinished.change} {how}, which is completed first"
     if targets:
-        sentence += f": {grouped(targets)}"
+        sentence += f": {will_serve(targets)}"
     if unfinished.ended and stands and unfinished.takes_back is None:
         sentence += "; another rollback takes back what was promoted before it"
     if not targets and not stay:
@@ -297,7 +302,7 @@ def _serving(
         filter(
             None,
             (
-                grouped(known),
+                _by_release(known, one="serves", several="serve"),
                 f"{named(unsaid)} {_do(unsaid)} not say what serves there" if unsaid else "",
                 f"{named(waited_for)} {'is' if len(waited_for) == 1 else 'are'} not back"
                 if waited_for

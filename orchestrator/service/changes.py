@@ -755,7 +755,7 @@ class ChangeService:
     async def rollback_preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None
     ) -> RollbackPreview:
-        """Return which release each gateway serves after a rollback that is asked for now; nothing is done.
+        """Return which release each gateway will serve after a rollback asked for now; nothing is done.
 
         What goes on is read from the ledger: no change is asked, which no worker may answer.
 

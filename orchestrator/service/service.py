@@ -122,7 +122,7 @@ from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
-from policies.rollback import grouped
+from policies.rollback import will_serve
 from policies.traffic import Traffic
 
 T = TypeVar("T")
@@ -869,7 +869,7 @@ class Service:
                 names = {gateway.name for gateway in described.gateways} if described else leads_to.keys()
                 serves = {name: release for name, release in leads_to.items() if name in names}
                 if serves:
-                    sentence = f"{receipt.sentence} Then {grouped(serves)}."
+                    sentence = f"{receipt.sentence} Then {will_serve(serves)}."
                     return receipt.model_copy(update={"sentence": sentence})
         return receipt
 

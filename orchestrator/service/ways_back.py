@@ -37,7 +37,6 @@ from policies.rollback import (
     Takes,
     beyond,
     confirmation_of,
-    grouped,
     known_good_within,
     not_on_known_good,
     on_it_already,
@@ -45,6 +44,7 @@ from policies.rollback import (
     silent_since,
     targets_of,
     targets_of_unfinished,
+    will_serve,
 )
 from policies.status.told import Told, listed
 
@@ -126,7 +126,7 @@ class WaysBack:
             if beyond:
                 names &= {*back.left_out}
             others = {name: release for name, release in back.known_good.items() if name in names}
-            back = replace(back, targets=others | back.targets, sentence=grouped(others | back.targets))
+            back = replace(back, targets=others | back.targets, sentence=will_serve(others | back.targets))
         if not back.targets:
             self.require_known(fleet)
             return None, back.sentence
@@ -392,13 +392,13 @@ class WaysBack:
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}
-            sentence = grouped(targets) if targets else on_it_already(fleet.name, to, moves, silent)
+            sentence = will_serve(targets) if targets else on_it_already(fleet.name, to, moves, silent)
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif left.keys() - plain.targets.keys():
             left = {name: on for name, on in left.items() if name not in plain.targets}
             they = "has not ended, and is" if len(halted.names) == 1 else "have not ended, and are"
-            completed = f"{named(halted.names)} {they} completed: {grouped(left)}"
+            completed = f"{named(halted.names)} {they} completed: {will_serve(left)}"
             targets = left | plain.targets
             sentence = f"{completed}; {plain.sentence}" if plain.targets else completed
         elif plain.needs_name is not None and not is_named:
@@ -468,7 +468,7 @@ class WaysBack:
                 return self._preview_beside(fleet, newest, story.told)
             names = {gateway.name for gateway in fleet.gateways}
             serves = {name: to for name, to in self.leads_to(fleet.name).items() if name in names}
-            sentence = f"{newest.name} to {newest.release} is taken back: {grouped(serves)}"
+            sentence = f"{newest.name} to {newest.release} is taken back: {will_serve(serves)}"
             return _preview(newest.name, sentence, serves)
         targets: Mapping[str, ReleaseRef] = {}
         try:

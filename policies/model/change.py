@@ -333,7 +333,7 @@ class LostChange(Value):
 
 
 class RollbackTargets(Value):
-    """What a rollback of the release does now: which release each gateway serves after it.
+    """What a rollback of the release does now: which release each gateway will serve after it.
 
     `targets` is empty when there is nothing to do; the sentence says why. `needs_name` is the release that
     gateways had before a promotion older than the kept window: a rollback to it has to name it.

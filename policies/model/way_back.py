@@ -46,7 +46,7 @@ class RollbackPreview(Value):
     does: bool
     """Whether it does anything."""
     sentence: str = Field(min_length=1)
-    """Which release each gateway serves after it, or why there is nothing to do."""
+    """Which release each gateway will serve after it, or why there is nothing to do."""
     confirm: str | None = None
     """Why a second operator has to approve it first, None when it begins at once."""
     digest: Digest
@@ -61,7 +61,7 @@ def digest_of_rollback(
     Args:
         does: Whether it does anything.
         confirm: Why a second operator has to approve it first.
-        targets: The digest of the release that each gateway serves after it.
+        targets: The digest of the release that each gateway will serve after it.
         files: The change whose files it takes back, where it takes back no release.
     """
     return digest_of(json.dumps([does, confirm, sorted(targets.items()), files]).encode())

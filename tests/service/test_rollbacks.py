@@ -38,7 +38,7 @@ from tests.service.test_every_state import STATES, written
 from tests.unit.fleets import facts_of, planned
 from tests.unit.test_rebuilding import steered_by
 
-SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 serves 1.1.6"
+SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 will serve 1.1.6"
 
 
 def release(version: str) -> ReleaseRef:
@@ -232,7 +232,7 @@ async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to
     monkeypatch.setattr(service._stops.__class__, "turn_round", heard)
     body = {"kind": "roll_back", "reason": "users call"}
     answer = await api.post("/fleets/edge/commands", json=body, headers={"Idempotency-Key": "again"})
-    assert answer.json()["sentence"] == "Rolling back. Then edge-1 serves 1.1.6."
+    assert answer.json()["sentence"] == "Rolling back. Then edge-1 will serve 1.1.6."
 
 
 @pytest.mark.parametrize("named", [(), ("--to", "1.1.6")])
@@ -356,7 +356,7 @@ async def test_a_rollback_that_would_serve_other_releases_than_were_shown_does_n
     change(promoted, ChangeKind.UPGRADE, "1.4.0")
     answer = await ordered(api, shown)
     assert answer.status_code == httpx.codes.CONFLICT, answer.text
-    assert "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0" in answer.json()["detail"]
+    assert "1.4.0, promoted by edge-3, is taken back: edge-1 will serve 1.3.0" in answer.json()["detail"]
     shown = (await api.get("/fleets/edge/rollback")).json()["digest"]
     assert_went_on(await ordered(api, shown))
 
@@ -398,7 +398,7 @@ async def test_the_command_shows_a_rollback_that_has_changed_anew_and_then_goes_
 
     monkeypatch.setattr(service, "rollback_preview", once_old)
     said = await penstock("rollback", "edge", "--reason", "users call")
-    new = "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0"
+    new = "1.4.0, promoted by edge-3, is taken back: edge-1 will serve 1.3.0"
     assert said.err.splitlines()[:2] == [
         f"edge: {SERVES}.",
         f"It does something else now than was shown, and nothing is done yet. edge: {new}.",
@@ -478,7 +478,7 @@ async def test_the_page_shows_a_rollback_that_has_changed_anew_and_carries_that_
     assert changed.status_code == httpx.codes.CONFLICT
     anew = shown(changed.text)
     assert [one.text for one in anew.all("p", "does")] == [
-        "1.4.0, promoted by edge-3, is taken back: edge-1 serves 1.3.0."
+        "1.4.0, promoted by edge-3, is taken back: edge-1 will serve 1.3.0."
     ]
     assert (await sent(page, anew)).status_code == httpx.codes.SERVICE_UNAVAILABLE
 

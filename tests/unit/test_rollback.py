@@ -23,13 +23,13 @@ from policies.rollback import (
     Takes,
     beyond,
     confirmation_of,
-    grouped,
     known_good_within,
     on_it_already,
     rollback_targets,
     silent_since,
     targets_of,
     targets_of_unfinished,
+    will_serve,
 )
 from tests.moments.oracle import KEPT
 from tests.unit.fleets import NEW, OLD, fleet, gateway
@@ -136,7 +136,8 @@ def test_a_lost_change_that_has_moved_no_session_ends_and_hides_nothing_that_sta
     found = back(moved("gw-1", NEW, OLD, 2), moved("gw-2", OLD, None, 1), unfinished=lost)
     assert (found.change, found.targets) == ("edge-2", {"gw-1": OLD, "gw-2": OLD})
     assert found.sentence == (
-        "edge-3 has moved no session and ends; 1.4.1, promoted by edge-2, is taken back: gw-1 serves 1.3.0"
+        "edge-3 has moved no session and ends; 1.4.1, promoted by edge-2, is taken back: "
+        "gw-1 will serve 1.3.0"
     )
     alone = back(moved("gw-1", OLD, None, 1, kind=ChangeKind.INSTALL), unfinished=lost)
     assert (alone.change, alone.targets) == ("edge-3", {"gw-1": OLD})
@@ -159,7 +160,7 @@ def test_a_release_that_two_changes_promoted_is_taken_back_on_all_its_gateways()
     found = back(*(moved(name, NEW, OLD, 2) for name in ("gw-1", "gw-2")), moved("gw-3", NEW, OLD, 5))
     assert found.targets == dict.fromkeys(("gw-1", "gw-2", "gw-3"), OLD)
     assert found.sentence == (
-        "1.4.1, promoted by edge-5, edge-2, is taken back: gw-1, gw-2, gw-3 serve 1.3.0"
+        "1.4.1, promoted by edge-5, edge-2, is taken back: gw-1, gw-2, gw-3 will serve 1.3.0"
     )
 
 
@@ -249,11 +250,12 @@ def test_a_gateway_that_joined_with_the_release_is_named_and_stays() -> None:
     )
 
 
-def test_a_rollback_says_in_groups_which_release_each_gateway_serves() -> None:
+def test_a_rollback_says_in_groups_which_release_each_gateway_will_serve() -> None:
     """Issue item 1: the answer names every gateway's release, the largest group first."""
-    assert grouped({"gw-3": NEW, "gw-1": OLD, "gw-2": OLD}) == "gw-1, gw-2 serve 1.3.0; gw-3 serves 1.4.1"
-    many = grouped({f"gw-{number:03}": OLD for number in range(1000)})
-    assert many == "gw-000, gw-001, gw-002 and 997 more serve 1.3.0"
+    found = will_serve({"gw-3": NEW, "gw-1": OLD, "gw-2": OLD})
+    assert found == "gw-1, gw-2 will serve 1.3.0; gw-3 will serve 1.4.1"
+    many = will_serve({f"gw-{number:03}": OLD for number in range(1000)})
+    assert many == "gw-000, gw-001, gw-002 and 997 more will serve 1.3.0"
 
 
 def test_only_gateways_on_which_it_was_known_good_go_back_to_a_release() -> None:

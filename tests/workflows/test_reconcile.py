@@ -209,7 +209,7 @@ async def test_a_rollback_after_promotion_moves_the_fleet_and_its_known_good_onc
     assert set(real.serving().values()) == {"1.3.0", "1.1.6"}
     said = await service.roll_back(real.fleet, "ana", "users call")
     assert said.sentence == (
-        "Rolling back: 1.3.0, promoted by edge-2, is taken back: gw-1, gw-2 serve 1.1.6."
+        "Rolling back: 1.3.0, promoted by edge-2, is taken back: gw-1, gw-2 will serve 1.1.6."
     )
     back = await service.client.get_workflow_handle("change/edge").result()
     assert back is not None

@@ -62,7 +62,7 @@ async def test_a_rollback_that_ends_a_waiting_change_takes_back_the_release_unde
     assert receipt.accepted
     assert receipt.sentence == (
         f"{waiting} has moved no session and ends. Rolling back: 1.3.0, promoted by edge-2, is taken back: "
-        "gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+        "gw-1, gw-2, gw-3, gw-4 will serve 1.1.6."
     )
     assert set(world.serving().values()) == {"1.1.6"}
     assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
@@ -259,7 +259,10 @@ async def test_a_gateway_that_left_the_file_is_taken_back_by_the_next_rollback_o
     world.gateways["gw-4"]._failures.clear()
     receipt = await service.roll_back(fleet, "ana", "it answers again")
     assert receipt.accepted
-    assert "gw-4 does not say that it is on known-good, and goes there: gw-4 serves 1.1.6" in receipt.sentence
+    assert (
+        "gw-4 does not say that it is on known-good, and goes there: gw-4 will serve 1.1.6"
+        in receipt.sentence
+    )
     await recorded.nothing_under_way()
     assert set(world.serving().values()) == {"1.1.6"}
     again = await service.roll_back(fleet, "ana", "to be sure")
@@ -312,7 +315,7 @@ async def test_one_gateway_that_speaks_of_an_unknown_change_stays_and_every_othe
     shown = await service.rollback_preview(world.fleet, RollbackAsked(to=OLD.version if named else None), to)
     receipt = await service.roll_back(world.fleet, "ana", "users call", to=to, force=force)
     stays = f"gw-4 stays as it is, since it was last steered by edge-{number}, {why}"
-    stays = f"gw-1, gw-2, gw-3 serve 1.1.6; {stays}"
+    stays = f"gw-1, gw-2, gw-3 will serve 1.1.6; {stays}"
     assert stays in shown.sentence
     assert stays in receipt.sentence
     assert receipt.accepted
@@ -344,7 +347,7 @@ async def test_hosts_that_make_a_ledger_look_older_leave_an_operator_ways_to_rol
     elif way_out == "file":
         fleet = without(fleet, "gw-4")
     receipt = await service.roll_back(fleet, "ana", "users call", force=way_out == "force")
-    assert "gw-1, gw-2 serve 1.1.6; gw-3, gw-4 stay as they are" in receipt.sentence
+    assert "gw-1, gw-2 will serve 1.1.6; gw-3, gw-4 stay as they are" in receipt.sentence
     await recorded.nothing_under_way()
     assert [world.serving()[name] for name in ("gw-1", "gw-2")] == ["1.1.6"] * 2
 
@@ -508,7 +511,8 @@ async def test_a_rollback_of_a_change_that_died_in_its_promotion_takes_every_gat
     await promotion_that_died(recorded, monkeypatch, parts=1)
     receipt = await recorded.roll_back()
     assert receipt.sentence == (
-        "Rolling back: edge-2 has not ended, which is completed first: gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+        "Rolling back: edge-2 has not ended, which is completed first: "
+        "gw-1, gw-2, gw-3, gw-4 will serve 1.1.6."
     )
     assert set(world.serving().values()) == {"1.1.6"}
     assert world.book.change("edge-2").outcome is Outcome.ROLLED_BACK
@@ -691,7 +695,7 @@ async def test_one_rollback_passes_through_a_lost_change_that_had_only_waited(re
     receipt = await recorded.roll_back()
     assert receipt.sentence == (
         f"Rolling back: {waiting} has moved no session and ends; 1.3.0, promoted by edge-2, is taken back: "
-        "gw-1, gw-2, gw-3, gw-4 serve 1.1.6."
+        "gw-1, gw-2, gw-3, gw-4 will serve 1.1.6."
     )
     assert set(world.serving().values()) == {"1.1.6"}
     assert world.book.change(waiting).outcome is Outcome.ROLLED_BACK

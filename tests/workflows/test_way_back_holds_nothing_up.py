@@ -140,12 +140,12 @@ async def test_a_rollback_takes_back_the_ring_that_a_waiting_way_back_does_not(r
     shown = await service.rollback_preview(world.fleet, RollbackAsked(), None)
     assert shown.sentence == (
         "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer; then 1.3.0, promoted by "
-        "edge-2, is taken back: gw-1, gw-2 serve 1.1.6"
+        "edge-2, is taken back: gw-1, gw-2 will serve 1.1.6"
     )
     receipt = await service.roll_back(world.fleet, "ana", "users of ring 1 call")
     assert receipt.sentence == (
         "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer. "
-        "Rolling back: gw-1, gw-2, gw-3 serve 1.1.6."
+        "Rolling back: gw-1, gw-2, gw-3 will serve 1.1.6."
     )
     await until(lambda: serve(recorded, (*RING_1, "gw-4"), "1.1.6"), SOON)
 
@@ -439,7 +439,7 @@ async def test_a_rollback_by_force_amid_a_way_back_takes_every_gateway_of_it_bac
     ended = await way_back_half_done(recorded, turn)
     receipt = await recorded.service.roll_back(world.fleet, "ana", "it is slow", to=to, force=True, key="one")
     assert receipt.accepted, receipt.sentence
-    assert "gw-1, gw-2, gw-3, gw-4 serve 1.1.6" in receipt.sentence
+    assert "gw-1, gw-2, gw-3, gw-4 will serve 1.1.6" in receipt.sentence
     again = await recorded.service.roll_back(world.fleet, "ana", "it is slow", to=to, force=True, key="one")
     assert again.sentence == f"{receipt.id} has begun."
     left = await soon(world.client.get_workflow_handle(f"change/edge/{ended}/restore").result())
@@ -478,7 +478,9 @@ async def test_a_rollback_completes_a_way_back_of_penstock_that_the_engine_has_l
     for workflow in ("change/edge", f"change/edge/{lost}/restore"):
         await world.client.get_workflow_handle(workflow).terminate("the engine lost it")
     shown = await recorded.service.rollback_preview(world.fleet, RollbackAsked(), None)
-    assert shown.sentence == (f"{lost} has not ended, and is completed: gw-1, gw-2, gw-3, gw-4 serve 1.1.6")
+    assert shown.sentence == (
+        f"{lost} has not ended, and is completed: gw-1, gw-2, gw-3, gw-4 will serve 1.1.6"
+    )
     receipt = await recorded.service.roll_back(world.fleet, "ana", "users call", shown=shown.digest)
     assert receipt.sentence == f"Rolling back: {shown.sentence}."
     turn.set()

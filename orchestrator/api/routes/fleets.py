@@ -115,7 +115,7 @@ async def rollback_preview(
     of: Annotated[Name | None, Query(description="a reload or change of settings by name")] = None,
     settings: Annotated[bool, Query(description="the last change of settings, and no release")] = False,
 ) -> RollbackPreview:
-    """Return which release each gateway serves after a rollback that is asked for now; nothing is done."""
+    """Return which release each gateway will serve after a rollback asked for now; nothing is done."""
     return await service.rollback_preview(caller, fleet, RollbackAsked(to=to, of=of, settings=settings))
 
 

@@ -83,7 +83,7 @@ def _bound_anew(status: FleetStatus, verb: Verb, given: Given) -> Given:
 async def _previewed(
     service: Serving, caller: Caller, fleet: str, verb: Verb, given: Given
 ) -> tuple[Given, str | None]:
-    """Return the order bound to what is shown of it: which release each gateway serves after a rollback.
+    """Return the order bound to what is shown of it: which release each gateway will serve after a rollback.
 
     Where that is not known, the text says why, and the rollback is bound to nothing.
     """
