@@ -7,7 +7,7 @@ release for ever, so a fix is another one, which nothing pins.
 from collections.abc import Mapping
 
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Outcome
-from policies.model.desired import Pin, WishState
+from policies.model.desired import Pin, RollbackProgress, WishState
 from policies.model.value import Digest
 
 _GONE = {
@@ -39,9 +39,40 @@ def pin_of(newest: ChangeRecord | None, taken_back_by: ChangeRecord | None = Non
     )
 
 
+def how_left(by: str | None, rollback: RollbackProgress, at: str) -> str:
+    """Return how a fleet left the release of a pin, and when: `was taken back by ana at 03:12 UTC`.
+
+    Args:
+        by: The person who ordered the rollback, None for a change that rolled back itself.
+        rollback: How far the rollback is.
+        at: The time of the pin as the reader sees it, empty where it is not known.
+    """
+    person = f" by {by}" if by is not None else ""
+    if rollback is RollbackProgress.UNDER_WAY:
+        return f"is being taken back{person}" + (f" since {at}" if at else "")
+    left = f"was taken back{person}" if person else "went back"
+    if rollback is RollbackProgress.INCOMPLETE:
+        return f"{left} on some gateways only" + (f", at {at}" if at else "")
+    return left + (f" at {at}" if at else "")
+
+
+def rollback_progress(end: ChangeRecord) -> RollbackProgress:
+    """Return how far the rollback is that this change carries out."""
+    if end.outcome is None:
+        return RollbackProgress.UNDER_WAY
+    is_incomplete = end.outcome is Outcome.ROLLBACK_INCOMPLETE
+    return RollbackProgress.INCOMPLETE if is_incomplete else RollbackProgress.COMPLETE
+
+
 def _pin(record: ChangeRecord, release: Digest, by: str | None, end: ChangeRecord, why: str) -> Pin:
     return Pin(
-        release=release, version=record.release, change=record.name, by=by, at=end.ended or end.began, why=why
+        release=release,
+        version=record.release,
+        change=record.name,
+        by=by,
+        at=end.ended or end.began,
+        rollback=rollback_progress(end),
+        why=why,
     )
 
 

@@ -7,6 +7,7 @@ from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Value
 from policies.model.windows import Opening
+from policies.pins import how_left
 
 
 class OfferedRelease(Value):
@@ -111,7 +112,8 @@ def _in_the_way(fleet: Fleet, stands: Standing, wanted: OfferedRelease | None) -
     if any(indexes.get(digest, 0) > wanted.rollback_index for digest in stands.on):
         yield f"gateways are on a later release than {version}, and nothing goes back by itself"
     if stands.pin is not None:
-        yield f"{fleet.name} is pinned against {version}: {stands.pin.change} went back from it"
+        left = how_left(stands.pin.by, stands.pin.rollback, "")
+        yield f"{fleet.name} is pinned against {version}: {stands.pin.change} {left}"
 
 
 def _nothing_offered(channel: str, offered: Sequence[OfferedRelease]) -> str:

@@ -483,7 +483,7 @@ def _commit(checkout: Checkout | None, file: File, wish: Json) -> None:
     branch = f"penstock/{pin['change']}"
     text = _naming(file, checkout.text_of(file.path), wish)
     message = (
-        f"{file.fleet}: stay on {good['version']}, since {pin['change']} was taken back\n\n"
+        f"{file.fleet}: stay on {good['version']} after the rollback of {pin['change']}\n\n"
         f"{pin['version']} {went_back(pin)}: {pin['why']}\n"
     )
     new = checkout.commit_beside(

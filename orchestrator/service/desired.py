@@ -45,7 +45,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT, Caller
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.value import Digest, Name, Value, digest_of
-from policies.pins import pin_of, wish_state
+from policies.pins import how_left, pin_of, wish_state
 
 SENTENCES = 200
 """Differences of a description that are named; more are counted."""
@@ -552,10 +552,10 @@ class DesiredService:
 
 def pinned(fleet: str, pin: Pin) -> Refused:
     """Return the refusal of a release that the fleet went back from."""
-    at = f" at {pin.at:%Y-%m-%d %H:%M} UTC" if pin.at is not None else ""
-    went = f"was taken back by {pin.by}" if pin.by is not None else "went back"
+    at = f"{pin.at:%Y-%m-%d %H:%M} UTC" if pin.at is not None else ""
+    went = how_left(pin.by, pin.rollback, at)
     return Refused(
-        f"{fleet} is pinned against {pin.version}: {pin.change} {went}{at}: {pin.why}",
+        f"{fleet} is pinned against {pin.version}: {pin.change} {went}: {pin.why}",
         Offer(
             verb=Verb.UNPIN,
             fleet=fleet,

@@ -21,6 +21,7 @@ from policies.credentials import lacking, untold
 from policies.drift import described_by, digest_of_file, disagreements
 from policies.judge.offline.predict import Prediction, Proof, predict
 from policies.model.approval import Approved
+from policies.model.change import Outcome
 from policies.model.errors import BadInput, Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -28,7 +29,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
 from policies.model.value import Digest, Value, digest_of
-from policies.pins import pin_of
+from policies.pins import how_left, pin_of
 from policies.planning.outline import PlanOutline
 from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
 from policies.status.told import listed
@@ -178,7 +179,9 @@ class PlanService:
         row, warned = self.ledger.went_back(plan.fleet, plan.release.digest), list[str]()
         if row is not None:
             ended = f" at {row.ended:%Y-%m-%d %H:%M} UTC" if row.ended else ""
-            warned.append(f"{plan.release.version} was rolled back here{ended} by {row.name}: {row.sentence}")
+            some = " on some gateways only" if row.outcome is Outcome.ROLLBACK_INCOMPLETE else ""
+            back = f"was rolled back here{some}{ended}"
+            warned.append(f"{plan.release.version} {back} by {row.name}: {row.sentence}")
         elif (taken_back := self._taken_back(plan)) is not None:
             warned.append(taken_back)
         told = self.ledger.agents_files(plan.fleet, looked_at_within(len(fleet.gateways)))
@@ -194,8 +197,8 @@ class PlanService:
         pin = pin_of(newest, self.ledger.change(newest.taken_back_by))
         if pin is None:
             return None
-        at = f" at {pin.at:%Y-%m-%d %H:%M} UTC" if pin.at else ""
-        return f"{plan.release.version} was taken back here{at} by {newest.taken_back_by}: {pin.why}"
+        at = f"{pin.at:%Y-%m-%d %H:%M} UTC" if pin.at else ""
+        return f"{plan.release.version} {how_left(newest.taken_back_by, pin.rollback, at)}: {pin.why}"
 
     def _disagreements(self, fleet: Fleet, told: Mapping[str, AgentsFile]) -> tuple[str, ...]:
         """Say where agents' files describe their gateways in another way than the fleet's file."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
+from policies.model.desired import RollbackProgress
+from policies.pins import how_left
 
 SHOWN = 20
 """Differences that are shown; machines get more of them."""
@@ -14,14 +16,13 @@ Json = Mapping[str, Any]
 
 def pin_line(pin: Json) -> str:
     """Return which release files and machines do not start on a fleet again, since when, and why."""
-    at = f" at {moment(pin['at'])}" if pin["at"] else ""
-    why = f"{pin['version']}: {pin['change']} {went_back(pin)}{at}: {pin['why']}"
+    why = f"{pin['version']}: {pin['change']} {went_back(pin)}: {pin['why']}"
     return printable(f"{why}; files, schedules and machines do not start it again, an operator still can")
 
 
 def went_back(pin: Json) -> str:
-    """Return how the release of a pin was left again: by a change of its own, or within the same."""
-    return f"was taken back by {pin['by']}" if pin["by"] else "went back"
+    """Return how the release of a pin was left again, and when."""
+    return how_left(pin["by"], RollbackProgress(pin["rollback"]), moment(pin["at"]))
 
 
 def description_lines(described: Json) -> list[str]:

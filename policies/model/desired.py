@@ -93,6 +93,15 @@ class Revision(Value):
     at: datetime
 
 
+class RollbackProgress(StrEnum):
+    """How far the rollback is that a pin is about."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    """It has ended, and some gateways are not back."""
+    UNDER_WAY = "under_way"
+
+
 class Pin(Value):
     """Why a fleet does not get a release again by itself: it went back from it, and nobody has said more."""
 
@@ -103,6 +112,8 @@ class Pin(Value):
     by: str | None
     """Who took it back after its promotion; None for a change that went back itself, whose end says why."""
     at: datetime | None
+    """When the rollback ended; while it is under way, when it began."""
+    rollback: RollbackProgress = RollbackProgress.COMPLETE
     why: str
 
 

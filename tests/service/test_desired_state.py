@@ -256,6 +256,9 @@ async def test_a_commit_that_undoes_a_rollback_is_refused_until_a_person_says_so
 async def test_what_the_fleet_left_last_is_pinned_and_not_the_canary_that_failed_before(
     penstock: CommandLine, ledger: Ledger, old: ReleaseRef, new: ReleaseRef
 ) -> None:
+    async def shown() -> str:
+        return " ".join((await penstock("status", "edge")).out.split())
+
     promoted = changed(ledger, "good", new, Outcome.PROMOTED)
     newer = new.model_copy(update={"digest": digest_of(b"newer"), "version": "1.5.0"})
     changed(ledger, "canary", newer, Outcome.ROLLED_BACK, moves=False)
@@ -274,8 +277,9 @@ async def test_what_the_fleet_left_last_is_pinned_and_not_the_canary_that_failed
     ledger.record_known_good_batch(
         KnownGoodBatch(fleet="edge", change=back, releases={"edge-1": old}, back=True)
     )
+    assert f"against 1.4.0: {promoted} is being taken back by ben since" in await shown()
     ledger.close_change(ChangeEnding(change=back, outcome=Outcome.ROLLED_BACK, sentence="1 gateway is back"))
-    assert f"against 1.4.0: {promoted} was taken back by ben" in (await penstock("status", "edge")).out
+    assert f"against 1.4.0: {promoted} was taken back by ben" in await shown()
     assert "1.4.0" in (await penstock("unpin", "edge", "--reason", "the phones were at fault")).out
     assert "against 1.5.0" in (await penstock("status", "edge")).out
     changed(ledger, "again", new, Outcome.PROMOTED)
@@ -334,7 +338,7 @@ async def test_a_rollback_leaves_a_patch_that_git_takes_and_a_branch_of_its_own(
     assert git(folder, "status", "--porcelain") == "M upgrade.yaml"
     assert git(folder, "symbolic-ref", "HEAD") == "refs/heads/main"
     subject = git(folder, "log", "-1", "--format=%s", f"penstock/{name}")
-    assert subject == f"edge: stay on 1.3.0, since {name} was taken back"
+    assert subject == f"edge: stay on 1.3.0 after the rollback of {name}"
 
 
 async def test_an_older_commit_is_refused_unless_it_is_meant(

@@ -94,9 +94,7 @@ async def test_a_release_that_was_withdrawn_or_gone_back_from_does_not_begin(
         ChangeEnding(change="edge-2", outcome=Outcome.ROLLED_BACK, sentence="its canary failed")
     )
     monkeypatch.setattr("orchestrator.service.due.key_of", lambda *_: "the-next-opening")
-    assert await upgrades(serving).start_due() == {
-        "edge": "edge is pinned against 1.5.0: edge-2 went back from it"
-    }
+    assert await upgrades(serving).start_due() == {"edge": "edge is pinned against 1.5.0: edge-2 went back"}
     assert len(begun) == 1
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Outcome
 from policies.model.desired import WishState
 from policies.model.value import digest_of
-from policies.pins import pin_of, wish_state
+from policies.pins import how_left, pin_of, wish_state
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 WANTED, OTHER = digest_of(b"wanted"), digest_of(b"other")
@@ -35,7 +35,7 @@ def record(number: int = 7, **more: Any) -> ChangeRecord:
     return ChangeRecord.model_validate(said | more)
 
 
-def taker(person: str = "bert") -> ChangeRecord:
+def taker(person: str = "bert", outcome: Outcome | None = Outcome.ROLLED_BACK) -> ChangeRecord:
     return record(
         8,
         kind=ChangeKind.GO_BACK,
@@ -43,7 +43,7 @@ def taker(person: str = "bert") -> ChangeRecord:
         release_digest=None,
         reason="calls drop",
         cause="edge-7",
-        outcome=Outcome.ROLLED_BACK,
+        outcome=outcome,
     )
 
 
@@ -68,6 +68,32 @@ def test_a_person_pins_by_taking_back_what_was_promoted() -> None:
     pin = pin_of(record(taken_back=3, taken_back_by="edge-8"), taker())
     assert pin is not None
     assert (pin.by, pin.why) == ("bert", "calls drop")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "went"),
+    [
+        (Outcome.ROLLED_BACK, "was taken back by bert at noon"),
+        (Outcome.ROLLBACK_INCOMPLETE, "was taken back by bert on some gateways only, at noon"),
+        (None, "is being taken back by bert since noon"),
+    ],
+)
+def test_a_pin_reports_a_rollback_as_done_only_once_every_gateway_is_back(
+    outcome: Outcome | None, went: str
+) -> None:
+    """A pin line reported that a change went back, above a rollback that waited for gateways."""
+    pin = pin_of(record(taken_back=3, taken_back_by="edge-8"), taker(outcome=outcome))
+    assert pin is not None
+    assert how_left(pin.by, pin.rollback, "noon") == went
+
+
+def test_a_pin_of_a_change_that_rolled_back_some_gateways_only_reports_that() -> None:
+    whole, part = (pin_of(record(outcome=one)) for one in (Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE))
+    assert whole is not None
+    assert part is not None
+    assert how_left(whole.by, whole.rollback, "noon") == "went back at noon"
+    assert how_left(part.by, part.rollback, "noon") == "went back on some gateways only, at noon"
+    assert how_left(part.by, part.rollback, "") == "went back on some gateways only"
 
 
 @pytest.mark.parametrize(("taken_back", "pinned"), [(1, False), (4, False), (5, True), (10, True)])

@@ -64,7 +64,7 @@ def test_the_newest_release_of_the_channel_begins_when_a_window_is_open() -> Non
         ({"under_way": "edge-6"}, "1.3 is wanted, and waits for the end of edge-6"),
         ({"on": on(3)}, "every gateway is on 1.3, the newest of channel stable"),
         ({"on": frozenset()}, "no gateway of edge has a release yet; a person brings them up"),
-        ({"pin": PIN}, "edge is pinned against 1.3: edge-7 went back from it"),
+        ({"pin": PIN}, "edge is pinned against 1.3: edge-7 went back"),
         ({"offered": ()}, "the ledger has no release of channel stable"),
         (
             {"offered": (release(3, "CVE"),)},
@@ -106,7 +106,7 @@ OPENS = "Tue 2026-11-24 01:00 UTC"
             {"pin": PIN},
             None,
             None,
-            f"edge is pinned against 1.3: edge-7 went back from it; the next window opens {OPENS}",
+            f"edge is pinned against 1.3: edge-7 went back; the next window opens {OPENS}",
         ),
     ],
 )
