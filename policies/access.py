@@ -132,6 +132,22 @@ OF_VERBS = {
 """What somebody has to be allowed to take an offer; whatever else is offered, everybody may ask."""
 
 
+NEEDS_FILE = frozenset(
+    {
+        Verb.PLAN,
+        Verb.START,
+        Verb.INSTALL,
+        Verb.RELOAD,
+        Verb.CONFIGURE,
+        Verb.EXAMINE,
+        Verb.HAND_BACK,
+        Verb.REBUILD,
+        Verb.UNPIN,
+    }
+)
+"""What is refused while the file of the fleet is wrong: it begins something by that file."""
+
+
 def open_to(caller: Caller, offer: Offer, fleet: str) -> bool:
     """Return whether the caller may do what is offered; their own hold everybody lifts who may hold."""
     action = OF_VERBS.get(offer.verb)

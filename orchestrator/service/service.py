@@ -78,6 +78,7 @@ from orchestrator.store.states import GatewayRow
 from orchestrator.store.stories import StoryRow
 from orchestrator.store.tokens import TOKENS_BEGIN
 from policies.access import (
+    NEEDS_FILE,
     SAFE_DIRECTION,
     Action,
     action_of,
@@ -325,7 +326,7 @@ class Service:
                 standing=standing,
                 fault=fault,
                 concern=await self._health.concern(),
-                offers=_open_to(caller, (*begins, *drains), fleet),
+                offers=_open_to(caller, (*begins, *drains), fault, fleet),
                 recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
@@ -358,7 +359,7 @@ class Service:
             recurring=await asyncio.to_thread(self.due.told, named),
         )
         sensible = [one for one in offers if not _is_quarantined(one, standing, change)]
-        return found.model_copy(update={"offers": _open_to(caller, sensible, fleet)})
+        return found.model_copy(update={"offers": _open_to(caller, sensible, fault, fleet)})
 
     async def _duty(self, fleet: str) -> Duty | None:
         found = await asyncio.to_thread(self._ledger.duty, fleet)
@@ -379,7 +380,7 @@ class Service:
             Unknown: There is no such fleet, as far as the caller may know.
             NotAllowed: The caller has another role there.
         """
-        await (self._stopped if kind in SAFE_DIRECTION else self._asked)(caller, action_of(kind), fleet)
+        await self._of_change(caller, action_of(kind), fleet)
 
     async def glances(self, caller: Caller) -> tuple[Glance, ...]:
         """Return how every fleet stands that the caller may look at, those that need somebody first."""
@@ -724,7 +725,7 @@ class Service:
         safe = kind in SAFE_DIRECTION
         own = kind is CommandKind.RESUME and hold_of in {None, caller.person}
         action = Action.STOP if own else action_of(kind)  # who may hold may lift their own hold
-        await (self._stopped if safe else self._asked)(caller, action, fleet)
+        await self._of_change(caller, action, fleet)
         if caller.machine and kind is CommandKind.PROMOTE:
             sentence = f"{caller.person} is a machine: two people promote without proof"
             raise await self._acts.refuse(caller, fleet, sentence)
@@ -767,7 +768,7 @@ class Service:
         its fleet any more and the ledger is silent. After its end both are asked; of a fleet without a file
         it counts how it was planned for last.
         """
-        await self._stopped(caller, Action.GO_BACK, fleet)
+        await self._of_change(caller, Action.GO_BACK, fleet)
         request = caller.request(key)
 
         async def back() -> CommandReceipt:
@@ -1103,7 +1104,7 @@ class Service:
         self, caller: Caller, fleet: str, gateway: str | None, command: DrainExtension | DrainEnding
     ) -> tuple[CommandReceipt, ...]:
         """Give the drains of one gateway, or of all, a command in the caller's own name."""
-        named = await self._asked(caller, Action.DRAIN, fleet)
+        named = await self._of_gateways(caller, Action.DRAIN, fleet)
         mine = command.model_copy(update={"person": caller.person})
         what = (
             "drain extension asked for" if isinstance(command, DrainExtension) else "end of drain asked for"
@@ -1118,7 +1119,7 @@ class Service:
 
     async def leave_out(self, caller: Caller, fleet: str, gateways: tuple[str, ...], reason: str) -> str:
         """Leave gateways out of changes."""
-        named = await self._asked(caller, Action.QUARANTINE, fleet)
+        named = await self._of_gateways(caller, Action.QUARANTINE, fleet)
 
         async def leave() -> str:
             return await self._quarantine.leave_out(named, gateways, caller.person, reason)
@@ -1128,7 +1129,7 @@ class Service:
 
     async def take_in(self, caller: Caller, fleet: str, gateways: tuple[str, ...], reason: str) -> Returned:
         """Let gateways take part again."""
-        named = await self._asked(caller, Action.QUARANTINE, fleet)
+        named = await self._of_gateways(caller, Action.QUARANTINE, fleet)
 
         async def take() -> Returned:
             return await self._quarantine.take_in(named, gateways, caller.person, reason)
@@ -1153,7 +1154,7 @@ class Service:
         Returns:
             How many of our own it had, and whether the fleet's file knows it at all.
         """
-        await self._stopped(caller, Action.REVOKE, fleet)
+        await self._of_change(caller, Action.REVOKE, fleet)
         described = await asyncio.to_thread(self._fleets.described, fleet)
         names = {one.name for one in described.gateways} | {*described.clusters} if described else set()
         known = gateway in names
@@ -1199,8 +1200,15 @@ class Service:
         """Return the fleet for whoever looks at it, whatever has become of its file."""
         return (await self._seen_and_fault(caller, fleet))[0]
 
+    async def _of_gateways(self, caller: Caller, action: Action, fleet: str) -> Fleet:
+        """Return the fleet for what is done to its gateways, whatever has become of its file."""
+        return (await self._named_and_fault(caller, action, fleet))[0]
+
     async def _seen_and_fault(self, caller: Caller, fleet: str) -> tuple[Fleet, str | None]:
-        """Return the fleet for whoever looks at it, and what is wrong with its file.
+        return await self._named_and_fault(caller, Action.READ, fleet)
+
+    async def _named_and_fault(self, caller: Caller, action: Action, fleet: str) -> tuple[Fleet, str | None]:
+        """Return the fleet for whoever may do that there, and what is wrong with its file.
 
         Where something is, the fleet is as it was when an upgrade of it was last planned.
         """
@@ -1212,8 +1220,8 @@ class Service:
                 raise
             return planned, str(wrong)
 
-    async def _stopped(self, caller: Caller, action: Action, fleet: str) -> None:
-        """Return once the caller may stop changes of the fleet, whatever has become of its file."""
+    async def _of_change(self, caller: Caller, action: Action, fleet: str) -> None:
+        """Return once the caller may do that with changes of the fleet, whatever has become of its file."""
         if await authorised(partial(self._fleets.stopped, caller, action, fleet)) is not None:
             return
         try:
@@ -1354,8 +1362,10 @@ def _without_silent(change: ChangeStatus, standing: Standing) -> tuple[Offer, ..
     return tuple(Offer(verb=Verb.QUARANTINE, fleet=standing.fleet, gateway=name) for name in silent[:1])
 
 
-def _open_to(caller: Caller, offers: Iterable[Offer], fleet: str) -> tuple[Offer, ...]:
-    return tuple(offer for offer in offers if open_to(caller, offer, fleet))
+def _open_to(caller: Caller, offers: Iterable[Offer], fault: str | None, fleet: str) -> tuple[Offer, ...]:
+    """Return the offers that the caller may take; none that needs the fleet's file where that is wrong."""
+    usable = (offer for offer in offers if fault is None or offer.verb not in NEEDS_FILE)
+    return tuple(offer for offer in usable if open_to(caller, offer, fleet))
 
 
 def _about(fleet: str, gateways: tuple[str, ...], reason: str) -> tuple[str, dict[str, object]]:

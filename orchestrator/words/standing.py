@@ -269,7 +269,7 @@ def _concern_notices(concern: str | None) -> list[Line]:
 
 def _fault_notices(fault: str | None) -> list[Line]:
     """Return what is wrong with the file of a fleet, and what is shown instead."""
-    shown = "This is the fleet as it was when an upgrade was last planned; hold and rollback work"
+    shown = "This is the fleet as it was last planned: no change begins until the file is mended"
     return [(NEEDS_YOU, f"{fault}. {shown}")] if fault else []
 
 

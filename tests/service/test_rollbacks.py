@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest
 from orchestrator.service.changes import Turned
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.offers import spelled
 from policies.model.change import (
     ChangeEnding,
     ChangeKind,
@@ -447,7 +449,7 @@ async def test_a_fleet_whose_file_has_a_typo_is_shown_as_it_was_planned_for_last
 ) -> None:
     """M4: status answered with the fault of the file alone, and the list of fleets left the fleet out."""
     promoted.record_plan(planned(facts_of(2)))
-    assert "as it was when" not in (await penstock("status", "edge")).out
+    assert "as it was last planned" not in (await penstock("status", "edge")).out
     file = tmp_path / "fleets" / "edge.yaml"
     file.write_text(file.read_text() + "typo: 1\n")
     said = await penstock("status", "edge")
@@ -455,10 +457,34 @@ async def test_a_fleet_whose_file_has_a_typo_is_shown_as_it_was_planned_for_last
     status = " ".join(said.out.split())
     assert "NEEDS YOU" in status
     assert "typo" in status
-    assert "This is the fleet as it was when an upgrade was last planned; hold and rollback work" in status
+    assert "This is the fleet as it was last planned: no change begins until the file is mended" in status
     listed = (await page.get("/")).text
     assert "typo" in listed
     assert 'href="/fleets/edge"' in listed
+
+
+@pytest.mark.parametrize(
+    ("state", "verb"),
+    [
+        ("held by a person", "resume"),
+        ("rolling back, one missing", "quarantine"),
+        ("rolled back", "roll_back"),
+    ],
+)
+async def test_every_command_that_is_offered_is_accepted_while_the_file_of_its_fleet_is_wrong(
+    state: str, verb: str, penstock: CommandLine, promoted: Ledger, tmp_path: Path
+) -> None:
+    """`status` offered `resume`, which the same file then refused."""
+    promoted.record_plan(planned(facts_of(2)))
+    written(promoted, STATES[state])
+    file = tmp_path / "fleets" / "edge.yaml"
+    file.write_text(file.read_text() + "typo: 1\n")
+    status = json.loads((await penstock("status", "edge", "-o", "json")).out)["data"]
+    assert "typo" in status["fault"]
+    assert verb in {one["verb"] for one in status["offers"]}
+    for offer in status["offers"]:
+        given = await penstock(*shlex.split(spelled(offer))[1:])
+        assert "typo" not in given.err, (spelled(offer), given.err)
 
 
 async def test_a_rollback_with_yes_acts_at_once(penstock: CommandLine, promoted: Ledger) -> None:
