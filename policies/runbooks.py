@@ -55,6 +55,7 @@ _OF_WORDS: Mapping[str, str] = {
     "older": "ledger-restore",
     "silent": "agent-silent",
     "quarantined": "gateway-unwell",
+    "ejected": "gateway-unwell",
     "not_taken_back": "gateway-unwell",
     "drain_held": "drain-past-deadline",
     "rollback_waits": "rollback-waits",

@@ -1,5 +1,6 @@
 """A glance at every fleet: what it is on and what its newest change tells, in as few questions as for one."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -56,6 +57,9 @@ class Glance(Value):
     silent: int = 0
     """Gateways that do not answer."""
     quarantined: int = 0
+    """Gateways that operators have quarantined."""
+    ejected: int = 0
+    """Gateways that penstock itself has ejected from changes."""
     held_drains: int = 0
     """Drains that wait for an operator."""
     not_taken_back: int = 0
@@ -71,7 +75,7 @@ class Glance(Value):
     def urgency(self) -> tuple[bool, bool, str]:
         """What orders fleets: what needs somebody, then what is under way, then the others by name."""
         change = self.change
-        missing = self.silent or self.quarantined or self.held_drains or self.not_taken_back
+        missing = any((self.silent, self.quarantined, self.ejected, self.held_drains, self.not_taken_back))
         needs = bool(
             self.concern or self.fault or self.ahead or missing or (change is not None and change.needs_you)
         )
@@ -85,7 +89,9 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
     told = dict(_told(ledger, newest))
     within = {one.name: looked_at_within(len(one.gateways)) for one in fleets}
     taking, looked = ledger.taking_everywhere(within), ledger.looked_at_everywhere(names)
-    answered, quarantined = ledger.gateways_looked_at(within), ledger.quarantined_gateways()
+    answered, ejected = ledger.gateways_looked_at(within), ledger.ejected_gateways()
+    quarantined = Counter(ledger.quarantined_gateways())
+    quarantined.subtract(ejected)
     ahead, said = ledger.ahead(within), ledger.answered(within)
     here = {fleet.name: Present.of(fleet, said.get(fleet.name, {})) for fleet in fleets}
     held, failed = ledger.held_drains_everywhere(), ledger.not_taken_back_everywhere(names)
@@ -100,7 +106,8 @@ def glances_of(ledger: Ledger, fleets: Sequence[Fleet]) -> tuple[Glance, ...]:
             heard=here[fleet.name].heard,
             looked_at=looked.get(fleet.name),
             silent=len(answered[fleet.name].silent) if fleet.name in answered else 0,
-            quarantined=quarantined.get(fleet.name, 0),
+            quarantined=quarantined[fleet.name],
+            ejected=ejected.get(fleet.name, 0),
             held_drains=held.get(fleet.name, 0),
             not_taken_back=failed.get(fleet.name, 0),
             ahead=ahead.get(fleet.name),

@@ -1213,7 +1213,7 @@ class Service:
         Where something is, the fleet is as it was when an upgrade of it was last planned.
         """
         try:
-            return await self._asked(caller, Action.READ, fleet), None
+            return await self._asked(caller, action, fleet), None
         except BadInput as wrong:
             planned = await asyncio.to_thread(self._ledger.fleet_as_planned, fleet)
             if planned is None:
@@ -1350,7 +1350,8 @@ class Service:
 
 def _is_quarantined(offer: Offer, standing: Standing, change: ChangeStatus) -> bool:
     """Return whether the offer quarantines a gateway that is quarantined, and that no rollback waits for."""
-    done = offer.verb is Verb.QUARANTINE and offer.gateway in standing.quarantined
+    out = standing.quarantined.keys() | standing.ejected.keys()
+    done = offer.verb is Verb.QUARANTINE and offer.gateway in out
     return done and offer.gateway not in change.waits_for
 
 
@@ -1358,7 +1359,7 @@ def _without_silent(change: ChangeStatus, standing: Standing) -> tuple[Offer, ..
     """Return how a held change goes on without a gateway that is silent by now: its verdict is older."""
     if change.phase is not Phase.HELD or any(one.verb is Verb.QUARANTINE for one in change.can_do):
         return ()
-    silent = sorted(standing.silent.keys() - standing.quarantined.keys())
+    silent = sorted(standing.silent.keys() - standing.quarantined.keys() - standing.ejected.keys())
     return tuple(Offer(verb=Verb.QUARANTINE, fleet=standing.fleet, gateway=name) for name in silent[:1])
 
 

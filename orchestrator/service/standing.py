@@ -6,6 +6,7 @@ from math import ceil
 from typing import NamedTuple, Self
 
 from orchestrator.store.ledger import Ledger
+from policies.model.change import PENSTOCK
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.value import Value
@@ -47,6 +48,9 @@ class Standing(Value):
     silent_count: int = 0
     """How many there are in all."""
     quarantined: dict[str, str] = {}
+    """Why operators have quarantined gateways."""
+    ejected: dict[str, str] = {}
+    """Why penstock itself has ejected gateways from changes; it brings them back by itself."""
     held_drains: dict[str, str] = {}
     """Why drains wait for a person, by gateway and slot."""
     ahead: Ahead | None = None
@@ -76,7 +80,7 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
     within = looked_at_within(len(fleet.gateways))
     taking, silent = ledger.taking(fleet.name, within)
     here = Present.of(fleet, ledger.answered({fleet.name: within}).get(fleet.name, {}))
-    known = ledger.versions(taking)
+    known, left_out = ledger.versions(taking), ledger.quarantined(fleet.name)
     return Standing(
         fleet=fleet.name,
         versions=versions_of(ledger, fleet.name, taking, known),
@@ -91,7 +95,8 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
         held_drains=ledger.held_drains(fleet.name),
         ahead=ledger.ahead({fleet.name: within}).get(fleet.name),
         not_taken_back=ledger.not_taken_back(fleet.name),
-        quarantined={one.gateway: one.reason for one in ledger.quarantined(fleet.name)},
+        quarantined={one.gateway: one.reason for one in left_out if one.person != PENSTOCK},
+        ejected={one.gateway: one.reason for one in left_out if one.person == PENSTOCK},
     )
 
 

@@ -174,9 +174,16 @@ class Overview(Book):
             return {(fleet, gateway): (begin, end) for fleet, gateway, begin, end in rows}
 
     def quarantined_gateways(self) -> Mapping[str, int]:
-        """Return how many gateways of each fleet are left out of changes now."""
+        """Return how many gateways of each fleet take no part in changes now, ejected ones included."""
+        return self._left_out()
+
+    def ejected_gateways(self) -> Mapping[str, int]:
+        """Return how many gateways of each fleet penstock itself has ejected from changes."""
+        return self._left_out(tables.quarantine.c.person == PENSTOCK)
+
+    def _left_out(self, *those: ColumnElement[bool]) -> Mapping[str, int]:
         table = tables.quarantine
         lasts = (table.c.until.is_(None)) | (table.c.until > datetime.now(UTC))
-        wanted = select(table.c.fleet, func.count()).where(lasts).group_by(table.c.fleet)
+        wanted = select(table.c.fleet, func.count()).where(lasts, *those).group_by(table.c.fleet)
         with reading(self._engine) as connection:
             return {fleet: int(count) for fleet, count in connection.execute(wanted)}

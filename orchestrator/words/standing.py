@@ -114,6 +114,7 @@ def glance_notices(glance: Json) -> list[Line]:
     counted = (
         ("silent", glance["silent"], "gateway does not answer", "gateways do not answer"),
         ("quarantined", glance["quarantined"], "gateway is quarantined", "gateways are quarantined"),
+        ("ejected", glance["ejected"], "gateway is ejected", "gateways are ejected"),
         ("drain_held", glance["held_drains"], "drain waits for an operator", "drains wait for an operator"),
         (
             "not_taken_back",
@@ -155,26 +156,23 @@ def missing_lines(status: Json) -> list[Line]:
     Each gateway is named once: one that a rollback waits for is in the line of its change already.
     """
     fleet, standing, change = status["fleet"], status["standing"], status["change"]
-    silent, quarantined, drains = (standing[name] for name in ("silent", "quarantined", "held_drains"))
-    named = {*quarantined, *_waited_for(change)}
+    silent, drains = standing["silent"], standing["held_drains"]
+    waited_for = _waited_for(change)
+    ejected = {name: why for name, why in standing["ejected"].items() if name not in waited_for}
+    quarantined = standing["quarantined"]
+    named = {*quarantined, *ejected, *waited_for}
     failed = {name: why for name, why in standing["not_taken_back"].items() if name not in named}
     named |= failed.keys()
     alone = {name: why for name, why in silent.items() if name not in named}
     unnamed = standing["silent_count"] - (len(silent) - len(alone))
-    out = {name: f"{why}; it does not answer" if name in silent else why for name, why in quarantined.items()}
     found = (
         ("older", iter(_ahead(standing.get("ahead")))),
         ("silent", _folded("Silent", "gateways are silent", alone, unnamed, _command("sessions", fleet))),
         (
             "quarantined",
-            _folded(
-                "Quarantined",
-                "gateways are quarantined",
-                out,
-                len(out),
-                f"penstock status {fleet} -o json",
-            ),
+            _left_out(quarantined, silent, "Quarantined", "gateways are quarantined", fleet),
         ),
+        ("ejected", _left_out(ejected, silent, "Ejected", "gateways are ejected", fleet)),
         ("drain_held", _folded("Drain of", "drains wait", drains, len(drains), _command("drains", fleet))),
         (
             "not_taken_back",
@@ -209,7 +207,8 @@ def named_missing(status: Json) -> frozenset[str]:
     standing = status.get("standing")
     if standing is None:
         return frozenset()
-    alone = (*standing["silent"], *standing["quarantined"], *standing["not_taken_back"])
+    left_out = (*standing["quarantined"], *standing["ejected"])
+    alone = (*standing["silent"], *left_out, *standing["not_taken_back"])
     return frozenset({*alone, *_waited_for(status["change"])})
 
 
@@ -288,6 +287,14 @@ def _decided_by(decision: Json) -> str | None:
     """Return the first gate whose verdict is that of the decision."""
     readings = decision.get("readings", ())
     return next((one["gate"] for one in readings if one["verdict"] == decision["verdict"]), None)
+
+
+def _left_out(
+    found: Mapping[str, str], silent: Collection[str], word: str, are: str, fleet: str
+) -> Iterator[str]:
+    """Yield lines of gateways that take no part in changes; a silent one has no other line."""
+    out = {name: f"{why}; it does not answer" if name in silent else why for name, why in found.items()}
+    return _folded(word, are, out, len(out), f"penstock status {fleet} -o json")
 
 
 def _folded(word: str, are: str, found: Mapping[str, str], count: int, where: str) -> Iterator[str]:

@@ -138,7 +138,7 @@ class Desk:
                 time.sleep(1)  # the API comes back when what it rests on is there
             elif status["change"]["phase"] != "ended":
                 self.types(f"penstock rollback edge {over} --wait --timeout 60s")
-            elif out := status["standing"]["quarantined"]:
+            elif out := status["standing"]["quarantined"] | status["standing"]["ejected"]:
                 self.types(f"penstock gateway return edge {min(out)} {over}")
             elif status["standing"]["versions"] != [self._version]:
                 self.types(f"penstock rollback edge --to {self._version} {over} --wait --timeout 60s")

@@ -28,7 +28,7 @@ async def test_a_glance_says_what_the_status_says(state: str, service: Service, 
         status = await service.status(root, name)
         for field in ("versions", "taking", "gateways", "departed", "heard", "looked_at"):
             assert getattr(glance, field) == getattr(status.standing, field)
-        alike = ("quarantined", "held_drains", "not_taken_back")
+        alike = ("quarantined", "ejected", "held_drains", "not_taken_back")
         missing = {"silent": "silent_count", **{one: one for one in alike}}
         for field, of_status in missing.items():
             found = getattr(status.standing, of_status)

@@ -127,9 +127,18 @@ def test_one_gateway_in_trouble_is_named_once() -> None:
     change = told(
         needs_you="1 gateway is not back: gw-2: no agent answers", waits_for=("gw-2",), aside={"gw-2": "no"}
     )
-    waits = status(**silent).model_copy(update={"change": change}).model_dump(mode="json")
+    found = status(**silent, ejected={"gw-2": "no agent answers"})
+    waits = found.model_copy(update={"change": change}).model_dump(mode="json")
     assert missing_lines(waits) == []
     assert left_out_lines(waits["change"], named_missing(waits)) == []
+
+
+def test_a_gateway_that_penstock_ejected_by_itself_is_not_called_quarantined() -> None:
+    """No operator had said so, and an operator who looked for who did found no one."""
+    ejected = status(ejected={"gw-2": "it does not go back"}).model_dump(mode="json")
+    assert [line for _, line in missing_lines(ejected)] == [
+        "Ejected gw-2: it does not go back. Runbook: gateway-unwell"
+    ]
 
 
 def test_a_reason_is_shown_once_on_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +190,7 @@ def glance(number: int, **change: object) -> dict[str, Any]:
         "gateways": 4,
         "silent": 0,
         "quarantined": 0,
+        "ejected": 0,
         "held_drains": 0,
         "not_taken_back": 0,
         "concern": None,
@@ -193,6 +203,7 @@ def glance(number: int, **change: object) -> dict[str, Any]:
     [
         ({"silent": 1}, "1 gateway does not answer. Runbook: agent-silent"),
         ({"quarantined": 2}, "2 gateways are quarantined. Runbook: gateway-unwell"),
+        ({"ejected": 1}, "1 gateway is ejected. Runbook: gateway-unwell"),
         ({"held_drains": 4}, "4 drains wait for an operator. Runbook: drain-past-deadline"),
         (
             {"not_taken_back": 1},
