@@ -41,7 +41,7 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
     """
     if told.result is not None:
         return None
-    if told.not_back or told.failed:
+    if told.waits_for_gateways:
         return Awaited.GATEWAYS
     if told.waits_until is not None:
         return Awaited.SECOND_PERSON

@@ -105,7 +105,7 @@ class Sentences:
             outcome=told.outcome,
             waits_for=tuple(sorted(told.not_back)),
             not_back=told.count_not_back,
-            incomplete=tuple(f"{name}: {why}" for name, why in sorted((told.not_back | told.failed).items())),
+            incomplete=self._incomplete(),
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
             needs_you=self._needs_you(),
@@ -113,6 +113,13 @@ class Sentences:
             banner=order.override.sentence if order.override is not None else None,
             window=told.window if self._waits_for_window else None,
         )
+
+    def _incomplete(self) -> tuple[str, ...]:
+        """Return what keeps each gateway, or part, for which the rollback waits."""
+        if not self._told.waits_for_gateways:
+            return ()
+        kept = self._told.not_back | self._told.failed
+        return tuple(f"{name}: {why}" for name, why in sorted(kept.items()))
 
     def _by_wave(self) -> dict[int, dict[str, int]]:
         """Return how many gateways of each wave are in which state; once all are back, none is on trial."""

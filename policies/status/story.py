@@ -281,13 +281,18 @@ class Story:
         """Take over what a restore says of one of its parts."""
         self._take_restore(report)
         tried = len(self._tried)
-        self._tell(only_waits=bool(self._told.not_back) and 0 < self._going_back <= tried)
+        missing = {part for part, names in self._missing.items() if names}
+        self._tell(
+            only_waits=bool(self._told.not_back) and 0 < self._going_back <= tried,
+            first_try=bool(missing) and not missing & self._tried,
+        )
 
     def _take_restore(self, report: RestoreReport) -> None:
         part = f"{report.part.wave}/{report.part.number}"
         if not report.follows(self._restores.get(part)):
             return
         self._restores[part] = report
+        ends_first_try = report.tried and report.part.path not in self._tried
         self._tried -= {report.part.path}
         self._tried |= {report.part.path} if report.tried else set()
         self.begin_to_go_back(report.reason, report.at)
@@ -307,7 +312,7 @@ class Story:
         self._named_missing -= before.keys() - missing.keys()
         for name, why in sorted(missing.items()):
             named = name in self._named_missing or len(self._named_missing) < NAMED
-            if named and before.get(name) != why:
+            if named and (ends_first_try or before.get(name) != why):
                 self._named_missing.add(name)
                 self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
         self._missing[report.part.path] = missing

@@ -65,6 +65,8 @@ class Told(Value):
     """How many are still tried besides these."""
     failed: dict[str, str] = {}
     """Parts of up to fifty gateways that do not go back, and why; they are begun again and again."""
+    first_try: bool = False
+    """Whether the gateways that are not back are in parts of which some gateway has not been tried yet."""
     only_waits: bool = False
     """Whether the way back has tried every gateway, and waits for those that are silent or refuse."""
     waits_until: datetime | None = None
@@ -102,7 +104,12 @@ class Told(Value):
         """How it ended; incomplete already while gateways are missing."""
         if self.result is not None:
             return self.result.outcome
-        return Outcome.ROLLBACK_INCOMPLETE if self.not_back or self.failed else None
+        return Outcome.ROLLBACK_INCOMPLETE if self.waits_for_gateways else None
+
+    @property
+    def waits_for_gateways(self) -> bool:
+        """Whether a rollback waits for gateways that it has tried; in its first try it is just under way."""
+        return bool(self.failed) or (bool(self.not_back) and not self.first_try)
 
 
 def subject_of(gateways: Collection[str]) -> str:

@@ -40,6 +40,7 @@ REPORTS = (
         reason="it is worse",
         names=("gw-2",),
         missing={"gw-1": "nft says no"},
+        tried=True,
     ),
 )
 CONFIRM = Confirmation(
@@ -122,6 +123,20 @@ def test_a_gateway_that_is_missing_stays_so_whichever_report_arrives_last(
     assert status.outcome is Outcome.ROLLBACK_INCOMPLETE
     assert status.needs_you == "1 gateway is not back: gw-1: nft says no"
     assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
+
+
+def test_a_rollback_whose_first_try_goes_on_is_under_way_and_not_incomplete() -> None:
+    """`status` showed ROLLBACK INCOMPLETE for two seconds, above gateways that were being tried."""
+    story, why = story_of(), {"gw-1": "nft says no"}
+    story.take_restore(RestoreReport(at=BEGAN, number=1, part=PART, reason="it is worse", missing=why))
+    status = story.status()
+    assert (status.phase, status.outcome, status.needs_you) == (Phase.ROLLING_BACK, None, None)
+    assert (status.incomplete, status.not_back) == ((), 1)
+    assert sentences(story)[-1] == "not back yet: gw-1: nft says no"
+    tried = RestoreReport(at=BEGAN, number=2, part=PART, reason="it is worse", missing=why, tried=True)
+    story.take_restore(tried)
+    assert story.status().outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert sentences(story)[-1] == "ROLLBACK INCOMPLETE: gw-1: nft says no"
 
 
 def test_a_part_that_fails_by_itself_keeps_its_gateways_named_until_it_goes_on() -> None:
@@ -334,7 +349,9 @@ def test_a_lost_site_is_given_up_with_one_command_and_who_is_back_meanwhile_is_n
     story, sites = story_of(), (PART, PartKey(wave=2, number=7))
     for number, part in enumerate(sites, start=1):
         missing = {f"gw-{number}{one:02}": "does not answer" for one in range(20)}
-        story.take_restore(RestoreReport(at=BEGAN, part=part, reason="it is worse", missing=missing))
+        story.take_restore(
+            RestoreReport(at=BEGAN, part=part, reason="it is worse", missing=missing, tried=True)
+        )
     lost = tuple(story.status().waits_for)
     given_up = command(CommandKind.QUARANTINE, gateways=(*lost, "gw-9"))
     assert story.refusal_of(given_up) is None
@@ -352,7 +369,9 @@ def test_what_a_change_tells_of_ten_thousand_gateways_that_are_not_back_is_as_sh
     for number in range(1, 201):
         part = PartKey(wave=1, number=number)
         missing = {f"paris-edge-{number:03}-{one:02}": why for one in range(50)}
-        report = RestoreReport(at=BEGAN, number=1, part=part, reason="it is worse", missing=missing)
+        report = RestoreReport(
+            at=BEGAN, number=1, part=part, reason="it is worse", missing=missing, tried=True
+        )
         story.take_restore(report)
     told, status = story.dump(), story.status()
     assert len(told.model_dump_json()) < 32 * 1024

@@ -60,6 +60,7 @@ WAITS_FOR_NOBODY = {
     "rebooted",
     "lapsed",
     "more_not_back",
+    "first_try",
     "only_waits",
     "failed_later",
     "events",
