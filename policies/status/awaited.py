@@ -5,11 +5,24 @@ from enum import StrEnum
 from policies.model.change import Phase
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
-from policies.model.verdict import Action, Decision
+from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
 
 STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK})
-"""Decisions after which nothing moves by itself while the wave is still here."""
+"""Decisions after which a wave is still, be it for the moment in which it ends by itself."""
+
+
+def stands_still(decision: Decision | None, header: PlanHeader | None) -> bool:
+    """Return whether a wave that no operator holds waits for one after this decision.
+
+    A wave with proof passes by itself, and proven harm goes back by itself where the fleet does not ask.
+    """
+    if decision is None:
+        return False
+    if decision.action is Action.ROLL_BACK:
+        acts = header is None or header.limits.automation is Automation.ACT
+        return not acts and decision.verdict is not GateVerdict.HARD
+    return decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}
 
 
 class Awaited(StrEnum):

@@ -25,7 +25,7 @@ from policies.model.value import Packed, Value
 from policies.model.verdict import Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
-from policies.status.awaited import STANDING_STILL
+from policies.status.awaited import stands_still
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import (
@@ -180,7 +180,7 @@ class Story:
             case Phase.SWITCHING | Phase.OBSERVING | Phase.HELD if self._told.holds:
                 return Phase.HELD
             case Phase.HELD:
-                return _phase_without_hold(report.decision, switching=report.switching)
+                return self._phase_without_hold(report.decision, switching=report.switching)
             case _:
                 return report.phase
 
@@ -314,7 +314,8 @@ class Story:
             named = name in self._named_missing or len(self._named_missing) < NAMED
             if named and (ends_first_try or before.get(name) != why):
                 self._named_missing.add(name)
-                self.note(f"ROLLBACK INCOMPLETE: {name}: {why}", report.at)
+                yet = "ROLLBACK INCOMPLETE" if report.tried else "not back yet"
+                self.note(f"{yet}: {name}: {why}", report.at)
         self._missing[report.part.path] = missing
         self._given_up[report.part.path] = report.given_up
         first = nsmallest(SHOWN, chain.from_iterable(one.items() for one in self._missing.values()))
@@ -431,18 +432,23 @@ class Story:
         """Go on as before the hold, without a wait for the wave to say so; return what decides next."""
         if self._before_hold is None:
             if self._told.phase is Phase.HELD:
-                self.enter(self._phase_without_hold, at)
+                now = (
+                    Phase.STARTING
+                    if not self._told.wave
+                    else self._phase_without_hold(self._told.decision, switching=self._told.switching)
+                )
+                self.enter(now, at)
             return "Resumed. The next verdict decides."
         self._tell(phase=self._before_hold)
         self._before_hold = None
         when = "when its patch window opens" if self._told.window is not None else "by itself"
         return f"Resumed. The next wave starts {when}."
 
-    @property
-    def _phase_without_hold(self) -> Phase:
-        if not self._told.wave:
-            return Phase.STARTING
-        return _phase_without_hold(self._told.decision, switching=self._told.switching)
+    def _phase_without_hold(self, decision: Decision | None, *, switching: bool) -> Phase:
+        """Return where a wave is that no operator holds."""
+        if switching:
+            return Phase.SWITCHING
+        return Phase.HELD if stands_still(decision, self._header) else Phase.OBSERVING
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""
@@ -533,14 +539,6 @@ class Story:
 
     def _tell(self, **news: object) -> None:
         self._told = self._told.model_copy(update=news)
-
-
-def _phase_without_hold(decision: Decision | None, *, switching: bool) -> Phase:
-    """Return where a wave is that nobody holds, as it says it itself."""
-    if switching:
-        return Phase.SWITCHING
-    stands = decision is not None and decision.action in STANDING_STILL
-    return Phase.HELD if stands else Phase.OBSERVING
 
 
 def _subject(order: ChangeOrder) -> str:  # noqa: PLR0911 - a sentence a case

@@ -10,7 +10,7 @@ from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.report import WaveReport
 from policies.model.verdict import Action, Decision, GateVerdict
-from policies.status.awaited import STANDING_STILL
+from policies.status.awaited import STANDING_STILL, stands_still
 from policies.status.story import Story
 from tests.unit.test_story import CONFIRM, story_of
 
@@ -122,7 +122,7 @@ def test_a_change_is_shown_as_held_exactly_while_somebody_holds_it_or_its_wave_s
             case (kind, person):
                 change.says(kind, person)
         told, status = change.story.dump(), change.story.status()
-        stands = told.decision is not None and told.decision.action in STANDING_STILL and not told.switching
+        stands = stands_still(told.decision, None) and not told.switching
         if told.holds:
             assert status.phase is Phase.HELD
             assert status.needs_you is not None
@@ -141,6 +141,24 @@ def test_what_its_wave_said_before_it_heard_that_it_may_go_on_holds_no_change() 
     for _ in range(3):
         change.goes_on("reads")
     assert change.story.status().phase is Phase.OBSERVING
+
+
+def test_a_change_that_has_its_proof_needs_no_operator_once_the_last_hold_is_lifted() -> None:
+    """A HELD line asked for an operator for two seconds, until the wave passed by itself."""
+    change = Upgrade()
+    change.goes_on("has switched")
+    change.says(CommandKind.HOLD, "ana")
+    change.goes_on("hears")
+    change.decides(Action.PROMOTE)
+    while change._unread:
+        change.goes_on("reads")
+    assert change.story.status().needs_you is not None
+    change.says(CommandKind.RESUME, "ana")
+    for step in ("hears", "reads"):
+        status = change.story.status()
+        assert (status.phase, status.needs_you) == (Phase.OBSERVING, None)
+        change.goes_on(step)
+    assert change.story.status().needs_you is None
 
 
 def test_a_hold_while_gateways_are_switched_is_seen_at_once() -> None:
