@@ -335,8 +335,8 @@ async def whats_wrong(changes: ChangeService, points: Checkpoints) -> Wrong:
 
         async def ask(name: str, fleet: str) -> None:
             async with turn:
-                if stuck := await changes.concern_about(fleet):
-                    wedged[fleet, name] = stuck[0]
+                if stuck := (await changes.seen_by_engine(fleet, with_stored=False)).concern:
+                    wedged[fleet, name] = stuck
 
         found = await asyncio.to_thread(changes.ledger.every_open_change)
         await asyncio.gather(*(ask(one.name, one.fleet) for one in found))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from itertools import takewhile
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from temporalio.api.enums.v1 import EventType, PendingWorkflowTaskState
 from temporalio.api.history.v1 import HistoryEvent
@@ -122,6 +122,17 @@ class Turned:
     """Whether that was a way back which only waited for gateways, which the rollback takes along."""
     go_on: tuple[tuple[str, ...], ...] = ()
     """The ways back of changes ended by force, each with its parts: they go on until this begins."""
+
+
+class EngineView(NamedTuple):
+    """What the engine knows of an open change, and no ledger does."""
+
+    concern: str | None = None
+    """Why the change may not go on by itself, None when it may."""
+    helps: tuple[Offer, ...] = ()
+    """What helps then."""
+    stored: tuple[StoredCommand, ...] = ()
+    """Commands that no worker has carried out yet, the oldest first."""
 
 
 @dataclass(frozen=True)
@@ -522,32 +533,43 @@ class ChangeService:
             silence = f"the worker could not answer ({error.message}); ask again, and see its log"
             raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
 
-    async def concern_about(self, fleet: str) -> tuple[str, tuple[Offer, ...]] | None:
-        """Return why an open change may not go on by itself, and what helps; None when it may."""
+    async def seen_by_engine(self, fleet: str, *, with_stored: bool = True) -> EngineView:
+        """Return what the engine knows of an open change: whether it can go on, and which commands wait.
+
+        The engine describes the change once. The newest events are read only while a step waits for a worker.
+        """
         try:
             description = await self._change(fleet).describe(rpc_timeout=LOOK)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
-                return gone, (_offer(Verb.ROLL_BACK, fleet),)
-            return f"{silence_of(error)}; what is shown is what was last heard", ()
+                return EngineView(gone, (_offer(Verb.ROLL_BACK, fleet),))
+            return EngineView(f"{silence_of(error)}; what is shown is what was last heard")
         stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
-        return (stuck[0], (stuck[1],)) if stuck else None
+        stored = await self._stored_in(description) if with_stored else ()
+        if stuck is None:
+            return EngineView(stored=stored)
+        concern, helps = stuck
+        return EngineView(concern, (helps,), stored)
 
     async def stored(self, fleet: str) -> tuple[StoredCommand, ...]:
-        """Return the commands that the engine has stored for the change and that no worker has taken yet.
-
-        The engine is asked for the newest events alone, and only while a step waits for a worker.
-        """
+        """Return the stored commands alone, for who looks often: nothing is searched for what is stuck."""
         try:
-            found = (await self._change(fleet).describe(rpc_timeout=LOOK)).raw_description
-            if not found.HasField("pending_workflow_task"):
-                return ()
-            asked = GetWorkflowExecutionHistoryReverseRequest(
-                namespace=self.client.namespace,
-                execution=found.workflow_execution_info.execution,
-                maximum_page_size=NEWEST_EVENTS,
-            )
+            return await self._stored_in(await self._change(fleet).describe(rpc_timeout=LOOK))
+        except RPCError:
+            return ()
+
+    async def _stored_in(self, description: WorkflowExecutionDescription) -> tuple[StoredCommand, ...]:
+        """Return the commands that the engine has stored for a change and that no worker has taken yet."""
+        found = description.raw_description
+        if not found.HasField("pending_workflow_task"):
+            return ()
+        asked = GetWorkflowExecutionHistoryReverseRequest(
+            namespace=self.client.namespace,
+            execution=found.workflow_execution_info.execution,
+            maximum_page_size=NEWEST_EVENTS,
+        )
+        try:
             answer = await self.client.workflow_service.get_workflow_execution_history_reverse(
                 asked, timeout=LOOK
             )

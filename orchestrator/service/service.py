@@ -331,18 +331,15 @@ class Service:
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
-        offers = (*change.can_do, *drains)
+        offers = (*_without_silent(change, standing), *change.can_do, *drains)
         concern, stored = await self._health.concern(), tuple[StoredCommand, ...]()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
             offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
         else:
-            about, stored = await asyncio.gather(
-                self._changes.concern_about(fleet), self._changes.stored(fleet)
-            )
-            concern, more = about or (concern, ())
-            offers = (*more, *offers)
-        offers = (*_without_silent(change, standing), *offers)
+            seen = await self._changes.seen_by_engine(fleet)
+            concern, stored = seen.concern or concern, seen.stored
+            offers = (*seen.helps, *offers)
         pin = await asyncio.to_thread(self.desired.pin, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
@@ -399,8 +396,8 @@ class Service:
             stuck = None
             if one.change is not None and one.change.under_way:
                 async with turn:
-                    stuck = await self._changes.concern_about(one.fleet)
-            more = {"concern": stuck[0] if stuck else concern, "fault": faults.get(one.fleet)}
+                    stuck = (await self._changes.seen_by_engine(one.fleet, with_stored=False)).concern
+            more = {"concern": stuck or concern, "fault": faults.get(one.fleet)}
             return one.model_copy(update=more)
 
         return tuple(sorted(await asyncio.gather(*map(with_concern, found)), key=lambda one: one.urgency))

@@ -50,17 +50,17 @@ async def test_a_change_of_which_a_part_is_stuck_says_so_and_offers_the_rollback
     runner = UnsandboxedWorkflowRunner()
     async with Worker(client, task_queue=QUEUE, workflows=[Root, Wave, Batch], workflow_runner=runner):
         change = await client.start_workflow(Root.run, id="change/edge", task_queue=QUEUE)
-        assert await service.concern_about("edge") is None
+        assert (await service.seen_by_engine("edge")).concern is None
 
         async def is_noticed() -> bool:
-            return await service.concern_about("edge") is not None
+            return (await service.seen_by_engine("edge")).concern is not None
 
         await until(is_noticed)
-        found = await service.concern_about("edge")
-        assert found is not None
-        assert found[0].startswith(
+        found = await service.seen_by_engine("edge")
+        assert found.concern is not None
+        assert found.concern.startswith(
             "STUCK: no worker can go on with change/edge/edge-2/wave/001/gw-1, a part of the change of edge; "
         )
-        assert found[1] == (Offer(verb=Verb.ROLL_BACK, fleet="edge", force=True),)
-        assert await later.concern_about("edge") is None
+        assert found.helps == (Offer(verb=Verb.ROLL_BACK, fleet="edge", force=True),)
+        assert (await later.seen_by_engine("edge")).concern is None
         await change.terminate()
