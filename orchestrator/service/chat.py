@@ -20,13 +20,13 @@ from orchestrator.service.chat_links import ChatLinks
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.store.chat import Code
 from orchestrator.store.ledger import Ledger
-from orchestrator.words.standing import change_notices, fleet_notices, missing_lines
+from orchestrator.words.standing import change_notices, fleet_notices, missing_lines, stored_lines
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
 from policies.chat.grammar import CALLED, CHANGES, HELP, Said, addressed, read
 from policies.chat.sessions import stay
 from policies.chat.spelling import spelled
-from policies.model.chat import ChatAnswer, ChatMessage, ChatVerb
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb
 from policies.model.command import CommandKind
 from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, Unavailable
 from policies.model.fleet import Fleet
@@ -74,6 +74,16 @@ class ChatService:
         self._sessions = sessions
         self._strangers = strangers
         self.cards = ChatCards(ledger, fleets, sessions)
+
+    async def cards_wanted(self, process: Caller, workspace: str) -> tuple[ChatCard, ...]:
+        """Return the cards of a workspace that do not show yet how their changes stand.
+
+        The engine alone knows which commands are stored for changes that are under way.
+        """
+        fleets = await asyncio.to_thread(self.cards.under_way, process)
+        found = await asyncio.gather(*map(self._service.stored, fleets))
+        stored = dict(zip(fleets, found, strict=True))
+        return await asyncio.to_thread(self.cards.wanted, process, workspace, stored)
 
     async def answer(self, process: Caller, said: ChatMessage) -> ChatAnswer:
         """Do what a message orders, once however often it comes, and return what is to be said to it.
@@ -466,7 +476,7 @@ def _notices(status: "FleetStatus") -> tuple[str, ...]:
     """Return what a fleet needs an operator for, as the terminal and the page show it."""
     shown = status.model_dump(mode="json")
     of_change = change_notices(shown["change"]) if shown["change"] else []
-    lines = (*fleet_notices(shown), *of_change, *missing_lines(shown))
+    lines = (*fleet_notices(shown), *of_change, *stored_lines(shown), *missing_lines(shown))
     return tuple(f"{label}: {line}" for label, line in lines)
 
 

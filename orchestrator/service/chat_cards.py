@@ -1,9 +1,10 @@
 """Cards: how each change stands in each room of its fleet, posted once and edited from then on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from activities.files import FleetFiles
 from orchestrator.service.caller_refusals import INSTALLATION
@@ -11,17 +12,20 @@ from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.standing import stored_lines
 from policies.access import Action, may, may_there
 from policies.chat.endings import Stage, done, known_by, nobody_left, stage_in, stage_of
 from policies.chat.sessions import Left
 from policies.model.change import ChangeRecord, Outcome
 from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
+from policies.model.command import StoredCommand
 from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer
 from policies.model.people import EVERY_FLEET, Caller
 from policies.model.plan_part import PlanHeader
 from policies.model.status import ChangeStatus
+from policies.status.stored import after_stored
 
 STILL_TOLD = timedelta(hours=1)
 """How long after its end a change gets a card that had none."""
@@ -31,6 +35,10 @@ WENT_BACK = frozenset({Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE})
 
 MOST_CARDS = 50
 """Cards in one answer; the others come in the next."""
+
+
+Stored = Sequence[StoredCommand]
+NOTHING_STORED: Mapping[str, Stored] = MappingProxyType({})
 
 
 class _Wanted(NamedTuple):
@@ -53,15 +61,32 @@ class ChatCards:
         self._fleets = fleets
         self._sessions = sessions
 
-    def wanted(self, process: Caller, workspace: str) -> tuple[ChatCard, ...]:
-        """Return the cards of a workspace that do not show yet how their changes stand."""
+    def under_way(self, process: Caller) -> tuple[str, ...]:
+        """Return the fleets of this process whose newest change has no end yet."""
+        fleets = self._told_fleets(process)
+        newest = self._ledger.newest_changes() if fleets else {}
+        return tuple(name for name in fleets if name in newest and newest[name].outcome is None)
+
+    def _told_fleets(self, process: Caller) -> dict[str, Fleet]:
         if not process.machine:
             raise NotAllowed(f"{process.person} is no process of a chat: that takes a token of the role chat")
-        fleets = {
+        return {
             name: one
             for name, one in self._fleets.lately()[0].items()
             if one.chat is not None and one.chat.channels and may(process, Action.CHAT, name)
         }
+
+    def wanted(
+        self, process: Caller, workspace: str, stored: Mapping[str, Stored] = NOTHING_STORED
+    ) -> tuple[ChatCard, ...]:
+        """Return the cards of a workspace that do not show yet how their changes stand.
+
+        Args:
+            process: The process of the chat.
+            workspace: Where its rooms are.
+            stored: The commands of each fleet that the engine has stored for its open change.
+        """
+        fleets = self._told_fleets(process)
         newest = self._ledger.newest_changes() if fleets else {}
         shown = self._ledger.cards_shown(workspace)
         of_newest = self._ledger.cards_of(
@@ -80,17 +105,23 @@ class ChatCards:
                     channel: of_newest.get((channel, record.name)) or open_cards.get((channel, record.name))
                     for channel in rooms
                 }
-                found += self._different(fleet, record, workspace, known)
+                waiting = stored.get(name, ()) if record.outcome is None else ()
+                found += self._different(fleet, record, workspace, known, waiting)
             if len(found) >= MOST_CARDS:
                 break
         return tuple(found[:MOST_CARDS])
 
     def _different(
-        self, fleet: Fleet, record: ChangeRecord, workspace: str, known: Mapping[str, ShownCard | None]
+        self,
+        fleet: Fleet,
+        record: ChangeRecord,
+        workspace: str,
+        known: Mapping[str, ShownCard | None],
+        stored: Stored,
     ) -> list[ChatCard]:
         """Return the cards of one change that do not show how it stands, by what each room shows now."""
         told = {channel: _told(shown) for channel, shown in known.items()}
-        wanted = self._card(fleet, record, waits={*told.values()} != {Stage.OVER})
+        wanted = self._card(fleet, record, stored, waits={*told.values()} != {Stage.OVER})
         found = list[ChatCard]()
         for channel, shown in known.items():
             # What was said to be over stays so: a gateway that is silent since then takes nothing back.
@@ -163,7 +194,7 @@ class ChatCards:
     def _rooms(fleet: Fleet, workspace: str) -> list[ChatRoom]:
         return [room for room in fleet.chat.channels if room.workspace == workspace] if fleet.chat else []
 
-    def _card(self, fleet: Fleet, record: ChangeRecord, *, waits: bool) -> _Wanted:
+    def _card(self, fleet: Fleet, record: ChangeRecord, stored: Stored, *, waits: bool) -> _Wanted:
         status = told_of(self._ledger, record)
         header = self._sessions.header(record) if waits and record.outcome in WENT_BACK else None
         left = self._sessions.since(fleet, record, header) if header is not None else None
@@ -173,6 +204,7 @@ class ChatCards:
             f"Why: {status.why}",
             f"Next: {status.next}",
             *((f"Needs you: {status.needs_you}",) if status.needs_you else ()),
+            *(f"{label}: {line}" for label, line in stored_lines(_shown(stored))),
         )
         state = status.outcome.value if status.outcome is not None else status.phase.value
         card = ChatCard(
@@ -184,15 +216,17 @@ class ChatCards:
             title=f"{record.name}: {record.kind.value.replace('_', ' ')} {status.version}",
             state=f"{state.replace('_', ' ').upper()}: {status.what}",
             lines=lines,
-            offers=self._offers(fleet, record, status),
+            offers=self._offers(fleet, record, status, stored),
         )
         content = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
         return _Wanted(card.model_copy(update={"digest": content}), record, status, header, left, stage)
 
-    def _offers(self, fleet: Fleet, record: ChangeRecord, status: ChangeStatus) -> tuple[Offer, ...]:
+    def _offers(
+        self, fleet: Fleet, record: ChangeRecord, status: ChangeStatus, stored: Stored
+    ) -> tuple[Offer, ...]:
         """Return what can be done about the change; a rollback that has nothing to do is not offered."""
         if record.outcome is None:
-            return status.can_do
+            return after_stored(status.can_do, stored)
         return WaysBack(self._ledger).offered(fleet, status.can_do)
 
     def _news(self, fleet: Fleet, wanted: _Wanted, told: Stage) -> tuple[tuple[str, ...], ...]:
@@ -216,6 +250,11 @@ class ChatCards:
 def _told(shown: ShownCard | None) -> Stage:
     """Return how far a card has told; one that was never posted has told nothing."""
     return stage_in(shown.digest) if shown is not None else Stage.GOES_ON
+
+
+def _shown(stored: Stored) -> dict[str, list[dict[str, Any]]]:
+    """Return stored commands as the terminal and the page show those of a status."""
+    return {"stored": [one.model_dump(mode="json") for one in stored]}
 
 
 def _is_told(change: ChangeRecord) -> bool:

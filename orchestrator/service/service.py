@@ -124,6 +124,7 @@ from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPr
 from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
 from policies.rollback import will_serve
+from policies.status.stored import after_stored
 from policies.traffic import Traffic
 
 T = TypeVar("T")
@@ -339,7 +340,7 @@ class Service:
         else:
             seen = await self._changes.seen_by_engine(fleet)
             concern, stored = seen.concern or concern, seen.stored
-            offers = (*seen.helps, *offers)
+            offers = (*seen.helps, *after_stored(offers, stored))
         pin = await asyncio.to_thread(self.desired.pin, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
@@ -357,6 +358,10 @@ class Service:
         )
         sensible = [one for one in offers if not _is_quarantined(one, standing, change)]
         return found.model_copy(update={"offers": _open_to(caller, sensible, fault, fleet)})
+
+    async def stored(self, fleet: str) -> tuple[StoredCommand, ...]:
+        """Return the commands that are stored for the fleet's change; the caller may read the fleet."""
+        return await self._changes.stored(fleet)
 
     async def _duty(self, fleet: str) -> Duty | None:
         found = await asyncio.to_thread(self._ledger.duty, fleet)

@@ -12,7 +12,7 @@ from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.service import caller_refusals
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
-from policies.model.command import CommandReceipt
+from policies.model.command import CommandKind, CommandReceipt, StoredCommand
 from policies.model.people import EVERY_FLEET, Role
 from policies.model.value import digest_of
 from policies.model.way_back import RollbackPreview
@@ -275,6 +275,25 @@ async def test_a_card_is_posted_once_and_edited_from_then_on(
         database.commit()
     (edited,) = await wanted()
     assert edited["message"] == "$card"
+
+
+async def test_a_card_shows_a_stored_command_and_offers_nothing_that_it_may_have_answered(
+    night: Night, room: Process, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` named the stored hold; the card named it nowhere, and offered to hold."""
+    hold = StoredCommand(kind=CommandKind.HOLD, person="ana", reason="users call", at=datetime.now(UTC))
+
+    async def stored(_: str) -> tuple[StoredCommand, ...]:
+        return (hold,)
+
+    monkeypatch.setattr(night.installation.service, "stored", stored)
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    answer = await night.api.get("/chat/cards", params={"workspace": WORKSPACE}, headers=shown)
+    (card,) = answer.json()["cards"]
+    (line,) = [one for one in card["lines"] if one.startswith("Stored: ")]
+    assert line.startswith("Stored: not yet carried out: hold by ana at ")
+    assert line.endswith(": users call")
+    assert "hold" not in {one["verb"] for one in card["offers"]}
 
 
 async def test_an_edit_that_shows_again_what_a_card_showed_before_is_an_edit_of_its_own(

@@ -468,7 +468,6 @@ async def test_a_fleet_whose_file_has_a_typo_is_shown_as_it_was_planned_for_last
     [
         ("held by a person", "resume"),
         ("rolling back, one missing", "quarantine"),
-        ("rolled back", "roll_back"),
     ],
 )
 async def test_every_command_that_is_offered_is_accepted_while_the_file_of_its_fleet_is_wrong(

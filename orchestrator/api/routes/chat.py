@@ -81,7 +81,7 @@ async def message(said: ChatMessage, request: Request, process: Recognised, serv
 @router.get("/chat/cards")
 async def cards(process: Asking, service: Serving, workspace: Annotated[Workspace, Query()]) -> Cards:
     """List the cards of a workspace that do not show yet how their changes stand."""
-    return Cards(cards=await asyncio.to_thread(service.chat.cards.wanted, process, workspace))
+    return Cards(cards=await service.chat.cards_wanted(process, workspace))
 
 
 @router.post("/chat/cards")
