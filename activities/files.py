@@ -307,18 +307,32 @@ def _place(error: ErrorDetails, lines: dict[Location, int]) -> Location:
     return (*place, error["loc"][-1]) if error["type"] == "missing" else place
 
 
+def _tag_key(error: ErrorDetails) -> str:
+    """Return the key that says which of several kinds a part is."""
+    return str(error.get("ctx", {}).get("discriminator")).strip("'")
+
+
 def _line(error: ErrorDetails, lines: dict[Location, int]) -> int:
     place = _place(error, lines)
+    if error["type"] == "union_tag_invalid":
+        place = (*place, _tag_key(error))
     return lines.get(place) or lines.get(place[:-1], 1)
 
 
-def _sentence(error: ErrorDetails, place: Location, known: Sequence[str]) -> str:
+def _sentence(  # noqa: PLR0911 - a sentence a case
+    error: ErrorDetails, place: Location, known: Sequence[str]
+) -> str:
     key, parent = _key(place), _key(place[:-1]) or "the file"
     match error["type"]:
         case "extra_forbidden":
             return f"{parent} has no key {place[-1]}; {_nearest(str(place[-1]), known)}"
         case "missing":
             return f"{parent} lacks the key {place[-1]}; add it"
+        case "union_tag_invalid":
+            tag, tags = error["ctx"]["tag"], re.findall("'([^']+)'", error["ctx"]["expected_tags"])
+            close = difflib.get_close_matches(tag, tags, n=1)
+            instead = f"did you mean {close[0]}?" if close else f"write one of {', '.join(tags)}"
+            return f"{key}.{_tag_key(error)} is {_shown(tag)}; {instead}"
         case "value_error":
             where = f"{key}: " if place and isinstance(place[-1], str) else ""
             said = error["msg"].removeprefix("Value error, ")

@@ -136,7 +136,8 @@ gates:
     ("before", "after", "sentence"),
     [
         ("total:", "totl:", "line 5: gates[0] has no key totl; did you mean total? (1 more"),
-        ("kind: rate", "kind: ratio", "line 2: gates[0] is"),
+        ("kind: rate", "kind: rat", 'line 3: gates[0].kind is "rat"; did you mean rate?'),
+        ("kind: rate", "kind: x", 'line 3: gates[0].kind is "x"; write one of rate, exceedance, '),
         ("b{$cohort}", "nothing", "line 5: gates[0].total: must name raw series"),
         (
             "a{$cohort}",
