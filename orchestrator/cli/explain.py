@@ -25,11 +25,13 @@ Json = Any
 
 
 def explain(
-    word: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
+            metavar="WORD",
             help="a change, one of its decisions like edge-1#3, a fleet, whose newest change is meant, an "
-            "exit code, a state like HELD, or the name of a refusal; the only fleet when left out"
+            "exit code like 7 or exit 7, a state like HELD, or the name of a refusal; the only fleet when "
+            "left out",
         ),
     ] = None,
     decisions: Annotated[bool, typer.Option("--decisions", help="list the change's decisions")] = False,
@@ -45,6 +47,7 @@ def explain(
 
     Of a decision also what would have changed it.
     """
+    word = " ".join(words).removeprefix("exit ") if words else None
     meant = meaning_of(word) if word is not None else None
     if meant is not None:
         emit(output, "Meaning", meant, lambda: say(*meaning_lines(meant)), names=[meant["word"]])

@@ -8,7 +8,7 @@ from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, console, emit
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
 from orchestrator.words.changes import UNNAMED, begun
-from orchestrator.words.standing import needs_operator
+from orchestrator.words.standing import idle_line, needs_operator
 from orchestrator.words.text import printable
 
 EVERY_SECONDS = 0.5
@@ -43,6 +43,16 @@ def follow(api: Api, fleet: str, output: Output, within: float | None = None) ->
     if output is Output.TABLE and sys.stdout.isatty():
         return _on_a_terminal(api, fleet, deadline)
     return _line_by_line(api, fleet, output, deadline)
+
+
+def watch_fleet(api: Api, fleet: str, output: Output) -> ExitCode:
+    """Follow the fleet's change to its end; without one report what the fleet is on, and end at once."""
+    status = _asked(api, fleet)
+    idle = None if isinstance(status, Problem) else idle_line(status)
+    code = follow(api, fleet, output)
+    if idle is not None:
+        (sys.stdout if output is Output.TABLE else sys.stderr).write(f"{idle}\n")
+    return code
 
 
 def begun_line(fleet: str, found: Json) -> str:

@@ -35,7 +35,7 @@ from orchestrator.cli import (
     window,
 )
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import begun_line, code_of_fleet, follow, follow_begun
+from orchestrator.cli.following import begun_line, code_of_fleet, follow_begun, watch_fleet
 from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
 from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
@@ -191,9 +191,12 @@ def status(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None
 
 @app.command(rich_help_panel=SEE)
 def watch(fleet: FleetName = None, output: OutputOption = Output.TABLE) -> None:
-    """Follow a change live until it ends; Ctrl-C detaches and changes nothing."""
+    """Follow a change live until it ends; Ctrl-C detaches and changes nothing.
+
+    While no change is under way, the command prints what the fleet is on and ends as the last change ended.
+    """
     api = Api()
-    raise typer.Exit(follow(api, fleet_of(api, fleet), output))
+    raise typer.Exit(watch_fleet(api, fleet_of(api, fleet), output))
 
 
 @app.command(rich_help_panel=SEE)

@@ -253,6 +253,15 @@ def now_line(status: Json) -> str:
     return printable(f"{status['fleet']} {on_line(standing)}, {taking_line(standing)}{as_of(standing)}.")
 
 
+def idle_line(status: Json) -> str | None:
+    """Return that no change is under way, how the last one ended and what the fleet is on; None with one."""
+    change = status["change"]
+    if change is not None and change["phase"] != "ended":
+        return None
+    last = f"; the last, {change['rollout']}, has ended: {change['what']}" if change is not None else ""
+    return printable(f"No change of {status['fleet']} is under way{last}. {now_line(status)}")
+
+
 def standing_line(status: Json) -> str:
     """Return what a fleet is on that has no change to tell of, and what begins one."""
     standing = status["standing"]

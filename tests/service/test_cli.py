@@ -15,7 +15,7 @@ from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.service import Service
 from orchestrator.service.surveys import Surveyed, SurveyService
 from orchestrator.store.ledger import Ledger
-from policies.model.change import Outcome
+from policies.model.change import ChangeEnding, Outcome
 from policies.model.drain import DrainEvent
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
@@ -45,6 +45,32 @@ async def test_status_ends_as_the_fleet_stands(penstock: CommandLine, ledger: Le
     assert said.code == 6
     assert "held by ana: fix [/etc/ocserv] �[31mred�" in said.out
     assert "\x1b" not in said.out
+
+
+async def test_a_watch_without_a_change_reports_what_the_fleet_is_on_and_ends(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    """`watch` ended with 0 and printed nothing."""
+    said = await penstock("watch", "edge")
+    assert said.code == 0
+    assert said.out.startswith("No change of edge is under way. edge on ")
+    name = under_way(ledger)
+    ending = ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence="logins failed")
+    ledger.close_change(ending)
+    said = await penstock("watch", "edge")
+    assert said.code == 3
+    last = said.out.splitlines()[-1]
+    assert last.startswith(f"No change of edge is under way; the last, {name}, has ended: "), said.out
+    assert " edge on " in last
+
+
+@pytest.mark.parametrize("words", [("7",), ("exit", "7"), ("exit 7",)])
+async def test_an_exit_code_is_explained_however_it_is_written(
+    penstock: CommandLine, words: tuple[str, ...]
+) -> None:
+    said = await penstock("explain", *words)
+    assert said.code == 0, said.err
+    assert said.out.startswith("7  rollback incomplete: rolled back, but some gateways are not on their")
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "jsonl"])
