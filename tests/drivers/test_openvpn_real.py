@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.log import LoginLog
 from activities.drivers.programs import run
 from policies.attempts import Attempt, LoginOutcome
@@ -171,6 +172,29 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
     assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
     names = openvpn.folders.daemon.names_in(log.read_text(errors="replace"))
     assert "user1" in names
+
+
+async def test_a_user_who_reconnects_before_openvpn_notices_the_broken_session_has_logged_in(
+    openvpn: OpenVpnLab,  # noqa: F811
+) -> None:
+    """OpenVPN drops the previous session, and writes the new one's address without a prefix."""
+    slot = await serving(openvpn, "1")
+    broken = await openvpn.client(1).up()
+    broken.process.kill()
+    await asyncio.to_thread(broken.process.wait, 10)
+    [before] = (await openvpn.folders.live())[slot] or ()
+    await openvpn.client(1).up()
+    [after] = (await openvpn.folders.live())[slot] or ()
+    lines = openvpn.folders.of(slot).log.read_text(errors="replace").splitlines()
+    assert any("will cause previous active sessions" in line for line in lines)
+    reader = LoginLog()
+    found = [one for line in lines for one in reader.read(line, 0.0)]
+    found += reader.give_up(1000.0)
+    assert [(one.key, one.outcome) for one in found] == [("user user1", LoginOutcome.OK)] * 2
+    held = {one.source: one.ended for one in held_in(slot, lines)}
+    assert before.source != after.source
+    assert [source for source, ended in held.items() if ended is None] == [after.source]
+    assert held.keys() == {before.source, after.source}
 
 
 async def test_a_login_that_is_given_an_address_outside_of_the_pool_is_a_failed_one(

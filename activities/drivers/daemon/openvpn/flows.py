@@ -1,21 +1,34 @@
 """Which user's packets came from where and when, as the log of one slot tells it.
 
-A session is there from the moment it has an address until its client leaves, and comes from another place
-after a float. The log's stamps are UTC: an instance's root has no other time zone.
+A session is there from the moment it has an address until its client leaves, or until OpenVPN drops it for
+a new session of the same user. It comes from another place after a float. The log's stamps are UTC: an
+instance's root has no other time zone.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 
-from activities.drivers.daemon.openvpn.prefix import END, FLOATED, NAMED, STAMP, TYPED_NAME, moment
+from activities.drivers.daemon.openvpn.prefix import (
+    AFTER_DROP,
+    DROPS,
+    END,
+    FLOATED,
+    NAMED,
+    STAMP,
+    TYPED_NAME,
+    moment,
+)
 from activities.drivers.daemon.openvpn.sessions import NOBODY
 from policies.attribution import End, Held
 
 _AT = rf"(?P<at>{STAMP})"
 _CLIENT = re.compile(rf"{_AT}{NAMED}(?P<what>.+)")
+_DROPS = re.compile(rf"{_AT}{DROPS}")
+_AFTER_DROP = re.compile(rf"{_AT}{AFTER_DROP}")
 _NAMELESS = re.compile(rf"{_AT}(?P<end>{END}) (?P<what>.+)")
 _TYPED = re.compile(TYPED_NAME)
 _GIVEN = re.compile(r"MULTI: primary virtual IP(?:v6)? for .+: (?P<address>[0-9a-fA-F.:]+)$")
@@ -32,6 +45,8 @@ class _Log:
     live: dict[End, Held] = field(default_factory=dict)
     typed: dict[End, str] = field(default_factory=dict)
     """Names that clients have typed whose session has not begun; the oldest are dropped."""
+    again: str = ""
+    """The user for whose new session previous ones were dropped last."""
 
 
 def held_in(slot: str, lines: Iterable[str]) -> Iterator[Held]:
@@ -53,6 +68,11 @@ def _told(slot: str, line: str, log: _Log) -> Iterator[Held]:
             yield moved._replace(ended=at)
     elif found := _NAMELESS.match(line):
         yield from _of_a_client(slot, found, None, log)
+    elif found := _DROPS.match(line):
+        log.again = found["user"]
+        yield from _dropped(moment(found["at"]), log)
+    elif (found := _AFTER_DROP.match(line)) and found["user"] == log.again:
+        yield from _of_a_client(slot, found, log.again, log)
     elif found := _CLIENT.match(line):
         yield from _of_a_client(slot, found, found["user"], log)
     elif found := _BEGINS.match(line):  # the instance before has ended, with every session
@@ -60,6 +80,12 @@ def _told(slot: str, line: str, log: _Log) -> Iterator[Held]:
         log.live.clear()
         log.typed.clear()
         yield from (one._replace(ended=at) for one in ended)
+
+
+def _dropped(at: datetime, log: _Log) -> Iterator[Held]:
+    """End the sessions of the user who is let in again; the new one has no address yet."""
+    for source in [source for source, one in log.live.items() if one.user == log.again]:
+        yield log.live.pop(source)._replace(ended=at)
 
 
 def _of_a_client(slot: str, found: re.Match[str], name: str | None, log: _Log) -> Iterator[Held]:

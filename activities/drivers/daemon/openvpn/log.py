@@ -15,7 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from activities.drivers.daemon.openvpn.prefix import END, FLOATED, NAMED, SHOWN_NAME, STAMP, TYPED_NAME
+from activities.drivers.daemon.openvpn.prefix import (
+    AFTER_DROP,
+    DROPS,
+    END,
+    FLOATED,
+    NAMED,
+    SHOWN_NAME,
+    STAMP,
+    TYPED_NAME,
+)
 from policies.attempts import Attempt, LoginOutcome, key_of
 
 LONGEST = 120.0
@@ -27,6 +36,8 @@ _BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context")
 """The first line of a client as versions before 2.6 have it, and as 2.6 has it with `verb 4`."""
 _NOBODY_YET = re.compile(rf"{STAMP}?+(?P<end>{END}) (?P<what>.+)")
 _LET_IN = re.compile(rf"{STAMP}?+{NAMED}(?P<what>.+)")
+_DROPS = re.compile(rf"{STAMP}?+{DROPS}")
+_AFTER_DROP = re.compile(rf"{STAMP}?+{AFTER_DROP}")
 _VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
 # Only at the beginning of what is said: behind it are words of the client, also of one that nobody knows.
 _PROVEN = re.compile(rf"VERIFY OK: depth=0, (?:.*?, )?{SHOWN_NAME}")
@@ -89,6 +100,8 @@ class LoginLog:
         self._open: dict[_End, _Connection] = {}
         self._nameless: dict[_End, None] = {}
         """Live sessions without a common name: what their address says now is no login."""
+        self._again = ""
+        """The user for whose new session previous ones were dropped last."""
         self.version = ""
         """The daemon's own version, once it has said it."""
 
@@ -99,6 +112,10 @@ class LoginLog:
             self._lives(_end(match["to"]))
         elif match := _NOBODY_YET.match(line):
             yield from self._stranger_says(_end(match["end"]), match["what"], at, timed=timed)
+        elif match := _DROPS.match(line):
+            self._again = match["user"]
+        elif (match := _AFTER_DROP.match(line)) and match["user"] == self._again:
+            yield from self._user_says(self._again, _end(match["end"]), match["what"], at)
         elif match := _LET_IN.match(line):
             yield from self._user_says(match["user"], _end(match["end"]), match["what"], at)
         elif match := _VERSION.match(line):

@@ -26,6 +26,20 @@ FLOATED = (
 
 A name may have any characters, so the last two addresses are those of the session.
 """
+DROPS = (
+    r"MULTI: new connection by client '(?P<user>.+)' will cause previous active sessions by this client "
+    r"to be dropped"
+)
+"""A user is let in again, and OpenVPN drops the user's previous sessions.
+
+Until the next packet of any client, OpenVPN then writes no prefix. Longer than a common name can be (64
+characters), so no prefix reads like it.
+"""
+AFTER_DROP = (
+    rf"(?P<what>MULTI(?: ERROR)?: primary virtual IP(?:v6)? for (?P<user>.+)/(?P<end>{END})"
+    r"(?:: [0-9a-fA-F.:]+$| \([0-9a-fA-F.:]+\) violates .+))"
+)
+"""The line about the address of such a user. It counts only for the name that the line of `DROPS` has."""
 SHOWN_NAME = r"CN=(?P<name>[^\n]+?)(?=, [A-Za-z][A-Za-z0-9.]*=|\s*$)"
 """A common name among the attributes of a subject; it may have commas of its own, as in `Maier, Anna`."""
 TYPED_NAME = (
