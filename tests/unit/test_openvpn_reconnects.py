@@ -4,9 +4,11 @@ Measured with 2.6.14: a client is killed by SIGKILL, and one with the same certi
 later. Once OpenVPN has dropped the previous session, lines have no prefix of a client until the next packet.
 """
 
+import pytest
+
 from activities.drivers.daemon.openvpn.flows import held_in
 from activities.drivers.daemon.openvpn.log import LoginLog
-from policies.attempts import Attempt, LoginOutcome
+from policies.attempts import Attempt, FirstAttempts, LoginOutcome
 
 DAY = "2026-11-29"
 FIRST = """\
@@ -85,3 +87,46 @@ def test_a_user_who_comes_back_ends_no_session_of_another_user() -> None:
     other = FIRST.replace("ana", "bob").replace("34209", "40000").replace("10.66.0.2", "10.66.0.3")
     held = {one.user: one.ended for one in held_in("a", lines(other + AGAIN))}
     assert held == {"ana": None, "bob": None}
+
+
+CHALLENGE = """\
+22:10:32 198.51.100.7:56386 VERIFY OK: depth=0, CN=ana
+22:10:32 198.51.100.7:56386 TLS Auth Error: Auth Username/Password verification failed for peer
+22:10:32 198.51.100.7:56386 SENT CONTROL [ana]: 'AUTH_FAILED,CRV1:R,E:st8:YW5h:Enter the code' (status=1)
+22:10:37 198.51.100.7:56386 SIGTERM[soft,delayed-exit] received, client-instance exiting
+"""
+GOOD = """\
+22:10:45 198.51.100.7:45142 VERIFY OK: depth=0, CN=ana
+22:10:45 198.51.100.7:45142 TLS: Username/Password authentication succeeded for username 'ana'
+22:10:45 198.51.100.7:45142 [ana] Peer Connection Initiated with [AF_INET]198.51.100.7:45142
+22:10:45 ana/198.51.100.7:45142 MULTI: primary virtual IP for ana/198.51.100.7:45142: 10.66.0.2
+"""
+WRONG = """\
+22:10:45 198.51.100.7:45142 VERIFY OK: depth=0, CN=ana
+22:10:45 198.51.100.7:45142 TLS Auth Error: Auth Username/Password verification failed for peer
+22:10:45 198.51.100.7:45142 SENT CONTROL [ana]: 'AUTH_FAILED' (status=1)
+22:10:50 198.51.100.7:45142 SIGTERM[soft,delayed-exit] received, client-instance exiting
+"""
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [(GOOD, LoginOutcome.OK), (WRONG, LoginOutcome.AUTH_FAIL)])
+def test_a_user_whom_openvpn_asks_for_a_second_factor_counts_by_the_answer(
+    answer: str, outcome: LoginOutcome
+) -> None:
+    """OpenVPN asks by AUTH_FAILED,CRV1 (management-notes.txt): each user's first attempt was a failure."""
+    first = FirstAttempts()
+    counted = [one for one in attempts(CHALLENGE + answer) if first.counts(one)]
+    assert [one.outcome for one in counted] == [outcome]
+
+
+@pytest.mark.parametrize("asked", [CHALLENGE, "".join(CHALLENGE.splitlines(keepends=True)[:3])])
+def test_a_second_factor_that_a_user_does_not_give_is_no_attempt(asked: str) -> None:
+    """Neither where the gateway ends the session nor where its end is not in the log."""
+    assert attempts(asked) == []
+
+
+def test_a_refusal_that_follows_a_question_on_the_same_connection_counts() -> None:
+    """A client of one port answers before OpenVPN has let go of the session that asked."""
+    asked = "".join(CHALLENGE.splitlines(keepends=True)[:3])
+    text = asked + WRONG.replace("45142", "56386")
+    assert [one.outcome for one in attempts(text)] == [LoginOutcome.AUTH_FAIL]

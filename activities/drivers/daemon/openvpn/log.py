@@ -8,6 +8,9 @@ when it is written. How long a login took is known where its
 first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A name
 counts once the gateway has taken its certificate; whoever shows another one is known by its address. A first
 packet is no attempt, as its address may be invented: one begins with what shows that our answers arrive.
+
+OpenVPN asks for a second factor by a refusal (`AUTH_FAILED,CRV1:`, a dynamic challenge). The session that
+asks is no attempt: the one that brings the answer is.
 """
 
 import re
@@ -60,6 +63,7 @@ _ADDRESSED = (
 
 OpenVPN lets such a client in, and says so before it says the address.
 """
+_REFUSES = re.compile(r"SENT CONTROL \[.+\]: 'AUTH_FAILED(?P<asks>,CRV1:)?")
 _AGAIN = re.compile(r"TLS: soft reset ")
 """A server's first line of new keys for a session that lives."""
 _FLOATED = re.compile(rf"{STAMP}?+{FLOATED}")
@@ -87,6 +91,8 @@ class _Connection:
     """As whom it asks to be let in, while the answer to its password is still awaited."""
     accepted: float | None = None
     failure: LoginOutcome | None = None
+    asked: bool = False
+    """Whether its last refusal asks for a second factor, which the user gives in another session."""
 
 
 class LoginLog:
@@ -128,7 +134,7 @@ class LoginLog:
             del self._begun[end]
         for end, connection in list(self._open.items()):
             if at - connection.began > LONGEST:
-                yield self._close(end, connection.failure or LoginOutcome.TIMEOUT, at)
+                yield from self._close(end, connection.failure or LoginOutcome.TIMEOUT, at)
 
     def _stranger_says(self, end: _End, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
         ends = _ENDS.match(what) is not None
@@ -141,9 +147,9 @@ class LoginLog:
         if (outcome := _addressed(what)) is not None:
             connection.user = connection.user or connection.typed
             self._lives(end)
-            yield self._close(end, outcome, at)
+            yield from self._close(end, outcome, at)
         elif ends:
-            yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
+            yield from self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
 
     def _is_live(self, end: _End, what: str, *, ends: bool) -> bool:
         """Return whether the line is of a session without a common name that lives."""
@@ -185,22 +191,23 @@ class LoginLog:
             return
         connection.user = connection.user or user
         if (outcome := _addressed(what)) is not None:
-            yield self._close(end, outcome, at)
+            yield from self._close(end, outcome, at)
         elif _ENDS.match(what):
-            yield self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
+            yield from self._close(end, connection.failure or LoginOutcome.INTERNAL, at)
 
-    def _close(self, end: _End, outcome: LoginOutcome, at: float) -> Attempt:
+    def _close(self, end: _End, outcome: LoginOutcome, at: float) -> Iterator[Attempt]:
         connection = self._open.pop(end)
         seconds = None
         if outcome is LoginOutcome.OK and connection.timed and connection.accepted is not None:
             seconds = max(0.0, connection.accepted - connection.began)
-        return Attempt(
-            key=key_of(connection.user, connection.source),
-            source=connection.source,
-            outcome=outcome,
-            ended=at,
-            seconds=seconds,
-        )
+        if outcome is LoginOutcome.OK or not connection.asked:
+            yield Attempt(
+                key=key_of(connection.user, connection.source),
+                source=connection.source,
+                outcome=outcome,
+                ended=at,
+                seconds=seconds,
+            )
 
 
 def _addressed(what: str) -> LoginOutcome | None:
@@ -216,6 +223,8 @@ def _note(connection: _Connection, what: str, at: float) -> None:
         connection.typed = typed["typed"]
         if typed["how"] == "succeeded":
             connection.user = connection.user or connection.typed
+    if refuses := _REFUSES.match(what):
+        connection.asked = refuses["asks"] is not None
     if connection.failure is None:
         connection.failure = next((outcome for said, outcome in _FAILURES if said.match(what)), None)
     if (accepted := _ACCEPTED.match(what)) and connection.failure is None:
