@@ -188,3 +188,55 @@ def test_a_secret_is_refused_wherever_it_stands_and_so_is_what_nobody_signed(lin
 def test_secrets_that_a_gateway_gives_are_taken_wherever_they_stand(lines: str) -> None:
     """R11, a fresh reader's F6."""
     require_template(f"{LAB}{lines}", "corp.template")
+
+
+FIRST = "    version = 2\n"
+WHY = "write `version = 2`: logins by IKEv1 are not counted, so no gate would see a release that breaks them"
+UNSAID = f"has no `version`, {WHY}"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        (FIRST, "", f"connections.people {UNSAID}"),
+        (FIRST, "    version = 0\n", f"connections.people says `version = 0`, {WHY}"),
+        (FIRST, "    version = 1\n", f"connections.people says `version = 1`, {WHY}"),
+        (FIRST, f"{FIRST}    version = 1\n", f"connections.people says `version = 1`, {WHY}"),
+        ("connections {\n", "connections {\n  routers {\n  }\n", f"connections.routers {UNSAID}"),
+        (
+            "connections {\n",
+            "base {\n version = 1\n}\nconnections {\n  routers : base {\n  }\n",
+            f"connections.routers {UNSAID}",
+        ),
+        ("connections {\n", "connections.old.pools = people\nconnections {\n", f"connections.old {UNSAID}"),
+        (
+            "connections {\n",
+            "more { old { version = 1\n }}\nconnections : more {\n",
+            "`connections : more` takes connections from another section, write them out",
+        ),
+    ],
+)
+def test_a_connection_that_answers_ikev1_is_refused_since_its_logins_are_not_counted(
+    line: str, instead: str, said: str
+) -> None:
+    """A release that broke IKEv1 showed in no gate, and a fleet of IKEv1 alone was always held."""
+    assert line in LAB
+    with pytest.raises(BadInput) as refused:
+        require_template(LAB.replace(line, instead, 1), "corp.template")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        (FIRST, '    version = "2"\n'),
+        (
+            "  people {\n",
+            "  sites : connections.people { version=2\n }\n  people {\n",
+        ),
+        ("connections {\n", "connections.sites.version = 2\nconnections {\n"),
+    ],
+)
+def test_a_connection_of_ikev2_is_taken_however_it_is_written(line: str, instead: str) -> None:
+    assert line in LAB
+    require_template(LAB.replace(line, instead, 1), "corp.template")

@@ -3,7 +3,8 @@
 Of charon 5.9 with `ike_name = yes` and the default levels, by which each line of an IKE_SA has its number.
 A user is let in when the tunnel is there (CHILD_SA), not when charon knows who it is: who gets no address, or
 asks for networks that are not given, has no use of that. A first packet (IKE_SA_INIT) is no attempt, as its
-address may be invented: one begins with IKE_AUTH. A name counts once charon has taken what proves it.
+address may be invented: one begins with IKE_AUTH. Logins by IKEv1 are not read: a template whose connections
+answer IKEv1 is refused when its release is built. A name counts once charon has taken what proves it.
 """
 
 import re
@@ -19,7 +20,7 @@ MOST_OPEN = 20_000
 
 _LINE = re.compile(r"^(?:[^\[<]*\s)?\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
 _VERSION = re.compile(r"Starting IKE charon daemon \(strongSwan (?P<version>[^,)]+)")
-_BEGINS = re.compile(r"(?P<source>\S+) is initiating an? (?:\w+ Mode )?IKE_SA")
+_BEGINS = re.compile(r"(?P<source>\S+) is initiating an IKE_SA")
 # Whoever sends it knows what we answered to the first packet, whose source may be invented.
 _SHOWN = re.compile(
     r"parsed IKE_AUTH request |looking for peer configs matching "

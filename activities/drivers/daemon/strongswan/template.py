@@ -46,6 +46,9 @@ OURS = (
 1 and 8 are the numbers of the attributes of an address (RFC 7296, section 3.15.1).
 """
 INCLUDE = "include"
+_CONNECTION = re.compile(r"connections\.(?P<name>[^.:]+)(?:.*\.(?P<option>[^.]+))?")
+_REFERRING = re.compile(r"connections\s*:[^.]*")
+"""A section whose connections stand in another one."""
 _PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
 
 
@@ -56,7 +59,8 @@ def require_template(text: str, name: str) -> None:
         BadInput: with every option that is wrong, and the line that mends it.
     """
     wrong = unfilled(text)
-    said = list(options_of("\n".join(lines_of(text))))
+    plain = "\n".join(lines_of(text))
+    said = list(options_of(plain))
     wrong += [
         f"{option} is not for a template, leave it out"
         for option, _ in said
@@ -68,6 +72,7 @@ def require_template(text: str, name: str) -> None:
         if option.rpartition(".")[2] == INCLUDE
     ]
     wrong += _not_left(said)
+    wrong += _by_ikev1(said, sections_of(plain))
     if wrong:
         raise BadInput(f"{name} is no template of charon's configuration: {'; '.join(wrong)}")
 
@@ -101,6 +106,25 @@ def _pools_elsewhere(said: Sequence[tuple[str, str]]) -> Iterator[str]:
                 )
 
 
+def _by_ikev1(said: Sequence[tuple[str, str]], sections: Sequence[str]) -> Iterator[str]:
+    """Yield the connections that do not have `version = 2` themselves: charon answers IKEv1 there."""
+    for above in dict.fromkeys(found[0] for section in sections if (found := _REFERRING.match(section))):
+        yield f"`{above}` takes connections from another section, write them out"
+    versions = dict[str, set[str]]()
+    for path, value in (*((section, "") for section in sections), *said):
+        if found := _CONNECTION.match(path):
+            have = versions.setdefault(found["name"].strip(), set())
+            if found["option"] == "version":
+                have.add(value)
+    for name, have in versions.items():
+        if have != {"2"}:
+            wrong = f"says `version = {min(have - {'2'})}`" if have else "has no `version`"
+            yield (
+                f"connections.{name} {wrong}, write `version = 2`: logins by IKEv1 are not counted, so no "
+                "gate would see a release that breaks them"
+            )
+
+
 def _secrets(key: str, value: str) -> Iterator[str]:
     """Yield what is a secret and not left to penstock; it is not quoted."""
     found = PASSWORD.search(value)
@@ -125,17 +149,28 @@ def options_of(text: str) -> Iterator[tuple[str, str]]:
     yield from reading.take("\n")
 
 
+def sections_of(text: str) -> Sequence[str]:
+    """Return each section that a configuration has, by its path, also one without options."""
+    reading = _Reading()
+    for part in _PARTS.findall(text):
+        if not part.startswith("#"):
+            list(reading.take(part))
+    return reading.begun
+
+
 @dataclass
 class _Reading:
     """Where the reader of a file is: sections that are open, and what the line has said so far."""
 
     sections: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
 
     def take(self, part: str) -> Iterator[tuple[str, str]]:
         if part == "{":
             self.sections.append(" ".join(self.words).strip())
             self.words = []
+            self.begun.append(".".join(self.sections))
         elif part in "}\n":
             yield from self._end_of_line()
             if part == "}" and self.sections:
