@@ -27,7 +27,8 @@ def login(output: OutputOption = Output.TABLE) -> None:
     device, endpoint = found.get("device_authorization_endpoint"), found.get("token_endpoint")
     if not (device and endpoint):
         raise Problem("Refused", f"{issuer} offers no login for devices", exit_code=ExitCode.REFUSED)
-    asked = _asked(device, {"client_id": said["client"], "scope": "openid"}, authorities, "device_code")
+    form = {"client_id": said["client"], "scope": " ".join(said["scopes"])}
+    asked = _asked(device, form, authorities, "device_code")
     place = asked.get("verification_uri_complete") or asked["verification_uri"]
     sys.stderr.write(printable(f"Open {place} and compare the code: {asked['user_code']}") + "\n")
     sys.stderr.flush()

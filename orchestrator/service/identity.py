@@ -23,6 +23,7 @@ import jwt
 
 from activities.drivers.rights import read_own
 from orchestrator.service.login_attempts import LEEWAY_SECONDS, LoginAttempt
+from policies.login_scopes import scopes_of
 from policies.model.errors import BadInput, NotAllowed, Refused, Unavailable
 from policies.model.people import Oidc
 from policies.model.value import Value
@@ -70,6 +71,8 @@ class Login(Value):
 
     issuer: str
     client: str
+    scopes: tuple[str, ...]
+    """The scopes to request."""
     authorities: str | None = None
     """Certificates of the provider's own authority in PEM, where it is none that everybody knows."""
 
@@ -91,6 +94,8 @@ class _Discovered:
     """Where browsers are sent to log in; empty where nobody can."""
     token: str
     """Where a code is redeemed."""
+    scopes: tuple[str, ...]
+    """The scopes that the provider lists."""
 
 
 class IdentityProvider:
@@ -104,8 +109,14 @@ class IdentityProvider:
         self._failed: tuple[float, str] | None = None
 
     def login(self) -> Login:
-        """Return what a person needs to know to log in."""
-        return Login(issuer=self.settings.issuer, client=self.settings.client, authorities=self._pem())
+        """Return what a command line needs for a login that it renews.
+
+        Raises:
+            Unavailable: The provider does not answer now.
+        """
+        settings = self.settings
+        scopes = scopes_of(settings, self._found().scopes, renewed=True)
+        return Login(issuer=settings.issuer, client=settings.client, scopes=scopes, authorities=self._pem())
 
     def authorization(self, attempt: LoginAttempt, back: str) -> str:
         """Return where a browser is sent to log in, which comes back to that address of ours.
@@ -114,14 +125,15 @@ class IdentityProvider:
             Refused: The provider logs nobody in by browser.
             Unavailable: It does not answer now.
         """
-        place = self._found().authorization
+        found = self._found()
+        place = found.authorization
         if not place:
             raise Refused(f"{self.settings.issuer} logs nobody in by browser")
         asked = {
             "response_type": "code",
             "client_id": self.settings.client,
             "redirect_uri": back,
-            "scope": "openid",
+            "scope": " ".join(scopes_of(self.settings, found.scopes, renewed=False)),
             "state": attempt.state,
             "nonce": attempt.nonce,
             "code_challenge": attempt.challenge,
@@ -221,7 +233,10 @@ class IdentityProvider:
             keys, ssl_context=context, timeout=ANSWER_SECONDS, cooldown_duration=KEYS_AGAIN_SECONDS
         )
         return _Discovered(
-            client, _endpoint(found, "authorization_endpoint"), _endpoint(found, "token_endpoint")
+            client,
+            _endpoint(found, "authorization_endpoint"),
+            _endpoint(found, "token_endpoint"),
+            _texts(found.get("scopes_supported")),
         )
 
     def _context(self) -> ssl.SSLContext:
@@ -284,3 +299,7 @@ def _vouched(claims: Mapping[str, Any], wanted: Oidc) -> Vouched:
         name=name.lower() if isinstance(name, str) else None,
         groups=tuple(one for one in listed if isinstance(one, str)),
     )
+
+
+def _texts(listed: object) -> tuple[str, ...]:
+    return tuple(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else ()

@@ -116,7 +116,7 @@ class PageLogins:
         """
         provider, back = await self._provider()
         attempt = LoginAttempt.begun(browser, to)
-        return await _examined(partial(provider.authorization, attempt, back))
+        return await examined(partial(provider.authorization, attempt, back))
 
     async def open_code(self, attempt: LoginAttempt, code: str, address: str) -> str:
         """Redeem a code that came back with this attempt; return the secret of a session.
@@ -127,7 +127,7 @@ class PageLogins:
         """
         provider, back = await self._provider()
         try:
-            vouched = await _examined(partial(provider.redeemed, code, attempt, back))
+            vouched = await examined(partial(provider.redeemed, code, attempt, back))
             caller = await asyncio.to_thread(self._vouched_for, vouched)
         except NotAllowed as refused:
             self.refusals.note(Via.WEB, "login refused", address, str(refused))
@@ -181,8 +181,12 @@ class PageLogins:
         return found, self.page.rstrip("/") + CALLBACK
 
 
-async def _examined(work: Callable[[], T]) -> T:
-    """Ask the provider, and wait for so long and no longer."""
+async def examined(work: Callable[[], T]) -> T:
+    """Return what this work at the provider returns.
+
+    Raises:
+        Unavailable: The provider does not answer within `PROVIDER_SECONDS`.
+    """
     try:
         async with asyncio.timeout(PROVIDER_SECONDS):
             return await asyncio.get_running_loop().run_in_executor(EXAMINERS, work)

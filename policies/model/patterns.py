@@ -27,6 +27,7 @@ PATTERNS: Mapping[str, str] = {
     r"^[a-z0-9]+$": "small letters and digits",
     r"^[a-z0-9-]+$": "small letters, digits and hyphens",
     r"^[!-~]+$": "an id without spaces",
+    r"^[!#-\[\]-~]+$": "a scope, without spaces",
     r"^@[^:\s]+:[^\s]+$": "a Matrix account: `@name:homeserver`",
     r"^[^\s:]+:[0-9]{1,5}$": "`ADDRESS:PORT`",
     r"^(?:https://|http://127\.0\.0\.1[:/])[^\s?#]+/$": "an https URL with a slash behind; http here only",

@@ -54,6 +54,9 @@ Digits alone are neither: hosts exist whose login names are staff numbers.
 
 Subject = Annotated[str, Field(min_length=1, max_length=255)]
 
+Scope = Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$", max_length=255)]
+"""A scope of the identity provider (RFC 6749, section 3.3)."""
+
 RESERVED = frozenset({"penstock"})
 """Who acts when nobody does; no person has this name."""
 
@@ -138,6 +141,8 @@ class Oidc(Value):
     """The claim with the groups."""
     name_claim: Subject | None = None
     """What names a person whom only groups give roles, such as `email`; without it only people.yaml names."""
+    scopes: tuple[Scope, ...] | None = None
+    """Scopes that a login requests besides `openid`; without it, what these claims need."""
     authorities: Annotated[str, Field(min_length=1)] | None = None
     """File beside people.yaml with the certificates of the provider's own authority, in PEM."""
 

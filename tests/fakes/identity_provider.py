@@ -19,6 +19,8 @@ from tests.patience import PATIENCE
 SCHEMA = Path("/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3")
 MODULES = Path("/usr/lib/glewlwyd")
 CLIENT = "penstock"
+SCOPES = ("openid", "email", "groups", "offline_access")
+"""What the provider lists: it puts `groups` and `email` into a token only for the scope of that name."""
 UP_WITHIN = PATIENCE
 CONFIG = """\
 port={port}
@@ -85,7 +87,8 @@ class IdentityProvider:
     def add(self, person: str, *groups: str) -> None:
         """Have somebody with a password, in these groups."""
         user = {"username": person, "password": f"password of {person}", "enabled": True}
-        self._ask("POST", "/user/", user | {"scope": ["openid", "g_profile"], "groups": [*groups]})
+        user |= {"email": f"{person}@corp.example", "scope": [*SCOPES, "g_profile"], "groups": [*groups]}
+        self._ask("POST", "/user/", user)
 
     def rotate_keys(self) -> None:
         """Sign with another key from now on; the one before is gone."""
@@ -143,7 +146,9 @@ class IdentityProvider:
         """Give a browser in which somebody has logged in at the provider and agreed to that program."""
         with httpx.Client() as browser:
             browser.post(self.password_page, json=self.password_of(person)).raise_for_status()
-            browser.put(f"{self._api}/auth/grant/{client}/", json={"scope": "openid"}).raise_for_status()
+            browser.put(
+                f"{self._api}/auth/grant/{client}/", json={"scope": " ".join(SCOPES)}
+            ).raise_for_status()
             yield browser
 
     def confirm(self, person: str, place: str, client: str = CLIENT) -> None:
@@ -152,11 +157,9 @@ class IdentityProvider:
             answer = browser.get(place + "&g_continue")
             assert "deviceComplete" in answer.headers["location"], answer.headers["location"]
 
-    def logged_in(self, person: str, client: str = CLIENT) -> str:
+    def logged_in(self, person: str, client: str = CLIENT, scope: str = "openid groups") -> str:
         """Return the ID token of somebody who has logged in to the program."""
-        asked = httpx.post(
-            f"{self.issuer}/device_authorization", data={"client_id": client, "scope": "openid"}
-        )
+        asked = httpx.post(f"{self.issuer}/device_authorization", data={"client_id": client, "scope": scope})
         device = asked.raise_for_status().json()
         self.confirm(person, device["verification_uri_complete"], client)
         form = {
@@ -183,12 +186,14 @@ class IdentityProvider:
         users["parameters"]["data-format"]["groups"] = {"multiple": True, "read": True, "write": True}
         self._ask("PUT", "/mod/user/database", users)
         self._ask("PUT", "/mod/user/database/reset")
+        for scope in {*SCOPES} - {"openid"}:
+            self._ask("POST", "/scope/", {"name": scope, "password_required": True, "scheme": {}})
         plugin = {"module": "oidc", "name": "oidc", "display_name": "people"}
         self._ask("POST", "/mod/plugin/", plugin | {"parameters": self._parameters()})
         self.add_client(CLIENT)
 
     def _parameters(self) -> dict[str, Any]:
-        shown = {"type": "string", "mandatory": True, "scope": ["openid"]}
+        shown = {"type": "string", "mandatory": False}
         on = ("code", "device", "refresh")
         off = ("token", "none", "password", "client")
         kinds = {f"auth-type-{kind}-enabled": kind in on for kind in (*on, *off)}
@@ -208,14 +213,16 @@ class IdentityProvider:
             "subject-type": "public",
             "introspection-revocation-allowed": False,
             "name-claim": "mandatory",
-            "email-claim": "no",
+            "email-claim": "on-demand",
+            "email-claim-scope": ["email"],
+            "allowed-scope": [*SCOPES],
             "scope-claim": "no",
             "client-pubkey-parameter": "",
             "pkce-allowed": True,
             "pkce-method-plain-allowed": False,
             "claims": [
-                shown | {"name": "groups", "user-property": "groups"},
-                shown | {"name": "username", "user-property": "username"},
+                shown | {"name": "groups", "user-property": "groups", "scope": ["groups"]},
+                shown | {"name": "username", "user-property": "username", "scope": ["openid"]},
             ],
             "address-claim": {"type": "no"},
         }

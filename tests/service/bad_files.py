@@ -184,6 +184,7 @@ def _peoples() -> Bad:
                 "line",
             )
         ),
+        (PEOPLE + "oidc: {issuer: 'https://i.example', audience: a, client: c, scopes: [a b]}\n", "a scope"),
         (PEOPLE + "password: secret\n", "password"),
     )
 

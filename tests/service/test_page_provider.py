@@ -93,6 +93,18 @@ async def is_nobody(browser: httpx.AsyncClient) -> bool:
     return answer.status_code == 303 and answer.headers["location"].startswith("/login")
 
 
+async def test_a_login_at_the_page_has_the_groups_and_the_name_that_the_provider_gives_by_scope(
+    browser: httpx.AsyncClient, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    people = (tmp_path / "people.yaml").read_text()
+    (tmp_path / "people.yaml").write_text(people.replace("name_claim: username", "name_claim: email"))
+    place = await begun(browser)
+    assert httpx.URL(place).params["scope"] == "openid groups email"
+    entered = await browser.get(provider.agreed("berta", place))
+    assert entered.status_code == 303
+    assert "berta@corp.example" in (await browser.get("/")).text
+
+
 async def test_two_tabs_of_one_browser_log_in_and_each_sees_what_it_wanted(
     browser: httpx.AsyncClient, provider: IdentityProvider
 ) -> None:

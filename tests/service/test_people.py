@@ -33,7 +33,7 @@ from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
 from tests.fakes.identity_provider import IdentityProvider
-from tests.service.command_line import CommandLine
+from tests.service.command_line import CommandLine, Ended
 
 PEOPLE = """\
 apiVersion: penstock/v1
@@ -283,11 +283,13 @@ async def test_a_provider_that_is_away_makes_nobody_known_and_nobody_a_stranger(
     network: httpx.AsyncClient, provider: IdentityProvider, tmp_path: Path
 ) -> None:
     token = provider.logged_in("ana")
+    assert (await network.get("/login")).status_code == 200
     people = (tmp_path / "people.yaml").read_text()
     away = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", people)
     (tmp_path / "people.yaml").write_text(away)
     status, problem = await who(network, token)
     assert (status, problem["code"]) == (503, "Unavailable")
+    assert (await network.get("/login")).status_code == 503
 
 
 async def test_whoever_is_taken_out_of_the_file_is_nobody_at_once(
@@ -347,22 +349,40 @@ def terminal(url: str, certified: Certified, tmp_path: Path) -> CommandLine:
     )
 
 
+async def logged_in_at(terminal: CommandLine, provider: IdentityProvider, person: str) -> Ended:
+    """Log in at the terminal, and say yes in a browser."""
+    confirmed: list[str] = []
+
+    async def browser(line: str) -> None:
+        if found := re.search(r"Open (\S+) and compare the code: (\S+)", line):
+            await asyncio.to_thread(provider.confirm, person, found[1])
+            confirmed.append(found[2])
+
+    logged_in = await terminal.watched(browser, "login")
+    assert logged_in.code == 0, logged_in.err
+    assert confirmed
+    return logged_in
+
+
+async def test_a_login_at_a_terminal_has_the_groups_and_the_name_that_the_provider_gives_by_scope(
+    terminal: CommandLine, network: httpx.AsyncClient, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    write_people(tmp_path, provider, "name_claim: email")
+    requested = (await network.get("/login")).json()["scopes"]
+    assert requested == ["openid", "groups", "email", "offline_access"]
+    logged_in = await logged_in_at(terminal, provider, "berta")
+    assert "You are berta@corp.example at" in logged_in.out
+    found = json.loads((await terminal("whoami", "-o", "json")).out)["data"]
+    assert found["roles"] == {"*": ["auditor"]}
+
+
 async def test_a_person_logs_in_at_a_terminal_and_says_yes_in_a_browser(
     terminal: CommandLine, provider: IdentityProvider, tmp_path: Path
 ) -> None:
     refused = await terminal("whoami")
     assert refused.code == 4
     assert "Next: penstock login" in refused.err
-    confirmed: list[str] = []
-
-    async def browser(line: str) -> None:
-        if found := re.search(r"Open (\S+) and compare the code: (\S+)", line):
-            await asyncio.to_thread(provider.confirm, "ana", found[1])
-            confirmed.append(found[2])
-
-    logged_in = await terminal.watched(browser, "login")
-    assert logged_in.code == 0, logged_in.err
-    assert confirmed
+    logged_in = await logged_in_at(terminal, provider, "ana")
     assert "You are ana at https://127.0.0.1" in logged_in.out
     kept = tmp_path / "configuration/penstock/logins.json"
     assert kept.stat().st_mode & 0o777 == 0o600

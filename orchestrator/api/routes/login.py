@@ -7,7 +7,7 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.peer import uid_of
 from orchestrator.api.who import Asking, Serving, crowd_asking, limits_of
 from orchestrator.service.identity import Login
-from orchestrator.service.page_logins import LoginLink
+from orchestrator.service.page_logins import LoginLink, examined
 from policies.model.errors import Unknown
 from policies.model.offer import Offer, Verb
 
@@ -16,13 +16,13 @@ router = APIRouter(tags=["login"])
 
 @router.get("/login")
 async def login(request: Request, service: Serving) -> Login:
-    """Say which identity provider is believed here, and which client to be there."""
+    """Say which identity provider is believed here, which client to be there, and which scopes to request."""
     limits_of(request).take(crowd_asking(request), Kind.STRANGER)
     provider = await anyio.to_thread.run_sync(service.people.provider)
     if provider is None:
         asks = Offer(verb=Verb.CREDENTIAL)
         raise Unknown("no identity provider is believed here: use the local socket, or a token", asks)
-    return await anyio.to_thread.run_sync(provider.login)
+    return await examined(provider.login)
 
 
 @router.post("/login/links", status_code=201)
