@@ -64,6 +64,8 @@ class Vouched(Value):
     name: str | None = None
     """What the provider calls this person, where people.yaml wants to know."""
     groups: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Why the token lacks claims that people.yaml reads, and what to do: one sentence for each."""
 
 
 class Login(Value):
@@ -185,7 +187,7 @@ class IdentityProvider:
                 audience=wanted.audience,
                 issuer=wanted.issuer,
                 leeway=LEEWAY_SECONDS,
-                options={"require": [*NEEDED, wanted.subject_claim]},
+                options={"require": [*NEEDED]},
             )
         except jwt.ExpiredSignatureError as error:
             raise NotAllowed("this login is over; log in again") from error
@@ -288,16 +290,36 @@ def _require_party(claims: Mapping[str, Any], wanted: Oidc) -> None:
 
 
 def _vouched(claims: Mapping[str, Any], wanted: Oidc) -> Vouched:
+    if wanted.subject_claim not in claims:
+        raise NotAllowed(_missing(wanted.subject_claim, claims))
     subject, name = claims[wanted.subject_claim], claims.get(wanted.name_claim or "")
-    groups = claims.get(wanted.groups_claim, [])
-    listed = [groups] if isinstance(groups, str) else groups if isinstance(groups, list) else []
+    groups, read = claims.get(wanted.groups_claim), (wanted.groups_claim, wanted.name_claim)
     if not isinstance(subject, str) or not subject:
         raise NotAllowed(f"{wanted.subject_claim} of this login is no text that could be a person")
     return Vouched(
         issuer=wanted.issuer,
         subject=subject,
         name=name.lower() if isinstance(name, str) else None,
-        groups=tuple(one for one in listed if isinstance(one, str)),
+        groups=(groups,) if isinstance(groups, str) else _texts(groups),
+        missing=tuple(_missing(claim, claims) for claim in read if claim and claim not in claims),
+    )
+
+
+def _missing(claim: str, claims: Mapping[str, Any]) -> str:
+    """Return why the token lacks this claim, and what to do.
+
+    A claim that `_claim_names` lists is elsewhere (OpenID Connect Core 1.0, section 5.6.2). Entra does so
+    with the groups of a person who is in more than 200.
+    """
+    elsewhere = claims.get("_claim_names")
+    if isinstance(elsewhere, dict) and claim in elsewhere:
+        return (
+            f"the token has no claim {claim}: the provider keeps it elsewhere (_claim_names), as Entra does "
+            "for more than 200 groups; have the provider add only groups that are assigned to the client"
+        )
+    return (
+        f"the token has no claim {claim}: have the provider add it to ID tokens, or list its scope in "
+        "oidc.scopes; some providers leave out a claim that is empty"
     )
 
 

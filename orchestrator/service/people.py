@@ -107,10 +107,7 @@ class PeopleFile:
             grants = joined([member.roles, granted])
             return LoggedIn(Caller(person=member.name, grants=grants, via=Via.API))
         if not granted or vouched.name is None:
-            raise NotAllowed(
-                f"{vouched.subject} is nobody who is known here: an administrator adds it to {self._path} "
-                "under subjects, or to a group that is named there"
-            )
+            raise NotAllowed(self._unknown(vouched, people, in_a_group=bool(granted)))
         if vouched.name in {*RESERVED, ROOT, *(one.name for one in people.people)}:
             raise NotAllowed(
                 f"the provider calls {vouched.subject} {vouched.name}, and that is somebody else here: "
@@ -121,6 +118,19 @@ class PeopleFile:
         except ValueError as error:
             raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
         return LoggedIn(caller, vouched.subject)
+
+    def _unknown(self, vouched: Vouched, people: People, *, in_a_group: bool) -> str:
+        """Return why the provider's person is nobody here, and what an administrator does."""
+        added = "under subjects" if in_a_group else "under subjects, or to a group that is named there"
+        nobody = (
+            f"{vouched.subject} is nobody who is known here: an administrator adds it to {self._path} {added}"
+        )
+        found = [nobody, *(vouched.missing if people.groups else ())]
+        if in_a_group and people.oidc is not None and people.oidc.name_claim is None:
+            found.append(
+                "its groups have roles, and oidc.name_claim is not set: set it to the claim with its name"
+            )
+        return ". ".join(found)
 
     def of_user(self, uid: int) -> Caller:
         """Return who this user of the host is away from it: with the roles of people.yaml and none of root's.

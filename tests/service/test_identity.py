@@ -89,6 +89,46 @@ def test_a_login_of_the_provider_is_one_whether_its_header_names_a_type_or_not(
     assert provider.vouched(signed(issuer, typ, client_id="penstock")).subject == "ana"
 
 
+def people_of(folder: Path, issuer: str, rest: str, **settings: str) -> PeopleFile:
+    path, oidc = folder / "people.yaml", {"issuer": issuer, "audience": "penstock", "client": "penstock"}
+    path.write_text(f"apiVersion: penstock/v1\noidc: {json.dumps(oidc | settings)}\n{rest}")
+    path.chmod(0o600)
+    return PeopleFile(path)
+
+
+GROUPS = "groups: [{name: vpn-operators, roles: {edge: [operator]}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("claims", "settings", "named"),
+    [
+        ({}, {}, "has no claim groups: have the provider add it to ID tokens, or list its scope"),
+        ({"groups": ["sales"]}, {"name_claim": "email"}, "has no claim email: have the provider add it"),
+        ({"groups": ["vpn-operators"]}, {"name_claim": "email"}, "has no claim email: have the provider"),
+        ({"groups": ["vpn-operators"]}, {}, "its groups have roles, and oidc.name_claim is not set"),
+        ({}, {"subject_claim": "oid"}, "has no claim oid: have the provider add it"),
+        ({"_claim_names": {"groups": "src1"}}, {}, "has no claim groups: .* more than 200 groups"),
+    ],
+)
+def test_a_refusal_names_the_configured_claim_that_the_token_does_not_have(
+    issuer: str, tmp_path: Path, claims: dict[str, Any], settings: dict[str, str], named: str
+) -> None:
+    """The refusal named people.yaml alone, and the fault was at the provider."""
+    people = people_of(tmp_path, issuer, GROUPS, **settings)
+    with pytest.raises(NotAllowed, match=named) as refused:
+        people.of_login(signed(issuer, **claims))
+    assert "vpn-operators" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("rest", "claims"), [("", {}), (GROUPS, {"groups": []})])
+def test_a_refusal_names_no_claim_that_people_yaml_does_not_read_or_that_the_token_has(
+    issuer: str, tmp_path: Path, rest: str, claims: dict[str, Any]
+) -> None:
+    with pytest.raises(NotAllowed, match="nobody who is known here") as refused:
+        people_of(tmp_path, issuer, rest).of_login(signed(issuer, **claims))
+    assert "has no claim" not in str(refused.value)
+
+
 def test_digits_alone_are_no_user_of_the_host_since_they_may_be_a_name_or_a_number() -> None:
     """L1: whoever had the user number 104523 was the person with the staff number 104523."""
     for written in ("104523", "uid:", "uid:x", "UID:5"):

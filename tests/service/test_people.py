@@ -174,6 +174,15 @@ async def test_one_person_whom_the_provider_renames_is_no_second_person(
     assert "is bertha: an administrator adds the subject to people.yaml" in problem["detail"]
 
 
+async def test_a_token_without_groups_is_refused_with_the_claim_that_it_does_not_have(
+    network: httpx.AsyncClient, provider: IdentityProvider, tmp_path: Path
+) -> None:
+    write_people(tmp_path, provider, "name_claim: username")
+    status, problem = await who(network, provider.logged_in("berta", scope="openid"))
+    assert status == 403
+    assert "the token has no claim groups: have the provider add it" in problem["detail"]
+
+
 async def test_a_name_that_somebody_had_first_is_nobody_elses(
     network: httpx.AsyncClient, provider: IdentityProvider, ledger: Ledger, tmp_path: Path
 ) -> None:
