@@ -1331,7 +1331,7 @@ class Change:
             sentence = f"{sentence}, {found.changed} of them new ones"
         outcome = Outcome.ROLLED_BACK if back else Outcome.PROMOTED
         if done < of:
-            outcome = Outcome.HELD if done or found.unsure else Outcome.REFUSED
+            outcome = Outcome.HELD if done or found.unsure or back else Outcome.REFUSED
         if found.unsure:
             sentence = f"{sentence}; {found.unsure} of those that failed may use them, too"
         if found.ended:

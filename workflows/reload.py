@@ -8,11 +8,12 @@ from pydantic import Field
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
+from activities.facts import FactActivities, LeftOutQuery
 from activities.instances import Reloaded
 from policies.model.fleet import RemovedUsers
 from policies.model.instance import GatewayState, InstanceState
-from policies.model.plan_part import PartKey, PlanHeader
-from policies.model.settings import Setting
+from policies.model.plan_part import Part, PartKey, PlanHeader
+from policies.model.settings import Setting, lines_of
 from policies.model.value import Name, Value
 from workflows import control
 from workflows.children import first_named, in_parts
@@ -91,8 +92,12 @@ class Reload:
         failed: dict[str, str] = {}
         given = set[str]()
         settings = {member.gateway.name: member.settings for member in part.members}
+        left_out = await _left_out(order, part) if order.takes_back is not None else {}
 
         async def one(on: GatewaySteps) -> Reloaded | None:
+            if why := left_out.get(on.gateway.name):
+                failed[on.gateway.name] = why
+                return None
             try:
                 return await self._reload(on, order, settings[on.gateway.name], given)
             except (ActivityError, ApplicationError) as error:
@@ -131,6 +136,11 @@ class Reload:
         on.epoch = max(on.epoch, before.epoch + 1)
         if order.takes_back is not None:
             done = await on.take_back(order.takes_back)
+            if settings and not done.slots and done.state.settings == lines_of(settings):
+                raise stopped(
+                    f"{on.gateway.name} keeps the settings, since its host has nothing from before them: "
+                    "correct the fleet's file and start it: penstock config start"
+                )
         elif settings is not None:
             given.add(on.gateway.name)
             try:
@@ -151,6 +161,13 @@ class Reload:
             if doubt and not (workflow.patched(EMPTIED) and _was_stopped(slot, await on.observe())):
                 raise stopped(f"slot {slot} of {name} {doubt}")
         return done
+
+
+async def _left_out(order: ReloadOrder, part: Part) -> dict[Name, str]:
+    """Return which gateways operators have quarantined since; these stay as they are."""
+    names = tuple(member.gateway.name for member in part.members)
+    asked = LeftOutQuery(fleet=order.header.fleet, gateways=names)
+    return await control.ask(FactActivities.find_left_out, asked)
 
 
 def _staying(done: Reloaded) -> str:

@@ -814,7 +814,10 @@ class ChangeService:
             Conflict: That change goes forward, and this rollback does not mean it.
         """
         under_way = None if asked.is_plain else await self._under_way(fleet)
-        if under_way is None or (asked.of_files and (await under_way.memo()).get(KIND) in RELOADS):
+        if under_way is None:
+            return False
+        kind = (await under_way.memo()).get(KIND)
+        if (asked.of_files and kind in RELOADS) or (kind is None and await self._gives_way_to_any(fleet)):
             return False
         with suppress(Unavailable, BadInput):
             if await goes_back(fleet):
@@ -824,6 +827,19 @@ class ChangeService:
             "and another release, or settings, can be asked for after that",
             _offer(Verb.ROLL_BACK, fleet),
         )
+
+    async def _gives_way_to_any(self, fleet: str) -> bool:
+        """Return whether every rollback ends the change that penstock has begun by itself.
+
+        It does where single gateways return, where gateways are given what they missed, and where it had
+        found nothing to do.
+        """
+        if await self._has_looked(fleet):
+            return True
+        with suppress(Unavailable, BadInput):
+            status = await self.status(fleet)
+            return status.alone or status.kind in RELOADS
+        return False
 
     async def turn_round(self, fleet: str, person: str, reason: str, *, key: str | None = None) -> Turned:
         """Order the change that is under way to go back, and return what came of it; no ledger is asked.

@@ -553,13 +553,43 @@ class WaysBack:
             found = self.ledger.change(found.repeats)
         return found
 
+    def _plan_of_files(self, fleet: Fleet, found: ChangeRecord) -> Digest | None:
+        """Return the plan by which all gateways are asked at once, whichever of them fail.
+
+        It has the gateways of the reload that is taken back, and those that got its settings when they joined
+        since. It has none that left the fleet's file.
+        """
+        if found.plan is None:
+            return None
+        header = self.ledger.plan_header(found.plan)
+        parts = [self.ledger.plan_part(found.plan, key) for key in header.keys]
+        planned = {member.gateway.name: member for part in parts for member in part.members}
+        names = {gateway.name for gateway in fleet.gateways}
+        members = [member for name, member in planned.items() if name in names]
+        members += self._joined_since(fleet, found, planned)
+        return self.ledger.record_repeat(header, members) if members else found.plan
+
+    def _joined_since(self, fleet: Fleet, found: ChangeRecord, planned: Mapping[str, Member]) -> list[Member]:
+        """Return the gateways whose installation, after a change of settings, gave them the same settings."""
+        given = [member.settings for member in planned.values() if member.settings]
+        others = {gateway.name for gateway in fleet.gateways} - planned.keys()
+        if not given or not others:
+            return []
+        parts = [
+            self.ledger.plan_part(plan, key)
+            for plan in self.ledger.installations_since(found)
+            for key in self.ledger.plan_header(plan).keys
+        ]
+        members = {member.gateway.name: member for part in parts for member in part.members}
+        return [one for name, one in members.items() if name in others and one.settings in given]
+
     def _files_order(
         self, fleet: Fleet, found: ChangeRecord, person: str, reason: str, key: str | None
     ) -> ChangeOrder:
         return ChangeOrder(
             fleet=fleet.name,
             kind=found.kind,
-            plan=found.plan,
+            plan=self._plan_of_files(fleet, found),
             requested_by=person,
             reason=f"{person}: {reason}",
             cause=found.cause or found.name,

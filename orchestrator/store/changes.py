@@ -260,6 +260,14 @@ class Changes(Book):
         ):
             return unfinished_settings(records)
 
+    def installations_since(self, change: ChangeRecord) -> list[Digest]:
+        """Return the plans of the fleet's installations that began after that change."""
+        table = tables.changes
+        later = (table.c.fleet == change.fleet, table.c.number > change.number, table.c.plan.is_not(None))
+        wanted = select(table.c.plan).where(table.c.kind == ChangeKind.INSTALL.value, *later)
+        with reading(self._engine) as connection:
+            return list(connection.scalars(wanted.order_by(table.c.number)))
+
     def unfinished_change(self, fleet: str) -> UnfinishedChange | None:
         """Return the change that the fleet's next rollback completes; None when every one has ended well."""
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
