@@ -5,9 +5,11 @@ known by what stands before them, or by their form. Too much is removed rather t
 """
 
 import re
+from collections.abc import Collection
 
 from policies.changes import CREDENTIALS, LITERAL_SECRET
 from policies.lines import lines_in
+from policies.secret_names import is_secret_name
 
 REMOVED = "[removed]"
 LONGEST_LINE = 4_096
@@ -28,6 +30,24 @@ _INLINE = re.compile(
 _SETTING = re.compile(r"^(?P<key>\s*[\w.-]+)(?P<is>\s*=\s*|\s+)(?P<value>\S.*)$")
 _HARMLESS = re.compile(r'^"?(?:[\w-]+\[(?:[\w-]+=)?)?/[^\s",]+\]?"?$|^(?:true|false|\d+)$')
 """A path, as it is or inside `plain[passwd=…]`, a switch, a number: what leads to a secret is none."""
+_DIGITS = re.compile(r'^"?\d+"?$')
+PROGRAM_OPTIONS = frozenset(
+    """
+    up down ipchange route-up route-pre-down client-connect client-disconnect client-crresponse learn-address
+    tls-verify auth-user-pass-verify plugin
+    """.split()  # noqa: SIM905 - words, not a table
+)
+"""Options of OpenVPN that name a program or a module, with arguments that it receives."""
+_SCRIPTS = frozenset(("connect-script", "disconnect-script", "host-update-script"))
+"""The same of ocserv."""
+_PROGRAM = re.compile(r"""["']*(?:/[^\s"']*|[\w.+-]+\.so)(?=[\s"']|$)["']?""")
+_OPTION_OF = re.compile(r"^(?P<before>\s*(?:--)?(?:push|setenv\s+opt)\s+[\"']?)(?P<inner>\S.*)$")
+"""Options that carry another one: for clients, or for versions that have it."""
+_VARIABLE = re.compile(
+    r"^(?P<key>\s*(?:--)?setenv(?:-safe)?\s+[\"']?(?P<name>[^\s\"'=]+)[\"']?)\s+(?P<value>\S.*)$"
+)
+LEAST_PART = 6
+"""Characters from which a value is removed also inside a longer word; a shorter one only as a whole word."""
 
 # Bounded, since a log's line may be one word of 64 KiB, and is not to be read once for each of its letters.
 _NAMED = (
@@ -69,18 +89,49 @@ def without_tokens(text: str) -> str:
     return _ASSIGNED.sub(rf"\1{REMOVED}", _without_forms(_KEY_BLOCK.sub(REMOVED, text)))
 
 
+def without_values(text: str, values: Collection[str]) -> str:
+    """Return the text with each of these values removed, the longest first."""
+    for value in sorted((value for value in values if value in text), key=len, reverse=True):
+        if len(value) < LEAST_PART:
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", REMOVED, text)
+        else:
+            text = text.replace(value, REMOVED)
+    return text
+
+
 def _harmless(line: str) -> str:
     setting = _SETTING.match(line)
     if LITERAL_SECRET.search(line):
         return f"{setting['key']}{setting['is']}{REMOVED}" if setting else REMOVED
     if setting is None or line.lstrip().startswith(("#", ";")):
         return without_tokens(line)
-    value = setting["value"].strip()
-    if _HARMLESS.match(value):
-        return line
-    if CREDENTIALS.search(setting["key"]):
-        return f"{setting['key']}{setting['is']}{REMOVED}"
-    return f"{setting['key']}{setting['is']}{without_tokens(setting['value'])}"
+    if carrier := _OPTION_OF.match(line):
+        return f"{carrier['before']}{_harmless(carrier['inner'])}"
+    if variable := _VARIABLE.match(line):
+        return f"{variable['key']} {_harmless_value(variable['name'], variable['value'])}"
+    name = setting["key"].strip().removeprefix("--")
+    value = setting["value"]
+    if name in PROGRAM_OPTIONS or name in _SCRIPTS:
+        return f"{setting['key']}{setting['is']}{_program_of(value)}"
+    return f"{setting['key']}{setting['is']}{_harmless_value(name, value)}"
+
+
+def _harmless_value(name: str, value: str) -> str:
+    """Return the value of a setting or variable of this name, as far as it may be shown."""
+    stripped = value.strip().strip("\"'")
+    if _HARMLESS.match(value.strip()) and not (is_secret_name(name) and _DIGITS.match(stripped)):
+        return value
+    if CREDENTIALS.search(name) or is_secret_name(name):
+        return REMOVED
+    return without_tokens(value)
+
+
+def _program_of(value: str) -> str:
+    """Return the program's path alone: its arguments may be secrets, wherever they stand."""
+    found = _PROGRAM.match(value)
+    if found is None:
+        return REMOVED
+    return found[0] if found.end() == len(value.rstrip()) else f"{found[0]} {REMOVED}"
 
 
 def _without_forms(text: str) -> str:

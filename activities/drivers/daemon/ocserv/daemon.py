@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.daemon.exempt import Exempt
+from activities.drivers.daemon.filled_secrets import without_filled_secrets
 from activities.drivers.daemon.login import ProbeLogin, no_login, target_of
 from activities.drivers.daemon.ocserv import own_files, served
 from activities.drivers.daemon.ocserv.burden import burden
@@ -195,7 +196,7 @@ class Ocserv:
         if result.status:
             raise Unavailable(
                 f"ocserv in slot {environment.slot.name} of {environment.gateway.name} does not take the "
-                f"order to reload: {result.last_words}"
+                f"order to reload: {without_filled_secrets(result.last_words, environment.config)}"
             )
         await served.until_served(environment, config)
 
@@ -205,9 +206,10 @@ class Ocserv:
             environment.inside("/usr/sbin/ocserv", "-t", "-c", f"{CONFIG}/ocserv.conf"), within=TEST
         )
         if result.status:
+            why = without_filled_secrets(reasons_in(result), environment.config)
             raise Refused(
                 f"ocserv's own test refuses the config of slot {environment.slot.name} on "
-                f"{environment.gateway.name}: {reasons_in(result) or 'it says no reason'}"
+                f"{environment.gateway.name}: {why or 'it prints no reason'}"
             )
 
     async def check_own(self, environment: OwnEnvironment) -> None:

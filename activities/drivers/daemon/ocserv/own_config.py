@@ -15,6 +15,7 @@ from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
 from policies.model.fleet import SMALLEST_POOL
+from policies.redaction import without_secrets
 
 LAST_PORT = 65535
 LONGEST_DEVICE = 8
@@ -127,7 +128,8 @@ def _why_not(key: str, value: str) -> str | None:
     if key in _OF_THIS_HOST:
         return _OF_THIS_HOST[key]
     if "/" in value:
-        return f"{value} is a file of this host, and a release has its own root"
+        shown = without_secrets(f"{key} = {value}").partition(" = ")[2].strip()
+        return f"{shown} is a file of this host, and a release has its own root"
     return "a template is not known to take it over"
 
 

@@ -16,6 +16,7 @@ from activities.drivers.daemon.ocserv.own_config import read_own_config
 from activities.drivers.daemon.port import OwnEnvironment
 from activities.drivers.programs import run
 from policies.model.errors import BadInput, Refused
+from policies.redaction import without_tokens
 
 TEST = timedelta(seconds=10)
 OLD_TIME = "touch its certificate and key, since it reads nothing older than its last reading, then reload"
@@ -38,7 +39,7 @@ async def require_fit(environment: OwnEnvironment) -> None:
         _require_pair(environment, certificate, key)
     result = await run(environment.inside(environment.program, "-t", "-c", environment.file), within=TEST)
     if result.status:
-        why = reasons_in(result) or "it says why in the host's log only"
+        why = without_tokens(reasons_in(result)) or "it says why in the host's log only"
         raise Refused(
             f"ocserv's own test refuses the daemon's own {environment.file} on {environment.gateway.name}, "
             f"or a file that it names: {why}"

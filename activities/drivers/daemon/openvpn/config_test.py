@@ -8,6 +8,7 @@ key and every option.
 import asyncio
 from datetime import timedelta
 
+from activities.drivers.daemon.filled_secrets import without_filled_secrets
 from activities.drivers.daemon.openvpn.management import SOCKET
 from activities.drivers.daemon.port import CONFIG, Environment
 from activities.drivers.programs import OF_A_DAEMON, end, start
@@ -50,8 +51,9 @@ async def check_config(environment: Environment) -> None:
                     break
                 words = words if not line or line in _LAST or line.startswith("Use --help") else line
     except TimeoutError as late:
+        shown = without_filled_secrets(words, environment.config)
         raise Unavailable(
-            f"OpenVPN did not say in time whether it takes the config, after {words!r}"
+            f"OpenVPN did not say in time whether it takes the config, after {shown!r}"
         ) from late
     finally:
         if process.returncode is None:
@@ -59,7 +61,7 @@ async def check_config(environment: Environment) -> None:
     if not good:
         raise Refused(
             f"OpenVPN itself refuses the config of slot {environment.slot.name} on "
-            f"{environment.gateway.name}: {words}"
+            f"{environment.gateway.name}: {without_filled_secrets(words, environment.config)}"
         )
 
 

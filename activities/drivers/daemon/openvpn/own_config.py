@@ -15,6 +15,7 @@ from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
 from policies.model.fleet import SMALLEST_POOL
+from policies.redaction import PROGRAM_OPTIONS
 
 USUAL_PORT = "1194"
 LAST_PORT = 65535
@@ -36,12 +37,6 @@ _CREDENTIALS = frozenset(
     "ca capath cert key dh pkcs12 extra-certs tls-auth tls-crypt tls-crypt-v2 crl-verify secret".split()  # noqa: SIM905
 )
 """Files that a template names as credentials."""
-_PROGRAMS = frozenset(
-    """
-    up down ipchange route-up route-pre-down client-connect client-disconnect client-crresponse learn-address
-    tls-verify auth-user-pass-verify plugin
-    """.split()  # noqa: SIM905 - words, not a table
-)
 _FILES = frozenset(
     """
     askpass auth-user-pass auth-gen-token-secret replay-persist http-proxy-user-pass tls-export-cert tmp-dir
@@ -97,15 +92,16 @@ def _why_not(option: str, words: Sequence[str], *, inline: bool) -> str | None:
     """Return why a template cannot say the same, None when it can or need not."""
     if option in _OF_THIS_HOST:
         return _OF_THIS_HOST[option]
-    if option in _PROGRAMS:
-        program = " ".join(words[:1]) or "it"
+    if option in PROGRAM_OPTIONS:
+        program = next(iter(" ".join(words[:1]).split()), "it")
         return f"{program} is a program of this host, and a release has its own root"
     if option in _OF_A_SLOT or option in _CREDENTIALS:
         return None
     if option in _FILES and words and not inline:
         return f"{words[0]} is a file of this host, and a release has its own root"
-    if not inline and any(word.startswith("/") for said in words for word in said.split()):
-        return f"{' '.join(words)} is a file of this host, and a release has its own root"
+    paths = [word for said in words for word in said.split() if word.startswith("/")]
+    if paths and not inline:
+        return f"{paths[0]} is a file of this host, and a release has its own root"
     return None
 
 

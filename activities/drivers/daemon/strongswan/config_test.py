@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
+from activities.drivers.daemon.filled_secrets import without_filled_secrets
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import OF_A_DAEMON, end, start
 from policies.model.errors import Refused, Unavailable
@@ -55,12 +56,14 @@ async def check_config(environment: Environment, command: Sequence[str]) -> None
                 if whole or _NONE.search(line):
                     break
     except TimeoutError as late:
-        raise Unavailable(f"charon did not say in time whether it takes {where}, after {words!r}") from late
+        shown = without_filled_secrets(words, environment.config)
+        raise Unavailable(f"charon did not say in time whether it takes {where}, after {shown!r}") from late
     finally:
         if process.returncode is None:
             await end(process)
     if wrong or not whole:
-        raise Refused(f"strongSwan itself refuses {where}: {wrong or words}")
+        shown = without_filled_secrets(wrong or words, environment.config)
+        raise Refused(f"strongSwan itself refuses {where}: {shown}")
 
 
 def _bare(line: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from activities.drivers.daemon.filled_secrets import without_filled_secrets
 from activities.drivers.daemon.port import Daemon, Secret, Session, Users
 from activities.drivers.disk import end_of, point, write_whole
 from activities.drivers.programs import OF_A_DAEMON
@@ -214,9 +215,10 @@ class SlotFolder:
         (self.path / "log.1").write_bytes(end)
 
     def last_words(self) -> str:
-        """Return the last line the instance logged."""
+        """Return the last line the instance logged, without the secrets that it was given."""
         lines = lines_in(end_of(self.log, LAST_WORDS_BYTES).decode(errors="replace"))
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it logged nothing")
+        return without_filled_secrets(last, self.path / "conf")
 
 
 class AdoptedFolder(SlotFolder):

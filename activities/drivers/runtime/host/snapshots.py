@@ -6,13 +6,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from activities.drivers.daemon.filled_secrets import secrets_in
 from activities.drivers.disk import end_of, write_whole
 from activities.drivers.metrics.process_tree import usage
 from activities.drivers.rights import read_own
@@ -27,7 +28,7 @@ from policies.model.instance import GatewayState
 from policies.model.operation import Operation
 from policies.model.value import Digest, digest_of
 from policies.pseudonyms import Address, Pseudonyms
-from policies.redaction import with_short_lines, without_secrets, without_tokens
+from policies.redaction import with_short_lines, without_secrets, without_tokens, without_values
 
 LOG_BYTES = 64 * 1024
 KEPT = 20
@@ -63,8 +64,9 @@ def read_fleet_key(path: Path) -> bytes:
 class HostSnapshots:
     """The folder `snapshots/` of one gateway's host.
 
-    Credentials live in files of their own and are left out; a config only names their paths, and what else
-    could be a secret is removed everywhere. Users' names are replaced. Clients' addresses are replaced by
+    Credentials live in files of their own and are left out. The lines of these files are removed wherever
+    they stand, since a config may have been filled with one and a log may quote it. What else could be a
+    secret is removed everywhere. Users' names are replaced. Clients' addresses are replaced by
     words of the fleet's key, and left out without one.
     """
 
@@ -94,7 +96,7 @@ class HostSnapshots:
     async def freeze(self, operation: Operation, evidence: Evidence) -> Digest:
         """Write the snapshot and return its digest."""
         live, words = await self._folders.live(), self._words()
-        slots = {folder.slot.name: self._slot(folder) for folder in self._folders}
+        slots = {folder.slot.name: await asyncio.to_thread(self._slot, folder) for folder in self._folders}
         if (adopted := self._folders.adopted) is not None:
             slots[ADOPTED] |= _own(adopted, await own_evidence(adopted, LOG_BYTES))
         for slot in slots.values():
@@ -124,12 +126,17 @@ class HostSnapshots:
                 for slot, found in live.items()
             },
         }
-        content = json.dumps(frozen, sort_keys=True, indent=1)
+        known = await asyncio.to_thread(self._secrets)
+        content = json.dumps(await asyncio.to_thread(_without, frozen, known), sort_keys=True, indent=1)
         digest = digest_of(content.encode())
         self._folder.mkdir(exist_ok=True, mode=0o700)
         await asyncio.to_thread(write_whole, self._path(digest), content)
         await asyncio.to_thread(self.forget_old)
         return digest
+
+    def _secrets(self) -> frozenset[str]:
+        """Return the secrets of all instances: one's log may have those of its predecessor."""
+        return frozenset[str]().union(*(secrets_in(folder.path / "conf") for folder in self._folders))
 
     def _names_in(self, logs: Sequence[str]) -> frozenset[str]:
         return frozenset[str]().union(*map(self._folders.daemon.names_in, logs))
@@ -209,6 +216,15 @@ class HostSnapshots:
             "process": (PROC / str(pid) / "status").read_text() if pid is not None else None,
             "usage": asdict(used) if used else None,
         }
+
+
+def _without(part: Any, values: Collection[str]) -> Any:
+    """Return a part of a snapshot with these values removed from every text in it."""
+    if isinstance(part, str):
+        return without_values(part, values)
+    if isinstance(part, Mapping):
+        return {key: _without(one, values) for key, one in part.items()}
+    return [_without(one, values) for one in part] if isinstance(part, list | tuple) else part
 
 
 def _own(folder: AdoptedFolder, found: OwnEvidence) -> dict[str, Any]:
