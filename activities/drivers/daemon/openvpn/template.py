@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.openvpn.management import SOCKET
+from activities.drivers.daemon.openvpn.secret_words import secrets_in
 from activities.drivers.daemon.openvpn.user_files import given_in
 from activities.drivers.daemon.template import CREDENTIAL, Accounts, is_left, lines_of, unfilled
 from policies.model.errors import BadInput
@@ -110,6 +111,7 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
         yield f"{again}users have too few addresses of a pool, write `topology {TOPOLOGY}`"
     yield from _unread(said)
     yield from given_in(options)
+    yield from secrets_in(options)
     yield from (
         f"line {option.number}: {option.name} gives the same addresses in every slot, write "
         f"`{SPELT_OUT[option.name]}` in its place"
