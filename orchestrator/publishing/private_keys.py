@@ -1,7 +1,8 @@
 """Find private keys and other secrets in what is to be published: a release is read by many.
 
 What counts is a secret that lies in the tree, or stands in a file of it, by mistake: keys of every kind,
-shared keys of OpenVPN, stores of keys, hashes of users' passwords. Compiled programs are not looked at:
+shared keys of OpenVPN, stores of keys, hashes of users' passwords, secrets by which logins are asked for
+elsewhere (`login_files`). Compiled programs are not looked at:
 libraries of cryptography carry whole keys, with which they test themselves.
 """
 
@@ -16,7 +17,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from activities.drivers.daemon.products import SECRETS as SECRETS_OF_DAEMONS
+from activities.drivers.daemon.template import CREDENTIAL, SECRET
 from orchestrator.publishing.linking import MAGIC
+from orchestrator.publishing.login_files import login_secret_in
 from policies.model.errors import BadInput
 
 _END = rb"(?:\r?\n|\\r\\n|\\n)"
@@ -87,7 +90,7 @@ def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
         return
     wide = next((encoding for mark, encoding in WIDE if content.startswith(mark)), None)
     text = content[2:].decode(wide, "replace").encode() if wide else content.removeprefix(BOM)
-    if kind := _kind(text) or _kind_of_daemons(name, text):
+    if kind := _kind(text) or _kind_of_daemons(name, text) or login_secret_in(name, text):
         yield f"{name} ({kind})"
     elif depth < DEEPEST:
         yield from _inside(content, name, depth)
@@ -118,7 +121,7 @@ def _kind_of_daemons(name: str, content: bytes) -> str | None:
 
 
 def refuse_keys(found: Iterable[str]) -> None:
-    """Refuse what holds private keys, all of them named at once.
+    """Refuse what holds secrets, all of them named at once.
 
     Raises:
         BadInput: there is one.
@@ -127,8 +130,8 @@ def refuse_keys(found: Iterable[str]) -> None:
         named = ", ".join(keys[:_NAMED])
         more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
         raise BadInput(
-            f"a release is read by many, and has private keys in {named}{more}; take them out, and have the "
-            "template name them as $credential_NAME"
+            f"a release is read by many, and has secrets in {named}{more}; take them out, and have the "
+            f"template name each file as ${CREDENTIAL}NAME, or each value as ${SECRET}NAME"
         )
 
 

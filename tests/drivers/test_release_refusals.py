@@ -90,7 +90,7 @@ def test_a_private_key_in_a_tree_is_named(small: tuple[Path, Path], make: Callab
         pytest.skip("ssh-keygen is not installed: apt-get install openssh-client")
     (tree / "etc").mkdir()
     make(tree / "etc/server.pem")
-    with pytest.raises(BadInput, match=r"keys in etc/server\.pem \(.*(private key|PKCS#12)") as refused:
+    with pytest.raises(BadInput, match=r"secrets in etc/server\.pem \(.*(private key|PKCS#12)") as refused:
         build(tree, template)
     assert "BEGIN" not in str(refused.value)
 

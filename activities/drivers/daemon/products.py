@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.login import ProbeLogin
 from activities.drivers.daemon.ocserv.daemon import Ocserv
-from activities.drivers.daemon.ocserv.secrets import secret_in as ocserv_secret_in
 from activities.drivers.daemon.ocserv.template import accounts_in as ocserv_accounts_in
 from activities.drivers.daemon.ocserv.template import require_template as require_ocserv_template
 from activities.drivers.daemon.ocserv.user_files import addresses_in as ocserv_addresses_in
@@ -43,7 +42,7 @@ USER_FILES: Mapping[str, tuple[Callable[[str], Sequence[UserFile]], Callable[[st
     OpenVpn.product: (openvpn_user_files_in, openvpn_addresses_in),
 }
 """What finds the files that a template names for some users, and what finds addresses in one of them."""
-SECRETS: Sequence[Callable[[str, str], str | None]] = (ocserv_secret_in, strongswan_secret_in)
+SECRETS: Sequence[Callable[[str, str], str | None]] = (strongswan_secret_in,)
 """What finds, by a file's name and text, a secret of a kind that only one daemon has."""
 
 

@@ -1,0 +1,147 @@
+"""Find the secrets by which a gateway asks others who a user is, in the files that hold them.
+
+The table has the formats of all products: a module of PAM or a plugin reads the same file for each of them.
+Most are known by a word on a line, whatever the file is called. `radcli`, `pam_radius_auth` and LDAP have
+files of plain words, which are known by their names.
+"""
+
+import re
+from typing import NamedTuple
+
+from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left
+
+LARGEST = 1 << 22
+"""Bytes of a file of settings, or of a keytab."""
+MOST_NAMES = 16
+"""Parts of a principal's name in Kerberos; usual are one to three."""
+_IPV6 = r"(?:[0-9a-f:]*::[0-9a-f:.]*|(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4})(?=[\s,]|$)"
+_HOST = rf"(?:\[[^\]\s]+\]|(?!{_IPV6})[\w.-]+)"
+"""A name, an IPv4 address, or an IPv6 address in brackets."""
+_ADDRESS = r"(?:localhost|\[[^\]\s]+\]|[\w-]*[.:][\w.:-]+)"
+"""The same where any word could stand."""
+_VALUE = r"(?P<value>(?![#;](?:\s|$))\S+)"
+_EXAMPLES = re.compile(r"(?:^|[/!])usr/share/(?:doc|man)/")
+"""Documentation of packages, which has examples."""
+
+
+class _Format(NamedTuple):
+    kind: str
+    line: re.Pattern[str]
+    """A line with a secret; its group `value` is the secret."""
+    name: re.Pattern[str] = re.compile(r"")
+    """Files that have such lines."""
+    beside: re.Pattern[str] = re.compile(r"")
+    """What else stands in such files."""
+
+
+def _line(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"^[ \t]*{pattern}", re.MULTILINE | re.IGNORECASE)
+
+
+def _named(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|[/!])(?:{pattern})!?$", re.IGNORECASE)
+
+
+FORMATS = (
+    _Format(
+        "shared key of RADIUS",  # radcli(3): authserver host:port:secret
+        _line(rf"(?:authserver|acctserver)[ \t]+(?:[^\n#]*,[ \t]*)?{_HOST}:\d*:{_VALUE}"),
+    ),
+    _Format(
+        "shared key of RADIUS",  # radcli(3), in its own folders
+        _line(rf"[^\s#]+[ \t]+{_VALUE}"),
+        _named(r"(?:radcli|radiusclient|radiusclient-ng)/servers(?:-tls)?"),
+    ),
+    _Format(
+        "shared key of RADIUS",  # radcli(3), where `servers` names another file
+        _line(rf"{_ADDRESS}(?:/\S+)?[ \t]+(?![\d.]+\s|/){_VALUE}[ \t\r]*$"),
+        _named(r"servers(?:-tls)?|[\w.-]*(?:radius|radcli)[\w.-]*servers[\w.-]*"),
+    ),
+    _Format(
+        "shared key of RADIUS",  # pam_radius_auth(8), whose package comes with `secret` and `other-secret`
+        _line(rf"{_HOST}(?::\w+)?[ \t]+(?!(?:other[\w-]*-)?secret\s){_VALUE}"),
+        _named(r"pam_radius[\w.-]*\.conf|raddb/server"),
+    ),
+    _Format(
+        "shared key of RADIUS",  # openvpn-auth-radius: radiusplugin.cnf
+        _line(rf"sharedsecret[ \t]*=[ \t]*{_VALUE}"),
+    ),
+    _Format(
+        "password of LDAP",  # nslcd.conf(5), pam_ldap.conf
+        _line(rf"(?:bindpw|rootbindpw|rootpwmodpw)[ \t]+(?!=){_VALUE}"),
+    ),
+    _Format("password of LDAP", _line(_VALUE), _named(r"[\w-]*ldap\.secret")),
+    _Format(
+        "password of LDAP",  # sssd-ldap(5); SSSD's own schema describes the option
+        _line(rf"ldap_default_authtok[ \t]*=[ \t]*(?!str,){_VALUE}"),
+    ),
+    _Format(
+        "password of LDAP",  # openvpn-auth-ldap
+        _line(rf"Password[ \t]+(?!=){_VALUE}"),
+        beside=_line(r"<LDAP>"),
+    ),
+    _Format("secret key of Duo", _line(rf"skey[ \t]*=[ \t]*{_VALUE}"), beside=_line(r"ikey[ \t]*=")),
+    _Format(
+        "secret of a PAM module",  # pam.d(5): MODULE.so key=VALUE
+        _line(
+            r"[^#\n]*[ \t/]pam_\w+\.so[ \t](?:[^#\n]*[ \t\[])?"
+            rf"(?:secret|key|passwd|password|bindpw)=(?!/){_VALUE}"
+        ),
+    ),
+    _Format(
+        "seeds of one-time passwords",
+        _line(r"(?:HOTP|MOTP)(?:/\S*)?[ \t]+\S+[ \t]+\S+[ \t]+(?P<value>[0-9a-f]{16,})\b"),
+    ),
+    _Format(
+        "seed of one-time passwords",  # google-authenticator(1)
+        re.compile(r"\A(?P<value>[A-Z2-7]{16,})\r?\n(?=\" )"),
+    ),
+)
+"""Formats of files by which users are authenticated."""
+
+
+def login_secret_in(name: str, content: bytes) -> str | None:
+    """Return what kind of login secret a file has and on which line, None for none; it is not quoted."""
+    if len(content) > LARGEST or _EXAMPLES.search(name):
+        return None
+    if is_keytab(content):
+        return "keytab of Kerberos"
+    if b"\0" in content:
+        return None
+    text = content.decode(errors="replace")
+    return next((found for one in FORMATS if (found := _found(one, name, text))), None)
+
+
+def is_keytab(content: bytes) -> bool:
+    """Return whether the bytes are a Kerberos keytab with a key: `05 02`, then entries with their lengths."""
+    at = 2
+    while content.startswith(b"\x05\x02") and at + 4 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big", signed=True)
+        if length > 0:
+            return _is_entry(content[at + 4 : at + 4 + length], length)
+        if length == 0:
+            return False
+        at += 4 - length  # an entry that was removed
+    return False
+
+
+def _is_entry(entry: bytes, length: int) -> bool:
+    """Return whether a keytab's entry is whole, and begins with a count of names and a realm of text."""
+    count, realm = int.from_bytes(entry[:2], "big"), int.from_bytes(entry[2:4], "big")
+    text = entry[4 : 4 + realm]
+    return len(entry) == length and 0 < count <= MOST_NAMES and 0 < realm == len(text) and text.isascii()
+
+
+def _found(one: _Format, name: str, text: str) -> str | None:
+    if not (one.name.search(name) and one.beside.search(text)):
+        return None
+    for found in one.line.finditer(text):
+        if not _is_reference(found["value"]):
+            return f"{one.kind}, line {text.count(chr(10), 0, found.start('value')) + 1}"
+    return None
+
+
+def _is_reference(value: str) -> bool:
+    """Return whether it is empty, or a name for which a gateway fills in the secret."""
+    bare = value.strip("\"'")
+    return not bare or is_left(bare, f"${SECRET}NAME") or is_left(bare, f"${CREDENTIAL}NAME")

@@ -1,0 +1,199 @@
+"""No release has a secret by which a gateway asks others who a user is, and usual files are published."""
+
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.daemon.products import TEMPLATES
+from orchestrator.publishing.builder import ReleaseLabels, build_release
+from orchestrator.publishing.private_keys import keys_in
+from policies.model.errors import BadInput
+from tests.fakes.trees import small_tree
+
+SECRET = "Vpn-Shared-1"
+FILES = {
+    # radcli(3): `host:port:secret`, and any place of the file of `servers`
+    "etc/radcli/radiusclient.conf": f"nas-identifier vpn\nauthserver 192.0.2.5:1812:{SECRET}\n",
+    "etc/radcli/short.conf": f"authserver ad:1812:{SECRET}\n",
+    "etc/radcli/v6.conf": f"acctserver [2001:db8::5]:1813:{SECRET}\n",
+    "etc/radcli/several.conf": f"authserver one.example:1812, two.example::{SECRET}\n",
+    "etc/ocserv/radius/servers": f"192.0.2.5\t{SECRET}\n",
+    "etc/ocserv/radius.servers": f"radius.example/vpn {SECRET}\n",
+    # pam_radius_auth(8): server[:port] secret [timeout]
+    "etc/pam_radius_auth.conf": f"# server[:port] shared_secret timeout (s)\n192.0.2.5:1812 {SECRET} 3\n",
+    # of LDAP: nslcd.conf(5), pam_ldap(5), sssd-ldap(5); of Duo: pam_duo(8)
+    "etc/nslcd.conf": f"uri ldaps://ldap.example\nbinddn cn=vpn,dc=example\nbindpw {SECRET}\n",
+    "etc/pam_ldap.secret": f"{SECRET}\n",
+    "etc/sssd/sssd.conf": f"[domain/a]\nldap_default_bind_dn = cn=vpn\nldap_default_authtok = {SECRET}\n",
+    "etc/security/pam_duo.conf": f"[duo]\nikey = DI1\nskey = {SECRET}\nhost = api-1.example\n",
+    "etc/pam.d/ocserv": f"auth required pam_tacplus.so server=192.0.2.5 secret={SECRET} timeout=3\n",
+    # plugins of OpenVPN for RADIUS and LDAP
+    "etc/openvpn/radiusplugin.cnf": f"server\n{{\n\tname=192.0.2.5\n\tsharedsecret={SECRET}\n}}\n",
+    "etc/openvpn/auth/ldap.conf": f"<LDAP>\n\tURL ldaps://ldap.example\n\tPassword {SECRET}\n</LDAP>\n",
+    # users.oath of liboath, which pam_oath and ocserv's `otp=` read: the seed of every later code
+    "etc/users.oath": "HOTP/T30 ana - 3132333435363738393031323334353637383930\n",
+    "root/.google_authenticator": 'JBSWY3DPEHPK3PXPJBSWY3DPEE\n" TOTP_AUTH\n12345678\n',
+}
+
+
+def build(tree: Path, template: Path) -> None:
+    build_release(tree, template, ReleaseLabels(product="gw", version="1"), tree.parent / "blobs")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_login_secret_in_a_tree_is_refused_by_its_file_and_line(tmp_path: Path, name: str) -> None:
+    tree, template = small_tree(tmp_path)
+    (tree / name).parent.mkdir(parents=True, exist_ok=True)
+    (tree / name).write_text(FILES[name])
+    with pytest.raises(BadInput) as refused:
+        build(tree, template)
+    said = str(refused.value)
+    number = next(
+        at
+        for at, line in enumerate(FILES[name].splitlines(), start=1)
+        if SECRET in line or "3132" in line or "JBSW" in line
+    )
+    assert f"{name} (" in said
+    assert f", line {number})" in said
+    assert "template name each file as $credential_NAME, or each value as $secret_NAME" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_login_secret_of_a_file_with_windows_line_ends_is_found(name: str) -> None:
+    windows = FILES[name].replace("\n", "\r\n").encode()
+    assert len(list(keys_in(windows, name))) == 1
+
+
+PRINCIPAL = b"\0\x02\0\x07EXAMPLE\0\x04HTTP\0\x0bvpn.example\0\0\0\x01"
+ENTRY = PRINCIPAL + b"\x6a\0\0\0\x01\0\x12\0\x20" + bytes(range(32))
+KEYTAB = b"\x05\x02" + len(ENTRY).to_bytes(4, "big") + ENTRY
+
+
+@pytest.mark.parametrize("removed", [b"", (-8).to_bytes(4, "big", signed=True) + bytes(8)])
+def test_a_keytab_in_a_tree_is_refused_by_its_file(tmp_path: Path, removed: bytes) -> None:
+    """`auth = "gssapi[keytab=FILE]"` of ocserv: the key of the service itself, by which tickets are read."""
+    tree, template = small_tree(tmp_path)
+    (tree / "etc").mkdir(exist_ok=True)
+    (tree / "etc/key.tab").write_bytes(KEYTAB[:2] + removed + KEYTAB[2:])
+    with pytest.raises(BadInput, match=r"etc/key\.tab \(keytab of Kerberos\)"):
+        build(tree, template)
+
+
+def test_a_login_secret_in_an_image_is_found_by_its_place_there() -> None:
+    content, image = FILES["etc/nslcd.conf"].encode(), BytesIO()
+    with tarfile.open(fileobj=image, mode="w") as archive:
+        for name in ("etc/nslcd.conf", "usr/share/doc/nslcd/nslcd.conf"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content))
+    assert list(keys_in(image.getvalue(), "image.tar")) == [
+        "image.tar!etc/nslcd.conf (password of LDAP, line 3)"
+    ]
+
+
+USUAL: dict[str, str | bytes] = {
+    "etc/radcli/radiusclient.conf": "# authserver a:1812:secret\nauthserver \tlocalhost\n"
+    "authserver a.example:1812\nacctserver 2001:470:1::5\nservers /etc/radcli/servers\n",
+    "etc/radcli/servers": "# Server Name\tKey\n#portmaster.example\thardlyasecret\n",
+    "etc/ocserv/servers": "192.0.2.5 $secret_radius\n",
+    "etc/dns/servers": "nameserver 192.0.2.5\n192.0.2.1\n",
+    "etc/pam_radius_auth.conf": "# server[:port]\tsecret\n127.0.0.1\tsecret             1\n"
+    "#other-server    other-secret       3\n192.0.2.5 ${secret_radius} 3\n",
+    "etc/nslcd.conf": "uid nslcd\n#binddn cn=vpn,dc=example\n#bindpw secret\nbindpw\nbase dc=example\n",
+    "etc/nslcd2.conf": "bindpw $secret_ldap\n",
+    "etc/sssd/sssd.conf": "ldap_default_authtok_type = password\n"
+    "ldap_default_authtok =\n# ldap_default_authtok = x\n",
+    "usr/share/sssd/sssd.api.d/sssd-ldap.conf": "ldap_default_authtok = str, None, false\n",
+    "etc/security/pam_duo.conf": "[duo]\n; Duo integration key\nikey = \n"
+    "; Duo secret key\nskey = \n; API host\nhost = \n",
+    "etc/security/duo2.conf": 'ikey = DI1\nskey = "$secret_duo"\n',
+    "etc/openvpn/radiusplugin.cnf": "server\n{\n\t# sharedsecret=testpw\n\tsharedsecret=$secret_radius\n}\n",
+    "etc/openvpn/ldap.conf": "<LDAP>\n\t# Password\tSecretPassword\n\tTLSEnable yes\n</LDAP>\n",
+    "etc/motd": "Password required\nHOTP and TOTP are supported\n",
+    "etc/pam.d/ocserv": "auth required pam_unix.so nullok\n"
+    "auth required pam_duo.so conf=/etc/penstock/credentials/duo\n"
+    "# auth required pam_tacplus.so secret=x\nauth required pam_yubico.so id=1 key=$secret_yubico\n",
+    "etc/users.oath": "# HOTP/T30 ana - 3132333435363738393031323334353637383930\n",
+    "usr/lib/data.bin": b"\x05\x02\xff",
+    "usr/lib/more.bin": b"\x05\x02\0\0\0\0" + bytes(20),
+    "usr/lib/other.bin": b"\x05\x02\0\0\0\x08" + bytes(20),
+    "usr/lib/long.bin": b"\x05\x02\x7f\xff\xff\xff" + bytes(20),
+    "usr/share/doc/nslcd/examples/nslcd.conf": "bindpw secret\n",
+    "usr/share/doc/openvpn-auth-radius/radiusplugin.cnf": "sharedsecret=testpw\n",
+}
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_a_usual_file_without_a_login_secret_is_published(name: str) -> None:
+    content = USUAL[name]
+    written = content if isinstance(content, bytes) else content.encode()
+    assert list(keys_in(written, name)) == []
+    assert list(keys_in(written.replace(b"\n", b"\r\n"), name)) == []
+
+
+OPENVPN = """port $port
+dev $device
+topology subnet
+server $pool4 $netmask4
+management $run/management.sock unix
+key $credential_key
+verb 4
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        # as Duo's own instructions for OpenVPN 2.4 and later have it: integration key, secret key, host
+        (
+            f"plugin /opt/duo/duo_openvpn.so 'DI1234567890ABCDEFGH {SECRET} api-1.example'",
+            "argument 2 of plugin /opt/duo/duo_openvpn.so is a secret, write $secret_NAME there",
+        ),
+        (f"plugin duo_openvpn.so DI1 {SECRET} api-1.example", "argument 2 of plugin duo_openvpn.so"),
+        (f"plugin /x/openvpn-plugin-auth-pam.so 'vpn login USERNAME pin {SECRET}'", "pin of plugin"),
+        (f"plugin /x/ask.so url=ldaps://a.example bindpw={SECRET}", "bindpw of plugin /x/ask.so"),
+        (f"client-connect '/x/greet --api-token {SECRET}'", "--api-token of client-connect /x/greet"),
+        (
+            f"setenv LDAP_BIND_PASSWORD {SECRET}",
+            "setenv LDAP_BIND_PASSWORD has a secret, write `setenv LDAP_BIND_PASSWORD $secret_NAME`",
+        ),
+        (f"setenv-safe RADIUS_KEY {SECRET}", "setenv-safe RADIUS_KEY has a secret"),
+        (f"setenv opt setenv DUO_SKEY {SECRET}", "setenv DUO_SKEY has a secret"),
+        (f'push "setenv-safe VPN_PIN {SECRET}"', "setenv-safe VPN_PIN has a secret"),
+    ],
+)
+def test_a_secret_on_a_line_of_an_openvpn_template_is_refused_by_its_line(line: str, said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        TEMPLATES["openvpn"](f"{OPENVPN}{line}\n", "openvpn.conf.template")
+    assert str(refused.value).startswith("openvpn.conf.template is no template of OpenVPN's")
+    assert f"line 8: {said}" in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "plugin /opt/duo/duo_openvpn.so 'DI1234567890ABCDEFGH $secret_duo api-1.example'",
+        "plugin /usr/lib/openvpn/openvpn-plugin-auth-pam.so login",
+        "plugin /x/openvpn-plugin-auth-pam.so 'vpn login USERNAME password PASSWORD pin OTP'",
+        "plugin /x/radiusplugin.so $credential_radius",
+        "plugin /x/ask.so url=ldaps://a.example bindpw=$secret_ldap token-file=/etc/penstock/x",
+        "client-connect '/x/greet --api-token ${secret_api} --key /etc/penstock/credentials/key'",
+        "setenv LDAP_BIND_PASSWORD $secret_ldap",
+        "setenv RADIUS_KEY $credential_radius",
+        "setenv KEY_SIZE 2048",
+        "setenv PASSWORD_FILE /etc/penstock/credentials/x",
+        "setenv PASSWORD_ATTRIBUTE userPassword",
+        "setenv SSH_PUBLIC_KEY AAAA",
+        "setenv BYPASS 1",
+        "setenv USE_TOKEN yes",
+        "setenv opt block-outside-dns",
+        "# setenv LDAP_BIND_PASSWORD x",
+        'push "route 10.99.0.0 255.255.255.0"',
+    ],
+)
+def test_an_openvpn_template_that_names_its_secrets_or_has_none_is_taken(line: str) -> None:
+    TEMPLATES["openvpn"](f"{OPENVPN}{line}\n", "openvpn.conf.template")
