@@ -31,52 +31,55 @@ class Held(Protocol):
 
     @property
     def known(self) -> bool:
-        """Whether it has shown who it is."""
+        """Whether its client is authenticated."""
 
     @property
-    def waits(self) -> bool:
-        """Whether no whole request has come that would have to be answered."""
+    def idle(self) -> bool:
+        """Whether its end costs no answer: it waits for a request, or sends a stream that can be reopened."""
 
     @property
     def crowd(self) -> str:
-        """Whose connection it is, as far as can be told."""
+        """The person of an authenticated connection, the client network of any other."""
 
     def dismiss(self) -> None:
         """End the connection at once."""
 
 
 class Connections:
-    """The connections of one server; where all places are taken, a newcomer gets that of a stranger.
+    """The connection limit of one server: at the limit, a newcomer takes the place of another connection.
 
-    Refusing the newcomer instead would let whoever opens connections and says nothing keep everybody out;
-    so would it within a crowd, which may be everybody behind one proxy.
+    A server that refused the newcomer instead could be filled by clients that open connections and send
+    nothing. The same holds within one client network, which may be a proxy.
+
+    Authenticated connections keep half of the places at most while others need some. The rest is for
+    newcomers, because an operator's hold is unauthenticated until its request is read.
     """
 
     def __init__(self, most: int) -> None:
-        """Take how many there may be at once."""
+        """Allow so many connections at once."""
         self._most = most
         self._held: dict[Held, None] = {}
         self._crowds: dict[str, dict[Held, None]] = {}
 
     def take(self, newcomer: Held) -> None:
-        """Give the newcomer a place; where its own crowd has enough of them, one of these makes room."""
-        before = [*self._crowds.get(newcomer.crowd, ())]
+        """Give the newcomer a place; at a limit, end another connection first."""
+        crowd = self._crowds.get(newcomer.crowd, {})
+        if len(crowd) >= MOST_OF_ONE:
+            min(crowd, key=_busy).dismiss()
+        elif len(self._held) >= self._most:
+            self._least_needed().dismiss()
         self._held[newcomer] = None
         self._join(newcomer)
-        if len(before) >= MOST_OF_ONE:
-            next((one for one in before if one.waits), before[0]).dismiss()
-        elif len(self._held) > self._most:
-            self._who_makes_room().dismiss()
 
     def recognise(self, shown: Held, before: str) -> None:
-        """Let one person have no more places than one crowd may: their oldest connection makes room."""
+        """Move a connection from the crowd `before` to its person; at the person's limit, end another one."""
         if shown not in self._held:
             return
         self._leave(shown, before)
+        others = [*self._crowds.get(shown.crowd, {})]
         self._join(shown)
-        theirs = self._crowds[shown.crowd]
-        if len(theirs) > MOST_OF_ONE:
-            next(iter(theirs)).dismiss()
+        if len(others) >= MOST_OF_ONE:
+            min(others, key=_busy).dismiss()
 
     def forget(self, gone: Held) -> None:
         """Give the place of a connection that has ended free."""
@@ -93,15 +96,26 @@ class Connections:
         if not members:
             del self._crowds[crowd]
 
-    def _who_makes_room(self) -> Held:
-        """Return the stranger who has said nothing for longest; else the oldest of the largest crowd.
+    def _least_needed(self) -> Held:
+        """Return the connection that makes room.
 
-        A thousand strangers with an address each are as many crowds of one; two operators behind one proxy
-        are a larger crowd than each of them. Those operators have just come, and ask at once.
+        Authenticated connections fill more than half: the oldest idle one of the person with most of them.
+        Otherwise the oldest idle unauthenticated one, whatever its network: a thousand clients with an
+        address each are crowds of one, and two operators behind a proxy are a larger crowd.
         """
-        strangers = [one for one in self._held if not one.known]
-        silent = next((one for one in strangers if one.waits), None)
-        return silent or max(strangers or self._held, key=lambda one: len(self._crowds[one.crowd]))
+        known = [one for one in self._held if one.known]
+        if 2 * len(known) > self._most:
+            return min(known, key=lambda one: (-self._size(one), _busy(one)))
+        unknown = [one for one in self._held if not one.known]
+        silent = next((one for one in unknown if one.idle), None)
+        return silent or max(unknown, key=self._size)
+
+    def _size(self, one: Held) -> int:
+        return len(self._crowds[one.crowd])
+
+
+def _busy(one: Held) -> bool:
+    return not one.idle
 
 
 class PeerProtocol(H11Protocol):
@@ -158,6 +172,11 @@ class PeerProtocol(H11Protocol):
     def waits(self) -> bool:
         """Whether no whole request has come that would have to be answered."""
         return self.conn.their_state in {h11.IDLE, h11.SEND_BODY}
+
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request, or sends a stream that its client can open again."""
+        return self.waits or self.conn.our_state is h11.SEND_BODY
 
     def _look_after(self) -> None:
         """Close a connection on which a request has not become whole since the last look."""

@@ -17,7 +17,7 @@ class Handshake:
     """One connection, until its handshake is done or has failed."""
 
     known = False
-    waits = True
+    idle = True
     done = False
 
     def __init__(self, connection: socket.socket, address: str, places: Connections) -> None:
