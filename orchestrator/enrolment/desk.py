@@ -101,7 +101,7 @@ class Desk:
 
         renew = self._certificates.renew_certificate
         issued = await asyncio.to_thread(
-            renew, caller.fleet, caller.gateway, caller.serial, sign, sign_again, peer
+            renew, caller.fleet, caller.gateway, caller.serial, caller.begins, sign, sign_again, peer
         )
         return self._given(issued, caller.task_queue).model_dump_json().encode()
 

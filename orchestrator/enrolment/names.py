@@ -21,12 +21,13 @@ _URI = re.compile(f"penstock://gateway/(?P<fleet>{_NAME})/(?P<name>{_NAME})")
 
 @dataclass(frozen=True)
 class Certified:
-    """Whose a certificate is, which one it is, and until when it is good."""
+    """Whose a certificate is, which one it is, and from when until when it is good."""
 
     fleet: str
     gateway: str
     serial: str
     """In hexadecimal, without a sign or leading zeros."""
+    begins: datetime
     expires: datetime
 
     @property
@@ -64,5 +65,6 @@ def certified(certificate: x509.Certificate) -> Certified:
         fleet=named[0]["fleet"],
         gateway=named[0]["name"],
         serial=f"{certificate.serial_number:x}",
+        begins=certificate.not_valid_before_utc,
         expires=certificate.not_valid_after_utc,
     )

@@ -76,7 +76,7 @@ async def relaying(settings: Settings) -> AsyncIterator[Relay]:
     desk = Desk(authority, ledger, lives, refusals, others, _payload_keys(settings.payload_keys))
     shown = shown_to_the_engine_now(settings)
     engine = EngineSide(settings.temporal_address, settings.temporal_namespace, shown)
-    revocations = Revocations(ledger.revoked_gateways)
+    revocations = Revocations(ledger.admitted_certificates)
 
     async def note(caller: Certified, method: str, peer: str, why: str) -> None:
         body = {"method": method, "from": peer, "why": why, "serial": caller.serial}

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from orchestrator.enrolment.names import Certified
+from orchestrator.store.certificates import Admitted
 from policies.model.errors import PenstockError, Unavailable
 
 EVERY = timedelta(seconds=15)
@@ -19,8 +20,8 @@ MOST_CONFIRMED = 10_000
 READER = ThreadPoolExecutor(1, thread_name_prefix="revocations")
 """Where they are read: hosts that enrol, and wait for the ledger's writers, keep no thread from it."""
 
-Revoked = Mapping[tuple[str, str], frozenset[str]]
-"""By fleet and gateway: the serials that were issued after the gateway's certificates were revoked."""
+Admissions = Mapping[tuple[str, str], Admitted]
+"""By fleet and gateway: which certificates are good, for each gateway with any that is not."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +29,11 @@ _log = logging.getLogger(__name__)
 class Revocations:
     """What a relay knows of revoked certificates."""
 
-    def __init__(self, read: Callable[[], Revoked], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, read: Callable[[], Admissions], clock: Callable[[], float] = time.monotonic) -> None:
         """Know nothing yet; `read` asks the ledger and may block."""
         self._read = read
         self._clock = clock
-        self._known: Revoked | None = None
+        self._known: Admissions | None = None
         self._confirmed: set[str] = set()
         self._silent_since: float | None = None
         self._reading = asyncio.Lock()
@@ -95,8 +96,8 @@ class Revocations:
         return self._is_revoked(caller)
 
     def _is_revoked(self, caller: Certified) -> bool:
-        later = (self._known or {}).get((caller.fleet, caller.gateway))
-        return later is not None and caller.serial not in later
+        admitted = (self._known or {}).get((caller.fleet, caller.gateway))
+        return admitted is not None and not admitted.admits(caller.serial, caller.begins)
 
     def _complain(self, error: Exception) -> None:
         now = self._clock()

@@ -3,6 +3,10 @@
 A revocation names a gateway and forgets what was issued to it; what is issued later is remembered again.
 Enrolling a gateway anew is such a revocation, too: of what its predecessor was given.
 So no clock decides whether a certificate is older than a revocation.
+
+A ledger that was lost does not know what it had issued. Of a gateway that is enrolled in this one, an unknown
+certificate is good only if it began after the oldest that the ledger knows: one that an older copy of the
+ledger has not seen yet, or one of another authority.
 """
 
 import hashlib
@@ -10,10 +14,11 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -54,6 +59,19 @@ class Signed(Protocol):
 
 
 S = TypeVar("S", bound=Signed)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """Which certificates of a gateway are good."""
+
+    serials: frozenset[str]
+    since: datetime | None
+    """Unknown certificates that begin later are good, too; None for none of them."""
+
+    def admits(self, serial: str, begins: datetime) -> bool:
+        """Return whether the certificate of that serial is good."""
+        return serial in self.serials or (self.since is not None and begins >= self.since)
 
 
 class Certificates(Book):
@@ -117,11 +135,12 @@ class Certificates(Book):
         fleet: str,
         gateway: str,
         serial: str,
+        begins: datetime,
         sign: Callable[[], S],
         sign_again: Callable[[str, datetime, datetime], S],
         peer: str,
     ) -> S:
-        """Return what is signed for a gateway that has shown the certificate of that serial.
+        """Return what is signed for a gateway that has shown the certificate of that serial and beginning.
 
         Who shows it again has not got what was signed then, or could not keep it: that is what is signed
         again, by its serial and from when until when it is good, and nothing is added to the ledger.
@@ -131,8 +150,8 @@ class Certificates(Book):
             Conflict: It was renewed so often that something must be wrong there.
         """
         with writing(self._engine) as connection:
-            later = _revoked(connection, fleet, gateway).get((fleet, gateway))
-            if later is not None and serial not in later:
+            admitted = _admitted(connection, fleet, gateway).get((fleet, gateway))
+            if admitted is not None and not admitted.admits(serial, begins):
                 raise NotAllowed(f"the certificate of {fleet}/{gateway} was revoked; enrol its host anew")
             if (next_one := _renewed_as(connection, fleet, gateway, serial)) is not None:
                 return sign_again(next_one.serial, next_one.issued_at, next_one.expires)
@@ -159,10 +178,10 @@ class Certificates(Book):
             append(connection, person, Via.SYSTEM, "certificates revoked", subject, body, fleet=fleet)
         return len(good)
 
-    def revoked_gateways(self) -> Mapping[tuple[str, str], frozenset[str]]:
-        """Return the gateways whose certificates were revoked, each with what was issued since."""
+    def admitted_certificates(self) -> Mapping[tuple[str, str], Admitted]:
+        """Return which certificates are good, for each gateway with any that is not."""
         with reading(self._engine) as connection:
-            return _revoked(connection)
+            return _admitted(connection)
 
     def has_enrolled(self) -> bool:
         """Return whether any gateway was given a certificate, as far as that is remembered."""
@@ -180,20 +199,26 @@ class Certificates(Book):
             append(connection, PENSTOCK, VIA, action, subject, dict(body), key, fleet=fleet)
 
 
-def _revoked(
+def _admitted(
     connection: Connection, fleet: str | None = None, gateway: str | None = None
-) -> dict[tuple[str, str], frozenset[str]]:
-    table, held = tables.gateway_revocations, tables.gateway_certificates
-    later = and_(held.c.fleet == table.c.fleet, held.c.gateway == table.c.gateway)
-    wanted = select(table.c.fleet, table.c.gateway, held.c.serial).outerjoin(held, later)
+) -> dict[tuple[str, str], Admitted]:
+    held, ended = tables.gateway_certificates.c, tables.gateway_revocations.c
+    issued = select(held.fleet, held.gateway, held.serial, held.issued_at)
+    revoked = select(ended.fleet, ended.gateway)
     if fleet is not None:
-        wanted = wanted.where(table.c.fleet == fleet, table.c.gateway == gateway)
-    found: dict[tuple[str, str], set[str]] = {}
-    for row in connection.execute(wanted):
-        serials = found.setdefault((row.fleet, row.gateway), set())
-        if row.serial is not None:
-            serials.add(row.serial)
-    return {whose: frozenset(serials) for whose, serials in found.items()}
+        issued = issued.where(held.fleet == fleet, held.gateway == gateway)
+        revoked = revoked.where(ended.fleet == fleet, ended.gateway == gateway)
+    found: dict[tuple[str, str], dict[str, datetime]] = {}
+    for row in connection.execute(issued):
+        found.setdefault((row.fleet, row.gateway), {})[row.serial] = row.issued_at
+    strict = {(row.fleet, row.gateway) for row in connection.execute(revoked)}
+    return {
+        name: Admitted(
+            serials=frozenset(serials := found.get(name, {})),
+            since=None if name in strict else min(serials.values()),
+        )
+        for name in found.keys() | strict
+    }
 
 
 def _forget_issued(connection: Connection, fleet: str, gateway: str) -> list[str]:

@@ -37,7 +37,9 @@ def test_the_newest_certificate_counts_also_where_an_older_one_is_good_for_longe
     first, second = signed("1a", 30), signed("2b", 7)
     secret, _ = ledger.make_enrolment("edge", "gw-1", "ada")
     ledger.use_enrolment(secret, lambda *_: first, "192.0.2.1")
-    ledger.renew_certificate("edge", "gw-1", "1a", lambda: second, lambda *_: first, "192.0.2.1")
+    ledger.renew_certificate(
+        "edge", "gw-1", "1a", datetime.now(UTC), lambda: second, lambda *_: first, "192.0.2.1"
+    )
     rows = ledger.agent_certificates("edge")
     assert rows.issued["gw-1"].expires == second.expires
     assert rows.issued["gw-1"].issued <= datetime.now(UTC)

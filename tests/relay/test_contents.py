@@ -31,7 +31,7 @@ from tests.workflows.hostile_calls import (
     with_unknown_timeout_as_cause,
 )
 
-WHOSE = Certified("edge", "gw-3", "abc", datetime.now(UTC) + timedelta(days=1))
+WHOSE = Certified("edge", "gw-3", "abc", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
 TOKENS = TaskTokens([secrets.token_bytes(32)])
 CALLS = Calls("default", TOKENS)
 ENDLESS_GROUPS = b"\xfb\x01" * 90 + b"\xfc\x01" * 90

@@ -588,7 +588,7 @@ async def test_enrolling_anew_ends_nobody_elses_certificates(tmp_path: Path) -> 
     ledger, desk = desk_in(tmp_path)
     neighbour = await given_by(ledger, desk, "gw-2")
     first, second = [await given_by(ledger, desk, "gw-1") for _ in range(2)]
-    known = Revocations(ledger.revoked_gateways)
+    known = Revocations(ledger.admitted_certificates)
     assert await known.refresh()
     assert [await known.refuses(one) for one in (neighbour, first, second)] == [False, True, False]
     ledger.close()

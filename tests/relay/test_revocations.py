@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from orchestrator.enrolment.names import Certified
-from orchestrator.relay.revocations import Revocations, Revoked
+from orchestrator.relay.revocations import Admissions, Revocations
 from orchestrator.store.ledger import Ledger
 from tests.fakes.postgresql import PostgreSQL
 from tests.relay.test_attacks import until
 
+NOW = datetime.now(UTC)
 RENAMED = "ALTER TABLE gateway_certificates RENAME COLUMN {} TO {}"
 
 
@@ -32,7 +33,7 @@ async def test_an_error_that_nobody_expected_of_the_ledger_ends_no_reading_of_re
 ) -> None:
     monkeypatch.setattr("orchestrator.relay.revocations.EVERY", timedelta(milliseconds=20))
     ledger, owner = database
-    revocations = Revocations(ledger.revoked_gateways)
+    revocations = Revocations(ledger.admitted_certificates)
     keeping = asyncio.create_task(revocations.keep(lambda: None))
     try:
         with owner.connect() as connection:
@@ -40,7 +41,7 @@ async def test_an_error_that_nobody_expected_of_the_ledger_ends_no_reading_of_re
             await until(lambda: "revocations cannot be read" in caplog.text)
             connection.execute(text(RENAMED.format("number", "serial")))
         ledger.revoke_certificates("edge", "gw-1", "ada", "stolen")
-        stolen = Certified("edge", "gw-1", "1", datetime.now(UTC))
+        stolen = Certified("edge", "gw-1", "1", NOW, NOW)
         await until(lambda: revocations.knows_revoked(stolen))
         assert "revocations are read again" in caplog.text
         assert not keeping.done()
@@ -54,17 +55,17 @@ async def test_many_revoked_callers_share_one_reading(tmp_path: Path) -> None:
         ledger.revoke_certificates("edge", f"gw-{number}", "ada", "stolen")
     readings, again, asked = 0, threading.Event(), threading.Event()
 
-    def read() -> Revoked:
+    def read() -> Admissions:
         nonlocal readings
         readings += 1
         if readings > 1:
             asked.set()
             again.wait(20)
-        return ledger.revoked_gateways()
+        return ledger.admitted_certificates()
 
     revocations = Revocations(read)
     assert await revocations.refresh()
-    callers = [Certified("edge", f"gw-{number}", "1", datetime.now(UTC)) for number in range(50)]
+    callers = [Certified("edge", f"gw-{number}", "1", NOW, NOW) for number in range(50)]
     waiting = [asyncio.create_task(revocations.refuses(one)) for one in callers]
     await asyncio.to_thread(asked.wait, 20)
     ledger.revoke_certificates("edge", "gw-late", "ada", "stolen")
@@ -73,6 +74,6 @@ async def test_many_revoked_callers_share_one_reading(tmp_path: Path) -> None:
     again.set()
     assert all(await asyncio.gather(*waiting))
     assert await late
-    assert revocations.knows_revoked(Certified("edge", "gw-late", "1", datetime.now(UTC)))
+    assert revocations.knows_revoked(Certified("edge", "gw-late", "1", NOW, NOW))
     assert readings <= 3, "one that was under way, and one for all who asked meanwhile"
     ledger.close()

@@ -55,7 +55,7 @@ TOKENS = TaskTokens([secrets.token_bytes(32)])
 async def fleet_with(server: Engine, step: str, reported: Reported, *, relayed: bool) -> AsyncIterator[World]:
     """Run a fleet of four, one of which reports this of the step, through the relay's calls or directly."""
     method = FAILED if reported.DESCRIPTOR.name.startswith(FAILED) else COMPLETED
-    whose = Certified("edge", BAD, "abc", datetime.now(UTC) + timedelta(days=1))
+    whose = Certified("edge", BAD, "abc", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
 
     def agent(client: Client, fake: FakeGateway) -> Worker:
         if fake.gateway.name != BAD:
