@@ -1,6 +1,8 @@
 """The ledger as a file and back, by whoever may read and write its database: with or without an API."""
 
+import glob
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +28,11 @@ def back_up(to: Path) -> int:
     engine = open_database(settings.ledger_url)
     if to.exists():
         raise Conflict(f"there is a {to} already: backups are never overwritten")
-    part = to.with_name(f".{to.name}.part")  # one that was killed leaves it to the next one
+    for killed in to.parent.glob(f".{glob.escape(to.name)}.*.part"):
+        killed.unlink(missing_ok=True)
+    part = to.with_name(f".{to.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "w", opener=_for_its_owner) as file:
+        with open(part, "x", opener=_for_its_owner) as file:
             file.writelines(backed_up(engine))
             file.flush()
             os.fsync(file.fileno())
@@ -110,4 +114,4 @@ def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, obje
 
 
 def _for_its_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
