@@ -53,6 +53,10 @@ UNSAID = "said in a chat without a reason"
 SHOWN_ROWS = 5
 
 
+MESSAGES = "chat messages"
+"""Has the requests of all messages, whichever token hands them on: no person or token can have this name."""
+
+
 class ChatService:
     """What is said in chats, answered."""
 
@@ -103,9 +107,7 @@ class ChatService:
                 f"{process.person} may not speak for others in chats: that takes a token of the role chat",
             )
         key = key_of(said)
-        everybody = process.model_copy(
-            update={"person": "chat"}
-        )  # another token makes no message another one
+        everybody = process.model_copy(update={"person": MESSAGES})
         done: list[bool] = []
 
         async def work() -> Answer:

@@ -10,8 +10,10 @@ import pytest
 from orchestrator import refusals
 from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.service import caller_refusals
+from orchestrator.service.chat import key_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeKind, ChangeOpening
+from policies.model.chat import ChatMessage
 from policies.model.command import CommandKind, CommandReceipt, StoredCommand
 from policies.model.people import EVERY_FLEET, Role
 from policies.model.value import digest_of
@@ -74,6 +76,15 @@ async def test_the_same_message_is_carried_out_once_and_gets_the_same_answer(
     assert len(await night.heard()) == 1
     other = await room.say("ana", "hold edge for another reason", **same)
     assert other.refused == "OtherContent"
+
+
+async def test_a_token_named_chat_takes_no_key_of_a_message(room: Process, ledger: Ledger) -> None:
+    message = ChatMessage.model_construct(
+        workspace=WORKSPACE, user="", channel=ROOM, message="$one", at=datetime.now(UTC)
+    )
+    assert ledger.begin_request("chat", key_of(message), b"another request") is None
+    answer = await room.say("ana", "hold edge logins hurt", message="$one")
+    assert answer.begun == "hold", answer.text
 
 
 async def test_a_rollback_takes_a_code_that_only_whoever_asked_can_use_and_once(
