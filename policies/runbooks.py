@@ -66,6 +66,7 @@ _OF_WORDS: Mapping[str, str] = {
     "LeaseLapsed": "worker-or-temporal-down",
     "RunningMismatch": "wrong-version-running",
     "Unavailable": "worker-or-temporal-down",
+    "NotOrdered": "worker-or-temporal-down",
 }
 """The page of each outcome, verdict, state that waits, and refusal that has one."""
 

@@ -40,10 +40,17 @@ class Keyed:
         return self.caller.request(self.key)
 
     async def answer(
-        self, work: Callable[[], Awaitable[Value]], status: int = 200, kind: Kind = Kind.CHANGE
+        self,
+        work: Callable[[], Awaitable[Value]],
+        status: int = 200,
+        kind: Kind = Kind.CHANGE,
+        content: bytes | None = None,
     ) -> Response:
-        """Return the answer of the work, or of the equal request that came first."""
-        body = await self._request.body()
+        """Return the answer of the work, or of the equal request that came first.
+
+        Requests are equal by their `content`, which is the body unless the route says otherwise.
+        """
+        body = await self._request.body() if content is None else content
         found = await once(self._request, self.caller, self.key, body, work, status=status, kind=kind)
         return Response(found.body, found.status, media_type="application/json")
 

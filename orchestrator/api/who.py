@@ -10,7 +10,7 @@ from orchestrator.api.problems import NotLoggedIn
 from orchestrator.api.turns import TURN
 from orchestrator.crowd import crowd_of
 from orchestrator.service.service import Service
-from policies.model.errors import NotAllowed, Unavailable
+from policies.model.errors import NotAllowed, NotOrdered, Unavailable
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller
 
@@ -90,9 +90,9 @@ async def _recognised(request: Request, service: Service) -> Caller:
             limits.take(crowd_of(address), Kind.STRANGER)
             service.note_refused_token(address, refused)
             raise
-        except Unavailable:
+        except Unavailable as silent:
             limits.take(crowd_of(address), Kind.STRANGER)
-            raise
+            raise NotOrdered(str(silent), *silent.offers) from silent
     uid = uid_of(address)
     if uid is None:
         limits.take(crowd_of(address), Kind.STRANGER)

@@ -154,17 +154,18 @@ class Conversation:
                 return await self._api.message(said)
             except ApiRefuses as refused:
                 return ChatAnswer(lines=(str(refused),), refused="Refused")
-            except ApiBusy as busy:
-                lines = (f"{busy}; nothing was done. Say it again in a minute.",)
-                return ChatAnswer(lines=lines if _orders(said) else (), refused="TooMany")
             except ApiAway as away:
+                if isinstance(away, ApiBusy) and not tries:
+                    lines = (f"{away}; nothing was done. Say it again in a minute.",)
+                    return ChatAnswer(lines=lines if _orders(said) else (), refused="TooMany")
                 _log.warning("%s", away)
                 last = str(away)
             tries += 1
             if tries >= TRIES and (not _orders(said) or time.monotonic() - began > ORDER_SECONDS):
-                return ChatAnswer(
-                    lines=(f"Nothing is known to be done: {last}.", ON_THE_HOST), refused="Unavailable"
+                unknown = (
+                    f"It is unknown whether this is done: {last}. Check the status before you repeat it."
                 )
+                return ChatAnswer(lines=(unknown, ON_THE_HOST), refused="Unavailable")
             if tries == TRIES:
                 await self._say_that_it_is_tried(said, last)
             await asyncio.sleep(pause)
@@ -182,7 +183,7 @@ class Conversation:
     async def _say_that_it_is_tried(self, said: ChatMessage, last: str) -> None:
         """Say that an order is not carried out yet, and what does it at once."""
         lines = (
-            f"Nothing is known to be done yet, and I go on trying for a minute: {last}.",
+            f"It is unknown whether this is done: {last}. The order is tried again for a minute.",
             ON_THE_HOST,
         )
         named = hashlib.sha256(f"tried {said.channel} {said.message}".encode()).hexdigest()[:32]

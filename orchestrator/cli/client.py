@@ -53,10 +53,14 @@ class Problem(Exception):
         offers: list[Json] | None = None,
         exit_code: int = 1,
         answered: bool = False,
+        may_be_done: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.answered = answered
+        self.may_be_done = may_be_done
+        """Whether the request may be carried out nevertheless."""
+        self.advice = ""
         self.offers = offers or []
         self.exit_code = exit_code
 
@@ -139,9 +143,28 @@ class Api:
         """Return what is there; Problem when there is nothing, or nobody answers."""
         return self._ask("GET", path, query)
 
-    def post(self, *path: str, body: Json, key: str | None = None) -> Json:
-        """Ask for a change once, under a key that a repeat would give again."""
-        return self._ask("POST", path, {}, body, key or os.urandom(12).hex())
+    def post(self, *path: str, body: Json, key: str | None = "") -> Json:
+        """Request a change once, under a key that identifies a repeat.
+
+        Args:
+            path: The route.
+            body: The request.
+            key: What `--id` gives, None where it is left out. A command without that option has none.
+
+        Raises:
+            Problem: The request was refused or got no answer.
+        """
+        chosen = key or os.urandom(12).hex()
+        try:
+            return self._ask("POST", path, {}, body, chosen)
+        except Problem as problem:
+            if problem.may_be_done and not problem.answered:
+                problem.advice = (
+                    "It is unknown whether the request is carried out. Check before you repeat it."
+                )
+                if key != "":
+                    problem.advice += f" To repeat the same request, add --id {chosen}"
+            raise
 
     def answers(self) -> bool:
         """Return whether anybody answers there."""
@@ -159,7 +182,7 @@ class Api:
                 raise _problem(exchange.status, exchange.read())
             yield from exchange.lines()
         except OSError as error:
-            raise self._silent(error) from error
+            raise self._silent(error, is_sent=True) from error
         finally:
             exchange.close()
 
@@ -184,7 +207,7 @@ class Api:
         try:
             said = exchange.read()
         except OSError as error:
-            raise self._silent(error) from error
+            raise self._silent(error, is_sent=True) from error
         finally:
             notice.cancel()
             exchange.close()
@@ -207,7 +230,7 @@ class Api:
             exchange.send(method, target, headers, content)
         except OSError as error:
             exchange.close()
-            raise self._silent(error) from error
+            raise self._silent(error, is_sent=exchange.is_sent) from error
         return exchange
 
     def _exchange(self, timeout: float) -> "Exchange":
@@ -218,8 +241,11 @@ class Api:
         parts = urlsplit(self._url)
         return connection.at_host(str(parts.hostname), parts.port, timeout, tls=parts.scheme == "https")
 
-    def _silent(self, error: Exception) -> Problem:
+    def _silent(self, error: Exception, *, is_sent: bool) -> Problem:
         where = self._url or str(socket_path())
+        if is_sent:
+            why = "did not answer in time" if isinstance(error, TimeoutError) else f"gave no answer ({error})"
+            return Problem("Unavailable", f"the API at {where} {why}; see its log", may_be_done=True)
         if self._url and not isinstance(error, TimeoutError | PermissionError):
             return Problem("Unavailable", f"nobody answers at {where} ({error}): check PENSTOCK_URL")
         if isinstance(error, TimeoutError):
@@ -263,10 +289,11 @@ def _problem(status: int, said: bytes) -> Problem:
             offers=found["next"],
             exit_code=found["exit_code"],
             answered=True,
+            may_be_done=found["code"] == "Unavailable",
         )
     except (ValueError, KeyError, TypeError):
         if status in {502, 503, 504}:
             return Problem(
-                "Unavailable", f"the API, or what stands before it, is overrun ({status}); try again"
+                "Unavailable", f"the API, or a proxy before it, is overrun ({status})", may_be_done=True
             )
         return Problem("Internal", f"the API answered {status} and nothing that could be read; see its log")

@@ -15,7 +15,10 @@ _MOST = 64 * 1024 * 1024
 
 
 class Exchange:
-    """A request that was sent; whatever breaks it is an OSError."""
+    """One request and its answer; whatever breaks it is an OSError."""
+
+    is_sent = False
+    """Whether the whole request was sent, so that the API may carry it out without an answer."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
@@ -24,6 +27,7 @@ class Exchange:
         """Ask, and wait for the beginning of the answer."""
         with _broken():
             self._connection.request(method, target, content, headers)
+            self.is_sent = True
             self._answer = self._connection.getresponse()
         self.status = self._answer.status
 

@@ -28,7 +28,8 @@ def _run(command: Callable[[], object]) -> int:
     try:
         command()  # ends in SystemExit, with 2 for bad usage and 130 for Ctrl-C
     except Problem as problem:
-        return _say(problem.code, str(problem), problem.offers, problem.exit_code)
+        text = f"{problem}. {problem.advice}" if problem.advice else str(problem)
+        return _say(problem.code, text, problem.offers, problem.exit_code)
     except KeyboardInterrupt:
         return ExitCode.DETACHED
     except BrokenPipeError:

@@ -47,7 +47,7 @@ from orchestrator.words.standing import (
     told_lines,
 )
 from orchestrator.words.text import printable
-from policies.model.errors import PenstockError, TooMany, Unavailable
+from policies.model.errors import NotOrdered, PenstockError, TooMany, Unavailable
 from policies.model.report import SWITCHING
 from policies.reporting.series import GateSeries, gate_series, gates_of, series_of
 
@@ -231,7 +231,9 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     finalize=shown,
 )
-ENVIRONMENT.tests["unsure"] = lambda error: isinstance(error, Unavailable | Internal)
+ENVIRONMENT.tests["unsure"] = lambda error: (
+    isinstance(error, Unavailable | Internal) and not isinstance(error, NotOrdered)
+)
 ENVIRONMENT.tests["quiet"] = is_quiet
 ENVIRONMENT.globals.update(
     shown_quiet=SHOWN_QUIET,

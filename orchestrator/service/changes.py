@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -33,12 +33,20 @@ from activities.drivers.daemon.ocserv.settings import require_settings
 from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.background import PLANS
 from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, refuse_shared
-from orchestrator.service.updates import ANSWER, SOON, engine_answers, give, refusal_in, silence_of
+from orchestrator.service.updates import (
+    ANSWER,
+    SOON,
+    before_any_order,
+    engine_answers,
+    give,
+    refusal_in,
+    silence_of,
+)
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand
-from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.errors import BadInput, Conflict, NotOrdered, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from policies.model.offer import Offer, Verb
@@ -629,7 +637,7 @@ class ChangeService:
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
             if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
-            return await self._store(fleet, command)
+            return await self._store(fleet, command, error)
         return answer
 
     async def _run_of(self, fleet: str) -> str:
@@ -640,17 +648,27 @@ class ChangeService:
         except Unavailable as error:
             if isinstance(error.__cause__, RPCError) and error.__cause__.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
-            raise
+            raise NotOrdered(str(error)) from error
         return found.raw_description.workflow_execution_info.first_run_id
 
-    async def _store(self, fleet: str, command: Command) -> CommandReceipt:
-        """Leave the command with the engine; Conflict when the change ended while it was being given."""
+    async def _store(
+        self, fleet: str, command: Command, given: WorkflowUpdateRPCTimeoutOrCancelledError | RPCError
+    ) -> CommandReceipt:
+        """Leave the command with the engine, after it was `given` in vain.
+
+        Raises:
+            Conflict: The change has just ended.
+            NotOrdered: The engine can be reached neither way.
+            Unavailable: The engine does not answer in time. It may have stored the command.
+        """
         try:
             await self._change(fleet).signal(Change.command_fallback, command, rpc_timeout=SOON)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise Conflict(f"no change of {fleet} is under way") from error
-            raise Unavailable(f"{silence_of(error)}; nothing was ordered") from error
+            if all(_is_out_of_reach(one) for one in (given, error)):
+                raise NotOrdered(f"{silence_of(error)}; nothing was ordered") from error
+            raise Unavailable(f"{silence_of(error)}; the order may be stored") from error
         answered = "No worker has answered yet"
         sentence = f"{answered}; the order is stored and is carried out with the change's next step."
         if stuck := await self._why_stuck(fleet):
@@ -751,10 +769,12 @@ class ChangeService:
         key: str | None,
     ) -> CommandReceipt:
         """Begin the rollback that the ledger answers with, once nothing has the fleet's lock."""
-        if name := await self.begun_before(key):
-            return _begun_already(fleet.name, name)
+        with nullcontext() if ended.ended else before_any_order():
+            if name := await self.begun_before(key):
+                return _begun_already(fleet.name, name)
         try:
-            order, sentence = await self._ask(partial(ask, everybody=ended.alone, beyond=ended.beyond))
+            with nullcontext() if ended.ended else before_any_order():
+                order, sentence = await self._ask(partial(ask, everybody=ended.alone, beyond=ended.beyond))
         except (Refused, Conflict) as refused:
             if not ended.ended:
                 raise
@@ -813,7 +833,8 @@ class ChangeService:
         Raises:
             Conflict: That change goes forward, and this rollback does not mean it.
         """
-        under_way = None if asked.is_plain else await self._under_way(fleet)
+        with before_any_order():
+            under_way = None if asked.is_plain else await self._under_way(fleet)
         if under_way is None:
             return False
         kind = (await under_way.memo()).get(KIND)
@@ -846,11 +867,12 @@ class ChangeService:
 
         Raises:
             Conflict: The change has just ended.
-            Unavailable: The engine does not answer; nothing was ordered. Or the change that moved nothing
-                was ordered to end and has the lock still, as without a worker; the rollback has to be asked
-                for again.
+            NotOrdered: The engine does not answer.
+            Unavailable: The engine may have stored the order. Or the change that moved nothing was ordered
+                to end and has the lock still, as without a worker; the rollback has to be asked for again.
         """
-        under_way = await self._under_way(fleet)
+        with before_any_order():
+            under_way = await self._under_way(fleet)
         if under_way is None:
             return Turned()
         command = Command(
@@ -958,7 +980,9 @@ class ChangeService:
             still has its turn.
         """
         ended = ""
-        if await self.is_under_way(fleet):
+        with before_any_order():
+            is_under_way = await self.is_under_way(fleet)
+        if is_under_way:
             stuck = await self._why_stuck(fleet)
             with engine_answers():
                 await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
@@ -1038,6 +1062,10 @@ class ChangeService:
 
     def _change(self, fleet: str) -> WorkflowHandle[Any, ChangeResult]:
         return self.client.get_workflow_handle(change_of(fleet), result_type=ChangeResult)
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    return isinstance(error, RPCError) and error.status is RPCStatusCode.UNAVAILABLE
 
 
 def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from policies.model.command import CommandReceipt
-from policies.model.errors import Conflict, Unavailable
+from policies.model.errors import Conflict, NotOrdered, Unavailable
 from policies.model.offer import Offer
 from workflows.commands import Given
 
@@ -48,6 +48,19 @@ def engine_answers() -> Iterator[None]:
         if "client connect" not in str(error):
             raise
         raise Unavailable("the engine does not answer; is it running?") from error
+
+
+@contextmanager
+def before_any_order() -> Iterator[None]:
+    """Report that nothing is stored where a peer does not answer in the body.
+
+    Raises:
+        NotOrdered: A peer does not answer.
+    """
+    try:
+        yield
+    except Unavailable as silent:
+        raise NotOrdered(str(silent), *silent.offers) from silent
 
 
 def refusal_in(error: WorkflowUpdateFailedError) -> Conflict:

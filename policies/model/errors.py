@@ -14,6 +14,7 @@ PenstockError
 │   ├── InstanceGone  the instance that an order is about does not run any more
 │   └── LeaseLapsed   the trial that was to be renewed has ended already
 └── Unavailable       a peer did not answer; trying again may help        (exit 1, retryable)
+    └── NotOrdered    it did not answer before any order was sent
 """
 
 from typing import TYPE_CHECKING, ClassVar
@@ -107,6 +108,10 @@ class Unavailable(PenstockError):
     """A peer did not answer in time; the same call may succeed later."""
 
     retryable = True
+
+
+class NotOrdered(Unavailable):
+    """A peer did not answer before any order was sent, so nothing is stored."""
 
 
 class TooMany(PenstockError):

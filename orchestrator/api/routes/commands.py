@@ -152,7 +152,8 @@ async def command(fleet: Fleet, asked: CommandAsked, once: Ordered) -> Response:
         )
 
     safe = asked.kind in SAFE_DIRECTION
-    return await once.answer(give, kind=Kind.SAFE if safe else Kind.CHANGE)
+    order = asked.model_dump_json(exclude={"shown"}).encode()  # a repeat shows what the first has changed
+    return await once.answer(give, kind=Kind.SAFE if safe else Kind.CHANGE, content=order)
 
 
 @router.post("/changes", status_code=202, response_model=StartedUpgrade)
