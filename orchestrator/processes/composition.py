@@ -188,7 +188,9 @@ async def compose(settings: Settings) -> Installation:
         releases=releases,
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
-        doctor=DoctorService(client, ledger, files, points, metrics, settings.gates, folders, health, rules),
+        doctor=DoctorService(
+            client, ledger, files, points, metrics, settings.gates, folders, health, people, rules
+        ),
         health=health,
         complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),
         enrolment=EnrolmentService(ledger, settings.authority),

@@ -26,8 +26,9 @@ AFTER_SECONDS = 2.0
 class Pool:
     """A few threads, and a bounded number of tasks that wait for one."""
 
-    def __init__(self, name: str, threads: int) -> None:
-        """Name the threads, for those who look at the process, and say how many there are."""
+    def __init__(self, name: str, threads: int, most: int = MOST) -> None:
+        """Name the threads, for those who look at the process; set how many there are, and how many tasks."""
+        self._most = most
         self._name = name
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._tasks = Counter[str]()
@@ -42,9 +43,9 @@ class Pool:
         Raises:
             TooMany: The person, or everybody together, has as many tasks here as there may be.
         """
-        if (person and self._tasks[person] >= MOST_OF_ONE) or self._tasks.total() >= MOST:
+        if (person and self._tasks[person] >= MOST_OF_ONE) or self._tasks.total() >= self._most:
             whose = person if person and self._tasks[person] >= MOST_OF_ONE else "everybody together"
-            count = self._tasks[person] if whose == person else MOST
+            count = self._tasks[person] if whose == person else self._most
             raise TooMany(f"{whose} has {count} long requests under way; ask again", AFTER_SECONDS)
         self._tasks[person] += 1
         try:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -22,6 +23,9 @@ from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.drift import behind_of
 from orchestrator.service.engine_health import EngineHealth
+from orchestrator.service.identity import IdentityProvider
+from orchestrator.service.people import PeopleFile
+from orchestrator.service.provider_keys import ProviderKeys
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
@@ -130,6 +134,7 @@ MENDS = {
     "disk": f"{SHOW} disk-full",
     "notices": "penstock notice test SINK",
     "certificates": f"{SHOW} certificate-ends",
+    "logins": "mend the provider; until then log in by the link of: penstock page",
 }
 """What mends a finding that names no command of its own, by what it is about."""
 OF_FLEET = ("gateways", "known-good", "certificates", "metrics")
@@ -149,6 +154,7 @@ class DoctorService:
     folders: tuple[Path, ...]
     """Where the installation keeps what it must not lose."""
     health: EngineHealth
+    people: PeopleFile
     notices: RulesFile | None = None
     """Who is told what without asking; None where nobody is."""
 
@@ -177,6 +183,8 @@ class DoctorService:
             ]
         if everything and self.notices is not None:
             looks.append(("notices", partial(self._notices, self.notices)))
+        if everything and (provider := await self._provider()) is not None:
+            looks.append(("logins", partial(self._logins, provider.keys)))
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
         heard = asyncio.ensure_future(self._heard())
         for fleet in fleets:  # one after the other: the installation has other things to do
@@ -305,6 +313,22 @@ class DoctorService:
             )
         waiting = sum(one.waiting for one in health.values())
         return _well("notices", f"every sink takes what it is told; {waiting} are on their way")
+
+    async def _provider(self) -> IdentityProvider | None:
+        """Return the identity provider, None without one; a people.yaml that is wrong is another's look."""
+        with suppress(BadInput):
+            return await asyncio.to_thread(self.people.provider)
+        return None
+
+    async def _logins(self, keys: ProviderKeys) -> Finding:
+        if (reading := keys.again()) is not None:
+            await reading.wait()
+        held = keys.held()
+        if (failure := keys.failure) is not None:
+            since, until = (f"{one:%Y-%m-%d %H:%M} UTC" for one in (held.at, held.until))
+            sentence = f"{failure}; its keys of {since} count until {until}, and new logins wait for it"
+            return Finding(about="logins", health=Health.DOUBTFUL, sentence=sentence)
+        return _well("logins", f"{keys.issuer} answers; signing keys: {len(held.keys)}")
 
     async def _gateways(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
         about = f"{fleet.name}: gateways"

@@ -3,19 +3,16 @@
 People log in at the page by its authorization code flow (section 3.1) with a proof key (RFC 7636):
 penstock is a public client there, and keeps no secret.
 
-Keys and endpoints are looked up by the provider's own discovery document and read again when a token names
-a key that is not known yet, so that a provider may change its keys at any time (section 10.1.1).
+Keys and endpoints are read by the provider's own discovery document, and again when a token names a key that
+is not held, so that a provider may change its keys at any time (section 10.1.1). `provider_keys` holds them.
 """
 
 import hmac
 import re
 import ssl
-import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -23,6 +20,7 @@ import jwt
 
 from activities.drivers.rights import read_own
 from orchestrator.service.login_attempts import LEEWAY_SECONDS, LoginAttempt
+from orchestrator.service.provider_keys import ProviderKeys, Published, Reading
 from policies.login_scopes import scopes_of
 from policies.model.errors import BadInput, NotAllowed, Refused, Unavailable
 from policies.model.people import Oidc
@@ -30,15 +28,6 @@ from policies.model.value import Value
 
 ANSWER_SECONDS = 3.0
 """How long the provider may take to answer: whoever logs in waits for it."""
-
-KNOWN_SECONDS = 3600.0
-"""How long a discovery document is believed to be still so."""
-
-FAILED_SECONDS = 10.0
-"""How long a provider that did not answer is not asked again: a crowd of logins waits for it once."""
-
-KEYS_AGAIN_SECONDS = 10.0
-"""How often a token that names an unknown key may have the keys read again."""
 
 MOST_BYTES = 256 * 1024
 """How long an answer of the provider may be."""
@@ -50,9 +39,6 @@ ENDPOINT = re.compile(r"(?:https://|http://127\.0\.0\.1[:/])[^\s#]+")
 
 ERROR = re.compile(r"[a-z_]{1,40}")
 """A code of an error (RFC 6749, sections 4.1.2.1 and 5.2); what else the provider says is shown to nobody."""
-
-EXAMINERS = ThreadPoolExecutor(2, thread_name_prefix="examiner")
-"""Who asks the identity provider about logins: one that hangs takes no thread that a rollback needs."""
 
 
 class Vouched(Value):
@@ -79,55 +65,32 @@ class Login(Value):
     """Certificates of the provider's own authority in PEM, where it is none that everybody knows."""
 
 
-class Keys(Protocol):
-    """The provider's keys."""
-
-    def get_signing_key_from_jwt(self, token: str) -> jwt.PyJWK:
-        """Return the key that the token names."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Discovered:
-    """What the provider's discovery document says."""
-
-    keys: Keys
-    authorization: str
-    """Where browsers are sent to log in; empty where nobody can."""
-    token: str
-    """Where a code is redeemed."""
-    scopes: tuple[str, ...]
-    """The scopes that the provider lists."""
-
-
 class IdentityProvider:
     """One provider, asked for its keys and believed for what they sign."""
 
     def __init__(self, settings: Oidc, authorities: Path | None) -> None:
         self.settings = settings
         self._authorities = authorities
-        self._discovered: _Discovered | None = None
-        self._looked_at = 0.0
-        self._failed: tuple[float, str] | None = None
+        self.keys = ProviderKeys(settings.issuer, self._published)
 
     def login(self) -> Login:
         """Return what a command line needs for a login that it renews.
 
         Raises:
-            Unavailable: The provider does not answer now.
+            Unavailable: What it has published is not held; `ready` comes before.
         """
-        settings = self.settings
-        scopes = scopes_of(settings, self._found().scopes, renewed=True)
-        return Login(issuer=settings.issuer, client=settings.client, scopes=scopes, authorities=self._pem())
+        settings, authorities = self.settings, self._pem()
+        scopes = scopes_of(settings, self.keys.held().scopes, renewed=True)
+        return Login(issuer=settings.issuer, client=settings.client, scopes=scopes, authorities=authorities)
 
     def authorization(self, attempt: LoginAttempt, back: str) -> str:
         """Return where a browser is sent to log in, which comes back to that address of ours.
 
         Raises:
             Refused: The provider logs nobody in by browser.
-            Unavailable: It does not answer now.
+            Unavailable: Its endpoints are not held; `ready` comes before.
         """
-        found = self._found()
+        found = self.keys.held()
         place = found.authorization
         if not place:
             raise Refused(f"{self.settings.issuer} logs nobody in by browser")
@@ -146,6 +109,8 @@ class IdentityProvider:
     def redeemed(self, code: str, attempt: LoginAttempt, back: str) -> Vouched:
         """Return whom the provider vouches for to whoever shows this code and began this attempt.
 
+        The caller has a thread for it: the provider is asked, and may take its time.
+
         Raises:
             NotAllowed: The code is none, was redeemed before, or is of another attempt.
             Unavailable: The provider does not answer now.
@@ -157,7 +122,7 @@ class IdentityProvider:
             "client_id": self.settings.client,
             "code_verifier": attempt.verifier,
         }
-        place = self._found().token
+        place = self.keys.held().token
         try:
             answer = httpx.post(place, data=form, verify=self._context(), timeout=ANSWER_SECONDS)
             said = answer.json() if len(answer.content) <= MOST_BYTES else None
@@ -169,20 +134,42 @@ class IdentityProvider:
         if not isinstance(token, str):
             why = error_code(said.get("error") if isinstance(said, dict) else None)
             raise NotAllowed(f"{self.settings.issuer} did not take this login ({why}); log in again")
+        if (reading := self.reading(token)) is not None:
+            reading.block()
         return self.vouched(token, attempt.nonce)
 
+    def reading(self, token: str | None = None) -> Reading | None:
+        """Have keys and endpoints read where this token needs it; None where those that are held are enough.
+
+        Args:
+            token: The ID token that is verified next; None where only the endpoints are needed.
+        """
+        try:
+            return self.keys.reading(_key_named_by(token) if token is not None else None)
+        except jwt.PyJWTError:  # it is no token, and no key verifies it
+            return None
+
+    async def ready(self) -> None:
+        """Wait until endpoints and scopes are held, for a bounded time and in no thread."""
+        if (reading := self.reading()) is not None:
+            await reading.wait()
+
     def vouched(self, token: str, nonce: str | None = None) -> Vouched:
-        """Return whom an ID token vouches for, which was asked for with this nonce.
+        """Return whom an ID token vouches for, by the keys that are held; `reading` comes before it.
+
+        Args:
+            token: As the provider has signed it.
+            nonce: With which it was asked for; None where another program did.
 
         Raises:
             NotAllowed: It is not of this provider, not for penstock, over, or not to be believed.
-            Unavailable: The provider's keys cannot be read now.
+            Unavailable: The key that it names is not held, and the provider does not answer.
         """
         wanted = self.settings
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token,
-                self._key_of(token),
+                self.keys.key(_key_named_by(token)),
                 algorithms=[*wanted.algorithms],
                 audience=wanted.audience,
                 issuer=wanted.issuer,
@@ -191,8 +178,6 @@ class IdentityProvider:
             )
         except jwt.ExpiredSignatureError as error:
             raise NotAllowed("this login is over; log in again") from error
-        except jwt.PyJWKClientConnectionError as error:
-            raise Unavailable(f"the keys of {wanted.issuer} cannot be read now: {error}") from error
         except (jwt.PyJWTError, ValueError) as error:
             raise NotAllowed(f"this login is none of {wanted.issuer} for penstock: {error}") from error
         _require_login(token, claims, wanted)
@@ -202,22 +187,8 @@ class IdentityProvider:
             raise NotAllowed("this login was begun by somebody else; log in again")
         return _vouched(claims, wanted)
 
-    def _key_of(self, token: str) -> jwt.PyJWK:
-        return self._found().keys.get_signing_key_from_jwt(token)
-
-    def _found(self) -> _Discovered:
-        if self._failed is not None and time.monotonic() - self._failed[0] < FAILED_SECONDS:
-            raise Unavailable(self._failed[1])
-        if self._discovered is None or time.monotonic() - self._looked_at > KNOWN_SECONDS:
-            try:
-                self._discovered, self._looked_at = self._looked_up(), time.monotonic()
-            except Unavailable as error:
-                self._failed = (time.monotonic(), str(error))
-                raise
-        return self._discovered
-
-    def _looked_up(self) -> _Discovered:
-        """Return what the discovery document says (OpenID Connect Discovery 1.0, section 4)."""
+    def _published(self) -> Published:
+        """Return keys and endpoints by the discovery document (OpenID Connect Discovery 1.0, section 4)."""
         issuer = self.settings.issuer
         context = self._context()
         place = issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -226,16 +197,19 @@ class IdentityProvider:
             found = answer.json()
             stated, keys = found["issuer"], found["jwks_uri"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(f"{place} does not say where the provider's keys are: {error}") from error
+            why = str(error).partition("\n")[0]  # the second line is for programmers
+            raise Unavailable(f"{place} does not say where the provider's keys are: {why}") from error
         if stated != issuer:
             raise Unavailable(f"{place} speaks for {stated}; people.yaml believes {issuer}")
         if not isinstance(keys, str) or not ENDPOINT.fullmatch(keys):
             raise Unavailable(f"{place} names no place of the provider's keys that can be reached by TLS")
-        client = jwt.PyJWKClient(
-            keys, ssl_context=context, timeout=ANSWER_SECONDS, cooldown_duration=KEYS_AGAIN_SECONDS
-        )
-        return _Discovered(
-            client,
+        client = jwt.PyJWKClient(keys, cache_jwk_set=False, ssl_context=context, timeout=ANSWER_SECONDS)
+        try:
+            signing = tuple(client.get_signing_keys())
+        except (jwt.PyJWTError, ValueError, OSError) as error:
+            raise Unavailable(f"the keys of {issuer} cannot be read now: {error}") from error
+        return Published(
+            signing,
             _endpoint(found, "authorization_endpoint"),
             _endpoint(found, "token_endpoint"),
             _texts(found.get("scopes_supported")),
@@ -260,6 +234,12 @@ class IdentityProvider:
 def error_code(written: object) -> str:
     """Return the code by which the provider names what is wrong; a word for what is no such code."""
     return written if isinstance(written, str) and ERROR.fullmatch(written) else "it does not say why"
+
+
+def _key_named_by(token: str) -> str | None:
+    """Return the identifier of the key that the token names, None where it names none."""
+    named = jwt.get_unverified_header(token).get("kid")
+    return named if isinstance(named, str) else None
 
 
 def _endpoint(found: Mapping[str, Any], name: str) -> str:

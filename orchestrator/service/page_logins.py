@@ -9,18 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
 
 from orchestrator.refusals import Refusals
 from orchestrator.service.acting import Acting
-from orchestrator.service.identity import EXAMINERS, IdentityProvider, Vouched
+from orchestrator.service.background import Pool
+from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.service.login_attempts import LoginAttempt
 from orchestrator.service.one_person import one_person
 from orchestrator.service.patience import recognised
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.page_sessions import PageSession
-from policies.model.errors import NotAllowed, Refused, Unavailable
+from policies.model.errors import NotAllowed, Refused, TooMany, Unavailable
 from policies.model.people import Caller, Via
 from policies.model.value import Value
 
@@ -36,7 +36,11 @@ PROVIDER_SECONDS = 10.0
 CALLBACK = "/login/callback"
 """Where the provider sends browsers back to; an administrator registers it there."""
 
-T = TypeVar("T")
+MOST_CODES = 20
+"""Codes of logins that are redeemed or wait for it; more are refused at once."""
+
+CODES = Pool("codes", 4, MOST_CODES)
+"""Which redeems codes at the provider: anybody can make one up, and no other work waits for it."""
 
 
 class LoginLink(Value):
@@ -115,19 +119,21 @@ class PageLogins:
             Unavailable: It does not answer now.
         """
         provider, back = await self._provider()
-        attempt = LoginAttempt.begun(browser, to)
-        return await examined(partial(provider.authorization, attempt, back))
+        await provider.ready()
+        return provider.authorization(LoginAttempt.begun(browser, to), back)
 
     async def open_code(self, attempt: LoginAttempt, code: str, address: str) -> str:
         """Redeem a code that came back with this attempt; return the secret of a session.
 
         Raises:
             NotAllowed: The provider vouches for nobody, or for nobody who has a role here.
+            TooMany: As many people log in now as may wait for the provider.
             Unavailable: The provider does not answer now.
         """
         provider, back = await self._provider()
+        await provider.ready()
         try:
-            vouched = await examined(partial(provider.redeemed, code, attempt, back))
+            vouched = await _redeemed(partial(provider.redeemed, code, attempt, back))
             caller = await asyncio.to_thread(self._vouched_for, vouched)
         except NotAllowed as refused:
             self.refusals.note(Via.WEB, "login refused", address, str(refused))
@@ -168,7 +174,7 @@ class PageLogins:
         believed = self.people.people().oidc
         if believed is None or believed.issuer != vouched.issuer:
             raise NotAllowed(f"{vouched.issuer} is not believed here any more; log in again")
-        return one_person(self.ledger, self.people.of_vouched(vouched))
+        return one_person(self.safe_ledger, self.people.of_vouched(vouched))
 
     async def _provider(self) -> tuple[IdentityProvider, str]:
         """Return the provider, and where it sends browsers back to."""
@@ -181,14 +187,13 @@ class PageLogins:
         return found, self.page.rstrip("/") + CALLBACK
 
 
-async def examined(work: Callable[[], T]) -> T:
-    """Return what this work at the provider returns.
-
-    Raises:
-        Unavailable: The provider does not answer within `PROVIDER_SECONDS`.
-    """
+async def _redeemed(work: Callable[[], Vouched]) -> Vouched:
+    """Have the provider redeem a code, and wait for a bounded time."""
     try:
         async with asyncio.timeout(PROVIDER_SECONDS):
-            return await asyncio.get_running_loop().run_in_executor(EXAMINERS, work)
+            return await CODES.run(work)
+    except TooMany as full:
+        sentence = f"{MOST_CODES} people log in at the identity provider at this moment; log in again"
+        raise TooMany(sentence, full.after) from full
     except TimeoutError as error:
         raise Unavailable("the identity provider does not answer in time; log in again later") from error

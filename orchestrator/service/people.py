@@ -4,12 +4,14 @@ What a caller says of itself, and every variable of its environment, counts for 
 """
 
 import pwd
+import threading
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from activities.files import Reread
 from orchestrator.service.identity import IdentityProvider, Vouched
+from orchestrator.service.provider_keys import Reading
 from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.offer import Offer, Verb
@@ -42,6 +44,7 @@ class PeopleFile:
         self._path = path
         self._file = Reread(path, People)
         self._provider: IdentityProvider | None = None
+        self._one_provider = threading.Lock()
 
     def people(self) -> People:
         """Return everybody who is known now.
@@ -81,12 +84,19 @@ class PeopleFile:
             f"an administrator adds it to {self._path} under system_users"
         )
 
+    def reading_for(self, token: str) -> Reading | None:
+        """Have the provider's keys read where this ID token needs it; None where those held are enough."""
+        provider = self.provider()
+        return None if provider is None else provider.reading(token)
+
     def of_login(self, token: str) -> LoggedIn:
         """Return whom the identity provider vouches for, with the roles of people.yaml and of their groups.
 
+        It waits for no network: `reading_for` comes before it.
+
         Raises:
             NotAllowed: The token is not to be believed, or gives nobody a role here.
-            Unavailable: The provider's keys cannot be read now.
+            Unavailable: The key that it names is not held, and the provider does not answer.
         """
         provider = self.provider()
         if provider is None:
@@ -152,10 +162,11 @@ class PeopleFile:
         settings = self.people().oidc
         if settings is None:
             return None
-        if self._provider is None or self._provider.settings != settings:
-            authorities = None if settings.authorities is None else self._path.parent / settings.authorities
-            self._provider = IdentityProvider(settings, authorities)
-        return self._provider
+        authorities = None if settings.authorities is None else self._path.parent / settings.authorities
+        with self._one_provider:  # requests that come together wait for the same keys
+            if self._provider is None or self._provider.settings != settings:
+                self._provider = IdentityProvider(settings, authorities)
+            return self._provider
 
     def named_by(self, identities: Iterable[str]) -> frozenset[str]:
         """Return whose names or subjects these are, however they are spelled."""

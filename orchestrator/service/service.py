@@ -53,7 +53,6 @@ from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.foreign_files import read_upgrade
 from orchestrator.service.glances import Glance, glances_of
 from orchestrator.service.handovers import HandoverService
-from orchestrator.service.identity import EXAMINERS
 from orchestrator.service.notices import NoticeService
 from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
@@ -252,15 +251,20 @@ class Service:
 
         Raises:
             NotAllowed: It is good for nothing, or for nothing any more.
-            Unavailable: The identity provider's keys cannot be read now.
+            Unavailable: The key that it names is not held, and the identity provider does not answer.
         """
         if token.startswith(TOKENS_BEGIN):
             found = await recognised(partial(self._safe.caller_of, token, Via.API))
             self._note_use(token)
-        else:  # a provider that hangs takes no thread that a hold or a rollback needs
-            login = await asyncio.get_running_loop().run_in_executor(EXAMINERS, self.people.of_login, token)
-            found = await recognised(partial(one_person, self._safe, login))
+        else:
+            reading = await recognised(partial(self.people.reading_for, token))
+            if reading is not None:  # in no thread: a hold or a rollback needs it
+                await reading.wait()
+            found = await recognised(partial(self._logged_in, token))
         return found.model_copy(update={"address": caller_at})
+
+    def _logged_in(self, token: str) -> Caller:
+        return one_person(self._safe, self.people.of_login(token))
 
     async def caller_at_the_socket(self, uid: int) -> Caller:
         """Return who has this user number on the orchestrator's host.

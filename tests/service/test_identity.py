@@ -19,7 +19,7 @@ from orchestrator.cli.client import Problem, _require_usable
 from orchestrator.processes.api import _certified
 from orchestrator.service import people as people_module
 from orchestrator.service.identity import IdentityProvider
-from orchestrator.service.people import PeopleFile
+from orchestrator.service.people import LoggedIn, PeopleFile
 from orchestrator.settings import Settings
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.people import Member, Oidc, People
@@ -58,6 +58,22 @@ def signed(issuer: str, typ: str | None = "JWT", **claims: Any) -> str:
     return jwt.encode(said, KEY, "RS256", headers={"kid": "k1", "typ": typ})
 
 
+def with_keys(issuer: str) -> IdentityProvider:
+    """Return the provider once its keys are held."""
+    provider = IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    reading = provider.reading()
+    assert reading is not None
+    reading.block()
+    return provider
+
+
+def recognised(people: PeopleFile, shown: str) -> LoggedIn:
+    """Return who shows this token, after the reading of keys that it needs."""
+    if (reading := people.reading_for(shown)) is not None:
+        reading.block()
+    return people.of_login(shown)
+
+
 LOGOUT: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
 
 
@@ -75,7 +91,7 @@ def test_what_the_provider_signs_and_is_no_login_for_penstock_logs_nobody_in(
     issuer: str, typ: str, claims: dict[str, Any]
 ) -> None:
     """L3: access tokens and back-channel logout tokens were taken as logins of their subject."""
-    provider = IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    provider = with_keys(issuer)
     with pytest.raises(NotAllowed, match=r"no login but another token|was given to wiki"):
         provider.vouched(signed(issuer, typ, **claims))
 
@@ -85,7 +101,7 @@ def test_a_login_of_the_provider_is_one_whether_its_header_names_a_type_or_not(
     issuer: str, typ: str | None
 ) -> None:
     """L3, the other side: providers leave the type out."""
-    provider = IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    provider = with_keys(issuer)
     assert provider.vouched(signed(issuer, typ, client_id="penstock")).subject == "ana"
 
 
@@ -116,7 +132,7 @@ def test_a_refusal_names_the_configured_claim_that_the_token_does_not_have(
     """The refusal named people.yaml alone, and the fault was at the provider."""
     people = people_of(tmp_path, issuer, GROUPS, **settings)
     with pytest.raises(NotAllowed, match=named) as refused:
-        people.of_login(signed(issuer, **claims))
+        recognised(people, signed(issuer, **claims))
     assert "vpn-operators" not in str(refused.value)
 
 
@@ -125,7 +141,7 @@ def test_a_refusal_names_no_claim_that_people_yaml_does_not_read_or_that_the_tok
     issuer: str, tmp_path: Path, rest: str, claims: dict[str, Any]
 ) -> None:
     with pytest.raises(NotAllowed, match="nobody who is known here") as refused:
-        people_of(tmp_path, issuer, rest).of_login(signed(issuer, **claims))
+        recognised(people_of(tmp_path, issuer, rest), signed(issuer, **claims))
     assert "has no claim" not in str(refused.value)
 
 

@@ -17,7 +17,7 @@ from playwright.async_api import async_playwright
 from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.processes.api import serving
 from orchestrator.processes.listening import port_at
-from orchestrator.service import identity, login_attempts, page_logins
+from orchestrator.service import identity, login_attempts, provider_keys
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import NotAllowed, Unavailable
@@ -197,6 +197,9 @@ def test_keys_are_read_from_nowhere_that_somebody_on_the_way_could_write(
     )
     monkeypatch.setattr(httpx, "get", lambda *_, **__: said)
     found = identity.IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
+    reading = found.reading("e30.e30.e30")
+    assert reading is not None
+    reading.block()
     with pytest.raises(Unavailable, match="by TLS"):
         found.vouched("e30.e30.e30")
 
@@ -315,8 +318,11 @@ async def test_a_token_with_another_nonce_is_of_another_login(
     del page
     found = service.people.provider()
     assert found is not None
+    shown = provider.logged_in("ana")
+    if (reading := found.reading(shown)) is not None:
+        reading.block()
     with pytest.raises(NotAllowed, match="begun by somebody else"):
-        found.vouched(provider.logged_in("ana"), "a nonce")
+        found.vouched(shown, "a nonce")
 
 
 async def test_a_provider_that_is_away_is_said_and_the_link_is_still_offered(
@@ -336,7 +342,7 @@ async def test_a_provider_that_hangs_is_waited_for_so_long_and_keeps_nobody_from
 ) -> None:
     await browser.get(provider.agreed("ana", await begun(browser)))
     monkeypatch.setattr(identity, "ANSWER_SECONDS", 30.0)
-    monkeypatch.setattr(page_logins, "PROVIDER_SECONDS", 1.0)
+    monkeypatch.setattr(provider_keys, "UNKNOWN_WAITS_SECONDS", 1.0)
     people = (tmp_path / "people.yaml").read_text()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"

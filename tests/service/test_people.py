@@ -28,7 +28,7 @@ from cryptography.x509.oid import NameOID
 from orchestrator.api import peer
 from orchestrator.processes.api import serving
 from orchestrator.processes.listening import port_at
-from orchestrator.service.identity import KEYS_AGAIN_SECONDS
+from orchestrator.service.provider_keys import KEYS_AGAIN_SECONDS
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
@@ -279,7 +279,7 @@ async def test_a_login_is_over_when_its_time_is(
 async def test_the_provider_may_change_its_keys(
     network: httpx.AsyncClient, provider: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.service.identity.KEYS_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.service.provider_keys.KEYS_AGAIN_SECONDS", 0.0)
     assert KEYS_AGAIN_SECONDS > 0
     before = provider.logged_in("ana")
     assert (await who(network, before))[0] == 200

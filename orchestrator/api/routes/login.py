@@ -7,7 +7,7 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.peer import uid_of
 from orchestrator.api.who import Asking, Serving, crowd_asking, limits_of
 from orchestrator.service.identity import Login
-from orchestrator.service.page_logins import LoginLink, examined
+from orchestrator.service.page_logins import LoginLink
 from policies.model.errors import Unknown
 from policies.model.offer import Offer, Verb
 
@@ -22,7 +22,8 @@ async def login(request: Request, service: Serving) -> Login:
     if provider is None:
         asks = Offer(verb=Verb.CREDENTIAL)
         raise Unknown("no identity provider is believed here: use the local socket, or a token", asks)
-    return await examined(provider.login)
+    await provider.ready()
+    return await anyio.to_thread.run_sync(provider.login)
 
 
 @router.post("/login/links", status_code=201)
