@@ -40,12 +40,19 @@ class Acting:
     patience: Patience = field(default_factory=Patience)
 
     async def once(
-        self, caller: Caller, key: str, content: bytes, work: Callable[[], Awaitable[Answer]], *, safe: bool
+        self,
+        caller: Caller,
+        key: str,
+        content: bytes,
+        work: Callable[[], Awaitable[Answer]],
+        *,
+        safe: bool,
+        alone: bool = False,
     ) -> Answer:
         """Do the work once for each key of the caller; a repeat gets the first one's answer.
 
         What was refused or has failed may be tried again under its key, by which every effect is known. What
-        is `safe` waits for no equal request either: the engine carries it out once.
+        is `safe` waits for no equal request either, unless it is `alone`: the engine carries it out once.
 
         Raises:
             OtherContent: The key was given to another request.
@@ -58,7 +65,10 @@ class Acting:
         except OtherContent as refused:
             await self.refusals.noted(caller, None, INSTALLATION, {"why": str(refused)})
             raise
-        except (Unavailable, Conflict):
+        except Conflict:
+            if alone or not safe:
+                raise
+        except Unavailable:
             if not safe:
                 raise
         if known is not None:

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from orchestrator.refusals import Refusals
 from orchestrator.service.acting import Acting
 from orchestrator.service.chat_cards import ChatCards
 from orchestrator.service.chat_links import ChatLinks
-from orchestrator.service.chat_sessions import ChatSessions
+from orchestrator.service.chat_sessions import LOOKED_WITHIN_SECONDS, ChatSessions
+from orchestrator.service.patience import recognised
 from orchestrator.store.chat import Code
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.standing import change_notices, fleet_notices, missing_lines, stored_lines
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
-from policies.chat.grammar import CALLED, CHANGES, HELP, Said, addressed, read
+from policies.chat.grammar import CALLED, CHANGES, HELP, SAFE, Said, addressed, read
 from policies.chat.sessions import stay
 from policies.chat.spelling import spelled
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb
@@ -58,7 +60,10 @@ MESSAGES = "chat messages"
 
 
 class ChatService:
-    """What is said in chats, answered."""
+    """What is said in chats, answered.
+
+    Orders that stop or go back use threads and connections of their own, from the message to the engine.
+    """
 
     def __init__(
         self,
@@ -71,7 +76,7 @@ class ChatService:
         strangers: Refusals,
     ) -> None:
         self._service = service
-        self._ledger = ledger
+        self._safe = acts.safe_ledger
         self._fleets = fleets
         self._links = links
         self._acts = acts
@@ -115,20 +120,31 @@ class ChatService:
             return Answer(status=200, body=(await self._answer(process, said, key)).model_dump_json())
 
         content = said.model_dump_json(exclude={"name", "at"}).encode()
-        found = await self._acts.once(everybody, key, content, work, safe=False)
+        safe = await self._is_safe(said)
+        found = await self._acts.once(everybody, key, content, work, safe=safe, alone=True)
         return ChatAnswer.model_validate_json(found.body).model_copy(update={"repeated": not done})
+
+    async def _is_safe(self, said: ChatMessage) -> bool:
+        """Return whether a linked person stops or goes back: others use nothing that such orders need."""
+        if not is_safe(said):
+            return False
+        try:
+            await recognised(partial(self._links.who, said.workspace, said.user))
+        except PenstockError:
+            return False  # the answer says why
+        return True
 
     async def _answer(self, process: Caller, said: ChatMessage, key: str) -> ChatAnswer:
         caller: Caller | None = None
         try:
             if abs(datetime.now(UTC) - said.at) > OLD:
                 raise Refused("this was sent more than five minutes ago; say it again if it is still meant")
-            order = await asyncio.to_thread(self._read, process, said)
+            order = await recognised(partial(self._read, process, said))
             if order.verb is ChatVerb.LINK:
                 return await self._link(said)
             if order.verb is ChatVerb.HELP:
                 return ChatAnswer(lines=HELP)
-            caller = await asyncio.to_thread(self._links.who, said.workspace, said.user)
+            caller = await recognised(partial(self._links.who, said.workspace, said.user))
             if said.direct and order.verb in CHANGES:
                 raise Refused(
                     "a direct message only asks; say that in a room of the fleet, where others see it"
@@ -255,7 +271,7 @@ class ChatService:
         fleet = str(order.fleet)
         shown = said.action.change if said.action is not None else None
         if order.verb is ChatVerb.HOLD and shown is not None:
-            await self._require_not_done(caller, fleet, shown)
+            await self._require_not_done(fleet, shown)
         receipt = await self._service.command(
             caller,
             fleet,
@@ -272,7 +288,7 @@ class ChatService:
         fleet = str(order.fleet)
         await self._service.require_command(caller, KINDS[order.verb], fleet)
         if said.action is not None and said.action.change is not None:
-            await self._require_not_done(caller, fleet, said.action.change)
+            await self._require_not_done(fleet, said.action.change)
         return await self._offer(
             caller, order.verb, fleet, order.reason or UNSAID, (said.workspace, said.channel)
         )
@@ -281,11 +297,11 @@ class ChatService:
         self, caller: Caller, verb: ChatVerb, fleet: str, reason: str, room: tuple[str, str], lead: str = ""
     ) -> ChatAnswer:
         """Return what an order will do now, and the code that confirms exactly that."""
-        status = await self._service.status(caller, fleet)
-        if status.change is not None and status.change.phase.value == "rolling_back":
-            raise Conflict(f"{status.change.rollout} goes back already: {status.change.why}")
+        change = await self._change(fleet)
+        if change is not None and change.phase.value == "rolling_back":
+            raise Conflict(f"{change.rollout} goes back already: {change.why}")
         try:
-            what, shown = await self._effect(caller, verb, fleet, status.change)
+            what, shown = await self._effect(caller, verb, fleet, change)
         except (Conflict, Refused) as nothing:
             kind = Refused if isinstance(nothing, Refused) else Conflict
             raise kind(" ".join(filter(None, (lead, str(nothing)))), *nothing.offers) from nothing
@@ -294,8 +310,8 @@ class ChatService:
             person=caller.person,
             fleet=fleet,
             verb=verb.value,
-            state=shown or state_of(verb, status.change),
-            change=status.change.rollout if status.change is not None else None,
+            state=shown or state_of(verb, change),
+            change=change.rollout if change is not None else None,
             reason=reason,
             workspace=room[0],
             channel=room[1],
@@ -307,12 +323,19 @@ class ChatService:
             fleet,
             {"reason": code.reason},
             partial(self._keep, written, code),
+            safe=verb in SAFE,
         )
         until = f"To confirm: {CALLED} confirm {written} (2 minutes, only you)."
         return ChatAnswer(lines=(*filter(None, (lead,)), what, until))
 
     async def _keep(self, written: str, code: Code) -> None:
-        await asyncio.to_thread(self._ledger.keep_code, written, code)
+        await self._acts.patience.ask(partial(self._safe.keep_code, written, code))
+
+    async def _change(self, fleet: str) -> ChangeStatus | None:
+        """Return how the newest change stands; None where there is none, or the ledger does not answer."""
+        with suppress(Unavailable):
+            return await self._service.change_to_stop(fleet)
+        return None
 
     async def _effect(
         self, caller: Caller, verb: ChatVerb, fleet: str, change: ChangeStatus | None
@@ -337,11 +360,14 @@ class ChatService:
             if not preview.does:
                 raise Conflict(f"nothing to do: {preview.sentence}")
             serves, shown = preview.sentence, preview.digest
-        newest = await asyncio.to_thread(self._ledger.last_change, fleet) if change is not None else None
         described = self._fleets.lately()[0].get(fleet)
         left, deadline = None, timedelta(0)
-        if described is not None and newest is not None:
-            left, deadline = await self._sessions.now(described, newest)
+        if described is not None and change is not None:
+            with suppress(TimeoutError, Unavailable):  # the order says no less without their number
+                async with asyncio.timeout(LOOKED_WITHIN_SECONDS):
+                    newest = await self._acts.patience.ask(partial(self._safe.last_change, fleet))
+                    if newest is not None:
+                        left, deadline = await self._sessions.now(described, newest)
         what = (
             f"Rolling back {fleet}: {serves}. New sessions go there within seconds; "
             f"{stay(left, deadline, datetime.now(UTC))} Nobody is cut now."
@@ -351,9 +377,10 @@ class ChatService:
     async def _confirm(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
         """Carry out what the caller has asked for, if the code is theirs and nothing has moved since."""
         place = (said.workspace, said.channel)
-        code = await asyncio.to_thread(self._ledger.use_code, caller.person, *place, order.code, key)
+        ask = self._acts.patience.ask
+        code = await ask(partial(self._safe.use_code, caller.person, *place, order.code, key))
         if code is None:
-            other = await asyncio.to_thread(self._ledger.whose_code, *place, order.code)
+            other = await ask(partial(self._safe.whose_code, *place, order.code))
             if other is not None and other.person != caller.person:
                 own = f"{CALLED} {other.verb} {other.fleet}"
                 raise NotAllowed(f"only {other.person} can confirm this. To start your own: {own}")
@@ -361,9 +388,9 @@ class ChatService:
                 "that code is none of yours that is still good (one use, 2 minutes); ask for a new one"
             )
         verb, has_begun = ChatVerb(code.verb), await self._has_begun(caller, key)
-        status = await self._service.status(caller, code.fleet)
-        if not has_begun and not await self._is_as_shown(caller, code, status.change):
-            what = status.change.what if status.change is not None else "no change"
+        change = await self._change(code.fleet)
+        if not has_begun and not await self._is_as_shown(caller, code, change):
+            what = change.what if change is not None else "no change"
             moved_on = f"{code.fleet} has moved on since: {what}."
             if verb is not ChatVerb.ROLL_BACK:
                 raise Conflict(f"{moved_on} If it is still meant: {CALLED} {code.verb} {code.fleet}")
@@ -371,7 +398,7 @@ class ChatService:
                 caller, verb, code.fleet, code.reason, place, f"Nothing is done yet: {moved_on}"
             )
         if verb is ChatVerb.ROLL_BACK:
-            by_state = code.state == state_of(code.verb, status.change)
+            by_state = code.state == state_of(code.verb, change)
             shown = None if by_state else code.state
             receipt = await self._service.roll_back(
                 caller, code.fleet, code.reason, change=code.change, shown=shown, key=key
@@ -409,8 +436,10 @@ class ChatService:
 
     async def _has_begun(self, caller: Caller, key: str) -> bool:
         """Return whether this very message has begun the change already, before somebody was killed."""
-        found = await asyncio.to_thread(self._ledger.change_of_key, caller.request(key))
-        return found is not None
+        with suppress(Unavailable):  # the engine knows the key, too
+            find = partial(self._safe.change_of_key, caller.request(key))
+            return await self._acts.patience.ask(find) is not None
+        return False
 
     async def _vote(self, caller: Caller, said: ChatMessage, order: Said, key: str) -> ChatAnswer:
         """Approve or reject, where the fleet's file lets people do so in a chat.
@@ -448,10 +477,9 @@ class ChatService:
         )
         return self._done(caller, receipt.accepted, receipt.sentence, order.verb)
 
-    async def _require_not_done(self, caller: Caller, fleet: str, shown: str) -> None:
+    async def _require_not_done(self, fleet: str, shown: str) -> None:
         """Refuse a button of a card that is old: its change is over, or goes back already."""
-        status = await self._service.status(caller, fleet)
-        change = status.change
+        change = await self._change(fleet)
         if change is None or change.rollout != shown:
             return  # the order itself says which change is the newest
         if change.outcome is not None or change.phase.value == "rolling_back":
@@ -485,6 +513,12 @@ def _notices(status: "FleetStatus") -> tuple[str, ...]:
 def is_chat(caller: Caller) -> bool:
     """Return whether this is a process of a chat, which may hand on what others say."""
     return caller.machine and any(may(caller, Action.CHAT, name) for name in caller.grants)
+
+
+def is_safe(said: ChatMessage) -> bool:
+    """Return whether the message stops a change or goes back: how often others ask keeps nobody from it."""
+    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
+    return (said.action.verb if said.action is not None else word) in SAFE
 
 
 def key_of(said: ChatMessage) -> str:

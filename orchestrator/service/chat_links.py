@@ -36,6 +36,8 @@ class ChatLinks:
     acts: Acting
     page: str | None
     """Where people reach the page; None where no port answers them."""
+    safe_ledger: Ledger
+    """The same ledger by connections of its own, for the person of an account."""
 
     def offer(self, said: ChatMessage) -> str:
         """Return an address where somebody who is logged in makes this account theirs, once.
@@ -77,7 +79,7 @@ class ChatLinks:
         Raises:
             NotAllowed: It is nobody, or its person has no role any more.
         """
-        link = self.ledger.chat_link(workspace, user)
+        link = self.safe_ledger.chat_link(workspace, user)
         if link is None:
             raise NotAllowed('this chat account is not linked to a person. Say "!penstock link".')
         found = self._recognised(link)
@@ -96,7 +98,7 @@ class ChatLinks:
             datetime.now(UTC) - link.since > SESSION_LIVES
         ):  # whoever left a group since, only the provider knows
             vouched = vouched.model_copy(update={"groups": ()})
-        return one_person(self.ledger, self.people.of_vouched(vouched))
+        return one_person(self.safe_ledger, self.people.of_vouched(vouched))
 
     async def all(self, caller: Caller) -> tuple[ChatLinkRow, ...]:
         """Return the caller's own links; those of everybody for an administrator of every fleet."""

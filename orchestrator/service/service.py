@@ -229,7 +229,7 @@ class Service:
         self.audit = AuditService(ledger, checkpoints, self._fleets, self._acts)
         self.tokens = TokenService(ledger, people, self._acts)
         self.page_logins = PageLogins(ledger, people, self._acts, page, self._safe, self._refusals)
-        self.chat_links = ChatLinks(ledger, people, self._acts, page)
+        self.chat_links = ChatLinks(ledger, people, self._acts, page, self._safe)
         sessions = ChatSessions(ledger, changes.surveys)
         self.chat = ChatService(self, ledger, fleets, self.chat_links, self._acts, sessions, self._refusals)
         self.certificates = AgentCertificateService(ledger, self._fleets)
@@ -370,6 +370,19 @@ class Service:
     async def _duty(self, fleet: str) -> Duty | None:
         found = await asyncio.to_thread(self._ledger.duty, fleet)
         return found if found != Duty() else None
+
+    async def change_to_stop(self, fleet: str) -> ChangeStatus | None:
+        """Return how the newest change stands, for an operator who may hold it or roll it back.
+
+        Raises:
+            Unavailable: The ledger does not answer soon; neither order needs this answer.
+        """
+
+        def told() -> ChangeStatus | None:
+            newest = self._safe.last_change(fleet)
+            return told_of(self._safe, newest) if newest is not None else None
+
+        return await self._acts.patience.ask(told)
 
     async def require_readable(self, caller: Caller, fleet: str) -> None:
         """Return when the caller may look at the fleet.
@@ -750,7 +763,8 @@ class Service:
                 await asyncio.to_thread(self._require_another_person, caller.person, fleet)
             if kind is CommandKind.PROMOTE and approves is None:
                 await asyncio.to_thread(self._refuse_unbound_vote, fleet)
-            return await self._shown(fleet, await self._changes.command(fleet, command))
+            changes = self._stops if safe else self._changes
+            return await self._shown(fleet, await changes.command(fleet, command))
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
         return await self._acts.audited(caller, what, fleet, asked, give, safe=safe)
@@ -825,10 +839,10 @@ class Service:
         Raises:
             Unavailable: The ledger does not answer soon; a rollback does not need this answer.
         """
-        await self._seen(caller, fleet)
-        named = await self._described(fleet)
         try:
             async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
+                await self._seen(caller, fleet)
+                named = await self._described(fleet)
                 release = await asyncio.to_thread(self._release_to, asked, named)
                 return await self._changes.rollback_preview(named, asked, release)
         except TimeoutError as error:

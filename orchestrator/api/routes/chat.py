@@ -10,8 +10,7 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Why
 from orchestrator.api.who import Asking, Recognised, Serving, limits_of
-from orchestrator.service.chat import is_chat
-from policies.chat.grammar import SAFE, addressed
+from orchestrator.service.chat import is_chat, is_safe
 from policies.model.chat import (
     Account,
     ChatAnswer,
@@ -64,8 +63,7 @@ class Unlinked(Value):
 async def message(said: ChatMessage, request: Request, process: Recognised, service: Serving) -> ChatAnswer:
     """Answer one message of a chat; an order in it is carried out once, however often it comes."""
     limits, account = limits_of(request), f"chat {said.workspace} {said.user}"
-    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
-    safe = (said.action.verb if said.action is not None else word) in SAFE
+    safe = is_safe(said)
     kind = Kind.SAFE if safe else Kind.CHANGE
     if not is_chat(process):  # whoever else asks takes nothing from those whose names they write
         account, kind, safe = process.person, Kind.CHANGE, True
