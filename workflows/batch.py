@@ -6,7 +6,7 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,7 +36,7 @@ from policies.model.value import Digest, Name, Value
 from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
-from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
+from policies.planning.cohorts import BEGUN, LEFT_OUT, SET_ASIDE
 from workflows import control, steps
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import heed_cancellation, to_the_end
@@ -53,8 +53,14 @@ RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
 
+WRITTEN_EVERY, WRITTEN_AT_LAST = timedelta(seconds=2), timedelta(minutes=1)
+"""Between two entries in the ledger: a gateway on trial is watched once its entry is there.
+
+While the ledger does not answer, the time doubles up to the second.
+"""
+
 LASTING = frozenset({"on trial", "kept", SET_ASIDE, LEFT_OUT})
-"""The states that are written to the ledger; earlier ones are not recorded."""
+"""The states that are written to the ledger; until then, and until the batch ends, a gateway is `begun`."""
 
 
 class OnTrial(Value):
@@ -103,13 +109,17 @@ class BatchOrder(Value):
     rebooted: tuple[str, ...] = ()
     lapsed: tuple[str, ...] = ()
     moved: dict[str, float] = {}
-    """Gateways that have got new sessions, each with when its instance was started."""
+    """Gateways that may have got new sessions, each with when its instance was started."""
     silent_since: dict[str, float] = {}
     """Gateways that wait and are silent, each with since when, in seconds since 1970."""
     untested_since: dict[str, float] = {}
     """Gateways that were to be tested, each with since when."""
     switched: bool = False
     held: bool = False
+    begun: bool = False
+    """Whether the ledger has that its gateways have begun."""
+    moves: bool = False
+    """Whether the wave has that sessions may move here."""
     told: int = 0
 
 
@@ -154,6 +164,8 @@ class Batch:
         self._rebooted = set(order.rebooted)
         self._lapsed = set(order.lapsed)
         self._moved = dict(order.moved)
+        self._moves = order.moves
+        self._announcing = asyncio.Lock()
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._naming: dict[str, asyncio.Task[None]] = {}
         self._untested: dict[str, str] = {}
@@ -169,6 +181,12 @@ class Batch:
         self._told = order.told
         self._telling = False
         self._untold = 0
+        self._unwritten = order.begun
+        """Whether rows are to be written; a run that goes on writes them once, whatever has been written."""
+        self._writing = False
+        self._write_at_once = False
+        self._all_recorded = order.switched
+        """Whether all have switched and are in the ledger, by which they are watched."""
         self._urgent = False
         self._over = False
         self._closed = False
@@ -180,14 +198,17 @@ class Batch:
         try:
             return await self._run(order)
         except asyncio.CancelledError:
-            await to_the_end(self._end_trials())
+            await to_the_end(asyncio.gather(self._end_trials(), self._write_the_end()))
             raise
 
     async def _run(self, order: BatchOrder) -> BatchResult:
         part = await control.read_part(order.plan, order.key)
         self._members = {member.gateway.name: member for member in part.members}
         self._states = dict.fromkeys(self._members, "waiting") | self._states
+        if not self._order.begun:
+            await control.record(LedgerActivities.record_gateways, self._all_begun())
         reporting = asyncio.create_task(self._report_changes())
+        writing = asyncio.create_task(self._keep_written())
         try:
             # Side by side: whoever is on trial already is looked after while the others still switch.
             await asyncio.gather(self._switch(), self._stay_on_trial())
@@ -195,10 +216,10 @@ class Batch:
                 await self._keep()
             # Waited for, not cancelled: a signal under way swallows a cancellation and the next would follow.
             self._over = True
-            await reporting
+            await asyncio.gather(reporting, writing)
         finally:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
-            for task in (reporting, *self._returning.values(), *self._naming.values()):
+            for task in (reporting, writing, *self._returning.values(), *self._naming.values()):
                 task.cancel()
         return BatchResult(
             kept=list(self._states.values()).count("kept"), aside=self._aside, left_out=self._left_out
@@ -512,15 +533,29 @@ class Batch:
     async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
         name = member.gateway.name
         on = self._steps(member)
+        if not await self._may_move() or self._ending == "stop":
+            return
+        self._moved[name] = trial.started  # before the answer: one that is lost may have been a switch
         if again:
             await on.try_out(trial.slot, self._order.lease, self._share, again=True)
         elif not await self._is_switched(on, lambda: on.try_out(trial.slot, self._order.lease, self._share)):
             return
-        self._moved[name] = trial.started
         begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
         self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
-        self._enter(name, "on trial")
+        first = "on trial" not in self._states.values()
+        self._enter(name, "on trial", urgent=first)
+
+    async def _may_move(self) -> bool:
+        """Report to the wave, before the first trial, that sessions may move; False where it has ended.
+
+        Until this is with the wave no gateway is tried: a missing report never hides users on trial.
+        """
+        async with self._announcing:
+            if not self._moves:
+                self._moves = True
+                self._moves = await self._tell_wave()
+        return self._moves
 
     async def _is_switched(self, on: GatewaySteps, switch: Callable[[], Awaitable[object]]) -> bool:
         """Return whether the host has switched; False where an operator left the gateway out meanwhile.
@@ -711,6 +746,8 @@ class Batch:
                     "barrier": not self._released,
                     "share": self._share,
                     "held": self._held,
+                    "begun": True,
+                    "moves": self._moves,
                     "told": self._told,
                 }
             )
@@ -722,9 +759,9 @@ class Batch:
     def _may_be_cut(self) -> bool:
         asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
         quiet = (self._switched or (self._idle and asleep)) and not (
-            self._ending or self._returning or self._naming or self._telling
+            self._ending or self._returning or self._naming or self._telling or self._writing
         )
-        return quiet and not self._untold
+        return quiet and not (self._untold or self._unwritten)
 
     # --- the end ----------------------------------------------------------------------
 
@@ -759,9 +796,12 @@ class Batch:
         order = self._order
         return GatewaySteps(member.gateway, order.change, order.epoch, order.release.digest)
 
-    def _enter(self, name: str, state: str) -> None:
+    def _enter(self, name: str, state: str, *, urgent: bool = False) -> None:
         self._states[name] = state
-        self._changed(urgent=state in LASTING and (self._order.detailed or self._lets_others_begin))
+        urgent |= state in LASTING and (self._order.detailed or self._lets_others_begin)
+        self._changed(urgent=urgent)
+        if state in LASTING or name in self._written:
+            self._write_soon(at_once=urgent)
 
     @property
     def _lets_others_begin(self) -> bool:
@@ -775,6 +815,7 @@ class Batch:
         self._aside[name] = reason
         self._states[name] = SET_ASIDE
         self._changed(urgent=True)
+        self._write_soon(at_once=True)
 
     def _changed(self, *, urgent: bool = False) -> None:
         self._untold += 1
@@ -800,15 +841,18 @@ class Batch:
                 await self._tell_wave()
                 self._telling = False
 
-    async def _tell_wave(self) -> None:
+    async def _tell_wave(self) -> bool:
+        """Report all that is so now; return whether the wave has it."""
         self._untold, self._urgent = 0, False
+        self._all_recorded |= self._switched and not (self._unwritten or self._writing)
         self._told += 1
         report = BatchReport(
             at=workflow.now(),
             number=self._told,
             part=self._order.key.number,
-            switched=self._switched,
+            switched=self._all_recorded,
             ready=self._at_barrier,
+            moves=self._moves,
             counts=dict(sorted(Counter(self._states.values()).items())),
             aside=self._aside,
             left_out=self._left_out,
@@ -822,26 +866,70 @@ class Batch:
             lapsed=tuple(sorted(self._lapsed)),
             gateways=self._progress() if self._order.detailed else (),
         )
-        await self._write_down()
-        if self._closed:
-            return
         try:
             await workflow.get_external_workflow_handle(self._order.wave).signal("report", report)
         except FailureError as error:  # a wave that is gone hears nothing; its end is seen as a cancellation
             workflow.logger.warning("report of part %s not delivered: %s", report.part, sentence_of(error))
+            return False
+        return True
 
-    async def _write_down(self) -> None:
-        """Record what has come to stay, for the watch and for people; nothing here depends on it."""
+    def _write_soon(self, *, at_once: bool) -> None:
+        self._unwritten = True
+        self._write_at_once |= at_once
+
+    async def _keep_written(self) -> None:
+        """Record what has come to stay, for the watch and for people, beside the reports to the wave."""
+        pause = WRITTEN_EVERY
+        while not self._ends():
+            await workflow.wait_condition(lambda: self._unwritten or self._over)
+            with suppress(TimeoutError):
+                await workflow.wait_condition(lambda: self._write_at_once or self._over, timeout=pause)
+            if self._ends():
+                break
+            if await self._write_down():
+                pause = WRITTEN_EVERY
+                if self._switched and not self._all_recorded:
+                    self._changed(urgent=True)
+            else:  # tried again: nobody watches a gateway that is not written down
+                pause, self._unwritten = min(2 * pause, WRITTEN_AT_LAST), True
+        if not self._closed:
+            await self._write_the_end()
+
+    def _ends(self) -> bool:
+        return self._over or self._closed
+
+    async def _write_down(self) -> bool:
+        """Record what is new of gateways that have come to stay; return whether the ledger has it."""
+        self._unwritten = self._write_at_once = False
         known = {name for name, state in self._states.items() if state in LASTING or name in self._written}
-        rows = tuple(self._row(name) for name in sorted(known))
+        return await self._write(known)
+
+    async def _write_the_end(self) -> None:
+        """Record each gateway as it is at the end: one that was never tried is not waited for."""
+        await self._write(self._states)
+
+    async def _write(self, names: Iterable[str]) -> bool:
+        rows = tuple(self._row(name) for name in sorted(names))
         fresh = tuple(row for row in rows if self._written.get(row.gateway) != (row.state, row.started))
         if not fresh:
-            return
+            return True
         entry = GatewayResults(change=self._order.change, results=fresh)
-        if await control.note(LedgerActivities.record_gateways, entry, "progress"):
+        self._writing = True
+        try:
+            written = await control.note(LedgerActivities.record_gateways, entry, "progress")
+        finally:
+            self._writing = False
+        if written:
             self._written |= {row.gateway: (row.state, row.started) for row in fresh}
-        elif not self._over:
-            self._untold += 1  # tried again: nobody watches a gateway that is not written down
+        return written
+
+    def _all_begun(self) -> GatewayResults:
+        """Return, before anything is done on it, that each gateway has begun: nothing is tried unrecorded."""
+        rows = (
+            GatewayResult(gateway=name, wave=self._order.key.wave, state=BEGUN, at=workflow.now())
+            for name in sorted(self._members)
+        )
+        return GatewayResults(change=self._order.change, results=tuple(rows))
 
     def _row(self, name: str) -> GatewayResult:
         trial = self._on_trial.get(name)

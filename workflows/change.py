@@ -692,6 +692,7 @@ class Change:
                 # Its opening is over, or what was let in has changed what was checked; nothing was touched.
                 return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
             result = await self._run_wave(wave.number)
+            self._story.end_wave(moved=result.moved)
             self._decision = self._passed_waves.harm(self._plan.limits.automation) or result.decision
             self._set_aside(result.aside)
             self._aside_in |= {
@@ -751,6 +752,7 @@ class Change:
         await tell(bake_of(self._order.fleet), "take_over", TakenOver(change=self._name, up_to=wave))
         if self._is_stopped:
             return False
+        self._story.begin_to_move()
         self._has_begun = True
         return True
 
@@ -1129,7 +1131,7 @@ class Change:
         asked = self._asked_back
         if asked is None or result.outcome is not Outcome.ROLLED_BACK:
             return result
-        aborted = asked.kind is CommandKind.ABORT and not self._story.sessions_moved
+        aborted = asked.kind is CommandKind.ABORT and not self._story.may_have_moved
         outcome = Outcome.ABORTED if aborted else Outcome.ROLLED_BACK
         return result.model_copy(
             update={"outcome": outcome, "reason": f"{asked.person}: {asked.reason}{self._without}"}

@@ -518,7 +518,7 @@ class Restore:
         The first pause is kept to the end: the first round alone may have made the history long.
         """
         await self._go_on_without(name)
-        pause, told, ends = self._order.pause, None, self._is_given_up
+        pause, told, ends, first = self._order.pause, None, self._is_given_up, True
         while not self._is_given_up(name):
             if self._troubles.get(name) != told:
                 told = self._troubles.get(name)
@@ -540,6 +540,9 @@ class Restore:
                 return
             if self._troubles.get(name) != before:
                 await self._report()
+            if first:  # its batch may have recorded since that it was never tried
+                first = False
+                await self._go_on_without(name)
         if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report(urgent=True)

@@ -77,6 +77,8 @@ class WaveResult(Value):
     carry: str = ""
     by: tuple[str, ...] = ()
     """Who promoted it without proof."""
+    moved: bool = True
+    """Whether sessions may have moved: each batch reports that before its first trial."""
 
 
 @workflow.defn(name="Wave")
@@ -144,6 +146,7 @@ class Wave:
                 update={
                     "aside": first_named(not_upgraded.values()),
                     "without": {number: tuple(sorted(of)) for number, of in not_upgraded.items() if of},
+                    "moved": self._moves,
                 }
             )
         finally:
@@ -187,9 +190,10 @@ class Wave:
     def report(self, report: BatchReport) -> None:
         """Take over what a batch says of itself."""
         if report.follows(self._reports.get(report.part)):
-            known = self._reports.get(report.part)
+            known, moved = self._reports.get(report.part), self._moves
             self._reports[report.part] = report
-            self._changed(urgent=bool(report.aside) and (known is None or report.aside != known.aside))
+            fresh = bool(report.aside) and (known is None or report.aside != known.aside)
+            self._changed(urgent=fresh or self._moves is not moved)
 
     @workflow.signal(name="report_watch")
     def report_watch(self, report: WatchReport) -> None:
@@ -576,6 +580,10 @@ class Wave:
         return len(self._reports) == self._wave.parts and all(r.ready for r in self._reports.values())
 
     @property
+    def _moves(self) -> bool:
+        return any(report.moves for report in self._reports.values())
+
+    @property
     def _on_trial(self) -> int:
         return sum(report.counts.get("on trial", 0) for report in self._reports.values())
 
@@ -681,6 +689,7 @@ class Wave:
             aside=self._untold_of(self._aside(), self._aside_told),
             left_out=self._untold_of(self._left_out(), self._left_out_told),
             decision=self._decision,
+            moves=self._moves,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),
             silent=tuple(sorted(name for heard in self._reports.values() for name in heard.silent)[:NAMED]),

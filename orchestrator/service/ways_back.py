@@ -459,7 +459,7 @@ class WaysBack:
         """Return what a rollback does to the change under way, and to what stands under it."""
         story = self.ledger.story(newest.name)
         waits = story is not None and story.told.waits_until is not None
-        moved = story is not None and story.told.moved
+        moved = story is not None and story.told.may_have_moved
         alone = story is not None and story.order.bakes_on
         if newest.kind is ChangeKind.GO_BACK and not waits and not alone:
             return self._preview_beside(fleet, newest, story.told if story is not None else Told())

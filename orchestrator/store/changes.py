@@ -36,6 +36,7 @@ from policies.model.errors import BadInput, ChangeEnded, Conflict, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Via
 from policies.model.value import Digest, digest_of
+from policies.planning.cohorts import BEGUN
 from policies.status.told import Told
 
 _LONGEST_NAME = 63
@@ -301,16 +302,26 @@ def _shown() -> ColumnElement[bool]:
     return or_(tables.changes.c.beside.is_(None), tables.changes.c.kind != ChangeKind.GO_BACK.value)
 
 
+def may_have_moved() -> ColumnElement[bool]:
+    """Return whether sessions may have moved by a gateway's result.
+
+    A batch records its gateways before it begins, and what became of each at its end. A gateway without a
+    row was never tried; one that has only begun may have been.
+    """
+    results = tables.gateway_results
+    return or_(results.c.started.is_not(None), results.c.state == BEGUN)
+
+
 def _has_moved(connection: Connection, record: ChangeRecord) -> bool:
-    """Return whether an upgrade has moved sessions or known-good, by all that is written down of it."""
+    """Return whether an upgrade may have moved sessions or known-good, by all that is written down of it."""
     results, stories = tables.gateway_results, tables.stories
     on_it = select(results.c.gateway).where(
-        results.c.change == record.name, results.c.state.in_(("on trial", "kept"))
+        results.c.change == record.name, or_(may_have_moved(), results.c.state.in_(("on trial", "kept")))
     )
     if record.moved or connection.execute(on_it.limit(1)).first() is not None:
         return True
     told = connection.execute(select(stories.c.told).where(stories.c.change == record.name)).scalar()
-    return told is not None and Told.model_validate_json(told).moved
+    return told is not None and Told.model_validate_json(told).may_have_moved
 
 
 def begin(connection: Connection, opening: ChangeOpening, name: str | None = None, *, above: int = 0) -> str:

@@ -7,7 +7,7 @@ from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, 
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
-from orchestrator.store.changes import row_of
+from orchestrator.store.changes import may_have_moved, row_of
 from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST
 from policies.model.change import GatewayResult
@@ -68,7 +68,7 @@ class GatewayResults(Book):
             )
 
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
-        """Return the gateways whose sessions changes without an end have moved.
+        """Return the gateways whose sessions changes without an end may have moved.
 
         A way back that only waits for gateways has moved the others back, and looks after them no more.
         """
@@ -84,13 +84,11 @@ class GatewayResults(Book):
                 for row in connection.execute(is_open)
                 if row.told is None or not Told.model_validate_json(row.told).only_waits
             ]
-            wanted = select(results.c.gateway).where(
-                results.c.change.in_(moving), results.c.started.is_not(None)
-            )
+            wanted = select(results.c.gateway).where(results.c.change.in_(moving), may_have_moved())
             return frozenset(connection.execute(wanted.distinct()).scalars())
 
     def has_moved(self, change: str, gateway: str, to: Digest) -> bool:
-        """Return whether the gateway's sessions have been moved by the change, or by what it takes back.
+        """Return whether the gateway's sessions may have been moved by the change, or by what it takes back.
 
         What it takes back is the change that it follows, and what other rollbacks of that one have moved.
         Known-good that is not `to` has sessions moved, too, whichever change promoted it.
@@ -100,7 +98,7 @@ class GatewayResults(Book):
             row = row_of(connection, change)
             taken_back = _and_what_it_takes_back(row)
             started = select(results.c.gateway).where(
-                results.c.change.in_(taken_back), results.c.gateway == gateway, results.c.started.is_not(None)
+                results.c.change.in_(taken_back), results.c.gateway == gateway, may_have_moved()
             )
             moved = select(known_good.c.gateway).where(
                 known_good.c.change.in_(taken_back),

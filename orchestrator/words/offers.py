@@ -49,7 +49,7 @@ EFFECTS = {
     "resume": "The hold is lifted, and the next verdict decides.",
     "promote": "Your vote to go on without proof. It takes two people, neither of them who asked for the "
     "change.",
-    "abort": "No session has moved yet: what was started is stopped again.",
+    "abort": "What was started is stopped again. Sessions that it has moved by then go back to known-good.",
     "roll_back": "New sessions of every gateway that was touched go back to known-good within seconds. Live "
     "sessions stay where they are until they end.",
     "approve": "Your yes to the rollback that waits for a second person.",

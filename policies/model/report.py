@@ -43,6 +43,7 @@ class BatchReport(Report):
     part: int
     switched: bool = False
     ready: bool = Field(default=False, description="everybody who is not aside waits at the barrier")
+    moves: bool = Field(default=False, description="sessions may move: reported before the first trial")
     counts: dict[str, int] = {}
     aside: dict[str, str] = {}
     left_out: dict[str, str] = Field(default={}, description="whom operators left out before they started")
@@ -108,6 +109,7 @@ class WaveReport(Report):
         default={}, description="whom operators newly left out before they started; a wave names a few"
     )
     decision: Decision | None = None
+    moves: bool = Field(default=False, description="sessions may have moved: reported before the first trial")
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")
     silent: tuple[str, ...] = Field(default=(), description="a few gateways that wait and do not answer")

@@ -11,6 +11,8 @@ from policies.planning.failure_budget import may_be_unable, may_fail
 _CHANGED = {"on trial", "kept"}
 SET_ASIDE = "set aside"
 """The state of a gateway that failed by itself and does not take part any more."""
+BEGUN = "begun"
+"""The state of a gateway whose batch has begun and has not recorded yet what became of it."""
 LEFT_OUT = "left out"
 """The state of a gateway with which the change did not begin, since an operator had left it out."""
 
@@ -37,7 +39,7 @@ def cohorts_of(
     After the promotion it shows nothing of the new release either: wave 0 judges it once it is returned.
     """
     fleet = plan.fleet
-    touched = {one.gateway for one in results}
+    touched = {one.gateway for one in results if one.state != BEGUN}
     standing = {one.gateway: one for one in results if one.state in _CHANGED}
     promoted = wave == 0 and not passed
     canary = [

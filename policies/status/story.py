@@ -156,13 +156,13 @@ class Story:
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
             self._take_progress(progress, report.at)
-        moved = self._told.moved or any(report.counts.get(state) for state in ("on trial", "kept"))
+        tried = report.moves or any(report.counts.get(state) for state in ("on trial", "kept"))
         if report.counts.get(ON_TRIAL) and report.share != self._told.share:
             self.note(share_line(report.share), report.at)
             self._tell(share=report.share)
         self._tell(
             counts=self._told.counts | {report.wave: report.counts},
-            moved=moved,
+            moved=self._told.moved or tried,
             switching=report.switching,
         )
         self._take_short(report)
@@ -261,6 +261,14 @@ class Story:
         waves = self._header.waves if self._header else ()
         gateways = sum(wave.gateways for wave in waves if wave.number == number)
         self.note(f"wave {number} of {len(waves)}: {gateways} gateways", at)
+
+    def begin_to_move(self) -> None:
+        """Begin a wave: until it has ended, sessions may have moved that no report names yet."""
+        self._tell(in_wave=True)
+
+    def end_wave(self, *, moved: bool) -> None:
+        """Take over from a wave's result whether it may have moved sessions."""
+        self._tell(in_wave=False, moved=self._told.moved or moved)
 
     def begin_to_promote(self, at: datetime) -> None:
         """Begin to write the promotion down: from here on nothing is left to hold."""
@@ -375,6 +383,8 @@ class Story:
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
                 return f"Stopping. Gateways that were not asked keep the {self.label} they have."
             case CommandKind.ABORT:
+                if self._told.may_have_moved:
+                    return "Aborting. What was started is stopped again; sessions that it moved go back."
                 return "Aborting. No session has moved; what was started is stopped again."
             case CommandKind.ROLL_BACK:
                 return self._rollback_sentence()
@@ -398,7 +408,17 @@ class Story:
             goes = f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
             missing = listed(self._told.not_back | self._told.failed, self._told.more_not_back)
             return f"{goes} Not back yet: {missing}." if missing else goes
-        return "Rolling back. New sessions go to known-good; live ones stay until they end."
+        goes = "Rolling back. New sessions go to known-good; live ones stay until they end."
+        return f"{goes}{self._stays}"
+
+    @property
+    def _stays(self) -> str:
+        """Return what to do about the release under a wave of which no trial is reported yet."""
+        name = self._told.name or self._order.fleet
+        if self._told.moved or not self._told.in_wave:
+            return ""
+        stays = f" {name} may have moved sessions, so the release before it stays"
+        return f"{stays}. To take that back, too, repeat the rollback once {name} has ended."
 
     @property
     def _waits_for(self) -> str:
@@ -504,8 +524,13 @@ class Story:
 
     @property
     def sessions_moved(self) -> bool:
-        """Whether new sessions went to the new release anywhere, for however short a time."""
+        """Whether new sessions went to the new release anywhere, or may have, as far as is reported."""
         return self._told.moved
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether sessions may have moved: a wave under way may have moved some that no report names yet."""
+        return self._told.may_have_moved
 
     def seen_by(self, person: str) -> Basis | None:
         """Return what the person's vote was shown, None without one."""
@@ -515,7 +540,7 @@ class Story:
     def only_ends(self) -> bool:
         """Whether a rollback finds nothing here that this change has moved, and goes on without it."""
         if self._order.kind is ChangeKind.UPGRADE:
-            return not self._told.moved
+            return not self._told.may_have_moved
         return self._order.kind in MOVES_NOBODY or self._order.bakes_on
 
     @property

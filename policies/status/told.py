@@ -41,7 +41,9 @@ class Told(Value):
     votes: dict[str, Basis] = {}
     """Who wants the wave promoted without proof, each with what it was shown."""
     moved: bool = False
-    """Whether new sessions went to the new release anywhere, for however short a time."""
+    """Whether new sessions went to the new release anywhere, or may have, for however short a time."""
+    in_wave: bool = False
+    """Whether a wave has begun and has not returned yet whether it may have moved sessions."""
     switching: bool = False
     promoting: bool = False
     """Whether the promotion is being written down, after which nothing is left to hold."""
@@ -76,6 +78,11 @@ class Told(Value):
     events: tuple[Event, ...] = ()
     earlier_events: int = 0
     result: ChangeResult | None = None
+
+    @property
+    def may_have_moved(self) -> bool:
+        """Whether sessions may have moved: while a wave is under way a missing report is no fact."""
+        return self.moved or self.in_wave
 
     @property
     def goes_back(self) -> bool:
