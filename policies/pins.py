@@ -7,7 +7,8 @@ release for ever, so a fix is another one, which nothing pins.
 from collections.abc import Mapping
 
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Outcome
-from policies.model.desired import Pin, RollbackProgress, WishState
+from policies.model.desired import Pin, WishState
+from policies.model.rollback_progress import RollbackProgress
 from policies.model.value import Digest
 
 _GONE = {
@@ -37,23 +38,6 @@ def pin_of(newest: ChangeRecord | None, taken_back_by: ChangeRecord | None = Non
     return _pin(
         newest, newest.release_digest, taken_back_by.requested_by, taken_back_by, taken_back_by.reason
     )
-
-
-def how_left(by: str | None, rollback: RollbackProgress, at: str) -> str:
-    """Return how a fleet left the release of a pin, and when: `was taken back by ana at 03:12 UTC`.
-
-    Args:
-        by: The person who ordered the rollback, None for a change that rolled back itself.
-        rollback: How far the rollback is.
-        at: The time of the pin as the reader sees it, empty where it is not known.
-    """
-    person = f" by {by}" if by is not None else ""
-    if rollback is RollbackProgress.UNDER_WAY:
-        return f"is being taken back{person}" + (f" since {at}" if at else "")
-    left = f"was taken back{person}" if person else "went back"
-    if rollback is RollbackProgress.INCOMPLETE:
-        return f"{left} on some gateways only" + (f", at {at}" if at else "")
-    return left + (f" at {at}" if at else "")
 
 
 def rollback_progress(end: ChangeRecord) -> RollbackProgress:

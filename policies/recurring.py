@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from policies.model.desired import Pin
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
+from policies.model.rollback_progress import how_left
 from policies.model.value import Digest, Value
 from policies.model.windows import Opening
-from policies.pins import how_left
 
 
 class OfferedRelease(Value):

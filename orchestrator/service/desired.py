@@ -44,8 +44,9 @@ from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT, Caller
 from policies.model.plan import ReleaseRef, Strategy
+from policies.model.rollback_progress import how_left
 from policies.model.value import Digest, Name, Value, digest_of
-from policies.pins import how_left, pin_of, wish_state
+from policies.pins import pin_of, wish_state
 
 SENTENCES = 200
 """Differences of a description that are named; more are counted."""

@@ -28,8 +28,9 @@ from policies.model.gates import GatePolicy
 from policies.model.offer import Offer, Verb
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.plan_part import PlanHeader
+from policies.model.rollback_progress import how_left
 from policies.model.value import Digest, Value, digest_of
-from policies.pins import how_left, pin_of
+from policies.pins import pin_of
 from policies.planning.outline import PlanOutline
 from policies.planning.pools import POOLS, WITH_A_LARGER_POOL
 from policies.status.told import listed

@@ -5,8 +5,7 @@ from typing import Any
 
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
-from policies.model.desired import RollbackProgress
-from policies.pins import how_left
+from policies.model.rollback_progress import RollbackProgress, how_left
 
 SHOWN = 20
 """Differences that are shown; machines get more of them."""

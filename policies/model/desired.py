@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from policies.model.plan import Strategy
+from policies.model.rollback_progress import RollbackProgress
 from policies.model.value import Digest, Name, Value
 
 Label = Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+~_:-]*$", max_length=64)]
@@ -91,15 +92,6 @@ class Revision(Value):
     person: str
     """Who applied it, as this installation knows them."""
     at: datetime
-
-
-class RollbackProgress(StrEnum):
-    """How far the rollback is that a pin is about."""
-
-    COMPLETE = "complete"
-    INCOMPLETE = "incomplete"
-    """It has ended, and some gateways are not back."""
-    UNDER_WAY = "under_way"
 
 
 class Pin(Value):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Outcome
 from policies.model.desired import WishState
+from policies.model.rollback_progress import how_left
 from policies.model.value import digest_of
-from policies.pins import how_left, pin_of, wish_state
+from policies.pins import pin_of, wish_state
 
 AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 WANTED, OTHER = digest_of(b"wanted"), digest_of(b"other")
