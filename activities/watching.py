@@ -135,6 +135,11 @@ class WatchActivities:
                 "failed": tuple(name for name in failed if name not in taken),
                 "rebooted": tuple(names.get(instance, instance) for instance in decision.rebooted),
                 "absent": tuple(names.get(instance, instance) for instance in decision.absent),
+                "own": {
+                    name: why
+                    for instance, why in decision.own.items()
+                    if (name := names.get(instance, instance)) not in taken
+                },
             }
         )
         if not blind:

@@ -118,7 +118,13 @@ class PassedWaves:
     def newly_failed(self) -> dict[str, str]:
         """Return the gateways that have failed by themselves since this was asked last, each with why."""
         found = self._alone.hear(self._watched.failed) if self._watched and self._work and self._alone else ()
-        return dict.fromkeys(found, FAILED_ALONE)
+        return {name: self._why(name) for name in found}
+
+    def _why(self, name: Name) -> str:
+        """Return why the gateway failed: the sign on itself, where the watch still reports it."""
+        decision = self._watched.decision if self._watched is not None else None
+        own = decision.own.get(name) if decision is not None else None
+        return f"{FAILED_ALONE}: {own}" if own else FAILED_ALONE
 
     async def _restore(self, change: PassedChange, names: tuple[Name, ...]) -> Mapping[Name, str]:
         """Begin to bring gateways back, each by itself; return why of which that has not begun.
@@ -142,7 +148,7 @@ class PassedWaves:
                 change=change.name,
                 plan=plan.digest,
                 fleet=plan.fleet,
-                reason=FAILED_ALONE,
+                reason=self._why(name),
                 keys=(part,),
                 only=name,
                 epoch=change.epoch + 1,  # what its batch may still send late is refused
@@ -156,7 +162,7 @@ class PassedWaves:
                 gateway=name,
                 wave=part.wave,
                 state=SET_ASIDE,
-                sentence=FAILED_ALONE,
+                sentence=self._why(name),
                 started=workflow.now().timestamp(),
                 at=workflow.now(),
             )

@@ -422,7 +422,7 @@ class Wave:
             await self._take_share(self._shares_left()[0])
 
     async def _give_up_what_the_metrics_name(self) -> None:
-        """Have gateways set aside that show a hard sign of their own, or are absent.
+        """Have gateways set aside that show a hard sign of their own, or are absent, each with its reason.
 
         Their batches know which they have.
         """
@@ -430,9 +430,12 @@ class Wave:
         named = (*found.failed, *found.absent) if found is not None else ()
         self._named_by_metrics &= {*named}  # who has come up again may fail again
         fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
-        if fresh and self._decision is not None:
+        if fresh and found is not None:
             self._named_by_metrics |= fresh
-            await self._signal_batches("set_aside", tuple(sorted(fresh)), self._decision.reason)
+            reasons = {name: found.reason_of(name) for name in sorted(fresh)}
+            for reason in dict.fromkeys(reasons.values()):
+                names = tuple(name for name, why in reasons.items() if why == reason)
+                await self._signal_batches("set_aside", names, reason)
 
     async def _begin_to_watch(self) -> None:
         watch = WatchOrder(

@@ -92,11 +92,17 @@ def evidence_lines(decision: Json) -> list[str]:
     """Return what every gate said, who failed, and what would have changed it."""
     return [
         *(f" Gate        {reading_line(one)}" for one in decision["readings"]),
-        *(f" Failed      {name} by itself" for name in decision["failed"]),
+        *(f" Failed      {name} by itself{_own(decision, name)}" for name in decision["failed"]),
         *(f" Rebooted    {name}" for name in decision["rebooted"]),
-        *(f" Absent      {name}" for name in decision.get("absent", ())),
+        *(f" Absent      {name}{_own(decision, name)}" for name in decision.get("absent", ())),
         *(f" Otherwise   {line}" for line in otherwise_sentences(decision)),
     ]
+
+
+def _own(decision: Json, name: str) -> str:
+    """Return the reason of one gateway, as it follows its name."""
+    why = decision.get("own", {}).get(name)
+    return f": {why}" if why else ""
 
 
 def reading_line(reading: Json) -> str:

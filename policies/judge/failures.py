@@ -7,7 +7,7 @@ absent: where neither its agent nor its users' port answers, nothing is known of
 aside is judged again once it has been started again, and what was absent once it answers.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from policies.model.value import Value
@@ -34,6 +34,8 @@ class Aside(Value):
 
     at: float
     why: Why
+    reason: str = ""
+    """The sign on this gateway, in a sentence."""
 
 
 Asides = Mapping[str, Aside]
@@ -48,13 +50,16 @@ def still_aside(aside: Asides, cohorts: Cohorts, absent: Collection[str]) -> dic
     }
 
 
-def set_aside(aside: Asides, names: Iterable[str], why: Why, at: float) -> dict[str, Aside]:
-    """Return the gateways set aside with these added; a reboot explains what looked like a failure."""
+def set_aside(aside: Asides, reasons: Mapping[str, str], why: Why, at: float) -> dict[str, Aside]:
+    """Return the gateways set aside with these added, each with its reason.
+
+    A reboot explains what looked like a failure.
+    """
     added = {}
-    for name in names:
+    for name, reason in reasons.items():
         known = aside.get(name)
         if known is None or (why is Why.REBOOTED and known.why is not Why.REBOOTED):
-            added[name] = Aside(at=known.at if known else at, why=why)
+            added[name] = Aside(at=known.at if known else at, why=why, reason=reason)
     return {**aside, **added}
 
 

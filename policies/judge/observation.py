@@ -171,7 +171,10 @@ def _identity(policy: GatePolicy, look: Look) -> tuple[dict[str, str], str]:
             claims.setdefault(one.instance, []).append((at, one.labels.get(label, "")))
     other, silent = {}, []
     for instance, expected in look.cohorts.expected.items():
-        mine = claims.get(instance, [])
+        every, since = claims.get(instance, []), look.cohorts.since.get(instance, 0.0)
+        mine = [claim for claim in every if claim[0] >= since]
+        if every and not mine:
+            continue  # what ran there before this trial says nothing of it
         newest = {digest for at, digest in mine if at == max(mine)[0]}
         if newest and newest.isdisjoint({expected, look.cohorts.switching.get(instance, expected)}):
             other[instance] = min(newest)

@@ -42,6 +42,7 @@ def sampled(cohorts: Cohorts, groups: Mapping[str, str], most: int, seed: str) -
         control = sample_of(cohorts.control, groups, most, seed)
     known = {*canary, *changed_before, *control}
     expected = {name: digest for name, digest in cohorts.expected.items() if name in known}
+    leased = {name: digest for name, digest in cohorts.leased.items() if name in known}
     sides = {"canary": canary, "changed_before": changed_before, "control": control}
     beyond = tuple(sorted(cohorts.changed - known))
-    return cohorts.model_copy(update=sides | {"beyond": beyond, "expected": expected})
+    return cohorts.model_copy(update=sides | {"beyond": beyond, "expected": expected, "leased": leased})

@@ -54,7 +54,8 @@ def decide(
     if found.action is Action.HOLD and clocks.wall >= window.cap:
         found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
     absent = aside_for(aside, Why.ABSENT)
-    out = {"failed": failed, "rebooted": rebooted, "absent": absent}
+    own = {name: aside[name].reason for name in (*failed, *absent)}
+    out = {"failed": failed, "rebooted": rebooted, "absent": absent, "own": own}
     return found.model_copy(update={"readings": tuple(readings)} | out)
 
 

@@ -4,11 +4,20 @@ Pure, and exact through JSON: folding after every tick through a stored state gi
 bytes as folding in one go, so a killed worker changes nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
-from policies.judge.failures import Aside, Why, failed_of, left_of, may_fail_too, set_aside, still_aside
+from policies.judge.failures import (
+    Aside,
+    Asides,
+    Why,
+    failed_of,
+    left_of,
+    may_fail_too,
+    set_aside,
+    still_aside,
+)
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.look import Memory
 from policies.judge.observation import read_tick
@@ -17,7 +26,7 @@ from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
 from policies.model.gates import Gate, GatePolicy
 from policies.model.value import Value
-from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
+from policies.model.verdict import LEASE, Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
 GOOD_SCRAPES = 4
 """Scrapes without its cause after which a hold clears."""
@@ -42,6 +51,8 @@ class WindowState(Value):
     unseen: dict[str, float] = {}
     silent: dict[str, float] = {}
     """Since when the users' port of a gateway has been silent at every tick."""
+    back: dict[str, float] = {}
+    """Since when a gateway on trial has served its known-good at every tick."""
     aside: dict[str, Aside] = {}
     gates: dict[str, GateState] = {}
 
@@ -89,6 +100,7 @@ def set_back(state: WindowState, at: float) -> WindowState:
             "good_since": by_now(state.good_since),
             "unseen": {name: min(since, at) for name, since in state.unseen.items()},
             "silent": {name: min(since, at) for name, since in state.silent.items()},
+            "back": {name: min(since, at) for name, since in state.back.items()},
             "aside": {
                 name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.aside.items()
             },
@@ -125,7 +137,7 @@ def fold_tick(
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
     state = set_back(state, tick.at)
-    rebooted = cohorts.changed & set(tick.rebooted)
+    rebooted = dict.fromkeys(sorted(cohorts.changed & set(tick.rebooted)), "its host has rebooted")
     aside = set_aside(still_aside(state.aside, cohorts, tick.absent), rebooted, Why.REBOOTED, tick.at)
     setup = Setup(
         cohorts=left_of(cohorts, aside),
@@ -141,16 +153,18 @@ def fold_tick(
         gates[gate.id], reading = _judge(setup, gate, state.gates.get(gate.id, GateState()), tick)
         readings.append(reading)
         responses[gate.id] = gate.response(reading)
-    failing = set_aside(aside, _hard(readings, responses), Why.FAILED, tick.at)
+    failing = set_aside(aside, _hard(readings, responses, tick), Why.FAILED, tick.at)
     alone = len(failed_of(failing)) <= cohorts.may_fail
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
-    identity, other_since, aside = _identity(policy, cohorts, state, tick, aside)
+    back = _back_on_known_good(cohorts, state, tick, aside)
+    identity, other_since, aside = _identity(policy, cohorts, state, tick, aside, back)
     readings = [*identity, *readings]
     blind = any(reading.verdict is GateVerdict.METRICS_UNAVAILABLE for reading in readings)
-    clocks = _clocks(policy, state, tick, blind=blind, usable=not blind and other_since is None)
+    clocks = _clocks(policy, state, tick, blind=blind, usable=not (blind or back) and other_since is None)
     before = silent_since(policy, state, tick.at)
     silent = {name: before.get(name, tick.at) for name in tick.silent}
-    kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": aside, "other_since": other_since}
+    kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": aside, "back": back}
+    kept |= {"other_since": other_since}
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
     decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
     return _latched(policy, window, state, decision)
@@ -162,11 +176,16 @@ def next_window(state: WindowState) -> WindowState:
     return WindowState(gates={gate: GateState(overall=sle) for gate, sle in kept.items() if sle})
 
 
-def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response]) -> Iterator[str]:
-    """Yield the gateways that failed by themselves at this tick: their hard sign spares the control."""
+def _hard(readings: Sequence[GateReading], responses: Mapping[str, Response], tick: Tick) -> dict[str, str]:
+    """Return the sign on each gateway that failed by itself at this tick: it spares the control."""
+    found: dict[str, str] = {}
     for reading in readings:
         if reading.verdict is GateVerdict.HARD and responses[reading.gate] is Response.ROLL_BACK:
-            yield from reading.instances
+            signs = tick.signs.get(reading.gate, {})
+            for name in reading.instances:
+                lasts = f" for {signs[name].until - signs[name].since:.0f} s" if name in signs else ""
+                found.setdefault(name, f"{reading.gate}: it shows the sign{lasts}, and the control does not")
+    return found
 
 
 def _unseen(
@@ -181,9 +200,14 @@ def _unseen(
     patience = policy.blindness.grace.total_seconds() / 2
     silent = [name for name, since in unseen.items() if tick.at - since >= patience]
     if silent and may_fail_too(aside, silent, cohorts.may_fail):
-        absent = {*silent} & {*tick.absent}
+        not_seen = {name: f"its metrics were not seen for {tick.at - unseen[name]:.0f} s" for name in silent}
+        absent = {
+            name: f"{why}, and neither its agent nor its users' port answers"
+            for name, why in not_seen.items()
+            if name in tick.absent
+        }
         aside = set_aside(aside, absent, Why.ABSENT, tick.at)
-        aside = set_aside(aside, {*silent} - absent, Why.UNSEEN, tick.at)
+        aside = set_aside(aside, not_seen, Why.UNSEEN, tick.at)
     return unseen, aside
 
 
@@ -203,30 +227,60 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
     return state, GateReading(gate=gate.id, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=why)
 
 
+def _back_on_known_good(cohorts: Cohorts, state: WindowState, tick: Tick, aside: Asides) -> dict[str, float]:
+    """Return since when gateways on trial serve their known-good: their leases have ended, or not begun."""
+    back = (name for name, digest in tick.other.items() if cohorts.leased.get(name) == digest)
+    return {name: state.back.get(name, tick.at) for name in back if name not in aside}
+
+
+def _lapsed(policy: GatePolicy, back: Mapping[str, float], tick: Tick) -> list[GateReading]:
+    """Return the reading of leases, where known-good serves on trial; a scrape or two may be behind."""
+    if not back:
+        return []
+    most = policy.fresh_within.total_seconds()
+    ended = sorted(name for name, since in back.items() if tick.at - since >= most)
+    if not ended:
+        reason = f"{min(back)} is not yet seen with what it tries out; known-good serves"
+        return [GateReading(gate=LEASE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)]
+    more = f", and on {len(ended) - 1} more" if len(ended) > 1 else ""
+    reason = f"{ended[0]}: its lease ended unconfirmed; known-good serves{more}"
+    return [GateReading(gate=LEASE, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)]
+
+
 def _identity(
-    policy: GatePolicy, cohorts: Cohorts, state: WindowState, tick: Tick, aside: dict[str, Aside]
+    policy: GatePolicy,
+    cohorts: Cohorts,
+    state: WindowState,
+    tick: Tick,
+    aside: dict[str, Aside],
+    back: Mapping[str, float],
 ) -> tuple[list[GateReading], float | None, dict[str, Aside]]:
-    """Return identity's reading where it has one, since when that is so, and who is set aside.
+    """Return identity's readings where it has any, since when that is so, and who is set aside.
 
     A scrape or two behind a switch is no mistake yet. As many changed gateways as may fail by themselves
-    are set aside for it: one that runs something else keeps nobody from proving what the others run.
+    are set aside for it: one that runs something else keeps nobody from proving what the others run. One on
+    trial that is back on its known-good makes no mistake: its lease ended, and evidence is missing.
     """
     since = state.other_since
-    other = {name: digest for name, digest in tick.other.items() if name not in aside}
+    other = {n: digest for n, digest in tick.other.items() if n not in aside and n not in back}
+    readings = _lapsed(policy, back, tick)
     if "identity" in tick.blind:
         verdict, reason = GateVerdict.METRICS_UNAVAILABLE, tick.blind["identity"]
     elif other:
         since = tick.at if since is None else since
         lasting = tick.at - since >= policy.fresh_within.total_seconds()
         few = other.keys() <= cohorts.changed and may_fail_too(aside, other, cohorts.may_fail)
+        own = {
+            name: f"it runs {digest[:19]}, which the plan did not put there" for name, digest in other.items()
+        }
         if lasting and few:
-            return [], None, set_aside(aside, other, Why.MISTAKEN, tick.at)
+            return readings, None, set_aside(aside, own, Why.MISTAKEN, tick.at)
         verdict = GateVerdict.CONFLICTING if lasting else GateVerdict.NOT_ENOUGH_DATA
         instance, digest = min(other.items())
         reason = f"{instance} runs {digest[:19]}, which is not what the plan put there"
     else:
-        return [], None, aside
-    return [GateReading(gate="identity", verdict=verdict, reason=reason)], since, aside
+        return readings, None, aside
+    return [GateReading(gate="identity", verdict=verdict, reason=reason), *readings], since, aside
 
 
 def _clocks(

@@ -19,6 +19,10 @@ class GateVerdict(StrEnum):
     NOT_ENOUGH_DATA = "not_enough_data"
 
 
+LEASE = "lease"
+"""What has a reading where a trial ended unconfirmed, so that known-good serves on a gateway."""
+
+
 class Against(StrEnum):
     """What a gate compared with: gateways not yet changed, or, with none of them left, what else is known."""
 
@@ -85,6 +89,7 @@ class Decision(Message):
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
     aside, judged no further until they are started again, and somebody has to bring them back. `absent`
     are those of which neither the agent nor the users' port answers: they are judged again once one does.
+    `own` is the reason of each gateway that failed or is absent; `reason` is about the others.
     `otherwise` is what would have changed it, as far as that can be told.
     """
 
@@ -95,13 +100,19 @@ class Decision(Message):
     failed: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
     absent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    own: dict[str, str] = Field(default={}, exclude_if=lambda reasons: not reasons)
     silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 
     @property
-    def set_aside(self) -> dict[str, tuple[str, ...]]:
+    def set_aside(self) -> dict[str, tuple[str, ...] | dict[str, str]]:
         """The gateways that are not judged now, by why; a latched decision tells them anew."""
-        return {"failed": self.failed, "rebooted": self.rebooted, "absent": self.absent}
+        out = {"failed": self.failed, "rebooted": self.rebooted, "absent": self.absent}
+        return {**out, "own": self.own}
+
+    def reason_of(self, gateway: str) -> str:
+        """Return why the gateway is judged no further, which is not why the others are as they are."""
+        return self.own.get(gateway, self.reason)
 
 
 class Basis(Value):
@@ -139,6 +150,8 @@ class Cohorts(Value):
     showed before is of a process that was to end.
     `beside` names the controls that are no gateways of their own but the old instance on a changed
     one, each with that gateway's label.
+    `leased` maps each gateway on trial to the executable of its known-good, where that is another one: it
+    serves again when the lease of the trial ends unconfirmed.
     `switching` maps the controls that the change may switch while they are watched to the digest of
     the executable that they run from then on.
     """
@@ -153,6 +166,7 @@ class Cohorts(Value):
     since: dict[str, float] = {}
     beside: dict[str, str] = {}
     switching: dict[str, Digest] = {}
+    leased: dict[str, Digest] = Field(default={}, exclude_if=lambda digests: not digests)
 
     @property
     def changed(self) -> frozenset[str]:

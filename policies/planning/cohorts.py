@@ -8,7 +8,9 @@ from policies.model.plan import Plan
 from policies.model.verdict import Cohorts, old_instance_of
 from policies.planning.failure_budget import may_be_unable, may_fail
 
-_CHANGED = {"on trial", "kept"}
+ON_TRIAL = "on trial"
+"""The state of a gateway whose new instance serves by a lease."""
+_CHANGED = {ON_TRIAL, "kept"}
 SET_ASIDE = "set aside"
 """The state of a gateway that failed by itself and does not take part any more."""
 BEGUN = "begun"
@@ -65,6 +67,13 @@ def cohorts_of(
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
+    leased = {
+        target[name]: known.executable
+        for name in (*canary, *before)
+        if standing[name].state == ON_TRIAL
+        and (known := plan.known_good.get(name)) is not None
+        and known.executable != plan.release.executable
+    }
     switching = [name for name in control if passed and plan.wave_of[name] == passed + 1]
     old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself and name in counted}
     expected |= {label: plan.known_good[name].executable for name, label in old.items()}
@@ -77,6 +86,7 @@ def cohorts_of(
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
         beside={label: target[name] for name, label in old.items()},
+        leased=leased,
         switching={target[name]: plan.release.executable for name in switching},
     )
 

@@ -31,6 +31,7 @@ class DecisionLine(Value):
     verdict: GateVerdict
     reason: str
     failed: tuple[str, ...] = Field(default=(), description="a few that failed by themselves")
+    own: dict[str, str] = Field(default={}, description="why each of these failed")
 
     @classmethod
     def of(cls, row: VerdictRow) -> "DecisionLine":
@@ -43,6 +44,7 @@ class DecisionLine(Value):
             verdict=decision.verdict,
             reason=decision.reason,
             failed=decision.failed[:MOST_NAMED],
+            own={name: decision.own[name] for name in decision.failed[:MOST_NAMED] if name in decision.own},
         )
 
 
