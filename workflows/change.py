@@ -501,6 +501,7 @@ class Change:
             id=command.id,
             accepted=True,
             sentence=sentence,
+            change=self._name or None,
             only_ends=goes_back_by_it and self._story.only_ends,
             only_waits=goes_back_by_it and self._story.only_waits,
             incomplete=goes_back_by_it and self._story.is_incomplete,

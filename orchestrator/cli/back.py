@@ -7,7 +7,7 @@ import typer
 
 from orchestrator.cli import safely
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import follow
+from orchestrator.cli.following import follow, not_named
 from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of, seconds
 from orchestrator.exit_code import ExitCode
@@ -67,9 +67,12 @@ def rollback(  # an option each
     if not api.answers():
         sys.stderr.write("No API says how it ends. When one does: penstock status " + name + "\n")
         raise typer.Exit(ExitCode.TIMED_OUT)
-    code = follow(api, name, output, within)
+    change = receipt.get("change")
+    if change is None:
+        raise typer.Exit(not_named(name))
+    code = follow(api, name, output, within, change)
     if code is ExitCode.ROLLBACK_INCOMPLETE:
-        _name_the_missing(api, name)
+        _name_the_missing(api, name, change)
     raise typer.Exit(code)
 
 
@@ -159,9 +162,9 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str 
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
 
 
-def _name_the_missing(api: Api, fleet: str) -> None:
+def _name_the_missing(api: Api, fleet: str, name: str) -> None:
     """Print exactly which gateways are not back, and why, where people see it beside any other output."""
-    change = api.get("fleets", fleet)["change"]
+    change = api.get("changes", name)["status"]
     missing = change["incomplete"]
     more = change["not_back"] - len(change["waits_for"])
     count = "1 gateway is" if len(missing) + more == 1 else f"{len(missing) + more} gateways are"

@@ -8,7 +8,7 @@ from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, console, emit
 from orchestrator.exit_code import OF_OUTCOMES, ExitCode
 from orchestrator.words.changes import UNNAMED, begun
-from orchestrator.words.standing import idle_line, needs_operator
+from orchestrator.words.standing import idle_line, needs_operator, stored_line
 from orchestrator.words.text import printable
 
 EVERY_SECONDS = 0.5
@@ -33,21 +33,30 @@ def code_of_change(status: Json) -> ExitCode:
     return ExitCode.HELD if change["phase"] == "held" or change["needs_you"] else ExitCode.DONE
 
 
-def follow(api: Api, fleet: str, output: Output, within: float | None = None) -> ExitCode:
-    """Follow the fleet's change to its end, and return how it ended.
+def follow(
+    api: Api, fleet: str, output: Output, within: float | None = None, change: str | None = None
+) -> ExitCode:
+    """Follow a change to its end, and return how it ended.
 
     Without a time limit an incomplete rollback ends it at once; with one it has until then to become
     complete. What has not ended then goes on without us.
+
+    Args:
+        api: Which API is asked.
+        fleet: The fleet of the change.
+        output: In which form its events are printed.
+        within: How many seconds it is followed.
+        change: Its name; the fleet's newest one by default, or the stored order after that.
     """
     deadline = None if within is None else time.monotonic() + within
     if output is Output.TABLE and sys.stdout.isatty():
-        return _on_a_terminal(api, fleet, deadline)
-    return _line_by_line(api, fleet, output, deadline)
+        return _on_a_terminal(api, fleet, change, deadline)
+    return _line_by_line(api, fleet, change, output, deadline)
 
 
 def watch_fleet(api: Api, fleet: str, output: Output) -> ExitCode:
     """Follow the fleet's change to its end; without one report what the fleet is on, and end at once."""
-    status = _asked(api, fleet)
+    status = _asked(api, fleet, None)
     idle = None if isinstance(status, Problem) else idle_line(status)
     code = follow(api, fleet, output)
     if idle is not None:
@@ -67,22 +76,28 @@ def follow_begun(api: Api, fleet: str, found: Json, output: Output) -> ExitCode:
     if found.get("ended"):
         sys.stderr.write(printable(found["ended"]) + "\n")
     if change is None:
-        sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
-        return ExitCode.TIMED_OUT
+        return not_named(fleet)
     state = f"is {waits}" if waits else "has begun"
     sys.stderr.write(printable(f"{change} {state}; it is followed to its end") + "\n")
-    return follow(api, fleet, output)
+    return follow(api, fleet, output, change=change)
 
 
-def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
+def not_named(fleet: str) -> ExitCode:
+    """Print that no worker has named a change yet, and return the exit code of one that is not followed."""
+    sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
+    return ExitCode.TIMED_OUT
+
+
+def _on_a_terminal(api: Api, fleet: str, change: str | None, deadline: float | None) -> ExitCode:
     from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
 
     from orchestrator.cli.screens import fitted_frame  # noqa: PLC0415
 
     with Live(console=console(), auto_refresh=False) as live:
         while True:
-            status = _asked(api, fleet)
+            status = _asked(api, fleet, change)
             if not isinstance(status, Problem):
+                change = change or _name_of(status)
                 live.update(fitted_frame(status, live.console), refresh=True)
                 if (code := _ended(status, deadline)) is not None:
                     return code
@@ -91,17 +106,21 @@ def _on_a_terminal(api: Api, fleet: str, deadline: float | None) -> ExitCode:
             time.sleep(EVERY_SECONDS)
 
 
-def _line_by_line(api: Api, fleet: str, output: Output, deadline: float | None) -> ExitCode:
-    told, hears_nothing = 0, False
+def _line_by_line(
+    api: Api, fleet: str, change: str | None, output: Output, deadline: float | None
+) -> ExitCode:
+    told, hears_nothing, stored = 0, False, ""
     while True:
-        status = _asked(api, fleet)
+        status = _asked(api, fleet, change)
         if isinstance(status, Problem) and not hears_nothing:
             sys.stderr.write(_not_shown(status))
         hears_nothing = isinstance(status, Problem)
         if not isinstance(status, Problem):
-            change = status["change"]
+            change = change or _name_of(status)
             if change is not None:
-                told = _print_events(api, fleet, change["rollout"], told, output)
+                told = _print_events(api, fleet, change, told, output)
+            elif status["unbegun"] and stored != (stored := stored_line(status["unbegun"])):
+                sys.stderr.write(printable(stored) + "\n")
             if (code := _ended(status, deadline)) is not None:
                 return code
         elif _is_late(deadline):
@@ -137,17 +156,31 @@ def _print_events(api: Api, fleet: str, change: str, told: int, output: Output) 
         told = page["after"]
 
 
-def _asked(api: Api, fleet: str) -> Json | Problem:
-    """Return how the fleet stands, or what keeps that from being shown: what is followed goes on.
+def _asked(api: Api, fleet: str, change: str | None) -> Json | Problem:
+    """Return how the fleet and its change stand, or what keeps that from being shown: it goes on.
 
-    Nobody answers, or a person writes into the fleet's file just then.
+    Nobody answers, or a person writes into the fleet's file just then. A change that is followed by its name
+    is shown also where it is not the fleet's newest any more.
     """
     try:
-        return api.get("fleets", fleet)
+        status = api.get("fleets", fleet)
+        if change is None:
+            return status
+        if status["change"] is None or status["change"]["rollout"] != change:
+            status["change"] = api.get("changes", change)["status"]
+        return status | {"unbegun": None}
     except Problem as problem:
         if problem.code not in {"Unavailable", "BadInput"}:
             raise
         return problem
+
+
+def _name_of(status: Json) -> str | None:
+    """Return the name of the change to follow, None while an order after it has not begun."""
+    if status["unbegun"] or status["change"] is None:
+        return None
+    name: str = status["change"]["rollout"]
+    return name
 
 
 def _not_shown(problem: Problem) -> str:
@@ -157,10 +190,12 @@ def _not_shown(problem: Problem) -> str:
 
 
 def _ended(status: Json, deadline: float | None) -> ExitCode | None:
-    change = status["change"]
+    change, late = status["change"], _is_late(deadline)
+    if status["unbegun"]:
+        return ExitCode.TIMED_OUT if late else None
     if change is None:
         return ExitCode.DONE
-    late, incomplete = _is_late(deadline), change["outcome"] == "rollback_incomplete"
+    incomplete = change["outcome"] == "rollback_incomplete"
     if change["phase"] == "ended" or (incomplete and (late or deadline is None)):
         return code_of_change(status)
     if late:

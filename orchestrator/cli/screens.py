@@ -9,6 +9,7 @@ from orchestrator.words.offers import all_spelled
 from orchestrator.words.signals import signal_lines
 from orchestrator.words.standing import (
     NEEDS_YOU,
+    before_line,
     change_notices,
     fleet_notices,
     left_out_lines,
@@ -61,6 +62,9 @@ def fleet_frame(status: Json, detail: Detail = WHOLE) -> "RenderableType":
     if change is None:
         return Group(*above, Text(standing_line(status)), *recurring)
     above.append(Text(now_line(status)))
+    if status.get("unbegun"):
+        offers = all_spelled(status["offers"])
+        return Group(*above, Text(printable(before_line(change))), Text(printable(f"You can  {offers}")))
     people = _noticed((*signal_lines(status.get("signals", {})), *duty_lines(status.get("duty"))))
     offers = all_spelled(status["offers"])
     return Group(*above, change_frame(change, offers, detail, named_missing(status)), *recurring, *people)

@@ -44,8 +44,9 @@ from orchestrator.service.updates import (
 )
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.changes import UNNAMED
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
-from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand
+from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand, StoredOrder
 from policies.model.errors import BadInput, Conflict, NotOrdered, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -114,6 +115,17 @@ TOLD_OF_A_GATEWAY = timedelta(milliseconds=10)
 
 
 @dataclass(frozen=True)
+class LockHolder:
+    """The change that has the fleet's lock."""
+
+    name: str | None = None
+    """None where no worker has given it one yet."""
+    order: ChangeOrder | None = None
+    """What it was asked for, of one without a name."""
+    began: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Turned:
     """What came of a rollback that found a change under way, or none.
 
@@ -124,6 +136,8 @@ class Turned:
     """Of a change that takes back itself what it has moved."""
     ended: str = ""
     """What has been ended for the rollback, in a sentence."""
+    change: str | None = None
+    """The name of the change that has been ended."""
     alone: bool = False
     """Whether that was the return of single gateways, which the rollback takes along."""
     beyond: bool = False
@@ -673,28 +687,86 @@ class ChangeService:
         sentence = f"{answered}; the order is stored and is carried out with the change's next step."
         if stuck := await self._why_stuck(fleet):
             sentence = f"The order is stored. {stuck[0][:1].upper()}{stuck[0][1:]}."
-        if command.kind is CommandKind.ROLL_BACK and not await self._is_known_to_have_moved(fleet):
+        if command.kind is not CommandKind.ROLL_BACK:
+            if command.kind is CommandKind.ABORT:
+                sentence += " If the change has moved sessions by then, new ones go back to known-good."
+            return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+        holder = await self.holder(fleet)
+        goes_back = holder.order is not None and holder.order.kind is ChangeKind.GO_BACK
+        if not (goes_back or await self._is_known_to_have_moved(holder.name)):
             sentence += (
                 " If the change has moved no session by then, it only ends and nothing is taken back: once "
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
                 f"`penstock rollback {fleet} --reason TEXT`."
             )
-        elif command.kind is CommandKind.ABORT:
-            sentence += " If the change has moved sessions by then, new ones go back to known-good."
-        return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+        return CommandReceipt(id=command.id, accepted=True, sentence=sentence, change=holder.name)
 
-    async def _is_known_to_have_moved(self, fleet: str) -> bool:
-        """Return whether the change under way has moved sessions, as the ledger knows where it answers."""
+    async def _is_known_to_have_moved(self, change: str | None) -> bool:
+        """Return whether the change has moved sessions, as the ledger knows where it answers."""
 
         def has_moved() -> bool:
-            newest = self.ledger.last_change(fleet)
-            story = self.ledger.story(newest.name) if newest is not None and newest.outcome is None else None
+            story = self.ledger.story(change) if change is not None else None
             return story is not None and story.told.moved
 
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(LOOK.total_seconds()):
                 return await self._ask(has_moved)
         return False
+
+    async def holder(self, fleet: str) -> LockHolder:
+        """Return which change has the fleet's lock.
+
+        The ledger's newest change may be one before it. Where the engine does not answer, or keeps no key of
+        the change, it counts as the one unless it has ended. Nothing is known where the ledger is silent.
+        """
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOK.total_seconds()):
+                return await self._holder(fleet)
+        return LockHolder()
+
+    async def _holder(self, fleet: str) -> LockHolder:
+        description, key = None, None
+        with suppress(Unavailable), engine_answers():
+            description = await self._change(fleet).describe(rpc_timeout=LOOK)
+            if description.status is not WorkflowExecutionStatus.RUNNING:
+                return LockHolder()
+            key = (await description.memo()).get(KEY)
+        if description is None or key is None:
+            newest = await self._ask(partial(self.ledger.last_change, fleet))
+            return LockHolder(newest.name if newest is not None and newest.outcome is None else None)
+        if name := await self._ask(partial(self.ledger.change_of_key, key)):
+            return LockHolder(name)
+        return LockHolder(order=await self._order_of(fleet), began=description.start_time)
+
+    async def _order_of(self, fleet: str) -> ChangeOrder | None:
+        """Return what the change under way was asked for, None where the engine does not answer."""
+        with suppress(RPCError, RuntimeError, BadInput):  # what cannot be opened here is not known
+            events = self._change(fleet).fetch_history_events(page_size=1, rpc_timeout=LOOK)
+            async for event in events:
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                (run,) = await self.client.data_converter.decode(payloads, [ChangeRun])
+                order: ChangeOrder = run.order
+                return order
+        return None
+
+    async def running(self) -> frozenset[str]:
+        """Return the fleets whose lock a change has, by one search; none where the engine is silent."""
+        query, found = "WorkflowType = 'Change' AND ExecutionStatus = 'Running'", set[str]()
+        with suppress(RPCError, RuntimeError):
+            async for one in self.client.list_workflows(query, rpc_timeout=LOOK):
+                found.add(one.id.removeprefix(change_of("")))
+        return frozenset(found)
+
+    async def unbegun(self, fleet: str) -> StoredOrder | None:
+        """Return the order that the engine has stored and that no worker begins; None without one.
+
+        One that was given a moment ago is none: a worker names it soon.
+        """
+        holder = await self.holder(fleet)
+        if holder.order is None or holder.began is None or datetime.now(UTC) - holder.began < ANSWER:
+            return None
+        order = holder.order
+        return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=holder.began)
 
     # --- going back ------------------------------------------------------------------
 
@@ -779,20 +851,22 @@ class ChangeService:
             if not ended.ended:
                 raise
             kept = f"{ended.ended} Nothing else is taken back: {refused}."
-            return CommandReceipt(id=fleet.name, accepted=True, sentence=kept)
+            return CommandReceipt(id=fleet.name, accepted=True, sentence=kept, change=ended.change)
         if order is None:
             nothing = (
                 f"Nothing else is taken back: {sentence}." if ended.ended else f"Nothing to do: {sentence}."
             )
             sentence = " ".join(filter(None, (ended.ended, nothing)))
-            return CommandReceipt(id=fleet.name, accepted=bool(ended.ended), sentence=sentence)
+            return CommandReceipt(
+                id=fleet.name, accepted=bool(ended.ended), sentence=sentence, change=ended.change
+            )
         name, gave_way = await self._begin_after(order, fleet)
         if order.kind is ChangeKind.GO_BACK and order.confirm is None:
             person = order.requested_by
             for way_back in ended.go_on:
                 await self._leave(way_back, f"left to the rollback that {person} ordered by force")
-        said = " ".join(filter(None, (ended.ended, gave_way, _begun(order, sentence))))
-        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said)
+        said = " ".join(filter(None, (ended.ended, gave_way, _begun(order, sentence, name))))
+        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said, change=name)
 
     async def rollback_preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None
@@ -892,7 +966,7 @@ class ChangeService:
         if not receipt.only_ends and kind not in RELOADS:
             return Turned(receipt)
         if await self._has_stopped(fleet):
-            return Turned(ended=receipt.sentence, alone=kind is None)
+            return Turned(ended=receipt.sentence, alone=kind is None, change=receipt.change)
         waits = f"a change of {fleet} was ordered to end and has not yet, so nothing is taken back yet"
         raise Unavailable(
             f"{waits}: repeat the rollback; is a worker running?", _offer(Verb.ROLL_BACK, fleet)
@@ -924,7 +998,7 @@ class ChangeService:
                 f"{receipt.sentence} It has not given up the fleet's lock yet, so nothing else is taken back"
             )
             raise Unavailable(f"{waits}: repeat the rollback", _offer(Verb.ROLL_BACK, fleet.name))
-        return Turned(ended=receipt.sentence, beyond=True)
+        return Turned(ended=receipt.sentence, beyond=True, change=receipt.change)
 
     async def _give_way(self, fleet: str, person: str, reason: str) -> str:
         """End a way back that only waits for gateways; return that in a sentence, empty for any other change.
@@ -979,21 +1053,20 @@ class ChangeService:
             until the one that follows has begun to go back: where that is refused, or waits, every gateway
             still has its turn.
         """
-        ended = ""
+        ended, name = "", None
         with before_any_order():
             is_under_way = await self.is_under_way(fleet)
         if is_under_way:
             stuck = await self._why_stuck(fleet)
+            name = (await self.holder(fleet)).name
             with engine_answers():
                 await self._change(fleet).terminate(f"{person}: {reason}", rpc_timeout=ANSWER)
             body, what = {"reason": reason, "stuck": stuck is not None}, "change ended by force"
             await self._ask(partial(self.ledger.audit, person, via, what, fleet, body, fleet=fleet))
-            newest = await self._ask(partial(self.ledger.last_change, fleet))
-            is_open = newest is not None and newest.outcome is None
-            ended = f"{newest.name if newest and is_open else f'The change of {fleet}'} was ended by force."
+            ended = f"{name or f'The change of {fleet}'} was ended by force."
         names = await self._ask(partial(self.ledger.open_changes, fleet))
         go_on = tuple([await self._ask(partial(self._parts_of, fleet, name)) for name in names])
-        return Turned(ended=ended, go_on=go_on)
+        return Turned(ended=ended, change=name, go_on=go_on)
 
     def _parts_of(self, fleet: str, change: str) -> tuple[str, ...]:
         """Return the workflows that may take back what the change has touched, first what begins them."""
@@ -1118,21 +1191,23 @@ def _offer(verb: Verb, fleet: str) -> Offer:
 
 
 def _begun_already(fleet: str, name: str | None) -> CommandReceipt:
-    sentence = f"{name or f'The rollback of {fleet}'} has begun."
-    return CommandReceipt(id=name or fleet, accepted=True, sentence=sentence)
+    sentence = f"{name} has begun." if name else f"{UNNAMED}."
+    return CommandReceipt(id=name or fleet, accepted=True, sentence=sentence, change=name)
 
 
-def _begun(order: ChangeOrder, sentence: str) -> str:
+def _begun(order: ChangeOrder, sentence: str, name: str | None) -> str:
+    """Return what a rollback does; one that no worker has named has done nothing yet."""
+    lead = "Rolling back" if name else f"{UNNAMED}. Then"
     if order.takes_back is not None:
         return (
-            f"Rolling back: {sentence}. No session is touched. Mend the files that it was given: the next "
+            f"{lead}: {sentence}. No session is touched. Mend the files that it was given: the next "
             "reload or start takes them again."
         )
     if order.confirm is None:
-        return f"Rolling back: {sentence}."
+        return f"{lead}: {sentence}."
     nothing = order.confirm.at_deadline == "nothing"
     by_itself = "it is given up" if nothing else "they go back to known-good"
-    return (
+    return ("" if name else f"{UNNAMED}. ") + (
         f"Waiting for a second person ({order.confirm.reason}) to approve it: {sentence}. "
         f"If nobody answers within {order.confirm.within}, {by_itself}."
     )

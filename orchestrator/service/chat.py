@@ -22,7 +22,13 @@ from orchestrator.service.chat_sessions import LOOKED_WITHIN_SECONDS, ChatSessio
 from orchestrator.service.patience import recognised
 from orchestrator.store.chat import Code
 from orchestrator.store.ledger import Ledger
-from orchestrator.words.standing import change_notices, fleet_notices, missing_lines, stored_lines
+from orchestrator.words.standing import (
+    before_line,
+    change_notices,
+    fleet_notices,
+    missing_lines,
+    stored_lines,
+)
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
 from policies.chat.grammar import CALLED, CHANGES, HELP, SAFE, Said, addressed, read
@@ -248,20 +254,23 @@ class ChatService:
                 *_notices(status),
                 f"{fleet}: no change yet, {status.standing.taking} gateways take users.",
             )
+        can = [line for offer in status.offers if (line := spelled(offer)) is not None]
+        you_can = f"You can: {' | '.join(can) or CALLED + ' history ' + fleet}"
+        if status.unbegun is not None:
+            return (*_notices(status), before_line(change.model_dump(mode="json")), you_can)
         if order.verb is ChatVerb.WHY:
             decision = change.decision
             decided = (
                 (f"Decided: {decision.action.value}, {decision.reason}",) if decision is not None else ()
             )
             return (f"{change.rollout}: {change.what}", f"Why: {change.why}", *decided)
-        can = [line for offer in status.offers if (line := spelled(offer)) is not None]
         return (
             *_notices(status),
             f"{change.rollout}: {change.what}",
             f"Users: {change.users}",
             f"Why: {change.why}",
             f"Next: {change.next}",
-            f"You can: {' | '.join(can) or CALLED + ' history ' + fleet}",
+            you_can,
         )
 
     # --- orders ------------------------------------------------------------------------
@@ -414,7 +423,8 @@ class ChatService:
                 change=code.change,
             )
         if receipt.accepted:
-            lines = (f"Started {datetime.now(UTC):%H:%M:%S} UTC by {caller.person}. {receipt.sentence}",)
+            lead = "Started" if receipt.change is not None else "Ordered"
+            lines = (f"{lead} {datetime.now(UTC):%H:%M:%S} UTC by {caller.person}. {receipt.sentence}",)
             return ChatAnswer(lines=lines, begun=code.verb)
         return self._done(caller, receipt.accepted, receipt.sentence, ChatVerb(code.verb))
 

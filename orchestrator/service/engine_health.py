@@ -15,6 +15,8 @@ from temporalio.service import RPCError
 
 from orchestrator.service.updates import silence_of
 from orchestrator.words.standing import NO_ENGINE
+from policies.model.change import ChangeKind
+from policies.model.command import StoredOrder
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 
@@ -120,6 +122,15 @@ class EngineHealth:
             return f"{silence_of(error)}: {NO_ENGINE}"
         except RuntimeError:
             return f"the engine cannot be reached: {NO_ENGINE}"
+
+
+def no_worker_begins(order: StoredOrder) -> str:
+    """Return that a stored order moves nothing until a worker runs."""
+    what = "rollback" if order.kind is ChangeKind.GO_BACK else order.kind.value
+    return (
+        f"No worker has begun the {what} that {order.person} ordered at {order.at:%H:%M:%S} UTC: every "
+        "gateway serves what it served before. The order is stored, and begins when a worker runs; start one"
+    )
 
 
 def was_never_taken(description: WorkflowExecutionDescription) -> bool:

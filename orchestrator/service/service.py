@@ -24,7 +24,7 @@ from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
 from orchestrator.service.background import LOOKS, PLANS
 from orchestrator.service.caller_refusals import CallerRefusals
-from orchestrator.service.changes import ChangeService, Turned
+from orchestrator.service.changes import ChangeService, LockHolder, Turned
 from orchestrator.service.chat import ChatService
 from orchestrator.service.chat_links import ChatLinks
 from orchestrator.service.chat_sessions import ChatSessions
@@ -47,7 +47,7 @@ from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
-from orchestrator.service.engine_health import EngineHealth
+from orchestrator.service.engine_health import EngineHealth, no_worker_begins
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.foreign_files import read_upgrade
@@ -92,7 +92,7 @@ from policies.model.adoption import Examined
 from policies.model.approval import Approval
 from policies.model.change import MOVES_NOBODY, ChangeKind, ChangeRecord, HistoryRow, Outcome, Phase
 from policies.model.changelog import headline
-from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand
+from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand, StoredOrder
 from policies.model.desired import AppliedKind, Pin, StartWhen, WishState
 from policies.model.drain import DrainEnding, DrainExtension, DrainStatus
 from policies.model.errors import (
@@ -162,6 +162,8 @@ class FleetStatus(Value):
     """Why its change may not go on, or no change can begin: no worker runs, or the engine is away."""
     stored: tuple[StoredCommand, ...] = ()
     """Commands that the engine has stored for its change, and that no worker has carried out yet."""
+    unbegun: StoredOrder | None = None
+    """The order of a newer change than `change`, which no worker has begun yet."""
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
     """The release that the fleet went back from last, and does not get by itself."""
@@ -322,6 +324,8 @@ class Service:
         """Return how the fleet stands, from the ledger; the engine is only asked whether changes run."""
         named, fault = await self._seen_and_fault(caller, fleet)
         newest, standing = await asyncio.to_thread(self._standing, named)
+        concern, unbegun = await asyncio.gather(self._health.concern(), self._changes.unbegun(fleet))
+        concern = no_worker_begins(unbegun) if unbegun is not None else concern
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
             first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
@@ -330,18 +334,19 @@ class Service:
                 fleet=fleet,
                 standing=standing,
                 fault=fault,
-                concern=await self._health.concern(),
+                concern=concern,
+                unbegun=unbegun,
                 offers=_open_to(caller, (*begins, *drains), fault, fleet),
                 recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         offers = (*_without_silent(change, standing), *change.can_do, *drains)
-        concern, stored = await self._health.concern(), tuple[StoredCommand, ...]()
+        stored = tuple[StoredCommand, ...]()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
             offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
-        else:
+        elif unbegun is None:
             seen = await self._changes.seen_by_engine(fleet)
             concern, stored = seen.concern or concern, seen.stored
             offers = (*seen.helps, *after_stored(offers, stored))
@@ -355,6 +360,7 @@ class Service:
             fault=fault,
             concern=concern,
             stored=stored,
+            unbegun=unbegun,
             pin=pin,
             signals=said,
             duty=await self._duty(fleet),
@@ -412,13 +418,18 @@ class Service:
         found = await asyncio.to_thread(glances_of, self._ledger, fleets)
         turn = asyncio.Semaphore(ASKED_AT_ONCE)
 
-        concern = await self._health.concern()
+        concern, running = await asyncio.gather(self._health.concern(), self._changes.running())
 
         async def with_concern(one: Glance) -> Glance:
             stuck = None
             if one.change is not None and one.change.under_way:
                 async with turn:
-                    stuck = (await self._changes.seen_by_engine(one.fleet, with_stored=False)).concern
+                    seen = await self._changes.seen_by_engine(one.fleet, with_stored=False)
+                stuck = seen.concern
+            elif one.fleet in running:
+                async with turn:
+                    unbegun = await self._changes.unbegun(one.fleet)
+                stuck = no_worker_begins(unbegun) if unbegun else None
             more = {"concern": stuck or concern, "fault": faults.get(one.fleet)}
             return one.model_copy(update=more)
 
@@ -885,7 +896,9 @@ class Service:
             return receipt
         with suppress(TimeoutError, PenstockError):  # the order is given, whatever is known of it
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
-                leads_to = await self._acts.patience.ask(partial(WaysBack(self._safe).leads_to, fleet))
+                holder = LockHolder(receipt.change) if receipt.change else await self._stops.holder(fleet)
+                find = partial(WaysBack(self._safe).leads_to, fleet, holder.name, holder.order)
+                leads_to = await self._acts.patience.ask(find)
                 described = await authorised(partial(self._fleets.described, fleet))
                 names = {gateway.name for gateway in described.gateways} if described else leads_to.keys()
                 serves = {name: release for name, release in leads_to.items() if name in names}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from orchestrator.service.standing import looked_at_within
-from orchestrator.service.telling import not_back_of
+from orchestrator.service.telling import not_back_of, order_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import own_daemons
 from policies.model.change import (
@@ -186,22 +186,31 @@ class WaysBack:
         """Return the same with every gateway named that is not back; a change names the first of many."""
         return told.naming(not_back_of(self.ledger, fleet)) if told.more_not_back else told
 
-    def leads_to(self, fleet: str) -> dict[str, ReleaseRef]:
+    def leads_to(
+        self, fleet: str, change: str | None, order: ChangeOrder | None = None
+    ) -> dict[str, ReleaseRef]:
         """Return what each gateway serves once the change under way has gone back, as it was ordered to.
 
         Known-good moves only when a way back ends. Until then its plan says where its gateways go; while it
         waits for a second person, the plan without the other release, which an order to go back chooses.
+
+        Args:
+            fleet: Its name.
+            change: The change under way, None where no worker has given it a name.
+            order: What was asked of a change without a name.
         """
-        newest, moves = self.ledger.last_change(fleet), self.ledger.moves(fleet)
-        if newest is None or newest.outcome is not None:
-            return {move.gateway: move.release for move in moves}
-        serves = targets_of_unfinished(moves, newest.name)
-        if newest.kind is not ChangeKind.GO_BACK:
+        moves, waits = self.ledger.moves(fleet), True
+        serves = {move.gateway: move.release for move in moves}
+        if change is not None:
+            record, story = self.ledger.change(change), self.ledger.story(change)
+            if record.outcome is not None:
+                return serves
+            serves = targets_of_unfinished(moves, change)
+            order = story.order if story else order_of(record).model_copy(update={"plan": record.plan})
+            waits = story is not None and story.told.waits_until is not None
+        if order is None or order.kind is not ChangeKind.GO_BACK:
             return serves
-        plan, story = newest.plan, self.ledger.story(newest.name)
-        if story is not None:
-            confirm = story.order.confirm if story.told.waits_until is not None else None
-            plan = confirm.known_good if confirm is not None else story.order.plan
+        plan = order.confirm.known_good if order.confirm is not None and waits else order.plan
         members = self._members(plan)
         return serves | {one.gateway.name: one.back for one in members if one.back is not None}
 
@@ -467,7 +476,8 @@ class WaysBack:
             if story is not None and story.told.only_waits:
                 return self._preview_beside(fleet, newest, story.told)
             names = {gateway.name for gateway in fleet.gateways}
-            serves = {name: to for name, to in self.leads_to(fleet.name).items() if name in names}
+            leads_to = self.leads_to(fleet.name, newest.name)
+            serves = {name: to for name, to in leads_to.items() if name in names}
             sentence = f"{newest.name} to {newest.release} is taken back: {will_serve(serves)}"
             return _preview(newest.name, sentence, serves)
         targets: Mapping[str, ReleaseRef] = {}

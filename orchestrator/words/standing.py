@@ -86,10 +86,17 @@ def recurring_lines(status: Json) -> list[Line]:
 
 def stored_lines(status: Json) -> list[Line]:
     """Return the commands that the engine has stored for the change, and no worker has carried out yet."""
-    return [("Stored", _stored_line(one)) for one in status.get("stored", ())]
+    unbegun = [status["unbegun"]] if status.get("unbegun") else []
+    return [("Stored", stored_line(one)) for one in (*unbegun, *status.get("stored", ()))]
 
 
-def _stored_line(one: Json) -> str:
+def before_line(change: Json) -> str:
+    """Return what the newest change with a name was, where an order after it has not begun."""
+    return f"Before it: {change['rollout']} to {change['version']}: {change['what']}"
+
+
+def stored_line(one: Json) -> str:
+    """Return an order or a command that no worker has carried out, with the operator and the reason."""
     kind = one["kind"].replace("_", " ")
     return f"not yet carried out: {kind} by {one['person']} at {moment(one['at'])}: {one['reason']}"
 
@@ -256,7 +263,7 @@ def now_line(status: Json) -> str:
 def idle_line(status: Json) -> str | None:
     """Return that no change is under way, how the last one ended and what the fleet is on; None with one."""
     change = status["change"]
-    if change is not None and change["phase"] != "ended":
+    if status.get("unbegun") or (change is not None and change["phase"] != "ended"):
         return None
     last = f"; the last, {change['rollout']}, has ended: {change['what']}" if change is not None else ""
     return printable(f"No change of {status['fleet']} is under way{last}. {now_line(status)}")

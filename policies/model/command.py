@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from policies.model.change import ChangeKind
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Basis
 
@@ -76,12 +77,24 @@ class StoredCommand(Value):
     at: datetime
 
 
+class StoredOrder(Value):
+    """The order of a change that the engine has stored, and that no worker has begun yet."""
+
+    kind: ChangeKind
+    person: str
+    reason: str
+    at: datetime
+
+
 class CommandReceipt(Value):
     """What became of a command, in one sentence."""
 
     id: str
     accepted: bool
     sentence: str
+    change: Name | None = Field(
+        default=None, description="the change that carries it out; null while no worker has given it a name"
+    )
     only_ends: bool = Field(
         default=False,
         exclude_if=lambda only: not only,

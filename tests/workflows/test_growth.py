@@ -145,8 +145,13 @@ class UnheardEngine(DeafEngine):
             state=PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED, attempt=1
         )
         pending.original_scheduled_time.FromDatetime(datetime(2026, 11, 22, 3, tzinfo=UTC))
+
+        async def memo() -> dict[str, Any]:
+            return {}
+
         return SimpleNamespace(
             status=WorkflowExecutionStatus.RUNNING,
+            memo=memo,
             raw_description=SimpleNamespace(pending_workflow_task=pending),
         )
 

@@ -1,0 +1,148 @@
+"""A rollback that no worker has begun is reported as stored, and is never taken for another change."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestrator.processes.api import serving, socket_at
+from orchestrator.processes.composition import compose
+from orchestrator.service import changes
+from orchestrator.service.service import Service
+from orchestrator.store.ledger import Ledger
+from policies.model.change import ChangeEnding, ChangeKind, Outcome
+from tests.fakes.ledgers import new_ledger
+from tests.service.command_line import CommandLine
+from tests.service.conftest import installed
+from tests.service.test_rollbacks import change
+from tests.workflows.engine import Engine
+from tests.workflows.world import until
+
+ROLLBACK = ("rollback", "edge", "--reason", "users call")
+STORED = "The order is stored, and begins when a worker is back"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An installation whose engine answers and has no worker."""
+
+    service: Service
+    ledger: Ledger
+    penstock: CommandLine
+
+
+@pytest.fixture
+async def without_worker(
+    tmp_path: Path, server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Installation]:
+    monkeypatch.setattr(changes, "ANSWER", timedelta(seconds=1))
+    client, ledger = await server.client(), Ledger.open(new_ledger(tmp_path / "ledger.db"))
+    service = (await compose(installed(tmp_path, server.address, client.namespace))).service
+    path = tmp_path / "penstock.sock"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
+    change(ledger, ChangeKind.INSTALL, "1.1.6")
+    change(ledger, ChangeKind.UPGRADE, "1.3.0")
+    async with serving(service, socket_at(path)):
+        yield Installation(service, ledger, CommandLine(environment | {"PENSTOCK_SOCKET": os.fspath(path)}))
+
+
+@pytest.mark.parametrize("newest", [Outcome.PROMOTED, Outcome.ROLLED_BACK])
+async def test_a_rollback_that_no_worker_begins_is_stored_and_ends_as_no_other_change(
+    without_worker: Installation, newest: Outcome
+) -> None:
+    """`--wait` ended with the code of the change before: 0, or 3, while the bad release served."""
+    if newest is Outcome.ROLLED_BACK:
+        name = change(without_worker.ledger, ChangeKind.UPGRADE, "1.4.0", None)
+        without_worker.ledger.close_change(ChangeEnding(change=name, outcome=newest, sentence="went back"))
+    said = await without_worker.penstock(*ROLLBACK, "--wait", "--timeout", "9s")
+    assert said.code == 8, said
+    assert said.out.startswith(f"{STORED}. Then: 1.3.0, promoted by edge-2, is taken back: edge-1 will serve")
+    assert "Rolling back" not in said.out
+    assert "penstock watch edge" in said.err
+
+
+async def test_a_repeated_rollback_names_what_the_stored_one_leads_to(without_worker: Installation) -> None:
+    """It said that nothing is taken back, and that every gateway then serves the bad release."""
+    await without_worker.penstock(*ROLLBACK)
+    again = await without_worker.penstock(*ROLLBACK, "--wait")
+    assert "nothing is taken back" not in again.out
+    assert " ".join(again.out.split()).endswith("Then edge-1 will serve 1.1.6.")
+    assert again.code == 8, again
+
+
+async def test_a_fleet_with_a_stored_rollback_needs_an_operator_on_every_screen(
+    without_worker: Installation,
+) -> None:
+    """`status` was PROMOTED and 0 as if nothing had been ordered."""
+    await without_worker.penstock(*ROLLBACK)
+    said = await without_worker.penstock("status", "edge")
+    shown = " ".join(said.out.split())
+    assert said.code == 6, said
+    assert "PROMOTED" not in shown
+    assert "No worker has begun the rollback that" in shown
+    assert "not yet carried out: go back by" in shown
+    caller = without_worker.service.people.at_the_socket(0)
+
+    async def listed() -> bool:
+        glances = await without_worker.service.glances(caller)
+        edge = next(one for one in glances if one.fleet == "edge")
+        return edge.concern is not None and "No worker has begun the rollback" in edge.concern
+
+    await until(listed)
+
+
+async def test_a_watch_waits_for_the_stored_rollback_and_shows_no_change_before_it(
+    without_worker: Installation,
+) -> None:
+    await without_worker.penstock(*ROLLBACK)
+    watch = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "orchestrator", "watch", "edge"],
+        env=without_worker.penstock.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert watch.stderr is not None
+    said = (await watch.stderr.readline()).decode()
+    assert said.startswith("not yet carried out: go back by"), said
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watch.wait(), 1.5)
+    watch.kill()
+    out, _ = await watch.communicate()
+    assert out == b""
+
+
+async def test_a_change_is_followed_by_its_name_past_the_one_after_it(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    """The newest change of the fleet was taken for the one that was followed."""
+    name = change(ledger, ChangeKind.UPGRADE, "1.4.0", None)
+    watch = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "orchestrator", "watch", "edge"],
+        env=penstock.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    await asyncio.sleep(3)
+    ledger.close_change(ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence="went back"))
+    change(ledger, ChangeKind.UPGRADE, "1.5.0", Outcome.PROMOTED)
+    _, err = await watch.communicate()
+    assert watch.returncode == 3, err
+
+
+async def test_a_change_that_a_worker_has_just_been_given_is_no_stored_order(
+    without_worker: Installation,
+) -> None:
+    """A change that begins as it should needs no operator."""
+    await without_worker.penstock(*ROLLBACK)
+    service = without_worker.service._changes
+    assert await service.unbegun("edge") is not None
+    assert await service.unbegun("core") is None
+    begun = await service.unbegun("edge")
+    assert begun is not None
+    assert datetime.now(UTC) - begun.at < timedelta(minutes=1)
