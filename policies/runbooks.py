@@ -6,8 +6,6 @@ Whoever tells people that something waits for them names the page of this table:
 
 from collections.abc import Mapping
 
-from policies.model.verdict import LEASE
-
 PAGES: Mapping[str, str] = {
     "agent-silent": "agents that do not answer",
     "agent-stolen": "a gateway's host, or its certificate, was stolen",
@@ -102,6 +100,6 @@ def runbook_of_waiting(
         return _OF_WORDS["rollback_waits"]
     if verdict == "conflicting" and worst_gate == "identity":
         return _OF_WORDS["RunningMismatch"]
-    if verdict == "metrics_unavailable" and worst_gate == LEASE:
+    if verdict == "metrics_unavailable" and worst_gate == "lease":
         return _OF_WORDS["LeaseLapsed"]
     return _OF_WORDS["metrics_unavailable" if verdict == "metrics_unavailable" else "held"]
