@@ -396,7 +396,8 @@ class Change:
         else:
             self._let_in = order.key
             order = order.model_copy(update={"drifted": await self._without_mine(order.drifted)})
-            if order.kind is ChangeKind.GO_BACK and not order.drifted:
+            moves_nobody = order.kind is ChangeKind.GO_BACK and not order.drifted
+            if moves_nobody or await self._reloads_mine(order):
                 self._let_in = None
                 return
             self._is_to_be_checked = True
@@ -430,8 +431,8 @@ class Change:
         """Whether the change may run beside this one now, as far as it moves no gateway of this one."""
         if self._let_in is not None or not order.is_let_in:
             return False
-        if self._only_waits:  # a reload asks gateways that may return just then
-            return order.kind is ChangeKind.GO_BACK and not self._lets_go
+        if self._only_waits:
+            return not self._lets_go
         return self._lets_in and not self._is_stopped
 
     async def _without_mine(self, gateways: tuple[Name, ...]) -> tuple[Name, ...]:
@@ -443,6 +444,18 @@ class Change:
                 raise
             return ()  # reconcile reports them again within a minute
         return tuple(name for name in gateways if name not in mine)
+
+    async def _reloads_mine(self, order: ChangeOrder) -> bool:
+        """Whether it reloads gateways that this rollback waits for: their hosts would refuse its steps."""
+        if order.kind is not ChangeKind.RELOAD or order.plan is None or not self._only_waits:
+            return False
+        try:
+            asked = GatewaysQuery(plan=order.plan, gateways=self._story.not_back)
+            return bool(await control.ask(PlanActivities.find_parts, asked))
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return True  # reconcile repeats it within a minute
 
     async def _mine(self, gateways: tuple[Name, ...], up_to: int | None = None) -> Collection[Name]:
         """Return which of these gateways this change moves, in its waves up to that one or in all of them.

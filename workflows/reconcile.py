@@ -92,6 +92,14 @@ class Reconcile:
         await control.ask(LedgerActivities.record_event, event)
 
     @staticmethod
+    async def _look_beside(fleet: str, missed: tuple[Name, ...]) -> str:
+        """Do beside the change under way what needs no change of its own, or is let in by one that waits."""
+        await bake_again(fleet)
+        if missed:
+            return await Reconcile._reload(fleet, missed)
+        return "a change is under way and looks after them"
+
+    @staticmethod
     async def _reload(fleet: str, missed: tuple[Name, ...]) -> str:
         """Ask those again who were silent when credentials were reloaded: who was revoked gets in there."""
         plan = await control.ask(FactActivities.plan_missed_reload, fleet)
@@ -140,7 +148,7 @@ class Reconcile:
             if left.untouched:
                 beside = order.model_copy(update={"drifted": left.untouched})
                 await tell(change_of(fleet), "let_in", beside)
-            return "a change is under way and looks after them"
+            return await Reconcile._look_beside(fleet, left.missed)
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"
 
 

@@ -347,9 +347,14 @@ class Story:
                 found[PartKey(wave=int(wave), number=int(number))] = names
         return found
 
+    @property
+    def not_back(self) -> tuple[str, ...]:
+        """The gateways that are not back yet, and are tried until they are, by name."""
+        return tuple(sorted(name for missing in self._missing.values() for name in missing))
+
     def still_moves(self, gateways: Collection[str]) -> frozenset[str]:
         """Return which of these gateways are not back yet, and are tried until they are."""
-        return frozenset(name for missing in self._missing.values() for name in missing if name in gateways)
+        return frozenset(self.not_back).intersection(gateways)
 
     def give_way(self, person: str, reason: str, at: datetime) -> str:
         """End without the gateways that are waited for; return the sentence that reports it."""
