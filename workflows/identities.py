@@ -14,6 +14,11 @@ def beside(change: str) -> str:
     return f"{change}/beside"
 
 
+def return_of(gateway: str, change: str) -> str:
+    """Return the id of the return of a gateway that failed alone in that change, or on its release."""
+    return f"restore/{gateway}/{change}"
+
+
 def bake_of(fleet: str) -> str:
     """Return the id of the watch over the fleet's last promotion."""
     return f"bake/{fleet}"

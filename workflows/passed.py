@@ -28,6 +28,7 @@ from workflows import control
 from workflows.children import left_behind
 from workflows.failed_alone import FailedAlone
 from workflows.failures import sentence_of
+from workflows.identities import return_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
@@ -156,7 +157,7 @@ class PassedWaves:
                 source=change.source,
                 limits=plan.limits,
             )
-            await left_behind(Restore.run, restore, f"restore/{name}/{change.name}")
+            await left_behind(Restore.run, restore, return_of(name, change.name))
         rows = tuple(
             GatewayResult(
                 gateway=name,

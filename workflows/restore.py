@@ -24,10 +24,10 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
-from activities.facts import FactActivities
+from activities.facts import FactActivities, LeftOutQuery
 from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
-from activities.ledger import LedgerActivities, MovedQuery, ReturnEntry
+from activities.ledger import EventEntry, LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
@@ -96,6 +96,9 @@ GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 
 LEFT = "left to reconcile, which tries again"
 """Why a gateway is gone on without that is not back; what keeps it from that follows."""
+
+RETURN_ENDED = "return ended"
+"""The event by which a restore that no change waits for reports that a gateway does not go back."""
 
 MOST_SNAPSHOTS = 10
 """Gateways of one part whose evidence is frozen; more of the same failure prove nothing more."""
@@ -388,6 +391,8 @@ class Restore:
                 await self._report()  # of a part with a silent gateway the others are shown as they return
             await workflow.wait_condition(lambda: self._tried >= {*waiting})
             self._first_round_over, together = True, sorted(self._back)
+            if self._troubles:  # no try waits for the ledger's answer
+                going.append(asyncio.create_task(self._give_up_quarantined(*sorted(self._troubles))))
             await self._report(urgent=True)
             await self._let_the_others_go_back()
             noting = asyncio.create_task(self._note_what_serves(together))
@@ -453,7 +458,9 @@ class Restore:
     async def _go_back(self, name: str) -> None:
         """Try once, and on until it is back; who refuses tries again while others have their first turn."""
         begun = workflow.now()
-        back = await self._try_unless_given_up(name)
+        if self._first_round_over:  # it was tried before the history was cut
+            await self._heed_quarantine(name)
+        back = not self._is_given_up(name) and await self._try_unless_given_up(name)
         self._answered.add(name)
         self._tried.add(name)
         if not back or workflow.now() - begun > STARTS_WITHIN:
@@ -525,6 +532,7 @@ class Restore:
                 await self._set_quarantine(name)
             with suppress(TimeoutError):
                 await workflow.wait_condition(partial(ends, name), timeout=pause)
+            await self._heed_quarantine(name)
             if self._is_given_up(name):
                 break
             if self._is_late:
@@ -546,6 +554,38 @@ class Restore:
         if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report(urgent=True)
+            await self._record_end(name)
+
+    async def _heed_quarantine(self, name: str) -> None:
+        """Give up a gateway that returns alone once an operator has quarantined it.
+
+        A rollback of a change receives that as a command, once its first try is over.
+        """
+        if not self._is_given_up(name) and (self._order.only or self._order.within is not None):
+            await self._give_up_quarantined(name)
+
+    async def _give_up_quarantined(self, *names: str) -> None:
+        """Give up those that operators have quarantined; where the ledger does not answer, none."""
+        asked = LeftOutQuery(fleet=self._order.fleet, gateways=names)
+        try:
+            left_out = await control.ask(FactActivities.find_left_out, asked)
+            self.give_up({name: why for name, why in left_out.items() if not self._is_given_up(name)})
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+
+    async def _record_end(self, name: str) -> None:
+        """Record that the gateway stays as it is, where no change waits for this and records it."""
+        if self._order.listener is not None:
+            return
+        event = EventEntry(
+            action=RETURN_ENDED,
+            fleet=self._order.fleet,
+            subject=f"{self._order.fleet}/{name}",
+            sentence=f"penstock stops returning {name} to its known-good: {self._given_up[name]}",
+            key=f"{workflow.info().run_id} {RETURN_ENDED} {name}",
+        )
+        await control.note(LedgerActivities.record_event, event, RETURN_ENDED)
 
     async def _go_on_without(self, name: str) -> None:
         """Wait no longer for a gateway that left the file, or on which no session had moved."""

@@ -31,6 +31,7 @@ from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.children import first_named, guarded, left_behind, merged, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
+from workflows.identities import return_of
 from workflows.restore import Restore, RestoreOrder
 from workflows.watch import Watch, WatchOrder, watch_of
 
@@ -505,7 +506,7 @@ class Wave:
             source=self._order.source,
             limits=self._limits,
         )
-        await left_behind(Restore.run, restore, f"restore/{name}/{self._order.change}")
+        await left_behind(Restore.run, restore, return_of(name, self._order.change))
 
     # --- the end --------------------------------------------------------------------
 

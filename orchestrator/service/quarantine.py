@@ -1,15 +1,19 @@
 """What a caller may ask of quarantine: leave gateways out of changes by name, and take them in again."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from temporalio.service import RPCError
+
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.updates import ANSWER, silence_of
 from policies.drift import strays
-from policies.model.change import Quarantine
+from policies.model.change import Phase, Quarantine
 from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict
 from policies.model.fleet import Fleet
@@ -17,6 +21,13 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan_part import MOST_MEMBERS
 from policies.planning.naming import named
 from policies.status.told import NAMED, listed, subject_of
+from workflows.identities import beside, change_of, return_of
+from workflows.restore import Restore
+
+_log = logging.getLogger(__name__)
+
+RETURNING = "WorkflowType = 'Restore' AND ExecutionStatus = 'Running'"
+"""The query for everything that returns gateways to their known-good."""
 
 BROUGHT_BACK = "; penstock brings it back within minutes, and returns it by itself"
 """What becomes of a gateway that is returned while it is not on its known-good."""
@@ -42,7 +53,8 @@ class QuarantineService:
         """Leave the gateways out until they are returned; return the sentence that says so.
 
         A change under way that waits for one to come back goes on without it. It starts none that is left out
-        and that it has not begun with, compares nobody with it, and counts on none of its capacity.
+        and that it has not begun with, compares nobody with it, and counts on none of its capacity. A return
+        of a single gateway ends.
 
         Raises:
             BadInput: The fleet has no such gateway; then none is left out.
@@ -64,6 +76,8 @@ class QuarantineService:
             for name in sorted({gateway.name for gateway in fleet.gateways}.intersection(gateways))
         ]
         new = await asyncio.to_thread(self.service.ledger.set_quarantines, rows)
+        why = f"in quarantine by {person}: {reason}"
+        await self._end_returns(fleet.name, {row.gateway: why for row in rows}, since)
         said = []
         if waited_for:
             command = Command(
@@ -85,9 +99,30 @@ class QuarantineService:
         elif asked:
             they = "it" if len(asked) == 1 else "them"
             said.append(f"{subject_of(asked)} left out of changes until somebody returns {they}.")
-            if under_way:
+            if status is not None and status.phase is Phase.ROLLING_BACK:
+                said.append(f"The rollback under way tries {they} at most once more.")
+            elif under_way:
                 said.append(f"The change under way does not begin with {they}; what it has begun goes on.")
         return " ".join(said)
+
+    async def _end_returns(self, fleet: str, reasons: dict[str, str], since: datetime) -> None:
+        """Have returns of single gateways that began before this give up these, also in the middle of a try.
+
+        A return that this does not reach reads the quarantine before its next try. A later one is of a wave
+        that leaves the gateway out, and tries it once.
+        """
+        client, guest = self.service.client, f"{beside(change_of(fleet))}/"
+        try:
+            async with asyncio.timeout(ANSWER.total_seconds()):
+                async for one in client.list_workflows(RETURNING, rpc_timeout=ANSWER):
+                    named = reasons if one.id.startswith(guest) else _returned_by(one.id, fleet, reasons)
+                    if named and one.start_time < since:
+                        returning = client.get_workflow_handle(one.id)
+                        await returning.signal(Restore.give_up, named, rpc_timeout=ANSWER)
+        except TimeoutError:
+            _log.warning("returns of quarantined gateways end later: the engine has not answered in time")
+        except RPCError as error:
+            _log.warning("returns of quarantined gateways end later: %s", silence_of(error))
 
     async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:
         """Let the gateways take part again, each once it is seen on its known-good.
@@ -132,6 +167,14 @@ class QuarantineService:
         if others := [name for name in asked if name not in left_out]:
             said.append(f"{subject_of(others)} not in quarantine.")
         return Returned(" ".join(said), stays)
+
+
+def _returned_by(workflow: str, fleet: str, reasons: dict[str, str]) -> dict[str, str]:
+    """Return the one of these gateways that the workflow of this id returns alone, with the reason."""
+    change = workflow.rpartition("/")[2]
+    if change.rpartition("-")[0] != fleet:
+        return {}
+    return {name: why for name, why in reasons.items() if workflow == return_of(name, change)}
 
 
 def _known(fleet: Fleet, gateways: Collection[str]) -> list[str]:
