@@ -1,6 +1,9 @@
 """penstock moves no gateway that an operator has quarantined, also where its return has begun."""
 
 import asyncio
+from typing import Any
+
+from temporalio.client import WorkflowHandle
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
@@ -9,7 +12,7 @@ from tests.fakes.control import HEALTHY, OPEN, PASSED
 from tests.workflows.test_passed_waves import ONE_FAILED, second_wave_that
 from tests.workflows.test_quarantine import observed, service_of
 from tests.workflows.world import World, in_phase, result_of, say, until
-from workflows.restore import RETURN_ENDED, Restore
+from workflows.restore import RETURN_ENDED, RestoreResult
 
 REASON = "its host is being examined"
 LEFT_OUT = f"in quarantine by ana: {REASON}"
@@ -30,7 +33,9 @@ async def test_the_return_of_a_gateway_that_failed_alone_ends_with_its_quarantin
     assert answer == "gw-2 is left out of changes until somebody returns it."
     serving, effects = world.serving()["gw-2"], list(fake.effects)
     fake.recover("restore")
-    restore = world.client.get_workflow_handle_for(Restore.run, f"restore/gw-2/{world.newest}")
+    restore: WorkflowHandle[Any, RestoreResult] = world.client.get_workflow_handle(
+        f"restore/gw-2/{world.newest}", result_type=RestoreResult
+    )
     async with asyncio.timeout(60):
         ended = await restore.result()
     assert (ended.back, ended.given_up) == (0, {"gw-2": LEFT_OUT})
