@@ -187,7 +187,7 @@ async def test_one_who_could_never_read_revocations_lets_nobody_in(
         raise Unavailable("the ledger does not answer")
 
     with monkeypatch.context() as patched:
-        patched.setattr("orchestrator.store.certificates._revoked", away)
+        patched.setattr("orchestrator.store.certificates._admitted", away)
         client: Client = await server.client()
         async with installed(tmp_path, client, server.address) as made:
             ask = caller(made, issued(made.authority, "gw-1"))
@@ -211,7 +211,7 @@ async def test_one_that_cannot_read_revocations_any_more_keeps_what_it_knew_and_
     )
     installation.ledger.revoke_certificates("edge", "gw-2", "ada", "stolen")
     assert await installation.relay.look_again()
-    monkeypatch.setattr("orchestrator.store.certificates._revoked", away)
+    monkeypatch.setattr("orchestrator.store.certificates._admitted", away)
     assert not await installation.relay.look_again()
     assert "what was known before is still refused" in caplog.text
     await ask(SERVICE + "GetSystemInfo", api.GetSystemInfoRequest())

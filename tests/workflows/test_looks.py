@@ -152,8 +152,9 @@ async def test_a_gateway_that_goes_while_a_silent_neighbour_is_waited_for_has_no
     looking = asyncio.create_task(ChangeService(real.client, real.book).surveys.of(real.fleet))
     await answered.wait()
     moved = datetime.now(UTC)
+    assert not looking.done()
     found = await looking
     assert (sorted(found.states), [*found.silent]) == (["gw-1", "gw-3", "gw-4"], ["gw-2"])
     takes = real.book.takes("edge")
-    assert takes["gw-1"].at < moved < datetime.now(UTC) - timedelta(seconds=3)
+    assert takes["gw-1"].at < moved
     assert takes["gw-1"].at == takes["gw-2"].at  # both were asked then

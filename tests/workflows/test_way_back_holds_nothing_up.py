@@ -120,10 +120,11 @@ async def test_a_ring_is_watched_while_another_goes_back_and_waits_for_a_dead_ho
 
 
 async def only_waits_for(recorded: Recorded, name: str) -> None:
-    """Wait until the way back under way waits for that gateway alone."""
+    """Wait until the way back under way has tried every gateway, and waits for that one alone."""
 
     async def does() -> bool:
-        return (await recorded.service.status("edge")).waits_for == (name,)
+        status = await recorded.service.status("edge")
+        return (status.waits_for, status.outcome) == ((name,), Outcome.ROLLBACK_INCOMPLETE)
 
     await until(does, SOON)
 
