@@ -297,7 +297,7 @@ async def test_a_provider_that_is_away_makes_nobody_known_and_nobody_a_stranger(
     away = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:1", people)
     (tmp_path / "people.yaml").write_text(away)
     status, problem = await who(network, token)
-    assert (status, problem["code"]) == (503, "Unavailable")
+    assert (status, problem["code"]) == (503, "NotOrdered")
     assert (await network.get("/login")).status_code == 503
 
 
