@@ -62,6 +62,7 @@ WAITS_FOR_NOBODY = {
     "more_not_back",
     "first_try",
     "only_waits",
+    "in_wave",
     "failed_later",
     "events",
     "earlier_events",
