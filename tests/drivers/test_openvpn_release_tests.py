@@ -55,6 +55,7 @@ async def failed(lab: OpenVpnLab, **profiles: tuple[str, ...]) -> dict[str, str]
     return {one.test: one.said for one in findings if one.outcome is Outcome.FAILED}
 
 
+@pytest.mark.sweep
 async def test_a_good_release_passes_every_test_with_every_profile(openvpn: OpenVpnLab) -> None:  # noqa: F811
     says(openvpn, "data-ciphers AES-256-GCM:AES-256-CBC", "compress migrate")
     assert await failed(openvpn, today=TODAY, phones_2019=CBC, laptops=("comp-lzo no",)) == {}

@@ -82,6 +82,7 @@ async def hanging(lab: GatewayLab, *, user: bool) -> tuple[Hung, Client | None]:
     return Hung(lab, new), worked
 
 
+@pytest.mark.sweep
 async def test_a_hung_instance_without_users_is_stopped_whole_once_its_kernel_has_shown_none_for_long(
     lab: GatewayLab,  # noqa: F811
 ) -> None:

@@ -146,6 +146,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 """Builds the smallest project that has a program of the name penstock."""
 
 
+@pytest.mark.sweep
 def test_an_environment_stays_in_use_until_the_next_one_is_complete(tmp_path: Path) -> None:
     """The old one was removed before the package index had answered, and 'Nothing else was changed'."""
     project = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'

@@ -141,6 +141,7 @@ def silence(change: str, part: int, number: int, left: int) -> RestoreReport:
     )
 
 
+@pytest.mark.sweep
 async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateways_come_back(
     recorded: Recorded,
 ) -> None:
@@ -192,6 +193,7 @@ async def test_a_rollback_outlives_its_history_while_ten_thousand_silent_gateway
     assert (ended.outcome, ended.not_back) == (Outcome.ROLLED_BACK, 0)
 
 
+@pytest.mark.sweep
 async def test_a_restore_begun_anew_after_its_end_by_hand_leaves_out_ten_thousand_given_up_gateways(
     server: Engine,
 ) -> None:

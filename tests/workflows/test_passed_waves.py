@@ -75,7 +75,7 @@ async def test_harm_where_a_wave_has_passed_goes_back_at_once_whatever_the_next_
     assert {(asked.wave, asked.passed) for asked in world.judge.passed} == {(0, 1)}
 
 
-@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("beside", [pytest.param(True, marks=pytest.mark.sweep), False])
 async def test_harm_is_looked_for_as_often_while_only_an_operator_can_promote(
     world: World, *, beside: bool
 ) -> None:

@@ -320,6 +320,7 @@ async def test_a_gateway_that_answers_again_is_brought_back_at_once_while_anothe
     await until(lambda: not world.book.quarantined("edge"))
 
 
+@pytest.mark.sweep
 async def test_a_gateway_that_refuses_to_go_back_is_tried_once_and_leaves_the_lock_to_others_for_a_pause(
     world: World,
 ) -> None:

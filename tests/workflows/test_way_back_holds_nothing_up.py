@@ -89,6 +89,7 @@ async def test_harm_in_one_ring_waits_for_no_dead_host_of_another(recorded: Reco
     assert {one.gateway for one in recorded.ledger.quarantined("edge")} == {"gw-3"}
 
 
+@pytest.mark.sweep
 async def test_who_is_left_for_harm_elsewhere_is_brought_back_once_it_answers(recorded: Recorded) -> None:
     first = await ring_2_on_trial(recorded)
     dies(recorded, "gw-3")
@@ -101,6 +102,7 @@ async def test_who_is_left_for_harm_elsewhere_is_brought_back_once_it_answers(re
     await until(lambda: serve(recorded, RING_2, "1.1.6"), SOON)
 
 
+@pytest.mark.sweep
 async def test_a_ring_is_watched_while_another_goes_back_and_waits_for_a_dead_host(
     recorded: Recorded,
 ) -> None:
@@ -206,7 +208,7 @@ async def waits_for_gw_3(recorded: Recorded) -> str:
     return recorded.world.newest
 
 
-@pytest.mark.parametrize("drifted", ["gw-1", "gw-4"])
+@pytest.mark.parametrize("drifted", ["gw-1", pytest.param("gw-4", marks=pytest.mark.sweep)])
 async def test_a_gateway_that_drifts_is_brought_back_while_a_way_back_only_waits(
     recorded: Recorded, drifted: str
 ) -> None:
@@ -276,7 +278,9 @@ async def cut_amid_a_way_back(recorded: Recorded, monkeypatch: pytest.MonkeyPatc
     return found[0]
 
 
-@pytest.mark.parametrize("by", ["an operator", "an operator after a report", "harm"])
+@pytest.mark.parametrize(
+    "by", ["an operator", "an operator after a report", pytest.param("harm", marks=pytest.mark.sweep)]
+)
 async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_its_first_task(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
@@ -344,6 +348,7 @@ async def repeated(ask: Callable[[], Awaitable[CommandReceipt]]) -> str:
                 said += f"{error} "
 
 
+@pytest.mark.sweep
 async def test_a_rollback_to_a_release_ends_a_way_back_that_only_waits(recorded: Recorded) -> None:
     """The release that a silent gateway has to leave stays bad for it."""
     world, service = recorded.world, recorded.service
@@ -382,6 +387,7 @@ async def test_a_change_that_does_more_than_wait_keeps_an_upgrade_out(recorded: 
 # --- a rollback by force ----------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 async def test_after_a_rollback_by_force_nobody_tries_a_gateway_that_a_person_gave_up(
     recorded: Recorded,
 ) -> None:
