@@ -10,10 +10,14 @@ from policies.model.value import Value
 
 
 class Sign(Value):
-    """A bad sign on one instance, and since when it has lasted."""
+    """A bad sign on one instance, and since when it has lasted.
+
+    Of `behind` control gateways nothing has been seen since it began: they may show it, too.
+    """
 
     since: float
     until: float
+    behind: int = Field(default=0, exclude_if=lambda behind: not behind)
     name: str = Field(default="", exclude_if=lambda name: not name, description="what a ticket says")
 
 

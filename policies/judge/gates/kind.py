@@ -75,7 +75,8 @@ class Setup:
 class GateState(Value):
     """What one gate remembers between ticks; each kind uses its own fields.
 
-    `overall` goes on from wave to wave; all else begins anew.
+    `overall` goes on from wave to wave; all else begins anew. `spared` says when control gateways last showed
+    the gate's sign.
     """
 
     sle: SleState | None = None
@@ -85,6 +86,7 @@ class GateState(Value):
     limit: Limit | None = None
     guard: GuardState = GuardState()
     levels: dict[str, Level] = {}
+    spared: dict[str, float] = {}
 
 
 class Kind(Value):

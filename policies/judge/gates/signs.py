@@ -1,6 +1,7 @@
 """What gates that look for bad signs have in common: a sign has to last, and to spare the control."""
 
-from collections.abc import Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from policies.judge.counts import Series, of_this_start
@@ -11,6 +12,8 @@ from policies.model.verdict import Cohorts, GateReading, GateVerdict
 
 EVERYBODYS = 1 / 3
 """Part of the control gateways from which on a sign is the fleet's and not the release's."""
+SPARED_SCRAPES = 3
+"""How long a sign on the control counts after it has ended there: gateways are not scraped at one moment."""
 
 
 class Signed(Kind):
@@ -34,7 +37,7 @@ class Signed(Kind):
             since = self.firing_since(one.samples, unit) if unit else None
             if since is not None and one.samples[-1][0] >= look.oldest:
                 found[one.instance] = Sign(since=since, until=one.samples[-1][0])
-        return Finding(signs=found)
+        return Finding(signs=with_behind(found, {name: sign.since for name, sign in found.items()}, look))
 
     def series(self, look: Look) -> list[Series]:
         """Return the series in which the sign is looked for."""
@@ -63,6 +66,10 @@ class Signed(Kind):
         del setup
         return signs
 
+    def beginning(self, shown: Collection[str], lasting: Collection[str]) -> list[str]:
+        """Return the instances on which the sign has begun, and has not lasted long enough yet."""
+        return [instance for instance in shown if instance not in lasting]
+
     def believed(self, mine: list[str], tick: Tick) -> list[str]:
         """Return those changed gateways of which the sign is believed."""
         del tick
@@ -70,17 +77,25 @@ class Signed(Kind):
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Return which changed gateways the sign is on, and whether it is on too much of the control, too."""
-        signs, changed = self.lasting(setup, tick.signs.get(self.id, {})), setup.cohorts.changed
+        shown, changed, control = tick.signs.get(self.id, {}), setup.cohorts.changed, setup.cohorts.control
+        signs = self.lasting(setup, shown)
         mine = sorted(i for i in signs if i in changed)
-        theirs = _of_others(signs, mine, setup.cohorts)
+        state = _with_spared(setup, state, signs, tick.at)
+        theirs = _of_others(state.spared, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
             return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
+        begun = {*theirs, *_of_others(self.beginning(shown, signs), mine, setup.cohorts)}
+        decided = [i for i in mine if not may_be_everybodys(begun, control, signs[i].behind)]
+        mine = decided or mine
         believed = self.believed(mine, tick)
         named = tuple(believed or mine)
         reason = f"on canary {named[0]} for {signs[named[0]].until - signs[named[0]].since:.0f} s"
         if is_everybodys(theirs, setup.cohorts.control):
             verdict, reason = GateVerdict.CONFLICTING, f"{reason}, and on {len(theirs)} control gateways"
+        elif not decided:
+            verdict = GateVerdict.METRICS_UNAVAILABLE
+            reason += ", and it is not known yet whether the control gateways show it, too"
         elif not believed:
             verdict, reason = GateVerdict.METRICS_UNAVAILABLE, f"{reason}, but no probe confirms it"
         else:
@@ -101,6 +116,38 @@ def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> lis
     return [instance for instance in theirs if cohorts.beside.get(instance) not in mine]
 
 
+def _with_spared(setup: Setup, state: GateState, signs: Collection[str], at: float) -> GateState:
+    """Return the state that knows which control gateways show the sign now, or did a moment ago."""
+    most = SPARED_SCRAPES * setup.scrape.total_seconds()
+    before = {name: seen for name, seen in state.spared.items() if at - seen <= most}
+    now = {name: at for name in signs if name in setup.cohorts.control}
+    return state.model_copy(update={"spared": before | now})
+
+
 def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:
     """Whether a third of the control gateways or more show the sign too."""
-    return bool(control) and len(set(on) & set(control)) >= max(1.0, EVERYBODYS * len(control))
+    return may_be_everybodys(on, control, 0)
+
+
+def may_be_everybodys(on: Collection[str], control: Collection[str], behind: int) -> bool:
+    """Whether that would be so if the control gateways of which nothing is seen yet showed it, too."""
+    return bool(control) and len(set(on) & set(control)) + behind >= max(1.0, EVERYBODYS * len(control))
+
+
+def with_behind(signs: Mapping[str, Sign], began: Mapping[str, float], look: Look) -> dict[str, Sign]:
+    """Return the signs with the number of control gateways that were not reached since each began.
+
+    Args:
+        signs: By instance.
+        began: By instance, the first scrape that showed the sign.
+        look: What was read; a control gateway without a fresh scrape is waited for no longer.
+    """
+    last = sorted(
+        times[-1]
+        for name in look.cohorts.control
+        if (times := look.scrapes.get(name)) and times[-1] >= look.oldest
+    )
+    return {
+        name: sign.model_copy(update={"behind": bisect_left(last, began[name])})
+        for name, sign in signs.items()
+    }
