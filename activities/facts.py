@@ -26,7 +26,7 @@ from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef
-from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader
+from policies.model.plan_part import MOST_MEMBERS, Member, PlanHeader
 from policies.model.report import TakenOver
 from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Value
@@ -251,8 +251,8 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         """Return the change of settings that the fleet is on if some gateways may have missed it."""
         ...
 
-    def plan_part(self, digest: str, key: PartKey) -> Part:
-        """Return one part of a plan."""
+    def plan_members(self, digest: str) -> dict[str, Member]:
+        """Return all gateways of a plan by name."""
         ...
 
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
@@ -585,11 +585,9 @@ class FactActivities:
         """Return the gateways of a plan, but those that are left out now or left the fleet's file."""
         out = {one.gateway for one in self._book.quarantined(fleet)}
         there = self._members_of_file(fleet)
-        parts = [self._book.plan_part(plan, key) for key in self._book.plan_header(plan).keys]
-        found = {member.gateway.name: member for part in parts for member in part.members}
         return {
             name: member
-            for name, member in found.items()
+            for name, member in self._book.plan_members(plan).items()
             if name not in out and (there is None or name in there)
         }
 

@@ -30,7 +30,7 @@ from policies.model.change import (
 from policies.model.fleet import Automation, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import ReleaseRef
-from policies.model.plan_part import Part, PartKey
+from policies.model.plan_part import Member
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.report import TakenOver
 from policies.model.status import Event
@@ -166,8 +166,8 @@ class LedgerBook(LostBook, Protocol):
         """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
         ...
 
-    def plan_part(self, digest: str, key: PartKey) -> Part:
-        """Return one part of a plan."""
+    def plan_members(self, digest: str) -> dict[str, Member]:
+        """Return all gateways of a plan by name."""
         ...
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -314,8 +314,7 @@ class LedgerActivities:
 
     def _ends_bakes(self, asked: BakesQuery) -> bool:
         due = self._due_bakes(asked.fleet)
-        parts = (self._book.plan_part(asked.plan, key) for key in self._book.plan_header(asked.plan).keys)
-        changed = {member.gateway.name for part in parts for member in part.members} if due else ()
+        changed = self._book.plan_members(asked.plan) if due else {}
         return any(not gateways.isdisjoint(changed) for _, gateways in due)
 
     def _due_bakes(self, fleet: str) -> list[tuple[DueBake, frozenset[Name]]]:

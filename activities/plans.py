@@ -1,6 +1,6 @@
 """Plans as workflows read them: a header, and one part at a time; and what promoting a part writes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from pydantic import Field
@@ -58,6 +58,10 @@ class PlanBook(Protocol):
         """Return one part of a plan."""
         ...
 
+    def plan_parts(self, digest: str) -> Sequence[Part]:
+        """Return all parts of a plan, in its order."""
+        ...
+
     def known_good_of(self, fleet: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
         """Return what these gateways go back to now."""
         ...
@@ -110,10 +114,9 @@ class PlanActivities:
         await in_a_thread(self._book.record_known_good_batch, batch)
 
     def _find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:
-        parts = (self._book.plan_part(asked.plan, key) for key in self._book.plan_header(asked.plan).keys)
         return {
             member.gateway.name: part.key
-            for part in parts
+            for part in self._book.plan_parts(asked.plan)
             for member in part.members
             if member.gateway.name in asked.gateways
         }

@@ -29,6 +29,7 @@ from policies.model.operation import BREAK_GLASS
 from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member
+from policies.model.settings import lines_of
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
@@ -212,11 +213,10 @@ class WaysBack:
             return serves
         plan = order.confirm.known_good if order.confirm is not None and waits else order.plan
         members = self._members(plan)
-        return serves | {one.gateway.name: one.back for one in members if one.back is not None}
+        return serves | {name: one.back for name, one in members.items() if one.back is not None}
 
-    def _members(self, plan: Digest | None) -> list[Member]:
-        keys = self.ledger.plan_header(plan).keys if plan is not None else ()
-        return [member for key in keys for member in self.ledger.plan_part(plan or "", key).members]
+    def _members(self, plan: Digest | None) -> dict[str, Member]:
+        return self.ledger.plan_members(plan) if plan is not None else {}
 
     def _halted(self, fleet: str) -> _Halted:
         """Return the gateways of rollbacks without an end; their known-good moved when those began."""
@@ -224,9 +224,8 @@ class WaysBack:
         for name in self.ledger.open_changes(fleet):
             record, story = self.ledger.change(name), self.ledger.story(name)
             if record.kind is ChangeKind.GO_BACK:
-                members = self._members(story.order.plan if story is not None else record.plan)
                 names.append(name)
-                gateways |= {member.gateway.name for member in members}
+                gateways |= self._members(story.order.plan if story is not None else record.plan).keys()
                 cause = record.cause or cause
         return _Halted(tuple(names), frozenset(gateways), cause)
 
@@ -571,27 +570,26 @@ class WaysBack:
         """
         if found.plan is None:
             return None
-        header = self.ledger.plan_header(found.plan)
-        parts = [self.ledger.plan_part(found.plan, key) for key in header.keys]
-        planned = {member.gateway.name: member for part in parts for member in part.members}
+        planned = self._members(found.plan)
         names = {gateway.name for gateway in fleet.gateways}
         members = [member for name, member in planned.items() if name in names]
         members += self._joined_since(fleet, found, planned)
-        return self.ledger.record_repeat(header, members) if members else found.plan
+        if not members:
+            return found.plan
+        return self.ledger.record_repeat(self.ledger.plan_header(found.plan), members)
 
     def _joined_since(self, fleet: Fleet, found: ChangeRecord, planned: Mapping[str, Member]) -> list[Member]:
         """Return the gateways whose installation, after a change of settings, gave them the same settings."""
-        given = [member.settings for member in planned.values() if member.settings]
+        given = {lines_of(member.settings) for member in planned.values() if member.settings}
         others = {gateway.name for gateway in fleet.gateways} - planned.keys()
         if not given or not others:
             return []
-        parts = [
-            self.ledger.plan_part(plan, key)
-            for plan in self.ledger.installations_since(found)
-            for key in self.ledger.plan_header(plan).keys
+        joined = dict[str, Member]()
+        for plan in self.ledger.installations_since(found):
+            joined |= self._members(plan)
+        return [
+            one for name, one in joined.items() if name in others and lines_of(one.settings or ()) in given
         ]
-        members = {member.gateway.name: member for part in parts for member in part.members}
-        return [one for name, one in members.items() if name in others and one.settings in given]
 
     def _files_order(
         self, fleet: Fleet, found: ChangeRecord, person: str, reason: str, key: str | None

@@ -3,7 +3,7 @@
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -221,8 +221,25 @@ class Plans(Book):
             which = (table.c.plan == digest, table.c.wave == key.wave, table.c.number == key.number)
             row = connection.execute(select(table.c.body).where(*which)).one_or_none()
         if row is None:
-            raise BadInput(f"plan {digest} has no part {key.number} of wave {key.wave}")
-        return Part.model_validate_json(zlib.decompress(row.body))
+            raise _no_part(digest, key)
+        return _read_part(row.body)
+
+    def plan_parts(self, digest: str) -> list[Part]:
+        """Return all parts in the order of the plan, by one question for all of them.
+
+        Raises:
+            BadInput: There is no such plan, or it is only a record, or lacks a part.
+        """
+        keys = self.plan_header(digest).keys
+        with reading(self._engine) as connection:
+            parts = {part.key: part for part in _parts_of(connection, digest)}
+        if missing := [key for key in keys if key not in parts]:
+            raise _no_part(digest, missing[0])
+        return [parts[key] for key in keys]
+
+    def plan_members(self, digest: str) -> dict[str, Member]:
+        """Return all gateways of the plan by name, in its order; BadInput as `plan_parts`."""
+        return {one.gateway.name: one for part in self.plan_parts(digest) for one in part.members}
 
     def _record(self, plan: PartedPlan, body: str, person: str = PENSTOCK, outline: str = "") -> str:
         header, now = plan.header, datetime.now(UTC)
@@ -256,12 +273,24 @@ _ASKED = 500
 
 def _members_of(connection: Connection, plan: str, gateways: Collection[str]) -> dict[str, Member]:
     """Return these gateways as the plan has them, of those that it has."""
-    table, found = tables.plan_parts, dict[str, Member]()
-    bodies = connection.execute(select(table.c.body).where(table.c.plan == plan)).scalars()
-    while len(found) < len(gateways) and (body := next(bodies, None)) is not None:
-        members = Part.model_validate_json(zlib.decompress(body)).members
-        found |= {one.gateway.name: one for one in members if one.gateway.name in gateways}
+    parts, found = _parts_of(connection, plan), dict[str, Member]()
+    while len(found) < len(gateways) and (part := next(parts, None)) is not None:
+        found |= {one.gateway.name: one for one in part.members if one.gateway.name in gateways}
     return found
+
+
+def _parts_of(connection: Connection, plan: str) -> Iterator[Part]:
+    """Return the parts of a plan, in any order."""
+    table = tables.plan_parts
+    return map(_read_part, connection.execute(select(table.c.body).where(table.c.plan == plan)).scalars())
+
+
+def _read_part(deflated: bytes) -> Part:
+    return Part.model_validate_json(zlib.decompress(deflated))
+
+
+def _no_part(plan: str, key: PartKey) -> BadInput:
+    return BadInput(f"plan {plan} has no part {key.number} of wave {key.wave}")
 
 
 _ONE_READS = threading.Lock()

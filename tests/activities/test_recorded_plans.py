@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import create_engine, update
+from sqlalchemy import create_engine, delete, event, update
 from temporalio.testing import ActivityEnvironment
 
 from activities.plans import PartEntry, PartQuery, PlanActivities
@@ -127,6 +127,30 @@ def test_the_parts_of_all_waves_are_the_gateways_that_change(ledger: Ledger) -> 
             assert member.gateway.model_dump() == gateway.model_dump(include={*GatewayRef.model_fields})
             assert member.target == gateway.metrics_target
         assert {member.back for member in members} == {OLD}
+
+
+def test_all_parts_of_a_plan_are_read_by_one_question(ledger: Ledger) -> None:
+    """A plan of 10,000 gateways has 200 parts, and each was a question of its own."""
+    digest = ledger.record_plan(plan_of(140, waves=(1, 51, 80)))
+    header, asked = ledger.plan_header(digest), list[str]()
+    event.listen(ledger.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    parts = ledger.plan_parts(digest)
+    assert [part.key for part in parts] == [*header.keys]
+    assert len([one for one in asked if "FROM plan_parts" in one]) == 1
+    assert parts == [ledger.plan_part(digest, key) for key in header.keys]
+    members = ledger.plan_members(digest)
+    assert [*members.values()] == [member for part in parts for member in part.members]
+    assert all(name == member.gateway.name for name, member in members.items())
+
+
+def test_a_plan_that_lacks_a_part_is_never_read_as_a_whole_one(ledger: Ledger) -> None:
+    digest = ledger.record_plan(plan_of(140, waves=(1, 51, 80)))
+    lost = delete(tables.plan_parts).where(tables.plan_parts.c.wave == 2, tables.plan_parts.c.number == 2)
+    with ledger.engine.begin() as connection:
+        connection.execute(lost)
+    for ask in (ledger.plan_parts, ledger.plan_members):
+        with pytest.raises(BadInput, match=f"plan {digest} has no part 2 of wave 2"):
+            ask(digest)
 
 
 def test_a_plan_to_go_back_names_its_own_release_for_each_gateway(ledger: Ledger) -> None:

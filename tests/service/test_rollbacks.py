@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.service.changes import Turned
 from orchestrator.service.service import Service
+from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.offers import spelled
 from policies.model.change import (
@@ -29,15 +30,17 @@ from policies.model.command import CommandReceipt
 from policies.model.errors import Unavailable
 from policies.model.fleet import AtDeadline
 from policies.model.plan import ReleaseRef
+from policies.model.settings import Setting
 from policies.model.value import digest_of
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview
+from policies.planning.settings import Changing
 from policies.rebuilding import became_known_good
 from policies.status.told import Told
 from tests.service.command_line import CommandLine
 from tests.service.conftest import PAGE
 from tests.service.shown import Element, shown
 from tests.service.test_every_state import STATES, written
-from tests.unit.fleets import facts_of, planned
+from tests.unit.fleets import OLD, facts_of, fleet, gateway, planned
 from tests.unit.test_rebuilding import steered_by
 
 SERVES = "1.3.0, promoted by edge-2, is taken back: edge-1 will serve 1.1.6"
@@ -55,6 +58,7 @@ def change(
     outcome: Outcome | None = Outcome.PROMOTED,
     *,
     gateway: str = "edge-1",
+    plan: str | None = None,
 ) -> str:
     """Write a change down, and its known-good where it moved any."""
     opening = ChangeOpening(
@@ -65,6 +69,7 @@ def change(
         reason="CVE-2030-1",
         release=version,
         release_digest=digest_of(version.encode()),
+        plan=plan,
     )
     name = ledger.open_change(opening)
     if outcome in {Outcome.PROMOTED, Outcome.ROLLED_BACK} and kind is not ChangeKind.CONFIGURE:
@@ -120,6 +125,38 @@ async def test_a_rollback_of_settings_is_an_order_of_its_own(penstock: CommandLi
         "penstock rollback edge --reason TEXT | penstock rollback edge --settings --reason TEXT"
         in " ".join(status.out.split())
     )
+
+
+def test_a_rollback_of_settings_compares_each_gateway_that_joined_since_once(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was compared with all that had settings: 25 million times for 5,000 and 5,000."""
+    names = [f"gw-{number}" for number in range(200)]
+    had, joined = names[:100], names[100:]
+    dns = {name: {"dns": (f"10.0.0.{at}",)} for at, name in enumerate(names)}
+    dns[joined[-1]] = dns[had[-1]]
+    many = fleet(*(gateway(name).model_copy(update={"settings": dns[name]}) for name in names))
+    given = Changing(gateways=tuple(had), keys=("dns",), sentences=())
+    settings = ledger.record_settings(many, tuple(had), given)
+    reload = change(ledger, ChangeKind.CONFIGURE, "settings", plan=settings)
+    joiners = many.model_copy(update={"gateways": many.gateways[100:]})
+    first = ledger.record_first(joiners, OLD, {one.name: many.settings_of(one) for one in joiners.gateways})
+    change(ledger, ChangeKind.INSTALL, "1.1.6", plan=first)
+    compared, is_equal = [0], Setting.__eq__
+
+    def counted(one: Setting, other: object) -> bool:
+        compared[0] += 1
+        return is_equal(one, other)
+
+    monkeypatch.setattr(Setting, "__eq__", counted)
+    order, _ = WaysBack(ledger).order(
+        many, "ada", "no name is found", RollbackAsked(settings=True), None, None, None
+    )
+    monkeypatch.undo()
+    assert order is not None
+    assert order.cause == reload
+    assert set(ledger.plan_members(order.plan or "")) == {*had, joined[-1]}
+    assert compared[0] <= len(names)
 
 
 async def test_the_page_shows_which_release_each_gateway_will_serve_above_the_button(

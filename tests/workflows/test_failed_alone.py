@@ -110,7 +110,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_is_taken_back_after_a_l
     world.judge.says(HEALTHY)
     await in_phase(rollout, Phase.WAITING)
     await until(lambda: bool(world.judge.passed))
-    asked, is_back = away(world, "plan_part", monkeypatch)
+    asked, is_back = away(world, "plan_parts", monkeypatch)
     world.judge.says(ONE_FAILED, wave=PASSED)
     await until(lambda: NOT_TAKEN_BACK in told(world))
     tries = len(asked)
