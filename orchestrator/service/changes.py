@@ -74,10 +74,6 @@ _log = logging.getLogger(__name__)
 KEY = "key"
 """Under which the engine keeps the key of the request that a change began with."""
 
-KIND = "kind"
-"""Under which the engine keeps what kind of change it is."""
-
-
 STUCK_AFTER = 3
 """Tries of one task of a workflow after which no worker can take it: the code that runs does not fit it."""
 
@@ -486,7 +482,7 @@ class ChangeService:
                 id=change_of(order.fleet),
                 task_queue=CONTROL_QUEUE,
                 task_timeout=task_within(fleet),
-                memo={KEY: order.key, KIND: order.kind.value},
+                memo={KEY: order.key},
                 rpc_timeout=ANSWER,
             )
 
@@ -736,12 +732,13 @@ class ChangeService:
             return LockHolder(newest.name if newest is not None and newest.outcome is None else None)
         if name := await self._ask(partial(self.ledger.change_of_key, key)):
             return LockHolder(name)
-        return LockHolder(order=await self._order_of(fleet), began=description.start_time)
+        return LockHolder(order=await self._order_of(description), began=description.start_time)
 
-    async def _order_of(self, fleet: str) -> ChangeOrder | None:
-        """Return what the change under way was asked for, None where the engine does not answer."""
+    async def _order_of(self, under_way: WorkflowExecutionDescription) -> ChangeOrder | None:
+        """Return what the change was asked for, also without a worker; None where that is not known."""
         with suppress(RPCError, RuntimeError, BadInput):  # what cannot be opened here is not known
-            events = self._change(fleet).fetch_history_events(page_size=1, rpc_timeout=LOOK)
+            change = self.client.get_workflow_handle(under_way.id, run_id=under_way.run_id)
+            events = change.fetch_history_events(page_size=1, rpc_timeout=LOOK)
             async for event in events:
                 payloads = event.workflow_execution_started_event_attributes.input.payloads
                 (run,) = await self.client.data_converter.decode(payloads, [ChangeRun])
@@ -911,30 +908,18 @@ class ChangeService:
             under_way = None if asked.is_plain else await self._under_way(fleet)
         if under_way is None:
             return False
-        kind = (await under_way.memo()).get(KIND)
-        if (asked.of_files and kind in RELOADS) or (kind is None and await self._gives_way_to_any(fleet)):
+        order = await self._order_of(under_way)
+        if order is not None and (order.gives_way or (asked.of_files and order.kind in RELOADS)):
             return False
+        is_way_back = order is not None and order.kind is ChangeKind.GO_BACK and order.confirm is None
         with suppress(Unavailable, BadInput):
-            if await goes_back(fleet):
+            if is_way_back or await goes_back(fleet):
                 return True  # whether it only waits it answers itself, once this one is to begin
         raise Conflict(
             f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
             "and another release, or settings, can be asked for after that",
             _offer(Verb.ROLL_BACK, fleet),
         )
-
-    async def _gives_way_to_any(self, fleet: str) -> bool:
-        """Return whether every rollback ends the change that penstock has begun by itself.
-
-        It does where single gateways return, where gateways are given what they missed, and where it had
-        found nothing to do.
-        """
-        if await self._has_looked(fleet):
-            return True
-        with suppress(Unavailable, BadInput):
-            status = await self.status(fleet)
-            return status.alone or status.kind in RELOADS
-        return False
 
     async def turn_round(self, fleet: str, person: str, reason: str, *, key: str | None = None) -> Turned:
         """Order the change that is under way to go back, and return what came of it; no ledger is asked.
@@ -949,6 +934,7 @@ class ChangeService:
             under_way = await self._under_way(fleet)
         if under_way is None:
             return Turned()
+        order = await self._order_of(under_way)
         command = Command(
             id=key or f"rollback-{secrets.token_hex(6)}",
             kind=CommandKind.ROLL_BACK,
@@ -961,12 +947,12 @@ class ChangeService:
             if await self._has_ended_well(fleet):
                 return Turned()
             raise
-        kind = (await under_way.memo()).get(KIND)
-        # A reload has nothing itself that a rollback could take back, and is stored like any other order.
-        if not receipt.only_ends and kind not in RELOADS:
+        # A stored order would only end a reload, or the return of single gateways: nothing goes back by it.
+        if not receipt.only_ends and (order is None or not (order.bakes_on or order.kind in RELOADS)):
             return Turned(receipt)
         if await self._has_stopped(fleet):
-            return Turned(ended=receipt.sentence, alone=kind is None, change=receipt.change)
+            alone = order is None or order.bakes_on  # what is not known is taken along
+            return Turned(ended=receipt.sentence, alone=alone, change=receipt.change)
         waits = f"a change of {fleet} was ordered to end and has not yet, so nothing is taken back yet"
         raise Unavailable(
             f"{waits}: repeat the rollback; is a worker running?", _offer(Verb.ROLL_BACK, fleet)

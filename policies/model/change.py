@@ -161,6 +161,11 @@ class ChangeOrder(Value):
         return drifted or self.kind is ChangeKind.RELOAD
 
     @property
+    def gives_way(self) -> bool:
+        """Whether every rollback ends it: single gateways return, or penstock gives what some have missed."""
+        return self.bakes_on or (self.kind in RELOADS and self.requested_by == PENSTOCK)
+
+    @property
     def takes_back(self) -> Name | None:
         """The reload whose files of before are put back, None where new ones are given."""
         return self.cause if self.kind in RELOADS else None

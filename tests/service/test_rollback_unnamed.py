@@ -16,13 +16,16 @@ from orchestrator.processes.composition import compose
 from orchestrator.service import changes
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeEnding, ChangeKind, Outcome
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOrder, Outcome
 from tests.fakes.ledgers import new_ledger
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_rollbacks import change
 from tests.workflows.engine import Engine
 from tests.workflows.world import until
+from workflows.change import Change, ChangeRun
+from workflows.identities import change_of
+from workflows.steps import CONTROL_QUEUE
 
 ROLLBACK = ("rollback", "edge", "--reason", "users call")
 STORED = "The order is stored, and begins when a worker is back"
@@ -146,3 +149,18 @@ async def test_a_change_that_a_worker_has_just_been_given_is_no_stored_order(
     begun = await service.unbegun("edge")
     assert begun is not None
     assert datetime.now(UTC) - begun.at < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("kind", [ChangeKind.GO_BACK, ChangeKind.CONFIGURE])
+async def test_a_rollback_that_what_penstock_has_begun_only_ends_for_is_never_called_stored(
+    without_worker: Installation, kind: ChangeKind
+) -> None:
+    """A worker that came back ended the return of single gateways, and no rollback began."""
+    order = ChangeOrder(fleet="edge", kind=kind, bakes_on=kind is ChangeKind.GO_BACK, reason="gw-1 strayed")
+    client = without_worker.service._changes.client
+    await client.start_workflow(
+        Change.run, ChangeRun(order=order), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    )
+    said = await without_worker.penstock(*ROLLBACK)
+    assert said.code != 0, said
+    assert "was ordered to end and has not yet, so nothing is taken back yet: repeat the rollback" in said.err

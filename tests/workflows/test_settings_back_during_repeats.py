@@ -2,6 +2,7 @@
 
 import asyncio
 
+from policies.model.change import ChangeKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.way_back import RollbackAsked
 from tests.workflows.recorded import Recorded, blocked
@@ -32,6 +33,24 @@ async def test_settings_are_taken_back_while_penstock_brings_them_to_who_missed_
     await recorded.nothing_under_way()
     left = {name for name, fake in world.gateways.items() if fake.settings} - {"gw-4"}
     assert left == set(), f"{said} || the offered one: {shown.sentence}"
+
+
+async def test_a_rollback_that_ends_such_a_repeat_brings_no_other_gateway_anywhere(
+    recorded: Recorded,
+) -> None:
+    """The repeat was taken for the return of single gateways, and every gateway was brought to known-good."""
+    world, service = recorded.world, recorded.service
+    silent(recorded, "gw-4")
+    await configured(recorded, with_settings(recorded))
+    await service.end_of("edge")
+    world.gateways["gw-4"].recover("observe")
+    async with blocked(world.gateways["gw-4"], "configure", times=range(1, 100)) as taken:
+        await recorded.reconcile()
+        await asyncio.wait_for(taken.wait(), 20)
+        receipt = await service.roll_back(world.fleet, "ana", "users call")
+    await recorded.nothing_under_way()
+    assert "Nothing else is taken back" in receipt.sentence
+    assert ChangeKind.GO_BACK not in {one.kind for one in recorded.ledger.history("edge")}
 
 
 async def test_a_rollback_by_name_is_taken_while_penstock_returns_a_single_gateway(
