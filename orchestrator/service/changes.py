@@ -32,6 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.drivers.daemon.ocserv.settings import require_settings
 from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.background import PLANS
+from orchestrator.service.engine_health import no_worker_begins
 from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, refuse_shared
 from orchestrator.service.updates import (
     ANSWER,
@@ -143,7 +144,7 @@ class Turned:
 
 
 class EngineView(NamedTuple):
-    """What the engine knows of an open change, and no ledger does."""
+    """What the engine knows of the change that has a fleet's lock, and no ledger does."""
 
     concern: str | None = None
     """Why the change may not go on by itself, None when it may."""
@@ -151,6 +152,8 @@ class EngineView(NamedTuple):
     """What helps then."""
     stored: tuple[StoredCommand, ...] = ()
     """Commands that no worker has carried out yet, the oldest first."""
+    unbegun: StoredOrder | None = None
+    """The order of a change that no worker has begun; one that was given a moment ago is none."""
 
 
 @dataclass(frozen=True)
@@ -551,18 +554,26 @@ class ChangeService:
             silence = f"the worker could not answer ({error.message}); ask again, and see its log"
             raise Unavailable(*(await self._why_stuck(fleet) or (silence,))) from error
 
-    async def seen_by_engine(self, fleet: str, *, with_stored: bool = True) -> EngineView:
-        """Return what the engine knows of an open change: whether it can go on, and which commands wait.
+    async def seen_by_engine(
+        self, fleet: str, *, is_open: bool = True, with_stored: bool = True
+    ) -> EngineView:
+        """Return what the engine knows of a change: whether it goes on or begins, and which commands wait.
 
         The engine describes the change once. The newest events are read only while a step waits for a worker.
+
+        Args:
+            fleet: Its name.
+            is_open: Whether the ledger knows a change of the fleet without an end.
+            with_stored: Whether the stored commands are read.
         """
         try:
             description = await self._change(fleet).describe(rpc_timeout=LOOK)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
-                return EngineView(gone, (_offer(Verb.ROLL_BACK, fleet),))
-            return EngineView(f"{silence_of(error)}; what is shown is what was last heard")
+        except (RPCError, RuntimeError) as error:
+            return _unseen(fleet, error) if is_open else EngineView()
+        if (unbegun := await self._unbegun_in(description)) is not None:
+            return EngineView(no_worker_begins(unbegun), unbegun=unbegun)
+        if not is_open:
+            return EngineView()
         stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
         stored = await self._stored_in(description) if with_stored else ()
         if stuck is None:
@@ -730,6 +741,10 @@ class ChangeService:
         if description is None or key is None:
             newest = await self._ask(partial(self.ledger.last_change, fleet))
             return LockHolder(newest.name if newest is not None and newest.outcome is None else None)
+        return await self._holder_by(key, description)
+
+    async def _holder_by(self, key: str, description: WorkflowExecutionDescription) -> LockHolder:
+        """Return the change of that key, or its order where the ledger has no name of it."""
         if name := await self._ask(partial(self.ledger.change_of_key, key)):
             return LockHolder(name)
         return LockHolder(order=await self._order_of(description), began=description.start_time)
@@ -754,16 +769,21 @@ class ChangeService:
                 found.add(one.id.removeprefix(change_of("")))
         return frozenset(found)
 
-    async def unbegun(self, fleet: str) -> StoredOrder | None:
+    async def _unbegun_in(self, description: WorkflowExecutionDescription) -> StoredOrder | None:
         """Return the order that the engine has stored and that no worker begins; None without one.
 
         One that was given a moment ago is none: a worker names it soon.
         """
-        holder = await self.holder(fleet)
-        if holder.order is None or holder.began is None or datetime.now(UTC) - holder.began < ANSWER:
+        at, is_running = description.start_time, description.status is WorkflowExecutionStatus.RUNNING
+        if not is_running or datetime.now(UTC) - at < ANSWER:
             return None
-        order = holder.order
-        return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=holder.began)
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LOOK.total_seconds()):
+                key = (await description.memo()).get(KEY)
+                order = (await self._holder_by(key, description)).order if key is not None else None
+                if order is not None:
+                    return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=at)
+        return None
 
     # --- going back ------------------------------------------------------------------
 
@@ -1125,6 +1145,15 @@ class ChangeService:
 
 def _is_out_of_reach(error: BaseException) -> bool:
     return isinstance(error, RPCError) and error.status is RPCStatusCode.UNAVAILABLE
+
+
+def _unseen(fleet: str, error: RPCError | RuntimeError) -> EngineView:
+    """Return that the engine does not describe a change that the ledger knows no end of."""
+    if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+        gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
+        return EngineView(gone, (_offer(Verb.ROLL_BACK, fleet),))
+    silence = silence_of(error) if isinstance(error, RPCError) else "the engine cannot be reached"
+    return EngineView(f"{silence}; what is shown is what was last heard")
 
 
 def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:

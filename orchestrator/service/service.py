@@ -47,7 +47,7 @@ from orchestrator.service.drains import DrainService
 from orchestrator.service.drift import Drift, DriftService
 from orchestrator.service.drills import DrillService
 from orchestrator.service.due import DueService
-from orchestrator.service.engine_health import EngineHealth, no_worker_begins
+from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.enrolment import EnrolmentService, EnrolmentToken
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.foreign_files import read_upgrade
@@ -324,8 +324,10 @@ class Service:
         """Return how the fleet stands, from the ledger; the engine is only asked whether changes run."""
         named, fault = await self._seen_and_fault(caller, fleet)
         newest, standing = await asyncio.to_thread(self._standing, named)
-        concern, unbegun = await asyncio.gather(self._health.concern(), self._changes.unbegun(fleet))
-        concern = no_worker_begins(unbegun) if unbegun is not None else concern
+        is_open = newest is not None and newest.outcome is None
+        look = self._changes.seen_by_engine(fleet, is_open=is_open)
+        concern, seen = await asyncio.gather(self._health.concern(), look)
+        concern = seen.concern or concern
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
             first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
@@ -335,21 +337,18 @@ class Service:
                 standing=standing,
                 fault=fault,
                 concern=concern,
-                unbegun=unbegun,
+                unbegun=seen.unbegun,
                 offers=_open_to(caller, (*begins, *drains), fault, fleet),
                 recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
         said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
         offers = (*_without_silent(change, standing), *change.can_do, *drains)
-        stored = tuple[StoredCommand, ...]()
         if newest.outcome is not None:
             offers += await asyncio.to_thread(self._ways_back, newest)
             offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
-        elif unbegun is None:
-            seen = await self._changes.seen_by_engine(fleet)
-            concern, stored = seen.concern or concern, seen.stored
-            offers = (*seen.helps, *after_stored(offers, stored))
+        else:
+            offers = (*seen.helps, *after_stored(offers, seen.stored))
         pin = await asyncio.to_thread(self.desired.pin, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
@@ -359,8 +358,8 @@ class Service:
             standing=standing,
             fault=fault,
             concern=concern,
-            stored=stored,
-            unbegun=unbegun,
+            stored=seen.stored,
+            unbegun=seen.unbegun,
             pin=pin,
             signals=said,
             duty=await self._duty(fleet),
@@ -421,15 +420,11 @@ class Service:
         concern, running = await asyncio.gather(self._health.concern(), self._changes.running())
 
         async def with_concern(one: Glance) -> Glance:
-            stuck = None
-            if one.change is not None and one.change.under_way:
+            stuck, is_open = None, one.change is not None and one.change.under_way
+            if is_open or one.fleet in running:
+                look = self._changes.seen_by_engine(one.fleet, is_open=is_open, with_stored=False)
                 async with turn:
-                    seen = await self._changes.seen_by_engine(one.fleet, with_stored=False)
-                stuck = seen.concern
-            elif one.fleet in running:
-                async with turn:
-                    unbegun = await self._changes.unbegun(one.fleet)
-                stuck = no_worker_begins(unbegun) if unbegun else None
+                    stuck = (await look).concern
             more = {"concern": stuck or concern, "fault": faults.get(one.fleet)}
             return one.model_copy(update=more)
 

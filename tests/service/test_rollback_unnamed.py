@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service import changes
+from orchestrator.service.changes import EngineView
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOrder, Outcome
@@ -53,6 +56,13 @@ async def without_worker(
     change(ledger, ChangeKind.UPGRADE, "1.3.0")
     async with serving(service, socket_at(path)):
         yield Installation(service, ledger, CommandLine(environment | {"PENSTOCK_SOCKET": os.fspath(path)}))
+
+
+def of_edge(kind: ChangeKind) -> ChangeRun:
+    """What penstock itself begins; what goes back are single gateways."""
+    return ChangeRun(
+        order=ChangeOrder(fleet="edge", kind=kind, bakes_on=kind is ChangeKind.GO_BACK, reason="it strayed")
+    )
 
 
 @pytest.mark.parametrize("newest", [Outcome.PROMOTED, Outcome.ROLLED_BACK])
@@ -144,11 +154,31 @@ async def test_a_change_that_a_worker_has_just_been_given_is_no_stored_order(
     """A change that begins as it should needs no operator."""
     await without_worker.penstock(*ROLLBACK)
     service = without_worker.service._changes
-    assert await service.unbegun("edge") is not None
-    assert await service.unbegun("core") is None
-    begun = await service.unbegun("edge")
+    assert (await service.seen_by_engine("core", is_open=False)) == EngineView()
+    begun = (await service.seen_by_engine("edge")).unbegun
     assert begun is not None
     assert datetime.now(UTC) - begun.at < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("newest", [None, Outcome.ROLLED_BACK])
+async def test_a_status_has_the_engine_describe_the_change_once(
+    without_worker: Installation, monkeypatch: pytest.MonkeyPatch, newest: Outcome | None
+) -> None:
+    """Each of the many operators who have the page open asks again every second."""
+    change(without_worker.ledger, ChangeKind.UPGRADE, "1.4.0", newest)
+    await without_worker.service._changes.client.start_workflow(
+        Change.run, of_edge(ChangeKind.UPGRADE), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    )
+    asked, describe = list[str](), WorkflowHandle.describe
+
+    async def counted(handle: WorkflowHandle[object, object], **more: Any) -> WorkflowExecutionDescription:
+        asked.append(handle.id)
+        return await describe(handle, **more)
+
+    monkeypatch.setattr(WorkflowHandle, "describe", counted)
+    status = await without_worker.service.status(without_worker.service.people.at_the_socket(0), "edge")
+    assert status.change is not None
+    assert asked == [change_of("edge")]
 
 
 @pytest.mark.parametrize("kind", [ChangeKind.GO_BACK, ChangeKind.CONFIGURE])
@@ -156,10 +186,8 @@ async def test_a_rollback_that_what_penstock_has_begun_only_ends_for_is_never_ca
     without_worker: Installation, kind: ChangeKind
 ) -> None:
     """A worker that came back ended the return of single gateways, and no rollback began."""
-    order = ChangeOrder(fleet="edge", kind=kind, bakes_on=kind is ChangeKind.GO_BACK, reason="gw-1 strayed")
-    client = without_worker.service._changes.client
-    await client.start_workflow(
-        Change.run, ChangeRun(order=order), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    await without_worker.service._changes.client.start_workflow(
+        Change.run, of_edge(kind), id=change_of("edge"), task_queue=CONTROL_QUEUE
     )
     said = await without_worker.penstock(*ROLLBACK)
     assert said.code != 0, said
