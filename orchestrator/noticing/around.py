@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import NamedTuple
 
 from orchestrator.noticing.looking import Looking
@@ -28,9 +29,12 @@ class Wrong(NamedTuple):
     """Of penstock itself, each with what people are told."""
     wedged: Mapping[tuple[str, str], str]
     """Changes that may not go on by themselves, by fleet and change, each with why."""
+    unbegun: Mapping[str, str | None] = MappingProxyType({})
+    """Fleets of which the engine has answered, each with why no worker begins its order; None without one."""
 
 
 _OF_FLEETS = frozenset({NoticeState.ASTRAY, NoticeState.CERTIFICATES_LATE})
+_UNBEGUN = frozenset({NoticeState.UNBEGUN})
 _OF_PARTS = frozenset({NoticeState.AUDIT_BROKEN, NoticeState.PART_AWAY})
 
 
@@ -55,19 +59,25 @@ class LookingAround:
         now = now or datetime.now(UTC)
         facts = self._of_fleets(now)
         waiting = self._ledger.waiting_notices()
-        lasting = {one.subject for one in waiting if one.notice.state in _OF_FLEETS}
+        for fleet, said in wrong.unbegun.items():
+            if said is not None:
+                facts.setdefault(fleet, []).append(Fact(NoticeState.UNBEGUN, f"{fleet}: {said}"))
+        lasting = {one.subject for one in waiting if one.notice.state in _OF_FLEETS | _UNBEGUN}
         stuck = {(one.notice.fleet, one.subject) for one in waiting if one.notice.state == NoticeState.WEDGED}
         found = list[Addressed]()
         for fleet in sorted({*facts, *lasting}):
             of_fleet = facts.get(fleet, [])
-            found += self._looking.addressed(rules, Subject(fleet, fleet), of_fleet, _OF_FLEETS, now)
+            # Of a fleet that the engine is silent about, nothing is known: an order may still wait there.
+            scope = _OF_FLEETS | (_UNBEGUN if fleet in wrong.unbegun else frozenset())
+            found += self._looking.addressed(rules, Subject(fleet, fleet), of_fleet, scope, now)
         parts = [Fact(state, f"penstock: {said}") for state, said in wrong.parts.items()]
-        for fleet, change in sorted(stuck | wrong.wedged.keys()):
+        is_away = NoticeState.PART_AWAY in wrong.parts  # nobody has asked then which changes are stuck
+        for fleet, change in () if is_away else sorted(stuck | wrong.wedged.keys()):
             why = wrong.wedged.get((fleet, change))
             said = f"{fleet}: {change} may not go on by itself: {why}"
             of_change = [Fact(NoticeState.WEDGED, said)] if why is not None else []
-            scope = {NoticeState.WEDGED}
-            found += self._looking.addressed(rules, Subject(change, fleet, change), of_change, scope, now)
+            about = Subject(change, fleet, change)
+            found += self._looking.addressed(rules, about, of_change, {NoticeState.WEDGED}, now)
         about = Subject(INSTALLATION, INSTALLATION)
         found += self._looking.addressed(rules, about, parts, _OF_PARTS, now)
         return self._ledger.add_notices(found)

@@ -58,7 +58,7 @@ from orchestrator.processes.monitored import (
 )
 from orchestrator.processes.process import make_worker, run_until_told
 from orchestrator.prometheus import prometheus_of
-from orchestrator.service.changes import ChangeService
+from orchestrator.service.changes import TAKEN_WITHIN, ChangeService
 from orchestrator.service.checkpoints import Checkpoints
 from orchestrator.service.service import ASKED_AT_ONCE
 from orchestrator.settings import Settings, read_settings
@@ -324,6 +324,7 @@ async def run_beside(settings: Settings) -> None:
 async def whats_wrong(changes: ChangeService, points: Checkpoints) -> Wrong:
     """Return what of penstock's own is not as it must be, and which changes may not go on by themselves."""
     parts, wedged = dict[NoticeState, str](), dict[tuple[str, str], str]()
+    unbegun = dict[str, str | None]()
     try:
         await engine_look(changes.client)()
     except (RPCError, RuntimeError) as error:
@@ -333,14 +334,26 @@ async def whats_wrong(changes: ChangeService, points: Checkpoints) -> Wrong:
     if NoticeState.PART_AWAY not in parts:
         turn = asyncio.Semaphore(ASKED_AT_ONCE)
 
-        async def ask(name: str, fleet: str) -> None:
+        async def ask(fleet: str, name: str | None) -> None:
             async with turn:
-                if stuck := (await changes.seen_by_engine(fleet, with_stored=False)).concern:
-                    wedged[fleet, name] = stuck
+                seen = await changes.seen_by_engine(fleet, is_open=name is not None, with_stored=False)
+            if not seen.silent:
+                order = seen.unbegun
+                waits = order is not None and datetime.now(UTC) - order.at >= TAKEN_WITHIN
+                unbegun[fleet] = seen.concern if waits else None
+            if name is not None and seen.unbegun is None and seen.concern:
+                wedged[fleet, name] = seen.concern
 
-        found = await asyncio.to_thread(changes.ledger.every_open_change)
-        await asyncio.gather(*(ask(one.name, one.fleet) for one in found))
-    return Wrong(parts, wedged)
+        found, waiting, running = await asyncio.gather(
+            asyncio.to_thread(changes.ledger.every_open_change),
+            asyncio.to_thread(changes.ledger.waiting_notices),
+            changes.running(),
+        )
+        told = {one.notice.fleet for one in waiting if one.notice.state == NoticeState.UNBEGUN}
+        others = (running | told) - {one.fleet for one in found}
+        asked = [(one.fleet, one.name) for one in found] + [(fleet, None) for fleet in sorted(others)]
+        await asyncio.gather(*(ask(fleet, name) for fleet, name in asked))
+    return Wrong(parts, wedged, unbegun)
 
 
 async def keep_noting(settings: Settings) -> None:

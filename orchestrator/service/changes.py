@@ -154,6 +154,8 @@ class EngineView(NamedTuple):
     """Commands that no worker has carried out yet, the oldest first."""
     unbegun: StoredOrder | None = None
     """The order of a change that no worker has begun; one that was given a moment ago is none."""
+    silent: bool = False
+    """Whether it is not known if a worker has begun the change."""
 
 
 @dataclass(frozen=True)
@@ -569,17 +571,21 @@ class ChangeService:
         try:
             description = await self._change(fleet).describe(rpc_timeout=LOOK)
         except (RPCError, RuntimeError) as error:
-            return _unseen(fleet, error) if is_open else EngineView()
-        if (unbegun := await self._unbegun_in(description)) is not None:
-            return EngineView(no_worker_begins(unbegun), unbegun=unbegun)
-        if not is_open:
-            return EngineView()
+            return _unseen(fleet, error, is_open=is_open)
+        unbegun, silent = None, False
+        try:
+            unbegun = await self._unbegun_in(description)
+        except (TimeoutError, Unavailable):
+            silent = True
+        if unbegun is not None or not is_open:
+            concern = no_worker_begins(unbegun) if unbegun is not None else None
+            return EngineView(concern, unbegun=unbegun, silent=silent)
         stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
         stored = await self._stored_in(description) if with_stored else ()
         if stuck is None:
-            return EngineView(stored=stored)
+            return EngineView(stored=stored, silent=silent)
         concern, helps = stuck
-        return EngineView(concern, (helps,), stored)
+        return EngineView(concern, (helps,), stored, silent=silent)
 
     async def stored(self, fleet: str) -> tuple[StoredCommand, ...]:
         """Return the stored commands alone, for who looks often: nothing is searched for what is stuck."""
@@ -773,16 +779,22 @@ class ChangeService:
         """Return the order that the engine has stored and that no worker begins; None without one.
 
         One that was given a moment ago is none: a worker names it soon.
+
+        Raises:
+            Unavailable: The ledger or the engine does not answer.
+            TimeoutError: Not soon.
         """
         at, is_running = description.start_time, description.status is WorkflowExecutionStatus.RUNNING
         if not is_running or datetime.now(UTC) - at < ANSWER:
             return None
-        with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(LOOK.total_seconds()):
-                key = (await description.memo()).get(KEY)
-                order = (await self._holder_by(key, description)).order if key is not None else None
-                if order is not None:
-                    return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=at)
+        async with asyncio.timeout(LOOK.total_seconds()):
+            if (key := (await description.memo()).get(KEY)) is None:
+                return None
+            holder = await self._holder_by(key, description)
+        if (order := holder.order) is not None:
+            return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=at)
+        if holder.name is None:
+            raise Unavailable("the engine does not show what was ordered")
         return None
 
     # --- going back ------------------------------------------------------------------
@@ -1147,13 +1159,16 @@ def _is_out_of_reach(error: BaseException) -> bool:
     return isinstance(error, RPCError) and error.status is RPCStatusCode.UNAVAILABLE
 
 
-def _unseen(fleet: str, error: RPCError | RuntimeError) -> EngineView:
-    """Return that the engine does not describe a change that the ledger knows no end of."""
-    if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+def _unseen(fleet: str, error: RPCError | RuntimeError, *, is_open: bool) -> EngineView:
+    """Return what follows where the engine does not describe a change; `is_open` as for `seen_by_engine`."""
+    is_gone = isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND
+    if not is_open:
+        return EngineView(silent=not is_gone)
+    if is_gone:
         gone = "the engine knows nothing of this change any more; a rollback takes every gateway back"
         return EngineView(gone, (_offer(Verb.ROLL_BACK, fleet),))
     silence = silence_of(error) if isinstance(error, RPCError) else "the engine cannot be reached"
-    return EngineView(f"{silence}; what is shown is what was last heard")
+    return EngineView(f"{silence}; what is shown is what was last heard", silent=True)
 
 
 def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:

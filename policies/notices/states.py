@@ -25,6 +25,7 @@ class NoticeState(StrEnum):
     ROLLING_BACK = "rolling_back"
     ROLLBACK_INCOMPLETE = "rollback_incomplete"
     WEDGED = "wedged"
+    UNBEGUN = "unbegun"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     ENDED_INCOMPLETE = "ended_incomplete"
@@ -79,6 +80,7 @@ KINDS = {
     NoticeState.ROLLING_BACK: Kind(_INFO, runbook="canary-rejected"),
     NoticeState.ROLLBACK_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),
     NoticeState.WEDGED: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down", of_change=False),
+    NoticeState.UNBEGUN: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down", of_change=False),
     NoticeState.PROMOTED: Kind(_INFO),
     NoticeState.ROLLED_BACK: Kind(_INFO, runbook="canary-rejected"),
     NoticeState.ENDED_INCOMPLETE: Kind(_PAGE, waits=True, runbook="rollback-incomplete"),

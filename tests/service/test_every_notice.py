@@ -39,6 +39,9 @@ from tests.unit.fleets import facts_of, planned
 CLOSED = WindowAnswer(fits=False, is_open=False, sentence="closed: next opening Tue 2026-11-24 02:00")
 
 
+UNBEGUN = {"edge": "No worker has begun the rollback that ana ordered"}
+
+
 class Stage:
     """A ledger, and who looks through it."""
 
@@ -214,6 +217,7 @@ ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.UNWATCHED: of_entry(WATCHED, "edge/edge-1"),
     NoticeState.NOT_TAKEN_BACK: of_entry(TAKEN_BACK, "edge/gw-1"),
     NoticeState.WEDGED: Stage.look_around,
+    NoticeState.UNBEGUN: lambda stage: stage.look_around(Wrong({}, {}, {"edge": None})),
     NoticeState.QUARANTINED: is_back,
     NoticeState.STEERED_BY_HAND: is_returned,
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.EMPTIED, "gw-1/edge-1"),
@@ -243,6 +247,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.WEDGED: lambda stage: stage.look_around(
         Wrong({}, {("edge", "edge-1"): "it does not answer"})
     ),
+    NoticeState.UNBEGUN: lambda stage: stage.look_around(Wrong({}, {}, UNBEGUN)),
     NoticeState.PROMOTED: of_end(Outcome.PROMOTED),
     NoticeState.ROLLED_BACK: of_end(Outcome.ROLLED_BACK),
     NoticeState.ENDED_INCOMPLETE: of_end(Outcome.ROLLBACK_INCOMPLETE),
@@ -289,6 +294,15 @@ def test_each_state_that_waits_ends_and_wakes_nobody_afterwards(ledger: Ledger, 
     ends(stage)
     assert [one.notice.key for one in ledger.waiting_notices()] == []
     assert stage.looks.escalate(stage.now + timedelta(days=1)) == ()
+
+
+def test_nothing_that_the_engine_reports_ends_while_it_does_not_answer(ledger: Ledger) -> None:
+    """The engine was restarted, and everybody was told that the stuck change went on."""
+    stage = Stage(ledger)
+    stage.look_around(Wrong({}, {("edge", "edge-1"): "STUCK"}, UNBEGUN))
+    stage.look_around(Wrong({NoticeState.PART_AWAY: "the engine does not answer"}, {}))
+    waits = {one.notice.state for one in ledger.waiting_notices()}
+    assert waits == {NoticeState.WEDGED, NoticeState.UNBEGUN, NoticeState.PART_AWAY}
 
 
 def test_a_release_that_is_promoted_after_one_that_was_not_watched_settles_that(ledger: Ledger) -> None:

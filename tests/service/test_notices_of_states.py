@@ -36,6 +36,7 @@ PASSES = {Phase.STARTING, Phase.SWITCHING, Phase.OBSERVING, Phase.PROMOTING}
 
 OF_OTHERS = {
     NoticeState.WEDGED,
+    NoticeState.UNBEGUN,
     NoticeState.QUARANTINED,
     NoticeState.STEERED_BY_HAND,
     NoticeState.DRAIN_HELD,

@@ -12,17 +12,23 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
+from orchestrator.noticing.around import LookingAround
+from orchestrator.processes import worker
 from orchestrator.processes.api import serving, socket_at
-from orchestrator.processes.composition import compose
+from orchestrator.processes.composition import checkpoints_of, compose
 from orchestrator.service import changes
-from orchestrator.service.changes import EngineView
+from orchestrator.service.changes import KEY, EngineView
 from orchestrator.service.service import Service
+from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
-from policies.model.change import ChangeEnding, ChangeKind, ChangeOrder, Outcome
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder, Outcome
+from policies.notices.states import NoticeState
 from tests.fakes.ledgers import new_ledger
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
+from tests.service.test_notices_of_states import RULES, looking
 from tests.service.test_rollbacks import change
 from tests.workflows.engine import Engine
 from tests.workflows.world import until
@@ -158,6 +164,49 @@ async def test_a_change_that_a_worker_has_just_been_given_is_no_stored_order(
     begun = (await service.seen_by_engine("edge")).unbegun
     assert begun is not None
     assert datetime.now(UTC) - begun.at < timedelta(minutes=1)
+
+
+async def test_a_rollback_that_no_worker_begins_is_reported_once_until_a_worker_begins_it(
+    without_worker: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only those who looked at a status learnt that the bad release still served."""
+    monkeypatch.setattr(worker, "TAKEN_WITHIN", timedelta(seconds=1))
+    service, ledger = without_worker.service._changes, without_worker.ledger
+    looks = looking(ledger)
+    around = LookingAround(ledger, looks)
+    points = checkpoints_of(Settings(audit_checkpoints=tmp_path / "points.jsonl"), ledger)
+
+    async def look() -> list[tuple[str, str]]:
+        around.look(RULES, await worker.whats_wrong(service, points))
+        waiting = [one.notice for one in ledger.waiting_notices() if one.notice.state == NoticeState.UNBEGUN]
+        return [(one.headline, str(one.runbook)) for one in waiting]
+
+    assert await look() == []
+    await without_worker.penstock(*ROLLBACK)
+    await asyncio.sleep(1.1)  # an order that was given a moment ago is none
+    [(headline, runbook)] = await look()
+    assert headline.startswith("edge: No worker has begun the rollback that")
+    assert runbook == "worker-or-temporal-down"
+    with monkeypatch.context() as away:
+        away.setattr(WorkflowHandle, "describe", silent)
+        assert [one for one, _ in await look()] == [headline]
+    stored = await service.client.get_workflow_handle(change_of("edge")).describe()
+    begun = ChangeOpening(
+        key=(await stored.memo())[KEY],
+        fleet="edge",
+        kind=ChangeKind.GO_BACK,
+        requested_by="ana",
+        reason="users call",
+        release="1.1.6",
+    )
+    ledger.open_change(begun)
+    assert await look() == []
+    told = [row.notice.state for row in ledger.notice_rows(["edge"], 10)]
+    assert told.count("unbegun") == 1
+
+
+async def silent(*_: object, **__: object) -> WorkflowExecutionDescription:
+    raise RPCError("nothing is heard", RPCStatusCode.DEADLINE_EXCEEDED, b"")
 
 
 @pytest.mark.parametrize("newest", [None, Outcome.ROLLED_BACK])
