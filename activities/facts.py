@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Protocol
 
 from temporalio import activity
@@ -13,7 +14,7 @@ from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
-from policies.history import UnfinishedReload, UnfinishedSettings
+from policies.history import OrderedReloads, UnfinishedSettings
 from policies.model.change import (
     PENSTOCK,
     ChangeKind,
@@ -29,7 +30,7 @@ from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PlanHeader
 from policies.model.report import TakenOver
 from policies.model.settings import lines_of
-from policies.model.value import Digest, Name, Value
+from policies.model.value import Digest, Name, Packed, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import later_than, what_is_ahead
 
@@ -83,19 +84,30 @@ class Strays(Value):
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
     missed: tuple[Name, ...] = ()
-    """Gateways that answer again and were silent when credentials were reloaded."""
+    """The first gateways that answer, and have not answered the last reload of credentials."""
     unset: tuple[Name, ...] = ()
-    """Gateways that answer again and were silent at the change of settings that the fleet is on."""
+    """The first gateways that answer, and have not answered the change of settings that the fleet is on."""
+
+
+class MissedQuery(Value):
+    """Which fleet's gateways are asked again, for credentials or for settings."""
+
+    fleet: Name
+    kind: ChangeKind
+    is_beside: bool = False
+    """Whether another change has the fleet's lock meanwhile."""
+    still_moved: Packed[tuple[Name, ...]] = ()
+    """Gateways that the other change still moves."""
 
 
 class Repeat(Value):
-    """How the change of settings that a fleet is on gets to those who missed it.
+    """How the last reload, or the change of settings that a fleet is on, gets to gateways that missed it.
 
-    `takes_back` is the one that it took back, where it was a way back.
+    `repeats` is that change of settings, and `takes_back` the one that it took back, where it was a way back.
     """
 
     plan: Digest
-    repeats: Name
+    repeats: Name | None = None
     takes_back: Name | None = None
 
 
@@ -243,8 +255,8 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         """Return where the newest of these releases comes from."""
         ...
 
-    def unfinished_reload(self, fleet: str) -> UnfinishedReload | None:
-        """Return the reload of credentials that gateways are still to answer, None without one."""
+    def ordered_reloads(self, fleet: str) -> OrderedReloads:
+        """Return the reloads of credentials that gateways may have missed."""
         ...
 
     def unfinished_settings(self, fleet: str) -> UnfinishedSettings | None:
@@ -280,18 +292,21 @@ class _Look:
     """What a fleet's gateways last said, and what of that is not as the ledger wants it."""
 
     states: Mapping[str, GatewayState]
-    silent: Collection[str]
     ahead: str | None
     known_good: Mapping[str, ReleaseRef]
     """What gateways go back to: those that the ledger knows less of than they do, to nothing."""
     left_out: tuple[Quarantine, ...]
     by_hand: Mapping[str, str]
     """Gateways that operators took from their known-good on their hosts, which are left alone."""
+    members: Collection[str] | None
+    """The gateways of the fleet's file, None where no file is."""
 
-    def of(self, names: Collection[str]) -> tuple[dict[str, GatewayState], tuple[Name, ...]]:
-        """Return what those of these gateways said that answered, and the names of the silent ones."""
-        states = {name: state for name, state in self.states.items() if name in names}
-        return states, tuple(sorted(name for name in self.silent if name in names))
+    @cached_property
+    def taking_part(self) -> Mapping[str, GatewayState]:
+        """What those gateways of the fleet's file said that answered, without any that is left out."""
+        out = {one.gateway for one in self.left_out} | self.by_hand.keys()
+        there = self.members if self.members is not None else ()
+        return {name: state for name, state in self.states.items() if name in there and name not in out}
 
 
 @dataclass(frozen=True)
@@ -301,15 +316,6 @@ class _Loads:
     at: float = float("-inf")
     moments: Mapping[str, datetime] = field(default_factory=dict)
     loads: Mapping[str, Load] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Unset:
-    """Who has missed which change of settings: those that answer again, and those that are silent yet."""
-
-    change: ChangeRecord | None = None
-    back: tuple[Member, ...] = ()
-    silent: tuple[Member, ...] = ()
 
 
 class FactActivities:
@@ -359,22 +365,14 @@ class FactActivities:
         """
         return await in_a_thread(self._plan_return, asked)
 
-    @activity.defn(name="plan_missed_reload")
-    async def plan_missed_reload(self, fleet: str) -> Digest | None:
-        """Write a plan that asks those again who missed the last reload of credentials; None for nobody.
+    @activity.defn(name="plan_missed")
+    async def plan_missed(self, asked: MissedQuery) -> Repeat | None:
+        """Write a plan for the gateways that missed the last reload, or settings; None where none did.
 
-        Who is still silent is in it, too, and last: so long as they are named they are not forgotten.
+        Settings are those of the change that counts now: nobody has started what the fleet's file says
+        meanwhile. Beside another change they come to no gateway whose sessions that one has moved.
         """
-        return await in_a_thread(self._plan_missed_reload, fleet)
-
-    @activity.defn(name="plan_missed_settings")
-    async def plan_missed_settings(self, fleet: str) -> Repeat | None:
-        """Write a plan that gives who missed it what the change of settings had for them that counts now.
-
-        What the fleet's file says meanwhile does not: nobody has started that. None for nobody; who is still
-        silent is in it as in that of credentials.
-        """
-        return await in_a_thread(self._plan_missed_settings, fleet)
+        return await in_a_thread(self._plan_missed, asked)
 
     @activity.defn(name="plan_undo")
     async def plan_undo(self, asked: UndoQuery) -> Undo:
@@ -520,13 +518,13 @@ class FactActivities:
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of(back) if back else None,
-            missed=self._missed(fleet, look)[0][:NAMED],
-            unset=tuple(member.gateway.name for member in self._unset(fleet, look).back[:NAMED]),
+            missed=self._missed(fleet, look)[:NAMED],
+            unset=tuple(member.gateway.name for member in self._unset(fleet, look)[1][:NAMED]),
         )
 
     def _look(self, fleet: str) -> _Look:
         """Read once what of 10,000 gateways takes seconds to read."""
-        states, silent = self._book.states(fleet, FRESH)  # before the number: a change is written down first
+        states, _ = self._book.states(fleet, FRESH)  # before the number: a change is written down first
         newest = self._book.newest_number(fleet)
         later = later_than(fleet, states, newest)
         members = self._members_of_file(fleet)
@@ -539,7 +537,7 @@ class FactActivities:
         by_hand = steered_by_hand(states, known_good, left_out)
         found = what_is_ahead(fleet, later, newest, len(states))
         ahead = found.sentence if found is not None else None
-        return _Look(states, silent, ahead, known_good, left_out, by_hand)
+        return _Look(states, ahead, known_good, left_out, by_hand, members)
 
     def _members_of_file(self, fleet: str) -> frozenset[str] | None:
         """Return the gateways of the fleet's file: others are not looked after; None where no file is."""
@@ -549,59 +547,52 @@ class FactActivities:
             return None
         return frozenset(gateway.name for gateway in found.gateways)
 
-    def _missed(self, fleet: str, look: _Look) -> tuple[tuple[Name, ...], tuple[Name, ...]]:
-        """Return who answers again after the last reload of credentials, and who is silent yet.
+    def _missed(self, fleet: str, look: _Look) -> tuple[Name, ...]:
+        """Return the gateways that answer, and have not answered the last reload of credentials.
 
-        Who comes first is another one after each repeat: the first alone is asked first, and one that
-        refuses must not keep all others from it for ever.
+        Another one comes first after each repeat: the first alone is asked first, and one that fails must
+        not keep all others from it for ever.
         """
-        unfinished = self._book.unfinished_reload(fleet)
-        if unfinished is None or not unfinished.is_time(datetime.now(UTC)):
-            return (), ()
-        plan, repeats = unfinished.record.plan, len(unfinished.repeats)
-        if plan is None:
-            return (), ()
-        states, silent = look.of(self._members(fleet, plan))
-        back = missed(states, unfinished.names)
-        first = repeats % len(back) if back else 0
-        return (*back[first:], *back[:first]), silent
+        found = self._book.ordered_reloads(fleet)
+        if not found.is_time(datetime.now(UTC)):
+            return ()
+        names = set(missed(look.taking_part, found.of_all.name)) if found.of_all is not None else set()
+        if found.of_changed is not None and found.of_changed.plan is not None:
+            late = set(missed(look.taking_part, found.of_changed.name))
+            names |= late & self._book.plan_members(found.of_changed.plan).keys() if late else late
+        back = sorted(names)
+        first = len(found.repeats) % len(back) if back else 0
+        return (*back[first:], *back[:first])
 
-    def _unset(self, fleet: str, look: _Look) -> _Unset:
-        """Return who answers again after the change of settings that counts now, and who is silent yet."""
+    def _unset(self, fleet: str, look: _Look) -> tuple[ChangeRecord | None, tuple[Member, ...]]:
+        """Return the change of settings that counts now, and the gateways that answer and have missed it."""
         found = self._book.unfinished_settings(fleet)
         if found is None or found.change.plan is None:
-            return _Unset()
+            return None, ()
         if found.rests_until is not None and datetime.now(UTC) < found.rests_until:
-            return _Unset()
-        members = self._members(fleet, found.change.plan)
-        states, silent = look.of(members)
-        lines = {name: lines_of(member.settings or ()) for name, member in members.items()}
-        back = unset(states, lines, found)
-        return _Unset(
-            found.change, tuple(members[name] for name in back), tuple(members[name] for name in silent)
-        )
+            return None, ()
+        if not unset(look.taking_part, {}, found):
+            return None, ()  # without a look at all parts of its plan in every minute
+        members = self._book.plan_members(found.change.plan)
+        states = {name: state for name, state in look.taking_part.items() if name in members}
+        lines = {name: lines_of(members[name].settings or ()) for name in states}
+        return found.change, tuple(members[name] for name in unset(states, lines, found))
 
-    def _members(self, fleet: str, plan: Digest) -> dict[str, Member]:
-        """Return the gateways of a plan, but those that are left out now or left the fleet's file."""
-        out = {one.gateway for one in self._book.quarantined(fleet)}
-        there = self._members_of_file(fleet)
-        return {
-            name: member
-            for name, member in self._book.plan_members(plan).items()
-            if name not in out and (there is None or name in there)
-        }
-
-    def _plan_missed_settings(self, fleet: str) -> Repeat | None:
-        found = self._unset(fleet, self._look(fleet))
-        if found.change is None or found.change.plan is None or not found.back:
+    def _plan_missed(self, asked: MissedQuery) -> Repeat | None:
+        look = self._look(asked.fleet)
+        if asked.kind is ChangeKind.RELOAD:
+            names = tuple(name for name in self._missed(asked.fleet, look) if name not in asked.still_moved)
+            if not names:
+                return None
+            return Repeat(plan=self._book.record_reload(self._fleets.fleet(asked.fleet), names))
+        change, members = self._unset(asked.fleet, look)
+        moved = self._book.touched_by_open_changes(asked.fleet) if asked.is_beside else frozenset()
+        moved |= {*asked.still_moved}
+        members = tuple(member for member in members if member.gateway.name not in moved)
+        if change is None or change.plan is None or not members:
             return None
-        header = self._book.plan_header(found.change.plan)
-        plan = self._book.record_repeat(header, found.back + found.silent)
-        return Repeat(plan=plan, repeats=found.change.told, takes_back=found.change.cause)
-
-    def _plan_missed_reload(self, fleet: str) -> Digest | None:
-        back, silent = self._missed(fleet, self._look(fleet))
-        return self._book.record_reload(self._fleets.fleet(fleet), back + silent) if back else None
+        plan = self._book.record_repeat(self._book.plan_header(change.plan), members)
+        return Repeat(plan=plan, repeats=change.told, takes_back=change.cause)
 
     def _strays(self, look: _Look, change: str = "") -> dict[str, str]:
         """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried.

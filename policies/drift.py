@@ -11,6 +11,7 @@ from policies.model.instance import GatewayState, InstanceState
 from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, digest_of
+from policies.rebuilding import is_newer
 
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
@@ -124,16 +125,17 @@ def not_reached(moves: Iterable[KnownGoodMove], promoted: ChangeRecord) -> dict[
     }
 
 
-def missed(states: Mapping[str, GatewayState], reloads: Collection[Name]) -> tuple[str, ...]:
-    """Return the gateways on which something runs and which answered none of these reloads.
+def missed(states: Mapping[str, GatewayState], reload: Name) -> tuple[str, ...]:
+    """Return the gateways on which something runs and which answered neither this reload nor a later one.
 
     No host's clock is asked when that was started: one more reload harms nobody, and one too few lets
-    people in who are to be kept out.
+    people in who are to be kept out. So a gateway that has joined since, or has another name, is one of them.
     """
     return tuple(
         name
         for name, state in sorted(states.items())
-        if state.reload_answered not in reloads
+        if state.reload_answered != reload
+        and not is_newer(state.reload_answered, reload)
         and any(one.state is InstanceState.RUNNING for one in state.instances)
     )
 
@@ -147,7 +149,7 @@ def unset(
 
     Args:
         states: What gateways that answer again are like.
-        settings: The lines that each was to be given.
+        settings: The lines that each was to be given; a gateway without any counts as having others.
         unfinished: That change, and which answers are as good.
     """
     return tuple(
@@ -155,7 +157,7 @@ def unset(
         for name, state in sorted(states.items())
         if state.settings_answered is not None
         and state.steering.serving != ADOPTED
-        and _has_missed(state.settings_answered, state.settings == settings[name], unfinished)
+        and _has_missed(state.settings_answered, state.settings == settings.get(name), unfinished)
     )
 
 

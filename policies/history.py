@@ -3,7 +3,7 @@
 Both follow from what changes did to known-good, never from how they are called or when they were.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -43,7 +43,7 @@ class UnfinishedSettings(Value):
     answered: frozenset[Name]
     went_back: frozenset[Name] = frozenset()
     rests_until: datetime | None = None
-    """When it is tried again after tries with which nobody got it."""
+    """When it is tried again after tries with which not every gateway that was asked got it."""
 
 
 def pause_after(tries: int) -> timedelta:
@@ -179,47 +179,69 @@ def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = Non
     return None
 
 
-class UnfinishedReload(Value):
-    """A person's reload that some gateways did not answer, and what was done about it since."""
+class OrderedReloads(Value):
+    """The reloads of credentials that operators ordered and that stand, and how penstock repeated them.
 
-    record: ChangeRecord
+    Each gateway reports which reload it answered last: whether it missed one follows from that alone,
+    whatever became of other gateways.
+    """
+
+    of_all: ChangeRecord | None = None
+    """The one that every gateway of the fleet has to answer, or a later one."""
+    of_changed: ChangeRecord | None = None
+    """A later one, which only the gateways of its plan have to answer: their hosts had other credentials."""
     repeats: tuple[ChangeRecord, ...] = ()
-    """Reloads by which penstock asked the others again, the newest first."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Changes of which a gateway may have answered any."""
-        return frozenset({self.record.name, *(repeat.name for repeat in self.repeats)})
+    """Reloads by which penstock asked gateways again since the newest of both, the newest first."""
 
     def is_time(self, at: datetime) -> bool:
-        """Return whether to ask again: after repeats that reached nobody less and less often.
+        """Return whether to ask again: after repeats that reached no gateway less and less often.
 
-        Who comes back and goes again, or refuses each time, must not keep the fleet's lock from people.
+        One that comes back and goes again, or fails each time, must not keep the fleet's lock from operators.
         """
-        in_vain = [*takewhile(lambda repeat: repeat.outcome is not Outcome.HELD, self.repeats)]
+        in_vain = _in_vain(self.repeats, {Outcome.PROMOTED, Outcome.HELD})
         if not in_vain:
             return True
         last = in_vain[0].ended or in_vain[0].began
         return at - last >= pause_after(len(in_vain))
 
 
-def unfinished_reload(history: Iterable[ChangeRecord]) -> UnfinishedReload | None:
-    """Return the reload of credentials that gateways are still to answer, None without one.
+def ordered_reloads(
+    history: Iterable[ChangeRecord], is_of_changed: Callable[[ChangeRecord], bool]
+) -> OrderedReloads:
+    """Return the reloads of credentials that gateways may have missed.
 
-    Given are the fleet's reloads of credentials with the newest first. What penstock asks again by itself
-    ends that only when it has reached everybody: who is silent once more is not forgotten for it.
+    A repeat by penstock ends no search: gateways that were in quarantine, or silent, are asked once they are
+    back. A refused reload has changed nothing. Behind one of the whole fleet that was stopped or taken back
+    no gateway is asked: it would get files that an operator has stopped.
+
+    Args:
+        history: The fleet's reloads of credentials with the newest first.
+        is_of_changed: Whether a reload asked only gateways whose hosts had other credentials.
     """
-    repeats = list[ChangeRecord]()
-    for record in history:
-        if record.cause is not None:
-            return None
-        if record.requested_by != PENSTOCK:
-            missed = record.outcome is Outcome.HELD and NOT_ASKED not in record.sentence
-            return UnfinishedReload(record=record, repeats=tuple(repeats)) if missed else None
-        if record.outcome is Outcome.PROMOTED:
-            return None
-        repeats.append(record)
-    return None
+    repeats, of_all, of_changed = list[ChangeRecord](), list[ChangeRecord](), list[ChangeRecord]()
+    for record in takewhile(lambda one: one.cause is None, history):
+        if record.requested_by == PENSTOCK:
+            repeats += [] if of_changed else [record]
+        elif record.outcome is not Outcome.REFUSED and is_of_changed(record):
+            of_changed.append(record)
+        elif record.outcome is not Outcome.REFUSED:
+            of_all.append(record)
+            break
+    return OrderedReloads(
+        of_all=next((one for one in of_all if _has_asked_everybody(one)), None),
+        of_changed=next((one for one in of_changed[:1] if _has_asked_everybody(one)), None),
+        repeats=tuple(repeats),
+    )
+
+
+def _has_asked_everybody(record: ChangeRecord) -> bool:
+    """Return whether a reload came to its own end, with every gateway of its plan asked."""
+    return record.outcome in {Outcome.PROMOTED, Outcome.HELD} and NOT_ASKED not in record.sentence
+
+
+def _in_vain(repeats: Sequence[ChangeRecord], reached: Collection[Outcome]) -> list[ChangeRecord]:
+    """Return the newest repeats, up to the last one whose outcome says that it has reached a gateway."""
+    return [*takewhile(lambda repeat: repeat.outcome not in reached, repeats)]
 
 
 def unfinished_settings(history: Iterable[ChangeRecord]) -> UnfinishedSettings | None:
@@ -227,30 +249,31 @@ def unfinished_settings(history: Iterable[ChangeRecord]) -> UnfinishedSettings |
 
     Given are the fleet's changes of settings with the newest first. What was refused changed nothing, and
     what was taken back is passed over with all that repeated it. Nobody goes on by itself with one that was
-    stopped; what only repeats it may have been stopped for the sake of something else.
+    stopped. However a repeat has ended, gateways that were in quarantine or silent meanwhile are still to be
+    asked; while one is under way none is.
     """
     later = list[ChangeRecord]()
     gone: Name | None = None
     for record in history:
         if gone is not None:
             gone = None if record.name == gone else gone
+        elif record.repeats is not None and record.outcome is not None:
+            pass
         elif record.outcome is Outcome.ROLLED_BACK:
             gone = record.cause
         elif record.outcome is Outcome.HELD and NOT_ASKED not in record.sentence:
             return _unfinished(record, later)
-        elif record.outcome is not Outcome.REFUSED and not _was_stopped_again(record):
+        elif record.outcome is not Outcome.REFUSED:
             return None
         later.append(record)
     return None
 
 
-def _was_stopped_again(record: ChangeRecord) -> bool:
-    return record.outcome is Outcome.ABORTED and record.repeats is not None
-
-
 def _unfinished(record: ChangeRecord, later: Sequence[ChangeRecord]) -> UnfinishedSettings:
     """Return what to look for in answers, and when the next try is due."""
-    tries = [one.ended for one in later if one.repeats == record.told and one.ended is not None]
+    repeats = [one for one in later if one.repeats == record.told]
+    in_vain = _in_vain(repeats, {Outcome.PROMOTED, Outcome.ROLLED_BACK})
+    tries = [one.ended for one in in_vain if one.ended is not None]
     return UnfinishedSettings(
         change=record,
         answered=frozenset({record.told, *(one.told for one in later if one.cause is None)}),

@@ -25,7 +25,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.admission import AdmitOrder, ReleaseActivities
-from activities.facts import FactActivities, ReturnQuery
+from activities.facts import FactActivities, MissedQuery, Repeat, ReturnQuery
 from activities.ledger import BakesQuery, EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import GatewaysQuery, PartEntry, PlanActivities
@@ -209,6 +209,7 @@ class Change:
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves()
         self._telling = asyncio.Lock()
+        self._admitting = asyncio.Lock()
         self._untold: list[Command] = []
         self._lets_go = restoring.order.lets_go if restoring else False
         """Whether the way back goes on without who is silent or refuses: others need the fleet's lock."""
@@ -391,16 +392,10 @@ class Change:
             if why := await self._keeps_out(order):
                 await _report_return(order, dict.fromkeys(order.alone, why), tried=False)
                 return
-        elif not self._is_open_to(order):
+        elif (admitted := await self._admitted(order)) is None:
             return
         else:
-            self._let_in = order.key
-            order = order.model_copy(update={"drifted": await self._without_mine(order.drifted)})
-            moves_nobody = order.kind is ChangeKind.GO_BACK and not order.drifted
-            if moves_nobody or await self._reloads_mine(order):
-                self._let_in = None
-                return
-            self._is_to_be_checked = True
+            order, self._is_to_be_checked = admitted, True
 
         def ends_it() -> bool:
             goes_on = order.alone or not (self._lets_go if waits_for_gateways else self._is_stopped)
@@ -435,6 +430,35 @@ class Change:
             return not self._lets_go
         return self._lets_in and not self._is_stopped
 
+    async def _admitted(self, order: ChangeOrder) -> ChangeOrder | None:
+        """Return the order as it may run beside this change now, without its gateways; None where it may not.
+
+        One after the other is looked at: one that has nothing to do keeps no other out.
+        """
+        async with self._admitting:
+            if not self._is_open_to(order):
+                return None
+            self._let_in = order.key
+            admitted = await self._leaving_mine(order)
+            self._let_in = order.key if admitted is not None else None
+            return admitted
+
+    async def _leaving_mine(self, order: ChangeOrder) -> ChangeOrder | None:
+        """Return the order with a plan that leaves this change's gateways alone, None without any other."""
+        if order.kind is ChangeKind.GO_BACK:
+            drifted = await self._without_mine(order.drifted)
+            return order.model_copy(update={"drifted": drifted}) if drifted else None
+        if order.plan is not None:
+            return None if await self._reloads_mine(order) else order
+        still_moved = self._story.not_back if self._only_waits else ()
+        asked = MissedQuery(fleet=order.fleet, kind=order.kind, is_beside=True, still_moved=still_moved)
+        try:
+            return _repeating(order, await control.ask(FactActivities.plan_missed, asked))
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return None  # reconcile repeats it within a minute
+
     async def _without_mine(self, gateways: tuple[Name, ...]) -> tuple[Name, ...]:
         """Return these gateways without those that this change moves, or answers for."""
         try:
@@ -447,7 +471,7 @@ class Change:
 
     async def _reloads_mine(self, order: ChangeOrder) -> bool:
         """Whether it reloads gateways that this rollback waits for: their hosts would refuse its steps."""
-        if order.kind is not ChangeKind.RELOAD or order.plan is None or not self._only_waits:
+        if order.plan is None or not self._only_waits:
             return False
         try:
             asked = GatewaysQuery(plan=order.plan, gateways=self._story.not_back)
@@ -621,8 +645,8 @@ class Change:
         """
         if self._order.plan is not None:
             return True
-        if self._order.kind is ChangeKind.CONFIGURE:
-            return await self._find_who_missed_settings()
+        if self._order.kind in RELOADS:
+            return await self._find_who_missed_it()
         if self._order.kind is not ChangeKind.GO_BACK:
             return True
         survey = SurveyOrder(fleet=self._order.fleet)
@@ -632,14 +656,12 @@ class Change:
             return not {*found.untouched}.isdisjoint(self._order.drifted)
         return bool(found.strays or found.open_changes)
 
-    async def _find_who_missed_settings(self) -> bool:
-        """Plan, under the lock, what brings the last settings to who missed them; False for nobody."""
-        found = await control.record(FactActivities.plan_missed_settings, self._order.fleet)
-        if found is None:
-            return False
-        update = {"plan": found.plan, "cause": found.takes_back, "repeats": found.repeats}
-        self._order = self._order.model_copy(update=update)
-        return True
+    async def _find_who_missed_it(self) -> bool:
+        """Plan, under the lock, what repeats the last reload, or settings; False where none missed it."""
+        asked = MissedQuery(fleet=self._order.fleet, kind=self._order.kind)
+        order = _repeating(self._order, await control.record(FactActivities.plan_missed, asked))
+        self._order = order or self._order
+        return order is not None
 
     async def _open(self) -> None:
         """Get the change's own name, which no other ever has."""
@@ -1434,6 +1456,14 @@ class Change:
 
     def _child(self, name: str) -> str:
         return f"{workflow.info().workflow_id}/{self._name}/{name}"
+
+
+def _repeating(order: ChangeOrder, found: Repeat | None) -> ChangeOrder | None:
+    """Return the order with the plan that repeats what gateways missed, None where none did."""
+    if found is None:
+        return None
+    update = {"plan": found.plan, "cause": found.takes_back, "repeats": found.repeats}
+    return order.model_copy(update=update)
 
 
 async def _report_return(order: ChangeOrder, missing: dict[str, str], *, tried: bool) -> None:

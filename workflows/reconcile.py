@@ -22,6 +22,11 @@ from workflows.children import left_behind, tell
 from workflows.identities import change_of
 from workflows.survey import PAGES_A_LOOK, Survey, SurveyOrder
 
+_MISSED = {
+    ChangeKind.RELOAD: "the last reload of credentials",
+    ChangeKind.CONFIGURE: "the last change of settings",
+}
+
 
 class ReconcileOrder(Value):
     """Which fleet is looked after."""
@@ -58,11 +63,7 @@ class Reconcile:
             await self._leave_alone(order.fleet, found.by_hand)
         if not found.strays and not found.open_changes:
             await bake_again(order.fleet)
-            if found.missed:
-                return ReconcileResult(sentence=await self._reload(order.fleet, found.missed))
-            if found.unset:
-                return ReconcileResult(sentence=await self._configure(order.fleet, found.unset))
-            return ReconcileResult(sentence=_at_rest(found))
+            return ReconcileResult(sentence=await self._ask_again(order.fleet, found) or _at_rest(found))
         sentence = await self._end(order.fleet, found)
         return ReconcileResult(strays=found.strays, open_changes=found.open_changes, sentence=sentence)
 
@@ -92,45 +93,23 @@ class Reconcile:
         await control.ask(LedgerActivities.record_event, event)
 
     @staticmethod
-    async def _look_beside(fleet: str, missed: tuple[Name, ...]) -> str:
-        """Do beside the change under way what needs no change of its own, or is let in by one that waits."""
-        await bake_again(fleet)
-        if missed:
-            return await Reconcile._reload(fleet, missed)
-        return "a change is under way and looks after them"
+    async def _ask_again(fleet: str, found: Strays) -> str:
+        """Repeat what gateways missed, credentials first: removed users are let in there.
 
-    @staticmethod
-    async def _reload(fleet: str, missed: tuple[Name, ...]) -> str:
-        """Ask those again who were silent when credentials were reloaded: who was revoked gets in there."""
-        plan = await control.ask(FactActivities.plan_missed_reload, fleet)
-        names = ", ".join(missed)
-        order = ChangeOrder(
-            fleet=fleet,
-            kind=ChangeKind.RELOAD,
-            plan=plan,
-            key=str(workflow.uuid4()),
-            reason=f"silent at the last reload of credentials, and back now: {names}",
-        )
-        if plan is None:
-            return "a change is under way"
-        if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+        A change under way is asked to let it in. Return the sentence for it, empty where nothing was missed.
+        """
+        asked = ""
+        for kind, gateways in ((ChangeKind.RELOAD, found.missed), (ChangeKind.CONFIGURE, found.unset)):
+            if not gateways:
+                continue
+            names = ", ".join(gateways)
+            reason = f"missed {_MISSED[kind]}: {names}"
+            order = ChangeOrder(fleet=fleet, kind=kind, key=str(workflow.uuid4()), reason=reason)
+            if await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
+                return f"repeating {_MISSED[kind]} on {names}, which missed it"
             await tell(change_of(fleet), "let_in", order)
-            return "a change is under way, and lets this in if it only waits"
-        return f"reloading credentials on {names}, which were silent before"
-
-    @staticmethod
-    async def _configure(fleet: str, unset: tuple[Name, ...]) -> str:
-        """Have those get the fleet's settings who were silent then; the change plans it, under the lock."""
-        names = ", ".join(unset)
-        order = ChangeOrder(
-            fleet=fleet,
-            kind=ChangeKind.CONFIGURE,
-            key=str(workflow.uuid4()),
-            reason=f"silent at the last change of settings, and back now: {names}",
-        )
-        if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
-            return "a change is under way"
-        return f"bringing the fleet's settings to {names}, which were silent before"
+            asked = "a change is under way, and lets this in if it only waits"
+        return asked
 
     @staticmethod
     async def _end(fleet: str, left: Strays) -> str:
@@ -148,7 +127,8 @@ class Reconcile:
             if left.untouched:
                 beside = order.model_copy(update={"drifted": left.untouched})
                 await tell(change_of(fleet), "let_in", beside)
-            return await Reconcile._look_beside(fleet, left.missed)
+            await bake_again(fleet)
+            return await Reconcile._ask_again(fleet, left) or "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"
 
 

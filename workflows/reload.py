@@ -152,6 +152,7 @@ class Reload:
         else:
             ends = order.header.limits.removed_users is RemovedUsers.END
             done = await on.reload(older=order.older, end_removed=ends)
+        _require_noted(done.state, order, settings)
         name, lost = on.gateway.name, _not_running(ran, done) if order.takes_back is None else []
         for slot in lost:
             if not (workflow.patched(EMPTIED) and _was_stopped(slot, done.state)):
@@ -161,6 +162,18 @@ class Reload:
             if doubt and not (workflow.patched(EMPTIED) and _was_stopped(slot, await on.observe())):
                 raise stopped(f"slot {slot} of {name} {doubt}")
         return done
+
+
+def _require_noted(state: GatewayState, order: ReloadOrder, settings: tuple[Setting, ...] | None) -> None:
+    """Raise unless the host has noted what it was given: it would count as missed, and be given again."""
+    if order.takes_back is not None:
+        noted, what = state.settings_answered != order.takes_back, "what it had before"
+    elif settings is not None:
+        noted, what = state.settings_answered == order.change, "its settings"
+    else:
+        noted, what = state.reload_answered == order.change, "its host's present credentials"
+    if not noted:
+        raise stopped(f"{state.gateway} uses {what}, but its host cannot note that: is its disk full?")
 
 
 async def _left_out(order: ReloadOrder, part: Part) -> dict[Name, str]:

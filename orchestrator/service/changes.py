@@ -295,7 +295,7 @@ class ChangeService:
             everybody = await self._taking_part(fleet)
         else:
             everybody = await self._to_be_reloaded(fleet, unserved=unserved)
-        record = partial(self.ledger.record_reload, fleet, everybody, at_once=at_once)
+        record = partial(self.ledger.record_reload, fleet, everybody, at_once=at_once, only_changed=unserved)
         digest = await asyncio.to_thread(record)
         return await asyncio.to_thread(self.ledger.plan_header, digest)
 

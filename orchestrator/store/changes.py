@@ -11,14 +11,15 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, or_
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
+from orchestrator.store.plans import header_of
 from orchestrator.store.record import append
 from policies.history import (
-    UnfinishedReload,
+    OrderedReloads,
     UnfinishedSettings,
+    ordered_reloads,
     reload_to_take_back,
     standing,
     unfinished_change,
-    unfinished_reload,
     unfinished_settings,
 )
 from policies.model.change import (
@@ -127,7 +128,7 @@ class Changes(Book):
     def last_change(self, fleet: str) -> ChangeRecord | None:
         """Return the fleet's newest change, None when there never was one.
 
-        Gateways that return beside a change are no newer change: that one goes on, or waits.
+        What penstock does by itself beside a change is no newer change: that one goes on, or waits.
         """
         table = tables.changes
         wanted = select(table).where(table.c.fleet == fleet, _shown())
@@ -245,13 +246,13 @@ class Changes(Book):
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
             return reload_to_take_back(records, named)
 
-    def unfinished_reload(self, fleet: str) -> UnfinishedReload | None:
-        """Return the reload of credentials that gateways are still to answer; see `policies.history`."""
+    def ordered_reloads(self, fleet: str) -> OrderedReloads:
+        """Return the reloads of credentials that gateways may have missed; see `policies.history`."""
         with (
             reading(self._engine) as connection,
             _newest_first(connection, fleet, ChangeKind.RELOAD) as records,
         ):
-            return unfinished_reload(records)
+            return ordered_reloads(records, partial(_is_of_changed, connection))
 
     def unfinished_settings(self, fleet: str) -> UnfinishedSettings | None:
         """Return the change of settings that some gateways may have missed; see `policies.history`."""
@@ -298,8 +299,8 @@ class Changes(Book):
 
 
 def _shown() -> ColumnElement[bool]:
-    """Return whether a change is shown as the newest: gateways that return beside another one are not."""
-    return or_(tables.changes.c.beside.is_(None), tables.changes.c.kind != ChangeKind.GO_BACK.value)
+    """Return whether a change is shown as the newest: what penstock does beside another one is not."""
+    return or_(tables.changes.c.beside.is_(None), tables.changes.c.requested_by != PENSTOCK)
 
 
 def may_have_moved() -> ColumnElement[bool]:
@@ -322,6 +323,12 @@ def _has_moved(connection: Connection, record: ChangeRecord) -> bool:
         return True
     told = connection.execute(select(stories.c.told).where(stories.c.change == record.name)).scalar()
     return told is not None and Told.model_validate_json(told).may_have_moved
+
+
+def _is_of_changed(connection: Connection, record: ChangeRecord) -> bool:
+    """Return whether a reload asked only gateways whose hosts had other credentials, by its plan."""
+    header = header_of(connection, record.plan) if record.plan is not None else None
+    return header is not None and header.only_changed
 
 
 def begin(connection: Connection, opening: ChangeOpening, name: str | None = None, *, above: int = 0) -> str:

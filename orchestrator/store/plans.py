@@ -107,9 +107,11 @@ class Plans(Book):
         """
         return self._record(parted_first(fleet, release, settings), "")
 
-    def record_reload(self, fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> str:
+    def record_reload(
+        self, fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False, only_changed: bool = False
+    ) -> str:
         """Write down that these gateways get their hosts' present credentials; return the digest."""
-        return self._record(parted_reload(fleet, names, at_once=at_once), "")
+        return self._record(parted_reload(fleet, names, at_once=at_once, only_changed=only_changed), "")
 
     def record_settings(self, fleet: Fleet, names: tuple[str, ...], changing: Changing) -> str:
         """Write down that these gateways get the settings of the fleet's file; return the digest."""
@@ -312,6 +314,12 @@ def _read_outline(book: Plans, digest: str) -> PlanOutline | None:
     except ValidationError:
         pass
     return outlined(book.plan(digest)) if book._body(digest) else None  # noqa: SLF001 - its own module
+
+
+def header_of(connection: Connection, digest: Digest) -> PlanHeader | None:
+    """Return the plan without its gateways in the caller's transaction, None where there is none."""
+    header = connection.execute(_plan(digest, tables.plans.c.header)).scalar()
+    return _read_header(header) if header is not None else None
 
 
 @lru_cache(maxsize=512)

@@ -81,7 +81,7 @@ class ChangeOrder(Value):
     """Everything a change needs to know before its first step; its plan is read by digest.
 
     Without a plan a change that goes back looks up, under the lock, what is not on its known-good, and one
-    of settings who missed the last one.
+    of credentials or settings which gateways missed the last one.
     `source` is where a release comes from that is not on a host; `cause` is the change before this one.
     """
 
@@ -156,9 +156,13 @@ class ChangeOrder(Value):
 
     @property
     def is_let_in(self) -> bool:
-        """Whether a change that only waits lets it in: it moves no known-good, and makes no plan stale."""
-        drifted = self.kind is ChangeKind.GO_BACK and self.bakes_on and self.plan is None
-        return drifted or self.kind is ChangeKind.RELOAD
+        """Whether a change that only waits lets it in: it moves no known-good, and makes no plan stale.
+
+        Of settings these are the ones that gateways missed and that the others have.
+        """
+        if self.kind is ChangeKind.RELOAD:
+            return True
+        return self.plan is None and (self.kind is ChangeKind.CONFIGURE or self.bakes_on)
 
     @property
     def gives_way(self) -> bool:

@@ -106,6 +106,11 @@ class PlanHeader(Value):
     approvals: int = Field(
         default=0, exclude_if=lambda count: not count, description="people that the fleet's file asks for"
     )
+    only_changed: bool = Field(
+        default=False,
+        exclude_if=lambda only: not only,
+        description="of a reload of credentials: only gateways whose hosts had others than what runs there",
+    )
     left_alone: tuple[Skipped, ...] = Field(
         default=(),
         exclude_if=lambda skipped: not skipped,

@@ -31,15 +31,19 @@ def running(
     return tuple(name for *_, name in sorted(found))
 
 
-def parted_reload(fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False) -> PartedPlan:
+def parted_reload(
+    fleet: Fleet, names: tuple[str, ...], *, at_once: bool = False, only_changed: bool = False
+) -> PartedPlan:
     """Return a plan by which these gateways, in this order, get their hosts' present credentials.
 
     All come at once if that is meant: somebody is to be kept out everywhere within seconds. Then it is the
-    hosts alone that take back with what nobody can log in.
+    hosts alone that take back with what nobody can log in. With `only_changed` the plan means these gateways
+    alone, and not the whole fleet.
     """
     steps = ("100%",) if at_once else ("1", *fleet.limits.steps)
     members = [member_of(fleet.gateway(name)) for name in names]
-    return _parted(fleet, members, "credentials", {"approvals": fleet.reload_approvals}, steps)
+    more = {"approvals": fleet.reload_approvals, "only_changed": only_changed}
+    return _parted(fleet, members, "credentials", more, steps)
 
 
 def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) -> PartedPlan:

@@ -7,10 +7,25 @@ import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import ActivityEnvironment
 
-from activities.facts import NAMED, CapacityQuery, FactActivities, LeftOutQuery, ReturnQuery
+from activities.facts import (
+    NAMED,
+    CapacityQuery,
+    FactActivities,
+    LeftOutQuery,
+    MissedQuery,
+    ReturnQuery,
+)
 from orchestrator.store.known_good import MOST
 from orchestrator.store.ledger import Ledger
-from policies.model.change import PENSTOCK, ChangeKind, ChangeOpening, KnownGoodBatch, Quarantine
+from policies.model.change import (
+    PENSTOCK,
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    KnownGoodBatch,
+    Outcome,
+    Quarantine,
+)
 from policies.model.instance import GatewayState
 from policies.model.operation import BREAK_GLASS
 from policies.model.value import Value
@@ -120,6 +135,37 @@ async def test_a_change_finds_a_gateway_that_it_tries_again_where_its_step_is_re
     assert first is not None
     assert [await planned_by("edge-2"), await planned_by("edge-3")] == [first, None]
     assert (await run(activities.find_strays, "edge")).strays == {}
+
+
+async def test_every_gateway_that_never_answered_a_reload_is_asked_however_it_came_to_miss_it(
+    url: str,
+) -> None:
+    """gw-2 was in quarantine, gw-3 has joined since, gw-4 has another name, gw-5 has left, gw-6 is silent."""
+    before, ledger = fleet(*[gateway(f"gw-{number}") for number in (1, 2, 5, 6)]), Ledger.open(url)
+    opening = ChangeOpening(
+        key="k",
+        fleet="edge",
+        kind=ChangeKind.RELOAD,
+        requested_by="ana",
+        reason="ben has left",
+        release="credentials",
+        plan=ledger.record_reload(before, ("gw-1", "gw-5", "gw-6")),
+    )
+    reload = ledger.open_change(opening)
+    ledger.close_change(ChangeEnding(change=reload, outcome=Outcome.PROMOTED, sentence="3 of 3"))
+    answers = {"gw-1": reload, "gw-2": "edge-0", "gw-3": "", "gw-4": "edge-0", "gw-5": ""}
+    states = [state(name).model_copy(update={"reload_answered": one}) for name, one in answers.items()]
+    ledger.record_states("edge", states, {"gw-6": "does not answer"})
+    today = fleet(*[gateway(f"gw-{number}") for number in (1, 2, 3, 4, 6)])
+    activities, run = FactActivities(ledger, FakeFleets(today)), ActivityEnvironment().run
+    assert (await run(activities.find_strays, "edge")).missed == ("gw-2", "gw-3", "gw-4")
+    asked = MissedQuery(fleet="edge", kind=ChangeKind.RELOAD, is_beside=True, still_moved=("gw-3",))
+    found = await run(activities.plan_missed, asked)
+    assert found is not None
+    header = ledger.plan_header(found.plan)
+    parts = [ledger.plan_part(found.plan, key) for key in header.keys]
+    assert [one.gateway.name for part in parts for one in part.members] == ["gw-2", "gw-4"]
+    assert (found.repeats, found.takes_back) == (None, None)
 
 
 def size_of(found: Value) -> int:

@@ -190,8 +190,21 @@ def test_settings_are_missed_of_the_last_change_that_did_anything_and_of_no_olde
     refused = change(2, Outcome.REFUSED, CONFIGURE)
     assert looked_for(refused, held(1)) == ("edge-1", {"edge-1", "edge-2"}, set())
     again = held(2, repeats="edge-1")
-    assert looked_for(again, held(1)) == ("edge-2", {"edge-1"}, set())
+    assert looked_for(again, held(1)) == ("edge-1", {"edge-1"}, set())
     assert looked_for(change(2, None, CONFIGURE), held(1)) is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PROMOTED, HELD, Outcome.REFUSED, Outcome.ABORTED])
+def test_however_a_repeat_of_settings_ended_each_gateway_is_asked_that_never_answered(
+    outcome: Outcome,
+) -> None:
+    """One that was in quarantine when the repeat reached all others was forgotten."""
+    repeat = change(2, outcome, CONFIGURE, repeats="edge-1")
+    repeat = repeat.model_copy(update={"sentence": f"it was lost; {NOT_ASKED}"})
+    assert looked_for(repeat, held(1)) == ("edge-1", {"edge-1"}, set())
+    back = change(4, Outcome.ROLLED_BACK, CONFIGURE, cause="edge-2", repeats="edge-3")
+    assert looked_for(back, held(3, cause="edge-2"), held(2)) == ("edge-3", {"edge-3"}, {"edge-3"})
+    assert looked_for(change(2, None, CONFIGURE, repeats="edge-1"), held(1)) is None
 
 
 def test_nobody_goes_on_by_itself_with_settings_that_were_stopped() -> None:

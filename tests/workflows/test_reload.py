@@ -1,7 +1,8 @@
 """A reload of credentials: one gateway first, nobody steered, drains and the way back as they were."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.drift import DriftService
 from policies import history
 from policies.model.adoption import ADOPTED
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.fleet import RemovedUsers
@@ -246,7 +247,7 @@ async def test_a_gateway_that_was_silent_is_reloaded_when_it_is_back_and_nobody_
     assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
     away.recover("observe")
     found = await recorded.reconcile()
-    assert found.sentence == "reloading credentials on gw-4, which were silent before"
+    assert found.sentence == "repeating the last reload of credentials on gw-4, which missed it"
     again = await recorded.service.end_of("edge")
     assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)
     assert again.rollout != name
@@ -350,6 +351,95 @@ async def test_a_gateway_that_left_the_file_keeps_no_other_from_a_reload_that_it
     world.folder.known["edge"] = world.fleet.model_copy(update={"gateways": left})
     away.recover("observe")
     found = await recorded.reconcile()
-    assert found.sentence == "reloading credentials on gw-4, which were silent before"
+    assert found.sentence == "repeating the last reload of credentials on gw-4, which missed it"
     again = await recorded.service.end_of("edge")
     assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)
+
+
+def quarantined(recorded: Recorded, name: str) -> None:
+    since = datetime.now(UTC)
+    recorded.ledger.set_quarantine(
+        Quarantine(fleet="edge", gateway=name, reason="its disk dies", person="ben", since=since)
+    )
+
+
+async def is_reloaded_once_returned(recorded: Recorded, name: str) -> None:
+    """Return the gateway from quarantine, and see that it is asked for the reload, once."""
+    assert recorded.world.gateways[name].effects == []
+    assert recorded.ledger.clear_quarantine("edge", name, "ben", "new disk")
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    assert recorded.world.gateways[name].effects == ["reload a"]
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+
+
+async def test_a_gateway_in_quarantine_while_penstock_repeats_a_reload_is_reloaded_once_it_is_returned(
+    recorded: Recorded,
+) -> None:
+    """Revoked users got in there: the repeat ended well, and with it the search for who had missed it."""
+    ill, away = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
+    await held_by_silence(recorded, ill, away)
+    quarantined(recorded, "gw-3")
+    for fake in (ill, away):
+        fake.recover("observe")
+    await recorded.reconcile()
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    await is_reloaded_once_returned(recorded, "gw-3")
+
+
+async def test_a_gateway_in_quarantine_during_a_reload_is_reloaded_once_it_is_returned(
+    recorded: Recorded,
+) -> None:
+    quarantined(recorded, "gw-3")
+    await reload(recorded)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+    await is_reloaded_once_returned(recorded, "gw-3")
+
+
+async def test_a_reload_of_what_has_changed_alone_ends_no_search_for_who_missed_the_reload_of_all(
+    recorded: Recorded,
+) -> None:
+    """The timer that serves renewed certificates hid each day that a removed user was still let in."""
+    away, renewed = recorded.world.gateways["gw-4"], recorded.world.gateways["gw-2"]
+    await held_by_silence(recorded, away)
+    renewed.unserved = ("certificate",)
+    await reload(recorded, unserved=True)
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    away.recover("observe")
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    assert [fake.effects for fake in recorded.world.gateways.values()] == [
+        ["reload a"],
+        ["reload a", "reload a"],
+        ["reload a"],
+        ["reload a"],
+    ]
+
+
+async def test_a_host_that_cannot_keep_that_it_was_reloaded_is_named_and_asked_less_and_less_often(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is full: it would be asked again in every minute, for ever."""
+    full = recorded.world.gateways["gw-4"]
+    monkeypatch.setattr(type(full), "reload_answered", property(lambda one: one.kept, _kept_but_by(full)))
+    name = await reload(recorded)
+    assert name is not None
+    ended = await recorded.service.end_of("edge")
+    assert ended.outcome is Outcome.HELD
+    assert "gw-4 uses its host's present credentials, but its host cannot note that" in ended.reason
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    tries = len(full.effects)
+    assert (await recorded.reconcile()).sentence == "every gateway is on its known-good"
+    assert len(full.effects) == tries
+
+
+def _kept_but_by(full: FakeGateway) -> Callable[[FakeGateway, str], None]:
+    """Return what notes the last reload on every host but that of this gateway."""
+
+    def keep(one: FakeGateway, change: str) -> None:
+        one.kept = "" if one is full else change  # type: ignore[attr-defined]
+
+    FakeGateway.kept = ""  # type: ignore[attr-defined]
+    return keep

@@ -20,6 +20,7 @@ from policies.model.instance import InstanceState
 from policies.model.settings import lines_of
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.recorded import Recorded
+from tests.workflows.test_reload import quarantined
 from tests.workflows.world import NEW, OLD
 
 DNS = {"dns": ("10.0.0.53",)}
@@ -249,7 +250,7 @@ async def test_who_was_silent_gets_what_the_fleet_is_on_and_not_what_its_file_sa
     assert (await recorded.reconcile()).sentence == WELL
     recorded.world.gateways["gw-4"].recover("observe")
     found = await recorded.reconcile()
-    assert found.sentence == "bringing the fleet's settings to gw-4, which were silent before"
+    assert found.sentence == "repeating the last change of settings on gw-4, which missed it"
     again = await recorded.service.end_of("edge")
     assert (again.outcome, again.touched) == (Outcome.PROMOTED, 1)
     gateways = recorded.world.gateways.values()
@@ -277,7 +278,7 @@ async def test_who_was_silent_while_settings_were_taken_back_gets_rid_of_them_wh
     assert recorded.ledger.history("edge")[0].outcome is Outcome.HELD
     recorded.world.gateways["gw-4"].recover("observe")
     found = await recorded.reconcile()
-    assert found.sentence == "bringing the fleet's settings to gw-4, which were silent before"
+    assert found.sentence == "repeating the last change of settings on gw-4, which missed it"
     assert (await recorded.service.end_of("edge")).outcome is Outcome.ROLLED_BACK
     assert recorded.world.gateways["gw-4"].effects[-1] == f"take back {name}"
     assert (await recorded.reconcile()).sentence == WELL
@@ -351,3 +352,24 @@ async def test_a_pool_that_an_agents_file_does_not_have_is_refused_before_any_ga
     ):
         await recorded.service.plan_settings(fleet)
     assert all(fake.effects == [] for fake in recorded.world.gateways.values())
+
+
+async def test_who_was_in_quarantine_while_penstock_brought_settings_to_others_gets_them_once_returned(
+    recorded: Recorded,
+) -> None:
+    ill, away = recorded.world.gateways["gw-3"], recorded.world.gateways["gw-4"]
+    for name in ("gw-3", "gw-4"):
+        silent(recorded, name)
+    await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    quarantined(recorded, "gw-3")
+    for fake in (ill, away):
+        fake.recover("observe")
+    await recorded.reconcile()
+    assert (await recorded.service.end_of("edge")).outcome is Outcome.PROMOTED
+    assert ill.settings == ()
+    assert recorded.ledger.clear_quarantine("edge", "gw-3", "ben", "new disk")
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    assert lines_of(ill.settings) == lines_of(away.settings) == ("dns = 10.0.0.53",)
+    assert (await recorded.reconcile()).sentence == WELL

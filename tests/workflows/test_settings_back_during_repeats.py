@@ -22,7 +22,7 @@ async def test_settings_are_taken_back_while_penstock_brings_them_to_who_missed_
     world.gateways["gw-4"].recover("observe")
     async with blocked(world.gateways["gw-4"], "configure", times=range(1, 100)) as taken:
         found = await recorded.reconcile()
-        assert found.sentence.startswith("bringing the fleet's settings to gw-4"), found.sentence
+        assert found.sentence.startswith("repeating the last change of settings on gw-4"), found.sentence
         await asyncio.wait_for(taken.wait(), 20)
         said = ""
         try:
