@@ -24,7 +24,10 @@ class ExitCode(IntEnum):
     REFUSED = 5, "refused by a policy: signature, capacity, known-good"
     HELD = 6, "held, or an operator has to act"
     ROLLBACK_INCOMPLETE = 7, "rolled back, but some gateways are not on their known-good; wake somebody"
-    TIMED_OUT = 8, "the wait was over before the change was; it goes on"
+    TIMED_OUT = (
+        8,
+        "only stored, as no worker has begun it; or the wait was over before the change was, which goes on",
+    )
     CONFLICT = 9, "conflict: another change is under way, or the plan is stale"
     DIFFERENCES = 10, "differences were found"
     DETACHED = 130, "detached by Ctrl-C; the change goes on"

@@ -1,6 +1,7 @@
 """Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -55,7 +56,8 @@ def rollback(  # an option each
 
     The command prints which release each gateway will serve, then does exactly that without a question. If
     the answer has changed by then, nothing is done yet: the command prints the new answer. Only then it asks
-    on a terminal whether to go on, and elsewhere goes on. Settings have an option of their own.
+    on a terminal whether to go on, and elsewhere goes on. Settings have an option of their own. The exit code
+    is 8 when the order is only stored, because no worker has begun it.
     """
     within, api = seconds(timeout), Api()
     body: dict[str, Any] = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
@@ -63,7 +65,7 @@ def rollback(  # an option each
     name, receipt = _as_shown(api, fleet, body, key, yes=yes)
     emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
     if not (wait and receipt["accepted"]):
-        raise typer.Exit(ExitCode.ROLLBACK_INCOMPLETE if receipt.get("incomplete") else ExitCode.DONE)
+        raise typer.Exit(_code_of(receipt))
     if not api.answers():
         sys.stderr.write("No API says how it ends. When one does: penstock status " + name + "\n")
         raise typer.Exit(ExitCode.TIMED_OUT)
@@ -74,6 +76,13 @@ def rollback(  # an option each
     if code is ExitCode.ROLLBACK_INCOMPLETE:
         _name_the_missing(api, name, change)
     raise typer.Exit(code)
+
+
+def _code_of(receipt: Mapping[str, Any]) -> ExitCode:
+    """Return the exit code of a rollback that is not followed."""
+    if receipt.get("stored"):
+        return ExitCode.TIMED_OUT
+    return ExitCode.ROLLBACK_INCOMPLETE if receipt.get("incomplete") else ExitCode.DONE
 
 
 def _as_shown(

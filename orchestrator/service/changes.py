@@ -703,7 +703,7 @@ class ChangeService:
         if command.kind is not CommandKind.ROLL_BACK:
             if command.kind is CommandKind.ABORT:
                 sentence += " If the change has moved sessions by then, new ones go back to known-good."
-            return CommandReceipt(id=command.id, accepted=True, sentence=sentence)
+            return CommandReceipt(id=command.id, accepted=True, stored=True, sentence=sentence)
         holder = await self.holder(fleet)
         goes_back = holder.order is not None and holder.order.kind is ChangeKind.GO_BACK
         if not (goes_back or await self._is_known_to_have_moved(holder.name)):
@@ -712,7 +712,9 @@ class ChangeService:
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
                 f"`penstock rollback {fleet} --reason TEXT`."
             )
-        return CommandReceipt(id=command.id, accepted=True, sentence=sentence, change=holder.name)
+        return CommandReceipt(
+            id=command.id, accepted=True, stored=True, sentence=sentence, change=holder.name
+        )
 
     async def _is_known_to_have_moved(self, change: str | None) -> bool:
         """Return whether the change has moved sessions, as the ledger knows where it answers."""
@@ -895,7 +897,9 @@ class ChangeService:
             for way_back in ended.go_on:
                 await self._leave(way_back, f"left to the rollback that {person} ordered by force")
         said = " ".join(filter(None, (ended.ended, gave_way, _begun(order, sentence, name))))
-        return CommandReceipt(id=name or fleet.name, accepted=True, sentence=said, change=name)
+        return CommandReceipt(
+            id=name or fleet.name, accepted=True, stored=name is None, sentence=said, change=name
+        )
 
     async def rollback_preview(
         self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None
@@ -1222,7 +1226,9 @@ def _offer(verb: Verb, fleet: str) -> Offer:
 
 def _begun_already(fleet: str, name: str | None) -> CommandReceipt:
     sentence = f"{name} has begun." if name else f"{UNNAMED}."
-    return CommandReceipt(id=name or fleet, accepted=True, sentence=sentence, change=name)
+    return CommandReceipt(
+        id=name or fleet, accepted=True, stored=name is None, sentence=sentence, change=name
+    )
 
 
 def _begun(order: ChangeOrder, sentence: str, name: str | None) -> str:

@@ -95,6 +95,11 @@ class CommandReceipt(Value):
     change: Name | None = Field(
         default=None, description="the change that carries it out; null while no worker has given it a name"
     )
+    stored: bool = Field(
+        default=False,
+        exclude_if=lambda stored: not stored,
+        description="whether the engine has stored it only, since no worker has begun it yet",
+    )
     only_ends: bool = Field(
         default=False,
         exclude_if=lambda only: not only,

@@ -1,6 +1,7 @@
 """A rollback that no worker has begun is reported as stored, and is never taken for another change."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -84,6 +85,22 @@ async def test_a_rollback_that_no_worker_begins_is_stored_and_ends_as_no_other_c
     assert said.out.startswith(f"{STORED}. Then: 1.3.0, promoted by edge-2, is taken back: edge-1 will serve")
     assert "Rolling back" not in said.out
     assert "penstock watch edge" in said.err
+
+
+@pytest.mark.parametrize("is_under_way", [False, True])
+async def test_a_rollback_that_is_only_stored_says_so_and_does_not_end_as_done(
+    without_worker: Installation, is_under_way: bool
+) -> None:
+    """It ended with 0 while the bad release served, and a script went on."""
+    if is_under_way:
+        await without_worker.service._changes.client.start_workflow(
+            Change.run, of_edge(ChangeKind.UPGRADE), id=change_of("edge"), task_queue=CONTROL_QUEUE
+        )
+    for _ in range(2):
+        said = await without_worker.penstock(*ROLLBACK, "--id", "once", "-o", "json")
+        receipt = json.loads(said.out)["data"]
+        assert "order is stored" in receipt["sentence"]
+        assert (receipt["stored"], said.code) == (True, 8), said
 
 
 async def test_a_repeated_rollback_names_what_the_stored_one_leads_to(without_worker: Installation) -> None:
