@@ -128,6 +128,8 @@ def all_that_callers_share_is_used_up(night: Night) -> Iterator[None]:
     finally:
         over.set()
         event.remove(engine, "checkout", wait_in_vain)
+        loop.set_default_executor(ThreadPoolExecutor())  # later tests have the same loop
+        threads.shutdown()
 
 
 @pytest.mark.parametrize("login", LOGINS)
