@@ -18,7 +18,8 @@ class Memory(Value):
     `based` says that counting has begun, `counted` when counters were last folded, `folded` up to
     which scrape of each instance, `cursor` to which values; `last_shown` and `last_reached` when
     series and instances were last there, `boots` when and in which boot a host was first seen,
-    `last_values` the newest sample of each series in which a change is looked for, by gate.
+    `last_values` the newest sample of each series in which a change is looked for, by gate, `signed` when
+    a changed gateway last showed each gate's sign.
     """
 
     based: bool = False
@@ -31,6 +32,7 @@ class Memory(Value):
     bounds: dict[str, float] = {}
     baseline: dict[str, tuple[int, int]] = {}
     last_values: dict[str, dict[str, tuple[float, float]]] = {}
+    signed: dict[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)

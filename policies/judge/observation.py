@@ -5,13 +5,14 @@ arrives with a later tick. The first fold counts nothing: it is where counting s
 where control's baseline and the bound of what is slow are taken.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from policies.judge.counts import fold_series, of_this_start, planned
 from policies.judge.gates.alerts import Alerts
 from policies.judge.look import Baseline, Look, Memory
 from policies.judge.reading import Reading
-from policies.judge.tick import Tick
+from policies.judge.tick import Finding, Tick
 from policies.judge.whole import whole
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Cohorts
@@ -44,7 +45,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         for gate, why in reasons.items()
         if why and cohorts.changed.isdisjoint(found[gate].signs or {})
     }
-    memory = _remember_values(policy, look, memory)
+    memory = _remember_signs(look, _remember_values(policy, look, memory), found)
     other, unknown = _identity(policy, look)
     memory, rebooted = _boots(policy, look, memory)
     lost = () if look.unread((policy.presence,)) else cohorts.canary
@@ -54,6 +55,7 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         baseline=memory.baseline,
         gauges={i: one.gauges for i, one in found.items() if one.gauges is not None and i not in blind},
         signs={gate: one.signs for gate, one in found.items() if one.signs is not None},
+        seen={gate: one.seen for gate, one in found.items() if one.seen},
         blind=blind | ({"identity": unknown} if unknown else {}),
         other=other,
         unseen=tuple(sorted(i for i in lost if memory.last_reached.get(i, 0.0) < look.oldest)),
@@ -102,6 +104,12 @@ def _remember_values(policy: GatePolicy, look: Look, memory: Memory) -> Memory:
             newest = {one.key: one.samples[-1] for one in look.ours(gate.changing) if one.samples}
             values[gate.id] = values.get(gate.id, {}) | newest
     return memory.model_copy(update={"last_values": values})
+
+
+def _remember_signs(look: Look, memory: Memory, found: Mapping[str, Finding]) -> Memory:
+    """Keep when a changed gateway last showed each gate's sign."""
+    shown = (gate for gate, one in found.items() if not look.cohorts.changed.isdisjoint(one.signs or {}))
+    return memory.model_copy(update={"signed": memory.signed | dict.fromkeys(shown, look.reading.at)})
 
 
 def _fold_counters(policy: GatePolicy, look: Look, memory: Memory) -> tuple[Memory, dict[str, float] | None]:

@@ -10,14 +10,10 @@ from policies.model.value import Value
 
 
 class Sign(Value):
-    """A bad sign on one instance, and since when it has lasted.
-
-    Of `behind` control gateways nothing has been seen since it began: they may show it, too.
-    """
+    """A bad sign on one instance, and since when it has lasted."""
 
     since: float
     until: float
-    behind: int = Field(default=0, exclude_if=lambda behind: not behind)
     name: str = Field(default="", exclude_if=lambda name: not name, description="what a ticket says")
 
 
@@ -43,9 +39,10 @@ class Tick(Value):
     `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
     not enough was seen to judge. `baseline` is the same of control before the window, summed up;
     `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
-    reach, `rebooted` the instances whose host has booted since it was first seen. At the users' port of the
-    `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers. The users'
-    port of the `silent` does not answer, which alone says neither.
+    reach, `rebooted` the instances whose host has booted since it was first seen. `seen` says, by gates
+    whose sign is or was just now on a changed gateway, when each of the control was last seen. At the users'
+    port of the `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers.
+    The users' port of the `silent` does not answer, which alone says neither.
     """
 
     at: float
@@ -53,6 +50,7 @@ class Tick(Value):
     baseline: dict[str, tuple[int, int]] = {}
     gauges: dict[str, dict[str, float]] = {}
     signs: dict[str, dict[str, Sign]] = {}
+    seen: dict[str, tuple[float, ...]] = Field(default={}, exclude_if=lambda seen: not seen)
     blind: dict[str, str] = {}
     other: dict[str, str] = {}
     unseen: tuple[str, ...] = ()
@@ -64,8 +62,12 @@ class Tick(Value):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one gate sees at one tick, by instance; what its kind does not look for stays None."""
+    """What one gate sees at one tick, by instance; what its kind does not look for stays None.
+
+    `seen` is when each control gateway was last seen, in order, where a sign is or was on a changed one.
+    """
 
     counts: dict[str, tuple[int, int]] | None = None
     gauges: dict[str, float] | None = None
     signs: dict[str, Sign] | None = None
+    seen: tuple[float, ...] = ()

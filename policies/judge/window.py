@@ -105,9 +105,14 @@ def set_back(state: WindowState, at: float) -> WindowState:
                 name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.aside.items()
             },
             "memory": state.memory.model_copy(update={"counted": min(state.memory.counted, at)}),
-            "gates": {name: one.model_copy(update={"levels": {}}) for name, one in state.gates.items()},
+            "gates": {name: _gate_set_back(one, at) for name, one in state.gates.items()},
         }
     )
+
+
+def _gate_set_back(gate: GateState, at: float) -> GateState:
+    spared = {name: min(seen, at) for name, seen in gate.spared.items()}
+    return gate.model_copy(update={"levels": {}, "spared": spared})
 
 
 def silent_since(policy: GatePolicy, state: WindowState, at: float) -> Mapping[str, float]:
@@ -143,7 +148,7 @@ def fold_tick(
         cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
         horizon=ceil(window.cap / policy.scrape),
-        started=state.started if state.started is not None else tick.at,
+        started=_started(state, tick),
         waves=policy.budget.waves,
         each_wave=policy.budget.each_wave,
         overall=policy.budget.overall,
@@ -168,6 +173,13 @@ def fold_tick(
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
     decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
     return _latched(policy, window, state, decision)
+
+
+def _started(state: WindowState, tick: Tick) -> float:
+    """Return since when signs count: a window that follows another one misses nothing in between."""
+    if state.started is not None:
+        return state.started
+    return state.last if state.ticks else tick.at
 
 
 def next_window(state: WindowState) -> WindowState:

@@ -71,7 +71,7 @@ class HostileServer:
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self._listener.shutdown(socket.SHUT_RDWR)  # closing it alone leaves the thread in `accept`, and the port
+        self._listener.shutdown(socket.SHUT_RDWR)  # a close leaves the thread in `accept`, and the port
         self._listener.close()
 
     @property

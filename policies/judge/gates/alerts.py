@@ -1,5 +1,6 @@
 """Gates of kind `alerts`: what the site's own alerting says of the canary."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import ClassVar, Literal
 
@@ -27,6 +28,10 @@ class Alerts(Signed):
         """Return why this gate cannot be read now; no alert is the usual case."""
         read = (*self.promised, look.presence)
         return look.unread(read) or look.unsound_canary(self.selectors)
+
+    def seen(self, look: Look) -> Iterable[tuple[str, float]]:
+        """Return each instance and when it was last reached: no alert is the usual case."""
+        return ((instance, times[-1]) for instance, times in look.scrapes.items())
 
     def fires_at(self, value: float) -> bool:
         """Whether the alert fires: by being there and not zero, as Prometheus writes them."""

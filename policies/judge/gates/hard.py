@@ -1,6 +1,6 @@
 """Gates of kind `hard`: bad signs that need no statistics; they have to last, and to spare the control."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from policies.judge.counts import Series
 from policies.judge.gates.kind import Selector, Setup
-from policies.judge.gates.signs import Signed, with_behind
+from policies.judge.gates.signs import Signed
 from policies.judge.look import Look
 from policies.judge.tick import Finding, Offence, Sign, Tick
 from policies.model.value import Duration, Value
@@ -95,8 +95,13 @@ class Hard(Signed):
         shown = look.memory.last_shown[self.id]
         lost = {i: gone_since(shown.get(i), times) for i, times in look.scrapes.items()}
         signs = {i: Sign(since=at, until=look.scrapes[i][-1]) for i, at in lost.items() if at is not None}
-        began = {i: min(at for at in look.scrapes[i] if at > sign.since) for i, sign in signs.items()}
-        return Finding(signs=with_behind(signs, began, look))
+        return self.finding(signs, look)
+
+    def seen(self, look: Look) -> Iterable[tuple[str, float]]:
+        """Return each instance that may show the sign, and when that was last looked for on it."""
+        if self.fires.when != "gone":
+            return super().seen(look)
+        return ((instance, times[-1]) for instance, times in look.scrapes.items())
 
     def series(self, look: Look) -> list[Series]:
         """Return the series; of what may change, each after the value that the tick before left."""
@@ -125,6 +130,10 @@ class Hard(Signed):
             return {i: sign for i, sign in signs.items() if sign.since > setup.started}
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
+
+    def began(self, sign: Sign) -> float:
+        """Return when a sign was first seen; what is gone was last there before that."""
+        return sign.until if self.fires.when == "gone" else sign.since
 
     def beginning(self, shown: Collection[str], lasting: Collection[str]) -> list[str]:
         """Return the instances on which the sign does not last yet; a change does not have to."""

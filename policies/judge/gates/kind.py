@@ -15,7 +15,7 @@ from policies.judge.health import HealthState
 from policies.judge.look import Baseline, Look
 from policies.judge.persistence import Level
 from policies.judge.sle import SleState
-from policies.judge.tick import Finding, Offence, Tick
+from policies.judge.tick import Finding, Offence, Sign, Tick
 from policies.model.value import Name, Value
 from policies.model.verdict import Against, Cohorts, GateReading, GateVerdict
 
@@ -75,8 +75,9 @@ class Setup:
 class GateState(Value):
     """What one gate remembers between ticks; each kind uses its own fields.
 
-    `overall` goes on from wave to wave; all else begins anew. `spared` says when control gateways last showed
-    the gate's sign.
+    `overall` goes on from wave to wave; all else begins anew. `spared` says when control gateways last
+    showed the gate's sign. `noticed` has the first sign on each changed gateway that still shows it, or of
+    which it is not known yet whether the control shows it, too.
     """
 
     sle: SleState | None = None
@@ -87,6 +88,7 @@ class GateState(Value):
     guard: GuardState = GuardState()
     levels: dict[str, Level] = {}
     spared: dict[str, float] = {}
+    noticed: dict[str, Sign] = {}
 
 
 class Kind(Value):

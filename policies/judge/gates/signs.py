@@ -1,7 +1,7 @@
 """What gates that look for bad signs have in common: a sign has to last, and to spare the control."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from policies.judge.counts import Series, of_this_start
@@ -37,7 +37,20 @@ class Signed(Kind):
             since = self.firing_since(one.samples, unit) if unit else None
             if since is not None and one.samples[-1][0] >= look.oldest:
                 found[one.instance] = Sign(since=since, until=one.samples[-1][0])
-        return Finding(signs=with_behind(found, {name: sign.since for name, sign in found.items()}, look))
+        return self.finding(found, look)
+
+    def finding(self, signs: dict[str, Sign], look: Look) -> Finding:
+        """Return the signs, and when the control was seen where a changed gateway shows one or just did."""
+        just_now = look.memory.signed.get(self.id, 0.0) >= 2 * look.oldest - look.reading.at
+        if not just_now and look.cohorts.changed.isdisjoint(signs):
+            return Finding(signs=signs)
+        control = {*look.cohorts.control}
+        times = (at for name, at in self.seen(look) if name in control and at >= look.oldest)
+        return Finding(signs=signs, seen=tuple(sorted(times)))
+
+    def seen(self, look: Look) -> Iterable[tuple[str, float]]:
+        """Return each instance that may show the sign, and when that was last looked for on it."""
+        return ((one.instance, one.samples[-1][0]) for one in look.ours(self.value) if one.samples)
 
     def series(self, look: Look) -> list[Series]:
         """Return the series in which the sign is looked for."""
@@ -66,6 +79,10 @@ class Signed(Kind):
         del setup
         return signs
 
+    def began(self, sign: Sign) -> float:
+        """Return when a sign was first seen."""
+        return sign.since
+
     def beginning(self, shown: Collection[str], lasting: Collection[str]) -> list[str]:
         """Return the instances on which the sign has begun, and has not lasted long enough yet."""
         return [instance for instance in shown if instance not in lasting]
@@ -77,21 +94,26 @@ class Signed(Kind):
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
         """Return which changed gateways the sign is on, and whether it is on too much of the control, too."""
-        shown, changed, control = tick.signs.get(self.id, {}), setup.cohorts.changed, setup.cohorts.control
+        shown, control = tick.signs.get(self.id, {}), setup.cohorts.control
         signs = self.lasting(setup, shown)
-        mine = sorted(i for i in signs if i in changed)
-        state = _with_spared(setup, state, signs, tick.at)
+        state = _remembered(setup, state, signs, tick.at)
+        mine = sorted(state.noticed)
         theirs = _of_others(state.spared, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
             return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
+        fleets = is_everybodys(theirs, control)
         begun = {*theirs, *_of_others(self.beginning(shown, signs), mine, setup.cohorts)}
-        decided = [i for i in mine if not may_be_everybodys(begun, control, signs[i].behind)]
-        mine = decided or mine
-        believed = self.believed(mine, tick)
-        named = tuple(believed or mine)
-        reason = f"on canary {named[0]} for {signs[named[0]].until - signs[named[0]].since:.0f} s"
-        if is_everybodys(theirs, setup.cohorts.control):
+        seen = tick.seen.get(self.id, ())
+        behind = {name: bisect_left(seen, self.began(sign)) for name, sign in state.noticed.items()}
+        unsure = [i for i in mine if not fleets and may_be_everybodys(begun, control, behind[i])]
+        noticed = {i: sign for i, sign in state.noticed.items() if i in signs or i in unsure}
+        decided = [name for name in mine if name not in unsure]
+        believed = self.believed(decided or mine, tick)
+        named = tuple(believed or decided or mine)
+        sign = signs.get(named[0], state.noticed[named[0]])
+        reason = f"on canary {named[0]} for {sign.until - sign.since:.0f} s"
+        if fleets:
             verdict, reason = GateVerdict.CONFLICTING, f"{reason}, and on {len(theirs)} control gateways"
         elif not decided:
             verdict = GateVerdict.METRICS_UNAVAILABLE
@@ -102,6 +124,7 @@ class Signed(Kind):
             verdict = self.bad
             reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
         reading = self.reading(verdict, reason, numbers)
+        state = state.model_copy(update={"noticed": noticed})
         return state, reading.model_copy(update={"instances": named})
 
 
@@ -116,12 +139,20 @@ def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> lis
     return [instance for instance in theirs if cohorts.beside.get(instance) not in mine]
 
 
-def _with_spared(setup: Setup, state: GateState, signs: Collection[str], at: float) -> GateState:
-    """Return the state that knows which control gateways show the sign now, or did a moment ago."""
-    most = SPARED_SCRAPES * setup.scrape.total_seconds()
+def _remembered(setup: Setup, state: GateState, signs: Mapping[str, Sign], at: float) -> GateState:
+    """Return the state with who of the control shows the sign or did just now, and the first signs on others.
+
+    What was noticed on an instance that has been started since then says nothing of the one that runs.
+    """
+    cohorts, most = setup.cohorts, SPARED_SCRAPES * setup.scrape.total_seconds()
     before = {name: seen for name, seen in state.spared.items() if at - seen <= most}
-    now = {name: at for name in signs if name in setup.cohorts.control}
-    return state.model_copy(update={"spared": before | now})
+    now = {name: at for name in signs if name in cohorts.control}
+    first = {name: sign for name, sign in signs.items() if name in cohorts.changed} | {
+        name: sign
+        for name, sign in state.noticed.items()
+        if name in cohorts.changed and sign.until >= cohorts.since.get(name, 0.0)
+    }
+    return state.model_copy(update={"spared": before | now, "noticed": first})
 
 
 def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:
@@ -132,22 +163,3 @@ def is_everybodys(on: Collection[str], control: Collection[str]) -> bool:
 def may_be_everybodys(on: Collection[str], control: Collection[str], behind: int) -> bool:
     """Whether that would be so if the control gateways of which nothing is seen yet showed it, too."""
     return bool(control) and len(set(on) & set(control)) + behind >= max(1.0, EVERYBODYS * len(control))
-
-
-def with_behind(signs: Mapping[str, Sign], began: Mapping[str, float], look: Look) -> dict[str, Sign]:
-    """Return the signs with the number of control gateways that were not reached since each began.
-
-    Args:
-        signs: By instance.
-        began: By instance, the first scrape that showed the sign.
-        look: What was read; a control gateway without a fresh scrape is waited for no longer.
-    """
-    last = sorted(
-        times[-1]
-        for name in look.cohorts.control
-        if (times := look.scrapes.get(name)) and times[-1] >= look.oldest
-    )
-    return {
-        name: sign.model_copy(update={"behind": bisect_left(last, began[name])})
-        for name, sign in signs.items()
-    }
