@@ -64,8 +64,6 @@ def what_to_read(policy: GatePolicy, cohorts: Cohorts, memory: Memory, at: float
     since_last = policy.fresh_within + min(unwatched, LONGEST_UNWATCHED)
     for gate in policy.gates:
         needed = max(policy.fresh_within, gate.lookback(policy.scrape))
-        if gate.changing:  # it is still seen when a silent control gateway is waited for no longer
-            needed += policy.fresh_within
         for selector in gate.selectors:
             lookbacks[selector] = max(needed, lookbacks.get(selector, needed))
         needed = max(needed, since_last) if gate.changing else needed

@@ -230,8 +230,11 @@ def _elapsed(state: WindowState) -> Clocks:
 
 
 def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
-    """Let the gate fold what it saw; a blind gate only says so, though what was counted is kept."""
-    if gate.id not in tick.blind:
+    """Let the gate fold what it saw; a blind gate only says so, though what was counted is kept.
+
+    Where a sign was noticed and is not decided yet, it is: who cannot be seen keeps it open no longer.
+    """
+    if gate.id not in tick.blind or state.noticed:
         return gate.judge(setup, state, tick)
     if gate.id in tick.counts:
         state, _ = gate.judge(setup, state, tick)

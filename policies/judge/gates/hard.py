@@ -131,9 +131,10 @@ class Hard(Signed):
         held = self.held.total_seconds()
         return {i: sign for i, sign in signs.items() if sign.until - sign.since >= held}
 
-    def began(self, sign: Sign) -> float:
-        """Return when a sign was first seen; what is gone was last there before that."""
-        return sign.until if self.fires.when == "gone" else sign.since
+    def began(self, setup: Setup, sign: Sign) -> float:
+        """Return when a sign was first seen; what is gone was last there a scrape before that."""
+        last = setup.scrape.total_seconds() if self.fires.when == "gone" else 0.0
+        return min(sign.until, sign.since + last)
 
     def beginning(self, shown: Collection[str], lasting: Collection[str]) -> list[str]:
         """Return the instances on which the sign does not last yet; a change does not have to."""

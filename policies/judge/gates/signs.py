@@ -79,8 +79,9 @@ class Signed(Kind):
         del setup
         return signs
 
-    def began(self, sign: Sign) -> float:
+    def began(self, setup: Setup, sign: Sign) -> float:
         """Return when a sign was first seen."""
+        del setup
         return sign.since
 
     def beginning(self, shown: Collection[str], lasting: Collection[str]) -> list[str]:
@@ -105,7 +106,7 @@ class Signed(Kind):
         fleets = is_everybodys(theirs, control)
         begun = {*theirs, *_of_others(self.beginning(shown, signs), mine, setup.cohorts)}
         seen = tick.seen.get(self.id, ())
-        behind = {name: bisect_left(seen, self.began(sign)) for name, sign in state.noticed.items()}
+        behind = {name: bisect_left(seen, self.began(setup, sign)) for name, sign in state.noticed.items()}
         unsure = [i for i in mine if not fleets and may_be_everybodys(begun, control, behind[i])]
         noticed = {i: sign for i, sign in state.noticed.items() if i in signs or i in unsure}
         decided = [name for name in mine if name not in unsure]
