@@ -153,7 +153,7 @@ async def answering(settings: Settings, network: socket.socket | None) -> AsyncI
 
 
 async def _keep_delivering(service: Service) -> None:
-    """Write into the record what the ledger could not take, and what was only counted so far."""
+    """Write down what the ledger could not take, what was only counted so far, and who is who by now."""
     while True:
         await asyncio.sleep(WRITE_SECONDS)
         await _deliver(service)
@@ -163,6 +163,7 @@ async def _deliver(service: Service) -> None:
     try:
         await service.deliver_late_entries()
         await service.write_refusals()
+        await service.remember_people()
     except (PenstockError, OSError) as error:
         _log.warning("entries of the audit record wait for the ledger: %s", error)
 

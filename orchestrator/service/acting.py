@@ -146,6 +146,7 @@ class Acting:
             subject=subject,
             body={**body, "from": caller.address},
             fleet=fleet,
+            known_by=caller.known_by,
         )
         try:
             await self._ask(partial(self._book(safe=safe).enter, entry), safe=safe)

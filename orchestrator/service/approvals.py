@@ -1,11 +1,12 @@
 """Approvals of plans: how many people a change needs, who approved it, and whether that is enough."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from activities.drivers.trust_files import compose_releases
-from orchestrator.service.one_person import KnownNames
+from orchestrator.service.one_person import KnownNames, first_of
 from orchestrator.service.people import PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.access import Action
@@ -77,7 +78,7 @@ class ApprovalService:
             self._names.of_different_people(
                 [one for one in given if self.people.may_still(one.person, Action.ANSWER, plan.fleet)]
             ),
-            requesters=self._requesters(requester),
+            requesters=self._requesters(requester, given),
             signers=self._signers(plan),
             now=datetime.now(UTC),
         )
@@ -87,8 +88,9 @@ class ApprovalService:
 
         As if they started it, unless they have approved it: then somebody else starts it.
         """
-        has_approved = any(one.person == person for one in self.ledger.approvals(plan.digest))
-        return self.state(plan, "" if has_approved else person)
+        given = self.ledger.approvals(plan.digest)
+        theirs = self._names.of({person}, first_of(given))
+        return self.state(plan, "" if any(one.person in theirs for one in given) else person)
 
     def require(self, plan: AnyPlan, requester: str, *, more: int = 0) -> tuple[str, ...]:
         """Return who approved the plan, once enough have; `more` than it needs to override a window.
@@ -143,12 +145,12 @@ class ApprovalService:
         row = self.ledger.release_row(plan.release.digest) if plan.release is not None else None
         labels = row.signers if row is not None else ()
         identities = frozenset[str]().union(*(identities_in(label) for label in labels))
-        # Whom only groups give roles has the provider's name for them, by which releases are signed, too.
-        return self._names.of(self.people.named_by(identities) | identities)
+        return self._names.of_signers(identities)
 
-    def _requesters(self, requester: str) -> frozenset[str]:
-        """Return who asks: a machine may be asking for whoever made its token."""
-        return self._names.of({requester, *self.ledger.makers_of(requester)})
+    def _requesters(self, requester: str, given: Sequence[Approval]) -> frozenset[str]:
+        """Return by which names who asks may have approved: a machine may ask for whoever made its token."""
+        makers = self.ledger.makers_of(requester)
+        return self._names.of({requester}, first_of(given)) | self._names.of(makers)
 
     @property
     def _names(self) -> KnownNames:

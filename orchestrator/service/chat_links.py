@@ -85,7 +85,9 @@ class ChatLinks:
         found = self._recognised(link)
         if found.person != link.person:
             raise NotAllowed(f'{link.person} is called {found.person} by now. Say "!penstock link" again.')
-        return found.model_copy(update={"via": Via.CHAT, "address": f"{workspace}/{user}"})
+        address = f"{workspace}/{user}"
+        known_by = (*found.known_by, f"chat:{address}")
+        return found.model_copy(update={"via": Via.CHAT, "address": address, "known_by": known_by})
 
     def _recognised(self, link: ChatLink) -> Caller:
         if link.uid is not None:

@@ -16,7 +16,7 @@ from orchestrator.service.description_file import DescriptionFile
 from orchestrator.service.drift import MOST, Drift, differences
 from orchestrator.service.fleets import Fleets
 from orchestrator.service.foreign_files import ReadText, read_body, read_description
-from orchestrator.service.one_person import KnownNames
+from orchestrator.service.one_person import KnownNames, first_of
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.surveys import Surveyed
@@ -321,7 +321,7 @@ class DesiredService:
                 for one in given
                 if one.person != ROOT and self.people.may_still(one.person, Action.ADMINISTER, fleet)
             ],
-            requesters=KnownNames(self.ledger, self.people).of({person}),
+            requesters=KnownNames(self.ledger, self.people).of({person}, first_of(given)),
             signers=(),
             now=datetime.now(UTC),
         )

@@ -1,58 +1,96 @@
-"""One person, one name: whoever the identity provider vouches for is nobody else here, by whichever door."""
+"""One person is one person, by whatever name and whichever frontend: an identity says who somebody is."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from orchestrator.service.people import LoggedIn, PeopleFile
 from orchestrator.store.ledger import Ledger
 from policies.model.approval import Approval
 from policies.model.errors import NotAllowed
-from policies.model.people import Caller
+from policies.model.people import Caller, subject_of_identity
+from policies.model.revocation import same_identity
 
 
 @dataclass(frozen=True)
 class KnownNames:
-    """By which names people are or were known here: whoever has two of them is one person still.
+    """By which names people are or were known here: a person with two of them is one person still.
 
-    Whom a group gave roles had the provider's name, until people.yaml gave the subject another one.
+    The ledger remembers what recognised a person under each name; people.yaml has the names of now.
     """
 
     ledger: Ledger
     people: PeopleFile
 
-    def of(self, names: Collection[str]) -> frozenset[str]:
-        """Return these people's names, and those by which the provider knew them before or does now."""
-        subjects = {*self.people.subjects_of(names), *self.ledger.subjects_known_as(names)}
-        return frozenset({*names, *self.ledger.names_known_of(subjects), *self.people.named_by(subjects)})
+    def of(self, names: Collection[str], since: datetime | None = None) -> frozenset[str]:
+        """Return these people's names, and all others that the same identities have or had.
+
+        Args:
+            names: As the records have them.
+            since: When the oldest of these records was made. A name that was another person's before that
+                names only the person who has had it since.
+        """
+        return _joined(self._known(since), names)
+
+    def of_signers(self, identities: Collection[str]) -> frozenset[str]:
+        """Return by which names those are or were known here whose names or subjects these are."""
+        known = self._known(None)
+        theirs = {
+            name
+            for identity, name in known
+            if {same_identity(name), same_identity(subject_of_identity(identity))} & {*identities} - {""}
+        }
+        return _joined(known, {*identities, *theirs})
 
     def of_different_people(self, given: Sequence[Approval]) -> list[Approval]:
         """Return these without what somebody has approved by another name before."""
+        known = self._known(first_of(given))
         found: list[Approval] = []
         for one in given:
-            names = self.of({one.person}) - {one.person}
+            names = _joined(known, {one.person})
             if not any(before.person in names for before in found):
                 found.append(one)
         return found
 
-    def require_another_person(self, person: str, involved: Collection[str]) -> None:
-        """Return unless the person is one of those involved by another name.
+    def others(self, person: str, involved: Collection[str], since: datetime | None) -> tuple[str, ...]:
+        """Return the person's other names, none of which is that of anybody involved.
 
         Raises:
-            NotAllowed: They are.
+            NotAllowed: One is.
         """
-        if same := (self.of({person}) - {person}) & {*involved}:
+        found = self.of({person}, since) - {person}
+        if same := found & {*involved}:
             raise NotAllowed(f"{person} is {min(same)} by another name, and one person has one voice")
+        return tuple(sorted(found))
+
+    def _known(self, since: datetime | None) -> frozenset[tuple[str, str]]:
+        return self.ledger.names_since(since) | self.people.identified()
+
+
+def first_of(given: Sequence[Approval]) -> datetime | None:
+    """Return when the first of these was given, None without any."""
+    return min((one.given_at for one in given), default=None)
+
+
+def _joined(known: Collection[tuple[str, str]], names: Collection[str]) -> frozenset[str]:
+    """Return the names with all others that lead to the same identities."""
+    found, before = frozenset(names), frozenset[str]()
+    while found != before:
+        before = found
+        theirs = {identity for identity, name in known if name in found}
+        found |= {name for identity, name in known if identity in theirs}
+    return found
 
 
 def one_person(ledger: Ledger, login: LoggedIn) -> Caller:
     """Return who has logged in.
 
     Raises:
-        NotAllowed: The name is a machine's, or another subject's, or the subject had another name.
+        NotAllowed: The name is a machine's, or another subject's, or the provider gave another name before.
     """
     found = login.caller
     if ledger.makers_of(found.person):
         raise NotAllowed(f"{found.person} is a machine's name here; nobody else can have it")
-    if login.named is not None:
-        ledger.know_login(login.named, found.person)
+    if login.is_named_by_provider:
+        ledger.know_login(found.known_by[0], found.person)
     return found

@@ -5,7 +5,6 @@ What a caller says of itself, and every variable of its environment, counts for 
 
 import pwd
 import threading
-from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +14,19 @@ from orchestrator.service.provider_keys import Reading
 from policies.access import Action, allows
 from policies.model.errors import BadInput, NotAllowed
 from policies.model.offer import Offer, Verb
-from policies.model.people import EVERY_FLEET, RESERVED, ROOT, Caller, Grants, People, Role, Via, joined
-from policies.model.revocation import same_identity
+from policies.model.people import (
+    EVERY_FLEET,
+    RESERVED,
+    ROOT,
+    Caller,
+    Grants,
+    Member,
+    People,
+    Role,
+    Via,
+    identity_of_subject,
+    joined,
+)
 
 SUPERUSER = 0
 OF_ROOT: Grants = {EVERY_FLEET: frozenset({Role.OPERATOR, Role.AUDITOR, Role.ADMIN})}
@@ -30,8 +40,8 @@ class LoggedIn(NamedTuple):
     """Who has logged in."""
 
     caller: Caller
-    named: str | None = None
-    """The subject whom the provider gave this name; None for who is in people.yaml."""
+    is_named_by_provider: bool = False
+    """Whether the name is the provider's: people.yaml names everybody else."""
 
 
 class PeopleFile:
@@ -67,16 +77,16 @@ class PeopleFile:
             NotAllowed: Nobody who is known has it.
             BadInput: The file is wrong, and this is not root.
         """
-        names = {f"uid:{uid}", _system_name(uid)}
         try:
-            member = next((one for one in self.people().people if names & {*one.system_users}), None)
+            found = self._of_uid(uid)
         except BadInput:
             if uid != SUPERUSER:
                 raise
-            member = None
-        if member is not None:
-            granted = joined([member.roles, OF_ROOT]) if uid == SUPERUSER else member.roles
-            return Caller(person=member.name, grants=granted, via=Via.CLI)
+            found = None
+        if found is not None and uid == SUPERUSER:
+            return found.model_copy(update={"grants": joined([found.grants, OF_ROOT])})
+        if found is not None:
+            return found
         if uid == SUPERUSER:
             return Caller(person=ROOT, grants=OF_ROOT, via=Via.CLI)
         raise NotAllowed(
@@ -110,12 +120,12 @@ class PeopleFile:
         Raises:
             NotAllowed: That gives nobody a role here.
         """
-        people = self.people()
+        people, identity = self.people(), identity_of_subject(vouched.issuer, vouched.subject)
         member = next((one for one in people.people if vouched.subject in one.subjects), None)
         granted = joined(one.roles for one in people.groups if one.name in vouched.groups)
         if member is not None:
-            grants = joined([member.roles, granted])
-            return LoggedIn(Caller(person=member.name, grants=grants, via=Via.API))
+            found = _caller(people, member, identity, Via.API)
+            return LoggedIn(found.model_copy(update={"grants": joined([member.roles, granted])}))
         if not granted or vouched.name is None:
             raise NotAllowed(self._unknown(vouched, people, in_a_group=bool(granted)))
         if vouched.name in {*RESERVED, ROOT, *(one.name for one in people.people)}:
@@ -124,10 +134,10 @@ class PeopleFile:
                 f"an administrator adds the subject to {self._path}"
             )
         try:
-            caller = Caller(person=vouched.name, grants=granted, via=Via.API)
+            caller = Caller(person=vouched.name, grants=granted, via=Via.API, known_by=(identity,))
         except ValueError as error:
             raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
-        return LoggedIn(caller, vouched.subject)
+        return LoggedIn(caller, is_named_by_provider=True)
 
     def _unknown(self, vouched: Vouched, people: People, *, in_a_group: bool) -> str:
         """Return why the provider's person is nobody here, and what an administrator does."""
@@ -148,14 +158,19 @@ class PeopleFile:
         Raises:
             NotAllowed: Nobody by name has it; whoever is root may be anybody.
         """
-        names = {f"uid:{uid}", _system_name(uid)}
-        member = next((one for one in self.people().people if names & {*one.system_users}), None)
-        if member is None:
+        found = self._of_uid(uid)
+        if found is None:
             raise NotAllowed(
                 f"the system user {_system_name(uid)} is nobody by name here: an administrator adds it to "
                 f"{self._path} under system_users"
             )
-        return Caller(person=member.name, grants=member.roles, via=Via.CLI)
+        return found
+
+    def _of_uid(self, uid: int) -> Caller | None:
+        people, number = self.people(), f"uid:{uid}"
+        names = {number, _system_name(uid)}
+        member = next((one for one in people.people if names & {*one.system_users}), None)
+        return _caller(people, member, number, Via.CLI) if member is not None else None
 
     def provider(self) -> IdentityProvider | None:
         """Return the identity provider that is believed now, None without one."""
@@ -168,18 +183,11 @@ class PeopleFile:
                 self._provider = IdentityProvider(settings, authorities)
             return self._provider
 
-    def named_by(self, identities: Iterable[str]) -> frozenset[str]:
-        """Return whose names or subjects these are, however they are spelled."""
-        known = {same_identity(identity) for identity in identities}
-        people = self.people().people
+    def identified(self) -> frozenset[tuple[str, str]]:
+        """Return everything that recognises a person of the file now, each with that person's name."""
+        people = self.people()
         return frozenset(
-            one.name for one in people if known & {*map(same_identity, (one.name, *one.subjects))}
-        )
-
-    def subjects_of(self, names: Collection[str]) -> frozenset[str]:
-        """Return which subjects of the provider have one of these names."""
-        return frozenset(
-            subject for one in self.people().people if one.name in names for subject in one.subjects
+            (known_by, one.name) for one in people.people for known_by in people.identities_of(one)
         )
 
     def may_still(self, name: str, action: Action, fleet: str) -> bool:
@@ -195,6 +203,12 @@ class PeopleFile:
     def knows(self, name: str) -> bool:
         """Return whether somebody has that name."""
         return any(one.name == name for one in self.people().people)
+
+
+def _caller(people: People, member: Member, identity: str, via: Via) -> Caller:
+    """Return a person of the file whom this identity has recognised."""
+    known_by = tuple(sorted({identity, *people.identities_of(member)}))
+    return Caller(person=member.name, grants=member.roles, via=via, known_by=known_by)
 
 
 def _system_name(uid: int) -> str:

@@ -292,6 +292,15 @@ class Service:
         """Count a token that is good for nothing; the record has such refusals in sum."""
         self._refusals.note(Via.API, "token refused", caller_at, str(refused))
 
+    async def remember_people(self) -> None:
+        """Have the ledger know by what each person of people.yaml is recognised, also who does nothing.
+
+        Raises:
+            Unavailable: The ledger does not answer.
+        """
+        with suppress(BadInput):  # of a file that is wrong, the version before it is remembered
+            await asyncio.to_thread(lambda: self._ledger.know_people(self.people.identified()))
+
     async def write_refusals(self) -> int:
         """Write the refusals that were counted and are due; return how many entries.
 
@@ -765,12 +774,14 @@ class Service:
 
         async def give() -> CommandReceipt:
             await self._refuse_stale(fleet, change, safe=safe)
+            given = command
             if kind in ANOTHER_PERSONS:
-                await asyncio.to_thread(self._require_another_person, caller.person, fleet)
+                names = await asyncio.to_thread(self._other_names, caller.person, fleet)
+                given = command.model_copy(update={"known_as": names})
             if kind is CommandKind.PROMOTE and approves is None:
                 await asyncio.to_thread(self._refuse_unbound_vote, fleet)
             changes = self._stops if safe else self._changes
-            return await self._shown(fleet, await changes.command(fleet, command))
+            return await self._shown(fleet, await changes.command(fleet, given))
 
         what, asked = f"{kind.replace('_', ' ')} asked for", {"reason": reason, "id": command.id}
         return await self._acts.audited(caller, what, fleet, asked, give, safe=safe)
@@ -1294,12 +1305,17 @@ class Service:
                 )
         return None
 
-    def _require_another_person(self, person: str, fleet: str) -> None:
-        """Return unless the person asked for the fleet's change, or has voted on it, by another name."""
-        story = self._newest_story(fleet)
-        if story is not None:
-            involved = {*story.order.requesters, *story.told.votes}
-            KnownNames(self._ledger, self.people).require_another_person(person, involved)
+    def _other_names(self, person: str, fleet: str) -> tuple[str, ...]:
+        """Return the person's other names, none of which asked for the fleet's change or voted on it.
+
+        Raises:
+            NotAllowed: One did.
+        """
+        newest = self._safe.last_change(fleet)
+        story = self._safe.story(newest.name) if newest is not None else None
+        involved = {*story.order.requesters, *story.told.votes} if story is not None else ()
+        since = newest.began if newest is not None else None
+        return KnownNames(self._ledger, self.people).others(person, involved, since)
 
     async def _shown(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
         """Return the receipt once every screen shows what was ordered, which it is already.

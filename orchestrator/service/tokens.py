@@ -32,7 +32,7 @@ class TokenService:
             await self._administers(caller, fleet)
         if "@" in name:
             raise BadInput(f"{name} could be what an identity provider calls somebody: leave out the @")
-        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self.people.knows, name):
+        if name in {*RESERVED, ROOT} or await asyncio.to_thread(self._is_a_persons, name):
             raise BadInput(f"{name} is or could be somebody's name, and a token is nobody: call it otherwise")
 
         async def make() -> tuple[str, TokenRow]:
@@ -62,6 +62,10 @@ class TokenService:
 
         asked = {"reason": reason}
         return await self.acts.audited(caller, "revocation asked for", None, asked, revoke, about=name)
+
+    def _is_a_persons(self, name: str) -> bool:
+        """Return whether a person has that name, or had it once: it stays with what that person did."""
+        return self.people.knows(name) or any(name == had for _, had in self.ledger.names_since(None))
 
     async def _administers(self, caller: Caller, fleet: str) -> None:
         if may_there(caller, Action.ADMINISTER, fleet):

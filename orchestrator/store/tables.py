@@ -719,10 +719,13 @@ notice_looks = Table(
 logins = Table(
     "logins",
     metadata,
-    Column("subject", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("since", Moment, nullable=False),
+    Column("identity", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("by_provider", Boolean, nullable=False),
+    Column("last", Moment, nullable=False),
+    Index("ix_logins_name", "name"),
 )
+"""Under which names each identity acted, when it last did, and whether the provider gave the name."""
 
 audit = Table(
     "audit",

@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
+from orchestrator.store.logins import know
 from orchestrator.store.record import append, head_of
 from orchestrator.store.verifier import first_fault
 from policies.model.approval import PLAN_APPROVED
@@ -57,9 +58,13 @@ class Trail(Book):
             return head_of(connection)
 
     def enter(self, entry: LateEntry) -> None:
-        """Append an entry that has a key: a repeat of it is the same entry."""
+        """Append an entry that has a key: a repeat of it is the same entry.
+
+        What recognised the person is remembered with it.
+        """
         said = (entry.person, entry.via, entry.action, entry.subject, entry.body, entry.key)
         with writing(self._engine) as connection:
+            know(connection, {(identity, entry.person) for identity in entry.known_by})
             append(connection, *said, fleet=entry.fleet)
 
     def audit_entries(

@@ -50,3 +50,5 @@ class LateEntry(Value):
     subject: str
     body: dict[str, object]
     fleet: str | None = None
+    known_by: tuple[str, ...] = ()
+    """What recognised the person, which the ledger remembers with the name."""

@@ -35,6 +35,9 @@ class Command(Value):
     id: str = Field(min_length=1)
     kind: CommandKind
     person: str = Field(min_length=1)
+    known_as: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda names: not names, description="the other names of the same person"
+    )
     reason: str = Field(min_length=1)
     hold_of: str | None = Field(default=None, description="whose hold a resume lifts, if not its own")
     approves: Digest | None = Field(

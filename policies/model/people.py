@@ -40,7 +40,7 @@ class Via(StrEnum):
 
 
 PersonName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._@-]*[a-z0-9])?$", max_length=63)]
-"""One spelling for each person: two-person rules compare these names and nothing else."""
+"""One spelling for each person; a person whose name was changed is the same one by their identities."""
 
 FleetOrEvery = Annotated[str, Field(pattern=r"^(?:\*|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$", max_length=63)]
 Grants = dict[FleetOrEvery, frozenset[Role]]
@@ -73,6 +73,8 @@ class Caller(Value):
     """Whether it is a program with a token: it never counts as a person."""
     address: str = ""
     """Where it called from, for the audit record."""
+    known_by: tuple[str, ...] = ()
+    """What recognises the person, now and under any other name: see `People.identities_of`."""
 
     def roles(self, fleet: str) -> frozenset[Role]:
         """Return the caller's roles on the fleet; empty when the fleet is none of its business."""
@@ -111,6 +113,16 @@ class Member(Value):
     """What the identity provider calls this person."""
     roles: Grants = {}
     """What this person is, by fleet: `viewer`, `auditor`, `operator`, `approver`, `admin`, `ci`, `chat`."""
+
+
+def identity_of_subject(issuer: str, subject: str) -> str:
+    """Return the identity of a provider's subject; another provider's subjects are other people."""
+    return f"{issuer} {subject}"
+
+
+def subject_of_identity(identity: str) -> str:
+    """Return the subject of a provider's identity, empty for an identity of another kind."""
+    return identity.partition(" ")[2]
 
 
 class Group(Value):
@@ -160,6 +172,11 @@ class People(Value):
     """Roles by groups of the provider."""
     oidc: Oidc | None = None
     """The provider; without it people are known at the local socket only."""
+
+    def identities_of(self, member: Member) -> tuple[str, ...]:
+        """Return everything that recognises this person, in one text each."""
+        issuer = self.oidc.issuer if self.oidc is not None else ""
+        return (*member.system_users, *(identity_of_subject(issuer, one) for one in member.subjects))
 
     @model_validator(mode="after")
     def _nobody_is_two(self) -> "People":

@@ -3,7 +3,6 @@
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
-from policies.model.verdict import Decision
 from policies.status.told import Told, listed, subject_of
 from policies.votes import Votes, ballot_of
 
@@ -75,20 +74,23 @@ def _refusal_while_it_goes_on(order: ChangeOrder, told: Told, command: Command) 
         case CommandKind.RESUME if told.holds and (command.hold_of or command.person) not in told.holds:
             return _refused(f"held by {listed(told.holds)}; a hold is lifted by its name", _lift(order, told))
         case CommandKind.PROMOTE:
-            why = _why_no_vote(order, told.decision, command)
+            why = _why_no_vote(order, told, command)
             return _refused(why, status) if why is not None else None
         case _:
             return None
 
 
-def _why_no_vote(order: ChangeOrder, decision: Decision | None, command: Command) -> str | None:
+def _why_no_vote(order: ChangeOrder, told: Told, command: Command) -> str | None:
     """Return why a vote does not count: its person may not vote, or was shown something else."""
-    if decision is None:
+    if (decision := told.decision) is None:
         return "there is no verdict on this wave yet that anybody could vote on"
     if command.approves not in {None, ballot_of(decision)}:
         now = f"something else speaks against the wave now than was shown: {decision.reason}"
         return f"{now}; read it and vote again"
-    return Votes(order.requesters).refusal_of(command.person)
+    if voted := told.votes.keys() & {*command.known_as}:
+        return f"{command.person} has voted as {min(voted)}, and one person has one vote"
+    refusals = map(Votes(order.requesters).refusal_of, (command.person, *command.known_as))
+    return next(filter(None, refusals), None)
 
 
 def _lift(order: ChangeOrder, told: Told) -> Offer:
@@ -101,8 +103,8 @@ def _refusal_of_answer(order: ChangeOrder, told: Told, command: Command) -> Refu
         return _refused(f"nothing waits for an answer in {order.fleet} any more", status)
     if command.kind is CommandKind.REJECT:
         return None
-    if command.person in order.requesters:
-        sentence = f"{command.person} asked for this rollback; somebody else has to approve it"
+    if asked := {command.person, *command.known_as} & {*order.requesters}:
+        sentence = f"{min(asked)} asked for this rollback; somebody else has to approve it"
         return _refused(sentence, _offer(Verb.ROLL_BACK, order))
     if command.approves != order.confirm.change:
         sentence = "the approval names another change than the one that waits; look at it and approve it anew"

@@ -48,7 +48,8 @@ people:
   - {{name: carol, system_users: ["uid:{CAROL}"], roles: {{edge: [approver]}}}}
   - {{name: dora, system_users: ["uid:{DORA}"], roles: {{edge: [viewer, operator]}}}}
 """
-OIDC = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock, name_claim: email}\n"
+ISSUER = "https://idp.example"
+OIDC = f"oidc: {{issuer: {ISSUER}, audience: penstock, client: penstock, name_claim: email}}\n"
 KNOWN_TO_THE_PROVIDER = re.sub(r"name: (\w+),", r"name: \1, subjects: [s-\1],", PEOPLE)
 FLEET = f"""\
 name: edge
@@ -165,6 +166,15 @@ class House:
             plan=plan.digest,
         )
         return self.ledger.open_change(opening)
+
+    def passed(self, time: timedelta) -> None:
+        """Have everything that was seen of people be older by so much."""
+        engine, table = sqlalchemy.create_engine(self.settings.ledger_url), tables.logins
+        with engine.begin() as connection:
+            for row in connection.execute(sqlalchemy.select(table)).all():
+                mine = (table.c.identity == row.identity, table.c.name == row.name)
+                connection.execute(sqlalchemy.update(table).where(*mine).values(last=row.last - time))
+        engine.dispose()
 
     def audited(self, action: str) -> list[Any]:
         return [entry for entry in self.ledger.audit_entries() if entry.action == action]
@@ -456,7 +466,7 @@ async def test_who_got_another_name_is_no_second_person(house: House, releases: 
     house.write_fleet(approvals=1)
     plan = await house.plan(old, newer)
     groups = "groups: [{name: approvers, roles: {edge: [approver]}}]\n"
-    house.ledger.know_login("s-anna", "annika")
+    house.ledger.know_login(f"{ISSUER} s-anna", "annika")
     house.ledger.approve_plan(plan.digest, "edge", "annika", "read it", timedelta(days=1))
     (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC + groups)
     house.ledger.make_token("deploy-bot", {"edge": frozenset({Role.CI})}, timedelta(days=1), "anna")
@@ -482,8 +492,8 @@ async def test_who_asked_or_voted_by_another_name_has_no_vote_on_a_change_under_
     order = ChangeOrder.model_validate(asked | {"requested_by": "annika", "reason": "tuesday"})
     seen = Basis(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.NOT_ENOUGH_DATA)
     house.ledger.record_story(order, Told(name=change, votes={"bertram": seen}), 0, [])
-    house.ledger.know_login("s-anna", "annika")
-    house.ledger.know_login("s-bert", "bertram")
+    house.ledger.know_login(f"{ISSUER} s-anna", "annika")
+    house.ledger.know_login(f"{ISSUER} s-bert", "bertram")
     (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC)
     service = house.installation.service
     for uid, other in ((ANNA, "annika"), (BERT, "bertram")):

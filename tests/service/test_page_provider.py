@@ -258,7 +258,7 @@ async def test_a_person_whom_the_provider_renames_is_no_second_person(
     browser: httpx.AsyncClient, provider: IdentityProvider, ledger: Ledger
 ) -> None:
     said = jwt.decode(provider.logged_in("berta"), options={"verify_signature": False})
-    ledger.know_login(said["sub"], "bertha")
+    ledger.know_login(f"{provider.issuer} {said['sub']}", "bertha")
     refused = await browser.get(provider.agreed("berta", await begun(browser)))
     assert refused.status_code == 403
     assert "is bertha: an administrator" in refused.text

@@ -168,7 +168,7 @@ async def test_one_person_whom_the_provider_renames_is_no_second_person(
 ) -> None:
     write_people(tmp_path, provider, "name_claim: username")
     berta = provider.logged_in("berta")
-    ledger.know_login(claims_of(berta)["sub"], "bertha")
+    ledger.know_login(f"{provider.issuer} {claims_of(berta)['sub']}", "bertha")
     status, problem = await who(network, berta)
     assert status == 403
     assert "is bertha: an administrator adds the subject to people.yaml" in problem["detail"]
@@ -187,7 +187,7 @@ async def test_a_name_that_somebody_had_first_is_nobody_elses(
     network: httpx.AsyncClient, provider: IdentityProvider, ledger: Ledger, tmp_path: Path
 ) -> None:
     write_people(tmp_path, provider, "name_claim: username")
-    ledger.know_login("another subject", "berta")
+    ledger.know_login(f"{provider.issuer} another", "berta")
     assert (await who(network, provider.logged_in("berta")))[0] == 403
 
 

@@ -287,6 +287,22 @@ def test_whoever_asked_for_an_upgrade_cannot_promote_it_without_proof() -> None:
     assert "two other people" in refusal.sentence
 
 
+def test_another_name_of_whoever_asked_or_voted_has_no_vote_and_approves_nothing() -> None:
+    """A change compares the names that come with a command: a vote that was stored is in no ledger."""
+    story = story_of()
+    story.take(wave(1, decision=decided(Action.HOLD_FOR_HUMAN)))
+    asked = story.refusal_of(command(CommandKind.PROMOTE, "ana.b", known_as=("ana",)))
+    assert "ana asked for this upgrade" in str(asked)
+    story.hear(command(CommandKind.PROMOTE, "ben"), BEGAN)
+    voted = story.refusal_of(command(CommandKind.PROMOTE, "ben.c", known_as=("ben",)))
+    assert str(voted) == "ben.c has voted as ben, and one person has one vote"
+    assert story.refusal_of(command(CommandKind.PROMOTE, "carla", known_as=("carla.d",))) is None
+    back = story_of(ChangeKind.GO_BACK, CONFIRM)
+    back.wait(CONFIRM, BEGAN)
+    yes = command(CommandKind.APPROVE, "ana.b", approves=CONFIRM.change, known_as=("ana",))
+    assert str(back.refusal_of(yes)) == "ana asked for this rollback; somebody else has to approve it"
+
+
 def test_each_vote_to_promote_is_answered_with_how_many_there_are_and_what_follows() -> None:
     story = story_of()
     story.take(wave(1, phase=Phase.HELD, decision=decided(Action.HOLD_FOR_HUMAN)))
