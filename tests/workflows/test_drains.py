@@ -31,6 +31,7 @@ from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.planning.leases import beat_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
+from tests.workflows.engine import SUGGEST_SHORT_HISTORY
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until, waiting_for
 from tests.workflows.world import say as command
 from workflows import steps
@@ -192,19 +193,16 @@ async def test_who_is_given_more_time_while_others_are_being_ended_is_warned_aga
 
 
 @pytest.mark.sweep
-async def test_the_pause_between_two_batches_is_kept_when_the_history_is_cut_in_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_pause_between_two_batches_is_kept_when_the_history_is_cut_in_it(world: World) -> None:
     fake = with_people(world, 4)
     limits = LIMITS.model_copy(update={"forced": 100.0, "pause": timedelta(seconds=6)})
     started = await drain(world, limits=limits)
     running: Running = world.client.get_workflow_handle(started.id, result_type=DrainResult)
     await until(lambda: len(fake.effects) == 1)
     seen = asyncio.get_running_loop().time()
-    with monkeypatch.context() as short:
-        short.setattr(steps, "SHORT_HISTORY", 1)
-        await say(running, DrainEnding(id="1", person="on call", reason="the old release has a hole"))
-        await until(lambda: _is_another_run(running, started.first_execution_run_id))
+    again = DrainEnding(id="1", person="on call", reason="the old release has a hole")
+    await asyncio.gather(*[running.execute_update("end", again) for _ in range(SUGGEST_SHORT_HISTORY // 2)])
+    await until(lambda: _is_another_run(running, started.first_execution_run_id))
     assert len(fake.effects) == 1
     await until(lambda: len(fake.effects) > 1)
     assert asyncio.get_running_loop().time() - seen > 4

@@ -29,6 +29,7 @@ from tests.workflows.world import (
     World,
     fleet_of,
     in_phase,
+    lengthen,
     result_of,
     say,
     status_of,
@@ -483,17 +484,15 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
 
     monkeypatch.setattr(world.gateways["gw-2"], "restore", refuses_late)
     await under_way.wait()
-    with monkeypatch.context() as cut:
-        cut.setattr(steps, "SHORT_HISTORY", 1)
-        await part.signal(Restore.pass_on, "2/1")  # wakes it: gw-1 is not tried again before the cut
-        await part.query(Restore.troubles)
-        await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
-        over.set()
+    await lengthen(part, "pass_on", "2/1")  # which wakes it: gw-1 is not tried again before the cut
+    await part.query(Restore.troubles)
+    await say(rollout, CommandKind.QUARANTINE, "ana", reason="it burns", gateways=("gw-1",))
+    over.set()
 
-        async def is_cut() -> bool:
-            return (await part.describe()).run_id != first
+    async def is_cut() -> bool:
+        return (await part.describe()).run_id != first
 
-        await until(is_cut)
+    await until(is_cut)
     await waiting_for(rollout, "gw-2", seconds=20)
     await say(rollout, CommandKind.QUARANTINE, "ana", reason="停电" * 60, gateways=("gw-2",))
     result = await soon(result_of(rollout))

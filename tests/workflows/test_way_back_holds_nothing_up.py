@@ -24,8 +24,19 @@ from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.workflows.recorded import SOON, Recorded, soon
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, say, status_of, until
-from workflows import change, steps
+from tests.workflows.world import (
+    NEW,
+    NEXT,
+    OLD,
+    World,
+    began_with,
+    in_phase,
+    lengthen,
+    say,
+    status_of,
+    until,
+)
+from workflows import change
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE
@@ -257,25 +268,22 @@ async def test_an_upgrade_that_an_operator_starts_ends_a_way_back_that_only_wait
     await until(lambda: serve(recorded, ("gw-3",), "1.1.6"), SOON)
 
 
-async def cut_amid_a_way_back(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> ChangeRun:
+async def cut_amid_a_way_back(recorded: Recorded) -> ChangeRun:
     """Have the change under way continue as new; return with what it goes on."""
-    under_way, found = recorded.service._change("edge"), list[ChangeRun]()
-    before = (await under_way.describe()).run_id
+    under_way = recorded.service._change("edge")
+    before = now = (await under_way.describe()).run_id
 
     async def is_cut() -> bool:
-        begun = (await anext(under_way.fetch_history_events())).workflow_execution_started_event_attributes
-        found[:] = await recorded.world.client.data_converter.decode(begun.input.payloads, [ChangeRun])
-        return found[0].continued is not None and (await under_way.describe()).run_id != before
+        nonlocal now
+        now = (await under_way.describe()).run_id
+        return now != before
 
-    with monkeypatch.context() as long:
-        long.setattr(steps, "SHORT_HISTORY", 1)
-        other = PartKey(wave=9, number=1)
-        await under_way.signal(
-            "report_restore",  # of another change, so that it only wakes this one
-            RestoreReport(at=datetime.now(UTC), number=99, part=other, change="edge-0", reason="old"),
-        )
-        await until(is_cut, SOON)
-    return found[0]
+    other = PartKey(wave=9, number=1)
+    of_another = RestoreReport(at=datetime.now(UTC), number=99, part=other, change="edge-0", reason="old")
+    await lengthen(under_way, "report_restore", of_another)
+    await until(is_cut, SOON)
+    run, _ = await began_with(recorded.world.client, under_way.id, ChangeRun, now)
+    return run
 
 
 @pytest.mark.parametrize(
@@ -287,7 +295,7 @@ async def test_a_way_back_that_has_just_been_cut_gives_way_to_what_arrives_in_it
     """It answered that it ends, and waited on: the message came before this run knew its restores."""
     monkeypatch.setattr(change, "RESTORES_STILL", timedelta(seconds=1))
     client, way_back = recorded.world.client, await waits_for_gw_3(recorded)
-    run = await cut_amid_a_way_back(recorded, monkeypatch)
+    run = await cut_amid_a_way_back(recorded)
     # The same run once more, with a message that is there before its first task.
     await recorded.service._change("edge").terminate("the test begins it again")
     if by == "harm":

@@ -59,6 +59,7 @@ from tests.fakes.control import (
 )
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.ending import ending
+from tests.workflows.engine import SUGGEST_SHORT_HISTORY
 from tests.workflows.hanging import said_when_it_hangs
 from workflows.change import Change, ChangeRun
 from workflows.drain import DrainOrder
@@ -373,6 +374,14 @@ async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60
             if is_there:
                 return
             await asyncio.sleep(again)
+
+
+async def lengthen(running: WorkflowHandle[Any, Any], signal: str, argument: object) -> None:
+    """Send a signal that changes nothing until the server suggests that the workflow continues as new.
+
+    A bound that a test lowers amid a run is another one where a busy worker replays the run from its start.
+    """
+    await asyncio.gather(*[running.signal(signal, argument) for _ in range(SUGGEST_SHORT_HISTORY)])
 
 
 async def result_of(running: WorkflowHandle[Any, T]) -> T:
