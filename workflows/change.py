@@ -2,7 +2,8 @@
 
 Upgrades, going back, the first installation and reloads are kinds of one story: it takes
 commands, runs wave after wave, promotes, and makes up for its own failures. It continues as
-new between waves and between promoted parts, where it has no children that a cut would end.
+new between waves, while one waits to begin, and between promoted parts: children that a cut
+ends there only look, and are begun again.
 """
 
 import asyncio
@@ -146,6 +147,8 @@ class Continued(Value):
     unproven: str = ""
     """Who promoted a wave without proof, against what."""
     restoring: Restoring | None = None
+    is_to_be_checked: bool = False
+    """Whether another change was let in since the fleet was checked."""
 
 
 class ChangeRun(Value):
@@ -203,7 +206,7 @@ class Change:
         """The key of the change that was let in and has not ended."""
         self._is_over = False
         """Whether all is written down, so that nothing else has a reason to keep the fleet's lock."""
-        self._is_to_be_checked = False
+        self._is_to_be_checked = continued.is_to_be_checked if continued else False
         self._has_ended_bake = False
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
@@ -808,10 +811,17 @@ class Change:
 
     async def _is_let(self, wave: int) -> bool:
         """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
-        await self._window.ask(self._order, self._name, self._plan, wave, self._child(f"window/{wave:03}"))
+        # Of this run alone: what an earlier one had asked may still be ending.
+        child = self._child(f"window/{wave:03}/{workflow.info().run_id}")
+        await self._window.ask(self._order, self._name, self._plan, wave, child)
         with self._others_let_in():
             while not (stops := await self._is_asked_back()):
-                await self._window.wait(self._order, lambda: self._is_stopped or bool(self._story.holds))
+                await self._window.wait(
+                    self._order,
+                    lambda: self._is_stopped or bool(self._story.holds) or self._is_cut_while_it_waits,
+                )
+                if self._order.asks_window and not self._window.may_start and self._is_cut_while_it_waits:
+                    self._continue_as_new()
                 if not self._story.holds and not self._is_stopped:
                     break
         if stops:
@@ -824,8 +834,17 @@ class Change:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""
         if self._story.holds and not self._is_stopped:
             self._story.hold(workflow.now())
-        await workflow.wait_condition(lambda: not self._story.holds or self._is_stopped)
+        await workflow.wait_condition(
+            lambda: not self._story.holds or self._is_stopped or self._is_cut_while_it_waits
+        )
+        if self._story.holds and self._is_cut_while_it_waits:
+            self._continue_as_new()
         return self._is_stopped
+
+    @property
+    def _is_cut_while_it_waits(self) -> bool:
+        """Whether the history is long while no wave runs: a change may wait for weeks for its window."""
+        return steps.history_is_long() and not self._is_stopped and workflow.all_handlers_finished()
 
     async def _check(self) -> None:
         """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
@@ -930,6 +949,7 @@ class Change:
                     carry=self._carry,
                     unproven=self._unproven,
                     restoring=restoring,
+                    is_to_be_checked=self._is_to_be_checked,
                 ),
             )
         )

@@ -4,21 +4,27 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from temporalio import activity
+from temporalio.api.history.v1 import HistoryEvent
 
-from policies.model.change import KnownGoodBatch, Outcome, Phase
+from activities.windows import WindowQuery
+from policies.model.change import ChangeResult, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.windows import OnWindowClose, WindowAnswer, WindowOverride
-from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY, FakeWindows
+from tests.workflows.engine import SUGGEST_SHORT_HISTORY, Engine
 from tests.workflows.world import (
     Running,
     World,
+    fleet_of,
     in_phase,
     refusal_of,
     result_of,
     say,
     status_of,
     until,
+    working,
 )
 from workflows.wave_window import WaveWindow
 
@@ -555,3 +561,48 @@ async def test_an_opening_that_ends_while_the_ledger_is_away_refuses_what_was_ap
     result = await result_of(rollout)
     assert result.outcome is Outcome.REFUSED
     assert "its plan was approved for the opening that closed at" in result.reason
+
+
+DAYS = 90
+
+
+class Nights(FakeWindows):
+    """A window that is closed at each of many days for another reason, of which each takes a moment here."""
+
+    @activity.defn(name="ask_window")
+    async def ask_window(self, query: WindowQuery) -> WindowAnswer:
+        self.asked.append(query)
+        if len(self.asked) > DAYS:
+            return OPEN
+        until_then = datetime(2027, 1, 1, tzinfo=UTC) + timedelta(days=len(self.asked))
+        return CLOSED.model_copy(update={"until": until_then, "again": timedelta(milliseconds=20)})
+
+
+async def test_no_history_of_a_change_grows_with_the_nights_that_it_waits_for(server: Engine) -> None:
+    """R3: the engine ends a workflow of 51,200 events; a change was cut between its waves only."""
+    world = World.made(await server.client(), fleet_of("edge"))
+    world.windows = Nights()
+    async with working(world):
+        rollout = await start(world)
+        newest = world.client.get_workflow_handle(rollout.id, result_type=ChangeResult)
+        assert (await result_of(newest)).outcome is Outcome.PROMOTED
+        events = await events_before_its_waves(world, rollout)
+    assert len(events) > 1
+    assert max(events) < 2 * SUGGEST_SHORT_HISTORY, events
+
+
+async def events_before_its_waves(world: World, rollout: Running) -> list[int]:
+    """Return of each run of the change how many events it has until a wave begins."""
+    events, run = list[int](), str(rollout.first_execution_run_id)
+    while run:
+        history = await world.client.get_workflow_handle(rollout.id, run_id=run).fetch_history()
+        waves = [event.event_id for event in history.events if is_of_a_wave(event)]
+        events.append(min(waves, default=len(history.events)))
+        run = history.events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return events
+
+
+def is_of_a_wave(event: HistoryEvent) -> bool:
+    """Whether a wave begins with it."""
+    started = event.start_child_workflow_execution_initiated_event_attributes
+    return started.workflow_type.name == "Wave"
