@@ -20,7 +20,7 @@ from policies.notices.entries import UNWATCHED
 from workflows import control, steps
 from workflows.children import left_behind, tell
 from workflows.compensation import heed_cancellation
-from workflows.failed_alone import FailedAlone
+from workflows.failed_alone import Failed, FailedAlone
 from workflows.failures import sentence_of
 from workflows.identities import bake_of, change_of
 from workflows.watch import BAKE, WatchOrder, watch_of
@@ -79,7 +79,8 @@ class Bake:
         self._news = self._is_over = False
         self._older: tuple[str, ...] = ()
         """The watches over older promotions on other gateways."""
-        self._alone = FailedAlone(order.fleet, order.change, order.not_back)
+        not_back = Failed(waiting=order.not_back, reported=order.not_back)
+        self._alone = FailedAlone(order.fleet, order.change, not_back)
         self._left_to = order.left_to
         self._returning: str | None = None
         """The key of the change that takes gateways back alone."""

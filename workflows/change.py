@@ -75,7 +75,7 @@ from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, beside, end_bake, withdraw_bake
 from workflows.install import Install, Installed, InstallOrder
-from workflows.passed import PassedChange, PassedWaves
+from workflows.passed import PassedChange, PassedSoFar, PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
 from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restore_of, restores_of
@@ -147,6 +147,7 @@ class Continued(Value):
     unproven: str = ""
     """Who promoted a wave without proof, against what."""
     restoring: Restoring | None = None
+    passed_waves: PassedSoFar = PassedSoFar()
     is_to_be_checked: bool = False
     """Whether another change was let in since the fleet was checked."""
 
@@ -210,7 +211,9 @@ class Change:
         self._has_ended_bake = False
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
-        self._passed_waves = PassedWaves()
+        self._passed_waves = PassedWaves(
+            run.order.fleet, self._name, continued.passed_waves if continued else None
+        )
         self._telling = asyncio.Lock()
         self._admitting = asyncio.Lock()
         self._untold: list[Command] = []
@@ -949,6 +952,7 @@ class Change:
                     carry=self._carry,
                     unproven=self._unproven,
                     restoring=restoring,
+                    passed_waves=self._passed_waves.dump(),
                     is_to_be_checked=self._is_to_be_checked,
                 ),
             )

@@ -8,7 +8,7 @@ from functools import partial
 from temporalio import workflow
 
 from activities.ledger import EventEntry, LedgerActivities
-from policies.model.value import Name
+from policies.model.value import Name, Value
 from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK
 from workflows import control, steps
 
@@ -22,16 +22,27 @@ Attempt = Callable[[tuple[Name, ...]], Awaitable[Mapping[Name, str]]]
 """Takes gateways back, and returns why which of them are not back; empty for one that only waits."""
 
 
+class Failed(Value):
+    """Gateways that have failed by themselves, for a history that is cut."""
+
+    waiting: tuple[Name, ...] = ()
+    """Those that are not back yet."""
+    back: tuple[Name, ...] = ()
+    """Those that were taken back: the next watch may report them once more."""
+    reported: tuple[Name, ...] = ()
+    """Those of which operators were notified that they are not back."""
+
+
 class FailedAlone:
     """Gateways that have failed by themselves, and why each is not back yet."""
 
-    def __init__(self, fleet: Name, change: Name, reported: Iterable[Name] = ()) -> None:
-        """Know of those of which operators were notified that they are not back."""
+    def __init__(self, fleet: Name, change: Name, known: Failed) -> None:
+        """Go on with those that had failed before."""
         self._fleet = fleet
         self._change = change
-        self._reported = {*reported}
-        self._found = dict.fromkeys(sorted(self._reported), workflow.now())
-        self._back = set[Name]()
+        self._reported = {*known.reported}
+        self._found = dict.fromkeys(known.waiting, workflow.now())
+        self._back = {*known.back}
         self._rests = self._wakes = False
 
     @property
@@ -43,6 +54,10 @@ class FailedAlone:
     def reported(self) -> tuple[Name, ...]:
         """The gateways of which operators were notified that they are not back."""
         return tuple(sorted(self._reported))
+
+    def dump(self) -> Failed:
+        """Return everything remembered, for a history that is cut."""
+        return Failed(waiting=self.waiting, back=tuple(sorted(self._back)), reported=self.reported)
 
     def hear(self, failed: Iterable[Name]) -> tuple[Name, ...]:
         """Take over which gateways have failed; return those that are new."""

@@ -20,13 +20,13 @@ from policies.model.change import GatewayResult
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport
-from policies.model.value import Name
+from policies.model.value import Name, Packed, Value
 from policies.model.verdict import Decision
 from policies.notices.entries import WATCHED
 from policies.planning.cohorts import SET_ASIDE
 from workflows import control
 from workflows.children import left_behind
-from workflows.failed_alone import FailedAlone
+from workflows.failed_alone import Failed, FailedAlone
 from workflows.failures import sentence_of
 from workflows.identities import return_of
 from workflows.restore import Restore, RestoreOrder
@@ -45,15 +45,34 @@ class PassedChange(NamedTuple):
     source: str | None
 
 
+class PassedSoFar(Value):
+    """What is remembered of waves that have passed, for a history that is cut."""
+
+    failed: Packed[Failed] = Failed()
+    blind: bool = False
+    """Whether operators were notified that nothing is seen of these waves."""
+
+
 class PassedWaves:
     """What is seen of the gateways of a change that run its release while others do not yet."""
 
-    def __init__(self) -> None:
-        """Watch nothing yet."""
+    def __init__(self, fleet: Name, change: Name, known: PassedSoFar | None) -> None:
+        """Watch nothing yet; `known` is what an earlier run of the change remembered."""
         self._watched: Watched | None = None
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
         self._alone: FailedAlone | None = None
+        if known is not None:
+            self._alone = FailedAlone(fleet, change, known.failed)
+            self._watched = Watched(fleet, change)
+            self._watched.is_blindness_told = known.blind
+
+    def dump(self) -> PassedSoFar:
+        """Return everything remembered, for a history that is cut."""
+        return PassedSoFar(
+            failed=self._alone.dump() if self._alone is not None else Failed(),
+            blind=self._watched is not None and self._watched.is_blindness_told,
+        )
 
     def begin(self, change: PassedChange, passed: int, carry: str, child: str) -> None:
         """Watch the waves up to that one from now on."""
@@ -70,7 +89,7 @@ class PassedWaves:
             carry=carry,
         )
         watched = self._watched = self._watched or Watched(fleet, change.name)
-        alone = self._alone = self._alone or FailedAlone(fleet, change.name)
+        alone = self._alone = self._alone or FailedAlone(fleet, change.name, Failed())
         watched.expect()
         self._work = (
             asyncio.create_task(

@@ -90,6 +90,8 @@ class Watched:
         """Notify operators when nothing has been seen for too long, and when something is seen again."""
         now, why = workflow.now(), self.blindness
         if why is None:
+            if self.is_blindness_told and self._heard is None:
+                return  # a watch that has just begun has not read anything yet
             if self.is_blindness_told:
                 await self.tell_blindness(WATCHED, "metrics are read again")
             self._blind_since, self.is_blindness_told = None, False

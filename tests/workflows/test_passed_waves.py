@@ -1,13 +1,15 @@
 """Waves that have passed are watched while the next one waits, switches or is observed (R3, R7)."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
+from policies.model.report import WaveReport
 from policies.model.verdict import Action, Decision, GateVerdict
-from policies.notices.entries import UNWATCHED, WATCHED
+from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED, WATCHED
 from tests.fakes.control import (
     AT_CAP,
     BLIND,
@@ -27,6 +29,7 @@ from tests.workflows.world import (
     Running,
     World,
     in_phase,
+    lengthen,
     result_of,
     say,
     status_of,
@@ -140,6 +143,66 @@ async def test_operators_are_notified_when_waves_that_have_passed_are_not_watche
     await until(lambda: WATCHED in [action for action, *_ in world.book.events.values()])
     await say(rollout, CommandKind.ROLL_BACK)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_notice_of_waves_that_are_not_watched_is_settled_after_the_history_was_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run of the change knew of no notice, and operators read for ever that nothing is watched."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=1))
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(BLIND, wave=PASSED)
+    await until(lambda: UNWATCHED in actions(world))
+    await cut(world, rollout)
+    assert WATCHED not in actions(world)
+    world.judge.says(QUIET, wave=PASSED)
+    await until(lambda: WATCHED in actions(world))
+    assert actions(world).count(UNWATCHED) == 1
+
+
+async def test_a_gateway_that_is_not_taken_back_is_tried_on_after_the_history_was_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was reported, then forgotten: no attempt followed, and its notice stayed."""
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    rollout = await second_wave_that(world, "its window")
+    out = Quarantine(fleet="edge", gateway="gw-2", reason="its disk", person="ana", since=datetime.now(UTC))
+    world.book.set_quarantine(out)
+    world.judge.says(ONE_FAILED, wave=PASSED)
+    await until(lambda: NOT_TAKEN_BACK in actions(world))
+    world.judge.says(QUIET, wave=PASSED)
+    await cut(world, rollout)
+    assert world.book.clear_quarantine("edge", "gw-2", "ana", "mended")
+    await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    await until(lambda: TAKEN_BACK in actions(world))
+    assert actions(world).count(NOT_TAKEN_BACK) == 1
+    assert list((await status_of(world.client.get_workflow_handle(rollout.id))).aside) == ["gw-2"]
+
+
+async def cut(world: World, rollout: Running) -> None:
+    """Have the change, which waits for its next wave, continue as new."""
+    newest = world.client.get_workflow_handle(rollout.id)
+    before = (await newest.describe()).run_id
+    of_another = WaveReport(
+        at=datetime.now(UTC), number=1, change="edge-0", wave=1, phase=Phase.OBSERVING, share=100
+    )
+    await lengthen(newest, "report", of_another)
+
+    async def is_cut() -> bool:
+        return (await newest.describe()).run_id != before
+
+    await until(is_cut)
+    asked = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/window/002/{before}")
+
+    async def is_over() -> bool:
+        return (await asked.describe()).status is WorkflowExecutionStatus.CANCELED
+
+    await until(is_over)
+
+
+def actions(world: World) -> list[str]:
+    """Return what was written to the audit record, from which notices are sent."""
+    return [action for action, *_ in world.book.events.values()]
 
 
 async def test_what_has_passed_is_watched_only_until_the_release_is_promoted(world: World) -> None:
