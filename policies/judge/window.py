@@ -234,7 +234,7 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
 
     Where a sign was noticed and is not decided yet, it is: who cannot be seen keeps it open no longer.
     """
-    if gate.id not in tick.blind or state.noticed:
+    if gate.id not in tick.blind or state.unsure:
         return gate.judge(setup, state, tick)
     if gate.id in tick.counts:
         state, _ = gate.judge(setup, state, tick)

@@ -76,8 +76,8 @@ class GateState(Value):
     """What one gate remembers between ticks; each kind uses its own fields.
 
     `overall` goes on from wave to wave; all else begins anew. `spared` says when control gateways last
-    showed the gate's sign. `noticed` has the first sign on each changed gateway that still shows it, or of
-    which it is not known yet whether the control shows it, too.
+    showed the gate's sign. `noticed` has the first sign on each changed gateway that still shows it, and on
+    the `unsure`, of which it is not known yet whether the control shows it, too.
     """
 
     sle: SleState | None = None
@@ -89,6 +89,7 @@ class GateState(Value):
     levels: dict[str, Level] = {}
     spared: dict[str, float] = {}
     noticed: dict[str, Sign] = {}
+    unsure: tuple[str, ...] = ()
 
 
 class Kind(Value):

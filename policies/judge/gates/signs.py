@@ -102,13 +102,14 @@ class Signed(Kind):
         theirs = _of_others(state.spared, mine, setup.cohorts)
         numbers = {"canary": float(len(mine)), "control": float(len(theirs))}
         if not mine:
-            return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
+            return state.model_copy(update={"unsure": ()}), self.reading(
+                GateVerdict.HEALTHY, "no sign", numbers
+            )
         fleets = is_everybodys(theirs, control)
         begun = {*theirs, *_of_others(self.beginning(shown, signs), mine, setup.cohorts)}
         seen = tick.seen.get(self.id, ())
         behind = {name: bisect_left(seen, self.began(setup, sign)) for name, sign in state.noticed.items()}
         unsure = [i for i in mine if not fleets and may_be_everybodys(begun, control, behind[i])]
-        noticed = {i: sign for i, sign in state.noticed.items() if i in signs or i in unsure}
         decided = [name for name in mine if name not in unsure]
         believed = self.believed(decided or mine, tick)
         named = tuple(believed or decided or mine)
@@ -125,7 +126,7 @@ class Signed(Kind):
             verdict = self.bad
             reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
         reading = self.reading(verdict, reason, numbers)
-        state = state.model_copy(update={"noticed": noticed})
+        state = state.model_copy(update={"unsure": tuple(unsure)})
         return state, reading.model_copy(update={"instances": named})
 
 
@@ -151,7 +152,9 @@ def _remembered(setup: Setup, state: GateState, signs: Mapping[str, Sign], at: f
     first = {name: sign for name, sign in signs.items() if name in cohorts.changed} | {
         name: sign
         for name, sign in state.noticed.items()
-        if name in cohorts.changed and sign.until >= cohorts.since.get(name, 0.0)
+        if name in cohorts.changed
+        and (name in signs or name in state.unsure)
+        and sign.until >= cohorts.since.get(name, 0.0)
     }
     return state.model_copy(update={"spared": before | now, "noticed": first})
 
