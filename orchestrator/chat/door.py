@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from aiohttp import web
 
 from orchestrator.chat.port import ChatAway
+from orchestrator.crowd import Connections, crowd_of
 from policies.model.chat import ChatMessage
 
 HEARD = 200
@@ -30,7 +31,7 @@ BODY_SECONDS = 10.0
 """How long a request may take to arrive."""
 
 AT_ONCE = 50
-"""Requests that are inside at the same time; more are refused, whoever sent them."""
+"""Connections at the same time; of those whose request is not whole, the oldest makes room for a newcomer."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,33 @@ class Sender(Protocol):
         ...
 
 
+class _Connection(web.RequestHandler):
+    """One connection, which is nobody's: behind a proxy it carries the requests of all."""
+
+    known = False
+
+    def __init__(self, server: web.Server, held: Connections) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        self._held = held
+        self.idle = True
+        self.crowd = ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        peer = transport.get_extra_info("peername")  # None where it has gone already
+        self.crowd = crowd_of(str(peer[0])) if peer else ""
+        self._held.take(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._held.forget(self)
+        super().connection_lost(exc)
+
+    def dismiss(self) -> None:
+        self._held.forget(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+
 class Door:
     """One address of this host, where requests of one chat come in from a proxy with TLS."""
 
@@ -112,7 +140,8 @@ class Door:
         self._path = path
         self._sender = sender
         self._runner: web.AppRunner | None = None
-        self._inside = 0
+        self._server: asyncio.Server | None = None
+        self._held = Connections(AT_ONCE)
         self._told = False
         """Whether the log has said that requests are refused, since the last that was not."""
 
@@ -126,11 +155,12 @@ class Door:
             return
         app = web.Application(client_max_size=MOST_BYTES)
         app.router.add_post(self._path, self._asked)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app)
         await runner.setup()
         host, _, port = self._listen.rpartition(":")
+        loop, server = asyncio.get_running_loop(), cast(web.Server, runner.server)  # since `setup`
         try:
-            await web.TCPSite(runner, host, int(port)).start()
+            self._server = await loop.create_server(lambda: _Connection(server, self._held), host, int(port))
         except (OSError, OverflowError) as error:
             await runner.cleanup()
             raise ChatAway(f"nothing can listen at {self._listen}: {type(error).__name__}") from error
@@ -138,28 +168,32 @@ class Door:
 
     async def close(self) -> None:
         """Listen no more."""
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _asked(self, request: web.Request) -> web.Response:
-        if self._inside >= AT_ONCE:
-            return web.Response(status=503)
-        self._inside += 1
-        try:
-            return await self._answered(request)
-        finally:
-            self._inside -= 1
-
-    async def _answered(self, request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 sent = Sent(await request.read(), request.headers)
-            self._require_genuine(sent)
-            answer = await self._sender.take(sent)
         except web.HTTPRequestEntityTooLarge:
             return web.Response(status=413)
         except TimeoutError:
             return web.Response(status=408)
+        except Exception:  # noqa: BLE001 - anybody can send what is no request; the log says nothing of each
+            return web.Response(status=400)
+        connection = cast(_Connection, request.protocol)
+        connection.idle = False
+        try:
+            return await self._answered(sent)
+        finally:
+            connection.idle = True
+
+    async def _answered(self, sent: Sent) -> web.Response:
+        try:
+            self._require_genuine(sent)
+            answer = await self._sender.take(sent)
         except Forged as forged:
             if not self._told:
                 self._told = True

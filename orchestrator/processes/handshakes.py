@@ -8,8 +8,8 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from orchestrator.api.peer import PATIENCE_SECONDS, Connections
-from orchestrator.crowd import crowd_of
+from orchestrator.api.peer import PATIENCE_SECONDS
+from orchestrator.crowd import Connections, crowd_of
 from orchestrator.processes.places import accepted
 
 

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.api.peer import Connections, PeerProtocol
+from orchestrator.api.peer import PeerProtocol
+from orchestrator.crowd import Connections
 from orchestrator.processes.handshakes import Handshakes
 from policies.model.errors import BadInput
 

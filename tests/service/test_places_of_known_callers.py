@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from orchestrator.api.peer import MOST_OF_ONE, Connections
+from orchestrator.crowd import MOST_OF_ONE, Connections
 from orchestrator.processes import api as api_process
 from orchestrator.processes.api import serving
 from orchestrator.processes.listening import port_at
