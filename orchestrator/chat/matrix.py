@@ -11,18 +11,19 @@ import html
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nio import (
     AsyncClientConfig,
-    InviteMemberEvent,
     MegolmEvent,
     RoomCreateResponse,
     RoomEncryptionEvent,
     RoomGetStateEventResponse,
+    RoomMemberEvent,
+    RoomMessagesResponse,
     RoomMessageText,
     RoomSendResponse,
     SyncResponse,
@@ -36,11 +37,29 @@ from policies.model.chat import LONGEST_SAID, ChatAnswer, ChatCard, ChatMessage
 
 SYNC_MILLISECONDS = 20_000
 SEND_SECONDS = 15
+ROOM_SECONDS = 30.0
+"""How often it tries again to join a room that it is not in."""
+
+AT_ONCE = 100
+"""Events of a room in one answer of the homeserver."""
+
+MOST_PAGES = 20
+"""How often the homeserver is asked for what one answer did not hold, before the rest is left out."""
+
+PAGE_SECONDS = 1.0
+"""How long until it is asked again where it did not answer."""
+
+MOST_BESIDE = 50
+"""Tasks beside listening."""
+
+READ = {"types": ["m.room.message", "m.room.encrypted", "m.room.encryption", "m.room.member"]}
+TOLD = {"room": {"timeline": {"limit": AT_ONCE, **READ}}}
 MOST_LINES = 100
 ENCRYPTED = (
     "This room is encrypted, and penstock cannot read it. Use a room without encryption, to which only those "
     "come who look after the fleet."
 )
+MORE_WAS_SAID = "more was said in %s than can be caught up; say it again"
 REFUSAL = re.compile(r"M_[A-Z_]{1,60}")
 """What the protocol's own words for a refusal look like; others are not repeated."""
 
@@ -64,9 +83,15 @@ class Matrix:
         known = _read(self._kept)
         self._since: str | None = known.get("since")
         self._direct: dict[str, str] = known.get("direct", {})
+        self.silent: dict[str, str] = {}
         self._told: set[str] = set()
-        self._unsettled: dict[str, str] = {}
-        """Messages that are being answered, with up to where it had listened before them."""
+        self._joined: set[str] = set()
+        self._looks = 0
+        self._unsettled: dict[str, tuple[int, str]] = {}
+        """What is not settled: in which look it came, and up to where that had been listened before."""
+        self._heard = asyncio.Queue[ChatMessage | Exception]()
+        self._beside: set[asyncio.Task[None]] = set()
+        """What goes on beside listening: no message waits for it."""
 
     @property
     def workspace(self) -> str:
@@ -78,29 +103,102 @@ class Matrix:
 
         What was said before the first start is nobody's order any more.
         """
-        for room in self._file.rooms:
-            await self._joined(room)
-        while True:
-            first = self._since is None
-            answer = await self._asked(
-                self._client.sync(0 if first else SYNC_MILLISECONDS, since=self._since, full_state=False)
-            )
-            if not isinstance(answer, SyncResponse):
-                raise ChatAway(f"{self.workspace} tells nothing: {_refusal(answer)}")
-            for room, invited in answer.rooms.invite.items():
-                await self._refuse_invitation(room, invited.invite_state)
+        tasks = [asyncio.create_task(one) for one in (self._keep_looking(), self._keep_joining())]
+        try:
+            while not isinstance(found := await self._heard.get(), Exception):
+                yield found
+            raise found
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _keep_looking(self) -> None:
+        try:
+            while True:
+                await self._look()
+        except Exception as error:  # noqa: BLE001 - whoever listens raises it
+            self._heard.put_nowait(error)
+
+    async def _look(self) -> None:
+        """Ask what was said since the last look; nothing else is waited for, whatever strangers have done."""
+        since = self._since
+        timeout = SYNC_MILLISECONDS if since is not None else 0
+        answer = await self._asked(self._client.sync(timeout, TOLD, since=since, full_state=False))
+        if not isinstance(answer, SyncResponse):
+            raise ChatAway(f"{self.workspace} tells nothing: {_refusal(answer)}")
+        self._joined -= answer.rooms.leave.keys()
+        if since is not None:
+            self._looks += 1
+            before = (self._looks, since)
             for room, told in answer.rooms.join.items():
-                if told.timeline.limited and not first:
-                    _log.warning("more was said in %s than can be caught up; say it again", room)
-                for event in () if first else told.timeline.events:
-                    if isinstance(event, MegolmEvent | RoomEncryptionEvent):
-                        await self._tell_encrypted(room)
-                    said = self._read(room, event)
-                    if said is not None and said.message not in self._unsettled:
-                        self._unsettled[said.message] = self._since or answer.next_batch
-                        yield said
-            self._since = answer.next_batch
-            self._keep()
+                if self._hear(room, told.timeline.events, before) or not told.timeline.limited:
+                    continue
+                if len(self._beside) >= MOST_BESIDE:
+                    _log.warning(MORE_WAS_SAID, room)
+                    continue
+                self._unsettled[_name("gap", room, since)] = before
+                self._aside(self._catch_up(room, told.timeline.prev_batch, before))
+        self._since = answer.next_batch
+        self._keep()
+
+    def _hear(self, room: str, events: Sequence[object], before: tuple[int, str]) -> bool:
+        """Hand on what is said in these events; return whether penstock has joined the room in one of them.
+
+        What was said there before is nobody's order.
+        """
+        own = [number for number, event in enumerate(events) if self._is_own_joining(event)]
+        for event in events[own[-1] :] if own else events:
+            if isinstance(event, RoomEncryptionEvent):
+                self._joined.discard(room)  # whether it is encrypted by now is asked when it is joined
+            if isinstance(event, MegolmEvent):
+                self._tell_encrypted(room)
+            said = self._read(room, event)
+            if said is not None and said.message not in self._unsettled:
+                self._unsettled[said.message] = before
+                self._heard.put_nowait(said)
+        return bool(own)
+
+    def _is_own_joining(self, event: object) -> bool:
+        if not isinstance(event, RoomMemberEvent) or event.state_key != self._file.user:
+            return False
+        return bool(event.membership == "join" != event.prev_membership)
+
+    async def _catch_up(self, room: str, start: str, before: tuple[int, str]) -> None:
+        """Hear what was said since the last look and was more than its answer holds, the newest first."""
+        since, over = before[1], False
+        for _ in range(MOST_PAGES):
+            try:
+                answer = await self._asked(
+                    self._client.room_messages(room, start, since, limit=AT_ONCE, message_filter=READ)
+                )
+            except ChatAway:
+                answer = None
+            if not isinstance(answer, RoomMessagesResponse):
+                await asyncio.sleep(PAGE_SECONDS)
+                continue
+            over = self._hear(room, answer.chunk[::-1], before) or not answer.chunk or answer.end is None
+            if over:
+                break
+            start = answer.end
+        if not over:
+            _log.warning(MORE_WAS_SAID, room)
+        self._unsettled.pop(_name("gap", room, since), None)
+        self._keep()
+
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it beside listening; what fails there is logged and costs nothing else."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except ChatAway as away:
+                _log.warning("%s", away)
+            except Exception:  # noqa: BLE001 - what nobody thought of takes no order with it
+                _log.exception("what goes on beside listening has failed")
+
+        task = asyncio.create_task(guarded())
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     def settled(self, said: ChatMessage) -> None:
         """Take note that the message need not come again after a kill."""
@@ -158,6 +256,8 @@ class Matrix:
 
     async def close(self) -> None:
         """Let go of every connection."""
+        for task in self._beside:
+            task.cancel()
         await self._client.close()
 
     def _read(self, room: str, event: object) -> ChatMessage | None:
@@ -191,25 +291,39 @@ class Matrix:
             at=datetime.fromtimestamp(event.server_timestamp / 1000, UTC),
         )
 
-    async def _joined(self, room: str) -> None:
-        answer = await self._asked(self._client.join(room))
+    async def _keep_joining(self) -> None:
+        """Be in every room of the file; one that penstock cannot join costs no other."""
+        while True:
+            await asyncio.gather(*(self._join(one) for one in self._file.rooms if one not in self._joined))
+            await asyncio.sleep(ROOM_SECONDS)
+
+    async def _join(self, room: str) -> None:
+        try:
+            answer = await self._asked(self._client.join(room))
+            state = await self._asked(self._client.room_get_state_event(room, "m.room.encryption"))
+        except ChatAway as away:
+            self._note_silent(room, str(away))
+            return
         if getattr(answer, "room_id", None) is None:
-            why = _refusal(answer)
-            raise ChatAway(f"{self._file.user} cannot join {room}: {why}; invite it there")
-        state = await self._asked(self._client.room_get_state_event(room, "m.room.encryption"))
+            why = f"{self._file.user} cannot join {room}: {_refusal(answer)}; invite it there"
+            self._note_silent(room, why)
+            return
+        self._joined.add(room)
         if isinstance(state, RoomGetStateEventResponse):
-            await self._tell_encrypted(room)
+            self._note_silent(room, f"{room} is encrypted, and penstock cannot read it")
+            self._tell_encrypted(room)
+        else:
+            self.silent.pop(room, None)
 
-    async def _refuse_invitation(self, room: str, state: Sequence[object]) -> None:
-        """Leave a room that nobody who set this up has named."""
-        if any(isinstance(event, InviteMemberEvent) for event in state) and room not in self._file.rooms:
-            _log.warning("an invitation to %s is refused: chat.yaml does not name it under rooms", room)
-            await self._asked(self._client.room_leave(room))
+    def _note_silent(self, room: str, why: str) -> None:
+        if self.silent.get(room) != why:
+            _log.warning("%s", why)
+        self.silent[room] = why
 
-    async def _tell_encrypted(self, room: str) -> None:
+    def _tell_encrypted(self, room: str) -> None:
         if room not in self._told:
             self._told.add(room)
-            await self.say(Post(room, [ENCRYPTED], _name("encrypted", room)))
+            self._aside(self.say(Post(room, [ENCRYPTED], _name("encrypted", room))))
 
     async def _room_of_two(self, user: str) -> str:
         """Return the room where penstock and this account are alone, made when it is first needed."""
@@ -239,7 +353,7 @@ class Matrix:
             raise unanswered(self.workspace, error) from error
 
     def _keep(self) -> None:
-        since = next(iter(self._unsettled.values()), self._since)
+        since = min(self._unsettled.values())[1] if self._unsettled else self._since
         draft = self._kept.with_suffix(".new")
         draft.write_text(json.dumps({"since": since, "direct": self._direct}))
         draft.chmod(0o600)

@@ -26,11 +26,16 @@ class ReadingClient(AsyncClient):  # type: ignore[misc]  # nio has no types
         joined = rooms.get("join") if isinstance(rooms, dict) else None
         for room, told in joined.items() if isinstance(joined, dict) else ():
             for where in BESIDE:
-                part = told.get(where) if isinstance(told, dict) else None
-                events = part.get("events") if isinstance(part, dict) else None
-                if isinstance(part, dict) and isinstance(events, list):
-                    part["events"] = [event for event in events if _is_readable(room, event)]
+                _leave_out(room, told.get(where) if isinstance(told, dict) else None, "events")
+        _leave_out("a room", found, "chunk")
         return dict(found) if isinstance(found, dict) else {}
+
+
+def _leave_out(room: str, part: object, key: str) -> None:
+    """Take out of a list of events what cannot be read."""
+    events = part.get(key) if isinstance(part, dict) else None
+    if isinstance(part, dict) and isinstance(events, list):
+        part[key] = [event for event in events if _is_readable(room, event)]
 
 
 def _is_readable(room: str, event: object) -> bool:

@@ -41,8 +41,20 @@ class Homeserver:
     """To which other address it sends everybody from now on."""
     rooms: dict[int, str] = field(default_factory=dict)
     """In which room an event is, by its place in the list, where that is another one."""
+    invitations: list[str] = field(default_factory=list)
+    """Rooms to which somebody invites penstock, until it has left them."""
+    hangs_on_leaving: bool = False
+    """Whether who leaves a room waits for ever, as where the room's own server is a stranger's."""
+    banned_from: list[str] = field(default_factory=list)
+    """Rooms in which nobody wants penstock any more."""
+    send_seconds: float = 0.0
+    """How long each post takes, as where the homeserver limits how many an account may make."""
+    most_told: int = 10_000
+    """How many events it tells at once, the newest; the others have to be asked for."""
     listened: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once somebody has listened: what is told from then on counts."""
+    asked_again: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once somebody asks who has been told everything."""
 
     def say(self, person: str, text: str, **more: Any) -> str:
         """Have somebody say something in the room; return the event."""
@@ -62,6 +74,11 @@ class Homeserver:
         self.events.append(whole)
         return str(whole.get("event_id", "")) if isinstance(whole, dict) else ""
 
+    async def has_told_all(self) -> None:
+        """Wait until it has told everything, and is asked for more."""
+        self.asked_again.clear()
+        await self.asked_again.wait()
+
     @property
     def texts(self) -> list[str]:
         """What penstock said, as text."""
@@ -79,16 +96,18 @@ class _Answers:
         if "since" in request.query:
             since = int(request.query["since"].removeprefix("s"))
             if since == len(fake.events):
+                fake.asked_again.set()
                 await asyncio.sleep(LISTENED_SECONDS)
         empty: dict[str, list[Any]] = {"events": []}
         joined = {}
         for room in (ROOM, *sorted({*fake.rooms.values()})):
-            told = [
-                event
-                for number, event in enumerate(fake.events[since:], since)
-                if fake.rooms.get(number, ROOM) == room
-            ]
-            timeline = {"events": told, "limited": False, "prev_batch": "p"}
+            told = self._told_in(room, since, len(fake.events))
+            first = told[-fake.most_told :][0][0] if told else since
+            timeline = {
+                "events": [event for _, event in told[-fake.most_told :]],
+                "limited": len(told) > fake.most_told,
+                "prev_batch": f"s{first}",
+            }
             joined[room] = {
                 "timeline": timeline,
                 "state": empty,
@@ -98,7 +117,7 @@ class _Answers:
         fake.listened.set()
         answer = {
             "next_batch": f"s{len(fake.events)}",
-            "rooms": {"join": joined, "invite": {}, "leave": {}},
+            "rooms": {"join": joined, "invite": self._invited(), "leave": {}},
             "presence": empty,
             "to_device": empty,
             "device_lists": {"changed": [], "left": []},
@@ -106,7 +125,36 @@ class _Answers:
         }
         return web.json_response(answer)
 
+    def _told_in(self, room: str, since: int, until: int) -> list[tuple[int, Any]]:
+        numbered = enumerate(self._fake.events[since:until], since)
+        return [(number, event) for number, event in numbered if self._fake.rooms.get(number, ROOM) == room]
+
+    async def messages(self, request: web.Request) -> web.Response:
+        """Tell what was said between two moments, backwards from the later one."""
+        start, end = (int(request.query[name].removeprefix("s")) for name in ("from", "to"))
+        told = self._told_in(unquote(request.match_info["room"]), end, start)
+        chunk = told[-self._fake.most_told :][::-1]
+        more = {"end": f"s{chunk[-1][0]}"} if len(told) > len(chunk) else {}
+        return web.json_response({"chunk": [event for _, event in chunk], "start": f"s{start}"} | more)
+
+    def _invited(self) -> dict[str, Any]:
+        told = {
+            "type": "m.room.member",
+            "state_key": BOT,
+            "sender": "@mallory:elsewhere.example.net",
+            "content": {"membership": "invite"},
+        }
+        return {room: {"invite_state": {"events": [told]}} for room in self._fake.invitations}
+
+    async def leave(self, request: web.Request) -> web.Response:
+        if self._fake.hangs_on_leaving:
+            await asyncio.sleep(3600)
+        self._fake.invitations.remove(unquote(request.match_info["room"]))
+        return web.json_response({})
+
     async def join(self, request: web.Request) -> web.Response:
+        if unquote(request.match_info["room"]) in self._fake.banned_from:
+            return web.json_response({"errcode": "M_FORBIDDEN", "error": "banned"}, status=403)
         return web.json_response({"room_id": unquote(request.match_info["room"])})
 
     async def state(self, _: web.Request) -> web.Response:
@@ -120,6 +168,7 @@ class _Answers:
 
     async def send(self, request: web.Request) -> web.Response:
         """Take a post once for each transaction, as the protocol asks."""
+        await asyncio.sleep(self._fake.send_seconds)
         posts = self._fake.posts
         named = {"room": unquote(request.match_info["room"]), "transaction": request.match_info["txn"]}
         known = next((post for post in posts if named.items() <= post.items()), None)
@@ -150,6 +199,8 @@ async def homeserver() -> AsyncIterator[Homeserver]:
     app.router.add_get(f"{api}/sync", answers.sync)
     app.router.add_post(f"{api}/join/{{room}}", answers.join)
     app.router.add_post(f"{api}/createRoom", answers.make_room)
+    app.router.add_post(f"{api}/rooms/{{room}}/leave", answers.leave)
+    app.router.add_get(f"{api}/rooms/{{room}}/messages", answers.messages)
     app.router.add_put(f"{api}/rooms/{{room}}/send/m.room.message/{{txn}}", answers.send)
     app.router.add_get(f"{api}/rooms/{{room}}/state/{{what:.*}}", answers.state)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
