@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 
 from orchestrator.chat.file import ChatFile
-from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatPlaces, ShownCard
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatPeople, ChatPlaces, ShownCard
 from policies.model.notice import Delivery
 
 ANSWER_SECONDS = 40.0
@@ -49,6 +49,11 @@ class Api:
         return ChatAnswer.model_validate(
             await self._ask("POST", "/chat/messages", said.model_dump(mode="json"))
         )
+
+    async def people(self, workspace: str) -> dict[str, str]:
+        """Return the person of each linked account."""
+        found = await self._ask("GET", "/chat/people", query={"workspace": workspace})
+        return ChatPeople.model_validate(found).people
 
     async def cards(self, workspace: str) -> list[ChatCard]:
         """Return the cards to be posted or edited now."""

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, assert_never
 
@@ -18,8 +19,8 @@ from orchestrator.chat.asking import Api, ApiAway, ApiBusy, ApiRefuses
 from orchestrator.chat.file import ChatFile, MatrixFile, SlackFile, read, secret
 from orchestrator.chat.port import Chat, ChatAway, Post
 from orchestrator.chat.telling import Telling
-from orchestrator.chat.waiting import Lane, Waiting, verb_of
-from policies.chat.grammar import CHANGES
+from orchestrator.chat.waiting import Answering, Waiting
+from policies.chat.grammar import CHANGES, verb_of
 from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb, ShownCard
 
 AGAIN_SECONDS = 1.0
@@ -29,8 +30,14 @@ MOST_SECONDS = 60.0
 CARDS_SECONDS = 1.0
 NOTICES_SECONDS = 2.0
 
+PEOPLE_SECONDS = 5.0
+"""How often it asks which accounts are linked, and says in which rooms it hears nothing."""
+
+FIRST_SECONDS = 5.0
+"""How long listening waits at the start until it is known which accounts are linked."""
+
 WORKERS = 3
-"""Those of each lane: what is not urgent takes none of the others'."""
+"""Those of each lane, and as many that post its answers."""
 
 TRIES = 3
 ORDER_SECONDS = 60.0
@@ -80,14 +87,22 @@ class Conversation:
         """Go on until this is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
+            tasks.create_task(_again_and_again(self._learn_people, PEOPLE_SECONDS))
             tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
             if self._sink is not None:
                 telling = Telling(self._chat, self._api, self._sink)
                 tasks.create_task(_again_and_again(telling.tell, NOTICES_SECONDS))
-            for lane in (self._waiting.urgent, self._waiting.others) * WORKERS:
+            for lane in (self._waiting.safe, self._waiting.others, self._waiting.strangers) * WORKERS:
                 tasks.create_task(self._work(lane))
+                tasks.create_task(self._post(lane))
+
+    async def _learn_people(self) -> None:
+        self._waiting.people = await self._api.people(self._chat.workspace)
 
     async def _listen(self) -> None:
+        with suppress(Exception):  # without an API no order is carried out anyway
+            async with asyncio.timeout(FIRST_SECONDS):
+                await self._learn_people()
         pause = AGAIN_SECONDS
         while True:
             try:
@@ -102,14 +117,32 @@ class Conversation:
             await asyncio.sleep(pause)
             pause = min(2 * pause, MOST_SECONDS)
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, lane: Answering) -> None:
+        """Hand messages on; what is answered is posted by others, for which no message waits."""
         while True:
-            said = await lane.get()
+            whose, said = await lane.messages.get()
             try:
-                await self.take(said)
+                answer = await self._answer_to(said, whose, lane)
             except Exception:  # noqa: BLE001 - one message that cannot be answered keeps no other from its answer
                 _log.exception("the message %s is not answered", said.message)
-            lane.done(said)
+                answer = ChatAnswer(lines=())
+            lane.messages.done(whose)
+            if not lane.posts.put(whose, partial(self._answered, said, answer)):
+                self._settle(said)
+
+    async def _post(self, lane: Answering) -> None:
+        while True:
+            whose, post = await lane.posts.get()
+            try:
+                await post()
+            except Exception:  # noqa: BLE001 - one answer that cannot be said keeps no other from being said
+                _log.exception("%s is not answered", whose)
+            lane.posts.done(whose)
+
+    async def _answered(self, said: ChatMessage, answer: ChatAnswer) -> None:
+        try:
+            await self._say(said, answer)
+        finally:
             self._settle(said)
 
     def _settle(self, said: ChatMessage) -> None:
@@ -118,9 +151,8 @@ class Conversation:
         except Exception:  # noqa: BLE001 - a full disk, say: then it comes again after a kill, and is known
             _log.exception("nothing notes that the message %s is settled", said.message)
 
-    async def take(self, said: ChatMessage) -> None:
-        """Hand a message on and say what is answered; where nobody answers, say that and what to do."""
-        answer = await self._answer_to(said)
+    async def _say(self, said: ChatMessage, answer: ChatAnswer) -> None:
+        """Say what is answered, to whoever asked alone where it is for them alone."""
         if not answer.lines:  # whoever only talks too much gets no answer to each of it
             return
         if answer.private and self._has_no_way_to_tell_alone(said):
@@ -145,7 +177,8 @@ class Conversation:
         except (ChatAway, TimeoutError) as error:
             _log.warning("%s is not told what is theirs alone: %r", said.user, error)
 
-    async def _answer_to(self, said: ChatMessage) -> ChatAnswer:
+    async def _answer_to(self, said: ChatMessage, whose: str, lane: Answering) -> ChatAnswer:
+        """Hand a message on and return what is answered; where nobody answers, that and what to do."""
         if (kept_out := self._keeps_out(said)) is not None:
             return _refusal(said, kept_out)
         began, tries, pause = time.monotonic(), 0, AGAIN_SECONDS
@@ -167,7 +200,7 @@ class Conversation:
                 )
                 return ChatAnswer(lines=(unknown, ON_THE_HOST), refused="Unavailable")
             if tries == TRIES:
-                await self._say_that_it_is_tried(said, last)
+                lane.posts.put(whose, partial(self._say_that_it_is_tried, said, last))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

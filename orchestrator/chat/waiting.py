@@ -1,77 +1,84 @@
-"""Waiting: messages that wait for an answer, in two lanes, so that nobody who talks delays an order.
+"""Waiting: messages and answers that wait in lanes, so that no other account delays an operator's order.
 
-What stops, goes back or asks how it stands has a lane and workers of its own. Nobody has more than a few
-messages waiting: whoever says more is not answered, and keeps nobody else from their answer.
+The account decides the lane, and which accounts are linked is known before a message comes. Linked people who
+hold or roll back have a lane, what linked people say besides has another, and all other accounts share the
+third. Each lane has places and workers of its own. One person has a few of the places, however many accounts
+are theirs.
 """
 
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar
 
-from policies.chat.grammar import OTHERWISE, SAFE, addressed
-from policies.model.chat import ChatMessage, ChatVerb
+from policies.chat.grammar import is_safe
+from policies.model.chat import ChatMessage
 
 LONGEST = 200
-"""Messages that wait in one lane; what comes while so many do is not answered."""
+"""Places of one lane; what finds none is not answered."""
 
 OF_ONE = 5
-"""Messages of one account that wait in one lane."""
+"""Places of one person, or of one account that is not linked."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-def verb_of(said: ChatMessage) -> str:
-    """Return the first word of what is said to penstock, parted from the next as `read` parts words."""
-    if said.action is not None:
-        return said.action.verb
-    words = (addressed(said.text) or "").split(maxsplit=1)
-    word = words[0].lower() if words else ""
-    return OTHERWISE.get(word, word)
-
-
-def is_urgent(said: ChatMessage) -> bool:
-    """Return whether it stops or goes back, or asks how it stands."""
-    return verb_of(said) in {*SAFE, ChatVerb.STATUS}
-
-
-class Lane:
-    """Messages of one kind, in their order."""
+class Lane(Generic[T]):
+    """What waits for the same workers, in its order."""
 
     def __init__(self) -> None:
-        self._queue = asyncio.Queue[ChatMessage](LONGEST)
+        self._queue = asyncio.Queue[tuple[str, T]](LONGEST)
         self._of = Counter[str]()
         self._left_out = set[str]()
-        """Of whom the log has said that they say too much, until they are answered."""
+        """Of whom the log has said that they say too much, until one of theirs is done."""
 
-    def put(self, said: ChatMessage) -> bool:
+    def put(self, whose: str, what: T) -> bool:
         """Have it wait; return whether it does."""
-        if self._queue.full() or self._of[said.user] >= OF_ONE:
-            if said.user not in self._left_out and len(self._left_out) < LONGEST:
-                self._left_out.add(said.user)
-                _log.warning("%s says more than is answered; that is left out", said.user)
+        if self._queue.full() or self._of[whose] >= OF_ONE:
+            if whose not in self._left_out and len(self._left_out) < LONGEST:
+                self._left_out.add(whose)
+                _log.warning("%s says more than is answered; that is left out", whose)
             return False
-        self._of[said.user] += 1
-        self._queue.put_nowait(said)
+        self._of[whose] += 1
+        self._queue.put_nowait((whose, what))
         return True
 
-    async def get(self) -> ChatMessage:
-        """Return the message that has waited longest, as soon as there is one; it counts until `done`."""
+    async def get(self) -> tuple[str, T]:
+        """Return what has waited longest and whose it is, once there is something; it counts until `done`."""
         return await self._queue.get()
 
-    def done(self, said: ChatMessage) -> None:
-        """Take note that it was answered, or will not be."""
-        self._of[said.user] -= 1
-        if not self._of[said.user]:
-            del self._of[said.user]
-            self._left_out.discard(said.user)
+    def done(self, whose: str) -> None:
+        """Take note that one of theirs has been worked on."""
+        self._of[whose] -= 1
+        if not self._of[whose]:
+            del self._of[whose]
+            self._left_out.discard(whose)
+
+
+class Answering:
+    """Messages of one kind, and apart from them what is to be said to them: a chat may be slow to take it."""
+
+    def __init__(self) -> None:
+        self.messages = Lane[ChatMessage]()
+        self.posts = Lane[Callable[[], Awaitable[None]]]()
 
 
 class Waiting:
-    """Both lanes."""
+    """All lanes."""
 
     def __init__(self) -> None:
-        self.urgent, self.others = Lane(), Lane()
+        self.safe, self.others, self.strangers = Answering(), Answering(), Answering()
+        self.people: Mapping[str, str] = {}
+        """The person of each linked account."""
 
     def put(self, said: ChatMessage) -> bool:
         """Have it wait in its lane; return whether it does."""
-        return (self.urgent if is_urgent(said) else self.others).put(said)
+        return self.of(said).messages.put(self.people.get(said.user, said.user), said)
+
+    def of(self, said: ChatMessage) -> Answering:
+        """Return where a message and its answer wait."""
+        if said.user not in self.people:
+            return self.strangers
+        return self.safe if is_safe(said) else self.others

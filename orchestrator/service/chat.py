@@ -31,10 +31,10 @@ from orchestrator.words.standing import (
 )
 from policies.access import Action, may
 from policies.chat.codes import ALPHABET, LENGTH, LIVES, state_of
-from policies.chat.grammar import CALLED, CHANGES, HELP, SAFE, Said, addressed, read
+from policies.chat.grammar import CALLED, CHANGES, HELP, SAFE, Said, addressed, is_safe, read
 from policies.chat.sessions import stay
 from policies.chat.spelling import spelled
-from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatVerb
+from policies.model.chat import ChatAnswer, ChatCard, ChatMessage, ChatPeople, ChatVerb
 from policies.model.command import CommandKind
 from policies.model.errors import Conflict, NotAllowed, PenstockError, Refused, Unavailable
 from policies.model.fleet import Fleet
@@ -100,6 +100,15 @@ class ChatService:
         stored = dict(zip(fleets, found, strict=True))
         return await asyncio.to_thread(self.cards.wanted, process, workspace, stored)
 
+    async def people(self, process: Caller, workspace: str) -> ChatPeople:
+        """Return which accounts of a workspace are linked now, and to whom.
+
+        Raises:
+            NotAllowed: Whoever asks is no process of a chat.
+        """
+        await self._require_chat(process)
+        return ChatPeople(people=await recognised(partial(self._links.linked, workspace)))
+
     async def answer(self, process: Caller, said: ChatMessage) -> ChatAnswer:
         """Do what a message orders, once however often it comes, and return what is to be said to it.
 
@@ -111,37 +120,38 @@ class ChatService:
             Conflict: The same message is being answered at this moment.
             Unavailable: The ledger does not answer; the same message may come again.
         """
+        await self._require_chat(process)
+        key = key_of(said)
+        try:
+            who: Caller | NotAllowed = await recognised(partial(self._links.who, said.workspace, said.user))
+        except NotAllowed as stranger:
+            # No row for each message: an account costs nothing, and what it orders is refused however often.
+            return await self._answer(process, said, stranger, key)
+        everybody = process.model_copy(update={"person": MESSAGES})
+        done: list[bool] = []
+
+        async def work() -> Answer:
+            done.append(True)
+            answer = await self._answer(process, said, who, key)
+            return Answer(status=200, body=answer.model_dump_json())
+
+        content = said.model_dump_json(exclude={"name", "at"}).encode()
+        found = await self._acts.once(everybody, key, content, work, safe=is_safe(said), alone=True)
+        return ChatAnswer.model_validate_json(found.body).model_copy(update={"repeated": not done})
+
+    async def _require_chat(self, process: Caller) -> None:
         if not is_chat(process):
             raise await self._acts.refuse(
                 process,
                 None,
                 f"{process.person} may not speak for others in chats: that takes a token of the role chat",
             )
-        key = key_of(said)
-        everybody = process.model_copy(update={"person": MESSAGES})
-        done: list[bool] = []
 
-        async def work() -> Answer:
-            done.append(True)
-            return Answer(status=200, body=(await self._answer(process, said, key)).model_dump_json())
-
-        content = said.model_dump_json(exclude={"name", "at"}).encode()
-        safe = await self._is_safe(said)
-        found = await self._acts.once(everybody, key, content, work, safe=safe, alone=True)
-        return ChatAnswer.model_validate_json(found.body).model_copy(update={"repeated": not done})
-
-    async def _is_safe(self, said: ChatMessage) -> bool:
-        """Return whether a linked person stops or goes back: others use nothing that such orders need."""
-        if not is_safe(said):
-            return False
-        try:
-            await recognised(partial(self._links.who, said.workspace, said.user))
-        except PenstockError:
-            return False  # the answer says why
-        return True
-
-    async def _answer(self, process: Caller, said: ChatMessage, key: str) -> ChatAnswer:
-        caller: Caller | None = None
+    async def _answer(
+        self, process: Caller, said: ChatMessage, who: Caller | NotAllowed, key: str
+    ) -> ChatAnswer:
+        """Do what a message orders for its person; refuse the orders of an account that is nobody."""
+        caller = who if isinstance(who, Caller) else None
         try:
             if abs(datetime.now(UTC) - said.at) > OLD:
                 raise Refused("this was sent more than five minutes ago; say it again if it is still meant")
@@ -150,12 +160,13 @@ class ChatService:
                 return await self._link(said)
             if order.verb is ChatVerb.HELP:
                 return ChatAnswer(lines=HELP)
-            caller = await recognised(partial(self._links.who, said.workspace, said.user))
+            if isinstance(who, NotAllowed):
+                raise who
             if said.direct and order.verb in CHANGES:
                 raise Refused(
                     "a direct message only asks; say that in a room of the fleet, where others see it"
                 )
-            return await self._do(caller, said, order, key)
+            return await self._do(who, said, order, key)
         except Unavailable:
             raise
         except PenstockError as refused:
@@ -523,12 +534,6 @@ def _notices(status: "FleetStatus") -> tuple[str, ...]:
 def is_chat(caller: Caller) -> bool:
     """Return whether this is a process of a chat, which may hand on what others say."""
     return caller.machine and any(may(caller, Action.CHAT, name) for name in caller.grants)
-
-
-def is_safe(said: ChatMessage) -> bool:
-    """Return whether the message stops a change or goes back: how often others ask keeps nobody from it."""
-    word = (addressed(said.text) or "").split(" ", 1)[0].lower()
-    return (said.action.verb if said.action is not None else word) in SAFE
 
 
 def key_of(said: ChatMessage) -> str:

@@ -89,6 +89,11 @@ class ChatLinks:
         known_by = (*found.known_by, f"chat:{address}")
         return found.model_copy(update={"via": Via.CHAT, "address": address, "known_by": known_by})
 
+    def linked(self, workspace: str) -> dict[str, str]:
+        """Return the person of each account of a workspace that is linked now."""
+        found, now = self.safe_ledger.chat_links(), datetime.now(UTC)
+        return {one.user: one.person for one in found if one.workspace == workspace and one.expires > now}
+
     def _recognised(self, link: ChatLink) -> Caller:
         if link.uid is not None:
             return self.people.of_user(link.uid)

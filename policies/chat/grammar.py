@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
-from policies.model.chat import ChatVerb
+from policies.model.chat import ChatMessage, ChatVerb
 from policies.model.errors import BadInput
 from policies.model.value import Value
 
@@ -62,8 +62,20 @@ class Said(Value):
 
 def addressed(text: str) -> str | None:
     """Return what is said to penstock in this message, None when it is for others."""
-    first, _, rest = text.strip().partition(" ")
-    return rest.strip() if first.lower() == CALLED else None
+    first, rest = _parted(text)
+    return rest if first == CALLED else None
+
+
+def verb_of(said: ChatMessage) -> ChatVerb | None:
+    """Return what a message orders or asks for, as `read` reads it; None where it is none of the verbs."""
+    if said.action is not None:
+        return said.action.verb
+    return _known(_parted(addressed(said.text) or "")[0])
+
+
+def is_safe(said: ChatMessage) -> bool:
+    """Return whether a message stops a change or rolls back."""
+    return verb_of(said) in SAFE
 
 
 def read(text: str, fleets: Sequence[str], elsewhere: Collection[str] = ()) -> Said:
@@ -74,11 +86,9 @@ def read(text: str, fleets: Sequence[str], elsewhere: Collection[str] = ()) -> S
     Raises:
         BadInput: Nothing can be made of it; the sentence says what was probably meant.
     """
-    words = text.split()
-    if not words:
-        return Said(verb=ChatVerb.HELP)
-    verb, rest = _verb(words[0]), words[1:]
-    rest, options = _options(verb, rest)
+    word, arguments = _parted(text)
+    verb = _verb(word)
+    rest, options = _options(verb, arguments.split())
     if verb is ChatVerb.CONFIRM:
         if len(rest) != 1:
             raise BadInput(f"a code is one word: {CALLED} confirm CODE")
@@ -98,13 +108,22 @@ def read(text: str, fleets: Sequence[str], elsewhere: Collection[str] = ()) -> S
     )
 
 
+def _parted(text: str) -> tuple[str, str]:
+    """Return the first word in small letters, and the rest; space of any kind parts them."""
+    first, *rest = text.split(maxsplit=1) or [""]
+    return first.lower(), rest[0].strip() if rest else ""
+
+
+def _known(word: str) -> ChatVerb | None:
+    if not word:
+        return ChatVerb.HELP
+    return OTHERWISE.get(word) or (ChatVerb(word) if word in {*ChatVerb} else None)
+
+
 def _verb(word: str) -> ChatVerb:
-    lowered = word.lower()
-    if lowered in OTHERWISE:
-        return OTHERWISE[lowered]
-    if lowered in {*ChatVerb}:
-        return ChatVerb(lowered)
-    close = get_close_matches(lowered, [*ChatVerb, *OTHERWISE], 1, 0.6)
+    if (known := _known(word)) is not None:
+        return known
+    close = get_close_matches(word, [*ChatVerb, *OTHERWISE], 1, 0.6)
     meant = f"did you mean {CALLED} {close[0]}?" if close else f"{CALLED} help says what there is"
     raise BadInput(f'"{word[:40]}" is nothing that can be said here; {meant}')
 

@@ -155,6 +155,13 @@ class ChatPlaces(Value):
     """Accounts."""
 
 
+class ChatPeople(Value):
+    """Which accounts of a workspace are linked."""
+
+    people: dict[str, str] = {}
+    """By account: its person."""
+
+
 class ChatLinkRow(Value):
     """A chat account that is a person."""
 

@@ -377,6 +377,50 @@ async def test_strangers_who_talk_too_much_keep_nobody_from_holding(night: Night
     assert (await room.say("ana", "hold edge")).begun == "hold"
 
 
+async def strangers_talk(room: Process) -> None:
+    """Have fifteen accounts that are not linked ask as often as each of them may."""
+    for number in range(15):
+        for _ in range(PER_MINUTE[Kind.CHANGE]):
+            await room.say(f"stranger{number}", "status edge")
+
+
+@pytest.mark.usefixtures("no_refill")
+@pytest.mark.parametrize("text", ["hold\nedge", "roll-back edge", "roll_back edge", "yes {code}"])
+async def test_strangers_who_talk_too_much_keep_no_order_out_however_it_is_spelled(
+    night: Night, room: Process, text: str
+) -> None:
+    code = code_in(await room.say("ana", "rollback edge it hurts"))
+    await strangers_talk(room)
+    answer = await room.say("ana", text.format(code=code))
+    assert answer.refused != "TooMany", answer.text
+
+
+async def test_accounts_that_are_not_linked_leave_no_row_of_a_request(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    def rows() -> int:
+        with closing(sqlite3.connect(night.database)) as database:
+            return int(database.execute("SELECT count(*) FROM requests").fetchone()[0])
+
+    for number in range(3):
+        for text in ("hold edge", "status edge", "link", "help", "nonsense"):
+            await room.say(f"stranger{number}", text)
+    assert rows() == 0
+    await room.say("ana", "hold edge")
+    assert rows() == 1
+
+
+async def test_the_process_of_a_chat_knows_whose_accounts_are_linked_and_nobody_else_does(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    link(ledger, "dan", workspace="other.example.org")
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    asked = {"workspace": WORKSPACE}
+    found = (await night.api.get("/chat/people", params=asked, headers=shown)).json()["people"]
+    assert found == {f"@{person}:{WORKSPACE}": person for person in ("ana", "ben", "cleo", "dan")}
+    assert (await night.api.get("/chat/people", params=asked)).status_code == 403
+
+
 async def test_a_card_is_noted_in_rooms_that_the_fleets_file_names_and_in_no_other(
     night: Night, room: Process, ledger: Ledger
 ) -> None:

@@ -114,6 +114,10 @@ class Answers:
     async def message(self, said: ChatMessage) -> ChatAnswer:
         return ChatAnswer(lines=(said.message,))
 
+    async def people(self, workspace: str) -> dict[str, str]:
+        del workspace
+        return {}
+
     async def cards(self, workspace: str) -> list[ChatCard]:
         del workspace
         return [card(number) for number in (1, 2, 3)]

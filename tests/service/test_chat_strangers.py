@@ -18,10 +18,12 @@ from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
+from tests.workflows.world import until
 
 __all__ = ["ledger", "night"]
 
 MANY = 200
+OTHER_ROOM = f"!another-fleet:{NAME}"
 USUAL_SECONDS = 20.0
 """What a hold takes at most here, where no worker looks after the change: the engine is asked first."""
 
@@ -74,6 +76,15 @@ async def begun_with(fake: Homeserver, word: str) -> str:
     return await said(fake, lambda text: text.startswith(word))
 
 
+async def is_heard(night: Night) -> None:
+    """Wait until the engine keeps an order for the change."""
+
+    async def keeps_one() -> bool:
+        return bool(await night.heard())
+
+    await until(keeps_one)
+
+
 @pytest.fixture
 async def room(night: Night, ledger: Ledger) -> AsyncIterator[tuple[Homeserver, Path]]:
     with_chat(night.folder)
@@ -110,6 +121,101 @@ async def test_a_stranger_who_orders_without_end_delays_nobody_and_is_answered_a
     answered = [text for text in fake.texts if text.startswith("@mallory:") or "nothing was done" in text]
     assert 1 <= len(answered) <= 10
     assert len(await night.heard()) == 1
+
+
+async def test_an_invitation_by_a_stranger_delays_no_hold(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    fake.hangs_on_leaving = True
+    async with listening(config, fake):
+        fake.invitations.append("!trap:elsewhere.example.net")
+        await fake.has_told_all()
+        fake.say("ana", "!penstock hold edge logins hurt")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+
+
+async def test_answers_to_strangers_that_the_chat_takes_slowly_delay_no_hold(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    fake.send_seconds = 60
+    async with listening(config, fake):
+        for number in range(6):
+            for _ in range(5):
+                fake.say(f"mallory{number}", "!penstock hold edge")
+        await fake.has_told_all()
+        fake.say("ana", "!penstock hold edge logins hurt")
+        async with asyncio.timeout(USUAL_SECONDS):
+            await is_heard(night)
+
+
+async def test_answers_to_people_that_the_chat_takes_slowly_delay_no_hold(
+    night: Night, ledger: Ledger, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    link(ledger, "dan")
+    fake.send_seconds = 60
+    async with listening(config, fake):
+        for _ in range(5):
+            fake.say("dan", "!penstock hold edge")  # who may only look
+        await fake.has_told_all()
+        fake.say("ana", "!penstock hold edge logins hurt")
+        async with asyncio.timeout(USUAL_SECONDS):
+            await is_heard(night)
+
+
+async def test_a_crowd_of_strangers_has_no_hold_dropped(night: Night, room: tuple[Homeserver, Path]) -> None:
+    fake, config = room
+    async with listening(config, fake):
+        for number in range(60):
+            for _ in range(5):
+                fake.say(f"mallory{number}", "!penstock hold edge")
+        fake.say("ana", "!penstock hold edge logins hurt")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+
+
+async def test_a_hold_that_one_answer_of_the_homeserver_has_no_room_for_is_caught_up(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    fake, config = room
+    fake.most_told = 10
+    async with listening(config, fake):
+        fake.say("ana", "!penstock hold edge logins hurt")
+        for _ in range(MANY // 2):
+            fake.say("mallory", "hello")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+    assert len(await night.heard()) == 1
+
+
+async def test_a_room_that_bans_penstock_takes_no_hold_from_the_other_rooms(
+    night: Night, room: tuple[Homeserver, Path]
+) -> None:
+    """A moderator of one fleet's room bans penstock there; then the homeserver, or the process, restarts."""
+    fake, config = room
+    config.write_text(config.read_text().replace(f"['{ROOM}']", f"['{OTHER_ROOM}', '{ROOM}']"))
+    fake.banned_from.append(OTHER_ROOM)
+    async with listening(config, fake):
+        fake.say("ana", "!penstock hold edge logins hurt")
+        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+
+
+async def test_what_was_said_in_a_room_before_penstock_joined_it_is_nobodys_order(
+    room: tuple[Homeserver, Path],
+) -> None:
+    fake, config = room
+    chat = chat_of(read(config))
+    try:
+        heard = asyncio.ensure_future(anext(aiter(chat.listen())))
+        await fake.listened.wait()
+        fake.say("ana", "!penstock hold edge")
+        fake.tell(
+            {"sender": BOT, "type": "m.room.member", "state_key": BOT, "content": {"membership": "join"}}
+        )
+        fake.say("ben", "!penstock status edge")
+        assert (await heard).user == f"@ben:{NAME}"
+    finally:
+        await chat.close()
 
 
 async def test_accounts_of_other_homeservers_are_linked_only_where_the_file_says_so(

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from starlette.responses import PlainTextResponse
 
-from orchestrator.api import peer
+from orchestrator import crowd
 from orchestrator.processes import handshakes
 from orchestrator.processes.listening import answering_at
 from tests.fakes.authority import EnterpriseCa
@@ -76,7 +76,7 @@ async def test_one_network_has_a_part_of_the_places_before_a_handshake(
 ) -> None:
     """H2: one address could hold every place before a handshake."""
     monkeypatch.setattr(handshakes, "PATIENCE_SECONDS", NEVER)
-    monkeypatch.setattr(peer, "MOST_OF_ONE", 2)
+    monkeypatch.setattr(crowd, "MOST_OF_ONE", 2)
     async with answering(tmp_path) as (port, trust):
         other = await silent(port, "127.9.0.1")
         strangers = [await silent(port, "127.9.0.2") for _ in range(2 * MOST)]

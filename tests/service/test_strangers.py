@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from orchestrator import crowd
 from orchestrator.api import peer
 from orchestrator.api.limits import MOST_DESCRIPTIONS, PER_MINUTE, Kind, Limits
 from orchestrator.api.routes import fleets
@@ -163,7 +164,7 @@ async def test_a_network_of_ipv6_is_one_stranger_at_the_doors_that_ask_for_no_lo
 async def test_one_user_of_this_host_leaves_places_for_the_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
     with tempfile.TemporaryDirectory(prefix="penstock-strangers-") as folder:
         place = Path(folder, "penstock.sock")
         await asyncio.to_thread(place.parent.chmod, 0o755)
@@ -324,7 +325,7 @@ async def from_address(address: str, port: int) -> Connection:
 async def test_an_office_behind_one_address_looks_on_whatever_strangers_there_do(
     service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
     monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 30)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
@@ -348,7 +349,7 @@ async def test_a_newcomer_gets_in_behind_an_address_whose_places_a_silent_neighb
     service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a proxy everybody has its address: 64 idle connections kept all of them out."""
-    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
     async with serving(service, at), asyncio.timeout(60):
@@ -401,7 +402,7 @@ async def test_one_person_takes_no_more_places_than_a_crowd_from_however_many_ad
     service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever was recognised was no crowd any more, and took every place: all others were newcomers."""
-    monkeypatch.setattr(peer, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
     monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 12)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port, mine = at.getsockname()[1], token(ledger, Role.VIEWER)

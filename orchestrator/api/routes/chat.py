@@ -10,13 +10,15 @@ from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Why
 from orchestrator.api.who import Asking, Recognised, Serving, limits_of
-from orchestrator.service.chat import is_chat, is_safe
+from orchestrator.service.chat import is_chat
+from policies.chat.grammar import is_safe
 from policies.model.chat import (
     Account,
     ChatAnswer,
     ChatCard,
     ChatLinkRow,
     ChatMessage,
+    ChatPeople,
     ChatPlaces,
     ShownCard,
     Workspace,
@@ -74,6 +76,12 @@ async def message(said: ChatMessage, request: Request, process: Recognised, serv
     if answer.repeated:  # what somebody else sends again is not counted against whoever said it
         limits.give_back(account, kind)
     return answer
+
+
+@router.get("/chat/people")
+async def people(process: Asking, service: Serving, workspace: Annotated[Workspace, Query()]) -> ChatPeople:
+    """List the linked accounts of a workspace with their people, for the process of that chat."""
+    return await service.chat.people(process, workspace)
 
 
 @router.get("/chat/cards")
