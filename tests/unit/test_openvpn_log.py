@@ -5,7 +5,7 @@ from hypothesis import given, strategies
 
 from activities.drivers.daemon.openvpn.daemon import OpenVpn
 from activities.drivers.daemon.openvpn.log import LONGEST, MOST_OPEN, LoginLog
-from policies.attempts import Attempt, LoginOutcome
+from policies.attempts import Attempt, FirstAttempts, LoginOutcome
 
 FLOW = "10.77.0.11:40432"
 BEGINS = f"2026-11-26 12:16:44 {FLOW} TLS: Initial packet from [AF_INET]{FLOW}, sid=df827ef5 ae8d16ee"
@@ -310,6 +310,116 @@ def test_a_log_shows_no_part_of_a_name_with_a_comma() -> None:
     """Case 21: a snapshot replaces the names that are found, each as a whole."""
     said = f"2026-11-26 12:16:45 {FLOW} VERIFY ERROR: depth=0, error=old: O=Firm, CN=Maier, Anna, serial=7"
     assert OpenVpn().names_in(said) == {"Maier, Anna"}
+
+
+# --- one certificate for all users, and directories ------------------------------------------
+
+
+def of_a_shared_certificate(
+    user: str, port: int, *, let_in: bool = True, names_user: bool = True
+) -> list[str]:
+    """Return the lines of a user who shows the certificate that all users have, and types a name."""
+    end = f"192.0.2.{port % 250 + 1}:{port}"
+    verified = f"{end} VERIFY OK: depth=0, CN=client"
+    if not let_in:
+        return [
+            verified,
+            f"{end} TLS Auth Error: Auth Username/Password verification failed for peer",
+            f"{end} [client] Peer Connection Initiated with [AF_INET]{end}",
+            f"{end} SENT CONTROL [client]: 'AUTH_FAILED' (status=1)",
+            f"{end} SIGTERM[soft,delayed-exit] received, client-instance exiting",
+        ]
+    name, mark = (user, "[CN SET]") if names_user else ("client", "")
+    return [
+        verified,
+        f"{end} TLS: Username/Password authentication succeeded for username '{user}' {mark}",
+        f"{end} [{name}] Peer Connection Initiated with [AF_INET]{end}",
+        f"{name}/{end} MULTI: primary virtual IP for {name}/{end}: 10.9.0.2",
+    ]
+
+
+@pytest.mark.parametrize("names_user", [True, False], ids=["username-as-common-name", "duplicate-cn"])
+def test_users_who_share_a_certificate_and_type_their_names_are_so_many_users(*, names_user: bool) -> None:
+    lines = [
+        line
+        for number in range(50)
+        for line in of_a_shared_certificate(f"user{number}", 4000 + number, names_user=names_user)
+    ]
+    found = attempts(*lines)
+    assert len({one.key for one in found}) == 50
+    assert {one.outcome for one in found} == {LoginOutcome.OK}
+
+
+@pytest.mark.parametrize("names_user", [True, False], ids=["username-as-common-name", "duplicate-cn"])
+def test_one_good_login_with_a_shared_certificate_hides_no_refused_ones(*, names_user: bool) -> None:
+    lines = of_a_shared_certificate("ana", 4000, names_user=names_user)
+    for number in range(1, 50):
+        lines += of_a_shared_certificate("", 4000 + number, let_in=False)
+    first = FirstAttempts()
+    counted = [one.outcome for one in attempts(*lines) if first.counts(one)]
+    assert counted == [LoginOutcome.OK, *[LoginOutcome.AUTH_FAIL] * 49]
+
+
+def test_logins_with_a_shared_certificate_that_end_before_a_name_are_their_addresses() -> None:
+    lines = of_a_shared_certificate("ana", 4000)
+    for number in range(1, 50):
+        end = f"192.0.2.{number + 1}:4000"
+        lines += [VERIFIED.replace("alice", "client").replace(FLOW, end), LATE.replace(FLOW, end)]
+        lines.append(ENDED.replace(FLOW, end))
+    first = FirstAttempts()
+    counted = [one.outcome for one in attempts(*lines) if first.counts(one)]
+    assert counted == [LoginOutcome.OK, *[LoginOutcome.TIMEOUT] * 49]
+
+
+def test_a_user_with_one_name_in_certificate_and_login_is_called_by_it_once() -> None:
+    (attempt,) = attempts(BEGINS, VERIFIED, TYPED.replace("ana", "alice"), CONNECTED, GIVEN)
+    assert attempt.key == "user alice"
+
+
+@pytest.mark.parametrize("subject", ["DC=com, DC=corp, CN=Users, CN={}", "DC=corp, CN=Users, CN={}, O=Firm"])
+def test_users_of_a_directory_are_so_many_users(subject: str) -> None:
+    """AD CS writes the user's place in the directory, and OpenVPN takes the last common name of it."""
+    found = []
+    for number in range(50):
+        proven = VERIFIED.replace("CN=alice", subject.format(f"user{number}"))
+        found += attempts(proven, LATE, ENDED)
+    assert {one.key for one in found} == {f"user user{number}" for number in range(50)}
+    said = NOT_OURS.replace("CN=eve", subject.format("ana"))
+    assert "ana" in OpenVpn().names_in(said)
+
+
+# --- tokens --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ("TLS: Username/auth-token authentication failed for username 'ana'", "AUTH_FAILED"),
+        (
+            "TLS Auth Error: Auth Username/Password verification failed for peer",
+            "AUTH_FAILED,SESSION: expired",
+        ),
+    ],
+)
+def test_a_login_whose_token_is_refused_is_no_attempt_and_the_one_with_the_password_is(
+    refusal: tuple[str, str],
+) -> None:
+    """A user who comes over from an instance with another key of tokens, in the words of OpenVPN 2.6.14."""
+    said, sent = refusal
+    old, new = "192.0.2.1:47168", "192.0.2.1:35377"
+    log = LoginLog()
+    found = attempts(
+        f"{old} {said}",
+        f"{old} SENT CONTROL [UNDEF]: '{sent}' (status=1)",
+        f"{old} SENT CONTROL [UNDEF]: '{sent}' (status=1)",
+        f"{old} Peer Connection Initiated with [AF_INET]{old}",
+        *(line.replace(FLOW, new) for line in (TYPED, INITIATED, ADDRESS)),
+        f"{old} SIGTERM[soft,delayed-exit] received, client-instance exiting",
+        log=log,
+    )
+    assert [(one.key, one.outcome) for one in found] == [("user ana", LoginOutcome.OK)]
+    refused = (f"{old} {said}", f"{old} SENT CONTROL [UNDEF]: '{sent}' (status=1)", WRONG, LEAVES)
+    assert [one.outcome for one in attempts(*refused, log=log)] == [LoginOutcome.AUTH_FAIL]
 
 
 # --- OpenVPN 2.4 ---------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What charon's log says about logins, in the words of a real one (5.9.8)."""
 
+import pytest
+
 from activities.drivers.daemon.strongswan.log import LONGEST, MOST_OPEN, LoginLog
 from policies.attempts import Attempt, LoginOutcome
 
@@ -141,3 +143,40 @@ def test_a_stamp_before_a_line_changes_nothing_and_the_version_is_known() -> Non
     stamped = [f"2026-11-26T16:31:28 {line}" for line in (started, BEGINS, LOOKS, GIVEN)]
     assert [one.outcome for one in attempts(*stamped, log=log)] == [LoginOutcome.OK]
     assert log.version == "5.9.8"
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "DC=com, DC=corp, CN=Users, CN={}",
+        "DC=com, DC=corp, CN=Users, CN={}, E=a@b.example",
+        "CN={}, CN=Users, DC=corp, DC=com",
+    ],
+)
+def test_users_of_a_directory_are_so_many_users(subject: str) -> None:
+    """The subject of a certificate of AD CS is the user's place in the directory."""
+    found = list[Attempt]()
+    for number in range(50):
+        name = subject.format(f"user{number}")
+        found += attempts(*(line.replace("CN=alice", name) for line in (BEGINS, LOOKS, KNOWN, GIVEN)))
+    assert {one.key for one in found} == {f"user user{number}" for number in range(50)}
+
+
+REFUSED_BY_EAP = (
+    "16[IKE] <people|1> EAP method EAP_MD5 failed for peer bob",
+    "16[ENC] <people|1> generating IKE_AUTH response 3 [ EAP/FAIL ]",
+)
+
+
+def test_a_login_that_eap_refuses_is_a_failure_at_once() -> None:
+    """After `EAP/FAIL`, charon 5.9.8 destroys the IKE_SA and logs nothing more of it."""
+    log = LoginLog()
+    (attempt,) = attempts(BEGINS, LOOKS, EAP, *REFUSED_BY_EAP, log=log)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)
+    assert list(log.give_up(200.0 + LONGEST)) == []
+
+
+def test_a_name_behind_a_certificate_that_all_users_share_counts_once_eap_has_proven_it() -> None:
+    """A connection may have two rounds: a certificate, and then EAP (RFC 4739)."""
+    (attempt,) = attempts(BEGINS, LOOKS, KNOWN, EAP, *REFUSED_BY_EAP)
+    assert (attempt.key, attempt.outcome) == ("source 10.77.0.11", LoginOutcome.AUTH_FAIL)

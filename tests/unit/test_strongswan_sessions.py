@@ -96,6 +96,8 @@ def test_a_peer_to_which_a_tunnel_was_refused_has_none() -> None:
         ("C=DE, CN=Maier, Bert, E=bert@example.org", "Maier, Bert"),
         ("CN=anna, 2.5.4.97=NTRDE", "anna"),
         ("CN=anna, OU=a, b", "anna"),
+        ("DC=com, DC=corp, CN=Users, CN=anna", "anna"),
+        ("CN=anna, CN=Users, DC=corp, DC=com", "anna"),
         ("anna@example.org", "anna@example.org"),
     ],
 )

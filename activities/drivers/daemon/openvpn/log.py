@@ -5,12 +5,15 @@ with its address and port, which tie its lines together; later ones have its nam
 without a certificate has no common name: its lines begin with the address as long as it lives, and the name
 that it has typed counts once its password is right. What has a stamp is read without it, as the log is read
 when it is written. How long a login took is known where its
-first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A name
-counts once the gateway has taken its certificate; whoever shows another one is known by its address. A first
+first line is there: of 2.6 over UDP only with `verb 4`, since it keeps nothing of a first packet. A first
 packet is no attempt, as its address may be invented: one begins with what shows that our answers arrive.
 
-OpenVPN asks for a second factor by a refusal (`AUTH_FAILED,CRV1:`, a dynamic challenge). The session that
-asks is no attempt: the one that brings the answer is.
+A name counts once the gateway has accepted what proves it; until then a client is known by its address.
+Where users type names, all of them may show one certificate. So a certificate's name alone proves nothing
+there: the typed name counts, too, once its password is right.
+
+OpenVPN asks for a second factor by a refusal (`AUTH_FAILED,CRV1:`, a dynamic challenge), and for a password
+by refusing a token. The session that asks is no attempt: the one that brings the answer is.
 """
 
 import re
@@ -28,6 +31,7 @@ from activities.drivers.daemon.openvpn.prefix import (
     STAMP,
     TYPED_NAME,
 )
+from activities.drivers.daemon.openvpn.sessions import NOBODY
 from policies.attempts import Attempt, LoginOutcome, key_of
 
 LONGEST = 120.0
@@ -43,14 +47,18 @@ _DROPS = re.compile(rf"{STAMP}?+{DROPS}")
 _AFTER_DROP = re.compile(rf"{STAMP}?+{AFTER_DROP}")
 _VERSION = re.compile(rf"{STAMP}?+OpenVPN (?P<version>\d\S*) ")
 # Only at the beginning of what is said: behind it are words of the client, also of one that nobody knows.
-_PROVEN = re.compile(rf"VERIFY OK: depth=0, (?:.*?, )?{SHOWN_NAME}")
+_PROVEN = re.compile(rf"VERIFY OK: depth=0, (?:.*, )?{SHOWN_NAME}")
+"""The last common name of a subject, as OpenVPN takes it: a directory has more, such as `CN=Users`."""
 _TYPED = re.compile(TYPED_NAME)
+_ASKS_NAMES = re.compile(r"TLS: Username/|TLS (?:Auth )?Error: Auth Username/Password ")
+"""What only a server says that has its users type names and passwords."""
+_TOKEN_REFUSED = re.compile(r"TLS: Username/auth-token authentication failed ")
 _STRANGER = re.compile(r"VERIFY (?:EKU |KU |X509NAME )?ERROR")
 _ACCEPTED = re.compile(r"\[(?P<name>.*)\] Peer Connection Initiated with ")
 # What only a client that gets our answers has us say; a first packet may come from any address.
 _SHOWN = re.compile(
     r"VERIFY |peer info: |OpenSSL: |TLS_ERROR: |TLS Error: .*incoming plaintext read error|TLS Auth Error:"
-    r"|TLS: Username/Password|Control Channel: |SENT CONTROL |\[.*\] Peer Connection Initiated with "
+    r"|TLS: Username/|Control Channel: |SENT CONTROL |\[.*\] Peer Connection Initiated with "
 )
 _ADDRESSED = (
     (re.compile(r"MULTI: primary virtual IP"), LoginOutcome.OK),
@@ -63,7 +71,7 @@ _ADDRESSED = (
 
 OpenVPN lets such a client in, and says so before it says the address.
 """
-_REFUSES = re.compile(r"SENT CONTROL \[.+\]: 'AUTH_FAILED(?P<asks>,CRV1:)?")
+_REFUSES = re.compile(r"SENT CONTROL \[.+\]: 'AUTH_FAILED(?P<asks>,(?:CRV1|SESSION):)?")
 _AGAIN = re.compile(r"TLS: soft reset ")
 """A server's first line of new keys for a session that lives."""
 _FLOATED = re.compile(rf"{STAMP}?+{FLOATED}")
@@ -86,13 +94,22 @@ class _Connection:
     source: str
     began: float
     timed: bool
-    user: str | None = None
+    certified: str | None = None
+    """The name of its certificate; once it is accepted, the common name that OpenVPN settled on."""
     typed: str | None = None
-    """As whom it asks to be let in, while the answer to its password is still awaited."""
+    proven: bool = False
+    """Whether it was let in, or its password was right."""
     accepted: float | None = None
     failure: LoginOutcome | None = None
     asked: bool = False
-    """Whether its last refusal asks for a second factor, which the user gives in another session."""
+    """Whether its last refusal asks for a second factor or a password, given in another session."""
+    token_refused: bool = False
+
+    def user(self, *, names_are_typed: bool) -> str | None:
+        """Return the user who is proven: by both names where a certificate may be everybody's."""
+        if not self.proven:
+            return None if names_are_typed else self.certified
+        return " ".join(dict.fromkeys(name for name in (self.certified, self.typed) if name)) or None
 
 
 class LoginLog:
@@ -106,6 +123,8 @@ class LoginLog:
         self._open: dict[_End, _Connection] = {}
         self._nameless: dict[_End, None] = {}
         """Live sessions without a common name: what their address says now is no login."""
+        self._names_are_typed = False
+        """Whether the server has its users type names, as far as the log has shown."""
         self._again = ""
         """The user for whose new session previous ones were dropped last."""
         self.version = ""
@@ -137,6 +156,7 @@ class LoginLog:
                 yield from self._close(end, connection.failure or LoginOutcome.TIMEOUT, at)
 
     def _stranger_says(self, end: _End, what: str, at: float, *, timed: bool) -> Iterator[Attempt]:
+        self._names_are_typed |= _ASKS_NAMES.match(what) is not None
         ends = _ENDS.match(what) is not None
         if self._is_live(end, what, ends=ends):
             return
@@ -145,7 +165,7 @@ class LoginLog:
             return
         _note(connection, what, at)
         if (outcome := _addressed(what)) is not None:
-            connection.user = connection.user or connection.typed
+            connection.proven = True
             self._lives(end)
             yield from self._close(end, outcome, at)
         elif ends:
@@ -189,7 +209,8 @@ class LoginLog:
         """Take in a line of somebody who is let in; one whose login was not seen is no attempt."""
         if (connection := self._open.get(end)) is None:
             return
-        connection.user = connection.user or user
+        connection.certified = connection.certified or user
+        connection.proven = True
         if (outcome := _addressed(what)) is not None:
             yield from self._close(end, outcome, at)
         elif _ENDS.match(what):
@@ -202,7 +223,7 @@ class LoginLog:
             seconds = max(0.0, connection.accepted - connection.began)
         if outcome is LoginOutcome.OK or not connection.asked:
             yield Attempt(
-                key=key_of(connection.user, connection.source),
+                key=key_of(connection.user(names_are_typed=self._names_are_typed), connection.source),
                 source=connection.source,
                 outcome=outcome,
                 ended=at,
@@ -218,19 +239,20 @@ def _addressed(what: str) -> LoginOutcome | None:
 def _note(connection: _Connection, what: str, at: float) -> None:
     """Note what a line says of a login that has not ended."""
     if proven := _PROVEN.match(what):
-        connection.user = proven["name"]
+        connection.certified = proven["name"]
     elif typed := _TYPED.match(what):
         connection.typed = typed["typed"]
-        if typed["how"] == "succeeded":
-            connection.user = connection.user or connection.typed
+        connection.proven = typed["how"] == "succeeded"
+    elif _TOKEN_REFUSED.match(what):
+        connection.token_refused = True
     if refuses := _REFUSES.match(what):
-        connection.asked = refuses["asks"] is not None
+        connection.asked = refuses["asks"] is not None or connection.token_refused
     if connection.failure is None:
         connection.failure = next((outcome for said, outcome in _FAILURES if said.match(what)), None)
     if (accepted := _ACCEPTED.match(what)) and connection.failure is None:
         connection.accepted = at
-        if connection.user is not None and accepted["name"].startswith(connection.user):
-            connection.user = accepted["name"]  # whole, also where the subject leaves it open
+        if accepted["name"] not in ("", NOBODY):
+            connection.certified = accepted["name"]  # whole, also where the subject leaves it open
 
 
 def _end(said: str) -> _End:

@@ -50,8 +50,10 @@ _FAILURES = (
     ),
 )
 _ENDS = re.compile(
-    r"generating \w+ response \d+ \[ .*N\((?:AUTH_FAILED|NO_PROP|INVAL_SYN|TS_UNACCEPT|INT_ADDR_FAIL)\)"
+    r"generating \w+ response \d+ \[ (?:.*N\((?:AUTH_FAILED|NO_PROP|INVAL_SYN|TS_UNACCEPT|INT_ADDR_FAIL)\)"
+    r"|EAP/FAIL \])"
 )
+"""The last line of a login that fails: after `EAP/FAIL`, charon destroys the IKE_SA without a word."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class LoginLog:
         if login is None:
             return
         if named := _EAP.match(what) or _NAMED.match(what):
-            login.user = name_of(named["name"])
+            login.user, login.proven = name_of(named["name"]), False
         login.proven |= _PROVEN.match(what) is not None
         if login.failure is None:
             login.failure = next((outcome for said, outcome in _FAILURES if said.search(what)), None)

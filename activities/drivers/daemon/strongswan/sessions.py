@@ -83,6 +83,12 @@ def logging_in(listed: Iterable[SecurityAssociation]) -> frozenset[IPv4Address |
 
 
 def name_of(identity: str) -> str:
-    """Return the user's name of an IKE identity: the common name of a certificate, else all of it."""
-    found = _COMMON_NAME.search(identity)
-    return found[1] if found else identity
+    """Return the user's name of an IKE identity: the common name of a certificate, else all of it.
+
+    A directory's subject has more of them, such as `CN=Users`; the user's is the farthest from the root.
+    """
+    found = list(_COMMON_NAME.finditer(identity))
+    if not found:
+        return identity
+    root_is_last = ", DC=" in identity[found[-1].end() :]
+    return found[0 if root_is_last else -1][1]
