@@ -143,6 +143,11 @@ def test_comments_and_inline_files_are_no_options() -> None:
         ("port 1194", "port says `1194`, write `port $port`"),
         ("--port\t1194", "port says `1194`"),
         ("setenv opt port 1194", "port says `1194`"),
+        (
+            "auth-gen-token 3600",
+            "auth-gen-token-secret is missing, write `auth-gen-token-secret $credential_NAME`: each instance",
+        ),
+        ("auth-gen-token\nauth-gen-token-secret /etc/x", "auth-gen-token-secret says `/etc/x`, write"),
         ("lport 1194", "lport says `1194`, write `lport $port`"),
         ("dev tun0", "dev says `tun0`"),
         ("server 10.8.0.0 255.255.255.0", "server says `10.8.0.0 255.255.255.0`"),

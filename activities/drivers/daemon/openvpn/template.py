@@ -18,9 +18,10 @@ NEEDED = {
     "key": "$credential_key",
 }
 """Options that differ from slot to slot or belong into no release, each with what fills it."""
+TOKEN_KEY = "auth-gen-token-secret"  # noqa: S105 - the name of an option
 _SECRETS = (
     *("secret", "tls-auth", "tls-crypt", "tls-crypt-v2", "askpass", "auth-user-pass"),
-    *("auth-gen-token-secret", "http-proxy-user-pass"),
+    *(TOKEN_KEY, "http-proxy-user-pass"),
 )
 ALLOWED = {"lport": "$port", "server-ipv6": "$pool6"} | dict.fromkeys(_SECRETS, f"${CREDENTIAL}NAME")
 """Options that a template may leave out, and that are left to penstock where it has them.
@@ -109,6 +110,11 @@ def _wrong(options: Sequence[Option]) -> Iterator[str]:
     if [option.words for option in said.get("topology", [])[-1:]] != [(TOPOLOGY,)]:
         again = f"line {said['topology'][-1].number}: " if "topology" in said else ""
         yield f"{again}users have too few addresses of a pool, write `topology {TOPOLOGY}`"
+    if "auth-gen-token" in said and TOKEN_KEY not in said:
+        yield (
+            f"{TOKEN_KEY} is missing, write `{TOKEN_KEY} {ALLOWED[TOKEN_KEY]}`: each instance makes a random "
+            "key otherwise, and refuses users of the other one with their tokens"
+        )
     yield from _unread(said)
     yield from given_in(options)
     yield from secrets_in(options)
