@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from policies.changes import CREDENTIALS, LITERAL_SECRET
 from policies.lines import lines_in
-from policies.secret_names import is_secret_name
+from policies.secret_names import JWT, OF_SERVICES, WEBHOOK, is_secret_name
 
 REMOVED = "[removed]"
 LONGEST_LINE = 4_096
@@ -69,8 +69,9 @@ _FORMS = tuple(
         (rf"({_NAMED}[\"']?\s*:)(?!/)[^\S\n]*[^\s\[][^\n]*", rf"\1 {REMOVED}"),
         (r"(x-[\w-]{0,40}?(?:auth|key|sign)[\w-]{0,40}\s*:)[^\S\n]*\S[^\n]*", rf"\1 {REMOVED}"),
         (r"\b(bearer|basic|digest|negotiate|ntlm|apikey)(\s+)(?!\[removed)\S{6,}", rf"\1\2{REMOVED}"),
-        (r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)*", REMOVED),
-        (r"\b(?:hv[sbr]\.|gh[pousr]_|github_pat_|xox[abprs]-|glpat-)[\w.-]{8,}", REMOVED),
+        (JWT, REMOVED),
+        (OF_SERVICES, REMOVED),
+        (WEBHOOK, REMOVED),
         (r"\$(?:[156aby]|2[aby])\$\S+", REMOVED),
     )
 )

@@ -1,14 +1,16 @@
 """Find the secrets by which a gateway asks others who a user is, in the files that hold them.
 
-The table has the formats of all products: a module of PAM or a plugin reads the same file for each of them.
-Most are known by a word on a line, whatever the file is called. `radcli`, `pam_radius_auth` and LDAP have
-files of plain words, which are known by their names.
+In files of settings, a secret is known by its name (`LDAP_BIND_PASSWORD`) or by its form, whatever program
+reads them. The table has other formats, of all products: a module of PAM or a plugin reads the same file for
+each of them. Most are known by a word on a line, whatever the file is called. `radcli`, `pam_radius_auth`
+and LDAP have files of plain words, which are known by their names.
 """
 
 import re
 from typing import NamedTuple
 
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left
+from policies.secret_names import is_always_secret_name, is_secret_name, secret_forms_in
 
 LARGEST = 1 << 22
 """Bytes of a file of settings, or of a keytab."""
@@ -22,6 +24,45 @@ _ADDRESS = r"(?:localhost|\[[^\]\s]+\]|[\w-]*[.:][\w.:-]+)"
 _VALUE = r"(?P<value>(?![#;](?:\s|$))\S+)"
 _EXAMPLES = re.compile(r"(?:^|[/!])usr/share/(?:doc|man)/")
 """Documentation of packages, which has examples."""
+
+
+_SETTINGS = re.compile(
+    r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties)(?:\.template)?!?$|(?:^|[/!])\.env$",
+    re.IGNORECASE,
+)
+"""Files that settings of a gateway are in."""
+_NO_SETTINGS = re.compile(
+    r"(?:^|!)(?:\./|/)?(?:usr/(?!local/)|lib(?:32|64)?/|s?bin/|var/lib/dpkg/)"
+    r"|/(?:node_modules|(?:site|dist)-packages|testdata)/|(?:^|[/!])etc/nsswitch\.conf$"
+)
+"""What comes with packages, and a file with a line for `passwd` that names services."""
+_ASSIGNMENTS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        # the whole line: NAME = VALUE, NAME: VALUE, export NAME=VALUE
+        (
+            r"^[ \t]*(?:export[ \t]+|-[ \t]+)?[\"']?(?P<name>[A-Za-z][\w.-]{0,80})[\"']?[ \t]*[:=][ \t]*"
+            r"(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"']\S*?)[ \t]*[,;]?[ \t\r]*(?:[ \t][#;].*)?$"
+        ),
+        # of JSON: "NAME": "VALUE"
+        r"[\"'](?P<name>[A-Za-z][\w.-]{0,80})[\"'][ \t]*:[ \t]*(?P<value>\"[^\s\"]+\"|'[^\s']+')",
+        # among others: NAME=VALUE NAME=VALUE
+        r"(?<=[\s;,\"'&?])(?P<name>[A-Za-z][\w.-]{0,80})=(?P<value>[^\s\"'&;,]+)",
+    )
+)
+_COMMENT = re.compile(r"^[ \t]*(?:[#;]|//)")
+_HARMLESS = re.compile(
+    r"[/~.*!%@<({\[|\\]|\$(?=[A-Za-z_({$@?#*!-]|\d\b)|`|\d+$|\w+://[^@]*$|file:|.*\$[({]"
+    r"|(?:true|false|yes|no|on|off|none|null|nil|undef(?:ined)?|never|always|optional|required|disabled?"
+    r"|enabled?|str(?:ing)?|ask|prompt|default|x|(?:password|passwd|secret|token|key|authtok)s?|pass:insta)$",
+    re.IGNORECASE,
+)
+"""How values begin that are no secret: paths, references of shells and templates, numbers, switches, types.
+
+OpenSSL has `secret = pass:insta` in each installation's openssl.cnf.
+"""
+_RANDOM = re.compile(r"(?![A-Z0-9]+_[A-Z0-9_]+$)(?=.*\d)(?=.*[A-Za-z])[\w+/=-]{12,}$")
+"""A value that counts where its name is used for other things, too, such as `key`."""
 
 
 class _Format(NamedTuple):
@@ -109,7 +150,8 @@ def login_secret_in(name: str, content: bytes) -> str | None:
     if b"\0" in content:
         return None
     text = content.decode(errors="replace")
-    return next((found for one in FORMATS if (found := _found(one, name, text))), None)
+    known = next((found for one in FORMATS if (found := _found(one, name, text))), None)
+    return known or _setting(name, text)
 
 
 def is_keytab(content: bytes) -> bool:
@@ -139,6 +181,33 @@ def _found(one: _Format, name: str, text: str) -> str | None:
         if not _is_reference(found["value"]):
             return f"{one.kind}, line {text.count(chr(10), 0, found.start('value')) + 1}"
     return None
+
+
+def _setting(name: str, text: str) -> str | None:
+    """Return the first secret of a file of settings, by its name or its form, and its line."""
+    if not _SETTINGS.search(name) or _NO_SETTINGS.search(name):
+        return None
+    for one in _ASSIGNMENTS:
+        for found in one.finditer(text):
+            place = found.start("value")
+            if _is_secret(found["name"], found["value"].strip("\"'")) and (line := _line_of(text, place)):
+                return f"{found['name']}, line {line}"
+    for secret in secret_forms_in(text):
+        if not _is_reference(secret.value) and (line := _line_of(text, secret.start)):
+            return f"{secret.kind}, line {line}"
+    return None
+
+
+def _is_secret(name: str, value: str) -> bool:
+    if not is_secret_name(name) or _HARMLESS.match(value):
+        return False
+    return is_always_secret_name(name) or _RANDOM.match(value) is not None
+
+
+def _line_of(text: str, place: int) -> int | None:
+    """Return the number of the line at a place, None where it is a comment."""
+    begin = text.rfind("\n", 0, place) + 1
+    return None if _COMMENT.match(text[begin:place]) else text.count("\n", 0, begin) + 1
 
 
 def _is_reference(value: str) -> bool:

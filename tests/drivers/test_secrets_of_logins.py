@@ -34,6 +34,18 @@ FILES = {
     "etc/openvpn/auth/ldap.conf": f"<LDAP>\n\tURL ldaps://ldap.example\n\tPassword {SECRET}\n</LDAP>\n",
     # users.oath of liboath, which pam_oath and ocserv's `otp=` read: the seed of every later code
     "etc/users.oath": "HOTP/T30 ana - 3132333435363738393031323334353637383930\n",
+    # known by the names or forms of their secrets, whatever program reads them
+    "etc/ppp/otp-secrets": "ana otp totp:sha1:base32:LJYHR64TUI7IL3RD:JBSW:xxx *\n",
+    "etc/openvpn/otp-secrets": "ana otp totp-60-6:sha1:hex:31323334353637383930:1:xxx *\n",
+    "etc/openvpn/okta_openvpn.ini": "[OktaAPI]\nToken: 00lB0Ed2ngJBSWaTaoSRuwDRX4TDIxDy\n",
+    "etc/pam-mysql.conf": f"users.host = db\nusers.db_user = vpn\nusers.db_passwd = {SECRET}\n",
+    "etc/pam_pgsql.conf": f"connect = dbname=auth user=vpn password={SECRET} host=db\nexpired = 1\n",
+    "etc/pam_oauth2_device/config.json": f'{{"oauth": {{"client": {{"id": "vpn", "secret": "{SECRET}"}}}}}}',
+    "opt/vpn/config.yaml": f"ldap:\n  - host: a.example\n    bind_password: '{SECRET}'  # of LDAP\n",
+    "etc/tacplus_servers": f"secret={SECRET}\nserver=192.0.2.1\n",
+    "etc/default/vpn-ldap": f"LDAP_URL=ldaps://x\nexport LDAP_BIND_PASSWORD={SECRET}\n",
+    "etc/openvpn/sso.conf": f"url = ldaps://vpn:{SECRET}@ldap.example\n",
+    "etc/openvpn/tell.conf": "to = https://hooks.slack.com/services/T00000000/B00000000/JBSWpQ9vTzXk2pQ9vTzXk2pQ\n",
     "root/.google_authenticator": 'JBSWY3DPEHPK3PXPJBSWY3DPEE\n" TOTP_AUTH\n12345678\n',
 }
 
@@ -117,6 +129,17 @@ USUAL: dict[str, str | bytes] = {
     "auth required pam_duo.so conf=/etc/penstock/credentials/duo\n"
     "# auth required pam_tacplus.so secret=x\nauth required pam_yubico.so id=1 key=$secret_yubico\n",
     "etc/users.oath": "# HOTP/T30 ana - 3132333435363738393031323334353637383930\n",
+    "etc/nsswitch.conf": "passwd: files\nshadow: files systemd\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/bash\ntoken:x:999:999::/nonexistent:/usr/sbin/nologin\n",
+    "etc/ssl/openssl.cnf": "challengePassword = A challenge password\nsecret = pass:insta # Use this\n",
+    "etc/ocserv/settings.conf": "ban-points-wrong-password = 10\nserver-key = /etc/x\npassword_file = a.b\n",
+    "etc/default/vpn": "# LDAP_BIND_PASSWORD=x1\nLDAP_BIND_PASSWORD=$secret_ldap\nTOKEN=$(cat /run/token)\n"
+    "PASSWORD=${PASSWORD}\nUSE_PASSWORD=yes\nSESSION_KEY=VPN2_SESSION_ID\n",
+    "etc/vpn/config.json": '{"secret": "${secret_oauth}", "key": "ctrl+c", "url": "https://a.example:8443/x@y"}',
+    "etc/vpn/urls.conf": "ldap = ldaps://vpn:$secret_ldap@ldap.example\n"
+    "doc = https://docs.example/webhooks/how-to-use-the-webhooks\n",
+    "etc/pam.d/common-account": "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n",
+    "usr/lib/python3/dist-packages/x/config.json": '{"secret": "x1y2z3"}',
     "usr/lib/data.bin": b"\x05\x02\xff",
     "usr/lib/more.bin": b"\x05\x02\0\0\0\0" + bytes(20),
     "usr/lib/other.bin": b"\x05\x02\0\0\0\x08" + bytes(20),
@@ -162,6 +185,18 @@ verb 4
         ),
         (f"setenv-safe RADIUS_KEY {SECRET}", "setenv-safe RADIUS_KEY has a secret"),
         (f"setenv opt setenv DUO_SKEY {SECRET}", "setenv DUO_SKEY has a secret"),
+        (
+            f"setenv LDAP_URL ldaps://vpn:{SECRET}@ldap.example",
+            "setenv has the password in an address, write $secret",
+        ),
+        (
+            f"auth-user-pass-verify '/x/check -u vpn:{SECRET} https://a.example' via-file",
+            "-u of auth-user-pass",
+        ),
+        (
+            "client-connect '/x/tell https://hooks.slack.com/services/T00000000/B00000000/Vpn-Shared-1Xk2pQ9'",
+            "client-connect has the address of a webhook",
+        ),
         (f'push "setenv-safe VPN_PIN {SECRET}"', "setenv-safe VPN_PIN has a secret"),
     ],
 )
@@ -184,6 +219,12 @@ def test_a_secret_on_a_line_of_an_openvpn_template_is_refused_by_its_line(line: 
         "client-connect '/x/greet --api-token ${secret_api} --key /etc/penstock/credentials/key'",
         "setenv LDAP_BIND_PASSWORD $secret_ldap",
         "setenv RADIUS_KEY $credential_radius",
+        "setenv LDAP_URL ldaps://vpn:$secret_ldap@ldap.example",
+        "setenv LDAP_URL ldaps://ldap.example:636/dc=a@b",
+        "client-connect '/x/tell https://hooks.slack.com/services/$secret_hook'",
+        "auth-user-pass-verify '/x/check -u vpn:$secret_vpn' via-file",
+        "auth-user-pass-verify '/x/check -u vpn' via-file",
+        "auth-gen-token 3600\nauth-gen-token-secret $credential_tokens",
         "setenv KEY_SIZE 2048",
         "setenv PASSWORD_FILE /etc/penstock/credentials/x",
         "setenv PASSWORD_ATTRIBUTE userPassword",
