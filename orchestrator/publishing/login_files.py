@@ -30,10 +30,10 @@ _SETTINGS = re.compile(
     r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties)(?:\.template)?!?$|(?:^|[/!])\.env$",
     re.IGNORECASE,
 )
-"""Files that settings of a gateway are in."""
+"""Files that settings of a gateway are in; scripts have them, too."""
 _NO_SETTINGS = re.compile(
     r"(?:^|!)(?:\./|/)?(?:usr/(?!local/)|lib(?:32|64)?/|s?bin/|var/lib/dpkg/)"
-    r"|/(?:node_modules|(?:site|dist)-packages|testdata)/|(?:^|[/!])etc/nsswitch\.conf$"
+    r"|/(?:node_modules|(?:site|dist)-packages|testdata|locales?|i18n)/|(?:^|[/!])etc/nsswitch\.conf$"
 )
 """What comes with packages, and a file with a line for `passwd` that names services."""
 _ASSIGNMENTS = tuple(
@@ -44,6 +44,11 @@ _ASSIGNMENTS = tuple(
             r"^[ \t]*(?:export[ \t]+|-[ \t]+)?[\"']?(?P<name>[A-Za-z][\w.-]{0,80})[\"']?[ \t]*[:=][ \t]*"
             r"(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"']\S*?)[ \t]*[,;]?[ \t\r]*(?:[ \t][#;].*)?$"
         ),
+        # two words: NAME VALUE
+        (
+            r"^[ \t]*(?P<name>[A-Za-z][\w.-]{0,80})[ \t]+"
+            r"(?P<value>(?=\S*\d)[^\s:=\"']\S{5,}|\"[^\s\"]+\")[ \t\r]*$"
+        ),
         # of JSON: "NAME": "VALUE"
         r"[\"'](?P<name>[A-Za-z][\w.-]{0,80})[\"'][ \t]*:[ \t]*(?P<value>\"[^\s\"]+\"|'[^\s']+')",
         # among others: NAME=VALUE NAME=VALUE
@@ -52,7 +57,7 @@ _ASSIGNMENTS = tuple(
 )
 _COMMENT = re.compile(r"^[ \t]*(?:[#;]|//)")
 _HARMLESS = re.compile(
-    r"[/~.*!%@<({\[|\\]|\$(?=[A-Za-z_({$@?#*!-]|\d\b)|`|\d+$|\w+://[^@]*$|file:|.*\$[({]"
+    r"[/~.*!%@<({\[|\\]|\$(?=[A-Za-z_({$@?#*!-]|\d\b)|`|\d+(?:/(?:tcp|udp))?$|\w+://[^@]*$|file:|.*\$[({]"
     r"|(?:true|false|yes|no|on|off|none|null|nil|undef(?:ined)?|never|always|optional|required|disabled?"
     r"|enabled?|str(?:ing)?|ask|prompt|default|x|(?:password|passwd|secret|token|key|authtok)s?|pass:insta)$",
     re.IGNORECASE,
@@ -121,6 +126,15 @@ FORMATS = (
         _line(rf"Password[ \t]+(?!=){_VALUE}"),
         beside=_line(r"<LDAP>"),
     ),
+    _Format(
+        "secret of PPP",  # pppd(8): client, server, secret
+        _line(rf"[^\s#]+[ \t]+\S+[ \t]+{_VALUE}"),
+        _named(r"(?:chap|pap)-secrets"),
+    ),
+    _Format(
+        "password of a server",  # .netrc, apt_auth.conf(5)
+        _line(rf"machine[ \t]+\S+[ \t]+(?:login[ \t]+\S+[ \t]+)?password[ \t]+{_VALUE}"),
+    ),
     _Format("secret key of Duo", _line(rf"skey[ \t]*=[ \t]*{_VALUE}"), beside=_line(r"ikey[ \t]*=")),
     _Format(
         "secret of a PAM module",  # pam.d(5): MODULE.so key=VALUE
@@ -185,7 +199,7 @@ def _found(one: _Format, name: str, text: str) -> str | None:
 
 def _setting(name: str, text: str) -> str | None:
     """Return the first secret of a file of settings, by its name or its form, and its line."""
-    if not _SETTINGS.search(name) or _NO_SETTINGS.search(name):
+    if _NO_SETTINGS.search(name) or not (_SETTINGS.search(name) or text.startswith("#!")):
         return None
     for one in _ASSIGNMENTS:
         for found in one.finditer(text):

@@ -46,6 +46,10 @@ FILES = {
     "etc/default/vpn-ldap": f"LDAP_URL=ldaps://x\nexport LDAP_BIND_PASSWORD={SECRET}\n",
     "etc/openvpn/sso.conf": f"url = ldaps://vpn:{SECRET}@ldap.example\n",
     "etc/openvpn/tell.conf": "to = https://hooks.slack.com/services/T00000000/B00000000/JBSWpQ9vTzXk2pQ9vTzXk2pQ\n",
+    "etc/ppp/chap-secrets": f'# client server secret\nana * "{SECRET}" *\n',
+    "root/.netrc": f"machine a.example login vpn password {SECRET}\n",
+    "etc/openvpn/bind.conf": f"uri ldaps://a.example\nbind_password {SECRET}\n",
+    "opt/vpn/verify": f"#!/bin/sh\nLDAP_PASSWORD='{SECRET}'\nexec ldapwhoami\n",
     "root/.google_authenticator": 'JBSWY3DPEHPK3PXPJBSWY3DPEE\n" TOTP_AUTH\n12345678\n',
 }
 
@@ -129,6 +133,11 @@ USUAL: dict[str, str | bytes] = {
     "auth required pam_duo.so conf=/etc/penstock/credentials/duo\n"
     "# auth required pam_tacplus.so secret=x\nauth required pam_yubico.so id=1 key=$secret_yubico\n",
     "etc/users.oath": "# HOTP/T30 ana - 3132333435363738393031323334353637383930\n",
+    "etc/services": "kpasswd\t\t464/tcp\nkpasswd 464/udp\n",
+    "etc/ssh/sshd_config": "PasswordAuthentication no\nPermitEmptyPasswords no\n",
+    "etc/ppp/chap-secrets": "# Secrets using CHAP\n# client\tserver\tsecret\t\tIP addresses\n",
+    "opt/vpn/verify": '#!/bin/sh\npassword=$(cat "$1")\nTOKEN="$TOKEN"\nread -r secret <&3\n',
+    "opt/vpn/web/locales/en.json": '{"password": "Passphrase"}',
     "etc/nsswitch.conf": "passwd: files\nshadow: files systemd\n",
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\ntoken:x:999:999::/nonexistent:/usr/sbin/nologin\n",
     "etc/ssl/openssl.cnf": "challengePassword = A challenge password\nsecret = pass:insta # Use this\n",
