@@ -58,6 +58,7 @@ _OF_WORDS: Mapping[str, str] = {
     "ejected": "gateway-unwell",
     "not_taken_back": "gateway-unwell",
     "drain_held": "drain-past-deadline",
+    "room_silent": "chat-down",
     "rollback_waits": "rollback-waits",
     "ForeignOrder": "host-refuses",
     "BeyondHostLimits": "host-refuses",

@@ -55,6 +55,11 @@ class Api:
         found = await self._ask("GET", "/chat/people", query={"workspace": workspace})
         return ChatPeople.model_validate(found).people
 
+    async def note_silent(self, workspace: str, silent: Mapping[str, str]) -> None:
+        """Report in which rooms nothing is received, and why."""
+        rooms = [{"channel": channel, "why": why} for channel, why in silent.items()]
+        await self._ask("POST", "/chat/rooms", {"workspace": workspace, "silent": rooms})
+
     async def cards(self, workspace: str) -> list[ChatCard]:
         """Return the cards to be posted or edited now."""
         found = await self._ask("GET", "/chat/cards", query={"workspace": workspace})

@@ -83,7 +83,9 @@ class Matrix:
         known = _read(self._kept)
         self._since: str | None = known.get("since")
         self._direct: dict[str, str] = known.get("direct", {})
-        self.silent: dict[str, str] = {}
+        self._silent: dict[str, str] = {}
+        self._tried = False
+        """Whether each room was tried once."""
         self._told: set[str] = set()
         self._joined: set[str] = set()
         self._looks = 0
@@ -97,6 +99,11 @@ class Matrix:
     def workspace(self) -> str:
         """The homeserver's name."""
         return self._file.workspace
+
+    @property
+    def silent(self) -> Mapping[str, str] | None:
+        """Return the rooms of chat.yaml that penstock cannot join or read; None before each was tried."""
+        return {**self._silent} if self._tried else None
 
     async def listen(self) -> AsyncIterator[ChatMessage]:
         """Yield what is said in rooms; where it has listened up to is kept once all before was settled.
@@ -295,6 +302,7 @@ class Matrix:
         """Be in every room of the file; one that penstock cannot join costs no other."""
         while True:
             await asyncio.gather(*(self._join(one) for one in self._file.rooms if one not in self._joined))
+            self._tried = True
             await asyncio.sleep(ROOM_SECONDS)
 
     async def _join(self, room: str) -> None:
@@ -313,12 +321,12 @@ class Matrix:
             self._note_silent(room, f"{room} is encrypted, and penstock cannot read it")
             self._tell_encrypted(room)
         else:
-            self.silent.pop(room, None)
+            self._silent.pop(room, None)
 
     def _note_silent(self, room: str, why: str) -> None:
-        if self.silent.get(room) != why:
+        if self._silent.get(room) != why:
             _log.warning("%s", why)
-        self.silent[room] = why
+        self._silent[room] = why
 
     def _tell_encrypted(self, room: str) -> None:
         if room not in self._told:

@@ -1,6 +1,6 @@
 """What the process needs of a chat, whichever it is: what is said there, and a way to say something back."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,11 @@ class Chat(Protocol):
     @property
     def private(self) -> bool:
         """Whether one account of a room can be told something alone; without it none is linked there."""
+        ...
+
+    @property
+    def silent(self) -> Mapping[str, str] | None:
+        """Rooms in which nothing is received, each with why; None where that is not known yet."""
         ...
 
     def listen(self) -> AsyncIterator[ChatMessage]:

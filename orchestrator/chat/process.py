@@ -31,7 +31,7 @@ CARDS_SECONDS = 1.0
 NOTICES_SECONDS = 2.0
 
 PEOPLE_SECONDS = 5.0
-"""How often it asks which accounts are linked, and says in which rooms it hears nothing."""
+"""How often it asks which accounts are linked, and reports in which rooms it receives nothing."""
 
 FIRST_SECONDS = 5.0
 """How long listening waits at the start until it is known which accounts are linked."""
@@ -88,6 +88,7 @@ class Conversation:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
             tasks.create_task(_again_and_again(self._learn_people, PEOPLE_SECONDS))
+            tasks.create_task(_again_and_again(self._report_silent, PEOPLE_SECONDS))
             tasks.create_task(_again_and_again(self.show_cards, CARDS_SECONDS))
             if self._sink is not None:
                 telling = Telling(self._chat, self._api, self._sink)
@@ -98,6 +99,10 @@ class Conversation:
 
     async def _learn_people(self) -> None:
         self._waiting.people = await self._api.people(self._chat.workspace)
+
+    async def _report_silent(self) -> None:
+        if (silent := self._chat.silent) is not None:
+            await self._api.note_silent(self._chat.workspace, silent)
 
     async def _listen(self) -> None:
         with suppress(Exception):  # without an API no order is carried out anyway

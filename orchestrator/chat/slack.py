@@ -64,6 +64,11 @@ class Slack:
         """The workspace's id."""
         return self._file.workspace
 
+    @property
+    def silent(self) -> Mapping[str, str]:
+        """Return none: Slack does not report channels that it leaves out."""
+        return {}
+
     async def listen(self) -> AsyncIterator[ChatMessage]:
         """Yield what is said to penstock, by whichever way Slack reaches it."""
         if not self._reached:

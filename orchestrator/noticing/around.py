@@ -33,7 +33,7 @@ class Wrong(NamedTuple):
     """Fleets of which the engine has answered, each with why no worker begins its order; None without one."""
 
 
-_OF_FLEETS = frozenset({NoticeState.ASTRAY, NoticeState.CERTIFICATES_LATE})
+_OF_FLEETS = frozenset({NoticeState.ASTRAY, NoticeState.CERTIFICATES_LATE, NoticeState.ROOM_SILENT})
 _UNBEGUN = frozenset({NoticeState.UNBEGUN})
 _OF_PARTS = frozenset({NoticeState.AUDIT_BROKEN, NoticeState.PART_AWAY})
 
@@ -98,6 +98,11 @@ class LookingAround:
         for fleet, count in late.items():
             said = f"{fleet}: the certificates of {count} gateways should have been renewed long ago"
             found.setdefault(fleet, []).append(Fact(NoticeState.CERTIFICATES_LATE, said))
+        rooms = self._ledger.silent_rooms()
+        for fleet in {one.fleet for one in rooms}:
+            whys = "; ".join(one.why for one in rooms if one.fleet == fleet)
+            said = f"{fleet}: no order by chat is received: {whys}"
+            found.setdefault(fleet, []).append(Fact(NoticeState.ROOM_SILENT, said))
         return found
 
 

@@ -11,13 +11,14 @@ from orchestrator.service.caller_refusals import INSTALLATION
 from orchestrator.service.chat_sessions import ChatSessions
 from orchestrator.service.telling import told_of
 from orchestrator.service.ways_back import WaysBack
+from orchestrator.store.chat import SilentRoomOf
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.standing import stored_lines
 from policies.access import Action, may, may_there
 from policies.chat.endings import Stage, done, known_by, nobody_left, stage_in, stage_of
 from policies.chat.sessions import Left
 from policies.model.change import ChangeRecord, Outcome
-from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard
+from policies.model.chat import CardNews, ChatCard, ChatPlaces, ChatRoom, ShownCard, SilentRooms
 from policies.model.command import StoredCommand
 from policies.model.errors import NotAllowed, Refused, Unknown
 from policies.model.fleet import Fleet
@@ -154,6 +155,18 @@ class ChatCards:
         if over:
             self._sessions.forget(record.name)
         self._ledger.keep_card(card, record.fleet, over=over)
+
+    def note_silent(self, process: Caller, rooms: SilentRooms) -> None:
+        """Note in which rooms of its fleets a process receives nothing; in all others it does."""
+        own, whys = self._told_fleets(process), {one.channel: one.why for one in rooms.silent}
+        found = [
+            SilentRoomOf(channel=one.channel, why=whys[one.channel], workspace=rooms.workspace, fleet=name)
+            for name, fleet in own.items()
+            for one in self._rooms(fleet, rooms.workspace)
+            if one.channel in whys
+        ]
+        others = {*self._fleets.lately()[0]} - {*own}
+        self._ledger.keep_silent_rooms(rooms.workspace, found, others)
 
     def places(self, process: Caller, workspace: str, fleet: str, change: str | None) -> ChatPlaces:
         """Return where something of a fleet is told: in the thread of the change's card, where there is one.

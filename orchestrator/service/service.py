@@ -171,6 +171,8 @@ class FleetStatus(Value):
     """What people said while its newest change went on; None where that is not known now."""
     duty: Duty | None = None
     """Who has the fleet, where anybody ever handed it over."""
+    silent_rooms: tuple[str, ...] = ()
+    """Rooms of the fleet in which the process of the chat receives nothing, each with why."""
     recurring: str | None = None
     """What begins by itself next, or what keeps it; None in a fleet that asks for no recurring upgrades."""
 
@@ -337,6 +339,8 @@ class Service:
         look = self._changes.seen_by_engine(fleet, is_open=is_open)
         concern, seen = await asyncio.gather(self._health.concern(), look)
         concern = seen.concern or concern
+        rooms = await asyncio.to_thread(self._ledger.silent_rooms)
+        silent = tuple(one.why for one in rooms if one.fleet == fleet)
         drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
         if newest is None:
             first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
@@ -348,6 +352,7 @@ class Service:
                 concern=concern,
                 unbegun=seen.unbegun,
                 offers=_open_to(caller, (*begins, *drains), fault, fleet),
+                silent_rooms=silent,
                 recurring=await asyncio.to_thread(self.due.told, named),
             )
         change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
@@ -372,6 +377,7 @@ class Service:
             pin=pin,
             signals=said,
             duty=await self._duty(fleet),
+            silent_rooms=silent,
             recurring=await asyncio.to_thread(self.due.told, named),
         )
         sensible = [one for one in offers if not _is_quarantined(one, standing, change)]

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
 from policies.chat.codes import LIVES, TRIES
-from policies.model.chat import ChatLinkRow, ShownCard
+from policies.model.chat import ChatLinkRow, ShownCard, SilentRoom
 from policies.model.errors import NotAllowed
 from policies.model.people import Via
 from policies.model.value import Value
@@ -44,6 +44,13 @@ class Code(Value):
     expires: datetime
     wrong: int = 0
     used_by: str | None = None
+
+
+class SilentRoomOf(SilentRoom):
+    """A silent room, and the fleet whose room it is."""
+
+    workspace: str
+    fleet: str
 
 
 class Account(Value):
@@ -209,6 +216,29 @@ class Chats(Book):
         with writing(self._engine) as connection:
             if connection.execute(update(table).where(*key).values(said)).rowcount == 0:
                 connection.execute(insert(table).values(card.model_dump() | said | {"fleet": fleet}))
+
+    def silent_rooms(self) -> tuple[SilentRoomOf, ...]:
+        """Return the rooms of all fleets in which the process of the chat receives nothing."""
+        table = tables.chat_silent_rooms
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(table).order_by(table.c.fleet, table.c.channel)).all()
+        return tuple(SilentRoomOf(**row._mapping) for row in rows)  # noqa: SLF001 - public under this name
+
+    def keep_silent_rooms(
+        self, workspace: str, found: Collection[SilentRoomOf], others: Collection[str]
+    ) -> None:
+        """Keep these as the silent rooms of a workspace, but those of other fleets as they are."""
+        table = tables.chat_silent_rooms
+        known = [one for one in self.silent_rooms() if one.workspace == workspace and one.fleet not in others]
+        if sorted(known, key=repr) == sorted(found, key=repr):
+            return
+        with writing(self._engine) as connection:
+            for one in known:
+                key = (table.c.workspace, table.c.channel, table.c.fleet)
+                values = (one.workspace, one.channel, one.fleet)
+                connection.execute(delete(table).where(*(c == v for c, v in zip(key, values, strict=True))))
+            if found:
+                connection.execute(insert(table), [one.model_dump() for one in found])
 
 
 def _is_good(row: "Row[Any]", written: str, message: str) -> bool:

@@ -542,6 +542,17 @@ chat_cards = Table(
 )
 """Where the card of each change is, and what it shows; `over` once it shows the change's end."""
 
+chat_silent_rooms = Table(
+    "chat_silent_rooms",
+    metadata,
+    Column("workspace", String(255), nullable=False),
+    Column("channel", String(255), nullable=False),
+    Column("fleet", String(63), nullable=False),
+    Column("why", Text, nullable=False),
+    PrimaryKeyConstraint("workspace", "channel", "fleet"),
+)
+"""Rooms of fleets in which the process of the chat receives nothing, as it reported last."""
+
 floors = Table(
     "floors",
     metadata,

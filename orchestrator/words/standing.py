@@ -50,7 +50,11 @@ def fleet_notices(status: Json) -> list[Line]:
     pin = status.get("pin")
     if pin and status["change"] is not None:
         pin = {**pin, "why": shown_once(pin["why"], status["change"])}
-    return [*concern, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
+    rooms = [
+        (NEEDS_YOU, _with_runbook(f"no order by chat is received: {why}", runbook_of("room_silent")))
+        for why in status.get("silent_rooms", ())
+    ]
+    return [*concern, *rooms, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
 
 
 def names_engine(shown: str | None) -> bool:

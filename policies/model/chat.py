@@ -162,6 +162,20 @@ class ChatPeople(Value):
     """By account: its person."""
 
 
+class SilentRoom(Value):
+    """A room in which the process of a chat receives nothing."""
+
+    channel: Room
+    why: str = Field(max_length=1000)
+
+
+class SilentRooms(Value):
+    """The rooms of a workspace in which the process of its chat receives nothing; all others are heard."""
+
+    workspace: Workspace
+    silent: tuple[SilentRoom, ...] = Field(max_length=200)
+
+
 class ChatLinkRow(Value):
     """A chat account that is a person."""
 

@@ -42,6 +42,7 @@ class NoticeState(StrEnum):
     NOT_TAKEN_BACK = "not_taken_back"
     ASTRAY = "astray"
     CERTIFICATES_LATE = "certificates_late"
+    ROOM_SILENT = "room_silent"
     AUDIT_BROKEN = "audit_broken"
     PART_AWAY = "part_away"
     OVER = "over"
@@ -97,6 +98,7 @@ KINDS = {
     NoticeState.NOT_TAKEN_BACK: Kind(_NEEDS, waits=True, runbook="gateway-unwell", of_change=False),
     NoticeState.ASTRAY: Kind(_PAGE, waits=True, runbook="wrong-version-running", of_change=False),
     NoticeState.CERTIFICATES_LATE: Kind(_NEEDS, waits=True, runbook="certificate-ends", of_change=False),
+    NoticeState.ROOM_SILENT: Kind(_NEEDS, waits=True, runbook="chat-down", of_change=False),
     NoticeState.AUDIT_BROKEN: Kind(_PAGE, waits=True, runbook="audit-broken", of_change=False),
     NoticeState.PART_AWAY: Kind(_PAGE, waits=True, runbook="worker-or-temporal-down", of_change=False),
     NoticeState.OVER: Kind(_INFO),

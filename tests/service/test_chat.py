@@ -12,6 +12,7 @@ from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.service import caller_refusals
 from orchestrator.service.chat import key_of
 from orchestrator.store.ledger import Ledger
+from orchestrator.words.standing import needs_operator
 from policies.model.change import ChangeKind, ChangeOpening
 from policies.model.chat import ChatMessage
 from policies.model.command import CommandKind, CommandReceipt, StoredCommand
@@ -419,6 +420,25 @@ async def test_the_process_of_a_chat_knows_whose_accounts_are_linked_and_nobody_
     found = (await night.api.get("/chat/people", params=asked, headers=shown)).json()["people"]
     assert found == {f"@{person}:{WORKSPACE}": person for person in ("ana", "ben", "cleo", "dan")}
     assert (await night.api.get("/chat/people", params=asked)).status_code == 403
+
+
+async def test_a_room_that_is_silent_is_named_in_the_status_of_its_fleet_until_it_is_heard(
+    night: Night, room: Process, ledger: Ledger
+) -> None:
+    shown = {"Authorization": f"Bearer {token(ledger)}"}
+    why = f"@penstock:{WORKSPACE} cannot join {ROOM}: M_FORBIDDEN; invite it there"
+    for silent, named in (([ROOM], [why]), (["!other:chat.example.org"], []), ([], [])):
+        rooms = [{"channel": channel, "why": why} for channel in silent]
+        body = {"workspace": WORKSPACE, "silent": rooms}
+        for _ in range(2):
+            answer = await night.api.post("/chat/rooms", json=body, headers=shown)
+            assert answer.status_code == 200, answer.text
+        status = (await night.api.get("/fleets/edge")).json()
+        assert status["silent_rooms"] == named
+        assert needs_operator({**status, "concern": None}) is bool(named)
+        assert (why in (await room.say("dan", "status edge")).text) is bool(named)
+    person = await night.api.post("/chat/rooms", json=body)
+    assert person.status_code == 403, person.text
 
 
 async def test_a_card_is_noted_in_rooms_that_the_fleets_file_names_and_in_no_other(

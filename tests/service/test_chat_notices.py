@@ -26,6 +26,7 @@ class Rooms:
 
     workspace = WORKSPACE
     edits = threads = private = True
+    silent = None
 
     def __init__(self) -> None:
         self.said: list[Post] = []

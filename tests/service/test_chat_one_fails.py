@@ -61,6 +61,7 @@ class Room:
 
     workspace = "chat.example.org"
     edits = threads = private = True
+    silent = None
 
     def __init__(self, fails: Exception) -> None:
         self.fails = fails

@@ -198,6 +198,13 @@ async def test_a_room_that_bans_penstock_takes_no_hold_from_the_other_rooms(
     async with listening(config, fake):
         fake.say("ana", "!penstock hold edge logins hurt")
         await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        night.file.write_text(night.file.read_text().replace(ROOM, OTHER_ROOM))
+
+        async def is_named() -> bool:
+            rooms = (await night.api.get("/fleets/edge")).json()["silent_rooms"]
+            return bool(rooms) and OTHER_ROOM in rooms[0]
+
+        await until(is_named)
 
 
 async def test_what_was_said_in_a_room_before_penstock_joined_it_is_nobodys_order(

@@ -20,6 +20,7 @@ class PlainRoom:
 
     workspace = "chat.example.org"
     edits = threads = private = False
+    silent = None
 
     def __init__(self) -> None:
         self.said = said("!penstock help")

@@ -11,6 +11,7 @@ from orchestrator.noticing.around import ASTRAY_FOR, LookingAround, Wrong
 from orchestrator.noticing.folding import FEW, fold_old
 from orchestrator.store import tables
 from orchestrator.store.addressed import Addressed
+from orchestrator.store.chat import SilentRoomOf
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.approval import APPROVAL_AWAITED
@@ -160,6 +161,17 @@ def certificates_late(stage: Stage) -> None:
     stage.look_around()
 
 
+def room_silent(stage: Stage) -> None:
+    found = SilentRoomOf(workspace="chat", channel="!room", fleet="edge", why="penstock cannot join !room")
+    stage.ledger.keep_silent_rooms("chat", [found], [])
+    stage.look_around()
+
+
+def room_heard(stage: Stage) -> None:
+    stage.ledger.keep_silent_rooms("chat", [], [])
+    stage.look_around()
+
+
 def earlier(stage: Stage) -> None:
     then = stage.now - timedelta(hours=3)
     for number in range(FEW + 1):
@@ -223,6 +235,7 @@ ENDINGS: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.DRAIN_HELD: of_entry(DrainEvent.EMPTIED, "gw-1/edge-1"),
     NoticeState.ASTRAY: brought_back,
     NoticeState.CERTIFICATES_LATE: renewed,
+    NoticeState.ROOM_SILENT: room_heard,
     NoticeState.AUDIT_BROKEN: Stage.look_around,
     NoticeState.PART_AWAY: Stage.look_around,
     NoticeState.NOBODY_ACTED: goes_on,
@@ -264,6 +277,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.NOT_TAKEN_BACK: of_entry(NOT_TAKEN_BACK, "edge/gw-1"),
     NoticeState.ASTRAY: astray,
     NoticeState.CERTIFICATES_LATE: certificates_late,
+    NoticeState.ROOM_SILENT: room_silent,
     NoticeState.AUDIT_BROKEN: lambda stage: stage.look_around(Wrong({NoticeState.AUDIT_BROKEN: "it is"}, {})),
     NoticeState.PART_AWAY: lambda stage: stage.look_around(Wrong({NoticeState.PART_AWAY: "it is"}, {})),
     NoticeState.OVER: over,

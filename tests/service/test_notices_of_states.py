@@ -45,6 +45,7 @@ OF_OTHERS = {
     NoticeState.NOT_TAKEN_BACK,
     NoticeState.ASTRAY,
     NoticeState.CERTIFICATES_LATE,
+    NoticeState.ROOM_SILENT,
     NoticeState.AUDIT_BROKEN,
     NoticeState.PART_AWAY,
     NoticeState.NOBODY_ACTED,

@@ -132,6 +132,7 @@ ROUTES: dict[str, tuple[Action | None, dict[str, object]]] = {
     "POST /v1/chat/messages": (None, SAID),
     "GET /v1/chat/cards": (None, {}),
     "POST /v1/chat/cards": (None, {}),
+    "POST /v1/chat/rooms": (None, {}),
     "GET /v1/chat/people": (None, {}),
     "GET /v1/chat/places": (None, {}),
     "GET /v1/chat/links": (None, {}),

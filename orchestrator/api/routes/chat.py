@@ -21,6 +21,7 @@ from policies.model.chat import (
     ChatPeople,
     ChatPlaces,
     ShownCard,
+    SilentRooms,
     Workspace,
 )
 from policies.model.value import Name, Value
@@ -95,6 +96,13 @@ async def shown(card: ShownCard, process: Asking, service: Serving) -> Noted:
     """Note that a card was posted or edited; a repeat notes the same."""
     await asyncio.to_thread(service.chat.cards.shown, process, card)
     return Noted(change=card.change)
+
+
+@router.post("/chat/rooms")
+async def rooms(silent: SilentRooms, process: Asking, service: Serving) -> SilentRooms:
+    """Note in which rooms the process of a chat receives nothing; a repeat notes the same."""
+    await asyncio.to_thread(service.chat.cards.note_silent, process, silent)
+    return silent
 
 
 @router.get("/chat/places")

@@ -64,3 +64,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("workspace", "channel", "change", name="pk_chat_cards"),
     )
     op.create_index("ix_chat_cards_over", "chat_cards", ["workspace", "over"])
+    op.create_table(
+        "chat_silent_rooms",
+        sa.Column("workspace", _ID, nullable=False),
+        sa.Column("channel", _ID, nullable=False),
+        sa.Column("fleet", _NAME, nullable=False),
+        sa.Column("why", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("workspace", "channel", "fleet", name="pk_chat_silent_rooms"),
+    )
