@@ -10,7 +10,7 @@ from activities.drivers.daemon.products import TEMPLATES
 from orchestrator.publishing.builder import ReleaseLabels, build_release
 from orchestrator.publishing.private_keys import keys_in
 from policies.model.errors import BadInput
-from tests.fakes.trees import small_tree
+from tests.fakes.trees import SMALL_TEMPLATE, small_tree
 
 SECRET = "Vpn-Shared-1"
 FILES = {
@@ -196,7 +196,7 @@ verb 4
         (f"setenv opt setenv DUO_SKEY {SECRET}", "setenv DUO_SKEY has a secret"),
         (
             f"setenv LDAP_URL ldaps://vpn:{SECRET}@ldap.example",
-            "setenv has the password in an address, write $secret",
+            "it has the password in an address, write $secret_NAME there",
         ),
         (
             f"auth-user-pass-verify '/x/check -u vpn:{SECRET} https://a.example' via-file",
@@ -204,7 +204,7 @@ verb 4
         ),
         (
             "client-connect '/x/tell https://hooks.slack.com/services/T00000000/B00000000/Vpn-Shared-1Xk2pQ9'",
-            "client-connect has the address of a webhook",
+            "it has the address of a webhook, write $secret_NAME there",
         ),
         (f'push "setenv-safe VPN_PIN {SECRET}"', "setenv-safe VPN_PIN has a secret"),
     ],
@@ -247,3 +247,11 @@ def test_a_secret_on_a_line_of_an_openvpn_template_is_refused_by_its_line(line: 
 )
 def test_an_openvpn_template_that_names_its_secrets_or_has_none_is_taken(line: str) -> None:
     TEMPLATES["openvpn"](f"{OPENVPN}{line}\n", "openvpn.conf.template")
+
+
+def test_a_password_in_an_address_of_an_ocserv_template_is_refused_by_its_line() -> None:
+    template = f"{SMALL_TEMPLATE}proxy-url = https://vpn:{{}}@proxy.example/proxy.pac\n"
+    TEMPLATES["ocserv"](template.format("$secret_proxy"), "ocserv.conf.template")
+    with pytest.raises(BadInput, match="line 9: it has the password in an address, write ") as refused:
+        TEMPLATES["ocserv"](template.format(SECRET), "ocserv.conf.template")
+    assert SECRET not in str(refused.value)

@@ -2,12 +2,13 @@
 
 import re
 import string
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
 from policies.model.errors import BadInput
+from policies.secret_names import secret_forms_in
 
 FILLED = frozenset({"port", "device", "pool4", "netmask4", "users4", "pool6", "gateway4", "config", "run"})
 """Placeholders that penstock fills, besides credentials.
@@ -49,13 +50,16 @@ def credentials_in(text: str) -> frozenset[str]:
 
 
 def unfilled(text: str) -> list[str]:
-    """Return what is wrong with the placeholders and characters of a template, each with its line."""
+    """Return what is wrong with the placeholders and characters of a template, each with its line.
+
+    A secret that its form shows is one that no placeholder stands for, in a template of any daemon.
+    """
     wrong = list[str]()
     for number, line in enumerate(lines_of(text), start=1):
         if _NOT_PRINTED.search(line):
             wrong.append(f"line {number}: it has a character that shows nothing, write the line again")
         if not is_comment(line):
-            wrong += [f"line {number}: {problem}" for problem in _unfilled(line)]
+            wrong += [f"line {number}: {problem}" for problem in (*_unfilled(line), *_secrets(line))]
     return wrong
 
 
@@ -70,6 +74,12 @@ def _unfilled(line: str) -> list[str]:
         for name in names
         if name not in FILLED
     ]
+
+
+def _secrets(line: str) -> Iterator[str]:
+    for found in secret_forms_in(line):
+        if not is_left(found.value, f"${SECRET}NAME"):
+            yield f"it has the {found.kind}, write ${SECRET}NAME there"
 
 
 def is_left(value: str, filler: str) -> bool:

@@ -10,7 +10,7 @@ from activities.drivers.daemon.openvpn.config import Option, options_in
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left
 from policies.model.errors import BadInput
 from policies.redaction import PROGRAM_OPTIONS
-from policies.secret_names import is_secret_name, secret_forms_in
+from policies.secret_names import is_secret_name
 
 POSITIONS: Mapping[str, int] = {"duo_openvpn.so": 1, "duo_openvpn.py": 1}
 """Plugins with a secret among their arguments, and its place there; Duo's are `IKEY SKEY HOST`."""
@@ -25,17 +25,10 @@ _NO_SECRETS = frozenset(("", "0", "1", "yes", "no", "on", "off", "true", "false"
 def secrets_in(options: Sequence[Option]) -> Iterator[str]:
     """Yield each secret that is not left to the gateway, with its line and what to write."""
     for option in map(_carried, options):
-        yield from _by_form(option)
         if option.name in ("setenv", "setenv-safe"):
             yield from _in_a_variable(option)
         elif option.name in PROGRAM_OPTIONS and option.words:
             yield from _in_arguments(option)
-
-
-def _by_form(option: Option) -> Iterator[str]:
-    for found in secret_forms_in(" ".join(option.words)):
-        if not _is_harmless(found.value):
-            yield f"line {option.number}: {option.name} has the {found.kind}, write ${SECRET}NAME there"
 
 
 def _in_a_variable(option: Option) -> Iterator[str]:
