@@ -391,7 +391,7 @@ async def test_a_thousand_questions_for_readiness_ask_no_part(tmp_path: Path) ->
     async def look() -> None:
         asked.append(1)
 
-    readiness = Readiness({"engine": look})
+    readiness = Readiness({"engine": look}, clock=lambda: 0.0)
     await readiness.look()
     port = free_port()
     async with (
