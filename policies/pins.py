@@ -23,21 +23,28 @@ def pin_of(newest: ChangeRecord | None, taken_back_by: ChangeRecord | None = Non
 
     Args:
         newest: The newest change of the fleet that led to the release and was not refused.
-        taken_back_by: The change that took it back after its promotion, where one did.
+        taken_back_by: The change that took gateways back from the release since, where one did.
     """
-    if newest is None or newest.release_digest is None or newest.kind is not ChangeKind.UPGRADE:
-        return None  # whoever went back to a release on purpose wants it
-    if newest.outcome in _GONE:
+    if newest is None or newest.release_digest is None:
+        return None
+    if newest.kind is ChangeKind.UPGRADE and newest.outcome in _GONE:
         why = newest.sentence or _GONE[newest.outcome]
         return _pin(newest, newest.release_digest, None, newest, why)
-    if newest.outcome is not Outcome.PROMOTED or taken_back_by is None or not newest.taken_back:
+    if taken_back_by is None or _is_wanted_still(newest, by_penstock=taken_back_by.requested_by == PENSTOCK):
         return None
-    by_penstock = taken_back_by.requested_by == PENSTOCK
-    if by_penstock and 2 * newest.taken_back < newest.moved:
-        return None  # single gateways that failed after the promotion: the fleet is still on it
     return _pin(
         newest, newest.release_digest, taken_back_by.requested_by, taken_back_by, taken_back_by.reason
     )
+
+
+def _is_wanted_still(newest: ChangeRecord, *, by_penstock: bool) -> bool:
+    """Return whether the release is wanted by whoever led there last, though gateways were taken back."""
+    if newest.kind is ChangeKind.GO_BACK:  # whoever goes back to a release wants it, until a person leaves it
+        return by_penstock
+    if newest.kind is not ChangeKind.UPGRADE or newest.outcome is not Outcome.PROMOTED:
+        return True
+    # Of single gateways that failed after the promotion the fleet is still on it.
+    return not newest.taken_back or (by_penstock and 2 * newest.taken_back < newest.moved)
 
 
 def rollback_progress(end: ChangeRecord) -> RollbackProgress:

@@ -250,11 +250,16 @@ def known_good_within(
 ) -> dict[str, frozenset[ReleaseRef]]:
     """Return what each gateway had before its promotions of the kept window: that counts as known-good.
 
-    `moves` are all moves of that time, not only each gateway's last.
+    A release from which the gateway went back since does not. `moves` are all moves of that time, the oldest
+    first, not only each gateway's last.
     """
     found = defaultdict[str, set[ReleaseRef]](set)
     for move in moves:
-        if move.is_promotion and move.before is not None and at - move.at <= kept:
+        if move.before is None or move.before == move.release:
+            continue
+        if move.returned:
+            found[move.gateway].discard(move.before)
+        elif move.is_promotion and at - move.at <= kept:
             found[move.gateway].add(move.before)
     return {gateway: frozenset(releases) for gateway, releases in found.items()}
 
@@ -343,6 +348,7 @@ def confirmation_of(
     targets: Mapping[str, ReleaseRef],
     known_good: Mapping[str, ReleaseRef],
     before: Mapping[str, Collection[ReleaseRef]],
+    pin: str | None = None,
 ) -> str | None:
     """Return what a second operator has to approve first, None when the rollback begins at once.
 
@@ -353,13 +359,15 @@ def confirmation_of(
         targets: Where gateways are to go.
         known_good: What each gateway has now.
         before: What each had before its promotions of the kept window, which is known-good, too.
+        pin: That the fleet went back from the release that is named, which is known-good of nobody then.
     """
     rules, reasons = fleet.rollback, []
     going = {name for name, to in targets.items() if to != known_good.get(name)}
-    others = sorted(name for name in going if targets[name] not in before.get(name, ()))
+    others = sorted(name for name in going if pin or targets[name] not in before.get(name, ()))
     if others and rules.confirm_other_release:
         version = targets[others[0]].version
-        reasons.append(f"{version} is not the known-good of {named(others)}")
+        why = f": {pin}" if pin else ""
+        reasons.append(f"{version} is not the known-good of {named(others)}{why}")
     whole = [group for group, members in fleet.groups.items() if {g.name for g in members} <= going]
     if whole and rules.confirm_whole_group:
         reasons.append(f"every gateway of {named(sorted(whole))} goes back at once")

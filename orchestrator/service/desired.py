@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +17,7 @@ from orchestrator.service.fleets import Fleets
 from orchestrator.service.foreign_files import ReadText, read_body, read_description
 from orchestrator.service.one_person import KnownNames, first_of
 from orchestrator.service.people import PeopleFile
+from orchestrator.service.pins import Pins
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.surveys import Surveyed
 from orchestrator.store.ledger import Ledger
@@ -44,9 +44,8 @@ from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT, Caller
 from policies.model.plan import ReleaseRef, Strategy
-from policies.model.rollback_progress import how_left
 from policies.model.value import Digest, Name, Value, digest_of
-from policies.pins import pin_of, wish_state
+from policies.pins import wish_state
 
 SENTENCES = 200
 """Differences of a description that are named; more are counted."""
@@ -191,6 +190,11 @@ class DesiredService:
     ledger: Ledger
     people: PeopleFile
     acts: Acting
+
+    @property
+    def pins(self) -> Pins:
+        """What the fleets do not get again by themselves."""
+        return Pins(self.ledger)
 
     async def compare(self, caller: Caller, fleet: str, body: bytes) -> Comparison:
         """Return what applying these files would do; nothing is changed, and no gateway is asked.
@@ -472,7 +476,7 @@ class DesiredService:
         last = self.ledger.last_change(fleet.name)
         under_way = last if last is not None and last.outcome is None else None
         newest = self.ledger.newest_to(fleet.name, release.digest)
-        pin = self.pin(fleet.name, release.digest)
+        pin = self.pins.of(fleet.name, release.digest)
         state = wish_state(
             release.digest,
             on=Counter(one.digest for one in theirs),
@@ -496,35 +500,6 @@ class DesiredService:
             last=self.ledger.newest_revision(fleet.name, AppliedKind.UPGRADE),
         )
 
-    def pin(self, fleet: str, release: Digest | None = None) -> Pin | None:
-        """Return what pins the fleet against a release; when none is named, the pin that came last."""
-        return next(self._pins(fleet, self._left_last(fleet) if release is None else (release,)), None)
-
-    def _left_last(self, fleet: str) -> Iterator[Digest]:
-        """Yield the release of the upgrade that was taken back since the newest one, then of the newest."""
-        newest, taken = self.ledger.newest_upgrade(fleet), self.ledger.newest_taken_back(fleet)
-        since = newest.number if newest is not None else 0
-        if taken and taken.taken_back_by and self.ledger.change(taken.taken_back_by).number < since:
-            taken = None  # the fleet was to leave that behind
-        yield from (one.release_digest for one in (taken, newest) if one and one.release_digest)
-
-    def _pins(self, fleet: str, releases: Iterable[Digest]) -> Iterator[Pin]:
-        for release in releases:
-            newest = self.ledger.newest_to(fleet, release)
-            taker = self.ledger.change(newest.taken_back_by) if newest and newest.taken_back_by else None
-            pin = pin_of(newest, taker)
-            if pin is not None and not self.ledger.is_released(fleet, pin.change):
-                yield pin
-
-    def require_unpinned(self, fleet: str, release: Digest) -> None:
-        """Return if nothing keeps the fleet from getting the release by itself.
-
-        Raises:
-            Refused: It went back from it, and nobody has said more.
-        """
-        if pin := self.pin(fleet, release):
-            raise pinned(fleet, pin)
-
     async def unpin(self, caller: Caller, fleet: str, reason: str, release: str | None) -> Unpinned:
         """Let the fleet get a release again that it went back from; a person says so, for this one time.
 
@@ -541,7 +516,7 @@ class DesiredService:
 
     def _unpin(self, caller: Caller, fleet: Fleet, reason: str, release: str | None) -> Unpinned:
         found = self.ledger.release(release, fleet.product) if release is not None else None
-        pin = self.pin(fleet.name, found.digest if found is not None else None)
+        pin = self.pins.of(fleet.name, found.digest) if found is not None else self.pins.last(fleet.name)
         if pin is None:
             what = found.version if found is not None else "the release that it left last"
             raise Refused(
@@ -549,21 +524,6 @@ class DesiredService:
             )
         new = self.ledger.release_pin(fleet.name, pin.change, caller.person, reason)
         return Unpinned(release=pin.release, version=pin.version, change=pin.change, new=new)
-
-
-def pinned(fleet: str, pin: Pin) -> Refused:
-    """Return the refusal of a release that the fleet went back from."""
-    at = f"{pin.at:%Y-%m-%d %H:%M} UTC" if pin.at is not None else ""
-    went = how_left(pin.by, pin.rollback, at)
-    return Refused(
-        f"{fleet} is pinned against {pin.version}: {pin.change} {went}: {pin.why}",
-        Offer(
-            verb=Verb.UNPIN,
-            fleet=fleet,
-            release=pin.version,
-            note="a person says so",
-        ),
-    )
 
 
 def action_to_apply(wanted: Upgrade) -> Action:

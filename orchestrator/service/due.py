@@ -55,7 +55,7 @@ class DueService:
         return Standing(
             offered=offered,
             on=frozenset(one.digest for name, one in known_good.items() if name in ours),
-            pin=self.desired.pin(fleet.name, wanted.release.digest) if wanted is not None else None,
+            pin=self.desired.pins.of(fleet.name, wanted.release.digest) if wanted is not None else None,
             under_way=last.name if last is not None and last.outcome is None else None,
             tried=self.ledger.change_of_key(request) if request is not None else None,
         )

@@ -38,7 +38,6 @@ from orchestrator.service.desired import (
     Wish,
     action_to_apply,
     is_following,
-    pinned,
     require_following,
     upgrade_in,
 )
@@ -58,6 +57,7 @@ from orchestrator.service.one_person import KnownNames, one_person
 from orchestrator.service.page_logins import PageLogins
 from orchestrator.service.patience import AUTHORISERS, authorised, recognised, recognised_here
 from orchestrator.service.people import PeopleFile
+from orchestrator.service.pins import pinned
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
@@ -363,7 +363,7 @@ class Service:
             offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
         else:
             offers = (*seen.helps, *after_stored(offers, seen.stored))
-        pin = await asyncio.to_thread(self.desired.pin, fleet)
+        pin = await asyncio.to_thread(self.desired.pins.last, fleet)
         if pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
         found = FleetStatus(
@@ -651,7 +651,7 @@ class Service:
             if not plan.waves:
                 raise Refused(f"there is nothing to do: {to} would change no gateway of {fleet}")
             if caller.machine:  # a person who names the release knows what became of it: the plan says so
-                await asyncio.to_thread(self.desired.require_unpinned, fleet, plan.release.digest)
+                await asyncio.to_thread(self.desired.pins.require_none, fleet, plan.release.digest)
             again = Offer(verb=Verb.PLAN, fleet=fleet, release=to)
             outline = await asyncio.to_thread(outlined, plan)
             people = await self._require(caller, outline, digest, again, more=1 if ticket else 0)
@@ -829,6 +829,9 @@ class Service:
                     return await self._with_what_serves(fleet, receipt)
             named = await self._described(fleet)
             release = await authorised(partial(self._release_to, asked, named))
+            if caller.machine and release is not None:
+                ways_back = WaysBack(self._safe)
+                await authorised(partial(ways_back.require_unpinned, named, release, force=force))
             return await self._stops.roll_back(
                 named,
                 caller.person,
@@ -928,7 +931,7 @@ class Service:
         async def begin(request: str | None) -> str | None:
             release = await asyncio.to_thread(self._ledger.release, to, named.product)
             if caller.machine:
-                await asyncio.to_thread(self.desired.require_unpinned, fleet, release.digest)
+                await asyncio.to_thread(self.desired.pins.require_none, fleet, release.digest)
             await self._plans.require_credentials(named, release)
             source = self._releases.repository
             return await self._changes.install(named, release, source, caller.person, reason, key=request)

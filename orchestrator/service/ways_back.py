@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from orchestrator.service.pins import Pins, pinned, sentence_of
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import not_back_of, order_of
 from orchestrator.store.ledger import Ledger
@@ -21,6 +22,7 @@ from policies.model.change import (
     Outcome,
     RollbackTargets,
 )
+from policies.model.desired import Pin
 from policies.model.errors import Conflict, NotAllowed, Refused
 from policies.model.fleet import Fleet
 from policies.model.instance import GatewayState
@@ -66,6 +68,8 @@ class _Rollback:
     """Gateways that penstock left out, until they are back."""
     cause: str | None
     sentence: str
+    pin: Pin | None = None
+    """What pins the fleet against the release that is named, where gateways go there by its name alone."""
 
 
 @dataclass(frozen=True)
@@ -309,6 +313,16 @@ class WaysBack:
             why = f"no gateway of {fleet.name} says what it serves, so the ledger may be older than they are"
             raise Refused(cannot_say(why), Offer(verb=Verb.DOCTOR))
 
+    def require_unpinned(self, fleet: Fleet, to: ReleaseRef, *, force: bool) -> None:
+        """Return if a machine may take the fleet back to a release by its name; without one it always may.
+
+        Raises:
+            Refused: The fleet went back from it, and nobody has said more; or as `order`.
+        """
+        back = self._found(fleet, to, even_if_older=force, nothing_runs=force)
+        if back.pin is not None:
+            raise pinned(fleet.name, back.pin)
+
     # --- the release ---------------------------------------------------------------------
 
     def _found(
@@ -329,7 +343,12 @@ class WaysBack:
             if to is not None:
                 self.require_known(fleet)
             raise
-        if back.targets or to is not None:
+        if to is not None:
+            by_name = any(back.by_itself.get(name) != to for name in back.targets)
+            pin = Pins(self.ledger).of(fleet.name, to.digest) if by_name else None
+            said = f"; {fleet.name} is pinned against {to.version}" if pin is not None else ""
+            return replace(back, pin=pin, sentence=back.sentence + said)
+        if back.targets:
             return back
         newest = {move.change for move in self.ledger.moves(fleet.name)} & self.ledger.rebuilds(fleet.name)
         if newest:
@@ -528,7 +547,8 @@ class WaysBack:
         """Return what a second operator has to confirm; what the kept window had counts as known-good."""
         at, kept = datetime.now(UTC), fleet.limits.kept
         before = known_good_within(self.ledger.moves_since(fleet.name, at - kept), kept, at)
-        return confirmation_of(fleet, back.targets, back.known_good, before)
+        pin = sentence_of(fleet.name, back.pin) if back.pin is not None else None
+        return confirmation_of(fleet, back.targets, back.known_good, before, pin)
 
     def _confirmation(self, fleet: Fleet, plan: str, back: _Rollback) -> Confirmation | None:
         """Return what a second operator has to confirm, None when it begins at once."""

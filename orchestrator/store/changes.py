@@ -220,6 +220,18 @@ class Changes(Book):
             row = connection.execute(wanted).one_or_none()
             return _record(row) if row is not None else None
 
+    def newest_away_from(self, since: ChangeRecord, release: Digest) -> ChangeRecord | None:
+        """Return the newest rollback since that change by which gateways left the release, or None."""
+        table, known = tables.changes, tables.known_good
+        named = f'"digest":"{release}"'
+        left = (
+            select(known.c.change)
+            .where(known.c.fleet == since.fleet, known.c.before.contains(named, autoescape=True))
+            .where(~known.c.release.contains(named, autoescape=True))
+        )
+        later = (table.c.fleet == since.fleet, table.c.number > since.number, table.c.name.in_(left))
+        return self._newest(*later, table.c.kind == ChangeKind.GO_BACK.value)
+
     def standing_promotions(self, fleet: str) -> tuple[ChangeRecord, ...]:
         """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
         table = tables.changes

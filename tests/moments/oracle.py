@@ -125,12 +125,14 @@ class Oracle:
         return [one.before for one in trail[left + 1 :] if one.returned and one.before is not None]
 
     def left_by_promotion(self, at: datetime, kept: timedelta = KEPT) -> dict[str, set[ReleaseRef]]:
-        """Return what promotions of the kept window replaced: that counts as known-good."""
+        """Return what promotions of the kept window replaced, and no rollback has left since."""
         found: dict[str, set[ReleaseRef]] = {}
         for name, trail in self.served.items():
             for one in trail:
                 if one.promoted and one.before is not None and at - one.at <= kept:
                     found.setdefault(name, set()).add(one.before)
+                elif one.returned and one.before is not None:
+                    found.get(name, set()).discard(one.before)
         return found
 
 

@@ -4,6 +4,8 @@ import asyncio
 import itertools
 import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -108,6 +110,29 @@ def changed(
     if outcome is not None:
         ledger.close_change(ChangeEnding(change=name, outcome=outcome, sentence=f"end of {key}"))
     return name
+
+
+def leaves(ledger: Ledger, cause: str, to: ReleaseRef) -> str:
+    """Have a person begin to take that change back; return the name of the rollback."""
+    opening = ChangeOpening(
+        key=f"back from {cause}",
+        fleet="edge",
+        kind=ChangeKind.GO_BACK,
+        requested_by="ben",
+        reason="calls drop",
+        release="known-good",
+        cause=cause,
+    )
+    name = ledger.open_change(opening)
+    batch = KnownGoodBatch(fleet="edge", change=name, releases={"edge-1": to}, back=True)
+    ledger.record_known_good_batch(batch)
+    return name
+
+
+def left(ledger: Ledger, cause: str, to: ReleaseRef) -> None:
+    """Have a person take that change back."""
+    name, sentence = leaves(ledger, cause, to), "1 gateway is back"
+    ledger.close_change(ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence=sentence))
 
 
 @pytest.fixture
@@ -263,20 +288,7 @@ async def test_what_the_fleet_left_last_is_pinned_and_not_the_canary_that_failed
     newer = new.model_copy(update={"digest": digest_of(b"newer"), "version": "1.5.0"})
     changed(ledger, "canary", newer, Outcome.ROLLED_BACK, moves=False)
     assert "against 1.5.0" in (await penstock("status", "edge")).out
-    back = ledger.open_change(
-        ChangeOpening(
-            key="back",
-            fleet="edge",
-            kind=ChangeKind.GO_BACK,
-            requested_by="ben",
-            reason="calls drop",
-            release="known-good",
-            cause=promoted,
-        )
-    )
-    ledger.record_known_good_batch(
-        KnownGoodBatch(fleet="edge", change=back, releases={"edge-1": old}, back=True)
-    )
+    back = leaves(ledger, promoted, old)
     assert f"against 1.4.0: {promoted} is being taken back by ben since" in await shown()
     ledger.close_change(ChangeEnding(change=back, outcome=Outcome.ROLLED_BACK, sentence="1 gateway is back"))
     assert f"against 1.4.0: {promoted} was taken back by ben" in await shown()
@@ -301,6 +313,80 @@ async def test_a_machine_neither_releases_a_pin_nor_starts_what_is_pinned(
     )
     assert answer.json()["exit_code"] == 5, answer.text
     assert "edge is pinned against 1.4.0" in answer.json()["detail"]
+
+
+@pytest.fixture
+def twice_left(ledger: Ledger, old: ReleaseRef, new: ReleaseRef) -> ReleaseRef:
+    """A release that was known-good before a promotion of today, and from which people went back since."""
+    bad = changed(ledger, "bad", new, Outcome.PROMOTED)
+    newer = reference(added(ledger, "ocserv", "1.5.0"), "1.5.0")
+    left(ledger, changed(ledger, "next", newer, Outcome.PROMOTED), new)
+    left(ledger, bad, old)
+    return new
+
+
+async def rolled_back(
+    api: httpx.AsyncClient, by: dict[str, str], to: ReleaseRef | None = None, *, force: bool = False
+) -> tuple[int, str]:
+    order = {"kind": "roll_back", "reason": "calls drop", "force": force}
+    key = {"Idempotency-Key": secrets.token_hex(8)}
+    named = {"to": to.digest} if to is not None else {}
+    answer = await api.post("/fleets/edge/commands", json=order | named, headers=by | key)
+    return answer.status_code, answer.text
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_machine_rolls_back_to_no_release_that_is_pinned(
+    api: httpx.AsyncClient, ledger: Ledger, twice_left: ReleaseRef, *, force: bool
+) -> None:
+    robot = token(ledger, Role.OPERATOR)
+    status, said = await rolled_back(api, robot, twice_left, force=force)
+    assert (status, "edge is pinned against 1.4.0" in said) == (422, True), said
+    assert "pinned" not in (await rolled_back(api, robot, force=force))[1]
+
+
+async def test_a_rollback_to_a_pinned_release_shows_the_pin_and_asks_a_second_person(
+    api: httpx.AsyncClient, twice_left: ReleaseRef
+) -> None:
+    asked = {"to": twice_left.digest}
+    said = (await api.get("/fleets/edge/rollback", params=asked)).json()
+    pin = r"edge is pinned against 1\.4\.0: \S+ was taken back by ben at .*: calls drop"
+    assert said["sentence"] == "edge-1 will serve 1.4.0; edge is pinned against 1.4.0"
+    assert re.fullmatch(rf"1\.4\.0 is not the known-good of edge-1: {pin}", said["confirm"]), said
+    plain = (await api.get("/fleets/edge/rollback")).json()
+    assert (plain["confirm"], "pinned" in plain["sentence"]) == (None, False)
+    reason = {"reason": "the phones were at fault", "release": twice_left.version}
+    unpinned = await api.post("/fleets/edge/unpin", json=reason, headers={"Idempotency-Key": "1"})
+    assert unpinned.status_code == 200, unpinned.text
+    said = (await api.get("/fleets/edge/rollback", params=asked)).json()
+    assert said["confirm"] == "1.4.0 is not the known-good of edge-1"
+
+
+async def test_a_release_that_was_left_again_after_a_rollback_to_it_is_pinned(
+    api: httpx.AsyncClient, ledger: Ledger, old: ReleaseRef, twice_left: ReleaseRef
+) -> None:
+    robot = token(ledger, Role.OPERATOR)
+    changed(ledger, "to it", twice_left, Outcome.ROLLED_BACK, kind=ChangeKind.GO_BACK)
+    assert "pinned" not in (await rolled_back(api, robot, twice_left))[1]
+    changed(ledger, "and away", old, Outcome.ROLLED_BACK, kind=ChangeKind.GO_BACK)
+    status, said = await rolled_back(api, robot, twice_left)
+    assert (status, "edge is pinned against 1.4.0" in said) == (422, True), said
+
+
+async def test_a_named_rollback_to_where_a_plain_one_goes_waits_for_nobody_though_that_is_pinned(
+    api: httpx.AsyncClient, ledger: Ledger, new: ReleaseRef
+) -> None:
+    """The safe direction: a gateway goes to what it had before the last promotion, by name or without."""
+    changed(ledger, "good", new, Outcome.PROMOTED)
+    newer = reference(added(ledger, "ocserv", "1.5.0"), "1.5.0")
+    changed(ledger, "another ring", new, Outcome.ROLLED_BACK, moves=False)
+    changed(ledger, "next", newer, Outcome.PROMOTED)
+    plain = (await api.get("/fleets/edge/rollback")).json()
+    named = (await api.get("/fleets/edge/rollback", params={"to": new.digest})).json()
+    assert (plain["confirm"], named["confirm"]) == (None, None)
+    assert named["sentence"] == "edge-1 will serve 1.4.0"
+    robot = token(ledger, Role.OPERATOR)
+    assert all(["pinned" not in (await rolled_back(api, robot, to))[1] for to in (None, new)])
 
 
 async def test_a_fix_is_a_new_digest_which_is_not_pinned(

@@ -105,6 +105,14 @@ def test_single_gateways_that_penstock_takes_back_after_a_promotion_pin_no_fleet
     assert (found is not None) is pinned
 
 
+def test_whoever_left_a_release_after_going_back_to_it_on_purpose_pins_it() -> None:
+    went = record(kind=ChangeKind.GO_BACK, outcome=Outcome.ROLLED_BACK)
+    pin = pin_of(went, taker())
+    assert pin is not None
+    assert (pin.change, pin.by, pin.why) == ("edge-7", "bert", "calls drop")
+    assert pin_of(went, taker(PENSTOCK)) is None
+
+
 def test_whoever_goes_back_to_a_release_on_purpose_wants_it() -> None:
     assert pin_of(record(kind=ChangeKind.GO_BACK, outcome=Outcome.ROLLED_BACK)) is None
 

@@ -51,7 +51,7 @@ async def test_what_went_back_by_itself_is_pinned_and_what_the_fleet_is_on_is_no
     assert state(desired, world, NEW) is WishState.WANTED
     world.judge.says(UNDECIDED, UNHEALTHY)
     assert (await world.upgrade()).outcome is Outcome.ROLLED_BACK
-    pin = desired.pin(world.fleet.name)
+    pin = desired.pins.last(world.fleet.name)
     assert pin is not None
     assert (pin.release, pin.change, pin.by) == (NEW.digest, world.newest, None)
     assert "9 of 10 logins fail" in pin.why
@@ -73,7 +73,7 @@ async def test_what_a_person_took_back_after_its_promotion_is_pinned(
     service = ChangeService(world.client, world.book)
     assert (await service.roll_back(world.fleet, "bert", "calls drop")).accepted
     await result_of(service._change(world.fleet.name))
-    pin = desired.pin(world.fleet.name)
+    pin = desired.pins.last(world.fleet.name)
     assert pin is not None
     assert (pin.change, pin.by) == (promoted, "bert")
     assert "calls drop" in pin.why
@@ -90,7 +90,7 @@ async def test_what_the_bake_took_back_is_pinned_and_its_change_does_not_lead_to
     (promoted,) = [one.name for one in world.book.history(world.fleet.name) if one.release == NEW.version]
     await until(lambda: set(world.serving().values()) == {OLD.version})
     await result_of(world.client.get_workflow_handle(change_of(world.fleet.name)))
-    pin = desired.pin(world.fleet.name, NEW.digest)
+    pin = desired.pins.of(world.fleet.name, NEW.digest)
     assert pin is not None
     assert (pin.change, pin.by) == (promoted, PENSTOCK)
     assert state(desired, world, NEW) is WishState.PINNED

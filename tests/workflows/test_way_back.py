@@ -146,7 +146,7 @@ async def test_a_second_person_is_asked_through_the_service(real: World, service
     await result_of(service._change("edge"))
     waits = await service.roll_back(real.fleet, "ana", "it was not that", to=NEW)
     assert waits.sentence.startswith(
-        "Waiting for a second person (1.3.0 is not the known-good of gw-1, gw-2)"
+        "Waiting for a second person (1.3.0 is not the known-good of gw-1, gw-2: edge is pinned against 1.3.0"
     )
     with pytest.raises(Conflict, match="takes it to known-good at once"):
         await service.roll_back(real.fleet, "ana", "again", to=NEW)
