@@ -32,6 +32,10 @@ def test_a_plain_one_loses_nothing() -> None:
     assert own.left_behind == ()
 
 
+def test_a_key_of_tokens_is_a_credential_of_the_template() -> None:
+    assert read_own_config(f"{PLAIN}auth-gen-token-secret token.key\n").left_behind == ()
+
+
 def test_one_that_says_no_port_has_openvpns_own() -> None:
     assert read_own_config(PLAIN.replace("port 1195\n", "")).port == 1194
 
@@ -60,7 +64,6 @@ def test_how_it_is_asked(line: str, control: str | None) -> None:
         "port-share 127.0.0.1 443",
         "tmp-dir /var/tmp/openvpn",
         "askpass pass.txt",
-        "auth-gen-token-secret token.key",
         "replay-persist replay",
         "management-client-auth",
     ],

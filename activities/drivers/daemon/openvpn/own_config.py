@@ -34,12 +34,15 @@ _OF_A_SLOT = frozenset(
 _POOLS6 = ("server-ipv6", "ifconfig-ipv6-pool", "ifconfig-ipv6")
 """By what users have IPv6 addresses: a pool, or the network of the daemon's own address."""
 _CREDENTIALS = frozenset(
-    "ca capath cert key dh pkcs12 extra-certs tls-auth tls-crypt tls-crypt-v2 crl-verify secret".split()  # noqa: SIM905
+    """
+    ca capath cert key dh pkcs12 extra-certs tls-auth tls-crypt tls-crypt-v2 crl-verify secret
+    auth-gen-token-secret
+    """.split()  # noqa: SIM905 - words, not a table
 )
 """Files that a template names as credentials."""
 _FILES = frozenset(
     """
-    askpass auth-user-pass auth-gen-token-secret replay-persist http-proxy-user-pass tls-export-cert tmp-dir
+    askpass auth-user-pass replay-persist http-proxy-user-pass tls-export-cert tmp-dir
     pkcs11-providers
     """.split()  # noqa: SIM905 - words, not a table
 )
