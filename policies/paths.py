@@ -18,6 +18,7 @@ def _each(facts: PathFacts) -> Iterator[PathFinding]:
     yield _steering(facts)
     yield from _forwarding(facts)
     yield _filter(facts)
+    yield _covering(facts)
     yield _back(facts)
     yield _tracking(facts)
     for tried in facts.tried:
@@ -74,6 +75,15 @@ def _filter(facts: PathFacts) -> PathFinding:
         mend = "nft list ruleset; let the tunnels' devices through before whatever drops"
         return _wrong("packet filter", "; ".join(facts.drops), mend)
     return _well("packet filter", "no rule drops what is forwarded")
+
+
+def _covering(facts: PathFacts) -> PathFinding:
+    if facts.uncovered is None:
+        return _unread("slots' rules", "whether the packet filter treats all slots alike", "nft list ruleset")
+    if facts.uncovered:
+        mend = "change the rule on the host, and keep it where the host loads its rules at boot"
+        return _wrong("slots' rules", "; ".join(facts.uncovered), mend)
+    return _well("slots' rules", "the packet filter treats users of all slots alike")
 
 
 def _back(facts: PathFacts) -> PathFinding:

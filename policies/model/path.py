@@ -47,6 +47,8 @@ class PathFacts(Message):
     """Whether the kernel forwards packets; of IPv6 None where no slot has such a pool."""
     drops: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Rules and chains of the packet filter that drop what is forwarded."""
+    uncovered: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
+    """Rules of the packet filter that name the pool or device of one slot, and not those of another."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
     misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)

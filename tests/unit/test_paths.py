@@ -34,6 +34,7 @@ def test_nothing_is_wrong_with_a_gateway_of_which_everything_is_known_to_be_well
     ("unread", "about"),
     [
         ({"drops": None}, "packet filter"),
+        ({"uncovered": None}, "slots' rules"),
         ({"misrouted": None}, "routes"),
         ({"devices_down": None}, "instances"),
         ({"steering": None}, "steering"),
@@ -59,6 +60,10 @@ def test_a_tunnel_through_which_nothing_comes_back_is_not_blamed_on_rules_that_n
     tried = (TriedTunnel(slot="a", let_in=True, small=(4, 0), full=(0, 0), mtu=1400),)
     assert "no rule translates" in wrong(tried=tried, translates=False)["tunnel a"]
     assert "could not be read" in wrong(tried=tried, translates=None)["tunnel a"]
+
+
+def test_rules_that_are_made_for_one_slot_alone_are_wrong_by_their_names() -> None:
+    assert wrong(uncovered=("`-s 10.8.0.0/24 -j ACCEPT`",)) == {"slots' rules": "`-s 10.8.0.0/24 -j ACCEPT`"}
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000))

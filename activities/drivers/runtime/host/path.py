@@ -1,7 +1,7 @@
 """The way through this host: read of kernel, packet filter and routes, and tried with a tunnel."""
 
 import json
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -11,6 +11,14 @@ from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
+from activities.drivers.runtime.host.tunnel_rules import (
+    drops,
+    models_among,
+    read_rules,
+    translates,
+    uncovered,
+    users_of,
+)
 from activities.steering_table import SteeringTable
 from policies.model.adoption import ADOPTED
 from policies.model.errors import PenstockError
@@ -41,7 +49,8 @@ class GatewayPath:
         wanted = {slot.name for slot in gateway.slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
         steering, unread = await self._steering()
-        rules = await _or_none(_rules())
+        rules = await _or_none(read_rules())
+        users = [] if rules is None else await users_of(running)
         serves = steering.trial or steering.serving if steering is not None else None
         environments = [
             self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
@@ -57,8 +66,9 @@ class GatewayPath:
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
-            drops=None if rules is None else _first(_drops(rules)),
-            translates=None if rules is None else any(_translates(rule) for rule in rules),
+            drops=None if rules is None else _first(dict.fromkeys(drops(rules, users))),
+            translates=None if rules is None else translates(rules, users),
+            uncovered=_first(await _or_none(self._uncovered(running, serves))),
             misrouted=_first(await _or_none(_misrouted(running))),
             tracked=_number("netfilter/nf_conntrack_count"),
             trackable=_number("netfilter/nf_conntrack_max"),
@@ -66,6 +76,14 @@ class GatewayPath:
             target_is_here=await _is_here(target) if target else False,
             tried=tuple([await self._try(environment) for environment in environments]),
         )
+
+    async def _uncovered(self, running: Sequence[Slot], serves: str | None) -> tuple[str, ...]:
+        """Return what the packet filter does for users of one slot, and not for those of another one."""
+        if self._folders.gateway.has_own_networks:
+            return ()
+        own = [slot for slot in self._folders.gateway.slots if slot.name != ADOPTED]
+        slots = list(dict.fromkeys([*own, *running]))
+        return await uncovered(slots, models_among(slots, serves), [slot.name for slot in own])
 
     async def _steering(self) -> tuple[Steering | None, str]:
         """Return where new sessions go, or why that cannot be read."""
@@ -103,42 +121,6 @@ def _number(name: str) -> int | None:
 def _is_set(name: str) -> bool | None:
     found = _number(name)
     return None if found is None else found > 0
-
-
-async def _rules() -> list[dict[str, Any]]:
-    """Return what nft lists, chains and rules.
-
-    Raises:
-        OSError: It does not say.
-    """
-    said = await run(["nft", "-j", "list", "ruleset"])
-    if said.status != 0:
-        raise OSError(said.err)
-    listed: list[dict[str, Any]] = json.loads(said.out)["nftables"]
-    return listed
-
-
-def _drops(listed: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield what drops forwarded packets: rules of such chains, and chains that drop what is left."""
-    chains = {
-        (one["chain"]["family"], one["chain"]["table"], one["chain"]["name"]): one["chain"]
-        for one in listed
-        if one.get("chain", {}).get("hook") == "forward"
-    }
-    rules = [one["rule"] for one in listed if "rule" in one]
-    for key, chain in chains.items():
-        own = [rule for rule in rules if (rule["family"], rule["table"], rule["chain"]) == key]
-        accepts = any("accept" in part for rule in own for part in rule["expr"])
-        if chain.get("policy") == "drop" and not accepts:
-            yield f"chain {key[2]} of table {key[1]} drops all that is forwarded"
-        for rule in own:
-            if any(kind in part for part in rule["expr"] for kind in ("drop", "reject")):
-                yield f"a rule in chain {key[2]} of table {key[1]} drops what is forwarded"
-
-
-def _translates(entry: dict[str, Any]) -> bool:
-    parts = entry.get("rule", {}).get("expr", ())
-    return any(kind in part for part in parts for kind in ("masquerade", "snat"))
 
 
 async def _links() -> list[dict[str, Any]]:

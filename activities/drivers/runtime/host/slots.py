@@ -29,6 +29,7 @@ from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.slot_tests import SlotTests
+from activities.drivers.runtime.host.tunnel_rules import models_among, uncovered
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.drivers.steering.port import SteeringDriver
@@ -155,6 +156,7 @@ class HostSlots:
             reasons += self._free_slot(state)
             dialled = self._folders.daemon.dialled(self._gateway) if self._table.promises.translates else ()
             reasons += await drops_users(self._gateway, {one.transport for one in dialled})
+            reasons += await self._unlike(state.steering.serving)
         return tuple(reasons)
 
     async def stage(
@@ -562,6 +564,19 @@ class HostSlots:
             ]
             if reasons:
                 raise Refused(reasons[0])
+
+    async def _unlike(self, serving: str | None) -> tuple[str, ...]:
+        """Return which rules of the host's packet filter are made for the slot that serves alone."""
+        adopted = self._folders.adopted
+        own = [slot for slot in self._gateway.slots if slot.name != ADOPTED]
+        slots = [*own, *([adopted.slot] if adopted is not None and adopted.process() else [])]
+        judged = [slot.name for slot in own if slot.name != serving]
+        if self._gateway.has_own_networks:
+            return ()
+        try:
+            return await uncovered(slots, models_among(slots, serving), judged)
+        except Unavailable as error:
+            return (f"whether users of a new slot get through {self._gateway.name} is not known: {error}",)
 
     def _room_on_disk(self) -> list[str]:
         versions = self._folders.versions
