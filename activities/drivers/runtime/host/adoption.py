@@ -33,6 +33,7 @@ from activities.drivers.runtime.host.listeners import (
     path_of,
     program_of,
 )
+from activities.drivers.runtime.host.other_ports import other_ways
 from activities.drivers.runtime.host.own_evidence import LARGEST_CONFIG
 from activities.drivers.runtime.host.own_unit import OwnUnit, Record
 from activities.drivers.runtime.host.own_user_files import left_behind, more_pools
@@ -43,7 +44,7 @@ from activities.drivers.runtime.host.units import Units
 from activities.drivers.steering.port import SteeringDriver
 from policies.adoption import derived_slots, more_pools_in_use, obstacles_to, release_of
 from policies.model.adoption import ADOPTED, MOST_LINES, Adopted, FoundDaemon, FreeSlot, OwnLine
-from policies.model.errors import BadInput, PenstockError, Refused
+from policies.model.errors import BadInput, PenstockError, Refused, Unavailable
 from policies.model.fleet import Slot
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
@@ -147,13 +148,14 @@ class HostAdoption:
         taken = self._taken((await self._table.read()).serving)
         found = _Found((taken,)) if taken else await self._find()
         running, more = found.process, await self._more_pools(found.process, found.own)
+        others = await self._other_ways() if running is not None else ()
         slots = found.slots
         if more and found.slot is not None:
-            others = [Route(network=pool, device=found.slot.device, connected=True) for pool in more]
-            slots = derived_slots(found.slot, [*await routes(), *others])
+            beside = [Route(network=pool, device=found.slot.device, connected=True) for pool in more]
+            slots = derived_slots(found.slot, [*await routes(), *beside])
         return FoundDaemon(
             gateway=self._gateway.name,
-            obstacles=(*found.obstacles, *more_pools_in_use(more, self._gateway))[:MOST_LINES],
+            obstacles=(*found.obstacles, *more_pools_in_use(more, self._gateway), *others)[:MOST_LINES],
             pid=running.pid if running else None,
             release=found.release,
             config=found.config,
@@ -187,6 +189,15 @@ class HostAdoption:
             return ()
         return await asyncio.to_thread(more_pools, running.pid, own, _read, self._folders.daemon.networks_in)
 
+    async def _other_ways(self) -> tuple[str, ...]:
+        """Return what leads other ports to the daemon, whose users no new instance would get."""
+        try:
+            return await other_ways(self._gateway, self._dialled)
+        except Unavailable as error:
+            return (
+                f"whether other ports lead to the users' port of {self._gateway.name} is unknown: {error}",
+            )
+
     async def _probed(self, found: _Found) -> str:
         """Return why the probe cannot log in at the daemon that serves, as it will at each new instance."""
         if found.process is None or found.slot is None or found.own is None:
@@ -215,7 +226,7 @@ class HostAdoption:
             found = await self._whole()
             self._refuse_losses(found.own, without)
             more = await self._more_pools(found.process, found.own)
-            if obstacles := more_pools_in_use(more, self._gateway):
+            if obstacles := (*more_pools_in_use(more, self._gateway), *await self._other_ways()):
                 raise Refused(obstacles[0])
             self._journal.check(operation)
             known = self._take(found)

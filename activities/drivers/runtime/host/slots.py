@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from activities.drivers.daemon.port import Secret
+from activities.drivers.daemon.port import Dialled, Secret
 from activities.drivers.runtime.host.adoption import Adopts
 from activities.drivers.runtime.host.given import given
 from activities.drivers.runtime.host.handshake import probe_handshake
@@ -23,6 +23,7 @@ from activities.drivers.runtime.host.input_filter import drops_users
 from activities.drivers.runtime.host.journal import Journal, exclusive
 from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
+from activities.drivers.runtime.host.other_ports import other_ways
 from activities.drivers.runtime.host.own_network import cut_off
 from activities.drivers.runtime.host.process import Alive, boot_id, left_of
 from activities.drivers.runtime.host.reloads import SlotReloads
@@ -156,7 +157,7 @@ class HostSlots:
             reasons += self._free_slot(state)
             dialled = self._folders.daemon.dialled(self._gateway) if self._table.promises.translates else ()
             reasons += await drops_users(self._gateway, {one.transport for one in dialled})
-            reasons += await self._unlike(state.steering.serving)
+            reasons += await self._unlike(state.steering.serving, dialled)
         return tuple(reasons)
 
     async def stage(
@@ -565,18 +566,19 @@ class HostSlots:
             if reasons:
                 raise Refused(reasons[0])
 
-    async def _unlike(self, serving: str | None) -> tuple[str, ...]:
+    async def _unlike(self, serving: str | None, dialled: Sequence[Dialled]) -> tuple[str, ...]:
         """Return which rules of the host's packet filter are made for the slot that serves alone."""
         adopted = self._folders.adopted
         own = [slot for slot in self._gateway.slots if slot.name != ADOPTED]
         slots = [*own, *([adopted.slot] if adopted is not None and adopted.process() else [])]
         judged = [slot.name for slot in own if slot.name != serving]
-        if self._gateway.has_own_networks:
-            return ()
         try:
-            return await uncovered(slots, models_among(slots, serving), judged)
+            rules = await other_ways(self._gateway, dialled)
+            if not self._gateway.has_own_networks:
+                rules += await uncovered(slots, models_among(slots, serving), judged)
         except Unavailable as error:
             return (f"whether users of a new slot get through {self._gateway.name} is not known: {error}",)
+        return rules
 
     def _room_on_disk(self) -> list[str]:
         versions = self._folders.versions
