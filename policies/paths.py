@@ -126,6 +126,8 @@ def _passing(facts: PathFacts, tried: TriedTunnel) -> PathFinding:
 def _full_size(tried: TriedTunnel) -> PathFinding:
     about = f"packet size {tried.slot}"
     sent, back = tried.full
+    if not sent and tried.small[1]:
+        return _untested(about, "the probe of this daemon sends no packets of full size")
     if not sent or not tried.small[1]:
         return _wrong(about, "it could not be tried: nothing small passes either", "mend what is WRONG above")
     said = f"{back} of {sent} pings of {tried.mtu} bytes came back"
@@ -137,6 +139,8 @@ def _full_size(tried: TriedTunnel) -> PathFinding:
 
 def _names(tried: TriedTunnel) -> PathFinding:
     about = f"DNS {tried.slot}"
+    if tried.dns is None:
+        return _untested(about, "the probe of this daemon does not read which DNS servers users are given")
     if not tried.dns:
         return _well(about, "users are given no DNS server")
     if tried.dns_silent:
@@ -148,6 +152,12 @@ def _names(tried: TriedTunnel) -> PathFinding:
 def _unread(about: str, what: str, command: str) -> PathFinding:
     """Return what is said where nobody knows: that is not well."""
     return _wrong(about, f"{what} could not be read", f"on the host, {command} says why")
+
+
+def _untested(about: str, sentence: str) -> PathFinding:
+    """Return what is shown where no test is made: it is not known, and no fault was found."""
+    mend = "try it with a client of your own"
+    return PathFinding(about=about, well=True, sentence=sentence, mend=mend, tested=False)
 
 
 def _well(about: str, sentence: str) -> PathFinding:

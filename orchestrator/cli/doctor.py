@@ -1,5 +1,6 @@
 """The command that examines an installation, or the way through one gateway: what is well, what is wrong."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +51,13 @@ def doctor(
     raise typer.Exit(ExitCode.DIFFERENCES if wrong else ExitCode.DONE)
 
 
+def _shown(finding: Mapping[str, Any]) -> str:
+    """Return how a finding of a path is marked: LOOK where the probe does not test it."""
+    if not finding["well"]:
+        return SHOWN["wrong"]
+    return SHOWN["well" if finding["tested"] else "doubtful"]
+
+
 def _walk(fleet: str | None, gateway: str, output: Output) -> None:
     """Show what was found on the way through one gateway, and end with 10 when anything is wrong."""
     api = Api().walking()
@@ -57,10 +65,7 @@ def _walk(fleet: str | None, gateway: str, output: Output) -> None:
     wrong = [one for one in found["findings"] if not one["well"]]
 
     def table() -> None:
-        rows = [
-            ("ok" if one["well"] else "WRONG", one["about"], one["sentence"], one["mend"])
-            for one in found["findings"]
-        ]
+        rows = [(_shown(one), one["about"], one["sentence"], one["mend"]) for one in found["findings"]]
         print_table(("", "WHAT", "FOUND", "DO"), rows, "Nothing was looked at.")
         if wrong:
             say(f"Runbook: {PAGE}")

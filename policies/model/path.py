@@ -18,8 +18,8 @@ class TriedTunnel(Message):
     """Pings of 120 bytes that were sent, and that came back."""
     full: tuple[Count, Count] = (0, 0)
     """Pings as large as the tunnel takes, which may not be cut into pieces."""
-    dns: tuple[Sentence, ...] = Field(default=(), max_length=MOST)
-    """The DNS servers that clients are given."""
+    dns: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
+    """The DNS servers that clients are given; None where the probe of this daemon does not read them."""
     dns_silent: tuple[Sentence, ...] = Field(default=(), max_length=MOST)
     """Those of them that answered nothing through the tunnel."""
     words: Sentence = ""
@@ -70,6 +70,8 @@ class PathFinding(Value):
     well: bool
     sentence: str
     mend: str = ""
+    tested: bool = True
+    """False where the probe of this daemon makes no such test; such a finding counts as no fault."""
 
 
 class PathWalked(Value):

@@ -62,6 +62,21 @@ def test_a_tunnel_through_which_nothing_comes_back_is_not_blamed_on_rules_that_n
     assert "could not be read" in wrong(tried=tried, translates=None)["tunnel a"]
 
 
+def test_a_test_that_the_probe_of_a_daemon_does_not_make_is_shown_as_not_made() -> None:
+    """OpenVPN and strongSwan: packets of full size are not sent, and DNS servers are not read."""
+    tried = TriedTunnel(slot="a", let_in=True, small=(5, 5), dns=None)
+    assert wrong(tried=(tried,)) == {}
+    untested = [
+        one.about for one in findings_of(HEALTHY.model_copy(update={"tried": (tried,)})) if not one.tested
+    ]
+    assert untested == ["packet size a", "DNS a"]
+
+
+def test_a_tunnel_through_which_nothing_passes_has_no_size_of_packets_that_is_well() -> None:
+    tried = TriedTunnel(slot="a", let_in=True, small=(5, 0))
+    assert "nothing small passes either" in wrong(tried=(tried,))["packet size a"]
+
+
 def test_rules_that_are_made_for_one_slot_alone_are_wrong_by_their_names() -> None:
     assert wrong(uncovered=("`-s 10.8.0.0/24 -j ACCEPT`",)) == {"slots' rules": "`-s 10.8.0.0/24 -j ACCEPT`"}
 

@@ -107,12 +107,13 @@ class PlainDaemon(Protocol):
         return SilentLog()
 
     async def try_tunnel(self, environment: Environment, names: Sequence[str]) -> TriedTunnel:
-        """Hold a session of the probe's user; names are not asked for."""
+        """Hold a session of the probe's user; neither full packets nor names are tested."""
         del names
         found = await self.probe(environment)
         pings = (found.pings_sent, found.pings_sent - found.pings_lost)
         let_in = found.stage in ("tunnel", "ping")
-        return TriedTunnel(slot=environment.slot.name, let_in=let_in, small=pings, words=found.reason)
+        slot = environment.slot.name
+        return TriedTunnel(slot=slot, let_in=let_in, small=pings, dns=None, words=found.reason)
 
     def reconfigure(
         self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
