@@ -190,6 +190,21 @@ def test_what_covers_the_new_users_as_the_old_ones_is_no_obstacle(namespace: str
     assert found(namespace, COVERED[case]) == []
 
 
+@pytest.mark.parametrize(
+    "rule", ["from 10.8.0.0/24 lookup 100", "iif tun0 lookup 100", "from 10.8.0.0/24 blackhole"]
+)
+def test_a_routing_rule_for_the_old_users_alone_is_named(namespace: str, rule: str) -> None:
+    [said] = found(namespace, f"ip rule add {rule}")
+    assert "(ip rule) routes packets of users of slot adopted (10.8.0.0/24), and none does so" in said
+
+
+@pytest.mark.parametrize(
+    "rule", ["from 10.8.0.0/15 lookup 100", "from all fwmark 5 lookup 100", "from 10.7.0.1 lookup 9"]
+)
+def test_a_routing_rule_that_slots_share_is_no_obstacle(namespace: str, rule: str) -> None:
+    assert found(namespace, f"ip rule add {rule}") == []
+
+
 def test_what_comes_first_for_the_new_users_alone_is_an_obstacle(namespace: str) -> None:
     """Both pools are accepted; the new one stands behind what drops everybody."""
     rules = "-A FORWARD -s 10.8.0.0/24 -j ACCEPT\n-A FORWARD -j DROP\n-A FORWARD -s 10.9.0.0/24 -j ACCEPT"

@@ -4,6 +4,8 @@ Installers write rules that name a pool or a device: `-s 10.8.0.0/24 -j MASQUERA
 new slot has another pool and another device. Its users log in, its probe passes, and nothing leaves the
 tunnel.
 
+Routing rules (`ip rule`) that name a pool or a device do the same, and are read as one more chain.
+
 So every chain is reduced twice, for packets of one slot's users and for those of another. Rules that meet
 neither pool nor device are gone then. Conditions on anything else stay, unread: they are the same for both.
 What is left for one slot has to be there for the other, too.
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network, summarize_address_range
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from activities.drivers.programs import run
@@ -34,6 +37,10 @@ Network = IPv4Network | IPv6Network
 Conditions = frozenset[str]
 TRANSLATE = "translate"
 _ALWAYS: Conditions = frozenset()
+SIXTH = Path("/proc/thread-self/net/if_inet6")
+"""Is there where the kernel has IPv6."""
+_ROUTING = "ip rule"
+"""The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
 _UNREAD = "unread: "
 """How a condition begins of which it is not known whether it asks for pools or devices."""
 _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -260,6 +267,7 @@ _WAYS = (
     ("postrouting", "filter", BACK),
     ("prerouting", "nat", OUT),
     ("postrouting", "nat", OUT),
+    (_ROUTING, _ROUTING, OUT),
 )
 
 
@@ -356,7 +364,8 @@ async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool)
             f"write it with their pool {lacks.pool}, or with their devices {lacks.device}*"
         )
     does = {ACCEPT: "accepts packets of", DROP: "drops packets of", TRANSLATE: "translates addresses of"}
-    what = does.get(entry.verdict, "redirects packets of")
+    otherwise = "routes packets of" if entry.rule.place == _ROUTING else "redirects packets of"
+    what = does.get(entry.verdict, otherwise)
     if drops_more:
         return (
             f"{rule} drops packets of users of slot {has.slot} ({has.pool}), and none does so for users of "
@@ -464,7 +473,28 @@ async def read_rules() -> Rules:
                     tables[table.name, "nftables"] = table
         for table in await _older(family, prefix):
             tables[table.name, table.kind] = table
-    return Rules(tuple(tables.values()))
+    return Rules((*tables.values(), *[await _routing(family) for family in _families()]))
+
+
+def _families() -> tuple[str, ...]:
+    """Return the versions of IP that the kernel has."""
+    return tuple(_PREFIXES) if SIXTH.exists() else ("ip",)
+
+
+async def _routing(family: str) -> Table:
+    """Return the routing rules of a version of IP, as one chain."""
+    said = await run(["ip", "-j", "-4" if family == "ip" else "-6", "rule", "show"])
+    if said.status:
+        raise Unavailable(f"ip cannot list the routing rules: {said.last_words}")
+    rules = [Rule(_ROUTING, _written(one), expr=(one,)) for one in json.loads(said.out or "[]")]
+    return Table(f"{family} rule", _ROUTING, {_ROUTING: rules}, {_ROUTING: (_ROUTING, _ROUTING, 0, ACCEPT)})
+
+
+def _written(said: Mapping[str, Any]) -> str:
+    """Return a routing rule as a person types it."""
+    length = f"/{said['srclen']}" if "srclen" in said else ""
+    negated, device = "not " * ("not" in said), f" iif {said['iif']}" if "iif" in said else ""
+    return f"{negated}from {said['src']}{length}{device} lookup {said.get('table', said.get('action', ''))}"
 
 
 async def _older(family: str, prefix: str) -> Iterable[Table]:
@@ -532,6 +562,8 @@ def _of_saved(family: str, kind: str, text: str) -> list[Table]:
 
 def _steps(table: Table, rule: Rule, looking: Looking) -> tuple[list[Step], bool]:
     """Return what the rule does with these packets, and whether it asks for their pool or device."""
+    if rule.place == _ROUTING:
+        return _of_routing(rule, looking)
     return _of_words(rule, looking) if rule.handle is None else _of_expression(table, rule, looking)
 
 
@@ -559,6 +591,30 @@ def _unless(met: Sequence[Conditions]) -> list[Conditions]:
         return []
     said = " or ".join(sorted(" and ".join(sorted(one)) for one in met))
     return [frozenset({f"not {said}"})] if met else [_ALWAYS]
+
+
+# --- ip rule ------------------------------------------------------------------------------
+
+_LEADS = frozenset({"priority", "not", "src", "srclen", "iif", "table", "action", "iif_detached", "protocol"})
+
+
+def _of_routing(rule: Rule, looking: Looking) -> tuple[list[Step], bool]:
+    """Return to which routes the rule leads the packets; where it finds none there, the next one counts."""
+    (said,) = rule.expr
+    when, asks = [_ALWAYS], said["src"] != "all" or "iif" in said
+    if said["src"] != "all":
+        network = (
+            {"prefix": {"addr": said["src"], "len": said["srclen"]}} if "srclen" in said else said["src"]
+        )
+        when = _both(when, looking.meets("saddr", [network]))
+    if "iif" in said:
+        when = _both(when, looking.meets("iif", [said["iif"]]))
+    if more := {name: said[name] for name in said if name not in _LEADS}:
+        when = _both(when, [frozenset({json.dumps(more, sort_keys=True)})])
+    if "not" in said:
+        when = _unless(when)
+    to = f"routes of {said.get('table', '')} {said.get('action', '')}"
+    return [Step(one | {"no route before"}, to) for one in when], asks
 
 
 # --- nftables -----------------------------------------------------------------------------
