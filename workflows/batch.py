@@ -15,7 +15,6 @@ from temporalio import workflow
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
-    FailureError,
     RetryState,
     is_cancelled_exception,
 )
@@ -38,6 +37,7 @@ from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
 from policies.planning.cohorts import BEGUN, LEFT_OUT, SET_ASIDE
 from workflows import control, steps
+from workflows.children import tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import heed_cancellation, to_the_end
 from workflows.failures import code_of, sentence_of, stopped
@@ -866,12 +866,7 @@ class Batch:
             lapsed=tuple(sorted(self._lapsed)),
             gateways=self._progress() if self._order.detailed else (),
         )
-        try:
-            await workflow.get_external_workflow_handle(self._order.wave).signal("report", report)
-        except FailureError as error:  # a wave that is gone hears nothing; its end is seen as a cancellation
-            workflow.logger.warning("report of part %s not delivered: %s", report.part, sentence_of(error))
-            return False
-        return True
+        return await tell(self._order.wave, "report", report)  # the end of a wave is seen as a cancellation
 
     def _write_soon(self, *, at_once: bool) -> None:
         self._unwritten = True

@@ -66,6 +66,7 @@ from workflows.children import (
     first_named,
     guarded,
     left_behind,
+    sent,
     tell,
     tell_all,
 )
@@ -578,9 +579,7 @@ class Change:
             if self._wave is None:
                 self._untold.append(command)
             else:
-                # A wave that has just ended hears nothing any more; that must not end the change.
-                with suppress(FailureError):
-                    await self._wave.signal(Wave.command, command)
+                await sent(partial(self._wave.signal, Wave.command, command))
 
     async def _give_up(self, command: Command) -> None:
         """Let the restore go on without these gateways: their parts hear, and what begins parts."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -103,7 +104,31 @@ async def tell_all(workflows: Iterable[str], signal: str) -> None:
 
 async def tell(workflow_id: str, signal: str, *arguments: object) -> bool:
     """Signal a workflow; return False where it has just ended, and needs to hear nothing."""
-    with suppress(FailureError):
-        await workflow.get_external_workflow_handle(workflow_id).signal(signal, args=arguments)
-        return True
-    return False
+    receiver = workflow.get_external_workflow_handle(workflow_id)
+    return await sent(partial(receiver.signal, signal, args=arguments))
+
+
+async def sent(send: Callable[[], Awaitable[None]]) -> bool:
+    """Send a signal; return False where its receiver has just ended, and needs to hear nothing.
+
+    A cancelled caller ends at once, and the signal goes on. The SDK would revoke it, also where its outcome
+    has arrived in the same task, and fails or hangs there, now and in each replay: the engine's library has
+    forgotten that signal. The caller would go on, too, for it would get the outcome in place of its end.
+    """
+    begun = False
+
+    async def sending() -> None:
+        nonlocal begun
+        begun = True
+        await send()
+
+    task = asyncio.create_task(sending())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not begun:  # nothing may follow the end of a workflow
+            task.cancel()
+        raise
+    except FailureError:
+        return False
+    return True

@@ -826,12 +826,8 @@ class Restore:
         )
 
     async def _say(self, report: RestoreReport) -> None:
-        if self._order.listener is None:
-            return
-        try:
-            await workflow.get_external_workflow_handle(self._order.listener).signal("report_restore", report)
-        except FailureError as error:  # going back never depends on anyone listening
-            workflow.logger.warning("report of a restore not delivered: %s", sentence_of(error))
+        if self._order.listener is not None:  # going back never depends on whether it is received
+            await tell(self._order.listener, "report_restore", report)
 
     async def _note_what_serves(self, names: list[str]) -> None:
         """Write down what was read back: it is newer than what these gateways were last found to serve."""

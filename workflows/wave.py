@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ChildWorkflowError, FailureError
+from temporalio.exceptions import ChildWorkflowError
 from temporalio.workflow import ChildWorkflowHandle
 
 from policies.model.change import Phase
@@ -28,7 +28,7 @@ from policies.status.told import SHOWN
 from policies.votes import Votes
 from workflows import steps
 from workflows.batch import Batch, BatchOrder, BatchResult
-from workflows.children import first_named, guarded, left_behind, merged, tell
+from workflows.children import first_named, guarded, left_behind, merged, sent, tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
 from workflows.identities import return_of
@@ -246,8 +246,7 @@ class Wave:
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
             if self._holds and not self._closed:  # held while the batch was being started
-                with suppress(FailureError):
-                    await batch.signal(Batch.hold, True)
+                await sent(partial(batch.signal, Batch.hold, True))
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
@@ -528,13 +527,11 @@ class Wave:
     async def _signal_batches(self, signal: str, *arguments: object) -> None:
         for number, batch in sorted(self._batches.items()):
             if number not in self._results and not self._closed:
-                with suppress(FailureError):  # one that has just ended hears nothing; its end is noticed
-                    await batch.signal(signal, args=arguments)
+                await sent(partial(batch.signal, signal, args=arguments))
 
     async def _signal_watch(self, signal: str, *arguments: int) -> None:
         if self._watch is not None and not self._closed:
-            with suppress(FailureError):
-                await self._watch.signal(signal, args=arguments)
+            await sent(partial(self._watch.signal, signal, args=arguments))
 
     # --- where the wave is ------------------------------------------------------------
 

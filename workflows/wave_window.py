@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -14,7 +15,7 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.plan_part import PlanHeader
 from policies.model.windows import OnWindowClose, WindowAnswer
 from policies.status.story import Story
-from workflows.children import guarded
+from workflows.children import guarded, sent
 from workflows.failures import stopped
 from workflows.patch_window import Opened, OpenedOrder
 
@@ -76,8 +77,7 @@ class WaveWindow:
         self._under_way = True
         self._story.take_window(None, workflow.now())
         if self._asking is not None:
-            with suppress(FailureError):
-                await self._asking.signal(Opened.begins)
+            await sent(partial(self._asking.signal, Opened.begins))
         if self._answer is not None and not self._answer.fits:
             await self.hear(self._wave, self._answer, closing)
 

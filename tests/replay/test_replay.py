@@ -1,8 +1,10 @@
 """A rollout that is under way goes on with the next version of the code: what was recorded still replays."""
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHistory
@@ -58,6 +60,74 @@ async def test_every_recorded_history_replays(runner: WorkflowRunner, traced: bo
             replayed += 1
     assert replayed == len(RECORDED)
     assert not told, "what is replayed was told before"
+
+
+ANSWERS = {
+    "arrived": (
+        "EXTERNAL_WORKFLOW_EXECUTION_SIGNALED",
+        "externalWorkflowExecutionSignaledEventAttributes",
+        {},
+    ),
+    "failed": (
+        "SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED",
+        "signalExternalWorkflowExecutionFailedEventAttributes",
+        {"cause": "SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED_CAUSE_EXTERNAL_WORKFLOW_EXECUTION_NOT_FOUND"},
+    ),
+}
+
+
+@pytest.mark.parametrize("first", ["the answer", "the cancellation"])
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_a_watch_ends_where_its_cancellation_and_the_answer_to_a_signal_are_in_one_task(
+    answer: str, first: str
+) -> None:
+    """The SDK revoked a signal that was answered: on a busy machine the watch failed, and in each replay."""
+    said = json.loads((HISTORIES / "commanded.Watch.json").read_text())
+    replayer = Replayer(
+        workflows=WORKFLOWS, workflow_runner=RUNNER, data_converter=data_converter(None), debug_mode=True
+    )
+    history = {"events": list(_cancelled_at_its_first_signal(said["history"]["events"], answer, first))}
+    async with asyncio.timeout(60):  # the library waits for ever for a run that fails otherwise than recorded
+        await replayer.replay_workflow(WorkflowHistory.from_json(said["id"], history))
+
+
+def _cancelled_at_its_first_signal(events: list[Any], answer: str, first: str) -> Iterator[Any]:
+    """Return the history until its first signal, and that both end the workflow in the next task."""
+    kinds = [event["eventType"].removeprefix("EVENT_TYPE_") for event in events]
+    sent = kinds.index("SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED")
+    kind, key, attributes = ANSWERS[answer]
+    answered = kind, key, {"initiatedEventId": str(sent + 1)} | attributes
+    cancelled: tuple[str, str, dict[str, str]]
+    cancelled = "WORKFLOW_EXECUTION_CANCEL_REQUESTED", "workflowExecutionCancelRequestedEventAttributes", {}
+    both = [answered, cancelled] if first == "the answer" else [cancelled, answered]
+    scheduled, started = str(sent + 4), str(sent + 5)
+    task = {"scheduledEventId": scheduled}
+    queue = events[1]["workflowTaskScheduledEventAttributes"]
+    yield from events[: sent + 1]
+    for number, (kind, key, told) in enumerate(
+        [
+            *both,
+            ("WORKFLOW_TASK_SCHEDULED", "workflowTaskScheduledEventAttributes", queue),
+            ("WORKFLOW_TASK_STARTED", "workflowTaskStartedEventAttributes", task),
+            (
+                "WORKFLOW_TASK_COMPLETED",
+                "workflowTaskCompletedEventAttributes",
+                task | {"startedEventId": started},
+            ),
+            (
+                "WORKFLOW_EXECUTION_CANCELED",
+                "workflowExecutionCanceledEventAttributes",
+                {"workflowTaskCompletedEventId": str(sent + 6)},
+            ),
+        ],
+        start=sent + 2,
+    ):
+        yield {
+            "eventId": str(number),
+            "eventTime": events[sent]["eventTime"],
+            "eventType": f"EVENT_TYPE_{kind}",
+            key: told,
+        }
 
 
 def test_every_workflow_has_a_recorded_history() -> None:
