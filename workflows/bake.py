@@ -100,6 +100,8 @@ class Bake:
         The bake begins with the promotion, so it ends, too, where that did not come about.
         """
         here = workflow.info().workflow_id
+        if not order.beside:
+            await tell(change_of(order.fleet), "bakes")
         asked = WatchOrder(
             change=order.change,
             plan=order.plan,

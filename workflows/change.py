@@ -209,7 +209,8 @@ class Change:
         self._is_over = False
         """Whether all is written down, so that nothing else has a reason to keep the fleet's lock."""
         self._is_to_be_checked = continued.is_to_be_checked if continued else False
-        self._has_ended_bake = False
+        self._keeps_bakes_off = False
+        """Whether what was promoted goes back and is not watched any more, until known-good has moved."""
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves(
@@ -361,6 +362,12 @@ class Change:
             return
         command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
         await self._obey(command)
+
+    @workflow.signal(name="bakes")
+    async def bakes(self) -> None:
+        """End a watch that has begun over what goes back: reconcile found it due before known-good moved."""
+        if self._keeps_bakes_off:
+            await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
 
     async def _let_go(self) -> None:
         """Give the fleet's lock up once each gateway that goes back has been tried: others have to go back.
@@ -1032,7 +1039,7 @@ class Change:
 
     async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
         if promoted:  # what it has promoted so far was watched
-            self._has_ended_bake = True
+            self._keeps_bakes_off = True
             await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
         back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
         return self._after_restore(back, reason)
@@ -1060,7 +1067,8 @@ class Change:
                 await control.record(PlanActivities.take_back_part, self._part_entry(key))
 
         await asyncio.gather(*[in_turn(key) for key in keys])
-        if keys and self._has_ended_bake:
+        if keys and self._keeps_bakes_off:
+            self._keeps_bakes_off = False
             await watch_what_stands(self._order.fleet)
 
     async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
@@ -1222,7 +1230,7 @@ class Change:
     async def _end_bake_of_what_goes_back(self) -> None:
         """End the watch over what goes back; one over other gateways is none of this change's business."""
         if self._order.cause is not None or await self._may_end_bakes():
-            self._has_ended_bake = True
+            self._keeps_bakes_off = True
             await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
 
     async def _may_end_bakes(self) -> bool:

@@ -1,18 +1,21 @@
 """After promotion: the gates go on, and harm still sends the fleet back."""
 
+import threading
 from datetime import timedelta
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.change import ChangeKind, ChangeOrder, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
+from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import Recorded
 from tests.workflows.test_rollback_facts import without
 from tests.workflows.world import (
     NEXT,
@@ -170,6 +173,36 @@ async def test_a_promotion_that_was_taken_back_or_is_old_is_watched_no_more(worl
     await reconcile(world)
     bake = await world.client.get_workflow_handle(bake_of(world.fleet.name)).describe()
     assert (bake.status, len(world.judge.bakes)) == (WorkflowExecutionStatus.COMPLETED, looks)
+
+
+async def test_reconcile_leaves_no_watch_over_what_a_rollback_is_taking_back(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Harm that it found there had the rollback itself end without hosts that were silent."""
+    world, moves, taking_back = recorded.world, threading.Event(), threading.Event()
+    world.judge.says(UNDECIDED, wave=0)
+    await recorded.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await until(lambda: bool(world.judge.bakes))
+    record = world.book.record_known_good_batch
+
+    def late(batch: KnownGoodBatch) -> None:
+        taking_back.set()
+        moves.wait(PATIENCE)
+        record(batch)
+
+    monkeypatch.setattr(world.book, "record_known_good_batch", late)
+    await recorded.service.roll_back(world.fleet, "ana", "users call")
+    await until(taking_back.is_set)
+    await recorded.reconcile()
+    looks = len(world.judge.bakes)
+
+    async def is_over() -> bool:
+        return not await recorded.bakes()
+
+    await until(is_over, 20)
+    assert len(world.judge.bakes) <= looks + 1
+    moves.set()
+    await recorded.everybody_on(OLD)
 
 
 @pytest.mark.parametrize("automation", ["ask", "observe"])
