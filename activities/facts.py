@@ -103,11 +103,11 @@ class MissedQuery(Value):
 class Repeat(Value):
     """How the last reload, or the change of settings that a fleet is on, gets to gateways that missed it.
 
-    `repeats` is that change of settings, and `takes_back` the one that it took back, where it was a way back.
+    `repeats` is that change, and `takes_back` the one that it took back, where it was a way back.
     """
 
     plan: Digest
-    repeats: Name | None = None
+    repeats: Name
     takes_back: Name | None = None
 
 
@@ -582,9 +582,11 @@ class FactActivities:
         look = self._look(asked.fleet)
         if asked.kind is ChangeKind.RELOAD:
             names = tuple(name for name in self._missed(asked.fleet, look) if name not in asked.still_moved)
-            if not names:
+            newest = self._book.ordered_reloads(asked.fleet).newest
+            if not names or newest is None:
                 return None
-            return Repeat(plan=self._book.record_reload(self._fleets.fleet(asked.fleet), names))
+            plan = self._book.record_reload(self._fleets.fleet(asked.fleet), names)
+            return Repeat(plan=plan, repeats=newest.name)
         change, members = self._unset(asked.fleet, look)
         moved = self._book.touched_by_open_changes(asked.fleet) if asked.is_beside else frozenset()
         moved |= {*asked.still_moved}

@@ -116,7 +116,9 @@ def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
     outcome = Outcome.ROLLED_BACK
     if record.kind in MOVES_NOBODY:
         outcome = Outcome.HELD
-        sentence = f"it ended in the middle, and gateways that it had not reached are unchanged; {NOT_ASKED}"
+        sentence = "it ended in the middle, and gateways that it had not reached are unchanged"
+        if record.cause is None:
+            sentence = f"{sentence}; {NOT_ASKED}"
     elif lost.is_complete:
         outcome = Outcome.PROMOTED
         sentence = f"every gateway has {record.release} as its known-good; only its end was not written"
@@ -169,14 +171,18 @@ def reload_to_take_back(history: Iterable[ChangeRecord], named: str | None = Non
     Raises:
         Conflict: The one that is named is not the last reload with an effect: hosts keep no others.
     """
+    found, wanted = None, named
     for record in history:
         if record.outcome is Outcome.REFUSED or record.kind not in RELOADS:
             continue
-        if named is not None and named not in (record.name, record.cause, record.repeats):
+        if wanted is not None and wanted not in (record.name, record.cause, record.repeats):
             raise Conflict(f"{named} is not the last reload any more, and what was before it is not kept")
-        if named is not None or record.kind is ChangeKind.CONFIGURE:
-            return record
-    return None
+        if wanted is not None or record.kind is ChangeKind.CONFIGURE:
+            found = found or record
+            if named is None or record.repeats is None:
+                return found
+            wanted = record.repeats  # no other one may have come between it and its repeat
+    return found
 
 
 class OrderedReloads(Value):
@@ -192,6 +198,11 @@ class OrderedReloads(Value):
     """A later one, which only the gateways of its plan have to answer: their hosts had other credentials."""
     repeats: tuple[ChangeRecord, ...] = ()
     """Reloads by which penstock asked gateways again since the newest of both, the newest first."""
+
+    @property
+    def newest(self) -> ChangeRecord | None:
+        """The reload that a gateway has answered once it is asked again: hosts note it by that name."""
+        return self.of_changed or self.of_all
 
     def is_time(self, at: datetime) -> bool:
         """Return whether to ask again: after repeats that reached no gateway less and less often.

@@ -379,8 +379,14 @@ class Change:
         await tell_all((*filter(None, (self._begins_parts,)), *self._restoring), "let_go")
 
     @workflow.update(name="give_way")
-    async def give_way(self, person: str, reason: str) -> str:
-        """Give the fleet's lock up if this only waits for gateways; return that in a sentence."""
+    async def give_way(self, person: str, reason: str, is_rollback: bool = False) -> str:
+        """Give the fleet's lock up if this only waits for gateways; return that in a sentence.
+
+        So does an upgrade that has not begun its first wave, for a rollback.
+        """
+        if is_rollback and self._order.kind is ChangeKind.UPGRADE and not self._has_begun:
+            command = Command(id="give way", kind=CommandKind.ROLL_BACK, person=person, reason=reason)
+            return (await self._obey(command)).sentence
         if not self._only_waits:
             return ""
         sentence = self._story.give_way(person, reason, workflow.now())
@@ -1186,7 +1192,8 @@ class Change:
         if code_of(error) == ChangeEnded.__name__:  # somebody had the engine repeat it
             return self._result(Outcome.REFUSED, reason)
         if self._header is None or not self._name or self._order.kind in MOVES_NOBODY:
-            return self._result(Outcome.REFUSED, reason)
+            begun = self._order.takes_back is not None and bool(self._name)
+            return self._result(Outcome.HELD if begun else Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
             return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
         under_way = min(self._passed + 1, len(self._plan.waves))
@@ -1336,10 +1343,10 @@ class Change:
             self._story.begin_wave(wave.number, workflow.now())
             found = await self._reload_wave(wave.number)
             if found is None:
-                break
+                return self._stopped_reload(f"gateways that were asked by then may use {self._given}")
             self._passed = wave.number
             total = total.and_also(found)
-            if found.failures > wave.may_fail:
+            if found.failures > wave.may_fail or not total.done:
                 break
         return self._reloaded(total)
 
@@ -1348,7 +1355,7 @@ class Change:
         return self._asked_back is not None or self._harmful is not None
 
     async def _reload_wave(self, number: int) -> ReloadResult | None:
-        """Return what became of the wave; None when somebody needed the fleet before it had ended."""
+        """Return what became of the wave; None where it was stopped and does not report that soon."""
         await control.record(LedgerActivities.require_open, self._name)
         order = ReloadOrder(
             change=self._order.repeats or self._name,
@@ -1358,19 +1365,8 @@ class Change:
             older=self._order.even_if_older,
             takes_back=self._order.takes_back,
         )
-        return await self._unless_stopped_of(
-            await guarded(Reload.run, order, self._child(f"reload/{number:03}"))
-        )
-
-    async def _unless_stopped_of(self, child: ChildWorkflowHandle[Any, T]) -> T | None:
-        """Return what the child returns; None when a rollback, or harm in what serves, ends it before."""
-        await workflow.wait_condition(lambda: child.done() or self._is_stopped)
-        if child.done():
-            return await child
-        child.cancel()
-        with suppress(asyncio.CancelledError, FailureError):
-            await child
-        return None
+        child = await guarded(Reload.run, order, self._child(f"reload/{number:03}"), reports=True)
+        return await _reported_by(child) if await self._is_cut_short(child) else await child
 
     async def _is_cut_short(self, child: ChildWorkflowHandle[Any, Any]) -> bool:
         """Wait for the child; return whether a rollback, or harm in what serves, has cancelled it before."""
@@ -1379,18 +1375,35 @@ class Change:
 
     def _stopped_midway(self, sentence: str) -> ChangeResult:
         """Return how a change ends that moves no session and was stopped before its end."""
+        return self._result(Outcome.ABORTED, f"{self._stopped_by}; {sentence}")
+
+    @property
+    def _stopped_by(self) -> str:
         asked = self._asked_back
-        why = f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
-        return self._result(Outcome.ABORTED, f"{why}; {sentence}")
+        return f"{asked.person}: {asked.reason}" if asked else _harm(self._harmful or "")
+
+    def _stopped_reload(self, sentence: str) -> ChangeResult:
+        """Return how a reload ends that was stopped before its end.
+
+        One that takes files back has ended for another rollback, unless an operator aborted it: it is held,
+        and reconcile goes on with settings. No host reports whose credentials it has: they are ordered again.
+        """
+        aborted = self._asked_back is not None and self._asked_back.kind is CommandKind.ABORT
+        if self._order.takes_back is None or aborted:
+            return self._stopped_midway(f"{sentence}; {NOT_ASKED}")
+        again = "penstock asks the others again"
+        if self._order.kind is ChangeKind.RELOAD:
+            again = "order this rollback again for the others"
+        return self._result(Outcome.HELD, f"{self._stopped_by}; {sentence}; {again}")
 
     @property
     def _given(self) -> str:
         if self._order.takes_back is not None:
             return f"what they had before {self._order.takes_back}"
-        if self._order.repeats is not None:
-            return f"the settings of {self._order.repeats}"
-        configures = self._order.kind is ChangeKind.CONFIGURE
-        return "the settings of the fleet's file" if configures else "their hosts' present credentials"
+        if self._order.kind is ChangeKind.RELOAD:
+            return "their hosts' present credentials"
+        repeats = self._order.repeats
+        return f"the settings of {repeats}" if repeats is not None else "the settings of the fleet's file"
 
     def _reloaded(self, found: ReloadResult) -> ChangeResult:
         done, of = found.done, self._plan.changing
@@ -1412,13 +1425,14 @@ class Change:
                 f"{sentence}; {found.staying} sessions of users who were taken out go on ({where}): "
                 f"{listed(found.stay)}"
             )
-        if found.failures:
+        if found.failures or found.left_out:
             sentence = f"{sentence}; {listed(found.failed)}"
-        if done + found.failures < of:
-            sentence = f"{sentence}; {NOT_ASKED}"
-        ended = self._result(outcome, sentence)
         if done < of and self._is_stopped:
-            ended = self._stopped_midway(sentence)
+            ended = self._stopped_reload(sentence)
+        elif done + found.failures + found.left_out < of:
+            ended = self._result(outcome, f"{sentence}; {NOT_ASKED}")
+        else:
+            ended = self._result(outcome, sentence)
         return ended.model_copy(update={"touched": done, "aside": found.failed})
 
     async def _adopt(self) -> ChangeResult:

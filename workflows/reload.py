@@ -16,7 +16,7 @@ from policies.model.plan_part import Part, PartKey, PlanHeader
 from policies.model.settings import Setting, lines_of
 from policies.model.value import Name, Value
 from workflows import control
-from workflows.children import first_named, in_parts
+from workflows.children import FINISHED_WITHIN, ended_of, first_named, reported_by_parts
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
 
@@ -54,10 +54,12 @@ class ReloadResult(Value):
     stay: dict[str, str] = {}
     """How many, by gateway, of the first of those where any may."""
     failures: int = 0
+    left_out: int = 0
+    """Gateways that an operator has quarantined since the plan was made."""
     unsure: int = 0
     """How many of those that failed may have what they were to get all the same."""
     failed: dict[str, str] = {}
-    """Why, of the first of those that failed."""
+    """Why, of the first of those that failed or were left out."""
 
     def and_also(self, other: "ReloadResult") -> "ReloadResult":
         """Return both as one."""
@@ -68,6 +70,7 @@ class ReloadResult(Value):
             staying=self.staying + other.staying,
             stay=first_named([self.stay, other.stay]),
             failures=self.failures + other.failures,
+            left_out=self.left_out + other.left_out,
             unsure=self.unsure + other.unsure,
             failed=first_named([self.failed, other.failed]),
         )
@@ -75,7 +78,10 @@ class ReloadResult(Value):
 
 @workflow.defn(name="Reload")
 class Reload:
-    """All gateways of a wave side by side; one that fails hinders nobody."""
+    """All gateways of a wave side by side; one that fails hinders nobody.
+
+    One that is cancelled returns what it has done by then.
+    """
 
     @workflow.run
     async def run(self, order: ReloadOrder) -> ReloadResult:
@@ -84,20 +90,17 @@ class Reload:
         if len(keys) == 1:
             return await self._reload_part(order, keys[0])
         parts = {f"{key.number:04}": order.model_copy(update={"key": key}) for key in keys}
-        found = await in_parts(Reload.run, parts)
-        return reduce(ReloadResult.and_also, found)
+        found = await reported_by_parts(Reload.run, parts)
+        return reduce(ReloadResult.and_also, found, ReloadResult())
 
     async def _reload_part(self, order: ReloadOrder, key: PartKey) -> ReloadResult:
         part = await control.read_part(order.header.digest, key)
         failed: dict[str, str] = {}
         given = set[str]()
         settings = {member.gateway.name: member.settings for member in part.members}
-        left_out = await _left_out(order, part) if order.takes_back is not None else {}
+        left_out = await _left_out(order, part)
 
         async def one(on: GatewaySteps) -> Reloaded | None:
-            if why := left_out.get(on.gateway.name):
-                failed[on.gateway.name] = why
-                return None
             try:
                 return await self._reload(on, order, settings[on.gateway.name], given)
             except (ActivityError, ApplicationError) as error:
@@ -106,11 +109,19 @@ class Reload:
                 failed[on.gateway.name] = sentence_of(error)
                 return None
 
-        gateways = [
-            GatewaySteps(member.gateway, order.change, order.epoch, order.header.digest)
+        asked = {
+            member.gateway.name: asyncio.create_task(
+                one(GatewaySteps(member.gateway, order.change, order.epoch, order.header.digest))
+            )
             for member in part.members
-        ]
-        found = await asyncio.gather(*[one(on) for on in gateways])
+            if member.gateway.name not in left_out
+        }
+        try:
+            await asyncio.gather(*map(asyncio.shield, asked.values()))
+        except asyncio.CancelledError:
+            ended = await ended_of(asked, FINISHED_WITHIN)
+            failed |= dict.fromkeys(asked.keys() - ended, "it had not answered when this was stopped")
+        found = [task.result() for task in asked.values() if task.done() and not task.cancelled()]
         done = [one for one in found if one is not None]
         return ReloadResult(
             done=len(done),
@@ -119,8 +130,9 @@ class Reload:
             staying=sum(one.staying or 0 for one in done),
             stay=first_named([{one.state.gateway: _staying(one)} for one in done if one.staying != 0]),
             failures=len(failed),
+            left_out=len(left_out),
             unsure=len(given & failed.keys()),
-            failed=failed,
+            failed=first_named([failed, left_out]),
         )
 
     @staticmethod

@@ -420,8 +420,10 @@ class ChangeService:
         name, _ = await self._begin_after(order, fleet)
         return name
 
-    async def _begin_after(self, order: ChangeOrder, fleet: Fleet) -> tuple[str | None, str]:
-        """Start a change, after a way back that only waits has ended for it; return how that ended, too.
+    async def _begin_after(
+        self, order: ChangeOrder, fleet: Fleet, *, is_rollback: bool = False
+    ) -> tuple[str | None, str]:
+        """Start a change, after one that only waits has ended for it; return how that ended, too.
 
         It has a key in any case: under a key a change begins once, also when the engine is told to repeat it.
         """
@@ -437,8 +439,13 @@ class ChangeService:
                 return name, ""
             if order.is_let_in and (name := await self._let_in(order)):
                 return name, ""
-            if ended := await self._give_way(order.fleet, order.requested_by, order.reason):
+            ended = await self._give_way(
+                order.fleet, order.requested_by, order.reason, is_rollback=is_rollback
+            )
+            if ended:
                 return await self._begin_after(order.model_copy(update={"ended": ended}), fleet)
+            if is_rollback:
+                raise _goes_forward(order.fleet) from error
             offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
             raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
         return await self._name_of(handle, order), order.ended
@@ -854,7 +861,7 @@ class ChangeService:
             turned = await self._end_by_force(fleet.name, person, via, reason)
             ask = partial(ask, even_if_older=True, nothing_runs=True)
             return await self._roll_back_what_stands(fleet, ask, turned, key)
-        if await self._is_beside_another(fleet.name, asked, self._is_going_back):
+        if await self._is_beside_another(fleet.name, asked, self._gives_way):
             return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
         turned = await self.go_beyond(fleet, turned, person, reason)
@@ -891,7 +898,7 @@ class ChangeService:
             return CommandReceipt(
                 id=fleet.name, accepted=bool(ended.ended), sentence=sentence, change=ended.change
             )
-        name, gave_way = await self._begin_after(order, fleet)
+        name, gave_way = await self._begin_after(order, fleet, is_rollback=True)
         if order.kind is ChangeKind.GO_BACK and order.confirm is None:
             person = order.requested_by
             for way_back in ended.go_on:
@@ -914,28 +921,36 @@ class ChangeService:
         """
         under_way = True  # as the ledger knows it, where the engine does not answer
         with suppress(Unavailable):
-            await self._is_beside_another(fleet.name, asked, self._was_going_back)
+            await self._is_beside_another(fleet.name, asked, self._gave_way)
             under_way = await self.is_under_way(fleet.name)
         return await self._ask(partial(self._ways_back.preview, fleet, asked, to, under_way=under_way))
 
-    async def _is_going_back(self, fleet: str) -> bool:
-        """Return whether the change under way goes back, by its own word."""
-        return (await self.status(fleet)).phase is Phase.ROLLING_BACK
+    async def _gives_way(self, fleet: str, asked: RollbackAsked) -> bool:
+        """Return whether the change under way ends for that rollback, or lets it in, by its own report."""
+        status = await self.status(fleet)
+        waits = status.phase in {Phase.WAITING, Phase.HELD}
+        unbegun = status.kind is ChangeKind.UPGRADE and not status.wave
+        return status.phase is Phase.ROLLING_BACK or unbegun or (waits and asked.of_files)
 
-    async def _was_going_back(self, fleet: str) -> bool:
-        """Return whether the change under way went back when it was last heard."""
+    async def _gave_way(self, fleet: str, asked: RollbackAsked) -> bool:
+        """Return the same by what the change reported last."""
         newest = await self._ask(partial(self.ledger.last_change, fleet))
         if newest is None or newest.outcome is not None:
             return False  # what has the lock has no name yet
         story = await self._ask(partial(self.ledger.story, newest.name))
-        return story is not None and story.told.goes_back
+        if story is None:
+            return False
+        told = story.told
+        waits = told.phase is Phase.HELD or told.window is not None
+        unbegun = newest.kind is ChangeKind.UPGRADE and not told.may_have_moved
+        return told.goes_back or unbegun or (waits and asked.of_files)
 
     async def _is_beside_another(
-        self, fleet: str, asked: RollbackAsked, goes_back: Callable[[str], Awaitable[bool]]
+        self, fleet: str, asked: RollbackAsked, gives_way: Callable[[str, RollbackAsked], Awaitable[bool]]
     ) -> bool:
-        """Return whether a rollback by name goes on beside the change under way, which ends for it.
+        """Return whether a rollback by name begins though a change is under way, which ends or lets it in.
 
-        `goes_back` says whether that change of the fleet goes back.
+        `gives_way` says whether that change of the fleet does so.
 
         Raises:
             Conflict: That change goes forward, and this rollback does not mean it.
@@ -949,13 +964,9 @@ class ChangeService:
             return False
         is_way_back = order is not None and order.kind is ChangeKind.GO_BACK and order.confirm is None
         with suppress(Unavailable, BadInput):
-            if is_way_back or await goes_back(fleet):
+            if is_way_back or await gives_way(fleet, asked):
                 return True  # whether it only waits it answers itself, once this one is to begin
-        raise Conflict(
-            f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
-            "and another release, or settings, can be asked for after that",
-            _offer(Verb.ROLL_BACK, fleet),
-        )
+        raise _goes_forward(fleet)
 
     async def turn_round(self, fleet: str, person: str, reason: str, *, key: str | None = None) -> Turned:
         """Order the change that is under way to go back, and return what came of it; no ledger is asked.
@@ -1022,8 +1033,11 @@ class ChangeService:
             raise Unavailable(f"{waits}: repeat the rollback", _offer(Verb.ROLL_BACK, fleet.name))
         return Turned(ended=receipt.sentence, beyond=True, change=receipt.change)
 
-    async def _give_way(self, fleet: str, person: str, reason: str) -> str:
-        """End a way back that only waits for gateways; return that in a sentence, empty for any other change.
+    async def _give_way(self, fleet: str, person: str, reason: str, *, is_rollback: bool = False) -> str:
+        """End the change under way if it gives way; return that in a sentence, empty where it does not.
+
+        A way back that only waits for gateways does so for every change, an upgrade that has not begun its
+        first wave for rollbacks.
 
         Raises:
             Unavailable: It has not given up the fleet's lock yet.
@@ -1031,7 +1045,7 @@ class ChangeService:
         sentence = ""
         with suppress(RPCError, WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError):
             sentence = await self._change(fleet).execute_update(
-                "give_way", args=[person, reason], result_type=str, rpc_timeout=ANSWER
+                "give_way", args=[person, reason, is_rollback], result_type=str, rpc_timeout=ANSWER
             )
         if sentence and not await self._has_stopped(fleet):
             waits = f"{sentence} It has not given up the fleet's lock yet, so nothing else has begun"
@@ -1222,6 +1236,15 @@ def _has_waited(description: WorkflowExecutionDescription) -> bool:
 
 def _offer(verb: Verb, fleet: str) -> Offer:
     return Offer(verb=verb, fleet=fleet)
+
+
+def _goes_forward(fleet: str) -> Conflict:
+    """Return that a rollback by name does not begin beside the change under way."""
+    sentence = (
+        f"a change of {fleet} is under way: a rollback takes it to known-good at once, "
+        "and another release, or settings, can be asked for after that"
+    )
+    return Conflict(sentence, _offer(Verb.ROLL_BACK, fleet))
 
 
 def _begun_already(fleet: str, name: str | None) -> CommandReceipt:

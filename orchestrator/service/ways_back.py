@@ -35,7 +35,14 @@ from policies.model.settings import lines_of
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
 from policies.planning.naming import named
-from policies.rebuilding import ahead, became_known_good, cannot_say, stay_unknown, unknown_here
+from policies.rebuilding import (
+    ahead,
+    became_known_good,
+    cannot_say,
+    is_newer,
+    stay_unknown,
+    unknown_here,
+)
 from policies.rollback import (
     Takes,
     beyond,
@@ -567,7 +574,7 @@ class WaysBack:
     # --- settings and credentials ----------------------------------------------------------
 
     def _files(self, fleet: Fleet, of: str | None) -> ChangeRecord | str:
-        """Return the reload whose files of before come back, or why there is none."""
+        """Return the reload whose files of before come back, as hosts know it, or why there is none."""
         found = self.ledger.reload_to_take_back(fleet.name, of)
         if found is None and of is not None:
             raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
@@ -576,51 +583,58 @@ class WaysBack:
                 "no change of settings can be taken back: there was none. Write the earlier settings into "
                 "the fleet's file and start them: penstock config start"
             )
-        if found.cause is not None and found.outcome is Outcome.ROLLED_BACK:
+        taken = self.ledger.change(found.cause or found.told)
+        is_over = found.cause is not None and found.outcome is Outcome.ROLLED_BACK
+        if is_over and not self._not_asked(fleet, taken, found):
             return f"{found.name} took {found.cause} back already"
-        if found.repeats is not None:  # those that were asked again have it from the first one
-            found = self.ledger.change(found.repeats)
-        return found
+        return taken
 
-    def _plan_of_files(self, fleet: Fleet, found: ChangeRecord) -> Digest | None:
-        """Return the plan by which all gateways are asked at once, whichever of them fail.
+    def _not_asked(self, fleet: Fleet, taken: ChangeRecord, back: ChangeRecord) -> Collection[str]:
+        """Return the gateways that may still have what a complete rollback took back from its own ones.
 
-        It has the gateways of the reload that is taken back, and those that got its settings when they joined
-        since. It has none that left the fleet's file.
+        They were in quarantine then, or not in the fleet's file. Only a host that has answered a later change
+        of settings is known to have others; what it reported before is no proof.
         """
-        if found.plan is None:
-            return None
-        planned = self._members(found.plan)
-        names = {gateway.name for gateway in fleet.gateways}
-        members = [member for name, member in planned.items() if name in names]
-        members += self._joined_since(fleet, found, planned)
-        if not members:
-            return found.plan
-        return self.ledger.record_repeat(self.ledger.plan_header(found.plan), members)
+        rest = self._given(fleet, taken).keys() - self._members(back.plan).keys()
+        states = self.ledger.states_of(fleet.name, sorted(rest)) if taken.kind is ChangeKind.CONFIGURE else {}
+        later = {name for name, one in states.items() if is_newer(one.settings_answered or "", taken.name)}
+        return rest - later
 
-    def _joined_since(self, fleet: Fleet, found: ChangeRecord, planned: Mapping[str, Member]) -> list[Member]:
-        """Return the gateways whose installation, after a change of settings, gave them the same settings."""
+    def _plan_of_files(self, fleet: Fleet, taken: ChangeRecord) -> Digest | None:
+        """Return the plan by which all gateways are asked at once, whichever of them fail."""
+        if taken.plan is None:
+            return None
+        members = tuple(self._given(fleet, taken).values())
+        if not members:
+            return taken.plan
+        return self.ledger.record_repeat(self.ledger.plan_header(taken.plan), members)
+
+    def _given(self, fleet: Fleet, taken: ChangeRecord) -> dict[str, Member]:
+        """Return the gateways that a reload was for, without any that left the fleet's file.
+
+        Those that penstock asked again are among them, and those that joined since with the same settings.
+        """
+        planned = self._members(taken.plan)
+        for plan in self.ledger.repeats_of(taken):
+            planned = self._members(plan) | planned
+        there = {gateway.name for gateway in fleet.gateways}
         given = {lines_of(member.settings) for member in planned.values() if member.settings}
-        others = {gateway.name for gateway in fleet.gateways} - planned.keys()
-        if not given or not others:
-            return []
         joined = dict[str, Member]()
-        for plan in self.ledger.installations_since(found):
+        for plan in self.ledger.installations_since(taken) if given and there - planned.keys() else ():
             joined |= self._members(plan)
-        return [
-            one for name, one in joined.items() if name in others and lines_of(one.settings or ()) in given
-        ]
+        same = {name: one for name, one in joined.items() if lines_of(one.settings or ()) in given}
+        return {name: member for name, member in (same | planned).items() if name in there}
 
     def _files_order(
-        self, fleet: Fleet, found: ChangeRecord, person: str, reason: str, key: str | None
+        self, fleet: Fleet, taken: ChangeRecord, person: str, reason: str, key: str | None
     ) -> ChangeOrder:
         return ChangeOrder(
             fleet=fleet.name,
-            kind=found.kind,
-            plan=self._plan_of_files(fleet, found),
+            kind=taken.kind,
+            plan=self._plan_of_files(fleet, taken),
             requested_by=person,
             reason=f"{person}: {reason}",
-            cause=found.cause or found.name,
+            cause=taken.name,
             key=key,
         )
 
@@ -649,10 +663,9 @@ def _preview(
     return RollbackPreview(change=change, does=does, sentence=sentence, confirm=confirm, digest=digest)
 
 
-def _files_sentence(found: ChangeRecord) -> str:
-    what = "credentials" if found.kind is ChangeKind.RELOAD else "settings"
-    taken = found.cause or found.name
-    return f"what runs gets again the {what} that it had before {taken}; every gateway keeps its release"
+def _files_sentence(taken: ChangeRecord) -> str:
+    what = "credentials" if taken.kind is ChangeKind.RELOAD else "settings"
+    return f"what runs gets again the {what} that it had before {taken.name}; every gateway keeps its release"
 
 
 def _with_departed(sentence: str, departed: list[str], unknown: list[str]) -> str:

@@ -282,6 +282,14 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return list(connection.scalars(wanted.order_by(table.c.number)))
 
+    def repeats_of(self, change: ChangeRecord) -> list[Digest]:
+        """Return the plans by which penstock brought that change to gateways that had missed it."""
+        table = tables.changes
+        repeats = (table.c.fleet == change.fleet, table.c.repeats == change.name, table.c.plan.is_not(None))
+        wanted = select(table.c.plan).where(*repeats)
+        with reading(self._engine) as connection:
+            return list(connection.scalars(wanted.order_by(table.c.number)))
+
     def unfinished_change(self, fleet: str) -> UnfinishedChange | None:
         """Return the change that the fleet's next rollback completes; None when every one has ended well."""
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:

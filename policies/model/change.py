@@ -120,7 +120,7 @@ class ChangeOrder(Value):
     repeats: Name | None = Field(
         default=None,
         exclude_if=lambda change: change is None,
-        description="the change of settings that it brings to those who missed it; hosts know it as that one",
+        description="the reload that it brings to those who missed it; hosts know it as that one",
     )
 
     beside: Name | None = Field(
@@ -158,9 +158,9 @@ class ChangeOrder(Value):
     def is_let_in(self) -> bool:
         """Whether a change that only waits lets it in: it moves no known-good, and makes no plan stale.
 
-        Of settings these are the ones that gateways missed and that the others have.
+        Of settings these are the ones that gateways missed and that the others have, and rollbacks.
         """
-        if self.kind is ChangeKind.RELOAD:
+        if self.kind is ChangeKind.RELOAD or self.takes_back is not None:
             return True
         return self.plan is None and (self.kind is ChangeKind.CONFIGURE or self.bakes_on)
 

@@ -386,7 +386,7 @@ class Story:
             case CommandKind.PROMOTE:
                 return self._vote(command.person)
             case CommandKind.ABORT | CommandKind.ROLL_BACK if self._order.kind in RELOADS:
-                return f"Stopping. Gateways that were not asked keep the {self.label} they have."
+                return self._stopping_sentence(command)
             case CommandKind.ABORT:
                 if self._told.may_have_moved:
                     return "Aborting. What was started is stopped again; sessions that it moved go back."
@@ -397,6 +397,15 @@ class Story:
                 return self._given_up_sentence(command)
             case CommandKind.APPROVE | CommandKind.REJECT:
                 return f"{command.kind.capitalize()}: heard."
+
+    def _stopping_sentence(self, command: Command) -> str:
+        """Return what becomes of the gateways that a reload has not asked when it is stopped."""
+        stopping = f"Stopping. Gateways that were not asked keep the {self.label} they have"
+        if self._order.takes_back is None or command.kind is CommandKind.ABORT:
+            return f"{stopping}."
+        if self._order.kind is ChangeKind.CONFIGURE:
+            return f"{stopping} until penstock asks them again, after this rollback."
+        return f"{stopping}: order that rollback again after this one."
 
     def _rollback_sentence(self) -> str:
         if self._order.bakes_on:

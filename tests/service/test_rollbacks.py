@@ -342,7 +342,7 @@ async def test_a_rollback_that_is_repeated_while_gateways_are_not_back_ends_as_s
     async def heard(*_: object, **__: object) -> Turned:
         return Turned(receipt)
 
-    async def given_way(*_: object) -> str:
+    async def given_way(*_: object, **__: object) -> str:
         return ""
 
     monkeypatch.setattr(service._stops.__class__, "turn_round", heard)

@@ -10,9 +10,9 @@ from orchestrator.service.drift import differences
 from orchestrator.service.surveys import Surveyed
 from orchestrator.words.changes import KINDS
 from policies.drift import unset
-from policies.history import UnfinishedSettings, reload_to_take_back, unfinished_settings
+from policies.history import UnfinishedSettings, ending_of_lost, reload_to_take_back, unfinished_settings
 from policies.model.adoption import ADOPTED
-from policies.model.change import NOT_ASKED, ChangeKind, ChangeRecord, Outcome
+from policies.model.change import NOT_ASKED, ChangeKind, ChangeRecord, LostChange, Outcome
 from policies.model.errors import Conflict
 from policies.model.fleet import Fleet
 from policies.model.instance import Steering
@@ -174,6 +174,19 @@ def test_only_the_last_reload_can_be_taken_back_by_its_name() -> None:
         reload_to_take_back(reloads, "edge-2")
 
 
+def test_a_repeat_stands_for_its_reload_unless_another_one_has_come_between() -> None:
+    repeat, other, first = (
+        change(4, kind=RELOAD, repeats="edge-2"),
+        change(3, kind=CONFIGURE),
+        change(2, kind=RELOAD),
+    )
+    assert reload_to_take_back([repeat, first], "edge-4") == repeat
+    for named in ("edge-2", "edge-3", "edge-4"):
+        with pytest.raises(Conflict, match=f"{named} is not the last reload any more"):
+            reload_to_take_back([repeat, other, first], named)
+    assert reload_to_take_back([repeat, other, first]) == other
+
+
 def held(number: int, cause: str | None = None, repeats: str | None = None) -> ChangeRecord:
     return change(number, HELD, CONFIGURE, cause=cause, repeats=repeats)
 
@@ -213,6 +226,15 @@ def test_nobody_goes_on_by_itself_with_settings_that_were_stopped() -> None:
     assert looked_for(change(2, Outcome.ABORTED, CONFIGURE), held(1)) is None
     repeat = change(2, Outcome.ABORTED, CONFIGURE, repeats="edge-1")
     assert looked_for(repeat, held(1)) == ("edge-1", {"edge-1"}, set())
+
+
+def test_a_rollback_of_settings_whose_change_died_goes_on_by_itself() -> None:
+    lost = change(3, None, CONFIGURE, cause="edge-2")
+    ending = ending_of_lost(LostChange(record=lost), "edge-4")
+    ended = lost.model_copy(update={"outcome": ending.outcome, "sentence": ending.sentence})
+    assert looked_for(ended, change(2, kind=CONFIGURE)) == ("edge-3", {"edge-3"}, set())
+    forward = ending_of_lost(LostChange(record=change(3, None, CONFIGURE)), "edge-4")
+    assert forward.sentence.endswith(NOT_ASKED)
 
 
 def test_after_a_rollback_the_settings_of_before_are_those_that_may_be_missed() -> None:

@@ -4,15 +4,20 @@ import pytest
 
 from policies.model.change import ChangeKind, Outcome, Phase
 from policies.model.command import CommandKind
-from policies.model.errors import Unavailable
+from policies.model.errors import Refused, Unavailable
+from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, HEALTHY, OPEN, UNDECIDED
-from tests.workflows.recorded import Recorded
+from tests.workflows.recorded import SOON, Recorded
+from tests.workflows.test_settings import configured, with_settings
 from tests.workflows.world import (
     NEW,
+    NEXT,
+    OLD,
     Running,
     World,
     in_phase,
     reconcile,
+    release,
     result_of,
     say,
     status_of,
@@ -128,3 +133,51 @@ async def test_credentials_are_reloaded_in_an_emergency_while_an_upgrade_only_wa
     assert all("reload a" in fake.effects for fake in world.gateways.values())
     world.windows.answer = OPEN
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_bad_settings_are_taken_back_while_an_upgrade_only_waits_and_no_release_with_them(
+    recorded: Recorded,
+) -> None:
+    """They were refused; the rollback that was offered instead took the last good promotion back."""
+    world, service = recorded.world, recorded.service
+    assert (await recorded.upgrade()).outcome is Outcome.PROMOTED
+    await recorded.everybody_on(NEW)
+    await configured(recorded, with_settings(recorded))
+    await service.end_of("edge")
+    world.windows.answer = CLOSED
+    name = await recorded.start(release=NEXT)
+    shown = await service.rollback_preview(world.fleet, RollbackAsked(settings=True), None)
+    receipt = await service.roll_back(
+        world.fleet, "ana", "no name is found", settings=True, shown=shown.digest
+    )
+    assert "the settings that it had before edge-3; every gateway keeps its release" in receipt.sentence
+    await until(lambda: not any(fake.settings for fake in world.gateways.values()), SOON)
+    assert set(world.serving().values()) == {NEW.version}
+    status = await service.status("edge")
+    assert (status.rollout, status.phase) == (name, Phase.WAITING)
+
+
+async def test_bad_settings_are_taken_back_between_two_waves_of_an_upgrade(recorded: Recorded) -> None:
+    world, service = recorded.world, recorded.service
+    await configured(recorded, with_settings(recorded))
+    await service.end_of("edge")
+    rollout = await between_waves(world)
+    await service.roll_back(world.fleet, "ana", "no name is found", settings=True)
+    await until(lambda: not any(fake.settings for fake in world.gateways.values()), SOON)
+    assert world.serving()["gw-1"] == NEW.version
+    assert (await status_of(rollout)).phase is Phase.WAITING
+
+
+async def test_a_rollback_to_a_release_by_name_ends_an_upgrade_that_only_waits(recorded: Recorded) -> None:
+    world, service = recorded.world, recorded.service
+    for newer in (NEW, NEXT):
+        assert (await recorded.upgrade(release=newer)).outcome is Outcome.PROMOTED
+        await recorded.everybody_on(newer)
+    world.windows.answer = CLOSED
+    name = await recorded.start(release=NEW)
+    with pytest.raises(Refused, match="never known-good"):
+        await service.roll_back(world.fleet, "ana", "users call", to=release("2.0.0"))
+    assert (await service.status("edge")).phase is not Phase.ENDED  # what is refused ends nothing
+    receipt = await service.roll_back(world.fleet, "ana", "users call", to=OLD)
+    assert f"{name} has moved no session and ends." in receipt.sentence
+    await recorded.everybody_on(OLD)

@@ -9,7 +9,7 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
 from policies.drift import waits
-from policies.model.change import PENSTOCK, ChangeKind, Outcome, Phase, Quarantine
+from policies.model.change import NOT_ASKED, PENSTOCK, ChangeKind, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.instance import GatewayState
@@ -20,7 +20,8 @@ from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
-from tests.workflows.recorded import blocked
+from tests.workflows.recorded import Recorded, blocked
+from tests.workflows.test_settings import with_settings
 from tests.workflows.world import (
     GATES,
     NEW,
@@ -312,3 +313,35 @@ async def test_a_host_that_takes_the_switch_after_all_is_upgraded(world: World) 
     world.gateways["gw-1"].recover("start_trial")
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
     assert world.serving()["gw-1"] == "1.3.0"
+
+
+@pytest.mark.parametrize("step", ["configure", "reload"])
+async def test_a_gateway_quarantined_during_a_change_of_files_is_not_begun_with(
+    recorded: Recorded, step: str
+) -> None:
+    """The answer to its quarantine says so, and it was changed all the same."""
+    gateways, service, fleet = recorded.world.gateways, recorded.service, recorded.world.fleet
+    plan = service.plan_reload(fleet) if step == "reload" else service.plan_settings(with_settings(recorded))
+    async with blocked(gateways["gw-1"], step) as taken:
+        await service.reload(fleet, await plan, "ana", "new files")
+        await taken.wait()
+        said = await QuarantineService(service).leave_out(fleet, ("gw-3", "gw-4"), "ana", "a disk dies")
+    result = await service.end_of("edge")
+    assert "The change under way does not begin with them" in said
+    assert (gateways["gw-3"].effects, gateways["gw-4"].effects) == ([], []), result.reason
+    assert result.outcome is Outcome.HELD
+    assert result.reason.startswith("2 of 4 gateways use ")
+    assert "gw-3: in quarantine by ana: a disk dies" in result.reason
+    assert NOT_ASKED not in result.reason  # they are asked once they are returned
+
+
+async def test_no_wave_of_settings_begins_before_one_gateway_has_them(recorded: Recorded) -> None:
+    """The first one alone is to show that they are good: in quarantine it shows nothing."""
+    service, fleet = recorded.service, with_settings(recorded)
+    plan = await service.plan_settings(fleet)
+    await service_of(recorded.world).leave_out(fleet, ("gw-1",), "ana", "its disk dies")
+    await service.reload(fleet, plan, "ana", "new name server")
+    result = await service.end_of("edge")
+    assert result.outcome is Outcome.REFUSED
+    assert result.reason.endswith(NOT_ASKED)
+    assert not any(fake.effects for fake in recorded.world.gateways.values())

@@ -443,3 +443,23 @@ def _kept_but_by(full: FakeGateway) -> Callable[[FakeGateway, str], None]:
 
     FakeGateway.kept = ""  # type: ignore[attr-defined]
     return keep
+
+
+async def test_bad_credentials_are_taken_back_after_penstock_has_repeated_their_reload(
+    recorded: Recorded,
+) -> None:
+    """One gateway was silent; once penstock had reloaded it, no name took back what the others had got."""
+    service, world = recorded.service, recorded.world
+    world.gateways["gw-4"].fail("observe", Unavailable("it does not answer"), times=100_000)
+    plan = await service.plan_reload(world.fleet)
+    name = await service.reload(world.fleet, plan, "ana", "new certificates")
+    assert (await service.end_of("edge")).outcome is Outcome.HELD
+    world.gateways["gw-4"].recover("observe")
+    await recorded.reconcile()
+    assert (await service.end_of("edge")).outcome is Outcome.PROMOTED
+    repeat = recorded.ledger.history("edge")[0]
+    assert (repeat.repeats, world.gateways["gw-4"].reload_answered) == (name, name)
+    await service.roll_back(world.fleet, "ana", "no user gets in", of=name)
+    assert (await service.end_of("edge")).reason == f"4 of 4 gateways use what they had before {name}"
+    again = await service.roll_back(world.fleet, "ana", "no user gets in", of=name)
+    assert not again.accepted

@@ -8,7 +8,7 @@ from policies.model.settings import lines_of
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.recorded import Recorded
 from tests.workflows.test_settings import back, configured, with_settings
-from tests.workflows.world import OLD
+from tests.workflows.world import OLD, until
 
 
 async def test_a_dead_gateway_keeps_no_other_from_the_settings_that_it_had_before(
@@ -64,3 +64,46 @@ async def test_a_gateway_that_joined_since_with_settings_that_are_taken_back_is_
     assert left == {"gw-4": ("dns = 10.0.0.53",)}  # what it would have without them is not known
     assert ended.outcome == "held", said
     assert "gw-4 keeps the settings, since its host has nothing from before them" in ended.sentence
+
+
+def have_them(recorded: Recorded) -> list[str]:
+    return sorted(name for name, fake in recorded.world.gateways.items() if fake.settings)
+
+
+async def test_a_gateway_in_quarantine_while_penstock_repeated_a_rollback_of_settings_gets_rid_of_them(
+    recorded: Recorded,
+) -> None:
+    """The repeat took back what its own gateways had, and each later rollback answered `already`."""
+    await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    gateways, ledger, since = recorded.world.gateways, recorded.ledger, datetime.now(UTC)
+    out = Quarantine(fleet="edge", gateway="gw-2", reason="its disk dies", person="ben", since=since)
+    ledger.set_quarantine(out)
+    gateways["gw-3"].fail("observe", Unavailable("gw-3 does not answer"), times=100_000)
+    await back(recorded)
+    assert (have_them(recorded), ledger.history("edge")[0].outcome) == (["gw-2", "gw-3"], "held")
+    gateways["gw-3"].recover("observe")
+    await recorded.reconcile()
+    await until(lambda: have_them(recorded) == ["gw-2"])
+    await recorded.nothing_under_way()
+    ledger.clear_quarantines("edge", ["gw-2"], "ben", "new disk")
+    await back(recorded)
+    assert have_them(recorded) == [], ledger.history("edge")[0].sentence
+    assert (await back(recorded)).sentence.startswith("Nothing to do: ")
+
+
+async def test_a_gateway_that_left_the_file_for_a_while_gets_rid_of_settings_that_were_taken_back_meanwhile(
+    recorded: Recorded,
+) -> None:
+    whole = recorded.world.fleet
+    await configured(recorded, with_settings(recorded))
+    await recorded.service.end_of("edge")
+    others = tuple(one for one in whole.gateways if one.name != "gw-3")
+    recorded.world.fleet = whole.model_copy(update={"gateways": others})
+    await back(recorded)
+    assert (have_them(recorded), recorded.ledger.history("edge")[0].outcome) == (["gw-3"], "rolled_back")
+    assert (await back(recorded)).sentence == "Nothing to do: edge-3 took edge-2 back already."
+    recorded.world.fleet = whole
+    await back(recorded)
+    assert have_them(recorded) == [], recorded.ledger.history("edge")[0].sentence
+    assert (await back(recorded)).sentence == "Nothing to do: edge-4 took edge-2 back already."
