@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import pytest
 
@@ -18,7 +18,9 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.promql import matcher, raw_query
 from activities.observation import BadQuery, MetricsUnavailable
 from policies.judge.counts import Series
+from policies.judge.tick import Offence
 from policies.judge.whole import whole
+from policies.model.gates import GatePolicy
 from tests.fakes.metrics import DIGEST, exporting
 from tests.fakes.prometheus import PROGRAM, prometheus_over
 
@@ -67,6 +69,10 @@ def server(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
     """Serve whatever `answer` writes."""
 
     class Hostile(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.path += "?" + self.rfile.read(int(self.headers["Content-Length"])).decode()
+            answer(self)
+
         def do_GET(self) -> None:
             answer(self)
 
@@ -359,6 +365,119 @@ async def test_one_question_is_one_request() -> None:
             with pytest.raises(MetricsUnavailable):
                 await ask(source)
     assert len(asked) == 1
+
+
+CRASHED = Offence(selector="vpngw_crashes_total{$cohort}", when="shown", lookback=TENTH)
+
+
+def victoriametrics(offset: float | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer as its `queryRangeHandler`: with a step under a minute only points before now - offset are left.
+
+    Args:
+        offset: Seconds, whatever the request has; None: as the request has it, 30 without.
+    """
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked, now = parse_qs(urlsplit(request.path).query), time.time()
+        wanted = float(asked.get("latency_offset", ["30s"])[0].rstrip("s"))
+        at, query = float(asked.get("time", [str(now)])[0]), asked["query"][0]
+        until = now - (wanted if offset is None else offset)
+        found: list[tuple[dict[str, str], float, str]] = []
+        if "vector(time())" in query:
+            found.append(({}, at - 0.999, str(at - 0.999)))
+        if "crashes" in query:
+            found.append(({"instance": "gw-9:9500"}, at - 0.999, "1"))
+        series = [
+            {"metric": name, "values": [[moment, value]]} for name, moment, value in found if moment <= until
+        ]
+        page(envelope(series, isPartial=False))(request)
+
+    return answer
+
+
+async def test_an_exception_beyond_the_sample_is_found_in_victoriametrics_with_its_usual_offset() -> None:
+    with server(victoriametrics()) as url:
+        async with source_of(url) as source:
+            assert await source.offenders(CRASHED, datetime.now(UTC)) == {"gw-9:9500"}
+            assert abs(await source.clock() - time.time()) < IN_TIME
+
+
+async def test_a_server_that_evaluates_in_the_past_whatever_it_is_asked_is_unavailable_by_name() -> None:
+    """Its answer is a success without series, as that of a fleet without crashes."""
+    with server(victoriametrics(offset=30)) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match=f"{url} does not evaluate queries at the present"):
+                await source.offenders(CRASHED, datetime.now(UTC))
+            with pytest.raises(MetricsUnavailable, match=r"report its time; set -search\.latencyOffset=0s"):
+                await source.clock()
+
+
+@pytest.mark.parametrize("late", [30.0, -30.0])
+async def test_a_filter_that_was_evaluated_at_another_moment_than_asked_for_is_no_answer(late: float) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        evaluated = time.time() - late
+        page(envelope([{"metric": {}, "values": [[evaluated, str(evaluated)]]}]))(request)
+
+    with server(answer) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match="does not evaluate queries at the present"):
+                await source.offenders(CRASHED, datetime.now(UTC))
+
+
+async def test_no_exception_is_reported_once_the_server_proves_that_it_evaluated_the_filter() -> None:
+    started = Offence(selector="started{$cohort}", when="changes", lookback=TENTH)
+    with server(victoriametrics()) as url:
+        async with source_of(url) as source:
+            assert await source.offenders(started, datetime.now(UTC)) == frozenset()
+
+
+LONGEST_LINE = 8 * 1024
+"""Bytes of a request line that nginx takes unless it is set otherwise."""
+MANY = [
+    f"vpn-{number:03}.fra1.example.com:9500" for number in range(GatePolicy.model_fields["sample"].default)
+]
+
+
+async def test_a_proxy_with_the_usual_limit_passes_the_query_for_a_whole_sample() -> None:
+    asked: list[str] = []
+
+    def proxy(request: BaseHTTPRequestHandler) -> None:
+        asked.extend(parse_qs(urlsplit(request.path).query)["query"])
+        is_long = len(request.requestline) > LONGEST_LINE
+        page(b"414" if is_long else envelope(matrix("1")), 414 if is_long else 200)(request)
+
+    with server(proxy) as url:
+        async with source_of(url) as source:
+            assert await source.raw("up{$cohort}", MANY, datetime.now(UTC), TENTH)
+    assert asked == [raw_query("up{$cohort}", MANY, TENTH)]
+
+
+@pytest.mark.parametrize("status", [403, 405, 501])
+async def test_a_proxy_that_refuses_post_gets_the_query_by_get(status: int) -> None:
+    def proxy(request: BaseHTTPRequestHandler) -> None:
+        is_post = request.command == "POST"
+        page(b"GET only" if is_post else envelope(matrix("1")), status if is_post else 200)(request)
+
+    with server(proxy) as url:
+        async with source_of(url) as source:
+            assert await ask(source)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+async def test_a_redirect_is_named_with_the_setting_and_no_fault_of_the_policy(status: int) -> None:
+    """A redirected POST becomes a GET without its query, which Prometheus calls a wrong query."""
+
+    def moved(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Location", "https://me:word@prometheus.example/api/v1/query?secret=1")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    with server(moved) as url:
+        async with source_of(url) as source:
+            with pytest.raises(MetricsUnavailable, match="set prometheus_url to the address") as refused:
+                await ask(source)
+    assert "redirects to https://prometheus.example/api/v1/query;" in str(refused.value)
 
 
 async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

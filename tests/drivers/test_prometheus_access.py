@@ -52,7 +52,8 @@ class Secured:
         shown = self.shown
 
         class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
                 shown.append(dict(self.headers))
                 page(WHOLE)(self)
 

@@ -136,7 +136,7 @@ def test_who_is_of_another_fleet_is_not_read_and_never_more_than_names_tell() ->
 
 def test_a_filter_asks_for_everybody_and_for_names_only() -> None:
     query = offenders_query(Offence('up{job="vpngw",$cohort}', "equals", seconds(45)))
-    assert query == '(group by (instance) (up{job="vpngw",instance!=""} == 0.0))[1s:1s]'
+    assert query == '(group by (instance) (up{job="vpngw",instance!=""} == 0.0) or vector(time()))[1s:1s]'
     assert 'changes(started{instance!=""}[45000ms]) > 0' in offenders_query(
         Offence("started{$cohort}", "changes", seconds(45), 1.01)
     )

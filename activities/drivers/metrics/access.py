@@ -9,11 +9,12 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import certifi
 from cryptography import x509
-from requests import PreparedRequest, Session
+from requests import PreparedRequest, Response, Session
 from requests.auth import AuthBase
 
 from activities.drivers.rights import everybody_reads, read_own
@@ -23,6 +24,8 @@ from policies.model.errors import BadInput
 LONGEST_TOKEN = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """A header's name (RFC 9110, 5.6.2)."""
+_NO_POST = frozenset({403, 405, 501})
+"""Answers of proxies that let only GET pass; clients of Prometheus' own project try GET then, too."""
 _VALUE = re.compile(r"[\x20-\x7e]*")
 _OF_THE_REQUEST = frozenset({"host", "content-length", "content-type", "transfer-encoding"})
 
@@ -46,7 +49,7 @@ class Access:
 
     def session(self) -> Session:
         """Return a session that shows all of it, and reads nothing from the environment."""
-        session = Session()
+        session = _Posting()
         session.trust_env = False
         session.headers.update(self.headers)
         session.verify = str(self.authority or _authorities_of_this_host())
@@ -97,6 +100,19 @@ class Access:
 
     def _pair_in(self, certificate: Path) -> None:
         ssl.create_default_context().load_cert_chain(certificate, self.key, lambda: "")
+
+
+class _Posting(Session):
+    """Sends parameters in the body, since proxies limit addresses to 8 KiB; by GET where POST is refused."""
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, params: Mapping[str, Any] | None = None, **more: Any
+    ) -> Response:
+        """Send one query. No redirect is followed: it would change POST to GET and drop the query."""
+        answer = super().request(method, url, data=params, allow_redirects=False, **more)
+        if answer.status_code in _NO_POST:
+            answer = super().request("GET", url, params=params, allow_redirects=False, **more)
+        return answer
 
 
 class _Bearer(AuthBase):

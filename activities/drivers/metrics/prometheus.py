@@ -38,10 +38,14 @@ WORKERS = 4
 MOST_BYTES = 32 * 1024 * 1024
 CLOCKS_APART = 5.0
 """Seconds that two clocks may be apart; a server shows its own to the second."""
+EVALUATED_WITHIN = 2.0
+"""Seconds before the moment in question at which a filter may be evaluated; a subquery's step is one."""
 
 _CHUNK = 64 * 1024
 _CLOCK = "vector(time())[1s:10ms]"
 """The server's own time, in the shape of raw samples."""
+_PRESENT = {"latency_offset": "0s"}
+"""Has VictoriaMetrics evaluate at the present, and not 30 seconds ago; other servers ignore it."""
 _WRONG_QUESTION = "bad_data"
 """What Prometheus, Thanos and Mimir call a query that nobody can answer; all else may pass by itself.
 
@@ -71,6 +75,7 @@ class PrometheusSource:
             url=url.rstrip("/"),
             retry=Retry(0),
             session=session,
+            method="POST",
             timeout=(CONNECT_SECONDS, READ_SECONDS),  # type: ignore[arg-type,unused-ignore]
         )
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="prometheus")
@@ -87,7 +92,14 @@ class PrometheusSource:
     async def offenders(self, offence: Offence, at: datetime) -> frozenset[str]:
         """Return who may offend; see OffenderSource."""
         found = await self._within(offenders_query(offence), at)
-        return frozenset(one.instance for one in found)
+        evaluated = [moment for one in found if not one.instance for _, moment in one.samples]
+        if not any(abs(at.timestamp() - moment) <= EVALUATED_WITHIN for moment in evaluated):
+            raise MetricsUnavailable(
+                f"Prometheus at {self._named} does not evaluate queries at the present, which hides "
+                "exceptions; have NTP set both clocks, and set -search.latencyOffset=0s where it is "
+                "VictoriaMetrics"
+            )
+        return frozenset(one.instance for one in found if one.instance)
 
     async def summed(
         self, expression: str, at: datetime, lookback: timedelta, step: timedelta
@@ -107,7 +119,10 @@ class PrometheusSource:
         """
         found = await self._within(_CLOCK, None)
         if not found or not found[0].samples:
-            raise MetricsUnavailable(f"Prometheus at {self._named} does not report its time")
+            raise MetricsUnavailable(
+                f"Prometheus at {self._named} does not report its time; "
+                "set -search.latencyOffset=0s where it is VictoriaMetrics"
+            )
         return found[0].samples[-1][1]
 
     async def _within(self, query: str, at: datetime | None) -> tuple[Series, ...]:
@@ -131,7 +146,8 @@ class PrometheusSource:
 
     def _ask(self, query: str, at: float | None) -> tuple[Series, ...]:
         try:
-            answer = self._client.custom_query(query, params=None if at is None else {"time": at})
+            moment = {} if at is None else {"time": at}
+            answer = self._client.custom_query(query, params={**_PRESENT, **moment})
         except _WrongQuestion as error:
             raise BadQuery(f"Prometheus refuses {query}: {error}; correct the gate policy") from error
         except PrometheusApiClientException as error:
@@ -164,6 +180,11 @@ def _read_whole(response: Response) -> Response:
     response._content_consumed = True  # noqa: SLF001 - or it would read again
     if response.status_code == 200:  # noqa: PLR2004 - HTTP's word for well
         _check_envelope(response)
+    elif response.is_redirect:
+        raise MetricsUnavailable(
+            f"{_named(response.url)} redirects to {_named(response.headers['Location'])}; "
+            "set prometheus_url to the address that answers"
+        )
     else:
         _require_sound_question(response)
     return response

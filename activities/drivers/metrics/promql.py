@@ -25,7 +25,8 @@ def raw_query(selector: str, instances: Sequence[str], lookback: timedelta) -> s
 def offenders_query(offence: Offence) -> str:
     """Return the query whose series name, by their only label, the instances that may offend.
 
-    A subquery of a second, since its answer has the one shape that is accepted.
+    A subquery of a second, since its answer has the one shape that is accepted. One more series has no label
+    and the time of the evaluation as its value: an answer without it is no answer of "none".
     """
     selector, lookback = _everybody(offence.selector), f"[{round(offence.lookback.total_seconds() * 1000)}ms]"
     value = f"{selector} / {_everybody(offence.per)}" if offence.per else selector
@@ -38,7 +39,7 @@ def offenders_query(offence: Offence) -> str:
             found = f"last_over_time({selector}{lookback}) unless {selector}"
         case "above" | "below" | "equals":
             found = f"{value} {_SIGNS[offence.when]} {offence.value!r}"
-    return f"(group by (instance) ({found}))[1s:1s]"
+    return f"(group by (instance) ({found}) or vector(time()))[1s:1s]"
 
 
 def over_time(expression: str, lookback: timedelta, step: timedelta) -> str:
