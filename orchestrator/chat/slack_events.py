@@ -30,6 +30,8 @@ BUTTON = "penstock-"
 """How the name of each of penstock's buttons begins."""
 
 MENTION = re.compile(r"^\s*<@[A-Z0-9]+(?:\|[^>]*)?>\s*")
+LINK = re.compile(r"<(?![@#!])(?:[^<>|]*\|)?([^<>|]*)>")
+"""A word that Slack takes for an address, `<http://a.example|a.example>`; the typed word is after the bar."""
 OK, REFUSED, AGAIN = 200, 400, 503
 Json = dict[str, Any]
 _log = logging.getLogger(__name__)
@@ -158,4 +160,5 @@ class SlackEvents:
 
 
 def _unescaped(text: str) -> str:
-    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    """Return what was typed, without Slack's markup of links and its escapes."""
+    return LINK.sub(r"\1", text).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")

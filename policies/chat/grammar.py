@@ -39,6 +39,11 @@ HOLD_OF, PLAN, REASON = "--hold-of", "--plan", "--reason"
 OPTIONS = {HOLD_OF: {ChatVerb.RESUME}, PLAN: {ChatVerb.APPROVE}, REASON: CHANGES}
 REFUSED = {"--to": "a chat goes back to known-good alone", "--force": "force takes the command line"}
 
+DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+"""Characters that telephones and desktops write for hyphens: dashes of every length, and the minus."""
+QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019"
+_HYPHENS = str.maketrans(dict.fromkeys(DASHES, "-"))
+
 HELP = (
     "status, why, history, sessions, drains FLEET: how it stands",
     "hold FLEET REASON: nobody else is moved, at once",
@@ -109,9 +114,9 @@ def read(text: str, fleets: Sequence[str], elsewhere: Collection[str] = ()) -> S
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Return the first word in small letters, and the rest; space of any kind parts them."""
+    """Return the first word in small letters and with hyphens, and the rest; space of any kind parts them."""
     first, *rest = text.split(maxsplit=1) or [""]
-    return first.lower(), rest[0].strip() if rest else ""
+    return first.lower().translate(_HYPHENS), rest[0].strip() if rest else ""
 
 
 def _known(word: str) -> ChatVerb | None:
@@ -132,7 +137,7 @@ def _options(verb: ChatVerb, words: Sequence[str]) -> tuple[list[str], dict[str,
     """Return the words without their options; what follows --reason is the reason, to the end."""
     rest, found, left = list[str](), dict[str, str](), list(words)
     while left:
-        word = left.pop(0)
+        word = _with_hyphens(left.pop(0))
         if word in REFUSED:
             raise BadInput(f"{word} cannot be said here: {REFUSED[word]}")
         if not word.startswith("--"):
@@ -143,10 +148,27 @@ def _options(verb: ChatVerb, words: Sequence[str]) -> tuple[list[str], dict[str,
         if not left:
             raise BadInput(f"{word} names nothing; say what")
         if word == REASON:
-            found[word], left = " ".join(left).strip("\"'"), []
+            found[word], left = " ".join(left).strip(QUOTES), []
         else:
             found[word] = left.pop(0)
     return rest, found
+
+
+def _with_hyphens(word: str) -> str:
+    """Return the option that was typed, also where its hyphens became a dash; any other word as it is.
+
+    Raises:
+        BadInput: The word begins with a dash and is no option: it may be one that is misspelt.
+    """
+    option = f"--{word.translate(_HYPHENS).lstrip('-')}"
+    if word.startswith(("-", *DASHES)) and (option in OPTIONS or option in REFUSED):
+        return option
+    if word.startswith(tuple(DASHES)):
+        raise BadInput(
+            f'"{word[:40]}" begins with a dash and is no option; type two hyphens before an option '
+            f"({', '.join(OPTIONS)}), and put a reason that has such a dash after {REASON}"
+        )
+    return word
 
 
 def _fleet(

@@ -55,6 +55,42 @@ def test_what_is_misspelt_or_cannot_be_said_is_told_with_what_was_meant(
         read(text, fleets, ELSEWHERE)
 
 
+DASHED = ["\u2014", "\u2013", "-\u2014", "\u2014-", "\u2011\u2011", "\u2212\u2212", "-"]
+"""What arrives where two hyphens were typed on a telephone, or one of them was left out."""
+
+
+@pytest.mark.parametrize("dash", DASHED)
+def test_an_option_whose_hyphens_became_a_dash_is_that_option(dash: str) -> None:
+    resumed = read(f"resume edge-eu {dash}hold-of ana looked at it", HERE)
+    assert (resumed.hold_of, resumed.reason) == ("ana", "looked at it")
+    assert read(f"resume edge-eu {dash}hold\u2011of ana", HERE).hold_of == "ana"
+    approved = read(f"approve edge-eu {dash}plan 3f9a looks well", HERE)
+    assert (approved.plan, approved.reason) == ("3f9a", "looks well")
+    said = read(f"hold edge-eu {dash}reason \u201call \u2014 of them\u201d", HERE)
+    assert said.reason == "all \u2014 of them"
+
+
+@pytest.mark.parametrize("dash", DASHED)
+@pytest.mark.parametrize(("option", "meant"), [("to 1.2.3", "known-good alone"), ("force", "command line")])
+def test_an_option_that_no_chat_takes_is_refused_by_whichever_dash(
+    dash: str, option: str, meant: str
+) -> None:
+    with pytest.raises(BadInput, match=meant):
+        read(f"rollback edge-eu {dash}{option} users cannot log in", HERE)
+
+
+@pytest.mark.parametrize("word", ["\u2014too", "\u2013hold_of", "\u2014", "\u2013force=1"])
+def test_a_dash_that_is_no_option_is_refused_with_what_to_type_and_is_no_reason(word: str) -> None:
+    with pytest.raises(BadInput, match=r"type two hyphens before an option .*--hold-of.* after --reason"):
+        read(f"rollback edge-eu {word} 1.2.3 users cannot log in", HERE)
+
+
+def test_hyphens_and_dashes_within_a_reason_are_of_the_reason() -> None:
+    assert (
+        read("hold edge-eu load -5% at 2\u20133 a.m. - all", HERE).reason == "load -5% at 2\u20133 a.m. - all"
+    )
+
+
 def test_only_what_begins_with_its_name_is_meant_for_penstock() -> None:
     assert addressed("!penstock hold edge") == "hold edge"
     assert addressed("!Penstock") == ""

@@ -32,6 +32,13 @@ def test_what_an_order_is_read_as_decides_whether_it_is_safe(word: str, between:
         assert is_safe(said(text)) is (verb in SAFE)
 
 
+@pytest.mark.parametrize("hyphen", ["\u2011", "\u2010", "\u2013", "\u2014"])
+def test_a_verb_whose_hyphen_became_a_dash_is_as_safe_as_it_is_read(hyphen: str) -> None:
+    text = f"!penstock roll{hyphen}back edge"
+    assert read(addressed(text) or "", ["edge"]).verb is ChatVerb.ROLL_BACK
+    assert is_safe(said(text))
+
+
 @pytest.mark.parametrize("text", ["", "!penstock", "!penstock ", "what is penstock?", "!penstock holdd"])
 def test_who_says_no_word_orders_nothing(text: str) -> None:
     assert not is_safe(said(text or "-"))
