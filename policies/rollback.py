@@ -337,6 +337,9 @@ def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str], as_steer
     serves = (serves + _stay_by_hand(stay)).removeprefix("; ")
     if returned:
         last = max(returned, key=lambda move: (move.left.number if move.left else 0, move.number))
+        if last.by_name:
+            went = f"{last.change} took gateways to {last.release.version}, which was named"
+            return f"no promotion can be taken back since {went}: {serves}"
         return f"{last.change} went back already: {serves}; name the release to go back further"
     if moves:
         return f"no promotion can be taken back: {serves}"

@@ -1174,7 +1174,9 @@ class Change:
         if back.unmoved:
             unmoved = listed(back.unmoved, back.more_unmoved)
             self._without += f"; not waited for, since no session had moved there: {unmoved}"
-        return self._result(outcome, with_befallen(f"{reason}{self._without}", back.nodes)).model_copy(
+        missing = f"; not back: {listed(back.given_up, back.more_given_up)}" if back.given_up else ""
+        sentence = f"{reason}{missing}{self._without}"
+        return self._result(outcome, with_befallen(sentence, back.nodes)).model_copy(
             update={
                 "touched": back.back,
                 "incomplete": back.given_up,
@@ -1460,12 +1462,22 @@ class Change:
 
     # --- the end ----------------------------------------------------------------------------
 
+    def _ending(self, result: ChangeResult) -> ChangeEnding:
+        confirm = self._order.confirm
+        fell_back = confirm is not None and self._order.plan == confirm.known_good
+        return ChangeEnding(
+            change=result.rollout,
+            outcome=result.outcome,
+            sentence=result.reason,
+            release=self._story.label if fell_back else "",
+        )
+
     async def _close(self, result: ChangeResult) -> ChangeResult:
         """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
         if self._name:
             await self._passed_waves.close()
             await self._record.write()  # before the end: a reader of the end finds all that came before
-            await control.record(LedgerActivities.close_change, _ending(result))
+            await control.record(LedgerActivities.close_change, self._ending(result))
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
         if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
             return await self._close(await self._take_back())
@@ -1554,7 +1566,3 @@ def _serving(gateways: int, when: str) -> str:
 def _harm(found: str) -> str:
     """Return why a change gives way to the return of the release that serves."""
     return f"harm was found in the release that serves, which goes back first: {found}"
-
-
-def _ending(result: ChangeResult) -> ChangeEnding:
-    return ChangeEnding(change=result.rollout, outcome=result.outcome, sentence=result.reason)

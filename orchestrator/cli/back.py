@@ -174,10 +174,11 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str 
 def _name_the_missing(api: Api, fleet: str, name: str) -> None:
     """Print exactly which gateways are not back, and why, where people see it beside any other output."""
     change = api.get("changes", name)["status"]
-    missing = change["incomplete"]
-    more = change["not_back"] - len(change["waits_for"])
+    missing, ended = change["incomplete"], change["phase"] == "ended"
+    more = change.get("more_incomplete", 0) if ended else change["not_back"] - len(change["waits_for"])
     count = "1 gateway is" if len(missing) + more == 1 else f"{len(missing) + more} gateways are"
-    lines = [f"ROLLBACK INCOMPLETE: {count} not back; penstock retries:"]
+    then = "the rollback ended without them" if ended else "penstock retries"
+    lines = [f"ROLLBACK INCOMPLETE: {count} not back; {then}:"]
     lines += [f"  {printable(one)}" for one in missing]
     lines += [f"  and {more} more, which are in quarantine: penstock status {fleet} -o json"] if more else []
     sys.stderr.write("\n".join(lines) + "\n")

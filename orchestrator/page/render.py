@@ -50,6 +50,7 @@ from orchestrator.words.text import printable
 from policies.model.errors import NotOrdered, PenstockError, TooMany, Unavailable
 from policies.model.report import SWITCHING
 from policies.reporting.series import GateSeries, gate_series, gates_of, series_of
+from policies.status.sentences import BACK, ON_NAMED
 
 STATIC = Path(__file__).parent / "static"
 CHARTS = "/static/charts.css"
@@ -168,7 +169,7 @@ def asked(offer: Mapping[str, Any], change: Mapping[str, Any] | None) -> str:
 GROUPS = (
     ("new", frozenset({"on trial", "kept", "promoted"})),
     ("moving", frozenset(SWITCHING) - {"waiting"}),
-    ("back", frozenset({"back on known-good"})),
+    ("back", frozenset({BACK, ON_NAMED})),
     ("waiting", frozenset({"waiting"})),
 )
 """States of gateways as a wave's bar colours them; all others are trouble."""

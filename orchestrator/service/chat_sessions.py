@@ -40,7 +40,7 @@ class ChatSessions:
         Nobody is counted (None) where the change brought no release.
         """
         header = await asyncio.to_thread(self.header, change)
-        if header is None or header.release is None:
+        if header is None or header.release is None or header.strategy is None:
             return None, fleet.limits.drain_deadline
         if len(fleet.gateways) <= MOST_MEMBERS:
             with suppress(PenstockError, TimeoutError):  # what was said before counts
@@ -70,7 +70,7 @@ class ChatSessions:
         return self.ledger.plan_header(change.plan) if change.plan is not None else None
 
     def _left(self, fleet: Fleet, header: PlanHeader, since: datetime | None) -> Left | None:
-        if header.release is None:
+        if header.release is None or header.strategy is None:  # no session is to leave a release
             return None
         said = self.ledger.each_state(fleet.name, looked_at_within(len(fleet.gateways)))
         names = [one.name for one in fleet.gateways]

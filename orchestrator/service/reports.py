@@ -266,7 +266,7 @@ class ReportService:
 
 def _label(record: ChangeRecord, header: PlanHeader | None) -> str:
     """Return what the change leads to, with the product's name where its plan says it."""
-    if header is not None and header.release is not None:
+    if header is not None and header.release is not None and header.release.version == record.release:
         return f"{header.product} {header.release.version}"
     return record.release or label_without_release(record.kind)
 

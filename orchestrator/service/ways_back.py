@@ -63,6 +63,8 @@ from policies.status.told import Told, listed
 class _Rollback:
     """Where gateways go, what they have now, and what each one serves then."""
 
+    to: ReleaseRef | None
+    """The release that the operator named."""
     targets: dict[str, ReleaseRef]
     known_good: Mapping[str, ReleaseRef]
     by_itself: Mapping[str, ReleaseRef]
@@ -446,6 +448,7 @@ class WaysBack:
         if unknown:
             sentence += f"; {stay_unknown(unknown)}"
         return _Rollback(
+            to=to,
             targets=targets,
             known_good=known_good,
             by_itself=known_good | plain.targets,
@@ -536,7 +539,7 @@ class WaysBack:
         source: str | None = None,
     ) -> ChangeOrder:
         """Return the order by which gateways go there, with whoever has to confirm it."""
-        plan = self.ledger.record_return(fleet, back.targets, back.departed)
+        plan = self.ledger.record_return(fleet, back.targets, back.departed, back.to)
         return ChangeOrder(
             fleet=fleet.name,
             kind=ChangeKind.GO_BACK,

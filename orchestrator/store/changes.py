@@ -193,11 +193,15 @@ class Changes(Book):
             return _record(row) if row is not None else None
 
     def newest_to(self, fleet: str, release: Digest) -> ChangeRecord | None:
-        """Return the newest change that led to this release and was not refused, None without one."""
+        """Return the newest change that led to this release and was not refused, None without one.
+
+        A rollback to it that a second operator did not approve led nowhere.
+        """
         table = tables.changes
         led = (table.c.fleet == fleet, table.c.release_digest == release, table.c.kind.in_(_LEADING))
         kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
-        return self._newest(*led, kept)
+        given_up = (table.c.kind == ChangeKind.GO_BACK.value) & (table.c.outcome == Outcome.ABORTED.value)
+        return self._newest(*led, kept, table.c.outcome.is_(None) | ~given_up)
 
     def newest_upgrade(self, fleet: str) -> ChangeRecord | None:
         """Return the fleet's newest upgrade that was not refused, None without one."""
@@ -388,7 +392,8 @@ def end(connection: Connection, ending: ChangeEnding) -> None:
     key = f"end of {row.name}: {digest_of(ending.model_dump_json().encode())}"
     if append(connection, PENSTOCK, Via.SYSTEM, "change ended", row.name, body, key, fleet=row.fleet):
         values = {"outcome": ending.outcome.value, "sentence": ending.sentence, "ended": datetime.now(UTC)}
-        connection.execute(update(table).where(table.c.name == row.name).values(values))
+        other = {"release": ending.release, "release_digest": None} if ending.release else {}
+        connection.execute(update(table).where(table.c.name == row.name).values(values | other))
         if row.kind in RELOADS and ending.outcome is Outcome.ROLLED_BACK and row.cause is not None:
             taken = update(table).where((table.c.name == row.cause) | (table.c.repeats == row.cause))
             connection.execute(taken.values(taken_back_by=row.name))

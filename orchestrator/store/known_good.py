@@ -147,6 +147,7 @@ _MOVE = (
     tables.known_good.c.since,
     tables.changes.c.number,
     tables.changes.c.kind,
+    tables.changes.c.release_digest,
 )
 
 
@@ -196,6 +197,7 @@ def _read_moves(rows: "Iterable[Row[Any]]", left: "Iterable[Row[Any]]" = ()) -> 
             kind=ChangeKind(row.kind),
             at=row.since,
             returned=_is_return(row),
+            by_name=row.kind == ChangeKind.GO_BACK and row.release_digest is not None,
             left=promotions.get(row.gateway),
         )
         for row in rows

@@ -39,7 +39,11 @@ class Plans(Book):
         return self._record(parted(plan), plan.model_dump_json(), person, outlined(plan).model_dump_json())
 
     def record_return(
-        self, fleet: Fleet, targets: Mapping[str, ReleaseRef], departed: Mapping[str, Member] | None = None
+        self,
+        fleet: Fleet,
+        targets: Mapping[str, ReleaseRef],
+        departed: Mapping[str, Member] | None = None,
+        named: ReleaseRef | None = None,
     ) -> str:
         """Write down which gateways go back to what; return the digest.
 
@@ -47,6 +51,7 @@ class Plans(Book):
             fleet: As its file describes it now.
             targets: Where each gateway goes.
             departed: Those that the file does not have any more, as a plan had them; looked up when left out.
+            named: The release that the operator named, None where each goes to its known-good.
 
         Raises:
             Unknown: Neither the file nor a plan has one of them.
@@ -54,7 +59,7 @@ class Plans(Book):
         if departed is None:
             names = {gateway.name for gateway in fleet.gateways}
             departed = self.departed(fleet.name, targets.keys() - names)
-        return self._record(parted_return(fleet, targets, departed), "")
+        return self._record(parted_return(fleet, targets, departed, named), "")
 
     def departed(
         self,

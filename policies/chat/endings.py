@@ -10,6 +10,7 @@ from policies.chat.sessions import Left
 from policies.model.change import ChangeRecord, ChangeResult, Outcome
 from policies.model.status import ChangeStatus
 from policies.status.landmarks import is_gateway_back
+from policies.status.told import listed
 
 COUNTED_FOR = timedelta(hours=24)
 """How long after its end a change that went back is waited for until nobody is left on its release."""
@@ -71,7 +72,7 @@ def done(
     went_back = record.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE}
     if not went_back or result is None or not result.touched:
         return (f"Done{at}. {status.what}: {status.why}", report)
-    every, back = result.touched + len(result.incomplete), result.touched
+    every, back = result.touched + len(result.incomplete) + result.more_incomplete, result.touched
     came = [event.at for event in status.events if is_gateway_back(event)]
     read = f", at {max(came):%H:%M:%S} UTC" if came else ""
     gives = "gives" if back == 1 else "give"
@@ -79,6 +80,7 @@ def done(
     said = f"Done{at}. {back} of {every} gateways {gives} new sessions to {to}"
     lines = [
         f"{said}, read back from their own steering{read}.",
+        *((f"Not back: {listed(result.incomplete, result.more_incomplete)}.",) * bool(result.incomplete)),
         f"Snapshots: penstock snapshot list {record.fleet} --change {record.name}",
     ]
     if left is not None and until is not None:

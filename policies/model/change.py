@@ -225,6 +225,11 @@ class ChangeEnding(Value):
     change: Name
     outcome: Outcome
     sentence: str = Field(min_length=1)
+    release: str = Field(
+        default="",
+        exclude_if=lambda label: not label,
+        description="what it led to, where that is not the release that it was to lead to",
+    )
 
 
 class ChangeRecord(Value):
@@ -288,6 +293,8 @@ class KnownGoodMove(Value):
     at: datetime
     returned: bool = False
     """Whether the gateway went back to this release: going back again never goes forward."""
+    by_name: bool = False
+    """Whether the operator of that rollback named this release."""
     left: Promotion | None = None
     """Of a last move by which the gateway went back: its last promotion, which that return has left."""
 
@@ -386,6 +393,10 @@ class GatewayResult(Value):
 
 PENSTOCK = "penstock"
 """Who acts where no person does."""
+
+
+IN_QUARANTINE = "in quarantine"
+"""How the reason begins for which a change leaves a gateway in quarantine out."""
 
 
 class Quarantine(Value):

@@ -69,4 +69,9 @@ class ChangeStatus(Value):
         default=(), description="the first gateways that a rollback still tries; each is in quarantine"
     )
     not_back: int = Field(default=0, description="how many gateways it still tries")
-    incomplete: tuple[str, ...] = Field(default=(), description="what keeps the first that are not back yet")
+    incomplete: tuple[str, ...] = Field(
+        default=(), description="what keeps the first that are not back yet, or were not at its end"
+    )
+    more_incomplete: int = Field(
+        default=0, exclude_if=lambda count: not count, description="how many were not back at its end besides"
+    )

@@ -68,7 +68,10 @@ def parted(plan: Plan) -> PartedPlan:
 
 
 def parted_return(
-    fleet: Fleet, targets: Mapping[str, ReleaseRef], departed: Mapping[str, Member] | None = None
+    fleet: Fleet,
+    targets: Mapping[str, ReleaseRef],
+    departed: Mapping[str, Member] | None = None,
+    named: ReleaseRef | None = None,
 ) -> PartedPlan:
     """Return a plan that only goes back: each gateway to the release given for it.
 
@@ -76,6 +79,7 @@ def parted_return(
         fleet: As its file describes it now.
         targets: Where each gateway goes.
         departed: Gateways that the file does not have any more, as the last plan had them.
+        named: The release that the operator named, None where each gateway goes to its known-good.
 
     Raises:
         Unknown: A gateway is neither in the file nor among those that departed.
@@ -89,7 +93,7 @@ def parted_return(
         else member_of(fleet.gateway(name), back)
         for name, back in sorted(targets.items())
     ]
-    return _single(fleet, members, None)
+    return _single(fleet, members, named)
 
 
 def parted_first(

@@ -5,7 +5,7 @@ have their words from here.
 """
 
 from policies.model.status import Event
-from policies.status.sentences import BACK
+from policies.status.sentences import BACK, ON_NAMED
 
 _TURN = "rolling back: "
 
@@ -28,4 +28,4 @@ def gateway_line(gateway: str, state: str) -> str:
 def is_gateway_back(event: Event) -> bool:
     """Return whether a gateway took its users as before from then on; no longer sentence says so."""
     gateway, _, state = event.sentence.partition(" ")
-    return bool(gateway) and state == BACK
+    return bool(gateway) and state in {BACK, ON_NAMED}

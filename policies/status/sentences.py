@@ -15,8 +15,9 @@ from policies.model.change import (
 from policies.model.fleet import AtDeadline, Automation
 from policies.model.length import length
 from policies.model.offer import Offer, Verb
+from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PlanHeader
-from policies.model.report import EVERYBODY
+from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import ChangeStatus
 from policies.planning.cohorts import LEFT_OUT
 from policies.planning.naming import counted
@@ -48,6 +49,12 @@ OUTCOME_SENTENCES = {
 WAITING, BACK, ON_TRIAL = "waiting", "back on known-good", "on trial"
 """States of gateways that nobody has touched, and that take their users as before."""
 
+NOT_BACK = "not back"
+"""The state of a gateway without which a rollback has ended."""
+
+ON_NAMED = "on the named release"
+"""The state of a gateway that a rollback took to the release which its operator named."""
+
 UNTOUCHED = (WAITING, LEFT_OUT)
 """States of gateways on which a change has not begun."""
 
@@ -55,6 +62,19 @@ UNTOUCHED = (WAITING, LEFT_OUT)
 def share_line(share: int) -> str:
     """Return how many of the new sessions go to the new release, of this share in percent."""
     return f"{share} % of new sessions go to the new release"
+
+
+def named_release(order: ChangeOrder, header: PlanHeader | None) -> ReleaseRef | None:
+    """Return the release that the operator of this rollback named, None where it goes to known-good."""
+    if order.kind is not ChangeKind.GO_BACK or header is None or header.strategy is not None:
+        return None
+    return header.release
+
+
+def destination(order: ChangeOrder, header: PlanHeader | None) -> str:
+    """Return where a rollback of or by this change takes new sessions, as people call it."""
+    named = named_release(order, header)
+    return named.version if named is not None else "known-good"
 
 
 class Sentences:
@@ -92,7 +112,7 @@ class Sentences:
             can_do=self._can_do(),
             wave=told.wave,
             waves=len(self._header.waves) if self._header else 0,
-            gateways=tuple(told.gateways.values()),
+            gateways=self._gateways(),
             counts=dict(counts),
             planned={wave.number: wave.gateways for wave in self._header.waves} if self._header else {},
             by_wave=by_wave,
@@ -106,6 +126,7 @@ class Sentences:
             waits_for=tuple(sorted(told.not_back)),
             not_back=told.count_not_back,
             incomplete=self._incomplete(),
+            more_incomplete=told.result.more_incomplete if told.result is not None else 0,
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
             needs_you=self._needs_you(),
@@ -115,11 +136,24 @@ class Sentences:
         )
 
     def _incomplete(self) -> tuple[str, ...]:
-        """Return what keeps each gateway, or part, for which the rollback waits."""
+        """Return what keeps each gateway, or part, for which the rollback waits or which its end lacks."""
+        if self._told.result is not None:
+            return tuple(f"{name}: {why}" for name, why in sorted(self._told.result.incomplete.items()))
         if not self._told.waits_for_gateways:
             return ()
         kept = self._told.not_back | self._told.failed
         return tuple(f"{name}: {why}" for name, why in sorted(kept.items()))
+
+    def _gateways(self) -> tuple[GatewayProgress, ...]:
+        """Return the gateways as reported; those without which a rollback has ended are not back."""
+        told = self._told
+        missing = told.result.incomplete if told.result is not None else {}
+        known = {name: told.gateways.get(name) for name in missing}
+        not_back = {
+            name: GatewayProgress(gateway=name, wave=one.wave if one is not None else 0, state=NOT_BACK)
+            for name, one in known.items()
+        }
+        return tuple((told.gateways | not_back).values())
 
     def _by_wave(self) -> dict[int, dict[str, int]]:
         """Return how many gateways of each wave are in which state; once all are back, none is on trial."""
@@ -131,7 +165,8 @@ class Sentences:
     def _what(self) -> str:
         told, header = self._told, self._header
         if told.result is not None and self._order.kind is not ChangeKind.UPGRADE:
-            return told.result.reason
+            incomplete = told.outcome is Outcome.ROLLBACK_INCOMPLETE
+            return f"{'ROLLBACK INCOMPLETE: ' * incomplete}{told.result.reason}"
         if told.outcome is not None:
             release = header.release if header else None
             label = f"{release.product} {release.version}" if release else "known-good"
@@ -141,7 +176,7 @@ class Sentences:
         wave = f"wave {told.wave} of {len(header.waves)}" if told.wave and header else ""
         match self._awaited:
             case Awaited.SECOND_PERSON:
-                return "a rollback waits for a second person"
+                return f"a rollback to {destination(self._order, self._header)} waits for a second person"
             case Awaited.WINDOW | Awaited.RESUME if told.window is not None:
                 passed = f"{wave} is over, " if wave else ""
                 return f"{passed}{waiting(told.window, self._at)}"
@@ -177,6 +212,9 @@ class Sentences:
     def _what_it_does(self, where: str) -> str:
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
+        named = named_release(self._order, self._header)
+        if self._phase is Phase.ROLLING_BACK and named is not None:
+            return f"{where}sending new sessions to {named.version}"
         return f"{where}{PHASE_SENTENCES[self._phase]}"
 
     @property

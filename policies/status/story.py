@@ -30,11 +30,14 @@ from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import (
     BACK,
+    ON_NAMED,
     ON_TRIAL,
     PHASE_SENTENCES,
     WAITING,
     Sentences,
     acts,
+    destination,
+    named_release,
     share_line,
 )
 from policies.status.told import NAMED, SHOWN, Told, listed, subject_of
@@ -305,9 +308,10 @@ class Story:
         self._tried |= {report.part.path} if report.tried else set()
         self.begin_to_go_back(report.reason, report.at)
         if self._is_small:
+            state = BACK if named_release(self._order, self._header) is None else ON_NAMED
             for name in report.names:
                 self._take_progress(
-                    GatewayProgress(gateway=name, wave=report.part.wave, state=BACK),
+                    GatewayProgress(gateway=name, wave=report.part.wave, state=state),
                     report.at,
                 )
         if report.failed:
@@ -419,7 +423,8 @@ class Story:
         if self._told.only_waits:
             return f"{name} rolls back already, and waits for {self._waits_for}."
         if self._told.goes_back:
-            goes = f"{name} rolls back already. New sessions go to known-good; live ones stay until they end."
+            to = destination(self._order, self._header)
+            goes = f"{name} rolls back already. New sessions go to {to}; live ones stay until they end."
             missing = listed(self._told.not_back | self._told.failed, self._told.more_not_back)
             return f"{goes} Not back yet: {missing}." if missing else goes
         goes = "Rolling back. New sessions go to known-good; live ones stay until they end."

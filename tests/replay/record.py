@@ -196,7 +196,7 @@ async def confirmed(world: World) -> None:
     targets, known_good = dict.fromkeys(world.gateways, NEW), dict.fromkeys(world.gateways, OLD)
     reason = confirmation_of(world.fleet, targets, known_good, {})
     assert reason is not None
-    plan = world.book.record_return(world.fleet, targets)
+    plan = world.book.record_return(world.fleet, targets, named=NEW)
     order = ChangeOrder(
         fleet="edge",
         kind=ChangeKind.GO_BACK,

@@ -96,3 +96,29 @@ async def test_what_the_bake_took_back_is_pinned_and_its_change_does_not_lead_to
     assert state(desired, world, NEW) is WishState.PINNED
     (newest,) = world.book.history(world.fleet.name, 1)
     assert (newest.kind, newest.release, newest.release_digest) == (ChangeKind.GO_BACK, "known-good", None)
+
+
+async def test_no_pin_stands_against_a_release_to_which_a_person_took_the_fleet(
+    world: World, desired: DesiredService
+) -> None:
+    world.judge.says(HEALTHY)
+    everybody = tuple(world.gateways)
+    assert (await world.upgrade(everybody[:1], everybody[1:])).outcome is Outcome.PROMOTED
+    service = ChangeService(world.client, world.book)
+    assert (await service.roll_back(world.fleet, "bert", "calls drop")).accepted
+    await result_of(service._change(world.fleet.name))
+    assert state(desired, world, NEW) is WishState.PINNED
+    rules = world.fleet.rollback.model_copy(update={"confirm_other_release": False})
+    fleet = world.fleet.model_copy(update={"rollback": rules})
+    assert (await service.roll_back(fleet, "bert", "1.3.0 was not at fault", to=NEW)).accepted
+    assert (await result_of(service._change(world.fleet.name))).outcome is Outcome.ROLLED_BACK
+    assert set(world.serving().values()) == {NEW.version}
+    assert state(desired, world, NEW) is WishState.REACHED
+    (newest,) = world.book.history(world.fleet.name, 1)
+    assert (newest.kind, newest.release_digest) == (ChangeKind.GO_BACK, NEW.digest)
+    led = world.book.newest_to(world.fleet.name, NEW.digest)
+    assert led is not None
+    assert led.name == newest.name
+    again = await service.roll_back(fleet, "bert", "calls drop")
+    assert not again.accepted
+    assert f"took gateways to {NEW.version}, which was named" in again.sentence

@@ -15,7 +15,7 @@ from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import AtDeadline, RollbackRules
 from policies.model.offer import Offer, Verb
 from policies.model.way_back import Confirmation
-from policies.rollback import confirmation_of
+from policies.rollback import confirmation_of, rollback_targets
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,
@@ -46,7 +46,7 @@ async def ask_for(world: World, **rules: object) -> Running:
     known_good = dict.fromkeys(world.gateways, OLD)
     reason = confirmation_of(fleet, targets, known_good, {})
     assert reason is not None
-    plan = world.book.record_return(fleet, targets)
+    plan = world.book.record_return(fleet, targets, named=NEXT)
     order = ChangeOrder(
         fleet=fleet.name,
         kind=ChangeKind.GO_BACK,
@@ -80,6 +80,7 @@ async def test_another_release_waits_until_a_second_person_has_approved_it(world
     await until(lambda: is_waiting(running))
     status = await status_of(running)
     assert status.why == "1.4.0 is not the known-good of gw-1, gw-2, gw-3, gw-4"
+    assert (status.version, status.what) == ("1.4.0", "a rollback to 1.4.0 waits for a second person")
     assert Verb.APPROVE in {offer.verb for offer in status.can_do}
     assert set(world.serving().values()) == {"1.3.0"}
     await until(
@@ -94,6 +95,42 @@ async def test_another_release_waits_until_a_second_person_has_approved_it(world
         "rollback waits for a person",
         "approve",
     ]
+
+
+async def test_history_and_status_name_the_release_to_which_an_operator_went(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    await answer(running, CommandKind.APPROVE, "bo")
+    assert (await result_of(running)).outcome is Outcome.ROLLED_BACK
+    (newest,) = world.book.history(world.fleet.name, 1)
+    assert (newest.release, newest.release_digest) == ("1.4.0", NEXT.digest)
+    status = await status_of(running)
+    assert {one.state for one in status.gateways} == {"on the named release"}
+    again = rollback_targets(
+        world.book.moves(world.fleet.name), None, world.fleet.limits.kept, datetime.now(UTC)
+    )
+    assert again.targets == {}
+    assert "went back already" not in again.sentence
+    assert "took gateways to 1.4.0, which was named" in again.sentence
+
+
+async def test_history_does_not_name_a_release_to_which_the_deadline_did_not_go(world: World) -> None:
+    running = await ask_for(world, answer_within=timedelta(seconds=2))
+    await result_of(running)
+    (newest,) = world.book.history(world.fleet.name, 1)
+    assert (newest.release, newest.release_digest) == ("known-good", None)
+    assert (await status_of(running)).version == "known-good"
+    assert world.book.newest_to(world.fleet.name, NEXT.digest) is None
+
+
+async def test_a_rejected_rollback_leads_to_no_release(world: World) -> None:
+    running = await ask_for(world)
+    await until(lambda: is_waiting(running))
+    await answer(running, CommandKind.REJECT, "bo")
+    assert (await result_of(running)).outcome is Outcome.ABORTED
+    (newest,) = world.book.history(world.fleet.name, 1)
+    assert newest.release == "1.4.0"
+    assert world.book.newest_to(world.fleet.name, NEXT.digest) is None
 
 
 async def test_nobody_approves_what_they_asked_for(world: World) -> None:
