@@ -20,12 +20,14 @@ from temporalio.exceptions import (
 )
 
 from activities.facts import CapacityQuery, FactActivities, LeftOutQuery
+from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Inspected
 from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
+from policies.model.operation import BREAK_GLASS
 from policies.model.placement import NodeLook
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
@@ -415,6 +417,8 @@ class Batch:
         try:
             await work
         except (ActivityError, ApplicationError) as error:
+            if self._is_left_to_operator(name, error):
+                return
             look = await self._look_at_node(name)
             if look.unfit and self._states[name] in {"staging", "starting"}:
                 self._states[name] = "waiting"
@@ -595,10 +599,24 @@ class Batch:
                 raise
             return
         if name in out:
-            self._on_trial.pop(name, None)
-            self._ready.pop(name, None)
-            self._taken_out.add(name)
-            self._leave_out({name: out[name]})
+            self._take_out(name, out[name])
+
+    def _take_out(self, name: str, why: str) -> None:
+        """Go on without a gateway on which something has begun already; nothing of it has failed."""
+        self._on_trial.pop(name, None)
+        self._ready.pop(name, None)
+        self._taken_out.add(name)
+        self._leave_out({name: why})
+        self._changed(urgent=True)
+
+    def _is_left_to_operator(self, name: str, refusal: BaseException) -> bool:
+        """Return whether the host answers that an operator steered it; the batch goes on without it then."""
+        if rollout_seen(refusal) != BREAK_GLASS:
+            return False
+        epoch = epoch_seen(refusal)
+        at = f" at {datetime.fromtimestamp(epoch / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if epoch else ""
+        self._take_out(name, f"an operator steered it by break-glass{at}, and penstock leaves it alone")
+        return True
 
     async def _open_the_barrier(self) -> None:
         """Report that everybody is ready, and begin the trials when the whole group is."""
@@ -664,6 +682,8 @@ class Batch:
                 self._enter(name, "checking")
                 self._returning[name] = asyncio.create_task(self._look_into(member, trial, error))
                 return
+            if name in self._on_trial and self._is_left_to_operator(name, error):
+                return
             why = sentence_of(error)
             workflow.logger.warning("lease of %s not confirmed: %s", name, why)
             misses = trial.misses + 1
@@ -703,7 +723,8 @@ class Batch:
                 return
             trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
-            self._set_aside(name, f"{reason}; {sentence_of(error)}")
+            if not self._is_left_to_operator(name, error):
+                self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
         finally:
             del self._returning[name]
