@@ -109,6 +109,13 @@ def parse(text: str, path: str, model: type[W]) -> W:
     return _validated(text, path, model)[0]
 
 
+def line_at(path: Path, place: Location) -> int:
+    """Return the line of these keys in a YAML file; raises as `load` does."""
+    document = _Document(str(path), _read(path))
+    document.read()
+    return document.lines.get(place, 1)
+
+
 def checked(text: str, path: str, model: type[Value]) -> str:
     """Return what this text says as JSON that the model takes; raises as `load` does."""
     return _validated(text, path, model)[1]

@@ -180,15 +180,19 @@ def _reader(kind: str, path: Path) -> Callable[[], object]:
 
 
 def _fleet_with_calendars(path: Path) -> object:
-    """Read a fleet's file, and the calendars that it names."""
+    """Read a fleet's file with the settings that it gives to daemons, and the calendars that it names."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from activities.calendars import ReadCalendars  # noqa: PLC0415 - no agent's host reads calendars
-    from activities.files import load  # noqa: PLC0415
+    from activities.drivers.daemon.ocserv.settings import refused_settings  # noqa: PLC0415
+    from activities.files import line_at, load  # noqa: PLC0415
     from policies.model.fleet import Fleet  # noqa: PLC0415
     from policies.model.windows import CalendarFile  # noqa: PLC0415
 
     fleet, calendars = load(path, Fleet), ReadCalendars()
+    if refused := next(refused_settings(fleet), None):
+        place, why = refused
+        raise BadInput(f"{path}, line {line_at(path, place)}: {why}")
     for freeze in fleet.freezes:
         if isinstance(freeze.source, CalendarFile):
             calendars.spans(path.parent / freeze.source.path, freeze, datetime.now(UTC))

@@ -15,6 +15,7 @@ from typing import TypeVar
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from activities.drivers.daemon.ocserv.settings import refused_settings
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.replicas import Replicas
 from activities.files import FleetFiles, load_gates
@@ -247,9 +248,10 @@ class DoctorService:
             await asyncio.to_thread(load_gates, self.gates)
         except BadInput as error:
             wrong.append(error)
+        known = await asyncio.to_thread(self.files.all)
+        wrong += await asyncio.to_thread(lambda: [*_refused(known)])
         if wrong:
             return Finding(about="files", health=Health.WRONG, sentence="; ".join(map(str, wrong)))
-        known = await asyncio.to_thread(self.files.all)
         return _well("files", f"{len(known)} fleets and the gates are described as they must be")
 
     async def _audit(self) -> Finding:
@@ -488,6 +490,13 @@ def _with_what_mends(found: Finding) -> Finding:
         return found
     kind = found.about.rpartition(": ")[2]
     return found.model_copy(update={"mend": MENDS.get(kind, MENDS["ledger"])})
+
+
+def _refused(fleets: Mapping[str, Fleet]) -> Iterator[BadInput]:
+    """Yield the first setting of each fleet that no gateway takes."""
+    for name, fleet in sorted(fleets.items()):
+        if found := next(refused_settings(fleet), None):
+            yield BadInput(f"{name}: {found[1]}; `penstock check` names the line")
 
 
 def _not_back(ledger: Ledger, fleet: str, left_out: Iterable[Quarantine]) -> dict[str, str]:

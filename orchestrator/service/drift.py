@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from activities.drivers.daemon.ocserv.settings import refused_settings
 from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import aside_of
 from orchestrator.store.ledger import Ledger
 from policies.drift import disagreements, not_reached, strays, unlike_their_hosts
+from policies.model.change import IN_QUARANTINE
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
 from policies.model.value import Name, Value
@@ -107,7 +109,11 @@ def behind_of(ledger: Ledger, fleet: Fleet) -> Behind | None:
         return None
     header = ledger.plan_header(promoted.plan) if promoted.plan is not None else None
     left_alone = {one.gateway: one.reason for one in header.left_alone} if header is not None else {}
-    why = left_alone | aside_of(ledger, promoted.name)
+    left_out = frozenset(one.gateway for one in ledger.quarantined(fleet.name))
+    why = {
+        name: reason if name in left_out else _of_then(reason)
+        for name, reason in (left_alone | aside_of(ledger, promoted.name)).items()
+    }
     return Behind(
         change=promoted.name,
         release=promoted.release,
@@ -115,8 +121,23 @@ def behind_of(ledger: Ledger, fleet: Fleet) -> Behind | None:
             name: f"it is on {on.version}{f' ({why[name]})' if name in why else ''}"
             for name, on in sorted(found.items())
         },
-        left_out=frozenset(one.gateway for one in ledger.quarantined(fleet.name)),
+        left_out=left_out,
     )
+
+
+def _of_then(reason: str) -> str:
+    """Return why the promotion left out a gateway that is in no quarantine now."""
+    if not reason.startswith(IN_QUARANTINE):
+        return reason
+    return f"quarantined{reason.removeprefix(IN_QUARANTINE)}; returned since"
+
+
+def _refused(fleet: Fleet) -> dict[str, str]:
+    """Return why no gateway takes a setting, by the gateway whose own it is; empty for the fleet's."""
+    return {
+        fleet.gateways[place[1]].name if isinstance(place[1], int) else "": why
+        for place, why in refused_settings(fleet)
+    }
 
 
 def differences(
@@ -124,6 +145,7 @@ def differences(
 ) -> Iterator[Difference]:
     """Yield what differs, gateway by gateway; also of silent ones which release they were left on."""
     astray = strays(survey.states, known_good)
+    refused = _refused(fleet)
     for gateway in fleet.gateways:
         if behind is not None and gateway.name in behind.gateways:
             yield Difference(gateway=gateway.name, sentence=behind.sentence(fleet.name, gateway.name))
@@ -134,6 +156,8 @@ def differences(
             yield Difference(gateway=gateway.name, sentence=f"what runs: it {why}")
         for sentence in (*disagreements(gateway, state.described), *unlike_their_hosts(state)):
             yield Difference(gateway=gateway.name, sentence=sentence)
+        if why := refused.get(gateway.name) or refused.get(""):
+            yield Difference(gateway=gateway.name, sentence=f"fleet.yaml: no gateway takes these {why}")
         if lines := difference(fleet, gateway, state):
             more = f"; and {len(lines) - LINES} more lines" if len(lines) > LINES else ""
             said = f"settings of fleet.yaml: {'; '.join(lines[:LINES])}{more}"

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from activities.drivers.daemon.ocserv.settings import refused_settings
 from activities.drivers.daemon.template import credentials_in
 from activities.drivers.trust_files import compose_releases
 from activities.files import load_gates
@@ -188,7 +190,8 @@ class PlanService:
         told = self.ledger.agents_files(plan.fleet, looked_at_within(len(fleet.gateways)))
         vaults = {name: told[name].elsewhere for name in plan.changing if name in told}
         unknown = untold(vaults, self._asked_for(plan.release))
-        return (*warned, *plan.uncounted, *unknown, *self._disagreements(fleet, told))
+        refused = tuple(f"no gateway takes these {why}" for _, why in islice(refused_settings(fleet), 1))
+        return (*warned, *plan.uncounted, *unknown, *refused, *self._disagreements(fleet, told))
 
     def _taken_back(self, plan: PlanOutline) -> str | None:
         """Return that the release was promoted here and taken back since, None where it was not."""

@@ -291,3 +291,28 @@ async def test_no_plan_is_made_by_gates_that_others_may_write(tmp_path: Path, le
     ):
         answer = await api.post("/plans", json={"fleet": "edge", "to": "1.3.0"})
     assert "chmod go-w" in answer.text, answer.text
+
+
+@pytest.mark.parametrize(
+    "setting", ["dns: [10.0.0.300]", "route: [nonsense]", "max-clients: 5", "mtu: 1", "no-such-key: 1"]
+)
+def test_a_setting_that_no_gateway_takes_is_named_with_its_line(tmp_path: Path, setting: str) -> None:
+    file = tmp_path / "fleet.yaml"
+    text = FLEETS.format(name="edge")
+    file.write_text(text + "settings:\n  " + setting + "\n")
+    ended = checked(str(file), "-o", "json")
+    [found] = json.loads(ended.out)["data"]
+    assert ended.code == 2
+    assert (
+        f"{file}, line {len(text.splitlines()) + 2}: settings: {setting.partition(':')[0]} " in found["wrong"]
+    )
+
+
+def test_a_setting_of_one_gateway_that_no_gateway_takes_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.yaml"
+    text = FLEETS.format(name="edge")
+    file.write_text(text + "    settings: {mtu: 1}\n")
+    ended = checked(str(file), "-o", "json")
+    [found] = json.loads(ended.out)["data"]
+    assert ended.code == 2
+    assert f"{file}, line {len(text.splitlines()) + 1}: settings: mtu 1 is not 576" in found["wrong"]

@@ -385,3 +385,14 @@ async def test_a_replica_that_is_away_is_named_while_the_other_answers(tmp_path:
     assert both.health is Health.DOUBTFUL
     assert away in both.sentence
     assert "readings come from the other replicas" in both.sentence
+
+
+async def test_a_setting_that_no_gateway_takes_is_wrong_in_the_files(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    settings = installed(tmp_path / "own")
+    service = (await compose(settings)).service
+    file = next(iter(sorted(settings.fleet.glob("*.yaml")))) if settings.fleet.is_dir() else settings.fleet
+    file.write_text(file.read_text() + "settings: {mtu: 1}\n")
+    found = next(one for one in await service.examine(SEES_ALL) if one.about == "files")
+    assert found.health is Health.WRONG
+    assert "settings: mtu 1 is not 576 to 9000 bytes" in found.sentence

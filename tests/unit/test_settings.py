@@ -109,6 +109,16 @@ def test_a_difference_of_hundreds_of_lines_shows_the_first_of_them() -> None:
     assert found.sentence.endswith("10.78.7.0/24; and 192 more lines")
 
 
+def test_drift_names_a_setting_that_no_gateway_takes() -> None:
+    made = fleet(gateway("gw-1")).model_dump(mode="json")
+    wrong = Fleet.model_validate(made | {"settings": {"mtu": 1}})
+    first, *_ = differences(wrong, Surveyed(states={"gw-1": state("gw-1")}), {})
+    assert first.sentence == (
+        "fleet.yaml: no gateway takes these settings: mtu 1 is not 576 to 9000 bytes; "
+        "correct it in the fleet's file"
+    )
+
+
 def test_a_key_of_the_fleet_takes_the_place_of_every_line_of_it_but_those_of_sections() -> None:
     config = (
         "route = 10.1.0.0/16\n# route = x\nroute = 10.2.0.0/16\ndpd = 10\n[vhost:a]\nroute = 10.3.0.0/16\n"

@@ -5,12 +5,13 @@ they have. What is not here belongs to the release: it is signed with it, and co
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
 from activities.drivers.daemon.ocserv.config import lines_of, pool4_in, settings_of, without
 from policies.model.errors import BadInput
+from policies.model.fleet import Fleet
 from policies.model.settings import Setting
 from policies.pools import has_grown
 
@@ -108,6 +109,17 @@ def require_settings(settings: Iterable[Setting]) -> None:
             raise BadInput(
                 f"settings: {setting.key} has {len(setting.values)} values, and ocserv takes one of it"
             )
+
+
+def refused_settings(fleet: Fleet) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each setting of a fleet's file that ocserv does not take: its keys in the file, and why."""
+    own = [(("gateways", number, "settings"), one.settings) for number, one in enumerate(fleet.gateways)]
+    for place, said in ((("settings",), fleet.settings), *own):
+        for key, values in sorted(said.items()):
+            try:
+                require_settings([Setting(key=key, values=values)])
+            except BadInput as error:
+                yield (*place, key), str(error)
 
 
 def with_settings(config: str, settings: Sequence[Setting]) -> str:
