@@ -16,6 +16,7 @@ from activities.lost_changes import LostBook, lost_changes
 from policies.drift import left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
 from policies.history import OrderedReloads, UnfinishedSettings
 from policies.model.change import (
+    IN_QUARANTINE,
     PENSTOCK,
     ChangeKind,
     ChangeRecord,
@@ -416,7 +417,7 @@ class FactActivities:
     def _find_short_of_capacity(self, asked: CapacityQuery) -> Readiness:
         plan = self._book.plan(asked.plan)
         left_out = {
-            one.gateway: f"in quarantine by {one.person}: {one.reason}"
+            one.gateway: f"{IN_QUARANTINE} by {one.person}: {one.reason}"
             for one in self._book.quarantined(plan.fleet.name)
         }
         loads = {**self._loads(plan.fleet.name), **asked.loads}
@@ -492,7 +493,7 @@ class FactActivities:
     def _left_out(self, fleet: str) -> dict[str, str]:
         """Return what operators have quarantined; what penstock has, it has to bring back."""
         found = (one for one in self._book.quarantined(fleet) if one.person != PENSTOCK)
-        return {one.gateway: f"in quarantine by {one.person}: {one.reason}" for one in found}
+        return {one.gateway: f"{IN_QUARANTINE} by {one.person}: {one.reason}" for one in found}
 
     def _plan_what_stands(self, asked: StandsQuery) -> Digest | None:
         plan, number = self._book.plan(asked.plan), self._book.change(asked.change).number

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from policies.credentials import lacking
 from policies.drift import astray
+from policies.model.change import IN_QUARANTINE
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
@@ -60,7 +61,9 @@ def plan(
     fleet = fleet.model_copy(update={"gateways": tuple(sorted(fleet.gateways, key=lambda g: g.name))})
     loads = {name: load_of(state) for name, state in states.items()}
     sessions = {gateway.name: loads.get(gateway.name, UNKNOWN).sessions for gateway in fleet.gateways}
-    reasons = dict(ahead or {}) | {name: f"in quarantine: {why}" for name, why in (quarantined or {}).items()}
+    reasons = dict(ahead or {}) | {
+        name: f"{IN_QUARANTINE}: {why}" for name, why in (quarantined or {}).items()
+    }
     skipped = _skipped(fleet, states, known_good, release, credentials, reasons)
     left_alone = {skip.gateway for skip in skipped}
     able = Able(
