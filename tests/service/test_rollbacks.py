@@ -202,7 +202,7 @@ async def test_no_rollback_is_offered_after_one_that_left_an_older_promotion_of_
     assert "penstock rollback" not in (await penstock("status", "edge")).out
     said = await penstock("rollback", "edge", "--reason", "users call")
     assert "Nothing to do" not in said.err
-    assert "went back already" in said.err.splitlines()[0]
+    assert "took gateways to 1.3.0, which was named" in said.err.splitlines()[0]
 
 
 async def test_a_rollback_is_offered_after_a_promotion_and_after_a_canary_that_failed(
