@@ -34,6 +34,13 @@ MOST_BYTES = 256 * 1024
 
 NEEDED = ("iss", "aud", "exp", "iat")
 
+OF_LOGINS = frozenset({"jwt", "id"})
+"""Types of an ID token, in its header or in Keycloak's claim `typ`."""
+
+NEVER_IN_LOGINS = ("events", "scope", "scp", "cid", "appid", "azpacr", "appidacr", "apptype")
+"""Claims of other tokens: of logout tokens `events`; of access tokens `scope` (RFC 9068, section 2.2.3),
+`scp` (Entra, Okta, ADFS), `cid` (Okta), `appid`, `azpacr`, `appidacr` (Entra) and `apptype` (ADFS)."""
+
 ENDPOINT = re.compile(r"(?:https://|http://127\.0\.0\.1[:/])[^\s#]+")
 """Without TLS only on this host itself, as the issuer."""
 
@@ -248,14 +255,21 @@ def _endpoint(found: Mapping[str, Any], name: str) -> str:
 
 
 def _require_login(token: str, claims: Mapping[str, Any], wanted: Oidc) -> None:
-    """Refuse what the same keys sign and is no ID token: access tokens and logout tokens.
+    """Refuse tokens that the same keys sign and that are no ID tokens: access, refresh and logout tokens.
 
     Their header names another type (RFC 9068, section 2.1; OpenID Connect Back-Channel Logout 1.0, section
-    2.4). A logout token has `events`, an access token the client that it was given to.
+    2.4), or their claims do, as those of Keycloak (`typ`). Other access tokens have claims that ID tokens
+    lack: what they permit, or the client under the provider's own name.
     """
-    kind = str(jwt.get_unverified_header(token).get("typ") or "JWT").lower().removeprefix("application/")
-    if kind != "jwt" or "events" in claims:
-        raise NotAllowed(f"this is no login but another token of {wanted.issuer} ({kind}); log in again")
+    kinds = (jwt.get_unverified_header(token).get("typ"), claims.get("typ"))
+    for kind in (str(one or "JWT").lower().removeprefix("application/") for one in kinds):
+        if kind not in OF_LOGINS:
+            raise NotAllowed(f"this is no login but another token of {wanted.issuer} ({kind}); log in again")
+    if foreign := [claim for claim in NEVER_IN_LOGINS if claim in claims]:
+        raise NotAllowed(
+            f"this is no login but another token of {wanted.issuer} (it has {foreign[0]}); log in again, and "
+            "show the ID token"
+        )
     client = claims.get("client_id", wanted.client)
     if client != wanted.client:
         raise NotAllowed(f"this login was given to {client}, not to {wanted.client}; log in again")

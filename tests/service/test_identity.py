@@ -96,6 +96,38 @@ def test_what_the_provider_signs_and_is_no_login_for_penstock_logs_nobody_in(
         provider.vouched(signed(issuer, typ, **claims))
 
 
+ACCESS: dict[str, dict[str, Any]] = {
+    "Keycloak": {"typ": "Bearer", "azp": "penstock", "aud": ["penstock", "account"], "sid": "1"},
+    "Keycloak's refresh token": {"typ": "Refresh", "azp": "penstock"},
+    "a scope": {"azp": "penstock", "scope": "openid profile"},
+    "Entra": {"azp": "penstock", "azpacr": "0", "scp": "user_impersonation", "ver": "2.0", "oid": "1"},
+    "Entra 1.0": {"appid": "penstock", "appidacr": "0", "roles": ["x"], "ver": "1.0"},
+    "Okta": {"cid": "penstock", "scp": ["openid"], "ver": 1, "uid": "00u1"},
+    "Okta without scopes": {"cid": "penstock"},
+    "ADFS": {"apptype": "Public", "appid": "penstock", "scp": "openid", "ver": "1.0"},
+}
+
+
+@pytest.mark.parametrize("shape", ACCESS)
+def test_an_access_token_of_the_provider_for_penstock_is_no_login(issuer: str, shape: str) -> None:
+    """Its header has `typ: JWT`, and its audience and party are penstock's: only its claims differ."""
+    with pytest.raises(NotAllowed, match="no login but another token"):
+        with_keys(issuer).vouched(signed(issuer, **ACCESS[shape]))
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"typ": "ID", "azp": "penstock", "sid": "1", "acr": "1", "at_hash": "x", "auth_time": 1},
+        {"ver": "2.0", "oid": "1", "tid": "2", "preferred_username": "ana", "rh": "x", "uti": "y"},
+        {"ver": 1, "amr": ["pwd"], "idp": "00o1", "jti": "ID.1", "at_hash": "x"},
+    ],
+    ids=["Keycloak", "Entra", "Okta"],
+)
+def test_an_id_token_in_the_shape_of_a_provider_is_a_login(issuer: str, claims: dict[str, Any]) -> None:
+    assert with_keys(issuer).vouched(signed(issuer, **claims)).subject == "ana"
+
+
 @pytest.mark.parametrize("typ", ["JWT", "jwt", None])
 def test_a_login_of_the_provider_is_one_whether_its_header_names_a_type_or_not(
     issuer: str, typ: str | None
