@@ -52,7 +52,7 @@ def issuer() -> Iterator[str]:
     server.server_close()
 
 
-def signed(issuer: str, typ: str | None = "JWT", **claims: Any) -> str:
+def signed(issuer: str, typ: str | None = "JWT", /, **claims: Any) -> str:
     now = int(time.time())
     said = {"iss": issuer, "aud": "penstock", "sub": "ana", "iat": now, "exp": now + 300} | claims
     return jwt.encode(said, KEY, "RS256", headers={"kid": "k1", "typ": typ})
