@@ -140,7 +140,7 @@ def _options(verb: ChatVerb, words: Sequence[str]) -> tuple[list[str], dict[str,
         word = _with_hyphens(left.pop(0))
         if word in REFUSED:
             raise BadInput(f"{word} cannot be said here: {REFUSED[word]}")
-        if not word.startswith("--"):
+        if not word.startswith("--") or not word.strip("-"):  # a dash by itself is punctuation
             rest.append(word)
             continue
         if verb not in OPTIONS.get(word, ()):
@@ -163,7 +163,7 @@ def _with_hyphens(word: str) -> str:
     option = f"--{word.translate(_HYPHENS).lstrip('-')}"
     if word.startswith(("-", *DASHES)) and (option in OPTIONS or option in REFUSED):
         return option
-    if word.startswith(tuple(DASHES)):
+    if word.startswith(tuple(DASHES)) and word.translate(_HYPHENS).strip("-"):
         raise BadInput(
             f'"{word[:40]}" begins with a dash and is no option; type two hyphens before an option '
             f"({', '.join(OPTIONS)}), and put a reason that has such a dash after {REASON}"

@@ -70,6 +70,11 @@ def test_an_option_whose_hyphens_became_a_dash_is_that_option(dash: str) -> None
     assert said.reason == "all \u2014 of them"
 
 
+@pytest.mark.parametrize("dash", ["\u2014", "\u2013", "-", "--"])
+def test_no_hold_is_refused_for_a_dash_that_stands_by_itself(dash: str) -> None:
+    assert read(f"hold edge-eu {dash} nobody can log in", HERE).reason == f"{dash} nobody can log in"
+
+
 @pytest.mark.parametrize("dash", DASHED)
 @pytest.mark.parametrize(("option", "meant"), [("to 1.2.3", "known-good alone"), ("force", "command line")])
 def test_an_option_that_no_chat_takes_is_refused_by_whichever_dash(
@@ -79,7 +84,7 @@ def test_an_option_that_no_chat_takes_is_refused_by_whichever_dash(
         read(f"rollback edge-eu {dash}{option} users cannot log in", HERE)
 
 
-@pytest.mark.parametrize("word", ["\u2014too", "\u2013hold_of", "\u2014", "\u2013force=1"])
+@pytest.mark.parametrize("word", ["\u2014too", "\u2013hold_of", "\u2013force=1"])
 def test_a_dash_that_is_no_option_is_refused_with_what_to_type_and_is_no_reason(word: str) -> None:
     with pytest.raises(BadInput, match=r"type two hyphens before an option .*--hold-of.* after --reason"):
         read(f"rollback edge-eu {word} 1.2.3 users cannot log in", HERE)
