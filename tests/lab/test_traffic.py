@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,16 @@ def test_a_crowd_that_dies_before_it_counts_is_named_with_its_last_words(lab: La
 def test_users_who_cannot_log_in_are_named_with_what_their_client_said(lab: Lab, tmp_path: Path) -> None:
     crowd = Users(Settings.of(lab.topology, lab.credentials, tmp_path, port=444))
     crowd.start()
+
+    def has_spoken() -> bool:
+        with suppress(Unavailable):
+            users = crowd.view()["users"]
+            return bool(users) and all(user["last_line"] for user in users)
+        return False
+
     try:
-        with pytest.raises(Unavailable, match=r"3 users have no session after 3 s: site-01 says"):
-            crowd.wait_until_up(3)
+        wait_for(has_spoken)
+        with pytest.raises(Unavailable, match=r"3 users have no session after 1 s: site-01 says"):
+            crowd.wait_until_up(1)
     finally:
         crowd.process.stop()
