@@ -13,7 +13,7 @@ from temporalio import activity
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
-from policies.drift import left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
+from policies.drift import handed_over, left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
 from policies.history import OrderedReloads, UnfinishedSettings
 from policies.model.change import (
     IN_QUARANTINE,
@@ -398,6 +398,12 @@ class FactActivities:
         out = await in_a_thread(self._left_out, asked.fleet)
         return {name: out[name] for name in asked.gateways if name in out}
 
+    @activity.defn(name="find_handed_over")
+    async def find_handed_over(self, asked: LeftOutQuery) -> dict[Name, datetime]:
+        """Return which of these gateways operators have returned that are not back yet, and since when."""
+        found = await in_a_thread(lambda: handed_over(self._book.quarantined(asked.fleet)))
+        return {name: found[name] for name in asked.gateways if name in found}
+
     def _read_fleet(self, asked: FleetQuery) -> FleetPage:
         gateways = self._fleets.fleet(asked.fleet).gateways
         firsts = tuple(range(0, len(gateways), MOST_MEMBERS))
@@ -535,7 +541,7 @@ class FactActivities:
             if name not in later and (members is None or name in members)
         }
         left_out = self._book.quarantined(fleet)
-        by_hand = steered_by_hand(states, known_good, left_out)
+        by_hand = steered_by_hand(fleet, states, known_good, left_out)
         found = what_is_ahead(fleet, later, newest, len(states))
         ahead = found.sentence if found is not None else None
         return _Look(states, ahead, known_good, left_out, by_hand, members)

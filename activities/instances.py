@@ -96,6 +96,10 @@ class RestoreOrder(Message):
 
     operation: Operation
     release: ReleaseRef
+    overrules: bool = Field(
+        default=False,
+        description="an operator ordered it, so that it also moves a gateway that was steered by break-glass",
+    )
 
 
 class Restored(Message):
@@ -230,8 +234,13 @@ class Runtime(Protocol):
         """Raise the gateway's epoch to the operation's; older operations are refused from then on."""
         ...
 
-    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
-        """Raise the epoch and send new sessions to the release where it is alive; sessions stay."""
+    async def restore(
+        self, operation: Operation, release: ReleaseRef, *, overrules: bool = False
+    ) -> Restored:
+        """Raise the epoch and send new sessions to the release where it is alive; sessions stay.
+
+        A gateway that an operator steered by break-glass is `Fenced` to an order that does not overrule that.
+        """
         ...
 
     async def reload(self, operation: Operation, *, older: bool, end_removed: bool = False) -> Reloaded:
@@ -323,7 +332,7 @@ class InstanceActivities:
     async def restore_gateway(self, order: RestoreOrder) -> Restored:
         """Ensure that older orders are refused and new sessions go to the release, if it runs; one step."""
         async with answering():
-            return await self._runtime.restore(order.operation, order.release)
+            return await self._runtime.restore(order.operation, order.release, overrules=order.overrules)
 
     @activity.defn(name="reload_credentials")
     async def reload_credentials(self, order: ReloadOrder) -> Reloaded:

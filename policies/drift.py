@@ -13,6 +13,9 @@ from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name, digest_of
 from policies.rebuilding import is_newer
 
+LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp() - 1
+"""The last one that a calendar has; a host may report a later epoch."""
+
 
 def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef]) -> dict[str, str]:
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
@@ -65,26 +68,48 @@ def pages_due(
 
 
 def steered_by_hand(
-    states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseRef], left_out: Collection[Quarantine]
+    fleet: Name,
+    states: Mapping[str, GatewayState],
+    known_good: Mapping[str, ReleaseRef],
+    left_out: Collection[Quarantine],
 ) -> dict[str, str]:
     """Return each gateway that an operator took from its known-good on its host, and how.
 
-    Penstock leaves these alone until an operator returns them: it brings one back whose quarantine was handed
-    over to it after that.
+    Penstock leaves these alone until an operator returns them: it brings one back that was returned after
+    that.
     """
-    found = {}
-    handed_over = {one.gateway: one.since for one in left_out if one.person == PENSTOCK}
-    for name, why in strays(states, known_good).items():
-        state = states[name]
-        if state.owner != BREAK_GLASS:
-            continue
-        since = datetime.fromtimestamp(state.epoch / 1000, UTC)
-        if name not in handed_over or handed_over[name] <= since:
-            found[name] = (
-                f"an operator steered it by break-glass at {since:%Y-%m-%d %H:%M:%S} UTC, and it {why}; "
-                "penstock leaves it alone. Roll the fleet back, or return the gateway to its known-good"
-            )
-    return found
+    returned = handed_over(left_out)
+    return {
+        name: by_hand(fleet, states[name], why)
+        for name, why in strays(states, known_good).items()
+        if states[name].owner == BREAK_GLASS
+        and not (name in returned and returned[name] > steered_at(states[name]))
+    }
+
+
+def handed_over(left_out: Collection[Quarantine]) -> dict[Name, datetime]:
+    """Return the gateways that operators have returned and that are not back yet, each with since when."""
+    return {one.gateway: one.since for one in left_out if one.person == PENSTOCK and one.handed_over}
+
+
+def steered_at(state: GatewayState) -> datetime:
+    """Return when an operator steered the gateway on its host, by the host's clock."""
+    return datetime.fromtimestamp(min(state.epoch / 1000, LAST_SECOND), UTC)
+
+
+def spoken(moment: datetime) -> str:
+    """Return the moment as operators read it."""
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def by_hand(fleet: Name, state: GatewayState, why: str = "") -> str:
+    """Return that a gateway is left as an operator steered it on its host, and what to do about it."""
+    is_so = f", and it {why}" if why else ""
+    return (
+        f"an operator steered it by break-glass at {spoken(steered_at(state))}{is_so}; penstock leaves it "
+        f"alone. Roll the fleet back, or return the gateway to its known-good: penstock gateway return "
+        f"{fleet} {state.gateway} --reason TEXT"
+    )
 
 
 def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from activities.facts import CapacityQuery, FactActivities, LeftOutQuery
 from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Inspected
 from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
+from policies.drift import astray, by_hand
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
 from policies.model.fleet import GatewayRef
@@ -333,17 +334,23 @@ class Batch:
             self._enter(name, LEFT_OUT)
 
     async def _look(self, name: str) -> Load | None:
-        """Return what the gateway carries now, None while it is silent."""
-        asked = workflow.now().timestamp()
+        """Return what the gateway carries now, None while it is silent.
+
+        One that an operator steered from its known-good by break-glass is left out: plan and order are older,
+        or penstock's own.
+        """
+        member, asked = self._members[name], workflow.now().timestamp()
         try:
-            load = load_of(await self._steps(self._members[name]).observe(steps.LOOK))
+            state = await self._steps(member).observe(steps.LOOK)
         except ActivityError as error:
             since = self._silent_since.setdefault(name, asked)
             if asked - since >= steps.SILENT_FOR.total_seconds():
                 self._silent_too_long[name] = sentence_of(error)
             return None
         self._silent_since.pop(name, None)
-        return load
+        if state.owner == BREAK_GLASS and member.back is not None and (why := astray(state, member.back)):
+            self._leave_out({name: by_hand(self._order.change.rpartition("-")[0], state, why)})
+        return load_of(state)
 
     def _give_up_silent(self) -> None:
         """Have gateways that stay silent fail by themselves, but for those that operators left out."""

@@ -79,7 +79,15 @@ from workflows.install import Install, Installed, InstallOrder
 from workflows.passed import PassedChange, PassedSoFar, PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
-from workflows.restore import PARTS_OF_RESTORE, Restore, RestoreOrder, RestoreResult, restore_of, restores_of
+from workflows.restore import (
+    PARTS_OF_RESTORE,
+    Restore,
+    RestoreOrder,
+    RestoreResult,
+    left_by_hand,
+    restore_of,
+    restores_of,
+)
 from workflows.story_record import StoryRecord
 from workflows.survey import Survey, SurveyOrder
 from workflows.wave import Wave, WaveOrder, WaveResult
@@ -211,6 +219,8 @@ class Change:
         self._is_to_be_checked = continued.is_to_be_checked if continued else False
         self._keeps_bakes_off = False
         """Whether what was promoted goes back and is not watched any more, until known-good has moved."""
+        self._by_hand: dict[str, str] = {}
+        """Why gateways that failed alone are left as operators steered them on their hosts."""
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves(
@@ -290,7 +300,7 @@ class Change:
     async def _run(self, run: ChangeRun) -> ChangeResult:  # noqa: PLR0911 - a kind a case
         if run.continued is None:
             if not await self._is_needed():
-                return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
+                return self._not_needed()
             await self._open()
         elif run.continued.restoring is not None:
             return await to_the_end(self._go_on_restoring(run.continued.restoring.order))
@@ -656,13 +666,19 @@ class Change:
 
     # --- beginning ------------------------------------------------------------------------
 
+    def _not_needed(self) -> ChangeResult:
+        if not self._by_hand:
+            return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
+        result = self._result(Outcome.ROLLBACK_INCOMPLETE, listed(self._by_hand))
+        return result.model_copy(update={"incomplete": self._by_hand})
+
     async def _is_needed(self) -> bool:
         """Look, under the lock, at what is left alone: the change before may have ended since it was found.
 
         What has nothing to do gets no name and is no change in the ledger.
         """
         if self._order.plan is not None:
-            return True
+            return not self._order.alone or await self._leaves_some_to_take_back()
         if self._order.kind in RELOADS:
             return await self._find_who_missed_it()
         if self._order.kind is not ChangeKind.GO_BACK:
@@ -673,6 +689,23 @@ class Change:
         if self._order.beside is not None:
             return not {*found.untouched}.isdisjoint(self._order.drifted)
         return bool(found.strays or found.open_changes)
+
+    async def _leaves_some_to_take_back(self) -> bool:
+        """Look which of the gateways that failed alone operators have steered on their hosts meanwhile.
+
+        Their known-good does not move either. False where these are all.
+        """
+        await self._know_the_plan()
+        some = False
+        for key in self._plan.keys:
+            part = await control.read_part(self._plan.digest, key)
+            names = [member.gateway.name for member in part.members]
+            looks = [left_by_hand(self._order.fleet, member) for member in part.members]
+            found = dict(zip(names, await asyncio.gather(*looks), strict=True))
+            self._by_hand |= {name: why for name, why in found.items() if why}
+            self._aside_in[key.path] = tuple(name for name, why in found.items() if why)
+            some |= not all(found.values())
+        return some
 
     async def _find_who_missed_it(self) -> bool:
         """Plan, under the lock, what repeats the last reload, or settings; False where none missed it."""
@@ -1092,8 +1125,9 @@ class Change:
             waits_for_moved=not self._order.bakes_on,  # single gateways are tried for a moment anyway
             lets_go=self._lets_go,
             lock=True,
+            overrules=self._is_ordered_back,
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
-            given_up_in=self._story.given_up,
+            given_up_in=self._story.given_up | self._left_by_hand,
             listener=workflow.info().workflow_id,
             failed=failed,
             decision=self._decision,
@@ -1102,6 +1136,24 @@ class Change:
             within=min(ALONE_WITHIN, self._time_left) if self._order.bakes_on else None,
         )
         return await self._until_restored(order, await self._begin_to_restore(order))
+
+    @property
+    def _left_by_hand(self) -> dict[str, dict[str, str]]:
+        """Why gateways that failed alone are left as operators steered them, by the path of their part."""
+        return {
+            path: {name: self._by_hand[name] for name in names if name in self._by_hand}
+            for path, names in self._aside_in.items()
+            if not self._by_hand.keys().isdisjoint(names)
+        }
+
+    @property
+    def _is_ordered_back(self) -> bool:
+        """Whether an operator ordered this way back: what penstock begins by itself overrules none."""
+        asked = self._asked_back
+        goes_back = self._order.kind is ChangeKind.GO_BACK
+        return (goes_back and self._order.requested_by != PENSTOCK) or (
+            asked is not None and asked.person != PENSTOCK
+        )
 
     def _know_restores(self, keys: tuple[PartKey, ...]) -> None:
         """Note which workflows bring these parts back: what operators order is for them."""

@@ -196,13 +196,15 @@ class GatewaySteps:
 
     # --- back ---------------------------------------------------------------------
 
-    async def restore(self, release: ReleaseRef, patience: steps.Options = steps.GO_BACK) -> Restored:
-        """Fence and steer back in one step; what is not there to go back to is told, not started."""
-        return await self._do(
-            InstanceActivities.restore_gateway,
-            patience,
-            RestoreOrder(operation=self.operation("back"), release=release),
-        )
+    async def restore(
+        self, release: ReleaseRef, patience: steps.Options = steps.GO_BACK, *, overrules: bool = False
+    ) -> Restored:
+        """Fence and steer back in one step; what is not there to go back to is told, not started.
+
+        The host refuses it where an operator steered the gateway by break-glass, unless it `overrules` that.
+        """
+        order = RestoreOrder(operation=self.operation("back"), release=release, overrules=overrules)
+        return await self._do(InstanceActivities.restore_gateway, patience, order)
 
     async def end_trial(self) -> None:
         """Send new sessions to the permanent slot again."""

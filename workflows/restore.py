@@ -9,7 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
 from activities.ledger import EventEntry, LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
+from policies.drift import astray, by_hand, spoken, steered_at
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
@@ -130,6 +131,8 @@ class RestoreOrder(Value):
     waits_for_moved: bool = False
     """Whether no gateway is waited for whose sessions neither the change nor what it takes back has moved."""
     lock: bool = False
+    overrules: bool = False
+    """Whether an operator ordered it, so that it takes along gateways steered by break-glass before that."""
     at_once: int | None = None
     listener: str | None = None
     failed: Digest | None = None
@@ -205,6 +208,10 @@ class Restore:
         self._given_up_in = dict(order.given_up_in)
         self._emptied = dict(order.emptied)
         self._unmoved = dict(order.unmoved)
+        self._overruled: set[str] = set()
+        """Gateways steered by break-glass that an operator has ordered back, or returned, since."""
+        self._by_hand: set[str] = set()
+        """Gateways that are left as operators steered them by break-glass."""
         self._began = order.began or workflow.now()
         before = order.began if order.first_round_over or order.told else None  # as orders of before have it
         self._begun = order.begun or before or workflow.now()
@@ -469,6 +476,8 @@ class Restore:
             await self._try_until_back(name)
         elif self._first_round_over:
             await self._returned(name)
+        if name in self._by_hand:
+            await self._record_end(name)
 
     async def _try_once(self, name: str) -> bool:
         """Bring the gateway back in one round; return True when it is back or a newer change has it.
@@ -479,13 +488,10 @@ class Restore:
             await self._bring_back(name)
         except (ActivityError, ApplicationError) as error:
             if code_of(error) == "Fenced":
-                why = sentence_of(error)
-                if self._order.lock and not is_newer(rollout_seen(error), self._order.change):
-                    why = await self._steered_by_hand(name)
-                if why:
-                    self._troubles.pop(name, None)
-                    self._given_up[name] = why
-                    return True
+                if rollout_seen(error) == BREAK_GLASS:
+                    return await self._heed_break_glass(name, epoch_seen(error) or 0)
+                if not self._order.lock or is_newer(rollout_seen(error), self._order.change):
+                    return self._leave(name, sentence_of(error))
                 self._steps[name].epoch = max(steps.epoch_now(), (epoch_seen(error) or 0) + 1)
             if code_of(error) == "BeyondHostLimits" and self._steps[name].epoch > steps.epoch_now():
                 # Another gateway, or an earlier clock, named the change's epoch: this host is not to blame.
@@ -493,31 +499,54 @@ class Restore:
                 return await self._try_once(name)
             self._troubles[name] = sentence_of(error)
             return False
+        return self._is_back(name)
+
+    def _is_back(self, name: str) -> bool:
         self._back.append(name)
         self._last_back = workflow.now()
         self._troubles.pop(name, None)
         self._given_up.pop(name, None)
         return True
 
-    async def _steered_by_hand(self, name: str) -> str:
-        """Return why a gateway is left to the operator who steered it on its host; empty for any other fence.
+    def _leave(self, name: str, why: str) -> bool:
+        """Try the gateway no more: a newer change has it, or an operator."""
+        self._troubles.pop(name, None)
+        self._given_up[name] = why
+        return True
 
-        Break-glass of before it was decided to go back does not count. How long ago it was, its host says
-        by its own clock.
+    async def _heed_break_glass(self, name: str, epoch: int) -> bool:
+        """Leave a gateway as an operator steered it on its host; return whether it is tried no more.
+
+        One that is on the release already is back, by no order. Two are ordered back: one that was steered
+        before an operator ordered this, by its host's own clock, and one that an operator has returned since.
+        As long as neither is certain, the gateway gets no order.
         """
+        on, order = self._steps[name], self._order
         try:
-            state = await self._steps[name].observe(steps.LOOK)
+            state = await on.observe(steps.LOOK)
+            if state.owner != BREAK_GLASS:
+                overruled = True  # a newer order came meanwhile, or the fence was only reset
+            elif order.overrules:
+                overruled = state.observed_at - steered_at(state) > workflow.now() - self._began
+            else:
+                overruled = await _is_returned(order.fleet, state)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return ""
-        steered = datetime.fromtimestamp(state.epoch / 1000, UTC)
-        if state.owner != BREAK_GLASS or workflow.now() - (state.observed_at - steered) < self._began:
-            return ""
-        return (
-            f"an operator steered it by break-glass at {steered:%Y-%m-%d %H:%M:%S} UTC, and penstock leaves "
-            "it alone. Return the gateway to its known-good once it may go back"
-        )
+            self._troubles[name] = sentence_of(error)
+            return False
+        if overruled:
+            again = name in self._overruled
+            self._overruled.add(name)
+            on.epoch = max(steps.epoch_now(), epoch + 1)
+            if not again:
+                return await self._try_once(name)
+            self._troubles[name] = f"an operator steered it by break-glass at {spoken(steered_at(state))}"
+            return False
+        if astray(state, self._targets[name]) is None:
+            return self._is_back(name)
+        self._by_hand.add(name)
+        return self._leave(name, by_hand(order.fleet, state))
 
     async def _try_until_back(self, name: str) -> None:
         """Try again and again, more and more slowly; a person's word ends it, a long history pauses it.
@@ -662,7 +691,8 @@ class Restore:
         on, release = self._steps[name], self._targets[name]
         patience = steps.go_back_within(self._order.at_once or self._order.parts)
         asked = workflow.now()
-        restored = await on.restore(release, patience)
+        overrules = self._order.overrules or name in self._overruled
+        restored = await on.restore(release, patience, overrules=overrules)
         self._answered.add(name)
         if on.cluster is not None:
             self._states.setdefault(name, restored.state)
@@ -898,6 +928,29 @@ class Restore:
                 }
             )
         )
+
+
+async def left_by_hand(fleet: Name, member: Member) -> str:
+    """Return why a gateway is left to the operator who steered it on its host; empty where none did.
+
+    It is empty, too, where the gateway or the ledger does not answer: its host decides.
+    """
+    on = GatewaySteps(member.gateway, "look", 0, member.back.digest if member.back else "")
+    try:
+        state = await on.observe(steps.LOOK)
+        is_left = state.owner == BREAK_GLASS and not await _is_returned(fleet, state)
+    except ActivityError as error:
+        if is_cancelled_exception(error):
+            raise
+        return ""
+    return by_hand(fleet, state) if is_left else ""
+
+
+async def _is_returned(fleet: Name, state: GatewayState) -> bool:
+    """Whether an operator has returned the gateway since it was steered by break-glass."""
+    asked = LeftOutQuery(fleet=fleet, gateways=(state.gateway,))
+    since = (await control.ask(FactActivities.find_handed_over, asked)).get(state.gateway)
+    return since is not None and since > steered_at(state)
 
 
 def _named(field: str, results: Sequence[RestoreResult]) -> dict[str, Any]:

@@ -225,6 +225,7 @@ def record_activities(
         facts.plan_undo,
         facts.plan_what_stands,
         facts.find_left_out,
+        facts.find_handed_over,
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,

@@ -16,7 +16,7 @@ from policies.model.people import Via
 _ASKED = 1_000
 """Gateways that one statement names."""
 
-_HISTORY = {"since", "tries", "tried", "tried_in"}
+_HISTORY = {"since", "tries", "tried", "tried_in", "handed_over"}
 """What the same person's next reason leaves as it is."""
 
 
@@ -61,7 +61,7 @@ class Quarantines(Book):
             for name, why in reasons.items():
                 _clear(connection, fleet, name, person, reason)
                 row = Quarantine(fleet=fleet, gateway=name, reason=why, person=PENSTOCK, since=now)
-                _set(connection, row)
+                _set(connection, row.model_copy(update={"handed_over": True}))
 
     def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
         """Write down that this change tries to bring back these gateways; a person's are not counted.

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
 
@@ -229,10 +230,12 @@ quarantine = Table(
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("tried", Moment),
     Column("tried_in", String(63)),
+    Column("handed_over", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
 """Gateways that are left out. `tries` counts the changes by which reconcile tried to bring back one that
-penstock left out; `tried` and `tried_in` are the time and the name of the last of them.
+penstock left out; `tried` and `tried_in` are the time and the name of the last of them. `handed_over` marks
+one that an operator returned.
 """
 
 verdicts = Table(

@@ -43,6 +43,8 @@ def sampled(cohorts: Cohorts, groups: Mapping[str, str], most: int, seed: str) -
     known = {*canary, *changed_before, *control}
     expected = {name: digest for name, digest in cohorts.expected.items() if name in known}
     leased = {name: digest for name, digest in cohorts.leased.items() if name in known}
+    committed = {name: digest for name, digest in cohorts.committed.items() if name in known}
     sides = {"canary": canary, "changed_before": changed_before, "control": control}
     beyond = tuple(sorted(cohorts.changed - known))
-    return cohorts.model_copy(update=sides | {"beyond": beyond, "expected": expected, "leased": leased})
+    of_sample = {"beyond": beyond, "expected": expected, "leased": leased, "committed": committed}
+    return cohorts.model_copy(update=sides | of_sample)

@@ -52,7 +52,7 @@ class WindowState(Value):
     silent: dict[str, float] = {}
     """Since when the users' port of a gateway has been silent at every tick."""
     back: dict[str, float] = {}
-    """Since when a gateway on trial has served its known-good at every tick."""
+    """Since when a changed gateway has served what it ran before at every tick."""
     aside: dict[str, Aside] = {}
     gates: dict[str, GateState] = {}
 
@@ -243,13 +243,17 @@ def _judge(setup: Setup, gate: Gate, state: GateState, tick: Tick) -> tuple[Gate
 
 
 def _back_on_known_good(cohorts: Cohorts, state: WindowState, tick: Tick, aside: Asides) -> dict[str, float]:
-    """Return since when gateways on trial serve their known-good: their leases have ended, or not begun."""
-    back = (name for name, digest in tick.other.items() if cohorts.leased.get(name) == digest)
+    """Return since when changed gateways serve what they ran before: their leases have ended, or not begun.
+
+    One that is committed has no lease. An operator, or we ourselves, have sent it back.
+    """
+    before = {**cohorts.committed, **cohorts.leased}
+    back = (name for name, digest in tick.other.items() if before.get(name) == digest)
     return {name: state.back.get(name, tick.at) for name in back if name not in aside}
 
 
-def _lapsed(policy: GatePolicy, back: Mapping[str, float], tick: Tick) -> list[GateReading]:
-    """Return the reading of leases, where known-good serves on trial; a scrape or two may be behind."""
+def _lapsed(policy: GatePolicy, cohorts: Cohorts, back: Mapping[str, float], tick: Tick) -> list[GateReading]:
+    """Return the reading of leases, where known-good serves again; a scrape or two may be behind."""
     if not back:
         return []
     most = policy.fresh_within.total_seconds()
@@ -258,7 +262,10 @@ def _lapsed(policy: GatePolicy, back: Mapping[str, float], tick: Tick) -> list[G
         reason = f"{min(back)} is not yet seen with what it tries out; known-good serves"
         return [GateReading(gate=LEASE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)]
     more = f", and on {len(ended) - 1} more" if len(ended) > 1 else ""
-    reason = f"{ended[0]}: its lease ended unconfirmed; known-good serves{more}"
+    why = "its lease ended unconfirmed; known-good serves"
+    if ended[0] in cohorts.committed:
+        why = "what it ran before the release serves again, although it was committed"
+    reason = f"{ended[0]}: {why}{more}"
     return [GateReading(gate=LEASE, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)]
 
 
@@ -273,12 +280,12 @@ def _identity(
     """Return identity's readings where it has any, since when that is so, and who is set aside.
 
     A scrape or two behind a switch is no mistake yet. As many changed gateways as may fail by themselves
-    are set aside for it: one that runs something else keeps nobody from proving what the others run. One on
-    trial that is back on its known-good makes no mistake: its lease ended, and evidence is missing.
+    are set aside for it: one that runs something else keeps nobody from proving what the others run. One
+    that is back on its known-good makes no mistake: evidence is missing.
     """
     since = state.other_since
     other = {n: digest for n, digest in tick.other.items() if n not in aside and n not in back}
-    readings = _lapsed(policy, back, tick)
+    readings = _lapsed(policy, cohorts, back, tick)
     if "identity" in tick.blind:
         verdict, reason = GateVerdict.METRICS_UNAVAILABLE, tick.blind["identity"]
     elif other:

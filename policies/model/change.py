@@ -414,3 +414,5 @@ class Quarantine(Value):
     """When the last of them began with it."""
     tried_in: Name | None = None
     """The name of that change."""
+    handed_over: bool = False
+    """Whether an operator returned the gateway, so that penstock brings it back also after break-glass."""

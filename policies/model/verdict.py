@@ -151,7 +151,8 @@ class Cohorts(Value):
     `beside` names the controls that are no gateways of their own but the old instance on a changed
     one, each with that gateway's label.
     `leased` maps each gateway on trial to the executable of its known-good, where that is another one: it
-    serves again when the lease of the trial ends unconfirmed.
+    serves again when the lease of the trial ends unconfirmed. `committed` maps each gateway that has no lease
+    any more likewise: where it serves what it ran before, something else than the release put it there.
     `switching` maps the controls that the change may switch while they are watched to the digest of
     the executable that they run from then on.
     """
@@ -167,6 +168,7 @@ class Cohorts(Value):
     beside: dict[str, str] = {}
     switching: dict[str, Digest] = {}
     leased: dict[str, Digest] = Field(default={}, exclude_if=lambda digests: not digests)
+    committed: dict[str, Digest] = Field(default={}, exclude_if=lambda digests: not digests)
 
     @property
     def changed(self) -> frozenset[str]:

@@ -67,13 +67,13 @@ def cohorts_of(
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
-    leased = {
-        target[name]: known.executable
+    earlier = {
+        name: known.executable
         for name in (*canary, *before)
-        if standing[name].state == ON_TRIAL
-        and (known := plan.known_good.get(name)) is not None
-        and known.executable != plan.release.executable
+        if (known := plan.known_good.get(name)) is not None and known.executable != plan.release.executable
     }
+    leased = {target[n]: digest for n, digest in earlier.items() if standing[n].state == ON_TRIAL}
+    committed = {target[n]: digest for n, digest in earlier.items() if target[n] not in leased}
     switching = [name for name in control if passed and plan.wave_of[name] == passed + 1]
     old = {name: old_instance_of(target[name]) for name in sorted(canary) if itself and name in counted}
     expected |= {label: plan.known_good[name].executable for name, label in old.items()}
@@ -87,6 +87,7 @@ def cohorts_of(
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
         beside={label: target[name] for name, label in old.items()},
         leased=leased,
+        committed=committed,
         switching={target[name]: plan.release.executable for name in switching},
     )
 

@@ -596,7 +596,9 @@ def test_each_change_that_tries_a_gateway_counts_once_until_the_gateway_is_retur
     assert tried.tried is not None
     assert left_alone == hers
     ledger.hand_over("edge", {"gw-1": "it runs another release"}, "bob", "mended")
-    assert ledger.quarantined("edge", AT)[0].tries == 0
+    assert (ledger.quarantined("edge", AT)[0].tries, tried.handed_over) == (0, False)
+    ledger.set_quarantine(mine.model_copy(update={"reason": "refuses again"}))  # by the change that brings it
+    assert ledger.quarantined("edge", AT)[0].handed_over
 
 
 def test_every_event_of_a_change_is_kept_however_few_its_status_shows(ledger: Ledger) -> None:

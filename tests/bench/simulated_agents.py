@@ -177,7 +177,7 @@ class Agent:
 
     async def _restore(self, order: Any) -> object:
         read = RestoreOrder.model_validate(order)
-        return await self.gateway.restore(read.operation, read.release)
+        return await self.gateway.restore(read.operation, read.release, overrules=read.overrules)
 
     async def _try_out(self, order: Any) -> object:
         read = TrialOrder.model_validate(order)

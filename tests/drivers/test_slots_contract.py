@@ -14,6 +14,7 @@ from activities.snapshots import Evidence, SnapshotStore
 from activities.steering_table import SteeringTable
 from policies.model.errors import BadInput, Fenced, InstanceGone, LeaseLapsed, Refused, Unavailable
 from policies.model.instance import InstanceState
+from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 from tests.drivers.gateway_client import Client
@@ -528,6 +529,21 @@ async def test_after_going_back_every_older_order_is_refused(stand: Stand) -> No
         await stand.runtime.restore(operation("same epoch", rollout="r-2", epoch=5), stand.release("2"))
     steering = await stand.table.read()
     assert (steering.serving, steering.trial) == (old, None)
+
+
+async def test_a_gateway_that_was_steered_by_break_glass_goes_back_by_an_operators_order_alone(
+    stand: Stand,
+) -> None:
+    """R9."""
+    old = await serving(stand)
+    new = await running(stand, "2")
+    await stand.table.make_permanent(operation("keep new", rollout=BREAK_GLASS, epoch=3), new)
+    with pytest.raises(Fenced) as refused:
+        await stand.runtime.restore(operation("back", epoch=4), stand.release("1"))
+    assert refused.value.details == ({"epoch": 3, "rollout": BREAK_GLASS},)
+    assert (await stand.table.read()).serving == new
+    ordered = await stand.runtime.restore(operation("back", epoch=4), stand.release("1"), overrules=True)
+    assert (ordered.back, ordered.state.steering.serving) == (True, old)
 
 
 async def test_two_going_back_at_once_end_in_one_place(stand: Stand) -> None:

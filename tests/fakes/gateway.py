@@ -41,7 +41,7 @@ from policies.model.instance import (
     Steering,
 )
 from policies.model.mirror import Mirror
-from policies.model.operation import Operation
+from policies.model.operation import BREAK_GLASS, Operation
 from policies.model.path import PathFacts, TriedTunnel
 from policies.model.placement import Placed
 from policies.model.plan import ReleaseRef
@@ -374,9 +374,13 @@ class FakeGateway:
         self._begin("fence", operation)
         return self._state(changed=changed)
 
-    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+    async def restore(
+        self, operation: Operation, release: ReleaseRef, *, overrules: bool = False
+    ) -> Restored:
         """Raise the epoch and send new sessions to the release where it is alive."""
         self._maybe_fail("restore")
+        if not overrules and self.owner[1] == BREAK_GLASS:
+            raise Fenced(f"an operator steered {self.gateway.name} by break-glass", *self.owner)
         fenced = await self.fence(operation)
         slot, steered = fenced.running(release.digest, release.executable), False
         if slot is not None and slot == self.serving:

@@ -236,7 +236,7 @@ class History:
         astray = {name: to for name in names if to != known_good[name] and name not in self.hand}
         states = {name: _state(name, release) for name, release in (known_good | astray).items()}
         states |= {name: _state(name, release, by_hand=True) for name, release in self.hand.items()}
-        by_hand = steered_by_hand(states, known_good, ())
+        by_hand = steered_by_hand("edge", states, known_good, ())
         returned = strays(states, known_good).keys() - by_hand.keys()
         steered = {name for name, release in self.hand.items() if release != known_good[name]}
         if returned != astray.keys() or by_hand.keys() != steered:

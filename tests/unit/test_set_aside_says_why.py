@@ -72,6 +72,21 @@ def test_a_gateway_back_on_its_known_good_is_neither_accused_nor_set_aside() -> 
     assert runbook_of_waiting(verdict=last.verdict, worst_gate=LEASE) == "worker-or-temporal-down"
 
 
+def test_a_committed_gateway_back_on_its_known_good_is_missing_evidence_and_no_executable_of_a_stranger() -> (
+    None
+):
+    """It was set aside as failed, and one more than may fail held the release as one that conflicts."""
+    committed = dict.fromkeys(NAMES[:3], KNOWN_GOOD)
+    cohorts = may(1).model_copy(update={"committed": committed})
+    _, decisions = watch(cohorts, [tick(at, other=committed) for at in range(LONG)])
+    assert {one.failed for one in decisions} == {()}
+    assert Action.PROMOTE not in {one.action for one in decisions}
+    last = decisions[-1]
+    assert last.verdict is GateVerdict.METRICS_UNAVAILABLE
+    assert "what it ran before the release serves again" in last.reason
+    assert "which is not what the plan put there" not in str(decisions)
+
+
 def test_known_good_in_the_first_scrapes_of_a_trial_is_no_lease_that_ended() -> None:
     ticks = [tick(at, other={NAMES[at // 3]: KNOWN_GOOD}) for at in range(24)]
     leased = dict.fromkeys(NAMES[:8], KNOWN_GOOD)
@@ -111,3 +126,5 @@ def test_only_a_gateway_on_trial_has_a_lease_that_may_end() -> None:
     cohorts = cohorts_of(plan, 2, results)
     target = plan.fleet.gateway(second).metrics_target
     assert cohorts.leased == {target: plan.known_good[second].executable}
+    committed = plan.fleet.gateway(first).metrics_target
+    assert cohorts.committed == {committed: plan.known_good[first].executable}

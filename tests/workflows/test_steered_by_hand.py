@@ -5,14 +5,17 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from policies.model.change import PENSTOCK, Outcome, Quarantine
+from policies.model.change import PENSTOCK, Outcome, Phase, Quarantine
 from policies.model.errors import Unavailable
 from policies.model.operation import BREAK_GLASS
-from policies.notices.entries import STEERED_BY_HAND
+from policies.notices.entries import NOT_TAKEN_BACK, STEERED_BY_HAND, TAKEN_BACK
 from policies.rollback import kept_slot
-from tests.fakes.control import UNDECIDED
+from tests.fakes.control import CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
-from tests.workflows.world import OLD, World, reconcile, result_of, until
+from tests.workflows.test_failed_alone import away, said, told
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, until
+from workflows import steps
+from workflows.restore import RETURN_ENDED
 
 
 async def steered_back(fake: FakeGateway, ago: float = 0.0) -> None:
@@ -52,7 +55,7 @@ async def test_a_gateway_that_an_operator_returns_after_break_glass_goes_to_its_
     # `gateway return` hands it over to penstock, which tries it after a minute.
     handed_over = datetime.now(UTC) - timedelta(seconds=90)
     row = Quarantine(fleet="edge", gateway="gw-1", reason="returned", person=PENSTOCK, since=handed_over)
-    world.book.set_quarantine(row)
+    world.book.set_quarantine(row.model_copy(update={"handed_over": True}))
     await reconcile(world)
     await until(lambda: world.serving()["gw-1"] == "1.3.0")
 
@@ -85,3 +88,182 @@ async def test_a_rollback_that_is_asked_for_after_break_glass_takes_that_gateway
     monkeypatch.setattr(fake, "now", lambda: datetime.now(UTC) + timedelta(minutes=5))
     result = await result_of(await world.go_back())
     assert (result.outcome, set(world.serving().values())) == (Outcome.ROLLED_BACK, {"1.1.6"})
+
+
+# Whatever penstock begins by itself leaves that gateway alone and names it.
+
+FAILED = QUIET.model_copy(update={"failed": ("gw-1",)})
+
+
+def steered_to_new(fake: FakeGateway) -> tuple[list[str], tuple[int, str]]:
+    """Do what `penstock agent break-glass --slot` did just now; return what is to stay so."""
+    fake.serving, fake.trial = next(name for name, held in fake.slots.items() if held.release == NEW), None
+    fake.owner = (int(time.time() * 1000), BREAK_GLASS)
+    return list(fake.effects), fake.owner
+
+
+def as_steered(fake: FakeGateway) -> tuple[list[str], tuple[int, str]]:
+    return list(fake.effects), fake.owner
+
+
+async def promoted(world: World) -> FakeGateway:
+    world.judge.says(UNDECIDED, wave=0)
+    assert (await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))).outcome is Outcome.PROMOTED
+    await until(lambda: bool(world.judge.bakes))
+    return world.gateways["gw-1"]
+
+
+@pytest.mark.parametrize("is_noticed", [False, True])
+async def test_a_gateway_that_failed_alone_is_not_taken_back_once_an_operator_steered_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, is_noticed: bool
+) -> None:
+    """R9: the watch over its promotion ordered it within seconds, before reconcile had seen it."""
+    monkeypatch.setattr("workflows.failed_alone.REST", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    fake = await promoted(world)
+    await steered_back(fake)
+    before = as_steered(fake)
+    if is_noticed:
+        await reconcile(world)
+    changes = world.newest
+    world.judge.after[changes] = FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    assert "an operator steered it by break-glass at " in said(world, NOT_TAKEN_BACK)
+    assert "penstock gateway return edge gw-1 --reason TEXT" in said(world, NOT_TAKEN_BACK)
+    assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.1.6")
+    assert (world.newest, world.book.known_good("edge")["gw-1"]) == (changes, NEW)
+    found = await reconcile(world)
+    assert (found.strays, as_steered(fake)) == ({}, before)
+
+
+async def test_a_gateway_that_failed_alone_goes_back_once_its_operator_has_returned_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.failed_alone.REST", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    fake = await promoted(world)
+    steered_to_new(fake)
+    world.judge.after[world.newest] = FAILED
+    await until(lambda: NOT_TAKEN_BACK in told(world))
+    row = Quarantine(
+        fleet="edge", gateway="gw-1", reason="returned", person=PENSTOCK, since=datetime.now(UTC)
+    )
+    world.book.set_quarantine(row.model_copy(update={"handed_over": True}))
+    await until(lambda: world.serving()["gw-1"] == "1.1.6")
+    await until(lambda: TAKEN_BACK in told(world))
+
+
+async def test_harm_after_the_promotion_takes_back_all_but_what_an_operator_steered(world: World) -> None:
+    fake = await promoted(world)
+    before = steered_to_new(fake)
+    world.judge.after[world.newest] = CRASHING
+    await until(lambda: world.book.closed[-1].outcome is Outcome.ROLLBACK_INCOMPLETE)
+    assert {world.serving()[name] for name in ("gw-2", "gw-3", "gw-4")} == {"1.1.6"}
+    assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.3.0")
+    assert world.book.known_good("edge")["gw-1"] == OLD  # what an operator returns it to
+    await reconcile(world)
+    assert "return the gateway to its known-good" in said(world, STEERED_BY_HAND)
+    assert as_steered(fake) == before
+
+
+async def test_an_upgrade_that_goes_back_by_itself_leaves_what_an_operator_steered(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.OBSERVING)
+    fake = world.gateways["gw-1"]
+    before = steered_to_new(fake)
+    world.judge.says(UNHEALTHY)
+    result = await result_of(rollout)
+    assert (result.outcome, list(result.incomplete)) == (Outcome.ROLLBACK_INCOMPLETE, ["gw-1"])
+    assert "penstock gateway return edge gw-1 --reason TEXT" in result.incomplete["gw-1"]
+    assert (as_steered(fake)[1], world.serving()["gw-1"]) == (before[1], "1.3.0")
+    assert world.serving()["gw-2"] == "1.1.6"
+
+
+async def test_an_upgrade_that_goes_back_takes_a_gateway_for_back_that_its_operator_steered_back(
+    world: World,
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.OBSERVING)
+    fake = world.gateways["gw-1"]
+    await steered_back(fake)
+    owner = fake.owner
+    world.judge.says(UNHEALTHY)
+    result = await result_of(rollout)
+    assert (result.outcome, result.incomplete) == (Outcome.ROLLED_BACK, {})
+    assert (fake.owner, set(world.serving().values())) == (owner, {"1.1.6"})
+
+
+async def test_a_gateway_that_fails_alone_after_its_wave_stays_as_an_operator_steered_it(
+    world: World,
+) -> None:
+    """Its restore holds no lock: it gave way, and nothing named the gateway."""
+    world.judge.says(UNDECIDED)
+    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    rollout = await world.run(order.model_copy(update={"asks_window": True}))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = CLOSED
+    world.judge.says(HEALTHY)
+    await in_phase(rollout, Phase.WAITING)
+    await until(lambda: bool(world.judge.passed))
+    fake = world.gateways["gw-1"]
+    before = steered_to_new(fake)
+    world.judge.says(FAILED, wave=PASSED)
+    await until(lambda: RETURN_ENDED in told(world))
+    assert "penstock gateway return edge gw-1 --reason TEXT" in said(world, RETURN_ENDED)
+    assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.3.0")
+
+
+@pytest.mark.parametrize("question", ["its host", "the ledger"])
+async def test_a_gateway_gets_no_order_before_it_is_certain_that_no_operator_steered_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """One look that was not answered was enough for break-glass to be undone."""
+    fake = world.gateways["gw-1"]
+    fake.serve(NEW, "b")
+    before = steered_to_new(fake)
+    if question == "its host":
+        fake.fail("observe", Unavailable("gw-1 does not answer"), times=10_000)
+    else:
+        asked, is_back = away(world, "quarantined", monkeypatch)
+    rollback = await world.restore("gw-1")
+    if question == "its host":
+        await until(lambda: [one.gateway for one in world.book.quarantined("edge")] == ["gw-1"])
+        fake.recover("observe")
+    else:
+        await until(lambda: len(asked) > 1)
+        is_back()
+    result = await result_of(rollback)
+    assert list(result.given_up) == ["gw-1"]
+    assert as_steered(fake) == before
+
+
+async def test_a_gateway_that_penstock_itself_left_out_after_break_glass_was_returned_by_no_operator(
+    world: World,
+) -> None:
+    """A rollback that found its agent silent said so, which was read as an operator's return."""
+    fake = world.gateways["gw-1"]
+    fake.serve(NEW, "b")
+    steered_to_new(fake)
+    fake.owner = (fake.owner[0] - 200_000, BREAK_GLASS)
+    before = as_steered(fake)
+    since = datetime.now(UTC) - timedelta(seconds=90)
+    row = Quarantine(fleet="edge", gateway="gw-1", reason="it is silent", person=PENSTOCK, since=since)
+    world.book.set_quarantine(row)
+    found = await reconcile(world)
+    assert (found.strays, as_steered(fake)) == ({}, before)
+    assert "left alone" in found.sentence
+
+
+async def test_an_upgrade_does_not_begin_with_a_gateway_that_an_operator_steered_after_its_plan(
+    world: World,
+) -> None:
+    """It may wait for its window for days; break-glass of the last seconds is in no quarantine yet."""
+    fake = await promoted(world)
+    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"), release=NEXT)
+    await steered_back(fake)
+    before = as_steered(fake)
+    await result_of(await world.run(order))
+    assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.1.6")
+    assert {world.serving()[name] for name in ("gw-2", "gw-3", "gw-4")} == {"1.4.0"}

@@ -238,6 +238,7 @@ class World:
             kind=ChangeKind.GO_BACK,
             plan=self.book.record_return(self.fleet, targets),
             source="http://repository",
+            requested_by="on call",
             reason=reason,
         )
         return await self.run(order)

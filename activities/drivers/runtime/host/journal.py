@@ -20,7 +20,7 @@ from typing import Any
 from activities.drivers.disk import Reserve
 from activities.drivers.runtime.host.bounds import HostBounds
 from policies.model.errors import Fenced, Unavailable
-from policies.model.operation import Operation
+from policies.model.operation import BREAK_GLASS, Operation
 
 POLL_SECONDS = 0.01
 
@@ -74,18 +74,29 @@ class Journal:
             if self._result(lines, operation) != result:
                 self._append(operation, "result", result=result)
 
-    def fence(self, operation: Operation) -> int:
+    def fence(self, operation: Operation, *, overrules: bool = True) -> int:
         """Raise the epoch to the operation's and return it; a repeat changes nothing.
 
+        Args:
+            operation: The step that owns the gateway from then on.
+            overrules: Whether an operator's break-glass of before gives way to it, too.
+
         Raises:
-            Fenced: when the operation itself is older than what owns the gateway.
+            Fenced: when the operation itself is older than what owns the gateway, or does not overrule it.
             ForeignOrder: when it is for another gateway.
             BeyondHostLimits: when its epoch is far ahead of this host's clock.
         """
         self.bounds.check(operation)
         with self._locked() as lines:
             self._refuse_older(lines, operation)
-            if self._owner(lines) != (operation.epoch, operation.rollout):
+            owner = self._owner(lines)
+            if not overrules and owner[1] == BREAK_GLASS:
+                raise Fenced(
+                    f"an operator steered {operation.gateway} by break-glass; step {operation.step} of "
+                    f"rollout {operation.rollout}, which no operator ordered, was refused",
+                    *owner,
+                )
+            if owner != (operation.epoch, operation.rollout):
                 self._append(operation, "fence")
         return operation.epoch
 

@@ -314,18 +314,20 @@ class HostSlots:
         self._journal.fence(operation)
         return (await self._observe(AT_ONCE)).model_copy(update={"changed": changed})
 
-    async def restore(self, operation: Operation, release: ReleaseRef) -> Restored:
+    async def restore(
+        self, operation: Operation, release: ReleaseRef, *, overrules: bool = False
+    ) -> Restored:
         """Raise the epoch and send new sessions to the slot where the release is alive, at once.
 
         It waits for no other step and no hung daemon, ends no session, and steers nobody when the
         release does not run here: what gets new sessions then is better than a slot without anything.
 
         Raises:
-            Fenced: when a newer rollout or rollback owns the gateway.
+            Fenced: when a newer rollout or rollback owns the gateway, or an operator it does not overrule.
             Conflict: when the steering was not read back as it was written.
         """
         fenced = self._journal.epoch != operation.epoch
-        self._journal.fence(operation)
+        self._journal.fence(operation, overrules=overrules)
         before = await self._observe(NOT_ASKED)
         slot = before.running(release.digest, release.executable)
         counted, steered = await asyncio.gather(
