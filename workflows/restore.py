@@ -211,7 +211,7 @@ class Restore:
         self._overruled: set[str] = set()
         """Gateways steered by break-glass that an operator has ordered back, or returned, since."""
         self._by_hand: set[str] = set()
-        """Gateways that are left as operators steered them by break-glass."""
+        """Gateways that are left as operators steered them by break-glass, back or not."""
         self._began = order.began or workflow.now()
         before = order.began if order.first_round_over or order.told else None  # as orders of before have it
         self._begun = order.begun or before or workflow.now()
@@ -476,7 +476,7 @@ class Restore:
             await self._try_until_back(name)
         elif self._first_round_over:
             await self._returned(name)
-        if name in self._by_hand:
+        if name in self._by_hand and name in self._given_up:
             await self._record_end(name)
 
     async def _try_once(self, name: str) -> bool:
@@ -543,9 +543,9 @@ class Restore:
                 return await self._try_once(name)
             self._troubles[name] = f"an operator steered it by break-glass at {spoken(steered_at(state))}"
             return False
+        self._by_hand.add(name)
         if astray(state, self._targets[name]) is None:
             return self._is_back(name)
-        self._by_hand.add(name)
         return self._leave(name, by_hand(order.fleet, state))
 
     async def _try_until_back(self, name: str) -> None:
@@ -753,7 +753,11 @@ class Restore:
             await self._start_drain([name], before=0, named=named)
 
     async def _look_after_what_was_left(self, names: list[str], snapshots: int, before: int) -> None:
-        """Freeze evidence, then let the new instances empty; both outlive this workflow."""
+        """Freeze evidence, then let the new instances empty; both outlive this workflow.
+
+        A gateway that an operator steered back keeps the instance beside: the operator may need it.
+        """
+        names = [name for name in names if name not in self._by_hand]
         for name in names[:snapshots]:
             await self._start_snapshot(name)
         for name in names:

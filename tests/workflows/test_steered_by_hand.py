@@ -188,11 +188,12 @@ async def test_an_upgrade_that_goes_back_takes_a_gateway_for_back_that_its_opera
     await in_phase(rollout, Phase.OBSERVING)
     fake = world.gateways["gw-1"]
     await steered_back(fake)
-    owner = fake.owner
+    before = as_steered(fake)
     world.judge.says(UNHEALTHY)
     result = await result_of(rollout)
     assert (result.outcome, result.incomplete) == (Outcome.ROLLED_BACK, {})
-    assert (fake.owner, set(world.serving().values())) == (owner, {"1.1.6"})
+    await until(lambda: "stop b" in world.gateways["gw-2"].effects)
+    assert (as_steered(fake), set(world.serving().values())) == (before, {"1.1.6"})
 
 
 async def test_a_gateway_that_fails_alone_after_its_wave_stays_as_an_operator_steered_it(
