@@ -477,7 +477,7 @@ async def test_who_is_given_up_before_a_history_is_cut_is_not_waited_for_any_mor
     part = world.client.get_workflow_handle(f"{rollout.id}/{world.newest}/restore")
     first, under_way, over = (await part.describe()).run_id, asyncio.Event(), asyncio.Event()
 
-    async def refuses_late(*_: object) -> Restored:
+    async def refuses_late(*_: object, **__: object) -> Restored:
         under_way.set()
         await over.wait()
         raise Refused("gw-2: the disk is full")

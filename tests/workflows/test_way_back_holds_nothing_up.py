@@ -407,9 +407,9 @@ async def test_after_a_rollback_by_force_nobody_tries_a_gateway_that_a_person_ga
     await in_phase(service._change("edge"), Phase.OBSERVING)
     original = refusing.restore
 
-    async def counted(operation: Operation, release: ReleaseRef) -> Restored:
+    async def counted(operation: Operation, release: ReleaseRef, **more: Any) -> Restored:
         tries.append(operation.rollout)
-        return await original(operation, release)
+        return await original(operation, release, **more)
 
     refusing.restore = counted  # type: ignore[method-assign]
     dies(recorded, "gw-4")
