@@ -219,8 +219,6 @@ class Change:
         self._is_to_be_checked = continued.is_to_be_checked if continued else False
         self._keeps_bakes_off = False
         """Whether what was promoted goes back and is not watched any more, until known-good has moved."""
-        self._by_hand: dict[str, str] = {}
-        """Why gateways that failed alone are left as operators steered them on their hosts."""
         self._without = ""
         """Which gateways the rollback went on without, as the end of its reason."""
         self._passed_waves = PassedWaves(
@@ -667,10 +665,11 @@ class Change:
     # --- beginning ------------------------------------------------------------------------
 
     def _not_needed(self) -> ChangeResult:
-        if not self._by_hand:
+        if not self._order.alone:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
-        result = self._result(Outcome.ROLLBACK_INCOMPLETE, listed(self._by_hand))
-        return result.model_copy(update={"incomplete": self._by_hand})
+        left = {name: why for names in self._left_by_hand.values() for name, why in names.items()}
+        result = self._result(Outcome.ROLLBACK_INCOMPLETE, listed(left))
+        return result.model_copy(update={"incomplete": left})
 
     async def _is_needed(self) -> bool:
         """Look, under the lock, at what is left alone: the change before may have ended since it was found.
@@ -702,8 +701,9 @@ class Change:
             names = [member.gateway.name for member in part.members]
             looks = [left_by_hand(self._order.fleet, member) for member in part.members]
             found = dict(zip(names, await asyncio.gather(*looks), strict=True))
-            self._by_hand |= {name: why for name, why in found.items() if why}
-            self._aside_in[key.path] = tuple(name for name, why in found.items() if why)
+            left = {name: why for name, why in found.items() if why}
+            self._set_aside(left)
+            self._aside_in[key.path] = tuple(left)
             some |= not all(found.values())
         return some
 
@@ -1140,10 +1140,12 @@ class Change:
     @property
     def _left_by_hand(self) -> dict[str, dict[str, str]]:
         """Why gateways that failed alone are left as operators steered them, by the path of their part."""
+        if not self._order.alone:
+            return {}
+        why = "an operator steered it by break-glass"  # of more than are set aside by name
         return {
-            path: {name: self._by_hand[name] for name in names if name in self._by_hand}
+            path: {name: self._aside.get(name, why) for name in names}
             for path, names in self._aside_in.items()
-            if not self._by_hand.keys().isdisjoint(names)
         }
 
     @property
