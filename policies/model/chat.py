@@ -173,7 +173,7 @@ class SilentRooms(Value):
     """The rooms of a workspace in which the process of its chat receives nothing; all others are heard."""
 
     workspace: Workspace
-    silent: tuple[SilentRoom, ...] = Field(max_length=200)
+    silent: Annotated[tuple[SilentRoom, ...], Field(max_length=200, fail_fast=True)]
 
 
 class ChatLinkRow(Value):

@@ -4,11 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from activities.drivers.daemon.openvpn.config import options_in
 from activities.drivers.daemon.openvpn.template import require_template
 from orchestrator.processes.agent_file import ProbeSettings
+from policies.model.errors import BadInput
 from policies.model.fleet import Fleet
 from policies.model.release_tests import Method
 
@@ -44,9 +46,20 @@ def test_what_the_page_says_of_the_template_is_so() -> None:
     text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
     require_template(text, "openvpn.conf.template")
     said = {f"{option.name} {option.value}".strip() for option in options_in(text)}
-    promised = re.findall(r"`([a-z-]+ [^`]+)`", PAGE.partition("## The template")[2].partition("\n## ")[0])
+    section = (
+        PAGE.partition("## The template")[2].partition("\n## ")[0].partition("\nWith `auth-gen-token`")[0]
+    )
+    promised = re.findall(r"`([a-z-]+ [^`]+)`", section)
     assert len(promised) > 5
     assert [one for one in promised if one not in said | BESIDE and "tls-auth" not in one] == []
+
+
+def test_the_example_with_the_tokens_of_the_page_is_taken_and_without_their_secret_refused() -> None:
+    text = (ROOT / "deploy/examples/openvpn.conf.template").read_text()
+    (secret,) = re.findall(r"has `(auth-gen-token-secret [^`]+)`", PAGE)
+    require_template(f"{text}auth-gen-token\n{secret}\n", "openvpn.conf.template")
+    with pytest.raises(BadInput, match="auth-gen-token-secret"):
+        require_template(f"{text}auth-gen-token\n", "openvpn.conf.template")
 
 
 def test_the_example_with_the_tls_auth_of_the_page_is_taken_too() -> None:
