@@ -75,12 +75,13 @@ class Bake:
     @workflow.init
     def __init__(self, order: BakeOrder) -> None:
         self._order = order
-        self._watched = Watched(order.fleet, order.change)
+        self._notices = control.Notices()
+        self._watched = Watched(order.fleet, order.change, self._notices)
         self._news = self._is_over = False
         self._older: tuple[str, ...] = ()
         """The watches over older promotions on other gateways."""
         not_back = Failed(waiting=order.not_back, reported=order.not_back)
-        self._alone = FailedAlone(order.fleet, order.change, not_back)
+        self._alone = FailedAlone(order.fleet, order.change, not_back, self._notices)
         self._left_to = order.left_to
         self._returning: str | None = None
         """The key of the change that takes gateways back alone."""
@@ -120,7 +121,7 @@ class Bake:
             self._is_over = True
             for task in (watching, older, returning):
                 task.cancel()
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        await workflow.wait_condition(lambda: workflow.all_handlers_finished() and self._notices.are_written)
         if self._is_left or self._harm is not None:
             await self._close_alone()
         if not self._stands:

@@ -840,6 +840,10 @@ class Change:
         if self._is_stopped:
             return False
         self._story.begin_to_move()
+        await self._record.write()  # before anything moves: previews read there whether anything may have
+        if self._is_stopped:
+            self._story.end_wave(moved=False)
+            return False
         self._has_begun = True
         return True
 
@@ -892,7 +896,7 @@ class Change:
     @property
     def _is_cut_while_it_waits(self) -> bool:
         """Whether the history is long while no wave runs: a change may wait for weeks for its window."""
-        return steps.history_is_long() and not self._is_stopped and workflow.all_handlers_finished()
+        return steps.history_is_long() and not self._is_stopped and self._is_quiet
 
     async def _check(self) -> None:
         """Ask who signed it, whether the hour is usual, and whether everybody can go back."""
@@ -969,8 +973,13 @@ class Change:
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new where no child is running and no command is half done."""
         is_long = workflow.info().is_continue_as_new_suggested() or self._is_to_be_cut()
-        if is_long and self._asked_back is None and workflow.all_handlers_finished():
+        if is_long and self._asked_back is None and self._is_quiet:
             self._continue_as_new()
+
+    @property
+    def _is_quiet(self) -> bool:
+        """Whether no message is being heard and no notice written: what a cut ends halfway is lost."""
+        return workflow.all_handlers_finished() and self._passed_waves.are_noticed
 
     def _continue_as_new(self, restore: RestoreOrder | None = None) -> None:
         """Go on with a short history; amid a restore, which goes on meanwhile, too."""
@@ -1188,7 +1197,7 @@ class Change:
     def _is_cut_amid_a_restore(self) -> bool:
         moved = self._moving_back is None or self._moving_back.done()
         ends = self._restored is not None or self._order.bakes_on
-        return steps.history_is_long() and moved and not ends and workflow.all_handlers_finished()
+        return steps.history_is_long() and moved and not ends and self._is_quiet
 
     async def _go_on_restoring(self, order: RestoreOrder) -> ChangeResult:
         """Wait for the restore that an earlier run of this change began, and end as that run would have."""

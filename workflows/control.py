@@ -1,11 +1,13 @@
 """Steps of the control plane: how each is asked for, said once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
+from activities.ledger import EventEntry, LedgerActivities
 from activities.plans import PartQuery, PlanActivities
 from policies.model.plan_part import Part, PartKey
 from policies.model.value import Digest
@@ -39,6 +41,34 @@ async def note(step: Step[E, T], entry: E, what: str) -> bool:
         workflow.logger.warning("%s not written to the ledger: %s", what, sentence_of(error))
         return False
     return True
+
+
+class Notices:
+    """Entries of which operators are notified: each is written to its end, in order, whoever is cancelled.
+
+    A notice that is cut off may have been sent, and nobody would settle it.
+    """
+
+    def __init__(self) -> None:
+        """Write nothing yet."""
+        self._turn = asyncio.Lock()
+        self._under_way = set[asyncio.Task[bool]]()
+
+    @property
+    def are_written(self) -> bool:
+        """Whether no entry is being written now: a run that ends before would lose it."""
+        return not self._under_way
+
+    async def tell(self, entry: EventEntry) -> bool:
+        """Write the entry after those before it; return whether it was written."""
+        writing = asyncio.create_task(self._write(entry))
+        self._under_way.add(writing)
+        writing.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(writing)
+
+    async def _write(self, entry: EventEntry) -> bool:
+        async with self._turn:
+            return await note(LedgerActivities.record_event, entry, entry.action)
 
 
 async def read_part(plan: Digest, key: PartKey) -> Part:

@@ -7,10 +7,11 @@ from functools import partial
 
 from temporalio import workflow
 
-from activities.ledger import EventEntry, LedgerActivities
+from activities.ledger import EventEntry
 from policies.model.value import Name, Value
 from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK
-from workflows import control, steps
+from workflows import steps
+from workflows.control import Notices
 
 SLOWEST_TRY = timedelta(minutes=5)
 """Between two tries: those of a week fit into one history."""
@@ -36,8 +37,9 @@ class Failed(Value):
 class FailedAlone:
     """Gateways that have failed by themselves, and why each is not back yet."""
 
-    def __init__(self, fleet: Name, change: Name, known: Failed) -> None:
+    def __init__(self, fleet: Name, change: Name, known: Failed, notices: Notices) -> None:
         """Go on with those that had failed before."""
+        self._notices = notices
         self._fleet = fleet
         self._change = change
         self._reported = {*known.reported}
@@ -125,8 +127,9 @@ class FailedAlone:
             f"{name} failed by itself after its promotion by {self._change} and is not taken back: {why}. "
             "It is tried again"
         )
-        if await self._write_down(NOT_TAKEN_BACK, name, sentence):
-            self._reported.add(name)
+        self._reported.add(name)  # before: whoever waits here may be cancelled, and the entry is written
+        if not await self._write_down(NOT_TAKEN_BACK, name, sentence):
+            self._reported.discard(name)
 
     async def _write_down(self, action: str, name: Name, sentence: str) -> bool:
         entry = EventEntry(
@@ -138,4 +141,4 @@ class FailedAlone:
         )
         if action == TAKEN_BACK:
             self._reported.discard(name)
-        return await control.note(LedgerActivities.record_event, entry, action)
+        return await self._notices.tell(entry)

@@ -58,14 +58,20 @@ class PassedWaves:
 
     def __init__(self, fleet: Name, change: Name, known: PassedSoFar | None) -> None:
         """Watch nothing yet; `known` is what an earlier run of the change remembered."""
+        self._notices = control.Notices()
         self._watched: Watched | None = None
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
         self._alone: FailedAlone | None = None
         if known is not None:
-            self._alone = FailedAlone(fleet, change, known.failed)
-            self._watched = Watched(fleet, change)
+            self._alone = FailedAlone(fleet, change, known.failed, self._notices)
+            self._watched = Watched(fleet, change, self._notices)
             self._watched.is_blindness_told = known.blind
+
+    @property
+    def are_noticed(self) -> bool:
+        """Whether operators have been notified of all that is remembered: a history is cut only then."""
+        return self._notices.are_written
 
     def dump(self) -> PassedSoFar:
         """Return everything remembered, for a history that is cut."""
@@ -88,8 +94,8 @@ class PassedWaves:
             complete=True,
             carry=carry,
         )
-        watched = self._watched = self._watched or Watched(fleet, change.name)
-        alone = self._alone = self._alone or FailedAlone(fleet, change.name, Failed())
+        watched = self._watched = self._watched or Watched(fleet, change.name, self._notices)
+        alone = self._alone = self._alone or FailedAlone(fleet, change.name, Failed(), self._notices)
         watched.expect()
         self._work = (
             asyncio.create_task(

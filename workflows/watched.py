@@ -6,14 +6,15 @@ from datetime import datetime
 from temporalio import workflow
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 
-from activities.ledger import EventEntry, LedgerActivities
+from activities.ledger import EventEntry
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from policies.model.value import Name
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.notices.entries import UNWATCHED, WATCHED
-from workflows import control, steps
+from workflows import steps
 from workflows.children import guarded
+from workflows.control import Notices
 from workflows.failures import sentence_of
 from workflows.watch import Watch, WatchOrder
 
@@ -21,10 +22,11 @@ from workflows.watch import Watch, WatchOrder
 class Watched:
     """The last report of a watch: harm, gateways that failed alone, and whether it reports at all."""
 
-    def __init__(self, fleet: Name, change: Name) -> None:
+    def __init__(self, fleet: Name, change: Name, notices: Notices) -> None:
         """Expect the first report from now on."""
         self._fleet = fleet
         self._change = change
+        self._notices = notices
         self._heard: WatchReport | None = None
         self._heard_next: datetime | None = None
         """When the watch counts as silent, unless it reports before."""
@@ -92,14 +94,13 @@ class Watched:
         if why is None:
             if self.is_blindness_told and self._heard is None:
                 return  # a watch that has just begun has not read anything yet
+            self._blind_since = None
             if self.is_blindness_told:
                 await self.tell_blindness(WATCHED, "metrics are read again")
-            self._blind_since, self.is_blindness_told = None, False
             return
         self._blind_since = self._blind_since or now
         if not self.is_blindness_told and now - self._blind_since >= steps.UNREAD_FOR:
             await self.tell_blindness(UNWATCHED, why)
-            self.is_blindness_told = True
 
     async def tell_blindness(self, action: str, sentence: str) -> None:
         """Write down that the gateways are watched no more, or again, from which notices are sent."""
@@ -110,7 +111,8 @@ class Watched:
             sentence=sentence,
             key=f"{workflow.info().run_id} {action} {workflow.now().isoformat()}",
         )
-        await control.note(LedgerActivities.record_event, entry, action)
+        self.is_blindness_told = action == UNWATCHED  # also where whoever waits here is cancelled
+        await self._notices.tell(entry)
 
 
 async def keep_watching(

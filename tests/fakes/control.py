@@ -192,6 +192,8 @@ class ObservedLedger(Ledger):
         self.events: dict[str, tuple[str, str, object]] = {}
         self.slow: dict[str, float] = {}
         """Seconds that it takes to write down these actions."""
+        self.answers_after: dict[str, float] = {}
+        """Seconds after which it answers that these actions are written."""
 
     def begin(self, fleet: str, release: ReleaseRef, gateways: Iterable[str]) -> None:
         """Begin as a fleet that was installed long ago."""
@@ -229,7 +231,9 @@ class ObservedLedger(Ledger):
     ) -> AuditHead:
         time.sleep(self.slow.get(action, 0.0))
         self.events.setdefault(key or str(len(self.events)), (action, subject, body))
-        return super().audit(person, via, action, subject, body, key, fleet=fleet)
+        head = super().audit(person, via, action, subject, body, key, fleet=fleet)
+        time.sleep(self.answers_after.get(action, 0.0))
+        return head
 
     def record_snapshot(self, rollout: str, gateway: str, digest: str) -> None:
         super().record_snapshot(rollout, gateway, digest)

@@ -145,11 +145,16 @@ async def test_operators_are_notified_when_waves_that_have_passed_are_not_watche
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
+@pytest.mark.parametrize("answers_after", [0.0, 3.0])
 async def test_a_notice_of_waves_that_are_not_watched_is_settled_after_the_history_was_cut(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, answers_after: float
 ) -> None:
-    """The next run of the change knew of no notice, and operators read for ever that nothing is watched."""
+    """The next run of the change knew of no notice, and operators read for ever that nothing is watched.
+
+    So it did where the history was cut while the notice was being written.
+    """
     monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=1))
+    world.book.answers_after[UNWATCHED] = answers_after
     rollout = await second_wave_that(world, "its window")
     world.judge.says(BLIND, wave=PASSED)
     await until(lambda: UNWATCHED in actions(world))
@@ -160,11 +165,13 @@ async def test_a_notice_of_waves_that_are_not_watched_is_settled_after_the_histo
     assert actions(world).count(UNWATCHED) == 1
 
 
+@pytest.mark.parametrize("answers_after", [0.0, 3.0])
 async def test_a_gateway_that_is_not_taken_back_is_tried_on_after_the_history_was_cut(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch, answers_after: float
 ) -> None:
     """It was reported, then forgotten: no attempt followed, and its notice stayed."""
     monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    world.book.answers_after[NOT_TAKEN_BACK] = answers_after
     rollout = await second_wave_that(world, "its window")
     out = Quarantine(fleet="edge", gateway="gw-2", reason="its disk", person="ana", since=datetime.now(UTC))
     world.book.set_quarantine(out)
