@@ -82,7 +82,7 @@ async def test_a_watch_ends_where_its_cancellation_and_the_answer_to_a_signal_ar
     answer: str, first: str
 ) -> None:
     """The SDK revoked a signal that was answered: on a busy machine the watch failed, and in each replay."""
-    said = json.loads((HISTORIES / "commanded.Watch.json").read_text())
+    said = json.loads((HISTORIES / "promoted.Watch.json").read_text())
     replayer = Replayer(
         workflows=WORKFLOWS, workflow_runner=RUNNER, data_converter=data_converter(None), debug_mode=True
     )
