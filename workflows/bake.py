@@ -143,6 +143,8 @@ class Bake:
     async def _close_alone(self) -> None:
         """Settle the notices of gateways that are not back, but those with which the next watch begins."""
         reported = self._alone.reported
+        if self._next == self._order.plan:
+            return  # another watch over this promotion goes on, and each notice is its own
         if self._next is None or not reported:
             await self._alone.close(NEXT_CHANGE)
             return
@@ -163,14 +165,17 @@ class Bake:
         if self._order.beside:
             return
         for due in await control.record(LedgerActivities.find_due_bakes, self._order.fleet):
-            if due.change != self._order.change:
-                order = _rest_of(self._order.fleet, due).model_copy(update={"beside": True})
-                child = f"{workflow.info().workflow_id}/{due.change}"
-                self._older = (*self._older, child)
-                for attempt in range(ENDS_WITHIN):  # the watch before this one has just told it to end
-                    if await left_behind(Bake.run, order, child):
-                        break
-                    await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
+            child = f"{workflow.info().workflow_id}/{due.change}"
+            if due.change == self._order.change:
+                # It was an older one beside a newer promotion, of which harm has been found.
+                await tell(child, "end", due.change, due.plan)
+                continue
+            order = _rest_of(self._order.fleet, due).model_copy(update={"beside": True})
+            self._older = (*self._older, child)
+            for attempt in range(ENDS_WITHIN):  # the watch before this one has just told it to end
+                if await left_behind(Bake.run, order, child):
+                    break
+                await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
 
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""

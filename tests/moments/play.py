@@ -224,6 +224,10 @@ class Player:
         """Gateways of which the ledger knows no known-good: they have been renamed."""
         self.ahead: set[str] = set()
         """Gateways whose host has seen a clock that ran ahead: only upgrades refuse them."""
+        self.banner: dict[str, str | None] = {}
+        """The banner of each gateway's settings, None without one; only of gateways of which it is known."""
+        self.banner_before: dict[str, str | None] = {}
+        """The banner that each gateway had before the last settings, until they are taken back."""
         self.numbers = 0
 
     # --- what is played ----------------------------------------------------------------
@@ -236,6 +240,7 @@ class Player:
             )
         beginning = self.rng.choice((self.install, self.installed, self.installed, self.installed))
         await self._one(beginning.__name__, beginning)
+        self.banner = dict.fromkeys(self.stage.gateways)
         for _ in range(count - 1):
             allowed = self._allowed()
             weights = [weight for _, weight, _ in allowed]
@@ -261,6 +266,9 @@ class Player:
             ("a command without sense", 0.5, self.senseless),
             ("one fails alone after its promotion", 12 if self._may_fail() else 0, self.alone_promoted),
             ("removal of one that failed alone", 1.5 if self._removable_failed() else 0, self.remove_failed),
+            ("gateway renamed", 0.5, self.rename),
+            ("rollback by name", 0.7, self.roll_back_by_name),
+            ("break-glass", 1, self.break_glass),
         ]
         if self.up is None:
             return [
@@ -276,10 +284,7 @@ class Player:
                 ("settings", 2 if self.failed else 1, self.configure),
                 ("rollback of settings", 0.7, self.roll_back_settings),
                 ("reload", 0.5, self.reload),
-                ("break-glass", 1, self.break_glass),
                 ("gateway added and installed", 0.7, self.add),
-                ("gateway renamed", 0.5, self.rename),
-                ("rollback by name", 0.7, self.roll_back_by_name),
             ]
         found: list[Event] = [
             *always,
@@ -287,13 +292,24 @@ class Player:
             ("resume", 2 if self.up.holds else 0, self.resume),
             ("abort", 1, self.abort),
             ("the engine loses the change", 1, self.lost),
+            ("settings amid an upgrade", 0.5, self.configure_amid_an_upgrade),
+            (
+                "break-glass amid an upgrade",
+                2 if self.up.serving - self.out else 0,
+                self.break_glass_amid_an_upgrade,
+            ),
         ]
         goes_on = 6 if self.up.aside else 1.5
         if self.up.may_fail_after_their_wave:
             found.append(("one fails alone after its wave", 30, self.alone_after_its_wave))
         if self.up.waits:
-            found.append(("harm in the bake", 1.5, self.harm))
-            return [*found, ("the window opens", goes_on, self.window_opens)]
+            return [
+                *found,
+                ("harm in the bake", 1.5, self.harm),
+                ("the window opens", goes_on, self.window_opens),
+                ("rollback of settings beside an upgrade", 3, self.roll_back_settings),
+                ("reload beside an upgrade", 2, self.reload),
+            ]
         return [
             *found,
             ("one fails alone on trial", 30 if self.up.may_fail_on_trial else 0, self.alone_on_trial),
@@ -582,6 +598,9 @@ class Player:
                 continue  # a second operator is waited for
             if targets and all(to in left.get(name, ()) for name in targets):
                 self._tell(f"({to.version})")
+                if self.up is not None and self.up.has_moved:
+                    await self._refused(partial(self._ordered_back, to=to.version))
+                    return
                 receipt = await self._rolled_back(to=to.version)
                 if receipt is not None:
                     await self._went_back(receipt, targets)
@@ -595,11 +614,21 @@ class Player:
         self._took_back(targets)
         self.up = None
 
+    async def _refused(self, order: Callable[[], Awaitable[object]]) -> None:
+        """See that an order is refused since a change is under way, in words, and ends nothing."""
+        try:
+            done = await order()
+        except Conflict:
+            return
+        raise Wrong(f"it was taken though {self._now().change} is under way: {done}")
+
+    async def _ordered_back(self, *, force: bool = False, **asked: Any) -> CommandReceipt:
+        service, rollback = self.stage.service, RollbackAsked(**asked)
+        return await service.roll_back(ANA, FLEET, "users call", asked=rollback, force=force)
+
     async def _rolled_back(self, *, force: bool = False, **asked: Any) -> CommandReceipt | None:
         try:
-            return await self.stage.service.roll_back(
-                ANA, FLEET, "users call", asked=RollbackAsked(**asked), force=force
-            )
+            return await self._ordered_back(force=force, **asked)
         except PenstockError as error:
             self.found.refused_rollbacks.append(f"{self.found.events[-1]}: {type(error).__name__}: {error}")
             return None
@@ -830,6 +859,7 @@ class Player:
     async def _leave_out(self, name: str) -> None:
         await self._repeated(lambda: self.stage.service.leave_out(ANA, FLEET, (name,), "its disk"))
         self.out.add(name)
+        self._forget_settings(name)
 
     async def take_in(self) -> None:
         """Return a gateway: what an operator steered by hand goes to its known-good only now."""
@@ -857,20 +887,38 @@ class Player:
         """Have an operator steer a gateway on its host to the release that it had before."""
         able = [
             name
-            for name in sorted(self._able())
+            for name in sorted(self._able() - self._changing())
             if len(trail := self.oracle.served[name]) > 1 and trail[-2].release != trail[-1].release
         ]
         if not able:
             return
         name = self.rng.choice(able)
+        self._steer(name, self.oracle.served[name][-2].release)
+        await self.reconcile()
+
+    def _steer(self, name: str, to: ReleaseRef) -> None:
+        """Start a release on a gateway's host, and give it all new sessions."""
         self._tell(name)
-        fake, to = self.stage.gateways[name], self.oracle.served[name][-2].release
+        fake = self.stage.gateways[name]
         slot = min(slot for slot in fake.slots if slot not in (fake.serving, fake.trial))
         fake.serve(to, slot)
         fake.trial, fake.owner = None, (max(fake.owner[0], int(time.time() * 1000)), BREAK_GLASS)
         self.hand[name] = to
         self.out.add(name)
-        await self._reconciled()
+        self._forget_settings(name)
+
+    async def break_glass_amid_an_upgrade(self) -> None:
+        """Have an operator steer a gateway back that the upgrade has moved: it stays there."""
+        up = self._now()
+        name = self.rng.choice(sorted(up.serving - self.out))
+        self._steer(name, self.oracle.known_good()[name])
+        await reconcile(self.stage.world)
+        await asyncio.sleep(STAYS_FOR)
+        if not await self._repeated(lambda: self.stage.changes.is_under_way(FLEET)):
+            await self._ended(Outcome.ROLLED_BACK)
+            self._tell("which ends it")
+            return
+        up.aside.add(name)
 
     # --- the fleet's file --------------------------------------------------------------
 
@@ -882,6 +930,7 @@ class Player:
         self._tell(name)
         self.stage.members(lambda members: [one for one in members if one.name != name])
         self.gone.add(name)
+        self._forget_settings(name)
 
     async def put_back(self) -> None:
         name = self.rng.choice(sorted(self.gone - self.dead))
@@ -904,7 +953,7 @@ class Player:
 
     async def rename(self) -> None:
         """Rename a gateway in the file and on its host: its old name is gone, its new one has no history."""
-        able = sorted(self._able())
+        able = sorted(self._able() - self._changing())
         if len(able) < FEWEST_LEFT:
             return
         old = self.rng.choice(able)
@@ -923,40 +972,62 @@ class Player:
         self.dead.add(old)
         self.unknown.add(new)
         self.oracle.begin([new], self.oracle.known_good()[old])
+        self._forget_settings(old)
 
     # --- settings and credentials --------------------------------------------------------
 
     async def configure(self) -> None:
         """Give every gateway that takes part another banner."""
-        fleet = self.stage.fleet
-        text = f"banner {self.rng.randint(1, 999)}"
-        self.stage.describe(fleet.model_copy(update={"settings": {"banner": (text,)}}))
+        text = await self._described()
+        await self._configured(text)
+        await self._others_over()
+        taking = {one.name for one in self.stage.fleet.gateways} - self.out
+        self.banner_before = {name: self.banner[name] for name in taking & self.banner.keys()}
+        self.banner |= dict.fromkeys(taking, text)
+
+    async def configure_amid_an_upgrade(self) -> None:
+        """Order another banner, of which the plan under way knows nothing: that is refused."""
+        before = self.stage.fleet
+        text = await self._described()
+        await self._refused(partial(self._configured, text))
+        self.stage.describe(self.stage.fleet.model_copy(update={"settings": before.settings}))
+
+    async def _described(self) -> str:
+        """Write another banner into the fleet's file."""
+        text = f"banner {len(self.found.events)}"
+        self._tell(text)
+        self.stage.describe(self.stage.fleet.model_copy(update={"settings": {"banner": (text,)}}))
+        return text
+
+    async def _configured(self, text: str) -> None:
+        """Order that the hosts get the settings of the fleet's file."""
         fleet, changes = self.stage.fleet, self.stage.changes
         plan = await self._repeated(lambda: changes.plan_settings(fleet))
-        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a banner", key=text))
-        await self._free()
-        taking = {one.name for one in self.stage.fleet.gateways} - self.out
-        before = {name: self._settings(name) for name in taking}
-        self._tell(text)
-        missing = [name for name in taking if not any(text in line for line in before[name])]
-        if missing:
-            raise Wrong(f"without the new settings: {missing}")
+        key = f"{text} {len(self.found.events)}"
+        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a banner", key=key))
 
     def _settings(self, name: str) -> tuple[str, ...]:
         return lines_of(self.stage.gateways[name].settings)
+
+    def _forget_settings(self, name: str) -> None:
+        """Know no more which settings a gateway has: penstock gives it those that it misses at some time."""
+        self.banner.pop(name, None)
+        self.banner_before.pop(name, None)
 
     async def roll_back_settings(self) -> None:
         """Roll settings back: no gateway changes its release by that."""
         receipt = await self._rolled_back(settings=True)
         if receipt is not None:
             self._tell(f"[{receipt.sentence}]")
-            await self._free()
+            await self._others_over()
+            self.banner |= self.banner_before
+            self.banner_before = {}
 
     async def reload(self) -> None:
         fleet, changes = self.stage.fleet, self.stage.changes
         plan = await self._repeated(lambda: changes.plan_reload(fleet))
         await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a new user"))
-        await self._free()
+        await self._others_over()
 
     # --- the parts of events -----------------------------------------------------------
 
@@ -990,6 +1061,10 @@ class Player:
     def _able(self) -> set[str]:
         """Return the gateways that an upgrade may change."""
         return self._alive() - self.gone - self.out - self.unknown - self.ahead
+
+    def _changing(self) -> set[str]:
+        """Return the gateways that the change under way changes."""
+        return {*(self.up.names if self.up is not None else ())}
 
     def _alive(self) -> set[str]:
         return {*self.oracle.served} - self.dead
@@ -1090,6 +1165,22 @@ class Player:
         await self._soon(is_free, "the fleet's lock is free")
         self._as_usual()
 
+    async def _others_over(self) -> None:
+        """Wait until nothing is under way but the change that waits, which is as it was."""
+        if self.up is None:
+            await self._free()
+            return
+        still = {self.up.change}
+        await self._soon(
+            lambda: {*self.stage.ledger.open_changes(FLEET)} == still, f"{self.up.change} alone is under way"
+        )
+
+        async def waits() -> bool:
+            status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+            return status.rollout in still and status.phase in {Phase.WAITING, Phase.HELD}
+
+        await self._soon(waits, f"{self.up.change} waits on")
+
     async def _soon(self, is_so: Callable[[], Awaitable[bool] | bool], what: str) -> None:
         try:
             await until(is_so, SOON)
@@ -1102,6 +1193,15 @@ class Player:
                 one async for one in self.stage.world.client.list_workflows("ExecutionStatus = 'Running'")
             ]
             waits = [await waits_for(self.stage.world.client, one) for one in runs]
+            with self.stage.ledger.engine.connect() as c:
+                from sqlalchemy import text
+
+                for row in c.execute(
+                    text(
+                        "select name, kind, outcome, requested_by, reason, sentence, key from changes order by number desc limit 5"
+                    )
+                ):
+                    told += f" || {row}"
             raise Stuck(f"not within {SOON:.0f} s: {what}; {told}; {'; '.join(waits)}") from None
 
     # --- what has to be so -------------------------------------------------------------
@@ -1127,6 +1227,11 @@ class Player:
         known_good = {n: to for n, to in self.oracle.known_good().items() if n not in self.unknown}
         if wrong := differences(known_good, self.stage.ledger.known_good(FLEET)):
             raise Wrong(f"known-good after {event!r}: {wrong}")
+        settings = {name: ", ".join(self._settings(name)) for name in self.banner}
+        for name, has in settings.items():
+            wanted = self.banner[name]
+            if has != "" if wanted is None else not has.endswith(wanted):
+                raise Wrong(f"settings of {name} after {event!r}: {has!r} instead of {wanted!r}")
 
 
 class Stuck(AssertionError):
@@ -1150,7 +1255,9 @@ async def play(stage: Stage, seed: int) -> Found:
     except Stuck as stuck:
         found.stuck.append(str(stuck))
     except PenstockError as error:
-        found.refused_orders.append(f"{found.events[-1]}: {type(error).__name__}: {error}")
+        newest = stage.ledger.last_change(FLEET)
+        of = f"{newest.name}, {newest.kind}: {newest.reason}" if newest is not None else "none"
+        found.refused_orders.append(f"{found.events[-1]}: {type(error).__name__}: {error} ({of} is newest)")
     except Exception as error:  # noqa: BLE001 - whatever a person would have met
         trace = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{trace.filename.rpartition('/')[2]}:{trace.lineno}"

@@ -22,6 +22,7 @@ from tests.workflows.world import (
     OLD,
     Running,
     World,
+    began_with,
     fleet_of,
     in_phase,
     reconcile,
@@ -30,6 +31,7 @@ from tests.workflows.world import (
     until,
     working,
 )
+from workflows.bake import BakeOrder
 from workflows.identities import bake_of, change_of
 from workflows.watch import watch_of
 
@@ -239,6 +241,31 @@ async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(wor
     assert {world.serving()[name] for name in ("gw-3", "gw-4")} == {"1.3.0"}
     world.judge.bakes.clear()
     await until(lambda: second in {asked.change for asked in world.judge.bakes})
+
+
+async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_back(world: World) -> None:
+    """Two watches took a gateway that failed alone back, and the second ended the next upgrade for it."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await world.upgrade(("gw-3",), ("gw-4",), release=NEXT)
+    second = world.newest
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    world.judge.after[second] = CRASHED
+    await until(lambda: world.serving()["gw-3"] == "1.1.6", IN_A_MINUTE)
+
+    async def is_watched_once() -> bool:
+        return await watches(world) == [(bake_of("edge"), first)]
+
+    await until(is_watched_once)
+
+
+async def watches(world: World) -> list[tuple[str, str]]:
+    """Return each watch over a promotion that runs, and the change that it watches."""
+    running = "WorkflowType = 'Bake' AND ExecutionStatus = 'Running'"
+    found = [one async for one in world.client.list_workflows(running)]
+    orders = [await began_with(world.client, one.id, BakeOrder, one.run_id) for one in found]
+    return sorted((one.id, order.change) for one, (order, _) in zip(found, orders, strict=True))
 
 
 async def test_a_watch_begins_although_the_one_before_it_is_still_ending(world: World) -> None:
