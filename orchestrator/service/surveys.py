@@ -114,7 +114,12 @@ class SurveyService:
         states, silent = await asyncio.to_thread(heard)
         asked = names if first is None else names[names.index(first) :][:MOST_MEMBERS]
         unheard = {name: UNHEARD for name in asked if name not in states and name not in silent}
-        return Surveyed(states=states, silent=silent | unheard)
+        # What has just left the fleet's file may have answered a look of a moment before.
+        here = {*names}
+        return Surveyed(
+            states={name: state for name, state in states.items() if name in here},
+            silent={name: why for name, why in silent.items() if name in here} | unheard,
+        )
 
     async def participants(self, fleet: Fleet) -> tuple[Surveyed, frozenset[str]]:
         """Return what is true of the gateways, and which are left out of changes."""

@@ -228,6 +228,8 @@ class Player:
         """The banner of each gateway's settings, None without one; only of gateways of which it is known."""
         self.banner_before: dict[str, str | None] = {}
         """The banner that each gateway had before the last settings, until they are taken back."""
+        self.configured: set[str] = set()
+        """The gateways that got the last settings, until they are taken back."""
         self.numbers = 0
 
     # --- what is played ----------------------------------------------------------------
@@ -293,11 +295,7 @@ class Player:
             ("abort", 1, self.abort),
             ("the engine loses the change", 1, self.lost),
             ("settings amid an upgrade", 0.5, self.configure_amid_an_upgrade),
-            (
-                "break-glass amid an upgrade",
-                2 if self.up.serving - self.out else 0,
-                self.break_glass_amid_an_upgrade,
-            ),
+            ("break-glass amid a trial", 2 if self._on_trial() else 0, self.break_glass_amid_a_trial),
         ]
         goes_on = 6 if self.up.aside else 1.5
         if self.up.may_fail_after_their_wave:
@@ -388,8 +386,12 @@ class Player:
     async def window_opens(self) -> None:
         self.stage.world.windows.answer = OPEN
         await self._goes_on()
-        if self.up is not None:
-            self.stage.world.windows.answer = CLOSED
+        if self.up is None:
+            return
+        windows = self.stage.world.windows
+        windows.answer, asked = CLOSED, len(windows.asked)
+        with suppress(TimeoutError):  # until it is heard; the question before may be under way
+            await until(lambda: len(windows.asked) > asked + 1, STRAY_FOR)
 
     async def healthy(self) -> None:
         wave, judge = self._now().wave, self.stage.world.judge
@@ -893,7 +895,11 @@ class Player:
         if not able:
             return
         name = self.rng.choice(able)
-        self._steer(name, self.oracle.served[name][-2].release)
+        to = self.oracle.served[name][-2].release
+        self._steer(name, to)
+        self.hand[name] = to
+        self.out.add(name)
+        self._forget_settings(name)
         await self.reconcile()
 
     def _steer(self, name: str, to: ReleaseRef) -> None:
@@ -903,22 +909,32 @@ class Player:
         slot = min(slot for slot in fake.slots if slot not in (fake.serving, fake.trial))
         fake.serve(to, slot)
         fake.trial, fake.owner = None, (max(fake.owner[0], int(time.time() * 1000)), BREAK_GLASS)
-        self.hand[name] = to
-        self.out.add(name)
-        self._forget_settings(name)
 
-    async def break_glass_amid_an_upgrade(self) -> None:
-        """Have an operator steer a gateway back that the upgrade has moved: it stays there."""
+    async def break_glass_amid_a_trial(self) -> None:
+        """Have an operator steer a gateway back whose wave is on trial: its change leaves it."""
         up = self._now()
-        name = self.rng.choice(sorted(up.serving - self.out))
+        name = self.rng.choice(self._on_trial())
         self._steer(name, self.oracle.known_good()[name])
         await reconcile(self.stage.world)
-        await asyncio.sleep(STAYS_FOR)
-        if not await self._repeated(lambda: self.stage.changes.is_under_way(FLEET)):
-            await self._ended(Outcome.ROLLED_BACK)
-            self._tell("which ends it")
-            return
         up.aside.add(name)
+        status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+
+        async def is_left() -> bool:
+            nonlocal status
+            status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+            return status.outcome is not None or name in status.aside
+
+        await self._soon(is_left, f"{up.change} leaves {name}")
+        if status.outcome is not None:  # too many of its wave have left it
+            await self._ended(Outcome.ROLLED_BACK)
+
+    def _on_trial(self) -> list[str]:
+        """Return the gateways of a later wave that is on trial, where others are left without one of them."""
+        up = self.up
+        if up is None or up.waits or not up.passed:
+            return []
+        mine = sorted({*up.waves[up.passed]} - up.aside - self.out)
+        return mine if len(mine) > 1 else []
 
     # --- the fleet's file --------------------------------------------------------------
 
@@ -982,6 +998,7 @@ class Player:
         await self._configured(text)
         await self._others_over()
         taking = {one.name for one in self.stage.fleet.gateways} - self.out
+        self.configured = taking
         self.banner_before = {name: self.banner[name] for name in taking & self.banner.keys()}
         self.banner |= dict.fromkeys(taking, text)
 
@@ -1020,8 +1037,10 @@ class Player:
         if receipt is not None:
             self._tell(f"[{receipt.sentence}]")
             await self._others_over()
+            for name in self.configured:
+                self.banner.pop(name, None)
             self.banner |= self.banner_before
-            self.banner_before = {}
+            self.banner_before, self.configured = {}, set()
 
     async def reload(self) -> None:
         fleet, changes = self.stage.fleet, self.stage.changes
@@ -1193,15 +1212,6 @@ class Player:
                 one async for one in self.stage.world.client.list_workflows("ExecutionStatus = 'Running'")
             ]
             waits = [await waits_for(self.stage.world.client, one) for one in runs]
-            with self.stage.ledger.engine.connect() as c:
-                from sqlalchemy import text
-
-                for row in c.execute(
-                    text(
-                        "select name, kind, outcome, requested_by, reason, sentence, key from changes order by number desc limit 5"
-                    )
-                ):
-                    told += f" || {row}"
             raise Stuck(f"not within {SOON:.0f} s: {what}; {told}; {'; '.join(waits)}") from None
 
     # --- what has to be so -------------------------------------------------------------

@@ -15,6 +15,7 @@ from orchestrator.service.looks import Looks
 from orchestrator.store import tables
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import GatewayState
+from tests.workflows.test_rollback_facts import without
 from tests.workflows.world import NEW, World, fleet_of, steps_of, until
 from workflows import steps
 
@@ -55,6 +56,16 @@ async def test_the_next_look_sees_what_has_changed_since(real: World) -> None:
     real.gateways["gw-1"].serve(NEW, "b")
     after = (await service.surveys.of(real.fleet)).states["gw-1"]
     assert (before.steering.serving, after.steering.serving) == ("a", "b")
+
+
+async def test_a_look_names_no_gateway_that_has_just_left_the_fleets_file(real: World) -> None:
+    """It had answered a moment before, and a reload was refused for a gateway that no file has."""
+    service = ChangeService(real.client, real.book)
+    await service.surveys.of(real.fleet)
+    fleet = without(real.fleet, "gw-1")
+    found = await service.surveys.of(fleet)
+    assert {*found.states} == {one.name for one in fleet.gateways}
+    assert "gw-1" not in found.silent
 
 
 async def test_a_look_that_fails_fails_for_all_who_wait_and_for_nobody_later() -> None:
