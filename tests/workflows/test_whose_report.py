@@ -9,8 +9,7 @@ from policies.model.change import Outcome, Phase
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport, WaveReport
 from tests.fakes.control import CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED
-from tests.workflows.world import Running, World, in_phase, result_of, run_of, status_of, until
-from workflows import steps
+from tests.workflows.world import Running, World, in_phase, lengthen, result_of, run_of, status_of, until
 from workflows.identities import bake_of
 
 EARLIER = "edge-1"
@@ -89,13 +88,16 @@ async def test_a_change_of_which_the_history_is_cut_knows_its_plan_while_the_led
             raise ConnectionError("the ledger is away")
         return reads(digest)
 
-    monkeypatch.setattr(steps, "SHORT_HISTORY", 1)
     monkeypatch.setattr(world.book, "plan_header", read)
     world.judge.says(UNDECIDED)
     order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
     rollout = await world.run(order.model_copy(update={"asks_window": True}))
     await in_phase(rollout, Phase.OBSERVING)
     newest, whole = world.client.get_workflow_handle(rollout.id), (await status_of(rollout)).waves
+    of_another = WaveReport(
+        at=datetime.now(UTC), number=1, change="edge-0", wave=1, phase=Phase.OBSERVING, share=100
+    )
+    await lengthen(rollout, "report", of_another)
     away.set()
     world.windows.answer = CLOSED
     world.judge.says(HEALTHY)
