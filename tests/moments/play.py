@@ -915,17 +915,15 @@ class Player:
         up = self._now()
         name = self.rng.choice(self._on_trial())
         self._steer(name, self.oracle.known_good()[name])
-        await reconcile(self.stage.world)
+        await self.reconcile()
         up.aside.add(name)
-        status = await self._repeated(lambda: self.stage.changes.status(FLEET))
 
         async def is_left() -> bool:
-            nonlocal status
             status = await self._repeated(lambda: self.stage.changes.status(FLEET))
             return status.outcome is not None or name in status.aside
 
         await self._soon(is_left, f"{up.change} leaves {name}")
-        if status.outcome is not None:  # too many of its wave have left it
+        if self.stage.ledger.change(up.change).outcome is not None:  # too many of its wave have left it
             await self._ended(Outcome.ROLLED_BACK)
 
     def _on_trial(self) -> list[str]:
@@ -1020,8 +1018,7 @@ class Player:
         """Order that the hosts get the settings of the fleet's file."""
         fleet, changes = self.stage.fleet, self.stage.changes
         plan = await self._repeated(lambda: changes.plan_settings(fleet))
-        key = f"{text} {len(self.found.events)}"
-        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a banner", key=key))
+        await self._repeated(lambda: changes.reload(fleet, plan, ANA.person, "a banner", key=text))
 
     def _settings(self, name: str) -> tuple[str, ...]:
         return lines_of(self.stage.gateways[name].settings)

@@ -245,12 +245,7 @@ async def test_a_ring_is_watched_to_its_end_after_the_next_ring_was_promoted(wor
 
 async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_back(world: World) -> None:
     """Two watches took a gateway that failed alone back, and the second ended the next upgrade for it."""
-    world.judge.says(UNDECIDED, wave=0)
-    await world.upgrade(("gw-1", "gw-2"))
-    first = world.newest
-    await world.upgrade(("gw-3",), ("gw-4",), release=NEXT)
-    second = world.newest
-    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    first, second = await two_promotions(world, ("gw-3",), ("gw-4",))
     world.judge.after[second] = CRASHED
     await until(lambda: world.serving()["gw-3"] == "1.1.6", IN_A_MINUTE)
 
@@ -258,6 +253,17 @@ async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_b
         return await watches(world) == [(bake_of("edge"), first)]
 
     await until(is_watched_once)
+
+
+async def two_promotions(world: World, *newer: tuple[str, ...]) -> tuple[str, str]:
+    """Promote one release on two gateways and then the next in these waves; return both once watched."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1", "gw-2"))
+    first = world.newest
+    await world.upgrade(*newer, release=NEXT)
+    second = world.newest
+    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    return first, second
 
 
 async def watches(world: World) -> list[tuple[str, str]]:
@@ -291,12 +297,7 @@ async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one
     world: World,
 ) -> None:
     """R1: its whole plan went back, and gateways of the later release skipped one."""
-    world.judge.says(UNDECIDED, wave=0)
-    await world.upgrade(("gw-1", "gw-2"))
-    first = world.newest
-    await world.upgrade(("gw-2",), ("gw-3",), release=NEXT)
-    second = world.newest
-    await until(lambda: {asked.change for asked in world.judge.bakes} == {first, second})
+    first, _ = await two_promotions(world, ("gw-2",), ("gw-3",))
     world.judge.after[first] = CRASHED
     await until(lambda: world.serving()["gw-1"] == "1.1.6", IN_A_MINUTE)
     await until(lambda: world.book.open_changes(world.fleet.name) == ())

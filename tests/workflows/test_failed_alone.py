@@ -18,6 +18,7 @@ from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
 from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
+from tests.workflows.test_passed_waves import second_wave_that
 from tests.workflows.world import (
     NEXT,
     OLD,
@@ -102,14 +103,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_is_taken_back_after_a_l
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
-    world.judge.says(UNDECIDED)
-    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
-    rollout = await world.run(order.model_copy(update={"asks_window": True}))
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = CLOSED
-    world.judge.says(HEALTHY)
-    await in_phase(rollout, Phase.WAITING)
-    await until(lambda: bool(world.judge.passed))
+    rollout = await second_wave_that(world, "its window")
     asked, is_back = away(world, "plan_parts", monkeypatch)
     world.judge.says(ONE_FAILED, wave=PASSED)
     await until(lambda: NOT_TAKEN_BACK in told(world))

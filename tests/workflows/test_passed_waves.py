@@ -7,7 +7,6 @@ from temporalio.client import WorkflowExecutionStatus
 
 from policies.model.change import Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
-from policies.model.report import WaveReport
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED, WATCHED
 from tests.fakes.control import (
@@ -29,7 +28,7 @@ from tests.workflows.world import (
     Running,
     World,
     in_phase,
-    lengthen,
+    lengthen_change,
     result_of,
     say,
     status_of,
@@ -54,8 +53,6 @@ async def second_wave_that(world: World, waits_for: str) -> Running:
     await in_phase(rollout, Phase.OBSERVING)
     if waits_for == "its window":
         world.windows.answer = CLOSED
-    if waits_for == "a hold":
-        world.judge.says(UNDECIDED, wave=2)
     world.judge.says(HEALTHY)
     if waits_for == "its window":
         await in_phase(rollout, Phase.WAITING)
@@ -190,10 +187,7 @@ async def cut(world: World, rollout: Running) -> None:
     """Have the change, which waits for its next wave, continue as new."""
     newest = world.client.get_workflow_handle(rollout.id)
     before = (await newest.describe()).run_id
-    of_another = WaveReport(
-        at=datetime.now(UTC), number=1, change="edge-0", wave=1, phase=Phase.OBSERVING, share=100
-    )
-    await lengthen(newest, "report", of_another)
+    await lengthen_change(newest)
 
     async def is_cut() -> bool:
         return (await newest.describe()).run_id != before

@@ -10,9 +10,10 @@ from policies.model.errors import Unavailable
 from policies.model.operation import BREAK_GLASS
 from policies.notices.entries import NOT_TAKEN_BACK, STEERED_BY_HAND, TAKEN_BACK
 from policies.rollback import kept_slot
-from tests.fakes.control import CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.test_failed_alone import away, said, told
+from tests.workflows.test_passed_waves import second_wave_that
 from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, until
 from workflows import steps
 from workflows.restore import RETURN_ENDED
@@ -200,14 +201,7 @@ async def test_a_gateway_that_fails_alone_after_its_wave_stays_as_an_operator_st
     world: World,
 ) -> None:
     """Its restore holds no lock: it gave way, and nothing named the gateway."""
-    world.judge.says(UNDECIDED)
-    order = world.order(("gw-1", "gw-2"), ("gw-3", "gw-4"))
-    rollout = await world.run(order.model_copy(update={"asks_window": True}))
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = CLOSED
-    world.judge.says(HEALTHY)
-    await in_phase(rollout, Phase.WAITING)
-    await until(lambda: bool(world.judge.passed))
+    await second_wave_that(world, "its window")
     fake = world.gateways["gw-1"]
     before = steered_to_new(fake)
     world.judge.says(FAILED, wave=PASSED)

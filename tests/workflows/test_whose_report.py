@@ -9,7 +9,16 @@ from policies.model.change import Outcome, Phase
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport, WaveReport
 from tests.fakes.control import CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED
-from tests.workflows.world import Running, World, in_phase, lengthen, result_of, run_of, status_of, until
+from tests.workflows.world import (
+    Running,
+    World,
+    in_phase,
+    lengthen_change,
+    result_of,
+    run_of,
+    status_of,
+    until,
+)
 from workflows.identities import bake_of
 
 EARLIER = "edge-1"
@@ -94,10 +103,7 @@ async def test_a_change_of_which_the_history_is_cut_knows_its_plan_while_the_led
     rollout = await world.run(order.model_copy(update={"asks_window": True}))
     await in_phase(rollout, Phase.OBSERVING)
     newest, whole = world.client.get_workflow_handle(rollout.id), (await status_of(rollout)).waves
-    of_another = WaveReport(
-        at=datetime.now(UTC), number=1, change="edge-0", wave=1, phase=Phase.OBSERVING, share=100
-    )
-    await lengthen(rollout, "report", of_another)
+    await lengthen_change(rollout)
     away.set()
     world.windows.answer = CLOSED
     world.judge.says(HEALTHY)

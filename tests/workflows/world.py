@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ from policies.model.gates import GatePolicy
 from policies.model.placement import Placement
 from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
 from policies.model.plan_part import PartKey
+from policies.model.report import WaveReport
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.model.verdict import Window
@@ -383,6 +384,14 @@ async def lengthen(running: WorkflowHandle[Any, Any], signal: str, argument: obj
     A bound that a test lowers amid a run is another one where a busy worker replays the run from its start.
     """
     await asyncio.gather(*[running.signal(signal, argument) for _ in range(SUGGEST_SHORT_HISTORY)])
+
+
+async def lengthen_change(rollout: Running) -> None:
+    """Let a change hear reports of an earlier one, which say nothing, until it has to continue as new."""
+    of_another = WaveReport(
+        at=datetime.now(UTC), number=1, change="edge-0", wave=1, phase=Phase.OBSERVING, share=100
+    )
+    await lengthen(rollout, "report", of_another)
 
 
 async def result_of(running: WorkflowHandle[Any, T]) -> T:
