@@ -13,7 +13,17 @@ from temporalio import activity
 from activities.host_record import HostRecordBook
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
-from policies.drift import handed_over, left_behind, missed, pages_due, steered_by_hand, strays, unset, waits
+from policies.drift import (
+    handed_over,
+    left_behind,
+    missed,
+    pages_due,
+    steered_by_hand,
+    strays,
+    taken_off,
+    unset,
+    waits,
+)
 from policies.history import OrderedReloads, UnfinishedSettings
 from policies.model.change import (
     IN_QUARANTINE,
@@ -27,6 +37,7 @@ from policies.model.change import (
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
+from policies.model.operation import BREAK_GLASS
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PlanHeader
 from policies.model.report import TakenOver
@@ -84,6 +95,9 @@ class Strays(Value):
     """What is reported of gateways that changes steered which the ledger does not know, None without any."""
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
+    taken_off: dict[Name, tuple[Name, ...]] = {}
+    """Gateways that operators steered on their hosts off the release of a change without an end, after their
+    wave had passed, by that change."""
     missed: tuple[Name, ...] = ()
     """The first gateways that answer, and have not answered the last reload of credentials."""
     unset: tuple[Name, ...] = ()
@@ -275,6 +289,13 @@ class FactBook(HostRecordBook, LostBook, Protocol):
         """
         ...
 
+    def kept_by_open_changes(self, fleet: str, gateways: Collection[str]) -> dict[str, str]:
+        """Return which of these gateways run the release of a change without an end, and of which one.
+
+        Their waves have passed.
+        """
+        ...
+
     def record_reload(self, fleet: Fleet, names: tuple[str, ...]) -> str:
         """Write down that these gateways get their hosts' present credentials; return the plan's digest."""
         ...
@@ -357,6 +378,16 @@ class FactActivities:
     async def find_strays(self, fleet: str) -> Strays:
         """Return who is not on known-good, by the newest facts, and which changes have no end."""
         return await in_a_thread(self._find_strays, fleet)
+
+    @activity.defn(name="find_taken_off")
+    async def find_taken_off(self, fleet: str) -> dict[Name, tuple[Name, ...]]:
+        """Return whom operators steered off the release of a change after their wave had passed, by change.
+
+        That is what the ledger knows: only a gateway's host says whether it is still so.
+        """
+        return await in_a_thread(
+            lambda: self._taken_off(fleet, self._book.states(fleet, FRESH)[0], MOST_MEMBERS)
+        )
 
     @activity.defn(name="plan_return")
     async def plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
@@ -525,9 +556,22 @@ class FactActivities:
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=self._book.open_changes(fleet),
             source=self._book.source_of(back) if back else None,
+            taken_off=self._taken_off(fleet, look.states, NAMED),
             missed=self._missed(fleet, look)[:NAMED],
             unset=tuple(member.gateway.name for member in self._unset(fleet, look)[1][:NAMED]),
         )
+
+    def _taken_off(
+        self, fleet: str, states: Mapping[str, GatewayState], most: int
+    ) -> dict[Name, tuple[Name, ...]]:
+        """Return the first of whom operators steered off the release of a change after their wave passed."""
+        hand = {name for name, state in states.items() if state.owner == BREAK_GLASS}
+        found = dict[Name, tuple[Name, ...]]()
+        for name, change in sorted(self._book.kept_by_open_changes(fleet, hand).items()) if hand else ():
+            others = found.get(change, ())
+            if len(others) < most and taken_off(states[name], self._book.change(change).release_digest):
+                found[change] = (*others, name)
+        return found
 
     def _look(self, fleet: str) -> _Look:
         """Read once what of 10,000 gateways takes seconds to read."""

@@ -87,6 +87,13 @@ def steered_by_hand(
     }
 
 
+def taken_off(state: GatewayState, release: Digest | None) -> bool:
+    """Return whether an operator steered the gateway on its host, and to anything but that release."""
+    serving = state.serving
+    is_on_it = release is not None and serving is not None and serving.release == release
+    return state.owner == BREAK_GLASS and not is_on_it
+
+
 def handed_over(left_out: Collection[Quarantine]) -> dict[Name, datetime]:
     """Return the gateways that operators have returned and that are not back yet, each with since when."""
     return {one.gateway: one.since for one in left_out if one.person == PENSTOCK and one.handed_over}

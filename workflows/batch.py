@@ -38,7 +38,7 @@ from policies.model.value import Digest, Name, Value
 from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
-from policies.planning.cohorts import BEGUN, LEFT_OUT, SET_ASIDE
+from policies.planning.cohorts import BEGUN, KEPT, LEFT_OUT, SET_ASIDE
 from workflows import control, steps
 from workflows.children import tell
 from workflows.cluster import PreparedSlots, look_at_all
@@ -62,7 +62,7 @@ WRITTEN_EVERY, WRITTEN_AT_LAST = timedelta(seconds=2), timedelta(minutes=1)
 While the ledger does not answer, the time doubles up to the second.
 """
 
-LASTING = frozenset({"on trial", "kept", SET_ASIDE, LEFT_OUT})
+LASTING = frozenset({"on trial", KEPT, SET_ASIDE, LEFT_OUT})
 """The states that are written to the ledger; until then, and until the batch ends, a gateway is `begun`."""
 
 
@@ -225,7 +225,7 @@ class Batch:
             for task in (reporting, writing, *self._returning.values(), *self._naming.values()):
                 task.cancel()
         return BatchResult(
-            kept=list(self._states.values()).count("kept"), aside=self._aside, left_out=self._left_out
+            kept=list(self._states.values()).count(KEPT), aside=self._aside, left_out=self._left_out
         )
 
     # --- what the wave says ---------------------------------------------------------
@@ -809,7 +809,7 @@ class Batch:
     async def _keep_gateway(self, name: str) -> None:
         on, slot = self._steps(self._members[name]), self._on_trial[name].slot
         if await self._is_switched(on, lambda: on.keep(slot, steps.SWITCH)):
-            self._enter(name, "kept")
+            self._enter(name, KEPT)
 
     async def _end_trials(self) -> None:
         """Send new sessions back where nobody else is left to do it; a newer change does so itself."""
@@ -973,7 +973,7 @@ class Batch:
                 gateway=name,
                 wave=self._order.key.wave,
                 state=self._states[name],
-                release=release if self._states[name] in {"on trial", "kept"} else None,
+                release=release if self._states[name] in {"on trial", KEPT} else None,
             )
             for name in self._members
         )

@@ -641,14 +641,39 @@ class Change:
             return
         harm = self._passed_waves.harm(self._header.limits.automation)
         if harm is None:
-            failed = self._passed_waves.newly_failed()
-            self._set_aside(failed)
-            self._aside_in[ANY_PART] = (*self._aside_in.get(ANY_PART, ()), *failed)
-            self._story.set_aside(failed, workflow.now())
+            self._leave_out(self._passed_waves.newly_failed())
         elif self._asked_back is None and not self._story.goes_back:
             self._decision = harm
             reason = f"harm was found where its waves have passed: {harm.reason}"
             await self._obey(Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=reason))
+
+    @workflow.signal(name="taken_off")
+    async def taken_off(self, change: Name, gateways: tuple[Name, ...]) -> None:
+        """Leave out gateways that operators steered off the release on their hosts after their wave."""
+        if change == self._name:
+            await self._leave_to_operators(gateways)
+
+    async def _leave_to_operators(self, gateways: tuple[Name, ...]) -> None:
+        if self._answers_for_no_wave:
+            return
+        passed = PassedChange(self._name, self._plan, self._epoch, self._order.source)
+        found = await self._passed_waves.leave_to_operators(passed, gateways)
+        known = self._aside_in.get(ANY_PART, ())
+        if not self._answers_for_no_wave:
+            new = {name: why for name, why in found.items() if name not in known}
+            self._leave_out(new, goes_back=False)
+
+    @property
+    def _answers_for_no_wave(self) -> bool:
+        """Whether no wave has passed, or those that have are being promoted, or go back."""
+        are_promoted = self._promoted or self._passed_waves.are_promoted
+        return not self._passed or bool(are_promoted) or self._is_stopped or self._story.goes_back
+
+    def _leave_out(self, found: dict[str, str], *, goes_back: bool = True) -> None:
+        """Go on without gateways whose waves have passed."""
+        self._set_aside(found)
+        self._aside_in[ANY_PART] = (*self._aside_in.get(ANY_PART, ()), *found)
+        self._story.set_aside(found, workflow.now(), goes_back=goes_back)
 
     @workflow.signal(name="report_restore")
     def report_restore(self, report: RestoreReport) -> None:
@@ -1036,6 +1061,8 @@ class Change:
     async def _write_promotion(self) -> bool:
         """Promote part after part; False when the history is long before all are."""
         if not self._promoted:
+            await self._leave_out_who_was_taken_off()
+            self._passed_waves.are_promoted = True
             await self._begin_to_bake()
         self._passed_waves.end()
         for key in self._touched(self._passed)[self._promoted :]:
@@ -1046,6 +1073,23 @@ class Change:
             if self._is_to_be_cut():
                 return False
         return True
+
+    async def _leave_out_who_was_taken_off(self) -> None:
+        """Ask whoever runs the release, for a moment: an operator may have steered it back just now.
+
+        Who is silent is promoted: it runs the release since its wave has passed.
+        """
+        keys = self._touched(self._passed)
+        survey = SurveyOrder(
+            fleet=self._order.fleet,
+            plan=self._plan.digest,
+            keys=keys,
+            without={key.path: self._not_upgraded_in(key) for key in keys},
+        )
+        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("taken-off")))
+        found = await control.record(FactActivities.find_taken_off, self._order.fleet)
+        if gateways := found.get(self._name):
+            await self._leave_to_operators(gateways)
 
     async def _begin_to_bake(self) -> None:
         bake = BakeOrder(

@@ -23,13 +23,13 @@ from policies.model.report import WatchReport
 from policies.model.value import Name, Packed, Value
 from policies.model.verdict import Decision
 from policies.notices.entries import WATCHED
-from policies.planning.cohorts import SET_ASIDE
+from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
 from workflows import control
 from workflows.children import left_behind
 from workflows.failed_alone import Failed, FailedAlone
 from workflows.failures import sentence_of
 from workflows.identities import return_of
-from workflows.restore import Restore, RestoreOrder
+from workflows.restore import Restore, RestoreOrder, left_by_hand
 from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
 
@@ -63,6 +63,10 @@ class PassedWaves:
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
         self._alone: FailedAlone | None = None
+        self.are_promoted = False
+        """Whether known-good moves: no gateway is left out from then on."""
+        self._by_hand = dict[Name, str]()
+        """Why gateways are left to the operators who steered them on their hosts."""
         if known is not None:
             self._alone = FailedAlone(fleet, change, known.failed, self._notices)
             self._watched = Watched(fleet, change, self._notices)
@@ -146,8 +150,37 @@ class PassedWaves:
         found = self._alone.hear(self._watched.failed) if self._watched and self._work and self._alone else ()
         return {name: self._why(name) for name in found}
 
+    async def leave_to_operators(self, change: PassedChange, names: tuple[Name, ...]) -> dict[Name, str]:
+        """Take gateways out of the change that operators steered off its release on their hosts.
+
+        Their hosts decide: what the ledger knows of them may be older than what the change did there.
+
+        Returns:
+            Which of them are left to operators, each with why; none where the ledger does not answer.
+        """
+        plan = change.plan
+        try:
+            asked = GatewaysQuery(plan=plan.digest, gateways=names)
+            keys = await control.ask(PlanActivities.find_parts, asked)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return {}  # reconcile reports them again within a minute
+        by_path = {key.path: key for key in keys.values()}
+        parts = [await control.read_part(plan.digest, key) for key in by_path.values()]
+        members = [one for part in parts for one in part.members if one.gateway.name in names]
+        off = plan.release.digest if plan.release is not None else None
+        looks = await asyncio.gather(*[left_by_hand(plan.fleet, member, off) for member in members])
+        found = {member.gateway.name: why for member, why in zip(members, looks, strict=True) if why}
+        self._by_hand |= found
+        if found:
+            await self._restore(change, tuple(sorted(found)))
+        return found
+
     def _why(self, name: Name) -> str:
-        """Return why the gateway failed: the sign on itself, where the watch still reports it."""
+        """Return why the gateway is left out: the sign on itself, where the watch still reports it."""
+        if name in self._by_hand:
+            return self._by_hand[name]
         decision = self._watched.decision if self._watched is not None else None
         own = decision.own.get(name) if decision is not None else None
         return f"{FAILED_ALONE}: {own}" if own else FAILED_ALONE
@@ -187,7 +220,7 @@ class PassedWaves:
             GatewayResult(
                 gateway=name,
                 wave=part.wave,
-                state=SET_ASIDE,
+                state=LEFT_OUT if name in self._by_hand else SET_ASIDE,
                 sentence=self._why(name),
                 started=workflow.now().timestamp(),
                 at=workflow.now(),

@@ -29,7 +29,7 @@ from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
 from activities.ledger import EventEntry, LedgerActivities, MovedQuery, ReturnEntry
 from activities.snapshots import Evidence
-from policies.drift import astray, by_hand, spoken, steered_at
+from policies.drift import astray, by_hand, spoken, steered_at, taken_off
 from policies.model.change import PENSTOCK, Quarantine
 from policies.model.fleet import Limits
 from policies.model.instance import GatewayState, InstanceState
@@ -934,15 +934,20 @@ class Restore:
         )
 
 
-async def left_by_hand(fleet: Name, member: Member) -> str:
+async def left_by_hand(fleet: Name, member: Member, off: Digest | None = None) -> str:
     """Return why a gateway is left to the operator who steered it on its host; empty where none did.
 
     It is empty, too, where the gateway or the ledger does not answer: its host decides.
+
+    Args:
+        fleet: The gateway's.
+        member: The gateway, as a plan has it.
+        off: A release; one that an operator steered to just that is not left.
     """
     on = GatewaySteps(member.gateway, "look", 0, member.back.digest if member.back else "")
     try:
         state = await on.observe(steps.LOOK)
-        is_left = state.owner == BREAK_GLASS and not await _is_returned(fleet, state)
+        is_left = taken_off(state, off) and not await _is_returned(fleet, state)
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise

@@ -24,8 +24,8 @@ from policies.model.report import EVERYBODY, BatchReport, WatchReport, WaveRepor
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.awaited import STANDING_STILL
-from policies.status.told import SHOWN
-from policies.votes import Votes
+from policies.status.told import SHOWN, listed
+from policies.votes import PERSONS_NEEDED, Votes
 from workflows import steps
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.children import first_named, guarded, left_behind, merged, sent, tell
@@ -100,6 +100,8 @@ class Wave:
         self._watched_until: datetime | None = None
         """When the watch counts as silent, unless it reports before; None where nothing passes by it."""
         self._is_silent = False
+        self._is_empty = False
+        """Whether no gateway of the wave runs the release, although it does not pass by that."""
         self._harm_of_a_lost_watch: Decision | None = None
         self._fresh_from: datetime | None = None
         """Decisions of before are too old to act on."""
@@ -205,8 +207,8 @@ class Wave:
         self._watched_until = report.fresh_until
         if counts:
             before, self._watch_heard = self._decision, report
-            self._votes.see(report.decision)
-            if report.decision != before:
+            self._votes.see(self._decision or report.decision)
+            if self._decision != before:
                 self._changed(urgent=True)
         self._changes += 1
 
@@ -294,6 +296,7 @@ class Wave:
             heed_cancellation()
             seen = self._changes
             self._notice_silence()
+            self._notice_that_nobody_is_left()
             if result := self._failure() or self._verdict():
                 return result
             await self._look_after_the_wave()
@@ -317,6 +320,16 @@ class Wave:
         if silent is self._is_silent:
             return
         self._is_silent = silent
+        if self._decision is not None:
+            self._votes.see(self._decision)
+        self._changed(urgent=True)
+
+    def _notice_that_nobody_is_left(self) -> None:
+        """Hold a wave of which no gateway runs the release: operators decide what nothing can show."""
+        nobody = self._nobody_left and not self._is_left_out
+        if nobody is self._is_empty:
+            return
+        self._is_empty = nobody
         if self._decision is not None:
             self._votes.see(self._decision)
         self._changed(urgent=True)
@@ -353,18 +366,24 @@ class Wave:
             return self._given_up(decision.reason)
         if self._holds or not self._all_switched:
             return None
-        if self._nobody_left and self._wave.number > 1:
+        if self._is_left_out:
             reason = "all of its gateways were left out of changes meanwhile"
             return WaveResult(passed=True, reason=reason, carry=self._order.carry)
         return None if self._shares_left() else self._passed(decision)
 
     @property
     def _nobody_left(self) -> bool:
-        """Whether no gateway of the wave was started, since operators left all of them out.
+        """Whether no gateway of the wave runs the release, so that nothing can be seen of it there."""
+        return len(self._left_out().keys() | self._aside().keys()) == self._wave.gateways
 
-        A first wave does not pass by that: the next would be the first that meets the release.
+    @property
+    def _is_left_out(self) -> bool:
+        """Whether the wave passes without any gateway, since operators left all of them out.
+
+        A first wave does not pass by that: the next would be the first that meets the release. Nor does one
+        of which gateways have failed.
         """
-        return len(self._left_out()) == self._wave.gateways
+        return self._nobody_left and not self._aside() and self._wave.number > 1
 
     def _passed(self, decision: Decision | None) -> WaveResult | None:
         """Return what lets the wave pass: proof, people, or time where verdicts are only shown."""
@@ -376,7 +395,7 @@ class Wave:
             reason = f"promoted by {' and '.join(by)} against: {decision.reason}"
         elif decision is not None and decision.action is Action.PROMOTE:
             reason = decision.reason
-        elif mode is Automation.OBSERVE and self._patience() == timedelta(0):
+        elif mode is Automation.OBSERVE and self._patience() == timedelta(0) and not self._is_empty:
             reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
         else:
             return None
@@ -391,7 +410,7 @@ class Wave:
         """
         heard = self._watch_heard
         read_since = heard is not None and heard.at >= self._voted_at
-        return self._votes.passed and (read_since or self._is_silent)
+        return self._votes.passed and (read_since or self._is_silent or self._nobody_left)
 
     def _patience(self) -> timedelta | None:
         """Return how long to wait without any news: where time alone passes a share or an observed wave.
@@ -544,11 +563,23 @@ class Wave:
         if self._seen_by_hosts is not None:
             return self._seen_by_hosts
         heard = self._watch_heard
+        if self._is_empty and not self._finds_harm:
+            return self._empty
         if heard is None and self._harm_of_a_lost_watch is not None:
             return self._harm_of_a_lost_watch
         if self._is_silent and (heard is None or heard.is_fresh):
             return self._unwatched
         return heard.decision if heard is not None else None
+
+    @property
+    def _empty(self) -> Decision:
+        out = self._left_out() | self._aside()
+        return Decision(
+            action=Action.HOLD_FOR_HUMAN,
+            verdict=GateVerdict.NOT_ENOUGH_DATA,
+            reason=f"no gateway of wave {self._wave.number} runs the release, so nothing shows how it does "
+            f"there; {listed(out)}. Roll back, or have {PERSONS_NEEDED} operators promote the wave",
+        )
 
     @property
     def _unwatched(self) -> Decision:

@@ -226,6 +226,7 @@ def record_activities(
         facts.plan_what_stands,
         facts.find_left_out,
         facts.find_handed_over,
+        facts.find_taken_off,
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,

@@ -1,6 +1,6 @@
 """Gateway results: how each gateway fares in a change, as rows, so that no workflow has to carry them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, func, insert, or_, select, update
@@ -14,6 +14,7 @@ from policies.model.change import GatewayResult
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest
+from policies.planning.cohorts import KEPT
 from policies.status.told import Told
 
 
@@ -86,6 +87,21 @@ class GatewayResults(Book):
             ]
             wanted = select(results.c.gateway).where(results.c.change.in_(moving), may_have_moved())
             return frozenset(connection.execute(wanted.distinct()).scalars())
+
+    def kept_by_open_changes(self, fleet: str, gateways: Collection[str]) -> dict[str, str]:
+        """Return which of these gateways run the release of a change without an end, and of which one.
+
+        Their waves have passed.
+        """
+        results, changes = tables.gateway_results, tables.changes
+        kept = (
+            select(results.c.gateway, results.c.change)
+            .join(changes, changes.c.name == results.c.change)
+            .where(changes.c.fleet == fleet, changes.c.outcome.is_(None))
+            .where(results.c.state == KEPT, results.c.gateway.in_(gateways))
+        )
+        with reading(self._engine) as connection:
+            return {row.gateway: row.change for row in connection.execute(kept)}
 
     def has_moved(self, change: str, gateway: str, to: Digest) -> bool:
         """Return whether the gateway's sessions may have been moved by the change, or by what it takes back.

@@ -10,7 +10,9 @@ from policies.planning.failure_budget import may_be_unable, may_fail
 
 ON_TRIAL = "on trial"
 """The state of a gateway whose new instance serves by a lease."""
-_CHANGED = {ON_TRIAL, "kept"}
+KEPT = "kept"
+"""The state of a gateway that runs the release since its wave has passed."""
+_CHANGED = {ON_TRIAL, KEPT}
 SET_ASIDE = "set aside"
 """The state of a gateway that failed by itself and does not take part any more."""
 BEGUN = "begun"

@@ -245,12 +245,19 @@ class Story:
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
 
-    def set_aside(self, aside: Mapping[str, str], at: datetime) -> None:
-        """Leave out gateways that failed by themselves after their wave had passed."""
+    def set_aside(self, aside: Mapping[str, str], at: datetime, *, goes_back: bool = True) -> None:
+        """Leave out gateways after their wave had passed.
+
+        Args:
+            aside: Each of them with why: it failed by itself, or an operator steered it on its host.
+            at: Now.
+            goes_back: Whether penstock sends them back; those that operators steered stay as they are.
+        """
+        left_out = "left out and to be sent back" if goes_back else "left out"
         for name, why in sorted(aside.items()):
             if name not in self._told.aside:
-                self.note(f"{name} left out and to be sent back: {why}", at)
-        self._tell(failed_later=self._told.failed_later + len(aside))
+                self.note(f"{name} {left_out}: {why}", at)
+        self._tell(aside_later=self._told.aside_later + len(aside))
         self._name_aside(aside, {})
 
     def _name_aside(self, failed: Mapping[str, str], left_out: Mapping[str, str]) -> None:

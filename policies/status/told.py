@@ -34,7 +34,7 @@ class Told(Value):
     """Percent of the source addresses whose new sessions go to the new release on gateways on trial."""
     aside: dict[str, str] = {}
     """Why gateways were left out, of the first of them."""
-    failed_later: int = 0
+    aside_later: int = 0
     """How many of the gateways that were left out failed by themselves after their wave had passed."""
     decision: Decision | None = None
     holds: dict[str, str] = {}
@@ -104,7 +104,7 @@ class Told(Value):
     def more_aside(self) -> int:
         """How many gateways were left out besides those that are named."""
         counted = sum(of.get(SET_ASIDE, 0) + of.get(LEFT_OUT, 0) for of in self.counts.values())
-        return max(0, counted + self.failed_later - len(self.aside))
+        return max(0, counted + self.aside_later - len(self.aside))
 
     @property
     def outcome(self) -> Outcome | None:

@@ -295,7 +295,7 @@ class Player:
             ("abort", 1, self.abort),
             ("the engine loses the change", 1, self.lost),
             ("settings amid an upgrade", 0.5, self.configure_amid_an_upgrade),
-            ("break-glass amid a trial", 2 if self._on_trial() else 0, self.break_glass_amid_a_trial),
+            ("break-glass amid an upgrade", 2 if self._steerable() else 0, self.break_glass_amid_an_upgrade),
         ]
         goes_on = 6 if self.up.aside else 1.5
         if self.up.may_fail_after_their_wave:
@@ -838,7 +838,9 @@ class Player:
         self._tell(fake.gateway.name)
         if self.rng.random() < 0.5 or len(self._able()) < 5:
             hours = self.rng.uniform(-30, 30)
+            lasts = fake.trial_ends - fake.now()  # a lease runs by the kernel's clock, which never steps
             fake.now = lambda: datetime.now(UTC) + timedelta(hours=hours)
+            fake.trial_ends = fake.now() + lasts if fake.trial is not None else fake.trial_ends
         elif fake.gateway.name not in self.hand and self.up is None:
             fake.owner = (max(fake.owner[0], int(time.time() * 1000)) + 3_600_000, fake.owner[1])
             self.ahead.add(fake.gateway.name)
@@ -910,10 +912,10 @@ class Player:
         fake.serve(to, slot)
         fake.trial, fake.owner = None, (max(fake.owner[0], int(time.time() * 1000)), BREAK_GLASS)
 
-    async def break_glass_amid_a_trial(self) -> None:
-        """Have an operator steer a gateway back whose wave is on trial: its change leaves it."""
+    async def break_glass_amid_an_upgrade(self) -> None:
+        """Have an operator steer a gateway back that serves the upgrade's release: the upgrade leaves it."""
         up = self._now()
-        name = self.rng.choice(self._on_trial())
+        name = self.rng.choice(self._steerable())
         self._steer(name, self.oracle.known_good()[name])
         await self.reconcile()
         up.aside.add(name)
@@ -926,13 +928,13 @@ class Player:
         if self.stage.ledger.change(up.change).outcome is not None:  # too many of its wave have left it
             await self._ended(Outcome.ROLLED_BACK)
 
-    def _on_trial(self) -> list[str]:
-        """Return the gateways of a later wave that is on trial, where others are left without one of them."""
+    def _steerable(self) -> list[str]:
+        """Return the gateways that serve the upgrade's release, of waves in which another one is left to."""
         up = self.up
-        if up is None or up.waits or not up.passed:
+        if up is None or not up.passed:
             return []
-        mine = sorted({*up.waves[up.passed]} - up.aside - self.out)
-        return mine if len(mine) > 1 else []
+        mine = [{*wave} & up.serving - self.out for wave in up.waves]
+        return sorted(name for wave in mine if len(wave) > 1 for name in wave)
 
     # --- the fleet's file --------------------------------------------------------------
 

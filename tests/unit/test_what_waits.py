@@ -63,7 +63,7 @@ WAITS_FOR_NOBODY = {
     "first_try",
     "only_waits",
     "in_wave",
-    "failed_later",
+    "aside_later",
     "events",
     "earlier_events",
     "result",

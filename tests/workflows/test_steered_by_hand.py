@@ -6,15 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from policies.model.change import PENSTOCK, Outcome, Phase, Quarantine
+from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.operation import BREAK_GLASS
 from policies.notices.entries import NOT_TAKEN_BACK, STEERED_BY_HAND, TAKEN_BACK
+from policies.planning.cohorts import LEFT_OUT
 from policies.rollback import kept_slot
-from tests.fakes.control import CRASHING, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
 from tests.workflows.test_failed_alone import away, said, told
 from tests.workflows.test_passed_waves import second_wave_that
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, say, status_of, until
 from workflows import steps
 from workflows.restore import RETURN_ENDED
 
@@ -262,3 +264,74 @@ async def test_an_upgrade_does_not_begin_with_a_gateway_that_an_operator_steered
     await result_of(await world.run(order))
     assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.1.6")
     assert {world.serving()[name] for name in ("gw-2", "gw-3", "gw-4")} == {"1.4.0"}
+
+
+# What an operator steered back after its wave had passed keeps the known-good that it had.
+
+
+@pytest.mark.parametrize("waits_for", ["its window", "its verdict"])
+async def test_a_gateway_that_an_operator_steered_back_after_its_wave_is_left_out_of_the_upgrade(
+    world: World, waits_for: str
+) -> None:
+    running = await second_wave_that(world, waits_for)
+    await steered_back(world.gateways["gw-1"])
+    owner = world.gateways["gw-1"].owner
+    await reconcile(world)
+
+    async def is_left_out() -> bool:
+        return "gw-1" in (await status_of(running)).aside
+
+    await until(is_left_out)
+    assert (await status_of(running)).aside["gw-1"].startswith("an operator steered it by break-glass at ")
+    [row] = world.book.gateways_of(world.newest, LEFT_OUT)
+    assert (row.gateway, row.wave) == ("gw-1", 1)
+    await reconcile(world)
+    assert list((await status_of(running)).aside) == ["gw-1"]
+    world.windows.answer = OPEN
+    world.judge.says(HEALTHY, wave=2)
+    result = await result_of(running)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-1"])
+    assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": NEW, "gw-3": NEW, "gw-4": NEW}
+    assert (world.serving()["gw-1"], world.gateways["gw-1"].owner) == ("1.1.6", owner)
+
+
+async def test_a_gateway_that_an_operator_steered_back_just_before_the_promotion_is_not_promoted(
+    world: World,
+) -> None:
+    """Reconcile has not seen it yet: whoever runs the release is asked before known-good moves."""
+    running = await second_wave_that(world, "its verdict")
+    await steered_back(world.gateways["gw-1"])
+    world.judge.says(HEALTHY, wave=2)
+    result = await result_of(running)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-1"])
+    assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": NEW, "gw-3": NEW, "gw-4": NEW}
+    assert world.serving()["gw-1"] == "1.1.6"
+
+
+async def test_a_gateway_is_left_out_after_its_wave_only_where_its_host_says_that_it_was_steered(
+    world: World,
+) -> None:
+    """The ledger may know it as it was before the upgrade; and one steered to the release runs that."""
+    running = await second_wave_that(world, "its verdict")
+    steered_to_new(world.gateways["gw-2"])
+    await running.signal("taken_off", args=[world.newest, ["gw-1", "gw-2"]])
+    world.judge.says(HEALTHY, wave=2)
+    result = await result_of(running)
+    assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
+    assert set(world.book.known_good("edge").values()) == {NEW}
+
+
+async def test_a_first_wave_of_which_nobody_is_left_waits_for_operators_and_says_so(world: World) -> None:
+    world.judge.says(UNDECIDED)
+    running = await world.start(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await in_phase(running, Phase.OBSERVING)
+    await steered_back(world.gateways["gw-1"])
+    await in_phase(running, Phase.HELD)
+    status = await status_of(running)
+    assert status.why.startswith("no gateway of wave 1 runs the release, so nothing shows how it does there")
+    assert "gw-1: an operator steered it by break-glass" in status.why
+    for person in ("ben", "cleo"):
+        await say(running, CommandKind.PROMOTE, person)
+    result = await result_of(running)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-1"])
+    assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": NEW, "gw-3": NEW, "gw-4": NEW}
