@@ -52,16 +52,26 @@ class KnownNames:
                 found.append(one)
         return found
 
-    def others(self, person: str, involved: Collection[str], since: datetime | None) -> tuple[str, ...]:
-        """Return the person's other names, none of which is that of anybody involved.
+    def others(
+        self, person: str, involved: Collection[str], makers: Collection[str], since: datetime | None
+    ) -> tuple[str, ...]:
+        """Return the person's other names, none of which is that of anybody involved in a change.
+
+        Args:
+            person: The name of now.
+            involved: Names of those who asked for the change or voted on it, as its records have them.
+            makers: Who made the tokens through which it was asked for. Such a name is as old as the token, so
+                that every person counts who ever had it.
+            since: When the change began.
 
         Raises:
-            NotAllowed: One is.
+            NotAllowed: The person is one of them by another name.
         """
-        found = self.of({person}, since) - {person}
-        if same := found & {*involved}:
+        found = self.of({person}, since)
+        same = (found & {*involved}) | {maker for maker in makers if found & self.of({maker})}
+        if same := same - {person}:
             raise NotAllowed(f"{person} is {min(same)} by another name, and one person has one voice")
-        return tuple(sorted(found))
+        return tuple(sorted(found - {person}))
 
     def _known(self, since: datetime | None) -> frozenset[tuple[str, str]]:
         return self.ledger.names_since(since) | self.people.identified()

@@ -1321,10 +1321,12 @@ class Service:
             NotAllowed: One did.
         """
         newest = self._safe.last_change(fleet)
-        story = self._safe.story(newest.name) if newest is not None else None
-        involved = {*story.order.requesters, *story.told.votes} if story is not None else ()
-        since = newest.began if newest is not None else None
-        return KnownNames(self._ledger, self.people).others(person, involved, since)
+        involved, makers, since = set[str](), tuple[str, ...](), None
+        if newest is not None:
+            story = self._safe.story(newest.name)
+            involved = {newest.requested_by, *(story.told.votes if story is not None else ())}
+            makers, since = self._safe.makers_of(newest.requested_by), newest.began
+        return KnownNames(self._ledger, self.people).others(person, involved, makers, since)
 
     async def _shown(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
         """Return the receipt once every screen shows what was ordered, which it is already.

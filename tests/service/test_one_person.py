@@ -12,6 +12,7 @@ from policies.model.command import CommandKind
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from policies.model.people import Caller, Role
 from policies.model.plan import Plan, Strategy
+from policies.model.value import digest_of
 from policies.status.told import Told
 from tests.service.test_approvals import (
     ANNA,
@@ -29,6 +30,7 @@ from tests.service.test_approvals import (
 
 __all__ = ["house", "place", "releases"]
 GROUPS = "groups: [{name: duty, roles: {edge: [approver, operator]}}]\n"
+DIGEST = digest_of(b"what was shown")
 NOBODY = f"apiVersion: penstock/v1\n{OIDC}{GROUPS}"
 ALL = KNOWN_TO_THE_PROVIDER + OIDC + GROUPS
 
@@ -63,7 +65,8 @@ async def asked_for_an_upgrade(house: House, caller: Caller) -> None:
 def under_way(house: House, plan: Plan, person: str) -> None:
     change = house.begun(plan, person)
     asked = {"fleet": "edge", "kind": ChangeKind.UPGRADE, "plan": plan.digest, "source": "http://repository"}
-    order = ChangeOrder.model_validate(asked | {"requested_by": person, "reason": "tuesday"})
+    who = {"requested_by": person, "on_behalf_of": house.ledger.makers_of(person)}
+    order = ChangeOrder.model_validate(asked | who | {"reason": "tuesday"})
     house.ledger.record_story(order, Told(name=change), 0, [])
 
 
@@ -193,6 +196,28 @@ async def test_the_maker_of_a_machines_token_stays_its_maker_by_another_name(
     await service.approve_plan(service.people.at_the_socket(ANNA), plan.digest, "mine")
     assert house.refusal_of(plan, "deploy-bot") is not None
     assert house.refusal_of(plan, "dora") is None
+
+
+@pytest.mark.parametrize("kind", [CommandKind.PROMOTE, CommandKind.APPROVE])
+@pytest.mark.parametrize("days", [0, 3])
+async def test_the_maker_of_a_token_has_no_say_by_another_name_in_what_the_token_started(
+    house: House, releases: Releases, days: int, kind: CommandKind
+) -> None:
+    """The change is younger than the name by which its token was made."""
+    old, newer, _ = releases
+    plan = await house.plan(old, newer)
+    service = house.installation.service
+    await asked_for_an_upgrade(house, service.people.at_the_socket(ANNA))
+    grants = {"edge": frozenset({Role.CI, Role.OPERATOR})}
+    house.ledger.make_token("deploy-bot", grants, timedelta(days=90), "anna")
+    write(house, edited(name="anna.b"))
+    house.passed(timedelta(days=days))
+    await service.remember_people()
+    under_way(house, plan, "deploy-bot")
+    with pytest.raises(NotAllowed, match=r"anna\.b is anna by another name"):
+        await service.command(service.people.at_the_socket(ANNA), "edge", kind, "it is well", approves=DIGEST)
+    with pytest.raises(Unavailable, match="the engine cannot be reached"):  # bert's goes on to the change
+        await service.command(service.people.at_the_socket(BERT), "edge", kind, "it is well", approves=DIGEST)
 
 
 async def test_a_name_that_a_person_had_becomes_no_machines(house: House) -> None:
