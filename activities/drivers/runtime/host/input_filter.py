@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from activities.drivers.programs import run
+from activities.drivers.runtime.host.packet_filter import ACCEPT, DEEPEST, DROP, OLDER_TABLES, RETURN
 from activities.drivers.runtime.host.translated import OURS
 from policies.lines import lines_in
 from policies.model.fleet import Gateway
 
-OLDER_TABLES = {
-    4: Path("/proc/thread-self/net/ip_tables_names"),
-    6: Path("/proc/thread-self/net/ip6_tables_names"),
-}
-DEEPEST = 16
-"""Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
-ACCEPT, DROP, RETURN = "accept", "drop", "return"
 _FAMILIES = {4: frozenset({"ip", "inet"}), 6: frozenset({"ip6", "inet"})}
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _SERVICES = {"domain": 53, "ssh": 22, "http": 80, "https": 443, "openvpn": 1194}

@@ -14,7 +14,7 @@ from typing import Any
 
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.tunnel_rules import Rule, networks_of, options_of, read_rules, text_of
+from activities.drivers.runtime.host.packet_filter import Rule, networks_of, options_of, read_rules, text_of
 from policies.model.fleet import Gateway
 
 Ports = tuple[int, int]

@@ -1,0 +1,713 @@
+"""The host's packet filter, reduced to what it does with packets of one kind.
+
+Rules of nftables are read as nft(8) lists them, those of iptables as iptables-save(8) prints them, of either
+kernel interface. The routing rules (`ip rule`) are read as one more chain.
+
+Every chain is reduced for packets of one kind: rules that these packets never meet are gone. Conditions on
+anything else stay, unread: they are the same for packets of another kind. So what two kinds of packets meet
+is compared without knowing every condition: `missing` returns what one of them has and the other has not.
+"""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network, summarize_address_range
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import Any, Protocol
+
+from activities.drivers.programs import run
+from activities.drivers.runtime.host.translated import OURS
+from policies.lines import lines_in
+from policies.model.errors import Unavailable
+
+Network = IPv4Network | IPv6Network
+Conditions = frozenset[str]
+ACCEPT, DROP, RETURN, TRANSLATE = "accept", "drop", "return", "translate"
+ALWAYS: Conditions = frozenset()
+ROUTING = "ip rule"
+"""The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
+UNREAD = "unread: "
+"""How a condition begins of which it is not known whether it asks for that by which the packets differ."""
+DEEPEST = 16
+"""Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
+OLDER_TABLES = {
+    4: Path("/proc/thread-self/net/ip_tables_names"),
+    6: Path("/proc/thread-self/net/ip6_tables_names"),
+}
+SIXTH = Path("/proc/thread-self/net/if_inet6")
+"""Is there where the kernel has IPv6."""
+_FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+_PREFIXES = {"ip": "iptables", "ip6": "ip6tables"}
+
+
+class Packets(Protocol):
+    """Packets of one kind, as rules meet them. Fields have the names that `_field` gives them."""
+
+    @property
+    def version(self) -> int:
+        """Return their version of IP."""
+
+    def has(self, header: str) -> bool:
+        """Return whether they have the header, such as `ip6` or `udp`, as far as that is known."""
+
+    def reads(self, name: str) -> bool:
+        """Return whether conditions on that field are evaluated, and not left unread."""
+
+    def differ_by(self, name: str) -> bool:
+        """Return whether it is a field by which packets of the compared kinds differ."""
+
+    def meets(self, name: str, values: Sequence[Any]) -> list[Conditions]:
+        """Return when they have one of these values in the field: a list of ways to do so."""
+
+
+def is_of_version(header: str, version: int) -> bool:
+    """Return whether packets of that version of IP may have the header."""
+    return {"ip": 4, "arp": 4, "icmp": 4, "ip6": 6, "icmpv6": 6}.get(header, version) == version
+
+
+def left_unread(name: str, values: Sequence[Any]) -> list[Conditions]:
+    """Return a condition that is not evaluated: the field has one of these values."""
+    said = sorted(json.dumps(value, sort_keys=True) for value in values)
+    return [frozenset({f"{name} is {' or '.join(said)}"})] if said else []
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a rule does when one of its conditions is met: a verdict, or a chain that is followed."""
+
+    when: Conditions
+    verdict: str = ""
+    chain: str = ""
+    comes_back: bool = True
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A verdict on packets, when it is reached, and the rule that says so."""
+
+    when: Conditions
+    verdict: str
+    rule: "Rule"
+    asks: bool = False
+    """Whether a rule on the way to it asks for that by which the packets differ."""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether one of its conditions may ask for that, too, and is not understood."""
+        return any(one.startswith(UNREAD) for one in self.when)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as its tool lists it; `handle` is set where nft(8) has to be asked for its text."""
+
+    place: str
+    text: str = ""
+    handle: int | None = None
+    expr: Sequence[Mapping[str, Any]] = ()
+    chain: str = ""
+
+    @cached_property
+    def words(self) -> list[str]:
+        """Return the words of one that iptables-save(8) prints, behind its chain."""
+        return shlex.split(self.text)[2:]
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether it is what a chain does with all that no rule has decided."""
+        return self.text.startswith("policy ")
+
+    def stands_in(self, place: str) -> bool:
+        """Whether the rule is one of that chain itself, and of none that it follows."""
+        return place.startswith(f"chain {self.chain} of table ")
+
+
+@dataclass
+class Table:
+    """One table: its chains by name, and those that packets meet, with hook, type, priority and policy."""
+
+    name: str
+    kind: str
+    chains: dict[str, list[Rule]] = field(default_factory=dict)
+    bases: dict[str, tuple[str, str, int, str]] = field(default_factory=dict)
+    sets: dict[str, list[Any]] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
+    """By set, what is counted for each element that is added to it."""
+
+    def entries(self, chain: str, packets: Packets, depth: int = 0) -> list[Entry]:
+        """Return the verdicts on these packets in order, with those of chains that are followed."""
+        found: list[Entry] = []
+        still: Conditions = ALWAYS
+        for rule in self.chains.get(chain, ()) if depth <= DEEPEST else ():
+            steps, asks = _steps(self, rule, packets)
+            for step in steps:
+                when = step.when | still
+                inner = [Entry(ALWAYS, step.verdict, rule, asks)] if step.verdict not in {"", RETURN} else []
+                if step.chain:
+                    inner = self.entries(step.chain, packets, depth + 1)
+                found += [
+                    Entry(when | one.when, one.verdict, rule if asks else one.rule, asks or one.asks)
+                    for one in inner
+                ]
+                if any(not one.when for one in inner) and not when:
+                    return found
+                if step.verdict == RETURN or (step.chain and not step.comes_back):
+                    if not step.when:
+                        return found
+                    still |= {f"not ({' and '.join(sorted(step.when))})"}
+        return found
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The host's packet filter, without the table of the steering."""
+
+    tables: Sequence[Table]
+
+    def of(
+        self, hook: str, kind: str, packets: Packets, since: float = -inf
+    ) -> Iterator[tuple[str, list[Entry]]]:
+        """Yield where packets are judged at a hook, and how: each chain of a filter, all of NAT together.
+
+        Args:
+            hook: `input`, `forward` or another one of nft(8).
+            kind: `filter` or `nat`.
+            packets: Which packets.
+            since: Chains of a lower priority are left out.
+        """
+        bases = [
+            (base[2], table, name, base[3])
+            for table in self.tables
+            for name, base in table.bases.items()
+            if base[:2] == (hook, kind) and base[2] >= since and _sees(table, packets.version)
+        ]
+        if kind == "filter":
+            for _, table, name, policy in bases:
+                place = f"chain {name} of table {table.name.split()[1]}"
+                end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
+                yield place, [*table.entries(name, packets), end]
+            return
+        found: list[Entry] = []
+        for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
+            found += _until_accepted(table.entries(name, packets))
+        yield "nat", found
+
+
+def _sees(table: Table, version: int) -> bool:
+    return table.name.split()[0] in _FAMILIES[version]
+
+
+def _until_accepted(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries of a chain of NAT, in which `accept` ends this chain alone."""
+    still: Conditions = ALWAYS
+    for entry in entries:
+        if entry.verdict != ACCEPT:
+            yield replace(entry, when=entry.when | still)
+        elif not entry.when:
+            return
+        else:
+            still |= {f"not ({' and '.join(sorted(entry.when))})"}
+
+
+# --- comparing ----------------------------------------------------------------------------
+
+
+def missing(wanted: Sequence[Entry], there: Sequence[Entry], counts: Callable[[Entry], bool]) -> Entry | None:
+    """Return the first verdict that the other list has not, or has behind another one; None where it has all.
+
+    Args:
+        wanted: What happens to packets of one kind.
+        there: What happens to those of the other.
+        counts: Whether a verdict has to be there.
+    """
+    known = set[tuple[Conditions, str]]()
+    for entry in wanted:
+        if counts(entry) and not _covered(entry, there, known):
+            return entry
+        known.add((entry.when, entry.verdict))
+    return None
+
+
+def _covered(entry: Entry, there: Sequence[Entry], known: set[tuple[Conditions, str]]) -> bool:
+    """Whether the others come to the same verdict, and to none before it that is not known for both."""
+    for other in there:
+        if other.verdict == entry.verdict:
+            if other.when <= entry.when and (entry.verdict == DROP or not other.is_unread):
+                return True
+        elif (other.when, other.verdict) not in known:
+            return False
+    return False
+
+
+async def text_of(rule: Rule) -> str:
+    """Return the rule as its tool writes it."""
+    if rule.handle is None:
+        return rule.text
+    family, table, chain = rule.text.split(" ", 2)
+    said = await run(["nft", "-a", "list", "chain", family, table, chain])
+    marked = f" # handle {rule.handle}"
+    lines = (line.strip() for line in lines_in(said.out))
+    found = next((line.removesuffix(marked) for line in lines if line.endswith(marked)), "")
+    return re.sub(r" ?counter packets \d+ bytes \d+", "", found) or f"rule {rule.handle}"
+
+
+# --- reading it ---------------------------------------------------------------------------
+
+
+async def read_rules() -> Rules:
+    """Return the packet filter of this network namespace.
+
+    Raises:
+        Unavailable: A tool does not list it, or is missing where the kernel has rules of its kind.
+    """
+    said = await run(["nft", "-j", "list", "ruleset"])
+    if said.status:
+        raise Unavailable(f"nft cannot list the packet filter: {said.last_words}")
+    listed = json.loads(said.out or '{"nftables": []}')["nftables"]
+    tables = {(one.name, one.kind): one for one in _of_nft(listed)}
+    for family, prefix in _PREFIXES.items():
+        translated = {
+            rule["table"]
+            for rule in (one["rule"] for one in listed if "rule" in one)
+            if rule["family"] == family and any("xt" in part for part in rule["expr"])
+        }
+        program = f"{prefix}-nft-save"
+        if translated and shutil.which(program):
+            for table in _of_saved(family, f"{prefix}-nft", (await run([program])).out):
+                if table.name.split()[1] in translated:
+                    tables[table.name, "nftables"] = table
+        for table in await _older(family, prefix):
+            tables[table.name, table.kind] = table
+    return Rules((*tables.values(), *[await _routing(family) for family in _families()]))
+
+
+def _families() -> tuple[str, ...]:
+    """Return the versions of IP that the kernel has."""
+    return tuple(_PREFIXES) if SIXTH.exists() else ("ip",)
+
+
+async def _routing(family: str) -> Table:
+    """Return the routing rules of a version of IP, as one chain."""
+    said = await run(["ip", "-j", "-4" if family == "ip" else "-6", "rule", "show"])
+    if said.status:
+        raise Unavailable(f"ip cannot list the routing rules: {said.last_words}")
+    rules = [Rule(ROUTING, _written(one), expr=(one,)) for one in json.loads(said.out or "[]")]
+    return Table(f"{family} rule", ROUTING, {ROUTING: rules}, {ROUTING: (ROUTING, ROUTING, 0, ACCEPT)})
+
+
+def _written(said: Mapping[str, Any]) -> str:
+    """Return a routing rule as a person types it."""
+    length = f"/{said['srclen']}" if "srclen" in said else ""
+    negated, device = "not " * ("not" in said), f" iif {said['iif']}" if "iif" in said else ""
+    return f"{negated}from {said['src']}{length}{device} lookup {said.get('table', said.get('action', ''))}"
+
+
+async def _older(family: str, prefix: str) -> Iterable[Table]:
+    """Return the tables of the older kernel interface, which is asked only where it has some."""
+    try:
+        names = OLDER_TABLES[4 if family == "ip" else 6].read_text().split()
+    except OSError:
+        return ()
+    program = f"{prefix}-legacy-save"
+    if not names:
+        return ()
+    if not shutil.which(program):
+        raise Unavailable(f"the host has rules of {prefix}-legacy, and {program} is not installed")
+    said = await run([program])
+    if said.status:
+        raise Unavailable(f"{program} cannot list the packet filter: {said.last_words}")
+    return _of_saved(family, f"{prefix}-legacy", said.out)
+
+
+def _of_nft(listed: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
+    tables: dict[tuple[str, str], Table] = {}
+    for one in (entry["table"] for entry in listed if "table" in entry):
+        if one["name"] != OURS:
+            tables[one["family"], one["name"]] = Table(f"{one['family']} {one['name']}", "nftables")
+    for kind in ("set", "map"):
+        for one in (entry[kind] for entry in listed if kind in entry):
+            if (one["family"], one["table"]) in tables:
+                tables[one["family"], one["table"]].sets[f"@{one['name']}"] = one.get("elem", [])
+                tables[one["family"], one["table"]].counted[f"@{one['name']}"] = one.get("stmt", [])
+    for one in (entry["chain"] for entry in listed if "chain" in entry):
+        if "hook" in one and (one["family"], one["table"]) in tables:
+            base = (one["hook"], one.get("type", ""), one.get("prio", 0), one.get("policy", ACCEPT))
+            tables[one["family"], one["table"]].bases[one["name"]] = base
+    for one in (entry["rule"] for entry in listed if "rule" in entry):
+        if (one["family"], one["table"]) in tables:
+            where = f"{one['family']} {one['table']} {one['chain']}"
+            place = f"nftables, chain {one['chain']} of table {one['family']} {one['table']}"
+            rule = Rule(place, where, one["handle"], one["expr"], one["chain"])
+            tables[one["family"], one["table"]].chains.setdefault(one["chain"], []).append(rule)
+    return tables.values()
+
+
+_SAVED_PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+
+
+def _of_saved(family: str, kind: str, text: str) -> list[Table]:
+    """Return the tables that iptables-save(8) prints."""
+    made: list[Table] = []
+    for line in lines_in(text):
+        if line.startswith("*"):
+            made.append(Table(f"{family} {line[1:].strip()}", kind))
+        elif line.startswith(":"):
+            chain, policy, *_ = line[1:].split()
+            made[-1].chains[chain] = []
+            if policy != "-":
+                hook, of = chain.lower(), made[-1].name.split()[1]
+                priority = abs(_SAVED_PRIORITIES[of]) if hook == "postrouting" else _SAVED_PRIORITIES[of]
+                ends = DROP if policy == "DROP" else ACCEPT
+                made[-1].bases[chain] = (hook, "nat" if of == "nat" else "filter", priority, ends)
+        elif line.startswith("-A "):
+            chain = line.split(" ", 2)[1]
+            place = f"{kind}, table {made[-1].name.split()[1]}"
+            made[-1].chains.setdefault(chain, []).append(Rule(place, line.strip(), chain=chain))
+    return made
+
+
+def _steps(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
+    """Return what the rule does with these packets, and whether it asks for that by which they differ."""
+    if rule.place == ROUTING:
+        return _of_routing(rule, packets)
+    return _of_words(rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
+
+
+def networks_of(value: Any) -> list[Network]:
+    """Return the addresses that a rule names, as networks; TypeError where it names none."""
+    if isinstance(value, dict) and "elem" in value:
+        value = value["elem"]["val"]
+    if isinstance(value, dict) and "prefix" in value:
+        return [ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)]
+    if isinstance(value, dict) and "range" in value:
+        first, last = map(ip_address, value["range"])
+        return [*summarize_address_range(first, last)]
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return [ip_network(value, strict=False)]
+
+
+def _both(some: Iterable[Conditions], more: Iterable[Conditions]) -> list[Conditions]:
+    return [one | other for one, other in product(some, more)]
+
+
+def _unless(met: Sequence[Conditions]) -> list[Conditions]:
+    """Return when none of these is met."""
+    if ALWAYS in met:
+        return []
+    said = " or ".join(sorted(" and ".join(sorted(one)) for one in met))
+    return [frozenset({f"not {said}"})] if met else [ALWAYS]
+
+
+# --- ip rule ------------------------------------------------------------------------------
+
+_LEADS = frozenset({"priority", "not", "src", "srclen", "iif", "table", "action", "iif_detached", "protocol"})
+
+
+def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
+    """Return to which routes the rule leads the packets; where it finds none there, the next one counts."""
+    (said,) = rule.expr
+    when, asks = [ALWAYS], said["src"] != "all" or "iif" in said
+    if said["src"] != "all":
+        network = (
+            {"prefix": {"addr": said["src"], "len": said["srclen"]}} if "srclen" in said else said["src"]
+        )
+        when = _both(when, packets.meets("saddr", [network]))
+    if "iif" in said:
+        when = _both(when, packets.meets("iif", [said["iif"]]))
+    if more := {name: said[name] for name in said if name not in _LEADS}:
+        when = _both(when, [frozenset({json.dumps(more, sort_keys=True)})])
+    if "not" in said:
+        when = _unless(when)
+    to = f"routes of {said.get('table', '')} {said.get('action', '')}"
+    return [Step(one | {"no route before"}, to) for one in when], asks
+
+
+# --- nftables -----------------------------------------------------------------------------
+
+_DECIDES_NOTHING = frozenset({"counter", "log", "mangle", "notrack", "comment", "tproxy", "last"})
+_WITH_LIMITS = frozenset({"set", "map", "add", "update", "meter"})
+"""Statements that note an element, and go on only where what they count for it allows so."""
+_VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
+
+
+def _of_expression(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
+    when, asks, steps = [ALWAYS], False, list[Step]()
+    for part in rule.expr:
+        (kind, value), *_ = part.items()
+        if kind == "match":
+            met, asked = _matched(table, value, packets)
+            when, asks = _both(when, met), asks or asked
+        elif kind == "vmap":
+            for key, verdict in _pairs(table, value["data"]):
+                met, asked = _valued(value["key"], [key], packets)
+                asks = asks or asked
+                steps += [replace(one, when=both) for one in _verdict(verdict) for both in _both(when, met)]
+        elif kind in {"snat", "dnat", "redirect"} and (chosen := _chosen(value)):
+            for key, _ in _pairs(table, chosen["data"]):
+                met, asked = _valued(chosen["key"], [key], packets)
+                asks = asks or asked
+                name = TRANSLATE if kind == "snat" else f"{kind} {json.dumps(value, sort_keys=True)}"
+                steps += [Step(both, name) for both in _both(when, met)]
+        elif kind not in _DECIDES_NOTHING:
+            verdicts = [*_verdict(part)]
+            steps += [replace(one, when=both) for one in verdicts for both in when]
+            when = when if verdicts else _both(when, [frozenset(_unevaluated(table, rule, part))])
+    return steps, asks
+
+
+def _unevaluated(table: Table, rule: Rule, part: Mapping[str, Any]) -> Iterator[str]:
+    """Yield when a rule goes on behind a statement such as a limit, of which the packet alone says nothing.
+
+    What was counted so far is left out, and by which set it is counted: neither makes a difference.
+    """
+    (kind, value), *_ = part.items()
+    if kind == "xt" and value.get("type") != "target":
+        yield f"{UNREAD}{rule.text} {rule.handle}"
+    elif kind in _WITH_LIMITS:
+        stated = value.get("stmt") or table.counted.get(value.get("set", ""), [])
+        for one in [stated] if isinstance(stated, dict) else stated:
+            if not _DECIDES_NOTHING & one.keys():
+                yield from _unevaluated(table, rule, one)
+    else:
+        counted = {"used", "used_unit"} & value.keys() if isinstance(value, dict) else ()
+        plain = {name: said for name, said in value.items() if name not in counted} if counted else value
+        yield json.dumps({kind: plain}, sort_keys=True)
+
+
+def _chosen(value: Any) -> dict[str, Any] | None:
+    """Return the map by which a translation chooses its target, None where it has none."""
+    for of in ("addr", "port"):
+        found = value.get(of) if isinstance(value, dict) else None
+        if isinstance(found, dict) and "map" in found:
+            return dict(found["map"])
+    return None
+
+
+def _pairs(table: Table, data: Any) -> list[tuple[Any, Any]]:
+    pairs = table.sets.get(data, []) if isinstance(data, str) else data.get("set", [])
+    return [(one[0], one[1]) for one in pairs]
+
+
+def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
+    (kind, value), *_ = said.items()
+    if kind in {"accept", "queue"}:
+        yield Step(ALWAYS, ACCEPT)
+    elif kind in {"drop", "reject"}:
+        yield Step(ALWAYS, DROP)
+    elif kind == "return":
+        yield Step(ALWAYS, RETURN)
+    elif kind in {"jump", "goto"}:
+        yield Step(ALWAYS, chain=value["target"], comes_back=kind == "jump")
+    elif kind in {"masquerade", "snat"}:
+        yield Step(ALWAYS, TRANSLATE)
+    elif kind in {"dnat", "redirect"}:
+        yield Step(ALWAYS, f"{kind} {json.dumps(value, sort_keys=True)}")
+    elif kind == "xt" and value.get("name") in {"MASQUERADE", "SNAT", "NETMAP"}:
+        yield Step(ALWAYS, TRANSLATE)
+    elif kind == "xt" and value.get("name") in {"DNAT", "REDIRECT"}:
+        yield Step(ALWAYS, value["name"])
+
+
+def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[list[Conditions], bool]:
+    """Return when the packets meet a match, and whether it asks for that by which they differ."""
+    left, right, op = match["left"], match["right"], match["op"]
+    if not all(packets.has(header) for header in _headers(left)):
+        return [], False
+    if op in _ORDERED and isinstance(right, int):
+        op, right = "==", {"range": _ORDERED[op](right)}
+    names = [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
+    asked = any(packets.differ_by(name) for name in _fields(left))
+    if not any(packets.reads(name) or name in _VERSIONS for name in names):
+        return [frozenset({f"{UNREAD * asked}{json.dumps(match, sort_keys=True)}"})], asked
+    if op not in {"==", "!=", "in", "!"}:
+        return [frozenset({f"{UNREAD}{json.dumps(match, sort_keys=True)}"})], True
+    met, asked = _valued(left, _elements(table, right), packets)
+    return (_unless(met) if op in {"!=", "!"} else met), asked
+
+
+_ORDERED: Mapping[str, Callable[[int], tuple[int, int]]] = {
+    "<": lambda one: (0, one - 1),
+    "<=": lambda one: (0, one),
+    ">": lambda one: (one + 1, 2**32),
+    ">=": lambda one: (one, 2**32),
+}
+
+
+def _is_concat(value: Any) -> bool:
+    return isinstance(value, dict) and "concat" in value
+
+
+def _elements(table: Table, right: Any) -> list[Any]:
+    if isinstance(right, str) and right.startswith("@"):
+        return table.sets.get(right, [])
+    if isinstance(right, list):
+        return right
+    return right["set"] if isinstance(right, dict) and "set" in right else [right]
+
+
+def _valued(left: Any, values: Sequence[Any], packets: Packets) -> tuple[list[Conditions], bool]:
+    """Return when the field, or several together, have one of these values."""
+    if not all(packets.has(header) for header in _headers(left)):
+        return [], False
+    plain = [one["elem"]["val"] if isinstance(one, dict) and "elem" in one else one for one in values]
+    if not _is_concat(left):
+        return _one(_field(left), plain, packets), packets.differ_by(_field(left))
+    names, found = [_field(one) for one in left["concat"]], list[Conditions]()
+    for value in plain:
+        met = [ALWAYS]
+        for name, part in zip(names, value["concat"] if _is_concat(value) else [value], strict=False):
+            met = _both(met, _one(name, [part], packets))
+        found += met
+    return found, any(map(packets.differ_by, names))
+
+
+def _one(name: str, values: Sequence[Any], packets: Packets) -> list[Conditions]:
+    if "*" in values:
+        return [ALWAYS]
+    if name in _VERSIONS:
+        return [ALWAYS] if _VERSIONS[name][packets.version] in values else []
+    return packets.meets(name, values)
+
+
+_LOOKED_AT = ("payload", "meta", "ct", "fib")
+_HASHES = ("jhash", "symhash")
+"""They share packets out by their fields: each value of the field may be on either side."""
+
+
+def _parts(left: Any) -> Iterator[Any]:
+    """Yield each field of packets that the left side of a match looks at."""
+    if isinstance(left, list):
+        for one in left:
+            yield from _parts(one)
+    elif isinstance(left, dict):
+        if any(kind in left for kind in _LOOKED_AT):
+            yield left
+        for kind, value in left.items():
+            if kind not in (*_LOOKED_AT, *_HASHES):
+                yield from _parts(value)
+
+
+def _fields(left: Any) -> Iterator[str]:
+    return map(_field, _parts(left))
+
+
+def _headers(left: Any) -> Iterator[str]:
+    """Yield the headers that packets must have to be looked at."""
+    return (one["payload"].get("protocol", "") for one in _parts(left) if "payload" in one)
+
+
+_DPORT_BY_OFFSET = {"base": "th", "offset": 16, "len": 16}
+
+
+def _field(left: Any) -> str:
+    """Return which field of packets is looked at: `saddr`, `iif`, `dport`, `l4proto`, `ct state`."""
+    kind, asked = next(iter(left.items())) if isinstance(left, dict) and left else ("", left)
+    if kind == "payload" and (found := _header_field(asked)):
+        return found
+    if kind == "meta":
+        return str(asked.get("key")).removesuffix("name")
+    if kind == "ct":
+        return f"ct {asked.get('dir', '')} {asked.get('key')}".replace("  ", " ")
+    if left == {"fib": {"result": "type", "flags": ["daddr"]}}:
+        return "daddr type"
+    return json.dumps(left, sort_keys=True)
+
+
+def _header_field(asked: Mapping[str, Any]) -> str | None:
+    """Return the name of a field of a header, None where it has none here."""
+    name = str(asked.get("field"))
+    if name in {"saddr", "daddr"}:
+        return name if asked["protocol"] in {"ip", "ip6"} else None
+    if name in {"protocol", "nexthdr"}:
+        return "l4proto"
+    return "dport" if name == "dport" or asked == _DPORT_BY_OFFSET else None
+
+
+# --- iptables -----------------------------------------------------------------------------
+
+_TARGETS = {
+    "ACCEPT": ACCEPT,
+    "DROP": DROP,
+    "REJECT": DROP,
+    "RETURN": RETURN,
+    "QUEUE": ACCEPT,
+    "NFQUEUE": ACCEPT,
+    "MASQUERADE": TRANSLATE,
+    "SNAT": TRANSLATE,
+    "NETMAP": TRANSLATE,
+}
+_FIELDS = {
+    "-s": "saddr",
+    "-d": "daddr",
+    "-i": "iif",
+    "-o": "oif",
+    "-p": "l4proto",
+    "--src-range": "saddr",
+    "--dst-range": "daddr",
+    **dict.fromkeys(("--dport", "--dports", "--destination-port", "--destination-ports", "--ports"), "dport"),
+    **dict.fromkeys(("--ctstate", "--state"), "ct state"),
+    "--ctstatus": "ct status",
+    "--ctorigdstport": "ct original proto-dst",
+    "--dst-type": "daddr type",
+}
+_SIDES = {"src": ("saddr",), "dst": ("daddr", "dport")}
+_NO_CONDITIONS = frozenset({"-m", "--comment", "--hashlimit-name"})
+"""Options that ask for nothing; by which name a limit counts makes no difference."""
+
+
+def _of_words(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
+    """Return what a rule does that iptables-save(8) prints; a target that is no verdict is an empty chain."""
+    when, asks = [ALWAYS], False
+    for negated, option, values in options_of(rule.words):
+        value, name = " ".join(values), _FIELDS.get(option, option)
+        if option in {"-j", "-g"}:
+            target = values[0] if values else ""
+            verdict = _TARGETS.get(target, value if target in {"DNAT", "REDIRECT"} else "")
+            return [Step(one, verdict, "" if verdict else target, option == "-j") for one in when], asks
+        if option in _NO_CONDITIONS:
+            continue
+        if packets.reads(name):
+            met = packets.meets(name, _saved_values(option, value))
+            asks = asks or packets.differ_by(name)
+            when = _both(when, _unless(met) if negated else met)
+        else:
+            sides = values[-1].split(",") if option == "--match-set" else ()
+            hidden = any(packets.differ_by(one) for side in sides for one in _SIDES.get(side, ()))
+            when = _both(when, [frozenset({f"{UNREAD * hidden}{'! ' * negated}{option} {value}"})])
+    return [], asks
+
+
+def _saved_values(option: str, value: str) -> list[Any]:
+    """Return the values of an option in the form that nft(8) gives them."""
+    if option in {"--src-range", "--dst-range"}:
+        return [{"range": value.split("-")}]
+    if option in {"-i", "-o"}:
+        return [f"{value[:-1]}*" if value.endswith("+") else value]
+    if _FIELDS[option] in {"dport", "ct original proto-dst"}:
+        ports = [[*map(int, part.split(":"))] for part in value.split(",")]
+        return [part[0] if len(part) == 1 else {"range": part} for part in ports]
+    return value.lower().split(",") if option.startswith("--") else [value]
+
+
+def options_of(words: Sequence[str]) -> Iterator[tuple[bool, str, list[str]]]:
+    """Yield each option of a rule with its values, and whether it is negated; a target is the last one."""
+    at = 0
+    while at < len(words):
+        negated = words[at] == "!"
+        option, end = words[at + negated], at + negated + 1
+        if option in {"-j", "-g"}:
+            yield negated, option, list(words[end:])
+            return
+        while (
+            end < len(words) and not words[end].startswith("--") and not re.fullmatch(r"!|-[a-z]", words[end])
+        ):
+            end += 1
+        yield negated, option, list(words[at + negated + 1 : end])
+        at = end
