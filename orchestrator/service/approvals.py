@@ -21,7 +21,7 @@ from policies.approvals import (
 from policies.model.approval import APPROVAL_AWAITED, Approval, Approved, Required
 from policies.model.errors import NotAllowed
 from policies.model.offer import Offer, Verb
-from policies.model.people import Via
+from policies.model.people import Caller, Via
 from policies.model.plan import Plan
 from policies.model.plan_part import PlanHeader
 from policies.model.refusals import ApprovalRequired
@@ -75,9 +75,7 @@ class ApprovalService:
         given = self.ledger.approvals(plan.digest)
         return approved(
             self.required(plan),
-            self._names.of_different_people(
-                [one for one in given if self.people.may_still(one.person, Action.ANSWER, plan.fleet)]
-            ),
+            self._names.of_different_people(self._names.who_may_still(given, Action.ANSWER, plan.fleet)),
             requesters=self._requesters(requester, given),
             signers=self._signers(plan),
             now=datetime.now(UTC),
@@ -108,16 +106,17 @@ class ApprovalService:
             raise
         return found.people
 
-    def approve(self, plan: AnyPlan, person: str, reason: str) -> Approval:
-        """Write down that the person approves the plan.
+    def approve(self, plan: AnyPlan, caller: Caller, reason: str) -> Approval:
+        """Write down that the caller approves the plan.
 
         Raises:
-            NotAllowed: The person signed the release.
+            NotAllowed: The caller signed the release.
         """
+        person = caller.person
         if plan.release is not None and is_one_of(person, self._signers(plan)):
             raise NotAllowed(f"{person} signed {plan.release.version}; somebody else has to approve it")
         lasts = self.required(plan).lasts
-        given = self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts)
+        given = self.ledger.approve_plan(plan.digest, plan.fleet, person, reason, lasts, caller.groups)
         found = self.state(plan, "")
         if found.lacking:
             self._await(plan, found, person, f"{found.lacking} more must approve the plan")

@@ -317,15 +317,14 @@ class DesiredService:
         """Return who else has applied this text in place of that one, where that takes two people."""
         if not weaker:
             return Approved(required=Required())
-        given = self.ledger.approvals(_agreement(fleet, base, text))
+        given, names = (
+            self.ledger.approvals(_agreement(fleet, base, text)),
+            KnownNames(self.ledger, self.people),
+        )
         return approved(
             Required(count=1, kind="description", reason=weaker[0]),
-            [
-                one
-                for one in given
-                if one.person != ROOT and self.people.may_still(one.person, Action.ADMINISTER, fleet)
-            ],
-            requesters=KnownNames(self.ledger, self.people).of({person}, first_of(given)),
+            names.who_may_still([one for one in given if one.person != ROOT], Action.ADMINISTER, fleet),
+            requesters=names.of({person}, first_of(given)),
             signers=(),
             now=datetime.now(UTC),
         )
@@ -433,9 +432,8 @@ class DesiredService:
         found = self._approved(caller.person, name, asked.base, text, weaker)
         if found.lacking:
             digest = _agreement(name, asked.base, text)
-            self.ledger.approve_plan(
-                digest, name, caller.person, asked.reason, LASTS, "weaker description wanted"
-            )
+            asks = partial(self.ledger.approve_plan, groups=caller.groups, action="weaker description wanted")
+            asks(digest, name, caller.person, asked.reason, LASTS)
             require_same_file(found)
 
     def _refuse_leaving(self, fleet: str, gone: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from orchestrator.service.people import LoggedIn, PeopleFile
 from orchestrator.store.ledger import Ledger
+from policies.access import Action
 from policies.model.approval import Approval
 from policies.model.errors import NotAllowed
 from policies.model.people import Caller, subject_of_identity
@@ -51,6 +52,14 @@ class KnownNames:
             if not any(before.person in names for before in found):
                 found.append(one)
         return found
+
+    def who_may_still(self, given: Sequence[Approval], action: Action, fleet: str) -> list[Approval]:
+        """Return these without those of people who have lost the role since, by whatever name they go now."""
+        return [
+            one
+            for one in given
+            if self.people.may_still(self.of({one.person}, one.given_at), one.groups, action, fleet)
+        ]
 
     def others(
         self, person: str, involved: Collection[str], makers: Collection[str], since: datetime | None

@@ -5,6 +5,7 @@ What a caller says of itself, and every variable of its environment, counts for 
 
 import pwd
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +123,12 @@ class PeopleFile:
         """
         people, identity = self.people(), identity_of_subject(vouched.issuer, vouched.subject)
         member = next((one for one in people.people if vouched.subject in one.subjects), None)
-        granted = joined(one.roles for one in people.groups if one.name in vouched.groups)
+        theirs = [one for one in people.groups if one.name in vouched.groups]
+        granted, groups = joined(one.roles for one in theirs), tuple(one.name for one in theirs)
         if member is not None:
             found = _caller(people, member, identity, Via.API)
-            return LoggedIn(found.model_copy(update={"grants": joined([member.roles, granted])}))
+            update = {"grants": joined([member.roles, granted]), "groups": groups}
+            return LoggedIn(found.model_copy(update=update))
         if not granted or vouched.name is None:
             raise NotAllowed(self._unknown(vouched, people, in_a_group=bool(granted)))
         if vouched.name in {*RESERVED, ROOT, *(one.name for one in people.people)}:
@@ -134,7 +137,9 @@ class PeopleFile:
                 f"an administrator adds the subject to {self._path}"
             )
         try:
-            caller = Caller(person=vouched.name, grants=granted, via=Via.API, known_by=(identity,))
+            caller = Caller(
+                person=vouched.name, grants=granted, via=Via.API, known_by=(identity,), groups=groups
+            )
         except ValueError as error:
             raise NotAllowed(f"{vouched.name} cannot be a person's name here") from error
         return LoggedIn(caller, is_named_by_provider=True)
@@ -190,15 +195,16 @@ class PeopleFile:
             (known_by, one.name) for one in people.people for known_by in people.identities_of(one)
         )
 
-    def may_still(self, name: str, action: Action, fleet: str) -> bool:
-        """Return whether the person of that name may do this, as far as people.yaml can say.
+    def may_still(self, names: Collection[str], groups: Collection[str], action: Action, fleet: str) -> bool:
+        """Return whether the person of these names and groups may do this by the people.yaml of now.
 
-        Who is in a group, only the provider knows: who did it as one of a group that may is believed.
+        Only the provider knows who is in a group: a person who was in one when they did it is believed. Where
+        several entries of the file have one of the names, each of them must allow it.
         """
         people = self.people()
-        by_name = [one.roles for one in people.people if one.name == name]
-        by_group = [one.roles for one in people.groups]
-        return any(allows(roles, action, fleet) for roles in (*by_name, *by_group))
+        by_name = [allows(one.roles, action, fleet) for one in people.people if one.name in names]
+        by_group = (allows(one.roles, action, fleet) for one in people.groups if one.name in groups)
+        return any(by_group) or (bool(by_name) and all(by_name))
 
     def knows(self, name: str) -> bool:
         """Return whether somebody has that name."""

@@ -740,7 +740,7 @@ class Service:
         found = await self._plan_of(caller, Action.ANSWER, plan)
 
         async def approve() -> Approval:
-            return await asyncio.to_thread(self._plans.approvals.approve, found, caller.person, reason)
+            return await asyncio.to_thread(self._plans.approvals.approve, found, caller, reason)
 
         asked = {"plan": found.digest, "reason": reason}
         return await self._acts.audited(caller, "approval asked for", found.fleet, asked, approve)

@@ -1,5 +1,7 @@
 """Approvals: who said yes to which plan, until when; one start uses all of a plan's up."""
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, insert, select
@@ -23,19 +25,30 @@ class Approvals(Book):
         person: str,
         reason: str,
         lasts: timedelta,
+        groups: Sequence[str] = (),
         action: str = PLAN_APPROVED,
     ) -> Approval:
         """Write down that the person approves the plan from now on; a repeat renews it.
 
         What has a digest and is no plan is approved likewise; `action` is what the record says of it.
+        `groups` are those by which the person has roles.
         """
         table, now = tables.approvals, datetime.now(UTC)
-        given = Approval(plan=plan, person=person, reason=reason, given_at=now, expires_at=now + lasts)
+        given = Approval(
+            plan=plan,
+            person=person,
+            reason=reason,
+            given_at=now,
+            expires_at=now + lasts,
+            groups=tuple(groups),
+        )
         with writing(self._engine) as connection:
             connection.execute(delete(table).where(table.c.plan == plan, table.c.person == person))
-            values = {"plan": plan, "person": person, "reason": reason}
+            values = {"plan": plan, "person": person, "reason": reason, "groups": json.dumps(given.groups)}
             connection.execute(insert(table).values(**values, at=now, expires=given.expires_at))
-            said = {"reason": reason, "expires": given.expires_at.isoformat()}
+            said: dict[str, object] = {"reason": reason, "expires": given.expires_at.isoformat()}
+            if given.groups:
+                said["groups"] = given.groups
             append(connection, person, Via.SYSTEM, action, plan, said, fleet=fleet)
         return given
 
@@ -51,6 +64,7 @@ class Approvals(Book):
                     reason=row.reason,
                     given_at=row.at,
                     expires_at=row.expires,
+                    groups=tuple(json.loads(row.groups)),
                 )
                 for row in connection.execute(wanted)
             )

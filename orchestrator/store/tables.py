@@ -338,6 +338,7 @@ approvals = Table(
     Column("reason", Text, nullable=False),
     Column("at", Moment, nullable=False),
     Column("expires", Moment, nullable=False),
+    Column("groups", Text, nullable=False, server_default="[]"),
     PrimaryKeyConstraint("plan", "person"),
 )
 """The newest yes of each person to each plan; the audit record has those before it."""

@@ -22,6 +22,8 @@ class Approval(Value):
     reason: str = Field(min_length=1)
     given_at: AwareDatetime
     expires_at: AwareDatetime
+    groups: tuple[str, ...] = ()
+    """Groups of the identity provider by which the person had roles then."""
 
     @model_validator(mode="after")
     def _expires(self) -> "Approval":

@@ -75,6 +75,8 @@ class Caller(Value):
     """Where it called from, for the audit record."""
     known_by: tuple[str, ...] = ()
     """What recognises the person, now and under any other name: see `People.identities_of`."""
+    groups: tuple[str, ...] = ()
+    """Groups of the identity provider by which the person has roles."""
 
     def roles(self, fleet: str) -> frozenset[Role]:
         """Return the caller's roles on the fleet; empty when the fleet is none of its business."""

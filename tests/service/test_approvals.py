@@ -443,6 +443,51 @@ async def test_the_yes_of_somebody_who_may_not_approve_any_more_does_not_count(
     assert house.refusal_of(plan, "dora") is not None
 
 
+@pytest.mark.parametrize(
+    ("approves_by", "taken_away", "counts"),
+    [
+        ((), "", True),
+        ((), "their role", False),
+        ((), "the group's role", True),
+        (("approvers",), "", True),
+        (("approvers",), "their role", True),
+        (("approvers",), "the group's role", False),
+        (("readers",), "their role", False),
+    ],
+)
+async def test_an_approval_counts_by_what_its_person_was_and_never_by_what_other_groups_may(
+    approves_by: tuple[str, ...],
+    taken_away: str,
+    counts: bool,
+    house: House,
+    releases: Releases,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where any group of people.yaml might approve, nobody's approval ended with their role."""
+    old, newer, _ = releases
+    house.write_fleet(approvals=1)
+    plan = await house.plan(old, newer)
+    role = "viewer" if approves_by == ("approvers",) else "approver"
+    bert = "  - {name: bert, subjects: [s-bert], roles: {edge: [%s]}}\n"
+    groups = "groups: [{name: readers, roles: {edge: [viewer]}}, {name: approvers, roles: {edge: [%s]}}]\n"
+
+    def write(role: str, of_group: str) -> None:
+        people = f"apiVersion: penstock/v1\n{OIDC}{groups % of_group}people:\n{bert % role}"
+        (house.folder / "people.yaml").write_text(people)
+
+    write(role, "approver")
+    vouched = Vouched(issuer=ISSUER, subject="s-bert", groups=approves_by)
+    monkeypatch.setattr(IdentityProvider, "vouched", lambda *_: vouched)
+    service = house.installation.service
+    caller = await service.caller_of_token("eyJ", "192.0.2.1")
+    await service.approve_plan(caller, plan.digest, "mine")
+    write(
+        "viewer" if taken_away == "their role" else role,
+        "viewer" if taken_away == "the group's role" else "approver",
+    )
+    assert (house.refusal_of(plan, "dora") is None) is counts
+
+
 async def test_who_signed_and_is_known_by_a_group_alone_does_not_approve_it(
     house: House, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,7 +512,8 @@ async def test_who_got_another_name_is_no_second_person(house: House, releases: 
     plan = await house.plan(old, newer)
     groups = "groups: [{name: approvers, roles: {edge: [approver]}}]\n"
     house.ledger.know_login(f"{ISSUER} s-anna", "annika")
-    house.ledger.approve_plan(plan.digest, "edge", "annika", "read it", timedelta(days=1))
+    as_one_of = ("approvers",)
+    house.ledger.approve_plan(plan.digest, "edge", "annika", "read it", timedelta(days=1), as_one_of)
     (house.folder / "people.yaml").write_text(KNOWN_TO_THE_PROVIDER + OIDC + groups)
     house.ledger.make_token("deploy-bot", {"edge": frozenset({Role.CI})}, timedelta(days=1), "anna")
     assert house.refusal_of(plan, "dora") is None
@@ -476,7 +522,7 @@ async def test_who_got_another_name_is_no_second_person(house: House, releases: 
     house.write_fleet(approvals=2)
     twice = await house.plan(old, newer)
     for name in ("annika", "anna"):
-        house.ledger.approve_plan(twice.digest, "edge", name, "read it", timedelta(days=1))
+        house.ledger.approve_plan(twice.digest, "edge", name, "read it", timedelta(days=1), as_one_of)
     assert house.refusal_of(twice, "dora") is not None
     await approve(house, BERT, twice.digest)
     assert house.refusal_of(twice, "dora") is None
