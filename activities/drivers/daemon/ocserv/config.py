@@ -10,7 +10,7 @@ Measured on both and read in their source (inih, `cfg_ini_handler`); `test_ocser
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple
 
@@ -92,6 +92,30 @@ def without(config: str, keys: frozenset[str]) -> tuple[list[str], list[str]]:
     gone = {line.number for line in read if not line.section and line.key in keys}
     first = next((line.number for line in read if line.section), len(lines) + 1) - 1
     return [line for number, line in enumerate(lines[:first], start=1) if number not in gone], lines[first:]
+
+
+def with_one(config: str, key: str, value: Callable[[str], str]) -> str:
+    """Return the configuration with one line of this key in each section, and one before them.
+
+    Args:
+        config: The configuration, also one with a line that ocserv refuses.
+        key: A key that keeps one value.
+        value: Returns what the line says, of the value that counted in its section, empty for none.
+    """
+    lines = config.removesuffix("\n").split("\n")
+    counted, last, gone = {"": ""}, {"": 0}, set[int]()
+    for line in _read(config):
+        if isinstance(line, Line):
+            last[line.section] = line.number
+            if line.key == key:
+                counted[line.section] = line.value
+                gone.add(line.number)
+    ours = {number: f"{key} = {value(counted.get(section, ''))}" for section, number in last.items()}
+    written = [ours[0]] if 0 in ours else []
+    for number, text in enumerate(lines, start=1):
+        written += [text] if number not in gone else []
+        written += [ours[number]] if number in ours else []
+    return "\n".join(written) + "\n"
 
 
 def number_in(value: str) -> int:

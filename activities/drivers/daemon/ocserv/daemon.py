@@ -32,6 +32,7 @@ from activities.drivers.daemon.ocserv.credentials import names_listed, require_f
 from activities.drivers.daemon.ocserv.fronted import behind_what_steers
 from activities.drivers.daemon.ocserv.inspection import MADE, inspect
 from activities.drivers.daemon.ocserv.log import LoginLog, nobody_knows, process_age, process_runs
+from activities.drivers.daemon.ocserv.log_level import LEAST, with_log_level
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from activities.drivers.daemon.ocserv.printed import LOST, readings
 from activities.drivers.daemon.ocserv.probe import probe, shadow
@@ -124,7 +125,7 @@ class Ocserv:
         config, wanted = filled(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
-        _write_config(into, with_settings(behind_what_steers(config, environment), settings))
+        _write_config(into, _completed(config, environment, settings))
 
     def reconfigure(
         self, environment: Environment, template: Path, settings: Sequence[Setting], into: Path
@@ -136,7 +137,7 @@ class Ocserv:
         require_settings(settings)
         before = (environment.config / "ocserv.conf").read_text()
         config, _ = filled(environment, template, secret_in(environment.config / FOLDER))
-        after = with_settings(behind_what_steers(config, environment), settings)
+        after = _completed(config, environment, settings)
         if beyond := beyond_a_reload(before, after):
             raise Refused(
                 f"{', '.join(beyond)} of slot {environment.slot.name} of {environment.gateway.name} would "
@@ -245,7 +246,7 @@ class Ocserv:
 
     def command(self) -> list[str]:
         """Return how ocserv runs: in the foreground, logging enough for `log.py` to standard error."""
-        return ["/usr/sbin/ocserv", "-f", "-d", "3", "-c", f"{CONFIG}/ocserv.conf"]
+        return ["/usr/sbin/ocserv", "-f", "-d", str(LEAST), "-c", f"{CONFIG}/ocserv.conf"]
 
     async def ready(self, environment: Environment) -> bool:
         """Return whether occtl gets an answer; ocserv listens before it answers."""
@@ -457,6 +458,11 @@ def _failed(address: str, at: datetime) -> Session:
         connected=False,
         worked=False,
     )
+
+
+def _completed(config: str, environment: Environment, settings: Sequence[Setting]) -> str:
+    """Return a filled template with all that is not the template's to say."""
+    return with_log_level(with_settings(behind_what_steers(config, environment), settings))
 
 
 def _write_config(into: Path, config: str) -> None:

@@ -1,7 +1,7 @@
 """What ocserv's own log says about logins: lines in, ended attempts out.
 
-RememberedKeys with 1.1.6 and 1.3.0, which must run with `-d 3`: below that, neither a rejected password
-nor the user of a failed login is in the log. Every connection has its own worker process, so
+Measured with 1.1.6 and 1.3.0, which have to log at level 3 (`log_level`): below that, neither a rejected
+password nor the user of a failed login is in the log. Every connection has its own worker process, so
 `ocserv[PID]` ties its lines together. `received auth reply message (value: N)` is the answer
 of the authenticator: 1 accepted, 2 asks for (another) answer, 3 refused for good. No line says
 that a person gave up; the connection just ends. Its end is a line of the main process that
