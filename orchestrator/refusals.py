@@ -14,6 +14,7 @@ from orchestrator.crowd import crowd_of
 from orchestrator.store.trail import Trail
 from policies.model.change import PENSTOCK
 from policies.model.errors import Unavailable
+from policies.model.value import sentence
 
 HOUR_SECONDS = 3600.0
 MOST_ENTRIES = 20
@@ -63,8 +64,8 @@ class Tallies:
         self.pending: dict[Counted, Tally] = {}
 
     def add(self, counted: Counted, why: str) -> None:
-        """Count one refusal more."""
-        self._add_up([(counted, Tally(datetime.now(UTC), 1, why))])
+        """Count one refusal more; of a long reason only its beginning stays in memory."""
+        self._add_up([(counted, Tally(datetime.now(UTC), 1, sentence(why)))])
 
     def is_new_hour(self) -> bool:
         """Return whether an hour is over since this last returned that it is."""

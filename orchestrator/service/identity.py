@@ -48,6 +48,20 @@ ERROR = re.compile(r"[a-z_]{1,40}")
 """A code of an error (RFC 6749, sections 4.1.2.1 and 5.2); what else the provider says is shown to nobody."""
 
 
+NOT_BELIEVED: Mapping[type[Exception], str] = {
+    jwt.PyJWKClientError: "the provider has published no key by the name that the token gives",
+    jwt.InvalidSignatureError: "its signature is not the provider's",
+    jwt.InvalidAlgorithmError: "it is signed by an algorithm that oidc.algorithms does not list",
+    jwt.InvalidAudienceError: "it is meant for another audience than oidc.audience",
+    jwt.InvalidIssuerError: "it names another issuer",
+    jwt.ImmatureSignatureError: "its time has not come; compare the clocks of this host and of the provider",
+    jwt.MissingRequiredClaimError: f"one of the claims {', '.join(NEEDED)} is missing",
+}
+"""Why a token is not believed. The library's own texts repeat what an unauthenticated client wrote."""
+
+UNREADABLE = "it is no token as the provider signs them"
+
+
 class Vouched(Value):
     """Whom the provider vouches for."""
 
@@ -186,7 +200,8 @@ class IdentityProvider:
         except jwt.ExpiredSignatureError as error:
             raise NotAllowed("this login is over; log in again") from error
         except (jwt.PyJWTError, ValueError) as error:
-            raise NotAllowed(f"this login is none of {wanted.issuer} for penstock: {error}") from error
+            why = NOT_BELIEVED.get(type(error), UNREADABLE)
+            raise NotAllowed(f"this login is none of {wanted.issuer} for penstock: {why}") from error
         _require_login(token, claims, wanted)
         _require_party(claims, wanted)
         said = claims.get("nonce")

@@ -132,7 +132,7 @@ class ProviderKeys:
             return found
         if self._failure is not None or self._under_way is not None:
             raise Unavailable(self._failure or self._silence)
-        raise jwt.PyJWKClientError(f'Unable to find a signing key that matches: "{identifier}"')
+        raise jwt.PyJWKClientError("the provider has published no such key")
 
     def reading(self, identifier: str | None) -> Reading | None:
         """Have the documents read where a token of that key needs it; return the reading to wait for.

@@ -1,6 +1,7 @@
 """Appending to the audit record inside the transaction of what is recorded."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, insert, select
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, insert, select
 from orchestrator.store import tables
 from orchestrator.store.chain import chain
 from policies.model.audit import AuditHead
+from policies.model.value import sentence
 
 
 def append(
@@ -21,10 +23,16 @@ def append(
     *,
     fleet: str | None = None,
 ) -> bool:
-    """Append one entry in the caller's transaction unless the key has one; return whether it is new."""
+    """Append one entry in the caller's transaction unless the key has one; return whether it is new.
+
+    `why` in the body becomes one line of bounded length: it may repeat what an unauthenticated client sent.
+    """
     keys = tables.audit_keys
     if key is not None and connection.execute(select(keys.c.seq).where(keys.c.key == key)).first():
         return False
+    why = body.get("why") if isinstance(body, Mapping) else None
+    if isinstance(body, Mapping) and isinstance(why, str):
+        body = {**body, "why": sentence(why)}
     said = json.dumps(body, sort_keys=True, separators=(",", ":"))
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = chain(head_of(connection), at, person, via, action, subject, said, fleet)

@@ -1,10 +1,11 @@
 """What unauthenticated clients cost the audit record, and whom they delay."""
 
 import asyncio
+import base64
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -18,13 +19,17 @@ from orchestrator.api.limits import Limits
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.listening import answering_at
 from orchestrator.refusals import Refusals
+from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.service.service import Service
+from orchestrator.store.later import LateEntries
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import Unavailable
-from policies.model.people import Role
+from policies.model.people import Caller, Role, Via
 from tests.patience import PATIENCE
 from tests.service.test_api import token
+from tests.service.test_identity import issuer
 
+__all__ = ["issuer"]
 WHY = "that is no token of penstock"
 
 
@@ -107,6 +112,62 @@ async def test_refused_tokens_are_not_written_while_their_clients_wait(
     assert ledger.audit_entries() == ()
     assert await service.write_refusals() == 1
     assert entries(ledger) == [("127.0.0.1", 5)]
+
+
+def by_an_unauthenticated_client(ledger: Ledger, folder: Path, why: str) -> None:
+    del folder
+    counted = Refusals(ledger)
+    counted.note("api", "token refused", "192.0.2.1", why)
+    counted.write()
+
+
+def by_a_known_caller(ledger: Ledger, folder: Path, why: str) -> None:
+    viewer = Caller(person="vera", grants={"edge": frozenset({Role.VIEWER})}, via=Via.API)
+    CallerRefusals(ledger, LateEntries(folder / "late")).note(viewer, "edge", "edge", {"why": why})
+
+
+def by_a_gateway(ledger: Ledger, folder: Path, why: str) -> None:
+    del folder
+    ledger.note_refusal("edge/gw-1", "edge", "call refused", {"why": why}, "same")
+
+
+@pytest.mark.parametrize("refuse", [by_an_unauthenticated_client, by_a_known_caller, by_a_gateway])
+def test_whatever_is_refused_writes_one_short_line_into_the_record(
+    ledger: Ledger, tmp_path: Path, refuse: Callable[[Ledger, Path, str], None]
+) -> None:
+    refuse(ledger, tmp_path, "no such thing:\n\x1b[2J" + "A" * 30_000)
+    (entry,) = ledger.audit_entries()
+    why = json.loads(entry.body)["why"]
+    assert why.startswith("no such thing: [2J")
+    assert len(why) <= 500
+
+
+def believe(service: Service, issuer: str) -> None:
+    people = service.people._path
+    oidc = f"oidc: {{issuer: '{issuer}', audience: penstock, client: penstock}}\n"
+    people.write_text(f"apiVersion: penstock/v1\n{oidc}people: []\n")
+    people.chmod(0o600)
+
+
+@pytest.mark.parametrize("header", [{"kid": "A" * 30_000}, {"kid": "k", "crit": ["A" * 30_000]}, {}])
+async def test_nothing_that_a_made_up_token_says_is_in_the_record_or_the_answer(
+    header: dict[str, object], port: int, service: Service, ledger: Ledger, issuer: str
+) -> None:
+    """The library's own text repeats the name of the key, and one such token was an entry of 30 KB."""
+    believe(service, issuer)
+
+    def part(said: dict[str, object]) -> str:
+        return base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+
+    shown = f"{part({'alg': 'RS256', **header})}.{part({'sub': 'A' * 300})}.AAAA"
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=PATIENCE) as stranger:
+        answer = await stranger.get("/whoami", headers={"Authorization": f"Bearer {shown}"})
+    assert answer.status_code == 403
+    assert "AAAA" not in answer.text
+    await service.write_refusals()
+    (entry,) = [one for one in ledger.audit_entries() if one.action == "token refused"]
+    assert "this login is none of" in entry.body
+    assert "AAAA" not in entry.body
 
 
 async def test_a_known_caller_waits_for_no_turn_of_unauthenticated_clients(
