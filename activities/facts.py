@@ -45,6 +45,7 @@ from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Packed, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import later_than, what_is_ahead
+from policies.status.told import Told
 
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
@@ -89,6 +90,8 @@ class Strays(Value):
     untouched: tuple[Name, ...] = ()
     """The first of them that no change without an end has touched, which looks after its own."""
     open_changes: tuple[str, ...] = ()
+    lets_nothing_in: bool = False
+    """Whether one of them has a wave under way, so that it need not be asked to let anything in."""
     source: str | None = None
     """Where a known-good of theirs comes from, for a host that has lost it."""
     ahead: str | None = None
@@ -240,6 +243,10 @@ class FactBook(HostRecordBook, LostBook, Protocol):
 
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade."""
+        ...
+
+    def told_by(self, changes: Collection[str]) -> dict[str, Told]:
+        """Return what each of these changes told when it was last heard, of those that ever were."""
         ...
 
     def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
@@ -549,12 +556,15 @@ class FactActivities:
         before = [release for lost in self._unpromoted(fleet, "") for release in lost.before.values()]
         back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
         touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
+        open_changes = self._book.open_changes(fleet)
+        told = self._book.told_by(open_changes) if open_changes else {}
         return Strays(
+            lets_nothing_in=any(one.lets_nothing_in for one in told.values()),
             by_hand=dict(list(fresh.items())[:NAMED]),
             ahead=look.ahead,
             strays=dict(sorted(found.items())[:NAMED]),
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
-            open_changes=self._book.open_changes(fleet),
+            open_changes=open_changes,
             source=self._book.source_of(back) if back else None,
             taken_off=self._taken_off(fleet, look.states, NAMED),
             missed=self._missed(fleet, look)[:NAMED],

@@ -1,6 +1,7 @@
 """Plans as workflows read them: a header, and one part at a time; and what promoting a part writes."""
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from pydantic import Field
@@ -12,6 +13,9 @@ from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, Part, PartKey, PlanHeader
 from policies.model.value import Digest, Name, Value
+
+PARTS_REMEMBERED = 512
+"""Parts of plans that are kept after they were read: of two fleets of 10,000 gateways all."""
 
 
 class PartQuery(Value):
@@ -76,6 +80,7 @@ class PlanActivities:
 
     def __init__(self, book: PlanBook) -> None:
         self._book = book
+        self._part = lru_cache(PARTS_REMEMBERED)(book.plan_part)
 
     @activity.defn(name="read_header")
     async def read_header(self, digest: str) -> PlanHeader:
@@ -84,8 +89,8 @@ class PlanActivities:
 
     @activity.defn(name="read_part")
     async def read_part(self, asked: PartQuery) -> Part:
-        """Return one part of the plan."""
-        return await in_a_thread(self._book.plan_part, asked.plan, asked.key)
+        """Return one part of the plan; a part that was read before is known without the ledger."""
+        return await in_a_thread(self._part, asked.plan, asked.key)
 
     @activity.defn(name="find_parts")
     async def find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:

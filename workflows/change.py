@@ -34,6 +34,7 @@ from policies.model.change import (
     MOVES_NOBODY,
     NOT_ASKED,
     PENSTOCK,
+    PENSTOCK_WATCH,
     RELOADS,
     ChangeEnding,
     ChangeKind,
@@ -44,7 +45,7 @@ from policies.model.change import (
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import ChangeEnded
-from policies.model.fleet import AtDeadline, RemovedUsers
+from policies.model.fleet import AtDeadline, Automation, RemovedUsers
 from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
@@ -207,7 +208,7 @@ class Change:
         self._restored: RestoreResult | None = None
         self._began = workflow.now()
         self._harmful: str | None = None
-        self._has_begun = self._passed > 0
+        self._has_begun = self._passed > 0 or restoring is not None
         """Whether an upgrade has begun its first wave: from then on it answers for what it touches."""
         self._window = WaveWindow(self._story, self._obey)
         self._lets_in = False
@@ -244,7 +245,9 @@ class Change:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
         self._is_over = True
-        await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
+        await to_the_end(
+            workflow.wait_condition(lambda: workflow.all_handlers_finished() and self._window.is_quiet)
+        )
         self._record.end()
         await to_the_end(recording)
         await to_the_end(workflow.wait_condition(workflow.all_handlers_finished))
@@ -359,17 +362,16 @@ class Change:
     async def harm(self, reason: str, promoted: str) -> None:
         """Give way to the bake, which found harm in what that change promoted: that goes back first.
 
-        A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back.
-        The promoted change itself only writes its last lines, and the bake waits for them.
+        A change that has touched nothing ends at once, whatever it waits for. An upgrade under way goes back,
+        also the promoted one itself as long as it writes its promotion.
         """
-        if promoted == self._name:
+        if promoted != self._name:
+            self._harmful = reason
+            await self._let_go()
+        if not self._has_begun or self._asked_back is not None or self._story.goes_back or self._is_over:
             return
-        self._harmful = reason
-        await self._let_go()
-        if not self._has_begun or self._asked_back is not None or self._story.goes_back:
-            return
-        command = Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=_harm(reason))
-        await self._obey(command)
+        why = f"harm was found in what it promotes: {reason}" if promoted == self._name else _harm(reason)
+        await self._obey(Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=why))
 
     @workflow.signal(name="bakes")
     async def bakes(self) -> None:
@@ -426,7 +428,7 @@ class Change:
             order, self._is_to_be_checked = admitted, True
 
         def ends_it() -> bool:
-            goes_on = order.alone or not (self._lets_go if waits_for_gateways else self._is_stopped)
+            goes_on = order.alone or not (self._lets_go if waits_for_gateways else self._waits_for_no_guest)
             return self._is_over or not goes_on
 
         self._story.note(f"lets in meanwhile: {order.reason}", workflow.now())
@@ -553,7 +555,15 @@ class Change:
             self._lets_in = False
 
     async def _others_have_ended(self) -> None:
-        await workflow.wait_condition(lambda: self._let_in is None or self._is_stopped)
+        await workflow.wait_condition(lambda: self._let_in is None or self._waits_for_no_guest)
+
+    @property
+    def _waits_for_no_guest(self) -> bool:
+        """Whether gateways go back now, or nothing is done: what was let in ends, whatever it waits for.
+
+        A rollback that was approved, or that falls back at its deadline, goes back as one that needs nobody.
+        """
+        return self._is_stopped or (self._order.confirm is not None and not self._lets_in)
 
     async def _obey(self, command: Command) -> CommandReceipt:
         if known := self._receipts.of(command):
@@ -642,10 +652,22 @@ class Change:
         harm = self._passed_waves.harm(self._header.limits.automation)
         if harm is None:
             self._leave_out(self._passed_waves.newly_failed())
+            await self._let_operators_decide(self._passed_waves.harm_to_decide())
         elif self._asked_back is None and not self._story.goes_back:
             self._decision = harm
             reason = f"harm was found where its waves have passed: {harm.reason}"
             await self._obey(Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=reason))
+
+    async def _let_operators_decide(self, harm: Decision | None) -> None:
+        """Begin no further wave, and no promotion, after harm for which only operators take a change back."""
+        if harm is None or self._answers_for_no_wave:
+            return
+        reason = f"harm was found where its waves have passed: {harm.reason}"
+        if self._plan.limits.automation is Automation.OBSERVE:
+            self._story.note(f"{reason}; verdicts are only shown", workflow.now())
+            return
+        hold = Command(id=str(workflow.uuid4()), kind=CommandKind.HOLD, person=PENSTOCK_WATCH, reason=reason)
+        await self._obey(hold)
 
     @workflow.signal(name="taken_off")
     async def taken_off(self, change: Name, gateways: tuple[Name, ...]) -> None:
@@ -815,9 +837,11 @@ class Change:
                 return await self._go_back(wave.number, result.reason)
             if result.by:
                 self._unproven = f"wave {wave.number} was {result.reason}"
+                self._passed_waves.know_as_decided(result.decision)
             self._passed = wave.number
             self._go_on_with_a_short_history()
             self._watch_passed_waves()
+        await self._unless_stopped(self._leave_out_who_was_taken_off)
         if await self._is_asked_back():
             if not self._has_begun:
                 return self._ended_before_it_began()
@@ -842,7 +866,7 @@ class Change:
         before = self._result(Outcome.ROLLED_BACK, "asked to go back before anything was touched")
         return self._in_the_words_of_whoever_asked(before)
 
-    async def _unless_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _unless_stopped(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do work that touches no gateway; a rollback, or harm in what serves, ends it at once."""
         if self._is_stopped:
             return
@@ -853,9 +877,7 @@ class Change:
                 await doing
         finally:
             if not doing.done():
-                doing.cancel()
-                with suppress(asyncio.CancelledError, FailureError):
-                    await doing
+                await _ended_or_cancelled(doing)
 
     async def _begins(self, wave: int) -> bool:
         """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
@@ -865,7 +887,8 @@ class Change:
         if self._is_stopped:
             return False
         self._story.begin_to_move()
-        await self._record.write()  # before anything moves: previews read there whether anything may have
+        # Before anything moves: previews read there whether anything may have.
+        await self._unless_stopped(self._record.write)
         if self._is_stopped:
             self._story.end_wave(moved=False)
             return False
@@ -1004,7 +1027,8 @@ class Change:
     @property
     def _is_quiet(self) -> bool:
         """Whether no message is being heard and no notice written: what a cut ends halfway is lost."""
-        return workflow.all_handlers_finished() and self._passed_waves.are_noticed
+        is_heard = workflow.all_handlers_finished() and self._window.is_quiet
+        return is_heard and self._passed_waves.are_noticed
 
     def _continue_as_new(self, restore: RestoreOrder | None = None) -> None:
         """Go on with a short history; amid a restore, which goes on meanwhile, too."""
@@ -1061,7 +1085,6 @@ class Change:
     async def _write_promotion(self) -> bool:
         """Promote part after part; False when the history is long before all are."""
         if not self._promoted:
-            await self._leave_out_who_was_taken_off()
             self._passed_waves.are_promoted = True
             await self._begin_to_bake()
         self._passed_waves.end()
@@ -1079,6 +1102,8 @@ class Change:
 
         Who is silent is promoted: it runs the release since its wave has passed.
         """
+        if self._promoted:
+            return
         keys = self._touched(self._passed)
         survey = SurveyOrder(
             fleet=self._order.fleet,
@@ -1372,9 +1397,9 @@ class Change:
             )
         await self._others_have_ended()
         self._story.answered()
-        if self._answer is not None:
-            return self._answer.kind is CommandKind.APPROVE
-        if self._asked_back is None:
+        if self._asked_back is None:  # known-good wins over a yes to another release
+            if self._answer is not None:
+                return self._answer.kind is CommandKind.APPROVE
             if self._harmful is not None:
                 return False
             self._story.note("nobody answered in time", workflow.now())
@@ -1580,18 +1605,29 @@ class Change:
         )
 
     async def _close(self, result: ChangeResult) -> ChangeResult:
-        """Write down the end; until it is written, a promotion is still taken back when somebody asks."""
-        if self._name:
-            await self._passed_waves.close()
-            await self._record.write()  # before the end: a reader of the end finds all that came before
-            await control.record(LedgerActivities.close_change, self._ending(result))
+        """Write down the end; until it is written, a promotion is still taken back when somebody asks.
+
+        A ledger that takes no writes keeps nobody from that.
+        """
         reloads = self._order.kind in RELOADS  # what it put in place is not taken back
-        if result.outcome is Outcome.PROMOTED and self._asked_back is not None and not reloads:
+        is_undone = result.outcome is Outcome.PROMOTED and not reloads
+        if self._name:
+            ending = asyncio.create_task(self._write_the_end(result))
+            await workflow.wait_condition(
+                lambda: ending.done() or (is_undone and self._asked_back is not None)
+            )
+            await _ended_or_cancelled(ending)
+        if is_undone and self._asked_back is not None:
             return await self._close(await self._take_back())
         if self._name and result.outcome is not Outcome.PROMOTED and not self._order.bakes_on:
             await bake_again(self._order.fleet)
         self._story.end(result, workflow.now())
         return result
+
+    async def _write_the_end(self, result: ChangeResult) -> None:
+        await self._passed_waves.close()
+        await self._record.write()  # before the end: a reader of the end finds all that came before
+        await control.record(LedgerActivities.close_change, self._ending(result))
 
     async def _take_back(self) -> ChangeResult:
         """Undo a promotion that was already being written down."""
@@ -1634,6 +1670,16 @@ async def _report_return(order: ChangeOrder, missing: dict[str, str], *, tried: 
     """Report to the watch over a promotion which of the gateways that failed alone are not back, and why."""
     if order.listener is not None:
         await tell(order.listener, "returned", order.key, missing, tried)
+
+
+async def _ended_or_cancelled(work: "asyncio.Future[Any]") -> None:
+    """Cancel work that is still under way, and wait for that; what it raised before is the caller's."""
+    if work.done():
+        await work
+        return
+    work.cancel()
+    with suppress(asyncio.CancelledError, FailureError):
+        await work
 
 
 async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:

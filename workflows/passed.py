@@ -21,9 +21,10 @@ from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport
 from policies.model.value import Name, Packed, Value
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.notices.entries import WATCHED
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
+from policies.votes import basis_of
 from workflows import control
 from workflows.children import left_behind
 from workflows.failed_alone import Failed, FailedAlone
@@ -51,6 +52,8 @@ class PassedSoFar(Value):
     failed: Packed[Failed] = Failed()
     blind: bool = False
     """Whether operators were notified that nothing is seen of these waves."""
+    decided: tuple[Basis, ...] = ()
+    """What operators decide about, or have decided, each as their votes are bound to it."""
 
 
 class PassedWaves:
@@ -65,6 +68,7 @@ class PassedWaves:
         self._alone: FailedAlone | None = None
         self.are_promoted = False
         """Whether known-good moves: no gateway is left out from then on."""
+        self._decided = known.decided if known is not None else ()
         self._by_hand = dict[Name, str]()
         """Why gateways are left to the operators who steered them on their hosts."""
         if known is not None:
@@ -82,6 +86,7 @@ class PassedWaves:
         return PassedSoFar(
             failed=self._alone.dump() if self._alone is not None else Failed(),
             blind=self._watched is not None and self._watched.is_blindness_told,
+            decided=self._decided,
         )
 
     def begin(self, change: PassedChange, passed: int, carry: str, child: str) -> None:
@@ -134,6 +139,19 @@ class PassedWaves:
     def harm(self, automation: Automation) -> Decision | None:
         """Return the harm for which the change goes back by itself."""
         return self._watched.harm(automation) if self._watched is not None else None
+
+    def harm_to_decide(self) -> Decision | None:
+        """Return harm that operators have to decide about, once for each thing that speaks for it."""
+        found = self._watched.found_harm if self._watched is not None else None
+        return found if found is not None and self.know_as_decided(found) else None
+
+    def know_as_decided(self, decision: Decision | None) -> bool:
+        """Ask operators no more about what this decision says; return whether it was news."""
+        basis = basis_of(decision) if decision is not None else None
+        if basis is None or any(seen.covers(basis) for seen in self._decided):
+            return False
+        self._decided = (*self._decided, basis)
+        return True
 
     async def _notice_blindness(self, watched: Watched) -> None:
         while self._work:

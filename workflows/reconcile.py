@@ -109,7 +109,10 @@ class Reconcile:
             order = ChangeOrder(fleet=fleet, kind=kind, key=str(workflow.uuid4()), reason=reason)
             if await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
                 return f"repeating {_MISSED[kind]} on {names}, which missed it"
-            await tell(change_of(fleet), "let_in", order)
+            if (
+                not found.lets_nothing_in
+            ):  # the history of a wave that is held for days is not to grow by this
+                await tell(change_of(fleet), "let_in", order)
             asked = "a change is under way, and lets this in if it only waits"
         return asked
 
@@ -126,7 +129,7 @@ class Reconcile:
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
-            if left.untouched:
+            if left.untouched and not left.lets_nothing_in:
                 beside = order.model_copy(update={"drifted": left.untouched})
                 await tell(change_of(fleet), "let_in", beside)
             await bake_again(fleet)

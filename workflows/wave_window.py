@@ -33,6 +33,8 @@ class WaveWindow:
         self._asking: ChildWorkflowHandle[Opened, None] | None = None
         self._answer: WindowAnswer | None = None
         self._under_way = False
+        self._lifting: asyncio.Task[None] | None = None
+        """The lifting of its hold after a wave, until it is written down."""
         self._heeded = set[str]()
         """What closed and was acted on, by freeze; whether the change is held says the story."""
 
@@ -86,12 +88,18 @@ class WaveWindow:
         self._under_way = False
         asking, self._asking, self._wave = self._asking, None, 0
         self._heeded.clear()
-        await self._let_go("the wave is over")
+        # Beside what follows the wave, which may be its way back: the record of this may be away.
+        self._lifting = asyncio.create_task(self._let_go("the wave is over"))
         self._story.take_window(None, workflow.now())
         if asking is not None:
             asking.cancel()
             with suppress(asyncio.CancelledError, FailureError):
                 await asking
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing of a wave that is over is being written down: a cut would lose it."""
+        return self._lifting is None or self._lifting.done()
 
     async def hear(self, wave: int, answer: WindowAnswer, closing: OnWindowClose) -> None:
         """Take over an answer; a closing or a freeze in mid-wave is acted on, and never cuts a session."""

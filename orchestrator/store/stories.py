@@ -70,6 +70,10 @@ class Stories(Book):
             rows = connection.execute(select(table).where(table.c.change.in_(sorted(changes))))
             return {row.change: _story(row) for row in rows}
 
+    def told_by(self, changes: Collection[str]) -> dict[str, Told]:
+        """Return what each of these changes told when it was last heard, of those that ever were."""
+        return {name: story.told for name, story in self.stories_of(changes).items()}
+
     def events_of_fleet(self, fleet: str, after: int = 0, limit: int = 200) -> tuple[EventRow, ...]:
         """Return the fleet's events after that number, the oldest first."""
         table = tables.events

@@ -394,6 +394,9 @@ class GatewayResult(Value):
 PENSTOCK = "penstock"
 """Who acts where no person does."""
 
+PENSTOCK_WATCH = "penstock.watch"
+"""Who holds a change where a watch has found harm about which operators decide."""
+
 
 IN_QUARANTINE = "in quarantine"
 """How the reason begins for which a change leaves a gateway in quarantine out."""

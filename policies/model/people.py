@@ -57,7 +57,7 @@ Subject = Annotated[str, Field(min_length=1, max_length=255)]
 Scope = Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$", max_length=255)]
 """A scope of the identity provider (RFC 6749, section 3.3)."""
 
-RESERVED = frozenset({"penstock"})
+RESERVED = frozenset({"penstock", "penstock.watch"})
 """Who acts when nobody does; no person has this name."""
 
 ROOT = "root"

@@ -89,6 +89,11 @@ class Told(Value):
         """Whether the way back is under way."""
         return self.phase is Phase.ROLLING_BACK
 
+    @property
+    def lets_nothing_in(self) -> bool:
+        """Whether a wave is under way: others wait until it has ended, or goes back."""
+        return self.in_wave and not self.goes_back
+
     def naming(self, not_back: Mapping[str, str]) -> Self:
         """Return the same with these gateways named among those that are still tried, which are as many."""
         named = dict(not_back) | self.not_back
