@@ -88,7 +88,7 @@ def test_a_bad_and_a_good_login_are_read_in_a_real_daemons_log(tmp_path: Path, *
     )
     text += NOT_ALONE.format(HOST, of_a_host.format(1)) if virtual else ""
     (tmp_path / "ocserv.conf").write_text(with_log_level(text))
-    alone = ["unshare", "-n", "bash", "-c", LOGINS, "logins", tmp_path]
+    alone = ["unshare", "-n", "bash", "-c", LOGINS, "logins", str(tmp_path)]
     done = subprocess.run(alone, capture_output=True, text=True, timeout=60, check=False)
     log = LoginLog(alive=lambda _: False)
     lines = (tmp_path / "log").read_text(errors="replace").splitlines()

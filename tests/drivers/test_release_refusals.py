@@ -183,6 +183,17 @@ RADIUS = "eap-radius {\n servers {\n  a {\n   address = 192.0.2.1\n   secret = t
             'secrets {\n  eap-ana { secret = "let me in" }\n}\n',
             "secrets.eap-ana.secret",
         ),
+        (
+            "etc/swanctl/conf.d/users.conf",
+            "secrets {\n eap-ana {\n  id = ana\n  secret = {s3cret\n }\n}\n",
+            "secrets.eap-ana.secret",
+        ),
+        (
+            "etc/swanctl/conf.d/users.conf",
+            "secrets {\n eap-ana {\n  secret = vpn{s3cret 7\n }\n}\n",
+            "secrets.eap-ana.secret",
+        ),
+        ("etc/swanctl/secrets.d/ana", "id = ana\nsecret = {s3cret\n", "strongSwan secret"),
         ("etc/swanctl/conf.d/psk.conf", "secrets { ike-1 { secret = 0x4665 } }", "secrets.ike-1.secret"),
         ("etc/swanctl/conf.d/token.conf", "secrets {\n token-1 {\n pin = 1234\n}\n}", "secrets.token-1.pin"),
         (

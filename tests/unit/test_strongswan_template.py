@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.daemon.strongswan.template import options_of, require_template
+from activities.drivers.daemon.strongswan.settings import options_of
+from activities.drivers.daemon.strongswan.template import require_template
 from activities.drivers.daemon.template import credentials_in
 from policies.model.errors import BadInput
 
@@ -79,6 +80,8 @@ def test_options_are_told_by_the_path_of_their_sections_however_they_are_written
             "secrets.ike-a.secret says `...`, write `$secret_NAME`",
         ),
         ("secrets {\n eap-ana {\n secret = letmein\n }\n}", "secrets.eap-ana.secret says `...`"),
+        ("secrets {\n eap-ana {\n secret = {letmein\n }\n}", "secrets.eap-ana.secret says `...`"),
+        ("secrets {\n eap-ana {\n secret = vpn{letmein 7 # x\n }\n}", "secrets.eap-ana.secret says `...`"),
         ("secrets {\n token {\n pin = letmein\n }\n}", "secrets.token.pin says `...`"),
         ("secrets {\n pkcs12-a {\n file = a.p12\n }\n}", "secrets.pkcs12-a.file says `...`"),
     ],
@@ -240,3 +243,53 @@ def test_a_connection_that_answers_ikev1_is_refused_since_its_logins_are_not_cou
 def test_a_connection_of_ikev2_is_taken_however_it_is_written(line: str, instead: str) -> None:
     assert line in LAB
     require_template(LAB.replace(line, instead, 1), "corp.template")
+
+
+STDERR = "    stderr {\n"
+LOGGED = "and logins are counted by the log"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (f"{STDERR} enc = 0\n", f"charon.filelog.stderr.enc says `0`, {LOGGED}: write `enc = 1`"),
+        (f"{STDERR} cfg = -1\n", f"charon.filelog.stderr.cfg says `-1`, {LOGGED}: write `cfg = 1`"),
+        (f"{STDERR} ike = 0\n", "charon.filelog.stderr.ike says `0`"),
+        (f"{STDERR} job = 0\n", "charon.filelog.stderr.job says `0`"),
+        (f"{STDERR} dmn = 0\n", "charon.filelog.stderr.dmn says `0`"),
+        (f"{STDERR} enc = 2\n enc = 0\n", "charon.filelog.stderr.enc says `0`"),
+        (f"{STDERR} path = /var/log/charon.log\n", "path says `/var/log/charon.log`, where logins are not"),
+        (f"{STDERR} json = yes\n", "charon.filelog.stderr.json says `yes`, and logins are not counted"),
+        (f"{STDERR} time_format = [%T]\n", "charon.filelog.stderr.time_format has a bracket"),
+        ("    stderr : quiet {\n", "`charon.filelog.stderr : quiet` takes options from another section"),
+    ],
+)
+def test_a_log_without_what_is_counted_is_refused_by_name(lines: str, said: str) -> None:
+    """charon ran with it, no login was ever read, and no gate of a release got a number."""
+    assert STDERR in LAB
+    with pytest.raises(BadInput) as refused:
+        require_template(LAB.replace(STDERR, lines, 1), "corp.template")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("level", ["0", "-1"])
+def test_a_default_level_that_hides_logins_is_refused_once(level: str) -> None:
+    """The start ended with "charon did not say in time", which names no cause."""
+    with pytest.raises(BadInput) as refused:
+        require_template(LAB.replace("default = 1", f"default = {level}", 1), "corp.template")
+    assert str(refused.value).endswith(
+        f": charon.filelog.stderr.default says `{level}`, {LOGGED}: write `default = 1`"
+    )
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        " net = 0\n knl = -1\n",
+        " ike = 3\n log_level = yes\n time_format = %b %e %T\n",
+        " enc = high\n",
+        " default = 0\n dmn = 1\n ike = 1\n cfg = 1\n enc = 1\n job = 1\n",
+    ],
+)
+def test_levels_that_hide_no_login_are_taken(lines: str) -> None:
+    require_template(LAB.replace("default = 1\n", lines, 1), "corp.template")

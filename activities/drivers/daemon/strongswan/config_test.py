@@ -16,7 +16,7 @@ from policies.model.errors import Refused, Unavailable
 
 WITHIN = timedelta(seconds=10)
 _ALONE = 'mount -t tmpfs run "$1"; shift; exec "$@"'
-_OWN = re.compile(r"^\d+\[(?P<part>\w+)\] (?:<[^>]*> )?(?P<what>.*)")
+_OWN = re.compile(r"^\d+\[(?P<part>[A-Z]+)\d?\] (?:<[^>]*> )?(?P<what>.*)")
 """A line of charon's log; what has no thread's number comes from swanctl, which complains so."""
 _SCRIPT = re.compile(r"^[\w-]+: (?P<what>.*)")
 _LOADED = re.compile(r"successfully loaded [1-9]\d* connections|loaded [1-9]\d* of \d+ connections")

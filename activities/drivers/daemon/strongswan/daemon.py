@@ -59,7 +59,8 @@ from activities.drivers.daemon.strongswan.sessions import (
     name_of,
     peers_in,
 )
-from activities.drivers.daemon.strongswan.template import FILE, PRIVATE, options_of
+from activities.drivers.daemon.strongswan.settings import options_of
+from activities.drivers.daemon.strongswan.template import FILE, PRIVATE
 from activities.drivers.daemon.template import FOLDER, filled, require_given, secret_of, write_credentials
 from activities.drivers.flows import Flow, flows_of, forget
 from policies.model.client_profiles import NO_PROFILES, Profiles

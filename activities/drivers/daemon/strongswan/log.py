@@ -1,6 +1,7 @@
 """What charon's own log says about logins: lines in, ended attempts out.
 
-Of charon 5.9 with `ike_name = yes` and the default levels, by which each line of an IKE_SA has its number.
+Of charon 5.9 and 6.0 with `ike_name = yes`, by which each line of an IKE_SA has its number, at level 1 or
+more of the parts that `template` names. With `log_level = yes` each line has its level behind its part.
 A user is let in when the tunnel is there (CHILD_SA), not when charon knows who it is: who gets no address, or
 asks for networks that are not given, has no use of that. A first packet (IKE_SA_INIT) is no attempt, as its
 address may be invented: one begins with IKE_AUTH. Logins by IKEv1 are not read: a template whose connections
@@ -18,7 +19,7 @@ LONGEST = 120.0
 """Seconds after which a login whose end was never logged is given up; charon's half-open timeout is 30."""
 MOST_OPEN = 20_000
 
-_LINE = re.compile(r"^(?:[^\[<]*\s)?\d+\[[A-Z]{3}\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
+_LINE = re.compile(r"^(?:[^\[<]*\s)?\d+\[[A-Z]{3}\d?\] <(?:[^>|]*\|)?(?P<number>\d+)> (?P<what>.*)")
 _VERSION = re.compile(r"Starting IKE charon daemon \(strongSwan (?P<version>[^,)]+)")
 _BEGINS = re.compile(r"(?P<source>\S+) is initiating an IKE_SA")
 # Whoever sends it knows what we answered to the first packet, whose source may be invented.

@@ -3,11 +3,15 @@
 import re
 from pathlib import PurePosixPath
 
-from activities.drivers.daemon.strongswan.template import PASSWORD, SECRETS, options_of
+from activities.drivers.daemon.strongswan.settings import options_of
+from activities.drivers.daemon.strongswan.template import PASSWORD, SECRETS
 from activities.drivers.daemon.template import SECRET, is_left
 
-_SETTINGS = re.compile(r"(?:^|/)(?:strongswan\.d|swanctl)/|\.conf(?:\.template)?$")
-"""Names of files whose settings are in sections: strongswan.conf, swanctl.conf and what these include."""
+_SETTINGS = re.compile(r"(?P<own>(?:^|/)(?:strongswan\.d|swanctl)/)|\.conf(?:\.template)?$")
+"""Names of files whose settings are in sections: strongswan.conf, swanctl.conf and what these include.
+
+What lies in their own folders may be included into a section, and has none then.
+"""
 _LEGACY = re.compile(r"(?:^|/)ipsec\.secrets(?:\.d/[^/]+|\.inc)?$|\.secrets$")
 """Names of files that `ipsec` and the plugin `stroke` read (ipsec.secrets(5))."""
 _LINE = re.compile(
@@ -23,9 +27,10 @@ def secret_in(name: str, text: str) -> str | None:
     place = PurePosixPath(name.replace("!", "/")).as_posix()
     if _LEGACY.search(place) and (found := _LINE.search(text)):
         return f"strongSwan {(found[1] or found[2]).upper()} secret"
-    if "{" in text and _SETTINGS.search(place):
+    named = _SETTINGS.search(place)
+    if named is not None and (named["own"] or "{" in text):
         for option, value in options_of(text):
-            if "." in option and _is_secret(option, value):
+            if (named["own"] or "." in option) and _is_secret(option, value):
                 return f"strongSwan {option}"
     return None
 

@@ -5,11 +5,11 @@ takes its own sections of the file. swanctl looks for private keys in the folder
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
 from activities.drivers.daemon.port import CONFIG
 from activities.drivers.daemon.strongswan.control import SOCKET
+from activities.drivers.daemon.strongswan.settings import INCLUDE, options_of, sections_of
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left, lines_of, unfilled
 from policies.model.errors import BadInput
 
@@ -45,11 +45,16 @@ OURS = (
 
 1 and 8 are the numbers of the attributes of an address (RFC 7296, section 3.15.1).
 """
-INCLUDE = "include"
 _CONNECTION = re.compile(r"connections\.(?P<name>[^.:]+)(?:.*\.(?P<option>[^.]+))?")
-_REFERRING = re.compile(r"connections\s*:[^.]*")
-"""A section whose connections stand in another one."""
-_PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\n]|[^\s{}#"=][^{}#"=\n]*|=|#[^\n]*')
+_REFERRING = re.compile(r"(?:connections|charon(?:\.filelog(?:\.stderr)?)?)\s*:[^.]*")
+"""A section whose connections, or whose settings of the log, stand in another one."""
+LOG = "charon.filelog.stderr"
+LEAST_LEVEL = 1
+"""From which level on the log has what a login was given; charon's default, also for what is no number."""
+LOGGED = ("dmn", "ike", "cfg", "enc", "job")
+"""Parts of charon whose lines are read: of logins, and of a config that is tried."""
+_TRUE = ("1", "yes", "true", "enabled")
+_LEVEL = re.compile(r"\s*[+-]?\d+")
 
 
 def require_template(text: str, name: str) -> None:
@@ -72,7 +77,10 @@ def require_template(text: str, name: str) -> None:
         if option.rpartition(".")[2] == INCLUDE
     ]
     wrong += _not_left(said)
-    wrong += _by_ikev1(said, sections_of(plain))
+    sections = sections_of(plain)
+    wrong += _from_elsewhere(sections)
+    wrong += _unread(dict(said))
+    wrong += _by_ikev1(said, sections)
     if wrong:
         raise BadInput(f"{name} is no template of charon's configuration: {'; '.join(wrong)}")
 
@@ -106,10 +114,41 @@ def _pools_elsewhere(said: Sequence[tuple[str, str]]) -> Iterator[str]:
                 )
 
 
+def _from_elsewhere(sections: Sequence[str]) -> Iterator[str]:
+    """Yield the sections of which more stands in another one than is looked at here."""
+    for above in dict.fromkeys(found[0] for section in sections if (found := _REFERRING.match(section))):
+        what = "connections" if above.startswith("connections") else "options"
+        yield f"`{above}` takes {what} from another section, write them out"
+
+
+def _unread(said: Mapping[str, str]) -> Iterator[str]:
+    """Yield what keeps logins out of the log, or gives its lines another form."""
+    of_log = {key.removeprefix(f"{LOG}."): value for key, value in said.items() if key.startswith(f"{LOG}.")}
+    default = _level(of_log.get("default", ""), LEAST_LEVEL)
+    for part in LOGGED:
+        if _level(of_log.get(part, ""), default) < LEAST_LEVEL:
+            name = part if part in of_log else "default"
+            yield (
+                f"{LOG}.{name} says `{of_log[name]}`, and logins are counted by the log: write "
+                f"`{name} = {LEAST_LEVEL}`"
+            )
+            if name == "default":
+                break
+    if of_log.get("path", "stderr") != "stderr":
+        yield f"{LOG}.path says `{of_log['path']}`, where logins are not counted, leave it out"
+    if of_log.get("json", "").lower() in _TRUE:
+        yield f"{LOG}.json says `{of_log['json']}`, and logins are not counted by such lines, leave it out"
+    if set(of_log.get("time_format", "")) & set("[<"):
+        yield f"{LOG}.time_format has a bracket, which no stamp may have before a line of a login"
+
+
+def _level(said: str, default: int) -> int:
+    """Return the level as charon reads it: what is no number is not said."""
+    return int(said) if _LEVEL.fullmatch(said) else default
+
+
 def _by_ikev1(said: Sequence[tuple[str, str]], sections: Sequence[str]) -> Iterator[str]:
     """Yield the connections that do not have `version = 2` themselves: charon answers IKEv1 there."""
-    for above in dict.fromkeys(found[0] for section in sections if (found := _REFERRING.match(section))):
-        yield f"`{above}` takes connections from another section, write them out"
     versions = dict[str, set[str]]()
     for path, value in (*((section, "") for section in sections), *said):
         if found := _CONNECTION.match(path):
@@ -138,55 +177,6 @@ def _secrets(key: str, value: str) -> Iterator[str]:
         and not _fits(key, "secrets.private*.file")
     ):
         yield f"{key} says `...`, write `${CREDENTIAL}NAME`"
-
-
-def options_of(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each option that a configuration gives, by the path of its sections, and its value."""
-    reading = _Reading()
-    for part in _PARTS.findall(text):
-        if not part.startswith("#"):
-            yield from reading.take(part)
-    yield from reading.take("\n")
-
-
-def sections_of(text: str) -> Sequence[str]:
-    """Return each section that a configuration has, by its path, also one without options."""
-    reading = _Reading()
-    for part in _PARTS.findall(text):
-        if not part.startswith("#"):
-            list(reading.take(part))
-    return reading.begun
-
-
-@dataclass
-class _Reading:
-    """Where the reader of a file is: sections that are open, and what the line has said so far."""
-
-    sections: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    begun: list[str] = field(default_factory=list)
-
-    def take(self, part: str) -> Iterator[tuple[str, str]]:
-        if part == "{":
-            self.sections.append(" ".join(self.words).strip())
-            self.words = []
-            self.begun.append(".".join(self.sections))
-        elif part in "}\n":
-            yield from self._end_of_line()
-            if part == "}" and self.sections:
-                self.sections.pop()
-        else:
-            self.words.append(part.strip().strip('"'))
-
-    def _end_of_line(self) -> Iterator[tuple[str, str]]:
-        if "=" in self.words:
-            at = self.words.index("=")
-            key = " ".join(self.words[:at])
-            yield ".".join([*self.sections, key]), "".join(self.words[at + 1 :])
-            self.words = []
-        elif self.words[:1] and self.words[0].split()[:1] == [INCLUDE]:
-            yield ".".join([*self.sections, INCLUDE]), " ".join(self.words).removeprefix(INCLUDE).strip()
-            self.words = []
 
 
 def _fits(option: str, pattern: str) -> bool:
