@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -73,10 +74,11 @@ class AuditService:
         return await RECORD.run(verify, caller.person, abandon=abandoned.set)
 
     async def export(self, caller: Caller) -> Iterator[Mapping[str, Any]]:
-        """Return the whole record, the oldest entry first; who has it is written down."""
+        """Return the whole record, the oldest entry first; who has it is written down, once an hour."""
         await self._must_audit_everything(caller)
+        key = f"audit exported/{caller.person}/{datetime.now(UTC):%Y-%m-%dT%H}"
         write = partial(self.ledger.audit, caller.person, caller.via.value, "audit exported", "audit", {})
-        await asyncio.to_thread(write)
+        await asyncio.to_thread(write, key)
         return self.ledger.each_audit_row()
 
     async def _audited_by(self, caller: Caller) -> tuple[str, ...]:

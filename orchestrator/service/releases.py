@@ -1,19 +1,51 @@
 """Releases: verified from the repository into the ledger, listed, and withdrawn."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from activities.drivers.trust_files import compose_releases, load_trust
+from activities.drivers.trust_files import Trail, compose_releases, load_trust
 from activities.releases import CREDENTIALS, Admitted
+from orchestrator.refusals import HOUR_SECONDS
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import is_named
-from policies.model.errors import BadInput, Unknown
+from policies.model.errors import BadInput, TooMany, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
 from policies.model.release import ReleaseRow
 from policies.model.verification import Verification
+
+MOST_RELEASES = 60
+"""Releases that one person or machine has verified in an hour: each is in records that are kept for ever."""
+
+
+class HourOfVerdicts:
+    """Which verdicts each caller of this process got in this hour, so that each is recorded once."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin an hour; `clock` counts seconds."""
+        self._clock = clock
+        self._ends = clock() + HOUR_SECONDS
+        self._recorded: defaultdict[str, dict[tuple[str, str], set[tuple[str, ...]]]] = defaultdict(dict)
+
+    def of(self, person: str, fleet: str, release: str) -> set[tuple[str, ...]]:
+        """Return the verdicts on a release that are recorded for this person, to be added to.
+
+        Raises:
+            TooMany: The person had many other releases verified in this hour.
+        """
+        now = self._clock()
+        if now >= self._ends:
+            self._recorded.clear()
+            self._ends = now + HOUR_SECONDS
+        theirs = self._recorded[person]
+        if (fleet, release) not in theirs and len(theirs) >= MOST_RELEASES:
+            sentence = f"{person} had {MOST_RELEASES} releases verified in this hour; verify others later"
+            raise TooMany(sentence, self._ends - now)
+        return theirs.setdefault((fleet, release), set())
 
 
 @dataclass(frozen=True)
@@ -26,6 +58,7 @@ class ReleaseService:
     source: str | None
     promoted: Callable[[], Collection[str]] = tuple
     """What any gateway goes back to: the worker has a store of its own, and notes it there alone."""
+    verdicts: HourOfVerdicts = field(default_factory=HourOfVerdicts)
 
     @property
     def repository(self) -> str:
@@ -52,25 +85,35 @@ class ReleaseService:
     async def verify(self, fleet: Fleet, digest: str, person: str) -> Admitted:
         """Return who signed a release of the repository and why that is enough; it is not added.
 
-        Who had what fetched is in the audit record, also when it is refused.
+        Who had what fetched is in the audit record, also when it is refused; the same verdict once an hour.
 
         Raises:
             TrustError: It may not be used, with the reason.
+            TooMany: The person had many other releases verified in this hour.
         """
         repository, made = self.repository, list[Verification]()
+        recorded, file = self.verdicts.of(person, fleet.name, digest), Trail(self.store / "audit.jsonl")
+
+        def record(verification: Verification) -> None:
+            if _outcome(verification) not in recorded:
+                file.append(verification)
+                made.append(verification)
+
         releases = compose_releases(
             self.store,
             self.trust,
             product=fleet.product,
             channel=fleet.channel,
             promoted=self.promoted,
-            fetched=made.append,
+            record=record,
         )
         try:
             return await releases.admit(digest, repository)
         finally:
             for verification in made:
-                await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
+                if verification.accesses:
+                    await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
+                recorded.add(_outcome(verification))
 
     async def add(self, fleet: Fleet, digest: str, person: str) -> ReleaseRow:
         """Verify a release and have it in the ledger; return its row."""
@@ -85,6 +128,11 @@ class ReleaseService:
         )
         rows = await asyncio.to_thread(self.ledger.releases)
         return named(admitted.reference.digest, rows)
+
+
+def _outcome(verification: Verification) -> tuple[str, ...]:
+    """Return what makes a verdict another one; how long an answer took, and how much came, do not."""
+    return (verification.source, verification.policy, verification.verdict.code)
 
 
 def named(name: str, rows: Iterable[ReleaseRow]) -> ReleaseRow:

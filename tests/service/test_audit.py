@@ -146,6 +146,16 @@ async def test_an_auditor_of_one_fleet_reads_its_entries_and_no_others(
     assert (await api.get("/audit", headers=viewer)).status_code == 403
 
 
+async def test_who_exports_the_record_again_and_again_is_in_it_once_an_hour(
+    api: httpx.AsyncClient, ledger: Ledger, points: Checkpoints
+) -> None:
+    del points
+    for _ in range(4):
+        assert (await api.get("/audit/export")).status_code == 200
+    exported = [one for one in ledger.audit_entries() if one.action == "audit exported"]
+    assert 1 <= len(exported) <= 2  # an hour may end meanwhile
+
+
 async def test_what_is_asked_for_is_in_the_record_before_it_is_done(
     service: Service, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,3 +42,20 @@ async def test_a_description_that_is_refused_takes_of_a_bucket(
         for n in range(2 * Kind.LOOK.size)
     ]
     assert codes == [403] * Kind.LOOK.size + [429] * Kind.LOOK.size
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/releases/verify", {"fleet": "edge", "digest": f"sha256:{'0' * 64}"}),
+        ("GET", "/audit/export", None),
+        ("POST", "/tokens/deploy-bot/revoke", {"reason": "it is lost"}),
+    ],
+)
+async def test_a_question_that_is_written_into_a_record_takes_of_the_bucket_of_changes(
+    api: httpx.AsyncClient, method: str, path: str, body: dict[str, str] | None
+) -> None:
+    """Each was an entry that is kept for ever, and 600 of them a minute were answered."""
+    codes = [(await api.request(method, path, json=body)).status_code for _ in range(Kind.CHANGE.size + 1)]
+    assert codes[-2] != 429
+    assert codes[-1] == 429

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import StreamingResponse
 
 from orchestrator.api.disconnects import while_connected
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.limits import Kind
+from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.service.checkpoints import Checkpoint, Verified
 from policies.model.audit import AuditEntry
 from policies.model.value import Value
@@ -77,8 +78,9 @@ async def verify(request: Request, caller: Asking, service: Serving) -> Verified
 
 
 @router.get("/audit/export", response_class=StreamingResponse)
-async def export(caller: Asking, service: Serving) -> StreamingResponse:
+async def export(request: Request, caller: Asking, service: Serving) -> StreamingResponse:
     """Give the whole record as JSON lines, to be verified elsewhere."""
+    limits_of(request).take(caller.person, Kind.CHANGE)
     found = await service.audit.export(caller)
 
     def lines() -> Iterator[str]:

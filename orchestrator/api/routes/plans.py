@@ -7,11 +7,12 @@ from pydantic import Field
 from starlette.responses import Response
 
 from orchestrator.api.disconnects import while_connected
+from orchestrator.api.limits import Kind
 from orchestrator.api.once import Once
 from orchestrator.api.routes.commands import Release, Why
 from orchestrator.api.routes.fleets import Fleet
 from orchestrator.api.texts import LONGEST_RELEASE
-from orchestrator.api.who import Asking, Serving
+from orchestrator.api.who import Asking, Serving, limits_of
 from orchestrator.api.written import PLAN
 from orchestrator.service.planning import PlanView
 from policies.model.approval import Approval
@@ -130,8 +131,9 @@ async def add(asked: ReleaseAsked, once: Once) -> Response:
 
 
 @router.post("/releases/verify")
-async def verify(asked: ReleaseAsked, caller: Asking, service: Serving) -> Verified:
-    """Verify a release of the repository without adding it."""
+async def verify(asked: ReleaseAsked, request: Request, caller: Asking, service: Serving) -> Verified:
+    """Verify a release of the repository without adding it. A caller verifies 60 releases an hour at most."""
+    limits_of(request).take(caller.person, Kind.CHANGE)
     found = await service.verify_release(caller, asked.fleet, asked.digest)
     return Verified(
         digest=found.reference.digest,

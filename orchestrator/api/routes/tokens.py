@@ -76,6 +76,9 @@ async def make(asked: TokenAsked, request: Request, caller: Asking, service: Ser
 
 
 @router.post("/tokens/{name}/revoke")
-async def revoke(name: TokenName, asked: Revocation, caller: Asking, service: Serving) -> Revoked:
+async def revoke(
+    name: TokenName, asked: Revocation, request: Request, caller: Asking, service: Serving
+) -> Revoked:
     """Make a token worthless."""
+    limits_of(request).take(caller.person, Kind.CHANGE)
     return Revoked(name=name, new=await service.tokens.revoke(caller, name, asked.reason))
