@@ -1,12 +1,14 @@
 """B1 (p7): a host whose firewall accepts the users' port alone drops them at the port of a slot.
 
-Each case is read from the tools of a real kernel, in a network namespace of its own.
+Each case is read from the tools of a real kernel, in a network namespace of its own. In some of them a user
+outside connects: to the users' port, and to it once it is redirected to the port of a slot.
 """
 
 import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 
@@ -54,11 +56,65 @@ def namespace() -> Iterator[str]:
     subprocess.run(["ip", "netns", "delete", name], check=True)
 
 
-def found(namespace: str, script: str, redirected: tuple[str, ...] = ("tcp",)) -> list[str]:
+def typed(script: str) -> None:
+    subprocess.run(["sh", "-ec", script], check=True, capture_output=True)
+
+
+def found(
+    namespace: str, script: str, redirected: tuple[str, ...] = ("tcp",), serving: str | None = None
+) -> list[str]:
     """Return what is found after a script has set the filter up."""
     with inside(namespace):
-        subprocess.run(["sh", "-ec", script], check=True, capture_output=True)
-        return list(asyncio.run(drops_users(GATEWAY, redirected)))
+        typed(script)
+        return list(asyncio.run(drops_users(GATEWAY, redirected, serving)))
+
+
+@dataclass(frozen=True)
+class User:
+    """A client beside the gateway, by a cable to its eth0."""
+
+    gateway: str
+    client: str
+
+    def gets_to(self, port: int) -> bool:
+        """Whether TCP to the users' port arrives at that one, to which steering redirects it."""
+        if port != GATEWAY.port:
+            with inside(self.gateway):
+                typed(
+                    "nft add table inet penstock; nft 'add chain inet penstock pre { type nat hook "
+                    "prerouting priority dstnat - 5; }'; nft flush chain inet penstock pre; "
+                    f"nft add rule inet penstock pre tcp dport {GATEWAY.port} redirect to :{port}"
+                )
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", self.gateway, "python3", "-c", _SERVES.format(port)],
+            stdout=subprocess.PIPE,
+        )
+        assert server.stdout is not None
+        server.stdout.readline()
+        try:
+            asks = ["ip", "netns", "exec", self.client, "python3", "-c", _ASKS.format(GATEWAY.port)]
+            return subprocess.run(asks, capture_output=True, check=False).returncode == 0
+        finally:
+            server.kill()
+            server.wait()
+
+
+_SERVES = "import socket\nof = socket.create_server(('0.0.0.0', {}))\nprint(flush=True)\nwhile 1: of.accept()"
+_ASKS = "import socket\nsocket.create_connection(('198.18.7.1', {}), 1)"
+
+
+@pytest.fixture
+def user(namespace: str) -> Iterator[User]:
+    client = "pst-input-user"
+    typed(f"""ip netns add {client}
+ip link add eth0 netns {namespace} type veth peer name c0 netns {client}
+ip -n {namespace} address add 198.18.7.1/24 dev eth0
+ip -n {namespace} link set lo up
+ip -n {namespace} link set eth0 up
+ip -n {client} address add 198.18.7.9/24 dev c0
+ip -n {client} link set c0 up""")
+    yield User(namespace, client)
+    typed(f"ip netns delete {client}")
 
 
 def nft(rules: str) -> str:
@@ -86,8 +142,9 @@ def test_a_chain_of_nftables_that_accepts_the_users_port_alone_drops_every_slot(
     sentences = found(namespace, nft("  tcp dport { 22, 443 } accept\n  udp dport 443 accept"))
     assert dropped(sentences) == EVERY
     assert sentences[0] == (
-        "the packet filter of gw-1 accepts TCP port 443 and drops TCP port 4431 of slot a over IPv4 "
-        "(nftables table inet filter, chain input); accept TCP port 4431 from your users"
+        "the packet filter of gw-1 accepts TCP port 443 (`tcp dport { 22, 443 } accept`) and drops TCP port "
+        "4431 of slot a over IPv4 (`policy drop`, chain input of table filter); accept TCP port 4431 under "
+        "the same conditions"
     )
 
 
@@ -109,12 +166,14 @@ def test_iptables_of_either_kernel_interface_is_followed_into_its_chains(namespa
         ("  th dport vmap { 443 : accept, 4432 : accept }", {"4431"}),
         ("  accept", set[str]()),
         ("  ct state vmap { established : accept, invalid : drop, new : accept }", set[str]()),
-        ("  th dport 443 accept\n  ip saddr 192.0.2.0/24 accept\n  ip6 saddr ::/1 accept", set[str]()),
-        ("  th dport 443 accept\n  limit rate 5/second accept", set[str]()),
+        ("  th dport 443 accept\n  ip saddr 192.0.2.0/24 accept\n  ip6 saddr ::/1 accept", {"4431", "4432"}),
+        ("  th dport 443 accept\n  limit rate 5/second accept", {"4431", "4432"}),
         ("  udp dport 9 accept", set[str]()),  # users do not come this way at all
     ],
 )
-def test_what_may_pass_is_no_obstacle(namespace: str, rules: str, left: set[str]) -> None:
+def test_a_port_that_takes_all_whom_the_users_port_takes_is_no_obstacle(
+    namespace: str, rules: str, left: set[str]
+) -> None:
     assert {port for _, port, _ in dropped(found(namespace, nft(rules)))} == left
 
 
@@ -136,6 +195,118 @@ def test_a_filter_that_accepts_what_was_redirected_drops_only_what_is_not(namesp
     script = nft("  ct status dnat accept\n  th dport 443 accept")
     assert dropped(found(namespace, script)) == {one for one in EVERY if one[0] == "UDP"}
     assert dropped(found(namespace, script, ("tcp", "udp"))) == set()
+
+
+HEAD = """iptables-{0} -P INPUT DROP
+iptables-{0} -A INPUT -i lo -j ACCEPT
+iptables-{0} -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+"""
+PORT = "iptables-{0} -A INPUT -p tcp --dport 443 -j ACCEPT\n"
+WAN = """iptables-{0} -A INPUT -i eth0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables-{0} -A INPUT -i eth0 -p tcp --dport 443 -j ACCEPT
+iptables-{0} -A INPUT -i eth0 -j DROP
+"""
+FLOOD = (
+    "  tcp dport 443 ct state new add @flood { ip saddr limit rate over 50/second } drop\n"
+    "  tcp dport 443 accept"
+)
+ZONES = (
+    '  iifname vmap { "eth0" : jump wan, "eth1" : accept }\n  iifname != "eth0" accept\n }\n chain wan {\n'
+    "  tcp dport 443 accept"
+)
+
+
+def with_set(rules: str) -> str:
+    """Return a chain of nftables in a table that has a set of addresses."""
+    flood = "set flood { type ipv4_addr; flags dynamic, timeout; timeout 1m; size 65536; }"
+    return nft(rules).replace("filter { chain", f"filter {{ {flood}\n chain", 1)
+
+
+def saved(rules: str, kind: str = "nft") -> str:
+    return rules.replace("{0}", kind)
+
+
+SOME = {
+    "the device of the world": saved(WAN),
+    "the same by the older interface": saved(WAN, "legacy"),
+    "devices of tunnels pass": saved(HEAD + "iptables-{0} -A INPUT -i tun+ -j ACCEPT\n" + PORT),
+    "a device inside passes": saved(HEAD + "iptables-{0} -A INPUT -i eth1 -j ACCEPT\n" + PORT, "legacy"),
+    "administrators pass": saved(HEAD + "iptables-{0} -A INPUT -s 10.0.0.0/8 -j ACCEPT\n" + PORT),
+    "few a second pass": saved(
+        HEAD + PORT + "iptables-{0} -A INPUT -m limit --limit 1/hour --limit-burst 1 -d 192.0.2.1 -j ACCEPT"
+    ),
+    "devices of nftables": nft('  iifname { "eth1", "wg0" } accept\n  tcp dport 443 accept'),
+    "zones": nft(ZONES),
+    "a bound for each address": with_set(FLOOD),
+    "a port of the first packet": nft("  tcp dport 443 accept\n  @th,16,16 443 accept"),
+    "another address": nft(
+        "  ip daddr 198.18.7.1 tcp dport 443 accept\n  ip daddr 198.18.7.2 tcp dport 4431 accept"
+    ),
+    "before the input chains": nft("  tcp dport { 443, 4431 } accept")
+    + "\nnft 'add table ip early; add chain ip early in { type filter hook prerouting priority 10; }; "
+    "add rule ip early in tcp dport 4431 drop'",
+}
+
+
+@pytest.mark.parametrize("case", SOME)
+def test_a_rule_that_lets_some_packets_through_hides_no_user_who_is_dropped(user: User, case: str) -> None:
+    sentences = found(user.gateway, SOME[case])
+    assert user.gets_to(443), "users get in before the upgrade"
+    assert not user.gets_to(4431), "and are dropped once steering redirects them to the slot"
+    assert [one for one in sentences if "drops TCP port 4431 of slot a over IPv4" in one], sentences
+
+
+ALIKE = {
+    "by device": saved(WAN + "iptables-{0} -I INPUT -i eth0 -p tcp --dport 4431:4432 -j ACCEPT"),
+    "without the device": saved(WAN + "iptables-{0} -I INPUT -p tcp --dport 4431:4432 -j ACCEPT", "legacy"),
+    "by list of addresses": saved(
+        HEAD
+        + "iptables-{0} -A INPUT ! -s 203.0.113.0/24 -p tcp -m multiport --dports 443,4431,4432 -j ACCEPT"
+    ),
+    "with a bound of its own each": saved(
+        HEAD
+        + "".join(
+            f"iptables-{{0}} -A INPUT -p tcp --dport {port} -m hashlimit --hashlimit-above 50/sec "
+            f"--hashlimit-mode srcip --hashlimit-name at{port} -j DROP\n"
+            f"iptables-{{0}} -A INPUT -p tcp --dport {port} -j ACCEPT\n"
+            for port in (443, 4431, 4432)
+        )
+    ),
+    "with one bound": with_set(FLOOD.replace("443", "{ 443, 4431, 4432 }")),
+    "with the bound at the users' port alone": with_set(FLOOD + "\n  tcp dport 4431-4432 accept"),
+    "by zone": nft(ZONES + "\n  tcp dport { 4431, 4432 } accept"),
+    "by a port that was dialled": nft("  meta l4proto tcp ct original proto-dst 443 accept"),
+    "by the address": nft(
+        "  ip daddr . tcp dport { 198.18.7.1 . 443, 198.18.7.1 . 4431-4432 } accept\n  tcp dport > 65000 drop"
+    ),
+    "as an own user of the host": saved(
+        HEAD + "iptables-{0} -A INPUT -m addrtype --dst-type LOCAL -m conntrack --ctstate NEW -j ACCEPT"
+    ),
+    "in a chain that comes back": saved(
+        HEAD + "iptables-{0} -N v\niptables-{0} -A INPUT -p tcp -j v\n"
+        "iptables-{0} -A v -s 192.0.2.0/24 -j RETURN\n"
+        "iptables-{0} -A v -p tcp -m multiport --dports 443,4431,4432 -j ACCEPT"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_ports_that_are_treated_alike_are_no_obstacle_under_conditions_that_are_not_known(
+    user: User, case: str
+) -> None:
+    sentences = found(user.gateway, ALIKE[case])
+    assert user.gets_to(443)
+    assert user.gets_to(4431)
+    assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
+
+
+def test_a_slot_is_compared_with_the_one_that_serves_where_users_port_itself_is_closed(
+    namespace: str,
+) -> None:
+    """Redirected packets never meet the rules for the users' port, so nobody needs to open it."""
+    script = nft("  th dport { 22, 4431 } accept")
+    assert found(namespace, script) == []
+    assert dropped(found(namespace, script, serving="a")) == {one for one in EVERY if one[1] == "4432"}
 
 
 def test_a_host_without_any_filter_drops_nobody(namespace: str) -> None:

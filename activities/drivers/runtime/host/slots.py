@@ -156,7 +156,6 @@ class HostSlots:
         if self._running(release) is None:
             reasons += self._free_slot(state)
             dialled = self._folders.daemon.dialled(self._gateway) if self._table.promises.translates else ()
-            reasons += await drops_users(self._gateway, {one.transport for one in dialled})
             reasons += await self._unlike(state.steering.serving, dialled)
         return tuple(reasons)
 
@@ -569,13 +568,15 @@ class HostSlots:
                 raise Refused(reasons[0])
 
     async def _unlike(self, serving: str | None, dialled: Sequence[Dialled]) -> tuple[str, ...]:
-        """Return which rules of the host's packet filter are made for the slot that serves alone."""
+        """Return what the packet filter does for users whom it knows, and not for those of a new slot."""
         adopted = self._folders.adopted
         own = [slot for slot in self._gateway.slots if slot.name != ADOPTED]
         slots = [*own, *([adopted.slot] if adopted is not None and adopted.process() else [])]
         judged = [slot.name for slot in own if slot.name != serving]
         try:
-            rules = await other_ways(self._gateway, dialled)
+            redirected = {one.transport for one in dialled}
+            rules = await drops_users(self._gateway, redirected, serving)
+            rules += await other_ways(self._gateway, dialled)
             if not self._gateway.has_own_networks:
                 rules += await uncovered(slots, models_among(slots, serving), judged)
         except Unavailable as error:
