@@ -74,7 +74,7 @@ def _filter(facts: PathFacts) -> PathFinding:
     if facts.drops:
         mend = "nft list ruleset; let the tunnels' devices through before whatever drops"
         return _wrong("packet filter", "; ".join(facts.drops), mend)
-    return _well("packet filter", "no rule drops what is forwarded")
+    return _well("packet filter", "no chain drops all packets of users")
 
 
 def _covering(facts: PathFacts) -> PathFinding:

@@ -11,7 +11,8 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from activities.drivers.runtime.host.tunnel_rules import uncovered
+from activities.drivers.runtime.host.packet_filter import read_rules
+from activities.drivers.runtime.host.tunnel_rules import drops, uncovered, users_of
 from deploy.lab.namespaces import inside
 from policies.model.errors import Unavailable
 from policies.model.fleet import Slot
@@ -231,3 +232,58 @@ def test_a_table_of_the_older_interface_that_cannot_be_read_is_unavailable(
     monkeypatch.setattr(shutil, "which", lambda name: None if name.endswith("-save") else which(name))
     with pytest.raises(Unavailable, match="iptables-legacy-save is not installed"):
         found(namespace, saved("-P FORWARD DROP", "legacy"))
+
+
+def dropped(namespace: str, script: str) -> list[str]:
+    """Return what drops the old users' packets after a script has set the filter up."""
+    with inside(namespace):
+        subprocess.run(["sh", "-ec", DEVICES + script], check=True, capture_output=True)
+        return list(drops(asyncio.run(read_rules()), asyncio.run(users_of([OLD]))))
+
+
+FORWARDS = (
+    "-P FORWARD DROP\n-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+    "-A FORWARD {}\n-A FORWARD -i tun+ -j ACCEPT"
+)
+USUAL = {
+    "invalid": "-m conntrack --ctstate INVALID -j DROP",
+    "by the older match": "-m state --state INVALID -j DROP",
+    "mail": "-p tcp --dport 25 -j REJECT",
+    "one server": "-d 192.0.2.9/32 -j DROP",
+    "between users": "-i tun+ -o tun+ -d 10.8.0.0/24 -j DROP",
+    "too many": "-m limit --limit 5/sec -j DROP",
+}
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+@pytest.mark.parametrize("case", USUAL)
+def test_a_rule_that_drops_some_packets_is_no_fault_of_the_path(namespace: str, case: str, kind: str) -> None:
+    assert dropped(namespace, saved(FORWARDS.format(USUAL[case]), kind)) == []
+
+
+@pytest.mark.parametrize("rule", ["ct state invalid drop", "ct state { invalid, untracked } drop", "counter"])
+def test_a_rule_of_nftables_for_a_state_is_no_fault_of_the_path(namespace: str, rule: str) -> None:
+    rules = f"ct state established,related accept\n{rule}\niifname tun0 accept"
+    assert dropped(namespace, nft(rules)) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "versions"),
+    [
+        ("ct state new drop\naccept", 2),
+        ("iifname tun0 drop\naccept", 2),
+        ("ip saddr 10.8.0.0/16 drop\naccept", 1),
+        ("ct state established,related accept", 2),
+        ("ct state vmap { established : accept, new : jump users }\n }\n chain users {\n drop", 2),
+        ("ct state new accept", 2),
+    ],
+)
+def test_a_chain_that_drops_all_new_packets_or_all_answers_is_a_fault(
+    namespace: str, rules: str, versions: int
+) -> None:
+    said = dropped(namespace, nft(rules))
+    assert len(said) == versions
+    assert (
+        said[0]
+        == "chain base of table site drops all that is forwarded for users of slot adopted (10.8.0.0/24)"
+    )

@@ -111,7 +111,6 @@ class Rule:
     text: str = ""
     handle: int | None = None
     expr: Sequence[Mapping[str, Any]] = ()
-    chain: str = ""
 
     @cached_property
     def words(self) -> list[str]:
@@ -122,10 +121,6 @@ class Rule:
     def is_policy(self) -> bool:
         """Whether it is what a chain does with all that no rule has decided."""
         return self.text.startswith("policy ")
-
-    def stands_in(self, place: str) -> bool:
-        """Whether the rule is one of that chain itself, and of none that it follows."""
-        return place.startswith(f"chain {self.chain} of table ")
 
 
 @dataclass
@@ -343,7 +338,7 @@ def _of_nft(listed: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
         if (one["family"], one["table"]) in tables:
             where = f"{one['family']} {one['table']} {one['chain']}"
             place = f"nftables, chain {one['chain']} of table {one['family']} {one['table']}"
-            rule = Rule(place, where, one["handle"], one["expr"], one["chain"])
+            rule = Rule(place, where, one["handle"], one["expr"])
             tables[one["family"], one["table"]].chains.setdefault(one["chain"], []).append(rule)
     return tables.values()
 
@@ -368,7 +363,7 @@ def _of_saved(family: str, kind: str, text: str) -> list[Table]:
         elif line.startswith("-A "):
             chain = line.split(" ", 2)[1]
             place = f"{kind}, table {made[-1].name.split()[1]}"
-            made[-1].chains.setdefault(chain, []).append(Rule(place, line.strip(), chain=chain))
+            made[-1].chains.setdefault(chain, []).append(Rule(place, line.strip()))
     return made
 
 

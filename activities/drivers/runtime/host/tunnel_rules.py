@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import product
 from typing import Any
 
 from activities.drivers.programs import run
@@ -93,6 +94,8 @@ class Looking:
     users: Users
     way: tuple[str, ...]
     all_users: tuple[Users, ...]
+    state: str | None = None
+    """Of their connections (`new`, `established`), None for any."""
 
     @property
     def version(self) -> int:
@@ -105,7 +108,7 @@ class Looking:
 
     def reads(self, name: str) -> bool:
         """Return whether it is a field by which users of slots may differ on any way."""
-        return name in AMONG
+        return name in AMONG or (name == "ct state" and self.state is not None)
 
     def differ_by(self, name: str) -> bool:
         """Return whether the field is one by which slots differ on this way."""
@@ -116,6 +119,8 @@ class Looking:
 
         The other end of a packet is nobody's user.
         """
+        if name == "ct state" and self.state is not None:
+            return [ALWAYS] if self.state in values else []
         if self.differ_by(name):
             return [one for value in values for one in self._own(name, value)]
         return left_unread(name, [value for value in values if not self._is_users(name, value)])
@@ -236,27 +241,15 @@ async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool)
 
 
 def drops(rules: Rules, users: Iterable[Users]) -> Iterator[str]:
-    """Yield what drops these users' packets on the way through: chains, and rules that stand in them."""
+    """Yield which chains drop all packets that these users send, or all answers to them.
+
+    A rule that drops some packets, such as those of one state or to one port, is no fault of the path.
+    """
     users = tuple(users)
-    for one in users:
-        for way in (OUT, BACK):
-            for place, entries in rules.of("forward", "filter", Looking(one, way, users)):
-                if not any(
-                    entry.verdict == ACCEPT and (way is BACK or _takes_new(entry)) for entry in entries
-                ):
-                    yield f"{place} drops all that is forwarded for users of slot {one.slot} ({one.pool})"
-                own = (entry for entry in entries if entry.verdict == DROP and entry.when)
-                yield from (
-                    f"a rule in {place} drops what is forwarded"
-                    for entry in own
-                    if way is OUT and entry.rule.stands_in(place)
-                )
-
-
-def _takes_new(entry: Entry) -> bool:
-    """Whether the rule takes more than replies: on the way out, users begin what they send."""
-    states = (one.lower() for one in entry.when if "state" in one.lower())
-    return all("new" in one or one.startswith(("!", "not")) for one in states)
+    for one, (way, state) in product(users, ((OUT, "new"), (BACK, "established"))):
+        for place, entries in rules.of("forward", "filter", Looking(one, way, users, state)):
+            if not any(entry.verdict == ACCEPT for entry in entries):
+                yield f"{place} drops all that is forwarded for users of slot {one.slot} ({one.pool})"
 
 
 def translates(rules: Rules, users: Iterable[Users]) -> bool:
