@@ -9,6 +9,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 from temporalio.service import RPCError
 
+from activities import plans
 from activities.instances import Restored
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
@@ -373,6 +374,7 @@ async def test_gateways_that_are_back_are_shown_while_a_silent_one_of_their_part
 async def test_a_part_that_cannot_be_read_keeps_no_other_waiting_is_named_and_begun_again(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(plans, "PARTS_REMEMBERED", 0)  # as of a worker that has just begun
     world = World.made(await server.client(), fleet_of("edge", size=3))
     read, damaged = world.book.plan_part, list[bool]()
 

@@ -1,0 +1,242 @@
+"""Harm, a yes and a rollback act at once, whatever is away, hangs or is under way beside them (R3, R4)."""
+
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from orchestrator.service.changes import ChangeService
+from policies.model.change import PENSTOCK_WATCH, KnownGoodBatch, Outcome, Phase
+from policies.model.command import Command, CommandKind
+from policies.model.errors import Unavailable
+from policies.model.fleet import Automation
+from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, UNDECIDED, UNHEALTHY
+from tests.workflows.engine import Engine
+from tests.workflows.recorded import SOON, Recorded, blocked
+from tests.workflows.test_passed_waves import second_wave_that
+from tests.workflows.test_rollback import second_wave_on_trial
+from tests.workflows.test_way_back import answer, ask_for, is_waiting
+from tests.workflows.test_way_back_holds_nothing_up import (
+    RING_1,
+    cut_amid_a_way_back,
+    serve,
+    waits_for_gw_3,
+)
+from tests.workflows.test_windows import start
+from tests.workflows.world import (
+    OLD,
+    Running,
+    World,
+    fleet_of,
+    in_phase,
+    result_of,
+    say,
+    status_of,
+    until,
+    working,
+)
+from workflows import change, steps
+
+BACK = Command(id="1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
+
+
+@contextmanager
+def hanging(monkeypatch: pytest.MonkeyPatch, world: World, method: str) -> Iterator[threading.Event]:
+    """Have the ledger not answer this, for as long as the block lasts; the event says that it was asked.
+
+    What is written there is waited for an hour, so that no test sees the end of that patience.
+    """
+    asked, released = threading.Event(), threading.Event()
+    original = getattr(world.book, method)
+
+    def hangs(*arguments: Any, **more: Any) -> Any:
+        asked.set()
+        released.wait()
+        return original(*arguments, **more)
+
+    with monkeypatch.context() as patched:
+        for limit in ("start_to_close_timeout", "schedule_to_close_timeout"):
+            patched.setitem(steps.NOTE, limit, timedelta(hours=1))
+        patched.setattr(world.book, method, hangs)
+        try:
+            yield asked
+        finally:
+            released.set()
+
+
+def serves_known_good(world: World, *names: str) -> Callable[[], bool]:
+    return lambda: {world.serving()[name] for name in names or world.gateways} == {"1.1.6"}
+
+
+# --- what was let in -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["an approval", "the deadline"])
+async def test_a_rollback_that_was_answered_waits_for_no_reload_that_it_let_in(
+    recorded: Recorded, by: str
+) -> None:
+    """A host that hung in the reload kept every gateway from going back for five minutes."""
+    world, service = recorded.world, recorded.service
+    running = await ask_for(world, **({} if by == "an approval" else {"answer_within": "8s"}))
+    await until(lambda: is_waiting(running))
+    world.look()
+    async with blocked(world.gateways["gw-4"], "reload", range(1, 1000)) as taken:
+        plan = await service.plan_reload(world.fleet)
+        assert await service.reload(world.fleet, plan, "on call", "a key was stolen") is not None
+        await until(taken.is_set)
+        if by == "an approval":
+            await answer(running, CommandKind.APPROVE, "bo")
+        to = "1.4.0" if by == "an approval" else "1.1.6"
+        await until(lambda: world.serving()["gw-1"] == to, SOON)
+    assert (await result_of(running)).outcome is Outcome.ROLLED_BACK
+
+
+# --- harm about which operators decide --------------------------------------------------------
+
+
+@pytest.fixture
+async def asking(server: Engine) -> AsyncIterator[World]:
+    fleet = fleet_of("edge", lease=timedelta(seconds=15), automation=Automation.ASK)
+    async with working(World.made(await server.client(), fleet)) as made:
+        yield made
+
+
+async def held_for_harm(world: World) -> Running:
+    """Return an upgrade of which harm was found where a wave has passed; its window is open by then."""
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(UNHEALTHY, wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    world.judge.says(HEALTHY, wave=2)
+    world.windows.answer = OPEN
+    return rollout
+
+
+async def test_harm_where_a_wave_has_passed_holds_a_change_whose_operators_decide(asking: World) -> None:
+    """It was told to nobody, and the next wave began when its window opened."""
+    rollout = await held_for_harm(asking)
+    status = await status_of(rollout)
+    assert status.needs_you == (
+        f"held by {PENSTOCK_WATCH}: harm was found where its waves have passed: {UNHEALTHY.reason}"
+    )
+    looks = len(asking.judge.passed)
+    await until(lambda: len(asking.judge.passed) > looks + 2)
+    assert (await status_of(rollout)).phase is Phase.HELD
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking: World) -> None:
+    rollout = await held_for_harm(asking)
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+# --- a promotion ------------------------------------------------------------------------------
+
+
+async def test_harm_takes_back_a_promotion_that_waits_for_the_ledger(world: World) -> None:
+    """The watch over it told the change, which did not listen before its last part was promoted."""
+    write, asked = world.book.record_known_good_batch, list[str]()
+
+    def away(batch: KnownGoodBatch) -> int:
+        asked.extend(batch.releases)
+        if "gw-2" in batch.releases:
+            raise Unavailable("the ledger takes no writes")
+        return write(batch)
+
+    world.judge.says(UNDECIDED, wave=0)
+    world.book.record_known_good_batch = away  # type: ignore[method-assign]
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await until(lambda: "gw-2" in asked)
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(CRASHING, wave=0)
+    await until(serves_known_good(world), SOON)
+    world.book.record_known_good_batch = write  # type: ignore[method-assign]
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert CRASHING.reason in result.reason
+    assert set(world.book.known_good("edge").values()) == {OLD}
+
+
+async def test_a_rollback_waits_for_no_ledger_that_does_not_take_the_end_of_a_promotion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered "Rolling back", and nothing moved until the ledger was back."""
+    with hanging(monkeypatch, world, "close_change") as asked:
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await until(asked.is_set)
+        await say(rollout, CommandKind.ROLL_BACK)
+        await until(serves_known_good(world), SOON)
+    result = await result_of(rollout)
+    assert result.outcome is Outcome.ROLLED_BACK
+    assert world.book.change(world.newest).outcome is Outcome.ROLLED_BACK
+    assert set(world.book.known_good("edge").values()) == {OLD}
+
+
+# --- a ledger that hangs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["harm", "an operator"])
+async def test_a_wave_that_a_freeze_holds_goes_back_without_its_entry_in_the_audit_record(
+    world: World, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    with hanging(monkeypatch, world, "audit"):
+        if by == "harm":
+            world.judge.says(UNHEALTHY)
+        else:
+            await rollout.signal("command_fallback", BACK)
+        await until(serves_known_good(world), SOON)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_rollback_as_the_next_wave_begins_waits_for_no_story_in_the_ledger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = await second_wave_that(world, "its window")
+    with hanging(monkeypatch, world, "record_story") as asked:
+        world.windows.answer = OPEN
+        await until(asked.is_set)
+        await rollout.signal("command_fallback", BACK)
+        await until(serves_known_good(world), SOON)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_worker_that_began_the_waves_takes_them_back_while_nothing_of_the_ledger_answers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = await second_wave_on_trial(world)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise Unavailable("the ledger does not answer")
+
+    asked = [name for name in dir(world.book) if not name.startswith("_") and name != "forget"]
+    with monkeypatch.context() as frozen:
+        for name in asked:
+            if callable(getattr(world.book, name)):
+                frozen.setattr(world.book, name, away)
+        await ChangeService(world.client, world.book).command("edge", BACK)
+        await until(serves_known_good(world), SOON)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+# --- a history that was cut -------------------------------------------------------------------
+
+
+async def test_a_rollback_by_name_ends_a_canary_that_only_waits_also_after_a_cut(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try was refused with "has not given up the fleet's lock yet: repeat this"."""
+    monkeypatch.setattr(change, "RESTORES_STILL", timedelta(seconds=1))
+    way_back = await waits_for_gw_3(recorded)
+    await cut_amid_a_way_back(recorded)
+    await recorded.service.roll_back(recorded.world.fleet, "ana", "ring 1 to 1.1.6, too", to=OLD)
+    await until(lambda: serve(recorded, RING_1, "1.1.6"), SOON)
+    assert recorded.ledger.change(way_back).outcome is Outcome.ROLLBACK_INCOMPLETE
