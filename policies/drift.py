@@ -145,8 +145,36 @@ def astray(state: GatewayState, release: ReleaseRef) -> str | None:
     return None
 
 
+def version_served(state: GatewayState | None, versions: Mapping[Digest, str]) -> str:
+    """Return the version of the release that takes a gateway's new sessions; empty where it is not known."""
+    serving = state.serving if state is not None else None
+    if serving is None or serving.state is not InstanceState.RUNNING or serving.release is None:
+        return ""
+    return versions.get(serving.release, "")
+
+
+def known_good_and_served(
+    known_good: ReleaseRef, state: GatewayState | None, versions: Mapping[Digest, str]
+) -> str:
+    """Return which release is a gateway's known-good, and which one it serves: two facts that may differ.
+
+    Args:
+        known_good: What the ledger has the gateway go back to.
+        state: What the gateway answered recently, None where it has not answered.
+        versions: The versions of releases by their digest.
+    """
+    serves = version_served(state, versions)
+    if serves:
+        observed = f"it serves {serves}"
+    elif state is None or (state.serving is not None and state.serving.state is InstanceState.RUNNING):
+        observed = "what it serves is not known"
+    else:
+        observed = "it takes no new sessions"
+    return f"its known-good is {known_good.version}; {observed}"
+
+
 def not_reached(moves: Iterable[KnownGoodMove], promoted: ChangeRecord) -> dict[Name, ReleaseRef]:
-    """Return the gateways that a promotion left on another release, each with that.
+    """Return the gateways to which a promotion gave no known-good, each with the known-good that it has.
 
     One that a later change moved is none of them: it went back, or was installed on its own.
     """

@@ -107,10 +107,10 @@ def _in_the_way(fleet: Fleet, stands: Standing, wanted: OfferedRelease | None) -
     if stands.under_way is not None:
         yield f"{version} is wanted, and waits for the end of {stands.under_way}"
     if stands.on == {wanted.release.digest}:
-        yield f"every gateway is on {version}, the newest of channel {fleet.channel}"
+        yield f"{version} is every gateway's known-good and the newest of channel {fleet.channel}"
     indexes = {one.release.digest: one.rollback_index for one in stands.offered}
     if any(indexes.get(digest, 0) > wanted.rollback_index for digest in stands.on):
-        yield f"gateways are on a later release than {version}, and nothing goes back by itself"
+        yield f"the known-good of some gateways is later than {version}, and nothing goes back by itself"
     if stands.pin is not None:
         left = how_left(stands.pin.by, stands.pin.rollback, "")
         yield f"{fleet.name} is pinned against {version}: {stands.pin.change} {left}"

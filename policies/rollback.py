@@ -71,8 +71,8 @@ def rollback_targets(
         unknown: Those that changes steered which the ledger does not know: they stay as they are.
         as_steered: Those of which only the operators who steered them on their hosts know what they serve.
     """
-    astray = astray if unfinished is None else NOBODY
-    standing = _standing(moves, kept, at, astray, silent, unknown, as_steered)
+    goes = astray if unfinished is None else NOBODY
+    standing = _standing(moves, kept, at, goes, silent, unknown, as_steered, astray)
     moves = [move for move in moves if move.gateway not in unknown]
     if unfinished is None:
         return standing
@@ -93,6 +93,7 @@ def beyond(
     *,
     not_back: Collection[str] = (),
     silent: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back beside a way back that only waits for gateways which are not back.
 
@@ -106,11 +107,14 @@ def beyond(
         at: Now.
         not_back: The gateways that it waits for.
         silent: Those that do not say what serves there.
+        elsewhere: Those that serve another release than their known-good by their own word.
     """
     standing = _standing(moves, kept, at)
     if not standing.targets and standing.needs_name is None:
         found = ": ".join(
-            filter(None, ("no other promotion can be taken back", _serving(moves, silent, not_back)))
+            filter(
+                None, ("no other promotion can be taken back", _serving(moves, silent, elsewhere, not_back))
+            )
         )
         return RollbackTargets(sentence=found)
     of = [one for move in moves if move.change == way_back.name and (one := move.promotion) is not None]
@@ -126,7 +130,7 @@ def beyond(
     stay = [has[name] for name in sorted(standing.targets)]
     versions = named(sorted({move.release.version for move in stay}))
     again = f"another rollback after it takes {versions} back"
-    return RollbackTargets(sentence=f"{_serving(stay, silent, not_back)}; {again}")
+    return RollbackTargets(sentence=f"{_serving(stay, silent, elsewhere, not_back)}; {again}")
 
 
 def not_on_known_good(
@@ -146,6 +150,15 @@ def not_on_known_good(
         if on is not None or (move.gateway in departed and move.returned):
             found[move.gateway] = move.release
     return found
+
+
+def served_elsewhere(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes]) -> set[str]:
+    """Return the gateways that serve another release than their known-good by their own word."""
+    return {
+        name
+        for name in not_on_known_good(moves, takes, ())
+        if takes[name].release  # an unknown one may be its known-good
+    }
 
 
 def silent_since(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes], since: datetime) -> set[str]:
@@ -175,6 +188,7 @@ def _standing(
     silent: Collection[str] = (),
     unknown: Collection[str] = (),
     as_steered: Collection[str] = (),
+    elsewhere: Collection[str] = (),
 ) -> RollbackTargets:
     """Return what a rollback takes back where every change has ended well."""
     promotions = [promoted for move in moves if (promoted := move.promotion) is not None]
@@ -191,7 +205,7 @@ def _standing(
         sentence = f"{named(sorted(astray))} {goes}"
         return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
-        return RollbackTargets(sentence=_nothing(moves, silent, as_steered))
+        return RollbackTargets(sentence=_nothing(moves, silent, as_steered, elsewhere))
     newest = max(same, key=lambda move: move.number)
     if not within:
         sentence = (
@@ -296,18 +310,30 @@ def _stay_by_hand(stay: Sequence[str]) -> str:
 
 
 def _serving(
-    moves: Collection[KnownGoodMove], silent: Collection[str], not_back: Collection[str] = ()
+    moves: Collection[KnownGoodMove],
+    silent: Collection[str],
+    elsewhere: Collection[str],
+    not_back: Collection[str] = (),
 ) -> str:
-    """Return what every gateway serves, and of which ones that is not known; empty without gateways."""
+    """Return what every gateway serves, and of which ones that is not known; empty without gateways.
+
+    A gateway that answered serves its known-good unless it is one of those `elsewhere`.
+    """
     has = {move.gateway: move.release for move in moves}
     waited_for = sorted(has.keys() & {*not_back})
     unsaid = sorted(has.keys() & {*silent} - {*not_back})
-    known = {name: release for name, release in has.items() if name not in {*waited_for, *unsaid}}
+    other = {name: has[name] for name in has.keys() & {*elsewhere} - {*waited_for, *unsaid}}
+    known = {name: release for name, release in has.items() if name not in {*waited_for, *unsaid, *other}}
     return "; ".join(
         filter(
             None,
             (
                 _by_release(known, one="serves", several="serve"),
+                _by_release(
+                    other,
+                    one="serves another release than its known-good",
+                    several="serve other releases than their known-good",
+                ),
                 f"{named(unsaid)} {_do(unsaid)} not say what serves there" if unsaid else "",
                 f"{named(waited_for)} {'is' if len(waited_for) == 1 else 'are'} not back"
                 if waited_for
@@ -321,19 +347,30 @@ def _do(names: Collection[str]) -> str:
     return "does" if len(names) == 1 else "do"
 
 
-def on_it_already(fleet: str, to: ReleaseRef, moves: Iterable[KnownGoodMove], silent: Collection[str]) -> str:
+def on_it_already(
+    fleet: str,
+    to: ReleaseRef,
+    moves: Iterable[KnownGoodMove],
+    silent: Collection[str],
+    elsewhere: Collection[str] = (),
+) -> str:
     """Return that no gateway goes to the release, and which ones of those that have it say that they do."""
     has = [move for move in moves if move.release == to]
-    if not {move.gateway for move in has} & {*silent}:
+    if not {move.gateway for move in has} & {*silent, *elsewhere}:
         return f"{fleet} is on {to.version} already"
-    return f"known-good of {fleet} is {to.version} already: {_serving(has, silent)}"
+    return f"known-good of {fleet} is {to.version} already: {_serving(has, silent, elsewhere)}"
 
 
-def _nothing(moves: Collection[KnownGoodMove], silent: Collection[str], as_steered: Collection[str]) -> str:
+def _nothing(
+    moves: Collection[KnownGoodMove],
+    silent: Collection[str],
+    as_steered: Collection[str],
+    elsewhere: Collection[str],
+) -> str:
     """Return why there is nothing to take back, what every gateway serves, and who does not say so."""
     returned = [move for move in moves if move.returned]
     stay = sorted({move.gateway for move in moves} & {*as_steered})
-    serves = _serving([move for move in moves if move.gateway not in stay], silent)
+    serves = _serving([move for move in moves if move.gateway not in stay], silent, elsewhere)
     serves = (serves + _stay_by_hand(stay)).removeprefix("; ")
     if returned:
         last = max(returned, key=lambda move: (move.left.number if move.left else 0, move.number))

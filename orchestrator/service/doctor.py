@@ -373,10 +373,11 @@ class DoctorService:
             asks = tuple(Offer(verb=verb, fleet=fleet.name) for verb in (Verb.EXAMINE, Verb.INSTALL))
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=asks)
         if behind := await _read(behind_of, self.ledger, fleet):
-            first, why = next(iter(behind.gateways.items()))
+            first, state = next(iter(behind.gateways.items()))
+            why = f" ({behind.reasons[first]})" if first in behind.reasons else ""
             sentence = (
                 f"{behind.change} promoted {behind.release} without {len(behind.gateways)}: "
-                f"{_named([*behind.gateways])}; {first}: {why}"
+                f"{_named([*behind.gateways])}; {first}: {state}{why}"
             )
             along = Offer(verb=Verb.PLAN, fleet=fleet.name, release=behind.release)
             if first in behind.left_out:

@@ -1,17 +1,24 @@
 """What differs on a fleet: what runs, what fleet.yaml says, and what the agents' own files say."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from activities.drivers.daemon.ocserv.settings import refused_settings
 from orchestrator.service.background import LOOKS
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.standing import looked_at_within, versions_by_release
 from orchestrator.service.surveys import Surveyed
 from orchestrator.service.telling import aside_of
 from orchestrator.store.ledger import Ledger
-from policies.drift import disagreements, not_reached, strays, unlike_their_hosts
+from policies.drift import (
+    disagreements,
+    known_good_and_served,
+    not_reached,
+    strays,
+    unlike_their_hosts,
+)
 from policies.model.change import IN_QUARANTINE
 from policies.model.fleet import Fleet
 from policies.model.plan import ReleaseRef
@@ -40,7 +47,9 @@ class Behind(NamedTuple):
     change: str
     release: str
     gateways: dict[str, str]
-    """Which release each has as its known-good, and why it was left on it, where that is known."""
+    """The known-good of each, and what it serves."""
+    reasons: dict[str, str]
+    """Why the promotion went without some of them."""
     left_out: frozenset[str]
     """Gateways that are in quarantine, those of other releases too."""
 
@@ -49,10 +58,12 @@ class Behind(NamedTuple):
         plan = f"penstock plan {fleet} --to {self.release}"
         returned = f"penstock gateway return {fleet} {name} --reason TEXT, then "
         first = returned if name in self.left_out else ""
-        why = self.gateways[name]
-        return (
-            f"release: {why}; {self.change} promoted {self.release} without it. Bring it along: {first}{plan}"
-        )
+        return f"release: {self.gateways[name]}; {self.passed_over(name)}. Bring it along: {first}{plan}"
+
+    def passed_over(self, name: str) -> str:
+        """Return that the promotion went without one of them, and why, where that is known."""
+        why = f" ({self.reasons[name]})" if name in self.reasons else ""
+        return f"{self.change} promoted {self.release} without it{why}"
 
 
 class Drift(Value):
@@ -117,12 +128,25 @@ def behind_of(ledger: Ledger, fleet: Fleet) -> Behind | None:
     return Behind(
         change=promoted.name,
         release=promoted.release,
-        gateways={
-            name: f"it is on {on.version}{f' ({why[name]})' if name in why else ''}"
-            for name, on in sorted(found.items())
-        },
+        gateways=_known_good_and_served(ledger, fleet, found),
+        reasons={name: why[name] for name in found if name in why},
         left_out=left_out,
     )
+
+
+def _known_good_and_served(
+    ledger: Ledger, fleet: Fleet, known_good: Mapping[str, ReleaseRef]
+) -> dict[str, str]:
+    """Return of each of these gateways what its known-good is and what it serves, by its last answer."""
+    answered = ledger.heard_of(fleet.name, looked_at_within(len(fleet.gateways)))
+    states = ledger.states_of(fleet.name, sorted(known_good.keys() & answered))
+    serving = (state.serving for state in states.values())
+    releases = {one.release for one in serving if one is not None and one.release is not None}
+    versions = versions_by_release(ledger, fleet.name, releases, ledger.versions(releases))
+    return {
+        name: known_good_and_served(release, states.get(name), versions)
+        for name, release in sorted(known_good.items())
+    }
 
 
 def _of_then(reason: str) -> str:

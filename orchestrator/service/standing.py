@@ -103,11 +103,19 @@ def standing_of(fleet: Fleet, ledger: Ledger) -> Standing:
 def versions_of(
     ledger: Ledger, fleet: str, taking: Collection[str], known: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return how people call the releases of these digests, of which some are `known` already.
+    """Return how people call the releases of these digests, of which some are `known` already."""
+    found = versions_by_release(ledger, fleet, taking, known)
+    return tuple(sorted({found.get(release, UNKNOWN_RELEASE) for release in taking}))
+
+
+def versions_by_release(
+    ledger: Ledger, fleet: str, releases: Collection[str], known: Mapping[str, str]
+) -> Mapping[str, str]:
+    """Return the versions of the releases of these digests, of which some are `known` already.
 
     What was adopted is no release that was added: only what was ever known-good in the fleet names it, also
     while its gateways are known to take users on it although another one is their known-good by now.
     """
-    if unknown := set(taking) - known.keys() - {""}:
-        known = dict(known) | ledger.known_good_versions(fleet, unknown)
-    return tuple(sorted({known.get(release, UNKNOWN_RELEASE) for release in taking}))
+    if unknown := set(releases) - known.keys() - {""}:
+        return dict(known) | ledger.known_good_versions(fleet, unknown)
+    return known

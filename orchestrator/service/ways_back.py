@@ -51,6 +51,7 @@ from policies.rollback import (
     not_on_known_good,
     on_it_already,
     rollback_targets,
+    served_elsewhere,
     silent_since,
     targets_of,
     targets_of_unfinished,
@@ -156,13 +157,15 @@ class WaysBack:
             return RollbackTargets(sentence="no change of this fleet is known")
         names, at = {gateway.name for gateway in fleet.gateways}, datetime.now(UTC)
         moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in names]
+        takes = self.ledger.takes(fleet.name)
         return beyond(
             moves,
             newest,
             fleet.limits.kept,
             at,
             not_back=self.waits_for(fleet.name),
-            silent=self._silent(fleet, moves, self.ledger.takes(fleet.name), at),
+            silent=self._silent(fleet, moves, takes, at),
+            elsewhere=served_elsewhere(moves, takes),
         )
 
     def _silent(
@@ -428,7 +431,11 @@ class WaysBack:
             away = left_out | {*self.waits_for(fleet.name)}
             leave = {move.gateway for move in every if move.gateway in away and move.led_away_from == to}
             targets = {name: release for name, release in able.items() if name not in nowhere | leave}
-            sentence = will_serve(targets) if targets else on_it_already(fleet.name, to, moves, silent)
+            sentence = (
+                will_serve(targets)
+                if targets
+                else on_it_already(fleet.name, to, moves, silent, served_elsewhere(moves, takes))
+            )
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif left.keys() - plain.targets.keys():

@@ -76,7 +76,7 @@ def _wish_line(wish: Json) -> str:
     on = ", ".join(f"{name} on {count}" for name, count in wish["on"].items())
     match wish["state"]:
         case "reached":
-            return f"the fleet is on {version}"
+            return f"the fleet's known-good is {version}"
         case "under_way":
             return f"{wish['change']} is under way to {version}"
         case "busy":

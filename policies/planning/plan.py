@@ -8,12 +8,12 @@ approve and what is started. What may start right now is asked again before ever
 from collections.abc import Collection, Mapping, Sequence
 
 from policies.credentials import lacking
-from policies.drift import astray
+from policies.drift import astray, version_served
 from policies.model.change import IN_QUARANTINE
 from policies.model.errors import Refused
 from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
-from policies.model.instance import GatewayState, InstanceState
+from policies.model.instance import GatewayState
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
 from policies.model.value import Digest
 from policies.planning.capacity import UNKNOWN, Load, cramped, crowded, load_of, shortage
@@ -132,20 +132,12 @@ def _skipped(
         Skipped(
             gateway=name,
             reason=reason,
-            serves=_served(states.get(name), versions),
+            serves=version_served(states.get(name), versions),
             is_there=name in states and astray(states[name], release) is None,
         )
         for name, reason in reasons.items()
         if reason
     )
-
-
-def _served(state: GatewayState | None, versions: Mapping[Digest, str]) -> str:
-    """Return how people call the release on which a gateway takes users; empty when that is not known."""
-    serving = state.serving if state is not None else None
-    if serving is None or serving.state is not InstanceState.RUNNING or serving.release is None:
-        return ""
-    return versions.get(serving.release, "")
 
 
 def _why_not(

@@ -188,7 +188,7 @@ async def test_the_same_commit_applied_twice_changes_nothing(
     second = await penstock("apply", str(folder))
     assert second.code == 0, second.err
     assert "the description is as the file says" in second.out
-    assert "the fleet is on 1.3.0" in second.out
+    assert "the fleet's known-good is 1.3.0" in second.out
     assert (ledger.audit_head(), (tmp_path / "fleets" / "edge.yaml").stat().st_mtime_ns) == before
 
 
@@ -795,7 +795,7 @@ async def test_a_pipeline_applies_upgrades_beside_a_description_that_is_so_alrea
     asks_for(folder, old)
     secret, _ = ledger.make_token("pipeline", {"edge": frozenset({Role.CI})}, timedelta(days=1), "root")
     said = await penstock("apply", str(folder), PENSTOCK_TOKEN=secret)
-    assert (said.code, "the fleet is on 1.3.0" in said.out) == (0, True), said.err
+    assert (said.code, "the fleet's known-good is 1.3.0" in said.out) == (0, True), said.err
     assert ledger.newest_revision("edge", AppliedKind.DESCRIPTION) is None
 
 

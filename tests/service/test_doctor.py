@@ -137,7 +137,10 @@ async def test_gateways_that_a_promotion_did_not_reach_are_named_with_what_bring
     assert (await known_good())["health"] == "well"
     change(ledger, ChangeKind.UPGRADE, "1.3.0", gateway="edge-9")
     found = await known_good()
-    assert found["sentence"] == "edge-3 promoted 1.3.0 without 1: edge-1; edge-1: it is on 1.1.6"
+    assert found["sentence"] == (
+        "edge-3 promoted 1.3.0 without 1: edge-1; "
+        "edge-1: its known-good is 1.1.6; what it serves is not known"
+    )
     assert "penstock plan edge --to 1.3.0" in (await penstock("doctor")).out
     change(ledger, ChangeKind.UPGRADE, "1.3.0")
     assert (await known_good())["health"] == "well"

@@ -62,7 +62,7 @@ def test_the_newest_release_of_the_channel_begins_when_a_window_is_open() -> Non
     [
         ({"tried": "edge-7"}, "edge-7 was begun in this opening already"),
         ({"under_way": "edge-6"}, "1.3 is wanted, and waits for the end of edge-6"),
-        ({"on": on(3)}, "every gateway is on 1.3, the newest of channel stable"),
+        ({"on": on(3)}, "1.3 is every gateway's known-good and the newest of channel stable"),
         ({"on": frozenset()}, "no gateway of edge has a release yet; a person brings them up"),
         ({"pin": PIN}, "edge is pinned against 1.3: edge-7 went back"),
         ({"offered": ()}, "the ledger has no release of channel stable"),
@@ -72,7 +72,7 @@ def test_the_newest_release_of_the_channel_begins_when_a_window_is_open() -> Non
         ),
         (
             {"offered": (release(2), release(3, "CVE")), "on": on(3)},
-            "gateways are on a later release than 1.2, and nothing goes back by itself",
+            "the known-good of some gateways is later than 1.2, and nothing goes back by itself",
         ),
     ],
 )
@@ -99,7 +99,10 @@ OPENS = "Tue 2026-11-24 01:00 UTC"
             {"on": on(3)},
             None,
             None,
-            f"every gateway is on 1.3, the newest of channel stable; the next window opens {OPENS}",
+            (
+                "1.3 is every gateway's known-good and the newest of channel stable; "
+                f"the next window opens {OPENS}"
+            ),
         ),
         ({"tried": "edge-7"}, OPENING, "an earlier try", "edge-7 was begun in this opening already"),
         (

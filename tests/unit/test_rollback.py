@@ -26,6 +26,7 @@ from policies.rollback import (
     known_good_within,
     on_it_already,
     rollback_targets,
+    served_elsewhere,
     silent_since,
     targets_of,
     targets_of_unfinished,
@@ -212,6 +213,20 @@ def test_a_gateway_of_which_nothing_newer_is_known_than_its_last_move_is_never_s
     assert on_it_already("edge", OLD, stay, {"gw-4"}) == (
         "known-good of edge is 1.3.0 already: gw-1, gw-2, gw-3 serve 1.3.0; "
         "gw-4 does not say what serves there"
+    )
+
+
+def test_a_gateway_that_serves_another_release_than_its_known_good_is_never_said_to_serve_that() -> None:
+    stay = [moved(name, OLD, None, 1, kind=ChangeKind.INSTALL) for name in ALL]
+    answers = {"gw-1": Takes(OLD.digest, AT), "gw-2": Takes(NEW.digest, AT), "gw-3": Takes("", AT)}
+    elsewhere = served_elsewhere(stay, answers)
+    assert elsewhere == {"gw-2"}
+    facts = "gw-1, gw-3 serve 1.3.0; gw-2 serves another release than its known-good 1.3.0; gw-4 is not back"
+    found = beyond(stay, WAY_BACK, KEPT, AT, not_back={"gw-4"}, elsewhere=elsewhere)
+    assert found.sentence == f"no other promotion can be taken back: {facts}"
+    assert on_it_already("edge", OLD, stay[:2], (), elsewhere) == (
+        "known-good of edge is 1.3.0 already: gw-1 serves 1.3.0; "
+        "gw-2 serves another release than its known-good 1.3.0"
     )
 
 
