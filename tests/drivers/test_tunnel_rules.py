@@ -11,8 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 import pytest
 
-from activities.drivers.runtime.host.packet_filter import read_rules
-from activities.drivers.runtime.host.tunnel_rules import drops, uncovered, users_of
+from activities.drivers.runtime.host.tunnel_rules import drops, planes_of, uncovered
 from deploy.lab.namespaces import inside
 from policies.model.errors import Unavailable
 from policies.model.fleet import Slot
@@ -49,7 +48,8 @@ def found(namespace: str, script: str) -> list[str]:
     """Return what is found for the new slot after a script has set the filter up."""
     with inside(namespace):
         subprocess.run(["sh", "-ec", DEVICES + script], check=True, capture_output=True)
-        return list(asyncio.run(uncovered((OLD, NEW), ("adopted",), ("a",))))
+        planes = asyncio.run(planes_of((OLD, NEW)))
+        return list(asyncio.run(uncovered(planes, ("adopted",), ("a",))))
 
 
 def nft(rules: str, hook: str = "forward") -> str:
@@ -238,7 +238,7 @@ def dropped(namespace: str, script: str) -> list[str]:
     """Return what drops the old users' packets after a script has set the filter up."""
     with inside(namespace):
         subprocess.run(["sh", "-ec", DEVICES + script], check=True, capture_output=True)
-        return list(drops(asyncio.run(read_rules()), asyncio.run(users_of([OLD]))))
+        return list(drops(asyncio.run(planes_of([OLD]))))
 
 
 FORWARDS = (

@@ -21,7 +21,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
-from activities.drivers.programs import run
+from activities.drivers.programs import Completed, run
+from activities.drivers.runtime.host.own_network import NAMES
 from activities.drivers.runtime.host.translated import OURS
 from policies.lines import lines_in
 from policies.model.errors import Unavailable
@@ -111,6 +112,8 @@ class Rule:
     text: str = ""
     handle: int | None = None
     expr: Sequence[Mapping[str, Any]] = ()
+    namespace: str | None = None
+    """The network namespace in which it is, None for the host's own."""
 
     @cached_property
     def words(self) -> list[str]:
@@ -245,7 +248,7 @@ async def text_of(rule: Rule) -> str:
     if rule.handle is None:
         return rule.text
     family, table, chain = rule.text.split(" ", 2)
-    said = await run(["nft", "-a", "list", "chain", family, table, chain])
+    said = await _run(rule.namespace, "nft", "-a", "list", "chain", family, table, chain)
     marked = f" # handle {rule.handle}"
     lines = (line.strip() for line in lines_in(said.out))
     found = next((line.removesuffix(marked) for line in lines if line.endswith(marked)), "")
@@ -255,15 +258,15 @@ async def text_of(rule: Rule) -> str:
 # --- reading it ---------------------------------------------------------------------------
 
 
-async def read_rules() -> Rules:
-    """Return the packet filter of this network namespace.
+async def read_rules(namespace: str | None = None) -> Rules:
+    """Return the packet filter of this network namespace, or of the one with that name.
 
     Raises:
         Unavailable: A tool does not list it, or is missing where the kernel has rules of its kind.
     """
-    said = await run(["nft", "-j", "list", "ruleset"])
+    said = await _run(namespace, "nft", "-j", "list", "ruleset")
     if said.status:
-        raise Unavailable(f"nft cannot list the packet filter: {said.last_words}")
+        raise Unavailable(f"nft cannot list the packet filter{_in(namespace)}: {said.last_words}")
     listed = json.loads(said.out or '{"nftables": []}')["nftables"]
     tables = {(one.name, one.kind): one for one in _of_nft(listed)}
     for family, prefix in _PREFIXES.items():
@@ -274,12 +277,30 @@ async def read_rules() -> Rules:
         }
         program = f"{prefix}-nft-save"
         if translated and shutil.which(program):
-            for table in _of_saved(family, f"{prefix}-nft", (await run([program])).out):
+            for table in _of_saved(family, f"{prefix}-nft", (await _run(namespace, program)).out):
                 if table.name.split()[1] in translated:
                     tables[table.name, "nftables"] = table
-        for table in await _older(family, prefix):
+        for table in await _older(family, prefix, namespace):
             tables[table.name, table.kind] = table
-    return Rules((*tables.values(), *[await _routing(family) for family in _families()]))
+    routing = [await _routing(family, namespace) for family in _families()]
+    return Rules(tuple(_placed(table, namespace) for table in (*tables.values(), *routing)))
+
+
+def _placed(table: Table, namespace: str | None) -> Table:
+    """Return the table with the network namespace in which it is."""
+    chains = {
+        name: [replace(one, place=f"{one.place}{_in(namespace)}", namespace=namespace) for one in rules]
+        for name, rules in table.chains.items()
+    }
+    return replace(table, chains=chains) if namespace else table
+
+
+def _in(namespace: str | None) -> str:
+    return f" in network namespace {namespace}" if namespace else ""
+
+
+async def _run(namespace: str | None, *command: str) -> Completed:
+    return await run([*([] if namespace is None else ["nsenter", f"--net={NAMES / namespace}"]), *command])
 
 
 def _families() -> tuple[str, ...]:
@@ -287,9 +308,9 @@ def _families() -> tuple[str, ...]:
     return tuple(_PREFIXES) if SIXTH.exists() else ("ip",)
 
 
-async def _routing(family: str) -> Table:
+async def _routing(family: str, namespace: str | None) -> Table:
     """Return the routing rules of a version of IP, as one chain."""
-    said = await run(["ip", "-j", "-4" if family == "ip" else "-6", "rule", "show"])
+    said = await _run(namespace, "ip", "-j", "-4" if family == "ip" else "-6", "rule", "show")
     if said.status:
         raise Unavailable(f"ip cannot list the routing rules: {said.last_words}")
     rules = [Rule(ROUTING, _written(one), expr=(one,)) for one in json.loads(said.out or "[]")]
@@ -303,18 +324,14 @@ def _written(said: Mapping[str, Any]) -> str:
     return f"{negated}from {said['src']}{length}{device} lookup {said.get('table', said.get('action', ''))}"
 
 
-async def _older(family: str, prefix: str) -> Iterable[Table]:
+async def _older(family: str, prefix: str, namespace: str | None) -> Iterable[Table]:
     """Return the tables of the older kernel interface, which is asked only where it has some."""
-    try:
-        names = OLDER_TABLES[4 if family == "ip" else 6].read_text().split()
-    except OSError:
-        return ()
     program = f"{prefix}-legacy-save"
-    if not names:
+    if not (await _run(namespace, "cat", str(OLDER_TABLES[4 if family == "ip" else 6]))).out.split():
         return ()
     if not shutil.which(program):
         raise Unavailable(f"the host has rules of {prefix}-legacy, and {program} is not installed")
-    said = await run([program])
+    said = await _run(namespace, program)
     if said.status:
         raise Unavailable(f"{program} cannot list the packet filter: {said.last_words}")
     return _of_saved(family, f"{prefix}-legacy", said.out)
@@ -369,7 +386,7 @@ def _of_saved(family: str, kind: str, text: str) -> list[Table]:
 
 def _steps(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
     """Return what the rule does with these packets, and whether it asks for that by which they differ."""
-    if rule.place == ROUTING:
+    if table.kind == ROUTING:
         return _of_routing(rule, packets)
     return _of_words(rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
 

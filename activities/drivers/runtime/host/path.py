@@ -9,15 +9,14 @@ from typing import Any
 
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.packet_filter import read_rules
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.tunnel_rules import (
     drops,
     models_among,
+    planes_of,
     translates,
     uncovered,
-    users_of,
 )
 from activities.steering_table import SteeringTable
 from policies.model.adoption import ADOPTED
@@ -49,8 +48,7 @@ class GatewayPath:
         wanted = {slot.name for slot in gateway.slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
         steering, unread = await self._steering()
-        rules = await _or_none(read_rules())
-        users = [] if rules is None else await users_of(running)
+        planes = await _or_none(planes_of(running, gateway.inside))
         serves = steering.trial or steering.serving if steering is not None else None
         environments = [
             self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
@@ -66,8 +64,8 @@ class GatewayPath:
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
-            drops=None if rules is None else _first(dict.fromkeys(drops(rules, users))),
-            translates=None if rules is None else translates(rules, users),
+            drops=None if planes is None else _first(dict.fromkeys(drops(planes))),
+            translates=None if planes is None else translates(planes),
             uncovered=_first(await _or_none(self._uncovered(running, serves))),
             misrouted=_first(await _or_none(_misrouted(running))),
             tracked=_number("netfilter/nf_conntrack_count"),
@@ -79,11 +77,10 @@ class GatewayPath:
 
     async def _uncovered(self, running: Sequence[Slot], serves: str | None) -> tuple[str, ...]:
         """Return what the packet filter does for users of one slot, and not for those of another one."""
-        if self._folders.gateway.has_own_networks:
-            return ()
         own = [slot for slot in self._folders.gateway.slots if slot.name != ADOPTED]
         slots = list(dict.fromkeys([*own, *running]))
-        return await uncovered(slots, models_among(slots, serves), [slot.name for slot in own])
+        planes = await planes_of(slots, self._folders.gateway.inside)
+        return await uncovered(planes, models_among(slots, serves), [slot.name for slot in own])
 
     async def _steering(self) -> tuple[Steering | None, str]:
         """Return where new sessions go, or why that cannot be read."""

@@ -30,7 +30,7 @@ from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import PATIENCE, AdoptedFolder, SlotFolder, SlotFolders
 from activities.drivers.runtime.host.slot_tests import SlotTests
-from activities.drivers.runtime.host.tunnel_rules import models_among, uncovered
+from activities.drivers.runtime.host.tunnel_rules import models_among, planes_of, uncovered
 from activities.drivers.runtime.host.unserved import UnservedCredentials
 from activities.drivers.runtime.host.versions import KEPT_KNOWN_GOOD, Admission
 from activities.drivers.steering.port import SteeringDriver
@@ -577,8 +577,8 @@ class HostSlots:
             redirected = {one.transport for one in dialled}
             rules = await drops_users(self._gateway, redirected, serving)
             rules += await other_ways(self._gateway, dialled)
-            if not self._gateway.has_own_networks:
-                rules += await uncovered(slots, models_among(slots, serving), judged)
+            planes = await planes_of(slots, self._gateway.inside)
+            rules += await uncovered(planes, models_among(slots, serving), judged)
         except Unavailable as error:
             return (f"whether users of a new slot get through {self._gateway.name} is not known: {error}",)
         return rules

@@ -8,6 +8,10 @@ Routing rules (`ip rule`) that name a pool or a device do the same.
 
 So every chain is reduced twice, for packets of one slot's users and for those of another. What is left for
 one slot has to be there for the other, too.
+
+Where each instance has a network of its own, the same is true of the instance's address: packets of users
+are forwarded to it, before any tunnel. Where such a gateway has an inside, what tunnels carry passes through
+that network namespace, so the users' pools are compared there.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from itertools import product
 from typing import Any
 
@@ -50,8 +54,23 @@ class Users:
     pool: Network
     device: str
     """How its devices' names begin."""
-    live: frozenset[str]
+    live: frozenset[str] = frozenset()
     """Its devices that are there and serve all of its users, not a single one."""
+    has_cable: bool = False
+    """Whether `device` is the one device, a cable to the network that the slot's instance has of its own."""
+    outside: bool = False
+    """Whether `pool` is the instance's address in that network, to which users' packets are forwarded."""
+
+    @property
+    def where(self) -> str:
+        """Return how rules may name them."""
+        kind, device = ("address" if self.outside else "pool"), ("device" if self.has_cable else "devices")
+        return f"{kind} {self.pool} or their {device} {self.device}{'' if self.has_cable else '*'}"
+
+    def is_compared_with(self, other: "Users") -> bool:
+        """Return whether rules have to do for them what they do for these."""
+        alike = self.version == other.version and self.outside is other.outside
+        return alike and self.slot != other.slot
 
     @property
     def version(self) -> int:
@@ -157,6 +176,31 @@ _WAYS = (
     ("postrouting", "nat", OUT),
     (ROUTING, ROUTING, OUT),
 )
+_NOT_OUTSIDE = ("postrouting", "nat", OUT)
+"""What an instance sends by itself is translated by the steering, before rules of the host see it."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A network namespace through which users' packets pass."""
+
+    rules: Rules
+    users: tuple[Users, ...]
+    """Those of whom packets pass here."""
+
+
+async def planes_of(slots: Sequence[Slot], inside: str | None = None) -> tuple[Plane, ...]:
+    """Return where packets of users of these slots pass: the host, and the gateway's inside if it has one.
+
+    Raises:
+        Unavailable: The packet filter cannot be read.
+    """
+    every = await _users_of(slots)
+    if inside is None:
+        return (Plane(await read_rules(), every),)
+    within = tuple(one for one in every if one.has_cable and not one.outside)
+    here = tuple(one for one in every if one not in within)
+    return Plane(await read_rules(), here), Plane(await read_rules(inside), within)
 
 
 def models_among(slots: Iterable[Slot], serving: str | None) -> tuple[str, ...]:
@@ -165,45 +209,39 @@ def models_among(slots: Iterable[Slot], serving: str | None) -> tuple[str, ...]:
     return tuple(name for name in names if name in {serving, ADOPTED}) or tuple(names)
 
 
-async def uncovered(slots: Sequence[Slot], models: Iterable[str], judged: Iterable[str]) -> tuple[str, ...]:
+async def uncovered(planes: Iterable[Plane], models: Iterable[str], judged: Iterable[str]) -> tuple[str, ...]:
     """Return where the packet filter does less for users of a slot than for those of another one.
 
     Args:
-        slots: Those of a gateway, with the one of what was adopted.
+        planes: Where packets of users of a gateway's slots pass, with the slot of what was adopted.
         models: Names of slots whose users get through.
         judged: Names of slots that have to be treated as these.
-
-    Raises:
-        Unavailable: The packet filter cannot be read.
     """
-    rules, users, names = await read_rules(), await users_of(slots), list(judged)
+    names = list(judged)
     pairs = [
-        (model, one)
-        for name in models
-        for model in users
-        for one in users
-        if model.slot == name and one.slot in names and one.slot != name and one.version == model.version
+        (plane, model, one)
+        for name, plane in product(models, planes)
+        for model, one in product(plane.users, plane.users)
+        if model.slot == name and one.slot in names and one.is_compared_with(model)
     ]
 
     def differences() -> list[tuple[Users, Users, Entry, bool]]:
         return [
             (has, lacks, entry, has is one)
-            for model, one in pairs
-            for has, lacks, entry in _differences(rules, model, one, users)
+            for plane, model, one in pairs
+            for has, lacks, entry in _differences(plane, model, one)
         ]
 
     found = await asyncio.to_thread(differences)  # hosts of clusters have thousands of rules
     return tuple(dict.fromkeys([await _sentence(*one[:3], drops_more=one[3]) for one in found]))
 
 
-def _differences(
-    rules: Rules, model: Users, one: Users, every: tuple[Users, ...]
-) -> Iterator[tuple[Users, Users, Entry]]:
+def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users, Users, Entry]]:
     """Yield whose packets meet a verdict, whose do not, and the rule: one for each chain that differs."""
     seen = set[tuple[str, str, int | None]]()
-    for hook, kind, way in _WAYS:
-        theirs = rules.of(hook, kind, Looking(model, way, every))
-        ours = rules.of(hook, kind, Looking(one, way, every))
+    for hook, kind, way in (each for each in _WAYS if not (one.outside and each == _NOT_OUTSIDE)):
+        theirs = plane.rules.of(hook, kind, Looking(model, way, plane.users))
+        ours = plane.rules.of(hook, kind, Looking(one, way, plane.users))
         for (_, of_model), (_, of_one) in zip(theirs, ours, strict=True):
             lost = missing(of_model, of_one, lambda entry: entry.verdict != DROP or _drops_some(entry))
             dropped = missing(of_one, of_model, _drops_some)
@@ -224,10 +262,10 @@ async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool)
     if entry.is_unread:
         return (
             f"it is not known whether {rule} applies to users of slot {lacks.slot}; "
-            f"write it with their pool {lacks.pool}, or with their devices {lacks.device}*"
+            f"write it with their {lacks.where}"
         )
     does = {ACCEPT: "accepts packets of", DROP: "drops packets of", TRANSLATE: "translates addresses of"}
-    otherwise = "routes packets of" if entry.rule.place == ROUTING else "redirects packets of"
+    otherwise = "routes packets of" if entry.rule.place.startswith(ROUTING) else "redirects packets of"
     what = does.get(entry.verdict, otherwise)
     if drops_more:
         return (
@@ -236,39 +274,59 @@ async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool)
         )
     return (
         f"{rule} {what} users of slot {has.slot} ({has.pool}), and none does so as early for users of "
-        f"slot {lacks.slot}; add one for their pool {lacks.pool} or their devices {lacks.device}*"
+        f"slot {lacks.slot}; add one for their {lacks.where}"
     )
 
 
-def drops(rules: Rules, users: Iterable[Users]) -> Iterator[str]:
-    """Yield which chains drop all packets that these users send, or all answers to them.
+def drops(planes: Iterable[Plane]) -> Iterator[str]:
+    """Yield which chains drop all packets that users send, or all answers to them.
 
     A rule that drops some packets, such as those of one state or to one port, is no fault of the path.
     """
-    users = tuple(users)
-    for one, (way, state) in product(users, ((OUT, "new"), (BACK, "established"))):
-        for place, entries in rules.of("forward", "filter", Looking(one, way, users, state)):
-            if not any(entry.verdict == ACCEPT for entry in entries):
-                yield f"{place} drops all that is forwarded for users of slot {one.slot} ({one.pool})"
+    for plane, state in product(planes, ("new", "established")):
+        for one in plane.users:
+            begins, answers = (BACK, OUT) if one.outside else (OUT, BACK)
+            packets = Looking(one, begins if state == "new" else answers, plane.users, state)
+            for place, entries in plane.rules.of("forward", "filter", packets):
+                if not any(entry.verdict == ACCEPT for entry in entries):
+                    yield f"{place} drops all that is forwarded for users of slot {one.slot} ({one.pool})"
 
 
-def translates(rules: Rules, users: Iterable[Users]) -> bool:
-    """Whether a rule translates addresses of these users on their way out."""
-    found = (rules.of("postrouting", "nat", Looking(one, OUT, (one,))) for one in users)
-    return any(entry.verdict == TRANSLATE for ways in found for _, entries in ways for entry in entries)
+def translates(planes: Iterable[Plane]) -> bool:
+    """Whether a rule translates addresses of users' packets on their way out of the tunnels."""
+    return any(
+        entry.verdict == TRANSLATE
+        for plane in planes
+        for one in plane.users
+        if not one.outside
+        for _, entries in plane.rules.of("postrouting", "nat", Looking(one, OUT, (one,)))
+        for entry in entries
+    )
 
 
-async def users_of(slots: Iterable[Slot]) -> tuple[Users, ...]:
+async def _users_of(slots: Iterable[Slot]) -> tuple[Users, ...]:
     """Return the users of the slots, with the devices that have addresses of their pools."""
     said = await run(["ip", "-j", "address", "show"])
     links: list[dict[str, Any]] = json.loads(said.out or "[]") if said.status == 0 else []
     found = [(link["ifname"], one) for link in links for one in link.get("addr_info", ())]
     shared = [(name, ip_address(one["local"])) for name, one in found if _is_shared(one)]
-    return tuple(
-        Users(slot.name, pool, slot.device, frozenset(name for name, address in shared if address in pool))
+    users = [
+        Users(
+            slot.name,
+            pool,
+            slot.device,
+            frozenset(name for name, address in shared if address in pool),
+            has_cable=slot.address is not None,
+        )
         for slot in slots
         for pool in slot.pools
-    )
+    ]
+    users += [
+        Users(slot.name, IPv4Network(slot.address), slot.device, has_cable=True, outside=True)
+        for slot in slots
+        if slot.address is not None
+    ]
+    return tuple(users)
 
 
 def _is_shared(address: Mapping[str, Any]) -> bool:
