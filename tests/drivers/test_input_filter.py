@@ -290,6 +290,32 @@ ALIKE = {
 }
 
 
+@pytest.mark.skipif(shutil.which("ipset") is None, reason="ipset is not installed here")
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+class TestSetsOfIpset:
+    """Rules of iptables that ask a set for the address of a user, or for the port."""
+
+    def test_ports_for_which_one_set_is_asked_are_alike(self, user: User, kind: str) -> None:
+        rule = (
+            "iptables-{0} -A INPUT -p tcp -m set --match-set office src -m multiport --dports {1} -j ACCEPT"
+        )
+        sets = "ipset create office hash:net\nipset add office 198.18.0.0/15\n"
+        both = saved(sets + HEAD + rule.replace("{1}", "443,4431,4432"), kind)
+        assert [one for one in found(user.gateway, both) if "IPv4" in one] == []
+        assert user.gets_to(443)
+        assert user.gets_to(4431)
+
+    def test_a_set_that_has_the_users_port_alone_is_named(self, user: User, kind: str) -> None:
+        rule = "iptables-{0} -A INPUT -p tcp -m set --match-set open dst -j ACCEPT"
+        sets = "ipset create open bitmap:port range 0-65535\nipset add open 443\n"
+        assert dropped(found(user.gateway, saved(sets + HEAD + rule, kind))) == {
+            ("TCP", "4431", "IPv4"),
+            ("TCP", "4432", "IPv4"),
+        }
+        assert user.gets_to(443)
+        assert not user.gets_to(4431)
+
+
 @pytest.mark.parametrize("case", ALIKE)
 def test_ports_that_are_treated_alike_are_no_obstacle_under_conditions_that_are_not_known(
     user: User, case: str

@@ -287,3 +287,51 @@ def test_a_chain_that_drops_all_new_packets_or_all_answers_is_a_fault(
         said[0]
         == "chain base of table site drops all that is forwarded for users of slot adopted (10.8.0.0/24)"
     )
+
+
+ALLOWED = (
+    "ipset create allowed hash:net\nipset add allowed {}\n"
+    "iptables-{} -P {} DROP\niptables-{} -A {} -m set --match-set allowed {} -j ACCEPT"
+)
+
+
+@pytest.mark.skipif(shutil.which("ipset") is None, reason="ipset is not installed here")
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+class TestSetsOfIpset:
+    """Rules of iptables that ask a set for the address of a packet."""
+
+    @pytest.mark.parametrize("network", ["203.0.113.0/24", "10.8.0.0/15", "10.0.0.0/8"])
+    def test_a_set_that_has_both_pools_or_none_is_no_obstacle(
+        self, namespace: str, network: str, kind: str
+    ) -> None:
+        assert found(namespace, ALLOWED.format(network, kind, "INPUT", kind, "INPUT", "src")) == []
+
+    @pytest.mark.parametrize(
+        ("hook", "side"), [("INPUT", "src"), ("FORWARD", "src"), ("FORWARD", "dst"), ("FORWARD", "src,dst")]
+    )
+    def test_a_rule_for_a_set_that_has_the_old_pool_alone_is_named(
+        self, namespace: str, hook: str, side: str, kind: str
+    ) -> None:
+        script = ALLOWED.format("10.8.0.0/24", kind, hook, kind, hook, side)
+        if "," in side:
+            script = script.replace("hash:net", "hash:net,port").replace("8.0.0/24", "8.0.0/24,tcp:443")
+        [said] = found(namespace, script)
+        assert "--match-set allowed" in said
+        assert "accepts packets of users of slot adopted" in said
+
+    def test_a_set_that_cannot_be_read_whole_is_not_known(self, namespace: str, kind: str) -> None:
+        script = ALLOWED.format("10.8.0.0/15", kind, "FORWARD", kind, "FORWARD", "src")
+        [said] = found(namespace, f"{script}\nipset add allowed 10.9.0.0/24 nomatch")
+        assert said.startswith("it is not known whether `")
+
+    def test_a_list_of_strangers_is_no_obstacle(self, namespace: str, kind: str) -> None:
+        bans = "ipset create bans hash:ip\n(seq 1 250 | sed 's/^/add bans 203.0.113./') | ipset restore\n"
+        assert found(namespace, f"{bans}iptables-{kind} -A FORWARD -m set --match-set bans src -j DROP") == []
+
+    def test_a_set_that_nothing_here_reads_is_for_clients_of_the_host_in_an_input_chain(
+        self, namespace: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name: None if name == "ipset" else which(name))
+        script = ALLOWED.format("10.8.0.0/15", kind, "INPUT", kind, "INPUT", "src")
+        assert found(namespace, script) == []

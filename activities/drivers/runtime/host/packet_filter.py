@@ -126,6 +126,21 @@ class Rule:
         return self.text.startswith("policy ")
 
 
+@dataclass(frozen=True)
+class IpSet:
+    """A set of ipset(8): what its elements consist of (`net`, `port`), and the elements."""
+
+    kinds: tuple[str, ...]
+    elements: tuple[tuple[str, ...], ...]
+
+    def fields(self, sides: Sequence[str]) -> list[str]:
+        """Return which fields of packets a rule looks up, by the sides (`src`, `dst`) that it names."""
+        return [
+            _SET_FIELDS.get((kind, side), f"{kind} {side}")
+            for kind, side in zip(self.kinds, sides, strict=False)
+        ]
+
+
 @dataclass
 class Table:
     """One table: its chains by name, and those that packets meet, with hook, type, priority and policy."""
@@ -137,6 +152,8 @@ class Table:
     sets: dict[str, list[Any]] = field(default_factory=dict)
     counted: dict[str, Any] = field(default_factory=dict)
     """By set, what is counted for each element that is added to it."""
+    ipsets: Mapping[str, "IpSet"] = field(default_factory=dict)
+    """The sets of ipset(8), for rules of iptables."""
 
     def entries(self, chain: str, packets: Packets, depth: int = 0) -> list[Entry]:
         """Return the verdicts on these packets in order, with those of chains that are followed."""
@@ -283,7 +300,28 @@ async def read_rules(namespace: str | None = None) -> Rules:
         for table in await _older(family, prefix, namespace):
             tables[table.name, table.kind] = table
     routing = [await _routing(family, namespace) for family in _families()]
+    ipsets = await _ipsets(namespace, tables.values())
+    for table in tables.values():
+        table.ipsets = ipsets
     return Rules(tuple(_placed(table, namespace) for table in (*tables.values(), *routing)))
+
+
+async def _ipsets(namespace: str | None, tables: Iterable[Table]) -> dict[str, IpSet]:
+    """Return the sets of ipset(8) that rules ask for; one that cannot be read whole is left out."""
+    texts = (rule.text for table in tables for rules in table.chains.values() for rule in rules)
+    if not any("--match-set " in text for text in texts) or not shutil.which("ipset"):
+        return {}
+    kinds, elements, unread = dict[str, tuple[str, ...]](), dict[str, list[tuple[str, ...]]](), set[str]()
+    for line in lines_in((await _run(namespace, "ipset", "save")).out):
+        verb, name, what, *more = line.split()
+        if verb == "create":
+            kinds[name] = tuple(what.partition(":")[2].split(","))
+        else:
+            elements.setdefault(name, []).append(tuple(what.split(",")))
+            unread |= {name} if "nomatch" in more or len(elements[name]) > _LARGEST else set()
+    return {
+        name: IpSet(of, tuple(elements.get(name, ()))) for name, of in kinds.items() if name not in unread
+    }
 
 
 def _placed(table: Table, namespace: str | None) -> Table:
@@ -388,7 +426,7 @@ def _steps(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool
     """Return what the rule does with these packets, and whether it asks for that by which they differ."""
     if table.kind == ROUTING:
         return _of_routing(rule, packets)
-    return _of_words(rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
+    return _of_words(table, rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
 
 
 def networks_of(value: Any) -> list[Network]:
@@ -670,11 +708,19 @@ _FIELDS = {
     "--dst-type": "daddr type",
 }
 _SIDES = {"src": ("saddr",), "dst": ("daddr", "dport")}
+_SET_FIELDS = {
+    **{(kind, side): f"{side[0]}addr" for kind in ("ip", "net") for side in ("src", "dst")},
+    ("port", "dst"): "dport",
+    ("iface", "src"): "iif",
+    ("iface", "dst"): "oif",
+}
+_LARGEST = 4096
+"""Elements of a set of ipset(8) that are looked at; larger ones are lists of strangers."""
 _NO_CONDITIONS = frozenset({"-m", "--comment", "--hashlimit-name"})
 """Options that ask for nothing; by which name a limit counts makes no difference."""
 
 
-def _of_words(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
+def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
     """Return what a rule does that iptables-save(8) prints; a target that is no verdict is an empty chain."""
     when, asks = [ALWAYS], False
     for negated, option, values in options_of(rule.words):
@@ -685,7 +731,11 @@ def _of_words(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
             return [Step(one, verdict, "" if verdict else target, option == "-j") for one in when], asks
         if option in _NO_CONDITIONS:
             continue
-        if packets.reads(name):
+        if (found := _of_set(table, option, values, packets)) is not None:
+            met, asked = found
+            asks = asks or asked
+            when = _both(when, _unless(met) if negated else met)
+        elif packets.reads(name):
             met = packets.meets(name, _saved_values(option, value))
             asks = asks or packets.differ_by(name)
             when = _both(when, _unless(met) if negated else met)
@@ -694,6 +744,25 @@ def _of_words(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
             hidden = any(packets.differ_by(one) for side in sides for one in _SIDES.get(side, ()))
             when = _both(when, [frozenset({f"{UNREAD * hidden}{'! ' * negated}{option} {value}"})])
     return [], asks
+
+
+def _of_set(
+    table: Table, option: str, values: Sequence[str], packets: Packets
+) -> tuple[list[Conditions], bool] | None:
+    """Return when the packets are in a set of ipset(8); None where the option or its set says nothing."""
+    ipset = table.ipsets.get(values[0]) if option == "--match-set" else None
+    fields = ipset.fields(values[1].split(",")) if ipset is not None else []
+    if ipset is None or not any(map(packets.reads, fields)):
+        return None
+    found = list[Conditions]()
+    for element in ipset.elements:
+        met = [ALWAYS]
+        for name, part in zip(fields, element, strict=False):
+            protocol, _, number = part.rpartition(":") if name == "dport" else ("", "", part)
+            met = _both(met, packets.meets("l4proto", [protocol]) if protocol else [ALWAYS])
+            met = _both(met, packets.meets(name, [int(number) if number.isdecimal() else number]))
+        found += met
+    return found, any(map(packets.differ_by, fields))
 
 
 def _saved_values(option: str, value: str) -> list[Any]:

@@ -243,13 +243,24 @@ def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users
         theirs = plane.rules.of(hook, kind, Looking(model, way, plane.users))
         ours = plane.rules.of(hook, kind, Looking(one, way, plane.users))
         for (_, of_model), (_, of_one) in zip(theirs, ours, strict=True):
-            lost = missing(of_model, of_one, lambda entry: entry.verdict != DROP or _drops_some(entry))
+            lost = missing(
+                of_model, of_one, _takes_or_drops_some if hook != "input" else _takes_or_drops_known
+            )
             dropped = missing(of_one, of_model, _drops_some)
             entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
             key = (entry.rule.place, entry.rule.text, entry.rule.handle) if entry else None
             if entry and key and key not in seen:
                 seen.add(key)
                 yield (one, model, entry) if entry is dropped else (model, one, entry)
+
+
+def _takes_or_drops_some(entry: Entry) -> bool:
+    return entry.verdict != DROP or _drops_some(entry)
+
+
+def _takes_or_drops_known(entry: Entry) -> bool:
+    """Whether the rule counts in input chains: what is not understood there is for clients of the host."""
+    return _takes_or_drops_some(entry) and not entry.is_unread
 
 
 def _drops_some(entry: Entry) -> bool:
