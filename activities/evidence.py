@@ -56,6 +56,7 @@ def keep(evidence: ContentStore, document: Document) -> Signed:
             )
             for envelope in document.envelopes
         ),
+        admitted_at=document.admitted_at,
     )
 
 
@@ -73,7 +74,7 @@ def recall(evidence: ContentStore, signed: Signed) -> Document:
         )
         for signature in signed.signatures
     )
-    return Document(evidence.read(signed.statement), envelopes)
+    return Document(evidence.read(signed.statement), envelopes, signed.admitted_at)
 
 
 def reverify(verification: Verification, evidence: ContentStore, trust: LoadedTrust) -> TrustVerdict:

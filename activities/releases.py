@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +34,16 @@ from policies.changes import change_between
 from policies.model.errors import BadInput, PenstockError
 from policies.model.host import Host, Serving
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import DigestMismatch, SignatureMissing, SubjectMismatch
+from policies.model.refusals import (
+    DigestMismatch,
+    SignatureInvalid,
+    SignatureMissing,
+    SignerNotAllowed,
+    SignerRevoked,
+    SubjectMismatch,
+    ThresholdNotMet,
+    TrustError,
+)
 from policies.model.release import Artifact, ReleaseManifest
 from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, digest_of
@@ -195,7 +204,8 @@ class Releases:
         What was withdrawn since, by the trust policy or by an index that this host has seen, is refused, and
         so is what fell below the floor or whose channel's index has expired: it is admitted anew by `admit`.
         What is known-good here is held up by a revocation and the security floor alone, and judged by the
-        last trust policy that was as it must be when the file is not.
+        last trust policy that was as it must be when the file is not. Its signatures are judged by the time
+        at which they admitted it: a key that has ended since holds up nothing.
 
         Raises:
             TrustError: the refusal, by the name of its verdict.
@@ -482,20 +492,45 @@ class Releases:
         return _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
 
     async def _judged(self, case: "_Case", policy: Digest | None = None) -> ReleaseSource:
-        """Fetch what is judged, and judge it; return where it came from."""
+        """Judge what this host keeps of a promoted release, else what it fetches; return the source.
+
+        What is refused for those who signed it may have been signed by others since.
+        """
         case.source = self._tools.source(case.name, case.trust)
         _require_policy(case.trust, policy)
-        await self._gather(case, case.source)
-        await self._judge(case)
+        case.document = self._kept(case)
+        if case.document is not None:
+            try:
+                await self._judge(case)
+            except TrustError as refusal:
+                if not _mended_by_signing(refusal):
+                    raise
+                await self._judge_signed_anew(case, case.source, refusal)
+        else:
+            await self._gather(case, case.source)
+            await self._judge(case)
         return case.source
 
+    async def _judge_signed_anew(self, case: "_Case", source: ReleaseSource, refusal: TrustError) -> None:
+        kept, judgement = case.document, case.judgement
+        try:
+            await self._gather(case, source)
+        except PenstockError:  # the way back needs no source, and the refusal is about what is here
+            case.document, case.index, case.judgement = kept, None, judgement
+            raise refusal from None
+        await self._judge(case)
+
+    def _kept(self, case: "_Case") -> Document | None:
+        """Return what this host keeps of a promoted release; None of others, and where it was lost."""
+        digest, state = case.question.digest, case.question.state
+        if digest in state.promoted and digest in state.admitted:
+            with contextlib.suppress(DigestMismatch):
+                return recall(self._tools.evidence, state.admitted[digest])
+        return None
+
     async def _gather(self, case: "_Case", source: ReleaseSource) -> None:
-        """Fetch statement, signatures and index; a promoted release is remembered by this host itself."""
+        """Fetch statement, signatures and index."""
         question = case.question
-        if question.digest in question.state.promoted and question.digest in question.state.admitted:
-            with contextlib.suppress(DigestMismatch):  # what was lost here may still be there
-                case.document = recall(self._tools.evidence, question.state.admitted[question.digest])
-                return
         payload = await source.manifest(question.digest)
         case.document = Document(payload, await source.signatures(question.digest))
         if needs_index(question, case.trust):
@@ -592,11 +627,15 @@ class Releases:
     def _remember(self, case: "_Case", *, admitted: bool) -> None:
         """Note what was seen, so that older indexes are replays and a rollback needs no source.
 
-        An index counts even if the release is refused: it may be the one that withdraws it.
+        An index counts even if the release is refused: it may be the one that withdraws it. Of the signatures
+        those that counted are kept: what anybody else adds beside a release has no say in its way back.
         """
-        document, index = case.document, case.judgement.index if case.judgement else None
+        counted = case.judgement.counted if case.judgement else None
+        index = case.judgement.index if case.judgement else None
         evidence = self._tools.evidence
-        signed = keep(evidence, document) if admitted and document else None
+        signed = None
+        if admitted and counted is not None:
+            signed = keep(evidence, replace(counted, admitted_at=counted.admitted_at or case.question.now))
         offered = keep(evidence, case.index) if index is not None and case.index else None
         files = {name: evidence.put(content) for name, content in case.trust.files.items()}
 
@@ -657,6 +696,12 @@ def _described(case: "_Case", release: ReleaseRef | Digest) -> tuple[ReleaseMani
     if isinstance(release, ReleaseRef) and release != reference:
         raise SubjectMismatch(f"the plan describes release {release.digest} otherwise than its manifest does")
     return case.judgement.manifest, reference
+
+
+def _mended_by_signing(refusal: TrustError) -> bool:
+    """Return whether a known-good release that is refused may be admitted once others sign it."""
+    signers = (SignatureInvalid, SignatureMissing, SignerNotAllowed, SignerRevoked, ThresholdNotMet)
+    return isinstance(refusal, signers) and refusal.reason != "manifest"
 
 
 async def _fetch(part: Part, source: ReleaseSource, most: int) -> None:

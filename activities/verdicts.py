@@ -1,27 +1,55 @@
 """Judge the evidence about a release: the same code when it is admitted and when an auditor asks again."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 from policies.model import refusals
 from policies.model.errors import PenstockError
 from policies.model.host import Host
-from policies.model.refusals import SignatureInvalid, SignatureMissing, SignerNotAllowed, TrustError
+from policies.model.refusals import (
+    SignatureInvalid,
+    SignatureMissing,
+    SignerNotAllowed,
+    SignerRevoked,
+    TrustError,
+)
 from policies.model.release import ChannelIndex, ReleaseManifest
-from policies.model.trust import Envelope, Requirement, Rule, SignatureKind, TrustPolicy, VerifiedSignature
+from policies.model.trust import (
+    LAPSED,
+    Envelope,
+    Pinned,
+    Requirement,
+    Rule,
+    SignatureKind,
+    Signer,
+    TrustPolicy,
+    VerifiedSignature,
+)
 from policies.model.value import Digest, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict
-from policies.trust.admission import admits, require_index, require_signers, rule_for
+from policies.trust.admission import admits, is_by, require_index, require_signers, rule_for
 from policies.trust.statements import parse_index, parse_release, require_digest
 
 
 class SignatureVerifier(Protocol):
     """One way to verify a signature."""
 
-    def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
-        """Return what the signature proves, or raise a TrustError."""
+    def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
+        """Return what the signature proves to who judges it at that time, or raise a TrustError.
+
+        Its reason is `LAPSED` for one that holds and whose key or certificate had ended by then.
+        """
+        ...
+
+    def claims(self, envelope: Envelope, signer: Signer) -> bool:
+        """Return whether the signature names this signer; nothing of it is verified."""
+        ...
+
+    def pinned(self) -> tuple[Pinned, ...]:
+        """Return what the trust policy pins for signatures of this kind and has an end."""
         ...
 
 
@@ -35,6 +63,11 @@ class LoadedTrust:
     files: Mapping[str, bytes]
     """Everything verdicts depend on, the policy itself included, by name."""
 
+    @property
+    def pinned(self) -> tuple[Pinned, ...]:
+        """The keys and authorities that the policy pins and that end some day."""
+        return tuple(chain.from_iterable(verifier.pinned() for verifier in self.verifiers.values()))
+
 
 @dataclass(frozen=True)
 class Document:
@@ -42,6 +75,8 @@ class Document:
 
     payload: bytes
     envelopes: tuple[Envelope, ...]
+    admitted_at: datetime | None = None
+    """When this host's own record has these signatures admit a release; None of what came from a source."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +98,8 @@ class Judgement:
     verdict: TrustVerdict
     manifest: ReleaseManifest | None = None
     signatures: tuple[VerifiedSignature, ...] = ()
+    counted: Document | None = None
+    """The document with the signatures that count alone."""
     index: ChannelIndex | None = None
 
 
@@ -116,24 +153,97 @@ def _understand(
 ) -> None:
     """Verify signatures and read documents, in the order in which refusals are reported."""
     require_digest(document.payload, question.digest, "the manifest")
-    found.signatures = _verified(document, trust, question.now)
+    rule = rule_for(trust.policy, question.scope.product, question.scope.channel)
+    signatures = _verified(document, trust, rule, question.now)
+    found.signatures = signatures.proven
+    found.counted = replace(document, envelopes=signatures.envelopes)
+    if signatures.failed:
+        signatures.require(question.digest, rule.require)
     found.manifest = parse_release(document.payload)
     if needs_index(question, trust):
         if index is None:
             raise SignatureMissing("the channel's index is missing", reason="index")
-        rule = rule_for(trust.policy, question.scope.product, question.scope.channel)
         found.index = _index(index, trust, rule, question)
 
 
-def _verified(document: Document, trust: LoadedTrust, now: datetime) -> tuple[VerifiedSignature, ...]:
-    """Return what each signature proves; one that does not hold spoils the document."""
-    found = []
+@dataclass(frozen=True)
+class _Signatures:
+    """What the signatures beside a document prove, as far as they count, and why others prove nothing."""
+
+    rule: Rule
+    trust: LoadedTrust
+    held: Sequence[tuple[Envelope, VerifiedSignature]]
+    failed: Sequence[TrustError]
+
+    @property
+    def envelopes(self) -> tuple[Envelope, ...]:
+        """The signatures that count."""
+        return tuple(envelope for envelope, _ in self.held)
+
+    @property
+    def proven(self) -> tuple[VerifiedSignature, ...]:
+        """What they prove."""
+        return tuple(proven for _, proven in self.held)
+
+    def require(self, digest: Digest, require: Sequence[Requirement]) -> None:
+        """Return if those who must have signed these bytes; if one that failed is needed, say why it failed.
+
+        Raises:
+            TrustError: they have not.
+        """
+        groups, revoked = self.rule.groups, self.trust.policy.revoked
+        try:
+            require_signers(self.proven, digest, groups, require, revoked)
+        except SignerRevoked:
+            raise
+        except TrustError as lacking:
+            lapsed = [error for error in self.failed if error.reason == LAPSED]
+            raise next(iter([*lapsed, *self.failed]), lacking) from lacking
+
+
+def _verified(document: Document, trust: LoadedTrust, rule: Rule, now: datetime) -> _Signatures:
+    """Verify the signatures; those by nobody whom the rule names count for nothing, if any other holds.
+
+    What admitted a release here is judged by the time at which it did: a key or a certificate that has ended
+    since says nothing about the bytes. What came from a source is judged now, whatever dates it claims.
+    """
+    signers = tuple(chain.from_iterable(rule.groups.values()))
+    held, failed = list[tuple[Envelope, VerifiedSignature]](), list[TrustError]()
     for envelope in document.envelopes:
-        verifier = trust.verifiers.get(envelope.kind)
-        if verifier is None:
-            raise SignatureInvalid(f"the trust policy names no {envelope.kind} signer", reason="root")
-        found.append(verifier.verify(document.payload, envelope, now))
-    return tuple(found)
+        try:
+            held.append((envelope, _proven(document.payload, envelope, trust, document.admitted_at or now)))
+        except TrustError as error:
+            if _spoils(error, envelope, document, trust, signers):
+                raise
+            failed.append(error)
+    if document.admitted_at is None:
+        named = [one for one in held if any(is_by(one[1], signer) for signer in signers)]
+        held = named or held  # who signed alone without a seat is refused by name
+    return _Signatures(rule, trust, held, failed)
+
+
+def _proven(payload: bytes, envelope: Envelope, trust: LoadedTrust, at: datetime) -> VerifiedSignature:
+    verifier = trust.verifiers.get(envelope.kind)
+    if verifier is None:
+        raise SignatureInvalid(f"the trust policy names no {envelope.kind} signer", reason="root")
+    return verifier.verify(payload, envelope, at)
+
+
+def _spoils(
+    error: TrustError, envelope: Envelope, document: Document, trust: LoadedTrust, signers: Sequence[Signer]
+) -> bool:
+    """Return whether a signature that proves nothing refuses the document, whoever else has signed it.
+
+    One that came from a source in the name of a signer does: what that person signed is not what came. One
+    that has lapsed does not, and neither does anybody else's: they are as good as absent. What admitted the
+    release here did hold, so of that only a revocation counts.
+    """
+    if error.reason == LAPSED or (document.admitted_at is not None and not isinstance(error, SignerRevoked)):
+        return False
+    verifier = trust.verifiers.get(envelope.kind)
+    return verifier is not None and any(
+        signer.kind is envelope.kind and verifier.claims(envelope, signer) for signer in signers
+    )
 
 
 def signed_index(document: Document, trust: LoadedTrust, rule: Rule, now: datetime) -> ChannelIndex:
@@ -145,13 +255,9 @@ def signed_index(document: Document, trust: LoadedTrust, rule: Rule, now: dateti
     if rule.index_group is None:
         raise SignerNotAllowed(f"the rule for {rule.product}/{rule.channel} has no index_group; name one")
     index = parse_index(document.payload)
-    require_signers(
-        _verified(document, trust, now),
-        digest_of(document.payload),
-        {rule.index_group: rule.groups[rule.index_group]},
-        (Requirement(group=rule.index_group),),
-        trust.policy.revoked,
-    )
+    group = {rule.index_group: rule.groups[rule.index_group]}
+    signatures = _verified(document, trust, rule.model_copy(update={"groups": group}), now)
+    signatures.require(digest_of(document.payload), (Requirement(group=rule.index_group),))
     return index
 
 

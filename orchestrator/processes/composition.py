@@ -189,7 +189,9 @@ async def compose(settings: Settings) -> Installation:
         archive=SnapshotArchive(settings.snapshots),
         checkpoints=points,
         doctor=DoctorService(
-            client, ledger, files, points, metrics, settings.gates, folders, health, people, rules
+            *(client, ledger, files, points, metrics, settings.gates, folders, health, people),
+            trust=settings.trust,
+            notices=rules,
         ),
         health=health,
         complaints=ComplaintService(ledger.engine, settings.complaints_key, settings.tickets_key),

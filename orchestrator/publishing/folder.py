@@ -54,7 +54,7 @@ def add_signature(
 ) -> None:
     """Add a signature to a statement in the folder; the same one again changes nothing.
 
-    With `replace` it is the only one afterwards: one that does not hold refuses the release with all others.
+    With `replace` it is the only one afterwards: a signer's that does not hold refuses the release.
     """
     path = _listing(root, digest)
     listed = strict_json.loads(_read(path)) if path.exists() and not replace else []

@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 from activities.drivers.daemon.ocserv.settings import refused_settings
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.replicas import Replicas
+from activities.drivers.trust_files import load_trust
 from activities.files import FleetFiles, load_gates
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
@@ -37,6 +38,7 @@ from policies.model.gates import GatePolicy, required_of_exporters
 from policies.model.instance import GatewayState, is_silence
 from policies.model.offer import Offer, Verb
 from policies.model.value import Value
+from policies.trust.lifetimes import WARNED_BEFORE, ending, unmet
 
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
@@ -133,6 +135,7 @@ MENDS = {
     "files": "penstock check FILE",
     "audit": f"{SHOW} audit-broken",
     "disk": f"{SHOW} disk-full",
+    "signers": f"{SHOW} signature-refused",
     "notices": "penstock notice test SINK",
     "certificates": f"{SHOW} certificate-ends",
     "logins": "mend the provider; until then log in by the link of: penstock page",
@@ -156,6 +159,7 @@ class DoctorService:
     """Where the installation keeps what it must not lose."""
     health: EngineHealth
     people: PeopleFile
+    trust: Path
     notices: RulesFile | None = None
     """Who is told what without asking; None where nobody is."""
 
@@ -181,6 +185,7 @@ class DoctorService:
                 ("files", self._files),
                 ("audit", self._audit),
                 ("disk", self._disk),
+                ("signers", self._signers),
             ]
         if everything and self.notices is not None:
             looks.append(("notices", partial(self._notices, self.notices)))
@@ -283,6 +288,24 @@ class DoctorService:
         if scarce:
             return Finding(about="disk", health=Health.WRONG, sentence="; ".join(scarce))
         return _well("disk", "there is room where the installation writes")
+
+    async def _signers(self) -> Finding:
+        try:
+            trust = await asyncio.to_thread(load_trust, self.trust)
+        except BadInput as error:
+            return Finding(about="signers", health=Health.WRONG, sentence=str(error), mend=MENDS["files"])
+        now = datetime.now(UTC)
+        soon = "; ".join(
+            f"{one.shown} {'ended' if one.ends <= now else 'ends'} at {one.ends:%Y-%m-%d %H:%M} UTC"
+            for one in ending(trust.policy, trust.pinned, now)
+        )
+        if lacking := [f"{rule.product}/{rule.channel}" for rule in unmet(trust.policy, trust.pinned, now)]:
+            sentence = f"too few signers are left for a new release of {', '.join(lacking)}: {soon}"
+            return Finding(about="signers", health=Health.WRONG, sentence=sentence)
+        if soon:
+            sentence = f"{soon}; new releases need other signers from then on, known-good ones none"
+            return Finding(about="signers", health=Health.DOUBTFUL, sentence=sentence)
+        return _well("signers", f"no key of {self.trust.name} ends within {WARNED_BEFORE.days} days")
 
     async def _notices(self, rules: RulesFile) -> Finding:
         wrong = await asyncio.to_thread(rules.wrong)

@@ -26,6 +26,10 @@ class SignatureKind(StrEnum):
     CMS = "cms"
 
 
+LAPSED = "lapsed"
+"""Why a signature that holds proves nothing at some time: its key or certificate had ended by then."""
+
+
 class TrustRoot(SignedWord):
     """A Sigstore instance: its trusted root file, pinned by digest."""
 
@@ -50,7 +54,7 @@ class EnterpriseAuthority(SignedWord):
     roots: str
     """Its root certificates in PEM, beside trust.yaml."""
     tsa: str | None = None
-    """Who stamps the time, in PEM; an unstamped signature counts while its certificate is good."""
+    """Who stamps the time, in PEM; unstamped signatures admit nothing new once their certificate ended."""
 
 
 class Signer(SignedWord):
@@ -84,6 +88,14 @@ class Signer(SignedWord):
     def shown(self) -> str:
         """The signer as the policy names it."""
         return self.identity or self.identity_prefix or f"the openpgp signer {self.openpgp}"
+
+    def is_named(self, identity: str, issuer: str) -> bool:
+        """Return whether this identity is the signer's: exact names, no patterns but the one prefix form."""
+        if self.issuer is not None and issuer != self.issuer:
+            return False
+        if self.identity_prefix is not None:
+            return identity.startswith(self.identity_prefix)
+        return identity == self.identity
 
     def seat_of(self, identity: str) -> str:
         """Return whose seat a signature of this identity takes."""
@@ -308,6 +320,16 @@ class VerifiedSignature(Value):
     def label(self) -> str:
         """The signer as people read it."""
         return f"{self.identity} ({self.issuer})" if self.issuer else self.identity
+
+
+class Pinned(Value):
+    """A key or an authority that the trust policy pins for its signers, and when it ends."""
+
+    kind: SignatureKind
+    root: str = Field(description="its name in the policy")
+    shown: str
+    ends: AwareDatetime
+    vouches: bool = Field(default=True, description="whether no signature of its signers is good without it")
 
 
 class Change(Value):

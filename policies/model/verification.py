@@ -27,6 +27,10 @@ class Signed(Value):
 
     statement: Digest
     signatures: tuple[StoredSignature, ...]
+    admitted_at: AwareDatetime | None = Field(
+        default=None,
+        description="when these signatures admitted a release here, by which they are judged again",
+    )
 
 
 class TrustState(Value):

@@ -142,7 +142,7 @@ def require_signers(
     if not allowed:
         sentence = f"{signatures[0].label} may not sign for this product and channel"
         raise SignerNotAllowed(sentence, reason="identity")
-    chosen = _distinct(people, require)
+    chosen = distinct(people, require)
     if chosen is None:
         wanted = _spoken(require, ", ")
         found = ", ".join(sorted(labels.values())) or "nobody"
@@ -163,16 +163,10 @@ def is_by(signature: VerifiedSignature, signer: Signer) -> bool:
     """Return whether the signature is by this signer: exact names, no patterns but the one prefix form."""
     if getattr(signer, signature.kind.value) != signature.root:
         return False
-    if signer.openpgp is not None:
-        return True
-    if signer.issuer is not None and signature.issuer != signer.issuer:
-        return False
-    if signer.identity_prefix is not None:
-        return signature.identity.startswith(signer.identity_prefix)
-    return signature.identity == signer.identity
+    return signer.openpgp is not None or signer.is_named(signature.identity, signature.issuer)
 
 
-def _distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tuple[str, ...] | None:
+def distinct(people: dict[str, set[str]], require: Sequence[Requirement]) -> tuple[str, ...] | None:
     """Give every required seat a person of its own, by augmenting paths; None if that is impossible."""
     seats = [requirement.group for requirement in require for _ in range(requirement.count)]
     taken: dict[str, int] = {}

@@ -427,16 +427,21 @@ async def test_a_verdict_is_not_recomputed_under_another_policy_or_without_evide
         reverify(verification, evidence, load_trust(lab.trust_policy))
 
 
-async def test_a_signature_of_a_kind_the_policy_does_not_know_is_refused(
-    lab: LabReleases, releases: Releases, tmp_path: Path
+@pytest.mark.parametrize("needed", [True, False])
+async def test_a_signature_of_a_kind_the_policy_does_not_know_counts_for_nothing(
+    lab: LabReleases, releases: Releases, tmp_path: Path, needed: bool
 ) -> None:
-    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1)
+    signers = [lab.builder] if needed else [lab.builder, lab.manager]
+    digest = lab.publish(*small_tree(tmp_path), version="1.3.0", rollback_index=1, signers=signers)
     add_signature(lab.root, digest, "openpgp", b"signature")
     add_signature(lab.root, digest, "openpgp", b"signature")
-    with pytest.raises(SignatureInvalid):
-        await releases.admit(digest, lab.url)
+    if needed:
+        with pytest.raises(SignatureInvalid, match="names no openpgp signer"):
+            await releases.admit(digest, lab.url)
+    else:
+        assert len((await releases.admit(digest, lab.url)).signers) == 2
     listing = (lab.root / "signatures" / digest.replace(":", "/")).with_suffix(".json")
-    assert len(json.loads(listing.read_bytes())) == 3
+    assert len(json.loads(listing.read_bytes())) == len(signers) + 1
 
 
 async def test_an_archive_altered_after_admission_is_reported_as_altered(

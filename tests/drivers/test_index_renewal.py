@@ -133,6 +133,18 @@ def test_a_key_that_hosts_do_not_trust_renews_nothing(publisher: Publisher) -> N
     assert offered(publisher.root, "gw", "stable") == digest
 
 
+@pytest.mark.parametrize("lapsed", [True, False])
+def test_a_signature_by_nobody_of_the_policy_keeps_no_index_from_being_renewed(
+    publisher: Publisher, lapsed: bool
+) -> None:
+    digest = publisher.index(4, left=DAY)
+    ends = -timedelta(minutes=1) if lapsed else DAY
+    statement = read_statement(publisher.root, digest) if lapsed else b"other"
+    mallory = publisher.corp.sign(statement, "mallory@corp.example", starts=-DAY, ends=ends)
+    add_signature(publisher.root, digest, "cms", mallory)
+    assert publisher.renew().serial == 5
+
+
 @pytest.mark.parametrize("step", ["publish", "add_signature", "offer", "_note"])
 def test_whoever_is_killed_in_the_middle_leaves_a_signed_index_and_the_next_goes_on(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch, step: str

@@ -42,7 +42,7 @@ from policies.model.refusals import (
     TrustError,
     WeakAlgorithm,
 )
-from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.trust import LAPSED, Envelope, SignatureKind, VerifiedSignature
 from policies.model.value import digest_of
 from tests.fakes.authority import EnterpriseCa
 
@@ -309,7 +309,7 @@ def test_an_expired_certificate_signs_no_more() -> None:
     assert openpgp(signature, certificate).identity
     with pytest.raises(SignatureInvalid) as refused:
         openpgp(signature, certificate, later=timedelta(days=1))
-    assert refused.value.reason == "expired"
+    assert refused.value.reason == LAPSED
 
 
 SHORT_LIVED = """\
@@ -352,7 +352,63 @@ def test_a_signing_subkey_that_has_expired_signs_no_more(at: datetime, good: boo
         SignatureInvalid, match=r"signing key .* of the OpenPGP certificate short has expired"
     ) as refused:
         verifier.verify(b"hello\n", envelope, at)
-    assert refused.value.reason == "expired"
+    assert refused.value.reason == LAPSED
+
+
+def by_gpg(folder: Path, *options: str) -> tuple[str, bytes, bytes]:
+    """Return fingerprint and certificate of a key that gpg has made on 2024-01-01, and its signature."""
+    home = folder / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback"]
+    gpg += ["--passphrase", "", "--faked-system-time", "20240101T000000!"]
+
+    def run(*arguments: str) -> bytes:
+        return subprocess.run([*gpg, *arguments], input=STATEMENT, check=True, capture_output=True).stdout
+
+    try:
+        run("--quick-generate-key", "lead@corp.example", "ed25519", "sign", *options)
+        listed = run("--with-colons", "--list-keys").decode().splitlines()
+        fingerprint = next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+        return fingerprint, run("--export"), run("--detach-sign")
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
+
+
+MADE = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def test_a_key_of_gpg_that_has_ended_is_judged_by_the_time_that_is_asked_about(tmp_path: Path) -> None:
+    """The library has a clock of its own: known-good must not depend on it."""
+    fingerprint, certificate, signature = by_gpg(tmp_path, "1y")
+    verifier = OpenPgpVerifier({"lead": (certificate, fingerprint)})
+    envelope = Envelope(kind=SignatureKind.OPENPGP, content=signature)
+    assert verifier.verify(STATEMENT, envelope, MADE + timedelta(days=300)).identity == fingerprint
+    with pytest.raises(SignatureInvalid) as refused:
+        verifier.verify(STATEMENT, envelope, MADE + timedelta(days=400))
+    assert refused.value.reason == LAPSED
+    (pinned,) = verifier.pinned()
+    assert (pinned.root, pinned.ends) == ("lead", MADE + timedelta(days=365))
+
+
+def test_a_key_of_gpg_ends_after_two_years_unless_it_is_made_to_last(tmp_path: Path) -> None:
+    """docs/releases.md names an end for this."""
+    for folder, options, ends in (("plain", (), True), ("lasting", ("never",), False)):
+        (tmp_path / folder).mkdir()
+        fingerprint, certificate, _ = by_gpg(tmp_path / folder, *options)
+        pinned = OpenPgpVerifier({"lead": (certificate, fingerprint)}).pinned()
+        assert [one.ends - MADE < timedelta(days=3 * 365) for one in pinned] == [True] * ends
+
+
+@pytest.mark.parametrize(("signs", "ends"), [(True, True), (False, False)])
+def test_a_certificate_is_good_as_long_as_one_of_its_keys_signs(signs: bool, ends: bool) -> None:
+    """The subkey that signs ends; of a certificate whose primary key signs, a subkey's end says nothing."""
+    certificate = (
+        SHORT_LIVED.encode() if signs else bytes(pysequoia.Tsk.generate("lead").extract_certificate())
+    )
+    fingerprint = pysequoia.Cert.from_bytes(certificate).fingerprint.upper()
+    found = OpenPgpVerifier({"short": (certificate, fingerprint)}).pinned()
+    assert bool(found) is ends
+    assert [one.ends for one in found] == [datetime(2026, 1, 31, tzinfo=UTC)] * ends
 
 
 GOOD_FOR_A_SECOND = base64.b64decode(
@@ -524,6 +580,18 @@ def test_certificates_with_what_the_documents_ask_for_are_accepted(tmp_path: Pat
     assert found.identity == LEAD
 
 
+def test_an_authority_ends_with_its_last_root(corp: EnterpriseCa, tmp_path: Path, signer: LabSigner) -> None:
+    other, stamps = EnterpriseCa(tmp_path), (signer.folder / "root.pem").read_bytes()
+    both = corp.roots.read_bytes() + other.roots.read_bytes()
+    roots, tsa = CmsVerifier({"corp": (both, stamps)}).pinned()
+    assert roots.ends == max(corp.root.not_valid_after_utc, other.root.not_valid_after_utc)
+    assert [one.shown for one in (roots, tsa)] == [
+        "the roots of the authority corp",
+        "the tsa of the authority corp",
+    ]
+    assert [one.vouches for one in (roots, tsa)] == [True, False]
+
+
 def test_a_small_rsa_key_is_weak(corp: EnterpriseCa) -> None:
     key = rsa.generate_private_key(65537, 1024)
     with pytest.raises(WeakAlgorithm):
@@ -546,7 +614,7 @@ def test_an_expired_certificate_counts_only_with_a_stamp_from_its_time(
     now, later = datetime.now(UTC), timedelta(days=2)
     with pytest.raises(SignatureInvalid) as refused:
         cms(content, corp, later=later)
-    assert refused.value.reason == "expired"
+    assert refused.value.reason == LAPSED
     in_time = signer.timestamp(signature_of(content), now + timedelta(minutes=1))
     assert cms(content, corp, token=in_time, stamps=stamps, later=later).signed_at is not None
     too_late = signer.timestamp(signature_of(content), now + timedelta(days=1))

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pysequoia
 import pytest
 
 from activities.drivers.private_files import write_private
@@ -284,6 +285,62 @@ async def test_a_record_is_doubtful_when_entries_wait_for_their_signature_and_no
     ahead = signed.model_copy(update={"seq": 9})  # as if the newest entries had been taken away
     settings.audit_checkpoints.write_text(f"{ahead.model_dump_json()}\n")
     assert (await said()).sentence == "the record ends with entry 1, and 9 were signed; penstock audit verify"
+
+
+def written_policy(folder: Path, *valid: timedelta | None, count: int = 1) -> Path:
+    """Write a trust policy of as many OpenPGP keys, each good for that time; return its file."""
+    pinned, signers = {}, []
+    for number, length in enumerate(valid):
+        seconds = None if length is None else int(length.total_seconds())
+        certificate = pysequoia.Tsk.generate("key", validity_seconds=seconds).extract_certificate()
+        (folder / f"key{number}.asc").write_bytes(bytes(certificate))
+        pinned[f"key{number}"] = {
+            "cert": f"key{number}.asc",
+            "fingerprint": certificate.fingerprint.upper(),
+        }
+        signers.append({"openpgp": f"key{number}", "person": str(number)})
+    rule: dict[str, object] = {"product": "ocserv", "channel": "stable", "groups": {"lead": signers}}
+    rule |= {"require": [{"group": "lead", "count": count}], "index_group": "lead"}
+    path = folder / "trust.yaml"
+    path.write_text(json.dumps({"version": 1, "openpgp": pinned, "rules": [rule]}))
+    return path
+
+
+YEARS, SOON, PAST = timedelta(days=900), timedelta(days=20), timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("valid", "count", "health", "said"),
+    [
+        ((None, YEARS), 1, Health.WELL, r"no key of trust\.yaml ends within 42 days"),
+        (
+            (YEARS, SOON),
+            2,
+            Health.DOUBTFUL,
+            r"the OpenPGP key key1 ends at \d{4}-\d\d-\d\d \d\d:\d\d UTC; new",
+        ),
+        ((YEARS, PAST), 1, Health.DOUBTFUL, "the OpenPGP key key1 ended at "),
+        (
+            (YEARS, PAST),
+            2,
+            Health.WRONG,
+            "too few signers are left for a new release of ocserv/stable: the OpenPGP key key1 ended at ",
+        ),
+    ],
+)
+async def test_a_signers_key_is_named_weeks_before_it_ends(
+    tmp_path: Path, valid: tuple[timedelta | None, ...], count: int, health: Health, said: str
+) -> None:
+    """An expired key refused every release fleet-wide, and nothing had said that it would end."""
+    (tmp_path / "own").mkdir()
+    trust = written_policy(tmp_path, *valid, count=count)
+    settings = installed(tmp_path / "own").model_copy(update={"trust": trust})
+    service = (await compose(settings)).service
+    await asyncio.sleep(1.1 if PAST in valid else 0)
+    found = next(one for one in await service.examine(SEES_ALL) if one.about == "signers")
+    assert found.health is health
+    assert re.match(said, found.sentence)
+    assert bool(found.mend) is (health is not Health.WELL)
 
 
 EDGE = "192.0.2.1:9500"

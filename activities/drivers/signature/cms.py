@@ -35,7 +35,7 @@ from policies.model.refusals import (
     TrustError,
     WeakAlgorithm,
 )
-from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.trust import LAPSED, Envelope, Pinned, SignatureKind, Signer, VerifiedSignature
 from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 65_536
@@ -74,8 +74,30 @@ class CmsVerifier:
             for name, (roots, stamps) in authorities.items()
         }
 
-    def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
-        """Return which subject of which authority signed the payload.
+    def pinned(self) -> tuple[Pinned, ...]:
+        """Return the authorities, and those of their time stamps, each with the end of its last root."""
+        return tuple(
+            Pinned(
+                kind=SignatureKind.CMS,
+                root=name,
+                shown=f"the {what} of the authority {name}",
+                ends=max(root.not_valid_after_utc for root in roots),
+                vouches=what == "roots",
+            )
+            for name, authority in self._authorities.items()
+            for what, roots in (("roots", authority.roots), ("tsa", authority.stamps))
+            if roots
+        )
+
+    def claims(self, envelope: Envelope, signer: Signer) -> bool:
+        """Return whether the certificate with the signature names the signer; nothing of it is verified."""
+        try:
+            return signer.is_named(_identity(_leaf(*_open(envelope.content))), "")
+        except Exception:  # noqa: BLE001 - what cannot be read names nobody
+            return False
+
+    def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
+        """Return which subject of which authority signed the payload, for who judges it at that time.
 
         Raises:
             WeakAlgorithm: a digest or key that can be forged.
@@ -83,7 +105,7 @@ class CmsVerifier:
             SignerNotAllowed: the certificate is good, but not for signing code.
         """
         try:
-            return self._verify(payload, envelope, now)
+            return self._verify(payload, envelope, at)
         except TrustError:
             raise
         except Exception as error:
@@ -91,7 +113,7 @@ class CmsVerifier:
                 f"the CMS signature is malformed: {str(error)[:200]}", reason="bundle"
             ) from error
 
-    def _verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
+    def _verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
         if len(envelope.content) > MAX_SIGNATURE_BYTES:
             raise SignatureInvalid("the CMS signature is too long", reason="bundle")
         signer, certificates = _open(envelope.content)
@@ -103,9 +125,9 @@ class CmsVerifier:
         for name, authority in self._authorities.items():
             try:
                 stamped = _stamped_at(envelope.token, signature, authority)
-                _require_chain(leaf, certificates, authority, stamped or now)
+                _require_chain(leaf, certificates, authority, stamped, at)
             except SignatureInvalid as error:
-                refusal = error
+                refusal = refusal if refusal.reason == LAPSED else error
                 continue
             _require_code_signing(leaf)
             return VerifiedSignature(
@@ -247,8 +269,40 @@ def _stamped_at(token: bytes | None, signature: bytes, authority: Authority) -> 
 
 
 def _require_chain(
+    leaf: x509.Certificate,
+    certificates: list[x509.Certificate],
+    authority: Authority,
+    stamped: datetime | None,
+    at: datetime,
+) -> None:
+    """Refuse unless the certificate led to the authority when it was stamped; at that time, if it was not."""
+    when = stamped or at
+    try:
+        _verify_chain(leaf, certificates, authority, when)
+    except VerificationError as error:
+        inside = leaf.not_valid_before_utc <= when <= leaf.not_valid_after_utc
+        reason = "root" if inside else "expired"
+        if stamped is None and when > leaf.not_valid_before_utc and _held_once(leaf, certificates, authority):
+            reason = LAPSED
+        raise SignatureInvalid(
+            f"the CMS signer's certificate leads to no authority of the policy at that time: {_why(error)}",
+            reason=reason,
+        ) from error
+
+
+def _held_once(leaf: x509.Certificate, certificates: list[x509.Certificate], authority: Authority) -> bool:
+    """Return whether the certificate led to the authority when it was made out."""
+    try:
+        _verify_chain(leaf, certificates, authority, leaf.not_valid_before_utc)
+    except VerificationError:
+        return False
+    return True
+
+
+def _verify_chain(
     leaf: x509.Certificate, certificates: list[x509.Certificate], authority: Authority, at: datetime
 ) -> None:
+    """Raise a VerificationError unless the certificate leads to the authority at that time."""
     any_use = ExtensionPolicy.webpki_defaults_ca().may_be_present(
         x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None
     )
@@ -257,14 +311,7 @@ def _require_chain(
     )
     builder = PolicyBuilder().store(Store(authority.roots)).time(at)
     verifier = builder.extension_policies(ca_policy=any_use, ee_policy=any_leaf).build_client_verifier()
-    try:
-        verifier.verify(leaf, [certificate for certificate in certificates if certificate != leaf])
-    except VerificationError as error:
-        inside = leaf.not_valid_before_utc <= at <= leaf.not_valid_after_utc
-        raise SignatureInvalid(
-            f"the CMS signer's certificate leads to no authority of the policy at that time: {_why(error)}",
-            reason="root" if inside else "expired",
-        ) from error
+    verifier.verify(leaf, [certificate for certificate in certificates if certificate != leaf])
 
 
 def _why(error: VerificationError) -> str:

@@ -7,17 +7,26 @@ manifest's own dates.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from typing import NamedTuple
 
 from pysequoia import Cert, Sig, verify
-from pysequoia.packet import HashAlgorithm, PacketPile, SignatureType, Tag
+from pysequoia.packet import HashAlgorithm, Packet, PacketPile, SignatureType, Tag
 
 from activities.refusals import PolicyInvalid
 from policies.model.refusals import SignatureInvalid, SignerRevoked, WeakAlgorithm
-from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.trust import LAPSED, Envelope, Pinned, SignatureKind, Signer, VerifiedSignature
 from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 16_384
+OF_THE_PRIMARY = (
+    SignatureType.DirectKey,
+    SignatureType.GenericCertification,
+    SignatureType.PersonaCertification,
+    SignatureType.CasualCertification,
+    SignatureType.PositiveCertification,
+)
+"""Signatures of a certificate about its primary key."""
 STRONG_HASHES = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
@@ -35,11 +44,32 @@ class OpenPgpVerifier:
 
     def keys(self) -> frozenset[str]:
         """Return the fingerprints of all keys of the pinned certificates, subkeys included, in capitals."""
-        every = (_keys(certificate) for certificate in self._certificates.values())
-        return frozenset(key.fingerprint for keys in every for key in keys)
+        every = map(_keys, self._certificates.values())
+        return frozenset(key.fingerprint for key in chain.from_iterable(every))
 
-    def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
-        """Return which pinned certificate signed the payload.
+    def pinned(self) -> tuple[Pinned, ...]:
+        """Return the certificates whose last signing key ends, or that end themselves."""
+        return tuple(
+            Pinned(kind=SignatureKind.OPENPGP, root=name, shown=f"the OpenPGP key {name}", ends=ends)
+            for name, certificate in self._certificates.items()
+            if (ends := _signs_until(certificate)) is not None
+        )
+
+    def claims(self, envelope: Envelope, signer: Signer) -> bool:
+        """Return whether the signature names a key of the signer's certificate; nothing of it is verified."""
+        certificate = self._certificates.get(signer.openpgp or "")
+        try:
+            issuer = Sig.from_bytes(envelope.content).issuer_fingerprint
+        except Exception:  # noqa: BLE001 - what is no signature names nobody
+            return False
+        return (
+            certificate is not None
+            and issuer is not None
+            and issuer.upper() in {key.fingerprint for key in _keys(certificate)}
+        )
+
+    def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
+        """Return which pinned certificate signed the payload, for who judges it at that time.
 
         Raises:
             WeakAlgorithm: the signature is over a hash that can be forged.
@@ -47,21 +77,21 @@ class OpenPgpVerifier:
             SignerRevoked: its certificate says of itself that it was revoked.
         """
         signature = _parse(envelope.content)
-        if signature.expiration is not None and signature.expiration <= now:
+        if signature.expiration is not None and signature.expiration <= at:
             raise SignatureInvalid(
                 f"the OpenPGP signature expired at {signature.expiration:%Y-%m-%d %H:%M:%S} UTC; sign again",
-                reason="expired",
+                reason=LAPSED,
             )
         for name, certificate in self._certificates.items():
             signed_by = _signing_key(payload, signature, certificate)
             if signed_by is None:
                 continue
-            if certificate.expiration is not None and certificate.expiration <= now:
-                raise SignatureInvalid(f"the OpenPGP certificate {name} has expired", reason="expired")
+            if certificate.expiration is not None and certificate.expiration <= at:
+                raise SignatureInvalid(f"the OpenPGP certificate {name} has expired", reason=LAPSED)
             ends = next((key.ends for key in _keys(certificate) if key.fingerprint == signed_by), None)
-            if ends is not None and ends <= now:
+            if ends is not None and ends <= at:
                 expired = f"the signing key {signed_by} of the OpenPGP certificate {name} has expired"
-                raise SignatureInvalid(expired, reason="expired")
+                raise SignatureInvalid(expired, reason=LAPSED)
             return VerifiedSignature(
                 kind=SignatureKind.OPENPGP,
                 root=name,
@@ -142,6 +172,8 @@ class _Key(NamedTuple):
 
     fingerprint: str
     ends: datetime | None
+    signs: bool
+    """Whether its own certificate has it sign bytes, and not only other keys."""
 
 
 def _keys(certificate: Cert) -> list[_Key]:
@@ -151,12 +183,27 @@ def _keys(certificate: Cert) -> list[_Key]:
     for packet in PacketPile.from_bytes(bytes(certificate)):
         bound = packet.signature_created or _BEFORE_ALL
         if packet.tag in (Tag.PublicKey, Tag.PublicSubkey):
-            keys.append(_Key(packet.fingerprint.upper(), None))
+            keys.append(_Key(packet.fingerprint.upper(), None, signs=False))
             created, newest = packet.key_created, _BEFORE_ALL
         elif packet.signature_type == SignatureType.SubkeyBinding and bound >= newest:
             newest, period = bound, packet.key_validity_period
-            keys[-1] = keys[-1]._replace(ends=created + period if period else None)
+            ends = created + period if period else None
+            keys[-1] = keys[-1]._replace(ends=ends, signs=_for_signing(packet))
+        elif packet.signature_type in OF_THE_PRIMARY and len(keys) == 1:
+            keys[0] = keys[0]._replace(signs=keys[0].signs or _for_signing(packet))
     return keys
+
+
+def _for_signing(packet: Packet) -> bool:
+    return packet.key_flags is not None and packet.key_flags.signing
+
+
+def _signs_until(certificate: Cert) -> datetime | None:
+    """Return when no key of the certificate signs any more; None when one has no end."""
+    ends = [key.ends for key in _keys(certificate) if key.signs]
+    own = None if None in ends else max((end for end in ends if end is not None), default=None)
+    bounds = [end for end in (own, certificate.expiration) if end is not None]
+    return min(bounds, default=None)
 
 
 def _first_line(error: Exception) -> str:

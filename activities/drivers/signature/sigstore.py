@@ -26,7 +26,7 @@ from sigstore_models.trustroot.v1 import TrustedRoot as RootContent
 from activities.refusals import PolicyInvalid
 from policies.model.refusals import SignatureInvalid, TrustError, WrongStatementType
 from policies.model.release import PAYLOAD_TYPE
-from policies.model.trust import Envelope, SignatureKind, VerifiedSignature
+from policies.model.trust import Envelope, Pinned, SignatureKind, Signer, VerifiedSignature
 from policies.model.value import digest_of, sentence
 from policies.trust import strict_json
 
@@ -98,7 +98,19 @@ class SigstoreVerifier:
         except Exception as error:
             raise PolicyInvalid(f"a trusted root cannot be read: {str(error)[:200]}") from error
 
-    def verify(self, payload: bytes, envelope: Envelope, now: datetime) -> VerifiedSignature:
+    def pinned(self) -> tuple[Pinned, ...]:
+        """Return nothing: a bundle proves its own time, so what it was signed with may end."""
+        return ()
+
+    def claims(self, envelope: Envelope, signer: Signer) -> bool:
+        """Return whether the certificate in the bundle names the signer; nothing of it is verified."""
+        try:
+            certificate = parse_bundle(envelope.content).signing_certificate
+            return signer.is_named(identity_of(certificate), issuer_of(certificate))
+        except Exception:  # noqa: BLE001 - what cannot be read names nobody
+            return False
+
+    def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
         """Return who signed which bytes, according to this bundle.
 
         The signed bytes may be others than `payload`; the digest in the answer says which.
@@ -107,7 +119,7 @@ class SigstoreVerifier:
             SignatureInvalid: the bundle proves nothing; `reason` is bundle, no_time, expired, root or window.
             WrongStatementType: the envelope holds something else than an in-toto statement.
         """
-        del payload, now  # the bundle carries what it signs, and its own proof of time
+        del payload, at  # the bundle carries what it signs, and its own proof of time
         bundle = parse_bundle(envelope.content)
         times = claimed_times(bundle)
         root, (kind, signed) = self._by_any_root(bundle, times)
