@@ -72,7 +72,7 @@ _FORMS = tuple(
         (JWT, REMOVED),
         (OF_SERVICES, REMOVED),
         (WEBHOOK, REMOVED),
-        (r"\$(?:[156aby]|2[aby])\$\S+", REMOVED),
+        (r"\$(?:[156aby]|2[aby]|gy|apr1|argon2\w{1,2}|scrypt)\$\S+", REMOVED),
     )
 )
 _ASSIGNED = re.compile(rf"({_NAMED}[\"']?\s*=\s*)(?:{_QUOTED}|\S+)", re.IGNORECASE | re.MULTILINE)

@@ -1,15 +1,16 @@
 """Find the secrets by which a gateway asks others who a user is, in the files that hold them.
 
-In files of settings, a secret is known by its name (`LDAP_BIND_PASSWORD`) or by its form, whatever program
-reads them. The table has other formats, of all products: a module of PAM or a plugin reads the same file for
-each of them. Most are known by a word on a line, whatever the file is called. `radcli`, `pam_radius_auth`
-and LDAP have files of plain words, which are known by their names.
+In files of settings and scripts, a secret is known by its name (`LDAP_BIND_PASSWORD`) or by its form,
+whatever program reads them. The table has other formats, of all products: a module of PAM or a plugin reads
+the same file for each of them. Most are known by a word on a line, whatever the file is called. `radcli`,
+`pam_radius_auth` and LDAP have files of plain words, which are known by their names.
 """
 
 import re
 from typing import NamedTuple
 
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left
+from orchestrator.publishing.password_files import password_in
 from policies.secret_names import is_always_secret_name, is_secret_name, secret_forms_in
 
 LARGEST = 1 << 22
@@ -27,21 +28,28 @@ _EXAMPLES = re.compile(r"(?:^|[/!])usr/share/(?:doc|man)/")
 
 
 _SETTINGS = re.compile(
-    r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties)(?:\.template)?!?$|(?:^|[/!])\.env$",
+    r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties|sh|bash|py|pl|rb|lua|php)"
+    r"(?:\.template)?!?$|(?:^|[/!])\.env$",
     re.IGNORECASE,
 )
 """Files that settings of a gateway are in; scripts have them, too."""
+_LANGUAGE = re.compile(r"\.(?:py|pl|rb|lua|php)!?$", re.IGNORECASE)
+_INTERPRETER = re.compile(r"#!.*(?:python|perl|ruby|lua|php|node)")
+"""Scripts in which a value that is itself a secret is in quotes; others are expressions."""
 _NO_SETTINGS = re.compile(
     r"(?:^|!)(?:\./|/)?(?:usr/(?!local/)|lib(?:32|64)?/|s?bin/|var/lib/dpkg/)"
     r"|/(?:node_modules|(?:site|dist)-packages|testdata|locales?|i18n)/|(?:^|[/!])etc/nsswitch\.conf$"
 )
 """What comes with packages, and a file with a line for `passwd` that names services."""
+_DECLARED = r"(?:export|local|readonly|declare|typeset|my|our|const|let|var|set)(?:[ \t]+-\w+)*"
+"""How languages of scripts begin a line with a variable."""
 _ASSIGNMENTS = tuple(
     re.compile(pattern, re.MULTILINE)
     for pattern in (
-        # the whole line: NAME = VALUE, NAME: VALUE, export NAME=VALUE
+        # the whole line: NAME = VALUE, NAME: VALUE, export NAME=VALUE, my $NAME = VALUE
         (
-            r"^[ \t]*(?:export[ \t]+|-[ \t]+)?[\"']?(?P<name>[A-Za-z][\w.-]{0,80})[\"']?[ \t]*[:=][ \t]*"
+            rf"^[ \t]*(?:{_DECLARED}[ \t]+|-[ \t]+)?[\"'$]?(?P<name>[A-Za-z][\w.-]{{0,80}})[\"']?"
+            r"[ \t]*(?:[:?]?=>?|:)[ \t]*"
             r"(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"']\S*?)[ \t]*[,;]?[ \t\r]*(?:[ \t][#;].*)?$"
         ),
         # two words: NAME VALUE
@@ -52,12 +60,23 @@ _ASSIGNMENTS = tuple(
         # of JSON: "NAME": "VALUE"
         r"[\"'](?P<name>[A-Za-z][\w.-]{0,80})[\"'][ \t]*:[ \t]*(?P<value>\"[^\s\"]+\"|'[^\s']+')",
         # among others: NAME=VALUE NAME=VALUE
-        r"(?<=[\s;,\"'&?])(?P<name>[A-Za-z][\w.-]{0,80})=(?P<value>[^\s\"'&;,]+)",
+        (
+            r"(?<=[\s;,(\"'&?])(?P<name>[A-Za-z][\w.-]{0,80})="
+            r"(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"'&;,]+)"
+        ),
+        # as an argument: --NAME VALUE, --NAME=VALUE
+        (
+            r"(?<=[\s\"'])--(?P<name>[A-Za-z][\w-]{0,80})(?:=|[ \t]+)"
+            r"(?P<value>(?=\S*\d)(?:\"[^\s\"]+\"|'[^\s']+'|[^\s\"'-][^\s\"']*))"
+        ),
+        # of FreeRADIUS: ATTRIBUTE := VALUE
+        r"(?<=\s)(?P<name>[\w-]{1,40}-Password)[ \t]*:?=[ \t]*(?P<value>\"[^\"\n]+\"|'[^'\n]+'|[^\s,\"']+)",
     )
 )
 _COMMENT = re.compile(r"^[ \t]*(?:[#;]|//)")
 _HARMLESS = re.compile(
-    r"[/~.*!%@<({\[|\\]|\$(?=[A-Za-z_({$@?#*!-]|\d\b)|`|\d+(?:/(?:tcp|udp))?$|\w+://[^@]*$|file:|.*\$[({]"
+    r"[/~.*!%@<(\[|\\]|\{(?:$|[{%\s]|[\w.-]*\}$)"
+    r"|\$(?=[A-Za-z_({$@?#*!-]|\d\b)|`|\d+(?:/(?:tcp|udp))?$|\w+://[^@]*$|file:|.*\$[({]"
     r"|(?:true|false|yes|no|on|off|none|null|nil|undef(?:ined)?|never|always|optional|required|disabled?"
     r"|enabled?|str(?:ing)?|ask|prompt|default|x|(?:password|passwd|secret|token|key|authtok)s?|pass:insta)$",
     re.IGNORECASE,
@@ -68,6 +87,9 @@ OpenSSL has `secret = pass:insta` in each installation's openssl.cnf.
 """
 _RANDOM = re.compile(r"(?![A-Z0-9]+_[A-Z0-9_]+$)(?=.*\d)(?=.*[A-Za-z])[\w+/=-]{12,}$")
 """A value that counts where its name is used for other things, too, such as `key`."""
+_SHORT = re.compile(r"(?:^|[_.-])(?:pass|pw|pwd|psk)\d*$", re.IGNORECASE)
+_MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^\s/:.$]{6,}$")
+"""What counts where a short name is mostly that of a password."""
 
 
 class _Format(NamedTuple):
@@ -165,7 +187,9 @@ def login_secret_in(name: str, content: bytes) -> str | None:
         return None
     text = content.decode(errors="replace")
     known = next((found for one in FORMATS if (found := _found(one, name, text))), None)
-    return known or _setting(name, text)
+    if known is None and not _NO_SETTINGS.search(name):
+        known = password_in(name, text, _is_password) or _setting(name, text)
+    return known
 
 
 def is_keytab(content: bytes) -> bool:
@@ -199,10 +223,13 @@ def _found(one: _Format, name: str, text: str) -> str | None:
 
 def _setting(name: str, text: str) -> str | None:
     """Return the first secret of a file of settings, by its name or its form, and its line."""
-    if _NO_SETTINGS.search(name) or not (_SETTINGS.search(name) or text.startswith("#!")):
+    if not _SETTINGS.search(name) and not text.startswith("#!"):
         return None
+    expressions = _LANGUAGE.search(name) or _INTERPRETER.match(text)
     for one in _ASSIGNMENTS:
         for found in one.finditer(text):
+            if expressions and not (found["value"][0] in "\"'" or text[found.start("name") - 1] in "?&"):
+                continue
             place = found.start("value")
             if _is_secret(found["name"], found["value"].strip("\"'")) and (line := _line_of(text, place)):
                 return f"{found['name']}, line {line}"
@@ -215,7 +242,13 @@ def _setting(name: str, text: str) -> str | None:
 def _is_secret(name: str, value: str) -> bool:
     if not is_secret_name(name) or _HARMLESS.match(value):
         return False
-    return is_always_secret_name(name) or _RANDOM.match(value) is not None
+    if is_always_secret_name(name) or _RANDOM.match(value):
+        return True
+    return _SHORT.search(name) is not None and _MIXED.match(value) is not None
+
+
+def _is_password(value: str) -> bool:
+    return not _HARMLESS.match(value) and not _is_reference(value)
 
 
 def _line_of(text: str, place: int) -> int | None:

@@ -43,10 +43,11 @@ INLINE = re.compile(
 )
 """An inline file of OpenVPN that is a secret whatever it looks like."""
 HASHES = re.compile(
-    rb"^[^:\s#][^:\n]*:(?:[^:\n]*:)?\$(?:1|2[abxy]?|5|6|7|y|gy)\$[./A-Za-z0-9$=,+-]{20,}(?::[^\n]*)?\r?$",
+    rb"^[^:\s#][^:\n]*:(?:(?:[^:\n]*:)?(?:\$(?:apr1|argon2(?:i|d|id)|scrypt|1|2[abxy]?|5|6|7|y|gy)\$"
+    rb"[./A-Za-z0-9$=,+-]{20,}|\{S?(?:SHA|MD5)\d{0,3}\}[A-Za-z0-9+/]{20,}=*)(?::[^\n]*)?|[^:\n]+:[0-9a-f]{32})\r?$",
     re.MULTILINE,
 )
-"""A line of ocpasswd(8), htpasswd(1) or shadow(5): a name, and the hash of its password."""
+"""A line of ocpasswd(8), htpasswd(1), htdigest(1) or shadow(5): a name, and the hash of its password."""
 SECRETS = (
     (SSH2, "SSH2 private key"),
     (PUTTY, "PuTTY private key"),

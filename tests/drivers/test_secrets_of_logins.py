@@ -50,6 +50,28 @@ FILES = {
     "root/.netrc": f"machine a.example login vpn password {SECRET}\n",
     "etc/openvpn/bind.conf": f"uri ldaps://a.example\nbind_password {SECRET}\n",
     "opt/vpn/verify": f"#!/bin/sh\nLDAP_PASSWORD='{SECRET}'\nexec ldapwhoami\n",
+    # lists of passwords: OpenVPN's example checkpsw.sh, htpasswd(1), htdigest(1), FreeRADIUS
+    "etc/openvpn/psw-file": f"# users\nanna {SECRET}\nben xk29dkDk2\n",
+    "etc/openvpn/passwords.csv": f"anna,{SECRET}\n",
+    "etc/openvpn/users.txt": f"anna {SECRET}\nben staff\n",
+    "etc/openvpn/auth-user-pass.txt": f"vpn\n{SECRET}\n",
+    "etc/openvpn/bind-password": f"{SECRET}\n",
+    "etc/ocserv/htpasswd": f"anna:{SECRET}\n",
+    "etc/freeradius/authorize": f'anna Cleartext-Password := "{SECRET}"\n',
+    # scripts
+    "opt/vpn/notice": f"#!/bin/sh\ncurl -s -H 'Authorization: Bearer {SECRET}' https://a.example/\n",
+    "etc/openvpn/greet.sh": f"#!/bin/sh\ncurl -s \\\n  -u vpn:{SECRET} https://a.example/\n",
+    "etc/openvpn/greet.py": f'#!/usr/bin/python3\nconnect(user="vpn", password="{SECRET}")\n',
+    "etc/openvpn/greet.pl": f"use strict;\nmy $password = '{SECRET}';\n",
+    "opt/vpn/greet.php": f"<?php\n$db = new Db();\n$db_password = '{SECRET}';\n",
+    "etc/openvpn/check.sh": f"#!/bin/bash\nlocal -r PASS={SECRET}\n",
+    "etc/openvpn/check2.sh": f'#!/bin/bash\nreadonly LDAP_PASSWORD="{SECRET}"\n',
+    "etc/openvpn/copy.sh": f"#!/bin/sh\nsshpass -p '{SECRET}' scp /run/x a.example:\n",
+    "etc/openvpn/find.sh": f"#!/bin/sh\nldapsearch -x -D cn=vpn -w {SECRET} uid=$1\n",
+    "etc/openvpn/write.sh": f"#!/bin/sh\nmysql -u vpn -p{SECRET} -e 'select 1'\n",
+    "etc/openvpn/sign.sh": f"#!/bin/sh\nopenssl pkcs12 -in a -passin pass:{SECRET}\n",
+    "etc/openvpn/tell.sh": f"#!/bin/sh\n/opt/tell --api-token {SECRET} hello\n",
+    "etc/openvpn/brace.conf": f"url = ldaps://a.example\nbind_password = {{{SECRET}\n",
     "root/.google_authenticator": 'JBSWY3DPEHPK3PXPJBSWY3DPEE\n" TOTP_AUTH\n12345678\n',
 }
 
@@ -81,6 +103,51 @@ def test_a_login_secret_in_a_tree_is_refused_by_its_file_and_line(tmp_path: Path
 def test_a_login_secret_of_a_file_with_windows_line_ends_is_found(name: str) -> None:
     windows = FILES[name].replace("\n", "\r\n").encode()
     assert len(list(keys_in(windows, name))) == 1
+
+
+HASH = "$8sFt66rZ$dPcCrl2dEbYRM8zFH/Uqu."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("etc/openvpn/htpasswd", f"anna:$apr1{HASH}\n", "hashes of passwords"),
+        ("etc/openvpn/list", "anna:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n", "hashes of passwords"),
+        ("etc/openvpn/list", "anna:{SSHA}W6ph5Mm5Pz8GgiULbPgzG37mj9gxyz0=\n", "hashes of passwords"),
+        ("etc/openvpn/list", f"anna:vpn:{'0f' * 16}\n", "hashes of passwords"),
+        ("etc/openvpn/htpasswd", "anna:rl.3StKT.4T8M\n", "passwords of users, line 1"),
+    ],
+)
+def test_hashes_of_passwords_are_refused_however_they_were_made(name: str, content: str, kind: str) -> None:
+    assert list(keys_in(content.encode(), name)) == [f"{name} ({kind})"]
+
+
+BOT = "1234567890:AAEhBOweik6ad9rXQXMENQjcrGbqCr4Kbcd"
+FORMS = [
+    f"TOKEN={BOT}",
+    f"curl -s https://api.telegram.org/bot{BOT}/sendMessage -d text=hi",
+    "curl -d x https://discord.com/api/webhooks/123456789012345678/xK29dkDk2-xK29dkDk2xK29dkDk2xK29dkDk2",
+    "curl -d x https://hooks.slack.com/services/T00000000/B00000000/xK29dkDk2xK29dkDk2xK29dk",
+    "curl -d x https://example.webhook.office.com/webhookb2/0b1c2d3e-aaaa/IncomingWebhook/0b1c2d3e4f5a6b7c8d9e",
+    "curl -H 'X-Gotify-Key: A1b2C3d4e5F6g7H' https://a.example/message",
+    "curl 'https://a.example/message?token=A1b2C3d4e5F6g7H'",
+    "APP=xapp-1-A0123456-0123456789-0b1c2d3e",
+    "PUSH=sk_live_0b1c2d3e4f5a6b7c8d9e",
+    "A=AKIAIOSFODNN7EXAMPLE",
+    "B=SG.0b1c2d3e4f5a6b7c8d9e0b.0b1c2d3e4f5a6b7c8d9e0b1c2d3e4f5a6b7c8d9e0b1",
+    "PASS=hunter2",
+    "psk: hunter2hunter2",
+    "SERVICE_KEY=0b1c2d3e4f5a6b7c",
+]
+
+
+@pytest.mark.parametrize("line", FORMS)
+def test_a_token_in_a_script_is_refused_whatever_service_it_is_of(line: str) -> None:
+    for name in ("etc/openvpn/tell.sh", "opt/vpn/tell"):
+        script = f"#!/bin/sh\nset -eu\n{line}\n"
+        found = list(keys_in(script.encode(), name))
+        assert len(found) == 1
+        assert found[0].endswith(", line 3)")
 
 
 PRINCIPAL = b"\0\x02\0\x07EXAMPLE\0\x04HTTP\0\x0bvpn.example\0\0\0\x01"
@@ -148,6 +215,37 @@ USUAL: dict[str, str | bytes] = {
     "etc/vpn/urls.conf": "ldap = ldaps://vpn:$secret_ldap@ldap.example\n"
     "doc = https://docs.example/webhooks/how-to-use-the-webhooks\n",
     "etc/pam.d/common-account": "account [success=1 new_authtok_reqd=done default=ignore] pam_unix.so\n",
+    # scripts whose secrets come from elsewhere, and files with names like those of passwords
+    "etc/openvpn/up.sh": '#!/bin/sh\nset -eu\nip link set dev "$dev" mtu 1400\nkey=$1\n'
+    'token=${2:-}\npassword="$(cat /run/x)"\nPASS=`cat /run/x`\n[ "$password" = "$3" ] || exit 1\n',
+    "etc/openvpn/checkpsw.sh": '#!/bin/sh\nPASSFILE="/etc/openvpn/psw-file"\n[ -r "${PASSFILE}" ] || exit 1\n'
+    "CORRECT_PASSWORD=`awk '!/^;/&&!/^#/&&$1==\"'${username}'\"{print $2;exit}' ${PASSFILE}`\n",
+    "etc/openvpn/usage.sh": "#!/bin/sh\ncat <<EOF\n  --password PASSWORD  the password\n  --token-file FILE\n"
+    "  --no-ask-password --no-pager\nEOF\nadduser --disabled-password --gecos x vpn2\n",
+    "etc/openvpn/push.sh": '#!/bin/sh\ncurl -su "$USER:$PASS" -H "Authorization: Bearer $TOKEN" \\\n'
+    '  "https://api.telegram.org/bot$TOKEN/sendMessage?chat_id=1234567890"\n'
+    "docker run -u 1000:1000 -p 8080:80 x\ninstall -o vpn -g vpn2 x y\n",
+    "etc/openvpn/ldap.sh": "#!/bin/sh\nldapsearch -x -y /run/secret -H ldaps://a.example\nmysql -p -u vpn2\n"
+    "openssl req -passout env:PASS1 -newkey rsa:2048\nsshpass -f /run/x ssh a.example\n",
+    "opt/vpn/auth.py": "#!/usr/bin/env python3\nimport os\npassword = os.environ['password1']\n"
+    "token = make_token(16)\nkey = row2.key_of_user1\nsecret: str\nconnect(password=password1, user='x')\n",
+    "opt/vpn/auth.pl": "my $password = $ENV{password1};\nmy $key = shift;\n$token = get_token2();\n",
+    "etc/openvpn/client.conf": "client\nremote vpn2.example 1194\nauth-user-pass\nkey client1.key\n"
+    "tls-auth ta1.key 1\npull-filter ignore route-ipv6\ncipher AES-256-GCM\n",
+    "etc/openvpn/ipp.txt": "anna,10.8.0.4\nben,10.8.0.8\n",
+    "etc/openvpn/users.txt": "anna staff\nben admins2\n",
+    "etc/ocserv/user-groups": "anna: staff\nben: Group2\n",
+    "etc/pam.d/passwd": "@include common-password\n",
+    "etc/pam.d/chpasswd": "password include common-password2\n",
+    "etc/default/passwd": "#!/bin/sh\numask 022\n",
+    "etc/security/passwd.conf": "path /etc/x\nlength 12\n",
+    "etc/cron.daily/passwd": "#!/bin/sh\ncd / || exit 0\numask 022\n",
+    "etc/ocserv/token": "$secret_token\n",
+    "etc/openvpn/pass.txt": "# none\n",
+    "etc/vpn/ansible.yaml": 'vpn_password: "{{ vault_password1 }}"\nother_password: {}\nsecret: {\n',
+    "etc/vpn/sums": f"server.conf:{'0f' * 16}\n{'0f' * 16}  etc/passwd\n",
+    "etc/cups/known": "X-Forwarded-For: 192.0.2.1\nAuthorization: Negotiate\nX-Key: name\n",
+    "etc/vpn/ports.env": "PORT=1234567890:80\nIMAGE=registry.example/vpn:2024\nsg.example.com.eu1=1\n",
     "usr/lib/python3/dist-packages/x/config.json": '{"secret": "x1y2z3"}',
     "usr/lib/data.bin": b"\x05\x02\xff",
     "usr/lib/more.bin": b"\x05\x02\0\0\0\0" + bytes(20),
