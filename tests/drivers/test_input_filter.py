@@ -242,6 +242,12 @@ SOME = {
     "another address": nft(
         "  ip daddr 198.18.7.1 tcp dport 443 accept\n  ip daddr 198.18.7.2 tcp dport 4431 accept"
     ),
+    "a mark": saved(
+        HEAD + "iptables-{0} -A INPUT -p tcp --dport 443 -j MARK --set-mark 1\n"
+        "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
+    ),
+    "a mark of nftables": nft("  tcp dport 443 meta mark set 1\n  meta mark 1 accept"),
+    "an early input chain": saved("iptables-{0} -t mangle -A INPUT -p tcp --dport 4431 -j DROP", "legacy"),
     "before the input chains": nft("  tcp dport { 443, 4431 } accept")
     + "\nnft 'add table ip early; add chain ip early in { type filter hook prerouting priority 10; }; "
     "add rule ip early in tcp dport 4431 drop'",
@@ -281,6 +287,11 @@ ALIKE = {
     ),
     "as an own user of the host": saved(
         HEAD + "iptables-{0} -A INPUT -m addrtype --dst-type LOCAL -m conntrack --ctstate NEW -j ACCEPT"
+    ),
+    "by a mark": nft("  tcp dport { 443, 4431, 4432 } meta mark set 1\n  meta mark 1 accept"),
+    "by a mark of what was dialled": saved(
+        HEAD + "iptables-{0} -t mangle -A PREROUTING -p tcp --dport 443 -j MARK --set-mark 1\n"
+        "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
     ),
     "in a chain that comes back": saved(
         HEAD + "iptables-{0} -N v\niptables-{0} -A INPUT -p tcp -j v\n"

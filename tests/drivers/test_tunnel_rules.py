@@ -4,6 +4,7 @@ Each case is read from the tools of a real kernel, in a network namespace of its
 """
 
 import asyncio
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -90,6 +91,13 @@ OF_IPTABLES = {
     "some users": ("-P FORWARD DROP\n-A FORWARD -s 10.8.0.64/26 -j ACCEPT", "accepts packets of"),
     "names": ("-t nat -A PREROUTING -i tun0 -p udp --dport 53 -j DNAT --to 192.0.2.53", "redirects packets"),
     "host itself": ("-P INPUT DROP\n-A INPUT -i tun0 -j ACCEPT", "accepts packets of"),
+    "mark": (
+        (
+            "-P FORWARD DROP\n-t mangle -A PREROUTING -s 10.8.0.0/24 -j MARK --set-mark 5\n"
+            "-A FORWARD -m mark --mark 5 -j ACCEPT"
+        ),
+        "accepts packets of",
+    ),
     "range": ("-P FORWARD DROP\n-A FORWARD -m iprange --src-range 10.8.0.0-10.8.0.255 -j ACCEPT", "accepts"),
 }
 
@@ -101,7 +109,7 @@ def test_a_rule_of_iptables_for_the_old_users_alone_is_named(namespace: str, cas
     sentences = found(namespace, saved(rules, kind))
     assert sentences, "nothing is found"
     assert kind == "nft" or "(iptables-legacy, table " in sentences[0]
-    assert "10.8.0" in sentences[0].split("`")[1] or "tun" in sentences[0].split("`")[1]
+    assert re.search("10.8.0|tun|mark", sentences[0].split("`")[1])
     assert does in sentences[0]
 
 
@@ -182,6 +190,12 @@ COVERED = {
         "-A FORWARD -s 10.0.0.0/8 -j ACCEPT\n-A FORWARD -d 10.0.0.0/8 -j ACCEPT",
         "nft",
     ),
+    "marks of both pools": saved(
+        "-P FORWARD DROP\n-t mangle -A PREROUTING -s 10.8.0.0/15 -j MARK --set-mark 5\n"
+        "-A FORWARD -m mark --mark 5 -j ACCEPT",
+        "nft",
+    ),
+    "a mark for which no rule asks": saved("-t mangle -A FORWARD -s 10.8.0.0/24 -j MARK --set-mark 5", "nft"),
     "a list of attackers": saved("-N bans\n-A FORWARD -j bans\n-A bans -s 203.0.113.7 -j DROP", "nft"),
 }
 
@@ -197,6 +211,14 @@ def test_what_covers_the_new_users_as_the_old_ones_is_no_obstacle(namespace: str
 def test_a_routing_rule_for_the_old_users_alone_is_named(namespace: str, rule: str) -> None:
     [said] = found(namespace, f"ip rule add {rule}")
     assert "(ip rule) routes packets of users of slot adopted (10.8.0.0/24), and none does so" in said
+
+
+def test_a_routing_rule_for_a_mark_that_the_old_users_alone_get_is_named(namespace: str) -> None:
+    marks = saved("-t mangle -A PREROUTING -s 10.8.0.0/24 -j MARK --set-mark 5", "nft")
+    [said] = found(namespace, f"{marks}\nip rule add fwmark 5 lookup 100")
+    assert said.startswith(
+        "`from all fwmark 0x5 lookup 100` (ip rule) routes packets of users of slot adopted"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,10 @@ ROUTING = "ip rule"
 """The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
 UNREAD = "unread: "
 """How a condition begins of which it is not known whether it asks for that by which the packets differ."""
+MARKS = "marks: "
+"""How the verdict of a rule begins that only marks packets."""
+BY_MARK = "by mark: "
+"""How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
 DEEPEST = 16
 """Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
 OLDER_TABLES = {
@@ -97,6 +101,11 @@ class Entry:
     rule: "Rule"
     asks: bool = False
     """Whether a rule on the way to it asks for that by which the packets differ."""
+
+    @property
+    def is_mark(self) -> bool:
+        """Whether it marks the packets, which then go on to the next rule."""
+        return self.verdict.startswith(MARKS)
 
     @property
     def is_unread(self) -> bool:
@@ -170,7 +179,7 @@ class Table:
                     Entry(when | one.when, one.verdict, rule if asks else one.rule, asks or one.asks)
                     for one in inner
                 ]
-                if any(not one.when for one in inner) and not when:
+                if any(not one.when and not one.is_mark for one in inner) and not when:
                     return found
                 if step.verdict == RETURN or (step.chain and not step.comes_back):
                     if not step.when:
@@ -194,24 +203,47 @@ class Rules:
             hook: `input`, `forward` or another one of nft(8).
             kind: `filter` or `nat`.
             packets: Which packets.
-            since: Chains of a lower priority are left out.
+            since: Chains of a lower priority at `prerouting` are left out.
         """
-        bases = [
-            (base[2], table, name, base[3])
-            for table in self.tables
-            for name, base in table.bases.items()
-            if base[:2] == (hook, kind) and base[2] >= since and _sees(table, packets.version)
-        ]
+        bases = self._bases(hook, kind, packets, since)
         if kind == "filter":
             for _, table, name, policy in bases:
                 place = f"chain {name} of table {table.name.split()[1]}"
                 end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
-                yield place, [*table.entries(name, packets), end]
+                yield place, self._marked(hook, packets, since, [*table.entries(name, packets), end])
             return
         found: list[Entry] = []
         for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
             found += _until_accepted(table.entries(name, packets))
-        yield "nat", found
+        yield "nat", self._marked(hook, packets, since, found)
+
+    def _bases(
+        self, hook: str, kind: str, packets: Packets, since: float
+    ) -> list[tuple[int, Table, str, str]]:
+        return [
+            (base[2], table, name, base[3])
+            for table in self.tables
+            for name, base in table.bases.items()
+            if base[:2] == (hook, kind)
+            and (hook != "prerouting" or base[2] >= since)
+            and _sees(table, packets.version)
+        ]
+
+    def _marked(self, hook: str, packets: Packets, since: float, entries: list[Entry]) -> list[Entry]:
+        """Return the entries, with what marks the packets on their way in each condition on a mark."""
+        if not any(BY_MARK in one for entry in entries for one in entry.when):
+            return entries
+        marks = sorted(
+            f"{entry.verdict} if {sorted(entry.when)}"
+            for before in {"prerouting", hook, *(("forward",) if hook == "postrouting" else ())}
+            for _, table, name, _ in self._bases(before, "filter", packets, since)
+            for entry in table.entries(name, packets)
+            if entry.is_mark
+        )
+        return [
+            replace(entry, when=frozenset(f"{one} {marks}" if BY_MARK in one else one for one in entry.when))
+            for entry in entries
+        ]
 
 
 def _sees(table: Table, version: int) -> bool:
@@ -255,7 +287,7 @@ def _covered(entry: Entry, there: Sequence[Entry], known: set[tuple[Conditions, 
         if other.verdict == entry.verdict:
             if other.when <= entry.when and (entry.verdict == DROP or not other.is_unread):
                 return True
-        elif (other.when, other.verdict) not in known:
+        elif not other.is_mark and (other.when, other.verdict) not in known:
             return False
     return False
 
@@ -359,7 +391,9 @@ def _written(said: Mapping[str, Any]) -> str:
     """Return a routing rule as a person types it."""
     length = f"/{said['srclen']}" if "srclen" in said else ""
     negated, device = "not " * ("not" in said), f" iif {said['iif']}" if "iif" in said else ""
-    return f"{negated}from {said['src']}{length}{device} lookup {said.get('table', said.get('action', ''))}"
+    mark = f" fwmark {said['fwmark']}" if "fwmark" in said else ""
+    leads = said.get("table", said.get("action", ""))
+    return f"{negated}from {said['src']}{length}{device}{mark} lookup {leads}"
 
 
 async def _older(family: str, prefix: str, namespace: str | None) -> Iterable[Table]:
@@ -472,7 +506,8 @@ def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
     if "iif" in said:
         when = _both(when, packets.meets("iif", [said["iif"]]))
     if more := {name: said[name] for name in said if name not in _LEADS}:
-        when = _both(when, [frozenset({json.dumps(more, sort_keys=True)})])
+        by = BY_MARK * ("fwmark" in more)
+        when = _both(when, [frozenset({f"{by}{json.dumps(more, sort_keys=True)}"})])
     if "not" in said:
         when = _unless(when)
     to = f"routes of {said.get('table', '')} {said.get('action', '')}"
@@ -481,7 +516,7 @@ def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
 
 # --- nftables -----------------------------------------------------------------------------
 
-_DECIDES_NOTHING = frozenset({"counter", "log", "mangle", "notrack", "comment", "tproxy", "last"})
+_DECIDES_NOTHING = frozenset({"counter", "log", "notrack", "comment", "tproxy", "last"})
 _WITH_LIMITS = frozenset({"set", "map", "add", "update", "meter"})
 """Statements that note an element, and go on only where what they count for it allows so."""
 _VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
@@ -518,6 +553,8 @@ def _unevaluated(table: Table, rule: Rule, part: Mapping[str, Any]) -> Iterator[
     What was counted so far is left out, and by which set it is counted: neither makes a difference.
     """
     (kind, value), *_ = part.items()
+    if kind == "mangle":
+        return
     if kind == "xt" and value.get("type") != "target":
         yield f"{UNREAD}{rule.text} {rule.handle}"
     elif kind in _WITH_LIMITS:
@@ -555,6 +592,8 @@ def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
         yield Step(ALWAYS, RETURN)
     elif kind in {"jump", "goto"}:
         yield Step(ALWAYS, chain=value["target"], comes_back=kind == "jump")
+    elif kind == "mangle" and _field(value["key"]) in _MARK_FIELDS:
+        yield Step(ALWAYS, f"{MARKS}{json.dumps(value, sort_keys=True)}")
     elif kind in {"masquerade", "snat"}:
         yield Step(ALWAYS, TRANSLATE)
     elif kind in {"dnat", "redirect"}:
@@ -575,7 +614,8 @@ def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[
     names = [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
     asked = any(packets.differ_by(name) for name in _fields(left))
     if not any(packets.reads(name) or name in _VERSIONS for name in names):
-        return [frozenset({f"{UNREAD * asked}{json.dumps(match, sort_keys=True)}"})], asked
+        by = BY_MARK * any(name in _MARK_FIELDS for name in _fields(left))
+        return [frozenset({f"{UNREAD * asked}{by}{json.dumps(match, sort_keys=True)}"})], asked
     if op not in {"==", "!=", "in", "!"}:
         return [frozenset({f"{UNREAD}{json.dumps(match, sort_keys=True)}"})], True
     met, asked = _valued(left, _elements(table, right), packets)
@@ -623,9 +663,11 @@ def _one(name: str, values: Sequence[Any], packets: Packets) -> list[Conditions]
         return [ALWAYS]
     if name in _VERSIONS:
         return [ALWAYS] if _VERSIONS[name][packets.version] in values else []
-    return packets.meets(name, values)
+    met = packets.meets(name, values)
+    return [frozenset(map(BY_MARK.__add__, one)) for one in met] if name in _MARK_FIELDS else met
 
 
+_MARK_FIELDS = ("mark", "ct mark")
 _LOOKED_AT = ("payload", "meta", "ct", "fib")
 _HASHES = ("jhash", "symhash")
 """They share packets out by their fields: each value of the field may be on either side."""
@@ -728,6 +770,7 @@ def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], b
         if option in {"-j", "-g"}:
             target = values[0] if values else ""
             verdict = _TARGETS.get(target, value if target in {"DNAT", "REDIRECT"} else "")
+            verdict = f"{MARKS}{value}" if target in {"MARK", "CONNMARK"} else verdict
             return [Step(one, verdict, "" if verdict else target, option == "-j") for one in when], asks
         if option in _NO_CONDITIONS:
             continue
@@ -742,7 +785,8 @@ def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], b
         else:
             sides = values[-1].split(",") if option == "--match-set" else ()
             hidden = any(packets.differ_by(one) for side in sides for one in _SIDES.get(side, ()))
-            when = _both(when, [frozenset({f"{UNREAD * hidden}{'! ' * negated}{option} {value}"})])
+            said = f"{BY_MARK * (option == '--mark')}{'! ' * negated}{option} {value}"
+            when = _both(when, [frozenset({f"{UNREAD * hidden}{said}"})])
     return [], asks
 
 

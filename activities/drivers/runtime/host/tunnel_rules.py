@@ -255,7 +255,7 @@ def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users
 
 
 def _takes_or_drops_some(entry: Entry) -> bool:
-    return entry.verdict != DROP or _drops_some(entry)
+    return not entry.is_mark and (entry.verdict != DROP or _drops_some(entry))
 
 
 def _takes_or_drops_known(entry: Entry) -> bool:
