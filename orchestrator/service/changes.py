@@ -30,9 +30,10 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.daemon.ocserv.settings import require_settings
+from orchestrator.engine.histories import value_given
 from orchestrator.engine.task_timeout import task_within
 from orchestrator.service.background import PLANS
-from orchestrator.service.engine_health import no_worker_begins
+from orchestrator.service.engine_health import cannot_be_opened, no_worker_begins
 from orchestrator.service.surveys import Surveyed, SurveyService, own_pools, refuse_shared
 from orchestrator.service.updates import (
     ANSWER,
@@ -119,6 +120,8 @@ class LockHolder:
     """None where no worker has given it one yet."""
     order: ChangeOrder | None = None
     """What it was asked for, of one without a name."""
+    unopened: str = ""
+    """Why that cannot be opened here, of one without a name."""
     began: datetime | None = None
 
 
@@ -521,7 +524,7 @@ class ChangeService:
             with engine_answers():
                 description = await self._change(fleet).describe(rpc_timeout=ANSWER)
                 return bool((await description.memo()).get(KEY) == key)
-        except (Unavailable, RPCError):
+        except (Unavailable, RPCError, BadInput):
             return False
 
     async def ended_for(self, change: str | None) -> str | None:
@@ -581,7 +584,7 @@ class ChangeService:
             return _unseen(fleet, error, is_open=is_open)
         unbegun, silent = None, False
         try:
-            unbegun = await self._unbegun_in(description)
+            unbegun = await self._unbegun_in(fleet, description)
         except (TimeoutError, Unavailable):
             silent = True
         if unbegun is not None or not is_open:
@@ -590,7 +593,8 @@ class ChangeService:
         stuck = _stuck(fleet, description) or await self._stuck_part(fleet, description)
         stored = await self._stored_in(description) if with_stored else ()
         if stuck is None:
-            return EngineView(stored=stored, silent=silent)
+            concern = next((cannot_be_opened(one) for one in stored if one.kind is None), None)
+            return EngineView(concern, stored=stored, silent=silent)
         concern, helps = stuck
         return EngineView(concern, (helps,), stored, silent=silent)
 
@@ -617,15 +621,9 @@ class ChangeService:
             )
             untaken = takewhile(lambda one: one.event_type != TASK_TAKEN, answer.history.events)
             commands = [one for one in untaken if _is_command(one)]
-            return tuple([await self._read_stored(one) for one in reversed(commands)])
-        except (RPCError, RuntimeError, BadInput):  # what cannot be opened here is not named
+        except (RPCError, RuntimeError):
             return ()
-
-    async def _read_stored(self, event: HistoryEvent) -> StoredCommand:
-        payloads = event.workflow_execution_signaled_event_attributes.input.payloads
-        (command,) = await self.client.data_converter.decode(payloads, [Command])
-        at = event.event_time.ToDatetime(UTC)
-        return StoredCommand(kind=command.kind, person=command.person, reason=command.reason, at=at)
+        return tuple([await _stored_by(one, description) for one in reversed(commands)])
 
     async def _why_stuck(self, fleet: str) -> tuple[str, Offer] | None:
         """Return that the change's code and history do not fit any more, when the engine says so."""
@@ -713,7 +711,12 @@ class ChangeService:
             return CommandReceipt(id=command.id, accepted=True, stored=True, sentence=sentence)
         holder = await self.holder(fleet)
         goes_back = holder.order is not None and holder.order.kind is ChangeKind.GO_BACK
-        if not (goes_back or await self._is_known_to_have_moved(holder.name)):
+        if holder.unopened:
+            sentence += (
+                " What that change was ordered to do cannot be opened here, so it is not known what each "
+                f"gateway serves then: {holder.unopened}."
+            )
+        elif not (goes_back or await self._is_known_to_have_moved(holder.name)):
             sentence += (
                 " If the change has moved no session by then, it only ends and nothing is taken back: once "
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
@@ -747,33 +750,53 @@ class ChangeService:
         return LockHolder()
 
     async def _holder(self, fleet: str) -> LockHolder:
-        description, key = None, None
+        description = None
         with suppress(Unavailable), engine_answers():
             description = await self._change(fleet).describe(rpc_timeout=LOOK)
             if description.status is not WorkflowExecutionStatus.RUNNING:
                 return LockHolder()
-            key = (await description.memo()).get(KEY)
-        if description is None or key is None:
-            newest = await self._ask(partial(self.ledger.last_change, fleet))
-            return LockHolder(newest.name if newest is not None and newest.outcome is None else None)
-        return await self._holder_by(key, description)
+        held = await self._held_by(fleet, description) if description is not None else None
+        return held or LockHolder(await self._open_in_ledger(fleet))
 
-    async def _holder_by(self, key: str, description: WorkflowExecutionDescription) -> LockHolder:
-        """Return the change of that key, or its order where the ledger has no name of it."""
-        if name := await self._ask(partial(self.ledger.change_of_key, key)):
-            return LockHolder(name)
-        return LockHolder(order=await self._order_of(description), began=description.start_time)
+    async def _open_in_ledger(self, fleet: str) -> str | None:
+        """Return the ledger's newest change of the fleet, None where that has ended."""
+        newest = await self._ask(partial(self.ledger.last_change, fleet))
+        return newest.name if newest is not None and newest.outcome is None else None
+
+    async def _held_by(self, fleet: str, description: WorkflowExecutionDescription) -> LockHolder | None:
+        """Return the change of the key that the engine keeps with it; None where it keeps none.
+
+        Where the ledger has no name of it, its order counts. Where key or order cannot be opened here, the
+        ledger's newest change is taken for it, unless that has ended.
+        """
+        try:
+            if (key := (await description.memo()).get(KEY)) is None:
+                return None
+            if name := await self._ask(partial(self.ledger.change_of_key, key)):
+                return LockHolder(name)
+            return LockHolder(order=await self._opened_order(description), began=description.start_time)
+        except BadInput as error:
+            if name := await self._open_in_ledger(fleet):
+                return LockHolder(name)
+            return LockHolder(unopened=str(error), began=description.start_time)
 
     async def _order_of(self, under_way: WorkflowExecutionDescription) -> ChangeOrder | None:
         """Return what the change was asked for, also without a worker; None where that is not known."""
-        with suppress(RPCError, RuntimeError, BadInput):  # what cannot be opened here is not known
+        with suppress(BadInput):
+            return await self._opened_order(under_way)
+        return None
+
+    async def _opened_order(self, under_way: WorkflowExecutionDescription) -> ChangeOrder | None:
+        """Return the same.
+
+        Raises:
+            BadInput: The engine has the order, and it cannot be opened here.
+        """
+        with suppress(RPCError, RuntimeError):
             change = self.client.get_workflow_handle(under_way.id, run_id=under_way.run_id)
-            events = change.fetch_history_events(page_size=1, rpc_timeout=LOOK)
-            async for event in events:
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                (run,) = await self.client.data_converter.decode(payloads, [ChangeRun])
-                order: ChangeOrder = run.order
-                return order
+            async for event in change.fetch_history_events(page_size=1, rpc_timeout=LOOK):
+                given = event.workflow_execution_started_event_attributes.input
+                return (await value_given(under_way, given, ChangeRun)).order
         return None
 
     async def running(self) -> frozenset[str]:
@@ -784,7 +807,7 @@ class ChangeService:
                 found.add(one.id.removeprefix(change_of("")))
         return frozenset(found)
 
-    async def _unbegun_in(self, description: WorkflowExecutionDescription) -> StoredOrder | None:
+    async def _unbegun_in(self, fleet: str, description: WorkflowExecutionDescription) -> StoredOrder | None:
         """Return the order that the engine has stored and that no worker begins; None without one.
 
         One that was given a moment ago is none: a worker names it soon.
@@ -797,14 +820,14 @@ class ChangeService:
         if not is_running or datetime.now(UTC) - at < ANSWER:
             return None
         async with asyncio.timeout(LOOK.total_seconds()):
-            if (key := (await description.memo()).get(KEY)) is None:
-                return None
-            holder = await self._holder_by(key, description)
+            holder = await self._held_by(fleet, description)
+        if holder is None or holder.name is not None:
+            return None
         if (order := holder.order) is not None:
             return StoredOrder(kind=order.kind, person=order.requested_by, reason=order.reason, at=at)
-        if holder.name is None:
-            raise Unavailable("the engine does not show what was ordered")
-        return None
+        if holder.unopened:
+            return StoredOrder(at=at, unopened=holder.unopened)
+        raise Unavailable("the engine does not show what was ordered")
 
     # --- going back ------------------------------------------------------------------
 
@@ -1137,6 +1160,8 @@ class ChangeService:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 _log.warning("%s was not ended: %s: %s", restore, reason, silence_of(error))
+        except BadInput as error:
+            _log.warning("%s was not ended: %s: %s", restore, reason, error)
 
     async def result(self, fleet: str) -> ChangeResult:
         """Return how the fleet's change ended; Conflict while it goes on."""
@@ -1191,6 +1216,15 @@ def _unseen(fleet: str, error: RPCError | RuntimeError, *, is_open: bool) -> Eng
 
 def _silent(survey: Surveyed, out: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(set(survey.silent) - out))
+
+
+async def _stored_by(event: HistoryEvent, change: WorkflowExecutionDescription) -> StoredCommand:
+    at = event.event_time.ToDatetime(UTC)
+    try:
+        command = await value_given(change, event.workflow_execution_signaled_event_attributes.input, Command)
+    except BadInput as error:
+        return StoredCommand(at=at, unopened=str(error))
+    return StoredCommand(kind=command.kind, person=command.person, reason=command.reason, at=at)
 
 
 def _is_command(event: HistoryEvent) -> bool:

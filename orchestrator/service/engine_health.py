@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 from orchestrator.service.updates import silence_of
 from orchestrator.words.standing import NO_ENGINE
 from policies.model.change import ChangeKind
-from policies.model.command import StoredOrder
+from policies.model.command import Stored, StoredOrder
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 
@@ -124,8 +124,19 @@ class EngineHealth:
             return f"the engine cannot be reached: {NO_ENGINE}"
 
 
+def cannot_be_opened(stored: Stored) -> str:
+    """Return that what the engine has stored is not known here, and what mends that."""
+    return (
+        f"The order that is stored since {stored.at:%H:%M:%S} UTC cannot be opened here, so it is not known "
+        f"what it does: {stored.unopened}. Put the key that it was sealed with back into the payload key "
+        "file; `penstock keys api` makes the file of an API"
+    )
+
+
 def no_worker_begins(order: StoredOrder) -> str:
     """Return that a stored order moves nothing until a worker runs."""
+    if order.kind is None:
+        return cannot_be_opened(order)
     what = "rollback" if order.kind is ChangeKind.GO_BACK else order.kind.value
     return (
         f"No worker has begun the {what} that {order.person} ordered at {order.at:%H:%M:%S} UTC: every "

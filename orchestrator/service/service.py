@@ -912,6 +912,8 @@ class Service:
         with suppress(TimeoutError, PenstockError):  # the order is given, whatever is known of it
             async with asyncio.timeout(SHOWN_WITHIN_SECONDS):
                 holder = LockHolder(receipt.change) if receipt.change else await self._stops.holder(fleet)
+                if holder.unopened:
+                    return receipt
                 find = partial(WaysBack(self._safe).leads_to, fleet, holder.name, holder.order)
                 leads_to = await self._acts.patience.ask(find)
                 described = await authorised(partial(self._fleets.described, fleet))

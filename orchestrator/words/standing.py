@@ -101,6 +101,9 @@ def before_line(change: Json) -> str:
 
 def stored_line(one: Json) -> str:
     """Return an order or a command that no worker has carried out, with the operator and the reason."""
+    if one["kind"] is None:
+        why = one["unopened"]
+        return f"not yet carried out: an order of {moment(one['at'])}, which cannot be opened here: {why}"
     kind = one["kind"].replace("_", " ")
     return f"not yet carried out: {kind} by {one['person']} at {moment(one['at'])}: {one['reason']}"
 

@@ -71,22 +71,31 @@ class Command(Value):
         return self.kind in {CommandKind.HOLD, CommandKind.ABORT, CommandKind.ROLL_BACK}
 
 
-class StoredCommand(Value):
+class Stored(Value):
+    """What the engine has stored, and no worker has carried out yet."""
+
+    at: datetime
+    person: str = ""
+    reason: str = ""
+    unopened: str = Field(
+        default="",
+        exclude_if=lambda why: not why,
+        description="why its payload cannot be opened here; then only its time is known",
+    )
+
+
+class StoredCommand(Stored):
     """A command that the engine has stored for a change, and that no worker has carried out yet."""
 
-    kind: CommandKind
-    person: str
-    reason: str
-    at: datetime
+    kind: CommandKind | None = None
+    """None where it cannot be opened."""
 
 
-class StoredOrder(Value):
+class StoredOrder(Stored):
     """The order of a change that the engine has stored, and that no worker has begun yet."""
 
-    kind: ChangeKind
-    person: str
-    reason: str
-    at: datetime
+    kind: ChangeKind | None = None
+    """None where it cannot be opened."""
 
 
 class CommandReceipt(Value):

@@ -29,6 +29,9 @@ from tests.fakes.hostile import HostileServer, Peer, Request, blob_server
 from tests.fakes.stage import CHANNEL, PRODUCT, Stage
 from tests.house.tree import ROOT
 
+OPENED_NOWHERE = re.compile(r"\bclient\.data_converter\.(?!with_context\b)\w+")
+"""A use of a client's converter without the workflow or the step that a payload belongs to."""
+
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:RSA |EC |OPENSSH |)PRIVATE KEY-----|-----BEGIN PGP PRIVATE KEY")
 
 
@@ -116,6 +119,13 @@ async def test_a_history_shows_nothing_of_what_travelled_sealed(tmp_path: Path) 
         history = (await handle.fetch_history()).to_json()
     assert secret not in history
     assert base64.b64encode(ENCODING).decode() in history
+
+
+def test_each_payload_is_opened_as_that_of_its_own_workflow_or_step() -> None:
+    """Stored rollbacks were shown as nothing where payloads are sealed: they were opened as of nowhere."""
+    files = [path for folder in ("orchestrator", "deploy", "tests") for path in (ROOT / folder).rglob("*.py")]
+    found = {path.relative_to(ROOT): OPENED_NOWHERE.findall(path.read_text()) for path in files}
+    assert {path: uses for path, uses in found.items() if uses} == {}
 
 
 async def test_a_key_is_changed_by_adding_one_and_taking_the_other_away(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import pytest
 from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.drivers.private_files import write_private
 from orchestrator.noticing.around import LookingAround
 from orchestrator.processes import worker
 from orchestrator.processes.api import serving, socket_at
@@ -48,21 +50,43 @@ class Installation:
     service: Service
     ledger: Ledger
     penstock: CommandLine
+    keys: Path
+    """The file of its payload keys, which one that seals nothing does not have."""
+
+
+def write_keys(file: Path, *keys: str) -> None:
+    write_private(file, "".join(f"{key}\n" for key in keys).encode())
+
+
+def new_key() -> str:
+    return f"k{secrets.token_hex(4)}:{secrets.token_hex(32)}"
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "sealed"])
+def is_sealed(request: pytest.FixtureRequest) -> bool:
+    """Whether the installation seals what travels through the engine, as the packages and the lab do."""
+    sealed: bool = request.param
+    return sealed
 
 
 @pytest.fixture
 async def without_worker(
-    tmp_path: Path, server: Engine, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Engine, monkeypatch: pytest.MonkeyPatch, is_sealed: bool
 ) -> AsyncIterator[Installation]:
     monkeypatch.setattr(changes, "ANSWER", timedelta(seconds=1))
     client, ledger = await server.client(), Ledger.open(new_ledger(tmp_path / "ledger.db"))
-    service = (await compose(installed(tmp_path, server.address, client.namespace))).service
+    settings, keys = installed(tmp_path, server.address, client.namespace), tmp_path / "payload.keys"
+    if is_sealed:
+        write_keys(keys, new_key())
+        settings = settings.model_copy(update={"payload_keys": keys})
+    service = (await compose(settings)).service
     path = tmp_path / "penstock.sock"
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.fspath(Path.cwd()), "TZ": "UTC"}
     change(ledger, ChangeKind.INSTALL, "1.1.6")
     change(ledger, ChangeKind.UPGRADE, "1.3.0")
     async with serving(service, socket_at(path)):
-        yield Installation(service, ledger, CommandLine(environment | {"PENSTOCK_SOCKET": os.fspath(path)}))
+        penstock = CommandLine(environment | {"PENSTOCK_SOCKET": os.fspath(path)})
+        yield Installation(service, ledger, penstock, keys)
 
 
 def of_edge(kind: ChangeKind) -> ChangeRun:
@@ -258,3 +282,64 @@ async def test_a_rollback_that_what_penstock_has_begun_only_ends_for_is_never_ca
     said = await without_worker.penstock(*ROLLBACK)
     assert said.code != 0, said
     assert "was ordered to end and has not yet, so nothing is taken back yet: repeat the rollback" in said.err
+
+
+@pytest.mark.parametrize("is_sealed", [True], ids=["sealed"], indirect=True)
+async def test_a_stored_rollback_that_cannot_be_opened_here_needs_an_operator_until_its_key_is_back(
+    without_worker: Installation,
+) -> None:
+    """It was shown as nothing, and the fleet as promoted."""
+    await without_worker.penstock(*ROLLBACK)
+    key = without_worker.keys.read_text().strip()
+    write_keys(without_worker.keys, new_key())
+    said = await without_worker.penstock("status", "edge")
+    shown = " ".join(said.out.split())
+    assert said.code == 6, said
+    assert "PROMOTED" not in shown
+    assert "cannot be opened here, so it is not known what it does" in shown
+    assert "sealed with a key that is not in the payload key file" in shown
+    found = json.loads((await without_worker.penstock("status", "edge", "-o", "json")).out)["data"]
+    assert found["unbegun"]["kind"] is None
+    again = await without_worker.penstock(*ROLLBACK)
+    assert "it is not known what each gateway serves then" in again.out
+    assert "will serve" not in again.out
+    assert again.code == 8, again
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(without_worker.penstock("watch", "edge"), 3)
+    write_keys(without_worker.keys, key)
+    said = await without_worker.penstock("status", "edge")
+    assert "No worker has begun the rollback that" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("is_sealed", [True], ids=["sealed"], indirect=True)
+async def test_a_rollback_by_force_ends_a_change_that_cannot_be_opened_here(
+    without_worker: Installation,
+) -> None:
+    await without_worker.penstock(*ROLLBACK)
+    write_keys(without_worker.keys, new_key())
+    said = await without_worker.penstock(*ROLLBACK, "--force", "--yes")
+    assert said.out.startswith("The change of edge was ended by force."), said
+    assert "edge-1 will serve 1.1.6" in said.out
+
+
+async def test_a_command_that_is_stored_for_a_change_is_named_or_needs_an_operator(
+    without_worker: Installation, is_sealed: bool
+) -> None:
+    """Where payloads are sealed it was named nowhere, and offered again."""
+    change(without_worker.ledger, ChangeKind.UPGRADE, "1.4.0", None)
+    await without_worker.service._changes.client.start_workflow(
+        Change.run, of_edge(ChangeKind.UPGRADE), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    )
+    await without_worker.penstock("hold", "edge", "--reason", "users call")
+    said = await without_worker.penstock("status", "edge", "-o", "json")
+    found = json.loads(said.out)["data"]
+    assert [(one["kind"], one["reason"]) for one in found["stored"]] == [("hold", "users call")]
+    assert "hold" not in [offer["verb"] for offer in found["offers"]]
+    if not is_sealed:
+        return
+    write_keys(without_worker.keys, new_key())
+    said = await without_worker.penstock("status", "edge")
+    assert said.code == 6, said
+    shown = " ".join(said.out.split())
+    assert "cannot be opened here, so it is not known what it does" in shown
+    assert "not yet carried out: an order of" in shown

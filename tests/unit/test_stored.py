@@ -27,3 +27,8 @@ def test_beside_a_stored_command_only_a_rollback_and_drains_are_offered() -> Non
 
 def test_beside_a_stored_rollback_no_command_is_offered() -> None:
     assert verbs(after_stored(OFFERS, stored(CommandKind.ROLL_BACK))) == [Verb.EXTEND]
+
+
+def test_a_rollback_stays_offered_beside_a_stored_command_that_cannot_be_opened() -> None:
+    sealed = StoredCommand(at=AT, unopened="its key is gone")
+    assert verbs(after_stored(OFFERS, [sealed])) == [Verb.ROLL_BACK, Verb.EXTEND]

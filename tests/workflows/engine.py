@@ -96,8 +96,11 @@ class Engine:
         for path in self.folder.glob("engine.sqlite*"):
             path.unlink()
 
-    async def client(self, namespace: str | None = None) -> Client:
-        """Return a client once the server serves; of a namespace that no other test has."""
+    async def client(self, namespace: str | None = None, keys: Path | None = None) -> Client:
+        """Return a client once the server serves; of a namespace that no other test has.
+
+        With a file of payload keys it seals, as the processes of an installation do.
+        """
         if namespace is None:
             namespace = f"n{self.namespaces}"
             self.namespaces += 1
@@ -107,7 +110,7 @@ class Engine:
                     client = await Client.connect(
                         self.address,
                         namespace=namespace,
-                        data_converter=data_converter(None),
+                        data_converter=data_converter(keys),
                         identity="test",
                     )
                     await _have(client)

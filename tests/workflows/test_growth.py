@@ -1,11 +1,13 @@
 """What is held, wedged, large or long: nothing grows without bound, and nobody is left without an answer."""
 
 import asyncio
+import secrets
 import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ from temporalio.worker import (
     WorkflowInterceptorClassInput,
 )
 
+from activities.drivers.private_files import write_private
 from orchestrator.cli.client import SURVEY_SECONDS
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.standing import looked_at_within, standing_of
@@ -110,9 +113,15 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
     assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
 
 
-async def test_an_order_that_is_stored_is_named_until_a_worker_takes_it(server: Engine) -> None:
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["plain", "sealed"])
+async def test_an_order_that_is_stored_is_named_until_a_worker_takes_it(
+    server: Engine, tmp_path: Path, is_sealed: bool
+) -> None:
     """A fresh reader's H5: status offered hold again, and mentioned the stored one nowhere."""
-    client = await server.client()
+    keys = tmp_path / "payload.keys" if is_sealed else None
+    if keys is not None:
+        write_private(keys, f"one:{secrets.token_hex(32)}\n".encode())
+    client = await server.client(keys=keys)
     changes = ChangeService(client, ObservedLedger())
     assert await changes.stored("edge") == ()
     order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, requested_by="ana", reason="CVE")

@@ -34,6 +34,7 @@ from activities.plans import PlanActivities
 from activities.sessions import SessionActivities
 from activities.snapshots import ArchiveActivities, SnapshotActivities
 from activities.steering import SteeringActivities
+from orchestrator.engine.histories import value_given
 from orchestrator.processes.agent import gateway_activities
 from orchestrator.processes.process import uninterrupted
 from orchestrator.processes.worker import WORKFLOWS, control_activities, record_activities
@@ -404,9 +405,10 @@ async def result_of(running: WorkflowHandle[Any, T]) -> T:
 
 async def began_with(client: Client, name: str, kind: type[T], run: str | None = None) -> tuple[T, str]:
     """Return the order of a run, the newest unless given, and which run it continues, empty for none."""
-    begun = await anext(client.get_workflow_handle(name, run_id=run).fetch_history_events())
+    workflow = client.get_workflow_handle(name, run_id=run)
+    begun = await anext(workflow.fetch_history_events())
     told = begun.workflow_execution_started_event_attributes
-    [order] = await client.data_converter.decode(told.input.payloads, [kind])
+    order = await value_given(await workflow.describe(), told.input, kind)
     return order, told.continued_execution_run_id
 
 
