@@ -33,6 +33,18 @@ def is_adopted(release: ReleaseRef) -> bool:
     return release.version.endswith(MARK)
 
 
+def uncounted_logins(known_good: Mapping[str, ReleaseRef]) -> str:
+    """Return whose logins are in no metric, empty for no gateway's.
+
+    The exporter reads the logs of slots. A daemon of its own writes to its own place, at its own level.
+    """
+    found = sorted(name for name, release in known_good.items() if is_adopted(release))
+    if not found:
+        return ""
+    more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
+    return f"logins to the daemon that was adopted are not counted on {found[0]}{more}"
+
+
 def is_named_as_found(release: ReleaseRef) -> bool:
     """Whether an agent calls what it found as `release_of` does, and not by the name of a signed release."""
     return release == release_of(release.product, release.version.removesuffix(MARK), release.executable)

@@ -73,6 +73,10 @@ def _of_gateway(found: dict[str, Any]) -> list[str]:
     """Return what serves the gateway, what is in the way, what would be lost, and slots for its files."""
     lines = [f"{found['gateway']}: {_daemon(found)}"]
     lines += [f"  in the way: {why}" for why in found["obstacles"]]
+    if found["release"] is not None:
+        lines.append(
+            "  its logins are not counted, whatever its log has: the first upgrade is judged by limits alone"
+        )
     if found["probe"]:
         lines.append(f"  the probe gets no tunnel here, and every upgrade needs one: {found['probe']}")
     lines += [

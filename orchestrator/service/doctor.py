@@ -31,6 +31,7 @@ from orchestrator.service.provider_keys import ProviderKeys
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
+from policies.adoption import uncounted_logins
 from policies.model.change import PENSTOCK, Outcome, Quarantine
 from policies.model.errors import BadInput, PenstockError
 from policies.model.fleet import Fleet
@@ -437,7 +438,12 @@ class DoctorService:
         if wrong := seen.wrong(serving):
             return Finding(about=about, health=Health.WRONG, sentence=wrong)
         asked = f", and the {len(seen.asked)} series that gates require" if serving and seen.asked else ""
-        return _well(about, f"Prometheus hears every gateway's exporter{asked}")
+        sentence = f"Prometheus hears every gateway's exporter{asked}"
+        if uncounted := uncounted_logins(known):
+            sentence = f"{sentence}; {uncounted}, so the next upgrade is judged by limits alone there"
+            plan = Offer(verb=Verb.PLAN, fleet=fleet.name)
+            return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(plan,))
+        return _well(about, sentence)
 
     async def _heard(self) -> Heard:
         """Return which targets have a fresh value of what gates require, and of which it is no evidence."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from policies.adoption import is_adopted
+from policies.adoption import uncounted_logins
 from policies.judge.offline.predict import Proof, what_logins_prove
 from policies.model.gates import GatePolicy
 from policies.model.plan import Plan, ReleaseRef, Skipped, Strategy
@@ -81,10 +81,5 @@ def _proofs(plan: Plan) -> tuple[Proof, ...]:
 
 
 def _uncounted(plan: Plan) -> Iterator[str]:
-    """Yield whose logins are in no metric: an exporter reads the logs of slots, and no daemon's own."""
-    if found := [name for name, release in sorted(plan.known_good.items()) if is_adopted(release)]:
-        more = f" and {len(found) - 1} more gateways" if len(found) > 1 else ""
-        yield (
-            f"logins to the daemon that was adopted are not counted on {found[0]}{more}: gates that compare "
-            "with them wait for logins elsewhere, or for a person"
-        )
+    if said := uncounted_logins(plan.known_good):
+        yield f"{said}: gates that compare with them wait for logins elsewhere, or for a person"

@@ -86,6 +86,7 @@ async def test_what_serves_is_shown_and_nothing_is_changed_before_it_is_adopted(
     assert shown.code == 0, shown.err
     assert "edge-1: ocserv 1.1.6+adopted" in shown.out
     assert "1 sessions" in shown.out
+    assert "its logins are not counted, whatever its log has: the first upgrade" in shown.out
     assert stand.gateway.effects == []
     adopted = await stand.penstock("fleet", "adopt", "edge", "edge-1", "--reason", "ours now")
     assert adopted.code == 0, adopted.err

@@ -24,9 +24,11 @@ from orchestrator.service.doctor import OF_FLEET, DoctorService, Finding, Health
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.offers import spelled
+from policies.adoption import release_of
 from policies.model.change import ChangeKind, Outcome
 from policies.model.instance import NO_ANSWER
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
+from policies.model.value import digest_of
 from tests.drivers.test_prometheus import envelope, page, server
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
@@ -383,7 +385,8 @@ async def of_metrics(folder: Path, url: str, about: str = "edge: metrics") -> Fi
 @pytest.fixture
 def serving_gateway(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
     del ledger
-    monkeypatch.setattr(Ledger, "known_good", lambda *_: {"edge-1": None, "core-1": None})
+    signed = release_of("ocserv", "1.3.0", digest_of(b"ocserv")).model_copy(update={"version": "1.3.0"})
+    monkeypatch.setattr(Ledger, "known_good", lambda *_: {"edge-1": signed, "core-1": signed})
 
 
 @pytest.mark.usefixtures("serving_gateway")
@@ -413,6 +416,22 @@ async def test_everything_that_the_packaged_gates_require_is_asked_for_and_optio
         found = await of_metrics(tmp_path, url)
     assert (found.health, "series that gates require" in found.sentence) == (Health.WELL, True)
     assert {"vpngw_sessions", "vpngw_process_open_fds", "vpngw_probe_success", "up"} <= scraped.asked
+
+
+async def test_logins_to_an_adopted_daemon_are_named_as_not_counted_and_never_called_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serving_gateway: None
+) -> None:
+    """Its log is its own, and with `log-level = 2` it has no failed login: the doctor called metrics well."""
+    del serving_gateway
+    found_running = release_of("ocserv", "1.3.0", digest_of(b"ocserv"))
+    monkeypatch.setattr(Ledger, "known_good", lambda *_: {"edge-1": found_running})
+    with server(Scraped()) as url:
+        found = await of_metrics(tmp_path, url)
+    assert found.health is Health.DOUBTFUL
+    assert found.sentence.endswith(
+        "; logins to the daemon that was adopted are not counted on edge-1, so the next upgrade is judged by "
+        "limits alone there"
+    )
 
 
 @pytest.mark.usefixtures("serving_gateway")
