@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
+from orchestrator.service.background import FLEETS
 from orchestrator.service.fleets import Fleets
 from orchestrator.store.agent_certificates import CertificateRows
 from orchestrator.store.ledger import Ledger
@@ -87,7 +89,7 @@ class AgentCertificateService:
             limit: How many at most.
         """
         named = await asyncio.to_thread(self.fleets.for_action, caller, Action.READ, fleet)
-        return await asyncio.to_thread(self._of, named, after, limit)
+        return await FLEETS.run(partial(self._of, named, after, limit), caller.person)
 
     def _of(self, fleet: Fleet, after: str | None, limit: int) -> FleetCertificates:
         rows, now = self.ledger.agent_certificates(fleet.name), datetime.now(UTC)

@@ -936,17 +936,25 @@ class ChangeService:
     ) -> RollbackPreview:
         """Return which release each gateway will serve after a rollback asked for now; nothing is done.
 
-        What goes on is read from the ledger: no change is asked, which no worker may answer.
-
         Raises:
             Refused: As `roll_back`.
             Conflict: As `roll_back`.
         """
-        under_way = True  # as the ledger knows it, where the engine does not answer
-        with suppress(Unavailable):
-            await self._is_beside_another(fleet.name, asked, self._gave_way)
-            under_way = await self.is_under_way(fleet.name)
+        under_way = await self.may_be_under_way(fleet.name, asked)
         return await self._ask(partial(self._ways_back.preview, fleet, asked, to, under_way=under_way))
+
+    async def may_be_under_way(self, fleet: str, asked: RollbackAsked) -> bool:
+        """Return whether a change that the ledger knows no end of may run, beside which that rollback begins.
+
+        No change is asked, which no worker may answer. Where the engine does not answer, one may.
+
+        Raises:
+            Conflict: As `roll_back`.
+        """
+        with suppress(Unavailable):
+            await self._is_beside_another(fleet, asked, self._gave_way)
+            return await self.is_under_way(fleet)
+        return True
 
     async def _gives_way(self, fleet: str, asked: RollbackAsked) -> bool:
         """Return whether the change under way ends for that rollback, or lets it in, by its own report."""

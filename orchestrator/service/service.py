@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 from activities.drivers.store.snapshots import SnapshotArchive
@@ -22,7 +22,7 @@ from orchestrator.service.acting import Acting
 from orchestrator.service.agent_certificates import AgentCertificateService
 from orchestrator.service.approvals import AnyPlan
 from orchestrator.service.auditing import AuditService
-from orchestrator.service.background import LOOKS, PLANS
+from orchestrator.service.background import FLEETS, LOOKS, PLANS, PREVIEWS
 from orchestrator.service.caller_refusals import CallerRefusals
 from orchestrator.service.changes import ChangeService, LockHolder, Turned
 from orchestrator.service.chat import ChatService
@@ -101,6 +101,7 @@ from policies.model.errors import (
     NotAllowed,
     PenstockError,
     Refused,
+    TooMany,
     Unavailable,
     Unknown,
 )
@@ -141,8 +142,10 @@ ANOTHER_PERSONS = {CommandKind.PROMOTE, CommandKind.APPROVE}
 """What whoever asked for a change cannot give it themselves."""
 
 SHOWN_WITHIN_SECONDS = 2.0
-PREVIEWED_WITHIN_SECONDS = 3.0
 """How long an order that was heard waits for the ledger to tell of it, which is what every screen reads."""
+
+PREVIEWED_WITHIN_SECONDS = 3.0
+"""How long a caller waits for what a rollback does."""
 
 ASKED_AT_ONCE = 32
 """Changes that the engine is asked about side by side."""
@@ -180,6 +183,21 @@ class FleetStatus(Value):
     def outcome(self) -> Outcome | None:
         """How the newest change ended, None while it goes on or when there never was one."""
         return self.change.outcome if self.change is not None else None
+
+
+class _Known(NamedTuple):
+    """What the ledger knows of a fleet at one moment, the same for every caller."""
+
+    standing: Standing
+    recurring: str | None
+    silent_rooms: tuple[str, ...]
+    newest: ChangeRecord | None
+    change: ChangeStatus | None = None
+    """What the newest change reports."""
+    offers: tuple[Offer, ...] = ()
+    pin: Pin | None = None
+    signals: Signals | None = Signals()
+    duty: Duty | None = None
 
 
 class Service:
@@ -332,64 +350,66 @@ class Service:
     # --- questions -------------------------------------------------------------------
 
     async def status(self, caller: Caller, fleet: str) -> FleetStatus:
-        """Return how the fleet stands, from the ledger; the engine is only asked whether changes run."""
+        """Return how the fleet stands, from the ledger; the engine is only asked whether changes run.
+
+        Raises:
+            TooMany: The caller asks about too many fleets at once.
+        """
         named, fault = await self._seen_and_fault(caller, fleet)
-        newest, standing = await asyncio.to_thread(self._standing, named)
-        is_open = newest is not None and newest.outcome is None
+        known = await FLEETS.run(partial(self._known, named), caller.person, key=("status", fleet, id(named)))
+        change = known.change
+        is_open = known.newest is not None and known.newest.outcome is None
         look = self._changes.seen_by_engine(fleet, is_open=is_open)
         concern, seen = await asyncio.gather(self._health.concern(), look)
-        concern = seen.concern or concern
-        rooms = await asyncio.to_thread(self._ledger.silent_rooms)
-        silent = tuple(one.why for one in rooms if one.fleet == fleet)
-        drains = [Offer(verb=verb, fleet=fleet) for verb in OF_DRAINS if standing.held_drains]
-        if newest is None:
-            first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
-            begins = [Offer(verb=verb, fleet=fleet) for verb in first]
-            return FleetStatus(
-                fleet=fleet,
-                standing=standing,
-                fault=fault,
-                concern=concern,
-                unbegun=seen.unbegun,
-                offers=_open_to(caller, (*begins, *drains), fault, fleet),
-                silent_rooms=silent,
-                recurring=await asyncio.to_thread(self.due.told, named),
-            )
-        change = await asyncio.to_thread(told_of, self._ledger, newest, datetime.now(UTC))
-        said = await asyncio.to_thread(signals_about, self._ledger, newest, len(named.gateways))
-        offers = (*_without_silent(change, standing), *change.can_do, *drains)
-        if newest.outcome is not None:
-            offers += await asyncio.to_thread(self._ways_back, newest)
-            offers = await asyncio.to_thread(WaysBack(self._ledger).offered, named, offers)
-        else:
+        offers = known.offers
+        if is_open:
             offers = (*seen.helps, *after_stored(offers, seen.stored))
-        pin = await asyncio.to_thread(self.desired.pins.last, fleet)
-        if pin is not None:
-            offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version),)
-        found = FleetStatus(
+        if known.pin is not None:
+            offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=known.pin.version),)
+        if change is not None:
+            offers = tuple(one for one in offers if not _is_quarantined(one, known.standing, change))
+        return FleetStatus(
             fleet=fleet,
             change=change,
-            standing=standing,
+            standing=known.standing,
             fault=fault,
-            concern=concern,
+            concern=seen.concern or concern,
             stored=seen.stored,
             unbegun=seen.unbegun,
-            pin=pin,
-            signals=said,
-            duty=await self._duty(fleet),
-            silent_rooms=silent,
-            recurring=await asyncio.to_thread(self.due.told, named),
+            offers=_open_to(caller, offers, fault, fleet),
+            pin=known.pin,
+            signals=known.signals,
+            duty=known.duty,
+            silent_rooms=known.silent_rooms,
+            recurring=known.recurring,
         )
-        sensible = [one for one in offers if not _is_quarantined(one, standing, change)]
-        return found.model_copy(update={"offers": _open_to(caller, sensible, fault, fleet)})
+
+    def _known(self, fleet: Fleet) -> _Known:
+        """Return what the ledger knows of the fleet now."""
+        newest, standing = self._ledger.last_change(fleet.name), standing_of(fleet, self._ledger)
+        silent = tuple(one.why for one in self._ledger.silent_rooms() if one.fleet == fleet.name)
+        known = _Known(standing, self.due.told(fleet), silent, newest)
+        drains = [Offer(verb=verb, fleet=fleet.name) for verb in OF_DRAINS if standing.held_drains]
+        if newest is None:
+            first = (Verb.PLAN,) if standing.taking else (Verb.EXAMINE, Verb.INSTALL)
+            begins = [Offer(verb=verb, fleet=fleet.name) for verb in first]
+            return known._replace(offers=(*begins, *drains))
+        change = told_of(self._ledger, newest, datetime.now(UTC))
+        offers = (*_without_silent(change, standing), *change.can_do, *drains)
+        if newest.outcome is not None:
+            offers = WaysBack(self._ledger).offered(fleet, offers + self._ways_back(newest))
+        duty = self._ledger.duty(fleet.name)
+        return known._replace(
+            change=change,
+            offers=offers,
+            pin=self.desired.pins.last(fleet.name),
+            signals=signals_about(self._ledger, newest, len(fleet.gateways)),
+            duty=duty if duty != Duty() else None,
+        )
 
     async def stored(self, fleet: str) -> tuple[StoredCommand, ...]:
         """Return the commands that are stored for the fleet's change; the caller may read the fleet."""
         return await self._changes.stored(fleet)
-
-    async def _duty(self, fleet: str) -> Duty | None:
-        found = await asyncio.to_thread(self._ledger.duty, fleet)
-        return found if found != Duty() else None
 
     async def change_to_stop(self, fleet: str) -> ChangeStatus | None:
         """Return how the newest change stands, for an operator who may hold it or roll it back.
@@ -429,7 +449,8 @@ class Service:
             with suppress(PenstockError):  # nobody may look at it, or nothing was ever planned
                 known[name], faults[name] = await self._seen_and_fault(caller, name)
         fleets = [fleet for name, fleet in known.items() if may(caller, Action.READ, name)]
-        found = await asyncio.to_thread(glances_of, self._ledger, fleets)
+        shared = ("glances", *map(id, fleets))
+        found = await FLEETS.run(partial(glances_of, self._ledger, fleets), caller.person, key=shared)
         turn = asyncio.Semaphore(ASKED_AT_ONCE)
 
         concern, running = await asyncio.gather(self._health.concern(), self._changes.running())
@@ -828,7 +849,7 @@ class Service:
                     receipt = await self._shown(fleet, turned.receipt)
                     return await self._with_what_serves(fleet, receipt)
             named = await self._described(fleet)
-            release = await authorised(partial(self._release_to, asked, named))
+            release = await authorised(partial(self._release_to, self._safe, asked, named))
             if caller.machine and release is not None:
                 ways_back = WaysBack(self._safe)
                 await authorised(partial(ways_back.require_unpinned, named, release, force=force))
@@ -862,17 +883,36 @@ class Service:
     async def rollback_preview(self, caller: Caller, fleet: str, asked: RollbackAsked) -> RollbackPreview:
         """Return which release each gateway of the fleet serves after a rollback that is asked for now.
 
+        Callers who may order it wait for no caller who may only look.
+
         Raises:
-            Unavailable: The ledger does not answer soon; a rollback does not need this answer.
+            Unavailable: It is not found out soon; a rollback does not need this answer.
         """
+        is_safe = may(caller, Action.GO_BACK, fleet)
+        changes, pool = (self._stops, PREVIEWS) if is_safe else (self._changes, FLEETS)
         try:
             async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
-                await self._seen(caller, fleet)
-                named = await self._described(fleet)
-                release = await asyncio.to_thread(self._release_to, asked, named)
-                return await self._changes.rollback_preview(named, asked, release)
+                if not is_safe:
+                    await self._seen(caller, fleet)
+                under_way = await changes.may_be_under_way(fleet, asked)
+                look = partial(self._preview, changes.ledger, fleet, asked, under_way=under_way)
+                return await pool.run(look, caller.person, key=("rollback", fleet, asked, under_way))
+        except TooMany as busy:
+            raise Unavailable(str(busy)) from busy
         except TimeoutError as error:
-            raise Unavailable("the ledger does not answer, so what a rollback does is not known") from error
+            late = (
+                f"what a rollback does was not found out within {PREVIEWED_WITHIN_SECONDS:.0f} s; ask again"
+            )
+            raise Unavailable(late) from error
+
+    def _preview(
+        self, ledger: Ledger, fleet: str, asked: RollbackAsked, *, under_way: bool
+    ) -> RollbackPreview:
+        named = self._fleets.described(fleet) or ledger.fleet_as_planned(fleet)
+        if named is None:
+            raise _undescribed(fleet)
+        release = self._release_to(ledger, asked, named)
+        return WaysBack(ledger).preview(named, asked, release, under_way=under_way)
 
     async def _refuse_unlike(
         self, fleet: str, asked: RollbackAsked, shown: Digest, request: str | None
@@ -887,19 +927,19 @@ class Service:
                 if await self._stops.begun_before(request):
                     return  # a repeat of what has begun
                 named = await self._described(fleet)
-                release = await authorised(partial(self._release_to, asked, named))
+                release = await authorised(partial(self._release_to, self._safe, asked, named))
                 now = await self._stops.rollback_preview(named, asked, release)
         except (TimeoutError, PenstockError):
             return  # the rollback itself refuses what cannot be, and needs no preview
         require_shown(fleet, shown, now)
 
-    def _release_to(self, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
+    def _release_to(self, ledger: Ledger, asked: RollbackAsked, fleet: Fleet) -> ReleaseRef | None:
         if not asked.to:
             return None
         try:
-            return self._safe.release(asked.to, fleet.product)
+            return ledger.release(asked.to, fleet.product)
         except Unknown:
-            WaysBack(self._safe).require_known(fleet)  # an older ledger does not know it any more
+            WaysBack(ledger).require_known(fleet)  # an older ledger does not know it any more
             raise
 
     async def _with_what_serves(self, fleet: str, receipt: CommandReceipt) -> CommandReceipt:
@@ -1265,7 +1305,8 @@ class Service:
         try:
             return await self._asked(caller, action, fleet), None
         except BadInput as wrong:
-            planned = await asyncio.to_thread(self._ledger.fleet_as_planned, fleet)
+            find = partial(self._ledger.fleet_as_planned, fleet)
+            planned = await FLEETS.run(find, caller.person, key=("planned", fleet))
             if planned is None:
                 raise
             return planned, str(wrong)
@@ -1290,7 +1331,7 @@ class Service:
         found = await authorised(partial(self._fleets.described, fleet))
         found = found or await authorised(partial(self._safe.fleet_as_planned, fleet))
         if found is None:
-            raise Unknown(f"no file describes {fleet}, and no upgrade of it was ever planned")
+            raise _undescribed(fleet)
         return found
 
     async def _record(self, caller: Caller, action: Action, change: str) -> ChangeRecord:
@@ -1383,10 +1424,6 @@ class Service:
             )
             raise Conflict(sentence, Offer(verb=Verb.STATUS, fleet=fleet))
 
-    def _standing(self, fleet: Fleet) -> tuple[ChangeRecord | None, Standing]:
-        """Return the newest change, and what the fleet is on by what its gateways last said."""
-        return self._ledger.last_change(fleet.name), standing_of(fleet, self._ledger)
-
     def _ways_back(self, newest: ChangeRecord) -> tuple[Offer, ...]:
         """Return which ways back there are besides those that the newest change offers by itself.
 
@@ -1403,6 +1440,10 @@ class Service:
             note = "to the daemon that was adopted there"
             offers.append(Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note))
         return tuple(offers)
+
+
+def _undescribed(fleet: str) -> Unknown:
+    return Unknown(f"no file describes {fleet}, and no upgrade of it was ever planned")
 
 
 def _is_quarantined(offer: Offer, standing: Standing, change: ChangeStatus) -> bool:

@@ -78,6 +78,10 @@ class _Rollback:
     """Gateways that penstock left out, until they are back."""
     cause: str | None
     sentence: str
+    moves: Collection[KnownGoodMove]
+    """The last move of known-good of each gateway, from which this was found."""
+    takes: Mapping[str, Takes]
+    """Which release takes new sessions on each gateway."""
     pin: Pin | None = None
     """What pins the fleet against the release that is named, where gateways go there by its name alone."""
 
@@ -143,7 +147,7 @@ class WaysBack:
             others = {name: release for name, release in back.known_good.items() if name in names}
             back = replace(back, targets=others | back.targets, sentence=will_serve(others | back.targets))
         if not back.targets:
-            self.require_known(fleet)
+            self._require_known(fleet, back.moves, back.takes)
             return None, back.sentence
         order = self._going_back(fleet, back, person, f"{person}: {reason}", key, source=source)
         if to is not None:
@@ -263,7 +267,7 @@ class WaysBack:
             return self._preview_under_way(fleet, newest)
         back = self._found(fleet, to, nothing_runs=not under_way)
         if not back.targets:
-            self.require_known(fleet)
+            self._require_known(fleet, back.moves, back.takes)
         return self._preview_of_release(fleet, back)
 
     def _preview_of_files(self, fleet: Fleet, files: ChangeRecord | str) -> RollbackPreview:
@@ -306,11 +310,16 @@ class WaysBack:
         Raises:
             Refused: The ledger is older than its gateways, or no gateway says whether it is.
         """
+        self._require_known(fleet, self.ledger.moves(fleet.name), self.ledger.takes(fleet.name))
+
+    def _require_known(
+        self, fleet: Fleet, every: Iterable[KnownGoodMove], takes: Mapping[str, Takes]
+    ) -> None:
         at, within = datetime.now(UTC), looked_at_within(len(fleet.gateways))
-        members, takes = {gateway.name for gateway in fleet.gateways}, self.ledger.takes(fleet.name)
+        members = {gateway.name for gateway in fleet.gateways}
         out = {one.gateway for one in self.ledger.quarantined(fleet.name) if one.person != PENSTOCK}
         asked = members - out
-        moves = [move for move in self.ledger.moves(fleet.name) if move.gateway in asked]
+        moves = [move for move in every if move.gateway in asked]
         found = self.ledger.ahead({fleet.name: within}, takes.keys() - members).get(fleet.name)
         if found is not None and (found.is_older or not moves):
             raise Refused(cannot_say(found.sentence), *found.next)
@@ -362,7 +371,7 @@ class WaysBack:
             return replace(back, pin=pin, sentence=back.sentence + said)
         if back.targets:
             return back
-        newest = {move.change for move in self.ledger.moves(fleet.name)} & self.ledger.rebuilds(fleet.name)
+        newest = {move.change for move in back.moves} & self.ledger.rebuilds(fleet.name)
         if newest:
             return replace(back, sentence=f"{back.sentence}; {became_known_good(max(newest))}")
         return back
@@ -464,6 +473,8 @@ class WaysBack:
             left_out=left_out,
             cause=plain.change if plain.targets else halted.cause or plain.change,
             sentence=sentence,
+            moves=every,
+            takes=takes,
         )
 
     def _unknown(

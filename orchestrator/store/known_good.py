@@ -114,7 +114,7 @@ class KnownGood(Book):
             moved = table.c.before.is_(None) | (table.c.before != table.c.release)
             earlier = _last(connection, fleet, unmoved, moved)
             rows = {row.gateway: row for row in (*newest, *earlier)}
-            returned = [name for name, row in rows.items() if _is_return(row)]
+            returned = [name for name, row in rows.items() if _is_return(row.back, row.kind)]
             left = _last(connection, fleet, returned, _PROMOTED)
         return _read_moves([rows[name] for name in sorted(rows)], left)
 
@@ -178,29 +178,29 @@ def _last(
     return found
 
 
-def _is_return(row: "Row[Any]") -> bool:
-    return bool(row.back or row.kind == ChangeKind.GO_BACK)
+def _is_return(back: bool, kind: str) -> bool:
+    return back or kind == ChangeKind.GO_BACK
 
 
-def _read_moves(rows: "Iterable[Row[Any]]", left: "Iterable[Row[Any]]" = ()) -> tuple[KnownGoodMove, ...]:
+def _read_moves(rows: Iterable[Sequence[Any]], left: "Iterable[Row[Any]]" = ()) -> tuple[KnownGoodMove, ...]:
     read = _Reader()
     promotions = {
         row.gateway: Promotion.of_valid(number=row.number, release=read(row.release)) for row in left
     }
     return tuple(
         KnownGoodMove.of_valid(
-            gateway=row.gateway,
-            release=read(row.release),
-            before=read(row.before) if row.before is not None else None,
-            change=row.change,
-            number=row.number,
-            kind=ChangeKind(row.kind),
-            at=row.since,
-            returned=_is_return(row),
-            by_name=row.kind == ChangeKind.GO_BACK and row.release_digest is not None,
-            left=promotions.get(row.gateway),
+            gateway=gateway,
+            release=read(release),
+            before=read(before) if before is not None else None,
+            change=change,
+            number=number,
+            kind=ChangeKind(kind),
+            at=since,
+            returned=_is_return(back, kind),
+            by_name=kind == ChangeKind.GO_BACK and release_digest is not None,
+            left=promotions.get(gateway),
         )
-        for row in rows
+        for gateway, release, before, change, back, since, number, kind, release_digest in rows
     )
 
 

@@ -22,10 +22,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import update
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
@@ -37,6 +38,8 @@ from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
+from orchestrator.store import tables
+from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
     ChangeEnding,
@@ -358,7 +361,7 @@ class Setup:
     async def upgrade(self, plan: Plan) -> ChangeResult:
         """Run the plan to its end."""
         book = self.ledger
-        begin(book, plan)
+        begin(book, plan.fleet)
         service = await self.service()
         began = time.monotonic()
         await service.start(plan, "http://simulated", "bench", "measuring")
@@ -459,24 +462,31 @@ async def _largest_payload(client: Client, workflow: str, run: str) -> int:
     return largest
 
 
-def begin(book: Ledger, plan: Plan) -> None:
+def begin(book: Ledger, simulated: Fleet) -> None:
     """Write the ledger of a fleet that was installed long ago."""
     old = release(OLD_VERSION)
     opening = ChangeOpening(
-        key="first",
-        fleet=FLEET,
+        key=f"first {simulated.name}",
+        fleet=simulated.name,
         kind=ChangeKind.INSTALL,
         requested_by="bench",
         reason="it begins",
         release="1",
     )
     name = book.open_change(opening)
-    names = [gateway.name for gateway in plan.fleet.gateways]
+    names = [gateway.name for gateway in simulated.gateways]
     for first in range(0, len(names), 500):
         releases = dict.fromkeys(names[first : first + 500], old)
-        book.record_known_good_batch(KnownGoodBatch(fleet=FLEET, change=name, releases=releases))
+        book.record_known_good_batch(KnownGoodBatch(fleet=simulated.name, change=name, releases=releases))
     book.close_change(ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence="installed"))
-    book.record_states(FLEET, [*_states(plan.fleet).values()], {})
+    book.record_states(simulated.name, [*_states(simulated).values()], {})
+
+
+def keep_fresh(book: Ledger) -> None:
+    """Have what gateways said count for an hour more, where nobody looks at them while it is measured."""
+    later = datetime.now(UTC) + timedelta(hours=1)
+    with writing(book.engine) as connection:
+        connection.execute(update(tables.gateway_states).values(at=later))
 
 
 async def _keep_looking(book: Ledger, simulated: Fleet) -> None:

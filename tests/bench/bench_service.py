@@ -137,7 +137,7 @@ async def _asked(folder: Path, setup: Setup, fleet: Fleet) -> AsyncIterator[Path
 @asynccontextmanager
 async def _under_way(setup: Setup, plan: Plan) -> AsyncIterator[None]:
     """Have a change of the fleet under way for the length of the body."""
-    begin(setup.ledger, plan)
+    begin(setup.ledger, plan.fleet)
     service = await setup.service()
     await service.start(plan, "http://simulated", "bench", "measuring")
     await asyncio.sleep(MID_CHANGE)

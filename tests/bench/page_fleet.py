@@ -26,7 +26,7 @@ from policies.model.report import GatewayProgress
 from policies.model.status import Event
 from policies.model.verdict import Action, Against, Decision, GateReading, GateVerdict
 from policies.status.told import Told
-from tests.bench.bench_fleet import LAB, Size, begin, plan_of
+from tests.bench.bench_fleet import LAB, Size, begin, keep_fresh, plan_of
 from tests.bench.simulated_agents import FLEET, fleet, release
 from tests.fakes.stage import Stage
 
@@ -118,7 +118,7 @@ def log_in(book: Ledger, count: int) -> list[str]:
 
 def fill(book: Ledger, planned: Plan) -> None:
     """Write what was before the change: releases, changes, the audit record, and how other fleets stand."""
-    begin(book, planned)
+    begin(book, planned.fleet)
     book.record_plan(planned, "viewer-000")
     now = datetime.now(UTC)
     _insert(book.engine, tables.releases, [_release_row(number, now, planned) for number in range(RELEASES)])
@@ -139,12 +139,9 @@ def fill(book: Ledger, planned: Plan) -> None:
     _insert(book.engine, tables.gateway_certificates, _certificate_rows(names, now))
     _insert(book.engine, tables.gateway_revocations, _revocation_rows(names, now))
     silent = dict.fromkeys(mixed[-ceil(SILENT * share) :], "no answer within 5 s, by its relay")
+    keep_fresh(book)
     with writing(book.engine) as connection:
         table = tables.gateway_states
-        far = now + timedelta(
-            hours=1
-        )  # nobody reconciles here, and nothing may grow old while it is measured
-        connection.execute(update(table).values(at=far))
         for name, why in silent.items():
             which = (table.c.fleet == FLEET, table.c.gateway == name)
             connection.execute(update(table).where(*which).values(silent=why, state=None, takes=None))

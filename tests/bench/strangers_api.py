@@ -26,8 +26,9 @@ from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect
 from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
+from policies.model.fleet import Fleet
 from policies.model.people import Member, People, Role
-from tests.bench.bench_fleet import LAB, Size, answering_engine, begin, plan_of, start_process
+from tests.bench.bench_fleet import LAB, Size, answering_engine, begin, keep_fresh, plan_of, start_process
 from tests.bench.simulated_agents import FLEET, fleet
 from tests.bench.strangers import Attacker, Half, against, percentile, program, ratios
 from tests.bench.strangers_attacks import ATTACKS, Attacked
@@ -37,8 +38,10 @@ HOLD_MS = 1_000.0
 AUDIT_BYTES_PER_S = 1_000.0
 IDLE = "idle"
 """The fleet without a change."""
+LARGE = "large"
+"""The fleet that nobody changes, of which a viewer asks what takes long to answer."""
 
-GATEWAYS = 20
+GATEWAYS, MANY = 20, 10_000
 OPERATORS, FIRST_USER = 60, 30_000
 """So many that no operator asks more often than one person may."""
 
@@ -133,6 +136,12 @@ async def _at_work(name: str, stage: Stage) -> AsyncIterator[None]:
         yield
 
 
+def _named(name: str, count: int) -> Fleet:
+    """Return a simulated fleet of that name, of so many gateways."""
+    described = fleet(count).model_dump(mode="json", exclude={"gateways": {"__all__": {"fleet"}}})
+    return Fleet.model_validate(described | {"name": name})
+
+
 @asynccontextmanager
 async def _stage(stack: ExitStack, seconds: float) -> AsyncIterator[Stage]:
     """Lay out the installation, have its change under way, and start every process."""
@@ -147,11 +156,13 @@ async def _stage(stack: ExitStack, seconds: float) -> AsyncIterator[Stage]:
     url = f"sqlite:///{ledger}"
     book = Ledger.open(url)
     planned = plan_of(GATEWAYS, Size(gateways=GATEWAYS), LAB)
-    begin(book, planned)
+    begin(book, planned.fleet)
     book.record_plan(planned, "op-0")
     write_yaml(folder / "fleets" / f"{FLEET}.yaml", planned.fleet)
-    site = fleet(1).model_dump(mode="json", exclude_none=True, exclude={"gateways": {"__all__": {"fleet"}}})
-    write_yaml(folder / "fleets" / f"{IDLE}.yaml", site | {"name": IDLE})
+    for one in (_named(IDLE, 1), _named(LARGE, MANY)):
+        write_yaml(folder / "fleets" / f"{one.name}.yaml", one)
+        begin(book, one)
+    keep_fresh(book)
     grants = {name: frozenset({Role.OPERATOR}) for name in (FLEET, IDLE)}
     people = tuple(
         Member(name=f"op-{number}", system_users=(f"uid:{FIRST_USER + number}",), roles=grants)
@@ -160,7 +171,8 @@ async def _stage(stack: ExitStack, seconds: float) -> AsyncIterator[Stage]:
     write_yaml(folder / "people.yaml", People(api_version="penstock/v1", people=people))
     lives = timedelta(days=1)
     tokens = [book.make_token(f"op-t{number}", grants, lives, "op-0")[0] for number in range(OPERATORS)]
-    viewer, _ = book.make_token("looker", {FLEET: frozenset({Role.VIEWER})}, lives, "op-0")
+    looks = dict.fromkeys((FLEET, LARGE), frozenset({Role.VIEWER}))
+    viewer, _ = book.make_token("looker", looks, lives, "op-0")
     worker = [sys.executable, "-m", "tests.bench.page_worker", engine, url, str(GATEWAYS)]
     start_process(stack, worker, folder / "worker.log")
     service = ChangeService(await connect(engine, "default"), book)
@@ -191,7 +203,7 @@ async def _stage(stack: ExitStack, seconds: float) -> AsyncIterator[Stage]:
         tokens=tokens,
         seconds=seconds,
     )
-    stage = Stage(ledger, Attacked(port=port, fleet=FLEET, viewer=viewer), probing)
+    stage = Stage(ledger, Attacked(port=port, fleet=FLEET, large=LARGE, viewer=viewer), probing)
     warm = Stage(ledger, stage.attacked, probing.model_copy(update={"seconds": 2.0}))
     await probe(warm)  # the first requests load what later ones have
     yield stage

@@ -22,6 +22,12 @@ FILE_BYTES = 120 * 1024
 AT_ONCE = 8
 """Requests of one viewer at a time, of whom the API serves fewer."""
 
+LOOKS_AT_ONCE = 50
+"""Connections on which one viewer repeats a look."""
+
+REFUSED_SECONDS = 0.5
+"""How long a look waits that came too often."""
+
 SLOW, IDLE = 300, 300
 """Connections that say a byte now and then, and that say nothing."""
 
@@ -31,6 +37,8 @@ class Attacked(BaseModel):
 
     port: int
     fleet: str
+    large: str
+    """A fleet of thousands of gateways."""
     viewer: str
     """A machine's token that may only look at the fleet."""
 
@@ -97,6 +105,29 @@ async def nested_diffs(attacked: Attacked) -> None:
     await asyncio.gather(*[_again(lambda: _post(attacked, path, body)) for _ in range(AT_ONCE)])
 
 
+async def repeated_previews(attacked: Attacked) -> None:
+    """Ask without end what a rollback of the large fleet does."""
+    request = (
+        f"GET /v1/fleets/{attacked.large}/rollback HTTP/1.1\r\nHost: penstock\r\n"
+        f"Authorization: Bearer {attacked.viewer}\r\n\r\n"
+    ).encode()
+
+    async def look() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", attacked.port)
+        try:
+            while True:
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+                await reader.readexactly(int(length or b"0"))
+                if head[9:12] == b"429":
+                    await asyncio.sleep(REFUSED_SECONDS)
+        finally:
+            writer.close()
+
+    await asyncio.gather(*[_again(look) for _ in range(LOOKS_AT_ONCE)])
+
+
 async def refused_tokens(attacked: Attacked) -> None:
     """Show tokens that are none, from many client networks, one request after the other from each."""
 
@@ -142,6 +173,7 @@ ATTACKS: dict[str, Callable[[Attacked], Awaitable[None]]] = {
     "worst body by a viewer": worst_body,
     "20 MiB diffs by a viewer": large_diffs,
     "20 MiB of lists by a viewer": nested_diffs,
+    "a viewer repeats the rollback's preview of a fleet of 10,000": repeated_previews,
     "refused tokens from 200 addresses": refused_tokens,
     "slow and idle connections": slow_and_idle,
 }

@@ -101,13 +101,14 @@ async def fleets(caller: Asking, service: Serving) -> FleetList:
 
 
 @router.get("/fleets/{fleet}")
-async def status(fleet: Fleet, caller: Asking, service: Serving) -> FleetStatus:
+async def status(request: Request, fleet: Fleet, caller: Asking, service: Serving) -> FleetStatus:
     """Say what is happening, to how many users, why, what comes next and what can be done."""
-    return await service.status(caller, fleet)
+    return await while_connected(request, service.status(caller, fleet))
 
 
 @router.get("/fleets/{fleet}/rollback")
 async def rollback_preview(
+    request: Request,
     fleet: Fleet,
     caller: Asking,
     service: Serving,
@@ -116,7 +117,8 @@ async def rollback_preview(
     settings: Annotated[bool, Query(description="the last change of settings, and no release")] = False,
 ) -> RollbackPreview:
     """Return which release each gateway will serve after a rollback asked for now; nothing is done."""
-    return await service.rollback_preview(caller, fleet, RollbackAsked(to=to, of=of, settings=settings))
+    asked = RollbackAsked(to=to, of=of, settings=settings)
+    return await while_connected(request, service.rollback_preview(caller, fleet, asked))
 
 
 @router.get("/fleets/{fleet}/changes")

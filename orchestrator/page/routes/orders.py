@@ -1,6 +1,12 @@
-"""Orders: one sheet for each, which says what will happen and asks why; given once, however often sent."""
+"""Orders: one sheet for each, which says what will happen and asks why; given once, however often sent.
 
-from typing import Annotated, Any
+The sheet of a hold, an abort or a rollback waits a second for what the ledger knows, and is shown without it.
+No look of another caller stands before it.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
@@ -14,19 +20,22 @@ from orchestrator.api.who import Serving, limits_of
 from orchestrator.page.forms import Key, Sent, Typed, reason_in, with_form
 from orchestrator.page.render import rendered
 from orchestrator.page.session import Ordering, Own
-from orchestrator.service.service import FleetStatus
 from orchestrator.words.offers import EFFECTS, SETTINGS_BACK, spelled
 from policies.access import SAFE_DIRECTION
 from policies.model.command import CommandKind, CommandReceipt
-from policies.model.errors import Conflict, PenstockError, TooMany, Unknown
+from policies.model.errors import Conflict, PenstockError, TooMany, Unavailable, Unknown
 from policies.model.offer import Offer, Verb
 from policies.model.people import Caller, PersonName
+from policies.model.status import ChangeStatus
 from policies.model.value import Digest, Name, Value
 from policies.model.way_back import RollbackAsked
 
 router = APIRouter()
 
 OF_GATEWAYS = frozenset({Verb.QUARANTINE, Verb.RETURN})
+
+PREVIEWED_WITHIN_SECONDS = 1.0
+"""How long a sheet waits for what a rollback does."""
 
 Order = Annotated[Verb, Path(description="what is to be done")]
 
@@ -62,11 +71,14 @@ async def sheet(
 ) -> Response:
     """Say what the order does and to whom, and ask why."""
     limits_of(request).take(caller.person, _shown_as(verb))
-    status = await service.status(caller, fleet)
-    shown = given.change or (status.change.rollout if status.change is not None else None)
-    meant = given.model_copy(update={"change": shown, "approves": given.approves or _bound_to(status, verb)})
-    meant, does = await _previewed(service, caller, fleet, verb, meant)
-    return _sheet(request, fleet, verb, meant, status.model_dump(mode="json"), Sent(), does)
+    change, (meant, does) = await asyncio.gather(
+        _newest(service, caller, fleet, verb), _previewed(service, caller, fleet, verb, given)
+    )
+    bound = _bound_anew(change, verb, meant)
+    meant = bound.model_copy(
+        update={"change": given.change or bound.change, "approves": given.approves or bound.approves}
+    )
+    return _sheet(request, fleet, verb, meant, change, Sent(), does)
 
 
 def _shown_as(verb: Verb) -> Kind:
@@ -74,10 +86,23 @@ def _shown_as(verb: Verb) -> Kind:
     return Kind.SHEET if verb.value in SAFE_DIRECTION else Kind.LOOK
 
 
-def _bound_anew(status: FleetStatus, verb: Verb, given: Given) -> Given:
-    """Return the order bound to this status: the operator reads it, and sends the form again."""
-    newest = status.change.rollout if status.change is not None else None
-    return given.model_copy(update={"change": newest, "approves": _bound_to(status, verb)})
+async def _newest(service: Serving, caller: Caller, fleet: str, verb: Verb) -> ChangeStatus | None:
+    """Return what the fleet's newest change reports, None without one.
+
+    An order in the safe direction needs no such report: None also where the ledger does not answer soon.
+    """
+    if verb.value not in SAFE_DIRECTION:
+        return (await service.status(caller, fleet)).change
+    await service.require_command(caller, CommandKind(verb.value), fleet)
+    with suppress(Unavailable):
+        return await service.change_to_stop(fleet)
+    return None
+
+
+def _bound_anew(change: ChangeStatus | None, verb: Verb, given: Given) -> Given:
+    """Return the order bound to this change as it is now: the operator reads it, and sends the form again."""
+    newest = change.rollout if change is not None else None
+    return given.model_copy(update={"change": newest, "approves": _bound_to(change, verb)})
 
 
 async def _previewed(
@@ -90,17 +115,23 @@ async def _previewed(
     if verb is not Verb.ROLL_BACK:
         return given, None
     try:
-        preview = await service.rollback_preview(caller, fleet, given.rollback)
+        async with asyncio.timeout(PREVIEWED_WITHIN_SECONDS):
+            preview = await service.rollback_preview(caller, fleet, given.rollback)
     except PenstockError as error:
         return given.model_copy(update={"shown": None}), str(error)
+    except TimeoutError:
+        late = (
+            f"Which release each gateway will serve was not found out within {PREVIEWED_WITHIN_SECONDS:.0f} s"
+        )
+        return given.model_copy(update={"shown": None}), late
     return given.model_copy(update={"shown": preview.digest}), preview.sentence
 
 
-def _bound_to(status: FleetStatus, verb: Verb) -> Digest | None:
-    """Return what an answer, or a vote, is bound to that reads this status."""
-    if status.change is None:
+def _bound_to(change: ChangeStatus | None, verb: Verb) -> Digest | None:
+    """Return what an answer, or a vote, is bound to that reads this change."""
+    if change is None:
         return None
-    return status.change.ballot if verb is Verb.PROMOTE else status.change.confirm
+    return change.ballot if verb is Verb.PROMOTE else change.confirm
 
 
 @router.post("/fleets/{fleet}/orders/{verb}", dependencies=[Own])
@@ -128,11 +159,12 @@ async def give(
             limits_of(request).take(caller.person, _shown_as(verb))
         except TooMany:
             raise error from None
-        status = await service.status(caller, fleet)
-        sent = Sent(key, {"reason": reason}, error)
-        now = _bound_anew(status, verb, given) if isinstance(error, Conflict) else given
-        now, does = await _previewed(service, caller, fleet, verb, now)
-        return _sheet(request, fleet, verb, now, status.model_dump(mode="json"), sent, does)
+        change, (now, does) = await asyncio.gather(
+            _newest(service, caller, fleet, verb), _previewed(service, caller, fleet, verb, given)
+        )
+        if isinstance(error, Conflict):
+            now = _bound_anew(change, verb, now)
+        return _sheet(request, fleet, verb, now, change, Sent(key, {"reason": reason}, error), does)
     told = CommandReceipt if verb not in OF_GATEWAYS else Told
     sentence = told.model_validate_json(answer.body).sentence
     return rendered(request, "given.html", fleet=fleet, verb=verb.value, sentence=sentence)
@@ -174,7 +206,7 @@ def _sheet(
     fleet: str,
     verb: Verb,
     given: Given,
-    status: dict[str, Any],
+    change: ChangeStatus | None,
     sent: Sent,
     does: str | None = None,
 ) -> Response:
@@ -204,5 +236,5 @@ def _sheet(
         does=does,
         command=spelled(offer.model_dump(mode="json")),
         fields=given.model_dump(mode="json", exclude_none=True, exclude_defaults=True),
-        stands=status,
+        change=change.model_dump(mode="json") if change is not None else None,
     )
