@@ -11,6 +11,7 @@ from typing import Protocol
 from temporalio import activity
 
 from activities.host_record import HostRecordBook
+from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
 from policies.drift import (
@@ -212,7 +213,7 @@ class Fleets(Protocol):
         ...
 
 
-class FactBook(HostRecordBook, LostBook, Protocol):
+class FactBook(EndBook, HostRecordBook, LostBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
     def record_states(
@@ -383,7 +384,10 @@ class FactActivities:
 
     @activity.defn(name="find_strays")
     async def find_strays(self, fleet: str) -> Strays:
-        """Return who is not on known-good, by the newest facts, and which changes have no end."""
+        """Return who is not on known-good, by the newest facts, and which changes have no end.
+
+        An incomplete rollback whose gateways are back by these facts gets its end.
+        """
         return await in_a_thread(self._find_strays, fleet)
 
     @activity.defn(name="find_taken_off")
@@ -550,6 +554,8 @@ class FactActivities:
 
     def _find_strays(self, fleet: str) -> Strays:
         look = self._look(fleet)
+        if look.members is not None:
+            complete_ends(self._book, fleet, look.members)
         found = self._strays(look)
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}

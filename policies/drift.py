@@ -121,12 +121,7 @@ def by_hand(fleet: Name, state: GatewayState, why: str = "") -> str:
 
 def left_behind(states: Mapping[str, GatewayState]) -> tuple[str, ...]:
     """Return the gateways on which something runs that gets no new sessions: somebody has to empty it."""
-    found = []
-    for name, state in sorted(states.items()):
-        running = {one.slot for one in state.instances if one.state is InstanceState.RUNNING}
-        if running - {state.steering.serving, state.steering.trial}:
-            found.append(name)
-    return tuple(found)
+    return tuple(name for name, state in sorted(states.items()) if state.left_behind)
 
 
 def astray(state: GatewayState, release: ReleaseRef) -> str | None:

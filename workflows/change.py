@@ -57,7 +57,7 @@ from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.placement import with_befallen
 from policies.status.story import Left, Story
-from policies.status.told import NAMED, Told, listed
+from policies.status.told import NAMED, Told, listed, not_back
 from workflows import control, steps
 from workflows.adopt import Adopt, AdoptionOrder, Adoptions
 from workflows.bake import Bake, BakeOrder, bake_again, watch_what_stands
@@ -1306,7 +1306,7 @@ class Change:
         if back.unmoved:
             unmoved = listed(back.unmoved, back.more_unmoved)
             self._without += f"; not waited for, since no session had moved there: {unmoved}"
-        missing = f"; not back: {listed(back.given_up, back.more_given_up)}" if back.given_up else ""
+        missing = not_back(back.given_up, back.more_given_up)
         sentence = f"{reason}{missing}{self._without}"
         return self._result(outcome, with_befallen(sentence, back.nodes)).model_copy(
             update={

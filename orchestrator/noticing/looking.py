@@ -14,12 +14,12 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from orchestrator.noticing.hearing import MOST_CHANGES, Hearing
-from orchestrator.service.telling import order_of
+from orchestrator.service.telling import as_ended, order_of
 from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.notices import Waiting
 from orchestrator.store.stories import StoryRow
-from policies.model.change import ChangeOrder, ChangeRecord, ChangeResult, Outcome
+from policies.model.change import ChangeOrder, ChangeRecord, Outcome
 from policies.model.errors import BadInput
 from policies.model.notice import Notice, NoticeLevel
 from policies.model.notice_rules import NoticeRules
@@ -298,11 +298,7 @@ class Looking:
 def _told(record: ChangeRecord, row: StoryRow | None) -> tuple[ChangeOrder, Telling]:
     order = row.order if row is not None else order_of(record)
     told = row.told if row is not None else Telling(name=record.name)
-    unlike = told.result is None or told.result.outcome is not record.outcome
-    if record.outcome is not None and unlike:  # it ended without telling so, or an end followed its end
-        end = ChangeResult(rollout=record.name, outcome=record.outcome, reason=record.sentence)
-        told = told.model_copy(update={"result": end})
-    return order, told
+    return order, as_ended(record, told)
 
 
 def _grouped(told: Sequence[Told]) -> list[Told]:

@@ -50,7 +50,8 @@ from orchestrator.words.text import printable
 from policies.model.errors import NotOrdered, PenstockError, TooMany, Unavailable
 from policies.model.report import SWITCHING
 from policies.reporting.series import GateSeries, gate_series, gates_of, series_of
-from policies.status.sentences import BACK, ON_NAMED
+from policies.status.sentences import ON_NAMED
+from policies.status.told import BACK
 
 STATIC = Path(__file__).parent / "static"
 CHARTS = "/static/charts.css"

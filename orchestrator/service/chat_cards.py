@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from activities.files import FleetFiles
 from orchestrator.service.caller_refusals import INSTALLATION
 from orchestrator.service.chat_sessions import ChatSessions
-from orchestrator.service.telling import told_of
+from orchestrator.service.telling import as_ended, told_of
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.chat import SilentRoomOf
 from orchestrator.store.ledger import Ledger
@@ -253,7 +253,7 @@ class ChatCards:
             if wanted.header is not None:
                 until = (record.ended or datetime.now(UTC)) + wanted.header.limits.drain_deadline
             lately = self._sessions.lately(fleet, wanted.header)
-            result = row.told.result if row is not None else None
+            result = as_ended(record, row.told).result if row is not None else None
             found.append(done(record, wanted.status, result, tuple(good), lately, until))
         if wanted.stage is Stage.OVER and wanted.left is not None and told is not Stage.OVER:
             found.append(nobody_left(wanted.left, wanted.status))

@@ -29,6 +29,7 @@ from orchestrator.service.identity import IdentityProvider
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.provider_keys import ProviderKeys
 from orchestrator.service.standing import looked_at_within
+from orchestrator.service.telling import as_ended
 from orchestrator.service.updates import silence_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import uncounted_logins
@@ -534,8 +535,10 @@ def _not_back(ledger: Ledger, fleet: str, left_out: Iterable[Quarantine]) -> dic
     found = {one.gateway: one.reason for one in left_out if one.person == PENSTOCK}
     newest = ledger.last_change(fleet)
     story = ledger.story(newest.name) if newest is not None else None
-    if story is not None and story.told.outcome is Outcome.ROLLBACK_INCOMPLETE:
-        found |= story.told.not_back | story.told.failed
+    if newest is not None and story is not None:
+        told = as_ended(newest, story.told)
+        if told.outcome is Outcome.ROLLBACK_INCOMPLETE:
+            found |= told.not_back | told.failed
     return found
 
 

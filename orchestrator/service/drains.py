@@ -32,16 +32,30 @@ class DrainService:
 
     async def drains(self, fleet: Fleet) -> tuple[DrainStatus, ...]:
         """Return the drains that are under way on the fleet's gateways, with live counts."""
-        survey, found = await self.service.surveys.of(fleet), []
-        for handle in await self._running(fleet.name):
+        survey = await self.service.surveys.of(fleet)
+        found = [_with_live_counts(one, survey.states) for one in await self._statuses(fleet.name)]
+        return tuple(status for status in found if status.slots)
+
+    async def slots(self, fleet: str) -> frozenset[tuple[str, str]]:
+        """Return the slots that drains of the fleet empty, each as its gateway and its name.
+
+        Raises:
+            Unavailable: A drain, or the engine, does not answer.
+        """
+        found = await self._statuses(fleet)
+        return frozenset((slot.gateway, slot.slot) for one in found for slot in one.slots)
+
+    async def _statuses(self, fleet: str) -> list[DrainStatus]:
+        found = []
+        for handle in await self._running(fleet):
             try:
                 status: DrainStatus = await handle.query(
                     "status", result_type=DrainStatus, rpc_timeout=ANSWER
                 )
             except (RPCError, WorkflowQueryFailedError) as error:
                 raise Unavailable(f"the drain {handle.id} does not answer; is a worker running?") from error
-            found.append(_with_live_counts(status, survey.states))
-        return tuple(status for status in found if status.slots)
+            found.append(status)
+        return found
 
     async def tell(
         self, fleet: Fleet, gateway: str | None, command: DrainExtension | DrainEnding

@@ -3,20 +3,23 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from temporalio.service import RPCError
 
+from activities.incomplete_ends import complete_ends
 from orchestrator.service.changes import ChangeService
+from orchestrator.service.drains import DrainService
 from orchestrator.service.updates import ANSWER, silence_of
-from policies.drift import strays
+from policies.drift import left_behind, strays
 from policies.model.change import Phase, Quarantine
 from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict
 from policies.model.fleet import Fleet
+from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.plan_part import MOST_MEMBERS
 from policies.planning.naming import named
@@ -29,10 +32,10 @@ _log = logging.getLogger(__name__)
 RETURNING = "WorkflowType = 'Restore' AND ExecutionStatus = 'Running'"
 """The query for everything that returns gateways to their known-good."""
 
-BROUGHT_BACK = "; penstock brings it back within minutes, and returns it by itself"
-"""What becomes of a gateway that is returned while it is not on its known-good."""
+SOON = "penstock {} within minutes, and returns the gateway by itself"
+"""What becomes of a gateway that is returned while it is not on its known-good, or runs more than that."""
 
-AFTER_THE_CHANGE = "; when the change under way has ended, penstock brings it back, and returns it by itself"
+AFTER_THE_CHANGE = "when the change under way has ended, penstock {}, and returns the gateway by itself"
 """The same while nobody but that change may move gateways."""
 
 
@@ -127,7 +130,8 @@ class QuarantineService:
     async def take_in(self, fleet: Fleet, gateways: Collection[str], person: str, reason: str) -> Returned:
         """Let the gateways take part again, each once it is seen on its known-good.
 
-        Those that are seen elsewhere are reconcile's from then on, which brings them to their known-good and
+        Those that are seen elsewhere, or that run an instance beside which no drain empties, are reconcile's
+        from then on: it brings them to their known-good, has what was left behind emptied and stopped, and
         takes them in. Those that are silent stay left out until they are returned again.
 
         Raises:
@@ -143,21 +147,29 @@ class QuarantineService:
         known_good = await asyncio.to_thread(ledger.known_good, fleet.name)
         seen = {name: survey.states[name] for name in returning if name in survey.states}
         astray = {name: f"it {how}" for name, how in strays(seen, known_good).items()}
-        under_way = bool(astray) and await self.service.is_under_way(fleet.name)
-        then = AFTER_THE_CHANGE if under_way else BROUGHT_BACK
-        stays = {name: f"{why}{then}" for name, why in astray.items()} | {
+        there = {name: state for name, state in seen.items() if name in known_good and name not in astray}
+        beside = await self._left_running(fleet.name, there)
+        under_way = bool(astray or beside) and await self.service.is_under_way(fleet.name)
+        when = AFTER_THE_CHANGE if under_way else SOON
+        stays = {
+            **{name: f"{why}; {when.format('brings it back')}" for name, why in astray.items()},
+            **{name: f"{why}; {when.format('empties and stops it')}" for name, why in beside.items()},
+        }
+        if stays:  # also those that penstock left out: their next try may be an hour away
+            await asyncio.to_thread(ledger.hand_over, fleet.name, astray | beside, person, reason)
+        stays |= {
             name: f"it is silent: {survey.silent.get(name, 'its agent did not answer')}"
             for name in returning
             if name not in seen
         }
-        if astray:  # also those that penstock left out: their next try may be an hour away
-            await asyncio.to_thread(ledger.hand_over, fleet.name, astray, person, reason)
         taken_in = [name for name in returning if name not in stays]
         if not taken_in:
             stay = f"{returning[0]} stays" if len(returning) == 1 else f"all {len(returning)} gateways stay"
             why = stays[returning[0]] if len(returning) == 1 else listed(stays)
             return Returned(f"{stay} in quarantine: {why}.", stays)
         await asyncio.to_thread(ledger.clear_quarantines, fleet.name, taken_in, person, reason)
+        members = {gateway.name for gateway in fleet.gateways}
+        await asyncio.to_thread(complete_ends, ledger, fleet.name, members)
         if len(taken_in) == 1:
             said = [f"{taken_in[0]} was seen on its known-good and takes part in changes again."]
         else:
@@ -167,6 +179,23 @@ class QuarantineService:
         if others := [name for name in asked if name not in left_out]:
             said.append(f"{subject_of(others)} not in quarantine.")
         return Returned(" ".join(said), stays)
+
+    async def _left_running(self, fleet: str, states: Mapping[str, GatewayState]) -> dict[str, str]:
+        """Return the gateways that run an instance beside the one that serves, and that no drain empties.
+
+        What a change under way has begun on a gateway is its own.
+        """
+        left = {name: states[name].left_behind for name in left_behind(states)}
+        if not left:
+            return {}
+        begun = await asyncio.to_thread(self.service.ledger.touched_by_open_changes, fleet)
+        left = {name: found for name, found in left.items() if name not in begun}
+        drained = await DrainService(self.service.client, self.service).slots(fleet)
+        return {
+            name: f"slot {slots[0]} runs beside its known-good, and no drain empties it"
+            for name, found in left.items()
+            if (slots := [slot for slot in found if (name, slot) not in drained])
+        }
 
 
 def _returned_by(workflow: str, fleet: str, reasons: dict[str, str]) -> dict[str, str]:

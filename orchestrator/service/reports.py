@@ -11,6 +11,7 @@ from orchestrator.service.acting import Acting
 from orchestrator.service.background import LOOKS
 from orchestrator.service.fleets import Fleets, record_for
 from orchestrator.service.signals import signals_about
+from orchestrator.service.telling import as_ended
 from orchestrator.store.ends import Planned
 from orchestrator.store.ledger import Ledger
 from policies.access import Action as Asked
@@ -241,7 +242,7 @@ class ReportService:
 
     def _result(self, record: ChangeRecord) -> ChangeResult | None:
         story = self.ledger.story(record.name)
-        return story.told.result if story is not None else None
+        return as_ended(record, story.told).result if story is not None else None
 
     def _timeline(self, change: str) -> tuple[Event, ...]:
         """Return the first events and the newest ones."""

@@ -71,12 +71,34 @@ def status_of(
     at: datetime | None = None,
 ) -> ChangeStatus:
     """Return what a change tells that told this, and from its line what it could not tell itself."""
+    told = as_ended(record, told)
     story = Story(order, record.began, told)
     story.know(record.name, header)
-    if told.result is None and record.outcome is not None:
-        end = ChangeResult(rollout=record.name, outcome=Outcome(record.outcome), reason=record.sentence)
-        story.end(end, record.ended or datetime.now(UTC))
     return story.status(at)
+
+
+def as_ended(record: ChangeRecord, told: Told) -> Told:
+    """Return what a change told with the end that its line has.
+
+    It may have ended without telling so, and another end may have followed its own: once the gateways that a
+    rollback had ended without are back, it is complete.
+    """
+    own = told.result
+    if record.outcome is None or (own is not None and own.outcome is record.outcome):
+        return told
+    end = ChangeResult(rollout=record.name, outcome=record.outcome, reason=record.sentence)
+    if own is not None and own.outcome is Outcome.ROLLBACK_INCOMPLETE:
+        end = end.model_copy(
+            update={
+                "touched": own.touched + len(own.incomplete) + own.more_incomplete,
+                "decision": own.decision,
+                "steered_back_after": own.steered_back_after,
+            }
+        )
+        told = told.all_back(own.incomplete)
+    story = Story(order_of(record), record.began, told)
+    story.end(end, record.ended or datetime.now(UTC))
+    return story.dump()
 
 
 def order_of(record: ChangeRecord) -> ChangeOrder:

@@ -45,11 +45,15 @@ _LATER_ENDS = {
     Outcome.PROMOTED: (Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE, Outcome.ABORTED),
     Outcome.ROLLBACK_INCOMPLETE: (Outcome.ROLLED_BACK,),
 }
-"""What may replace an end: somebody asked for the way back while it was being written."""
+"""What may replace an end: an operator asked for the rollback while it was being written, or the gateways
+that a rollback had ended without are back."""
 _PAGE = 20
 _LEADING = (ChangeKind.UPGRADE.value, ChangeKind.GO_BACK.value)
 MOST_STANDING = 50
 """Promotions of a fleet that may still be watched; rings of one release are a few."""
+
+MOST_INCOMPLETE = 20
+"""Incomplete rollbacks of a fleet of which each scan finds out whether they are complete."""
 
 """Kinds of changes that lead a whole fleet from one release to another."""
 
@@ -249,6 +253,14 @@ class Changes(Book):
         """Return the newest change that gave gateways of the fleet another known-good, None without one."""
         table = tables.changes
         return self._newest(table.c.fleet == fleet, table.c.moved > 0, table.c.kind.in_(_LEADING))
+
+    def incomplete_ends(self, fleet: str) -> tuple[ChangeRecord, ...]:
+        """Return the newest changes of the fleet that ended with an incomplete rollback, the newest first."""
+        table = tables.changes
+        ended = table.c.outcome == Outcome.ROLLBACK_INCOMPLETE.value
+        wanted = select(table).where(table.c.fleet == fleet, ended).order_by(table.c.number.desc())
+        with reading(self._engine) as connection:
+            return tuple(_record(row) for row in connection.execute(wanted.limit(MOST_INCOMPLETE)))
 
     def _newest(self, *conditions: ColumnElement[bool]) -> ChangeRecord | None:
         table = tables.changes

@@ -150,6 +150,13 @@ class GatewayState(Message):
         slot = self.steering.trial or self.steering.serving
         return self.instance(slot) if slot else None
 
+    @property
+    def left_behind(self) -> tuple[str, ...]:
+        """The slots whose instances run and get no new sessions: a drain has to empty them."""
+        kept = {self.steering.serving, self.steering.trial}
+        running = (one.slot for one in self.instances if one.state is InstanceState.RUNNING)
+        return tuple(slot for slot in running if slot not in kept)
+
 
 class Probe(Message):
     """A real login and pings through an instance's own port."""

@@ -5,7 +5,8 @@ have their words from here.
 """
 
 from policies.model.status import Event
-from policies.status.sentences import BACK, ON_NAMED
+from policies.status.sentences import ON_NAMED
+from policies.status.told import BACK
 
 _TURN = "rolling back: "
 

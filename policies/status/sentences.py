@@ -22,7 +22,7 @@ from policies.model.status import ChangeStatus
 from policies.planning.cohorts import LEFT_OUT
 from policies.planning.naming import counted
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
-from policies.status.told import Told, listed
+from policies.status.told import BACK, Told, listed
 from policies.status.waiting import waiting
 from policies.votes import ballot_of
 
@@ -46,7 +46,7 @@ OUTCOME_SENTENCES = {
 }
 
 
-WAITING, BACK, ON_TRIAL = "waiting", "back on known-good", "on trial"
+WAITING, ON_TRIAL = "waiting", "on trial"
 """States of gateways that nobody has touched, and that take their users as before."""
 
 NOT_BACK = "not back"

@@ -29,7 +29,6 @@ from policies.status.awaited import stands_still
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import (
-    BACK,
     ON_NAMED,
     ON_TRIAL,
     PHASE_SENTENCES,
@@ -40,7 +39,7 @@ from policies.status.sentences import (
     named_release,
     share_line,
 )
-from policies.status.told import NAMED, SHOWN, Told, listed, subject_of
+from policies.status.told import BACK, NAMED, SHOWN, Told, listed, subject_of
 from policies.status.waiting import waiting
 from policies.votes import basis_of, needed_for, still_counting
 

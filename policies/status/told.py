@@ -18,6 +18,9 @@ from policies.planning.naming import named
 NAMED = 10
 """Gateways that one sentence names; more are counted."""
 
+BACK = "back on known-good"
+"""The state of a gateway that takes its users as before."""
+
 SHOWN = 50
 """Gateways of which a change says why; more are counted, and the ledger names each of them."""
 
@@ -100,6 +103,16 @@ class Told(Value):
         more = max(0, self.count_not_back - len(named))
         return self.model_copy(update={"not_back": named, "more_not_back": more})
 
+    def all_back(self, gateways: Collection[str]) -> Self:
+        """Return the same with these gateways on their known-good, and none that is still tried."""
+        back = {
+            name: self.gateways[name].model_copy(update={"state": BACK})
+            for name in gateways
+            if name in self.gateways
+        }
+        none: dict[str, object] = {"not_back": {}, "more_not_back": 0, "failed": {}}
+        return self.model_copy(update=none | {"gateways": self.gateways | back})
+
     @property
     def count_not_back(self) -> int:
         """How many gateways are still tried, named or not."""
@@ -136,3 +149,8 @@ def listed(reasons: Mapping[str, str], more: int = 0) -> str:
     first = [f"{name}: {why}" for name, why in sorted(reasons.items())][:NAMED]
     left = len(reasons) + more - len(first)
     return "; ".join(first) + (f" and {left} more" if left else "")
+
+
+def not_back(reasons: Mapping[str, str], more: int = 0) -> str:
+    """Return the part of an end's sentence that names the gateways which are not back; empty without any."""
+    return f"; not back: {listed(reasons, more)}" if reasons else ""

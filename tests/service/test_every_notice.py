@@ -327,6 +327,19 @@ def test_a_release_that_is_promoted_after_one_that_was_not_watched_settles_that(
     assert ledger.waiting_notices() == ()
 
 
+def test_an_incomplete_rollback_whose_gateways_are_back_since_is_over(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    SCENES[NoticeState.ENDED_INCOMPLETE](stage)
+    [waits] = ledger.waiting_notices()
+    back = "users call; gw-1 was brought back since: seen on its known-good at 2026-11-30 09:50:00 UTC"
+    end = ChangeEnding(change=waits.subject, outcome=Outcome.ROLLED_BACK, sentence=back)
+    ledger.close_change(end)
+    stage.looks.look()
+    assert ledger.waiting_notices() == ()
+    newest = ledger.notice_rows(["edge"], 500)[0].notice
+    assert (newest.state, newest.headline.endswith(back)) == (NoticeState.ROLLED_BACK, True)
+
+
 @pytest.mark.parametrize("action", sorted(ACTIONS))
 def test_each_entry_that_says_something_to_people_is_told_or_settles_what_was(
     ledger: Ledger, action: str

@@ -69,7 +69,7 @@ async def test_a_gateway_is_taken_in_again_only_once_it_is_seen_on_its_known_goo
     returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
     assert returned.sentence == (
         "gw-2 stays in quarantine: it runs a release that is not its known-good 1.1.6; "
-        "penstock brings it back within minutes, and returns it by itself."
+        "penstock brings it back within minutes, and returns the gateway by itself."
     )
     [left_out] = world.book.quarantined(world.fleet.name)
     assert (left_out.gateway, left_out.person) == ("gw-2", PENSTOCK)

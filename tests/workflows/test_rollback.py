@@ -19,7 +19,7 @@ from policies.model.errors import BadInput, Refused, Unavailable
 from policies.model.offer import Verb
 from policies.model.operation import Operation
 from policies.model.plan_part import Part, PartKey
-from policies.status.sentences import BACK
+from policies.status.told import BACK
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked, soon

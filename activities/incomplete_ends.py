@@ -1,0 +1,72 @@
+"""Incomplete ends: rollbacks that ended without some gateways, which are completed once these are back."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from policies.incomplete_ends import Answer, completed_end, gateways_of
+from policies.model.change import ChangeEnding, ChangeRecord, KnownGoodMove, Quarantine
+from policies.model.instance import GatewayState
+from policies.model.value import Name
+from policies.status.told import Told
+
+
+class EndBook(Protocol):
+    """The part of the ledger that says how rollbacks ended, and what gateways answered since."""
+
+    def incomplete_ends(self, fleet: str) -> tuple[ChangeRecord, ...]:
+        """Return the newest changes of the fleet that ended with an incomplete rollback."""
+        ...
+
+    def told_by(self, changes: Collection[str]) -> dict[str, Told]:
+        """Return what each of these changes reported last, of those that ever did."""
+        ...
+
+    def moves(self, fleet: str) -> Sequence[KnownGoodMove]:
+        """Return the last move of each gateway's known-good."""
+        ...
+
+    def said_at(self, fleet: str, within: timedelta) -> dict[str, datetime]:
+        """Return when gateways were asked that answered last, of those that were asked within that time."""
+        ...
+
+    def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
+        """Return what these gateways answered last, of those of which that can be read."""
+        ...
+
+    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
+        """Return the gateways that are left out now."""
+        ...
+
+    def close_change(self, ending: ChangeEnding) -> None:
+        """Write down how a change ended."""
+        ...
+
+
+def complete_ends(book: EndBook, fleet: str, members: Collection[Name]) -> None:
+    """Write down of each incomplete rollback of the fleet that it is complete, once it is.
+
+    Args:
+        book: The ledger.
+        fleet: Whose rollbacks.
+        members: The gateways of the fleet's file.
+    """
+    records = book.incomplete_ends(fleet)
+    if not records:
+        return
+    told, moves = book.told_by([record.name for record in records]), book.moves(fleet)
+    left_out = {one.gateway for one in book.quarantined(fleet)}
+    for record in records:
+        result = told[record.name].result if record.name in told else None
+        if result is None or record.ended is None:
+            continue
+        gateways = gateways_of(result, members)
+        # The times first: an answer that is newer than its time is from after the end as well.
+        at = {} if gateways & left_out else book.said_at(fleet, datetime.now(UTC) - record.ended)
+        if gateways - at.keys():
+            continue  # what 10,000 gateways answered is read only where all have answered
+        states = book.states_of(fleet, sorted(gateways))
+        answers = {name: Answer(state, at[name]) for name, state in states.items()}
+        ending = completed_end(record, result, gateways, moves, answers, left_out)
+        if ending is not None:
+            book.close_change(ending)
