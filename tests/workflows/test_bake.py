@@ -46,9 +46,10 @@ BLIND = Decision(
 
 
 async def test_harm_found_after_promotion_sends_the_whole_fleet_back(world: World) -> None:
-    world.judge.says(CRASHED, wave=0)
+    world.judge.says(UNDECIDED, wave=0)
     result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
     assert result.outcome is Outcome.PROMOTED
+    world.judge.says(CRASHED, wave=0)
     await until(lambda: set(world.serving().values()) == {"1.1.6"})
     await until(lambda: world.book.known_good(world.fleet.name) == dict.fromkeys(world.gateways, OLD))
 
@@ -165,8 +166,9 @@ async def test_a_watch_over_a_promotion_that_was_lost_is_begun_again_within_a_mi
 
 
 async def test_a_promotion_that_was_taken_back_or_is_old_is_watched_no_more(world: World) -> None:
-    world.judge.says(CRASHED, wave=0)
+    world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    world.judge.says(CRASHED, wave=0)
     await until(lambda: set(world.serving().values()) == {"1.1.6"})
     change = world.client.get_workflow_handle(change_of(world.fleet.name))
     await until(lambda: world.book.open_changes(world.fleet.name) == ())

@@ -20,8 +20,9 @@ ALL = (("gw-1",), ("gw-2", "gw-3", "gw-4"))
 
 async def baked_and_back(recorded: Recorded, release: object = NEW) -> None:
     """Promote a release and let the bake find it bad."""
-    recorded.world.judge.says(CRASHED, wave=0)
+    recorded.world.judge.says(WATCHING, wave=0)
     assert (await recorded.upgrade(*ALL, release=release)).outcome is Outcome.PROMOTED  # type: ignore[arg-type]
+    recorded.world.judge.says(CRASHED, wave=0)
     await recorded.everybody_on(OLD)
 
 
