@@ -256,7 +256,7 @@ class Batch:
         if trouble := await self._look_at_node(name):
             self._aside[name] = trouble.with_reason(why)
             self._changed()
-        del self._naming[name]
+        self._naming.pop(name, None)
 
     @workflow.signal(name="end")
     def end(self, how: str) -> None:
@@ -678,7 +678,9 @@ class Batch:
         It is silent after a whole lease of questions that it did not answer: time in which none was asked,
         as while the orchestrator or its engine was away, is no silence of the gateway.
         """
-        member, trial = self._members[name], self._on_trial[name]
+        member, trial = self._members[name], self._on_trial.get(name)
+        if trial is None:
+            return  # set aside since this was begun
         try:
             await self._steps(member).try_out(trial.slot, self._order.lease, self._share, renew=True)
         except ActivityError as error:
@@ -691,23 +693,27 @@ class Batch:
                 return
             if name in self._on_trial and self._is_left_to_operator(name, error):
                 return
-            why = sentence_of(error)
-            workflow.logger.warning("lease of %s not confirmed: %s", name, why)
-            misses = trial.misses + 1
-            if name in self._on_trial:
-                missed = {"unconfirmed": why, "misses": misses}
-                self._on_trial[name] = self._on_trial[name].model_copy(update=missed)
-            since = workflow.now().timestamp() - trial.confirmed
-            if misses >= RENEWALS_A_LEASE and since > self._order.lease.total_seconds():
-                reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
-                if name in self._on_trial:
-                    self._set_aside(name, reason)
+            await self._count_a_miss(name, trial, error)
         else:
             at = workflow.now().timestamp()
             if name in self._on_trial:
                 self._on_trial[name] = trial.model_copy(
                     update={"confirmed": at, "unconfirmed": "", "misses": 0}
                 )
+
+    async def _count_a_miss(self, name: str, trial: OnTrial, error: ActivityError) -> None:
+        """Take over that a lease was not confirmed; who was silent for a whole lease is set aside."""
+        why = sentence_of(error)
+        workflow.logger.warning("lease of %s not confirmed: %s", name, why)
+        misses = trial.misses + 1
+        if name in self._on_trial:
+            missed = {"unconfirmed": why, "misses": misses}
+            self._on_trial[name] = self._on_trial[name].model_copy(update=missed)
+        since = workflow.now().timestamp() - trial.confirmed
+        if misses >= RENEWALS_A_LEASE and since > self._order.lease.total_seconds():
+            reason = (await self._look_at_node(name)).with_reason(f"silent: {sentence_of(error)}")
+            if name in self._on_trial:
+                self._set_aside(name, reason)
 
     async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more.
@@ -734,7 +740,7 @@ class Batch:
                 self._set_aside(name, f"{reason}; {sentence_of(error)}")
             return
         finally:
-            del self._returning[name]
+            self._returning.pop(name, None)
         if code_of(refusal) == "InstanceGone" and not rebooted and not trouble:
             self._ended.append(name)
         self._set_aside(name, trouble.with_reason(f"its host rebooted: {reason}" if rebooted else reason))
@@ -807,8 +813,11 @@ class Batch:
         await asyncio.gather(*kept)
 
     async def _keep_gateway(self, name: str) -> None:
-        on, slot = self._steps(self._members[name]), self._on_trial[name].slot
-        if await self._is_switched(on, lambda: on.keep(slot, steps.SWITCH)):
+        on, trial = self._steps(self._members[name]), self._on_trial.get(name)
+        if trial is None:
+            return  # set aside since this was begun
+        kept = await self._is_switched(on, lambda: on.keep(trial.slot, steps.SWITCH))
+        if kept and name in self._on_trial:
             self._enter(name, KEPT)
 
     async def _end_trials(self) -> None:
