@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.drivers.gateway_fixtures import NO_CONTAINERS, built_podman, podman  
 from tests.drivers.gateway_lab import operation
 from tests.drivers.podman_lab import PodmanLab, conmon_of
 from tests.drivers.unprepared import Unprepared
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.lab,
@@ -396,6 +398,16 @@ async def test_a_podman_that_hangs_gives_up_the_slots_and_the_next_start_has_the
         await _starts_one(podman, changed=True)
 
 
+def killed(*pids: int) -> None:
+    """Kill these processes and wait until they have ended: nothing outlives a reboot."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < until, pids
+        time.sleep(0.01)
+
+
 @pytest.mark.sweep
 async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
     podman: PodmanLab,  # noqa: F811
@@ -404,8 +416,7 @@ async def test_what_served_before_a_reboot_is_started_again_in_a_new_container(
     before = await podman.folders.podman.inspect("gw-1-a")
     assert before is not None
     assert before.pid is not None
-    for pid in (conmon_of(before.pid), before.pid):
-        os.kill(pid, signal.SIGKILL)
+    killed(conmon_of(before.pid), before.pid)
     shutil.rmtree(podman.folders.podman.volatile)
     podman.compose()
     state = await podman.slots.resume()
