@@ -582,11 +582,13 @@ class FactActivities:
     ) -> dict[Name, tuple[Name, ...]]:
         """Return the first of whom operators steered off the release of a change after their wave passed."""
         hand = {name for name, state in states.items() if state.owner == BREAK_GLASS}
+        kept = self._book.kept_by_open_changes(fleet, hand) if hand else {}
         found = dict[Name, tuple[Name, ...]]()
-        for name, change in sorted(self._book.kept_by_open_changes(fleet, hand).items()) if hand else ():
-            others = found.get(change, ())
-            if len(others) < most and taken_off(states[name], self._book.change(change).release_digest):
-                found[change] = (*others, name)
+        for change in sorted({*kept.values()}):
+            release = self._book.change(change).release_digest
+            off = [name for name in sorted(kept) if kept[name] == change and taken_off(states[name], release)]
+            if off:
+                found[change] = tuple(off[:most])
         return found
 
     def _look(self, fleet: str) -> _Look:

@@ -702,7 +702,7 @@ class Batch:
                 )
 
     async def _count_a_miss(self, name: str, trial: OnTrial, error: ActivityError) -> None:
-        """Take over that a lease was not confirmed; who was silent for a whole lease is set aside."""
+        """Count a lease that was not confirmed; a gateway that was silent for a whole lease is set aside."""
         why = sentence_of(error)
         workflow.logger.warning("lease of %s not confirmed: %s", name, why)
         misses = trial.misses + 1

@@ -678,8 +678,7 @@ class Change:
     async def _leave_to_operators(self, gateways: tuple[Name, ...]) -> None:
         if self._answers_for_no_wave:
             return
-        passed = PassedChange(self._name, self._plan, self._epoch, self._order.source)
-        found = await self._passed_waves.leave_to_operators(passed, gateways)
+        found = await self._passed_waves.leave_to_operators(self._passed_change, gateways)
         known = self._aside_in.get(ANY_PART, ())
         if not self._answers_for_no_wave:
             new = {name: why for name, why in found.items() if name not in known}
@@ -729,12 +728,15 @@ class Change:
             return await self._find_who_missed_it()
         if self._order.kind is not ChangeKind.GO_BACK:
             return True
-        survey = SurveyOrder(fleet=self._order.fleet)
-        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("survey")))
+        await self._survey(SurveyOrder(fleet=self._order.fleet))
         found = await control.ask(FactActivities.find_strays, self._order.fleet)
         if self._order.beside is not None:
             return not {*found.untouched}.isdisjoint(self._order.drifted)
         return bool(found.strays or found.open_changes)
+
+    async def _survey(self, order: SurveyOrder) -> None:
+        """Ask gateways what is true of them now; who has not answered in time is silent."""
+        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, order, self._child("survey")))
 
     async def _leaves_some_to_take_back(self) -> bool:
         """Look which of the gateways that failed alone operators have steered on their hosts meanwhile.
@@ -745,13 +747,10 @@ class Change:
         some = False
         for key in self._plan.keys:
             part = await control.read_part(self._plan.digest, key)
-            names = [member.gateway.name for member in part.members]
-            looks = [left_by_hand(self._order.fleet, member) for member in part.members]
-            found = dict(zip(names, await asyncio.gather(*looks), strict=True))
-            left = {name: why for name, why in found.items() if why}
+            left = await left_by_hand(self._order.fleet, part.members)
             self._set_aside(left)
             self._aside_in[key.path] = tuple(left)
-            some |= not all(found.values())
+            some |= len(left) < len(part.members)
         return some
 
     async def _find_who_missed_it(self) -> bool:
@@ -877,7 +876,7 @@ class Change:
                 await doing
         finally:
             if not doing.done():
-                await _ended_or_cancelled(doing)
+                await _cancelled(doing)
 
     async def _begins(self, wave: int) -> bool:
         """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
@@ -1015,8 +1014,11 @@ class Change:
         """Watch what runs the release already, however long the next wave waits."""
         if self._passed and not self._promoted:
             child = self._child(f"passed/{self._passed:03}")
-            change = PassedChange(self._name, self._plan, self._epoch, self._order.source)
-            self._passed_waves.begin(change, self._passed, self._carry, child)
+            self._passed_waves.begin(self._passed_change, self._passed, self._carry, child)
+
+    @property
+    def _passed_change(self) -> PassedChange:
+        return PassedChange(self._name, self._plan, self._epoch, self._order.source)
 
     def _go_on_with_a_short_history(self) -> None:
         """Continue as new where no child is running and no command is half done."""
@@ -1074,9 +1076,7 @@ class Change:
                 partial(lambda task: task.done() or self._asked_back is not None, promoting)
             )
             if self._asked_back is not None:
-                promoting.cancel()
-                with suppress(asyncio.CancelledError, FailureError):
-                    await promoting
+                await _cancelled(promoting)
                 return await self._take_back()
             if await promoting:
                 return self._result(Outcome.PROMOTED, self._unproven or "every wave passed its window")
@@ -1111,7 +1111,7 @@ class Change:
             keys=keys,
             without={key.path: self._not_upgraded_in(key) for key in keys},
         )
-        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, survey, self._child("taken-off")))
+        await self._survey(survey)
         found = await control.record(FactActivities.find_taken_off, self._order.fleet)
         if gateways := found.get(self._name):
             await self._leave_to_operators(gateways)
@@ -1616,7 +1616,7 @@ class Change:
             await workflow.wait_condition(
                 lambda: ending.done() or (is_undone and self._asked_back is not None)
             )
-            await _ended_or_cancelled(ending)
+            await (ending if ending.done() else _cancelled(ending))
         if is_undone and self._asked_back is not None:
             return await self._close(await self._take_back())
         if self._name and result.outcome is not Outcome.PROMOTED and not self._order.bakes_on:
@@ -1672,11 +1672,8 @@ async def _report_return(order: ChangeOrder, missing: dict[str, str], *, tried: 
         await tell(order.listener, "returned", order.key, missing, tried)
 
 
-async def _ended_or_cancelled(work: "asyncio.Future[Any]") -> None:
-    """Cancel work that is still under way, and wait for that; what it raised before is the caller's."""
-    if work.done():
-        await work
-        return
+async def _cancelled(work: "asyncio.Future[Any]") -> None:
+    """Cancel work and wait until it has ended."""
     work.cancel()
     with suppress(asyncio.CancelledError, FailureError):
         await work

@@ -188,8 +188,7 @@ class PassedWaves:
         parts = [await control.read_part(plan.digest, key) for key in by_path.values()]
         members = [one for part in parts for one in part.members if one.gateway.name in names]
         off = plan.release.digest if plan.release is not None else None
-        looks = await asyncio.gather(*[left_by_hand(plan.fleet, member, off) for member in members])
-        found = {member.gateway.name: why for member, why in zip(members, looks, strict=True) if why}
+        found = await left_by_hand(plan.fleet, members, off)
         self._by_hand |= found
         if found:
             await self._restore(change, tuple(sorted(found)))

@@ -109,12 +109,18 @@ class Reconcile:
             order = ChangeOrder(fleet=fleet, kind=kind, key=str(workflow.uuid4()), reason=reason)
             if await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
                 return f"repeating {_MISSED[kind]} on {names}, which missed it"
-            if (
-                not found.lets_nothing_in
-            ):  # the history of a wave that is held for days is not to grow by this
-                await tell(change_of(fleet), "let_in", order)
+            await Reconcile._offer(found, order)
             asked = "a change is under way, and lets this in if it only waits"
         return asked
+
+    @staticmethod
+    async def _offer(found: Strays, order: ChangeOrder) -> None:
+        """Ask the change under way to let this in, but for a wave: it lets nothing in, and may last for days.
+
+        Its history cannot be cut meanwhile, and is not to grow with each minute.
+        """
+        if not found.lets_nothing_in:
+            await tell(change_of(order.fleet), "let_in", order)
 
     @staticmethod
     async def _end(fleet: str, left: Strays) -> str:
@@ -129,9 +135,8 @@ class Reconcile:
             reason=f"nobody looks after this change any more: {found or 'only the ledger is behind'}",
         )
         if not await left_behind(Change.run, ChangeRun(order=order), change_of(fleet)):
-            if left.untouched and not left.lets_nothing_in:
-                beside = order.model_copy(update={"drifted": left.untouched})
-                await tell(change_of(fleet), "let_in", beside)
+            if left.untouched:
+                await Reconcile._offer(left, order.model_copy(update={"drifted": left.untouched}))
             await bake_again(fleet)
             return await Reconcile._ask_again(fleet, left) or "a change is under way and looks after them"
         return f"bringing back: {', '.join(sorted(strays)) or 'nobody; only the ledger was behind'}"

@@ -934,16 +934,21 @@ class Restore:
         )
 
 
-async def left_by_hand(fleet: Name, member: Member, off: Digest | None = None) -> str:
-    """Return why a gateway is left to the operator who steered it on its host; empty where none did.
+async def left_by_hand(fleet: Name, members: Sequence[Member], off: Digest | None = None) -> dict[Name, str]:
+    """Return which gateways are left to the operators who steered them on their hosts, each with why.
 
-    It is empty, too, where the gateway or the ledger does not answer: its host decides.
+    None of them is a gateway that does not answer, or of which the ledger does not: its host decides.
 
     Args:
-        fleet: The gateway's.
-        member: The gateway, as a plan has it.
-        off: A release; one that an operator steered to just that is not left.
+        fleet: The gateways'.
+        members: The gateways, as a plan has them.
+        off: A release; a gateway that an operator steered to just that is not left.
     """
+    looks = await asyncio.gather(*[_left_by_hand(fleet, member, off) for member in members])
+    return {member.gateway.name: why for member, why in zip(members, looks, strict=True) if why}
+
+
+async def _left_by_hand(fleet: Name, member: Member, off: Digest | None) -> str:
     on = GatewaySteps(member.gateway, "look", 0, member.back.digest if member.back else "")
     try:
         state = await on.observe(steps.LOOK)

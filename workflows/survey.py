@@ -71,7 +71,7 @@ class Survey:
         return firsts
 
     async def _look_at_parts(self, order: SurveyOrder, plan: Digest) -> None:
-        if len(order.keys) > 1:
+        if len(order.keys) != 1:
             parts = {
                 key.path: order.model_copy(
                     update={"keys": (key,), "without": {key.path: order.without.get(key.path, ())}}
@@ -79,10 +79,11 @@ class Survey:
                 for key in order.keys
             }
             await in_parts(Survey.run, parts)
-        for key in order.keys if len(order.keys) == 1 else ():
-            part, without = await control.read_part(plan, key), order.without.get(key.path, ())
-            asked = (one.gateway for one in part.members if one.gateway.name not in without)
-            await self._look(order.fleet, tuple(asked))
+            return
+        (key,) = order.keys
+        part, without = await control.read_part(plan, key), order.without.get(key.path, ())
+        asked = (one.gateway for one in part.members if one.gateway.name not in without)
+        await self._look(order.fleet, tuple(asked))
 
     @staticmethod
     async def _look(fleet: str, gateways: tuple[GatewayRef, ...]) -> None:

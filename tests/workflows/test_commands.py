@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -256,7 +257,9 @@ async def test_orders_in_the_last_moment_of_a_wave_end_nothing(real: World, kind
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
-async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
+@asynccontextmanager
+async def half_promoted(world: World) -> AsyncIterator[Running]:
+    """Start an upgrade, and have the ledger not take the promotion of its second part during the block."""
     write, asked = world.book.record_known_good_batch, list[str]()
 
     def away(batch: KnownGoodBatch) -> int:
@@ -268,8 +271,15 @@ async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out
     world.book.record_known_good_batch = away  # type: ignore[method-assign]
     rollout = await world.start(("gw-1",), ("gw-2",))
     await until(lambda: "gw-2" in asked)
-    await say(rollout, CommandKind.ROLL_BACK, reason="users call")
-    world.book.record_known_good_batch = write  # type: ignore[method-assign]
+    try:
+        yield rollout
+    finally:
+        world.book.record_known_good_batch = write  # type: ignore[method-assign]
+
+
+async def test_an_order_to_go_back_in_the_middle_of_the_promotion_is_carried_out(world: World) -> None:
+    async with half_promoted(world) as rollout:
+        await say(rollout, CommandKind.ROLL_BACK, reason="users call")
     result = await result_of(rollout)
     assert (result.outcome, result.reason) == (Outcome.ROLLED_BACK, "on call: users call")
     assert set(world.serving().values()) == {"1.1.6"}

@@ -10,13 +10,14 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 
 from orchestrator.service.changes import ChangeService
-from policies.model.change import PENSTOCK_WATCH, KnownGoodBatch, Outcome, Phase
+from policies.model.change import PENSTOCK_WATCH, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Unavailable
 from policies.model.fleet import Automation
-from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
+from tests.workflows.test_commands import half_promoted
 from tests.workflows.test_passed_waves import second_wave_that
 from tests.workflows.test_rollback import second_wave_on_trial
 from tests.workflows.test_way_back import answer, ask_for, is_waiting
@@ -26,7 +27,7 @@ from tests.workflows.test_way_back_holds_nothing_up import (
     serve,
     waits_for_gw_3,
 )
-from tests.workflows.test_windows import start
+from tests.workflows.test_windows import held_by_a_freeze
 from tests.workflows.world import (
     OLD,
     Running,
@@ -138,22 +139,11 @@ async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking
 
 async def test_harm_takes_back_a_promotion_that_waits_for_the_ledger(world: World) -> None:
     """The watch over it told the change, which did not listen before its last part was promoted."""
-    write, asked = world.book.record_known_good_batch, list[str]()
-
-    def away(batch: KnownGoodBatch) -> int:
-        asked.extend(batch.releases)
-        if "gw-2" in batch.releases:
-            raise Unavailable("the ledger takes no writes")
-        return write(batch)
-
     world.judge.says(UNDECIDED, wave=0)
-    world.book.record_known_good_batch = away  # type: ignore[method-assign]
-    rollout = await world.start(("gw-1",), ("gw-2",))
-    await until(lambda: "gw-2" in asked)
-    await until(lambda: bool(world.judge.bakes))
-    world.judge.says(CRASHING, wave=0)
-    await until(serves_known_good(world), SOON)
-    world.book.record_known_good_batch = write  # type: ignore[method-assign]
+    async with half_promoted(world) as rollout:
+        await until(lambda: bool(world.judge.bakes))
+        world.judge.says(CRASHING, wave=0)
+        await until(serves_known_good(world), SOON)
     result = await result_of(rollout)
     assert result.outcome is Outcome.ROLLED_BACK
     assert CRASHING.reason in result.reason
@@ -182,11 +172,7 @@ async def test_a_rollback_waits_for_no_ledger_that_does_not_take_the_end_of_a_pr
 async def test_a_wave_that_a_freeze_holds_goes_back_without_its_entry_in_the_audit_record(
     world: World, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     with hanging(monkeypatch, world, "audit"):
         if by == "harm":
             world.judge.says(UNHEALTHY)

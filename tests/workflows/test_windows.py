@@ -35,6 +35,16 @@ async def start(world: World, *waves: tuple[str, ...], **more: object) -> Runnin
     return await world.run(order.model_copy(update={"asks_window": True, **more}))
 
 
+async def held_by_a_freeze(world: World) -> Running:
+    """Start an upgrade, and return it once a freeze holds its first wave."""
+    world.judge.says(UNDECIDED)
+    rollout = await start(world)
+    await in_phase(rollout, Phase.OBSERVING)
+    world.windows.answer = FROZEN
+    await in_phase(rollout, Phase.HELD)
+    return rollout
+
+
 async def waits(rollout: Running) -> None:
     async def does() -> bool:
         return (await status_of(rollout)).window is not None
@@ -224,11 +234,7 @@ async def test_a_window_that_closes_in_mid_wave_rolls_back_where_that_is_declare
 async def test_a_freeze_added_in_mid_change_holds_and_cuts_nobody_and_harm_still_goes_back(
     world: World,
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     assert (await status_of(rollout)).why == "held by penstock: closed by the freeze black-friday"
     assert world.serving()["gw-1"] == "1.3.0"
     world.judge.says(UNHEALTHY)
@@ -272,11 +278,7 @@ async def resumed_by_penstock(rollout: Running) -> bool:
 
 @pytest.mark.sweep
 async def test_a_freeze_that_is_told_again_otherwise_goes_on_holding(world: World) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     await answered(world, OPEN.model_copy(update={"is_known": False, "fits": False, "sentence": "away"}))
     await answered(world, FROZEN)
     longer = datetime(2026, 11, 26, 1, tzinfo=UTC)
@@ -294,11 +296,7 @@ async def test_a_freeze_that_is_told_again_otherwise_goes_on_holding(world: Worl
 async def test_a_person_who_lifts_the_hold_of_a_freeze_is_not_overruled_and_the_next_freeze_holds(
     world: World,
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     await say(rollout, CommandKind.RESUME, hold_of="penstock")
     await answered(world, FROZEN.model_copy(update={"until": datetime(2026, 11, 26, 1, tzinfo=UTC)}))
     assert (await status_of(rollout)).phase is Phase.OBSERVING
@@ -383,11 +381,7 @@ async def asked_again(world: World, times: int = 3) -> None:
 async def test_a_hold_of_a_freeze_is_not_lifted_because_nobody_can_say_whether_it_is_over(
     world: World,
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     world.windows.answer = UNKNOWN
     world.judge.says(HEALTHY)
     await asked_again(world)
@@ -418,11 +412,7 @@ async def test_no_rollback_begins_because_nobody_can_say_whether_the_window_has_
 async def test_a_wave_that_is_to_be_finished_goes_on_when_its_freeze_is_over_though_the_window_has_closed(
     world: World,
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     world.windows.answer = CLOSED
     await in_phase(rollout, Phase.OBSERVING)
     world.judge.says(HEALTHY)
@@ -526,11 +516,7 @@ async def test_a_window_that_closes_once_the_last_wave_has_passed_takes_nothing_
 async def test_a_second_freeze_holds_also_where_somebody_has_lifted_the_hold_of_the_first(
     world: World,
 ) -> None:
-    world.judge.says(UNDECIDED)
-    rollout = await start(world)
-    await in_phase(rollout, Phase.OBSERVING)
-    world.windows.answer = FROZEN
-    await in_phase(rollout, Phase.HELD)
+    rollout = await held_by_a_freeze(world)
     await say(rollout, CommandKind.RESUME, hold_of="penstock")
     await in_phase(rollout, Phase.OBSERVING)
     second = {"freeze": "dns-move", "sentence": "closed by the freeze dns-move"}
