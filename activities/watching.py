@@ -140,6 +140,7 @@ class WatchActivities:
                     for instance, why in decision.own.items()
                     if (name := names.get(instance, instance)) not in taken
                 },
+                "since": {names.get(instance, instance): at for instance, at in decision.since.items()},
             }
         )
         if not blind:

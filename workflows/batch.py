@@ -52,6 +52,8 @@ SLOWEST_REPORT = 10
 CUT_ONCE_SWITCHED = "cut-once-switched"
 """Batches of before begin with all of their gateways in one run, and go on until their history is long."""
 
+NOT_NAMED = (float("-inf"), "")
+
 RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the turns of renewals are counted from."""
@@ -171,6 +173,8 @@ class Batch:
         self._announcing = asyncio.Lock()
         self._returning: dict[str, asyncio.Task[None]] = {}
         self._naming: dict[str, asyncio.Task[None]] = {}
+        self._named: dict[str, tuple[float, str]] = {}
+        """Gateways that metrics name, each with when its sign was seen and why."""
         self._untested: dict[str, str] = {}
         self._untested_since = dict(order.untested_since)
         self._asleep: set[str] = set()
@@ -243,16 +247,29 @@ class Batch:
         self._urgent = True
 
     @workflow.signal(name="set_aside")
-    def set_aside(self, names: tuple[str, ...], why: str) -> None:
-        """Go on without these gateways, as far as they are of this batch; what ails their nodes is added."""
-        for name in names:
-            if name in self._on_trial:
-                self._set_aside(name, why)
-                if self._steps(self._members[name]).cluster is not None:
-                    self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
+    def set_aside(self, seen: dict[str, float], why: str) -> None:
+        """Go on without these gateways, as far as they are of this batch; what ails their nodes is added.
+
+        `seen` is when that was seen on each, in seconds since 1970. An instance that was started later is
+        another one, and goes on.
+        """
+        for name, at in seen.items():
+            self._named[name] = (at, why)
+            self._set_aside_if_named(name)
+
+    def _set_aside_if_named(self, name: str) -> None:
+        """Set the gateway aside if it is on trial with the instance for which it was named."""
+        trial, (at, why) = self._on_trial.get(name), self._named.get(name, NOT_NAMED)
+        if trial is not None and trial.started <= at:
+            self._set_aside(name, why)
+            self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
 
     async def _name_trouble(self, name: str, why: str) -> None:
-        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside."""
+        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside.
+
+        A run that goes on can hear of a gateway before it has read its part of the plan.
+        """
+        await workflow.wait_condition(lambda: bool(self._members))
         if trouble := await self._look_at_node(name):
             self._aside[name] = trouble.with_reason(why)
             self._changed()
@@ -556,6 +573,7 @@ class Batch:
         self._ready.pop(name, None)
         first = "on trial" not in self._states.values()
         self._enter(name, "on trial", urgent=first)
+        self._set_aside_if_named(name)  # it may have been named while its lapsed lease was looked into
 
     async def _may_move(self) -> bool:
         """Report to the wave, before the first trial, that sessions may move; False where it has ended.
@@ -753,10 +771,11 @@ class Batch:
         name = member.gateway.name
         if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again", steps.PROBE):
             raise stopped(f"{name} {doubt}")
-        if self._ending != "stop":
-            await self._begin_trial(member, trial, again=True)
-            self._lapsed.add(name)
-            self._changed(urgent=True)
+        if self._ending == "stop":
+            return
+        await self._begin_trial(member, trial, again=True)
+        self._lapsed.add(name)
+        self._changed(urgent=True)
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""

@@ -115,7 +115,8 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
-        self._named_by_metrics: set[str] = set()
+        self._named_at: datetime | None = None
+        """When the last report was made of which gateways were given up."""
         self._aside_told: set[str] = set()
         self._left_out_told: set[str] = set()
         self._share = 0
@@ -443,18 +444,24 @@ class Wave:
     async def _give_up_what_the_metrics_name(self) -> None:
         """Have gateways set aside that show a hard sign of their own, or are absent, each with its reason.
 
-        Their batches know which they have.
+        Their batches know which they have. Each report of the watch is passed on: a gateway that fails, comes
+        up again and fails again may be named by two reports and by none between them.
         """
-        found = self._decision
-        named = (*found.failed, *found.absent) if found is not None else ()
-        self._named_by_metrics &= {*named}  # who has come up again may fail again
-        fresh = {name for name in named if name not in self._named_by_metrics and name not in self._aside()}
-        if fresh and found is not None:
-            self._named_by_metrics |= fresh
-            reasons = {name: found.reason_of(name) for name in sorted(fresh)}
-            for reason in dict.fromkeys(reasons.values()):
-                names = tuple(name for name, why in reasons.items() if why == reason)
-                await self._signal_batches("set_aside", names, reason)
+        found, heard = self._decision, self._watch_heard
+        if found is None or heard is None or heard.at == self._named_at:
+            return
+        self._named_at = heard.at
+        out = self._left_out() | self._aside()
+        reasons = {
+            name: found.reason_of(name) for name in sorted({*found.failed, *found.absent}) if name not in out
+        }
+        for reason in dict.fromkeys(reasons.values()):
+            seen = {
+                name: found.since.get(name, heard.at.timestamp())
+                for name, why in reasons.items()
+                if why == reason
+            }
+            await self._signal_batches("set_aside", seen, reason)
 
     async def _begin_to_watch(self) -> None:
         watch = WatchOrder(
@@ -531,6 +538,7 @@ class Wave:
     async def _keep(self, result: WaveResult) -> WaveResult:
         """Have every batch keep its gateways; one that cannot is set aside like any other."""
         self._enter(Phase.PROMOTING)
+        await self._give_up_what_the_metrics_name()  # what lets the wave pass may name some for the first time
         await self._signal_batches("end", "keep")
         await workflow.wait_condition(
             lambda: (

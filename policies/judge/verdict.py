@@ -54,8 +54,10 @@ def decide(
     if found.action is Action.HOLD and clocks.wall >= window.cap:
         found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
     absent = aside_for(aside, Why.ABSENT)
-    own = {name: aside[name].reason for name in (*failed, *absent)}
-    out = {"failed": failed, "rebooted": rebooted, "absent": absent, "own": own}
+    named = {name: aside[name] for name in (*failed, *absent)}
+    own = {name: one.reason for name, one in named.items()}
+    since = {name: one.at for name, one in named.items()}
+    out = {"failed": failed, "rebooted": rebooted, "absent": absent, "own": own, "since": since}
     return found.model_copy(update={"readings": tuple(readings)} | out)
 
 

@@ -89,7 +89,8 @@ class Decision(Message):
     `failed` are gateways that failed by themselves, `rebooted` those whose host did: both are set
     aside, judged no further until they are started again, and somebody has to bring them back. `absent`
     are those of which neither the agent nor the users' port answers: they are judged again once one does.
-    `own` is the reason of each gateway that failed or is absent; `reason` is about the others.
+    `own` is the reason of each gateway that failed or is absent, and `since` when that was seen, in seconds
+    since 1970: of what was started there later it says nothing. `reason` is about the others.
     `otherwise` is what would have changed it, as far as that can be told.
     """
 
@@ -101,14 +102,15 @@ class Decision(Message):
     rebooted: tuple[str, ...] = ()
     absent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     own: dict[str, str] = Field(default={}, exclude_if=lambda reasons: not reasons)
+    since: dict[str, float] = Field(default={}, exclude_if=lambda times: not times)
     silent: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     otherwise: tuple[Otherwise, ...] = Field(default=(), exclude_if=lambda least: not least)
 
     @property
-    def set_aside(self) -> dict[str, tuple[str, ...] | dict[str, str]]:
+    def set_aside(self) -> dict[str, tuple[str, ...] | dict[str, str] | dict[str, float]]:
         """The gateways that are not judged now, by why; a latched decision tells them anew."""
         out = {"failed": self.failed, "rebooted": self.rebooted, "absent": self.absent}
-        return {**out, "own": self.own}
+        return {**out, "own": self.own, "since": self.since}
 
     def reason_of(self, gateway: str) -> str:
         """Return why the gateway is judged no further, which is not why the others are as they are."""
