@@ -67,7 +67,7 @@ from policies.planning.settings import changing, of_joiners
 from policies.rebuilding import ahead
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
-from workflows.identities import change_of
+from workflows.identities import beside, change_of
 from workflows.restore import PARTS_OF_RESTORE, Restore, restore_of
 from workflows.steps import CONTROL_QUEUE
 
@@ -104,6 +104,9 @@ T = TypeVar("T")
 
 LOOKED_WITHIN = timedelta(seconds=30)
 """How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
+
+LET_IN_WITHIN = timedelta(seconds=60)
+"""How long an order waits for what the change under way has let in; a return ends within 50 seconds."""
 
 TOLD_AT_ONCE = 20
 """Parts of a way back that are told together that it ended."""
@@ -468,13 +471,31 @@ class ChangeService:
             return None
 
     async def _let_in(self, order: ChangeOrder) -> str | None:
-        """Ask the change that has the lock to let this one in; return its name, None where that does not."""
+        """Ask the change that has the lock to let this one in; return its name, None where that does not.
+
+        Raises:
+            Conflict: What it has let in before has not ended.
+        """
         with suppress(Unavailable), engine_answers():
-            if (await self.status(order.fleet)).phase not in {Phase.WAITING, Phase.HELD}:
+            status = await self.status(order.fleet)
+            if status.phase not in {Phase.WAITING, Phase.HELD}:
                 return None
+            if not await self._lets_nothing_in(order.fleet):
+                waits = f"{status.rollout} has let another change in, which has not ended"
+                raise Conflict(f"{waits}: repeat this in a minute", _offer(Verb.STATUS, order.fleet))
             await self._change(order.fleet).signal("let_in", order, rpc_timeout=ANSWER)
             return await self.begun_before(order.key, within=ANSWER)
         return None
+
+    async def _lets_nothing_in(self, fleet: str) -> bool:
+        """Return whether the change under way has let nothing in that has not ended, having waited for it."""
+        guest = self.client.get_workflow_handle(beside(change_of(fleet)))
+        until = time.monotonic() + LET_IN_WITHIN.total_seconds()
+        while await self._running(guest) is not None:
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.5)
+        return True
 
     async def _take_lock(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:
         """Start the change's workflow, which has the fleet's lock from then on.
@@ -1193,9 +1214,13 @@ class ChangeService:
 
     async def _under_way(self, fleet: str) -> WorkflowExecutionDescription | None:
         """Return what the engine knows of the change that has the fleet's lock."""
+        return await self._running(self._change(fleet))
+
+    async def _running(self, change: WorkflowHandle[Any, Any]) -> WorkflowExecutionDescription | None:
+        """Return what the engine knows of the change as long as it runs."""
         with engine_answers():
             try:
-                description = await self._change(fleet).describe(rpc_timeout=SOON)
+                description = await change.describe(rpc_timeout=SOON)
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return None

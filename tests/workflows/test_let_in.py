@@ -135,6 +135,25 @@ async def test_credentials_are_reloaded_in_an_emergency_while_an_upgrade_only_wa
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
+@pytest.mark.parametrize("dead", [pytest.param(True, marks=pytest.mark.sweep), False])
+async def test_an_emergency_reload_waits_for_no_dead_gateway_that_reconcile_brings_back(
+    recorded: Recorded, dead: bool
+) -> None:
+    """It was refused as long as the return that reconcile had let in waited for a host, or had just begun."""
+    world = recorded.world
+    await waiting(world)
+    drift(world)
+    if dead:
+        world.gateways["gw-3"].fail("restore", Unavailable("gw-3 does not answer"), times=10_000)
+    plan = await recorded.service.plan_reload(world.fleet)
+    await reconcile(world)
+    await until(lambda: len(world.book.open_changes("edge")) > 1)
+    name = await recorded.service.reload(world.fleet, plan, "on call", "a key was stolen")
+    assert name is not None
+    await until(lambda: world.book.change(name).outcome is Outcome.PROMOTED)
+    assert all("reload a" in world.gateways[gateway].effects for gateway in ("gw-1", "gw-2", "gw-4"))
+
+
 async def test_bad_settings_are_taken_back_while_an_upgrade_only_waits_and_no_release_with_them(
     recorded: Recorded,
 ) -> None:
