@@ -133,11 +133,16 @@ async def test_a_ring_is_watched_while_another_goes_back_and_waits_for_a_dead_ho
 
 
 async def only_waits_for(recorded: Recorded, name: str) -> None:
-    """Wait until the way back under way has tried every gateway, and waits for that one alone."""
+    """Wait until the way back under way has tried every gateway, and waits for that one alone.
+
+    The change says so at once; the ledger, which answers before a rollback begins, a moment later.
+    """
 
     async def does() -> bool:
         status = await recorded.service.status("edge")
-        return (status.waits_for, status.outcome) == ((name,), Outcome.ROLLBACK_INCOMPLETE)
+        story = recorded.ledger.story(recorded.world.newest)
+        says = (status.waits_for, status.outcome) == ((name,), Outcome.ROLLBACK_INCOMPLETE)
+        return says and story is not None and story.told.only_waits
 
     await until(does, SOON)
 
