@@ -44,6 +44,18 @@ OF_OUTCOMES = {
 """By the outcome of a change, as every surface names it; a test compares them with the model's."""
 
 
+def code_of_order(*, is_stored: bool, is_incomplete: bool = False) -> ExitCode:
+    """Return the exit code of an order that was given and is not followed.
+
+    Args:
+        is_stored: Whether the engine has only stored it, since no worker has begun it.
+        is_incomplete: Whether it is a rollback that is under way already, and gateways are not back.
+    """
+    if is_stored:
+        return ExitCode.TIMED_OUT
+    return ExitCode.ROLLBACK_INCOMPLETE if is_incomplete else ExitCode.DONE
+
+
 def code_of(outcome: str | None) -> ExitCode:
     """Return the exit code of a change that ended so; one that has not ended goes on without us."""
     return OF_OUTCOMES[outcome] if outcome is not None else ExitCode.TIMED_OUT

@@ -1,7 +1,6 @@
 """Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
 
 import sys
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from orchestrator.cli import safely
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.following import follow, not_named
 from orchestrator.cli.output import Output, OutputOption, emit, say
+from orchestrator.cli.receipts import end_with_receipt, exit_of, print_receipt
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of, seconds
 from orchestrator.exit_code import ExitCode
 from orchestrator.words.plans import plan_lines
@@ -63,9 +63,9 @@ def rollback(  # an option each
     body: dict[str, Any] = {"kind": "roll_back", "reason": reason, "to": to, "of": of, "force": force}
     body["settings"] = settings
     name, receipt = _as_shown(api, fleet, body, key, yes=yes)
-    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+    print_receipt(receipt, output)
     if not (wait and receipt["accepted"]):
-        raise typer.Exit(_code_of(receipt))
+        raise exit_of(receipt)
     if not api.answers():
         sys.stderr.write("No API says how it ends. When one does: penstock status " + name + "\n")
         raise typer.Exit(ExitCode.TIMED_OUT)
@@ -76,13 +76,6 @@ def rollback(  # an option each
     if code is ExitCode.ROLLBACK_INCOMPLETE:
         _name_the_missing(api, name, change)
     raise typer.Exit(code)
-
-
-def _code_of(receipt: Mapping[str, Any]) -> ExitCode:
-    """Return the exit code of a rollback that is not followed."""
-    if receipt.get("stored"):
-        return ExitCode.TIMED_OUT
-    return ExitCode.ROLLBACK_INCOMPLETE if receipt.get("incomplete") else ExitCode.DONE
 
 
 def _as_shown(
@@ -168,7 +161,7 @@ def _answer(kind: str, reason: str, fleet: str | None, output: Output, key: str 
     sys.stderr.write(printable(shown.rstrip()) + "\n")
     body = {"kind": kind, "reason": reason, "approves": change["confirm"], "change": change["rollout"]}
     receipt = api.post("fleets", name, "commands", body=body, key=key)
-    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+    end_with_receipt(receipt, output)
 
 
 def _name_the_missing(api: Api, fleet: str, name: str) -> None:

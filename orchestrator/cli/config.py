@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.client import Api
-from orchestrator.cli.following import begun_line, follow_begun
+from orchestrator.cli.following import begun_line, code_of_begun, follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, fleet_of
@@ -51,6 +51,7 @@ def start(
         raise typer.Exit(code)
     sys.stderr.write(begun_line(name, begun) + "\n")
     emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
+    raise typer.Exit(code_of_begun(begun))
 
 
 def _planned(api: Api, fleet: str) -> Any:

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli.checkout import Checkout
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import begun_line, follow_begun
+from orchestrator.cli.following import begun_line, code_of_begun, follow_begun
 from orchestrator.cli.output import Output, OutputOption, emit, say
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
 from orchestrator.exit_code import ExitCode
@@ -414,7 +414,7 @@ class Applying:
         if self.wait:
             return follow_begun(self.api, self.wanted.fleet, found, self.output)
         self._say(f"  {begun_line(self.wanted.fleet, found)}")
-        return ExitCode.DONE
+        return code_of_begun(found)
 
     def _upgrade(self, code: ExitCode) -> ExitCode:
         file, wish = self.wanted.upgrade, self.comparison["upgrade"]
@@ -423,7 +423,8 @@ class Applying:
         if wish["recorded"] and wish["state"] in {"reached", "under_way"}:
             self._say(*(f"  {line}" for line in wish_lines(wish)))
             return code
-        if wish["state"] == "wanted" and self.done["install"] and not (self.wait and code is ExitCode.DONE):
+        installs = bool(self.done["install"]) or code is ExitCode.TIMED_OUT
+        if wish["state"] == "wanted" and installs and not (self.wait and code is ExitCode.DONE):
             self._say("  the upgrade comes after that: apply again once it has ended")
             return code or ExitCode.TIMED_OUT
         if wish["state"] == "empty":

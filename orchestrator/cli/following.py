@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.cli.client import Api, Problem
 from orchestrator.cli.output import Output, console, emit
-from orchestrator.exit_code import OF_OUTCOMES, ExitCode
+from orchestrator.exit_code import OF_OUTCOMES, ExitCode, code_of_order
 from orchestrator.words.changes import UNNAMED, begun
 from orchestrator.words.standing import idle_line, needs_operator, stored_line
 from orchestrator.words.text import printable
@@ -70,6 +70,11 @@ def begun_line(fleet: str, found: Json) -> str:
     return printable(" ".join(filter(None, (found.get("ended"), said))))
 
 
+def code_of_begun(found: Json) -> ExitCode:
+    """Return the exit code of a change that was ordered and is not followed; without a name it is stored."""
+    return code_of_order(is_stored=found["change"] is None)
+
+
 def follow_begun(api: Api, fleet: str, found: Json, output: Output) -> ExitCode:
     """Follow a change that has begun to its end; one that no worker has named cannot be told from others."""
     change, waits = found["change"], found.get("waits")
@@ -85,7 +90,7 @@ def follow_begun(api: Api, fleet: str, found: Json, output: Output) -> ExitCode:
 def not_named(fleet: str) -> ExitCode:
     """Print that no worker has named a change yet, and return the exit code of one that is not followed."""
     sys.stderr.write(f"{UNNAMED}. Follow it then: penstock watch {fleet}\n")
-    return ExitCode.TIMED_OUT
+    return code_of_order(is_stored=True)
 
 
 def _on_a_terminal(api: Api, fleet: str, change: str | None, deadline: float | None) -> ExitCode:

@@ -35,8 +35,9 @@ from orchestrator.cli import (
     window,
 )
 from orchestrator.cli.client import Api, Problem
-from orchestrator.cli.following import begun_line, code_of_fleet, follow_begun, watch_fleet
+from orchestrator.cli.following import begun_line, code_of_begun, code_of_fleet, follow_begun, watch_fleet
 from orchestrator.cli.output import Output, OutputOption, console, emit, print_table, say
+from orchestrator.cli.receipts import end_with_receipt
 from orchestrator.cli.screens import fleet_frame, history_lines
 from orchestrator.cli.tree import CHANGE, RUN, SEE, STOP, TOOLS, Tree, group
 from orchestrator.cli.words import FleetName, Key, Reason, Wait, completed_releases, fleet_of
@@ -365,12 +366,13 @@ def start(
         raise typer.Exit(follow_begun(api, name, begun, output))
     sys.stderr.write(begun_line(name, begun) + "\n")
     emit(output, "Change", begun, lambda: None, names=[begun["change"] or name])
+    raise typer.Exit(code_of_begun(begun))
 
 
 def _command(fleet: str | None, body: dict[str, Any], key: str | None, output: Output) -> None:
     api = Api()
     receipt = api.post("fleets", fleet_of(api, fleet), "commands", body=body, key=key)
-    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+    end_with_receipt(receipt, output)
 
 
 HoldOf = Annotated[
@@ -382,9 +384,12 @@ HoldOf = Annotated[
 def hold(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Hold a change where it is; harm is still looked for and rolled back."""
+    """Hold a change where it is; harm is still looked for and rolled back.
+
+    The exit code is 8 when the hold is only stored, because no worker has begun it: it is not in force yet.
+    """
     _, receipt = safely.command(Api(), fleet, {"kind": "hold", "reason": reason}, key)
-    emit(output, "CommandReceipt", receipt, lambda: say(receipt["sentence"]), names=[receipt["id"]])
+    end_with_receipt(receipt, output)
 
 
 @app.command(rich_help_panel=CHANGE)
@@ -421,7 +426,10 @@ def promote(
 def abort(
     reason: Reason, fleet: FleetName = None, key: Key = None, output: OutputOption = Output.TABLE
 ) -> None:
-    """Stop before any session has moved; refused afterwards."""
+    """Stop before any session has moved; refused afterwards.
+
+    The exit code is 8 when the order is only stored, because no worker has begun it.
+    """
     _command(fleet, {"kind": "abort", "reason": reason}, key, output)
 
 

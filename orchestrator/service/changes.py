@@ -46,7 +46,7 @@ from orchestrator.service.updates import (
 )
 from orchestrator.service.ways_back import WaysBack
 from orchestrator.store.ledger import Ledger
-from orchestrator.words.changes import UNNAMED
+from orchestrator.words.changes import NOT_IN_FORCE, UNNAMED
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, ChangeResult, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt, StoredCommand, StoredOrder
 from policies.model.errors import BadInput, Conflict, NotOrdered, Refused, Unavailable
@@ -722,10 +722,10 @@ class ChangeService:
             if all(_is_out_of_reach(one) for one in (given, error)):
                 raise NotOrdered(f"{silence_of(error)}; nothing was ordered") from error
             raise Unavailable(f"{silence_of(error)}; the order may be stored") from error
-        answered = "No worker has answered yet"
-        sentence = f"{answered}; the order is stored and is carried out with the change's next step."
+        then = "It is carried out with the change's next step."
+        sentence = f"{NOT_IN_FORCE}, and no worker has answered. {then}"
         if stuck := await self._why_stuck(fleet):
-            sentence = f"The order is stored. {stuck[0][:1].upper()}{stuck[0][1:]}."
+            sentence = f"{NOT_IN_FORCE}. {stuck[0][:1].upper()}{stuck[0][1:]}."
         if command.kind is not CommandKind.ROLL_BACK:
             if command.kind is CommandKind.ABORT:
                 sentence += " If the change has moved sessions by then, new ones go back to known-good."

@@ -434,7 +434,7 @@ class ChatService:
                 change=code.change,
             )
         if receipt.accepted:
-            lead = "Started" if receipt.change is not None else "Ordered"
+            lead = "Ordered" if receipt.stored or receipt.change is None else "Started"
             lines = (f"{lead} {datetime.now(UTC):%H:%M:%S} UTC by {caller.person}. {receipt.sentence}",)
             return ChatAnswer(lines=lines, begun=code.verb)
         return self._done(caller, receipt.accepted, receipt.sentence, ChatVerb(code.verb))

@@ -20,6 +20,9 @@ KINDS = {
 
 UNNAMED = "The order is stored, and begins when a worker is back"
 
+NOT_IN_FORCE = "Not in force yet: the order is stored"
+"""The beginning of what is answered to a command that no worker has carried out yet."""
+
 
 def begun(change: str | None, waits: str | None = None) -> str:
     """Return what became of a start: the name of the change, and what it waits for."""

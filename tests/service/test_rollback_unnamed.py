@@ -17,6 +17,8 @@ from temporalio.client import WorkflowExecutionDescription, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.drivers.private_files import write_private
+from orchestrator.cli.following import code_of_begun
+from orchestrator.exit_code import ExitCode
 from orchestrator.noticing.around import LookingAround
 from orchestrator.processes import worker
 from orchestrator.processes.api import serving, socket_at
@@ -125,6 +127,26 @@ async def test_a_rollback_that_is_only_stored_says_so_and_does_not_end_as_done(
         receipt = json.loads(said.out)["data"]
         assert "order is stored" in receipt["sentence"]
         assert (receipt["stored"], said.code) == (True, 8), said
+
+
+async def test_a_command_that_is_only_stored_says_that_it_is_not_in_force_and_does_not_end_as_done(
+    without_worker: Installation,
+) -> None:
+    """Hold and abort ended with 0 while the change went on, and nothing was held."""
+    change(without_worker.ledger, ChangeKind.UPGRADE, "1.4.0", None)
+    await without_worker.service._changes.client.start_workflow(
+        Change.run, of_edge(ChangeKind.UPGRADE), id=change_of("edge"), task_queue=CONTROL_QUEUE
+    )
+    for verb in ("hold", "resume", "promote", "abort"):
+        said = await without_worker.penstock(verb, "edge", "--reason", "users call")
+        assert said.out.startswith("Not in force yet: the order is stored"), (verb, said)
+        assert said.code == 8, (verb, said)
+
+
+async def test_a_change_that_is_only_stored_when_it_is_started_does_not_end_as_done() -> None:
+    """A script went on to the next fleet as if the upgrade had begun."""
+    assert code_of_begun({"change": None}) is ExitCode.TIMED_OUT
+    assert code_of_begun({"change": "edge-7"}) is ExitCode.DONE
 
 
 async def test_a_repeated_rollback_names_what_the_stored_one_leads_to(without_worker: Installation) -> None:

@@ -109,7 +109,7 @@ async def test_an_order_takes_the_durable_road_whenever_the_quick_one_does_not_a
     engine = DeafEngine(answer)
     receipt = await ChangeService(cast(Client, engine), ObservedLedger()).command("edge", BACK)
     assert engine.signals == [BACK]
-    assert receipt.sentence.startswith("No worker has answered yet; the order is stored")
+    assert receipt.sentence.startswith("Not in force yet: the order is stored, and no worker has")
     assert receipt.sentence.endswith("order the rollback again by `penstock rollback edge --reason TEXT`.")
 
 
@@ -170,10 +170,11 @@ async def test_an_order_that_no_worker_takes_is_answered_in_whole_sentences() ->
     engine = UnheardEngine(RPCStatusCode.UNAVAILABLE)
     receipt = await ChangeService(cast(Client, engine), ObservedLedger()).command("edge", BACK)
     assert receipt.sentence == (
-        "The order is stored. No worker has taken the next step of edge's change since 03:00:00 UTC, so what "
-        "is shown is of before: start one; trials end by their lease, and orders are stored until then. If "
-        "the change has moved no session by then, it only ends and nothing is taken back: once `penstock "
-        "status edge` shows its end, order the rollback again by `penstock rollback edge --reason TEXT`."
+        "Not in force yet: the order is stored. No worker has taken the next step of edge's change since "
+        "03:00:00 UTC, so what is shown is of before: start one; trials end by their lease, and orders are "
+        "stored until then. If the change has moved no session by then, it only ends and nothing is taken "
+        "back: once `penstock status edge` shows its end, order the rollback again by `penstock rollback "
+        "edge --reason TEXT`."
     )
 
 
@@ -190,7 +191,8 @@ async def test_a_stored_rollback_of_what_has_moved_sessions_is_not_answered_with
     ledger.record_story(order, Told(name=name, moved=True), 0, [])
     receipt = await ChangeService(cast(Client, engine), ledger).command("edge", BACK)
     assert receipt.sentence == (
-        "No worker has answered yet; the order is stored and is carried out with the change's next step."
+        "Not in force yet: the order is stored, and no worker has answered. It is carried out with the "
+        "change's next step."
     )
 
 
@@ -198,7 +200,7 @@ async def test_an_abort_that_is_only_stored_is_answered_with_what_it_does_once_s
     engine = DeafEngine(RPCStatusCode.UNAVAILABLE)
     abort = BACK.model_copy(update={"kind": CommandKind.ABORT})
     receipt = await ChangeService(cast(Client, engine), cast(Ledger, None)).command("edge", abort)
-    assert receipt.sentence.startswith("No worker has answered yet; the order is stored")
+    assert receipt.sentence.startswith("Not in force yet: the order is stored, and no worker has")
     assert receipt.sentence.endswith("new ones go back to known-good.")
 
 
