@@ -408,9 +408,11 @@ class Releases:
         """Note that the release is known-good, and refuse nothing that is older for it.
 
         Raises:
-            DigestMismatch: the release was never admitted here.
+            SignatureMissing: the release was never admitted here; it may have been refused.
         """
-        parse_release(self._tools.evidence.read(release))
+        scope = self._scope_or(scope)
+        if release not in self._tools.states.read(scope.product, scope.channel).admitted:
+            raise SignatureMissing(f"release {release} was never admitted here")
         self._note_known_good(release, 0, scope)
 
     def _note_known_good(self, release: Digest, floor: int, scope: Scope | None) -> None:

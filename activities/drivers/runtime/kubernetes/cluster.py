@@ -64,7 +64,7 @@ class Vouches(Protocol):
         ...
 
     def keep(self, release: Digest) -> None:
-        """Have the release be known-good: some gateway's way back leads there."""
+        """Have the release be known-good where it was verified here before: some gateway goes back to it."""
         ...
 
 
@@ -110,11 +110,15 @@ class KubernetesCluster:
         """Have one slot hold the release's image; see `Cluster.prepare`."""
         HostBounds(self._share.cluster).check(operation)
         async with self._changing:
-            image = await self._vouches.image_of(release, source)
+            image: Digest | None = None
             for _ in range(TRIES):
                 templates = await self._read_until_held(release.digest, image)
+                if image is None:
+                    await self._keep_known_good(operation, release.digest, templates)
+                    image = await self._vouches.image_of(release, source)
                 done = self._held(templates, release.digest, image)
-                done = done or await self._filled(operation, release, image, templates)
+                if done is None and len(templates) == len(self._share.slots):
+                    done = await self._filled(operation, release, image, templates)
                 if done is not None:
                     if done.changed or any(one.slot == done.slot and not one.seen for one in templates):
                         await self._until_seen(done.slot)
@@ -215,7 +219,7 @@ class KubernetesCluster:
         finally:
             self._taken.discard(slot)
 
-    async def _read_until_held(self, release: Digest, image: Digest) -> list[Template]:
+    async def _read_until_held(self, release: Digest, image: Digest | None) -> list[Template]:
         """Return the templates of all slots, or of the last one alone where that holds the release."""
         found = []
         for slot in sorted(self._share.slots, key=lambda one: one != self._last):
@@ -223,6 +227,18 @@ class KubernetesCluster:
             if slot == self._last and self._holds(found[0], release, image):
                 break
         return found
+
+    async def _keep_known_good(
+        self, operation: Operation, release: Digest, templates: Sequence[Template]
+    ) -> None:
+        """Keep as known-good the releases that earlier changes gave to nodes, before this one is judged.
+
+        A slot that holds this very release counts without nodes, too: its only one may have lost its label.
+        """
+        for one in templates:
+            serves = bool(one.release and one.wanted) or self._holds(one, release)
+            if serves and one.rollout != operation.rollout:
+                await asyncio.to_thread(self._vouches.keep, one.release)
 
     async def _until_seen(self, slot: str) -> None:
         """Wait until the slot's controller knows what it holds; it is behind after its API server was away.
@@ -256,9 +272,6 @@ class KubernetesCluster:
     ) -> Prepared | None:
         """Have a free slot hold the release; None where the slots have to be looked at again."""
         await self._require_rights()
-        for one in templates:
-            if one.release and one.wanted and one.rollout != operation.rollout:
-                await asyncio.to_thread(self._vouches.keep, one.release)
         reasons = []
         for template in templates:
             with self._taken_for_a_change(template.slot):
@@ -275,8 +288,10 @@ class KubernetesCluster:
             "drains end, or give gateways another slot"
         )
 
-    def _holds(self, template: Template, release: Digest, image: Digest) -> bool:
-        return template.release == release and template.image == self._share.image(image) and template.waits
+    def _holds(self, template: Template, release: Digest, image: Digest | None = None) -> bool:
+        """Return whether the slot holds the release, by the image that we gave it unless another is named."""
+        named = self._share.image(image or template.given)
+        return template.release == release and template.image == named and template.waits
 
     async def _why_not(self, template: Template) -> str | None:
         """Return why the slot cannot hold another release now, None where it can.

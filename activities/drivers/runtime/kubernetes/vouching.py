@@ -25,9 +25,11 @@ class VouchedImages:
     def keep(self, release: Digest) -> None:
         """Have the release be admitted from now on without its source: gateways run it and may go back.
 
-        Nothing older is refused for that: they may run what has failed and only ends its last sessions. Who
-        refuses what is older than was promoted are the gateways' agents. One that was never verified here,
-        as when this driver's folder is new, is as good as before.
+        As on a host, it is judged by the time at which it was admitted here: its manifest and its signers'
+        keys may have ended since. A revocation and the security floor count at once. Nothing older is refused
+        for that: they may run what has failed and only ends its last sessions. Who refuses what is older than
+        was promoted are the gateways' agents. One that was never admitted here, as when this driver's folder
+        is new, is as good as before.
         """
         if release in self._releases.known_good():
             return
