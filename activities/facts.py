@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from types import MappingProxyType
 from typing import Protocol
 
 from temporalio import activity
@@ -14,8 +15,10 @@ from activities.host_record import HostRecordBook
 from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
+from policies.claims import Claim, is_due
 from policies.drift import (
     handed_over,
+    is_by_hand,
     left_behind,
     missed,
     pages_due,
@@ -38,7 +41,6 @@ from policies.model.change import (
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
-from policies.model.operation import BREAK_GLASS
 from policies.model.plan import Plan, ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PlanHeader
 from policies.model.report import TakenOver
@@ -99,9 +101,9 @@ class Strays(Value):
     """What is reported of gateways that changes steered which the ledger does not know, None without any."""
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
-    taken_off: dict[Name, tuple[Name, ...]] = {}
+    taken_off: dict[Name, dict[Name, int]] = {}
     """Gateways that operators steered on their hosts off the release of a change without an end, after their
-    wave had passed, by that change."""
+    wave had passed, by that change: each with the epoch of its break-glass."""
     missed: tuple[Name, ...] = ()
     """The first gateways that answer, and have not answered the last reload of credentials."""
     unset: tuple[Name, ...] = ()
@@ -391,13 +393,15 @@ class FactActivities:
         return await in_a_thread(self._find_strays, fleet)
 
     @activity.defn(name="find_taken_off")
-    async def find_taken_off(self, fleet: str) -> dict[Name, tuple[Name, ...]]:
+    async def find_taken_off(self, fleet: str) -> dict[Name, dict[Name, int]]:
         """Return whom operators steered off the release of a change after their wave had passed, by change.
 
         That is what the ledger knows: only a gateway's host says whether it is still so.
         """
         return await in_a_thread(
-            lambda: self._taken_off(fleet, self._book.states(fleet, FRESH)[0], MOST_MEMBERS)
+            lambda: self._taken_off(
+                fleet, self._book.states(fleet, FRESH)[0], self._book.quarantined(fleet), MOST_MEMBERS
+            )
         )
 
     @activity.defn(name="plan_return")
@@ -564,6 +568,7 @@ class FactActivities:
         touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
         open_changes = self._book.open_changes(fleet)
         told = self._book.told_by(open_changes) if open_changes else {}
+        claims = {name: one.claims for name, one in told.items()}
         return Strays(
             lets_nothing_in=any(one.lets_nothing_in for one in told.values()),
             by_hand=dict(list(fresh.items())[:NAMED]),
@@ -572,23 +577,38 @@ class FactActivities:
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=open_changes,
             source=self._book.source_of(back) if back else None,
-            taken_off=self._taken_off(fleet, look.states, NAMED),
+            taken_off=self._taken_off(fleet, look.states, look.left_out, NAMED, claims),
             missed=self._missed(fleet, look)[:NAMED],
             unset=tuple(member.gateway.name for member in self._unset(fleet, look)[1][:NAMED]),
         )
 
     def _taken_off(
-        self, fleet: str, states: Mapping[str, GatewayState], most: int
-    ) -> dict[Name, tuple[Name, ...]]:
-        """Return the first of whom operators steered off the release of a change after their wave passed."""
-        hand = {name for name, state in states.items() if state.owner == BREAK_GLASS}
+        self,
+        fleet: str,
+        states: Mapping[str, GatewayState],
+        left_out: Collection[Quarantine],
+        most: int,
+        claims: Mapping[Name, Mapping[Name, Claim]] = MappingProxyType({}),
+    ) -> dict[Name, dict[Name, int]]:
+        """Return the first of whom operators steered off the release of a change after their wave passed.
+
+        None of them is one that an operator has returned since, or whose claim was looked into just now.
+        """
+        returned = handed_over(left_out)
+        hand = {name: state.epoch for name, state in states.items() if is_by_hand(state, returned)}
         kept = self._book.kept_by_open_changes(fleet, hand) if hand else {}
-        found = dict[Name, tuple[Name, ...]]()
+        found, now = dict[Name, dict[Name, int]](), datetime.now(UTC)
         for change in sorted({*kept.values()}):
             release = self._book.change(change).release_digest
-            off = [name for name in sorted(kept) if kept[name] == change and taken_off(states[name], release)]
+            off = [
+                name
+                for name in sorted(kept)
+                if kept[name] == change
+                and taken_off(states[name], release)
+                and is_due(claims.get(change, {}), name, hand[name], now)
+            ]
             if off:
-                found[change] = tuple(off[:most])
+                found[change] = {name: hand[name] for name in off[:most]}
         return found
 
     def _look(self, fleet: str) -> _Look:

@@ -82,9 +82,14 @@ def steered_by_hand(
     return {
         name: by_hand(fleet, states[name], why)
         for name, why in strays(states, known_good).items()
-        if states[name].owner == BREAK_GLASS
-        and not (name in returned and returned[name] > steered_at(states[name]))
+        if is_by_hand(states[name], returned)
     }
+
+
+def is_by_hand(state: GatewayState, returned: Mapping[Name, datetime]) -> bool:
+    """Return whether an operator steered the gateway on its host, and no operator has returned it since."""
+    since = returned.get(state.gateway)
+    return state.owner == BREAK_GLASS and not (since is not None and since > steered_at(state))
 
 
 def taken_off(state: GatewayState, release: Digest | None) -> bool:

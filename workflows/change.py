@@ -670,19 +670,26 @@ class Change:
         await self._obey(hold)
 
     @workflow.signal(name="taken_off")
-    async def taken_off(self, change: Name, gateways: tuple[Name, ...]) -> None:
-        """Leave out gateways that operators steered off the release on their hosts after their wave."""
-        if change == self._name:
-            await self._leave_to_operators(gateways)
+    async def taken_off(self, change: Name, claimed: dict[Name, int]) -> None:
+        """Leave out gateways that operators steered off the release on their hosts after their wave.
 
-    async def _leave_to_operators(self, gateways: tuple[Name, ...]) -> None:
+        The ledger has each with the epoch of its break-glass. A claim that its host denies is remembered, so
+        that reconcile does not repeat it in each minute of a wave.
+        """
+        if change == self._name:
+            answers = await self._leave_to_operators(tuple(claimed))
+            self._story.take_claims(claimed, answers, workflow.now())
+
+    async def _leave_to_operators(self, gateways: tuple[Name, ...]) -> dict[Name, str]:
+        """Return why each gateway that answers is left to operators, empty where it is not."""
         if self._answers_for_no_wave:
-            return
-        found = await self._passed_waves.leave_to_operators(self._passed_change, gateways)
+            return {}
+        answers = await self._passed_waves.leave_to_operators(self._passed_change, gateways)
         known = self._aside_in.get(ANY_PART, ())
         if not self._answers_for_no_wave:
-            new = {name: why for name, why in found.items() if name not in known}
+            new = {name: why for name, why in answers.items() if why and name not in known}
             self._leave_out(new, goes_back=False)
+        return answers
 
     @property
     def _answers_for_no_wave(self) -> bool:
@@ -1114,7 +1121,7 @@ class Change:
         await self._survey(survey)
         found = await control.record(FactActivities.find_taken_off, self._order.fleet)
         if gateways := found.get(self._name):
-            await self._leave_to_operators(gateways)
+            await self._leave_to_operators(tuple(gateways))
 
     async def _begin_to_bake(self) -> None:
         bake = BakeOrder(

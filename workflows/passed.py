@@ -30,7 +30,7 @@ from workflows.children import left_behind
 from workflows.failed_alone import Failed, FailedAlone
 from workflows.failures import sentence_of
 from workflows.identities import return_of
-from workflows.restore import Restore, RestoreOrder, left_by_hand
+from workflows.restore import Restore, RestoreOrder, answers_by_hand
 from workflows.watch import BAKE, WatchOrder, watch_of
 from workflows.watched import Watched, keep_watching
 
@@ -174,7 +174,8 @@ class PassedWaves:
         Their hosts decide: what the ledger knows of them may be older than what the change did there.
 
         Returns:
-            Which of them are left to operators, each with why; none where the ledger does not answer.
+            Why each of them that answers is left to operators, empty where it is not; none where the ledger
+            does not answer.
         """
         plan = change.plan
         try:
@@ -183,16 +184,17 @@ class PassedWaves:
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
-            return {}  # reconcile reports them again within a minute
+            return {}  # reconcile reports them again
         by_path = {key.path: key for key in keys.values()}
         parts = [await control.read_part(plan.digest, key) for key in by_path.values()]
         members = [one for part in parts for one in part.members if one.gateway.name in names]
         off = plan.release.digest if plan.release is not None else None
-        found = await left_by_hand(plan.fleet, members, off)
+        answers = await answers_by_hand(plan.fleet, members, off)
+        found = {name: why for name, why in answers.items() if why}
         self._by_hand |= found
         if found:
             await self._restore(change, tuple(sorted(found)))
-        return found
+        return answers
 
     def _why(self, name: Name) -> str:
         """Return why the gateway is left out: the sign on itself, where the watch still reports it."""

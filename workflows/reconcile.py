@@ -61,8 +61,8 @@ class Reconcile:
             found, _ = await self._look(same, "survey-again")
         if found.by_hand:
             await self._leave_alone(order.fleet, found.by_hand)
-        for change, gateways in found.taken_off.items():
-            await tell(change_of(order.fleet), "taken_off", change, gateways)
+        for change, claimed in found.taken_off.items():
+            await tell(change_of(order.fleet), "taken_off", change, claimed)
         if not found.strays and not found.open_changes:
             await bake_again(order.fleet)
             return ReconcileResult(sentence=await self._ask_again(order.fleet, found) or _at_rest(found))

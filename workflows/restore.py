@@ -944,11 +944,19 @@ async def left_by_hand(fleet: Name, members: Sequence[Member], off: Digest | Non
         members: The gateways, as a plan has them.
         off: A release; a gateway that an operator steered to just that is not left.
     """
+    answers = await answers_by_hand(fleet, members, off)
+    return {name: why for name, why in answers.items() if why}
+
+
+async def answers_by_hand(
+    fleet: Name, members: Sequence[Member], off: Digest | None = None
+) -> dict[Name, str]:
+    """Return the same of all gateways that answer, with an empty reason for those that are not left."""
     looks = await asyncio.gather(*[_left_by_hand(fleet, member, off) for member in members])
-    return {member.gateway.name: why for member, why in zip(members, looks, strict=True) if why}
+    return {member.gateway.name: why for member, why in zip(members, looks, strict=True) if why is not None}
 
 
-async def _left_by_hand(fleet: Name, member: Member, off: Digest | None) -> str:
+async def _left_by_hand(fleet: Name, member: Member, off: Digest | None) -> str | None:
     on = GatewaySteps(member.gateway, "look", 0, member.back.digest if member.back else "")
     try:
         state = await on.observe(steps.LOOK)
@@ -956,7 +964,7 @@ async def _left_by_hand(fleet: Name, member: Member, off: Digest | None) -> str:
     except ActivityError as error:
         if is_cancelled_exception(error):
             raise
-        return ""
+        return None
     return by_hand(fleet, state) if is_left else ""
 
 

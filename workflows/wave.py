@@ -538,7 +538,9 @@ class Wave:
     async def _keep(self, result: WaveResult) -> WaveResult:
         """Have every batch keep its gateways; one that cannot is set aside like any other."""
         self._enter(Phase.PROMOTING)
-        await self._give_up_what_the_metrics_name()  # what lets the wave pass may name some for the first time
+        await (
+            self._give_up_what_the_metrics_name()
+        )  # what lets the wave pass may name some for the first time
         await self._signal_batches("end", "keep")
         await workflow.wait_condition(
             lambda: (

@@ -5,6 +5,7 @@ from datetime import datetime
 from heapq import nsmallest
 from itertools import chain, islice
 
+from policies.claims import looked_into
 from policies.model.change import (
     MOVES_NOBODY,
     RELOADS,
@@ -258,6 +259,26 @@ class Story:
                 self.note(f"{name} {left_out}: {why}", at)
         self._tell(aside_later=self._told.aside_later + len(aside))
         self._name_aside(aside, {})
+
+    def take_claims(self, claimed: Mapping[str, int], answers: Mapping[str, str], at: datetime) -> None:
+        """Remember claims of break-glass that were looked into, and note each gateway once that denies one.
+
+        Args:
+            claimed: The gateways, each with the epoch of the break-glass that a survey read of it.
+            answers: Why each that answers is left to an operator, empty where its host denies that.
+            at: Now.
+        """
+        before = self._told.claims
+        claims = looked_into(before, claimed, answers, at)
+        for name in sorted(claimed):
+            known = before.get(name)
+            if name in claims and claims[name].denied and not (known is not None and known.denied):
+                self.note(
+                    f"{name} reported break-glass to a survey, and its host did not confirm that when it was "
+                    "asked: it stays in the upgrade, and is asked again before the promotion",
+                    at,
+                )
+        self._tell(claims=claims)
 
     def _name_aside(self, failed: Mapping[str, str], left_out: Mapping[str, str]) -> None:
         """Name who was newly left out among the first: who failed before whom operators left out."""

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field
 
+from policies.claims import Claim
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import Event
@@ -64,6 +65,8 @@ class Told(Value):
     """Gateways whose host rebooted in its trial, which began anew."""
     lapsed: tuple[str, ...] = ()
     """Gateways whose lease lapsed while their instance ran and answered; their trial began again."""
+    claims: dict[str, Claim] = {}
+    """The last claim of break-glass of gateways whose waves have passed, which did not leave them out."""
     not_back: dict[str, str] = {}
     """What keeps gateways that are still tried, of the first of them by name."""
     more_not_back: int = 0

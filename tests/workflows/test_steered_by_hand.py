@@ -314,7 +314,7 @@ async def test_a_gateway_is_left_out_after_its_wave_only_where_its_host_says_tha
     """The ledger may know it as it was before the upgrade; and one steered to the release runs that."""
     running = await second_wave_that(world, "its verdict")
     steered_to_new(world.gateways["gw-2"])
-    await running.signal("taken_off", args=[world.newest, ["gw-1", "gw-2"]])
+    await running.signal("taken_off", args=[world.newest, {"gw-1": 1, "gw-2": 2}])
     world.judge.says(HEALTHY, wave=2)
     result = await result_of(running)
     assert (result.outcome, result.aside) == (Outcome.PROMOTED, {})
