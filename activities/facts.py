@@ -314,7 +314,18 @@ class FactBook(EndBook, HostRecordBook, LostBook, Protocol):
         """Write down that these gateways get what that plan had for them; return the plan's digest."""
         ...
 
-    def record_return(self, fleet: Fleet, targets: Mapping[str, ReleaseRef]) -> str:
+    def departed(
+        self, fleet: str, gateways: Collection[str], *, plan: Digest | None = None
+    ) -> dict[str, Member]:
+        """Return these gateways, which the fleet's file does not have any more, as that plan had them."""
+        ...
+
+    def record_return(
+        self,
+        fleet: Fleet,
+        targets: Mapping[str, ReleaseRef],
+        departed: Mapping[str, Member] | None = None,
+    ) -> str:
         """Write down which gateways go back to what; return the plan's digest."""
         ...
 
@@ -554,7 +565,13 @@ class FactActivities:
         if moved.isdisjoint(plan.wave_of) and (there is None or there.issuperset(plan.wave_of)):
             return asked.plan
         targets = {name: plan.known_good[name] for name in sorted(plan.wave_of) if name not in moved}
-        return self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
+        if not targets:
+            return None
+        fleet = self._fleets.fleet(asked.fleet)
+        gone = targets.keys() - {gateway.name for gateway in fleet.gateways}
+        # One that failed by itself was never promoted: only the promotion's own plan has it.
+        departed = self._book.departed(asked.fleet, gone, plan=asked.plan)
+        return self._book.record_return(fleet, targets, departed)
 
     def _find_strays(self, fleet: str) -> Strays:
         look = self._look(fleet)

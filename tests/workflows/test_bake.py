@@ -307,6 +307,27 @@ async def test_harm_in_an_older_promotion_takes_back_no_gateway_that_a_later_one
     assert world.book.known_good(world.fleet.name)["gw-2"] == NEXT
 
 
+async def test_a_gateway_that_failed_and_left_the_file_has_no_later_promotion_taken_back(
+    server: Engine,
+) -> None:
+    """No plan could be made without it, and everything went back as it had been promoted."""
+    world = World.made(await server.client(), fleet_of("edge", size=5, failures="50%"))
+    async with working(world):
+        world.gateways["gw-4"].fail("stage", Unavailable("gw-4 has no space left"), times=10_000)
+        world.judge.says(UNDECIDED, wave=0)
+        result = await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        assert (result.outcome, [*result.aside]) == (Outcome.PROMOTED, ["gw-4"])
+        first = world.newest
+        world.folder.known["edge"] = without(world.fleet, "gw-4")
+        await world.upgrade(("gw-2",), release=NEXT)
+        second = world.newest
+        await until(lambda: {asked.change for asked in world.judge.bakes} >= {first, second})
+        world.judge.after[first] = CRASHED
+        await until(lambda: world.serving()["gw-1"] == world.serving()["gw-3"] == "1.1.6", IN_A_MINUTE)
+        await until(lambda: world.book.open_changes("edge") == ())
+        assert world.serving()["gw-2"] == "1.4.0"
+
+
 async def test_harm_found_after_promotion_waits_for_no_dead_gateway_that_left_the_file(world: World) -> None:
     """It was tried for ever, and the fleet's lock with it; a rollback that an operator orders goes on."""
     world.judge.says(UNDECIDED, wave=0)
