@@ -115,8 +115,8 @@ class Wave:
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
-        self._named_at: datetime | None = None
-        """When the last report was made of which gateways were given up."""
+        self._named: dict[str, float] = {}
+        """Gateways that metrics name and batches were told of, each with when its sign was seen."""
         self._aside_told: set[str] = set()
         self._left_out_told: set[str] = set()
         self._share = 0
@@ -444,24 +444,23 @@ class Wave:
     async def _give_up_what_the_metrics_name(self) -> None:
         """Have gateways set aside that show a hard sign of their own, or are absent, each with its reason.
 
-        Their batches know which they have. Each report of the watch is passed on: a gateway that fails, comes
-        up again and fails again may be named by two reports and by none between them.
+        Their batches know which they have. What was passed on once is not passed on again, unless a gateway
+        was started again and its sign was seen anew.
         """
         found, heard = self._decision, self._watch_heard
-        if found is None or heard is None or heard.at == self._named_at:
+        if found is None or heard is None:
             return
-        self._named_at = heard.at
         out = self._left_out() | self._aside()
-        reasons = {
-            name: found.reason_of(name) for name in sorted({*found.failed, *found.absent}) if name not in out
+        seen = {
+            name: found.since.get(name, heard.at.timestamp())
+            for name in sorted({*found.failed, *found.absent})
+            if name not in out
         }
-        for reason in dict.fromkeys(reasons.values()):
-            seen = {
-                name: found.since.get(name, heard.at.timestamp())
-                for name, why in reasons.items()
-                if why == reason
-            }
-            await self._signal_batches("set_aside", seen, reason)
+        fresh = {name: at for name, at in seen.items() if self._named.get(name) != at}
+        self._named |= fresh
+        for reason in dict.fromkeys(found.reason_of(name) for name in fresh):
+            those = {name: at for name, at in fresh.items() if found.reason_of(name) == reason}
+            await self._signal_batches("set_aside", those, reason)
 
     async def _begin_to_watch(self) -> None:
         watch = WatchOrder(

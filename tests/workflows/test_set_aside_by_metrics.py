@@ -1,11 +1,16 @@
 """A gateway that metrics name is reported with the sign on itself, all the way to the end of its change."""
 
+from datetime import timedelta
+
+import pytest
+
 from policies.model.change import Outcome, Phase
 from policies.model.errors import Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
 from tests.workflows.recorded import soon
 from tests.workflows.world import Running, World, began_with, in_phase, result_of, status_of, until
+from workflows import steps
 from workflows.batch import Batch, BatchOrder, OnTrial
 from workflows.steps import CONTROL_QUEUE
 
@@ -27,11 +32,16 @@ async def is_looked_into(rollout: Running) -> bool:
     return ("gw-1", "checking") in {(one.gateway, one.state) for one in (await status_of(rollout)).gateways}
 
 
+async def times_told(world: World, workflow: str, signal: str) -> int:
+    """Return how often a workflow was told that."""
+    events = world.client.get_workflow_handle(workflow).fetch_history_events()
+    signals = [event.workflow_execution_signaled_event_attributes.signal_name async for event in events]
+    return signals.count(signal)
+
+
 async def is_named(world: World, batch: str) -> bool:
     """Whether the batch was told to set a gateway aside."""
-    events = world.client.get_workflow_handle(batch).fetch_history_events()
-    signals = [event.workflow_execution_signaled_event_attributes.signal_name async for event in events]
-    return "set_aside" in signals
+    return await times_told(world, batch, "set_aside") > 0
 
 
 async def test_a_gateway_that_metrics_name_is_left_out_with_its_own_reason(world: World) -> None:
@@ -104,3 +114,23 @@ async def test_a_gateway_that_fails_again_after_a_reboot_is_left_out(world: Worl
     result = await soon(result_of(rollout))
     assert result.outcome is Outcome.ROLLED_BACK
     assert OWN in result.reason
+
+
+async def test_a_failed_gateway_of_an_earlier_wave_is_named_to_a_batch_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each report told every batch of the wave, until the engine would have ended it."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=2))  # a report each second
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1",), ("gw-2", "gw-3"))
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    wave = f"{rollout.id}/{world.newest}/wave/002"
+    world.judge.says(NAMES_GW_1.model_copy(update={"since": {"gw-1": 4e9}}), wave=2)
+    await until(lambda: is_named(world, f"{wave}/0001"))
+    reports = await times_told(world, wave, "report_watch")
+
+    async def is_reported_again() -> bool:
+        return await times_told(world, wave, "report_watch") >= reports + 2
+
+    await until(is_reported_again)
+    assert await times_told(world, f"{wave}/0001", "set_aside") == 1
