@@ -480,21 +480,36 @@ class ChangeService:
             status = await self.status(order.fleet)
             if status.phase not in {Phase.WAITING, Phase.HELD}:
                 return None
-            if not await self._lets_nothing_in(order.fleet):
+            if not await self._lets_nothing_in(order):
                 waits = f"{status.rollout} has let another change in, which has not ended"
                 raise Conflict(f"{waits}: repeat this in a minute", _offer(Verb.STATUS, order.fleet))
             await self._change(order.fleet).signal("let_in", order, rpc_timeout=ANSWER)
             return await self.begun_before(order.key, within=ANSWER)
         return None
 
-    async def _lets_nothing_in(self, fleet: str) -> bool:
-        """Return whether the change under way has let nothing in that has not ended, having waited for it."""
-        guest = self.client.get_workflow_handle(beside(change_of(fleet)))
-        until = time.monotonic() + LET_IN_WITHIN.total_seconds()
-        while await self._running(guest) is not None:
+    async def _lets_nothing_in(self, order: ChangeOrder) -> bool:
+        """Return whether the change under way has let nothing in that has not ended, having waited for it.
+
+        What penstock does by itself ends for the order, and every reload for one that takes back files.
+        """
+        guest = self.client.get_workflow_handle(beside(change_of(order.fleet)))
+        until, ends = time.monotonic() + LET_IN_WITHIN.total_seconds(), None
+        while (running := await self._running(guest)) is not None:
             if time.monotonic() > until:
                 return False
-            await asyncio.sleep(0.5)
+            if running.run_id != ends:
+                its = await self._order_of(running)
+                takes_back = order.takes_back is not None
+                if its is not None and (its.gives_way or (takes_back and its.kind in RELOADS)):
+                    stop = Command(
+                        id=f"let in {order.key}",
+                        kind=CommandKind.ROLL_BACK,
+                        person=order.requested_by,
+                        reason=order.reason,
+                    )
+                    await guest.signal("command_fallback", stop, rpc_timeout=ANSWER)
+                ends = running.run_id
+            await asyncio.sleep(0.2)
         return True
 
     async def _take_lock(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:

@@ -1,10 +1,12 @@
 """A gateway that missed a reload, or settings, gets them once it answers, beside a change that waits."""
 
+import asyncio
+
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused
 from tests.fakes.control import CLOSED, OPEN
-from tests.workflows.recorded import SOON, Recorded
+from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_let_in import between_waves, waiting
 from tests.workflows.test_quarantine import observed
 from tests.workflows.test_reload import held_by_silence
@@ -141,3 +143,17 @@ async def test_no_settings_come_to_a_fleet_while_a_wave_is_under_way(recorded: R
     assert world.gateways["gw-4"].settings == ()
     assert world.book.open_changes("edge") == ((await status_of(rollout)).rollout,)
     assert "let_in" not in signals
+
+
+async def test_bad_settings_that_reconcile_repeats_beside_an_upgrade_are_taken_back(
+    recorded: Recorded,
+) -> None:
+    """One gateway that did not answer the repeat kept them on the whole fleet."""
+    world, service = recorded.world, recorded.service
+    await missed_settings(recorded, "gw-4")
+    await waiting(world)
+    async with blocked(world.gateways["gw-4"], "configure", times=range(1, 100)) as taken:
+        await recorded.reconcile()
+        await asyncio.wait_for(taken.wait(), SOON)
+        await service.roll_back(world.fleet, "ana", "no names are resolved", settings=True)
+        await until(lambda: not any(world.gateways[gw].settings for gw in ("gw-1", "gw-2", "gw-3")))
