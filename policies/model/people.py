@@ -8,6 +8,7 @@ from typing import Annotated, Literal, overload
 
 from pydantic import ConfigDict, Field, model_validator
 
+from policies.model.operation import BREAK_GLASS
 from policies.model.value import Value, twice
 
 EVERY_FLEET = "*"
@@ -57,8 +58,8 @@ Subject = Annotated[str, Field(min_length=1, max_length=255)]
 Scope = Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$", max_length=255)]
 """A scope of the identity provider (RFC 6749, section 3.3)."""
 
-RESERVED = frozenset({"penstock", "penstock.watch"})
-"""Who acts when nobody does; no person has this name."""
+RESERVED = frozenset({"penstock", "penstock.watch", BREAK_GLASS})
+"""Who acts when nobody does, or somebody on a host; no person has one of these names."""
 
 ROOT = "root"
 
