@@ -79,7 +79,9 @@ def _filter(facts: PathFacts) -> PathFinding:
 
 def _covering(facts: PathFacts) -> PathFinding:
     if facts.uncovered is None:
-        return _unread("slots' rules", "whether the packet filter treats all slots alike", "nft list ruleset")
+        why = f": {facts.uncovered_unread}" if facts.uncovered_unread else ""
+        said = f"whether the packet filter treats users of all slots alike is not known{why}"
+        return _wrong("slots' rules", said, "on the host: nft list ruleset")
     if facts.uncovered:
         mend = "change the rule on the host, and keep it where the host loads its rules at boot"
         return _wrong("slots' rules", "; ".join(facts.uncovered), mend)

@@ -49,6 +49,8 @@ class PathFacts(Message):
     """Rules and chains of the packet filter that drop what is forwarded."""
     uncovered: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Rules of the packet filter that name the pool or device of one slot, and not those of another."""
+    uncovered_unread: Sentence = ""
+    """Why they cannot be compared."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
     misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)

@@ -90,3 +90,8 @@ def test_a_table_of_connections_is_wrong_when_it_is_nearly_full(tracked: int, tr
 def test_each_thing_that_is_wrong_says_what_to_do() -> None:
     facts = PathFacts(gateway="gw-1", ended=("a",), drops=("chain x drops",), misrouted=("10.0.0.0/24",))
     assert all(one.mend for one in findings_of(facts) if not one.well)
+
+
+def test_rules_that_cannot_be_compared_are_shown_with_the_reason() -> None:
+    said = wrong(uncovered=None, uncovered_unread="a rule of chain base asks for too much")["slots' rules"]
+    assert said.endswith("is not known: a rule of chain base asks for too much")

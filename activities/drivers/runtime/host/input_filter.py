@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from math import inf
 from typing import Any
@@ -20,18 +20,17 @@ from activities.drivers.programs import run
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
     ALWAYS,
+    COMPARED_WITHIN,
     DROP,
     UNREAD,
-    Conditions,
     Entry,
     Rules,
     is_of_version,
-    left_unread,
     missing,
-    networks_of,
     read_rules,
     text_of,
 )
+from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
@@ -69,16 +68,20 @@ class First:
         """Return whether the field may have another value at another port of the gateway."""
         return name in _DIFFER
 
-    def meets(self, name: str, values: Sequence[Any]) -> list[Conditions]:
+    def address_in(self, name: str) -> Network | None:
+        """Return the address that the packet is for."""
+        return ip_network(self.address) if name == "daddr" and self.address is not None else None
+
+    def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packet has one of these values in the field."""
         if name == "iif":
-            return left_unread(name, [value for value in values if value != "lo"])
+            return values.unread(name, [at for at, value in enumerate(values) if value == "lo"])
         try:
             found = any(self._is(name, value) for value in values)
         except (ValueError, TypeError, KeyError):
-            return [frozenset({f"{UNREAD}{one}" for ways in left_unread(name, values) for one in ways})]
+            return values.unread(f"{UNREAD}{name}")
         if name == "daddr" and self.address is None:
-            return left_unread(name, values)
+            return values.unread(name)
         return [ALWAYS] if found else []
 
     def _is(self, name: str, value: Any) -> bool:
@@ -122,7 +125,7 @@ class _Arrival:
 
 
 async def drops_users(
-    gateway: Gateway, redirected: Iterable[str], serving: str | None = None
+    gateway: Gateway, redirected: Iterable[str], serving: str | None = None, rules: Rules | None = None
 ) -> tuple[str, ...]:
     """Return which slots' ports the host's filter drops for users, each with the rules and what to do.
 
@@ -130,13 +133,15 @@ async def drops_users(
         gateway: Whose slots.
         redirected: Transports of users whom steering redirects to a slot's port.
         serving: The slot that serves: its users get in, too.
+        rules: The packet filter where it was read already.
 
     Raises:
-        Unavailable: The packet filter cannot be read.
+        Unavailable: The packet filter cannot be read, or not be compared in time.
     """
     if gateway.steering == "haproxy" or gateway.has_own_networks:
         return ()  # users reach HAProxy there, or go through forward chains
-    rules, steered, found = await read_rules(), set(redirected), dict[str, None]()
+    rules = (rules or await read_rules()).within(COMPARED_WITHIN)
+    steered, found = set(redirected), dict[str, None]()
     for arrival, transport in product(await _arrivals(gateway), _PROTOCOLS):
         dialled = arrival.at(gateway.port, transport)
         sent = {

@@ -14,7 +14,8 @@ from typing import Any
 
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.packet_filter import Rule, networks_of, options_of, read_rules, text_of
+from activities.drivers.runtime.host.packet_filter import Rule, Rules, read_rules, text_of
+from activities.drivers.runtime.host.rule_values import networks_of
 from policies.model.fleet import Gateway
 
 Ports = tuple[int, int]
@@ -38,15 +39,19 @@ class _Led:
     """The ports that they get, None where they keep theirs."""
 
 
-async def other_ways(gateway: Gateway, dialled: Sequence[Dialled]) -> tuple[str, ...]:
+async def other_ways(
+    gateway: Gateway, dialled: Sequence[Dialled], rules: Rules | None = None
+) -> tuple[str, ...]:
     """Return what leads other ports and addresses to the port that users dial, each with its rule.
+
+    `rules` is the packet filter where it was read already.
 
     Raises:
         Unavailable: The packet filter cannot be read.
     """
     own = {str(address) for address in gateway.addresses} | await _addresses()
     found = dict[str, None]()
-    for table in (await read_rules()).tables:
+    for table in (rules or await read_rules()).tables:
         outward = {name for name, (hook, *_) in table.bases.items() if hook == "output"}
         for rule in (one for name, rules in table.chains.items() if name not in outward for one in rules):
             led = _of_words(rule) if rule.handle is None else _of_expression(rule, table.sets)
@@ -96,7 +101,7 @@ async def _addresses() -> set[str]:
 # --- nftables -----------------------------------------------------------------------------
 
 
-def _of_expression(rule: Rule, sets: Mapping[str, list[Any]]) -> _Led:
+def _of_expression(rule: Rule, sets: Mapping[str, Sequence[Any]]) -> _Led:
     led = _Led()
     for part in rule.expr:
         (kind, value), *_ = part.items()
@@ -110,7 +115,7 @@ def _of_expression(rule: Rule, sets: Mapping[str, list[Any]]) -> _Led:
     return led
 
 
-def _ask(led: _Led, match: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> None:
+def _ask(led: _Led, match: Mapping[str, Any], sets: Mapping[str, Sequence[Any]]) -> None:
     """Take in what a match asks; what is not understood lets every packet through."""
     left, values = match["left"], _elements(match["right"], sets)
     payload = left.get("payload", {}) if isinstance(left, dict) else {}
@@ -127,7 +132,7 @@ def _ask(led: _Led, match: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> 
         led.transports &= {_NUMBERS.get(str(value), str(value)) for value in values}
 
 
-def _lead(led: _Led, value: Mapping[str, Any], sets: Mapping[str, list[Any]]) -> None:
+def _lead(led: _Led, value: Mapping[str, Any], sets: Mapping[str, Sequence[Any]]) -> None:
     """Take in where the packets are led; a map leads each of its keys."""
     address, port = value.get("addr"), value.get("port")
     chosen = next((one["map"] for one in (address, port) if isinstance(one, dict) and "map" in one), None)
@@ -150,7 +155,7 @@ def _lead(led: _Led, value: Mapping[str, Any], sets: Mapping[str, list[Any]]) ->
         led.to_ports = None
 
 
-def _elements(right: Any, sets: Mapping[str, list[Any]]) -> list[Any]:
+def _elements(right: Any, sets: Mapping[str, Sequence[Any]]) -> Sequence[Any]:
     if isinstance(right, str) and right.startswith("@"):
         return sets.get(right, [])
     return list(right["set"]) if isinstance(right, dict) and "set" in right else [right]
@@ -174,7 +179,7 @@ _PORTS = frozenset({"--dport", "--dports", "--destination-port", "--destination-
 
 def _of_words(rule: Rule) -> _Led:
     led = _Led()
-    for negated, option, values in options_of(rule.words):
+    for negated, option, values, _ in rule.options:
         value = values[0] if values else ""
         if option in {"-j", "-g"}:
             led.leads = value in {"REDIRECT", "DNAT"}

@@ -12,23 +12,24 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network, summarize_address_range
-from itertools import product
+from itertools import product, takewhile
 from math import inf
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from activities.drivers.programs import Completed, run
 from activities.drivers.runtime.host.own_network import NAMES
+from activities.drivers.runtime.host.rule_values import ANY, Conditions, Network, Values
 from activities.drivers.runtime.host.translated import OURS
 from policies.lines import lines_in
 from policies.model.errors import Unavailable
 
-Network = IPv4Network | IPv6Network
-Conditions = frozenset[str]
 ACCEPT, DROP, RETURN, TRANSLATE = "accept", "drop", "return", "translate"
 ALWAYS: Conditions = frozenset()
 ROUTING = "ip rule"
@@ -39,6 +40,9 @@ MARKS = "marks: "
 """How the verdict of a rule begins that only marks packets."""
 BY_MARK = "by mark: "
 """How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
+READ_WITHIN = timedelta(seconds=5)
+COMPARED_WITHIN = timedelta(seconds=3)
+"""A check before an upgrade has 10 s: it reads the packet filter once, and compares it twice."""
 DEEPEST = 16
 """Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
 OLDER_TABLES = {
@@ -67,19 +71,16 @@ class Packets(Protocol):
     def differ_by(self, name: str) -> bool:
         """Return whether it is a field by which packets of the compared kinds differ."""
 
-    def meets(self, name: str, values: Sequence[Any]) -> list[Conditions]:
+    def address_in(self, name: str) -> Network | None:
+        """Return the network from which their address in that field is, None where that is not known."""
+
+    def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when they have one of these values in the field: a list of ways to do so."""
 
 
 def is_of_version(header: str, version: int) -> bool:
     """Return whether packets of that version of IP may have the header."""
     return {"ip": 4, "arp": 4, "icmp": 4, "ip6": 6, "icmpv6": 6}.get(header, version) == version
-
-
-def left_unread(name: str, values: Sequence[Any]) -> list[Conditions]:
-    """Return a condition that is not evaluated: the field has one of these values."""
-    said = sorted(json.dumps(value, sort_keys=True) for value in values)
-    return [frozenset({f"{name} is {' or '.join(said)}"})] if said else []
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,10 @@ class Rule:
     """The network namespace in which it is, None for the host's own."""
 
     @cached_property
-    def words(self) -> list[str]:
-        """Return the words of one that iptables-save(8) prints, behind its chain."""
-        return shlex.split(self.text)[2:]
+    def options(self) -> list[tuple[bool, str, list[str], Values]]:
+        """Return the options of one of iptables, as `options_of` has them, each with what it asks for."""
+        words = shlex.split(self.text)[2:]
+        return [(*one, _saved_values(one[1], " ".join(one[2]))) for one in options_of(words)]
 
     @property
     def is_policy(self) -> bool:
@@ -140,13 +142,16 @@ class IpSet:
     """A set of ipset(8): what its elements consist of (`net`, `port`), and the elements."""
 
     kinds: tuple[str, ...]
-    elements: tuple[tuple[str, ...], ...]
+    elements: Values
 
     def fields(self, sides: Sequence[str]) -> list[str]:
         """Return which fields of packets a rule looks up, by the sides (`src`, `dst`) that it names."""
+        if self.kinds == ("port",):
+            return ["dport" if sides[0] == "dst" else "sport"]
         return [
-            _SET_FIELDS.get((kind, side), f"{kind} {side}")
+            name
             for kind, side in zip(self.kinds, sides, strict=False)
+            for name in _SET_FIELDS.get((kind, side), (f"{kind} {side}",))
         ]
 
 
@@ -158,23 +163,36 @@ class Table:
     kind: str
     chains: dict[str, list[Rule]] = field(default_factory=dict)
     bases: dict[str, tuple[str, str, int, str]] = field(default_factory=dict)
-    sets: dict[str, list[Any]] = field(default_factory=dict)
+    sets: dict[str, Values] = field(default_factory=dict)
     counted: dict[str, Any] = field(default_factory=dict)
     """By set, what is counted for each element that is added to it."""
     ipsets: Mapping[str, "IpSet"] = field(default_factory=dict)
     """The sets of ipset(8), for rules of iptables."""
 
-    def entries(self, chain: str, packets: Packets, depth: int = 0) -> list[Entry]:
-        """Return the verdicts on these packets in order, with those of chains that are followed."""
+    def entries(self, chain: str, packets: Packets, until: float = inf, depth: int = 0) -> list[Entry]:
+        """Return the verdicts on these packets in order, with those of chains that are followed.
+
+        Raises:
+            Unavailable: That is not done by then, as `monotonic` counts, or there are too many of them.
+        """
         found: list[Entry] = []
         still: Conditions = ALWAYS
         for rule in self.chains.get(chain, ()) if depth <= DEEPEST else ():
-            steps, asks = _steps(self, rule, packets)
+            if monotonic() > until:
+                raise Unavailable(
+                    f"chain {chain} of table {self.name} cannot be compared within "
+                    f"{COMPARED_WITHIN.total_seconds():g} s; put the addresses of its rules into sets, or "
+                    "ask again when the host is less busy"
+                )
+            try:
+                steps, asks = _steps(self, rule, packets)
+            except _TooManyError as error:
+                raise Unavailable(f"a rule of chain {chain} of table {self.name} {error}") from error
             for step in steps:
                 when = step.when | still
                 inner = [Entry(ALWAYS, step.verdict, rule, asks)] if step.verdict not in {"", RETURN} else []
                 if step.chain:
-                    inner = self.entries(step.chain, packets, depth + 1)
+                    inner = self.entries(step.chain, packets, until, depth + 1)
                 found += [
                     Entry(when | one.when, one.verdict, rule if asks else one.rule, asks or one.asks)
                     for one in inner
@@ -193,6 +211,12 @@ class Rules:
     """The host's packet filter, without the table of the steering."""
 
     tables: Sequence[Table]
+    until: float = inf
+    """By when they have to be reduced, as `monotonic` counts."""
+
+    def within(self, time: timedelta) -> "Rules":
+        """Return the same rules, which are reduced within that time from now or not at all."""
+        return replace(self, until=monotonic() + time.total_seconds())
 
     def of(
         self, hook: str, kind: str, packets: Packets, since: float = -inf
@@ -204,17 +228,23 @@ class Rules:
             kind: `filter` or `nat`.
             packets: Which packets.
             since: Chains of a lower priority at `prerouting` are left out.
+
+        Raises:
+            Unavailable: They cannot be reduced in time.
         """
         bases = self._bases(hook, kind, packets, since)
         if kind == "filter":
             for _, table, name, policy in bases:
                 place = f"chain {name} of table {table.name.split()[1]}"
                 end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
-                yield place, self._marked(hook, packets, since, [*table.entries(name, packets), end])
+                yield (
+                    place,
+                    self._marked(hook, packets, since, [*table.entries(name, packets, self.until), end]),
+                )
             return
         found: list[Entry] = []
         for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
-            found += _until_accepted(table.entries(name, packets))
+            found += _until_accepted(table.entries(name, packets, self.until))
         yield "nat", self._marked(hook, packets, since, found)
 
     def _bases(
@@ -237,7 +267,7 @@ class Rules:
             f"{entry.verdict} if {sorted(entry.when)}"
             for before in {"prerouting", hook, *(("forward",) if hook == "postrouting" else ())}
             for _, table, name, _ in self._bases(before, "filter", packets, since)
-            for entry in table.entries(name, packets)
+            for entry in table.entries(name, packets, self.until)
             if entry.is_mark
         )
         return [
@@ -273,23 +303,46 @@ def missing(wanted: Sequence[Entry], there: Sequence[Entry], counts: Callable[[E
         there: What happens to those of the other.
         counts: Whether a verdict has to be there.
     """
-    known = set[tuple[Conditions, str]]()
+    known, others = set[tuple[Conditions, str]](), _InOrder(there)
     for entry in wanted:
-        if counts(entry) and not _covered(entry, there, known):
+        if counts(entry) and not others.come_to(entry, known):
             return entry
         known.add((entry.when, entry.verdict))
     return None
 
 
-def _covered(entry: Entry, there: Sequence[Entry], known: set[tuple[Conditions, str]]) -> bool:
-    """Whether the others come to the same verdict, and to none before it that is not known for both."""
-    for other in there:
-        if other.verdict == entry.verdict:
-            if other.when <= entry.when and (entry.verdict == DROP or not other.is_unread):
-                return True
-        elif not other.is_mark and (other.when, other.verdict) not in known:
-            return False
-    return False
+class _InOrder:
+    """Verdicts in their order, looked up by one of their conditions: hosts of clusters have thousands."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        often = Counter(one for entry in entries for one in entry.when)
+        self._entries = entries
+        self._by = defaultdict[tuple[str, str | None], list[int]](list)
+        for at, entry in enumerate(entries):
+            rarest = min(entry.when, key=lambda one: (often[one], one), default=None)
+            self._by[entry.verdict, rarest].append(at)
+        self._known_until = defaultdict[str, int](int)
+
+    def come_to(self, entry: Entry, known: Collection[tuple[Conditions, str]]) -> bool:
+        """Whether they come to the same verdict, and to none before it that is not known for both.
+
+        What is known may only grow from call to call.
+        """
+        end = self._known_until[entry.verdict]
+        while end < len(self._entries) and not _is_between(self._entries[end], entry.verdict, known):
+            end += 1
+        self._known_until[entry.verdict] = end
+        return any(
+            self._entries[at].when <= entry.when
+            and (entry.verdict == DROP or not self._entries[at].is_unread)
+            for condition in (None, *entry.when)
+            for at in takewhile(end.__gt__, self._by.get((entry.verdict, condition), ()))
+        )
+
+
+def _is_between(other: Entry, verdict: str, known: Collection[tuple[Conditions, str]]) -> bool:
+    """Whether packets may be decided otherwise by it, before they come to the verdict."""
+    return other.verdict != verdict and not other.is_mark and (other.when, other.verdict) not in known
 
 
 async def text_of(rule: Rule) -> str:
@@ -343,17 +396,31 @@ async def _ipsets(namespace: str | None, tables: Iterable[Table]) -> dict[str, I
     texts = (rule.text for table in tables for rules in table.chains.values() for rule in rules)
     if not any("--match-set " in text for text in texts) or not shutil.which("ipset"):
         return {}
-    kinds, elements, unread = dict[str, tuple[str, ...]](), dict[str, list[tuple[str, ...]]](), set[str]()
+    kinds, elements, unread = dict[str, tuple[str, ...]](), dict[str, list[Any]](), set[str]()
     for line in lines_in((await _run(namespace, "ipset", "save")).out):
         verb, name, what, *more = line.split()
         if verb == "create":
             kinds[name] = tuple(what.partition(":")[2].split(","))
         else:
-            elements.setdefault(name, []).append(tuple(what.split(",")))
-            unread |= {name} if "nomatch" in more or len(elements[name]) > _LARGEST else set()
+            elements.setdefault(name, []).append(_of_ipset(kinds[name], what))
+            unread |= {name} if "nomatch" in more else set()
     return {
-        name: IpSet(of, tuple(elements.get(name, ()))) for name, of in kinds.items() if name not in unread
+        name: IpSet(of, Values(elements.get(name, ()), f"set {name} of ipset"))
+        for name, of in kinds.items()
+        if name not in unread
     }
+
+
+def _of_ipset(kinds: tuple[str, ...], written: str) -> Any:
+    """Return an element as a value of one field, or as a row of several ones."""
+    if len(kinds) == 1:
+        return int(written) if kinds == ("port",) else written
+    row = list[Any]()
+    for kind, part in zip(kinds, written.split(","), strict=False):
+        protocol, _, number = part.rpartition(":") if kind == "port" else ("", "", part)
+        row += [protocol or ANY] if kind == "port" else []
+        row.append(int(number) if number.isdecimal() else number)
+    return tuple(row)
 
 
 def _placed(table: Table, namespace: str | None) -> Table:
@@ -370,7 +437,8 @@ def _in(namespace: str | None) -> str:
 
 
 async def _run(namespace: str | None, *command: str) -> Completed:
-    return await run([*([] if namespace is None else ["nsenter", f"--net={NAMES / namespace}"]), *command])
+    inside = [] if namespace is None else ["nsenter", f"--net={NAMES / namespace}"]
+    return await run([*inside, *command], within=READ_WITHIN)
 
 
 def _families() -> tuple[str, ...]:
@@ -417,7 +485,9 @@ def _of_nft(listed: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
     for kind in ("set", "map"):
         for one in (entry[kind] for entry in listed if kind in entry):
             if (one["family"], one["table"]) in tables:
-                tables[one["family"], one["table"]].sets[f"@{one['name']}"] = one.get("elem", [])
+                tables[one["family"], one["table"]].sets[f"@{one['name']}"] = Values(
+                    one.get("elem", []), f"{kind} {one['name']} of table {one['family']} {one['table']}"
+                )
                 tables[one["family"], one["table"]].counted[f"@{one['name']}"] = one.get("stmt", [])
     for one in (entry["chain"] for entry in listed if "chain" in entry):
         if "hook" in one and (one["family"], one["table"]) in tables:
@@ -463,22 +533,19 @@ def _steps(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool
     return _of_words(table, rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
 
 
-def networks_of(value: Any) -> list[Network]:
-    """Return the addresses that a rule names, as networks; TypeError where it names none."""
-    if isinstance(value, dict) and "elem" in value:
-        value = value["elem"]["val"]
-    if isinstance(value, dict) and "prefix" in value:
-        return [ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}", strict=False)]
-    if isinstance(value, dict) and "range" in value:
-        first, last = map(ip_address, value["range"])
-        return [*summarize_address_range(first, last)]
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return [ip_network(value, strict=False)]
-
-
 def _both(some: Iterable[Conditions], more: Iterable[Conditions]) -> list[Conditions]:
+    some, more = list(some), list(more)
+    if len(some) * len(more) > _MOST:
+        raise _TooManyError(f"asks for more combinations of addresses than the {_MOST} that are compared")
     return [one | other for one, other in product(some, more)]
+
+
+_MOST = 4096
+"""Ways to meet a rule, and elements that have to do with the compared packets, which are compared at all."""
+
+
+class _TooManyError(Exception):
+    """A rule cannot be compared; the text says what of it is too much."""
 
 
 def _unless(met: Sequence[Conditions]) -> list[Conditions]:
@@ -502,9 +569,9 @@ def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
         network = (
             {"prefix": {"addr": said["src"], "len": said["srclen"]}} if "srclen" in said else said["src"]
         )
-        when = _both(when, packets.meets("saddr", [network]))
+        when = _both(when, packets.meets("saddr", Values([network])))
     if "iif" in said:
-        when = _both(when, packets.meets("iif", [said["iif"]]))
+        when = _both(when, packets.meets("iif", Values([said["iif"]])))
     if more := {name: said[name] for name in said if name not in _LEADS}:
         by = BY_MARK * ("fwmark" in more)
         when = _both(when, [frozenset({f"{by}{json.dumps(more, sort_keys=True)}"})])
@@ -530,13 +597,11 @@ def _of_expression(table: Table, rule: Rule, packets: Packets) -> tuple[list[Ste
             met, asked = _matched(table, value, packets)
             when, asks = _both(when, met), asks or asked
         elif kind == "vmap":
-            for key, verdict in _pairs(table, value["data"]):
-                met, asked = _valued(value["key"], [key], packets)
+            for verdict, met, asked in _mapped(table, value["key"], value["data"], packets):
                 asks = asks or asked
                 steps += [replace(one, when=both) for one in _verdict(verdict) for both in _both(when, met)]
         elif kind in {"snat", "dnat", "redirect"} and (chosen := _chosen(value)):
-            for key, _ in _pairs(table, chosen["data"]):
-                met, asked = _valued(chosen["key"], [key], packets)
+            for _, met, asked in _mapped(table, chosen["key"], chosen["data"], packets):
                 asks = asks or asked
                 name = TRANSLATE if kind == "snat" else f"{kind} {json.dumps(value, sort_keys=True)}"
                 steps += [Step(both, name) for both in _both(when, met)]
@@ -577,9 +642,14 @@ def _chosen(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _pairs(table: Table, data: Any) -> list[tuple[Any, Any]]:
-    pairs = table.sets.get(data, []) if isinstance(data, str) else data.get("set", [])
-    return [(one[0], one[1]) for one in pairs]
+def _mapped(
+    table: Table, left: Any, data: Any, packets: Packets
+) -> Iterator[tuple[Any, list[Conditions], bool]]:
+    """Yield to what a map leads, when it does so, and whether it asks for that by which packets differ."""
+    pairs = table.sets.get(data, Values()) if isinstance(data, str) else Values(data.get("set", []))
+    keys = pairs.keys
+    for at in _candidates(_names(left), _columns(left, keys), packets):
+        yield pairs[at][1], *_valued(left, Values([keys[at]]), packets)
 
 
 def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
@@ -611,7 +681,7 @@ def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[
         return [], False
     if op in _ORDERED and isinstance(right, int):
         op, right = "==", {"range": _ORDERED[op](right)}
-    names = [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
+    names = _names(left)
     asked = any(packets.differ_by(name) for name in _fields(left))
     if not any(packets.reads(name) or name in _VERSIONS for name in names):
         by = BY_MARK * any(name in _MARK_FIELDS for name in _fields(left))
@@ -634,35 +704,68 @@ def _is_concat(value: Any) -> bool:
     return isinstance(value, dict) and "concat" in value
 
 
-def _elements(table: Table, right: Any) -> list[Any]:
+def _names(left: Any) -> list[str]:
+    return [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
+
+
+def _columns(left: Any, values: Values) -> tuple[Values, ...]:
+    return values.columns if _is_concat(left) else (values,)
+
+
+def _elements(table: Table, right: Any) -> Values:
     if isinstance(right, str) and right.startswith("@"):
-        return table.sets.get(right, [])
+        return table.sets.get(right, Values())
     if isinstance(right, list):
-        return right
-    return right["set"] if isinstance(right, dict) and "set" in right else [right]
+        return Values(right)
+    return Values(right["set"] if isinstance(right, dict) and "set" in right else [right])
 
 
-def _valued(left: Any, values: Sequence[Any], packets: Packets) -> tuple[list[Conditions], bool]:
+def _valued(left: Any, values: Values, packets: Packets) -> tuple[list[Conditions], bool]:
     """Return when the field, or several together, have one of these values."""
     if not all(packets.has(header) for header in _headers(left)):
         return [], False
-    plain = [one["elem"]["val"] if isinstance(one, dict) and "elem" in one else one for one in values]
-    if not _is_concat(left):
-        return _one(_field(left), plain, packets), packets.differ_by(_field(left))
-    names, found = [_field(one) for one in left["concat"]], list[Conditions]()
-    for value in plain:
+    names = _names(left)
+    met = _together(names, values, packets) if _is_concat(left) else _one(names[0], values, packets)
+    return met, any(map(packets.differ_by, names))
+
+
+def _candidates(names: Sequence[str], columns: Sequence[Values], packets: Packets) -> Sequence[int]:
+    """Return which values, or rows of them, the packets may have by their addresses."""
+    rows = None
+    for name, column in zip(names, columns, strict=False):
+        if network := packets.address_in(name):
+            around = column.around(network)
+            rows = around if rows is None else sorted({*rows} & {*around})
+    return range(max(map(len, columns), default=0)) if rows is None else rows
+
+
+def _together(names: Sequence[str], values: Values, packets: Packets) -> list[Conditions]:
+    """Return when several fields have the values of a row; which one makes no difference if none differs."""
+    columns = values.columns
+    if not any(map(packets.differ_by, names)):
+        ways = [_one(name, column, packets) for name, column in zip(names, columns, strict=False)]
+        by = BY_MARK * any(name in _MARK_FIELDS for name in names)
+        return values.unread(by + ", ".join(names)) if all(ways) else []
+    rows, found = _candidates(names, columns, packets), list[Conditions]()
+    if len(rows) > _MOST:
+        raise _TooManyError(
+            f"asks for {len(rows)} elements of {values.of or 'a set'}; at most {_MOST} are compared"
+        )
+    for at in rows:
         met = [ALWAYS]
-        for name, part in zip(names, value["concat"] if _is_concat(value) else [value], strict=False):
-            met = _both(met, _one(name, [part], packets))
+        for name, column in zip(names, columns, strict=False):
+            met = _both(met, _one(name, Values([column[at]]), packets))
         found += met
-    return found, any(map(packets.differ_by, names))
+    return found
 
 
-def _one(name: str, values: Sequence[Any], packets: Packets) -> list[Conditions]:
-    if "*" in values:
+def _one(name: str, values: Values, packets: Packets) -> list[Conditions]:
+    if ANY in values:
         return [ALWAYS]
     if name in _VERSIONS:
         return [ALWAYS] if _VERSIONS[name][packets.version] in values else []
+    if packets.address_in(name):
+        values = Values(values[at] for at in _candidates([name], [values], packets))
     met = packets.meets(name, values)
     return [frozenset(map(BY_MARK.__add__, one)) for one in met] if name in _MARK_FIELDS else met
 
@@ -751,13 +854,12 @@ _FIELDS = {
 }
 _SIDES = {"src": ("saddr",), "dst": ("daddr", "dport")}
 _SET_FIELDS = {
-    **{(kind, side): f"{side[0]}addr" for kind in ("ip", "net") for side in ("src", "dst")},
-    ("port", "dst"): "dport",
-    ("iface", "src"): "iif",
-    ("iface", "dst"): "oif",
+    **{(kind, side): (f"{side[0]}addr",) for kind in ("ip", "net") for side in ("src", "dst")},
+    ("port", "dst"): ("l4proto", "dport"),
+    ("port", "src"): ("l4proto", "sport"),
+    ("iface", "src"): ("iif",),
+    ("iface", "dst"): ("oif",),
 }
-_LARGEST = 4096
-"""Elements of a set of ipset(8) that are looked at; larger ones are lists of strangers."""
 _NO_CONDITIONS = frozenset({"-m", "--comment", "--hashlimit-name"})
 """Options that ask for nothing; by which name a limit counts makes no difference."""
 
@@ -765,7 +867,7 @@ _NO_CONDITIONS = frozenset({"-m", "--comment", "--hashlimit-name"})
 def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
     """Return what a rule does that iptables-save(8) prints; a target that is no verdict is an empty chain."""
     when, asks = [ALWAYS], False
-    for negated, option, values in options_of(rule.words):
+    for negated, option, values, asked_for in rule.options:
         value, name = " ".join(values), _FIELDS.get(option, option)
         if option in {"-j", "-g"}:
             target = values[0] if values else ""
@@ -779,7 +881,7 @@ def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], b
             asks = asks or asked
             when = _both(when, _unless(met) if negated else met)
         elif packets.reads(name):
-            met = packets.meets(name, _saved_values(option, value))
+            met = _one(name, asked_for, packets)
             asks = asks or packets.differ_by(name)
             when = _both(when, _unless(met) if negated else met)
         else:
@@ -798,27 +900,23 @@ def _of_set(
     fields = ipset.fields(values[1].split(",")) if ipset is not None else []
     if ipset is None or not any(map(packets.reads, fields)):
         return None
-    found = list[Conditions]()
-    for element in ipset.elements:
-        met = [ALWAYS]
-        for name, part in zip(fields, element, strict=False):
-            protocol, _, number = part.rpartition(":") if name == "dport" else ("", "", part)
-            met = _both(met, packets.meets("l4proto", [protocol]) if protocol else [ALWAYS])
-            met = _both(met, packets.meets(name, [int(number) if number.isdecimal() else number]))
-        found += met
-    return found, any(map(packets.differ_by, fields))
+    one = len(fields) == 1
+    met = _one(fields[0], ipset.elements, packets) if one else _together(fields, ipset.elements, packets)
+    return met, any(map(packets.differ_by, fields))
 
 
-def _saved_values(option: str, value: str) -> list[Any]:
+def _saved_values(option: str, value: str) -> Values:
     """Return the values of an option in the form that nft(8) gives them."""
+    if option not in _FIELDS:
+        return Values()
     if option in {"--src-range", "--dst-range"}:
-        return [{"range": value.split("-")}]
+        return Values([{"range": value.split("-")}])
     if option in {"-i", "-o"}:
-        return [f"{value[:-1]}*" if value.endswith("+") else value]
+        return Values([f"{value[:-1]}*" if value.endswith("+") else value])
     if _FIELDS[option] in {"dport", "ct original proto-dst"}:
         ports = [[*map(int, part.split(":"))] for part in value.split(",")]
-        return [part[0] if len(part) == 1 else {"range": part} for part in ports]
-    return value.lower().split(",") if option.startswith("--") else [value]
+        return Values(part[0] if len(part) == 1 else {"range": part} for part in ports)
+    return Values(value.lower().split(",") if option.startswith("--") else [value])
 
 
 def options_of(words: Sequence[str]) -> Iterator[tuple[bool, str, list[str]]]:

@@ -1,5 +1,6 @@
 """The way through this host: read of kernel, packet filter and routes, and tried with a tunnel."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
+from activities.drivers.runtime.host.packet_filter import read_rules
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.tunnel_rules import (
@@ -48,7 +50,6 @@ class GatewayPath:
         wanted = {slot.name for slot in gateway.slots if self._folders.of(slot.name).state.get("wanted")}
         names = {slot.name for slot in running}
         steering, unread = await self._steering()
-        planes = await _or_none(planes_of(running, gateway.inside))
         serves = steering.trial or steering.serving if steering is not None else None
         environments = [
             self._folders.of(slot.name).chroot for slot in running if slot.name == (serves or slot.name)
@@ -64,9 +65,7 @@ class GatewayPath:
             steered_to=serves,
             forwards4=_is_set("ipv4/ip_forward"),
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
-            drops=None if planes is None else _first(dict.fromkeys(drops(planes))),
-            translates=None if planes is None else translates(planes),
-            uncovered=_first(await _or_none(self._uncovered(running, serves))),
+            **await self._filtered(running, serves),
             misrouted=_first(await _or_none(_misrouted(running))),
             tracked=_number("netfilter/nf_conntrack_count"),
             trackable=_number("netfilter/nf_conntrack_max"),
@@ -75,12 +74,23 @@ class GatewayPath:
             tried=tuple([await self._try(environment) for environment in environments]),
         )
 
-    async def _uncovered(self, running: Sequence[Slot], serves: str | None) -> tuple[str, ...]:
-        """Return what the packet filter does for users of one slot, and not for those of another one."""
-        own = [slot for slot in self._folders.gateway.slots if slot.name != ADOPTED]
-        slots = list(dict.fromkeys([*own, *running]))
-        planes = await planes_of(slots, self._folders.gateway.inside)
-        return await uncovered(planes, models_among(slots, serves), [slot.name for slot in own])
+    async def _filtered(self, running: Sequence[Slot], serves: str | None) -> dict[str, Any]:
+        """Return the facts of the packet filter, and what it does for users of one slot alone."""
+        own, inside = self._folders.gateway.slots, self._folders.gateway.inside
+        judged = [slot for slot in own if slot.name != ADOPTED]
+        slots = list(dict.fromkeys([*judged, *running]))
+        facts = dict[str, Any](drops=None, translates=None, uncovered=None)
+        try:
+            rules = await read_rules()
+            planes = await planes_of(running, inside, rules)
+            facts["drops"] = await asyncio.to_thread(lambda: _first(dict.fromkeys(drops(planes))))
+            facts["translates"] = await asyncio.to_thread(translates, planes)
+            planes = await planes_of(slots, inside, rules)
+            names = [slot.name for slot in judged]
+            facts["uncovered"] = _first(await uncovered(planes, models_among(slots, serves), names))
+        except (PenstockError, OSError, ValueError, KeyError) as error:
+            facts["uncovered_unread"] = str(error)
+        return facts
 
     async def _steering(self) -> tuple[Steering | None, str]:
         """Return where new sessions go, or why that cannot be read."""

@@ -25,6 +25,7 @@ from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.other_ports import other_ways
 from activities.drivers.runtime.host.own_network import cut_off
+from activities.drivers.runtime.host.packet_filter import read_rules
 from activities.drivers.runtime.host.process import Alive, boot_id, left_of
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes
@@ -575,13 +576,14 @@ class HostSlots:
         judged = [slot.name for slot in own if slot.name != serving]
         try:
             redirected = {one.transport for one in dialled}
-            rules = await drops_users(self._gateway, redirected, serving)
-            rules += await other_ways(self._gateway, dialled)
-            planes = await planes_of(slots, self._gateway.inside)
-            rules += await uncovered(planes, models_among(slots, serving), judged)
+            rules = await read_rules()
+            unlike = await drops_users(self._gateway, redirected, serving, rules)
+            unlike += await other_ways(self._gateway, dialled, rules)
+            planes = await planes_of(slots, self._gateway.inside, rules)
+            unlike += await uncovered(planes, models_among(slots, serving), judged)
         except Unavailable as error:
             return (f"whether users of a new slot get through {self._gateway.name} is not known: {error}",)
-        return rules
+        return unlike
 
     def _room_on_disk(self) -> list[str]:
         versions = self._folders.versions

@@ -18,7 +18,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_address
 from itertools import product
 from typing import Any
@@ -27,21 +27,19 @@ from activities.drivers.programs import run
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
     ALWAYS,
+    COMPARED_WITHIN,
     DROP,
     ROUTING,
     TRANSLATE,
     UNREAD,
-    Conditions,
     Entry,
-    Network,
     Rules,
     is_of_version,
-    left_unread,
     missing,
-    networks_of,
     read_rules,
     text_of,
 )
+from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.adoption import ADOPTED
 from policies.model.fleet import Slot
 
@@ -103,6 +101,7 @@ class Users:
 OUT = ("saddr", "iif")
 BACK = ("daddr", "oif")
 AMONG = (*OUT, *BACK)
+_ADDRESSES = frozenset({"saddr", "daddr"})
 """By which fields slots differ: on the way out of a tunnel, back into it, and from user to user of a slot."""
 
 
@@ -133,7 +132,11 @@ class Looking:
         """Return whether the field is one by which slots differ on this way."""
         return name in self.way
 
-    def meets(self, name: str, values: Sequence[Any]) -> list[Conditions]:
+    def address_in(self, name: str) -> Network | None:
+        """Return their pool where it is by that field that slots differ on this way."""
+        return self.users.pool if name in _ADDRESSES and self.differ_by(name) else None
+
+    def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packets have one of these values in the field: a list of ways to do so.
 
         The other end of a packet is nobody's user.
@@ -142,7 +145,7 @@ class Looking:
             return [ALWAYS] if self.state in values else []
         if self.differ_by(name):
             return [one for value in values for one in self._own(name, value)]
-        return left_unread(name, [value for value in values if not self._is_users(name, value)])
+        return values.unread(name, self._of_users(name, values))
 
     def _own(self, name: str, value: Any) -> list[Conditions]:
         try:
@@ -152,11 +155,18 @@ class Looking:
         except (ValueError, TypeError, KeyError):
             return [frozenset({f"{UNREAD}{name} is {json.dumps(value, sort_keys=True)}"})]
 
-    def _is_users(self, name: str, value: Any) -> bool:
+    def _of_users(self, name: str, values: Values) -> set[int]:
+        """Return which of the values users of a slot have in the field."""
         if name in {"iif", "oif"}:
-            return any(one.through(str(value)) for one in self.all_users)
+            return {at for at, one in enumerate(values) if any(by.through(str(one)) for by in self.all_users)}
+        if name not in _ADDRESSES:
+            return set()
+        near = {at for by in self.all_users for at in values.around(by.pool)}
+        return {at for at in near if self._is_users(values[at])}
+
+    def _is_users(self, value: Any) -> bool:
         with suppress(ValueError, TypeError, KeyError):
-            return name in {"saddr", "daddr"} and all(
+            return all(
                 any(one.at(network) and network.prefixlen >= one.pool.prefixlen for one in self.all_users)
                 for network in networks_of(value)
             )
@@ -189,18 +199,26 @@ class Plane:
     """Those of whom packets pass here."""
 
 
-async def planes_of(slots: Sequence[Slot], inside: str | None = None) -> tuple[Plane, ...]:
+async def planes_of(
+    slots: Sequence[Slot], inside: str | None = None, rules: Rules | None = None
+) -> tuple[Plane, ...]:
     """Return where packets of users of these slots pass: the host, and the gateway's inside if it has one.
+
+    Args:
+        slots: Whose users.
+        inside: The network namespace behind the instances, None where there is none.
+        rules: The host's packet filter where it was read already.
 
     Raises:
         Unavailable: The packet filter cannot be read.
     """
     every = await _users_of(slots)
+    rules = rules or await read_rules()
     if inside is None:
-        return (Plane(await read_rules(), every),)
+        return (Plane(rules, every),)
     within = tuple(one for one in every if one.has_cable and not one.outside)
     here = tuple(one for one in every if one not in within)
-    return Plane(await read_rules(), here), Plane(await read_rules(inside), within)
+    return Plane(rules, here), Plane(await read_rules(inside), within)
 
 
 def models_among(slots: Iterable[Slot], serving: str | None) -> tuple[str, ...]:
@@ -216,11 +234,15 @@ async def uncovered(planes: Iterable[Plane], models: Iterable[str], judged: Iter
         planes: Where packets of users of a gateway's slots pass, with the slot of what was adopted.
         models: Names of slots whose users get through.
         judged: Names of slots that have to be treated as these.
+
+    Raises:
+        Unavailable: The rules are too many to be compared within the time that the check has.
     """
     names = list(judged)
+    bounded = [replace(plane, rules=plane.rules.within(COMPARED_WITHIN)) for plane in planes]
     pairs = [
         (plane, model, one)
-        for name, plane in product(models, planes)
+        for name, plane in product(models, bounded)
         for model, one in product(plane.users, plane.users)
         if model.slot == name and one.slot in names and one.is_compared_with(model)
     ]

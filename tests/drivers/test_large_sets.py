@@ -1,0 +1,121 @@
+"""Hosts with lists of attackers or countries: the check before an upgrade answers in time, or names the list.
+
+CrowdSec's bouncer has 24,000 addresses and more in a set of nftables; eight countries are 12,000 networks.
+"""
+
+import asyncio
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from activities.drivers.runtime.host import input_filter, packet_filter, tunnel_rules
+from activities.drivers.runtime.host.input_filter import drops_users
+from activities.drivers.runtime.host.tunnel_rules import planes_of, uncovered
+from deploy.lab.namespaces import inside
+from policies.model.errors import Unavailable
+from tests.drivers.test_input_filter import GATEWAY
+from tests.drivers.test_tunnel_rules import DEVICES, NEW, OLD
+
+TOOLS = ("nft", "iptables-nft", "ipset")
+MISSING = next((f"{name} is not installed here" for name in TOOLS if not shutil.which(name)), None)
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
+A_SECOND_OF_A_CORE = 1.5
+"""With the reading of what nft(8) and ipset(8) list, which depends on the machine."""
+
+
+@pytest.fixture
+def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Seconds of a core are measured, so a busy machine has all the time that it needs."""
+    for module in (tunnel_rules, input_filter):
+        monkeypatch.setattr(module, "COMPARED_WITHIN", timedelta(minutes=1))
+    monkeypatch.setattr(packet_filter, "READ_WITHIN", timedelta(minutes=1))
+    name = "pst-large"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield name
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def checked(namespace: str, script: str) -> tuple[list[str], float]:
+    """Return what the check before an upgrade finds, and the seconds of a core that it takes."""
+    with inside(namespace):
+        subprocess.run(["sh", "-e"], input=DEVICES + script, text=True, check=True, capture_output=True)
+        begun = time.process_time()
+        found = [*asyncio.run(drops_users(GATEWAY, {"tcp"}))]
+        found += asyncio.run(uncovered(asyncio.run(planes_of((OLD, NEW))), ("adopted",), ("a",)))
+        return found, time.process_time() - begun
+
+
+def strangers(many: int, length: int = 32) -> list[str]:
+    of = random.Random(7)
+    numbers = of.sample(range(11 << 24 >> 32 - length, 223 << 24 >> 32 - length), many)
+    return [f"{'.'.join(map(str, (one << 32 - length).to_bytes(4)))}/{length}" for one in numbers]
+
+
+def of_nft(elements: list[str], rule: str, kind: str = "ipv4_addr", policy: str = "accept") -> str:
+    return (
+        f"nft -f - <<'END'\ntable inet site {{\n set listed {{ type {kind}; flags interval; auto-merge\n"
+        f"  elements = {{ {', '.join(elements)} }}\n }}\n"
+        f" chain in {{ type filter hook input priority -5; policy accept; ip saddr @listed drop\n }}\n"
+        f" chain base {{ type filter hook forward priority -5; policy {policy}; {rule}\n }}\n}}\nEND\n"
+    )
+
+
+def test_a_hundred_thousand_addresses_of_nftables_take_less_than_a_second(namespace: str) -> None:
+    rule = "ip saddr @listed drop\nip daddr @listed drop"
+    found, seconds = checked(namespace, of_nft(strangers(100_000), rule))
+    assert found == []
+    assert seconds < A_SECOND_OF_A_CORE
+
+
+def test_a_dozen_countries_of_ipset_take_less_than_a_second(namespace: str) -> None:
+    networks, script = strangers(36_000, 24), ""
+    for number in range(12):
+        adds = "\n".join(f"add cc{number} {one}" for one in networks[number::12])
+        script += f"ipset create cc{number} hash:net\nipset restore <<'END'\n{adds}\nEND\n"
+        for side in ("src", "dst"):
+            script += f"iptables-nft -A FORWARD -m set --match-set cc{number} {side} -j DROP\n"
+    found, seconds = checked(namespace, script)
+    assert found == []
+    assert seconds < A_SECOND_OF_A_CORE
+
+
+@pytest.mark.parametrize(("pool", "alike"), [("10.8.0.0/24", False), ("10.8.0.0/15", True)])
+def test_the_pool_that_a_large_list_has_is_found_in_it(namespace: str, pool: str, alike: bool) -> None:
+    listed = [*strangers(5000), pool]
+    script = of_nft(listed, "ip saddr @listed accept\nct state established accept", policy="drop")
+    found, _ = checked(namespace, script.replace("chain in {", "chain in { return;"))
+    named = [one for one in found if "ip saddr @listed accept` (nftables, chain base" in one]
+    assert bool(named) is not alike, found
+
+
+def test_four_thousand_rules_of_their_own_take_less_than_a_second(namespace: str) -> None:
+    rules = "\n".join(f"-A FORWARD -s {one} -j DROP" for one in strangers(4000))
+    script = f"iptables-nft-restore <<'END'\n*filter\n:FORWARD ACCEPT [0:0]\n{rules}\nCOMMIT\nEND\n"
+    found, seconds = checked(namespace, script)
+    assert found == []
+    assert seconds < 2 * A_SECOND_OF_A_CORE
+
+
+def test_a_list_with_too_many_pairs_for_users_is_named(namespace: str) -> None:
+    pairs = [f"10.8.0.{host} . {port}" for host in range(256) for port in range(1000, 1020)]
+    script = of_nft(pairs, "ip saddr . tcp dport @listed accept", "ipv4_addr . inet_service")
+    with pytest.raises(
+        Unavailable,
+        match=r"^a rule of chain base of table inet site asks for 5120 elements of set listed of table inet "
+        r"site; at most 4096 are compared$",
+    ):
+        checked(namespace, script.replace("auto-merge", "").replace("ip saddr @listed drop", "accept"))
+
+
+def test_rules_that_take_too_long_to_compare_are_named_by_their_chain(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the check was not answered in time, and the operator was asked whether the agent runs."""
+    monkeypatch.setattr(tunnel_rules, "COMPARED_WITHIN", timedelta(0))
+    with pytest.raises(Unavailable, match=r"^chain FORWARD of table ip filter cannot be compared within"):
+        checked(namespace, "iptables-nft -A FORWARD -s 10.8.0.0/24 -j DROP")
