@@ -62,6 +62,13 @@ ITS_END_SOON = timedelta(seconds=10)
 SLOWEST_BEGINNING = timedelta(minutes=10)
 """Between two beginnings of a part that fails by itself: its plan cannot be read, or somebody ended it."""
 
+HEEDED_WITHIN = timedelta(seconds=1)
+"""How long a try waits to hear whether its gateway is in quarantine; heard later, that ends the try."""
+
+ASKED_WHETHER_MOVED = 2
+"""Times that it is asked whether sessions had moved to a gateway that is not back: after the first try its
+batch may not have recorded yet that it was never tried."""
+
 STARTS_WITHIN = timedelta(seconds=3)
 """Who is back within this had power all the time: nothing starts anew so fast."""
 
@@ -226,6 +233,10 @@ class Restore:
         self._read_back: dict[str, tuple[GatewayState, datetime]] = {}
         """What gateways that are back serve, and when each was asked, until it is written down."""
         self._nodes: dict[str, str] = {}
+        self._consulting: dict[str, asyncio.Task[None]] = {}
+        """What the ledger is asked and told of gateways beside their tries."""
+        self._heeding: dict[str, asyncio.Task[None]] = {}
+        """Whether operators have quarantined gateways that return alone, asked beside their tries."""
         self._first_round_over = order.first_round_over
         self._pause = order.pause
         self._passed_on: set[str] = set()
@@ -551,14 +562,18 @@ class Restore:
     async def _try_until_back(self, name: str) -> None:
         """Try again and again, more and more slowly; a person's word ends it, a long history pauses it.
 
+        No try waits for the ledger: what it answers is taken over when it comes.
         The first pause is kept to the end: the first round alone may have made the history long.
         """
-        await self._go_on_without(name)
-        pause, told, ends, first = self._order.pause, None, self._is_given_up, True
+        if self._members[name].departed:
+            self._given_up.setdefault(name, self._why_not_back(name))
+        pause, told, asks, ends = self._order.pause, "", ASKED_WHETHER_MOVED, self._is_given_up
         while not self._is_given_up(name):
-            if self._troubles.get(name) != told:
-                told = self._troubles.get(name)
-                await self._set_quarantine(name)
+            why = self._why_not_back(name)
+            if (asks or why != told) and (name not in self._consulting or self._consulting[name].done()):
+                consulting = self._consult_the_ledger(name, asks=asks > 0, tells=why != told)
+                self._consulting[name] = asyncio.create_task(consulting)
+                told, asks = why, max(asks - 1, 0)
             with suppress(TimeoutError):
                 await workflow.wait_condition(partial(ends, name), timeout=pause)
             await self._heed_quarantine(name)
@@ -577,21 +592,40 @@ class Restore:
                 return
             if self._troubles.get(name) != before:
                 await self._report()
-            if first:  # its batch may have recorded since that it was never tried
-                first = False
-                await self._go_on_without(name)
         if self._is_given_up(name):
             self._troubles.pop(name, None)
             await self._report(urgent=True)
+            await self._has_consulted(name)
             await self._record_end(name)
+
+    async def _consult_the_ledger(self, name: str, *, asks: bool, tells: bool) -> None:
+        """Go on without a gateway on which no session had moved; write down what keeps any other."""
+        is_asked = asks and self._order.waits_for_moved
+        if is_asked and not await self._has_moved(name) and name not in self._back:
+            why = self._why_not_back(name)
+            self._unmoved.setdefault(name, why)
+            self._given_up.setdefault(name, why)
+        if tells and name in self._troubles and not self._is_given_up(name):
+            await self._set_quarantine(name)
+        if self._lets_go:
+            self._leave_to_reconcile(name)
+
+    async def _has_consulted(self, name: str) -> None:
+        """Wait for what the ledger is still asked or told of a gateway that is not tried any more."""
+        if (consulting := self._consulting.pop(name, None)) is not None:
+            await consulting
 
     async def _heed_quarantine(self, name: str) -> None:
         """Give up a gateway that returns alone once an operator has quarantined it.
 
         A rollback of a change receives that as a command, once its first try is over.
         """
-        if not self._is_given_up(name) and (self._order.only or self._order.within is not None):
-            await self._give_up_quarantined(name)
+        if self._is_given_up(name) or not (self._order.only or self._order.within is not None):
+            return
+        if name not in self._heeding or self._heeding[name].done():
+            self._heeding[name] = asyncio.create_task(self._give_up_quarantined(name))
+        with suppress(TimeoutError):
+            await workflow.wait_condition(self._heeding[name].done, timeout=HEEDED_WITHIN)
 
     async def _give_up_quarantined(self, *names: str) -> None:
         """Give up those that operators have quarantined; where the ledger does not answer, none."""
@@ -616,22 +650,12 @@ class Restore:
         )
         await control.note(LedgerActivities.record_event, event, RETURN_ENDED)
 
-    async def _go_on_without(self, name: str) -> None:
-        """Wait no longer for a gateway that left the file, or on which no session had moved."""
-        why = self._troubles.get(name, "it did not go back")
-        if self._members[name].departed:
-            self._given_up.setdefault(name, why)
-        elif self._order.waits_for_moved and not await self._has_moved(name):
-            self._unmoved.setdefault(name, why)
-            self._given_up.setdefault(name, why)
-        elif self._lets_go:
-            await self._set_quarantine(name)
-            self._leave_to_reconcile(name)
-
     def _leave_to_reconcile(self, name: str) -> None:
         if name not in self._back:
-            why = self._troubles.get(name, "it did not go back")
-            self._given_up.setdefault(name, f"{LEFT}: {why}")
+            self._given_up.setdefault(name, f"{LEFT}: {self._why_not_back(name)}")
+
+    def _why_not_back(self, name: str) -> str:
+        return self._troubles.get(name, "it did not go back")
 
     async def _has_moved(self, name: str) -> bool:
         """Whether sessions have been moved there; where the ledger does not answer, they may have been."""
@@ -685,6 +709,7 @@ class Restore:
             if not together:
                 await self._note_what_serves([name])
                 await self._look_after_what_was_left([name], 1, before=0)
+            await self._has_consulted(name)  # or the quarantine would be written after it has ended
             await self._return_to_changes([name])
 
     async def _bring_back(self, name: str) -> None:

@@ -12,9 +12,9 @@ from temporalio.api.enums.v1 import EventType
 from orchestrator.service.changes import ChangeService
 from policies.model.change import PENSTOCK_WATCH, Outcome, Phase
 from policies.model.command import Command, CommandKind
-from policies.model.errors import Unavailable
+from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
-from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_commands import half_promoted
@@ -44,6 +44,9 @@ from workflows import change
 
 AT_ONCE = 10.0
 """Seconds within which gateways go back; an entry that the ledger does not take is given up later."""
+
+REFUSED_WITHIN = 20.0
+"""Seconds within which a gateway is back that has refused three tries."""
 
 BACK = Command(id="1", kind=CommandKind.ROLL_BACK, person="ana", reason="users call")
 
@@ -198,6 +201,42 @@ async def test_a_rollback_as_the_next_wave_begins_waits_for_no_story_in_the_ledg
         await rollout.signal("command_fallback", BACK)
         await until(serves_known_good(world), AT_ONCE)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+def refuse(world: World, name: str) -> None:
+    """Have the gateway refuse three tries of the way back, each for another reason."""
+    for number in range(3):
+        world.gateways[name].fail("restore", Refused(f"process {number} holds the packet filter"))
+
+
+async def test_no_try_of_a_rollback_waits_for_what_a_hanging_ledger_is_asked_and_told_of_its_gateway(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether sessions had moved there was waited for, and its quarantine with each new reason: 30 s each."""
+    rollout = await second_wave_on_trial(world)
+    refuse(world, "gw-1")
+    with (
+        hanging(monkeypatch, world, "has_moved") as asked,
+        hanging(monkeypatch, world, "set_quarantine"),
+    ):
+        await rollout.signal("command_fallback", BACK)
+        await until(serves_known_good(world), REFUSED_WITHIN)
+    assert asked.is_set()
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert not world.book.quarantined("edge")
+
+
+async def test_no_try_of_a_gateway_that_returns_alone_waits_for_a_hanging_ledger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether an operator has quarantined it was waited for before each try: 30 s again and again."""
+    await second_wave_that(world, "its window")
+    refuse(world, "gw-1")
+    with hanging(monkeypatch, world, "set_quarantine") as told:
+        world.judge.says(QUIET.model_copy(update={"failed": ("gw-1",)}), wave=PASSED)
+        await until(told.is_set)
+        with hanging(monkeypatch, world, "quarantined"):
+            await until(serves_known_good(world, "gw-1"), REFUSED_WITHIN)
 
 
 async def test_a_worker_that_began_the_waves_takes_them_back_while_nothing_of_the_ledger_answers(
