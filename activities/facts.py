@@ -15,6 +15,7 @@ from activities.host_record import HostRecordBook
 from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
+from activities.quarantines import FRESH, QuarantineBook, end_quarantines
 from policies.claims import Claim, is_due
 from policies.drift import (
     handed_over,
@@ -49,9 +50,6 @@ from policies.model.value import Digest, Name, Packed, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import later_than, what_is_ahead
 from policies.status.told import Told
-
-FRESH = timedelta(minutes=30)
-"""How long what a gateway said counts; a large fleet is looked at in turns."""
 
 RECENT = timedelta(seconds=5)
 """Batches that ask within this time share one look at a fleet's facts, of which only new ones are read."""
@@ -215,7 +213,7 @@ class Fleets(Protocol):
         ...
 
 
-class FactBook(EndBook, HostRecordBook, LostBook, Protocol):
+class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
     def record_states(
@@ -399,7 +397,8 @@ class FactActivities:
     async def find_strays(self, fleet: str) -> Strays:
         """Return who is not on known-good, by the newest facts, and which changes have no end.
 
-        An incomplete rollback whose gateways are back by these facts gets its end.
+        An incomplete rollback whose gateways are back by these facts gets its end. So does a quarantine whose
+        only reason was break-glass, once its gateway is on its known-good.
         """
         return await in_a_thread(self._find_strays, fleet)
 
@@ -574,6 +573,7 @@ class FactActivities:
         return self._book.record_return(fleet, targets, departed)
 
     def _find_strays(self, fleet: str) -> Strays:
+        end_quarantines(self._book, fleet)  # before the ends, for which a gateway has to take part
         look = self._look(fleet)
         if look.members is not None:
             complete_ends(self._book, fleet, look.members)

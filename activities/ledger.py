@@ -14,6 +14,7 @@ from temporalio import activity
 
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
+from activities.quarantines import QuarantineBook, end_quarantines
 from policies.drift import astray
 from policies.exposure import Exposure
 from policies.history import ending_of_lost, left_of_bake
@@ -139,7 +140,7 @@ class ReturnEntry(Value):
     reason: str
 
 
-class LedgerBook(LostBook, Protocol):
+class LedgerBook(QuarantineBook, LostBook, Protocol):
     """The database of what was, is allowed and is good; every write may be repeated."""
 
     def record_verdict(self, rollout: str, wave: int, decision: Decision, at: datetime) -> None:
@@ -267,9 +268,16 @@ class LedgerActivities:
 
     @activity.defn(name="close_change")
     async def close_change(self, ending: ChangeEnding) -> None:
-        """Ensure that the change's end is in the ledger."""
-        await in_a_thread(self._book.close_change, ending)
+        """Ensure that the change's end is in the ledger, and the end of each quarantine that it is over for.
+
+        The change has read gateways back on their known-good, which it may have moved.
+        """
+        await in_a_thread(self._close_change, ending)
         _log.info("%s: ended, %s", ending.change, ending.outcome.value)
+
+    def _close_change(self, ending: ChangeEnding) -> None:
+        self._book.close_change(ending)
+        end_quarantines(self._book, self._book.change(ending.change).fleet)
 
     @activity.defn(name="close_others")
     async def close_others(self, entry: OthersEntry) -> None:

@@ -75,8 +75,8 @@ def steered_by_hand(
 ) -> dict[str, str]:
     """Return each gateway that an operator took from its known-good on its host, and how.
 
-    Penstock leaves these alone until an operator returns them: it brings one back that was returned after
-    that.
+    Penstock leaves these alone until an operator returns them, or they are on their known-good again: it
+    brings one back that was returned after that.
     """
     returned = handed_over(left_out)
     return {

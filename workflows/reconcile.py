@@ -79,7 +79,7 @@ class Reconcile:
 
     @staticmethod
     async def _leave_alone(fleet: str, by_hand: dict[str, str]) -> None:
-        """Quarantine gateways that operators steered on their hosts until they are returned, and page."""
+        """Quarantine gateways that operators steered off their known-good on their hosts, and page."""
         for name, why in sorted(by_hand.items()):
             entry = Quarantine(
                 fleet=fleet, gateway=name, reason=why, person=BREAK_GLASS, since=workflow.now()

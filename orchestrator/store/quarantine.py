@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, insert, or_, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -46,6 +46,13 @@ class Quarantines(Book):
         """Let these gateways take part again, all or none; return those who were left out and now are not."""
         with writing(self._engine) as connection:
             return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
+
+    def end_quarantine(self, quarantine: Quarantine, reason: str) -> bool:
+        """Have penstock let the gateway take part again, unless it is left out for another reason by now."""
+        with writing(self._engine) as connection:
+            if not _is_still(connection, quarantine):
+                return False
+            return _end(connection, quarantine.fleet, quarantine.gateway, PENSTOCK, reason)
 
     def hand_over(self, fleet: str, reasons: Mapping[str, str], person: str, reason: str) -> None:
         """Have penstock bring these gateways back that are left out, from now on; it returns each by itself.
@@ -114,14 +121,34 @@ def _set(connection: Connection, quarantine: Quarantine) -> bool:
 
 def _clear(connection: Connection, fleet: str, gateway: str, person: str, reason: str) -> bool:
     table = tables.quarantine
-    which = [table.c.fleet == fleet, table.c.gateway == gateway]
-    if person == PENSTOCK:
-        which.append(table.c.person == PENSTOCK)
-    if not connection.execute(delete(table).where(*which)).rowcount:
+    its_own = (table.c.person == PENSTOCK,) if person == PENSTOCK else ()
+    return _end(connection, fleet, gateway, person, reason, *its_own)
+
+
+def _end(  # who ends which one, and why
+    connection: Connection,
+    fleet: str,
+    gateway: str,
+    person: str,
+    reason: str,
+    *which: "ColumnElement[bool]",
+) -> bool:
+    table = tables.quarantine
+    ended = delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway, *which)
+    if not connection.execute(ended).rowcount:
         return False
     subject, body = f"{fleet}/{gateway}", {"reason": reason}
     append(connection, person, Via.SYSTEM, "gateway returned", subject, body, fleet=fleet)
     return True
+
+
+def _is_still(connection: Connection, quarantine: Quarantine) -> bool:
+    """Return whether the gateway is left out by the same person for the same reason."""
+    table = tables.quarantine
+    row = select(table.c.person, table.c.reason).where(
+        table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway
+    )
+    return connection.execute(row).one_or_none() == (quarantine.person, quarantine.reason)
 
 
 def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:

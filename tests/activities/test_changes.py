@@ -29,6 +29,7 @@ from policies.model.change import (
     RollbackTargets,
 )
 from policies.model.errors import BadInput, Conflict, Unknown
+from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.status import Event
 from policies.model.value import digest_of
@@ -574,6 +575,27 @@ def test_what_a_person_put_in_quarantine_only_a_person_returns(ledger: Ledger) -
     assert not ledger.clear_quarantine("edge", "gw-1", PENSTOCK, "it is back")
     assert ledger.quarantined("edge", AT) == (one,)
     assert ledger.clear_quarantine("edge", "gw-1", "bob", "new card")
+
+
+def test_the_end_of_a_quarantine_that_was_read_before_ends_no_later_one_of_a_person(ledger: Ledger) -> None:
+    """An operator may quarantine the gateway between the two, for a reason of their own."""
+    read = Quarantine(fleet="edge", gateway="gw-1", reason="steered", person=BREAK_GLASS, since=AT)
+    own = read.model_copy(update={"reason": "bad card", "person": "ada"})
+    for row in (read, own):
+        ledger.set_quarantine(row)
+    assert not ledger.end_quarantine(read, "it is back")
+    assert ledger.quarantined("edge", AT) == (own,)
+
+
+def test_penstock_ends_a_quarantine_for_break_glass_and_its_audit_record_says_so(ledger: Ledger) -> None:
+    steered = Quarantine(fleet="edge", gateway="gw-1", reason="steered", person=BREAK_GLASS, since=AT)
+    ledger.set_quarantine(steered)
+    assert [ledger.end_quarantine(steered, "it is back") for _ in range(2)] == [True, False]
+    assert ledger.quarantined("edge", AT) == ()
+    assert [(entry.person, entry.action) for entry in ledger.audit_entries()] == [
+        (BREAK_GLASS, "gateway quarantined"),
+        (PENSTOCK, "gateway returned"),
+    ]
 
 
 def test_a_gateway_that_penstock_gave_up_counts_from_its_first_failure(ledger: Ledger) -> None:

@@ -335,3 +335,74 @@ async def test_a_first_wave_of_which_nobody_is_left_waits_for_operators_and_says
     result = await result_of(running)
     assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-1"])
     assert world.book.known_good("edge") == {"gw-1": OLD, "gw-2": NEW, "gw-3": NEW, "gw-4": NEW}
+
+
+# A gateway is left out for what an operator steered on its host only as long as it is off its known-good.
+
+
+async def left_out_after_break_glass(world: World) -> FakeGateway:
+    """Promote 1.3.0 and steer gw-1 back to 1.1.6 on its host, which reconcile has seen."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await steered_back(world.gateways["gw-1"])
+    await reconcile(world)
+    [row] = world.book.quarantined("edge")
+    assert "it runs a release that is not its known-good 1.3.0" in row.reason
+    return world.gateways["gw-1"]
+
+
+def returned_by(world: World) -> list[tuple[str, str]]:
+    return [
+        (entry.person, entry.subject)
+        for entry in world.book.audit_entries()
+        if entry.action == "gateway returned"
+    ]
+
+
+async def test_a_rollback_that_takes_a_gateway_along_ends_its_quarantine_for_break_glass(
+    world: World,
+) -> None:
+    """`status` went on asking for the rollback that had just been done, for ever."""
+    await left_out_after_break_glass(world)
+    result = await result_of(await world.go_back())
+    assert (result.outcome, world.book.known_good("edge")["gw-1"]) == (Outcome.ROLLED_BACK, OLD)
+    assert world.serving()["gw-1"] == "1.1.6"
+    assert world.book.quarantined("edge") == ()
+    assert returned_by(world) == [(PENSTOCK, "edge/gw-1")]
+    found = await reconcile(world)
+    assert (found.strays, world.book.quarantined("edge")) == ({}, ())
+
+
+async def test_a_gateway_that_its_operator_steers_to_its_known_good_again_takes_part_again(
+    world: World,
+) -> None:
+    fake = await left_out_after_break_glass(world)
+    steered_to_new(fake)
+    before = as_steered(fake)
+    await reconcile(world)
+    assert world.book.quarantined("edge") == ()
+    assert (returned_by(world), as_steered(fake)) == ([(PENSTOCK, "edge/gw-1")], before)
+
+
+async def test_a_silent_gateway_stays_left_out_after_break_glass_whatever_it_answered_before(
+    world: World,
+) -> None:
+    """R7: the rollback moves its known-good to what it served, and its host has not answered since."""
+    fake = await left_out_after_break_glass(world)
+    [row] = world.book.quarantined("edge")
+    for step in ("observe", "restore"):
+        fake.fail(step, Unavailable("gw-1 does not answer"), times=10_000)
+    await world.go_back()
+    await until(lambda: {world.serving()[name] for name in ("gw-2", "gw-3", "gw-4")} == {"1.1.6"})
+    await reconcile(world)
+    assert world.book.quarantined("edge") == (row,)
+    assert returned_by(world) == []
+
+
+async def test_a_gateway_that_an_operator_quarantined_after_break_glass_stays_left_out(world: World) -> None:
+    fake = await left_out_after_break_glass(world)
+    own = Quarantine(fleet="edge", gateway="gw-1", reason="bad disk", person="ana", since=datetime.now(UTC))
+    world.book.set_quarantine(own)
+    steered_to_new(fake)
+    await reconcile(world)
+    assert [(one.person, one.reason) for one in world.book.quarantined("edge")] == [("ana", "bad disk")]
