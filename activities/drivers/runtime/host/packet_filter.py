@@ -457,11 +457,11 @@ async def _routing(family: str, namespace: str | None) -> Table:
 
 def _written(said: Mapping[str, Any]) -> str:
     """Return a routing rule as a person types it."""
-    length = f"/{said['srclen']}" if "srclen" in said else ""
-    negated, device = "not " * ("not" in said), f" iif {said['iif']}" if "iif" in said else ""
-    mark = f" fwmark {said['fwmark']}" if "fwmark" in said else ""
+    ends = (("from", "src"), ("to", "dst"))
+    asks = [f"{word} {_end(said, end)}" for word, end in ends if end in said]
+    asks += [f"{word} {said[word]}" for word in ("iif", "oif", "fwmark") if word in said]
     leads = said.get("table", said.get("action", ""))
-    return f"{negated}from {said['src']}{length}{device}{mark} lookup {leads}"
+    return f"{'not ' * ('not' in said)}{' '.join(asks)} lookup {leads}"
 
 
 async def _older(family: str, prefix: str, namespace: str | None) -> Iterable[Table]:
@@ -558,20 +558,36 @@ def _unless(met: Sequence[Conditions]) -> list[Conditions]:
 
 # --- ip rule ------------------------------------------------------------------------------
 
-_LEADS = frozenset({"priority", "not", "src", "srclen", "iif", "table", "action", "iif_detached", "protocol"})
+_ENDS = {"src": "saddr", "dst": "daddr", "iif": "iif"}
+_LEADS = frozenset(
+    {
+        *_ENDS,
+        "priority",
+        "not",
+        "srclen",
+        "dstlen",
+        "table",
+        "action",
+        "iif_detached",
+        "oif_detached",
+        "protocol",
+    }
+)
+
+
+def _end(said: Mapping[str, Any], name: str) -> str:
+    return f"{said[name]}/{said[f'{name}len']}" if f"{name}len" in said else str(said[name])
 
 
 def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
     """Return to which routes the rule leads the packets; where it finds none there, the next one counts."""
     (said,) = rule.expr
-    when, asks = [ALWAYS], said["src"] != "all" or "iif" in said
-    if said["src"] != "all":
-        network = (
-            {"prefix": {"addr": said["src"], "len": said["srclen"]}} if "srclen" in said else said["src"]
-        )
-        when = _both(when, packets.meets("saddr", Values([network])))
-    if "iif" in said:
-        when = _both(when, packets.meets("iif", Values([said["iif"]])))
+    if "oif" in said and "not" not in said:
+        return [], False  # forwarded packets have no such device before they have a route
+    when, asks = [ALWAYS], False
+    for end in (one for one in _ENDS if said.get(one, "all") != "all"):
+        when = _both(when, _one(_ENDS[end], Values([_end(said, end)]), packets))
+        asks = asks or packets.differ_by(_ENDS[end])
     if more := {name: said[name] for name in said if name not in _LEADS}:
         by = BY_MARK * ("fwmark" in more)
         when = _both(when, [frozenset({f"{by}{json.dumps(more, sort_keys=True)}"})])

@@ -180,12 +180,12 @@ _WAYS = (
     ("forward", "filter", BACK),
     ("forward", "filter", AMONG),
     ("input", "filter", OUT),
-    ("prerouting", "filter", OUT),
-    ("postrouting", "filter", BACK),
-    ("prerouting", "nat", OUT),
-    ("postrouting", "nat", OUT),
-    (ROUTING, ROUTING, OUT),
+    ("output", "filter", BACK),
+    *product(("prerouting", "postrouting"), ("filter", "nat"), (OUT, BACK)),
+    *product((ROUTING,), (ROUTING,), (OUT, BACK, AMONG)),
 )
+_OF_THE_HOST = ("input", "output")
+"""Chains for what users and the host itself send to each other."""
 _NOT_OUTSIDE = ("postrouting", "nat", OUT)
 """What an instance sends by itself is translated by the steering, before rules of the host see it."""
 
@@ -266,7 +266,7 @@ def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users
         ours = plane.rules.of(hook, kind, Looking(one, way, plane.users))
         for (_, of_model), (_, of_one) in zip(theirs, ours, strict=True):
             lost = missing(
-                of_model, of_one, _takes_or_drops_some if hook != "input" else _takes_or_drops_known
+                of_model, of_one, _takes_or_drops_known if hook in _OF_THE_HOST else _takes_or_drops_some
             )
             dropped = missing(of_one, of_model, _drops_some)
             entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
@@ -281,7 +281,7 @@ def _takes_or_drops_some(entry: Entry) -> bool:
 
 
 def _takes_or_drops_known(entry: Entry) -> bool:
-    """Whether the rule counts in input chains: what is not understood there is for clients of the host."""
+    """Whether the rule counts for the host itself: what is not understood there is for its other clients."""
     return _takes_or_drops_some(entry) and not entry.is_unread
 
 

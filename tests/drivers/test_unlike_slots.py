@@ -1,0 +1,158 @@
+"""What a kernel does for users of one slot alone is named, and nothing is named once it does so for both.
+
+In each case one user of either slot and a server outside meet the rules in a real kernel.
+"""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from activities.drivers.runtime.host.tunnel_rules import planes_of, uncovered
+from deploy.lab.namespaces import inside
+from tests.drivers.test_tunnel_rules import NEW, OLD
+
+TOOLS = ("nft", "iptables-nft", "iptables-legacy")
+MISSING = next((f"{name} is not installed here" for name in TOOLS if not shutil.which(name)), None)
+pytestmark = [pytest.mark.lab, pytest.mark.skipif(MISSING is not None, reason=MISSING or "")]
+
+GATEWAY, WORLD = "pst-unlike", "pst-unlike-world"
+ENDS = {
+    "pst-unlike-old": ("tun0", "10.8.0.1", "10.8.0.2"),
+    "pst-unlike-new": ("vpna", "10.9.0.1", "10.9.0.2"),
+    WORLD: ("eth0", "192.0.2.1", "192.0.2.9"),
+}
+USERS = tuple(name for name in ENDS if name != WORLD)
+SERVER = """
+import socket
+of = socket.create_server(("192.0.2.9", 80))
+of.settimeout(5)
+print(flush=True)
+one, peer = of.accept()
+print(peer[0], one.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG), flush=True)
+"""
+CLIENT = "import socket; socket.create_connection(('192.0.2.9', 80), 2)"
+
+
+def typed(script: str) -> None:
+    subprocess.run(["sh", "-ec", script], check=True, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A gateway with a user behind each of two slots, and a server outside."""
+
+    def has(self, rules: str) -> None:
+        """Have these rules."""
+        with inside(GATEWAY):
+            typed(rules)
+
+    def found(self) -> list[str]:
+        """Return what the check before an upgrade from the adopted daemon to slot a finds."""
+        with inside(GATEWAY):
+            planes = asyncio.run(planes_of((OLD, NEW)))
+            return list(asyncio.run(uncovered(planes, ("adopted",), ("a",))))
+
+    def pings(self) -> list[bool]:
+        """Return whether a ping of the old user is answered, and one of the new user."""
+        return [
+            subprocess.run(
+                ["ip", "netns", "exec", user, "ping", "-c2", "-i0.2", "-W1", "192.0.2.9"],
+                capture_output=True,
+                check=False,
+            ).returncode
+            == 0
+            for user in USERS
+        ]
+
+    def seen(self) -> list[tuple[str, int]]:
+        """Return from where each user's connection comes to the server, and how large its segments are."""
+        return [self._seen(user) for user in USERS]
+
+    @staticmethod
+    def _seen(user: str) -> tuple[str, int]:
+        asks = ["ip", "netns", "exec", WORLD, "python3", "-c", SERVER]
+        with subprocess.Popen(asks, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            subprocess.run(["ip", "netns", "exec", user, "python3", "-c", CLIENT], check=True)
+            address, size = server.stdout.readline().split()
+        return address, int(size)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    script = "".join(f"ip netns add {name}; ip -n {name} link set lo up\n" for name in (GATEWAY, *ENDS))
+    for name, (device, gateway, own) in ENDS.items():
+        script += f"""ip link add {device} netns {GATEWAY} type veth peer name c0 netns {name}
+ip -n {GATEWAY} address add {gateway}/24 dev {device}; ip -n {GATEWAY} link set {device} up
+ip -n {name} address add {own}/24 dev c0; ip -n {name} link set c0 up
+ip -n {name} route add {"10.8.0.0/15" if name == WORLD else "default"} via {gateway}
+"""
+    script += f"ip -n {GATEWAY} address add 192.0.2.7/24 dev eth0\n"
+    typed(f"{script}ip netns exec {GATEWAY} sysctl -qw net.ipv4.ip_forward=1")
+    yield Host()
+    typed("".join(f"ip netns delete {name}\n" for name in (GATEWAY, *ENDS)))
+
+
+def of_both(rule: str) -> str:
+    """Return the rule of the old slot, and the same for the new one."""
+    return rule + "\n" + rule.replace("10.8.0.0", "10.9.0.0").replace("tun0", "vpna")
+
+
+RAW = """iptables-legacy -t raw -P PREROUTING DROP
+iptables-legacy -t raw -A PREROUTING -i tun0 -j ACCEPT
+iptables-legacy -t raw -A PREROUTING -i vpna -j ACCEPT"""
+LEADS_BACK = {
+    "by a routing rule": (
+        "ip route add default via 192.0.2.9 table 200; ip rule add iif eth0 lookup 200 pref 100",
+        "ip rule add to 10.8.0.0/24 lookup main pref 50",
+        "`from all to 10.8.0.0/24 lookup main` (ip rule) routes packets of users of slot adopted",
+    ),
+    "before it is routed": (
+        RAW,
+        "iptables-legacy -t raw -A PREROUTING -d 10.8.0.0/24 -j ACCEPT",
+        "`-A PREROUTING -d 10.8.0.0/24 -j ACCEPT` (iptables-legacy, table raw) accepts packets of users",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEADS_BACK)
+def test_what_leads_answers_back_to_the_old_users_alone_is_named(host: Host, case: str) -> None:
+    others, rule, named = LEADS_BACK[case]
+    host.has(f"{others}\n{rule}")
+    assert host.pings() == [True, False]
+    assert [one for one in host.found() if one.startswith(named)], host.found()
+    host.has(of_both(rule).splitlines()[1])
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "iptables-nft -t nat -A POSTROUTING -o tun0 -j MASQUERADE",
+        "iptables-nft -t nat -A POSTROUTING -d 10.8.0.0/24 -j MASQUERADE",
+        "iptables-nft -t mangle -A POSTROUTING -s 10.8.0.0/24 -d 192.0.2.0/24 -j DROP",
+        "iptables-nft -A OUTPUT -o tun0 -j ACCEPT; iptables-nft -P OUTPUT DROP",
+        "ip rule add from 10.8.0.0/24 to 10.8.0.0/24 lookup 100",
+    ],
+)
+def test_a_rule_for_packets_to_the_old_users_is_named_until_the_new_ones_have_it(
+    host: Host, rule: str
+) -> None:
+    host.has(rule)
+    [said] = host.found()
+    assert "users of slot adopted (10.8.0.0/24)" in said
+    host.has(of_both(rule).splitlines()[1])
+    assert host.found() == []
+
+
+def test_a_routing_rule_by_outgoing_device_is_no_obstacle_for_no_users_packet_meets_it(host: Host) -> None:
+    host.has("ip rule add oif tun0 blackhole pref 10; ip rule add oif vpna blackhole pref 11")
+    assert host.pings() == [True, True]
+    host.has("ip rule del oif vpna blackhole pref 11")
+    assert host.found() == []
