@@ -874,16 +874,11 @@ class Change:
 
     async def _unless_stopped(self, work: Callable[[], Awaitable[object]]) -> None:
         """Do work that touches no gateway; a rollback, or harm in what serves, ends it at once."""
-        if self._is_stopped:
-            return
-        doing = asyncio.ensure_future(work())
-        try:
-            await workflow.wait_condition(lambda: doing.done() or self._is_stopped)
-            if doing.done():
-                await doing
-        finally:
-            if not doing.done():
-                await _cancelled(doing)
+        await _unless(lambda: self._is_stopped, work)
+
+    async def _require_open(self) -> None:
+        """Raise where the ledger has the change as ended; it is asked until it answers."""
+        await control.record(LedgerActivities.require_open, self._name)
 
     async def _begins(self, wave: int) -> bool:
         """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
@@ -902,18 +897,27 @@ class Change:
         return True
 
     async def _may_begin(self, wave: int) -> bool:
-        """Wait until the wave may start, after a ledger that was away, too; False when it goes back."""
+        """Wait until the wave may start, after a ledger that was away, too; False when it goes back.
+
+        While it is held the bake watches its gateways, which a wave that begins takes over.
+        """
         while await self._is_let(wave):
-            await control.record(LedgerActivities.require_open, self._name)
+            await _unless(self._is_halted, self._require_open)
+            if self._is_halted():
+                continue
             may_start = not self._order.asks_window or self._window.may_start
             if may_start and self._is_to_be_checked and not self._has_begun:
                 self._is_to_be_checked = False
                 await self._unless_stopped(self._check)
-            elif may_start and not self._is_stopped:
+            elif may_start:
                 if self._is_to_be_checked:  # hosts of later waves may have seen newer epochs
                     self._is_to_be_checked, self._epoch = False, max(self._epoch, steps.epoch_now())
                 return True
         return False
+
+    def _is_halted(self) -> bool:
+        """Whether the next wave is not to begin now, by an operator or by harm."""
+        return self._is_stopped or bool(self._story.holds)
 
     async def _is_let(self, wave: int) -> bool:
         """Wait until nobody holds the change and the wave may start; False when it goes back instead."""
@@ -922,13 +926,10 @@ class Change:
         await self._window.ask(self._order, self._name, self._plan, wave, child)
         with self._others_let_in():
             while not (stops := await self._is_asked_back()):
-                await self._window.wait(
-                    self._order,
-                    lambda: self._is_stopped or bool(self._story.holds) or self._is_cut_while_it_waits,
-                )
+                await self._window.wait(self._order, lambda: self._is_halted() or self._is_cut_while_it_waits)
                 if self._order.asks_window and not self._window.may_start and self._is_cut_while_it_waits:
                     self._continue_as_new()
-                if not self._story.holds and not self._is_stopped:
+                if not self._is_halted():
                     break
         if stops:
             await self._window.end()
@@ -1394,14 +1395,14 @@ class Change:
     async def _confirmed(self, confirmation: Confirmation) -> bool:
         """Return whether to go back, once a person or the deadline has said so; the plan says where to."""
         self._story.wait(confirmation, workflow.now())
-        await self._write_down(
+        asks = partial(
+            self._write_down,
             "rollback waits for a person",
             f"{self._order.reason}: {confirmation.reason}; answer within {confirmation.within}",
         )
+        await _unless(self._is_answered, asks)
         with suppress(TimeoutError), self._others_let_in():
-            await workflow.wait_condition(
-                lambda: self._answer is not None or self._is_stopped, timeout=confirmation.within
-            )
+            await workflow.wait_condition(self._is_answered, timeout=confirmation.within)
         await self._others_have_ended()
         self._story.answered()
         if self._asked_back is None:  # known-good wins over a yes to another release
@@ -1417,6 +1418,10 @@ class Change:
         self._order = self._order.model_copy(update={"plan": confirmation.known_good})
         await self._know_the_plan()
         return True
+
+    def _is_answered(self) -> bool:
+        """Whether nobody is waited for any more, by an answer or by harm."""
+        return self._answer is not None or self._is_stopped
 
     async def _close_others(self) -> None:
         """Close the ledger's entries of changes whose workflow does not run any more."""
@@ -1479,6 +1484,7 @@ class Change:
         """Give what runs its hosts' present credentials, wave after wave; it ends no bake and no drain."""
         total = ReloadResult()
         for wave in self._plan.waves[self._passed :]:
+            await self._unless_stopped(self._require_open)
             if self._is_stopped:
                 break
             self._story.begin_wave(wave.number, workflow.now())
@@ -1497,7 +1503,6 @@ class Change:
 
     async def _reload_wave(self, number: int) -> ReloadResult | None:
         """Return what became of the wave; None where it was stopped and does not report that soon."""
-        await control.record(LedgerActivities.require_open, self._name)
         order = ReloadOrder(
             change=self._order.repeats or self._name,
             header=self._plan,
@@ -1684,6 +1689,20 @@ async def _cancelled(work: "asyncio.Future[Any]") -> None:
     work.cancel()
     with suppress(asyncio.CancelledError, FailureError):
         await work
+
+
+async def _unless(ends: Callable[[], bool], work: Callable[[], Awaitable[object]]) -> None:
+    """Do work, which is cancelled as soon as something ends it, and not begun where that is so already."""
+    if ends():
+        return
+    doing = asyncio.ensure_future(work())
+    try:
+        await workflow.wait_condition(lambda: doing.done() or ends())
+        if doing.done():
+            await doing
+    finally:
+        if not doing.done():
+            await _cancelled(doing)
 
 
 async def _for_at_most(length: timedelta, work: "asyncio.Future[Any]") -> None:

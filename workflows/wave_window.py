@@ -1,7 +1,7 @@
 """The window of a change's next wave: waited for before it, and heard while it is under way."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -33,8 +33,8 @@ class WaveWindow:
         self._asking: ChildWorkflowHandle[Opened, None] | None = None
         self._answer: WindowAnswer | None = None
         self._under_way = False
-        self._lifting: asyncio.Task[None] | None = None
-        """The lifting of its hold after a wave, until it is written down."""
+        self._writing = set[asyncio.Task[None]]()
+        """What holds a wave, or lifts that, until it is written down."""
         self._heeded = set[str]()
         """What closed and was acted on, by freeze; whether the change is held says the story."""
 
@@ -81,25 +81,30 @@ class WaveWindow:
         if self._asking is not None:
             await sent(partial(self._asking.signal, Opened.begins))
         if self._answer is not None and not self._answer.fits:
-            await self.hear(self._wave, self._answer, closing)
+            self._do_beside(self.hear(self._wave, self._answer, closing))
 
     async def end(self) -> None:
         """Ask no more: the wave is over."""
         self._under_way = False
         asking, self._asking, self._wave = self._asking, None, 0
         self._heeded.clear()
-        # Beside what follows the wave, which may be its way back: the record of this may be away.
-        self._lifting = asyncio.create_task(self._let_go("the wave is over"))
+        self._do_beside(self._let_go("the wave is over"))
         self._story.take_window(None, workflow.now())
         if asking is not None:
             asking.cancel()
             with suppress(asyncio.CancelledError, FailureError):
                 await asking
 
+    def _do_beside(self, work: Coroutine[None, None, None]) -> None:
+        """Do work beside the wave, or what follows it, which may be its way back: the ledger may be away."""
+        task = asyncio.create_task(work)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing of a wave that is over is being written down: a cut would lose it."""
-        return self._lifting is None or self._lifting.done()
+        """Whether nothing about a wave is being written down: a cut would lose it."""
+        return not self._writing
 
     async def hear(self, wave: int, answer: WindowAnswer, closing: OnWindowClose) -> None:
         """Take over an answer; a closing or a freeze in mid-wave is acted on, and never cuts a session."""

@@ -1,9 +1,11 @@
 """Harm, a yes and a rollback act at once, whatever is away, hangs or is under way beside them (R3, R4)."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,11 +16,12 @@ from policies.model.change import PENSTOCK_WATCH, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
-from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_commands import half_promoted
 from tests.workflows.test_passed_waves import second_wave_that
+from tests.workflows.test_reload import begun as reload_begun
 from tests.workflows.test_rollback import second_wave_on_trial
 from tests.workflows.test_way_back import answer, ask_for, is_waiting
 from tests.workflows.test_way_back_holds_nothing_up import (
@@ -35,6 +38,7 @@ from tests.workflows.world import (
     fleet_of,
     in_phase,
     result_of,
+    run_of,
     say,
     status_of,
     until,
@@ -68,6 +72,45 @@ def hanging(monkeypatch: pytest.MonkeyPatch, world: World, method: str) -> Itera
             yield asked
         finally:
             released.set()
+
+
+@contextmanager
+def away(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[list[str]]:
+    """Have nothing of the ledger answer for as long as the block lasts; return the names of what is asked."""
+    asked = list[str]()
+    names = [name for name in dir(world.book) if not name.startswith("_") and name != "forget"]
+
+    def silent(name: str) -> Callable[..., Any]:
+        def answer(*_: Any, **__: Any) -> Any:
+            asked.append(name)
+            raise Unavailable("the ledger does not answer")
+
+        return answer
+
+    with monkeypatch.context() as patched:
+        for name in names:
+            if callable(getattr(world.book, name)):
+                patched.setattr(world.book, name, silent(name))
+        yield asked
+
+
+async def has_begun(rollout: Running) -> bool:
+    """Whether it has told the bake that a wave takes gateways over; there is no bake here."""
+    kinds = [event.event_type async for event in rollout.fetch_history_events()]
+    return EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED in kinds
+
+
+async def answers_of_its_window(rollout: Running) -> int:
+    """Return how many answers the change has heard about when its waves may start."""
+    signals = [
+        event.workflow_execution_signaled_event_attributes.signal_name
+        async for event in rollout.fetch_history_events()
+    ]
+    return signals.count("window")
+
+
+async def has_heard(rollout: Running, answers: int) -> bool:
+    return await answers_of_its_window(rollout) >= answers
 
 
 def serves_known_good(world: World, *names: str) -> Callable[[], bool]:
@@ -190,14 +233,9 @@ async def test_a_rollback_as_the_next_wave_begins_waits_for_no_story_in_the_ledg
 ) -> None:
     rollout = await second_wave_that(world, "its window")
 
-    async def has_begun() -> bool:
-        """Whether it has told the bake that the wave takes gateways over; there is no bake here."""
-        kinds = [event.event_type async for event in rollout.fetch_history_events()]
-        return EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED in kinds
-
     with hanging(monkeypatch, world, "record_story"):
         world.windows.answer = OPEN
-        await until(has_begun)
+        await until(partial(has_begun, rollout))
         await rollout.signal("command_fallback", BACK)
         await until(serves_known_good(world), AT_ONCE)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
@@ -243,18 +281,108 @@ async def test_a_worker_that_began_the_waves_takes_them_back_while_nothing_of_th
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rollout = await second_wave_on_trial(world)
-
-    def away(*_: Any, **__: Any) -> Any:
-        raise Unavailable("the ledger does not answer")
-
-    asked = [name for name in dir(world.book) if not name.startswith("_") and name != "forget"]
-    with monkeypatch.context() as frozen:
-        for name in asked:
-            if callable(getattr(world.book, name)):
-                frozen.setattr(world.book, name, away)
+    with away(monkeypatch, world):
         await ChangeService(world.client, world.book).command("edge", BACK)
         await until(serves_known_good(world), SOON)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.parametrize("by", ["harm", "an operator"])
+async def test_a_rollback_between_two_waves_waits_for_no_word_of_the_ledger_that_the_change_is_open(
+    world: World, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """It was answered "New sessions go to known-good", and nobody moved until the ledger was back."""
+    rollout = await second_wave_that(world, "its window")
+    with hanging(monkeypatch, world, "require_open") as asked:
+        world.windows.answer = OPEN
+        await until(asked.is_set)
+        if by == "harm":
+            world.judge.says(CRASHING, wave=PASSED)
+        else:
+            await say(rollout, CommandKind.ROLL_BACK)
+        await until(serves_known_good(world), AT_ONCE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_rollback_after_a_hold_was_lifted_between_two_waves_needs_nothing_of_the_ledger(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = await second_wave_that(world, "its window")
+    await say(rollout, CommandKind.HOLD, "on call")
+    await in_phase(rollout, Phase.HELD)
+    answers = await answers_of_its_window(rollout)
+    world.windows.answer = OPEN
+    await until(partial(has_heard, rollout, answers + 1))
+    with away(monkeypatch, world) as asked:
+        resume = Command(id="2", kind=CommandKind.RESUME, person="on call", reason="all is well")
+        await rollout.signal("command_fallback", resume.model_copy(update={"run": await run_of(rollout)}))
+        await until(lambda: "require_open" in asked)
+        await ChangeService(world.client, world.book).command("edge", BACK)
+        await until(serves_known_good(world), SOON)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_hold_between_two_waves_waits_for_no_word_of_the_ledger_that_the_change_is_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wave began once the ledger had answered, and nobody watched its gateways while it was held."""
+    rollout = await second_wave_that(world, "its window")
+    with hanging(monkeypatch, world, "require_open") as asked:
+        world.windows.answer = OPEN
+        await until(asked.is_set)
+        await say(rollout, CommandKind.HOLD)
+        async with asyncio.timeout(AT_ONCE):
+            await in_phase(rollout, Phase.HELD)
+    await asyncio.sleep(2)  # in which it began
+    assert not await has_begun(rollout)
+    await say(rollout, CommandKind.RESUME)
+    world.judge.says(HEALTHY, wave=2)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_a_rollback_waits_for_no_audit_record_of_a_freeze_that_came_as_the_wave_began(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wave ended, and no gateway went back before its hold had been written down, or could not be."""
+    rollout = await second_wave_that(world, "its window")
+    answers = await answers_of_its_window(rollout)
+    with hanging(monkeypatch, world, "audit"):
+        with hanging(monkeypatch, world, "record_story"):
+            world.windows.answer = OPEN
+            await until(partial(has_begun, rollout))
+            world.windows.answer = FROZEN
+            await until(partial(has_heard, rollout, answers + 2))
+        await in_phase(rollout, Phase.HELD, wave=2)
+        await rollout.signal("command_fallback", BACK)
+        await until(serves_known_good(world), AT_ONCE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_known_good_waits_for_no_audit_record_of_the_wait_for_a_second_person(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback by name that has to be approved is ended by one to known-good, which needs nobody."""
+    with hanging(monkeypatch, world, "audit"):
+        running = await ask_for(world)
+        await until(lambda: is_waiting(running))
+        await running.signal("command_fallback", BACK)
+        await until(serves_known_good(world), AT_ONCE)
+    assert (await result_of(running)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_reload_that_a_rollback_ends_waits_for_no_word_of_the_ledger_that_it_is_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kept the fleet's lock from the rollback until the ledger was back."""
+    with hanging(monkeypatch, world, "require_open") as asked:
+        running = await reload_begun(world)
+        await until(asked.is_set)
+        await say(running, CommandKind.ROLL_BACK)
+        async with asyncio.timeout(AT_ONCE):
+            result = await result_of(running)
+    assert result.outcome is Outcome.ABORTED
+    assert "0 of 4 gateways use their hosts' present credentials" in result.reason
+    assert not any(world.effects().values())
 
 
 # --- a history that was cut -------------------------------------------------------------------
