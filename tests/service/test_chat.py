@@ -241,6 +241,22 @@ async def test_a_rollback_that_has_changed_since_its_code_is_shown_anew_with_a_n
     assert given == [digest_of(told[-1].encode())]
 
 
+@pytest.mark.parametrize(("stored", "lead"), [(False, "Started"), (True, "Ordered")])
+async def test_a_rollback_that_is_only_stored_is_not_called_started_in_a_chat(
+    night: Night, room: Process, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, stored: bool, lead: str
+) -> None:
+    """Nothing had begun: the receipt names the change under way, for which the order is stored."""
+    service = night.installation.service
+
+    async def roll_back(*_: object, **__: object) -> CommandReceipt:
+        return CommandReceipt(id="back", accepted=True, sentence="Done.", change="edge-1", stored=stored)
+
+    monkeypatch.setattr(service, "roll_back", roll_back)
+    code = code_in(await room.say("ana", "rollback edge it hurts"))
+    done = await room.say("ana", f"confirm {code}")
+    assert done.lines[0].startswith(f"{lead} "), done.text
+
+
 async def test_an_approval_is_for_the_rollback_that_the_chat_has_shown(
     night: Night, room: Process, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
