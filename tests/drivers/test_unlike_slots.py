@@ -156,3 +156,83 @@ def test_a_routing_rule_by_outgoing_device_is_no_obstacle_for_no_users_packet_me
     assert host.pings() == [True, True]
     host.has("ip rule del oif vpna blackhole pref 11")
     assert host.found() == []
+
+
+CLAMP = "-p tcp -m tcp --tcp-flags SYN,RST SYN -m tcpmss --mss 1361:1536 -j TCPMSS --set-mss 1360"
+BY_TWO_TOOLS = f"""iptables-nft -t mangle -A FORWARD -s 10.8.0.0/24 {CLAMP}
+iptables-legacy -t mangle -A POSTROUTING -s 10.9.0.0/24 {CLAMP.replace("1360", "1340")}"""
+TRACED = """nft -f - <<'END'
+table ip site {
+ chain forward { type filter hook forward priority -150; ip saddr 10.8.0.0/24 meta nftrace set 1
+ }
+}
+END"""
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        f"iptables-nft -t mangle -A FORWARD -s 10.8.0.0/24 -o eth0 {CLAMP}",
+        f"iptables-legacy -t mangle -A POSTROUTING -s 10.8.0.0/24 {CLAMP}",
+        (
+            "nft 'add table ip m; add chain ip m f { type filter hook forward priority -150; }; "
+            "add rule ip m f ip saddr 10.8.0.0/24 tcp flags syn tcp option maxseg size set 1360'"
+        ),
+    ],
+)
+def test_a_smaller_segment_size_for_the_old_users_alone_is_named(host: Host, rule: str) -> None:
+    host.has(rule)
+    assert [size for _, size in host.seen()] == [1348, 1448]
+    [said] = host.found()
+    assert "changes packets of users of slot adopted (10.8.0.0/24), and none does so" in said
+    host.has(of_both(rule).splitlines()[1])
+    assert [size for _, size in host.seen()] == [1348, 1348]
+    assert host.found() == []
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+@pytest.mark.parametrize(
+    ("rule", "does"),
+    [
+        ("-A FORWARD -i tun0 -j NFQUEUE --queue-num 3", "queues packets of"),
+        ("-A FORWARD -o tun0 -j NFQUEUE --queue-num 3 --queue-bypass", "queues packets of"),
+        (
+            "-t mangle -A FORWARD -o tun0 -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+            "changes packets of",
+        ),
+        (
+            "-t mangle -A PREROUTING -i tun0 -p tcp -j TPROXY --on-port 3129 --on-ip 0.0.0.0",
+            "changes packets of",
+        ),
+        ("-t mangle -A PREROUTING -s 10.8.0.0/24 -j DSCP --set-dscp 10", "changes packets of"),
+        ("-t raw -A PREROUTING -i tun0 -j CT --notrack", "changes packets of"),
+    ],
+)
+def test_a_rule_that_changes_or_queues_packets_of_the_old_users_alone_is_named(
+    host: Host, kind: str, rule: str, does: str
+) -> None:
+    """Before, a rule without a verdict was none, and users of the new slot were not inspected."""
+    rule = f"iptables-{kind} {rule}"
+    host.has(rule)
+    [said] = host.found()
+    assert f"{does} " in said
+    assert "users of slot adopted (10.8.0.0/24), and none does so as early" in said
+    host.has(of_both(rule).splitlines()[1])
+    assert host.found() == []
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "iptables-nft -A FORWARD -s 10.8.0.0/24 -j LOG",
+        "iptables-nft -A FORWARD -s 10.8.0.0/24 -j NFLOG --nflog-group 1",
+        "iptables-nft -A FORWARD -s 10.8.0.0/24",
+        "iptables-nft -t mangle -A FORWARD -s 10.8.0.0/24 -j MARK --set-mark 5",
+        "iptables-nft -A FORWARD -s 10.8.0.0/15 -j NFQUEUE",
+        BY_TWO_TOOLS,
+        TRACED,
+    ],
+)
+def test_rules_by_which_users_of_the_new_slot_lose_nothing_are_no_obstacle(host: Host, rules: str) -> None:
+    host.has(rules)
+    assert host.found() == []

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from itertools import product, takewhile
+from itertools import pairwise, product, takewhile
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -38,6 +38,9 @@ UNREAD = "unread: "
 """How a condition begins of which it is not known whether it asks for that by which the packets differ."""
 MARKS = "marks: "
 """How the verdict of a rule begins that only marks packets."""
+EFFECT = "effect: "
+"""How the verdict of a rule begins that changes packets, or has a program look into them."""
+CLAMPS, QUEUES, UNTRACKED = f"{EFFECT}segment size", f"{EFFECT}queue", f"{EFFECT}not tracked"
 BY_MARK = "by mark: "
 """How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
 READ_WITHIN = timedelta(seconds=5)
@@ -105,8 +108,18 @@ class Entry:
 
     @property
     def is_mark(self) -> bool:
-        """Whether it marks the packets, which then go on to the next rule."""
+        """Whether it marks the packets."""
         return self.verdict.startswith(MARKS)
+
+    @property
+    def is_effect(self) -> bool:
+        """Whether it changes the packets, or has a program look into them."""
+        return self.verdict.startswith(EFFECT)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the packets go on to the next rule."""
+        return self.is_mark or self.is_effect
 
     @property
     def is_unread(self) -> bool:
@@ -197,7 +210,7 @@ class Table:
                     Entry(when | one.when, one.verdict, rule if asks else one.rule, asks or one.asks)
                     for one in inner
                 ]
-                if any(not one.when and not one.is_mark for one in inner) and not when:
+                if any(not one.when and not one.goes_on for one in inner) and not when:
                     return found
                 if step.verdict == RETURN or (step.chain and not step.comes_back):
                     if not step.when:
@@ -342,7 +355,7 @@ class _InOrder:
 
 def _is_between(other: Entry, verdict: str, known: Collection[tuple[Conditions, str]]) -> bool:
     """Whether packets may be decided otherwise by it, before they come to the verdict."""
-    return other.verdict != verdict and not other.is_mark and (other.when, other.verdict) not in known
+    return other.verdict != verdict and not other.goes_on and (other.when, other.verdict) not in known
 
 
 async def text_of(rule: Rule) -> str:
@@ -599,7 +612,19 @@ def _of_routing(rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
 
 # --- nftables -----------------------------------------------------------------------------
 
-_DECIDES_NOTHING = frozenset({"counter", "log", "notrack", "comment", "tproxy", "last"})
+_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last"})
+_VERDICTS = {
+    "accept": ACCEPT,
+    "drop": DROP,
+    "reject": DROP,
+    "return": RETURN,
+    "masquerade": TRANSLATE,
+    "snat": TRANSLATE,
+    "notrack": UNTRACKED,
+}
+_EFFECTS = frozenset(
+    {"tproxy", "dup", "fwd", "synproxy", "reset", "secmark", "ct helper", "ct timeout", "ct expectation"}
+)
 _WITH_LIMITS = frozenset({"set", "map", "add", "update", "meter"})
 """Statements that note an element, and go on only where what they count for it allows so."""
 _VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
@@ -670,24 +695,36 @@ def _mapped(
 
 def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
     (kind, value), *_ = said.items()
-    if kind in {"accept", "queue"}:
-        yield Step(ALWAYS, ACCEPT)
-    elif kind in {"drop", "reject"}:
-        yield Step(ALWAYS, DROP)
-    elif kind == "return":
-        yield Step(ALWAYS, RETURN)
+    if kind in _VERDICTS:
+        yield Step(ALWAYS, _VERDICTS[kind])
     elif kind in {"jump", "goto"}:
         yield Step(ALWAYS, chain=value["target"], comes_back=kind == "jump")
-    elif kind == "mangle" and _field(value["key"]) in _MARK_FIELDS:
-        yield Step(ALWAYS, f"{MARKS}{json.dumps(value, sort_keys=True)}")
-    elif kind in {"masquerade", "snat"}:
-        yield Step(ALWAYS, TRANSLATE)
+    elif kind == "queue":
+        yield from _queued((value or {}).get("num", 0))
+    elif kind == "mangle":
+        yield from _set(value)
+    elif kind in _EFFECTS:
+        yield Step(ALWAYS, f"{EFFECT}{json.dumps(said, sort_keys=True)}")
     elif kind in {"dnat", "redirect"}:
         yield Step(ALWAYS, f"{kind} {json.dumps(value, sort_keys=True)}")
-    elif kind == "xt" and value.get("name") in {"MASQUERADE", "SNAT", "NETMAP"}:
-        yield Step(ALWAYS, TRANSLATE)
-    elif kind == "xt" and value.get("name") in {"DNAT", "REDIRECT"}:
-        yield Step(ALWAYS, value["name"])
+    elif kind == "xt" and value.get("type") == "target":
+        yield from (Step(ALWAYS, verdict) for verdict in _done_by([value["name"]]))
+
+
+def _set(value: Mapping[str, Any]) -> Iterator[Step]:
+    """Yield what it does that a field of packets is set."""
+    name = _field(value["key"])
+    if name in _MARK_FIELDS:
+        yield Step(ALWAYS, f"{MARKS}{json.dumps(value, sort_keys=True)}")
+    elif name != "nftrace":
+        yield Step(ALWAYS, CLAMPS if '"maxseg"' in name else f"{EFFECT}{json.dumps(value, sort_keys=True)}")
+
+
+def _queued(number: Any) -> Iterator[Step]:
+    """Yield what a queue does: a program looks into the packets, and those that it accepts pass the chain."""
+    first, last = number["range"] if isinstance(number, dict) else (number, number)
+    yield Step(ALWAYS, f"{QUEUES} {first}" if first == last else f"{QUEUES} {first}:{last}")
+    yield Step(ALWAYS, ACCEPT)
 
 
 def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[list[Conditions], bool]:
@@ -848,12 +885,15 @@ _TARGETS = {
     "DROP": DROP,
     "REJECT": DROP,
     "RETURN": RETURN,
-    "QUEUE": ACCEPT,
-    "NFQUEUE": ACCEPT,
+    "TCPMSS": CLAMPS,
+    "NOTRACK": UNTRACKED,
     "MASQUERADE": TRANSLATE,
     "SNAT": TRANSLATE,
     "NETMAP": TRANSLATE,
 }
+_ONLY_REPORTS = frozenset(
+    {"LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "ACCOUNT", "RATEEST", "IDLETIMER", "LED", "SET"}
+)
 _FIELDS = {
     "-s": "saddr",
     "-d": "daddr",
@@ -881,15 +921,14 @@ _NO_CONDITIONS = frozenset({"-m", "--comment", "--hashlimit-name"})
 
 
 def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool]:
-    """Return what a rule does that iptables-save(8) prints; a target that is no verdict is an empty chain."""
+    """Return what a rule does that iptables-save(8) prints."""
     when, asks = [ALWAYS], False
     for negated, option, values, asked_for in rule.options:
         value, name = " ".join(values), _FIELDS.get(option, option)
         if option in {"-j", "-g"}:
-            target = values[0] if values else ""
-            verdict = _TARGETS.get(target, value if target in {"DNAT", "REDIRECT"} else "")
-            verdict = f"{MARKS}{value}" if target in {"MARK", "CONNMARK"} else verdict
-            return [Step(one, verdict, "" if verdict else target, option == "-j") for one in when], asks
+            if values[0] in table.chains:
+                return [Step(one, chain=values[0], comes_back=option == "-j") for one in when], asks
+            return [Step(one, verdict) for verdict in _done_by(values) for one in when], asks
         if option in _NO_CONDITIONS:
             continue
         if (found := _of_set(table, option, values, packets)) is not None:
@@ -906,6 +945,24 @@ def _of_words(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], b
             said = f"{BY_MARK * (option == '--mark')}{'! ' * negated}{option} {value}"
             when = _both(when, [frozenset({f"{UNREAD * hidden}{said}"})])
     return [], asks
+
+
+def _done_by(target: Sequence[str]) -> list[str]:
+    """Return the verdicts of a target of iptables, which stands before its options."""
+    name, said = target[0], " ".join(target)
+    if name in _TARGETS:
+        return [_TARGETS[name]]
+    if name in {"MARK", "CONNMARK"}:
+        return [f"{MARKS}{said}"]
+    if name in {"NFQUEUE", "QUEUE"}:
+        options = dict(pairwise(target))
+        return [f"{QUEUES} {options.get('--queue-num', options.get('--queue-balance', 0))}", ACCEPT]
+    if name in {"DNAT", "REDIRECT"}:
+        return [said]
+    if name in _ONLY_REPORTS:
+        return []
+    effect = UNTRACKED if said == "CT --notrack" else f"{EFFECT}{said}"
+    return [effect, ACCEPT] if name == "TPROXY" else [effect]
 
 
 def _of_set(

@@ -19,6 +19,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Network, ip_address
 from itertools import product
 from typing import Any
@@ -29,6 +30,7 @@ from activities.drivers.runtime.host.packet_filter import (
     ALWAYS,
     COMPARED_WITHIN,
     DROP,
+    QUEUES,
     ROUTING,
     TRANSLATE,
     UNREAD,
@@ -176,12 +178,10 @@ class Looking:
 # --- what is found ------------------------------------------------------------------------
 
 _WAYS = (
-    ("forward", "filter", OUT),
-    ("forward", "filter", BACK),
-    ("forward", "filter", AMONG),
+    *product(("forward", "prerouting", "postrouting"), ("filter",), (OUT, BACK, AMONG)),
     ("input", "filter", OUT),
     ("output", "filter", BACK),
-    *product(("prerouting", "postrouting"), ("filter", "nat"), (OUT, BACK)),
+    *product(("prerouting", "postrouting"), ("nat",), (OUT, BACK)),
     *product((ROUTING,), (ROUTING,), (OUT, BACK, AMONG)),
 )
 _OF_THE_HOST = ("input", "output")
@@ -261,28 +261,39 @@ async def uncovered(planes: Iterable[Plane], models: Iterable[str], judged: Iter
 def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users, Users, Entry]]:
     """Yield whose packets meet a verdict, whose do not, and the rule: one for each chain that differs."""
     seen = set[tuple[str, str, int | None]]()
-    for hook, kind, way in (each for each in _WAYS if not (one.outside and each == _NOT_OUTSIDE)):
-        theirs = plane.rules.of(hook, kind, Looking(model, way, plane.users))
-        ours = plane.rules.of(hook, kind, Looking(one, way, plane.users))
-        for (_, of_model), (_, of_one) in zip(theirs, ours, strict=True):
-            lost = missing(
-                of_model, of_one, _takes_or_drops_known if hook in _OF_THE_HOST else _takes_or_drops_some
-            )
-            dropped = missing(of_one, of_model, _drops_some)
-            entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
-            key = (entry.rule.place, entry.rule.text, entry.rule.handle) if entry else None
-            if entry and key and key not in seen:
-                seen.add(key)
-                yield (one, model, entry) if entry is dropped else (model, one, entry)
+    pairs = [
+        (hook, way, of_model, of_one)
+        for hook, kind, way in _WAYS
+        if not (one.outside and (hook, kind, way) == _NOT_OUTSIDE)
+        for (_, of_model), (_, of_one) in zip(
+            plane.rules.of(hook, kind, Looking(model, way, plane.users)),
+            plane.rules.of(hook, kind, Looking(one, way, plane.users)),
+            strict=True,
+        )
+    ]
+    effects = [(way, of_one, entry) for _, way, _, of_one in pairs for entry in of_one if entry.is_effect]
+    for hook, way, of_model, of_one in pairs:
+        elsewhere = [entry for at, chain, entry in effects if at == way and chain is not of_one]
+        lost = missing(of_model, of_one, partial(_counts, hook, elsewhere))
+        dropped = missing(of_one, of_model, _drops_some)
+        entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
+        key = (entry.rule.place, entry.rule.text, entry.rule.handle) if entry else None
+        if entry and key and key not in seen:
+            seen.add(key)
+            yield (one, model, entry) if entry is dropped else (model, one, entry)
 
 
-def _takes_or_drops_some(entry: Entry) -> bool:
-    return not entry.is_mark and (entry.verdict != DROP or _drops_some(entry))
+def _counts(hook: str, elsewhere: Iterable[Entry], entry: Entry) -> bool:
+    """Whether a verdict has to be there for the other slot, too.
 
-
-def _takes_or_drops_known(entry: Entry) -> bool:
-    """Whether the rule counts for the host itself: what is not understood there is for its other clients."""
-    return _takes_or_drops_some(entry) and not entry.is_unread
+    What is not understood in chains for the host itself is for its other clients. An effect is as good in
+    another chain, and one that is not understood is none.
+    """
+    if entry.is_mark or (entry.is_unread and (hook in _OF_THE_HOST or entry.is_effect)):
+        return False
+    if entry.is_effect:
+        return not any(other.verdict == entry.verdict and other.when <= entry.when for other in elsewhere)
+    return entry.verdict != DROP or _drops_some(entry)
 
 
 def _drops_some(entry: Entry) -> bool:
@@ -299,6 +310,8 @@ async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool)
         )
     does = {ACCEPT: "accepts packets of", DROP: "drops packets of", TRANSLATE: "translates addresses of"}
     otherwise = "routes packets of" if entry.rule.place.startswith(ROUTING) else "redirects packets of"
+    if entry.is_effect:
+        otherwise = "queues packets of" if entry.verdict.startswith(QUEUES) else "changes packets of"
     what = does.get(entry.verdict, otherwise)
     if drops_more:
         return (
