@@ -298,7 +298,7 @@ class Wave:
             seen = self._changes
             self._notice_silence()
             self._notice_that_nobody_is_left()
-            if result := self._failure() or self._verdict():
+            if result := self._failure() or self._harm() or self._verdict():
                 return result
             await self._look_after_the_wave()
             self._enter(self._phase_now())
@@ -358,19 +358,22 @@ class Wave:
     def _given_up(self, reason: str) -> WaveResult:
         return WaveResult(passed=False, reason=reason, decision=self._decision)
 
+    def _harm(self) -> WaveResult | None:
+        """Return why the wave goes back by itself; for a hard sign it does, however little is automatic."""
+        decision = self._decision
+        if decision is None or decision.action is not Action.ROLL_BACK:
+            return None
+        acts = self._limits.automation is Automation.ACT or decision.verdict is GateVerdict.HARD
+        return self._given_up(decision.reason) if acts else None
+
     def _verdict(self) -> WaveResult | None:
-        """Return what the watch or people decide; nobody passes before everybody has switched."""
-        decision, mode = self._decision, self._limits.automation
-        # What cannot be doubted goes back by itself, however little else is automatic.
-        acts = mode is Automation.ACT or (decision is not None and decision.verdict is GateVerdict.HARD)
-        if decision is not None and decision.action is Action.ROLL_BACK and acts:
-            return self._given_up(decision.reason)
+        """Return what lets the wave pass; nobody passes before everybody has switched."""
         if self._holds or not self._all_switched:
             return None
         if self._is_left_out:
             reason = "all of its gateways were left out of changes meanwhile"
             return WaveResult(passed=True, reason=reason, carry=self._order.carry)
-        return None if self._shares_left() else self._passed(decision)
+        return None if self._shares_left() else self._passed(self._decision)
 
     @property
     def _nobody_left(self) -> bool:
@@ -429,8 +432,7 @@ class Wave:
 
     async def _look_after_the_wave(self) -> None:
         """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
-        for name, part in self._newly_aside():
-            await self._restore_alone(name, part)
+        await self._restore_who_failed_alone()
         await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
             await self._begin_to_watch()
@@ -515,6 +517,10 @@ class Wave:
             self._votes.forget()
             await self._begin_the_window()
 
+    async def _restore_who_failed_alone(self) -> None:
+        for name, part in self._newly_aside():
+            await self._restore_alone(name, part)
+
     async def _restore_alone(self, name: str, part: int) -> None:
         """Bring one gateway back by itself; it outlives this wave, and a newer change takes it over."""
         self._restoring.add(name)
@@ -535,22 +541,27 @@ class Wave:
     # --- the end --------------------------------------------------------------------
 
     async def _keep(self, result: WaveResult) -> WaveResult:
-        """Have every batch keep its gateways; one that cannot is set aside like any other."""
+        """Have every batch keep its gateways; one that cannot is set aside like any other.
+
+        A host may refuse that for minutes: the others are watched meanwhile, as before.
+        """
         self._enter(Phase.PROMOTING)
-        await (
-            self._give_up_what_the_metrics_name()
-        )  # what lets the wave pass may name some for the first time
+        # What lets the wave pass may name some for the first time.
+        await self._give_up_what_the_metrics_name()
         await self._signal_batches("end", "keep")
-        await workflow.wait_condition(
-            lambda: (
-                len(self._results) == self._wave.parts or self._lost is not None or self._stopped is not None
-            )
-        )
-        if failure := self._failure():
-            return failure
-        for name, part in self._newly_aside():
-            await self._restore_alone(name, part)
-        return result
+        while True:
+            heed_cancellation()
+            seen = self._changes
+            self._notice_silence()
+            if ended := self._failure() or self._harm():
+                return ended
+            await self._restore_who_failed_alone()
+            await self._give_up_what_the_metrics_name()
+            if self._watch is None and self._on_trial:
+                await self._begin_to_watch()
+            if len(self._results) == self._wave.parts and not self._has_changed_since(seen):
+                return result
+            await workflow.wait_condition(partial(self._has_changed_since, seen))
 
     async def _signal_batches(self, signal: str, *arguments: object) -> None:
         for number, batch in sorted(self._batches.items()):

@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
+from temporalio.service import RPCError
 
 from orchestrator.service.changes import ChangeService
 from policies.model.change import PENSTOCK_WATCH, Outcome, Phase
@@ -45,6 +46,7 @@ from tests.workflows.world import (
     working,
 )
 from workflows import change
+from workflows.identities import return_of
 
 AT_ONCE = 10.0
 """Seconds within which gateways go back; an entry that the ledger does not take is given up later."""
@@ -178,6 +180,52 @@ async def test_harm_of_which_operators_have_decided_holds_no_change_again(asking
     rollout = await held_for_harm(asking)
     await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+# --- a wave that is kept -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", ["by the watch", "on a host"])
+async def test_harm_takes_a_wave_back_at_once_while_one_host_refuses_to_keep_it(
+    world: World, found: str
+) -> None:
+    """It was heard and not acted on before the host that refused was given up, for up to two minutes."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1", "gw-2", "gw-3"), ("gw-4",))
+    await in_phase(rollout, Phase.OBSERVING)
+    world.gateways["gw-3"].fail("make_permanent", Unavailable("gw-3: nft is locked"), times=1000)
+    if found == "on a host":
+        world.gateways["gw-2"].fail("make_permanent", Refused("gw-2: slot b does not run"))
+    world.judge.says(HEALTHY)
+    await until(lambda: "keep b" in world.gateways["gw-1"].effects)
+    if found == "by the watch":
+        world.judge.says(CRASHING)
+    await until(serves_known_good(world, "gw-1", "gw-2"), AT_ONCE)
+    world.gateways["gw-3"].recover("make_permanent")
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_gateway_that_fails_alone_as_it_is_kept_goes_back_while_another_host_refuses(
+    server: Engine,
+) -> None:
+    fleet = fleet_of("edge", size=5, lease=timedelta(seconds=15), failures="50%")
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.gateways["gw-3"].fail("make_permanent", Unavailable("gw-3: nft is locked"), times=1000)
+        world.gateways["gw-2"].fail("make_permanent", Refused("gw-2: slot b does not run"))
+        rollout = await world.start(("gw-1", "gw-2", "gw-3", "gw-4"), ("gw-5",))
+        await until(lambda: "keep b" in world.gateways["gw-1"].effects)
+        returns = world.client.get_workflow_handle(return_of("gw-2", world.newest))
+
+        async def is_under_way() -> bool:
+            with suppress(RPCError):
+                return bool(await returns.describe())
+            return False
+
+        await until(is_under_way, AT_ONCE)
+        assert (await status_of(rollout)).phase is Phase.PROMOTING
+        world.gateways["gw-3"].recover("make_permanent")
+        result = await result_of(rollout)
+    assert (result.outcome, list(result.aside)) == (Outcome.PROMOTED, ["gw-2"])
 
 
 # --- a promotion ------------------------------------------------------------------------------
