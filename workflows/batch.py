@@ -38,7 +38,7 @@ from policies.model.value import Digest, Name, Value
 from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
-from policies.planning.cohorts import BEGUN, KEPT, LEFT_OUT, SET_ASIDE
+from policies.planning.cohorts import BEGUN, KEPT, LEFT_OUT, PAUSED, SET_ASIDE
 from workflows import control, steps
 from workflows.children import tell
 from workflows.cluster import PreparedSlots, look_at_all
@@ -48,6 +48,9 @@ from workflows.gateway import GatewaySteps
 
 SLOWEST_REPORT = 10
 """How often the time between two reports doubles."""
+
+REPORTS_AT_A_PACE = 100
+"""Reports of a batch of a small fleet until each next one takes twice as long."""
 
 CUT_ONCE_SWITCHED = "cut-once-switched"
 """Batches of before begin with all of their gateways in one run, and go on until their history is long."""
@@ -81,6 +84,16 @@ class OnTrial(Value):
     """Confirmations in a row that it did not answer."""
 
 
+class Paused(Value):
+    """A trial whose lease lapses again and again: its gateway is on known-good until it begins again."""
+
+    trial: OnTrial
+    until: float
+    """When it begins again, in seconds since 1970."""
+    lapsed: str
+    """What its host answered when its lease was to be renewed."""
+
+
 class BatchOrder(Value):
     """One part of a plan, how its gateways may switch, and to which wave the batch reports."""
 
@@ -112,7 +125,9 @@ class BatchOrder(Value):
     taken_out: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
-    lapsed: tuple[str, ...] = ()
+    lapsed: dict[str, int] = {}
+    """Gateways whose lease lapsed while their instance ran and answered, each with how often."""
+    paused: dict[str, Paused] = {}
     moved: dict[str, float] = {}
     """Gateways that may have got new sessions, each with when its instance was started."""
     silent_since: dict[str, float] = {}
@@ -162,12 +177,13 @@ class Batch:
         self._states: dict[str, str] = {
             **dict.fromkeys(order.on_trial, "on trial"),
             **dict.fromkeys(order.ready, "ready"),
+            **dict.fromkeys(order.paused, PAUSED),
             **dict.fromkeys(order.aside, SET_ASIDE),
             **dict.fromkeys(order.left_out, LEFT_OUT),
         }
         self._written: dict[str, tuple[str, float | None]] = {}
         self._rebooted = set(order.rebooted)
-        self._lapsed = set(order.lapsed)
+        self._lapsed, self._paused = dict(order.lapsed), dict(order.paused)
         self._moved = dict(order.moved)
         self._moves = order.moves
         self._announcing = asyncio.Lock()
@@ -258,8 +274,9 @@ class Batch:
             self._set_aside_if_named(name)
 
     def _set_aside_if_named(self, name: str) -> None:
-        """Set the gateway aside if it is on trial with the instance for which it was named."""
-        trial, (at, why) = self._on_trial.get(name), self._named.get(name, NOT_NAMED)
+        """Set the gateway aside if the trial of the instance for which it was named lasts, or is paused."""
+        paused, (at, why) = self._paused.get(name), self._named.get(name, NOT_NAMED)
+        trial = paused.trial if paused is not None else self._on_trial.get(name)
         if trial is not None and trial.started <= at:
             self._set_aside(name, why)
             self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
@@ -571,8 +588,11 @@ class Batch:
         begun = {"confirmed": workflow.now().timestamp(), "unconfirmed": "", "misses": 0}
         self._on_trial[name] = trial.model_copy(update=begun)
         self._ready.pop(name, None)
-        first = "on trial" not in self._states.values()
-        self._enter(name, "on trial", urgent=first)
+        if self._lapsed.get(name, 0) > steps.LAPSES_AT_ONCE:
+            self._enter(name, "on trial", urgent=False)
+        else:
+            first = "on trial" not in self._states.values()
+            self._enter(name, "on trial", urgent=first or None)
         self._set_aside_if_named(name)  # it may have been named while its lapsed lease was looked into
 
     async def _may_move(self) -> bool:
@@ -629,6 +649,7 @@ class Batch:
     def _take_out(self, name: str, why: str) -> None:
         """Go on without a gateway on which something has begun already; nothing of it has failed."""
         self._on_trial.pop(name, None)
+        self._paused.pop(name, None)
         self._ready.pop(name, None)
         self._taken_out.add(name)
         self._leave_out({name: why})
@@ -674,6 +695,8 @@ class Batch:
                 return
             applied, renewed = self._share, workflow.now()
             await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
+            now = workflow.now().timestamp()
+            self._end_pauses(name for name, one in self._paused.items() if one.until <= now)
             self._go_on_with_a_short_history()
 
     def _until_its_turn(self, renewed: datetime) -> timedelta:
@@ -705,9 +728,11 @@ class Batch:
             if code_of(error) in {"InstanceGone", "LeaseLapsed"}:
                 if self._on_trial.pop(name, None) is None:
                     return  # set aside while it was being asked
-                # Beside the others, whose leases do not wait until this one has come up again.
                 self._enter(name, "checking")
-                self._returning[name] = asyncio.create_task(self._look_into(member, trial, error))
+                reason = sentence_of(error)
+                if code_of(error) == "LeaseLapsed" and trial.unconfirmed:
+                    reason = f"{reason}: {trial.unconfirmed}"
+                self._begin_to_look_into(name, trial, code_of(error), reason)
                 return
             if name in self._on_trial and self._is_left_to_operator(name, error):
                 return
@@ -733,15 +758,35 @@ class Batch:
             if name in self._on_trial:
                 self._set_aside(name, reason)
 
-    async def _look_into(self, member: Member, trial: OnTrial, refusal: ActivityError) -> None:
+    def _begin_to_look_into(
+        self, name: str, trial: OnTrial, code: str, reason: str, *, is_over: bool = False
+    ) -> None:
+        """Look into it beside the others, whose leases do not wait until this one has come up again."""
+        looking = self._look_into(self._members[name], trial, code, reason, is_over=is_over)
+        self._returning[name] = asyncio.create_task(looking)
+
+    def _end_pauses(self, names: Iterable[str]) -> None:
+        """Begin these trials again; their gateways count as paused until they are on trial."""
+        for name in sorted(names):
+            paused = self._paused.pop(name)
+            self._begin_to_look_into(name, paused.trial, "LeaseLapsed", paused.lapsed, is_over=True)
+
+    async def _look_into(
+        self, member: Member, trial: OnTrial, code: str, reason: str, *, is_over: bool
+    ) -> None:
         """Tell a reboot from a crash by the boot id; after a first reboot the gateway tries once more.
 
         A lease that has lapsed while its instance runs and answers was not confirmed in time, or was flushed
         with the host's tables: no release is at fault. The trial begins again, and its evidence goes on.
+
+        Args:
+            member: The gateway.
+            trial: Its trial.
+            code: Why it is looked into: its instance is gone, or its lease has lapsed.
+            reason: The same for operators.
+            is_over: Whether its lapses were looked into before, and the pause after them is over.
         """
-        name, reason = member.gateway.name, sentence_of(refusal)
-        if code_of(refusal) == "LeaseLapsed" and trial.unconfirmed:
-            reason = f"{reason}: {trial.unconfirmed}"
+        name = member.gateway.name
         try:
             state = await self._steps(member).observe()
             rebooted = bool(trial.boot) and state.boot != trial.boot
@@ -749,8 +794,8 @@ class Batch:
                 self._rebooted.add(name)
                 await self._bring_up(member)
                 return
-            if code_of(refusal) == "LeaseLapsed" and not rebooted and self._runs(state, trial):
-                await self._begin_trial_again(member, trial)
+            if code == "LeaseLapsed" and not rebooted and self._runs(state, trial):
+                await self._begin_trial_again(member, trial, reason, is_over=is_over)
                 return
             trouble = await self._look_at_node(name, state)
         except (ActivityError, ApplicationError) as error:
@@ -759,7 +804,7 @@ class Batch:
             return
         finally:
             self._returning.pop(name, None)
-        if code_of(refusal) == "InstanceGone" and not rebooted and not trouble:
+        if code == "InstanceGone" and not rebooted and not trouble:
             self._ended.append(name)
         self._set_aside(name, trouble.with_reason(f"its host rebooted: {reason}" if rebooted else reason))
 
@@ -767,19 +812,37 @@ class Batch:
         release = self._order.release
         return state.running(release.digest, release.executable) == trial.slot
 
-    async def _begin_trial_again(self, member: Member, trial: OnTrial) -> None:
+    async def _begin_trial_again(self, member: Member, trial: OnTrial, reason: str, *, is_over: bool) -> None:
+        """Begin the trial again, after the second lapse of the gateway's lease with a pause before."""
         name = member.gateway.name
         if doubt := await self._steps(member).doubt_about(trial.slot, "probe-again", steps.PROBE):
             raise stopped(f"{name} {doubt}")
         if self._ending == "stop":
             return
+        lapses = self._lapsed.get(name, 0) + (0 if is_over else 1)
+        pause = timedelta(0) if is_over or self._ending else steps.pause_after_lapses(lapses)
+        if pause:
+            self._lapsed[name] = lapses
+            self._pause_trial(name, trial, reason, pause)
+            return
         await self._begin_trial(member, trial, again=True)
-        self._lapsed.add(name)
-        self._changed(urgent=True)
+        self._lapsed[name] = lapses
+        self._changed(urgent=lapses <= steps.LAPSES_AT_ONCE)
+
+    def _pause_trial(self, name: str, trial: OnTrial, reason: str, pause: timedelta) -> None:
+        """Leave the gateway on known-good for a while, whose lease has lapsed again and again."""
+        until = (workflow.now() + pause).timestamp()
+        self._paused[name] = Paused(trial=trial, until=until, lapsed=reason)
+        self._enter(name, PAUSED)
+        self._set_aside_if_named(name)  # it may have been named while its lapsed lease was looked into
 
     def _go_on_with_a_short_history(self) -> None:
         """Cut the history where no other coroutine is about to ask the engine for something."""
-        if not self._may_be_cut() or not (self._has_much_behind_it or steps.history_is_long()):
+        if not (self._has_much_behind_it or steps.history_is_long()):
+            return
+        if not self._may_be_cut():
+            if steps.history_is_longer_than(steps.LONG_HISTORY):  # at the next quiet moment, which is near
+                self._has_much_behind_it, self._urgent = True, self._urgent or self._untold > 0
             return
         workflow.continue_as_new(
             self._order.model_copy(
@@ -791,7 +854,8 @@ class Batch:
                     "taken_out": tuple(sorted(self._taken_out)),
                     "ended": tuple(self._ended),
                     "rebooted": tuple(sorted(self._rebooted)),
-                    "lapsed": tuple(sorted(self._lapsed)),
+                    "lapsed": self._lapsed,
+                    "paused": self._paused,
                     "moved": self._moved,
                     "silent_since": self._silent_since,
                     "untested_since": self._untested_since,
@@ -821,6 +885,7 @@ class Batch:
     async def _keep(self) -> None:
         """Confirm every lease once more, so that nothing is kept that has died since, and keep the rest."""
         await asyncio.gather(*[self._confirm(name) for name in sorted(self._on_trial)])
+        self._end_pauses([*self._paused])
         with suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: not self._returning, timeout=self._order.lease / RENEWALS_A_LEASE
@@ -852,9 +917,10 @@ class Batch:
         order = self._order
         return GatewaySteps(member.gateway, order.change, order.epoch, order.release.digest)
 
-    def _enter(self, name: str, state: str, *, urgent: bool = False) -> None:
+    def _enter(self, name: str, state: str, *, urgent: bool | None = None) -> None:
         self._states[name] = state
-        urgent |= state in LASTING and (self._order.detailed or self._lets_others_begin)
+        if urgent is None:
+            urgent = state in LASTING and (self._order.detailed or self._lets_others_begin)
         self._changed(urgent=urgent)
         if state in LASTING or name in self._written:
             self._write_soon(at_once=urgent)
@@ -867,6 +933,7 @@ class Batch:
     def _set_aside(self, name: str, reason: str) -> None:
         """Go on without this gateway; its lease sends new sessions back, and the wave has it restored."""
         self._on_trial.pop(name, None)
+        self._paused.pop(name, None)
         self._ready.pop(name, None)
         self._aside[name] = reason
         self._states[name] = SET_ASIDE
@@ -880,8 +947,8 @@ class Batch:
     @property
     def _report_after(self) -> timedelta:
         """How long mere progress waits: in a large fleet twice as long after each report."""
-        every = self._order.report_every
-        return every if self._order.detailed else every * 2 ** min(self._told, SLOWEST_REPORT)
+        doublings = self._told // REPORTS_AT_A_PACE if self._order.detailed else self._told
+        return self._order.report_every * (1 << min(doublings, SLOWEST_REPORT))
 
     async def _report_changes(self) -> None:
         """Tell the wave what matters at once, and the steps between in as few reports as people need.
@@ -920,6 +987,7 @@ class Batch:
             untested=dict(sorted(self._untested.items())),
             rebooted=tuple(sorted(self._rebooted)),
             lapsed=tuple(sorted(self._lapsed)),
+            paused={name: self._why_paused(name) for name in sorted(self._paused)},
             gateways=self._progress() if self._order.detailed else (),
         )
         return await tell(self._order.wave, "report", report)  # the end of a wave is seen as a cancellation
@@ -988,10 +1056,19 @@ class Batch:
             gateway=name,
             wave=self._order.key.wave,
             state=self._states[name],
-            sentence=self._aside.get(name) or self._left_out.get(name, ""),
+            sentence=self._aside.get(name) or self._left_out.get(name) or self._why_paused(name),
             slot=trial.slot if trial else None,
             started=trial.started if trial else self._moved.get(name),
             at=workflow.now(),
+        )
+
+    def _why_paused(self, name: str) -> str:
+        if (paused := self._paused.get(name)) is None:
+            return ""
+        times = "once" if self._lapsed[name] == 1 else f"{self._lapsed[name]} times"
+        return (
+            f"its lease has lapsed {times} in this wave while its instance answered ({paused.lapsed}); its "
+            f"trial begins again after {datetime.fromtimestamp(paused.until, UTC):%Y-%m-%d %H:%M:%S} UTC"
         )
 
     def _progress(self) -> tuple[GatewayProgress, ...]:

@@ -315,6 +315,23 @@ NEXT_CAPACITY, LAST_CAPACITY = timedelta(seconds=30), timedelta(minutes=5)
 NEXT_TEST = timedelta(seconds=3)
 """Between two tries of release tests that cannot be made; twice as long each time, up to LAST_CAPACITY."""
 
+LAPSES_AT_ONCE = 2
+"""Lapses of a gateway's lease after which its trial begins again at once."""
+
+NEXT_TRIAL, LAST_TRIAL = timedelta(minutes=1), timedelta(minutes=30)
+"""Until a trial begins again whose lease lapses more often: twice as long each time, from this to that."""
+
+
+def pause_after_lapses(lapses: int) -> timedelta:
+    """Return how long a gateway stays on known-good after so many lapses of its lease in one wave.
+
+    A host on which something flushes the rules in every minute makes no history longer without bound.
+    """
+    if lapses <= LAPSES_AT_ONCE:
+        return timedelta(0)
+    return min(NEXT_TRIAL * (1 << min(lapses - LAPSES_AT_ONCE - 1, 16)), LAST_TRIAL)
+
+
 HELD_PACE = timedelta(seconds=5)
 """Between two looks at the metrics while nothing but time, an operator or harm can change the decision.
 

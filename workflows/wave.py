@@ -45,6 +45,12 @@ A_PART = timedelta(milliseconds=250)
 REPORTS_AT_A_PACE = 50
 """Reports of a wave until each next one takes twice as long: its history has room for days of switching."""
 
+REPORTS_AT_ONCE = 8 * DETAILED
+"""Reports of a wave of a small fleet before any of them waits: each gateway goes through about six states."""
+
+MOST_DOUBLINGS = 12
+"""How often the time between two reports doubles."""
+
 NAMED = 4
 """Sentences about a want of capacity that a report has room for."""
 
@@ -672,6 +678,11 @@ class Wave:
         """Return a few of those whose lease lapsed unconfirmed, and whose trial began again."""
         return tuple(sorted(name for heard in self._reports.values() for name in heard.lapsed)[:NAMED])
 
+    def _paused(self) -> dict[str, str]:
+        """Return a few of those that are on known-good until their trial begins again."""
+        found = {name: why for heard in self._reports.values() for name, why in heard.paused.items()}
+        return dict(sorted(found.items())[:NAMED])
+
     @staticmethod
     def _untold_of(found: Mapping[str, str], told: set[str]) -> dict[str, str]:
         """Return who is new since the last report, of the first of a wave: all of them are counted anyway."""
@@ -717,8 +728,7 @@ class Wave:
             await workflow.wait_condition(lambda: self._untold or self._over)
             if self._untold and not self._closed:
                 await self._tell()
-            if self._order.header.changing > DETAILED:
-                pause = IN_LARGE_FLEETS * 2 ** (self._told // REPORTS_AT_A_PACE)
+            if pause := report_after(self._order.header.changing, self._told):
                 with suppress(TimeoutError):
                     await workflow.wait_condition(lambda: self._urgent or self._over, timeout=pause)
 
@@ -749,6 +759,7 @@ class Wave:
             refused=self._refused(),
             rebooted=self._rebooted(),
             lapsed=self._lapsed(),
+            paused=self._paused(),
         )
         await tell(self._order.parent, "report", report)
 
@@ -758,3 +769,20 @@ def has_ended(reason: str) -> Decision:
     return Decision(
         action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason=f"the new instance has ended: {reason}"
     )
+
+
+def report_after(changing: int, told: int) -> timedelta:
+    """Return how long mere progress of a wave waits after so many reports.
+
+    No gateway makes the histories of its wave and its change long without bound, whatever it does.
+
+    Args:
+        changing: How many gateways the plan changes.
+        told: How many reports the wave has made.
+    """
+    every, at_once = IN_LARGE_FLEETS, 0
+    if changing <= DETAILED:
+        every, at_once = BETWEEN_REPORTS, REPORTS_AT_ONCE
+    if told < at_once:
+        return timedelta(0)
+    return every * (1 << min((told - at_once) // REPORTS_AT_A_PACE, MOST_DOUBLINGS))

@@ -57,6 +57,7 @@ class BatchReport(Report):
     lapsed: tuple[str, ...] = Field(
         default=(), description="whose lease lapsed unconfirmed: its trial goes on"
     )
+    paused: dict[str, str] = Field(default={}, description="whose trial begins again later, and why")
     gateways: tuple[GatewayProgress, ...] = ()
 
     @property
@@ -117,6 +118,7 @@ class WaveReport(Report):
     refused: dict[str, str] = Field(default={}, description="a few whose host refuses the switch, and why")
     rebooted: tuple[str, ...] = Field(default=(), description="a few whose trial began anew after a reboot")
     lapsed: tuple[str, ...] = Field(default=(), description="a few whose lease lapsed unconfirmed")
+    paused: dict[str, str] = Field(default={}, description="a few whose trial begins again later, and why")
 
 
 class RestoreReport(Report):

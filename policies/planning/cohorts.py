@@ -15,6 +15,8 @@ KEPT = "kept"
 _CHANGED = {ON_TRIAL, KEPT}
 SET_ASIDE = "set aside"
 """The state of a gateway that failed by itself and does not take part any more."""
+PAUSED = "on known-good, its lease lapses"
+"""The state of a gateway whose lease has lapsed again and again, until its trial begins again."""
 BEGUN = "begun"
 """The state of a gateway whose batch has begun and has not recorded yet what became of it."""
 LEFT_OUT = "left out"

@@ -173,6 +173,7 @@ class Story:
         self._take_refused(report)
         self._take_rebooted(report)
         self._take_lapsed(report)
+        self._take_paused(report)
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
@@ -226,6 +227,13 @@ class Story:
                 sentence = f"the lease of {name} lapsed without a confirmation while its instance answered"
                 self.note(f"{sentence}; no release is blamed for that, and its trial began again", report.at)
         self._tell(lapsed=tuple(sorted({*self._told.lapsed, *report.lapsed})))
+
+    def _take_paused(self, report: WaveReport) -> None:
+        """Note of each gateway when its trial is paused, with why and until when."""
+        for name, why in sorted(report.paused.items()):
+            if name not in self._told.paused:
+                self.note(f"{name} is on known-good for now: {why}", report.at)
+        self._tell(paused=tuple(sorted(report.paused)))
 
     def _take_progress(self, progress: GatewayProgress, at: datetime) -> None:
         before = self._told.gateways.get(progress.gateway)

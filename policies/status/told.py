@@ -65,6 +65,8 @@ class Told(Value):
     """Gateways whose host rebooted in its trial, which began anew."""
     lapsed: tuple[str, ...] = ()
     """Gateways whose lease lapsed while their instance ran and answered; their trial began again."""
+    paused: tuple[str, ...] = ()
+    """Gateways that are on known-good until their trial begins again, since their lease lapses."""
     claims: dict[str, Claim] = {}
     """The last claim of break-glass of gateways whose waves have passed, which did not leave them out."""
     not_back: dict[str, str] = {}
