@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
     USAGE = 2, "bad usage, a bad file or an unfit machine; nothing was changed"
     ROLLED_BACK = 3, "rolled back or aborted; the fleet is safe on its known-good releases"
     NOT_ALLOWED = 4, "not allowed for this person, or not logged in"
-    REFUSED = 5, "refused by a policy: signature, capacity, known-good"
+    REFUSED = 5, "refused by a policy (signature, capacity, known-good), or by a second operator"
     HELD = 6, "held, or an operator has to act"
     ROLLBACK_INCOMPLETE = 7, "rolled back, but some gateways are not on their known-good; wake somebody"
     TIMED_OUT = (

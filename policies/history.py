@@ -67,7 +67,10 @@ def standing(record: ChangeRecord) -> str:
 
 
 def unfinished_change(
-    history: Iterable[ChangeRecord], has_moved: Callable[[ChangeRecord], bool] = lambda _: True
+    history: Iterable[ChangeRecord],
+    has_moved: Callable[[ChangeRecord], bool] = lambda _: True,
+    *,
+    ended: Name | None = None,
 ) -> UnfinishedChange | None:
     """Return the change that the next rollback completes, given the fleet's changes with the newest first.
 
@@ -76,6 +79,11 @@ def unfinished_change(
     A promotion that stands above it ends the search: what a rollback takes back is read from known-good. What
     penstock brings back by itself it completes by itself. An upgrade without an end that has moved no session
     is returned where there is no other: it ends, and hides nothing that stands under it.
+
+    Args:
+        history: The fleet's changes.
+        has_moved: Whether an upgrade without an end has moved sessions.
+        ended: A change that ends for the rollback, which completes nothing of it.
     """
     asked_again = set[str]()
     idle: UnfinishedChange | None = None
@@ -86,7 +94,8 @@ def unfinished_change(
         takes_back = record.cause if record.kind is ChangeKind.GO_BACK else None
         if record.name in asked_again:
             return idle
-        if record.outcome in _UNFINISHED and takes_back not in asked_again:
+        is_left = record.outcome in _UNFINISHED and record.name != ended
+        if is_left and takes_back not in asked_again:
             lost = record.kind is ChangeKind.UPGRADE and record.outcome is None
             found = UnfinishedChange(
                 change=record.name,

@@ -113,7 +113,7 @@ def beyond(
     if not standing.targets and standing.needs_name is None:
         found = ": ".join(
             filter(
-                None, ("no other promotion can be taken back", _serving(moves, silent, elsewhere, not_back))
+                None, ("no other promotion can be taken back", serving(moves, silent, elsewhere, not_back))
             )
         )
         return RollbackTargets(sentence=found)
@@ -130,7 +130,7 @@ def beyond(
     stay = [has[name] for name in sorted(standing.targets)]
     versions = named(sorted({move.release.version for move in stay}))
     again = f"another rollback after it takes {versions} back"
-    return RollbackTargets(sentence=f"{_serving(stay, silent, elsewhere, not_back)}; {again}")
+    return RollbackTargets(sentence=f"{serving(stay, silent, elsewhere, not_back)}; {again}")
 
 
 def not_on_known_good(
@@ -309,7 +309,7 @@ def _stay_by_hand(stay: Sequence[str]) -> str:
     return f"; {named(stay)} stay as operators steered them on their hosts"
 
 
-def _serving(
+def serving(
     moves: Collection[KnownGoodMove],
     silent: Collection[str],
     elsewhere: Collection[str],
@@ -343,6 +343,26 @@ def _serving(
     )
 
 
+def stays_on(moves: Iterable[KnownGoodMove], takes: Mapping[str, Takes], versions: Mapping[str, str]) -> str:
+    """Return what gateways stay on that a rollback does not touch, by their own word; empty without any.
+
+    `versions` are those of releases by digest.
+    """
+    on = defaultdict[str, list[str]](list)
+    for move in sorted(moves, key=lambda move: move.gateway):
+        said = _said_since(move, takes)
+        if said is None or said.release is None:
+            serves = "as it is, and does not say what serves there"
+        else:
+            serves = f"on {versions.get(said.release, 'a release that is not known')}"
+        on[serves].append(move.gateway)
+    return "; ".join(
+        f"{named(gateways)} {'is' if len(gateways) == 1 else 'are'} not taken along and "
+        f"{'stays' if len(gateways) == 1 else 'stay'} {serves}"
+        for serves, gateways in on.items()
+    )
+
+
 def _do(names: Collection[str]) -> str:
     return "does" if len(names) == 1 else "do"
 
@@ -358,7 +378,7 @@ def on_it_already(
     has = [move for move in moves if move.release == to]
     if not {move.gateway for move in has} & {*silent, *elsewhere}:
         return f"{fleet} is on {to.version} already"
-    return f"known-good of {fleet} is {to.version} already: {_serving(has, silent, elsewhere)}"
+    return f"known-good of {fleet} is {to.version} already: {serving(has, silent, elsewhere)}"
 
 
 def _nothing(
@@ -370,7 +390,7 @@ def _nothing(
     """Return why there is nothing to take back, what every gateway serves, and who does not say so."""
     returned = [move for move in moves if move.returned]
     stay = sorted({move.gateway for move in moves} & {*as_steered})
-    serves = _serving([move for move in moves if move.gateway not in stay], silent, elsewhere)
+    serves = serving([move for move in moves if move.gateway not in stay], silent, elsewhere)
     serves = (serves + _stay_by_hand(stay)).removeprefix("; ")
     if returned:
         last = max(returned, key=lambda move: (move.left.number if move.left else 0, move.number))

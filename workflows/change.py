@@ -45,13 +45,13 @@ from policies.model.change import (
 )
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import ChangeEnded
-from policies.model.fleet import AtDeadline, Automation, RemovedUsers
+from policies.model.fleet import Automation, RemovedUsers
 from policies.model.offer import Refusal
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PartKey, PlanHeader
 from policies.model.report import RestoreReport, TakenOver, WatchReport, WaveReport
 from policies.model.status import ChangeStatus
-from policies.model.value import Name, Packed, Value, sentence
+from policies.model.value import Digest, Name, Packed, Value, sentence
 from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
@@ -887,11 +887,11 @@ class Change:
         await tell(bake_of(self._order.fleet), "take_over", TakenOver(change=self._name, up_to=wave))
         if self._is_stopped:
             return False
-        self._story.begin_to_move()
+        self._story.begin_to_move(wave)
         # Before anything moves: previews read there whether anything may have.
         await self._unless_stopped(self._record.write)
         if self._is_stopped:
-            self._story.end_wave(moved=False)
+            self._story.leave_wave(self._passed)
             return False
         self._has_begun = True
         return True
@@ -1333,7 +1333,8 @@ class Change:
         reason = sentence_of(error)
         if code_of(error) == ChangeEnded.__name__:  # somebody had the engine repeat it
             return self._result(Outcome.REFUSED, reason)
-        if self._header is None or not self._name or self._order.kind in MOVES_NOBODY:
+        waits = self._order.confirm is not None and not self._story.goes_back
+        if self._header is None or not self._name or waits or self._order.kind in MOVES_NOBODY:
             begun = self._order.takes_back is not None and bool(self._name)
             return self._result(Outcome.HELD if begun else Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
@@ -1357,11 +1358,11 @@ class Change:
 
     async def _return(self) -> ChangeResult:
         """Bring gateways back to an earlier release: at once, or after a second person's yes."""
-        confirmation = self._order.confirm
-        if confirmation is not None and not await self._confirmed(confirmation):
-            if self._answer is None and self._harmful is not None:
-                return self._result(Outcome.REFUSED, _harm(self._harmful))
-            return self._result(Outcome.ABORTED, "given up: nothing was changed")
+        if self._order.confirm is not None:
+            if (given_up := await self._given_up(self._order.confirm)) is not None:
+                return self._result(Outcome.REFUSED, given_up)
+            if self._header is None:
+                await self._know_the_plan()
         if self._order.plan is None:
             await self._find_what_was_left_alone()
         if self._header is None or not self._header.waves:
@@ -1392,8 +1393,8 @@ class Change:
                 raise
             return True
 
-    async def _confirmed(self, confirmation: Confirmation) -> bool:
-        """Return whether to go back, once a person or the deadline has said so; the plan says where to."""
+    async def _given_up(self, confirmation: Confirmation) -> str | None:
+        """Wait for a second operator; return why nothing is changed, None where gateways go back."""
         self._story.wait(confirmation, workflow.now())
         asks = partial(
             self._write_down,
@@ -1405,19 +1406,33 @@ class Change:
             await workflow.wait_condition(self._is_answered, timeout=confirmation.within)
         await self._others_have_ended()
         self._story.answered()
-        if self._asked_back is None:  # known-good wins over a yes to another release
-            if self._answer is not None:
-                return self._answer.kind is CommandKind.APPROVE
-            if self._harmful is not None:
-                return False
-            self._story.note("nobody answered in time", workflow.now())
-            await self._write_down("rollback answered: by the deadline", "nobody answered in time")
-            if confirmation.at_deadline is AtDeadline.NOTHING:
-                return False
-        # Known-good never waits for a second person: asked for by name, or at the deadline.
-        self._order = self._order.model_copy(update={"plan": confirmation.known_good})
-        await self._know_the_plan()
-        return True
+        answer, asked = self._answer, self._asked_back
+        if asked is not None:  # known-good wins over a yes to another release
+            return self._goes_by(confirmation, confirmation.known_good, f"{asked.person}: {asked.reason}")
+        if answer is not None:
+            plan = self._order.plan if answer.kind is CommandKind.APPROVE else None
+            return self._goes_by(confirmation, plan, f"rejected by {answer.person}: {answer.reason}")
+        if self._harmful is not None:
+            self._story.end_unchanged()
+            return _harm(self._harmful)
+        nobody = "no second operator answered in time"
+        self._story.note(nobody, workflow.now())
+        given_up = self._goes_by(confirmation, confirmation.by_itself, nobody)
+        await self._write_down("rollback answered: by the deadline", nobody)
+        return given_up
+
+    def _goes_by(self, confirmation: Confirmation, plan: Digest | None, why: str) -> str | None:
+        """Go by that plan; return why nothing is changed where there is none.
+
+        A rollback that arrives from here on is answered with that, before the first gateway goes back.
+        """
+        if plan is None:
+            self._story.end_unchanged()
+            return f"{why}; {confirmation.nothing_is_changed}"
+        if plan != self._order.plan:
+            self._order, self._header = self._order.model_copy(update={"plan": plan}), None
+        self._story.begin_to_go_back(self._order.reason, workflow.now())
+        return None
 
     def _is_answered(self) -> bool:
         """Whether nobody is waited for any more, by an answer or by harm."""
@@ -1608,7 +1623,7 @@ class Change:
 
     def _ending(self, result: ChangeResult) -> ChangeEnding:
         confirm = self._order.confirm
-        fell_back = confirm is not None and self._order.plan == confirm.known_good
+        fell_back = confirm is not None and self._order.plan in {confirm.known_good, confirm.by_itself}
         return ChangeEnding(
             change=result.rollout,
             outcome=result.outcome,

@@ -91,7 +91,7 @@ def _as_shown(
             if problem.code != "Conflict" or body.get("shown") is None:
                 raise
             before = body["shown"]
-            body["shown"] = _preview(fleet_of(api, fleet), body, CHANGED)
+            body["shown"] = _preview(fleet_of(api, fleet), body, CHANGED, but=before)
             if body["shown"] == before:
                 raise
             asks = body["shown"] is not None and sys.stdin.isatty()  # nobody agrees to what is not shown
@@ -106,8 +106,11 @@ def _bind_to_preview(fleet: str, body: dict[str, Any]) -> None:
         body["shown"] = _preview(fleet, body)
 
 
-def _preview(fleet: str, body: dict[str, Any], lead: str = "") -> str | None:
-    """Print which release each gateway will serve, and return the digest; None where it is not known."""
+def _preview(fleet: str, body: dict[str, Any], lead: str = "", *, but: str | None = None) -> str | None:
+    """Print which release each gateway will serve, and return the digest; None where it is not known.
+
+    `but` is what was printed already, which is not printed again.
+    """
     asked = {"to": body["to"], "of": body["of"], "settings": "true" if body["settings"] else None}
     try:
         shown = Api(patience=PREVIEW_SECONDS).get("fleets", fleet, "rollback", **asked)
@@ -117,8 +120,9 @@ def _preview(fleet: str, body: dict[str, Any], lead: str = "") -> str | None:
                 f"Which release each gateway will serve is not known: {printable(str(problem))}\n"
             )
         return None
-    sys.stderr.write(f"{lead}{fleet}: {printable(shown['sentence'])}.\n")
     digest: str = shown["digest"]
+    if digest != but:
+        sys.stderr.write(f"{lead}{fleet}: {printable(shown['sentence'])}.\n")
     return digest
 
 

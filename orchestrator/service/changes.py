@@ -752,7 +752,7 @@ class ChangeService:
                 " What that change was ordered to do cannot be opened here, so it is not known what each "
                 f"gateway serves then: {holder.unopened}."
             )
-        elif not (goes_back or await self._is_known_to_have_moved(holder.name)):
+        elif not (goes_back or await self._is_known_to_go_back(holder.name)):
             sentence += (
                 " If the change has moved no session by then, it only ends and nothing is taken back: once "
                 f"`penstock status {fleet}` shows its end, order the rollback again by "
@@ -762,16 +762,19 @@ class ChangeService:
             id=command.id, accepted=True, stored=True, sentence=sentence, change=holder.name
         )
 
-    async def _is_known_to_have_moved(self, change: str | None) -> bool:
-        """Return whether the change has moved sessions, as the ledger knows where it answers."""
+    async def _is_known_to_go_back(self, change: str | None) -> bool:
+        """Return whether the change takes back what it has moved, or is a rollback, as far as is known."""
 
-        def has_moved() -> bool:
+        def goes_back() -> bool:
             story = self.ledger.story(change) if change is not None else None
-            return story is not None and story.told.moved
+            if story is None:
+                return False
+            is_rollback = story.order.kind is ChangeKind.GO_BACK and not story.order.bakes_on
+            return story.told.moved or (is_rollback and not story.told.ends_unchanged)
 
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(LOOK.total_seconds()):
-                return await self._ask(has_moved)
+                return await self._ask(goes_back)
         return False
 
     async def holder(self, fleet: str) -> LockHolder:
@@ -927,7 +930,7 @@ class ChangeService:
         if turned.receipt is not None:
             return turned.receipt
         ended = turned if turned.ended else before or Turned()
-        ask = partial(ask, shown=None if ended.ended else shown, nothing_runs=True)
+        ask = partial(ask, ended=ended.change, shown=None if ended.ended else shown, nothing_runs=True)
         return await self._roll_back_what_stands(fleet, ask, ended, key)
 
     async def _roll_back_what_stands(
@@ -1346,9 +1349,11 @@ def _begun(order: ChangeOrder, sentence: str, name: str | None) -> str:
         )
     if order.confirm is None:
         return f"{lead}: {sentence}."
-    nothing = order.confirm.at_deadline == "nothing"
-    by_itself = "it is given up" if nothing else "they go back to known-good"
+    confirm = order.confirm
+    by_itself = f"it is given up, and {confirm.nothing_is_changed}"
+    if confirm.by_itself is not None:
+        by_itself = f"gateways go back to known-good: {confirm.then}"
     return ("" if name else f"{UNNAMED}. ") + (
-        f"Waiting for a second person ({order.confirm.reason}) to approve it: {sentence}. "
-        f"If nobody answers within {order.confirm.within}, {by_itself}."
+        f"Waiting for a second person ({confirm.reason}) to approve it: {sentence}. "
+        f"If nobody answers within {confirm.within}, {by_itself}."
     )

@@ -123,7 +123,6 @@ from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
-from policies.rollback import will_serve
 from policies.status.stored import after_stored
 from policies.traffic import Traffic
 
@@ -954,13 +953,12 @@ class Service:
                 holder = LockHolder(receipt.change) if receipt.change else await self._stops.holder(fleet)
                 if holder.unopened:
                     return receipt
-                find = partial(WaysBack(self._safe).leads_to, fleet, holder.name, holder.order)
-                leads_to = await self._acts.patience.ask(find)
-                described = await authorised(partial(self._fleets.described, fleet))
-                names = {gateway.name for gateway in described.gateways} if described else leads_to.keys()
-                serves = {name: release for name, release in leads_to.items() if name in names}
-                if serves:
-                    sentence = f"{receipt.sentence} Then {will_serve(serves)}."
+                ways_back = WaysBack(self._safe)
+                find = partial(ways_back.taken_back, holder.name, holder.order)
+                if taken_back := await self._acts.patience.ask(find):
+                    described = await self._described(fleet)
+                    then = await self._acts.patience.ask(partial(ways_back.then, described, taken_back))
+                    sentence = f"{receipt.sentence} Then {then}."
                     return receipt.model_copy(update={"sentence": sentence})
         return receipt
 

@@ -3,9 +3,10 @@
 A rollback of the release and one of settings are two orders. Neither is ever taken for the other.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from orchestrator.service.pins import Pins, pinned, sentence_of
 from orchestrator.service.standing import looked_at_within
@@ -24,7 +25,7 @@ from policies.model.change import (
 )
 from policies.model.desired import Pin
 from policies.model.errors import Conflict, NotAllowed, Refused
-from policies.model.fleet import Fleet
+from policies.model.fleet import AtDeadline, Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
 from policies.model.operation import BREAK_GLASS
@@ -52,11 +53,13 @@ from policies.rollback import (
     on_it_already,
     rollback_targets,
     served_elsewhere,
+    serving,
     silent_since,
+    stays_on,
     targets_of,
-    targets_of_unfinished,
     will_serve,
 )
+from policies.status.refusals import nothing_without_a_name
 from policies.status.told import Told, listed
 
 
@@ -69,7 +72,9 @@ class _Rollback:
     targets: dict[str, ReleaseRef]
     known_good: Mapping[str, ReleaseRef]
     by_itself: Mapping[str, ReleaseRef]
-    """Where they go at the deadline of a second operator."""
+    """Where each gateway goes without that name."""
+    unsure: Collection[str]
+    """Gateways that may serve another release than their known-good."""
     departed: Mapping[str, Member]
     """Those of them that the fleet's file does not have any more."""
     by_hand: Collection[str]
@@ -112,6 +117,7 @@ class WaysBack:
         source: str | None,
         key: str | None,
         *,
+        ended: str | None = None,
         everybody: bool = False,
         beyond: bool = False,
         even_if_older: bool = False,
@@ -120,11 +126,12 @@ class WaysBack:
     ) -> tuple[ChangeOrder | None, str]:
         """Return the order of a rollback, None when there is nothing to do, and what it does in a sentence.
 
-        With `everybody` gateways from which nothing is taken back are brought to their known-good, too. With
-        `beyond` a way back has just ended without some of its gateways, which this one takes along. With
-        `shown` the rollback is the one whose preview has that digest. With `even_if_older` gateways that know
-        of changes which the ledger lacks stay as they are, however many they are. With `nothing_runs` the
-        fleet's lock is free, so that a rollback without an end in the ledger does not go on.
+        `ended` is the change that has ended for it. With `everybody` gateways from which nothing is taken
+        back are brought to their known-good, too. With `beyond` a way back has just ended without some of its
+        gateways, which this one takes along. With `shown` the rollback is the one whose preview has that
+        digest. With `even_if_older` gateways that know of changes which the ledger lacks stay as they are,
+        however many they are. With `nothing_runs` the fleet's lock is free, so that a rollback without an end
+        in the ledger does not go on.
 
         Raises:
             Refused: The promotion is older than the kept window, `to` was never known-good here, or the
@@ -138,21 +145,40 @@ class WaysBack:
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        back = self._found(fleet, to, ended=beyond, even_if_older=even_if_older, nothing_runs=nothing_runs)
+        find = partial(self._found, fleet, even_if_older=even_if_older, nothing_runs=nothing_runs)
+        if to is not None:
+            back = find(to)
+        elif everybody or beyond:
+            back = self._taking_along(fleet, ended, left_out=() if beyond else None)
+        else:
+            back = find(None, ended=ended)
         require_shown(fleet.name, shown, self._preview_of_release(fleet, back))
-        if (everybody or beyond) and to is None:
-            names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
-            if beyond:
-                names &= {*back.left_out}
-            others = {name: release for name, release in back.known_good.items() if name in names}
-            back = replace(back, targets=others | back.targets, sentence=will_serve(others | back.targets))
         if not back.targets:
             self._require_known(fleet, back.moves, back.takes)
             return None, back.sentence
-        order = self._going_back(fleet, back, person, f"{person}: {reason}", key, source=source)
+        plain = (lambda: back) if to is None else partial(_unless_refused, find)
+        order = self._going_back(fleet, back, plain, person, f"{person}: {reason}", key, source=source)
         if to is not None:
             _refuse_root(order.confirm, person)
         return order, back.sentence
+
+    def _taking_along(
+        self, fleet: Fleet, ended: str | None, *, left_out: Collection[str] | None = None
+    ) -> _Rollback:
+        """Return a rollback that brings gateways which it takes nothing back from to their known-good, too.
+
+        Args:
+            fleet: Whose gateways.
+            ended: The change that ends for it.
+            left_out: Those that this change leaves out; None where all gateways are brought back.
+        """
+        back = self._found(fleet, None, ended=ended, nothing_runs=True)
+        names = {gateway.name for gateway in fleet.gateways} - {*back.by_hand}
+        if left_out is not None:
+            names &= {*back.left_out, *left_out}
+        others = {name: release for name, release in back.known_good.items() if name in names}
+        targets = others | back.targets
+        return replace(back, targets=targets, sentence=will_serve(targets)) if targets else back
 
     def beyond(self, fleet: Fleet) -> RollbackTargets:
         """Return what a rollback takes back beside the way back under way, which only waits for gateways."""
@@ -185,7 +211,7 @@ class WaysBack:
         A promotion that stands is not enough: what came after it may have led back to it, and its last
         gateway may be one that stays as it is. Where a rollback takes force, it is offered with force.
         """
-        others = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings)
+        others = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings or one.release)
         if len(others) == len(offers):
             return offers
         try:
@@ -207,41 +233,68 @@ class WaysBack:
         """Return the same with every gateway named that is not back; a change names the first of many."""
         return told.naming(not_back_of(self.ledger, fleet)) if told.more_not_back else told
 
-    def leads_to(
-        self, fleet: str, change: str | None, order: ChangeOrder | None = None
-    ) -> dict[str, ReleaseRef]:
-        """Return what each gateway serves once the change under way has gone back, as it was ordered to.
+    def taken_back(self, change: str | None, order: ChangeOrder | None = None) -> dict[str, ReleaseRef]:
+        """Return where a rollback of the change under way takes the gateways that it may have changed.
 
-        Known-good moves only when a way back ends. Until then its plan says where its gateways go; while it
-        waits for a second person, the plan without the other release, which an order to go back chooses.
+        Its plan says where they go. No other gateway is touched. A rollback that waits for a second operator
+        goes by the plan without the other release; none is taken back where it has no such plan.
 
         Args:
-            fleet: Its name.
             change: The change under way, None where no worker has given it a name.
             order: What was asked of a change without a name.
         """
-        moves, waits = self.ledger.moves(fleet), True
-        serves = {move.gateway: move.release for move in moves}
+        told = Told()
         if change is not None:
             record, story = self.ledger.change(change), self.ledger.story(change)
-            if record.outcome is not None:
-                return serves
-            serves = targets_of_unfinished(moves, change)
-            order = story.order if story else order_of(record).model_copy(update={"plan": record.plan})
-            waits = story is not None and story.told.waits_until is not None
-        if order is None or order.kind is not ChangeKind.GO_BACK:
-            return serves
-        plan = order.confirm.known_good if order.confirm is not None and waits else order.plan
-        members = self._members(plan)
-        return serves | {name: one.back for name, one in members.items() if one.back is not None}
+            told = story.told if story is not None else told
+            order = story.order if story is not None else order_of(record)
+            order = order if story is not None else order.model_copy(update={"plan": record.plan})
+        if order is None or order.kind not in {ChangeKind.GO_BACK, ChangeKind.UPGRADE}:
+            return {}
+        plan, up_to = order.plan, told.begun if order.kind is ChangeKind.UPGRADE else None
+        if order.confirm is not None and (change is None or told.waits_until is not None):
+            plan = order.confirm.known_good
+        members = self._members(plan, up_to=up_to)
+        return {name: one.back for name, one in members.items() if one.back is not None}
 
-    def _members(self, plan: Digest | None) -> dict[str, Member]:
-        return self.ledger.plan_members(plan) if plan is not None else {}
+    def then(self, fleet: Fleet, taken_back: Mapping[str, ReleaseRef]) -> str:
+        """Return which release each gateway serves that goes back, and what others stay on.
 
-    def _halted(self, fleet: str) -> _Halted:
-        """Return the gateways of rollbacks without an end; their known-good moved when those began."""
+        Others are named where they are quarantined, or do not serve their known-good: no gateway is promised
+        a release to which nothing takes it.
+        """
+        return self._then(fleet, taken_back)[0]
+
+    def _then(self, fleet: Fleet, taken_back: Mapping[str, ReleaseRef]) -> tuple[str, dict[str, ReleaseRef]]:
+        """Return the same, and what each gateway serves of which that is known."""
+        names = {gateway.name for gateway in fleet.gateways}
+        serves = {name: release for name, release in taken_back.items() if name in names}
+        moves = {
+            move.gateway: move
+            for move in self.ledger.moves(fleet.name)
+            if move.gateway in names and move.gateway not in serves
+        }
+        takes = self.ledger.takes(fleet.name)
+        out = moves.keys() & {one.gateway for one in self.ledger.quarantined(fleet.name)}
+        apart = not_on_known_good(moves.values(), takes, ()).keys() | out
+        proven = self.ledger.ever_known_good(fleet.name) if apart else {}
+        versions = {release.digest: release.version for own in proven.values() for release in own}
+        stay = stays_on([moves[name] for name in apart], takes, versions)
+        known = {name: move.release for name, move in moves.items() if name not in apart}
+        return "; ".join(filter(None, (will_serve(serves), stay))), known | serves
+
+    def _members(self, plan: Digest | None, *, up_to: int | None = None) -> dict[str, Member]:
+        return self.ledger.plan_members(plan, up_to) if plan is not None else {}
+
+    def _halted(self, fleet: str, ended: str | None) -> _Halted:
+        """Return the gateways of rollbacks without an end; their known-good moved when those began.
+
+        `ended` is a change that ends for the rollback that is asked for.
+        """
         names, gateways, cause = list[str](), set[str](), None
         for name in self.ledger.open_changes(fleet):
+            if name == ended:
+                continue
             record, story = self.ledger.change(name), self.ledger.story(name)
             if record.kind is ChangeKind.GO_BACK:
                 names.append(name)
@@ -296,8 +349,10 @@ class WaysBack:
         targets = {name: release for name, release in own.items() if back.known_good.get(name) != release}
         if not targets:
             raise Refused(f"{', '.join(sorted(own))} of {fleet.name}: known-good is their own daemon already")
-        back = replace(back, targets=targets, cause=None)
-        order = self._going_back(fleet, back, person, f"handed back by {person}: {reason}", key)
+        # Without an answer it is given up: nobody has asked for a release to be taken back.
+        back = replace(back, targets=targets, by_itself=back.known_good, unsure=(), cause=None)
+        plain = partial(_unless_refused, partial(self._found, fleet))
+        order = self._going_back(fleet, back, plain, person, f"handed back by {person}: {reason}", key)
         _refuse_root(order.confirm, person)
         return order
 
@@ -351,7 +406,7 @@ class WaysBack:
         fleet: Fleet,
         to: ReleaseRef | None,
         *,
-        ended: bool = False,
+        ended: str | None = None,
         even_if_older: bool = False,
         nothing_runs: bool = False,
     ) -> _Rollback:
@@ -382,7 +437,7 @@ class WaysBack:
         to: ReleaseRef | None,
         *,
         is_named: bool = False,
-        ended: bool = False,
+        ended: str | None = None,
         even_if_older: bool = False,
         nothing_runs: bool = False,
     ) -> _Rollback:
@@ -392,12 +447,12 @@ class WaysBack:
             fleet: Whose gateways.
             to: A release by name.
             is_named: Whether something else is named, so that an old promotion is no reason to refuse.
-            ended: Whether the change under way counts as ended: it has moved nothing.
+            ended: A change that ends for this rollback, which takes nothing of it back.
             even_if_older: Whether a ledger that is older than its gateways is no reason to refuse.
             nothing_runs: Whether a rollback without an end does not go on, and this one completes it.
         """
         at, kept = datetime.now(UTC), fleet.limits.kept
-        unfinished = None if ended else self.ledger.unfinished_change(fleet.name)
+        unfinished = self.ledger.unfinished_change(fleet.name, ended)
         every = self.ledger.moves(fleet.name)
         gone = {move.gateway for move in every} - {gateway.name for gateway in fleet.gateways}
         departed = self.ledger.departed(
@@ -428,12 +483,12 @@ class WaysBack:
         )
         known_good = {move.gateway: move.release for move in moves if move.gateway not in unknown}
         targets, sentence = plain.targets, plain.sentence
-        halted = self._halted(fleet.name) if nothing_runs else _Halted()
+        halted = self._halted(fleet.name, ended) if nothing_runs else _Halted()
         left = {name: on for name, on in known_good.items() if name in halted.gateways and name not in hand}
+        # what a change that has not ended has moved, known-good does not say
+        unsure = {*astray, *left, *(known_good if unfinished else ())} - by_hand
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
-            # what a change that has not ended has moved, known-good does not say
-            unsure = {*astray, *left, *(known_good if unfinished else ())} - by_hand
             there = {name: on for name, on in known_good.items() if name not in unsure}
             able = targets_of(to, proven, there)
             able = {name: release for name, release in able.items() if name not in unknown}
@@ -468,6 +523,7 @@ class WaysBack:
             targets=targets,
             known_good=known_good,
             by_itself=known_good | plain.targets,
+            unsure=unsure,
             departed=departed,
             by_hand=by_hand,
             left_out=left_out,
@@ -513,28 +569,54 @@ class WaysBack:
     def _preview_under_way(self, fleet: Fleet, newest: ChangeRecord) -> RollbackPreview:
         """Return what a rollback does to the change under way, and to what stands under it."""
         story = self.ledger.story(newest.name)
-        waits = story is not None and story.told.waits_until is not None
-        moved = story is not None and story.told.may_have_moved
+        told = story.told if story is not None else Told()
         alone = story is not None and story.order.bakes_on
-        if newest.kind is ChangeKind.GO_BACK and not waits and not alone:
-            return self._preview_beside(fleet, newest, story.told if story is not None else Told())
-        if newest.kind is ChangeKind.UPGRADE and moved:
-            if story is not None and story.told.only_waits:
-                return self._preview_beside(fleet, newest, story.told)
-            names = {gateway.name for gateway in fleet.gateways}
-            leads_to = self.leads_to(fleet.name, newest.name)
-            serves = {name: to for name, to in leads_to.items() if name in names}
-            sentence = f"{newest.name} to {newest.release} is taken back: {will_serve(serves)}"
-            return _preview(newest.name, sentence, serves)
-        targets: Mapping[str, ReleaseRef] = {}
-        try:
-            under = self._release(fleet, None, ended=True)
-            then, targets = under.sentence, under.targets
-        except Refused as refused:
-            then = str(refused)
+        if story is not None and story.order.confirm is not None and told.waits_until is not None:
+            return self._preview_of_waiting(fleet, newest, story.order.confirm)
+        goes_back = newest.kind is ChangeKind.GO_BACK and not alone and not told.ends_unchanged
+        has_moved = newest.kind is ChangeKind.UPGRADE and told.may_have_moved
+        if goes_back or (has_moved and told.only_waits):
+            return self._preview_beside(fleet, newest, told)
+        if has_moved:
+            return self._preview_of_taken(
+                fleet, newest.name, f"{newest.name} to {newest.release} is taken back"
+            )
         what = "returns single gateways alone" if alone else "has moved no session"
         ends = f"ends: {STAYS[newest.kind]}" if newest.kind in STAYS else f"{what} and ends"
-        return _preview(newest.name, f"{newest.name} {ends}; then {then}", targets)
+        ends = f"{newest.name} {ends}"
+        try:
+            under = (
+                self._taking_along(fleet, newest.name)
+                if alone
+                else self._found(fleet, None, ended=newest.name, nothing_runs=True)
+            )
+        except Refused as refused:
+            return _preview(newest.name, f"{ends}; then {refused}", {})
+        return self._preview_after(fleet, newest, ends, under)
+
+    def _preview_after(
+        self, fleet: Fleet, newest: ChangeRecord, ends: str, back: _Rollback
+    ) -> RollbackPreview:
+        """Return what a rollback does once a change has ended for it."""
+        confirm = self._asks_second(fleet, back) if back.targets else None
+        return _preview(newest.name, f"{ends}; then {back.sentence}", back.targets, confirm)
+
+    def _preview_of_waiting(
+        self, fleet: Fleet, newest: ChangeRecord, confirm: Confirmation
+    ) -> RollbackPreview:
+        """Return what a rollback does to one that waits for a second operator."""
+        if confirm.known_good is None:
+            return _preview(newest.name, nothing_without_a_name(newest.name, confirm), {}, does=False)
+        instead = f"{newest.name} waits no more and goes to known-good"
+        return self._preview_of_taken(fleet, newest.name, instead)
+
+    def _preview_of_taken(self, fleet: Fleet, change: str, lead: str) -> RollbackPreview:
+        """Return what a rollback does that the change under way carries out itself.
+
+        It is bound to what every gateway will serve: a wave that begins meanwhile makes it no other one.
+        """
+        then, serves = self._then(fleet, self.taken_back(change))
+        return _preview(change, f"{lead}: {then}", serves)
 
     def _preview_beside(self, fleet: Fleet, newest: ChangeRecord, told: Told) -> RollbackPreview:
         """Return what a rollback does beside a way back: something only where that just waits."""
@@ -543,20 +625,28 @@ class WaysBack:
             return _preview(newest.name, f"{already}: {newest.reason}", {})
         more = self.beyond(fleet)
         waits = f"{already}, and waits for {listed(told.not_back, told.more_not_back)}"
-        then = f"then {more.sentence}" if more.targets else f"nothing else is taken back: {more.sentence}"
-        return _preview(newest.name, f"{waits}; {then}", more.targets)
+        if not more.targets:
+            return _preview(newest.name, f"{waits}; nothing else is taken back: {more.sentence}", {})
+        left_out = self.waits_for(fleet.name)
+        return self._preview_after(
+            fleet, newest, waits, self._taking_along(fleet, newest.name, left_out=left_out)
+        )
 
     def _going_back(
         self,
         fleet: Fleet,
         back: _Rollback,
+        plain: Callable[[], _Rollback | None],
         person: str,
         reason: str,
         key: str | None,
         *,
         source: str | None = None,
     ) -> ChangeOrder:
-        """Return the order by which gateways go there, with whoever has to confirm it."""
+        """Return the order by which gateways go there, with whoever has to confirm it.
+
+        `plain` finds out what a rollback without a name does, None where that is refused.
+        """
         plan = self.ledger.record_return(fleet, back.targets, back.departed, back.to)
         return ChangeOrder(
             fleet=fleet.name,
@@ -567,7 +657,7 @@ class WaysBack:
             on_behalf_of=self.ledger.makers_of(person),
             reason=reason,
             cause=back.cause,
-            confirm=self._confirmation(fleet, plan, back),
+            confirm=self._confirmation(fleet, plan, back, plain),
             key=key,
         )
 
@@ -578,19 +668,44 @@ class WaysBack:
         pin = sentence_of(fleet.name, back.pin) if back.pin is not None else None
         return confirmation_of(fleet, back.targets, back.known_good, before, pin)
 
-    def _confirmation(self, fleet: Fleet, plan: str, back: _Rollback) -> Confirmation | None:
-        """Return what a second operator has to confirm, None when it begins at once."""
+    def _confirmation(
+        self, fleet: Fleet, plan: str, back: _Rollback, find_plain: Callable[[], _Rollback | None]
+    ) -> Confirmation | None:
+        """Return what a second operator has to confirm, None when it begins at once.
+
+        A plan that would bring gateways only to what they serve already is none.
+        """
         reason = self._asks_second(fleet, back)
         if reason is None:
             return None
-        otherwise = {name: back.by_itself[name] for name in back.targets if name in back.by_itself}
+        plain = find_plain()
+        by_itself = {
+            name: to
+            for name in back.targets
+            if (to := back.by_itself.get(name)) is not None
+            and (name in back.unsure or to != back.known_good.get(name))
+        }
+        if fleet.rollback.at_deadline is AtDeadline.NOTHING:
+            by_itself = {}
         return Confirmation(
             reason=reason,
             within=fleet.rollback.answer_within,
             change=plan,
-            known_good=self.ledger.record_return(fleet, otherwise, back.departed),
-            at_deadline=fleet.rollback.at_deadline,
+            known_good=self._recorded(fleet, plain) if plain is not None else None,
+            by_itself=self._recorded(fleet, replace(back, targets=by_itself)),
+            then=will_serve(by_itself),
+            stays=self._serving(fleet, back),
         )
+
+    def _recorded(self, fleet: Fleet, back: _Rollback) -> Digest | None:
+        """Return the plan by which gateways go to known-good, None where none goes anywhere."""
+        return self.ledger.record_return(fleet, back.targets, back.departed) if back.targets else None
+
+    def _serving(self, fleet: Fleet, back: _Rollback) -> str:
+        """Return what the gateways serve that are to go back."""
+        moves = [move for move in back.moves if move.gateway in back.targets]
+        silent = self._silent(fleet, moves, back.takes, datetime.now(UTC))
+        return serving(moves, silent, served_elsewhere(moves, back.takes))
 
     # --- settings and credentials ----------------------------------------------------------
 
@@ -658,6 +773,14 @@ class WaysBack:
             cause=taken.name,
             key=key,
         )
+
+
+def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
+    """Return what a rollback without a name does, None where it is refused."""
+    try:
+        return find(None)
+    except Refused:
+        return None
 
 
 def require_shown(fleet: str, shown: Digest | None, now: RollbackPreview) -> None:

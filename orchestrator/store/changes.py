@@ -197,15 +197,11 @@ class Changes(Book):
             return _record(row) if row is not None else None
 
     def newest_to(self, fleet: str, release: Digest) -> ChangeRecord | None:
-        """Return the newest change that led to this release and was not refused, None without one.
-
-        A rollback to it that a second operator did not approve led nowhere.
-        """
+        """Return the newest change that led to this release and was not refused, None without one."""
         table = tables.changes
         led = (table.c.fleet == fleet, table.c.release_digest == release, table.c.kind.in_(_LEADING))
         kept = table.c.outcome.is_(None) | (table.c.outcome != Outcome.REFUSED.value)
-        given_up = (table.c.kind == ChangeKind.GO_BACK.value) & (table.c.outcome == Outcome.ABORTED.value)
-        return self._newest(*led, kept, table.c.outcome.is_(None) | ~given_up)
+        return self._newest(*led, kept)
 
     def newest_upgrade(self, fleet: str) -> ChangeRecord | None:
         """Return the fleet's newest upgrade that was not refused, None without one."""
@@ -306,10 +302,13 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return list(connection.scalars(wanted.order_by(table.c.number)))
 
-    def unfinished_change(self, fleet: str) -> UnfinishedChange | None:
-        """Return the change that the fleet's next rollback completes; None when every one has ended well."""
+    def unfinished_change(self, fleet: str, ended: str | None = None) -> UnfinishedChange | None:
+        """Return the change that the fleet's next rollback completes; None when every one has ended well.
+
+        `ended` is a change that ends for that rollback.
+        """
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
-            return unfinished_change(records, partial(_has_moved, connection))
+            return unfinished_change(records, partial(_has_moved, connection), ended=ended)
 
     def has_rollback(self, fleet: str, since: datetime) -> bool:
         """Return whether a rollback of the fleet's release may have something to do, without a name of one.

@@ -231,22 +231,26 @@ class Plans(Book):
             raise _no_part(digest, key)
         return _read_part(row.body)
 
-    def plan_parts(self, digest: str) -> list[Part]:
+    def plan_parts(self, digest: str, up_to: int | None = None) -> list[Part]:
         """Return all parts in the order of the plan, by one question for all of them.
+
+        Args:
+            digest: Of the plan.
+            up_to: The last wave whose parts are returned; None for all waves.
 
         Raises:
             BadInput: There is no such plan, or it is only a record, or lacks a part.
         """
-        keys = self.plan_header(digest).keys
+        keys = [key for key in self.plan_header(digest).keys if up_to is None or key.wave <= up_to]
         with reading(self._engine) as connection:
-            parts = {part.key: part for part in _parts_of(connection, digest)}
+            parts = {part.key: part for part in _parts_of(connection, digest, up_to)}
         if missing := [key for key in keys if key not in parts]:
             raise _no_part(digest, missing[0])
         return [parts[key] for key in keys]
 
-    def plan_members(self, digest: str) -> dict[str, Member]:
-        """Return all gateways of the plan by name, in its order; BadInput as `plan_parts`."""
-        return {one.gateway.name: one for part in self.plan_parts(digest) for one in part.members}
+    def plan_members(self, digest: str, up_to: int | None = None) -> dict[str, Member]:
+        """Return the gateways of the plan by name, in its order; `up_to` and BadInput as `plan_parts`."""
+        return {one.gateway.name: one for part in self.plan_parts(digest, up_to) for one in part.members}
 
     def _record(self, plan: PartedPlan, body: str, person: str = PENSTOCK, outline: str = "") -> str:
         header, now = plan.header, datetime.now(UTC)
@@ -286,10 +290,12 @@ def _members_of(connection: Connection, plan: str, gateways: Collection[str]) ->
     return found
 
 
-def _parts_of(connection: Connection, plan: str) -> Iterator[Part]:
-    """Return the parts of a plan, in any order."""
+def _parts_of(connection: Connection, plan: str, up_to: int | None = None) -> Iterator[Part]:
+    """Return the parts of a plan, in any order, of its waves up to that one."""
     table = tables.plan_parts
-    return map(_read_part, connection.execute(select(table.c.body).where(table.c.plan == plan)).scalars())
+    wanted = select(table.c.body).where(table.c.plan == plan)
+    wanted = wanted if up_to is None else wanted.where(table.c.wave <= up_to)
+    return map(_read_part, connection.execute(wanted).scalars())
 
 
 def _read_part(deflated: bytes) -> Part:

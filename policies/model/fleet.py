@@ -529,7 +529,7 @@ class RollbackRules(Value):
     answer_within: Duration = timedelta(minutes=15)
     """How long the second person has."""
     at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
-    """What happens without an answer: it goes back to `known_good`, or nothing happens."""
+    """What happens without an answer: its gateways go back to `known_good`, or nothing happens."""
 
 
 class Fleet(Value):

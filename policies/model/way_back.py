@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from pydantic import Field
 
-from policies.model.fleet import AtDeadline
 from policies.model.value import Digest, Name, Value, digest_of
 
 NOWHERE: Mapping[str, str] = MappingProxyType({})
@@ -68,14 +67,22 @@ def digest_of_rollback(
 
 
 class Confirmation(Value):
-    """Why a rollback waits for a second person, how long, and what happens by itself after that.
-
-    `change` is the digest of what is shown; an approval binds to it. `known_good` is the plan
-    that takes every gateway to its known-good, which never waits.
-    """
+    """Why a rollback waits for a second operator, how long, and what may be done without their answer."""
 
     reason: str
     within: timedelta
     change: Digest
-    known_good: Digest
-    at_deadline: AtDeadline = AtDeadline.KNOWN_GOOD
+    """What is shown; an approval binds to it."""
+    known_good: Digest | None = None
+    """The plan of the fleet's rollback without a name, which never waits; None where it has nothing to do."""
+    by_itself: Digest | None = None
+    """The plan that is carried out at the deadline; None where nothing is changed then."""
+    then: str = ""
+    """Which release each gateway will serve by that plan."""
+    stays: str = ""
+    """What gateways serve as long as nothing is changed."""
+
+    @property
+    def nothing_is_changed(self) -> str:
+        """Return that everything stays as it is, and what serves."""
+        return "nothing is changed" + (f": {self.stays}" if self.stays else "")

@@ -3,6 +3,7 @@
 from policies.model.change import RELOADS, ChangeKind, ChangeOrder, label_without_release
 from policies.model.command import Command, CommandKind
 from policies.model.offer import Offer, Refusal, Verb
+from policies.model.way_back import Confirmation
 from policies.status.told import Told, listed, subject_of
 from policies.votes import Votes, ballot_of
 
@@ -20,7 +21,7 @@ def refusal_of(  # noqa: PLR0911 - a rule a case
         return _refused(f"{name} has ended ({told.result.outcome.replace('_', ' ')})", back)
     match command.kind:
         case CommandKind.ROLL_BACK:
-            return None
+            return _refusal_of_rollback(order, told)
         case CommandKind.ABORT if order.kind in RELOADS:
             return None
         case CommandKind.APPROVE | CommandKind.REJECT:
@@ -34,10 +35,27 @@ def refusal_of(  # noqa: PLR0911 - a rule a case
                 f"{subject_of(command.gateways)} not waited for; {waited_for}", _offer(Verb.STATUS, order)
             )
         case _ if told.waits_until is not None:
-            answers = _offer(Verb.APPROVE, order), _offer(Verb.REJECT, order), back
-            return _refused("a rollback waits for a second person", *answers)
+            answers = _offer(Verb.APPROVE, order), _offer(Verb.REJECT, order)
+            does = _refusal_of_rollback(order, told) is None
+            return _refused("a rollback waits for a second person", *answers, *([back] if does else []))
         case _:
             return _refusal_by_phase(order, told) or _refusal_while_it_goes_on(order, told, command)
+
+
+def nothing_without_a_name(change: str, confirm: Confirmation) -> str:
+    """Return why a rollback without a name changes nothing while one by name waits for a second operator."""
+    nothing = "a rollback without a name has nothing to take back"
+    serves = f": {confirm.stays}" if confirm.stays else ""
+    return f"{change} waits for a second operator, and {nothing}{serves}"
+
+
+def _refusal_of_rollback(order: ChangeOrder, told: Told) -> Refusal | None:
+    """Return why a rollback does not end one that waits, which is the only one with something to do."""
+    goes = told.goes_back or told.ends_unchanged
+    if goes or order.confirm is None or order.confirm.known_good is not None:
+        return None
+    sentence = nothing_without_a_name(told.name or order.fleet, order.confirm)
+    return _refused(sentence, _offer(Verb.APPROVE, order), _offer(Verb.REJECT, order))
 
 
 def _refusal_by_phase(order: ChangeOrder, told: Told) -> Refusal | None:

@@ -12,13 +12,14 @@ from policies.model.change import (
     Phase,
     label_without_release,
 )
-from policies.model.fleet import AtDeadline, Automation
+from policies.model.fleet import Automation
 from policies.model.length import length
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PlanHeader
 from policies.model.report import EVERYBODY, GatewayProgress
 from policies.model.status import ChangeStatus
+from policies.model.way_back import Confirmation
 from policies.planning.cohorts import LEFT_OUT
 from policies.planning.naming import counted
 from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
@@ -234,6 +235,8 @@ class Sentences:
             return f"nobody who is logged in; whoever logs in meets the present {given}"
         if self._order.kind is ChangeKind.ADOPT:
             return "nobody; what serves goes on serving"
+        if self._told.result is not None and self._told.result.outcome is Outcome.REFUSED:
+            return "nobody; nothing was changed"
         if self._order.kind is not ChangeKind.UPGRADE:
             changing = self._header.changing if self._header else 0
             return f"new sessions of {changing} gateways; live ones stay until they end"
@@ -279,9 +282,7 @@ class Sentences:
             return f"nothing; {self._how_old_instances_end()}" if changed else "nothing"
         match self._awaited:
             case Awaited.SECOND_PERSON if told.waits_until is not None and confirm is not None:
-                nothing = confirm.at_deadline is AtDeadline.NOTHING
-                by_itself = "nothing, the rollback is given up" if nothing else "back to known-good"
-                return f"{by_itself} at {told.waits_until:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
+                return _at_deadline(confirm, told.waits_until)
             case Awaited.WINDOW if told.window is not None:
                 until = told.window.until
                 when = f"at {until:%Y-%m-%d %H:%M} UTC" if until else "when that is over"
@@ -376,14 +377,10 @@ class Sentences:
             adopted = told.result.outcome is Outcome.PROMOTED
             return (self._offer(Verb.PLAN if adopted else Verb.EXAMINE),)
         if told.result is not None:
-            return (back,)
+            return back, *self._again()
         match self._awaited:
             case Awaited.SECOND_PERSON:
-                return (
-                    self._offer(Verb.APPROVE, note="not who asked"),
-                    self._offer(Verb.REJECT),
-                    self._offer(Verb.ROLL_BACK, note="to known-good, at once"),
-                )
+                return self._answers()
             case Awaited.GATEWAYS:
                 return (self._without_waiting(),)
             case Awaited.RESUME:
@@ -397,6 +394,20 @@ class Sentences:
                 return (self._offer(Verb.WATCH),)
             case Awaited.WINDOW | Awaited.TESTS | Awaited.SWITCH | Awaited.DECISION | Awaited.CAPACITY | None:
                 return *self._without_silent(), self._offer(Verb.HOLD), back
+
+    def _answers(self) -> tuple[Offer, ...]:
+        """Return how a rollback is answered that waits for a second operator, and what never waits."""
+        answers = self._offer(Verb.APPROVE, note="not who asked"), self._offer(Verb.REJECT)
+        if self._order.confirm is None or self._order.confirm.known_good is None:
+            return answers
+        return *answers, self._offer(Verb.ROLL_BACK, note="to known-good, at once")
+
+    def _again(self) -> tuple[Offer, ...]:
+        """Return how a rollback by name is asked for again that was given up."""
+        named, result = named_release(self._order, self._header), self._told.result
+        if named is None or result is None or result.outcome is not Outcome.REFUSED:
+            return ()
+        return (Offer(verb=Verb.ROLL_BACK, fleet=self._order.fleet, release=named.version),)
 
     def _without_silent(self) -> tuple[Offer, ...]:
         """Return how the change goes on without a gateway that does not answer or refuses, if any does."""
@@ -445,6 +456,14 @@ def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
 def _touched(counts: Mapping[str, int]) -> int:
     """Return on how many gateways the change has begun."""
     return sum(count for state, count in counts.items() if state not in UNTOUCHED)
+
+
+def _at_deadline(confirm: Confirmation, at: datetime) -> str:
+    """Return what becomes of a rollback that no second operator answers."""
+    unless = f"at {at:%Y-%m-%d %H:%M:%S} UTC, unless somebody answers"
+    if confirm.by_itself is None:
+        return f"the rollback is given up {unless}; {confirm.nothing_is_changed}"
+    return f"back to known-good {unless}: {confirm.then}"
 
 
 def _was(count: int) -> str:

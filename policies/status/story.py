@@ -141,6 +141,10 @@ class Story:
         before = Phase.STARTING if self._told.phase is Phase.HELD else self._told.phase
         self._tell(waits_until=None, phase=before)
 
+    def end_unchanged(self) -> None:
+        """Begin to end without a change: a rollback that arrives meanwhile goes on after it."""
+        self._tell(ends_unchanged=True)
+
     def take(self, report: WaveReport) -> None:
         """Take over a wave's report; what it repeats is told once."""
         for name, why in sorted(report.aside.items()):
@@ -300,9 +304,13 @@ class Story:
         gateways = sum(wave.gateways for wave in waves if wave.number == number)
         self.note(f"wave {number} of {len(waves)}: {gateways} gateways", at)
 
-    def begin_to_move(self) -> None:
+    def begin_to_move(self, wave: int) -> None:
         """Begin a wave: until it has ended, sessions may have moved that no report names yet."""
-        self._tell(in_wave=True)
+        self._tell(in_wave=True, begun=wave)
+
+    def leave_wave(self, passed: int) -> None:
+        """Leave a wave that has begun and touches no gateway: an order arrived before its first step."""
+        self._tell(in_wave=False, begun=passed)
 
     def end_wave(self, *, moved: bool) -> None:
         """Take over from a wave's result whether it may have moved sessions."""
@@ -595,7 +603,7 @@ class Story:
         """Whether a rollback finds nothing here that this change has moved, and goes on without it."""
         if self._order.kind is ChangeKind.UPGRADE:
             return not self._told.may_have_moved
-        return self._order.kind in MOVES_NOBODY or self._order.bakes_on
+        return self._told.ends_unchanged or self._order.kind in MOVES_NOBODY or self._order.bakes_on
 
     @property
     def is_incomplete(self) -> bool:

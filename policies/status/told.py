@@ -46,6 +46,8 @@ class Told(Value):
     """Who wants the wave promoted without proof, each with what it was shown."""
     moved: bool = False
     """Whether new sessions went to the new release anywhere, or may have, for however short a time."""
+    begun: int = 0
+    """The last wave of an upgrade that has begun: its gateways, and those of waves before, may be changed."""
     in_wave: bool = False
     """Whether a wave has begun and has not returned yet whether it may have moved sessions."""
     switching: bool = False
@@ -80,6 +82,8 @@ class Told(Value):
     only_waits: bool = False
     """Whether the way back has tried every gateway, and waits for those that are silent or refuse."""
     waits_until: datetime | None = None
+    ends_unchanged: bool = False
+    """Whether it waited for a second operator, has changed nothing and ends."""
     window: WindowAnswer | None = Field(
         default=None, exclude_if=lambda answer: answer is None, description="what the next wave waits for"
     )

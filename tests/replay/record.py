@@ -197,6 +197,7 @@ async def confirmed(world: World) -> None:
     reason = confirmation_of(world.fleet, targets, known_good, {})
     assert reason is not None
     plan = world.book.record_return(world.fleet, targets, named=NEW)
+    back = world.book.record_return(world.fleet, known_good)
     order = ChangeOrder(
         fleet="edge",
         kind=ChangeKind.GO_BACK,
@@ -207,14 +208,14 @@ async def confirmed(world: World) -> None:
             reason=reason,
             within=timedelta(minutes=15),
             change=plan,
-            known_good=world.book.record_return(world.fleet, known_good),
-            at_deadline=world.fleet.rollback.at_deadline,
+            known_good=back,
+            by_itself=back,
         ),
     )
-    back = await world.run(order)
-    await in_phase(back, Phase.HELD, wave=0)
-    await say(back, CommandKind.APPROVE, "bo", approves=plan)
-    await result_of(back)
+    waiting = await world.run(order)
+    await in_phase(waiting, Phase.HELD, wave=0)
+    await say(waiting, CommandKind.APPROVE, "bo", approves=plan)
+    await result_of(waiting)
 
 
 async def rehearsed(world: World) -> None:

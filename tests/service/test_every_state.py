@@ -21,7 +21,6 @@ from policies.model.change import (
     Phase,
     Quarantine,
 )
-from policies.model.fleet import AtDeadline
 from policies.model.report import GatewayProgress
 from policies.model.status import Event
 from policies.model.value import digest_of
@@ -40,7 +39,9 @@ CONFIRM = Confirmation(
     within=timedelta(minutes=15),
     change=PLAN,
     known_good=PLAN,
-    at_deadline=AtDeadline.KNOWN_GOOD,
+    by_itself=PLAN,
+    then="gw-1 will serve 1.1.6",
+    stays="gw-1 serves 1.3.0",
 )
 GATEWAYS = {
     "gw-1": GatewayProgress(gateway="gw-1", wave=1, state="on trial"),

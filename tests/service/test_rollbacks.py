@@ -11,12 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from orchestrator.service.changes import Turned
 from orchestrator.service.service import Service
 from orchestrator.service.ways_back import WaysBack
+from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.offers import spelled
+from policies.model.adoption import MARK
 from policies.model.change import (
     ChangeEnding,
     ChangeKind,
@@ -28,7 +31,6 @@ from policies.model.change import (
 )
 from policies.model.command import CommandReceipt
 from policies.model.errors import Unavailable
-from policies.model.fleet import AtDeadline
 from policies.model.plan import ReleaseRef
 from policies.model.settings import Setting
 from policies.model.value import digest_of
@@ -244,6 +246,24 @@ async def test_a_rollback_is_offered_where_a_gateway_is_not_on_its_known_good(
     assert "edge-1 does not say that it is on known-good, and goes there" in said.err
 
 
+def test_a_hand_back_of_one_gateway_that_waits_leaves_the_rollback_of_the_fleet_whole(ledger: Ledger) -> None:
+    """A rollback took only that gateway back; without an answer its newest release was taken back."""
+    both = fleet(*(gateway(name) for name in ("edge-1", "edge-2")))
+    for kind, version in ((ChangeKind.ADOPT, f"1.1.6{MARK}"), (ChangeKind.UPGRADE, "1.3.0")):
+        for one in both.gateways:
+            change(ledger, kind, version, gateway=one.name)
+    with ledger.engine.begin() as connection:
+        connection.execute(update(tables.known_good).values(since=datetime.now(UTC) - timedelta(days=2)))
+    for one in both.gateways:
+        change(ledger, ChangeKind.UPGRADE, "1.4.0", gateway=one.name)
+    confirm = WaysBack(ledger).hand_back(both, ["edge-1"], "ana", "as it was", None).confirm
+    assert confirm is not None
+    assert confirm.by_itself is None
+    assert confirm.known_good is not None
+    back = {name: one.back for name, one in ledger.plan_members(confirm.known_good).items()}
+    assert back == dict.fromkeys(("edge-1", "edge-2"), release("1.3.0"))
+
+
 @pytest.mark.parametrize("waits", [True, False])
 async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to(
     service: Service, api: httpx.AsyncClient, promoted: Ledger, monkeypatch: pytest.MonkeyPatch, waits: bool
@@ -256,7 +276,7 @@ async def test_the_answer_to_a_second_rollback_names_what_the_first_one_leads_to
         within=timedelta(minutes=15),
         change=kept,
         known_good=back,
-        at_deadline=AtDeadline.KNOWN_GOOD,
+        by_itself=back,
     )
     order = ChangeOrder(
         fleet="edge", kind=ChangeKind.GO_BACK, plan=kept if waits else back, reason="users call"

@@ -63,6 +63,8 @@ WAITS_FOR_NOBODY = {
     "first_try",
     "only_waits",
     "in_wave",
+    "begun",
+    "ends_unchanged",
     "aside_later",
     "events",
     "earlier_events",

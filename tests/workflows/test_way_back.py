@@ -47,6 +47,7 @@ async def ask_for(world: World, **rules: object) -> Running:
     reason = confirmation_of(fleet, targets, known_good, {})
     assert reason is not None
     plan = world.book.record_return(fleet, targets, named=NEXT)
+    back = world.book.record_return(fleet, known_good)
     order = ChangeOrder(
         fleet=fleet.name,
         kind=ChangeKind.GO_BACK,
@@ -57,8 +58,9 @@ async def ask_for(world: World, **rules: object) -> Running:
             reason=reason,
             within=asked.answer_within,
             change=plan,
-            known_good=world.book.record_return(fleet, known_good),
-            at_deadline=asked.at_deadline,
+            known_good=back,
+            by_itself=back if asked.at_deadline is AtDeadline.KNOWN_GOOD else None,
+            stays="every gateway serves 1.3.0",
         ),
     )
     return await world.run(order)
@@ -127,7 +129,11 @@ async def test_a_rejected_rollback_leads_to_no_release(world: World) -> None:
     running = await ask_for(world)
     await until(lambda: is_waiting(running))
     await answer(running, CommandKind.REJECT, "bo")
-    assert (await result_of(running)).outcome is Outcome.ABORTED
+    result = await result_of(running)
+    assert (result.outcome, result.reason) == (
+        Outcome.REFUSED,
+        "rejected by bo: because; nothing is changed: every gateway serves 1.3.0",
+    )
     (newest,) = world.book.history(world.fleet.name, 1)
     assert newest.release == "1.4.0"
     assert world.book.newest_to(world.fleet.name, NEXT.digest) is None
@@ -154,7 +160,7 @@ async def test_a_policy_may_say_that_nothing_happens_at_the_deadline(world: Worl
     running = await ask_for(world, at_deadline=AtDeadline.NOTHING, answer_within=timedelta(seconds=2))
     await result_of(running)
     assert set(world.serving().values()) == {"1.3.0"}
-    assert (await status_of(running)).outcome is Outcome.ABORTED
+    assert (await status_of(running)).outcome is Outcome.REFUSED
 
 
 async def test_a_rejected_rollback_changes_nothing(world: World) -> None:

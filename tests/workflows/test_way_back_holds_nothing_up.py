@@ -158,8 +158,8 @@ async def test_a_rollback_takes_back_the_ring_that_a_waiting_way_back_does_not(r
     assert serve(recorded, RING_1, "1.3.0")
     shown = await service.rollback_preview(world.fleet, RollbackAsked(), None)
     assert shown.sentence == (
-        "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer; then 1.3.0, promoted by "
-        "edge-2, is taken back: gw-1, gw-2 will serve 1.1.6"
+        "edge-3 rolls back already, and waits for gw-3: gw-3 does not answer; then gw-1, gw-2, gw-3 will "
+        "serve 1.1.6"
     )
     receipt = await service.roll_back(world.fleet, "ana", "users of ring 1 call")
     assert receipt.sentence == (
