@@ -236,3 +236,90 @@ def test_a_rule_that_changes_or_queues_packets_of_the_old_users_alone_is_named(
 def test_rules_by_which_users_of_the_new_slot_lose_nothing_are_no_obstacle(host: Host, rules: str) -> None:
     host.has(rules)
     assert host.found() == []
+
+
+OUT = "iptables-nft -t nat -A POSTROUTING"
+SNAT = OUT + " -s {} -o eth0 -j SNAT --to-source {}\n"
+MASQUERADE = f"{OUT} -o eth0 -j MASQUERADE\n"
+BY_NFTABLES = """nft -f - <<'END'
+table ip site {
+ chain out { type nat hook postrouting priority 90;
+  oifname eth0 snat to ip saddr map { {} : 192.0.2.7 }
+ }
+}
+END"""
+OUTSIDE = {
+    "by iptables": (
+        SNAT.format("10.8.0.0/24", "192.0.2.7") + MASQUERADE,
+        ("192.0.2.7", "192.0.2.1"),
+        "--to-source 192.0.2.7` (iptables-nft, table nat) translates addresses of users of slot adopted",
+    ),
+    "by nftables": (
+        MASQUERADE + BY_NFTABLES.replace("{}", "10.8.0.0/24"),
+        ("192.0.2.7", "192.0.2.1"),
+        "(nftables, chain out of table ip site) translates addresses of users of slot adopted",
+    ),
+    "none to the office": (
+        f"{OUT} -s 10.8.0.0/24 -d 192.0.2.0/24 -j ACCEPT\n{MASQUERADE}",
+        ("10.8.0.2", "192.0.2.1"),
+        "-d 192.0.2.0/24 -j ACCEPT` (iptables-nft, table nat) keeps addresses of users of slot adopted",
+    ),
+    "none at all": (
+        f"{OUT} ! -s 10.8.0.0/24 -j MASQUERADE",
+        ("10.8.0.2", "192.0.2.1"),
+        "translates addresses of users of slot a (10.9.0.0/24), and none does so for users of slot adopted",
+    ),
+    "none but to the world": (
+        f"{OUT} -s 10.8.0.0/24 ! -d 192.0.2.0/24 -j MASQUERADE\n{OUT} -s 10.9.0.0/24 -j MASQUERADE",
+        ("10.8.0.2", "192.0.2.1"),
+        "translates addresses of users of slot a (10.9.0.0/24), and none does so for users of slot adopted",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTSIDE)
+def test_another_address_outside_for_the_new_users_is_named(host: Host, case: str) -> None:
+    """Before, every translation counted as the same, and partners locked the users of a new slot out."""
+    rules, addresses, named = OUTSIDE[case]
+    host.has(rules)
+    assert tuple(address for address, _ in host.seen()) == addresses
+    [said] = host.found()
+    assert named in said
+
+
+SAME = {
+    "by the same rule": (
+        SNAT.format("10.8.0.0/24", "192.0.2.7") + SNAT.format("10.9.0.0/24", "192.0.2.7"),
+        "192.0.2.7",
+    ),
+    "by another tool": (
+        SNAT.format("10.8.0.0/24", "192.0.2.7") + BY_NFTABLES.replace("{}", "10.9.0.0/24"),
+        "192.0.2.7",
+    ),
+    "that of the device": (SNAT.format("10.8.0.0/24", "192.0.2.1") + MASQUERADE, "192.0.2.1"),
+    "by any device": (
+        f"{OUT} -s 10.8.0.0/24 -o eth0 -j MASQUERADE\n{OUT} -s 10.9.0.0/24 -j MASQUERADE",
+        "192.0.2.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_the_same_address_outside_is_no_obstacle_by_whatever_rule(host: Host, case: str) -> None:
+    rules, address = SAME[case]
+    host.has(rules)
+    assert [seen for seen, _ in host.seen()] == [address, address]
+    assert host.found() == []
+
+
+@pytest.mark.parametrize(
+    ("of_old", "of_new"),
+    [
+        ("-s 10.8.0.0/24 -j NETMAP --to 10.100.0.0/24", "-s 10.9.0.0/24 -j NETMAP --to 10.101.0.0/24"),
+        ("-d 10.8.0.0/24 -j SNAT --to-source 10.8.0.1", "-d 10.9.0.0/24 -j SNAT --to-source 10.9.0.1"),
+        ("-d 10.8.0.0/24 -j SNAT --to-source 10.8.0.3", "-d 10.9.0.0/24 -j SNAT --to-source 10.9.0.3"),
+    ],
+)
+def test_an_address_of_each_slots_own_is_no_obstacle(host: Host, of_old: str, of_new: str) -> None:
+    host.has(f"{OUT} {of_old}\n{OUT} {of_new}")
+    assert host.found() == []

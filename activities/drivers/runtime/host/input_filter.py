@@ -72,6 +72,10 @@ class First:
         """Return the address that the packet is for."""
         return ip_network(self.address) if name == "daddr" and self.address is not None else None
 
+    def own(self, address: str) -> str:
+        """Return the address: users' own ones are not known."""
+        return address
+
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packet has one of these values in the field."""
         if name == "iif":

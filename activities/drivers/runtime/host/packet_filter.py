@@ -21,7 +21,7 @@ from itertools import pairwise, product, takewhile
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from activities.drivers.programs import Completed, run
 from activities.drivers.runtime.host.own_network import NAMES
@@ -30,7 +30,10 @@ from activities.drivers.runtime.host.translated import OURS
 from policies.lines import lines_in
 from policies.model.errors import Unavailable
 
-ACCEPT, DROP, RETURN, TRANSLATE = "accept", "drop", "return", "translate"
+ACCEPT, DROP, RETURN = "accept", "drop", "return"
+TRANSLATE = "translate"
+"""How the verdict of a rule begins that translates packets' source; alone it is to the host's own address."""
+TO, ONE_BY_ONE = f"{TRANSLATE} to ", f"{TRANSLATE} one by one"
 ALWAYS: Conditions = frozenset()
 ROUTING = "ip rule"
 """The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
@@ -41,6 +44,8 @@ MARKS = "marks: "
 EFFECT = "effect: "
 """How the verdict of a rule begins that changes packets, or has a program look into them."""
 CLAMPS, QUEUES, UNTRACKED = f"{EFFECT}segment size", f"{EFFECT}queue", f"{EFFECT}not tracked"
+KEEPS = "keeps addresses"
+"""The verdict of a rule behind which no rule of its chain translates the packets."""
 BY_MARK = "by mark: "
 """How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
 READ_WITHIN = timedelta(seconds=5)
@@ -76,6 +81,9 @@ class Packets(Protocol):
 
     def address_in(self, name: str) -> Network | None:
         """Return the network from which their address in that field is, None where that is not known."""
+
+    def own(self, address: str) -> str:
+        """Return how an address is named that belongs to them, such as one of their pool; else itself."""
 
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when they have one of these values in the field: a list of ways to do so."""
@@ -117,9 +125,14 @@ class Entry:
         return self.verdict.startswith(EFFECT)
 
     @property
+    def translates(self) -> bool:
+        """Whether it translates the packets' source."""
+        return self.verdict.startswith(TRANSLATE)
+
+    @property
     def goes_on(self) -> bool:
         """Whether the packets go on to the next rule."""
-        return self.is_mark or self.is_effect
+        return self.is_mark or self.is_effect or self.verdict == KEEPS
 
     @property
     def is_unread(self) -> bool:
@@ -181,6 +194,8 @@ class Table:
     """By set, what is counted for each element that is added to it."""
     ipsets: Mapping[str, "IpSet"] = field(default_factory=dict)
     """The sets of ipset(8), for rules of iptables."""
+    masquerades: frozenset[str] = frozenset()
+    """The addresses that masquerading gives to packets: a translation to one of them is the same."""
 
     def entries(self, chain: str, packets: Packets, until: float = inf, depth: int = 0) -> list[Entry]:
         """Return the verdicts on these packets in order, with those of chains that are followed.
@@ -302,6 +317,7 @@ def _until_accepted(entries: Iterable[Entry]) -> Iterator[Entry]:
         elif not entry.when:
             return
         else:
+            yield replace(entry, verdict=KEEPS, when=entry.when | still)
             still |= {f"not ({' and '.join(sorted(entry.when))})"}
 
 
@@ -399,9 +415,20 @@ async def read_rules(namespace: str | None = None) -> Rules:
             tables[table.name, table.kind] = table
     routing = [await _routing(family, namespace) for family in _families()]
     ipsets = await _ipsets(namespace, tables.values())
+    masquerades = await _masquerades(namespace)
     for table in tables.values():
-        table.ipsets = ipsets
+        table.ipsets, table.masquerades = ipsets, masquerades
     return Rules(tuple(_placed(table, namespace) for table in (*tables.values(), *routing)))
+
+
+async def _masquerades(namespace: str | None) -> frozenset[str]:
+    """Return the first address of each device by IPv4, and all by IPv6."""
+    said, found = await _run(namespace, "ip", "-j", "address", "show"), set[str]()
+    for link in json.loads(said.out or "[]") if said.status == 0 else ():
+        own = [(one.get("family"), one["local"]) for one in link.get("addr_info", ()) if "local" in one]
+        found |= {local for family, local in own if family == "inet6"}
+        found |= {*[local for family, local in own if family == "inet"][:1]}
+    return frozenset(found)
 
 
 async def _ipsets(namespace: str | None, tables: Iterable[Table]) -> dict[str, IpSet]:
@@ -543,7 +570,17 @@ def _steps(table: Table, rule: Rule, packets: Packets) -> tuple[list[Step], bool
     """Return what the rule does with these packets, and whether it asks for that by which they differ."""
     if table.kind == ROUTING:
         return _of_routing(rule, packets)
-    return _of_words(table, rule, packets) if rule.handle is None else _of_expression(table, rule, packets)
+    of = _of_words if rule.handle is None else _of_expression
+    steps, asks = of(table, rule, packets)
+    return [replace(one, verdict=_translated(table, one.verdict, packets)) for one in steps], asks
+
+
+def _translated(table: Table, verdict: str, packets: Packets) -> str:
+    """Return the same verdict for translations that are the same for users."""
+    if not verdict.startswith(TO):
+        return verdict
+    address = verdict.removeprefix(TO)
+    return TRANSLATE if address in table.masquerades else TO + packets.own(address)
 
 
 def _both(some: Iterable[Conditions], more: Iterable[Conditions]) -> list[Conditions]:
@@ -619,7 +656,6 @@ _VERDICTS = {
     "reject": DROP,
     "return": RETURN,
     "masquerade": TRANSLATE,
-    "snat": TRANSLATE,
     "notrack": UNTRACKED,
 }
 _EFFECTS = frozenset(
@@ -642,9 +678,9 @@ def _of_expression(table: Table, rule: Rule, packets: Packets) -> tuple[list[Ste
                 asks = asks or asked
                 steps += [replace(one, when=both) for one in _verdict(verdict) for both in _both(when, met)]
         elif kind in {"snat", "dnat", "redirect"} and (chosen := _chosen(value)):
-            for _, met, asked in _mapped(table, chosen["key"], chosen["data"], packets):
+            for to, met, asked in _mapped(table, chosen["key"], chosen["data"], packets):
                 asks = asks or asked
-                name = TRANSLATE if kind == "snat" else f"{kind} {json.dumps(value, sort_keys=True)}"
+                name = _translation(kind, value, to)
                 steps += [Step(both, name) for both in _both(when, met)]
         elif kind not in _DECIDES_NOTHING:
             verdicts = [*_verdict(part)]
@@ -678,9 +714,13 @@ def _chosen(value: Any) -> dict[str, Any] | None:
     """Return the map by which a translation chooses its target, None where it has none."""
     for of in ("addr", "port"):
         found = value.get(of) if isinstance(value, dict) else None
-        if isinstance(found, dict) and "map" in found:
+        if _is_map(found):
             return dict(found["map"])
     return None
+
+
+def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, dict) and "map" in value
 
 
 def _mapped(
@@ -705,10 +745,27 @@ def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
         yield from _set(value)
     elif kind in _EFFECTS:
         yield Step(ALWAYS, f"{EFFECT}{json.dumps(said, sort_keys=True)}")
-    elif kind in {"dnat", "redirect"}:
-        yield Step(ALWAYS, f"{kind} {json.dumps(value, sort_keys=True)}")
+    elif kind in {"snat", "dnat", "redirect"}:
+        yield Step(ALWAYS, _translation(kind, value))
     elif kind == "xt" and value.get("type") == "target":
         yield from (Step(ALWAYS, verdict) for verdict in _done_by([value["name"]]))
+
+
+def _translation(kind: str, value: Any, chosen: Any = None) -> str:
+    """Return the verdict of a statement that translates packets, with what its map has chosen."""
+    if kind != "snat":
+        return f"{kind} {json.dumps(value, sort_keys=True)}"
+    return _source(chosen if _is_map(value.get("addr")) else value.get("addr"))
+
+
+def _source(to: Any) -> str:
+    """Return the verdict of a translation to that address, range or network; ports make no difference."""
+    to = to["concat"][0] if _is_concat(to) else to
+    if isinstance(to, dict) and "prefix" in to:
+        return ONE_BY_ONE
+    if isinstance(to, dict) and "range" in to:
+        to = "-".join(to["range"])
+    return f"{TO}{to if isinstance(to, str) else json.dumps(to, sort_keys=True)}"
 
 
 def _set(value: Mapping[str, Any]) -> Iterator[Step]:
@@ -888,8 +945,7 @@ _TARGETS = {
     "TCPMSS": CLAMPS,
     "NOTRACK": UNTRACKED,
     "MASQUERADE": TRANSLATE,
-    "SNAT": TRANSLATE,
-    "NETMAP": TRANSLATE,
+    "NETMAP": ONE_BY_ONE,
 }
 _ONLY_REPORTS = frozenset(
     {"LOG", "NFLOG", "ULOG", "AUDIT", "TRACE", "ACCOUNT", "RATEEST", "IDLETIMER", "LED", "SET"}
@@ -957,12 +1013,20 @@ def _done_by(target: Sequence[str]) -> list[str]:
     if name in {"NFQUEUE", "QUEUE"}:
         options = dict(pairwise(target))
         return [f"{QUEUES} {options.get('--queue-num', options.get('--queue-balance', 0))}", ACCEPT]
-    if name in {"DNAT", "REDIRECT"}:
-        return [said]
+    if name in {"SNAT", "DNAT", "REDIRECT"}:
+        return [_saved_source(target) if name == "SNAT" else said]
     if name in _ONLY_REPORTS:
         return []
     effect = UNTRACKED if said == "CT --notrack" else f"{EFFECT}{said}"
     return [effect, ACCEPT] if name == "TPROXY" else [effect]
+
+
+def _saved_source(target: Sequence[str]) -> str:
+    """Return the verdict of `SNAT --to-source`, whose address may stand before ports."""
+    to = dict(pairwise(target)).get("--to-source", "")
+    if to.startswith("["):
+        to = to[1:].partition("]")[0]
+    return _source(to.partition(":")[0] if "." in to else to) if to else TRANSLATE
 
 
 def _of_set(

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Network, ip_address
+from ipaddress import IPv4Network, ip_address, ip_network
 from itertools import product
 from typing import Any
 
@@ -30,9 +30,9 @@ from activities.drivers.runtime.host.packet_filter import (
     ALWAYS,
     COMPARED_WITHIN,
     DROP,
+    KEEPS,
     QUEUES,
     ROUTING,
-    TRANSLATE,
     UNREAD,
     Entry,
     Rules,
@@ -137,6 +137,13 @@ class Looking:
     def address_in(self, name: str) -> Network | None:
         """Return their pool where it is by that field that slots differ on this way."""
         return self.users.pool if name in _ADDRESSES and self.differ_by(name) else None
+
+    def own(self, address: str) -> str:
+        """Return an address of their pool by its distance from the beginning; else itself."""
+        with suppress(ValueError):
+            if (network := ip_network(address)).version == self.version and network.overlaps(self.users.pool):
+                return self.users.within(network)
+        return address
 
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packets have one of these values in the field: a list of ways to do so.
@@ -255,7 +262,7 @@ async def uncovered(planes: Iterable[Plane], models: Iterable[str], judged: Iter
         ]
 
     found = await asyncio.to_thread(differences)  # hosts of clusters have thousands of rules
-    return tuple(dict.fromkeys([await _sentence(*one[:3], drops_more=one[3]) for one in found]))
+    return tuple(dict.fromkeys([await _sentence(*one[:3], not_there=one[3]) for one in found]))
 
 
 def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users, Users, Entry]]:
@@ -276,6 +283,10 @@ def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users
         elsewhere = [entry for at, chain, entry in effects if at == way and chain is not of_one]
         lost = missing(of_model, of_one, partial(_counts, hook, elsewhere))
         dropped = missing(of_one, of_model, _drops_some)
+        added = missing(of_one, of_model, partial(_is_added, of_model))
+        if added and lost is None:
+            lost = missing(of_model, of_one, lambda entry: entry.verdict == KEEPS)
+        dropped = dropped or added
         entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
         key = (entry.rule.place, entry.rule.text, entry.rule.handle) if entry else None
         if entry and key and key not in seen:
@@ -289,11 +300,28 @@ def _counts(hook: str, elsewhere: Iterable[Entry], entry: Entry) -> bool:
     What is not understood in chains for the host itself is for its other clients. An effect is as good in
     another chain, and one that is not understood is none.
     """
-    if entry.is_mark or (entry.is_unread and (hook in _OF_THE_HOST or entry.is_effect)):
+    if entry.is_mark or entry.verdict == KEEPS:
+        return False
+    if entry.is_unread and (hook in _OF_THE_HOST or entry.is_effect):
         return False
     if entry.is_effect:
         return not any(other.verdict == entry.verdict and other.when <= entry.when for other in elsewhere)
     return entry.verdict != DROP or _drops_some(entry)
+
+
+def _is_added(of_model: Iterable[Entry], entry: Entry) -> bool:
+    """Whether it is a translation that the other slot has not, or not without an exception.
+
+    One by which packets leave through one device alone is as good as one by any device.
+    """
+    return entry.translates and not any(
+        other.verdict == entry.verdict and not any(map(_is_exception, other.when - entry.when))
+        for other in of_model
+    )
+
+
+def _is_exception(condition: str) -> bool:
+    return condition.startswith(("not ", "! "))
 
 
 def _drops_some(entry: Entry) -> bool:
@@ -301,22 +329,29 @@ def _drops_some(entry: Entry) -> bool:
     return entry.verdict == DROP and (bool(entry.when) or entry.asks)
 
 
-async def _sentence(has: Users, lacks: Users, entry: Entry, *, drops_more: bool) -> str:
+async def _sentence(has: Users, lacks: Users, entry: Entry, *, not_there: bool) -> str:
     rule = f"`{await text_of(entry.rule)}` ({entry.rule.place})"
     if entry.is_unread:
         return (
             f"it is not known whether {rule} applies to users of slot {lacks.slot}; "
             f"write it with their {lacks.where}"
         )
-    does = {ACCEPT: "accepts packets of", DROP: "drops packets of", TRANSLATE: "translates addresses of"}
+    does = {ACCEPT: "accepts packets of", DROP: "drops packets of", KEEPS: "keeps addresses of"}
     otherwise = "routes packets of" if entry.rule.place.startswith(ROUTING) else "redirects packets of"
     if entry.is_effect:
         otherwise = "queues packets of" if entry.verdict.startswith(QUEUES) else "changes packets of"
+    if entry.translates:
+        otherwise = "translates addresses of"
     what = does.get(entry.verdict, otherwise)
-    if drops_more:
+    if not_there and entry.verdict == DROP:
         return (
             f"{rule} drops packets of users of slot {has.slot} ({has.pool}), and none does so for users of "
             f"slot {lacks.slot}; let these packets pass"
+        )
+    if not_there and entry.translates:
+        return (
+            f"{rule} {what} users of slot {has.slot} ({has.pool}), and none does so for users of slot "
+            f"{lacks.slot}; have addresses of both slots translated alike"
         )
     return (
         f"{rule} {what} users of slot {has.slot} ({has.pool}), and none does so as early for users of "
@@ -341,7 +376,7 @@ def drops(planes: Iterable[Plane]) -> Iterator[str]:
 def translates(planes: Iterable[Plane]) -> bool:
     """Whether a rule translates addresses of users' packets on their way out of the tunnels."""
     return any(
-        entry.verdict == TRANSLATE
+        entry.translates
         for plane in planes
         for one in plane.users
         if not one.outside
