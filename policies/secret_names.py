@@ -35,7 +35,7 @@ def is_always_secret_name(name: str) -> bool:
 
 JWT = r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)*"
 OF_SERVICES = (
-    r"\b(?:(?:hv[sbr]\.|gh[pousr]_|github_pat_|xox[abeprs]-|xapp-|glpat-|tskey-|dop_v1_)[\w.-]{8,}"
+    r"\b(?:(?:hv[sbr]\.|gh[pousr]_(?=[a-z0-9]{16})|github_pat_|xox[abeprs]-|xapp-|glpat-|tskey-|dop_v1_)[\w.-]{8,}"
     r"|[sr]k[_-](?:live|test|ant|proj)[_-][\w-]{16,}|npm_[a-z0-9]{36}|pypi-[\w-]{50,}|(?:akia|asia)[0-9a-z]{16}"
     r"|aiza[\w-]{35}|sg\.[\w-]{22}\.[\w-]{43}|(?:bot)?\d{8,10}:(?=[\w-]*[g-z])[\w-]{33,38})(?![\w-])"
 )

@@ -1,9 +1,10 @@
 """Find the secrets by which a gateway asks others who a user is, in the files that hold them.
 
-In files of settings and scripts, a secret is known by its name (`LDAP_BIND_PASSWORD`) or by its form,
-whatever program reads them. The table has other formats, of all products: a module of PAM or a plugin reads
-the same file for each of them. Most are known by a word on a line, whatever the file is called. `radcli`,
-`pam_radius_auth` and LDAP have files of plain words, which are known by their names.
+In files of settings and scripts, a secret is known by its name (`LDAP_BIND_PASSWORD`), whatever program
+reads them. In every text file that came with no package, it is known by its form. The table has other
+formats, of all products: a module of PAM or a plugin reads the same file for each of them. Most are known by
+a word on a line, whatever the file is called. `radcli`, `pam_radius_auth` and LDAP have files of plain words,
+which are known by their names.
 """
 
 import re
@@ -28,11 +29,11 @@ _EXAMPLES = re.compile(r"(?:^|[/!])usr/share/(?:doc|man)/")
 
 
 _SETTINGS = re.compile(
-    r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties|sh|bash|py|pl|rb|lua|php)"
-    r"(?:\.template)?!?$|(?:^|[/!])\.env$",
+    r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg|ini|env|json|ya?ml|toml|properties|service|sh|bash|py|pl|rb|lua|php)"
+    r"(?:\.template)?!?$|(?:^|[/!])\.\w",
     re.IGNORECASE,
 )
-"""Files that settings of a gateway are in; scripts have them, too."""
+"""Files that settings of a gateway are in; scripts have them, too, and hidden ones (`.aws/credentials`)."""
 _LANGUAGE = re.compile(r"\.(?:py|pl|rb|lua|php)!?$", re.IGNORECASE)
 _INTERPRETER = re.compile(r"#!.*(?:python|perl|ruby|lua|php|node)")
 """Scripts in which a value that is itself a secret is in quotes; others are expressions."""
@@ -55,14 +56,21 @@ _ASSIGNMENTS = tuple(
         # two words: NAME VALUE
         (
             r"^[ \t]*(?P<name>[A-Za-z][\w.-]{0,80})[ \t]+"
-            r"(?P<value>(?=\S*\d)[^\s:=\"']\S{5,}|\"[^\s\"]+\")[ \t\r]*$"
+            r"(?P<value>(?=\S*\d)[^\s:=\"']\S{5,}|\"[^\s\"]+\")[ \t]*;?[ \t\r]*$"
         ),
         # of JSON: "NAME": "VALUE"
         r"[\"'](?P<name>[A-Za-z][\w.-]{0,80})[\"'][ \t]*:[ \t]*(?P<value>\"[^\s\"]+\"|'[^\s']+')",
-        # among others: NAME=VALUE NAME=VALUE
+        # among others: NAME=VALUE NAME=VALUE, OTHER="NAME=VALUE"; a value is searched for more of them
         (
-            r"(?<=[\s;,(\"'&?])(?P<name>[A-Za-z][\w.-]{0,80})="
-            r"(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"'&;,]+)"
+            r"(?<=[\s;,(\"'&?=])(?P<name>[A-Za-z][\w.-]{0,80})="
+            r"(?=(?P<value>\"[^\s\"]{1,400}\"|'[^\s']{1,400}'|[^\s\"'&;,]{1,400}))"
+        ),
+        # of systemd: SetCredential=NAME:VALUE
+        r"^[ \t]*SetCredential=(?P<name>[\w.-]{1,80}):(?P<value>\S+)",
+        # of lists in YAML and JSON: name: NAME, value: VALUE
+        (
+            r"\bname[\"']?:[ \t]*[\"']?(?P<name>[A-Za-z][\w.-]{0,80})[\"']?,?\s{1,80}[\"']?"
+            r"value[\"']?:[ \t]*(?P<value>\"[^\s\"]+\"|'[^\s']+'|[^\s\"',}]+)"
         ),
         # as an argument: --NAME VALUE, --NAME=VALUE
         (
@@ -87,6 +95,19 @@ OpenSSL has `secret = pass:insta` in each installation's openssl.cnf.
 """
 _RANDOM = re.compile(r"(?![A-Z0-9]+_[A-Z0-9_]+$)(?=.*\d)(?=.*[A-Za-z])[\w+/=-]{12,}$")
 """A value that counts where its name is used for other things, too, such as `key`."""
+_SCRIPT = re.compile(r"\.(?:sh|bash)!?$", re.IGNORECASE)
+_FILLED = re.compile(r"\$[({]|#?\{|%[s({]|[?:`]|[\w.]+\(")
+"""How values begin that a script or template fills in where it makes text of several."""
+_VARIABLE = re.compile(r"\$(?=[A-Za-z_$@?#*!-]|\d\b)")
+"""The same in scripts; elsewhere, a password may begin so."""
+_EXAMPLE = re.compile(
+    r"(?:[a-z]{0,8}[_-]?(?:pass(?:phrase|wo?r?d)?|secret)|sample|example|x+|pserver:anoncvs|.{1,5})$"
+    r"|(?-i:[A-Z_]{1,14})(?![\w-])",
+    re.IGNORECASE,
+)
+"""What texts have where a password would stand; it is short, too."""
+_LONGEST_LINE = 1_000
+"""Characters of a line of a script that a person has written."""
 _SHORT = re.compile(r"(?:^|[_.-])(?:pass|pw|pwd|psk)\d*$", re.IGNORECASE)
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[^\s/:.$]{6,}$")
 """What counts where a short name is mostly that of a password."""
@@ -157,6 +178,36 @@ FORMATS = (
         "password of a server",  # .netrc, apt_auth.conf(5)
         _line(rf"machine[ \t]+\S+[ \t]+(?:login[ \t]+\S+[ \t]+)?password[ \t]+{_VALUE}"),
     ),
+    _Format(
+        "password of a database",  # .pgpass: host:port:database:user:password
+        re.compile(rf"^(?!#)(?:(?:\\.|[^:\\\n])*:){{4}}{_VALUE}", re.MULTILINE),
+        _named(r"[\w.-]*pgpass[\w.-]*"),
+    ),
+    _Format(
+        "password of a mail server",  # msmtp(1)
+        _line(rf"password[ \t]+{_VALUE}"),
+        _named(r"\.?msmtprc"),
+    ),
+    _Format(
+        "password of a mail server",  # Postfix: destination user:password
+        _line(rf"[^\s#]\S*[ \t]+[^\s:]+:{_VALUE}"),
+        _named(r"sasl_passw(?:or)?d[\w.-]*"),
+    ),
+    _Format(
+        "password of a mail server",  # Exim: host:user:password
+        _line(rf"[^\s:#][^\s:]*:[^\s:]*:{_VALUE}"),
+        _named(r"passwd\.client"),
+    ),
+    _Format(
+        "password of a registry",  # config.json of docker login: user:password in base64
+        re.compile(r"\"auth\"\s*:\s*\"(?P<value>[\w+/]{8,}=*)\""),
+        beside=re.compile(r"\"auths\""),
+    ),
+    _Format(
+        "token of a registry",  # .npmrc
+        _line(rf"(?:[^\s=]*:)?_(?:authToken|auth|password)[ \t]*=[ \t]*(?!\${{){_VALUE}"),
+        _named(r"\.?npmrc"),
+    ),
     _Format("secret key of Duo", _line(rf"skey[ \t]*=[ \t]*{_VALUE}"), beside=_line(r"ikey[ \t]*=")),
     _Format(
         "secret of a PAM module",  # pam.d(5): MODULE.so key=VALUE
@@ -222,21 +273,53 @@ def _found(one: _Format, name: str, text: str) -> str | None:
 
 
 def _setting(name: str, text: str) -> str | None:
-    """Return the first secret of a file of settings, by its name or its form, and its line."""
-    if not _SETTINGS.search(name) and not text.startswith("#!"):
-        return None
+    """Return the first secret of a text file, by its name in settings and by its form, and its line."""
     expressions = _LANGUAGE.search(name) or _INTERPRETER.match(text)
-    for one in _ASSIGNMENTS:
+    settings = _SETTINGS.search(name) or text.startswith("#!")
+    for one in _ASSIGNMENTS if settings else ():
         for found in one.finditer(text):
-            if expressions and not (found["value"][0] in "\"'" or text[found.start("name") - 1] in "?&"):
+            if not _is_secret(found["name"], found["value"].strip("\"'")):
                 continue
-            place = found.start("value")
-            if _is_secret(found["name"], found["value"].strip("\"'")) and (line := _line_of(text, place)):
+            if (not expressions or _is_literal(text, found)) and (
+                line := _line_of(text, found.start("value"))
+            ):
                 return f"{found['name']}, line {line}"
+    plain = settings and not (expressions or text.startswith("#!") or _SCRIPT.search(name))
     for secret in secret_forms_in(text):
-        if not _is_reference(secret.value) and (line := _line_of(text, secret.start)):
+        if _is_reference(secret.value) or _FILLED.match(secret.value):
+            continue
+        if (not plain and _VARIABLE.match(secret.value)) or (not settings and _EXAMPLE.match(secret.value)):
+            continue
+        if line := _line_of(text, secret.start):
             return f"{secret.kind}, line {line}"
     return None
+
+
+def _is_literal(text: str, found: re.Match[str]) -> bool:
+    """Return whether a value in a script is literal: it is in quotes, or all of NAME=VALUE is."""
+    value, place = found["value"], found.start("name")
+    quote = _quote_at(text, place) if text[found.end("name")] == "=" else ""
+    if value[0] in "\"'":
+        return value[0] != quote  # that mark ends the text which the name is in
+    if text[place - 1] in "?&":
+        return True
+    return quote != "" and not any(one.match(value) for one in (_FILLED, _VARIABLE, _EXAMPLE))
+
+
+def _quote_at(text: str, place: int) -> str:
+    """Return the mark of the quoted text that the place is in, empty where it is in none."""
+    begin = text.rfind("\n", 0, place) + 1
+    if place - begin > _LONGEST_LINE:
+        return ""
+    quote = ""
+    for mark in re.findall(r"\\.|[\"'`#]", text[begin:place]):
+        if quote:
+            quote = "" if mark == quote else quote
+        elif mark == "#":
+            return ""
+        elif mark in "\"'`":
+            quote = mark
+    return quote
 
 
 def _is_secret(name: str, value: str) -> bool:

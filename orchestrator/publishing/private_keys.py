@@ -6,6 +6,7 @@ elsewhere (`login_files`). Compiled programs are not looked at:
 libraries of cryptography carry whole keys, with which they test themselves.
 """
 
+import base64
 import bz2
 import gzip
 import io
@@ -15,6 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 
 from activities.drivers.daemon.products import SECRETS as SECRETS_OF_DAEMONS
 from activities.drivers.daemon.template import CREDENTIAL, SECRET
@@ -30,6 +32,8 @@ PEM = re.compile(
     rb"[ \t]*[A-Za-z-]+: [^\n]*\n|[ \t]*" + _END + rb"){0,16}"
     rb"[ \t]*[A-Za-z0-9+/=]{24}"
 )
+ENCODED = re.compile(rb"LS0tLS1CRUdJTi(?:[A-Za-z0-9+/]|\s{1,80}(?=[A-Za-z0-9+/=])|\\n){40,}")
+"""A PEM file in base64, as kubeconfig and Secrets of Kubernetes have it: `-----BEGIN `."""
 SSH2 = re.compile(rb"^---- BEGIN SSH2 (?:ENCRYPTED )?PRIVATE KEY ----", re.MULTILINE)
 PUTTY = re.compile(rb"^PuTTY-User-Key-File-[0-9]+: ", re.MULTILINE)
 AGE = re.compile(rb"\bAGE-SECRET-KEY-1[0-9A-Z]{58}\b")
@@ -110,7 +114,16 @@ def _kind(content: bytes) -> str | None:
         return kind
     if b'"kty"' in content and JWK.search(content):
         return "JSON private key"
-    return next((kind for pattern, kind in SECRETS if pattern.search(content)), None)
+    plain = (kind for pattern, kind in SECRETS if pattern.search(content))
+    encoded = filter(None, map(_kind, _decoded(content)))
+    return next(chain(plain, encoded), None)
+
+
+def _decoded(content: bytes) -> Iterator[bytes]:
+    """Yield what PEM files stand in a text in base64."""
+    for found in ENCODED.finditer(content):
+        encoded = re.sub(rb"\s|\\n", b"", found[0])
+        yield base64.b64decode(encoded[: len(encoded) // 4 * 4])
 
 
 def _kind_of_daemons(name: str, content: bytes) -> str | None:

@@ -1,5 +1,6 @@
 """What no host could run, and what nobody may read, never becomes a release."""
 
+import base64
 import bz2
 import gzip
 import io
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +132,7 @@ KEY = (
     + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEH" * 2
     + "\n-----END PRIVATE KEY-----\n"
 )
+ENCODED = base64.b64encode(KEY.replace("PRIVATE", "EC PRIVATE").encode()).decode()
 HASH = "$5$salt$" + "x" * 43
 
 
@@ -145,6 +148,9 @@ HASH = "$5$salt$" + "x" * 43
         ("  <auth-user-pass>\n# who\nana\nletmein\n</auth-user-pass>\n", "inline <auth-user-pass>"),
         (KEY.replace("\n", "\n    "), "private key"),
         ('{"private_key": "' + KEY.replace("\n", "\\n") + '"}', "private key"),
+        (f"users:\n- name: ana\n  user:\n    client-key-data: {ENCODED}\n", "ec private key"),
+        ("data:\n  tls.key: |\n    " + "\n    ".join(textwrap.wrap(ENCODED, 60)) + "\n", "ec private key"),
+        ('{"ca": "' + base64.b64encode(STATIC.encode()).decode() + '"}', "OpenVPN Static key V1"),
         (KEY.replace("PRIVATE", "ENCRYPTED PRIVATE"), "encrypted private key"),
         (KEY.replace("PRIVATE KEY", "PKCS12"), "pkcs12"),
         ("---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nP2/56wAAA+0\n", "SSH2 private key"),

@@ -1,5 +1,6 @@
 """No release has a secret by which a gateway asks others who a user is, and usual files are published."""
 
+import base64
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -72,6 +73,30 @@ FILES = {
     "etc/openvpn/sign.sh": f"#!/bin/sh\nopenssl pkcs12 -in a -passin pass:{SECRET}\n",
     "etc/openvpn/tell.sh": f"#!/bin/sh\n/opt/tell --api-token {SECRET} hello\n",
     "etc/openvpn/brace.conf": f"url = ldaps://a.example\nbind_password = {{{SECRET}\n",
+    # a value that is itself NAME=VALUE: units of systemd, strings of a connection in scripts
+    "etc/systemd/system/a.service.d/x.conf": f'[Service]\nEnvironment="LDAP_BIND_PASSWORD={SECRET}"\n',
+    "etc/systemd/system/b.service": f"[Service]\nEnvironment=LDAP_BIND_PASSWORD={SECRET}\nExecStart=/x\n",
+    "opt/vpn/c.service": f"[Service]\nEnvironment=A=1 'B=2' 'LDAP_PASSWORD={SECRET} x'\n",
+    "etc/systemd/system/d.service": f"[Service]\nSetCredential=ldap-password:{SECRET}\n",
+    "etc/openvpn/verify.py": f"#!/usr/bin/python3\nc = connect('host=db user=vpn password={SECRET}')\n",
+    "etc/openvpn/verify.pl": f'my $db = DBI->connect("dbi:Pg:host=db;password={SECRET}", "x");\n',
+    "opt/vpn/settings.json": f'{{"Database": "Server=db;User Id=vpn;Password={SECRET};"}}\n',
+    "opt/vpn/pod.yaml": f"env:\n  - name: LDAP_BIND_PASSWORD\n    value: {SECRET}\n",
+    "etc/bind/rndc.key": f'key "rndc" {{\n\tsecret "{SECRET}";\n}};\n',
+    # files of programs in a home
+    "root/.aws/credentials": f"[default]\naws_secret_access_key = {SECRET}\n",
+    "root/.config/vpn/settings": f"db_password = {SECRET}\n",
+    "root/.git-credentials": f"https://ana:{SECRET}@git.corp.example\n",
+    "root/.pgpass": f"# of the ledger\ndb.corp.example:5432:vpn:vpn\\:auth:{SECRET}\n",
+    "etc/openvpn/pgpass": f"*:*:*:vpnauth:{SECRET}\n",
+    "root/.docker/config.json": '{"auths": {"registry.example": {\n"auth": "JBSWY3DPEHPK3PXP="}}}\n',
+    "root/.npmrc": f"//registry.example/:_authToken={SECRET}\n",
+    "etc/msmtprc": f"account vpn\nuser vpn\npassword {SECRET}\n",
+    "etc/postfix/sasl_passwd": f"[smtp.example]:587 vpn:{SECRET}\n",
+    "etc/exim4/passwd.client": f"# target:login:password\nsmtp.example:vpn:{SECRET}\n",
+    # by their forms wherever no package has put them
+    "opt/vpn/NOTES": f"The proxy is\nhttps://vpn:{SECRET}@proxy.example/ for all.\n",
+    "srv/vpn/notice.txt": f"curl -H 'Authorization: Bearer {SECRET}' https://a.example/\n",
     "root/.google_authenticator": 'JBSWY3DPEHPK3PXPJBSWY3DPEE\n" TOTP_AUTH\n12345678\n',
 }
 
@@ -150,6 +175,14 @@ def test_a_token_in_a_script_is_refused_whatever_service_it_is_of(line: str) -> 
         assert found[0].endswith(", line 3)")
 
 
+@pytest.mark.parametrize("line", [f"TOKEN={BOT}", "aws_access_key_id = AKIAIOSFODNN7EXAMPLA"])
+def test_a_token_is_refused_in_every_text_file_that_no_package_brought(line: str) -> None:
+    for name in ("opt/vpn/NOTES", "srv/x.txt", "root/.aws/credentials", "home/ana/.bash_history"):
+        (found,) = keys_in(f"first\n{line}\n".encode(), name)
+        assert found.endswith(", line 2)")
+    assert list(keys_in(f"first\n{line}\n".encode(), "usr/lib/python3/dist-packages/x/text")) == []
+
+
 PRINCIPAL = b"\0\x02\0\x07EXAMPLE\0\x04HTTP\0\x0bvpn.example\0\0\0\x01"
 ENTRY = PRINCIPAL + b"\x6a\0\0\0\x01\0\x12\0\x20" + bytes(range(32))
 KEYTAB = b"\x05\x02" + len(ENTRY).to_bytes(4, "big") + ENTRY
@@ -177,6 +210,8 @@ def test_a_login_secret_in_an_image_is_found_by_its_place_there() -> None:
     ]
 
 
+CERTIFICATE = f"-----BEGIN CERTIFICATE-----\n{'MIGHAgEAMBMGByqGSM49AgEG' * 4}\n-----END CERTIFICATE-----\n"
+ENCODED_CERTIFICATE = base64.b64encode(CERTIFICATE.encode()).decode()
 USUAL: dict[str, str | bytes] = {
     "etc/radcli/radiusclient.conf": "# authserver a:1812:secret\nauthserver \tlocalhost\n"
     "authserver a.example:1812\nacctserver 2001:470:1::5\nservers /etc/radcli/servers\n",
@@ -246,6 +281,28 @@ USUAL: dict[str, str | bytes] = {
     "etc/vpn/sums": f"server.conf:{'0f' * 16}\n{'0f' * 16}  etc/passwd\n",
     "etc/cups/known": "X-Forwarded-For: 192.0.2.1\nAuthorization: Negotiate\nX-Key: name\n",
     "etc/vpn/ports.env": "PORT=1234567890:80\nIMAGE=registry.example/vpn:2024\nsg.example.com.eu1=1\n",
+    # a value that is itself NAME=VALUE and no secret; texts and scripts that show how one is written
+    "etc/systemd/system/vpn.service": '[Service]\nEnvironment="LDAP_PASSWORD=$secret_ldap" A=1\n'
+    "Environment=TOKEN_FILE=/run/x LDAP_PASSWORD_FILE=/run/y KEY_LENGTH=2048\nPassEnvironment=LDAP_PASSWORD\n"
+    "LoadCredential=ldap-password:/etc/penstock/credentials/ldap\nSetCredential=ldap-password:$secret_ldap\n",
+    "etc/openvpn/query.py": "#!/usr/bin/python3\nq = 'UPDATE u SET password=? WHERE secret=:secret'\n"
+    "c = connect('user=vpn password=%s' % pw)\nd = connect(f'user=vpn password={read(1)}')\n"
+    'e = "&password=" + quote1(p) + "&x=1"\nprint("usage: x password=PASSWORD secret=secret")\n'
+    "token=make1(x)  # don't log password=x1y2z3\nself.call(token=self.token1, key='a')\nf('token=' + x1)\n",
+    "etc/openvpn/query.pl": 'connect("dbi:Pg:host=db;password=$password1");\nprint "password=@{[ask()]}";\n',
+    "etc/openvpn/proxy.sh": '#!/bin/sh\nexport https_proxy="http://$USER:$PASS1@proxy.example"\n'
+    'git clone "https://x:${TOKEN1}@git.example/a"\n',
+    "opt/vpn/pod.yaml": "env:\n  - name: LDAP_PASSWORD\n    valueFrom: {secretKeyRef: {name: a, key: b}}\n"
+    "  - name: LDAP_BIND_PASSWORD_FILE\n    value: /run/x1\n",
+    "opt/vpn/README.md": "Dial `http://user:password@proxy.example`, `http://abc:xyz@a.example`.\n"
+    "    openssl req -passout pass:sample\n    https://x:{token1}@a.example https://$USER:$PASSWORD1@a.example\n"
+    "password: x1y2z3w4\nghs_pragma_section (x): Likewise.\nA seed is `totp:sha1:base32:SEED`.\n",
+    "opt/vpn/copyright": "cvs://:pserver:anoncvs@sources.example:/cvs/src\n",
+    "usr/lib/systemd/system/x.service": "[Service]\nEnvironment=TOKEN=x1y2z3w4v5u6\n",
+    "root/.pgpass": "#host:port:db:user:password\ndb:5432:vpn:vpn:$secret_db\n",
+    "root/.npmrc": "registry=https://registry.example\n//registry.example/:_authToken=${NPM_TOKEN}\n",
+    "etc/kubernetes/k.conf": "users:\n- name: x\n  user:\n    client-key: /etc/x.key\n"
+    f"clusters:\n- cluster:\n    certificate-authority-data: {ENCODED_CERTIFICATE}\n",
     "usr/lib/python3/dist-packages/x/config.json": '{"secret": "x1y2z3"}',
     "usr/lib/data.bin": b"\x05\x02\xff",
     "usr/lib/more.bin": b"\x05\x02\0\0\0\0" + bytes(20),
