@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 from temporalio import workflow
 from temporalio.exceptions import (
     ActivityError,
-    ApplicationError,
-    ChildWorkflowError,
     FailureError,
     WorkflowAlreadyStartedError,
     is_cancelled_exception,
@@ -241,7 +239,7 @@ class Change:
             return await self._run_alone(run, recording)
         try:
             result = await self._run(run)
-        except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
+        except (asyncio.CancelledError, FailureError) as error:
             result = await to_the_end(self._make_up_for(error))
         result = await to_the_end(self._close(result))
         self._is_over = True
@@ -295,7 +293,7 @@ class Change:
             return self._result(Outcome.ABORTED, f"{cut}; what is not back is tried again within a minute")
         try:
             return work.result()
-        except (asyncio.CancelledError, ActivityError, ApplicationError, ChildWorkflowError) as error:
+        except (asyncio.CancelledError, FailureError) as error:
             return self._result(Outcome.ABORTED, f"{sentence_of(error)}; it is tried again within a minute")
 
     async def _run(self, run: ChangeRun) -> ChangeResult:  # noqa: PLR0911 - a kind a case
@@ -743,7 +741,9 @@ class Change:
 
     async def _survey(self, order: SurveyOrder) -> None:
         """Ask gateways what is true of them now; who has not answered in time is silent."""
-        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, order, self._child("survey")))
+        # Of this run alone: one that was asked before, and did not end in time, may still be ending.
+        child = self._child(f"survey/{workflow.info().run_id}")
+        await _for_at_most(SURVEYED_WITHIN, await guarded(Survey.run, order, child))
 
     async def _leaves_some_to_take_back(self) -> bool:
         """Look which of the gateways that failed alone operators have steered on their hosts meanwhile.
@@ -826,7 +826,7 @@ class Change:
             try:
                 if not await self._begins(wave.number):
                     break
-            except (ActivityError, ApplicationError, ChildWorkflowError) as error:
+            except FailureError as error:
                 if self._has_begun or is_cancelled_exception(error):
                     raise
                 # Its opening is over, or what was let in has changed what was checked; nothing was touched.
@@ -861,7 +861,7 @@ class Change:
                 await self._is_let(self._plan.waves[0].number)
             self._is_to_be_checked = False
             await self._unless_stopped(self._check)
-        except (ActivityError, ApplicationError, ChildWorkflowError) as error:
+        except FailureError as error:
             return self._result(Outcome.REFUSED, f"{code_of(error)}: {sentence_of(error)}")
         return self._ended_before_it_began() if self._is_stopped else None
 

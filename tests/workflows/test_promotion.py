@@ -3,20 +3,24 @@
 from datetime import timedelta
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, TORN, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import blocked
 from tests.workflows.world import (
     NEW,
     Running,
     World,
     fleet_of,
     in_phase,
+    lengthen_change,
     result_of,
     say,
     status_of,
@@ -24,6 +28,8 @@ from tests.workflows.world import (
     until,
     working,
 )
+from workflows import change
+from workflows.survey import Survey, SurveyOrder
 
 MARGIN = timedelta(milliseconds=100)
 """How much earlier than asked the engine's timers may fire."""
@@ -204,3 +210,70 @@ async def test_votes_decide_only_once_the_metrics_were_read_after_the_last_of_th
         await say(rollout, CommandKind.PROMOTE, person)
     result = await result_of(rollout)
     assert f"by ana and ben against: {COMPLAINTS}" in result.reason
+
+
+async def still_ends(world: World, workflow_id: str) -> WorkflowHandle[Any, Any]:
+    """Have a workflow of that id run, as of a child that was cancelled and has not ended yet."""
+    waits = SurveyOrder(fleet=world.fleet.name)
+    return await world.client.start_workflow(
+        Survey.run,
+        waits,
+        id=workflow_id,
+        task_queue="nobody takes it",
+        execution_timeout=timedelta(minutes=2),
+    )
+
+
+async def survey_of(world: World, rollout: Running) -> WorkflowHandle[Any, Any]:
+    """Return the survey that the change has asked for."""
+    started = [
+        event.start_child_workflow_execution_initiated_event_attributes
+        async for event in rollout.fetch_history_events()
+    ]
+    [survey] = [child.workflow_id for child in started if child.workflow_type.name == "Survey"]
+    return world.client.get_workflow_handle(survey)
+
+
+async def has_ended(running: WorkflowHandle[Any, Any]) -> bool:
+    return (await running.describe()).status is not WorkflowExecutionStatus.RUNNING
+
+
+async def test_a_survey_that_is_still_ending_does_not_end_the_change_that_asked_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that was held before its promotion failed as its history was cut, and nothing went back."""
+    monkeypatch.setattr(change, "SURVEYED_WITHIN", timedelta(seconds=2))
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    async with blocked(world.gateways["gw-1"], "observe", range(1, 1000)) as taken:
+        world.judge.says(HEALTHY, wave=2)
+        await taken.wait()
+        await say(rollout, CommandKind.HOLD)
+        survey = await survey_of(world, rollout)
+        await until(partial(has_ended, survey))
+    await in_phase(rollout, Phase.HELD, wave=2)
+    newest = world.client.get_workflow_handle_for(change.Change.run, rollout.id)
+    before = (await newest.describe()).run_id
+    ending = await still_ends(world, survey.id)
+    await lengthen_change(newest)
+
+    async def is_cut() -> bool:
+        return (await newest.describe()).run_id != before
+
+    await until(is_cut)
+    await say(newest, CommandKind.RESUME)
+    assert (await result_of(newest)).outcome is Outcome.PROMOTED
+    await ending.terminate()
+
+
+async def test_a_change_whose_next_wave_cannot_be_started_goes_back(world: World) -> None:
+    """It failed, and its first wave kept a release that was not promoted."""
+    world.judge.says(UNDECIDED)
+    rollout = await world.start(("gw-1",), ("gw-2",))
+    await in_phase(rollout, Phase.OBSERVING)
+    ending = await still_ends(world, f"{rollout.id}/{world.newest}/wave/002")
+    world.judge.says(HEALTHY)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert set(world.serving().values()) == {"1.1.6"}
+    await ending.terminate()
