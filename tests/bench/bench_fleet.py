@@ -31,8 +31,8 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
-from activities.facts import FRESH
 from activities.files import load
+from activities.quarantines import FRESH
 from deploy.ports import free_port
 from orchestrator.engine import development as development_engine
 from orchestrator.engine.client import connect

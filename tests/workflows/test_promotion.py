@@ -253,7 +253,7 @@ async def test_a_survey_that_is_still_ending_does_not_end_the_change_that_asked_
         survey = await survey_of(world, rollout)
         await until(partial(has_ended, survey))
     await in_phase(rollout, Phase.HELD, wave=2)
-    newest = world.client.get_workflow_handle_for(change.Change.run, rollout.id)
+    newest = world.client.get_workflow_handle(rollout.id)
     before = (await newest.describe()).run_id
     ending = await still_ends(world, survey.id)
     await lengthen_change(newest)
