@@ -133,4 +133,7 @@ async def test_a_failed_gateway_of_an_earlier_wave_is_named_to_a_batch_once(
         return await times_told(world, wave, "report_watch") >= reports + 2
 
     await until(is_reported_again)
-    assert await times_told(world, f"{wave}/0001", "set_aside") == 1
+    # What the wave has sent: its batch may have been cut meanwhile, and what it heard with it.
+    events = [event async for event in world.client.get_workflow_handle(wave).fetch_history_events()]
+    sent = [event.signal_external_workflow_execution_initiated_event_attributes for event in events]
+    assert [one.signal_name for one in sent].count("set_aside") == 1
