@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.drivers.runtime.host import input_filter, packet_filter, tunnel_rules
+from activities.drivers.runtime.host import filter_listing, input_filter, tunnel_rules
 from activities.drivers.runtime.host.input_filter import drops_users
 from activities.drivers.runtime.host.tunnel_rules import planes_of, uncovered
 from deploy.lab.namespaces import inside
@@ -33,7 +33,7 @@ def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Seconds of a core are measured, so a busy machine has all the time that it needs."""
     for module in (tunnel_rules, input_filter):
         monkeypatch.setattr(module, "COMPARED_WITHIN", timedelta(minutes=1))
-    monkeypatch.setattr(packet_filter, "READ_WITHIN", timedelta(minutes=1))
+    monkeypatch.setattr(filter_listing, "READ_WITHIN", timedelta(minutes=1))
     name = "pst-large"
     subprocess.run(["ip", "netns", "add", name], check=True)
     yield name

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from activities.drivers.runtime.host.packet_filter import Rule, Rules, Table
+from activities.drivers.runtime.host.nftables_rules import NftRule
+from activities.drivers.runtime.host.packet_filter import Rules, Table
 from activities.drivers.runtime.host.tunnel_rules import OUT, Looking, Users
 
 USERS = Users("a", IPv4Network("10.9.0.0/24"), "vpna")
@@ -15,7 +16,7 @@ PACKETS = Looking(USERS, OUT, (USERS,))
 
 def verdicts(*statements: Mapping[str, Any]) -> list[str]:
     """Return the verdicts of a chain with one rule, which has these statements."""
-    rule = Rule("nftables, chain f of table ip site", "ip site f", 1, statements)
+    rule = NftRule("nftables, chain f of table ip site", "ip site f", handle=1, expr=statements)
     table = Table("ip site", "nftables", {"f": [rule]}, {"f": ("forward", "filter", 0, "drop")})
     [(_, entries)] = Rules((table,)).of("forward", "filter", PACKETS)
     return [entry.verdict for entry in entries[:-1]]  # without the policy

@@ -17,19 +17,16 @@ from math import inf
 from typing import Any
 
 from activities.drivers.programs import run
+from activities.drivers.runtime.host.filter_listing import read_rules, text_of
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
-    ALWAYS,
     COMPARED_WITHIN,
     DROP,
-    UNREAD,
     Entry,
     Rules,
-    is_of_version,
     missing,
-    read_rules,
-    text_of,
 )
+from activities.drivers.runtime.host.rule_conditions import ALWAYS, UNREAD, is_of_version
 from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.fleet import Gateway
 

@@ -14,7 +14,10 @@ from typing import Any
 
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.packet_filter import Rule, Rules, read_rules, text_of
+from activities.drivers.runtime.host.filter_listing import read_rules, text_of
+from activities.drivers.runtime.host.iptables_rules import SavedRule
+from activities.drivers.runtime.host.nftables_rules import NftRule
+from activities.drivers.runtime.host.packet_filter import Rule, Rules
 from activities.drivers.runtime.host.rule_values import networks_of
 from policies.model.fleet import Gateway
 
@@ -54,12 +57,18 @@ async def other_ways(
     for table in (rules or await read_rules()).tables:
         outward = {name for name, (hook, *_) in table.bases.items() if hook == "output"}
         for rule in (one for name, rules in table.chains.items() if name not in outward for one in rules):
-            led = _of_words(rule) if rule.handle is None else _of_expression(rule, table.sets)
+            led = _led_by(rule, table.sets)
             if led.leads and (led.at is None or led.at in own):
                 for one in dialled:
                     if _is_other(led, gateway, one):
                         found[await _sentence(gateway, one, rule, known=led.known)] = None
     return tuple(found)
+
+
+def _led_by(rule: Rule, sets: Mapping[str, Sequence[Any]]) -> _Led:
+    if isinstance(rule, NftRule):
+        return _of_expression(rule, sets)
+    return _of_words(rule) if isinstance(rule, SavedRule) else _Led()
 
 
 def _is_other(led: _Led, gateway: Gateway, dialled: Dialled) -> bool:
@@ -101,7 +110,7 @@ async def _addresses() -> set[str]:
 # --- nftables -----------------------------------------------------------------------------
 
 
-def _of_expression(rule: Rule, sets: Mapping[str, Sequence[Any]]) -> _Led:
+def _of_expression(rule: NftRule, sets: Mapping[str, Sequence[Any]]) -> _Led:
     led = _Led()
     for part in rule.expr:
         (kind, value), *_ = part.items()
@@ -177,7 +186,7 @@ def _ports(said: Any) -> list[Ports]:
 _PORTS = frozenset({"--dport", "--dports", "--destination-port", "--destination-ports"})
 
 
-def _of_words(rule: Rule) -> _Led:
+def _of_words(rule: SavedRule) -> _Led:
     led = _Led()
     for negated, option, values, _ in rule.options:
         value = values[0] if values else ""

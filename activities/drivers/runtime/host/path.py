@@ -10,7 +10,7 @@ from typing import Any
 
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.packet_filter import read_rules
+from activities.drivers.runtime.host.filter_listing import read_rules
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.tunnel_rules import (

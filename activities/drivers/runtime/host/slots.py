@@ -17,6 +17,7 @@ from pathlib import Path
 
 from activities.drivers.daemon.port import Dialled, Secret
 from activities.drivers.runtime.host.adoption import Adopts
+from activities.drivers.runtime.host.filter_listing import read_rules
 from activities.drivers.runtime.host.given import given
 from activities.drivers.runtime.host.handshake import probe_handshake
 from activities.drivers.runtime.host.input_filter import drops_users
@@ -25,7 +26,6 @@ from activities.drivers.runtime.host.listeners import serves_already
 from activities.drivers.runtime.host.machine import this_platform
 from activities.drivers.runtime.host.other_ports import other_ways
 from activities.drivers.runtime.host.own_network import cut_off
-from activities.drivers.runtime.host.packet_filter import read_rules
 from activities.drivers.runtime.host.process import Alive, boot_id, left_of
 from activities.drivers.runtime.host.reloads import SlotReloads
 from activities.drivers.runtime.host.routes import routes

@@ -25,22 +25,19 @@ from itertools import product
 from typing import Any
 
 from activities.drivers.programs import run
+from activities.drivers.runtime.host.filter_listing import read_rules, text_of
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
-    ALWAYS,
     COMPARED_WITHIN,
     DROP,
     KEEPS,
     QUEUES,
     ROUTING,
-    UNREAD,
     Entry,
     Rules,
-    is_of_version,
     missing,
-    read_rules,
-    text_of,
 )
+from activities.drivers.runtime.host.rule_conditions import ALWAYS, UNREAD, is_of_version
 from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.adoption import ADOPTED
 from policies.model.fleet import Slot
@@ -267,7 +264,7 @@ async def uncovered(planes: Iterable[Plane], models: Iterable[str], judged: Iter
 
 def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users, Users, Entry]]:
     """Yield whose packets meet a verdict, whose do not, and the rule: one for each chain that differs."""
-    seen = set[tuple[str, str, int | None]]()
+    seen = set[tuple[str, ...]]()
     pairs = [
         (hook, way, of_model, of_one)
         for hook, kind, way in _WAYS
@@ -288,7 +285,7 @@ def _differences(plane: Plane, model: Users, one: Users) -> Iterator[tuple[Users
             lost = missing(of_model, of_one, lambda entry: entry.verdict == KEEPS)
         dropped = dropped or added
         entry = dropped if lost is None or (dropped and lost.rule.is_policy) else lost
-        key = (entry.rule.place, entry.rule.text, entry.rule.handle) if entry else None
+        key = entry.rule.key if entry else None
         if entry and key and key not in seen:
             seen.add(key)
             yield (one, model, entry) if entry is dropped else (model, one, entry)

@@ -1,0 +1,289 @@
+"""Rules of nftables as nft(8) lists them in JSON."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
+
+from activities.drivers.runtime.host.iptables_rules import done_by
+from activities.drivers.runtime.host.packet_filter import (
+    ACCEPT,
+    CLAMPS,
+    DROP,
+    EFFECT,
+    MARKS,
+    ONE_BY_ONE,
+    QUEUES,
+    RETURN,
+    TO,
+    TRANSLATE,
+    UNTRACKED,
+    Rule,
+    Step,
+    Table,
+)
+from activities.drivers.runtime.host.rule_conditions import (
+    ALWAYS,
+    BY_MARK,
+    MARK_FIELDS,
+    UNREAD,
+    VERSIONS,
+    Packets,
+    both_of,
+    candidates,
+    one_of,
+    together,
+    unless,
+)
+from activities.drivers.runtime.host.rule_values import Conditions, Values
+
+_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last"})
+_VERDICTS = {
+    "accept": ACCEPT,
+    "drop": DROP,
+    "reject": DROP,
+    "return": RETURN,
+    "masquerade": TRANSLATE,
+    "notrack": UNTRACKED,
+}
+_EFFECTS = frozenset(
+    {"tproxy", "dup", "fwd", "synproxy", "reset", "secmark", "ct helper", "ct timeout", "ct expectation"}
+)
+_WITH_LIMITS = frozenset({"set", "map", "add", "update", "meter"})
+"""Statements that note an element, and go on only where what they count for it allows so."""
+_LOOKED_AT = ("payload", "meta", "ct", "fib")
+_HASHES = ("jhash", "symhash")
+"""They share packets out by their fields: each value of the field may be on either side."""
+_DPORT_BY_OFFSET = {"base": "th", "offset": 16, "len": 16}
+_ORDERED: Mapping[str, Callable[[int], tuple[int, int]]] = {
+    "<": lambda one: (0, one - 1),
+    "<=": lambda one: (0, one),
+    ">": lambda one: (one + 1, 2**32),
+    ">=": lambda one: (one, 2**32),
+}
+
+
+@dataclass(frozen=True)
+class NftRule(Rule):
+    """A rule with its statements; its text is where it is, and nft(8) is asked for what it says."""
+
+    handle: int = 0
+    expr: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return by what it is told apart from others."""
+        return (*super().key, str(self.handle))
+
+    def steps(self, table: Table, packets: Packets) -> tuple[list[Step], bool]:
+        """Return what its statements do, one after the other."""
+        when, asks, steps = [ALWAYS], False, list[Step]()
+        for part in self.expr:
+            (kind, value), *_ = part.items()
+            if kind == "match":
+                met, asked = _matched(table, value, packets)
+                when, asks = both_of(when, met), asks or asked
+            elif kind == "vmap":
+                for verdict, met, asked in _mapped(table, value["key"], value["data"], packets):
+                    asks = asks or asked
+                    steps += [
+                        replace(one, when=both) for one in _verdict(verdict) for both in both_of(when, met)
+                    ]
+            elif kind in {"snat", "dnat", "redirect"} and (chosen := _chosen(value)):
+                for to, met, asked in _mapped(table, chosen["key"], chosen["data"], packets):
+                    asks = asks or asked
+                    name = _translation(kind, value, to)
+                    steps += [Step(both, name) for both in both_of(when, met)]
+            elif kind not in _DECIDES_NOTHING:
+                verdicts = [*_verdict(part)]
+                steps += [replace(one, when=both) for one in verdicts for both in when]
+                when = when if verdicts else both_of(when, [frozenset(_unevaluated(table, self, part))])
+        return steps, asks
+
+
+def _unevaluated(table: Table, rule: NftRule, part: Mapping[str, Any]) -> Iterator[str]:
+    """Yield when a rule goes on behind a statement such as a limit, of which the packet alone says nothing.
+
+    What was counted so far is left out, and by which set it is counted: neither makes a difference.
+    """
+    (kind, value), *_ = part.items()
+    if kind == "mangle":
+        return
+    if kind == "xt" and value.get("type") != "target":
+        yield f"{UNREAD}{rule.text} {rule.handle}"
+    elif kind in _WITH_LIMITS:
+        stated = value.get("stmt") or table.counted.get(value.get("set", ""), [])
+        for one in [stated] if isinstance(stated, dict) else stated:
+            if not _DECIDES_NOTHING & one.keys():
+                yield from _unevaluated(table, rule, one)
+    else:
+        counted = {"used", "used_unit"} & value.keys() if isinstance(value, dict) else ()
+        plain = {name: said for name, said in value.items() if name not in counted} if counted else value
+        yield json.dumps({kind: plain}, sort_keys=True)
+
+
+def _chosen(value: Any) -> dict[str, Any] | None:
+    """Return the map by which a translation chooses its target, None where it has none."""
+    for of in ("addr", "port"):
+        found = value.get(of) if isinstance(value, dict) else None
+        if _is_map(found):
+            return dict(found["map"])
+    return None
+
+
+def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, dict) and "map" in value
+
+
+def _mapped(
+    table: Table, left: Any, data: Any, packets: Packets
+) -> Iterator[tuple[Any, list[Conditions], bool]]:
+    """Yield to what a map leads, when it does so, and whether it asks for that by which packets differ."""
+    pairs = table.sets.get(data, Values()) if isinstance(data, str) else Values(data.get("set", []))
+    keys = pairs.keys
+    for at in candidates(_names(left), _columns(left, keys), packets):
+        yield pairs[at][1], *_valued(left, Values([keys[at]]), packets)
+
+
+def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
+    (kind, value), *_ = said.items()
+    if kind in _VERDICTS:
+        yield Step(ALWAYS, _VERDICTS[kind])
+    elif kind in {"jump", "goto"}:
+        yield Step(ALWAYS, chain=value["target"], comes_back=kind == "jump")
+    elif kind == "queue":
+        yield from _queued((value or {}).get("num", 0))
+    elif kind == "mangle":
+        yield from _set(value)
+    elif kind in _EFFECTS:
+        yield Step(ALWAYS, f"{EFFECT}{json.dumps(said, sort_keys=True)}")
+    elif kind in {"snat", "dnat", "redirect"}:
+        yield Step(ALWAYS, _translation(kind, value))
+    elif kind == "xt" and value.get("type") == "target":
+        yield from (Step(ALWAYS, verdict) for verdict in done_by([value["name"]]))
+
+
+def _translation(kind: str, value: Any, chosen: Any = None) -> str:
+    """Return the verdict of a statement that translates packets, with what its map has chosen."""
+    if kind != "snat":
+        return f"{kind} {json.dumps(value, sort_keys=True)}"
+    return _source(chosen if _is_map(value.get("addr")) else value.get("addr"))
+
+
+def _source(to: Any) -> str:
+    """Return the verdict of a translation to that address, range or network; ports make no difference."""
+    to = to["concat"][0] if _is_concat(to) else to
+    if isinstance(to, dict) and "prefix" in to:
+        return ONE_BY_ONE
+    if isinstance(to, dict) and "range" in to:
+        to = "-".join(to["range"])
+    return f"{TO}{to if isinstance(to, str) else json.dumps(to, sort_keys=True)}"
+
+
+def _set(value: Mapping[str, Any]) -> Iterator[Step]:
+    """Yield what it does that a field of packets is set."""
+    name = _field(value["key"])
+    if name in MARK_FIELDS:
+        yield Step(ALWAYS, f"{MARKS}{json.dumps(value, sort_keys=True)}")
+    elif name != "nftrace":
+        yield Step(ALWAYS, CLAMPS if '"maxseg"' in name else f"{EFFECT}{json.dumps(value, sort_keys=True)}")
+
+
+def _queued(number: Any) -> Iterator[Step]:
+    """Yield what a queue does: a program looks into the packets, and those that it accepts pass the chain."""
+    first, last = number["range"] if isinstance(number, dict) else (number, number)
+    yield Step(ALWAYS, f"{QUEUES} {first}" if first == last else f"{QUEUES} {first}:{last}")
+    yield Step(ALWAYS, ACCEPT)
+
+
+def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[list[Conditions], bool]:
+    """Return when the packets meet a match, and whether it asks for that by which they differ."""
+    left, right, op = match["left"], match["right"], match["op"]
+    if not all(packets.has(header) for header in _headers(left)):
+        return [], False
+    if op in _ORDERED and isinstance(right, int):
+        op, right = "==", {"range": _ORDERED[op](right)}
+    names = _names(left)
+    asked = any(packets.differ_by(name) for name in _fields(left))
+    if not any(packets.reads(name) or name in VERSIONS for name in names):
+        by = BY_MARK * any(name in MARK_FIELDS for name in _fields(left))
+        return [frozenset({f"{UNREAD * asked}{by}{json.dumps(match, sort_keys=True)}"})], asked
+    if op not in {"==", "!=", "in", "!"}:
+        return [frozenset({f"{UNREAD}{json.dumps(match, sort_keys=True)}"})], True
+    met, asked = _valued(left, _elements(table, right), packets)
+    return (unless(met) if op in {"!=", "!"} else met), asked
+
+
+def _is_concat(value: Any) -> bool:
+    return isinstance(value, dict) and "concat" in value
+
+
+def _names(left: Any) -> list[str]:
+    return [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
+
+
+def _columns(left: Any, values: Values) -> tuple[Values, ...]:
+    return values.columns if _is_concat(left) else (values,)
+
+
+def _elements(table: Table, right: Any) -> Values:
+    if isinstance(right, str) and right.startswith("@"):
+        return table.sets.get(right, Values())
+    if isinstance(right, list):
+        return Values(right)
+    return Values(right["set"] if isinstance(right, dict) and "set" in right else [right])
+
+
+def _valued(left: Any, values: Values, packets: Packets) -> tuple[list[Conditions], bool]:
+    """Return when the field, or several together, have one of these values."""
+    if not all(packets.has(header) for header in _headers(left)):
+        return [], False
+    names = _names(left)
+    met = together(names, values, packets) if _is_concat(left) else one_of(names[0], values, packets)
+    return met, any(map(packets.differ_by, names))
+
+
+def _parts(left: Any) -> Iterator[Any]:
+    """Yield each field of packets that the left side of a match looks at."""
+    if isinstance(left, list):
+        for one in left:
+            yield from _parts(one)
+    elif isinstance(left, dict):
+        if any(kind in left for kind in _LOOKED_AT):
+            yield left
+        for kind, value in left.items():
+            if kind not in (*_LOOKED_AT, *_HASHES):
+                yield from _parts(value)
+
+
+def _fields(left: Any) -> Iterator[str]:
+    return map(_field, _parts(left))
+
+
+def _headers(left: Any) -> Iterator[str]:
+    """Yield the headers that packets must have to be looked at."""
+    return (one["payload"].get("protocol", "") for one in _parts(left) if "payload" in one)
+
+
+def _field(left: Any) -> str:
+    """Return which field of packets is looked at: `saddr`, `iif`, `dport`, `l4proto`, `ct state`."""
+    kind, asked = next(iter(left.items())) if isinstance(left, dict) and left else ("", left)
+    if kind == "payload" and (found := _header_field(asked)):
+        return found
+    if kind == "meta":
+        return str(asked.get("key")).removesuffix("name")
+    if kind == "ct":
+        return f"ct {asked.get('dir', '')} {asked.get('key')}".replace("  ", " ")
+    if left == {"fib": {"result": "type", "flags": ["daddr"]}}:
+        return "daddr type"
+    return json.dumps(left, sort_keys=True)
+
+
+def _header_field(asked: Mapping[str, Any]) -> str | None:
+    """Return the name of a field of a header, None where it has none here."""
+    name = str(asked.get("field"))
+    if name in {"saddr", "daddr"}:
+        return name if asked["protocol"] in {"ip", "ip6"} else None
+    if name in {"protocol", "nexthdr"}:
+        return "l4proto"
+    return "dport" if name == "dport" or asked == _DPORT_BY_OFFSET else None

@@ -1,0 +1,110 @@
+"""When packets of one kind meet what a rule asks for: always, never, or under conditions left unread."""
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Protocol
+
+from activities.drivers.runtime.host.rule_values import ANY, Conditions, Network, Values
+
+ALWAYS: Conditions = frozenset()
+UNREAD = "unread: "
+"""How a condition begins of which it is not known whether it asks for that by which the packets differ."""
+BY_MARK = "by mark: "
+"""How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
+MARK_FIELDS = ("mark", "ct mark")
+VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
+_MOST = 4096
+"""Ways to meet a rule, and elements that have to do with the compared packets, which are compared at all."""
+
+
+class TooManyError(Exception):
+    """A rule cannot be compared; the text says what of it is too much."""
+
+
+class Packets(Protocol):
+    """Packets of one kind, as rules meet them. Fields are named as by `nftables_rules`."""
+
+    @property
+    def version(self) -> int:
+        """Return their version of IP."""
+
+    def has(self, header: str) -> bool:
+        """Return whether they have the header, such as `ip6` or `udp`, as far as that is known."""
+
+    def reads(self, name: str) -> bool:
+        """Return whether conditions on that field are evaluated, and not left unread."""
+
+    def differ_by(self, name: str) -> bool:
+        """Return whether it is a field by which packets of the compared kinds differ."""
+
+    def address_in(self, name: str) -> Network | None:
+        """Return the network from which their address in that field is, None where that is not known."""
+
+    def own(self, address: str) -> str:
+        """Return how an address is named that belongs to them, such as one of their pool; else itself."""
+
+    def meets(self, name: str, values: Values) -> list[Conditions]:
+        """Return when they have one of these values in the field: a list of ways to do so."""
+
+
+def is_of_version(header: str, version: int) -> bool:
+    """Return whether packets of that version of IP may have the header."""
+    return {"ip": 4, "arp": 4, "icmp": 4, "ip6": 6, "icmpv6": 6}.get(header, version) == version
+
+
+def both_of(some: Iterable[Conditions], more: Iterable[Conditions]) -> list[Conditions]:
+    """Return when some of these are met, and some of those."""
+    some, more = list(some), list(more)
+    if len(some) * len(more) > _MOST:
+        raise TooManyError(f"asks for more combinations of addresses than the {_MOST} that are compared")
+    return [one | other for one, other in product(some, more)]
+
+
+def unless(met: Sequence[Conditions]) -> list[Conditions]:
+    """Return when none of these is met."""
+    if ALWAYS in met:
+        return []
+    said = " or ".join(sorted(" and ".join(sorted(one)) for one in met))
+    return [frozenset({f"not {said}"})] if met else [ALWAYS]
+
+
+def one_of(name: str, values: Values, packets: Packets) -> list[Conditions]:
+    """Return when the packets have one of these values in the field."""
+    if ANY in values:
+        return [ALWAYS]
+    if name in VERSIONS:
+        return [ALWAYS] if VERSIONS[name][packets.version] in values else []
+    if packets.address_in(name):
+        values = Values(values[at] for at in candidates([name], [values], packets))
+    met = packets.meets(name, values)
+    return [frozenset(map(BY_MARK.__add__, one)) for one in met] if name in MARK_FIELDS else met
+
+
+def together(names: Sequence[str], values: Values, packets: Packets) -> list[Conditions]:
+    """Return when several fields have the values of a row; which one makes no difference if none differs."""
+    columns = values.columns
+    if not any(map(packets.differ_by, names)):
+        ways = [one_of(name, column, packets) for name, column in zip(names, columns, strict=False)]
+        by = BY_MARK * any(name in MARK_FIELDS for name in names)
+        return values.unread(by + ", ".join(names)) if all(ways) else []
+    rows, found = candidates(names, columns, packets), list[Conditions]()
+    if len(rows) > _MOST:
+        raise TooManyError(
+            f"asks for {len(rows)} elements of {values.of or 'a set'}; at most {_MOST} are compared"
+        )
+    for at in rows:
+        met = [ALWAYS]
+        for name, column in zip(names, columns, strict=False):
+            met = both_of(met, one_of(name, Values([column[at]]), packets))
+        found += met
+    return found
+
+
+def candidates(names: Sequence[str], columns: Sequence[Values], packets: Packets) -> Sequence[int]:
+    """Return which values, or rows of them, the packets may have by their addresses."""
+    rows = None
+    for name, column in zip(names, columns, strict=False):
+        if network := packets.address_in(name):
+            around = column.around(network)
+            rows = around if rows is None else sorted({*rows} & {*around})
+    return range(max(map(len, columns), default=0)) if rows is None else rows
