@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from types import MappingProxyType
 from typing import Protocol
 
 from temporalio import activity
@@ -402,18 +401,6 @@ class FactActivities:
         """
         return await in_a_thread(self._find_strays, fleet)
 
-    @activity.defn(name="find_taken_off")
-    async def find_taken_off(self, fleet: str) -> dict[Name, dict[Name, int]]:
-        """Return whom operators steered off the release of a change after their wave had passed, by change.
-
-        That is what the ledger knows: only a gateway's host says whether it is still so.
-        """
-        return await in_a_thread(
-            lambda: self._taken_off(
-                fleet, self._book.states(fleet, FRESH)[0], self._book.quarantined(fleet), MOST_MEMBERS
-            )
-        )
-
     @activity.defn(name="plan_return")
     async def plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         """Write a plan that takes every stray to its known-good; None when there is nothing to take back.
@@ -594,7 +581,7 @@ class FactActivities:
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
             open_changes=open_changes,
             source=self._book.source_of(back) if back else None,
-            taken_off=self._taken_off(fleet, look.states, look.left_out, NAMED, claims),
+            taken_off=self._taken_off(fleet, look.states, look.left_out, claims),
             missed=self._missed(fleet, look)[:NAMED],
             unset=tuple(member.gateway.name for member in self._unset(fleet, look)[1][:NAMED]),
         )
@@ -604,8 +591,7 @@ class FactActivities:
         fleet: str,
         states: Mapping[str, GatewayState],
         left_out: Collection[Quarantine],
-        most: int,
-        claims: Mapping[Name, Mapping[Name, Claim]] = MappingProxyType({}),
+        claims: Mapping[Name, Mapping[Name, Claim]],
     ) -> dict[Name, dict[Name, int]]:
         """Return the first of whom operators steered off the release of a change after their wave passed.
 
@@ -625,7 +611,7 @@ class FactActivities:
                 and is_due(claims.get(change, {}), name, hand[name], now)
             ]
             if off:
-                found[change] = {name: hand[name] for name in off[:most]}
+                found[change] = {name: hand[name] for name in off[:NAMED]}
         return found
 
     def _look(self, fleet: str) -> _Look:

@@ -75,6 +75,7 @@ from workflows.drain import start_drains_of
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.identities import bake_of, beside, end_bake, withdraw_bake
 from workflows.install import Install, Installed, InstallOrder
+from workflows.last_look import LastLook, LastLookOrder
 from workflows.passed import PassedChange, PassedSoFar, PassedWaves
 from workflows.preflight import Preflight, PreflightOrder
 from workflows.reload import Reload, ReloadOrder, ReloadResult
@@ -683,7 +684,7 @@ class Change:
         if self._answers_for_no_wave:
             return {}
         answers = await self._passed_waves.leave_to_operators(self._passed_change, gateways)
-        known = self._aside_in.get(ANY_PART, ())
+        known = {*chain.from_iterable(self._aside_in.values())}
         if not self._answers_for_no_wave:
             new = {name: why for name, why in answers.items() if why and name not in known}
             self._leave_out(new, goes_back=False)
@@ -847,12 +848,17 @@ class Change:
             self._passed = wave.number
             self._go_on_with_a_short_history()
             self._watch_passed_waves()
-        await self._unless_stopped(self._leave_out_who_was_taken_off)
-        if await self._is_asked_back():
-            if not self._has_begun:
-                return self._ended_before_it_began()
-            return await self._go_back(self._passed, "asked to go back")
-        return await self._promote()
+        return await self._end_upgrade()
+
+    async def _end_upgrade(self) -> ChangeResult:
+        """Promote what runs the release, by a look that no hold has followed; or go back, as was asked."""
+        while not await self._is_asked_back():
+            await self._unless_stopped(self._leave_out_who_was_taken_off)
+            if not self._story.holds and not self._is_stopped:
+                return await self._promote()
+        if not self._has_begun:
+            return self._ended_before_it_began()
+        return await self._go_back(self._passed, "asked to go back")
 
     async def _begin_upgrade(self) -> ChangeResult | None:
         """Return how the upgrade ends before anything was touched, None when nothing is in its way."""
@@ -1106,23 +1112,27 @@ class Change:
         return True
 
     async def _leave_out_who_was_taken_off(self) -> None:
-        """Ask whoever runs the release, for a moment: an operator may have steered it back just now.
+        """Ask whoever runs the release on its host: an operator may have steered it back just now.
 
         Who is silent is promoted: it runs the release since its wave has passed.
         """
         if self._promoted:
             return
         keys = self._touched(self._passed)
-        survey = SurveyOrder(
+        order = LastLookOrder(
+            change=self._name,
             fleet=self._order.fleet,
             plan=self._plan.digest,
+            release=self._release.digest,
             keys=keys,
             without={key.path: self._not_upgraded_in(key) for key in keys},
         )
-        await self._survey(survey)
-        found = await control.record(FactActivities.find_taken_off, self._order.fleet)
-        if gateways := found.get(self._name):
-            await self._leave_to_operators(tuple(gateways))
+        found = await (await guarded(LastLook.run, order, self._child("last-look")))
+        for path, names in found.gateways.items():
+            self._aside_in[path] = (*self._aside_in.get(path, ()), *names)
+        self._set_aside(found.why)
+        more = sum(map(len, found.gateways.values())) - len(found.why)
+        self._story.set_aside(found.why, workflow.now(), goes_back=False, more=more)
 
     async def _begin_to_bake(self) -> None:
         bake = BakeOrder(

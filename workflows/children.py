@@ -28,6 +28,9 @@ What an engine is asked at once it answers in turn, so that of 6,000 steps asked
 workflow, and each command of a person, waited for most of the others.
 """
 
+TURN_LASTS = timedelta(seconds=8)
+"""After which the next part begins, whatever has become of one that has its turn."""
+
 
 async def guarded(
     run: Run[O, T], order: O, workflow_id: str, *, reports: bool = False
@@ -71,18 +74,26 @@ async def left_behind(run: "Run[O, Any] | str", order: O, workflow_id: str) -> b
     return True
 
 
-async def in_parts(run: Run[O, T], orders: Mapping[str, O]) -> list[T]:
-    """Run a child for each order, named after its key; the next begins when one under way has ended."""
+async def in_parts(run: Run[O, T], orders: Mapping[str, O], *, in_turns: bool = False) -> list[T]:
+    """Run a child for each order, named after its key; the next begins when one under way has ended.
+
+    Or `in_turns`, when the turn of one is over: who is silent in one part delays nobody of the others.
+    """
     turns = asyncio.Semaphore(PARTS_AT_ONCE)
 
     async def in_turn(name: str, order: O) -> T:
         async with turns:
-            return await workflow.execute_child_workflow(
+            child = await workflow.start_child_workflow(
                 run,
                 order,
                 id=f"{workflow.info().workflow_id}/{name}",
                 parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             )
+            if not in_turns:
+                return await child
+            with suppress(TimeoutError):
+                await workflow.wait_condition(child.done, timeout=TURN_LASTS)
+        return await child
 
     return await asyncio.gather(*[in_turn(name, order) for name, order in orders.items()])
 

@@ -44,7 +44,7 @@ from policies.placement import befallen
 from policies.planning.naming import counted
 from policies.rebuilding import is_newer
 from workflows import control, steps
-from workflows.children import first_named, left_behind, tell
+from workflows.children import TURN_LASTS, first_named, left_behind, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -71,9 +71,6 @@ batch may not have recorded yet that it was never tried."""
 
 STARTS_WITHIN = timedelta(seconds=3)
 """Who is back within this had power all the time: nothing starts anew so fast."""
-
-TURN_LASTS = timedelta(seconds=8)
-"""After which the next part begins, whatever has become of one that has its turn."""
 
 STRAGGLERS = 10
 """One in so many gateways of a part may not have answered yet when the next part begins."""

@@ -12,8 +12,7 @@ from activities.host_record import CollectedPage, CollectingActivities, HostReco
 from activities.instances import InstanceActivities
 from policies.model.fleet import GatewayRef
 from policies.model.instance import GatewayState
-from policies.model.plan_part import PartKey
-from policies.model.value import Digest, Name, Packed, Value
+from policies.model.value import Name, Value
 from workflows import control, steps
 from workflows.answers import answer_of
 from workflows.children import in_parts
@@ -33,20 +32,12 @@ PAGES_AT_ONCE = 8
 
 
 class SurveyOrder(Value):
-    """Which fleet is looked at: all of it, the pages that begin at these places, or those that are due.
-
-    Or parts of a plan, whatever the fleet's file has.
-    """
+    """Which fleet is looked at: all of it, the pages that begin at these places, or those that are due."""
 
     fleet: Name
     firsts: tuple[int, ...] = ()
     pages: int | None = None
     """How many pages, of which the gateways were asked longest ago; all without a number."""
-    plan: Digest | None = None
-    keys: tuple[PartKey, ...] = ()
-    """The parts of that plan."""
-    without: Packed[dict[str, tuple[Name, ...]]] = {}
-    """Their gateways that are not asked, by the path of their part."""
 
 
 @workflow.defn(name="Survey")
@@ -56,9 +47,6 @@ class Survey:
     @workflow.run
     async def run(self, order: SurveyOrder) -> tuple[int, ...]:
         """Return the pages that were asked; what each gateway said, and who was silent, is in the ledger."""
-        if order.plan is not None:
-            await self._look_at_parts(order, order.plan)
-            return ()
         first = order.firsts[0] if order.firsts else 0
         asked = FleetQuery(fleet=order.fleet, first=first, pages=order.pages)
         page = await control.ask(FactActivities.read_fleet, asked)
@@ -67,23 +55,8 @@ class Survey:
             return (first,)
         firsts = order.firsts or page.firsts
         pages = {f"{one:05}": SurveyOrder(fleet=order.fleet, firsts=(one,)) for one in firsts}
-        await in_parts(Survey.run, pages)
+        await in_parts(Survey.run, pages, in_turns=True)
         return firsts
-
-    async def _look_at_parts(self, order: SurveyOrder, plan: Digest) -> None:
-        if len(order.keys) != 1:
-            parts = {
-                key.path: order.model_copy(
-                    update={"keys": (key,), "without": {key.path: order.without.get(key.path, ())}}
-                )
-                for key in order.keys
-            }
-            await in_parts(Survey.run, parts)
-            return
-        (key,) = order.keys
-        part, without = await control.read_part(plan, key), order.without.get(key.path, ())
-        asked = (one.gateway for one in part.members if one.gateway.name not in without)
-        await self._look(order.fleet, tuple(asked))
 
     @staticmethod
     async def _look(fleet: str, gateways: tuple[GatewayRef, ...]) -> None:

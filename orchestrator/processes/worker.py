@@ -78,6 +78,7 @@ from workflows.batch import Batch
 from workflows.change import Change
 from workflows.drain import Drain
 from workflows.install import Install
+from workflows.last_look import LastLook
 from workflows.patch_window import Opened
 from workflows.path import WalkPath
 from workflows.preflight import Preflight
@@ -111,6 +112,7 @@ WORKFLOWS = (
     Bake,
     Snapshot,
     Survey,
+    LastLook,
     Preflight,
     Install,
     Reload,
@@ -226,7 +228,6 @@ def record_activities(
         facts.plan_what_stands,
         facts.find_left_out,
         facts.find_handed_over,
-        facts.find_taken_off,
         collecting.collect_host_record,
         archive.keep_snapshot_piece,
         archive.record_snapshot,

@@ -257,19 +257,24 @@ class Story:
             self.note(f"verdict {decision.verdict.replace('_', ' ')}, {action}: {decision.reason}", report.at)
         self._tell(decision=decision)
 
-    def set_aside(self, aside: Mapping[str, str], at: datetime, *, goes_back: bool = True) -> None:
+    def set_aside(
+        self, aside: Mapping[str, str], at: datetime, *, goes_back: bool = True, more: int = 0
+    ) -> None:
         """Leave out gateways after their wave had passed.
 
         Args:
             aside: Each of them with why: it failed by itself, or an operator steered it on its host.
             at: Now.
             goes_back: Whether penstock sends them back; those that operators steered stay as they are.
+            more: How many are left out besides these.
         """
         left_out = "left out and to be sent back" if goes_back else "left out"
         for name, why in sorted(aside.items()):
             if name not in self._told.aside:
                 self.note(f"{name} {left_out}: {why}", at)
-        self._tell(aside_later=self._told.aside_later + len(aside))
+        if more:
+            self.note(f"{more} more gateways {left_out}", at)
+        self._tell(aside_later=self._told.aside_later + len(aside) + more)
         self._name_aside(aside, {})
 
     def take_claims(self, claimed: Mapping[str, int], answers: Mapping[str, str], at: datetime) -> None:
