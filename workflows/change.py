@@ -1127,7 +1127,9 @@ class Change:
             keys=keys,
             without={key.path: self._not_upgraded_in(key) for key in keys},
         )
-        found = await (await guarded(LastLook.run, order, self._child("last-look")))
+        # Of this run alone, as a survey: one of before may still be ending.
+        look = self._child(f"last-look/{workflow.info().run_id}")
+        found = await (await guarded(LastLook.run, order, look))
         for path, names in found.gateways.items():
             self._aside_in[path] = (*self._aside_in.get(path, ()), *names)
         self._set_aside(found.why)

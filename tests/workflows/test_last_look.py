@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from typing import Any
 
 import pytest
 from temporalio import activity
-from temporalio.client import WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
 
 from policies.model.change import ChangeOpening, GatewayResult, Outcome, Phase
 from policies.model.command import CommandKind
@@ -78,23 +79,17 @@ async def promoting(world: World, run: ChangeRun) -> Running:
     return await world.client.start_workflow(Change.run, run, id="change/edge", task_queue=CONTROL_QUEUE)
 
 
-async def look_of(world: World) -> WorkflowExecutionStatus | None:
-    """Return how the look before the promotion goes, None before it has begun."""
-    look = world.client.get_workflow_handle(f"change/edge/{world.newest}/last-look")
-    try:
-        return (await look.describe()).status
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        return None
-
-
-async def is_looking(world: World) -> bool:
-    return await look_of(world) is WorkflowExecutionStatus.RUNNING
-
-
-async def has_looked(world: World) -> bool:
-    return await look_of(world) is WorkflowExecutionStatus.COMPLETED
+async def look_of(world: World) -> WorkflowHandle[Any, Any]:
+    """Return the look before the promotion once it has begun; the change may be cut after it."""
+    running = world.client.get_workflow_handle("change/edge")
+    async with asyncio.timeout(60):
+        while True:
+            run = (await running.describe()).run_id
+            look = world.client.get_workflow_handle(f"change/edge/{world.newest}/last-look/{run}")
+            with suppress(RPCError):  # there is none yet
+                await look.describe()
+                return look
+            await asyncio.sleep(0.1)
 
 
 async def test_no_gateway_of_a_whole_site_that_operators_steered_back_is_promoted(server: Engine) -> None:
@@ -159,9 +154,9 @@ async def test_a_gateway_that_an_operator_steers_back_during_a_hold_after_the_la
     running = await second_wave_that(world, "its verdict")
     world.gateways["gw-2"].fail("observe", SILENT, times=10_000)
     world.judge.says(HEALTHY, wave=2)
-    await until(partial(is_looking, world))
+    look = await look_of(world)
     await say(running, CommandKind.HOLD)
-    await until(partial(has_looked, world))
+    await look.result()
     await asyncio.sleep(1)  # until the change has heard of that
     await steered_back(world.gateways["gw-1"])
     await say(running, CommandKind.RESUME)
@@ -176,7 +171,7 @@ async def test_a_rollback_waits_for_no_gateway_that_is_asked_before_the_promotio
     running = await second_wave_that(world, "its verdict")
     world.gateways["gw-2"].fail("observe", SILENT, times=10_000)
     world.judge.says(HEALTHY, wave=2)
-    await until(partial(is_looking, world))
+    await look_of(world)
     await say(running, CommandKind.ROLL_BACK)
     await until(serves_known_good(world), AT_ONCE)
     assert (await result_of(running)).outcome is Outcome.ROLLED_BACK

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 
-from policies.model.change import Outcome, Phase
+from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, TORN, UNDECIDED, UNHEALTHY
@@ -28,7 +28,6 @@ from tests.workflows.world import (
     until,
     working,
 )
-from workflows import change
 from workflows.survey import Survey, SurveyOrder
 
 MARGIN = timedelta(milliseconds=100)
@@ -224,25 +223,24 @@ async def still_ends(world: World, workflow_id: str) -> WorkflowHandle[Any, Any]
     )
 
 
-async def survey_of(world: World, rollout: Running) -> WorkflowHandle[Any, Any]:
-    """Return the survey that the change has asked for."""
+async def look_of(world: World, rollout: Running) -> WorkflowHandle[Any, Any]:
+    """Return the look before the promotion that the change has asked for."""
     started = [
         event.start_child_workflow_execution_initiated_event_attributes
         async for event in rollout.fetch_history_events()
     ]
-    [survey] = [child.workflow_id for child in started if child.workflow_type.name == "Survey"]
-    return world.client.get_workflow_handle(survey)
+    [look] = [child.workflow_id for child in started if child.workflow_type.name == "LastLook"]
+    return world.client.get_workflow_handle(look)
 
 
 async def has_ended(running: WorkflowHandle[Any, Any]) -> bool:
     return (await running.describe()).status is not WorkflowExecutionStatus.RUNNING
 
 
-async def test_a_survey_that_is_still_ending_does_not_end_the_change_that_asked_for_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+async def test_a_look_of_before_that_is_still_ending_does_not_end_the_change_that_asked_for_it(
+    world: World,
 ) -> None:
     """A change that was held before its promotion failed as its history was cut, and nothing went back."""
-    monkeypatch.setattr(change, "SURVEYED_WITHIN", timedelta(seconds=2))
     world.judge.says(UNDECIDED, wave=2)
     rollout = await world.start(("gw-1",), ("gw-2",))
     await in_phase(rollout, Phase.OBSERVING, wave=2)
@@ -250,12 +248,14 @@ async def test_a_survey_that_is_still_ending_does_not_end_the_change_that_asked_
         world.judge.says(HEALTHY, wave=2)
         await taken.wait()
         await say(rollout, CommandKind.HOLD)
-        survey = await survey_of(world, rollout)
-        await until(partial(has_ended, survey))
+        look = await look_of(world, rollout)
+        await until(partial(has_ended, look))
     await in_phase(rollout, Phase.HELD, wave=2)
-    newest = world.client.get_workflow_handle(rollout.id)
+    newest: WorkflowHandle[Any, ChangeResult] = world.client.get_workflow_handle(
+        rollout.id, result_type=ChangeResult
+    )
     before = (await newest.describe()).run_id
-    ending = await still_ends(world, survey.id)
+    ending = await still_ends(world, look.id)
     await lengthen_change(newest)
 
     async def is_cut() -> bool:
