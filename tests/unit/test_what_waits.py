@@ -65,6 +65,8 @@ WAITS_FOR_NOBODY = {
     "in_wave",
     "begun",
     "ends_unchanged",
+    "claims",
+    "paused",
     "aside_later",
     "events",
     "earlier_events",
