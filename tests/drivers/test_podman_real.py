@@ -398,12 +398,21 @@ async def test_a_podman_that_hangs_gives_up_the_slots_and_the_next_start_has_the
         await _starts_one(podman, changed=True)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process has ended, also where its parent has not heard of that yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
 def killed(*pids: int) -> None:
     """Kill these processes and wait until they have ended: nothing outlives a reboot."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + PATIENCE
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while not all(has_ended(pid) for pid in pids):
         assert time.monotonic() < until, pids
         time.sleep(0.01)
 
