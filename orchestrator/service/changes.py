@@ -493,14 +493,13 @@ class ChangeService:
         What penstock does by itself ends for the order, and every reload for one that takes back files.
         """
         guest = self.client.get_workflow_handle(beside(change_of(order.fleet)))
-        until, ends = time.monotonic() + LET_IN_WITHIN.total_seconds(), None
+        until, asked = time.monotonic() + LET_IN_WITHIN.total_seconds(), None
         while (running := await self._running(guest)) is not None:
             if time.monotonic() > until:
                 return False
-            if running.run_id != ends:
+            if running.run_id != asked:
                 its = await self._order_of(running)
-                takes_back = order.takes_back is not None
-                if its is not None and (its.gives_way or (takes_back and its.kind in RELOADS)):
+                if its is not None and its.ends_for(of_files=order.takes_back is not None):
                     stop = Command(
                         id=f"let in {order.key}",
                         kind=CommandKind.ROLL_BACK,
@@ -508,7 +507,7 @@ class ChangeService:
                         reason=order.reason,
                     )
                     await guest.signal("command_fallback", stop, rpc_timeout=ANSWER)
-                ends = running.run_id
+                asked = running.run_id
             await asyncio.sleep(0.2)
         return True
 
@@ -1030,7 +1029,7 @@ class ChangeService:
         if under_way is None:
             return False
         order = await self._order_of(under_way)
-        if order is not None and (order.gives_way or (asked.of_files and order.kind in RELOADS)):
+        if order is not None and order.ends_for(of_files=asked.of_files):
             return False
         is_way_back = order is not None and order.kind is ChangeKind.GO_BACK and order.confirm is None
         with suppress(Unavailable, BadInput):

@@ -169,6 +169,10 @@ class ChangeOrder(Value):
         """Whether every rollback ends it: single gateways return, or penstock gives what some have missed."""
         return self.bakes_on or (self.kind in RELOADS and self.requested_by == PENSTOCK)
 
+    def ends_for(self, *, of_files: bool) -> bool:
+        """Return whether a rollback ends it at once, or one of settings and credentials (`of_files`)."""
+        return self.gives_way or (of_files and self.kind in RELOADS)
+
     @property
     def takes_back(self) -> Name | None:
         """The reload whose files of before are put back, None where new ones are given."""

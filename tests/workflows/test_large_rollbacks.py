@@ -11,7 +11,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError, RPCStatusCode
 
 from orchestrator.service.changes import ChangeService
-from policies.model.change import ChangeOpening, KnownGoodBatch, Outcome, Phase
+from policies.model.change import KnownGoodBatch, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Unavailable
 from policies.model.plan_part import MOST_MEMBERS, PartKey
@@ -65,20 +65,8 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
     fleet = fleet_of("edge", size=PARTS)
     world = World.made(await server.client(), fleet)
     order = world.order(*[(f"gw-{number}",) for number in range(1, PARTS + 1)])
-    assert order.key is not None
     assert order.plan is not None
-    name = world.book.open_change(
-        ChangeOpening(
-            key=order.key,
-            fleet="edge",
-            kind=order.kind,
-            requested_by=order.requested_by,
-            reason=order.reason,
-            release=NEW.version,
-            release_digest=NEW.digest,
-            plan=order.plan,
-        )
-    )
+    name = world.opened(order)
     record = world.book.record_known_good_batch
 
     def slowly(batch: KnownGoodBatch) -> int:

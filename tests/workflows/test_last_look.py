@@ -11,7 +11,7 @@ from temporalio import activity
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
-from policies.model.change import ChangeOpening, GatewayResult, Outcome, Phase
+from policies.model.change import GatewayResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.planning.cohorts import KEPT, LEFT_OUT
@@ -44,17 +44,7 @@ async def of_waves(server: Engine, waves: list[tuple[str, ...]]) -> tuple[World,
     """Return a fleet on which these waves have passed, and the run of the change that promotes them."""
     world = World.made(await server.client(), fleet_of("edge", size=sum(map(len, waves))))
     order = world.order(*waves)
-    opening = ChangeOpening(
-        key=order.key,
-        fleet="edge",
-        kind=order.kind,
-        requested_by=order.requested_by,
-        reason=order.reason,
-        release=NEW.version,
-        release_digest=NEW.digest,
-        plan=order.plan,
-    )
-    name, now = world.book.open_change(opening), datetime.now(UTC)
+    name, now = world.opened(order), datetime.now(UTC)
     rows = [
         GatewayResult(gateway=one, wave=number, state=KEPT, at=now, started=now.timestamp(), slot="b")
         for number, wave in enumerate(waves, start=1)

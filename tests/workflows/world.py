@@ -208,10 +208,14 @@ class World:
 
     def left_open(self, *waves: tuple[str, ...]) -> str:
         """Write an upgrade down as one that nobody looks after; return its name."""
-        order = self.order(*waves)
+        return self.opened(self.order(*waves).model_copy(update={"key": "left open"}))
+
+    def opened(self, order: ChangeOrder) -> str:
+        """Write an upgrade down as begun; return its name."""
+        assert order.key is not None
         return self.book.open_change(
             ChangeOpening(
-                key="left open",
+                key=order.key,
                 fleet=order.fleet,
                 kind=order.kind,
                 requested_by=order.requested_by,
