@@ -19,6 +19,7 @@ def _each(facts: PathFacts) -> Iterator[PathFinding]:
     yield from _forwarding(facts)
     yield _filter(facts)
     yield _covering(facts)
+    yield _bans(facts)
     yield _back(facts)
     yield _tracking(facts)
     for tried in facts.tried:
@@ -86,6 +87,15 @@ def _covering(facts: PathFacts) -> PathFinding:
         mend = "change the rule on the host, and keep it where the host loads its rules at boot"
         return _wrong("slots' rules", "; ".join(facts.uncovered), mend)
     return _well("slots' rules", "the packet filter treats users of all slots alike")
+
+
+def _bans(facts: PathFacts) -> PathFinding:
+    if facts.spared is None:
+        return _unread("bans", "whether bans at the users' port hold at slots' ports", "nft list ruleset")
+    if facts.spared:
+        mend = "ban on all ports, or by the port that users dial: docs/install.md, Bans and limits"
+        return _wrong("bans", "; ".join(facts.spared), mend)
+    return _well("bans", "no ban or limit holds at the users' port alone")
 
 
 def _back(facts: PathFacts) -> PathFinding:

@@ -51,6 +51,8 @@ class PathFacts(Message):
     """Rules of the packet filter that name the pool or device of one slot, and not those of another."""
     uncovered_unread: Sentence = ""
     """Why they cannot be compared."""
+    spared: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
+    """Bans and limits at the port that users dial, which see nobody at the port of a slot."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
     misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)

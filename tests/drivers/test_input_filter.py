@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.drivers.runtime.host.input_filter import drops_users
+from activities.drivers.runtime.host.filter_listing import read_rules
+from activities.drivers.runtime.host.input_filter import drops_users, spares
 from deploy.lab.namespaces import inside
 from policies.model.fleet import Gateway, Slot
 
@@ -354,3 +355,50 @@ def test_the_table_of_ports_in_the_document_has_the_slots_ports() -> None:
     """B1: docs/install.md did not name them."""
     table = [line for line in Path("docs/install.md").read_text().splitlines() if line.startswith("| users ")]
     assert any("4431" in line and "4432" in line and "UDP" in line for line in table)
+
+
+BANS = {
+    "of iptables": saved(
+        "iptables-{0} -N ban\niptables-{0} -A INPUT -p tcp -m multiport --dports 443 -j ban\n"
+        "iptables-{0} -A ban -s 198.18.7.9 -j REJECT\niptables-{0} -A ban -j RETURN",
+        "legacy",
+    ),
+    "of nftables": with_set(
+        "  tcp dport 443 ip saddr { 198.18.7.9, 203.0.113.4 } reject\n  tcp dport { 443, 4431, 4432 } accept"
+    ),
+    "by connections of an address": saved(
+        "iptables-{0} -A INPUT -p tcp --dport 443 -m connlimit --connlimit-above 0 -j DROP"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BANS)
+def test_a_ban_at_the_users_port_alone_is_named_and_is_no_obstacle(user: User, case: str) -> None:
+    assert found(user.gateway, BANS[case]) == []
+    with inside(user.gateway):
+        named = asyncio.run(spared())
+    assert {one.split(" of slot ")[0].rpartition(" port ")[2] for one in named} == {"4431", "4432"}
+    assert all("drops some users of TCP port 443, and nobody at TCP port" in one for one in named), named
+    assert not user.gets_to(443), "the user is banned before the upgrade"
+    assert user.gets_to(4431), "and gets in once steering redirects all users to the slot"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "  ip saddr { 198.18.7.9 } reject",
+        "  meta l4proto tcp ct original proto-dst 443 ip saddr { 198.18.7.9 } reject",
+        "  tcp dport { 443, 4431, 4432 } ip saddr { 198.18.7.9 } reject",
+    ],
+)
+def test_a_ban_that_holds_at_every_slot_is_not_named(user: User, rules: str) -> None:
+    script = nft(f"{rules}\n  tcp dport {{ 443, 4431, 4432 }} accept")
+    assert found(user.gateway, script) == []
+    with inside(user.gateway):
+        assert asyncio.run(spared()) == ()
+    assert not user.gets_to(443)
+    assert not user.gets_to(4431)
+
+
+async def spared() -> tuple[str, ...]:
+    return await spares(GATEWAY, ("tcp",), await read_rules())

@@ -35,6 +35,7 @@ def test_nothing_is_wrong_with_a_gateway_of_which_everything_is_known_to_be_well
     [
         ({"drops": None}, "packet filter"),
         ({"uncovered": None}, "slots' rules"),
+        ({"spared": None}, "bans"),
         ({"misrouted": None}, "routes"),
         ({"devices_down": None}, "instances"),
         ({"steering": None}, "steering"),

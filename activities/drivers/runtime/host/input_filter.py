@@ -9,7 +9,7 @@ users at the gateway's port under some conditions has to accept them at the slot
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
@@ -23,6 +23,7 @@ from activities.drivers.runtime.host.packet_filter import (
     COMPARED_WITHIN,
     DROP,
     Entry,
+    Rule,
     Rules,
     missing,
 )
@@ -139,24 +140,79 @@ async def drops_users(
     Raises:
         Unavailable: The packet filter cannot be read, or not be compared in time.
     """
-    if gateway.steering == "haproxy" or gateway.has_own_networks:
-        return ()  # users reach HAProxy there, or go through forward chains
     rules = (rules or await read_rules()).within(COMPARED_WITHIN)
-    steered, found = set(redirected), dict[str, None]()
-    for arrival, transport in product(await _arrivals(gateway), _PROTOCOLS):
-        dialled = arrival.at(gateway.port, transport)
-        sent = {
-            slot.name: arrival.redirected_to(slot.port, dialled)
-            if transport in steered
-            else arrival.at(slot.port, transport)
-            for slot in gateway.slots
-        }
-        models = [dialled, *(one for name, one in sent.items() if name == serving)]
-        since = _STEERED_FROM if transport in steered else -inf
-        for name, one in sent.items():
+    found = dict[str, None]()
+    for slots, dialled, since in await _ways(gateway, redirected):
+        models = [dialled, *(one for name, one in slots.items() if name == serving)]
+        for name, one in slots.items():
             lost = await asyncio.to_thread(_lost, rules, models, one, since)
             found |= {await _sentence(gateway, name, one, *each): None for each in lost}
     return tuple(found)
+
+
+async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> tuple[str, ...]:
+    """Return which rules drop some users at the port that they dial, and nobody at the port of a slot.
+
+    Bans and limits that are written for the users' port are such rules: they see nobody whom steering
+    redirects. Whether a host has them may change from minute to minute, so no upgrade waits for them.
+
+    Args:
+        gateway: Whose slots.
+        redirected: Transports of users whom steering redirects to a slot's port.
+        rules: The packet filter.
+
+    Raises:
+        Unavailable: The packet filter cannot be compared in time.
+    """
+    rules, found = rules.within(COMPARED_WITHIN), dict[str, None]()
+    for slots, dialled, since in await _ways(gateway, redirected):
+        for name, one in slots.items():
+            for rule in await asyncio.to_thread(_spared, rules, dialled, one, since):
+                kind = one.transport.upper()
+                where = f"{kind} port {one.port} of slot {name} over IPv{one.version}"
+                what = f"some users of {kind} port {dialled.port}, and nobody at {where}"
+                found[f"`{await text_of(rule)}` ({rule.place}) drops {what}"] = None
+    return tuple(found)
+
+
+async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[str, First], First, float]]:
+    """Return by address and transport the packet at each slot, the one dialled, and since which chain."""
+    if gateway.steering == "haproxy" or gateway.has_own_networks:
+        return []  # users reach HAProxy there, or go through forward chains
+    steered, found = set(redirected), list[tuple[dict[str, First], First, float]]()
+    for arrival, transport in product(await _arrivals(gateway), _PROTOCOLS):
+        dialled = arrival.at(gateway.port, transport)
+        is_steered = transport in steered
+        slots = {
+            slot.name: arrival.redirected_to(slot.port, dialled)
+            if is_steered
+            else arrival.at(slot.port, transport)
+            for slot in gateway.slots
+        }
+        found.append((slots, dialled, _STEERED_FROM if is_steered else -inf))
+    return found
+
+
+def _both(rules: Rules, model: First, sent: First, since: float) -> Iterator[tuple[list[Entry], list[Entry]]]:
+    """Yield what each chain does with both packets."""
+    for hook in ("prerouting", "input"):
+        theirs, ours = (rules.of(hook, "filter", one, since) for one in (model, sent))
+        yield from ((first, second) for (_, first), (_, second) in zip(theirs, ours, strict=True))
+
+
+def _spared(rules: Rules, dialled: First, sent: First, since: float) -> list[Rule]:
+    """Return which rules drop by the port that was dialled, in chains where none drops by the slot's."""
+    return [
+        entry.rule
+        for theirs, ours in _both(rules, dialled, sent, since)
+        if not any(_drops_by_port(entry) for entry in ours)
+        for entry in theirs
+        if _drops_by_port(entry)
+    ]
+
+
+def _drops_by_port(entry: Entry) -> bool:
+    return entry.verdict == DROP and entry.asks and bool(entry.when)
 
 
 def _lost(
@@ -164,13 +220,7 @@ def _lost(
 ) -> list[tuple[First, Entry, Entry]]:
     """Return which packets get in that do not at the slot's port, by which rule, and which one drops them."""
     for model in models:
-        both = [
-            (theirs, ours)
-            for hook in ("prerouting", "input")
-            for (_, theirs), (_, ours) in zip(
-                rules.of(hook, "filter", model, since), rules.of(hook, "filter", sent, since), strict=True
-            )
-        ]
+        both = list(_both(rules, model, sent, since))
         if all(any(_accepts(entry) for entry in theirs) for theirs, _ in both):  # else users come another way
             missed = [(missing(theirs, ours, _accepts), theirs, ours) for theirs, ours in both]
             if found := [

@@ -11,6 +11,8 @@ from typing import Any
 from activities.drivers.daemon.port import Environment
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.filter_listing import read_rules
+from activities.drivers.runtime.host.input_filter import spares
+from activities.drivers.runtime.host.packet_filter import Rules
 from activities.drivers.runtime.host.routes import routes
 from activities.drivers.runtime.host.slot_folders import SlotFolders
 from activities.drivers.runtime.host.tunnel_rules import (
@@ -79,7 +81,7 @@ class GatewayPath:
         own, inside = self._folders.gateway.slots, self._folders.gateway.inside
         judged = [slot for slot in own if slot.name != ADOPTED]
         slots = list(dict.fromkeys([*judged, *running]))
-        facts = dict[str, Any](drops=None, translates=None, uncovered=None)
+        facts = dict[str, Any](drops=None, translates=None, uncovered=None, spared=None)
         try:
             rules = await read_rules()
             planes = await planes_of(running, inside, rules)
@@ -90,7 +92,14 @@ class GatewayPath:
             facts["uncovered"] = _first(await uncovered(planes, models_among(slots, serves), names))
         except (PenstockError, OSError, ValueError, KeyError) as error:
             facts["uncovered_unread"] = str(error)
+            return facts
+        facts["spared"] = _first(await _or_none(self._spared(rules)))
         return facts
+
+    async def _spared(self, rules: Rules) -> tuple[str, ...]:
+        gateway = self._folders.gateway
+        dialled = self._folders.daemon.dialled(gateway)
+        return await spares(gateway, {one.transport for one in dialled}, rules)
 
     async def _steering(self) -> tuple[Steering | None, str]:
         """Return where new sessions go, or why that cannot be read."""
