@@ -1399,7 +1399,7 @@ class Change:
         """Return whether the plan changes what is watched; where the ledger does not answer, it may."""
         query = BakesQuery(fleet=self._order.fleet, plan=self._plan.digest)
         try:
-            return await control.ask(LedgerActivities.ends_bakes, query)
+            return await control.ask(LedgerActivities.ends_bakes, query, steps.LOOK)
         except ActivityError as error:
             if is_cancelled_exception(error):
                 raise
