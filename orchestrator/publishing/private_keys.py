@@ -68,6 +68,9 @@ LARGEST_SETTINGS = 1 << 20
 BOM = b"\xef\xbb\xbf"
 WIDE = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 """How text of two bytes a character begins, as Windows writes it."""
+MOST_BLANKS = 80
+"""Blanks in a row that are looked at: patterns try each of them as a beginning, and then all that follow."""
+LONG_BLANKS = re.compile(rb"[ \t\r\f\v]{%d,}" % (MOST_BLANKS + 1))
 LARGEST_DER = 1 << 16
 """Bytes of a key's file that is not text; an RSA key of 16,384 bits has 9,000."""
 LARGEST_IMAGE = 1 << 30
@@ -95,6 +98,7 @@ def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
         return
     wide = next((encoding for mark, encoding in WIDE if content.startswith(mark)), None)
     text = content[2:].decode(wide, "replace").encode() if wide else content.removeprefix(BOM)
+    text = text if b"\0" in text else LONG_BLANKS.sub(b" " * MOST_BLANKS, text)
     if kind := _kind(text) or _kind_of_daemons(name, text) or login_secret_in(name, text):
         yield f"{name} ({kind})"
     elif depth < DEEPEST:

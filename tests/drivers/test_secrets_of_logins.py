@@ -410,3 +410,12 @@ def test_a_password_in_an_address_of_an_ocserv_template_is_refused_by_its_line()
     with pytest.raises(BadInput, match="line 9: it has the password in an address, write ") as refused:
         TEMPLATES["ocserv"](template.format(SECRET), "ocserv.conf.template")
     assert SECRET not in str(refused.value)
+
+
+@pytest.mark.timeout(60)  # it took many hours
+@pytest.mark.parametrize("name", ["etc/app.conf", "etc/app.env", "etc/unit.service"])
+def test_a_file_of_blanks_holds_nobody_up_and_hides_no_secret(name: str) -> None:
+    blanks = b" \t" * 500_000
+    assert list(keys_in(blanks, name)) == []
+    text = b"first\n" + blanks + b"\n  API_PASSWORD=" + SECRET.encode() + b"\n"
+    assert list(keys_in(text, name)) == [f"{name} (API_PASSWORD, line 3)"]
