@@ -6,6 +6,7 @@ import typer
 
 from orchestrator.cli.client import Api
 from orchestrator.cli.output import Output, OutputOption, emit, print_table, say
+from orchestrator.cli.receipts import exit_of_each
 from orchestrator.cli.tree import group
 from orchestrator.cli.words import FleetName, Key, Reason, fleet_of, seconds
 from orchestrator.words.times import moment
@@ -93,7 +94,10 @@ def extend(
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Move the deadline of a drain; people are warned before the new one again."""
+    """Move the deadline of a drain; people are warned before the new one again.
+
+    The exit code is 1 when a drain does not answer, whatever the others did.
+    """
     body = {"by_seconds": seconds(by), "gateway": gateway, "slot": slot, "reason": reason}
     _tell(fleet, "extend", body, key, output)
 
@@ -113,6 +117,8 @@ def end(
     """End what is left in small batches; its users log in again.
 
     With `--exempt-too` an instance that does not answer is stopped, and every session that it has is lost.
+
+    The exit code is 1 when a drain does not answer, whatever the others did.
     """
     body = {"gateway": gateway, "slot": slot, "reason": reason, "exempt_too": exempt_too}
     _tell(fleet, "end", body, key, output)
@@ -123,6 +129,7 @@ def _tell(fleet: str | None, verb: str, body: dict[str, Any], key: str | None, o
     receipts = api.post("fleets", fleet_of(api, fleet), "drains", verb, body=body, key=key)["receipts"]
     sentences = [receipt["sentence"] for receipt in receipts]
     emit(output, "CommandReceiptList", receipts, lambda: say(*sentences), rows=receipts)
+    raise exit_of_each(receipts)
 
 
 def _count(sessions: int | None) -> str:
