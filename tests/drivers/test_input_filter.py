@@ -248,6 +248,12 @@ SOME = {
         "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
     ),
     "a mark of nftables": nft("  tcp dport 443 meta mark set 1\n  meta mark 1 accept"),
+    "a mark by a map of ports": nft("  meta mark set tcp dport map { 443 : 1 }\n  meta mark 1 accept")
+    .replace("input priority filter", "prerouting priority 0")
+    .replace("policy drop", "policy accept")
+    .replace(
+        "meta mark 1 accept", "}\n chain in { type filter hook input priority 0; policy drop; mark 1 accept"
+    ),
     "an early input chain": saved("iptables-{0} -t mangle -A INPUT -p tcp --dport 4431 -j DROP", "legacy"),
     "before the input chains": nft("  tcp dport { 443, 4431 } accept")
     + "\nnft 'add table ip early; add chain ip early in { type filter hook prerouting priority 10; }; "
@@ -290,6 +296,9 @@ ALIKE = {
         HEAD + "iptables-{0} -A INPUT -m addrtype --dst-type LOCAL -m conntrack --ctstate NEW -j ACCEPT"
     ),
     "by a mark": nft("  tcp dport { 443, 4431, 4432 } meta mark set 1\n  meta mark 1 accept"),
+    "by a mark by a map": nft(
+        "  meta mark set tcp dport map { 443 : 1, 4431-4432 : 1 }\n  meta mark 1 accept"
+    ),
     "by a mark of what was dialled": saved(
         HEAD + "iptables-{0} -t mangle -A PREROUTING -p tcp --dport 443 -j MARK --set-mark 1\n"
         "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"

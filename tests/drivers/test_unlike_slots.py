@@ -323,3 +323,89 @@ def test_the_same_address_outside_is_no_obstacle_by_whatever_rule(host: Host, ca
 def test_an_address_of_each_slots_own_is_no_obstacle(host: Host, of_old: str, of_new: str) -> None:
     host.has(f"{OUT} {of_old}\n{OUT} {of_new}")
     assert host.found() == []
+
+
+BY_MARK = """ip address add fd00:8::1/64 dev tun0 nodad
+nft -f - <<'END'
+table inet site {
+ map by_pool { type ipv4_addr : mark; flags interval; elements = { {pools} }; }
+ map by_device { type ifname : mark; elements = { {devices} }; }
+ chain pre { type filter hook prerouting priority mangle; {marks}
+ }
+ chain forward { type filter hook forward priority 0; policy drop;
+  {accepts}
+ }
+}
+END"""
+MARKED_OUT = "ct state established,related accept\n meta mark 0x1 accept"
+MARKS = {
+    "by pool": ("meta mark set ip saddr map @by_pool", MARKED_OUT),
+    "by device": ("meta mark set iifname map @by_device", MARKED_OUT),
+    "by both": ("meta mark set ip saddr . iifname map { {rows} }", MARKED_OUT),
+    "within a calculation": (
+        "meta mark set iifname map { {devices} } accept",
+        MARKED_OUT.replace("0x1", "& 0xff == 0x1"),
+    ),
+    "of the connection": ("ct mark set ip saddr map @by_pool; meta mark set ct mark", MARKED_OUT),
+    "of the connection, for answers": (
+        "ct mark set ip saddr map @by_pool",
+        "ip saddr 10.8.0.0/15 accept\n ct mark 0x1 accept",
+    ),
+}
+
+
+def by_mark(case: str, *, both: bool) -> str:
+    """Return rules that mark users of the old slot by a map, or those of both slots."""
+    marks, accepts = MARKS[case]
+    pools, devices = ["10.8.0.0/24", "10.9.0.0/24"][: 1 + both], ["tun0", "vpna"][: 1 + both]
+    rows = ", ".join(f"{pool} . {device} : 0x1" for pool, device in zip(pools, devices, strict=True))
+    return (
+        BY_MARK.replace("{marks}", marks)
+        .replace("{accepts}", accepts)
+        .replace("{pools}", ", ".join(f"{one} : 0x1" for one in pools))
+        .replace("{devices}", ", ".join(f"{one} : 0x1" for one in devices))
+        .replace("{rows}", rows)
+    )
+
+
+@pytest.mark.parametrize("case", MARKS)
+def test_a_mark_that_a_map_gives_to_the_old_users_alone_is_named(host: Host, case: str) -> None:
+    """Before, the map was one text, which is the same for users of every slot."""
+    host.has(by_mark(case, both=False))
+    assert host.pings() == [True, False]
+    said, *_ = host.found()
+    assert "mark" in said.split("`")[1]
+    assert "accepts packets of users of slot adopted (10.8.0.0/24), and none does so" in said
+
+
+@pytest.mark.parametrize("case", MARKS)
+def test_a_mark_that_a_map_gives_to_users_of_both_slots_is_no_obstacle(host: Host, case: str) -> None:
+    host.has(by_mark(case, both=True))
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+TABLES = """nft 'add table ip site; add chain ip site pre { type filter hook prerouting priority mangle; }'
+nft 'add rule ip site pre meta mark set ip saddr map { {} }'
+ip rule add fwmark 0x1 lookup main pref 50
+ip rule add iif vpna blackhole pref 60
+ip rule add iif tun0 blackhole pref 61"""
+
+
+def test_routes_for_a_mark_that_a_map_gives_to_the_old_users_alone_are_named(host: Host) -> None:
+    host.has(TABLES.replace("{}", "10.8.0.0/24 : 0x1"))
+    assert host.pings() == [True, False]
+    named = (
+        "`from all fwmark 0x1 lookup main` (ip rule) routes packets of users of slot adopted (10.8.0.0/24)"
+    )
+    assert [one for one in host.found() if one.startswith(named)], host.found()
+
+
+def test_another_server_that_a_map_chooses_for_the_new_users_is_named(host: Host) -> None:
+    host.has(
+        "nft 'add table ip site; add chain ip site pre { type nat hook prerouting priority dstnat; }'\n"
+        "nft 'add rule ip site pre udp dport 53 dnat to ip saddr map "
+        "{ 10.8.0.0/24 : 192.0.2.9, 10.9.0.0/24 : 192.0.2.8 }'"
+    )
+    [said] = host.found()
+    assert "redirects packets of users of slot adopted (10.8.0.0/24), and none does so as early" in said

@@ -54,6 +54,11 @@ class First:
     dialled: int
     """The port that the user dialled, which differs from `port` where steering redirects users."""
 
+    @property
+    def other_ways(self) -> Sequence["First"]:
+        """Return none: it is the first packet of its connection."""
+        return ()
+
     def has(self, header: str) -> bool:
         """Return whether the packet has the header."""
         return is_of_version(header, self.version) and header in {self.transport, *({header} - _TRANSPORTS)}

@@ -13,6 +13,7 @@ from activities.drivers.runtime.host.packet_filter import (
     DROP,
     EFFECT,
     MARKS,
+    MARKS_CONNECTIONS,
     ONE_BY_ONE,
     QUEUES,
     RETURN,
@@ -129,7 +130,7 @@ def done_by(target: Sequence[str]) -> list[str]:
     if name in _TARGETS:
         return [_TARGETS[name]]
     if name in {"MARK", "CONNMARK"}:
-        return [f"{MARKS}{said}"]
+        return [f"{MARKS_CONNECTIONS if name == 'CONNMARK' else MARKS}{said}"]
     if name in {"NFQUEUE", "QUEUE"}:
         options = dict(pairwise(target))
         return [f"{QUEUES} {options.get('--queue-num', options.get('--queue-balance', 0))}", ACCEPT]

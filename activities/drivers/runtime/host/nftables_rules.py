@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard
+from typing import Any
 
 from activities.drivers.runtime.host.iptables_rules import done_by
 from activities.drivers.runtime.host.packet_filter import (
@@ -12,6 +12,7 @@ from activities.drivers.runtime.host.packet_filter import (
     DROP,
     EFFECT,
     MARKS,
+    MARKS_CONNECTIONS,
     ONE_BY_ONE,
     QUEUES,
     RETURN,
@@ -37,7 +38,7 @@ from activities.drivers.runtime.host.rule_conditions import (
 )
 from activities.drivers.runtime.host.rule_values import Conditions, Values
 
-_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last"})
+_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last", "continue"})
 _VERDICTS = {
     "accept": ACCEPT,
     "drop": DROP,
@@ -83,21 +84,13 @@ class NftRule(Rule):
             if kind == "match":
                 met, asked = _matched(table, value, packets)
                 when, asks = both_of(when, met), asks or asked
-            elif kind == "vmap":
-                for verdict, met, asked in _mapped(table, value["key"], value["data"], packets):
-                    asks = asks or asked
-                    steps += [
-                        replace(one, when=both) for one in _verdict(verdict) for both in both_of(when, met)
-                    ]
-            elif kind in {"snat", "dnat", "redirect"} and (chosen := _chosen(value)):
-                for to, met, asked in _mapped(table, chosen["key"], chosen["data"], packets):
-                    asks = asks or asked
-                    name = _translation(kind, value, to)
-                    steps += [Step(both, name) for both in both_of(when, met)]
             elif kind not in _DECIDES_NOTHING:
-                verdicts = [*_verdict(part)]
-                steps += [replace(one, when=both) for one in verdicts for both in when]
-                when = when if verdicts else both_of(when, [frozenset(_unevaluated(table, self, part))])
+                before, when = when, list[Conditions]()
+                for said, met, asked in _chosen(table, part, packets):
+                    asks, here, verdicts = asks or asked, both_of(before, met), [*_verdict(said)]
+                    steps += [replace(one, when=both) for one in verdicts for both in here]
+                    behind = [ALWAYS] if verdicts else [frozenset(_unevaluated(table, self, said))]
+                    when += both_of(here, behind)
         return steps, asks
 
 
@@ -122,17 +115,38 @@ def _unevaluated(table: Table, rule: NftRule, part: Mapping[str, Any]) -> Iterat
         yield json.dumps({kind: plain}, sort_keys=True)
 
 
-def _chosen(value: Any) -> dict[str, Any] | None:
-    """Return the map by which a translation chooses its target, None where it has none."""
-    for of in ("addr", "port"):
-        found = value.get(of) if isinstance(value, dict) else None
-        if _is_map(found):
-            return dict(found["map"])
-    return None
+def _chosen(table: Table, said: Any, packets: Packets) -> Iterator[tuple[Any, list[Conditions], bool]]:
+    """Yield the statement with each value that its map may choose, when that is so, and whether it asks.
+
+    Verdicts, translations, marks and all else that a statement sets are chosen by a map alike.
+    """
+    found = _map_in(said)
+    if found is None:
+        yield said, [ALWAYS], False
+        return
+    [chooses] = found.values()
+    for to, met, asked in _mapped(table, chooses["key"], chooses["data"], packets):
+        for whole, more, also in _chosen(table, _with(said, found, to), packets):
+            yield whole, both_of(met, more), asked or also
 
 
-def _is_map(value: Any) -> TypeGuard[Mapping[str, Any]]:
-    return isinstance(value, dict) and "map" in value
+def _map_in(said: Any) -> Mapping[str, Any] | None:
+    """Return the first map in a statement, None where it has none."""
+    if isinstance(said, dict):
+        if any(isinstance(one, dict) and {"key", "data"} <= one.keys() for one in said.values()):
+            return said
+        said = [*said.values()]
+    inner = map(_map_in, said) if isinstance(said, list) else ()
+    return next((one for one in inner if one is not None), None)
+
+
+def _with(said: Any, found: Mapping[str, Any], to: Any) -> Any:
+    """Return the statement with that value in the place of the map."""
+    if said is found:
+        return to
+    if isinstance(said, dict):
+        return {name: _with(one, found, to) for name, one in said.items()}
+    return [_with(one, found, to) for one in said] if isinstance(said, list) else said
 
 
 def _mapped(
@@ -140,8 +154,12 @@ def _mapped(
 ) -> Iterator[tuple[Any, list[Conditions], bool]]:
     """Yield to what a map leads, when it does so, and whether it asks for that by which packets differ."""
     pairs = table.sets.get(data, Values()) if isinstance(data, str) else Values(data.get("set", []))
-    keys = pairs.keys
-    for at in candidates(_names(left), _columns(left, keys), packets):
+    names, keys = _names(left), pairs.keys
+    if not any(map(packets.differ_by, names)):
+        for to, some in pairs.by_target:
+            yield to, *_valued(left, some, packets)
+        return
+    for at in candidates(names, _columns(left, keys), packets):
         yield pairs[at][1], *_valued(left, Values([keys[at]]), packets)
 
 
@@ -158,16 +176,10 @@ def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
     elif kind in _EFFECTS:
         yield Step(ALWAYS, f"{EFFECT}{json.dumps(said, sort_keys=True)}")
     elif kind in {"snat", "dnat", "redirect"}:
-        yield Step(ALWAYS, _translation(kind, value))
+        plain = f"{kind} {json.dumps(value, sort_keys=True)}"
+        yield Step(ALWAYS, _source(value.get("addr")) if kind == "snat" else plain)
     elif kind == "xt" and value.get("type") == "target":
         yield from (Step(ALWAYS, verdict) for verdict in done_by([value["name"]]))
-
-
-def _translation(kind: str, value: Any, chosen: Any = None) -> str:
-    """Return the verdict of a statement that translates packets, with what its map has chosen."""
-    if kind != "snat":
-        return f"{kind} {json.dumps(value, sort_keys=True)}"
-    return _source(chosen if _is_map(value.get("addr")) else value.get("addr"))
 
 
 def _source(to: Any) -> str:
@@ -184,7 +196,8 @@ def _set(value: Mapping[str, Any]) -> Iterator[Step]:
     """Yield what it does that a field of packets is set."""
     name = _field(value["key"])
     if name in MARK_FIELDS:
-        yield Step(ALWAYS, f"{MARKS}{json.dumps(value, sort_keys=True)}")
+        kind = MARKS_CONNECTIONS if name == "ct mark" else MARKS
+        yield Step(ALWAYS, f"{kind}{json.dumps(value, sort_keys=True)}")
     elif name != "nftrace":
         yield Step(ALWAYS, CLAMPS if '"maxseg"' in name else f"{EFFECT}{json.dumps(value, sort_keys=True)}")
 

@@ -29,6 +29,8 @@ ROUTING = "ip rule"
 """The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
 MARKS = "marks: "
 """How the verdict of a rule begins that only marks packets."""
+MARKS_CONNECTIONS = f"{MARKS}of connections: "
+"""How it begins where the mark is there for all packets of the connection, on either way."""
 EFFECT = "effect: "
 """How the verdict of a rule begins that changes packets, or has a program look into them."""
 CLAMPS, QUEUES, UNTRACKED = f"{EFFECT}segment size", f"{EFFECT}queue", f"{EFFECT}not tracked"
@@ -38,6 +40,8 @@ COMPARED_WITHIN = timedelta(seconds=3)
 """A check before an upgrade has 10 s: it reads the packet filter once, and compares it twice."""
 DEEPEST = 16
 """Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
+_PASSED = ("prerouting", "forward", "postrouting")
+"""Hooks that packets of users pass one after the other."""
 _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
 
@@ -237,17 +241,23 @@ class Rules:
         """Return the entries, with what marks the packets on their way in each condition on a mark."""
         if not any(BY_MARK in one for entry in entries for one in entry.when):
             return entries
-        marks = sorted(
-            f"{entry.verdict} if {sorted(entry.when)}"
-            for before in {"prerouting", hook, *(("forward",) if hook == "postrouting" else ())}
-            for _, table, name, _ in self._bases(before, "filter", packets, since)
-            for entry in table.entries(name, packets, self.until)
-            if entry.is_mark
-        )
+        before = {"prerouting", hook, *(("forward",) if hook == "postrouting" else ())}
+        marks = [*self._marks(before, packets, since, MARKS)]
+        for one in packets.other_ways:
+            marks += self._marks(_PASSED, one, since, MARKS_CONNECTIONS)
+        marks.sort()
         return [
             replace(entry, when=frozenset(f"{one} {marks}" if BY_MARK in one else one for one in entry.when))
             for entry in entries
         ]
+
+    def _marks(self, hooks: Iterable[str], packets: Packets, since: float, kind: str) -> Iterator[str]:
+        """Yield what marks the packets at these hooks, and when."""
+        for hook in hooks:
+            for _, table, name, _ in self._bases(hook, "filter", packets, since):
+                for entry in table.entries(name, packets, self.until):
+                    if entry.verdict.startswith(kind):
+                        yield f"{entry.verdict} if {sorted(entry.when)}"
 
 
 def _sees(table: Table, version: int) -> bool:

@@ -28,6 +28,10 @@ class Packets(Protocol):
     def version(self) -> int:
         """Return their version of IP."""
 
+    @property
+    def other_ways(self) -> Sequence["Packets"]:
+        """Return packets of the same connections on other ways, which the same filter sees."""
+
     def has(self, header: str) -> bool:
         """Return whether they have the header, such as `ip6` or `udp`, as far as that is known."""
 

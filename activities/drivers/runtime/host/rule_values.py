@@ -53,6 +53,14 @@ class Values(Sequence[Any]):
         return Values((pair[0] for pair in self._values), self.of)
 
     @cached_property
+    def by_target(self) -> list[tuple[Any, "Values"]]:
+        """Return each target with all keys that lead there, where these are the pairs of a map."""
+        found = dict[str, tuple[Any, list[Any]]]()
+        for key, target in self._values:
+            found.setdefault(json.dumps(target, sort_keys=True), (target, []))[1].append(key)
+        return [(target, Values(keys, self.of)) for target, keys in found.values()]
+
+    @cached_property
     def columns(self) -> tuple["Values", ...]:
         """Return the values of each field, where these are rows; a row that ends early asks for no more."""
         rows = [_row(value) for value in self._values]

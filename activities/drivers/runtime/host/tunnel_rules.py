@@ -119,6 +119,11 @@ class Looking:
         """Return the version of IP."""
         return self.users.version
 
+    @property
+    def other_ways(self) -> Sequence["Looking"]:
+        """Return packets on the way out of the tunnel and on the way back, which have the same mark."""
+        return [replace(self, way=way) for way in (OUT, BACK) if way != self.way]
+
     def has(self, header: str) -> bool:
         """Return whether the version of IP has the header."""
         return is_of_version(header, self.version)
