@@ -22,11 +22,11 @@ from policies.drift import (
     left_behind,
     missed,
     pages_due,
+    spoken,
     steered_by_hand,
     strays,
     taken_off,
     unset,
-    waits,
 )
 from policies.history import OrderedReloads, UnfinishedSettings
 from policies.model.change import (
@@ -37,6 +37,7 @@ from policies.model.change import (
     KnownGoodMove,
     LostChange,
     Quarantine,
+    Returns,
 )
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
@@ -48,6 +49,7 @@ from policies.model.settings import lines_of
 from policies.model.value import Digest, Name, Packed, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import later_than, what_is_ahead
+from policies.returns import next_try, not_paged, relapses_too_often, waits
 from policies.status.told import Told
 
 RECENT = timedelta(seconds=5)
@@ -98,6 +100,10 @@ class Strays(Value):
     """What is reported of gateways that changes steered which the ledger does not know, None without any."""
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
+    unpaged: dict[str, str] = {}
+    """Those of them about which operators were not paged in the last hours."""
+    resting: dict[str, str] = {}
+    """The first gateways that are not on their known-good and are brought back later, each with when."""
     taken_off: dict[Name, dict[Name, int]] = {}
     """Gateways that operators steered on their hosts off the release of a change without an end, after their
     wave had passed, by that change: each with the epoch of its break-glass."""
@@ -254,7 +260,11 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, Protocol):
         ...
 
     def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
-        """Write down that this change tries to bring back these gateways, those that penstock left out."""
+        """Write down that this change tries to bring back these gateways; a person's are not counted."""
+        ...
+
+    def returns(self, fleet: str) -> dict[str, Returns]:
+        """Return how often gateways were brought back in the last hours, of those that were."""
         ...
 
     def known_good(self, fleet: str) -> dict[str, ReleaseRef]:
@@ -336,6 +346,7 @@ class _Look:
     known_good: Mapping[str, ReleaseRef]
     """What gateways go back to: those that the ledger knows less of than they do, to nothing."""
     left_out: tuple[Quarantine, ...]
+    returns: Mapping[str, Returns]
     by_hand: Mapping[str, str]
     """Gateways that operators took from their known-good on their hosts, which are left alone."""
     members: Collection[str] | None
@@ -564,9 +575,10 @@ class FactActivities:
         look = self._look(fleet)
         if look.members is not None:
             complete_ends(self._book, fleet, look.members)
-        found = self._strays(look)
+        found, resting = self._strays(fleet, look)
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
+        fresh = dict(list(fresh.items())[:NAMED])
         before = [release for lost in self._unpromoted(fleet, "") for release in lost.before.values()]
         back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
         touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
@@ -575,7 +587,9 @@ class FactActivities:
         claims = {name: one.claims for name, one in told.items()}
         return Strays(
             lets_nothing_in=any(one.lets_nothing_in for one in told.values()),
-            by_hand=dict(list(fresh.items())[:NAMED]),
+            by_hand=fresh,
+            unpaged=not_paged(fresh, look.returns, datetime.now(UTC)),
+            resting=dict(sorted(resting.items())[:NAMED]),
             ahead=look.ahead,
             strays=dict(sorted(found.items())[:NAMED]),
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
@@ -629,7 +643,7 @@ class FactActivities:
         by_hand = steered_by_hand(fleet, states, known_good, left_out)
         found = what_is_ahead(fleet, later, newest, len(states))
         ahead = found.sentence if found is not None else None
-        return _Look(states, ahead, known_good, left_out, by_hand, members)
+        return _Look(states, ahead, known_good, left_out, self._book.returns(fleet), by_hand, members)
 
     def _members_of_file(self, fleet: str) -> frozenset[str] | None:
         """Return the gateways of the fleet's file: others are not looked after; None where no file is."""
@@ -688,21 +702,40 @@ class FactActivities:
         plan = self._book.record_repeat(self._book.plan_header(change.plan), members)
         return Repeat(plan=plan, repeats=change.told, takes_back=change.cause)
 
-    def _strays(self, look: _Look, change: str = "") -> dict[str, str]:
-        """Return who is to be brought back now: of those in quarantine, whose turn it is to be tried.
+    def _strays(self, fleet: str, look: _Look, change: str = "") -> tuple[dict[str, str], dict[str, str]]:
+        """Return which gateways are to be brought back now, and which ones later, each with how it strays.
 
-        Those of them that came back by themselves are taken in by the same change.
+        Those in quarantine that came back by themselves are taken in by the same change, unless they do not
+        keep their known-good.
         """
-        now = datetime.now(UTC)
-        waiting = {one.gateway for one in look.left_out if waits(one, now, change)} | look.by_hand.keys()
-        tried = {name: state for name, state in look.states.items() if name not in waiting}
-        found = strays(tried, look.known_good)
-        back = {one.gateway for one in look.left_out} & tried.keys() & look.known_good.keys() - found.keys()
-        return found | dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
+        now, out = datetime.now(UTC), {one.gateway: one for one in look.left_out}
+        resting = {
+            name
+            for name in out.keys() | look.returns.keys()
+            if waits(out.get(name), look.returns.get(name), now, change)
+        }
+        if resting - out.keys():  # what a change did that died is none of a gateway's own doing
+            resting -= self._book.touched_by_open_changes(fleet) - out.keys()
+        waiting = resting | look.by_hand.keys()
+        found = strays({n: state for n, state in look.states.items() if n not in waiting}, look.known_good)
+        back = {
+            name
+            for name in out.keys() & look.states.keys() & look.known_good.keys() - waiting - found.keys()
+            if not relapses_too_often(look.returns.get(name), now)
+        }
+        found |= dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
+        mine = {name for name in resting if name not in out or out[name].person == PENSTOCK}
+        later = strays({n: state for n, state in look.states.items() if n in mine}, look.known_good)
+        return found, {
+            name: f"{why}; the next try is at {spoken(next_try(out.get(name), look.returns.get(name)))}"
+            for name, why in later.items()
+        }
 
     def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         look = self._look(asked.fleet)
-        found = {*self._strays(look, asked.change)}
+        found = {*self._strays(asked.fleet, look, asked.change)[0]}
+        out = {one.gateway for one in look.left_out}
+        counted = out | found - self._book.touched_by_open_changes(asked.fleet) if found else out
         if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
@@ -720,7 +753,7 @@ class FactActivities:
         if not targets and not lost:
             return None
         plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
-        self._book.record_tries(asked.fleet, targets, asked.change)
+        self._book.record_tries(asked.fleet, targets.keys() & counted, asked.change)
         return LeftAlone(plan=plan, lost=tuple(one.record.name for one in lost))
 
     def _unpromoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
-from policies.history import UnfinishedSettings, pause_after
+from policies.history import UnfinishedSettings
 from policies.model.adoption import ADOPTED
 from policies.model.change import PENSTOCK, ChangeRecord, KnownGoodMove, Quarantine
 from policies.model.fleet import ANY_HOOK, Gateway
@@ -21,25 +21,6 @@ def strays(states: Mapping[str, GatewayState], known_good: Mapping[str, ReleaseR
     """Return each gateway that is not on its known-good, and how; silent gateways are not judged."""
     known = [(name, state, known_good[name]) for name, state in sorted(states.items()) if name in known_good]
     return {name: why for name, state, release in known if (why := astray(state, release))}
-
-
-def waits(quarantine: Quarantine, at: datetime, change: str = "") -> bool:
-    """Return whether reconcile leaves a gateway in quarantine alone at that time.
-
-    A person's quarantine lasts until a person ends it. A gateway that penstock left out is tried after a
-    minute, and again after pauses of 1, 2, 4 … minutes and then of an hour: one gateway never keeps the
-    fleet's lock from the others. Its turn lasts until a change has tried it, however long scans take.
-
-    Args:
-        quarantine: With the tries so far.
-        at: Now.
-        change: The change that asks, which may repeat its step: its own try is not over.
-    """
-    if quarantine.person != PENSTOCK:
-        return True
-    if quarantine.tried_in == change:
-        return False
-    return at - (quarantine.tried or quarantine.since) < pause_after(max(quarantine.tries, 1))
 
 
 def pages_due(

@@ -60,7 +60,7 @@ class Reconcile:
             same = SurveyOrder(fleet=order.fleet, firsts=firsts)
             found, _ = await self._look(same, "survey-again")
         if found.by_hand:
-            await self._leave_alone(order.fleet, found.by_hand)
+            await self._leave_alone(order.fleet, found.by_hand, found.unpaged)
         for change, claimed in found.taken_off.items():
             await tell(change_of(order.fleet), "taken_off", change, claimed)
         if not found.strays and not found.open_changes:
@@ -78,18 +78,23 @@ class Reconcile:
         return await control.ask(FactActivities.find_strays, order.fleet), firsts
 
     @staticmethod
-    async def _leave_alone(fleet: str, by_hand: dict[str, str]) -> None:
-        """Quarantine gateways that operators steered off their known-good on their hosts, and page."""
+    async def _leave_alone(fleet: str, by_hand: dict[str, str], unpaged: dict[str, str]) -> None:
+        """Quarantine gateways that operators steered off their known-good on their hosts, and page.
+
+        A gateway that goes to and fro is paged about once in some hours.
+        """
         for name, why in sorted(by_hand.items()):
             entry = Quarantine(
                 fleet=fleet, gateway=name, reason=why, person=BREAK_GLASS, since=workflow.now()
             )
             await control.ask(LedgerActivities.quarantine_gateway, entry)
+        if not unpaged:
+            return
         event = EventEntry(
             action=STEERED_BY_HAND,
             fleet=fleet,
             subject=f"{fleet}/several",
-            sentence=f"{_left_alone(by_hand)}; {min(by_hand)}: {by_hand[min(by_hand)]}",
+            sentence=f"{_left_alone(unpaged)}; {min(unpaged)}: {unpaged[min(unpaged)]}",
             key=f"{workflow.info().run_id} {STEERED_BY_HAND}",
         )
         await control.ask(LedgerActivities.record_event, event)
@@ -146,6 +151,8 @@ def _at_rest(found: Strays) -> str:
     """Return the sentence where nothing is to be done."""
     if found.by_hand:
         return _left_alone(found.by_hand)
+    if found.resting:
+        return f"brought back later: {'; '.join(f'{name} {why}' for name, why in found.resting.items())}"
     return found.ahead or "every gateway is on its known-good"
 
 

@@ -60,6 +60,7 @@ from policies.model.status import ChangeStatus
 from policies.model.value import Digest
 from policies.model.way_back import RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
+from policies.planning.naming import named
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
 from policies.planning.reload import running
@@ -102,11 +103,11 @@ STOPPED_WITHIN = timedelta(seconds=5)
 
 T = TypeVar("T")
 
-LOOKED_WITHIN = timedelta(seconds=30)
-"""How long a start waits for a look at the fleet; who is silent takes 20 seconds of it."""
+ENDED_WITHIN = timedelta(seconds=60)
+"""How long an order waits for what penstock does by itself; a return of gateways ends within 50 seconds."""
 
-LET_IN_WITHIN = timedelta(seconds=60)
-"""How long an order waits for what the change under way has let in; a return ends within 50 seconds."""
+MOST_OFFERED = 3
+"""Gateways for which a refusal says how each is left out of changes."""
 
 TOLD_AT_ONCE = 20
 """Parts of a way back that are told together that it ended."""
@@ -452,8 +453,7 @@ class ChangeService:
                 return await self._begin_after(order.model_copy(update={"ended": ended}), fleet)
             if is_rollback:
                 raise _goes_forward(order.fleet) from error
-            offers = [_offer(verb, order.fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
-            raise Conflict(f"a change of {order.fleet} is under way", *offers) from error
+            raise await self._refusal(order.fleet) from error
         return await self._name_of(handle, order), order.ended
 
     async def _name_of(self, handle: WorkflowHandle[Change, ChangeResult], order: ChangeOrder) -> str | None:
@@ -493,7 +493,7 @@ class ChangeService:
         What penstock does by itself ends for the order, and every reload for one that takes back files.
         """
         guest = self.client.get_workflow_handle(beside(change_of(order.fleet)))
-        until, asked = time.monotonic() + LET_IN_WITHIN.total_seconds(), None
+        until, asked = time.monotonic() + ENDED_WITHIN.total_seconds(), None
         while (running := await self._running(guest)) is not None:
             if time.monotonic() > until:
                 return False
@@ -520,7 +520,7 @@ class ChangeService:
         try:
             return await self._start(order, fleet)
         except WorkflowAlreadyStartedError:
-            if await self._is_of(order.fleet, order.key) or not await self._has_looked(order.fleet):
+            if await self._is_of(order.fleet, order.key) or not await self._is_soon_free(order.fleet):
                 raise
         return await self._start(order, fleet)
 
@@ -536,20 +536,49 @@ class ChangeService:
                 rpc_timeout=ANSWER,
             )
 
-    async def _has_looked(self, fleet: str) -> bool:
-        """Return whether the fleet's lock is free, having waited for a look that found nothing to do.
+    async def _is_soon_free(self, fleet: str) -> bool:
+        """Return whether the fleet's lock is free, having waited for what penstock does by itself.
 
-        Reconcile looks under the lock whether anything was left alone; it is a change, with a name, only if
-        something was. A change that has just begun has its name at once.
+        Reconcile looks under the lock whether anything was left alone, and brings single gateways back. A
+        change that an operator has just begun has its name at once.
         """
-        until = time.monotonic() + LOOKED_WITHIN.total_seconds()
+        until, mine = time.monotonic() + ENDED_WITHIN.total_seconds(), ""
         with suppress(Unavailable, BadInput):
-            while await self.is_under_way(fleet):
-                if (await self.status(fleet)).rollout or time.monotonic() > until:
+            while (under_way := await self._under_way(fleet)) is not None:
+                if time.monotonic() > until:
                     return False
+                if under_way.run_id != mine and (await self.status(fleet)).rollout:
+                    order = await self._order_of(under_way)
+                    if order is None or not order.gives_way:
+                        return False
+                    mine = under_way.run_id
                 await asyncio.sleep(0.2)
             return True
         return False
+
+    async def _refusal(self, fleet: str) -> Conflict:
+        """Return that a change has the fleet's lock; of gateways that penstock brings back it names them."""
+        under_way = await self._under_way(fleet)
+        order = await self._order_of(under_way) if under_way is not None else None
+        if order is not None and order.bakes_on:
+            back = await self._ask(partial(self._brought_back, fleet))
+            named_back = (
+                f"brings {named(back)} of {fleet} back" if back else f"brings gateways of {fleet} back"
+            )
+            sentence = (
+                f"penstock {named_back} to known-good, and has the fleet's lock for a minute at most: repeat "
+                "this. If a gateway needs that again and again, leave it out of changes"
+            )
+            return Conflict(sentence, *_leaving_out(fleet, back), _offer(Verb.STATUS, fleet))
+        offers = [_offer(verb, fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
+        return Conflict(f"a change of {fleet} is under way", *offers)
+
+    def _brought_back(self, fleet: str) -> tuple[str, ...]:
+        """Return the gateways of the fleet's newest change."""
+        newest = self.ledger.last_change(fleet)
+        story = self.ledger.story(newest.name) if newest is not None else None
+        plan = story.order.plan if story is not None else None
+        return tuple(self.ledger.plan_members(plan)) if plan is not None else ()
 
     async def _is_of(self, fleet: str, key: str | None) -> bool:
         """Whether the fleet's last change was begun by the request of that key."""
@@ -1320,6 +1349,12 @@ def _has_waited(description: WorkflowExecutionDescription) -> bool:
 
 def _offer(verb: Verb, fleet: str) -> Offer:
     return Offer(verb=verb, fleet=fleet)
+
+
+def _leaving_out(fleet: str, gateways: Collection[str]) -> tuple[Offer, ...]:
+    """Return how to leave out the first of these gateways, which an operator may name."""
+    first = sorted(gateways)[:MOST_OFFERED]
+    return tuple(Offer(verb=Verb.QUARANTINE, fleet=fleet, gateway=name) for name in first)
 
 
 def _goes_forward(fleet: str) -> Conflict:

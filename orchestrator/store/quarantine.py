@@ -1,6 +1,6 @@
 """Quarantine: gateways that are left out of changes by name, until they are returned."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,13 +10,15 @@ from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.database import reading, writing
 from orchestrator.store.record import append
-from policies.model.change import PENSTOCK, Quarantine
+from policies.model.change import PENSTOCK, Quarantine, Returns
+from policies.model.operation import BREAK_GLASS
 from policies.model.people import Via
+from policies.returns import noted, relapses_too_often, why_left_out
 
 _ASKED = 1_000
 """Gateways that one statement names."""
 
-_HISTORY = {"since", "tries", "tried", "tried_in", "handed_over"}
+_HISTORY = {"since", "handed_over"}
 """What the same person's next reason leaves as it is."""
 
 
@@ -38,7 +40,8 @@ class Quarantines(Book):
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
         """Let the gateway take part again; return whether it was left out and now is not.
 
-        Penstock ends only what it has begun; what a person has said, a person ends.
+        Penstock ends only what it has begun, and not of a gateway that does not keep its known-good; what a
+        person has said, a person ends.
         """
         return bool(self.clear_quarantines(fleet, (gateway,), person, reason))
 
@@ -48,11 +51,14 @@ class Quarantines(Book):
             return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
 
     def end_quarantine(self, quarantine: Quarantine, reason: str) -> bool:
-        """Have penstock let the gateway take part again, unless it is left out for another reason by now."""
+        """Have penstock let the gateway take part again, unless it is left out for another reason by now.
+
+        So is one that does not keep its known-good.
+        """
         with writing(self._engine) as connection:
-            if not _is_still(connection, quarantine):
-                return False
-            return _end(connection, quarantine.fleet, quarantine.gateway, PENSTOCK, reason)
+            fleet, gateway = quarantine.fleet, quarantine.gateway
+            stays = not _is_still(connection, quarantine) or _is_left_out_for_long(connection, fleet, gateway)
+            return False if stays else _end(connection, fleet, gateway, PENSTOCK, reason)
 
     def hand_over(self, fleet: str, reasons: Mapping[str, str], person: str, reason: str) -> None:
         """Have penstock bring these gateways back that are left out, from now on; it returns each by itself.
@@ -73,41 +79,84 @@ class Quarantines(Book):
     def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
         """Write down that this change tries to bring back these gateways; a person's are not counted.
 
-        A change counts once, however often it says so.
+        A change counts once, however often it says so. One that does not keep its known-good is left out of
+        changes from then on.
         """
-        table = tables.quarantine
-        which = (
-            table.c.fleet == fleet,
-            table.c.person == PENSTOCK,
-            table.c.tried_in.is_distinct_from(change),
-        )
-        values = {"tries": table.c.tries + 1, "tried": datetime.now(UTC), "tried_in": change}
-        names = sorted(gateways)
+        now = datetime.now(UTC)
         with writing(self._engine) as connection:
-            for first in range(0, len(names), _ASKED):
-                some = table.c.gateway.in_(names[first : first + _ASKED])
-                connection.execute(update(table).where(*which, some).values(values))
+            out = {one.gateway: one.person for one in _quarantined(connection, fleet, now)}
+            before, found = _returns(connection, fleet), list[Returns]()
+            for name in sorted(gateways):
+                known = before.get(name)
+                is_counted = known is not None and known.change == change
+                if out.get(name, PENSTOCK) == PENSTOCK and not is_counted:
+                    found.append(noted(known, name, now, change, took_part=name not in out))
+            _note(connection, fleet, found)
+            for one in found:
+                if one.gateway not in out and relapses_too_often(one, now):
+                    why = why_left_out(fleet, one)
+                    row = Quarantine(fleet=fleet, gateway=one.gateway, reason=why, person=PENSTOCK, since=now)
+                    _set(connection, row)
+
+    def returns(self, fleet: str) -> dict[str, Returns]:
+        """Return how often gateways were brought back in the last hours, of those that were."""
+        with reading(self._engine) as connection:
+            return _returns(connection, fleet)
 
     def quarantined(self, fleet: str, at: datetime | None = None) -> tuple[Quarantine, ...]:
         """Return the gateways of the fleet that are left out at that time, now by default, by name."""
-        table, moment = tables.quarantine, at or datetime.now(UTC)
-        wanted = select(table).where(
-            table.c.fleet == fleet, or_(table.c.until.is_(None), table.c.until > moment)
-        )
         with reading(self._engine) as connection:
-            rows = connection.execute(wanted.order_by(table.c.gateway))
-            return tuple(
-                Quarantine(**{field: getattr(row, field) for field in Quarantine.model_fields})
-                for row in rows
-            )
+            return _quarantined(connection, fleet, at or datetime.now(UTC))
+
+
+def _quarantined(connection: Connection, fleet: str, at: datetime) -> tuple[Quarantine, ...]:
+    table = tables.quarantine
+    wanted = select(table).where(table.c.fleet == fleet, or_(table.c.until.is_(None), table.c.until > at))
+    rows = connection.execute(wanted.order_by(table.c.gateway))
+    return tuple(
+        Quarantine(**{field: getattr(row, field) for field in Quarantine.model_fields}) for row in rows
+    )
+
+
+def _returns(connection: Connection, fleet: str, gateway: str | None = None) -> dict[str, Returns]:
+    """Return what is remembered of the gateways of a fleet, or of one of them."""
+    table = tables.returns
+    wanted = select(table).where(table.c.fleet == fleet)
+    if gateway is not None:
+        wanted = wanted.where(table.c.gateway == gateway)
+    return {
+        row.gateway: Returns(**{field: getattr(row, field) for field in Returns.model_fields})
+        for row in connection.execute(wanted)
+    }
+
+
+def _note(connection: Connection, fleet: str, found: Sequence[Returns]) -> None:
+    """Remember this of gateways, in place of what was remembered before."""
+    table = tables.returns
+    for first in range(0, len(found), _ASKED):
+        some = found[first : first + _ASKED]
+        names = [one.gateway for one in some]
+        connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
+        connection.execute(insert(table), [{"fleet": fleet, **one.model_dump()} for one in some])
+
+
+def _is_left_out_for_long(connection: Connection, fleet: str, gateway: str) -> bool:
+    """Return whether the gateway stays left out, since it does not keep its known-good."""
+    returns = _returns(connection, fleet, gateway).get(gateway)
+    return relapses_too_often(returns, datetime.now(UTC))
 
 
 def _set(connection: Connection, quarantine: Quarantine) -> bool:
     table = tables.quarantine
     which = (table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway)
     row = connection.execute(select(table).where(*which)).one_or_none()
-    if row is not None and _told_before(row, quarantine):
+    if row is not None and (_told_before(row, quarantine) or _stays_as_it_is(connection, row, quarantine)):
         return False
+    if quarantine.person == BREAK_GLASS and (row is None or row.person != BREAK_GLASS):
+        fleet, gateway = quarantine.fleet, quarantine.gateway
+        before = _returns(connection, fleet, gateway).get(gateway)
+        now, took_part = datetime.now(UTC), row is None
+        _note(connection, fleet, [noted(before, gateway, now, None, took_part=took_part)])
     values = quarantine.model_dump(exclude=_HISTORY if row and row.person == quarantine.person else None)
     change = insert(table) if row is None else update(table).where(*which)
     connection.execute(change.values(values))
@@ -120,9 +169,14 @@ def _set(connection: Connection, quarantine: Quarantine) -> bool:
 
 
 def _clear(connection: Connection, fleet: str, gateway: str, person: str, reason: str) -> bool:
-    table = tables.quarantine
-    its_own = (table.c.person == PENSTOCK,) if person == PENSTOCK else ()
-    return _end(connection, fleet, gateway, person, reason, *its_own)
+    """End a quarantine in that person's name; an operator's word ends all that is remembered, too."""
+    if person != PENSTOCK:
+        table = tables.returns
+        connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
+        return _end(connection, fleet, gateway, person, reason)
+    if _is_left_out_for_long(connection, fleet, gateway):
+        return False
+    return _end(connection, fleet, gateway, person, reason, tables.quarantine.c.person == PENSTOCK)
 
 
 def _end(  # who ends which one, and why
@@ -149,6 +203,13 @@ def _is_still(connection: Connection, quarantine: Quarantine) -> bool:
         table.c.fleet == quarantine.fleet, table.c.gateway == quarantine.gateway
     )
     return connection.execute(row).one_or_none() == (quarantine.person, quarantine.reason)
+
+
+def _stays_as_it_is(connection: Connection, row: "Row[Any]", quarantine: Quarantine) -> bool:
+    """Return whether the last try says nothing new of a gateway that does not keep its known-good."""
+    if not quarantine.person == PENSTOCK == row.person:
+        return False
+    return _is_left_out_for_long(connection, quarantine.fleet, quarantine.gateway)
 
 
 def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:

@@ -227,15 +227,25 @@ quarantine = Table(
     Column("person", Text, nullable=False),
     Column("since", Moment, nullable=False),
     Column("until", Moment),
-    Column("tries", Integer, nullable=False, server_default="0"),
-    Column("tried", Moment),
-    Column("tried_in", String(63)),
     Column("handed_over", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
-"""Gateways that are left out. `tries` counts the changes by which reconcile tried to bring back one that
-penstock left out; `tried` and `tried_in` are the time and the name of the last of them. `handed_over` marks
-one that an operator returned.
+"""Gateways that are left out. `handed_over` marks one that an operator returned."""
+
+returns = Table(
+    "returns",
+    metadata,
+    Column("fleet", String(63), nullable=False),
+    Column("gateway", String(63), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("relapses", Integer, nullable=False),
+    Column("last", Moment, nullable=False),
+    Column("change", String(63)),
+    Column("paged", Moment),
+    PrimaryKeyConstraint("fleet", "gateway"),
+)
+"""How often reconcile has brought gateways back in the last hours; it outlives their quarantine. `change` is
+the last change that tried a gateway, `paged` when operators were last paged of one that was steered by hand.
 """
 
 verdicts = Table(

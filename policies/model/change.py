@@ -406,6 +406,22 @@ IN_QUARANTINE = "in quarantine"
 """How the reason begins for which a change leaves a gateway in quarantine out."""
 
 
+class Returns(Value):
+    """How often a gateway was brought back in the last hours, also where it took part in changes between."""
+
+    gateway: Name
+    tries: int = 0
+    """How many changes of reconcile have tried to bring it back."""
+    relapses: int = 0
+    """How often it was not on its known-good while it took part in changes."""
+    last: datetime
+    """When a change began with it last, or it was last left to an operator on its host."""
+    change: Name | None = None
+    """The name of the last change that tried it."""
+    paged: datetime | None = None
+    """When operators were last paged that it is left to an operator on its host."""
+
+
 class Quarantine(Value):
     """A gateway that is left out of changes, who said so and why; `until` None is until it is returned."""
 
@@ -415,11 +431,5 @@ class Quarantine(Value):
     person: str = Field(min_length=1)
     since: datetime
     until: datetime | None = None
-    tries: int = 0
-    """How many changes of reconcile have tried since then to bring the gateway back."""
-    tried: datetime | None = None
-    """When the last of them began with it."""
-    tried_in: Name | None = None
-    """The name of that change."""
     handed_over: bool = False
     """Whether an operator returned the gateway, so that penstock brings it back also after break-glass."""

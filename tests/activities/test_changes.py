@@ -614,11 +614,14 @@ def test_each_change_that_tries_a_gateway_counts_once_until_the_gateway_is_retur
         ledger.record_tries("edge", ["gw-1", "gw-2", "gw-3"], change)
         ledger.set_quarantine(mine.model_copy(update={"reason": f"refuses {change}"}))
     tried, left_alone = ledger.quarantined("edge", AT)
-    assert (tried.tries, tried.tried_in, tried.since) == (2, "edge-2", AT)
-    assert tried.tried is not None
-    assert left_alone == hers
+    returns = ledger.returns("edge")
+    assert {name: (one.tries, one.relapses, one.change) for name, one in returns.items()} == {
+        "gw-1": (2, 0, "edge-2"),
+        "gw-3": (2, 2, "edge-2"),  # which took part in changes all the time
+    }
+    assert (tried.since, left_alone) == (AT, hers)
     ledger.hand_over("edge", {"gw-1": "it runs another release"}, "bob", "mended")
-    assert (ledger.quarantined("edge", AT)[0].tries, tried.handed_over) == (0, False)
+    assert ({*ledger.returns("edge")}, tried.handed_over) == ({"gw-3"}, False)
     ledger.set_quarantine(mine.model_copy(update={"reason": "refuses again"}))  # by the change that brings it
     assert ledger.quarantined("edge", AT)[0].handed_over
 

@@ -178,7 +178,9 @@ async def test_an_api_that_is_killed_between_a_codes_use_and_the_order_carries_i
     stage.way.passing.set()
     await said(stage.fake, lambda text: "The order is tried again for a minute." in text)
     await stage.begin_api()
-    begun = await said(stage.fake, lambda text: text.startswith("Ordered"), 90)  # stored: this night has no worker
+    begun = await said(
+        stage.fake, lambda text: text.startswith("Ordered"), 90
+    )  # stored: this night has no worker
     assert "by ana" in begun
     assert len(await stage.night.heard()) == 1
     # whoever says the code again is told that it is used

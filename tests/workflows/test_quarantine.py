@@ -8,7 +8,6 @@ import pytest
 from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.standing import standing_of
-from policies.drift import waits
 from policies.model.change import NOT_ASKED, PENSTOCK, ChangeKind, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
@@ -18,6 +17,7 @@ from policies.model.plan import Strategy
 from policies.model.plan_part import MOST_MEMBERS
 from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
+from policies.returns import waits
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked
@@ -91,10 +91,11 @@ async def test_a_gateway_that_penstock_has_tried_for_hours_is_tried_within_a_min
         world.book.record_tries("edge", ["gw-2"], f"edge-{number}")
     world.gateways["gw-2"].serve(NEW)
     in_a_minute = now + timedelta(minutes=1, seconds=30)
-    assert waits(world.book.quarantined("edge")[0], in_a_minute)
+    assert waits(world.book.quarantined("edge")[0], world.book.returns("edge")["gw-2"], in_a_minute)
     returned = await quarantine.take_in(world.fleet, ("gw-2",), "ben", "new disk")
     assert "penstock brings it back within minutes" in returned.sentence
-    assert not waits(world.book.quarantined("edge")[0], in_a_minute)
+    assert world.book.returns("edge") == {}
+    assert not waits(world.book.quarantined("edge")[0], None, in_a_minute)
 
 
 async def test_a_gateway_is_left_out_while_a_change_is_under_way_and_takes_no_part_in_the_next(

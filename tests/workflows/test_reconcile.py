@@ -333,7 +333,8 @@ async def test_a_gateway_that_refuses_to_go_back_is_tried_once_and_leaves_the_lo
     change = world.client.get_workflow_handle(change_of("edge"), result_type=ChangeResult)
     assert (await result_of(change)).outcome is Outcome.ROLLBACK_INCOMPLETE
     [tried] = world.book.quarantined("edge")
-    assert (tried.tries, tried.tried_in, tried.since) == (1, world.newest, since)
+    returns = world.book.returns("edge")["gw-1"]
+    assert (returns.tries, returns.change, tried.since) == (1, world.newest, since)
     assert (await reconcile(world)).strays == {}
 
 
