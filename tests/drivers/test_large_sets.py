@@ -13,8 +13,10 @@ from datetime import timedelta
 
 import pytest
 
+from activities.drivers.daemon.port import Dialled
 from activities.drivers.runtime.host import filter_listing, input_filter, tunnel_rules
 from activities.drivers.runtime.host.input_filter import drops_users
+from activities.drivers.runtime.host.translated import sent_elsewhere
 from activities.drivers.runtime.host.tunnel_rules import planes_of, uncovered
 from deploy.lab.namespaces import inside
 from policies.model.errors import Unavailable
@@ -119,3 +121,39 @@ def test_rules_that_take_too_long_to_compare_are_named_by_their_chain(
     monkeypatch.setattr(tunnel_rules, "COMPARED_WITHIN", timedelta(0))
     with pytest.raises(Unavailable, match=r"^chain FORWARD of table ip filter cannot be compared within"):
         checked(namespace, "iptables-nft -A FORWARD -s 10.8.0.0/24 -j DROP")
+
+
+async def _asked_before_an_adoption() -> tuple[float, float]:
+    """Return the seconds of a core that the question takes, and the longest part of them without the loop."""
+    longest = 0.0
+
+    async def ticks() -> None:
+        nonlocal longest
+        last = time.process_time()
+        while True:
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.process_time() - last), time.process_time()
+
+    ticking = asyncio.create_task(ticks())
+    await asyncio.sleep(0)
+    begun = time.process_time()
+    assert await sent_elsewhere(GATEWAY, (Dialled("tcp", 443), Dialled("udp", 443))) is None
+    taken = time.process_time() - begun
+    await asyncio.sleep(0.01)
+    ticking.cancel()
+    return taken, longest
+
+
+def test_where_users_ports_are_sent_takes_time_in_proportion_to_the_rules_and_the_loop_goes_on(
+    namespace: str,
+) -> None:
+    """Before, 8000 rules took six seconds before an adoption, and the agent answered nothing meanwhile."""
+    spent = dict[int, tuple[float, float]]()
+    for many in (2000, 8000):
+        rules = "".join(f"-A FORWARD -s {one} -j DROP\n" for one in strangers(many))
+        text = f"*filter\n:FORWARD ACCEPT [0:0]\n{rules}COMMIT\n"
+        with inside(namespace):
+            subprocess.run(["iptables-nft-restore"], input=text, text=True, check=True)
+            spent[many] = asyncio.run(_asked_before_an_adoption())
+    assert spent[8000][0] < 8 * spent[2000][0], spent
+    assert spent[8000][1] < A_SECOND_OF_A_CORE / 2, spent

@@ -4,12 +4,14 @@ Container runtimes publish ports so. Rules of nftables are read as nft(8) tells 
 it cannot tell, and those of the older kernel interface, are read as iptables-save(8) tells them.
 """
 
+import asyncio
 import json
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -60,13 +62,20 @@ async def sent_elsewhere(gateway: Gateway, dialled: Sequence[Dialled]) -> str | 
     said = await run(["nft", "-j", "list", "ruleset"])
     if said.status:
         raise Unavailable(f"nft cannot list the rules of {gateway.name}: {said.last_words}")
-    listed = json.loads(said.out or '{"nftables": []}')["nftables"]
+    found, unread = await asyncio.to_thread(_by_nft, said.out, gateway, dialled)  # hosts have 10,000 rules
+    return found or await _by_iptables(unread, gateway, dialled)
+
+
+def _by_nft(text: str, gateway: Gateway, dialled: Sequence[Dialled]) -> tuple[str | None, set[str]]:
+    """Return where a rule sends users' ports, and the families with rules that nft does not tell whole."""
+    listed = json.loads(text or '{"nftables": []}')["nftables"]
+    rules, tables = [*_rules(listed)], _elements(listed)
     for asked in [_Asked(gateway, one) for one in dialled]:
-        for rule in _rules(listed):
-            if where := _of_rule(rule, _Elements(listed, rule), asked):
+        for rule in rules:
+            if where := _of_rule(rule, tables.get(_table(rule), _Elements()), asked):
                 by = f"chain {rule['chain']} of table {rule['family']} {rule['table']}"
-                return f"{_port(asked)} is sent to {where} by {by}"
-    return await _by_iptables(listed, gateway, dialled)
+                return f"{_port(asked)} is sent to {where} by {by}", set()
+    return None, {rule["family"] for rule in rules if any("xt" in part for part in rule["expr"])}
 
 
 def _port(asked: _Asked) -> str:
@@ -74,22 +83,32 @@ def _port(asked: _Asked) -> str:
     return f"{by}port {asked.dialled.port} of {asked.gateway.name}"
 
 
+@dataclass(frozen=True)
 class _Elements:
-    """The named sets and maps of a rule's table."""
+    """The named sets and maps of a table."""
 
-    def __init__(self, listed: Iterable[Mapping[str, Any]], rule: Mapping[str, Any]) -> None:
-        table = (rule["family"], rule["table"])
-        both = (one.get("set") or one.get("map") for one in listed)
-        found = [one for one in both if one and (one["family"], one["table"]) == table]
-        self._named = {f"@{one['name']}": one.get("elem", []) for one in found}
+    named: dict[str, Sequence[Any]] = field(default_factory=dict)
 
-    def of(self, right: Any) -> list[Any]:
+    def of(self, right: Any) -> Sequence[Any]:
         """Return each thing that the right side of a match or a map names."""
         if isinstance(right, str) and right.startswith("@"):
-            return list(self._named.get(right, []))
+            return self.named.get(right, ())
         if isinstance(right, dict) and "set" in right:
             return list(right["set"])
         return [right]
+
+
+def _table(one: Mapping[str, Any]) -> tuple[str, str]:
+    return one["family"], one["table"]
+
+
+def _elements(listed: Iterable[Mapping[str, Any]]) -> Mapping[tuple[str, str], _Elements]:
+    """Return the named sets and maps of each table."""
+    found = defaultdict[tuple[str, str], _Elements](_Elements)
+    for one in (entry.get("set") or entry.get("map") for entry in listed):
+        if one:
+            found[_table(one)].named[f"@{one['name']}"] = one.get("elem", [])
+    return found
 
 
 def _rules(listed: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -185,21 +204,19 @@ def _spoken(to: Any, port: Any) -> str:
 # --- iptables ------------------------------------------------------------------------
 
 
-async def _by_iptables(
-    listed: Iterable[Mapping[str, Any]], gateway: Gateway, dialled: Sequence[Dialled]
-) -> str | None:
+async def _by_iptables(unread: set[str], gateway: Gateway, dialled: Sequence[Dialled]) -> str | None:
     """Return which port a rule of iptables sends where that nft does not tell whole.
 
     The older interface is asked only where it has the table: asking would make it.
     """
-    unread = {rule["family"] for rule in _rules(listed) if any("xt" in part for part in rule["expr"])}
     for family, command in (("ip", "iptables"), ("ip6", "ip6tables")):
         programs = [f"{command}-nft-save"] if family in unread else []
         with suppress(OSError):
             if "nat" in (OLDER_TABLES / f"{family}_tables_names").read_text().split():
                 programs.append(f"{command}-legacy-save")
         for program in filter(shutil.which, programs):
-            if where := read_saved((await run([program, "-t", "nat"])).out, gateway, dialled):
+            saved = (await run([program, "-t", "nat"])).out
+            if where := await asyncio.to_thread(read_saved, saved, gateway, dialled):
                 return f"{where} of {command}"
     return None
 
