@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+import yaml
+
 from deploy.lab import namespaces
 from deploy.lab.credentials import Credentials
 from deploy.lab.processes import Process
@@ -24,8 +26,16 @@ from policies.model.errors import Conflict, Unavailable
 ENGINE_PORT, PROMETHEUS_PORT, EXPORTER_PORT = 7233, 9090, 9500
 LOOPBACK = "127.0.0.1"
 JOB = "vpngw"
+SHIPPED = Path(__file__).parents[1] / "monitoring" / "prometheus.yaml"
 _OK = 200
 _POLL = 0.05
+
+
+def scrape_limits() -> dict[str, int | str]:
+    """Return the limits of one gateway's metrics that the shipped configuration of Prometheus has."""
+    jobs = yaml.safe_load(SHIPPED.read_text())["scrape_configs"]
+    job = next(one for one in jobs if one["job_name"] == JOB)
+    return {name: value for name, value in job.items() if name.endswith("_limit")}
 
 
 class Service:
@@ -166,6 +176,7 @@ class Prometheus(Service):
         targets = [f"{host.management4}:{EXPORTER_PORT}" for host in self._topology.gateways]
         job = {
             "job_name": JOB,
+            **scrape_limits(),
             "scheme": "https",
             "tls_config": {"ca_file": str(self._issued.authority)},
             "authorization": {"credentials_file": str(self._issued.metrics_token)},

@@ -24,13 +24,14 @@ from activities.observation import (
     ObservationSlice,
     unpacked,
 )
+from deploy.lab.services import scrape_limits
 from policies.judge.counts import Series
 from policies.judge.offline.replay import replay
 from policies.judge.reading import Reading
 from policies.judge.tick import Offence, Tick
 from policies.judge.window import WindowState, fold_reading
 from policies.model.gates import Blindness, GatePolicy
-from policies.model.verdict import Action, Cohorts, GateVerdict
+from policies.model.verdict import Action, Cohorts, Decision, GateVerdict
 from tests.fakes.metrics import DIGEST, OLD, Exported, exporting
 from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_over
 from tests.side_by_side import Playing, SideBySide
@@ -329,6 +330,38 @@ async def test_a_lost_metric_holds_and_is_no_bad_release(gateways: dict[str, Exp
             found = (await slices(prometheus, order_for(gateways), DECIDED))[-1]
     assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.METRICS_UNAVAILABLE)
     assert "vpngw_first_attempts_total has no fresh value" in found.decision.reason
+
+
+async def decided_with_one_that_floods(gateways: dict[str, Exported], flooder: str) -> Decision:
+    """Have a gateway export 100,000 series beside its own; return what is decided with the shipped limits."""
+    gateways[flooder].flood = 100_000
+    with prometheus_over(list(gateways), how=scrape_limits()) as prometheus:
+        async with users(gateways, per_second=2):
+            await prometheus.start()
+            await all_scraped(prometheus, {name: one for name, one in gateways.items() if name != flooder})
+            source = PrometheusSource(prometheus.url)
+            up = await source.raw("up{$cohort}", list(gateways), datetime.now(UTC), timedelta(seconds=2))
+            source.close()
+            assert {one.instance for one in up if one.samples[-1][1] == 0} == {flooder}
+            return (await watch(prometheus, order_for(gateways, LAB))).decision
+
+
+@scenes.plays
+async def test_a_gateway_with_100_000_series_keeps_no_other_from_being_judged(
+    gateways: dict[str, Exported],
+) -> None:
+    decision = await decided_with_one_that_floods(gateways, list(gateways)[-1])
+    assert decision.action is Action.PROMOTE, decision
+
+
+@scenes.plays
+async def test_a_changed_gateway_with_100_000_series_is_named_as_one_without_metrics(
+    gateways: dict[str, Exported],
+) -> None:
+    canary = next(iter(gateways))
+    decision = await decided_with_one_that_floods(gateways, canary)
+    assert decision.action is not Action.PROMOTE
+    assert canary in decision.reason, decision
 
 
 @pytest.mark.sweep

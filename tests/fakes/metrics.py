@@ -22,6 +22,8 @@ class Exported:
     started: float = 1000.0
     fds: float = 30.0
     scrapes: int = 0
+    flood: int = 0
+    """Series beside those that an exporter has, as of a host that was taken over."""
     hidden: frozenset[str] = frozenset()
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -47,6 +49,10 @@ class Exported:
                     f'vpngw_process_start_time_seconds{{slot="a",{label}}} {self.started}',
                     f'vpngw_process_open_fds{{slot="a",{label}}} {self.fds}',
                     f'vpngw_process_max_fds{{slot="a",{label}}} 1024',
+                ],
+                "flood": [
+                    f'vpngw_first_attempts_total{{outcome="x{number}",slot="a",{label}}} {number}'
+                    for number in range(self.flood)
                 ],
                 "handshake": [
                     f'vpngw_handshake_seconds_bucket{{slot="a",le="{le}",{label}}} {self.ok}'

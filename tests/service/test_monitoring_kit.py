@@ -15,12 +15,15 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
+from activities.drivers.daemon.ocserv.log import LoginLog
 from activities.drivers.metrics.certificates import CertificateLives
-from activities.drivers.metrics.exporter import GatewayExporter
+from activities.drivers.metrics.exporter import GatewayExporter, Running
 from activities.drivers.metrics.interfaces import Interfaces
 from activities.drivers.metrics.tunnel_probes import TunnelProbes
+from activities.drivers.runtime.host.process import process
+from deploy.lab.services import scrape_limits
 from deploy.ports import free_port
 from orchestrator.api.watch import Requests
 from orchestrator.monitoring.readiness import Readiness
@@ -105,6 +108,72 @@ def test_prometheus_understands_the_scrape_configuration_and_every_query_of_the_
     rules.append({"record": "query:wrong", "expr": "sum by (fleet (up)"})
     path.write_text(yaml.safe_dump({"groups": [{"name": "board", "rules": rules}]}))
     assert "parse" in promtool("check", "rules", path)
+
+
+LIMITS = {
+    "sample_limit": "sampleLimit",
+    "label_limit": "labelLimit",
+    "label_name_length_limit": "labelNameLengthLimit",
+    "label_value_length_limit": "labelValueLengthLimit",
+}
+"""As they are called for Prometheus, and for its operator, which has none for the size of an answer."""
+
+
+def test_every_shipped_configuration_has_the_same_limits_of_one_gateways_metrics() -> None:
+    limits = scrape_limits()
+    assert {*limits} == {"body_size_limit", *LIMITS}
+    [document] = re.findall(r"```yaml\n(global: .*?)```", (ROOT / "docs/install.md").read_text(), re.DOTALL)
+    [job] = yaml.safe_load(document)["scrape_configs"]
+    assert {name: job[name] for name in limits} == limits
+    chart = (ROOT / "deploy/kubernetes/penstock/templates/monitors.yaml").read_text()
+    found = dict(re.findall(r"^  (\w+Limit): (\d+)$", chart, re.MULTILINE))
+    assert found == {there: str(limits[here]) for here, there in LIMITS.items()}
+
+
+def test_an_exporter_with_all_that_it_can_have_is_far_below_the_limits(tmp_path: Path) -> None:
+    """Of any daemon: eight instances of as many slots on a host with more interfaces than are shown."""
+    fleet = yaml.safe_load(FLEETS.format(name="edge"))
+    own = process(os.getpid())
+    assert own is not None
+    slots = [
+        {
+            "name": f"slot{number}",
+            "port": 4440 + number,
+            "device": f"oc{number}x",
+            "pool4": f"10.0.{number}.0/24",
+        }
+        for number in range(8)
+    ]
+    gateway = Fleet.model_validate(
+        {**fleet, "gateways": [{**fleet["gateways"][0], "slots": slots}]}
+    ).gateways[0]
+    instances = [Running(f"slot{number}", own, f"sha256:{number:064}", "1.3.0") for number in range(8)]
+    for one in instances:
+        (tmp_path / one.slot).touch()
+    exporter = GatewayExporter(
+        {one.slot: tmp_path / one.slot for one in instances},
+        lambda: instances,
+        lambda _: own,
+        lambda: LoginLog(alive=lambda _: True),
+        lambda: "slot1",
+        tmp_path / "exporter.json",
+    )
+    exporter.refresh()
+    for one in instances:
+        exporter.learn(one, sessions=1_000, probe=True)
+    devices = [f"veth{number}" for number in range(40)] + [f"oc{number}x0" for number in range(8)]
+    (tmp_path / "dev").write_text("head\nhead\n" + "".join(f"{name}: {'7 ' * 16}\n" for name in devices))
+    interfaces, registry = Interfaces(gateway, tmp_path / "dev"), CollectorRegistry(auto_describe=False)
+    interfaces.read()
+    for collector in (exporter, interfaces):
+        registry.register(collector)
+    page = generate_latest(registry).decode()
+    samples = [line for line in page.splitlines() if not line.startswith("#")]
+    others = 8 * len(("tunnel_probes", "tunnel_probe_lossy", "certificate_issued", "certificate_expiry")) + 8
+    limits = scrape_limits()
+    assert 400 < len(samples) + others <= 0.6 * int(limits["sample_limit"])
+    assert len(page) < 500_000
+    assert limits["body_size_limit"] == "1MB"
 
 
 def produced(folder: Path) -> set[str]:
