@@ -176,6 +176,17 @@ class Inspected(Message):
     measurements: tuple[Measurement, ...] = Field(max_length=MOST_MEASUREMENTS)
 
 
+class PreflightQuery(Message):
+    """Whether the release can be put on the gateway, and whether there is a way back from it."""
+
+    release: ReleaseRef
+    source: str = Field(default="", description="where signatures made since may be; empty where nowhere")
+    given_up: bool = Field(
+        default=False,
+        description="somebody has withdrawn what serves: whether it would start again does not matter",
+    )
+
+
 class Runtime(Protocol):
     """How instances exist on one gateway: slots on a host, containers, pods."""
 
@@ -183,8 +194,14 @@ class Runtime(Protocol):
         """Return what is true now, read from the host."""
         ...
 
-    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
-        """Return one sentence for each reason why this release cannot be put here; empty when it can."""
+    async def preflight(
+        self, release: ReleaseRef, source: str = "", *, given_up: bool = False
+    ) -> tuple[str, ...]:
+        """Return one sentence for each reason why this release cannot be put here; empty when it can.
+
+        That what serves would not start again is one, unless that way back was `given_up`: signatures that
+        others have made since are fetched from the source.
+        """
         ...
 
     async def stage(
@@ -272,10 +289,10 @@ class InstanceActivities:
             return await self._runtime.observe()
 
     @activity.defn(name="preflight_gateway")
-    async def preflight_gateway(self, release: ReleaseRef) -> Obstacles:
+    async def preflight_gateway(self, asked: PreflightQuery) -> Obstacles:
         """Return every reason why this release cannot be put here; nothing is changed."""
         async with answering():
-            return await self._runtime.preflight(release)
+            return await self._runtime.preflight(asked.release, asked.source, given_up=asked.given_up)
 
     @activity.defn(name="stage_release")
     async def stage_release(self, order: StageOrder) -> Staged:

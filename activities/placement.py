@@ -5,7 +5,7 @@ probes, steers, counts and drains. The cluster's driver is asked before an insta
 empty.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Protocol
 
 from pydantic import Field
@@ -78,6 +78,14 @@ class LookOrder(Message):
 
     cluster: Name
     nodes: dict[Name, NodeName] = Field(max_length=MOST_LOOKED_AT)
+    back: dict[Name, ReleaseRef] = Field(
+        default={},
+        max_length=MOST_LOOKED_AT,
+        exclude_if=lambda back: not back,
+        description="what gateways go back to, of which it is asked whether it would start again",
+    )
+    source: str = Field(default="", exclude_if=lambda source: not source)
+    """Where signatures that others have made since may be."""
 
 
 Looks = Annotated[tuple[NodeLook, ...], Field(max_length=MOST_LOOKED_AT)]
@@ -114,8 +122,13 @@ class Cluster(Protocol):
         """
         ...
 
-    async def look(self, nodes: dict[str, str]) -> Sequence[NodeLook]:
-        """Return what is true of these gateways' nodes now; nothing is changed."""
+    async def look(
+        self, nodes: Mapping[str, str], back: Mapping[str, ReleaseRef] | None = None, source: str = ""
+    ) -> Sequence[NodeLook]:
+        """Return what is true of these gateways' nodes now; nothing is changed.
+
+        Of gateways with a release to go `back` to also why the cluster would not prepare that again.
+        """
         ...
 
 
@@ -147,4 +160,4 @@ class PlacementActivities:
     async def look_at_nodes(self, order: LookOrder) -> Looks:
         """Return what is true of these gateways' nodes now."""
         async with answering():
-            return tuple(await self._cluster.look(dict(order.nodes)))
+            return tuple(await self._cluster.look(order.nodes, order.back, order.source))

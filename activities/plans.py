@@ -43,6 +43,15 @@ class PartEntry(PartQuery):
     """Those that served the release before: only one without a known-good has it from now on."""
 
 
+class Moved(Value):
+    """What has changed since the plan was made of what a part's gateways go back to."""
+
+    gateways: dict[str, str] = {}
+    """Those whose known-good is not what the plan would go back to, and how."""
+    given_up: tuple[Name, ...] = ()
+    """Those whose known-good somebody has withdrawn since: no way back to it is asked for."""
+
+
 class AdoptedEntry(Value):
     """What was found running on gateways and is their known-good from now on, as nobody has signed it."""
 
@@ -68,6 +77,10 @@ class PlanBook(Protocol):
 
     def known_good_of(self, fleet: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
         """Return what these gateways go back to now."""
+        ...
+
+    def withdrawn(self, digests: Collection[str]) -> frozenset[str]:
+        """Return which of these releases somebody has withdrawn."""
         ...
 
     def record_known_good_batch(self, batch: KnownGoodBatch) -> int:
@@ -98,8 +111,8 @@ class PlanActivities:
         return await in_a_thread(self._find_parts, asked)
 
     @activity.defn(name="find_moved")
-    async def find_moved(self, asked: PartQuery) -> dict[str, str]:
-        """Return the part's gateways whose known-good is not what the plan would go back to, and how."""
+    async def find_moved(self, asked: PartQuery) -> Moved:
+        """Return what has changed of the known-good of the part's gateways."""
         return await in_a_thread(self._find_moved, asked)
 
     @activity.defn(name="promote_part")
@@ -126,16 +139,19 @@ class PlanActivities:
             if member.gateway.name in asked.gateways
         }
 
-    def _find_moved(self, asked: PartQuery) -> dict[str, str]:
+    def _find_moved(self, asked: PartQuery) -> Moved:
         members = self._book.plan_part(asked.plan, asked.key).members
         names = [member.gateway.name for member in members]
         now = self._book.known_good_of(self._book.plan_header(asked.plan).fleet, names)
-        return {
+        moved = {
             name: f"the known-good of {name} is {_version(now.get(name))} now and was "
             f"{_version(member.back)} when the plan was made; plan anew"
             for name, member in zip(names, members, strict=True)
             if now.get(name) != member.back
         }
+        withdrawn = self._book.withdrawn({release.digest for release in now.values()})
+        given_up = tuple(name for name in names if name in now and now[name].digest in withdrawn)
+        return Moved(gateways=moved, given_up=given_up)
 
     def _promote(self, entry: PartEntry) -> None:
         release = self._book.plan_header(entry.plan).release

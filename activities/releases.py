@@ -48,12 +48,19 @@ from policies.model.release import Artifact, ReleaseManifest
 from policies.model.trust import ApprovalRules, Change, Envelope, TrustPolicy
 from policies.model.value import Digest, digest_of
 from policies.model.verification import Scope, TrustState, TrustVerdict, Verification
+from policies.trust.admission import require_not_given_up, rule_for
 from policies.trust.constraints import require_drains, require_follows
 from policies.trust.images import Part, named_image, require_image
 from policies.trust.statements import parse_release
 
 THIS_HOST = "this host"
 """The source of what is judged as it lies here."""
+
+ABSENT = "absent"
+"""The reason of a refusal for which nothing is known but that no signature is kept here."""
+
+SIGNED_ANEW_WITHIN = timedelta(seconds=4)
+"""How long signatures are fetched that others may have made since; a host has 10 s to answer."""
 
 LARGEST_BESIDE = 64 << 20
 """Bytes of a layer of an image that lies over its tree: a shell and some links take two million."""
@@ -221,6 +228,66 @@ class Releases:
             await self._judge(case)
             manifest, reference = _described(case, release)
         return self._admitted(case, manifest, reference)
+
+    async def require_way_back(
+        self, release: ReleaseRef, source: str = "", *, scope: Scope | None = None
+    ) -> None:
+        """Return if the release, which is known-good, would start again by what is kept of it here.
+
+        Also if somebody has decided that it shall not: see `require_not_given_up`. With a source, signatures
+        that others have made since are fetched and kept when those that are here do not do any more; else
+        nothing is written down.
+
+        Raises:
+            TrustError: It would be refused, by the name of its verdict.
+        """
+        case = self._case(release.digest, source or THIS_HOST, scope)
+        state = case.question.state
+        known_good = state.model_copy(update={"promoted": (*state.promoted, release.digest)})
+        case.question = replace(case.question, state=known_good)
+        if self._given_up(case) is not None:
+            return
+        try:
+            case.document = self._kept(case)
+            if case.document is None:
+                raise SignatureMissing(f"the signatures of {release.version} are not here", reason=ABSENT)
+            await self._judge(case)
+        except TrustError as refusal:
+            if not source:
+                raise
+            await self._signed_anew(case, release, refusal)
+
+    async def _signed_anew(self, case: "_Case", release: ReleaseRef, refusal: TrustError) -> None:
+        case.source = self._tools.source(case.name, case.trust)
+        with self._on_record(case):
+            try:
+                async with asyncio.timeout(SIGNED_ANEW_WITHIN.total_seconds()):
+                    await self._judge_signed_anew(case, case.source, refusal)
+            except TimeoutError:
+                raise refusal from None
+            manifest, reference = _described(case, release)
+        self._admitted(case, manifest, reference)
+
+    def require_not_given_up(self, release: ReleaseRef, *, scope: Scope | None = None) -> None:
+        """Return unless somebody has decided that the release starts nowhere any more.
+
+        Raises:
+            SignerRevoked: It was withdrawn.
+            DowngradeRefused: It is below the security floor.
+        """
+        if refusal := self._given_up(self._case(release.digest, THIS_HOST, scope)):
+            raise refusal
+
+    def _given_up(self, case: "_Case") -> TrustError | None:
+        question, manifest = case.question, None
+        with contextlib.suppress(DigestMismatch):
+            manifest = parse_release(self._tools.evidence.read(question.digest))
+        rule = rule_for(case.trust.policy, question.scope.product, question.scope.channel)
+        try:
+            require_not_given_up(question.digest, manifest, rule, case.trust.policy, question.state)
+        except TrustError as refusal:
+            return refusal
+        return None
 
     async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str] = ()) -> None:
         """Have the release's tree at `into/root` and its files beside it, exactly as the manifest lists them.

@@ -23,6 +23,7 @@ from activities.facts import CapacityQuery, FactActivities, LeftOutQuery
 from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Inspected
 from activities.ledger import GatewayResults, LedgerActivities, TestsEntry
+from activities.plans import PartQuery, PlanActivities
 from policies.drift import astray, by_hand
 from policies.exposure import Exposure, exposure, findings_of
 from policies.model.change import GatewayResult
@@ -45,6 +46,7 @@ from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import heed_cancellation, to_the_end
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
+from workflows.preflight import ask_for_obstacles
 
 SLOWEST_REPORT = 10
 """How often the time between two reports doubles."""
@@ -122,6 +124,8 @@ class BatchOrder(Value):
     ready: dict[str, OnTrial] = {}
     aside: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    unable: tuple[str, ...] = ()
+    """Gateways that could not change, or not go back, when all of the plan were asked."""
     taken_out: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
@@ -482,6 +486,8 @@ class Batch:
     async def _bring_up(self, member: Member) -> None:
         name, release, on = member.gateway.name, self._order.release, self._steps(member)
         self._enter(name, "staging")
+        if name in self._order.unable:
+            await self._require_able(member)
         prepared = await on.prepare(self._slots, release, self._order.source)
         await on.stage(release, self._order.source, prepared=prepared)
         self._enter(name, "starting")
@@ -499,6 +505,19 @@ class Batch:
             self._enter(name, "ready")
             return
         await self._begin_trial(member, trial)
+
+    async def _require_able(self, member: Member) -> None:
+        """Return if the gateway can change and go back by now.
+
+        A few may be in the way when a change begins. What was silent or full then may have passed; nobody is
+        switched without a way back.
+        """
+        asked = PartQuery(plan=self._order.plan, key=self._order.key)
+        moved = await control.record(PlanActivities.find_moved, asked)
+        release, source = self._order.release, self._order.source
+        found = await ask_for_obstacles([member], release, source, moved.given_up)
+        if obstacles := found[member.gateway.name][0]:
+            raise stopped("; ".join(obstacles))
 
     async def _test(self, on: GatewaySteps, slot: str, tests: ReleaseTests) -> None:
         """Return when the instance has passed its tests, with a load where the fleet names this gateway.

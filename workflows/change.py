@@ -142,6 +142,8 @@ class Continued(Value):
     header: PlanHeader | None = None
     """Its plan: no run is without, however long the ledger is away when it begins."""
     epoch: int
+    unable: tuple[str, ...] = ()
+    """Gateways that could not change, or not go back, when all were asked; each is asked in its turn."""
     passed: int
     promoted: int = 0
     """Parts that are promoted."""
@@ -177,7 +179,7 @@ class Change:
         continued = run.continued
         self._order = run.order
         self._name = continued.name if continued else ""
-        self._epoch = continued.epoch if continued else 0
+        self._epoch, self._unable = (continued.epoch, continued.unable) if continued else (0, ())
         self._passed = continued.passed if continued else 0
         self._promoted = continued.promoted if continued else 0
         self._decision = continued.decision if continued else None
@@ -973,11 +975,11 @@ class Change:
         await self._ask_whether_the_hour_is_usual()
         ready = await workflow.execute_child_workflow(
             Preflight.run,
-            PreflightOrder(header=self._plan, release=self._release),
+            PreflightOrder(header=self._plan, release=self._release, source=self._order.source or ""),
             id=self._child("preflight"),
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
         )
-        self._epoch = max(self._epoch, ready.epoch + 1)
+        self._epoch, self._unable = max(self._epoch, ready.epoch + 1), ready.names
         self._story.note(f"{ready.able} gateways can take the release and can go back", workflow.now())
 
     async def _ask_whether_the_hour_is_usual(self) -> None:
@@ -1011,6 +1013,7 @@ class Change:
             requesters=self._order.requesters,
             holds=dict(self._story.holds),
             carry=self._carry,
+            unable=self._unable,
         )
         self._wave = await guarded(Wave.run, order, self._child(f"wave/{number:03}"))
         if self._order.asks_window:
@@ -1060,6 +1063,7 @@ class Change:
                     name=self._name,
                     header=self._header,
                     epoch=self._epoch,
+                    unable=self._unable,
                     passed=self._passed,
                     promoted=self._promoted,
                     told=self._story.dump(),

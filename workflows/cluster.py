@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from temporalio.exceptions import ActivityError
 
@@ -21,6 +21,9 @@ from policies.model.plan import ReleaseRef
 from policies.model.value import Digest, Name
 from workflows import steps
 from workflows.answers import answer_of, bad_answer
+
+NOWHERE: Mapping[Name, ReleaseRef] = {}
+"""Of nobody it is asked what it goes back to."""
 
 
 class ClusterSteps:
@@ -77,9 +80,12 @@ class ClusterSteps:
         return (await look_at(self.cluster, {self._gateway: self.at.node}))[self._gateway]
 
 
-async def look_at(cluster: GatewayRef, nodes: dict[Name, str]) -> dict[Name, NodeLook]:
+async def look_at(
+    cluster: GatewayRef, nodes: dict[Name, str], back: Mapping[Name, ReleaseRef] = NOWHERE, source: str = ""
+) -> dict[Name, NodeLook]:
     """Return what the cluster says of the nodes of these gateways, each by its gateway's name."""
-    order = LookOrder(cluster=cluster.name, nodes=nodes)
+    back = {name: release for name, release in back.items() if name in nodes}
+    order = LookOrder(cluster=cluster.name, nodes=nodes, back=back, source=source)
     looks = await answer_of(cluster, PlacementActivities.look_at_nodes, steps.LOOK_AT_NODES, order)
     if sorted(look.gateway for look in looks) != sorted(nodes):
         raise bad_answer(
@@ -88,8 +94,13 @@ async def look_at(cluster: GatewayRef, nodes: dict[Name, str]) -> dict[Name, Nod
     return {look.gateway: look for look in looks}
 
 
-async def look_at_all(gateways: Iterable[GatewayRef]) -> dict[Name, NodeLook | ActivityError]:
-    """Return what clusters say of these gateways' nodes, or why one says nothing; hosts have none."""
+async def look_at_all(
+    gateways: Iterable[GatewayRef], back: Mapping[Name, ReleaseRef] = NOWHERE, source: str = ""
+) -> dict[Name, NodeLook | ActivityError]:
+    """Return what clusters say of these gateways' nodes, or why one says nothing; hosts have none.
+
+    With what gateways go `back` to also whether that would start again, by what the source has of it.
+    """
     clusters: dict[Name, dict[Name, str]] = defaultdict(dict)
     asked: dict[Name, GatewayRef] = {}
     for gateway in gateways:
@@ -99,7 +110,8 @@ async def look_at_all(gateways: Iterable[GatewayRef]) -> dict[Name, NodeLook | A
     if not asked:
         return {}
     found = await asyncio.gather(
-        *[look_at(asked[name], nodes) for name, nodes in clusters.items()], return_exceptions=True
+        *[look_at(asked[name], nodes, back, source) for name, nodes in clusters.items()],
+        return_exceptions=True,
     )
     said: dict[Name, NodeLook | ActivityError] = {}
     for nodes, looks in zip(clusters.values(), found, strict=True):

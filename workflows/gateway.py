@@ -14,6 +14,7 @@ from activities.instances import (
     InstanceActivities,
     LoadOrder,
     MirrorOrder,
+    PreflightQuery,
     Reloaded,
     ReloadOrder,
     Restored,
@@ -75,9 +76,12 @@ class GatewaySteps:
         """Return what is true of the gateway now."""
         return await self._do(InstanceActivities.observe_gateway, patience)
 
-    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
-        """Return every reason why the release cannot be put there."""
-        return await self._do(InstanceActivities.preflight_gateway, steps.ASK, release)
+    async def preflight(
+        self, release: ReleaseRef, source: str = "", *, given_up: bool = False
+    ) -> tuple[str, ...]:
+        """Return every reason why the release cannot be put there, or there is no way back from it."""
+        asked = PreflightQuery(release=release, source=source, given_up=given_up)
+        return await self._do(InstanceActivities.preflight_gateway, steps.ASK, asked)
 
     async def probe(self, slot: str, step: str = "probe", patience: steps.Options = steps.CHANGE) -> Probe:
         """Log in and ping through the slot's own port."""

@@ -69,6 +69,8 @@ class WaveOrder(Value):
     holds: dict[str, str] = {}
     carry: str = ""
     """What the windows of the waves before left: evidence goes on over the waves."""
+    unable: tuple[str, ...] = ()
+    """Gateways that could not change, or not go back, when all of the plan were asked."""
 
 
 class WaveResult(Value):
@@ -278,6 +280,7 @@ class Wave:
             detailed=detailed,
             report_every=BETWEEN_REPORTS if detailed else max(IN_LARGE_FLEETS, self._wave.parts * A_PART),
             held=bool(self._holds),
+            unable=order.unable,
         )
 
     async def _notice_the_end(self, number: int, batch: ChildWorkflowHandle[Batch, BatchResult]) -> None:

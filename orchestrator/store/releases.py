@@ -159,6 +159,15 @@ class Releases(Book):
             append(connection, person, Via.SYSTEM, "release withdrawn", digest, {"reason": reason})
             return True
 
+    def withdrawn(self, digests: Collection[str]) -> frozenset[str]:
+        """Return which of these releases, at most 500, somebody has withdrawn."""
+        table = tables.releases
+        wanted = select(table.c.digest).where(
+            table.c.digest.in_(sorted(digests)), table.c.yanked_at.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(wanted).scalars())
+
     def floor(self, product: str, channel: str, group: str) -> int:
         """Return the least rollback index that may still be rolled out there; 0 when none was set."""
         table = tables.floors

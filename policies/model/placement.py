@@ -53,5 +53,7 @@ class NodeLook(Message):
     """What the cluster calls the instance in each slot that has one; of several the one that is to stay."""
     strange: tuple[Sentence, ...] = Field(default=(), max_length=16)
     """What is there that no order of ours asked for, or is missing although one did; a sentence each."""
+    no_way_back: Sentence = ""
+    """Why the cluster would not prepare again what the gateway goes back to, where that was asked."""
     boot: Token = ""
     """The kernel's name for the node's present boot."""

@@ -75,6 +75,27 @@ def admits(
     return TrustVerdict(admitted=True, code="Admitted", reason=reason, signers=signers)
 
 
+def require_not_given_up(
+    digest: Digest, manifest: ReleaseManifest | None, rule: Rule, policy: TrustPolicy, state: TrustState
+) -> None:
+    """Refuse what somebody has decided to run nowhere any more, whoever has signed it.
+
+    Args:
+        digest: That of the release.
+        manifest: What it says of itself; None where that is not known any more.
+        rule: The policy's for its product and channel.
+        policy: Who may sign, and what is revoked.
+        state: What was seen so far.
+
+    Raises:
+        SignerRevoked: It was withdrawn.
+        DowngradeRefused: It is below the security floor.
+    """
+    _require_not_revoked(digest, policy, state, None)
+    if manifest is not None:
+        _require_no_downgrade(manifest, known_good=True, rule=rule, state=state, index=None)
+
+
 def rule_for(policy: TrustPolicy, product: str, channel: str) -> Rule:
     """Return the first rule for this product and channel.
 

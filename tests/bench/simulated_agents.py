@@ -132,7 +132,7 @@ class Agent:
         fake = self.gateway
         self.steps = {
             "observe_gateway": lambda _: fake.observe(),
-            "preflight_gateway": lambda order: fake.preflight(ReleaseRef.model_validate(order)),
+            "preflight_gateway": lambda order: fake.preflight(ReleaseRef.model_validate(order["release"])),
             "stage_release": self._stage,
             "start_instance": self._start,
             "probe_instance": lambda order: fake.probe(SlotOrder.model_validate(order).slot),

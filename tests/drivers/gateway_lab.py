@@ -37,7 +37,7 @@ from policies.model.fleet import Gateway, Slot
 from policies.model.host import Host
 from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import SignerRevoked
+from policies.model.refusals import SignerNotAllowed, SignerRevoked
 from policies.model.release import Artifact, ReleaseFile, ReleaseLink, ReleaseManifest
 from policies.model.value import Digest, digest_of
 from tests.drivers.gateway_client import Client
@@ -97,6 +97,8 @@ class TreeAdmission:
             shutil.copy(self.made_of, self.template)
         self.revoked = False
         self.reachable = True
+        self.left = ""
+        """The only signer of all of them, once the trust policy does not name that person any more."""
         self.met: Host | None = None
         """What it was asked last to fit."""
 
@@ -178,6 +180,10 @@ class TreeAdmission:
             reason="as if signed",
             verification=cast("Any", None),
         )
+
+    async def require_way_back(self, release: ReleaseRef, source: str) -> None:
+        if self.left:
+            raise SignerNotAllowed(f"{self.left} may not sign for this product and channel")
 
     async def unpack(self, admitted: Admitted, into: Path, *, folders: Sequence[str]) -> None:
         shutil.copytree(self.tree, into / "root", symlinks=True)

@@ -1,7 +1,7 @@
 """The way back in a cluster by real verification: known-good is given to nodes, whatever has ended since."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -72,6 +72,10 @@ class Slots:
         }
         return [{"metadata": {"name": f"node-{one}"}} for one in range(nodes.get(label or "", 0))]
 
+    async def listed(self, call: Call, read: Callable[[Any], Any]) -> list[Any]:
+        """Return that there is no such node, and no pod."""
+        return []
+
     async def lacking(self) -> tuple[str, ...]:
         return ()
 
@@ -97,6 +101,23 @@ class Fleet:
         self, digest: str, rollout: str, later: timedelta = timedelta(0), source: str | None = None
     ) -> Prepared:
         """Have a driver that was just started prepare the release, so much later."""
+        release = self.published.manifest(digest).reference(digest)
+        order = Operation(
+            rollout=rollout, epoch=1, gateway=SHARE.cluster, step="prepare", digest="sha256:" + "0" * 64
+        )
+        return await self.driver(later).prepare(order, release, source or self.published.source)
+
+    async def no_way_back(self, digest: str, later: timedelta = timedelta(0)) -> str:
+        """Return why a driver that was just started would not prepare again what gateways go back to."""
+        release = self.published.manifest(digest).reference(digest)
+        [back, nobody] = await self.driver(later).look(
+            {"gw-1": "node-1", "gw-2": "node-2"}, {"gw-1": release}, self.published.source
+        )
+        assert nobody.no_way_back == ""
+        return back.no_way_back
+
+    def driver(self, later: timedelta) -> KubernetesCluster:
+        """Return a driver that was just started, so much later."""
         policy = self.published.lab.trust_policy
         releases = compose_releases(
             self.published.folder / "driver",
@@ -105,18 +126,13 @@ class Fleet:
             channel="stable",
             clock=lambda: datetime.now(UTC) + later,
         )
-        driver = KubernetesCluster(
+        return KubernetesCluster(
             SHARE,
             cast("Api", self.slots),
             VouchedImages(releases),
             cast("DriverLease", Idle()),
             cast("Events", Idle()),
         )
-        release = self.published.manifest(digest).reference(digest)
-        order = Operation(
-            rollout=rollout, epoch=1, gateway=SHARE.cluster, step="prepare", digest="sha256:" + "0" * 64
-        )
-        return await driver.prepare(order, release, source or self.published.source)
 
     def change_policy(self, **changed: Any) -> None:
         """Change the first level of the trust policy, or its only rule where that has the name."""
@@ -200,3 +216,21 @@ async def test_a_slot_that_names_a_release_never_admitted_here_makes_it_no_known
         named.update({key: refused for key, value in named.items() if value == digest})
         with pytest.raises(Expired):
             await one.prepare(refused, "edge-2", QUARTER)
+
+
+async def test_before_an_upgrade_a_cluster_says_that_it_would_not_prepare_again_what_serves(
+    tmp_path: Path,
+) -> None:
+    """A node that lost its label, or an old slot that was taken back, found no way back only then."""
+    with fleet(tmp_path) as one:
+        digest, _ = await served(one, 3)
+        assert await one.no_way_back(digest, QUARTER) == ""
+        one.change_policy(revoked={"identities": [one.published.lab.manager[0]]})
+        why = await one.no_way_back(digest, QUARTER)
+        assert "would not be started again" in why
+        assert "SignerRevoked" in why
+        with pytest.raises(SignerRevoked):
+            await one.prepare(digest, "edge-2", QUARTER)
+        withdrawn = {"manifests": [digest.removeprefix("sha256:")]}
+        one.change_policy(revoked={"identities": [one.published.lab.manager[0]], **withdrawn})
+        assert await one.no_way_back(digest, QUARTER) == ""

@@ -63,6 +63,7 @@ class Stand(Protocol):
     async def logout(self, number: int) -> None: ...
     async def silence(self, slot: str) -> None: ...
     async def crash(self, slot: str) -> None: ...
+    def lose_signer(self) -> None: ...
 
 
 class FakeStand:
@@ -92,6 +93,9 @@ class FakeStand:
 
     async def crash(self, slot: str) -> None:
         self.gateway.crash(slot)
+
+    def lose_signer(self) -> None:
+        self.gateway.no_way_back = "ana@corp.example may not sign"
 
 
 class RealStand:
@@ -127,6 +131,9 @@ class RealStand:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(f"process {running.pid} does not end")
+
+    def lose_signer(self) -> None:
+        self.lab.admission.left = "ana@corp.example"
 
 
 class NodeStand(RealStand):
@@ -417,6 +424,16 @@ async def test_ending_sessions_takes_no_more_than_a_batch(stand: Stand) -> None:
     await stand.table.make_permanent(operation("keep new"), new)
     assert await stand.sessions.end(operation("end"), old, 2) == 2
     assert await stand.sessions.end(operation("end"), old, 2) <= 1
+
+
+async def test_that_what_serves_would_not_start_again_is_said_before_a_change(stand: Stand) -> None:
+    """Also by a gateway whose instances are containers, or pods: each asks when it starts one."""
+    await serving(stand)
+    release = stand.release("2")
+    stand.lose_signer()
+    [why] = await stand.runtime.preflight(release)
+    assert "ana@corp.example may not sign" in why
+    assert await stand.runtime.preflight(release, given_up=True) == ()
 
 
 async def test_no_slot_is_taken_from_people(stand: Stand) -> None:

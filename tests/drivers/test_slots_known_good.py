@@ -23,6 +23,7 @@ from orchestrator.publishing.signing import sign_openpgp
 from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import SignerRevoked
+from policies.model.value import digest_of
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     ON_A_REAL_GATEWAY,
     built_lab,
@@ -32,6 +33,8 @@ from tests.drivers.gateway_lab import GatewayLab, operation
 
 pytestmark = ON_A_REAL_GATEWAY
 
+MOST_TOLD = 500
+"""Characters of a sentence of a host: what is longer is cut off on its way."""
 AWAY = "http://127.0.0.1:1"
 YEAR = timedelta(days=365)
 
@@ -84,6 +87,17 @@ class Signed:
         """Withdraw the key in the host's trust policy."""
         policy = json.loads(self.trust.read_text()) | {"revoked": {"openpgp": [self.fingerprint]}}
         self.trust.write_text(json.dumps(policy))
+
+    def leave(self) -> None:
+        """Have the host's trust policy name somebody else in the signer's place."""
+        policy = json.loads(self.trust.read_text())
+        policy["rules"][0]["groups"]["lead"] = policy["rules"][0]["groups"]["builder"]
+        self.trust.write_text(json.dumps(policy))
+
+    def withdraw(self, digest: str) -> None:
+        """Withdraw the release in the host's trust policy."""
+        revoked = {"revoked": {"manifests": [digest.removeprefix("sha256:")]}}
+        self.trust.write_text(json.dumps(json.loads(self.trust.read_text()) | revoked))
 
 
 @asynccontextmanager
@@ -162,3 +176,40 @@ async def test_after_a_reboot_known_good_of_a_revoked_key_is_left_as_failed_also
         assert (await lab.slots.resume()).instance(slot).state is InstanceState.FAILED
         with pytest.raises(SignerRevoked):
             await lab.slots.stage(operation("stage", epoch=2), release, AWAY)
+
+
+async def test_before_an_upgrade_a_host_says_that_it_would_not_start_again_what_serves(
+    lab: GatewayLab,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old daemon runs until its drain has ended; from then on there was no way back, and nobody knew."""
+    async with signed(lab, tmp_path, monkeypatch) as (host, slot, release):
+        other = release.model_copy(update={"digest": digest_of(b"another"), "version": "1.4.0"})
+        assert await lab.slots.preflight(other, AWAY) == ()
+        host.leave()
+        [why] = await lab.slots.preflight(other, AWAY)
+        assert why.startswith("ocserv 1.3.0 serves and would not be started again")
+        assert f"penstock release sign {release.digest} --replace" in why
+        assert "penstock release yank 1.3.0 --reason TEXT" in why
+        assert "SignerNotAllowed: " in why
+        assert len(why) <= MOST_TOLD
+        assert await lab.slots.preflight(other, AWAY, given_up=True) == ()
+        host.withdraw(release.digest)
+        assert await lab.slots.preflight(other, AWAY) == ()
+        host.restarted()
+        await host.reboots()
+        assert (await lab.slots.resume()).instance(slot).state is InstanceState.FAILED
+
+
+async def test_a_signer_who_left_holds_up_no_way_back_to_what_runs(
+    lab: GatewayLab,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with signed(lab, tmp_path, monkeypatch) as (host, slot, release):
+        host.leave()
+        assert await lab.slots.preflight(release, AWAY) != ()
+        restored = await lab.slots.restore(operation("back", epoch=2), release)
+        assert (restored.back, restored.slot) == (True, slot)
+        await lab.slots.reload(operation("reload", epoch=2), older=False)

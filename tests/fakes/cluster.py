@@ -51,6 +51,8 @@ class FakeCluster:
             slot.name: None for fake in gateways for slot in fake.gateway.slots
         }
         """What each slot's instances are of, wherever they are placed."""
+        self.no_way_back = ""
+        """Why what its nodes go back to would not be prepared again."""
         self.effects: list[str] = []
         """What was changed for the whole cluster, oldest first: `prepare b` …"""
         self.lies: dict[str, dict[str, object]] = {}
@@ -155,10 +157,17 @@ class FakeCluster:
         answer = Removed(gateway=fake.gateway.name, slot=slot, gone=True, changed=changed)
         return answer.model_copy(update=self.lies.get("remove"))
 
-    async def look(self, nodes: Mapping[str, str]) -> tuple[NodeLook, ...]:
-        """Return what is true of these nodes."""
+    async def look(
+        self, nodes: Mapping[str, str], back: Mapping[str, ReleaseRef] | None = None, source: str = ""
+    ) -> tuple[NodeLook, ...]:
+        """Return what is true of these nodes, and whether what they go back to would be prepared again."""
         self._maybe_fail("look")
-        return tuple(self._look(gateway, node) for gateway, node in nodes.items())
+        looks = {gateway: self._look(gateway, node) for gateway, node in nodes.items()}
+        asked = {"no_way_back": self.no_way_back}
+        return tuple(
+            look.model_copy(update=asked) if gateway in (back or {}) else look
+            for gateway, look in looks.items()
+        )
 
     # --- inside --------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class FakeGateway:
     settings_answered = ""
     before: tuple[str, tuple[Setting, ...]] | None = None
     """The last change of settings, and what was there before it."""
+    no_way_back = ""
+    """Why what serves would not start again."""
     names: Names | None = None
     """The names that it was asked for last."""
     profiles: Profiles = NO_PROFILES
@@ -241,12 +243,13 @@ class FakeGateway:
         self._maybe_fail("observe")
         return self._state(changed=False)
 
-    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
-        """Return a reason when no slot is free for the release."""
+    async def preflight(
+        self, release: ReleaseRef, source: str = "", *, given_up: bool = False
+    ) -> tuple[str, ...]:
+        """Return a reason when no slot is free for the release, or what serves would not start again."""
         self._maybe_fail("preflight")
-        if self._running(release) or self._free():
-            return ()
-        return (f"{self.gateway.name} has no free slot",)
+        full = () if self._running(release) or self._free() else (f"{self.gateway.name} has no free slot",)
+        return full if given_up or not self.no_way_back else (self.no_way_back, *full)
 
     async def stage(
         self, operation: Operation, release: ReleaseRef, source: str, slot: str | None = None

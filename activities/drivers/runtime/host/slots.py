@@ -55,6 +55,7 @@ from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
 from policies.model.value import Digest, Name
 from policies.pools import pools_in_use
+from policies.trust.ways_back import no_way_back
 
 UP_WITHIN = timedelta(seconds=15)
 DOWN_WITHIN = timedelta(seconds=10)
@@ -142,10 +143,17 @@ class HostSlots:
             settings_answered=self._folders.settings_answered,
         )
 
-    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
-        """Return every reason why the release cannot be put here; nothing is changed."""
+    async def preflight(
+        self, release: ReleaseRef, source: str = "", *, given_up: bool = False
+    ) -> tuple[str, ...]:
+        """Return every reason why the release cannot be put here; nothing is changed.
+
+        One is that this host would not start again what serves, unless that way back was `given_up`.
+        """
         state = await self.observe()
         reasons = [*self._room_on_disk(), *self._room_for_flows(), *self._way_back(state)]
+        if not given_up:
+            reasons += await self._refused_way_back(state, source)
         if self._gateway.has_own_networks:
             reasons += await cut_off(self._gateway)
         if state.steering.serving is None:
@@ -629,6 +637,21 @@ class HostSlots:
         return [
             f"the known-good release in slot {serving} of {self._gateway.name} is not on its disk any more"
         ]
+
+    async def _refused_way_back(self, state: GatewayState, source: str) -> list[str]:
+        """What serves must be startable again by the admission that each start asks.
+
+        It may run for as long as it likes, and a rollback finds it alive until its drain has ended.
+        """
+        serving = state.steering.serving
+        release = self._folders.of(serving).release if serving else None
+        if release is None or is_adopted(release):
+            return []
+        try:
+            await self._admission.require_way_back(release, source)
+        except TrustError as refusal:
+            return [no_way_back(release, refusal)]
+        return []
 
     # --- processes -----------------------------------------------------------------
 

@@ -39,6 +39,10 @@ class Admission(Protocol):
         """Judge a release again that was admitted here; raise a TrustError when it may not start any more."""
         ...
 
+    async def require_way_back(self, release: ReleaseRef, source: str) -> None:
+        """Return if what serves would start again, or was given up; raise a TrustError when it would not."""
+        ...
+
     def known_good(self) -> tuple[Digest, ...]:
         """Return what was promoted here, the latest last."""
         ...

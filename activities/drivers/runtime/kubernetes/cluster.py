@@ -63,6 +63,10 @@ class Vouches(Protocol):
         """Return the digest of the release's image; TrustError where it may not run here."""
         ...
 
+    async def no_way_back(self, release: ReleaseRef, source: str) -> str:
+        """Return why no slot would be given the known-good release again; empty where one would."""
+        ...
+
     def keep(self, release: Digest) -> None:
         """Have the release be known-good where it was verified here before: some gateway goes back to it."""
         ...
@@ -160,12 +164,19 @@ class KubernetesCluster:
                 return await self._gone(operation, node, slot, instance, changed=True)
         raise Unavailable(f"{node} changes faster than it can be read: try again")
 
-    async def look(self, nodes: dict[str, str]) -> Sequence[NodeLook]:
+    async def look(
+        self, nodes: Mapping[str, str], back: Mapping[str, ReleaseRef] | None = None, source: str = ""
+    ) -> Sequence[NodeLook]:
         """Return what is true of these gateways' nodes now; see `Cluster.look`."""
+        known_good = back or {}
+        releases = {release.digest: release for release in known_good.values()}
+        refused = {digest: await self._vouches.no_way_back(one, source) for digest, one in releases.items()}
 
         async def one(gateway: str, name: str) -> NodeLook:
             node, pods = await asyncio.gather(self._nodes.ask(name), self._pods.ask((name, "")))
-            return look_of(self._share, gateway, name, node, pods or ())
+            look = look_of(self._share, gateway, name, node, pods or ())
+            release = known_good.get(gateway)
+            return look.model_copy(update={"no_way_back": refused[release.digest]}) if release else look
 
         return await asyncio.gather(*(one(gateway, name) for gateway, name in nodes.items()))
 

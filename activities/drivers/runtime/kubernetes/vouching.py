@@ -3,7 +3,9 @@
 from activities.releases import Releases
 from policies.model.errors import PenstockError
 from policies.model.plan import ReleaseRef
+from policies.model.refusals import TrustError
 from policies.model.value import Digest
+from policies.trust.ways_back import no_way_back
 
 
 class VouchedImages:
@@ -21,6 +23,17 @@ class VouchedImages:
             Unavailable: This host's disk does not take the evidence.
         """
         return await self._releases.image_of(release, source)
+
+    async def no_way_back(self, release: ReleaseRef, source: str) -> str:
+        """Return why no slot would be given the known-good release again; empty where one would.
+
+        Also empty where somebody has decided that: it was withdrawn, or is below the security floor.
+        """
+        try:
+            await self._releases.require_way_back(release, source)
+        except TrustError as refusal:
+            return no_way_back(release, refusal)
+        return ""
 
     def keep(self, release: Digest) -> None:
         """Have the release be admitted from now on without its source: gateways run it and may go back.

@@ -33,9 +33,12 @@ class ContainerSlots(HostSlots):
 
     _folders: ContainerFolders
 
-    async def preflight(self, release: ReleaseRef) -> tuple[str, ...]:
+    async def preflight(
+        self, release: ReleaseRef, source: str = "", *, given_up: bool = False
+    ) -> tuple[str, ...]:
         """Return every reason why the release cannot be put here; nothing is changed."""
-        return (*await self._folders.podman.missing(), *await super().preflight(release))
+        missing = await self._folders.podman.missing()
+        return (*missing, *await super().preflight(release, source, given_up=given_up))
 
     async def _laid_out(self, operation: Operation, release: ReleaseRef, source: str) -> Staged:
         """Ensure that the release's tree is on the host, and its image in the store of podman.
