@@ -190,7 +190,7 @@ async def compose(settings: Settings) -> Installation:
         checkpoints=points,
         doctor=DoctorService(
             *(client, ledger, files, points, metrics, settings.gates, folders, health, people),
-            trust=settings.trust,
+            releases=releases,
             notices=rules,
         ),
         health=health,

@@ -20,6 +20,7 @@ from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.drivers.metrics.replicas import Replicas
 from activities.drivers.trust_files import load_trust
 from activities.files import FleetFiles, load_gates
+from activities.releases import ABSENT
 from orchestrator.engine.sealing import sealing_keys
 from orchestrator.noticing.rules import RulesFile
 from orchestrator.service.checkpoints import Checkpoints
@@ -28,6 +29,7 @@ from orchestrator.service.engine_health import EngineHealth
 from orchestrator.service.identity import IdentityProvider
 from orchestrator.service.people import PeopleFile
 from orchestrator.service.provider_keys import ProviderKeys
+from orchestrator.service.releases import ReleaseService
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import as_ended
 from orchestrator.service.updates import silence_of
@@ -39,8 +41,11 @@ from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy, required_of_exporters
 from policies.model.instance import GatewayState, is_silence
 from policies.model.offer import Offer, Verb
+from policies.model.plan import ReleaseRef
+from policies.model.refusals import DowngradeRefused, TrustError
 from policies.model.value import Value
 from policies.trust.lifetimes import WARNED_BEFORE, ending, unmet
+from policies.trust.ways_back import no_way_back
 
 WITHIN = timedelta(seconds=2)
 """How long each look may take; what does not answer by then is what is found."""
@@ -96,6 +101,58 @@ class Heard:
         )
 
 
+@dataclass(frozen=True)
+class WaysBack:
+    """What a fleet's gateways go back to, and what of it a host with this trust policy would not start."""
+
+    gateways: Mapping[ReleaseRef, Sequence[str]]
+    refused: Mapping[str, TrustError]
+    """By digest; those of which no signature is kept here, too."""
+    withdrawn: Collection[str]
+    """Digests that somebody has withdrawn in the ledger, of which hosts know nothing."""
+
+    @property
+    def unsigned(self) -> list[str]:
+        """The releases that too few signers whom the policy names have signed."""
+        return [
+            f"{one.product} {one.version}"
+            for one, refusal in self._refused
+            if not self._is_given_up(one, refusal)
+        ]
+
+    @property
+    def wrong(self) -> list[str]:
+        """Why gateways could not go back once what serves is stopped; a sentence for each release."""
+        return [
+            f"{_named(self.gateways[one])}: "
+            + (_leave(one, refusal) if self._is_given_up(one, refusal) else no_way_back(one, refusal))
+            for one, refusal in self._refused
+        ]
+
+    @property
+    def doubtful(self) -> list[str]:
+        """What else there is to know of ways back; a sentence for each release."""
+        refused = {one.digest for one, _ in self._refused}
+        withdrawn = "was withdrawn; it still serves as a way back: plan an upgrade to another release soon"
+        unknown = "may not start again: its signatures are not kept here; penstock release add shows it"
+        return [
+            f"{_named(names)}: {one.product} {one.version} "
+            + (withdrawn if one.digest in self.withdrawn else unknown)
+            for one, names in self.gateways.items()
+            if one.digest not in refused and one.digest in {*self.withdrawn, *self.refused}
+        ]
+
+    def _is_given_up(self, release: ReleaseRef, refusal: TrustError) -> bool:
+        """Return whether somebody has decided that there is no way back to it."""
+        decided = isinstance(refusal, DowngradeRefused) or refusal.reason == "manifest"
+        return decided or release.digest in self.withdrawn
+
+    @property
+    def _refused(self) -> list[tuple[ReleaseRef, TrustError]]:
+        found = [(one, self.refused[one.digest]) for one in self.gateways if one.digest in self.refused]
+        return [(one, refusal) for one, refusal in found if refusal.reason != ABSENT]
+
+
 def _lacking(how: str, lost: Mapping[str, Collection[str]], serving: Mapping[str, str]) -> Iterator[str]:
     """Yield which gateways lack which series, once for those that lack the same."""
     series: dict[tuple[str, ...], dict[str, None]] = {}
@@ -105,6 +162,13 @@ def _lacking(how: str, lost: Mapping[str, Collection[str]], serving: Mapping[str
             series.setdefault(who, {})[selector.partition("{")[0]] = None
     for who, names in series.items():
         yield f"{how} {', '.join(names)} of {_named(who)}"
+
+
+def _leave(release: ReleaseRef, refusal: TrustError) -> str:
+    return (
+        f"{release.product} {release.version} would not be started again, as somebody has decided: plan an "
+        f"upgrade to another release; {refusal.code}: {refusal}"
+    )
 
 
 class Health(StrEnum):
@@ -161,7 +225,7 @@ class DoctorService:
     """Where the installation keeps what it must not lose."""
     health: EngineHealth
     people: PeopleFile
-    trust: Path
+    releases: ReleaseService
     notices: RulesFile | None = None
     """Who is told what without asking; None where nobody is."""
 
@@ -195,17 +259,23 @@ class DoctorService:
             looks.append(("logins", partial(self._logins, provider.keys)))
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
         heard = asyncio.ensure_future(self._heard())
+        unsigned = list[str]()
         for fleet in fleets:  # one after the other: the installation has other things to do
             within = looked_at_within(len(fleet.gateways))
             said = asyncio.ensure_future(_read(self.ledger.states, fleet.name, within))
+            ways = asyncio.ensure_future(_read(self._ways_back, fleet))
             of_fleet = (
                 partial(self._gateways, fleet, asyncio.shield(said)),
-                partial(self._known_good, fleet),
+                partial(self._known_good, fleet, asyncio.shield(ways)),
                 partial(self._certificates, fleet, asyncio.shield(said)),
                 partial(self._series, fleet, asyncio.shield(heard)),
             )
             for name, look_at in zip(OF_FLEET, of_fleet, strict=True):
                 found.append(await _bounded(f"{fleet.name}: {name}", look_at))
+            if ways.done() and ways.exception() is None:
+                unsigned += [f"{one} of {fleet.name}" for one in ways.result().unsigned]
+        if unsigned:
+            found = [_without_signers(one, unsigned) if one.about == "signers" else one for one in found]
         await asyncio.wait([heard])
         found += [
             Finding(about=f"{fleet}: {name}", health=Health.DOUBTFUL, sentence=f"not looked at: {why}")
@@ -293,7 +363,7 @@ class DoctorService:
 
     async def _signers(self) -> Finding:
         try:
-            trust = await asyncio.to_thread(load_trust, self.trust)
+            trust = await asyncio.to_thread(load_trust, self.releases.trust)
         except BadInput as error:
             return Finding(about="signers", health=Health.WRONG, sentence=str(error), mend=MENDS["files"])
         now = datetime.now(UTC)
@@ -307,7 +377,7 @@ class DoctorService:
         if soon:
             sentence = f"{soon}; new releases need other signers from then on, known-good ones none"
             return Finding(about="signers", health=Health.DOUBTFUL, sentence=sentence)
-        return _well("signers", f"no key of {self.trust.name} ends within {WARNED_BEFORE.days} days")
+        return _well("signers", f"no key of {self.releases.trust.name} ends within {WARNED_BEFORE.days} days")
 
     async def _notices(self, rules: RulesFile) -> Finding:
         wrong = await asyncio.to_thread(rules.wrong)
@@ -386,12 +456,29 @@ class DoctorService:
         health = Health.WRONG if not_back or broken else Health.DOUBTFUL
         return Finding(about=about, health=health, sentence="; ".join(parts), next=tuple(offers))
 
-    async def _known_good(self, fleet: Fleet) -> Finding:
+    def _ways_back(self, fleet: Fleet) -> WaysBack:
+        """Return what gateways go back to, and what of it would not start again; in a thread."""
+        known = self.ledger.known_good(fleet.name)
+        gateways: dict[ReleaseRef, list[str]] = {}
+        for name, release in known.items():
+            gateways.setdefault(release, []).append(name)
+        try:
+            refused = self.releases.refused_again(fleet, gateways)
+        except BadInput:  # the line `signers` says what is wrong with the trust policy
+            refused = {}
+        withdrawn = self.ledger.withdrawn([release.digest for release in gateways])
+        return WaysBack(gateways, refused, withdrawn)
+
+    async def _known_good(self, fleet: Fleet, ways: Awaitable[WaysBack]) -> Finding:
         about = f"{fleet.name}: known-good"
         known = await _read(self.ledger.known_good, fleet.name)
         within = looked_at_within(len(fleet.gateways))
         if ahead := (await _read(self.ledger.ahead, {fleet.name: within})).get(fleet.name):
             return Finding(about=about, health=Health.WRONG, sentence=ahead.sentence, next=ahead.next)
+        back = await ways
+        if wrong := back.wrong:
+            mend = f"{SHOW} known-good-lost"
+            return Finding(about=about, health=Health.WRONG, sentence="; ".join(wrong), mend=mend)
         without = [gateway.name for gateway in fleet.gateways if gateway.name not in known]
         if without:
             sentence = f"{len(without)} have none, so no upgrade takes them along: {_named(without)}"
@@ -408,6 +495,9 @@ class DoctorService:
             if first in behind.left_out:
                 along = Offer(verb=Verb.RETURN, fleet=fleet.name, gateway=first)
             return Finding(about=about, health=Health.DOUBTFUL, sentence=sentence, next=(along,))
+        if doubtful := back.doubtful:
+            mend = f"{SHOW} known-good-lost"
+            return Finding(about=about, health=Health.DOUBTFUL, sentence="; ".join(doubtful), mend=mend)
         return _well(about, f"all {len(known)} gateways have what they go back to")
 
     async def _certificates(self, fleet: Fleet, said: Awaitable[Said]) -> Finding:
@@ -546,6 +636,15 @@ def _with_reason(found: Mapping[str, str]) -> str:
     """Return the first few names, with the reason of the first that has one."""
     why = next((f"; {name}: {why}" for name, why in sorted(found.items()) if why), "")
     return f"{_named([*found])}{why}"
+
+
+def _without_signers(signers: Finding, releases: Sequence[str]) -> Finding:
+    """Return what was found of signers, with the known-good releases that too few of them have signed."""
+    sentence = f"too few signers of trust.yaml have signed what gateways go back to: {', '.join(releases)}"
+    if signers.health is not Health.WELL:
+        sentence = f"{signers.sentence}; {sentence}"
+    mend = signers.mend or f"{SHOW} known-good-lost"
+    return signers.model_copy(update={"health": Health.WRONG, "sentence": sentence, "mend": mend})
 
 
 def _well(about: str, sentence: str) -> Finding:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from activities.drivers.trust_files import Trail, compose_releases, load_trust
-from activities.releases import CREDENTIALS, Admitted
+from activities.releases import CREDENTIALS, Admitted, Releases
 from orchestrator.refusals import HOUR_SECONDS
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import is_named
+from policies.adoption import is_adopted
 from policies.model.errors import BadInput, TooMany, Unknown
 from policies.model.fleet import Fleet
 from policies.model.offer import Offer, Verb
+from policies.model.plan import ReleaseRef
+from policies.model.refusals import TrustError
 from policies.model.release import ReleaseRow
+from policies.model.value import Digest
 from policies.model.verification import Verification
 
 MOST_RELEASES = 60
@@ -115,6 +119,18 @@ class ReleaseService:
                     await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
                 recorded.add(_outcome(verification))
 
+    def refused_again(self, fleet: Fleet, releases: Collection[ReleaseRef]) -> dict[Digest, TrustError]:
+        """Return why releases that gateways go back to would not start again, by this host's trust policy.
+
+        What was adopted is started by its own unit, and no policy is asked. Disks are waited for: call it in
+        a thread that nobody else waits for.
+
+        Raises:
+            PolicyInvalid: The trust policy is not as it must be.
+        """
+        judging = compose_releases(self.store, self.trust, product=fleet.product, channel=fleet.channel)
+        return asyncio.run(_refused_again(judging, [one for one in releases if not is_adopted(one)]))
+
     async def add(self, fleet: Fleet, digest: str, person: str) -> ReleaseRow:
         """Verify a release and have it in the ledger; return its row."""
         admitted = await self.verify(fleet, digest, person)
@@ -128,6 +144,17 @@ class ReleaseService:
         )
         rows = await asyncio.to_thread(self.ledger.releases)
         return named(admitted.reference.digest, rows)
+
+
+async def _refused_again(judging: Releases, releases: Iterable[ReleaseRef]) -> dict[Digest, TrustError]:
+    found = dict[Digest, TrustError]()
+    for release in releases:
+        try:
+            judging.require_not_given_up(release)
+            await judging.require_way_back(release)
+        except TrustError as refusal:
+            found[release.digest] = refusal
+    return found
 
 
 def _outcome(verification: Verification) -> tuple[str, ...]:
