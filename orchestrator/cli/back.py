@@ -111,7 +111,8 @@ def _preview(fleet: str, body: dict[str, Any], lead: str = "", *, but: str | Non
 
     `but` is what was printed already, which is not printed again.
     """
-    asked = {"to": body["to"], "of": body["of"], "settings": "true" if body["settings"] else None}
+    asked = {"to": body["to"], "of": body["of"]}
+    asked |= {name: "true" for name in ("settings", "force") if body[name]}
     try:
         shown = Api(patience=PREVIEW_SECONDS).get("fleets", fleet, "rollback", **asked)
     except Problem as problem:

@@ -35,8 +35,12 @@ async def _command(fleet: str, body: dict[str, Any], key: str) -> CommandReceipt
             caller,
             fleet,
             body["reason"],
-            asked=RollbackAsked(to=body.get("to"), of=body.get("of"), settings=bool(body.get("settings"))),
-            force=bool(body.get("force")),
+            asked=RollbackAsked(
+                to=body.get("to"),
+                of=body.get("of"),
+                settings=bool(body.get("settings")),
+                force=bool(body.get("force")),
+            ),
             key=key,
         )
     kind = CommandKind(body["kind"])

@@ -921,7 +921,8 @@ class ChangeService:
         back, or every gateway goes to the release `to`. What the fleet's rules ask a second person for waits;
         known-good by itself does not, and asking for it ends a wait. A rollback of files takes back what
         instances were given by the last change of settings, or by the reload that `of` names, and no
-        release. With `force` a change that no worker can go on with is ended first.
+        release. With `force` a change that no worker can go on with is ended first, once it is known what
+        is ordered then: where that is refused by name, nothing is ended.
 
         Args:
             fleet: As its file describes it now.
@@ -939,18 +940,27 @@ class ChangeService:
 
         Raises:
             Conflict: A change is under way and `to` or files are named, or another rollback was shown.
+            NotAllowed: It waits for a second operator, and the caller may be anybody.
             Refused: The kept window is over, or `to` was never known-good here.
         """
-        asked = RollbackAsked(to=to.version if to is not None else None, settings=settings, of=of)
+        asked = RollbackAsked(
+            to=to.version if to is not None else None, settings=settings, of=of, force=force
+        )
         ask = partial(self._ways_back.order, fleet, person, reason, asked, to, source, key)
         if force:
             is_repeat = await self._is_of(fleet.name, key)  # which must not end its own rollback
             name = await self.begun_before(key, within=ANSWER if is_repeat else timedelta(0))
             if name or is_repeat:
                 return _begun_already(fleet.name, name)
+            try:
+                with before_any_order():
+                    order, sentence = await self._ask(partial(ask, nothing_runs=True, shown=shown))
+            except Refused as refused:
+                if not (asked.is_plain and await self.is_under_way(fleet.name)):
+                    raise
+                order, sentence = None, str(refused)
             turned = await self._end_by_force(fleet.name, person, via, reason)
-            ask = partial(ask, even_if_older=True, nothing_runs=True)
-            return await self._roll_back_what_stands(fleet, ask, turned, key)
+            return await self._begin_what_stands(fleet, order, sentence, turned)
         if await self._is_beside_another(fleet.name, asked, self._gives_way):
             return await self._roll_back_what_stands(fleet, partial(ask, shown=shown), Turned(), key)
         turned = await self.turn_round(fleet.name, person, reason, key=key)
@@ -978,8 +988,13 @@ class ChangeService:
         except (Refused, Conflict) as refused:
             if not ended.ended:
                 raise
-            kept = f"{ended.ended} Nothing else is taken back: {refused}."
-            return CommandReceipt(id=fleet.name, accepted=True, sentence=kept, change=ended.change)
+            order, sentence = None, str(refused)
+        return await self._begin_what_stands(fleet, order, sentence, ended)
+
+    async def _begin_what_stands(
+        self, fleet: Fleet, order: ChangeOrder | None, sentence: str, ended: Turned
+    ) -> CommandReceipt:
+        """Begin the rollback after what has ended for it; without an order its sentence says why."""
         if order is None:
             nothing = (
                 f"Nothing else is taken back: {sentence}." if ended.ended else f"Nothing to do: {sentence}."
@@ -1019,7 +1034,8 @@ class ChangeService:
             Conflict: As `roll_back`.
         """
         with suppress(Unavailable):
-            await self._is_beside_another(fleet, asked, self._gave_way)
+            if not asked.force:
+                await self._is_beside_another(fleet, asked, self._gave_way)
             return await self.is_under_way(fleet)
         return True
 

@@ -819,7 +819,6 @@ class Service:
         reason: str,
         *,
         asked: RollbackAsked = RELEASE_OF_BEFORE,
-        force: bool = False,
         change: str | None = None,
         shown: Digest | None = None,
         key: str | None = None,
@@ -840,7 +839,7 @@ class Service:
             else:
                 await self._refuse_unlike(fleet, asked, shown, request)
             turned = None
-            if asked.is_plain and not force:
+            if asked.is_plain and not asked.force:
                 turned = await self._stops.turn_round(fleet, caller.person, reason, key=request)
                 if turned.receipt is not None and turned.receipt.only_waits:
                     turned = await self._go_beyond(fleet, turned, caller.person, reason)
@@ -851,7 +850,7 @@ class Service:
             release = await authorised(partial(self._release_to, self._safe, asked, named))
             if caller.machine and release is not None:
                 ways_back = WaysBack(self._safe)
-                await authorised(partial(ways_back.require_unpinned, named, release, force=force))
+                await authorised(partial(ways_back.require_unpinned, named, release, force=asked.force))
             return await self._stops.roll_back(
                 named,
                 caller.person,
@@ -861,13 +860,13 @@ class Service:
                 source=self._releases.source,
                 of=asked.of,
                 settings=asked.settings,
-                force=force,
+                force=asked.force,
                 key=request,
                 before=turned,
                 shown=shown,
             )
 
-        said = {"reason": reason, **asked.model_dump(), "force": force, "id": request}
+        said = {"reason": reason, **asked.model_dump(), "id": request}
         return await self._acts.audited(caller, "rollback asked for", fleet, said, back, safe=True)
 
     async def _go_beyond(self, fleet: str, turned: Turned, person: str, reason: str) -> Turned:

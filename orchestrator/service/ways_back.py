@@ -22,6 +22,7 @@ from policies.model.change import (
     KnownGoodMove,
     Outcome,
     RollbackTargets,
+    UnfinishedChange,
 )
 from policies.model.desired import Pin
 from policies.model.errors import Conflict, NotAllowed, Refused
@@ -89,6 +90,9 @@ class _Rollback:
     """Which release takes new sessions on each gateway."""
     pin: Pin | None = None
     """What pins the fleet against the release that is named, where gateways go there by its name alone."""
+    unfinished: UnfinishedChange | None = None
+    moved: Collection[str] = ()
+    """Gateways that changes without an end may have moved."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,6 @@ class WaysBack:
         ended: str | None = None,
         everybody: bool = False,
         beyond: bool = False,
-        even_if_older: bool = False,
         nothing_runs: bool = False,
         shown: Digest | None = None,
     ) -> tuple[ChangeOrder | None, str]:
@@ -129,23 +132,24 @@ class WaysBack:
         `ended` is the change that has ended for it. With `everybody` gateways from which nothing is taken
         back are brought to their known-good, too. With `beyond` a way back has just ended without some of its
         gateways, which this one takes along. With `shown` the rollback is the one whose preview has that
-        digest. With `even_if_older` gateways that know of changes which the ledger lacks stay as they are,
-        however many they are. With `nothing_runs` the fleet's lock is free, so that a rollback without an end
-        in the ledger does not go on.
+        digest. By force gateways that know of changes which the ledger lacks stay as they are, however many
+        they are. With `nothing_runs` the fleet's lock is free, or will be when this begins, so that a
+        rollback without an end in the ledger does not go on.
 
         Raises:
             Refused: The promotion is older than the kept window, `to` was never known-good here, or the
                 ledger is older than its gateways.
-            Conflict: What a reload replaced is not on the hosts any more, or another rollback was shown.
+            Conflict: What a reload replaced is not on the hosts any more, another rollback was shown, or
+                gateways would stay where a change without an end has left them.
             NotAllowed: It waits for a second operator, and the caller may be anybody.
         """
         if asked.of_files:
-            found = self._files(fleet, asked.of)
+            found = self._files(fleet, asked)
             require_shown(fleet.name, shown, self._preview_of_files(fleet, found))
             if isinstance(found, str):
                 return None, found
             return self._files_order(fleet, found, person, reason, key), _files_sentence(found)
-        find = partial(self._found, fleet, even_if_older=even_if_older, nothing_runs=nothing_runs)
+        find = partial(self._found, fleet, even_if_older=asked.force, nothing_runs=nothing_runs)
         if to is not None:
             back = find(to)
         elif everybody or beyond:
@@ -313,15 +317,37 @@ class WaysBack:
             Refused: As `order`.
             Conflict: As `order`.
         """
-        if asked.of_files:
-            return self._preview_of_files(fleet, self._files(fleet, asked.of))
         newest = self.ledger.last_change(fleet.name)
-        if newest is not None and newest.outcome is None and to is None and under_way:
-            return self._preview_under_way(fleet, newest)
+        running = newest if newest is not None and newest.outcome is None and under_way else None
+        if asked.force:
+            return self._preview_by_force(fleet, asked, to, running)
+        if asked.of_files:
+            return self._preview_of_files(fleet, self._files(fleet, asked))
+        if running is not None and to is None:
+            return self._preview_under_way(fleet, running)
         back = self._found(fleet, to, nothing_runs=not under_way)
         if not back.targets:
             self._require_known(fleet, back.moves, back.takes)
         return self._preview_of_release(fleet, back)
+
+    def _preview_by_force(
+        self, fleet: Fleet, asked: RollbackAsked, to: ReleaseRef | None, running: ChangeRecord | None
+    ) -> RollbackPreview:
+        """Return what a rollback does that ends the change under way first."""
+        lead = f"{running.name} is ended by force; then " if running is not None else ""
+        try:
+            if asked.of_files:
+                preview = self._preview_of_files(fleet, self._files(fleet, asked))
+            else:
+                back = self._found(fleet, to, even_if_older=True, nothing_runs=True)
+                if not back.targets:
+                    self._require_known(fleet, back.moves, back.takes)
+                preview = self._preview_of_release(fleet, back)
+        except Refused as refused:
+            if running is None or not asked.is_plain:
+                raise
+            return _preview(running.name, f"{lead}nothing else is taken back: {refused}", {})
+        return preview.model_copy(update={"sentence": lead + preview.sentence})
 
     def _preview_of_files(self, fleet: Fleet, files: ChangeRecord | str) -> RollbackPreview:
         does = not isinstance(files, str)
@@ -423,13 +449,35 @@ class WaysBack:
             by_name = any(back.by_itself.get(name) != to for name in back.targets)
             pin = Pins(self.ledger).of(fleet.name, to.digest) if by_name else None
             said = f"; {fleet.name} is pinned against {to.version}" if pin is not None else ""
-            return replace(back, pin=pin, sentence=back.sentence + said)
+            back = replace(back, pin=pin, sentence=back.sentence + said)
+            if nothing_runs:
+                self._require_whole(fleet, back, to, force=even_if_older)
+            return back
         if back.targets:
             return back
         newest = {move.change for move in back.moves} & self.ledger.rebuilds(fleet.name)
         if newest:
             return replace(back, sentence=f"{back.sentence}; {became_known_good(max(newest))}")
         return back
+
+    def _require_whole(self, fleet: Fleet, back: _Rollback, to: ReleaseRef, *, force: bool) -> None:
+        """Refuse a rollback by name that leaves gateways where a change without an end has moved them.
+
+        Raises:
+            Conflict: It does not name them, or waits for a second operator while no change looks after them.
+        """
+        is_open = back.unfinished is not None and back.unfinished.is_open
+        if stay := sorted({*back.moved} - back.targets.keys()):
+            why = f"{named(stay)} would not go to {to.version} and stay where"
+        elif is_open and self._asks_second(fleet, back) is not None:
+            why = f"until a second operator approves {to.version}, gateways would stay where"
+        else:
+            return
+        raise _left_over(fleet.name, back.unfinished, why, to.version, force=force)
+
+    def _moved_by(self, unfinished: UnfinishedChange | None) -> Collection[str]:
+        """Return the gateways that the change may have moved if it has no end."""
+        return self._members(unfinished.plan) if unfinished is not None and unfinished.is_open else ()
 
     def _release(
         self,
@@ -531,6 +579,8 @@ class WaysBack:
             sentence=sentence,
             moves=every,
             takes=takes,
+            unfinished=unfinished,
+            moved=known_good.keys() & {*left, *self._moved_by(unfinished)} - hand,
         )
 
     def _unknown(
@@ -705,12 +755,22 @@ class WaysBack:
         """Return what the gateways serve that are to go back."""
         moves = [move for move in back.moves if move.gateway in back.targets]
         silent = self._silent(fleet, moves, back.takes, datetime.now(UTC))
-        return serving(moves, silent, served_elsewhere(moves, back.takes))
+        not_back = self.waits_for(fleet.name)
+        return serving(moves, silent, served_elsewhere(moves, back.takes), not_back)
 
     # --- settings and credentials ----------------------------------------------------------
 
-    def _files(self, fleet: Fleet, of: str | None) -> ChangeRecord | str:
-        """Return the reload whose files of before come back, as hosts know it, or why there is none."""
+    def _files(self, fleet: Fleet, asked: RollbackAsked) -> ChangeRecord | str:
+        """Return the reload whose files of before come back, as hosts know it, or why there is none.
+
+        Raises:
+            Conflict: `asked.of` is none, or a change that may have moved sessions would end by force.
+        """
+        unfinished = self.ledger.unfinished_change(fleet.name) if asked.force else None
+        if unfinished is not None and unfinished.is_open:
+            why = "a rollback of settings takes no release back, and gateways would stay where"
+            raise _left_over(fleet.name, unfinished, why, "settings", force=True)
+        of = asked.of
         found = self.ledger.reload_to_take_back(fleet.name, of)
         if found is None and of is not None:
             raise Conflict(f"{of} is no reload of {fleet.name} that could be taken back")
@@ -781,6 +841,17 @@ def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
         return find(None)
     except Refused:
         return None
+
+
+def _left_over(
+    fleet: str, unfinished: UnfinishedChange | None, why: str, then: str, *, force: bool
+) -> Conflict:
+    """Return that a change without an end has to be taken back before something else is asked for."""
+    change = unfinished.change if unfinished is not None else "a rollback without an end"
+    return Conflict(
+        f"{why} {change} has left them: take that back first, and ask for {then} after it",
+        Offer(verb=Verb.ROLL_BACK, fleet=fleet, force=force),
+    )
 
 
 def require_shown(fleet: str, shown: Digest | None, now: RollbackPreview) -> None:

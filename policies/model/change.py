@@ -338,6 +338,11 @@ class UnfinishedChange(Value):
     ended: bool = False
     moved: bool = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no end, and may have moved sessions."""
+        return self.moved and not self.ended
+
 
 class LostChange(Value):
     """A change without an end whose workflow does not run any more, and what it left in known-good."""

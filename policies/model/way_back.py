@@ -21,6 +21,8 @@ class RollbackAsked(Value):
     """The last change of settings, in place of the release."""
     of: Name | None = None
     """The reload or change of settings of that name, in place of the release."""
+    force: bool = False
+    """Whether the change under way is ended first, also one that no worker can go on with."""
 
     @property
     def of_files(self) -> bool:

@@ -625,8 +625,8 @@ class Player:
         raise Wrong(f"it was taken though {self._now().change} is under way: {done}")
 
     async def _ordered_back(self, *, force: bool = False, **asked: Any) -> CommandReceipt:
-        service, rollback = self.stage.service, RollbackAsked(**asked)
-        return await service.roll_back(ANA, FLEET, "users call", asked=rollback, force=force)
+        service, rollback = self.stage.service, RollbackAsked(**asked, force=force)
+        return await service.roll_back(ANA, FLEET, "users call", asked=rollback)
 
     async def _rolled_back(self, *, force: bool = False, **asked: Any) -> CommandReceipt | None:
         try:

@@ -112,6 +112,15 @@ async def test_a_rollback_prints_which_release_each_gateway_will_serve_before_it
     assert said.err.splitlines()[0] == f"edge: {SERVES}."
 
 
+async def test_a_rollback_by_force_prints_what_it_ends_before_it_acts(
+    penstock: CommandLine, promoted: Ledger
+) -> None:
+    """It printed what a rollback without force does, and by name nothing."""
+    change(promoted, ChangeKind.UPGRADE, "1.4.0", None)
+    said = await penstock("rollback", "edge", "--force", "--reason", "it hangs")
+    assert said.err.splitlines()[0].startswith("edge: edge-3 is ended by force; then "), said
+
+
 async def test_a_rollback_of_settings_is_an_order_of_its_own(penstock: CommandLine, promoted: Ledger) -> None:
     """Newcomer 10: a rollback after a promotion and a change of settings undid the settings."""
     settings = change(promoted, ChangeKind.CONFIGURE, "settings")

@@ -115,9 +115,10 @@ async def rollback_preview(
     to: Annotated[str | None, Query(max_length=LONGEST_RELEASE, description="an earlier release")] = None,
     of: Annotated[Name | None, Query(description="a reload or change of settings by name")] = None,
     settings: Annotated[bool, Query(description="the last change of settings, and no release")] = False,
+    force: Annotated[bool, Query(description="end the change under way first")] = False,
 ) -> RollbackPreview:
     """Return which release each gateway will serve after a rollback asked for now; nothing is done."""
-    asked = RollbackAsked(to=to, of=of, settings=settings)
+    asked = RollbackAsked(to=to, of=of, settings=settings, force=force)
     return await while_connected(request, service.rollback_preview(caller, fleet, asked))
 
 

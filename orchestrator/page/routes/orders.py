@@ -57,7 +57,7 @@ class Given(Value):
     @property
     def rollback(self) -> RollbackAsked:
         """What a rollback takes back."""
-        return RollbackAsked(to=self.to, settings=self.settings)
+        return RollbackAsked(to=self.to, settings=self.settings, force=self.force)
 
 
 @router.get("/fleets/{fleet}/orders/{verb}")
@@ -179,7 +179,6 @@ async def _carried_out(  # who asks whom for what, why, and under which key
             fleet,
             reason,
             asked=given.rollback,
-            force=given.force,
             change=given.change,
             shown=given.shown,
             key=key,
