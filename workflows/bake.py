@@ -108,6 +108,7 @@ class Bake:
             plan=order.plan,
             wave=BAKE,
             listener=here,
+            run=workflow.info().run_id,
             passes_by_time=True,
             complete=True,
             carry=order.carry,

@@ -85,6 +85,11 @@ class OnTrial(Value):
     misses: int = 0
     """Confirmations in a row that it did not answer."""
 
+    def by(self, now: float) -> "OnTrial":
+        """Return the same by the clock of this run, which may have been set back since."""
+        times = {"started": min(self.started, now), "confirmed": min(self.confirmed, now)}
+        return self.model_copy(update=times)
+
 
 class Paused(Value):
     """A trial whose lease lapses again and again: its gateway is on known-good until it begins again."""
@@ -94,6 +99,11 @@ class Paused(Value):
     """When it begins again, in seconds since 1970."""
     lapsed: str
     """What its host answered when its lease was to be renewed."""
+
+    def by(self, now: float) -> "Paused":
+        """Return the same by the clock of this run, which may have been set back since."""
+        until = min(self.until, now + steps.LAST_TRIAL.total_seconds())
+        return self.model_copy(update={"trial": self.trial.by(now), "until": until})
 
 
 class BatchOrder(Value):
@@ -145,6 +155,21 @@ class BatchOrder(Value):
     moves: bool = False
     """Whether the wave has that sessions may move here."""
     told: int = 0
+    now: datetime | None = None
+    """The time of the run before; that of this one may be earlier, where the engine's clock was set back."""
+
+    def by(self, now: datetime) -> "BatchOrder":
+        """Return the same by the clock of a run that begins then, which may have been set back since."""
+        at = now.timestamp()
+        return self.model_copy(
+            update={
+                "on_trial": {name: trial.by(at) for name, trial in self.on_trial.items()},
+                "ready": {name: trial.by(at) for name, trial in self.ready.items()},
+                "paused": {name: paused.by(at) for name, paused in self.paused.items()},
+                "silent_since": {name: min(since, at) for name, since in self.silent_since.items()},
+                "untested_since": {name: min(since, at) for name, since in self.untested_since.items()},
+            }
+        )
 
 
 class BatchResult(Value):
@@ -162,7 +187,7 @@ class Batch:
 
     @workflow.init
     def __init__(self, order: BatchOrder) -> None:
-        self._order = order
+        self._order = order = order.by(workflow.now())
         self._members: dict[str, Member] = {}
         self._on_trial = dict(order.on_trial)
         self._ready = dict(order.ready)
@@ -885,6 +910,7 @@ class Batch:
                     "begun": True,
                     "moves": self._moves,
                     "told": self._told,
+                    "now": self._now,
                 }
             )
         )
@@ -1069,6 +1095,11 @@ class Batch:
         )
         return GatewayResults(change=self._order.change, results=tuple(rows))
 
+    @property
+    def _now(self) -> datetime:
+        """Now, and no earlier than in the run before: of two rows of a gateway the later one counts."""
+        return max(workflow.now(), self._order.now or workflow.now())
+
     def _row(self, name: str) -> GatewayResult:
         trial = self._on_trial.get(name)
         return GatewayResult(
@@ -1078,7 +1109,7 @@ class Batch:
             sentence=self._aside.get(name) or self._left_out.get(name) or self._why_paused(name),
             slot=trial.slot if trial else None,
             started=trial.started if trial else self._moved.get(name),
-            at=workflow.now(),
+            at=self._now,
         )
 
     def _why_paused(self, name: str) -> str:

@@ -1303,7 +1303,8 @@ class Change:
     async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
         """Return what the restore reports at its end; it is begun anew when it has ended without a report."""
         while self._restored is None:
-            order = order.model_copy(update={"given_up_in": self._story.given_up, "lets_go": self._lets_go})
+            update = {"given_up_in": self._story.given_up, "lets_go": self._lets_go}
+            order = order.model_copy(update=update | {"beginning": (order.beginning[0] + 1,)})
             try:
                 child = await self._begin_to_restore(order)
             except WorkflowAlreadyStartedError:

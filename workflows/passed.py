@@ -99,6 +99,7 @@ class PassedWaves:
             wave=BAKE,
             passed=passed,
             listener=workflow.info().workflow_id,
+            run=workflow.info().run_id,
             passes_by_time=True,
             complete=True,
             carry=carry,

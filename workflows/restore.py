@@ -166,8 +166,8 @@ class RestoreOrder(Value):
     told: int = 0
     emptied: dict[str, str] = {}
     """The drains of gateways that could not go back at once, by gateway."""
-    begun_again: bool = False
-    """Whether this part has failed by itself before, so that its gateways may be named already."""
+    beginning: tuple[int, ...] = (0,)
+    """Which beginning of the restore this is, and of its part: one that fails by itself is begun again."""
 
 
 class RestoreResult(Value):
@@ -216,10 +216,13 @@ class Restore:
         """Gateways steered by break-glass that an operator has ordered back, or returned, since."""
         self._by_hand: set[str] = set()
         """Gateways that are left as operators steered them by break-glass, back or not."""
-        self._began = order.began or workflow.now()
+        now = workflow.now()
+        self._decided = order.began or now
+        """When it was decided to go back, by the clock of then, which may have been set back since."""
+        self._began = min(self._decided, now)
         before = order.began if order.first_round_over or order.told else None  # as orders of before have it
-        self._begun = order.begun or before or workflow.now()
-        self._last_back = order.last_back or self._began
+        self._begun = min(order.begun or before or now, now)
+        self._last_back = min(order.last_back or self._began, now)
         self._told = order.told
         self._has_news = self._reports = self._is_urgent = self._is_over = False
         self._telling: asyncio.Task[None] | None = None
@@ -313,13 +316,14 @@ class Restore:
 
         A part that fails by itself is named, and begun again: its gateways serve what is gone back from.
         """
-        key, pause = part.keys[0], part.pause
+        key, pause, begun = part.keys[0], part.pause, 0
         while not self._left:
             try:
                 async with turns:
                     if self._left:
                         return RestoreResult(back=0, took=timedelta(0))
-                    child = await self._begin(part)
+                    begun += 1
+                    child = await self._begin(part, begun)
                     await self._turn_of(part, child)
                 result = await child
             except WorkflowAlreadyStartedError:
@@ -329,20 +333,19 @@ class Restore:
                     raise  # reconcile tries it again
                 self._troubles[key.path] = sentence_of(error)
                 workflow.logger.error("part %s does not go back: %s", key.path, sentence_of(error))
-                await self._report_failed(key, sentence_of(error))
+                await self._report_failed(key, sentence_of(error), begun)
                 with suppress(TimeoutError):
                     await workflow.wait_condition(lambda: self._lets_go, timeout=pause)
                 if self._lets_go:
                     left = {f"part {key.path}": f"{LEFT}: {sentence_of(error)}"}
                     return RestoreResult(back=0, given_up=left, took=timedelta(0))
                 pause = min(pause * 2, SLOWEST_BEGINNING)
-                part = part.model_copy(update={"begun_again": True})
             else:
                 self._troubles.pop(key.path, None)
                 return result
         return RestoreResult(back=0, took=timedelta(0))
 
-    async def _begin(self, part: RestoreOrder) -> ChildWorkflowHandle[Any, RestoreResult]:
+    async def _begin(self, part: RestoreOrder, begun: int) -> ChildWorkflowHandle[Any, RestoreResult]:
         """Start a part without the gateways that have been given up until it runs."""
         path = part.keys[0].path
         given_up = dict(self._given_up_in.get(path, {}))
@@ -350,7 +353,13 @@ class Restore:
         lets_go = self._lets_go
         child = await workflow.start_child_workflow(
             Restore.run,
-            part.model_copy(update={"given_up": given_up, "lets_go": lets_go}),
+            part.model_copy(
+                update={
+                    "given_up": given_up,
+                    "lets_go": lets_go,
+                    "beginning": (*part.beginning, begun),
+                }
+            ),
             id=restore_of(workflow.info().workflow_id, part.keys[0]),
             parent_close_policy=ParentClosePolicy.ABANDON,
         )
@@ -433,7 +442,7 @@ class Restore:
             },
             unmoved=unmoved,
             departed={name: self._given_up[name] for name in sorted(departed)},
-            took=self._last_back - self._began,
+            took=max(timedelta(0), self._last_back - self._began),
             nodes=first_named([self._nodes]),
         )
 
@@ -535,7 +544,8 @@ class Restore:
             if state.owner != BREAK_GLASS:
                 overruled = True  # a newer order came meanwhile, or the fence was only reset
             elif order.overrules:
-                overruled = state.observed_at - steered_at(state) > workflow.now() - self._began
+                since = workflow.now() - self._decided  # below zero after the engine's clock was set back
+                overruled = timedelta(0) <= since < state.observed_at - steered_at(state)
             else:
                 overruled = await _is_returned(order.fleet, state)
         except ActivityError as error:
@@ -863,6 +873,7 @@ class Restore:
         self._told += 1
         report = RestoreReport(
             at=workflow.now(),
+            beginning=self._order.beginning,
             number=self._told,
             part=self._order.keys[0],
             change=self._order.change,
@@ -874,11 +885,18 @@ class Restore:
         )
         await self._say(report)
 
-    async def _report_failed(self, part: PartKey, why: str) -> None:
-        """Say in a part's place that it does not go back; what it says itself later is newer."""
+    async def _report_failed(self, part: PartKey, why: str, begun: int) -> None:
+        """Say in a part's place that it does not go back; what its next beginning says itself is newer."""
         order = self._order
         await self._say(
-            RestoreReport(at=workflow.now(), part=part, change=order.change, reason=order.reason, failed=why)
+            RestoreReport(
+                at=workflow.now(),
+                beginning=(*order.beginning, begun + 1),
+                part=part,
+                change=order.change,
+                reason=order.reason,
+                failed=why,
+            )
         )
 
     async def _say(self, report: RestoreReport) -> None:
@@ -947,7 +965,7 @@ class Restore:
                     },
                     "first_round_over": self._first_round_over,
                     "pause": self._pause,
-                    "began": self._began,
+                    "began": self._decided,
                     "begun": self._begun,
                     "last_back": self._last_back,
                     "told": self._told,

@@ -53,6 +53,10 @@ class WatchOrder(Value):
     plan: Digest
     wave: int
     listener: str
+    run: str
+    """The run of the listener that begins it."""
+    beginning: tuple[int, ...] = ()
+    """Which of the watches that this run begins it is."""
     passed: int = 0
     """The last wave that has passed, where waves that have passed are watched beside the next one."""
     passes_by_time: bool = False
@@ -76,6 +80,8 @@ class WatchOrder(Value):
     """Reports that said the same as the one before."""
     asked: bool = False
     """Whether its listener waits for a report, be it news or not."""
+    looks: int = 0
+    """The last look that its listener has asked for."""
     left_to: TakenOver | None = None
     """The gateways that a later change answers for, which are not watched here."""
 
@@ -96,11 +102,12 @@ class Watch:
         self._window = order.window
         self._news = order.news
         self._told = order.told
-        self._told_at = order.told_at
+        self._told_at = _by_now(order.told_at)
         self._told_reason = order.told_reason
-        self._read_at = order.read_at or workflow.now()
+        self._read_at = _by_now(order.read_at) or workflow.now()
         self._repeats = order.repeats
         self._asked = order.asked
+        self._looks_asked_for = order.looks
         self._left_to = order.left_to
         self._slice: workflow.ActivityHandle[ObservationSlice] | None = None
         self._looks = self._looks_before = 0
@@ -131,9 +138,10 @@ class Watch:
         self._begun += 1
 
     @workflow.signal(name="look")
-    def look(self) -> None:
-        """Look at once, and report what is seen, be it news or not."""
+    def look(self, number: int = 0) -> None:
+        """Look at once, and report what is seen, be it news or not; the report has the look's number."""
         self._asked = True
+        self._looks_asked_for = max(self._looks_asked_for, number)
         self._looks += 1
 
     @workflow.signal(name="leave_to")
@@ -235,17 +243,14 @@ class Watch:
         doubled: int = 2 ** min(self._repeats // REPEATS_AT_A_PACE, SLOWEST_PACE)
         return steps.UNREAD_FOR / 2 * doubled
 
-    def _fresh_until(self, decision: Decision) -> datetime | None:
-        """Return until when a report counts; one that says that nothing is read does not.
+    def _fresh_for(self, decision: Decision) -> timedelta | None:
+        """Return how long a report counts; one that says that nothing is read does not.
 
         A slice and the pause after it take two minutes at most; the rest is for a worker that is replaced.
         """
-        now = workflow.now()
-        if now - self._read_at >= steps.UNREAD_FOR:
-            return now
-        return (
-            now + self._between_reports + steps.UNREAD_FOR * 3 / 2 if self._repeats_itself(decision) else None
-        )
+        if workflow.now() - self._read_at >= steps.UNREAD_FOR:
+            return timedelta(0)
+        return self._between_reports + steps.UNREAD_FOR * 3 / 2 if self._repeats_itself(decision) else None
 
     def _repeats_itself(self, decision: Decision) -> bool:
         return self._order.passes_by_time or decision.action not in WAITS_FOR_OTHERS
@@ -269,10 +274,13 @@ class Watch:
         self._asked = self._looks > self._looks_before
         report = WatchReport(
             at=workflow.now(),
+            beginning=self._order.beginning,
             number=self._told,
             change=self._order.change,
+            run=self._order.run,
             decision=decision,
-            fresh_until=self._fresh_until(decision),
+            fresh_for=self._fresh_for(decision),
+            looks=self._looks_asked_for,
             window=window,
             carry=self._carry,
             left_to=self._left_to,
@@ -317,10 +325,16 @@ class Watch:
                     "read_at": self._read_at,
                     "repeats": self._repeats,
                     "asked": self._asked,
+                    "looks": self._looks_asked_for,
                     "left_to": self._left_to,
                 }
             )
         )
+
+
+def _by_now(then: datetime | None) -> datetime | None:
+    """Return a time of an earlier run as one of this run, whose clock may have been set back since."""
+    return None if then is None else min(then, workflow.now())
 
 
 def _unread(reason: str) -> Decision:

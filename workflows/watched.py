@@ -27,6 +27,8 @@ class Watched:
         self._fleet = fleet
         self._change = change
         self._notices = notices
+        self._begun = 0
+        """Watches that were begun by this run."""
         self._heard: WatchReport | None = None
         self._heard_next: datetime | None = None
         """When the watch counts as silent, unless it reports before."""
@@ -38,11 +40,18 @@ class Watched:
         """Expect the first report of a watch from now on."""
         self._heard, self._heard_next = None, workflow.now() + 2 * steps.UNREAD_FOR
 
+    def beginning(self) -> tuple[int, ...]:
+        """Return the number of a watch that begins: what those before report later is old news."""
+        self._begun += 1
+        return (self._begun,)
+
     def hear(self, report: WatchReport) -> bool:
         """Take over a report; return whether it is news, which one that was overtaken is not."""
-        if not report.follows(self._heard):
+        if report.run != workflow.info().run_id or not report.follows(self._heard):
             return False
-        self._heard, self._heard_next = report, report.fresh_until
+        fresh_for = report.fresh_for
+        self._heard = report
+        self._heard_next = None if fresh_for is None else workflow.now() + fresh_for
         return True
 
     @property
@@ -124,7 +133,8 @@ async def keep_watching(
     ending is waited for.
     """
     while not is_over():
-        order = asked().model_copy(update={"decision": watched.found_harm})
+        update = {"decision": watched.found_harm, "beginning": watched.beginning()}
+        order = asked().model_copy(update=update)
         try:
             await (await guarded(Watch.run, order, child))
         except (ChildWorkflowError, WorkflowAlreadyStartedError) as error:

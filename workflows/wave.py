@@ -104,6 +104,10 @@ class Wave:
         self._results: dict[int, BatchResult] = {}
         self._ends: list[asyncio.Task[None]] = []
         self._watch: ChildWorkflowHandle[Watch, None] | None = None
+        self._watches = 0
+        """Watches that were begun: one that is lost is begun again."""
+        self._looks = 0
+        """Looks that the watch was asked for."""
         self._watch_heard: WatchReport | None = None
         self._watched_until: datetime | None = None
         """When the watch counts as silent, unless it reports before; None where nothing passes by it."""
@@ -111,12 +115,13 @@ class Wave:
         self._is_empty = False
         """Whether no gateway of the wave runs the release, although it does not pass by that."""
         self._harm_of_a_lost_watch: Decision | None = None
-        self._fresh_from: datetime | None = None
-        """Decisions of before are too old to act on."""
+        self._fresh_from = 0
+        """Decisions from before this look are too old to act on."""
         self._seen_by_hosts: Decision | None = None
         self._complete_since: datetime | None = None
         self._votes = Votes(order.requesters)
-        self._voted_at = workflow.now()
+        self._voted_at = 0
+        """The look that the last vote asked for."""
         self._holds = dict(order.holds)
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
@@ -177,6 +182,7 @@ class Wave:
         if command.id in self._obeyed:
             return
         self._obeyed.add(command.id)
+        look = self._looks + 1
         match command.kind:
             case CommandKind.HOLD:
                 self._holds[command.person] = command.reason
@@ -184,19 +190,20 @@ class Wave:
                 self._holds.pop(command.hold_of or command.person, None)
             case CommandKind.PROMOTE:
                 self._votes.add(command.person, command.seen)
-                self._voted_at = workflow.now()
+                self._voted_at = look
             case CommandKind.ROLL_BACK | CommandKind.ABORT:
                 self._stopped = f"{command.person} said so: {command.reason}"
             case _:
                 return
+        self._looks = look
         self._changed(urgent=True)
         if command.kind is CommandKind.RESUME and self._watch is not None:
             # What was decided before people held the wave is too old to act on.
-            self._fresh_from = workflow.now()
-            self._watched_until = self._fresh_from + 2 * steps.UNREAD_FOR
+            self._fresh_from = look
+            self._watched_until = workflow.now() + 2 * steps.UNREAD_FOR
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
             await self._signal_batches("hold", bool(self._holds))
-        await self._signal_watch("look")
+        await self._signal_watch("look", look)
 
     @workflow.signal(name="report")
     def report(self, report: BatchReport) -> None:
@@ -213,7 +220,8 @@ class Wave:
         counts = report.window == self._window or report.decision.action is Action.ROLL_BACK
         if not report.follows(self._watch_heard):
             return
-        self._watched_until = report.fresh_until
+        fresh_for = report.fresh_for
+        self._watched_until = None if fresh_for is None else workflow.now() + fresh_for
         if counts:
             before, self._watch_heard = self._decision, report
             self._votes.see(self._decision or report.decision)
@@ -422,7 +430,7 @@ class Wave:
         Each vote has the metrics read at once. A watch that reports nothing is what they voted against then.
         """
         heard = self._watch_heard
-        read_since = heard is not None and heard.at >= self._voted_at
+        read_since = heard is not None and heard.looks >= self._voted_at
         return self._votes.passed and (read_since or self._is_silent or self._nobody_left)
 
     def _patience(self) -> timedelta | None:
@@ -474,11 +482,15 @@ class Wave:
             await self._signal_batches("set_aside", those, reason)
 
     async def _begin_to_watch(self) -> None:
+        self._watches += 1
         watch = WatchOrder(
             change=self._order.change,
             plan=self._order.header.digest,
             wave=self._wave.number,
             listener=workflow.info().workflow_id,
+            run=workflow.info().run_id,
+            beginning=(self._watches,),
+            looks=self._looks,
             passes_by_time=self._limits.automation is Automation.OBSERVE,
             carry=self._order.carry,
             decision=self._harm_of_a_lost_watch,
@@ -626,7 +638,7 @@ class Wave:
         heard = self._watch_heard
         if heard is None or self._finds_harm:
             return heard is not None
-        return not self._is_silent and (self._fresh_from is None or heard.at >= self._fresh_from)
+        return not self._is_silent and heard.looks >= self._fresh_from
 
     @property
     def _finds_harm(self) -> bool:
@@ -744,6 +756,7 @@ class Wave:
         counts["waiting"] += self._wave.gateways - counts.total()
         report = WaveReport(
             at=workflow.now(),
+            beginning=(self._wave.number,),
             number=self._told,
             change=self._order.change,
             wave=self._wave.number,

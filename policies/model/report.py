@@ -1,6 +1,6 @@
 """Reports: what children of a change tell it whenever something changed."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pydantic import Field
 
@@ -23,14 +23,21 @@ class GatewayProgress(Value):
 
 
 class Report(Value):
-    """What a child tells its guardian; the engine does not promise that signals arrive in order."""
+    """What a child tells its guardian; the engine does not promise that signals arrive in order.
+
+    Nor do times tell which one is newer: the engine's clock may be set back, and each run has a time of its
+    own then.
+    """
 
     at: datetime
-    number: int = Field(default=0, description="counts the reports of one child")
+    beginning: tuple[int, ...] = Field(
+        default=(), description="which beginning of the child it is, as whoever begins it counts"
+    )
+    number: int = Field(default=0, description="counts the reports of one beginning, over all of its runs")
 
     def follows(self, heard: "Report | None") -> bool:
         """Return whether this was said after the last report that was heard; an overtaken one is old news."""
-        return heard is None or (self.at, self.number) > (heard.at, heard.number)
+        return heard is None or (self.beginning, self.number) > (heard.beginning, heard.number)
 
 
 SWITCHING = ("waiting", "staging", "starting", "probing", "testing", "mirrored", "loaded")
@@ -81,11 +88,16 @@ class WatchReport(Report):
     """What a watch reports of its decision: whenever that changes, and before the last report is too old."""
 
     change: Name = Field(description="whose gateways it watches; a watch may outlive its change by a moment")
-    decision: Decision
-    fresh_until: datetime | None = Field(
-        default=None,
-        description="the watch is silent unless it reports again before; None where nothing passes by it",
+    run: str = Field(
+        default="",
+        description="the run of its listener that began it; those of earlier runs may not have ended",
     )
+    decision: Decision
+    fresh_for: timedelta | None = Field(
+        default=None,
+        description="the watch is silent unless it reports again within; None where nothing passes by it",
+    )
+    looks: int = Field(default=0, description="the last look that its listener had asked for by then")
     window: int = Field(default=0, description="which of the wave's windows: each share has one of its own")
     carry: str = Field(default="", description="what the window leaves to the next wave's")
     left_to: TakenOver | None = Field(default=None, description="which gateways were not watched for it")
@@ -93,7 +105,7 @@ class WatchReport(Report):
     @property
     def is_fresh(self) -> bool:
         """Whether metrics were read for it: the watch itself may report that it reads nothing."""
-        return self.fresh_until is None or self.fresh_until > self.at
+        return self.fresh_for is None or self.fresh_for > timedelta(0)
 
 
 class WaveReport(Report):

@@ -144,7 +144,8 @@ def test_a_part_that_fails_by_itself_keeps_its_gateways_named_until_it_goes_on()
     for report in REPORTS:
         story.take_restore(report)
     later, why = BEGAN + timedelta(minutes=1), "the ledger has lost it"
-    story.take_restore(RestoreReport(at=later, part=PART, reason="it is worse", failed=why))
+    told = {"part": PART, "reason": "it is worse", "beginning": (1,)}
+    story.take_restore(RestoreReport.model_validate({**told, "at": later, "failed": why}))
     status = story.status()
     assert status.incomplete == ("gw-1: nft says no", f"part 1/1: {why}")
     assert status.needs_you == (
@@ -154,8 +155,27 @@ def test_a_part_that_fails_by_itself_keeps_its_gateways_named_until_it_goes_on()
     assert status.waits_for == ("gw-1",)
     assert status.can_do == (Offer(verb=Verb.QUARANTINE, fleet="edge", gateway="gw-1"),)
     back = later + timedelta(minutes=1)
-    story.take_restore(RestoreReport(at=back, number=1, part=PART, reason="it is worse", names=("gw-1",)))
+    story.take_restore(RestoreReport.model_validate({**told, "at": back, "number": 1, "names": ("gw-1",)}))
     assert (story.status().incomplete, story.status().needs_you) == ((), None)
+
+
+def test_a_report_is_newer_by_its_number_although_the_clock_was_set_back() -> None:
+    story = story_of()
+    story.take(wave(7, decision=decided(Action.CONTINUE, "7 of 40 bad")))
+    earlier = BEGAN - timedelta(hours=1)
+    story.take(wave(8, at=earlier, decision=decided(Action.ROLL_BACK, "8 of 40 bad")))
+    story.take(wave(6, at=BEGAN + timedelta(seconds=1), decision=decided(Action.CONTINUE, "6 of 40 bad")))
+    assert story.status().why == "8 of 40 bad"
+
+
+def test_a_part_that_is_begun_again_is_newer_than_the_one_that_failed_whatever_its_numbers() -> None:
+    story, told = story_of(), {"at": BEGAN, "part": PART, "reason": "it is worse"}
+    story.take_restore(RestoreReport.model_validate({**told, "beginning": (0, 1), "number": 40}))
+    story.take_restore(
+        RestoreReport.model_validate({**told, "beginning": (0, 2), "missing": {"gw-1": "silent"}})
+    )
+    story.take_restore(RestoreReport.model_validate({**told, "beginning": (0, 1), "number": 41}))
+    assert story.status().not_back == 1
 
 
 @given(st.permutations([wave(n, decision=decided(Action.CONTINUE, f"{n} of 40 bad")) for n in range(5)]))

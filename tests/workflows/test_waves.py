@@ -205,7 +205,15 @@ async def test_a_proof_of_the_share_before_passes_no_wave(server: Engine) -> Non
         rollout = await _by_shares(world)
         await until(lambda: {fake.share for fake in world.gateways.values()} == {50}, SOON)
         wave = world.client.get_workflow_handle(_tree(world)[1])
-        proven = WatchReport(change=world.newest, at=datetime.now(UTC), number=99, decision=HEALTHY, window=0)
+        proven = WatchReport(
+            change=world.newest,
+            run=(await wave.describe()).run_id,
+            at=datetime.now(UTC),
+            beginning=(1,),
+            number=99,
+            decision=HEALTHY,
+            window=0,
+        )
         await wave.signal("report_watch", proven)
         looks = len(world.judge.orders)
         await until(lambda: len(world.judge.orders) > looks + 3, SOON)

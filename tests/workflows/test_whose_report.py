@@ -64,11 +64,12 @@ async def test_harm_that_the_watch_of_an_earlier_change_found_takes_no_passed_wa
     rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
     await in_phase(rollout, Phase.OBSERVING, wave=2)
     await until(lambda: bool(world.judge.passed))
-    await rollout.signal("report_watch", harm_of(EARLIER))
+    run = (await world.client.get_workflow_handle(rollout.id).describe()).run_id
+    await rollout.signal("report_watch", harm_of(EARLIER, run))
     looks = len(world.judge.passed)
     await until(lambda: len(world.judge.passed) > looks + 2)
     assert (await status_of(rollout)).phase is Phase.OBSERVING
-    await rollout.signal("report_watch", harm_of(world.newest))
+    await rollout.signal("report_watch", harm_of(world.newest, run))
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
 
 
@@ -78,11 +79,12 @@ async def test_harm_that_the_watch_of_an_earlier_promotion_found_takes_no_newer_
     await world.upgrade(("gw-1", "gw-2"), ("gw-3", "gw-4"))
     await until(lambda: bool(world.judge.bakes))
     bake = world.client.get_workflow_handle(bake_of("edge"))
-    await bake.signal("report_watch", harm_of(EARLIER))
+    run = (await bake.describe()).run_id
+    await bake.signal("report_watch", harm_of(EARLIER, run))
     looks = len(world.judge.bakes)
     await until(lambda: len(world.judge.bakes) > looks + 2)
     assert set(world.serving().values()) == {"1.3.0"}
-    await bake.signal("report_watch", harm_of(world.newest))
+    await bake.signal("report_watch", harm_of(world.newest, run))
     await until(lambda: set(world.serving().values()) == {"1.1.6"})
 
 
@@ -115,5 +117,7 @@ async def test_a_change_of_which_the_history_is_cut_knows_its_plan_while_the_led
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
 
 
-def harm_of(change: str) -> WatchReport:
-    return WatchReport(change=change, at=datetime.now(UTC), number=99, decision=CRASHING)
+def harm_of(change: str, run: str) -> WatchReport:
+    return WatchReport(
+        change=change, run=run, at=datetime.now(UTC), beginning=(9,), number=99, decision=CRASHING
+    )
