@@ -10,7 +10,7 @@ from typing import Protocol
 
 from temporalio import activity
 
-from activities.host_record import HostRecordBook
+from activities.host_record import Collected, HostRecordBook, today
 from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
@@ -470,9 +470,13 @@ class FactActivities:
     def _record_states(self, rows: StateRows, asked: Mapping[str, datetime]) -> dict[str, int]:
         self._book.record_states(rows.fleet, rows.states, rows.silent, asked)
         recorded = {state.gateway: state.recorded for state in rows.states}
-        here = self._book.collected(rows.fleet, recorded)
-        collected = {name: here[name].number if name in here else 0 for name in recorded}
-        return {name: number for name, number in collected.items() if recorded[name] != number}
+        here, day = self._book.collected(rows.fleet, recorded), today()
+        collected = {name: here.get(name, Collected()) for name in recorded}
+        return {
+            name: one.number
+            for name, one in collected.items()
+            if recorded[name] != one.number and one.room(day) > 0
+        }
 
     def _find_short_of_capacity(self, asked: CapacityQuery) -> Readiness:
         plan = self._book.plan(asked.plan)

@@ -1,7 +1,8 @@
 """A host's own record of what it refused and what was done on it by hand, collected into the ledger's."""
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import islice
+from datetime import UTC, datetime
+from itertools import accumulate, islice
 from typing import Annotated, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -22,6 +23,11 @@ LONGEST_PAGE = 64 * 1024
 
 MOST_LINES = 256
 """Lines of a page: the shortest that a host writes have 300 bytes."""
+
+MOST_A_DAY = 2 * 1024 * 1024
+"""Bytes of one host's lines that are collected in a day: nearly twice what a host writes whose every order is
+refused for another reason. What is beyond stays on the host, and is collected on the next days.
+"""
 
 Line = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=LONGEST_LINE)]
 """A line of a host's record, in ASCII."""
@@ -76,6 +82,23 @@ class Collected(Value):
     number: int = Field(default=0, ge=0)
     digest: str = FIRST
     public_key: str = ""
+    day: str = ""
+    """The day, in UTC, on which something was last taken into the ledger."""
+    taken: int = Field(default=0, ge=0)
+    """Bytes that were taken on that day: lines, and what is wrong with them."""
+
+    def room(self, day: str) -> int:
+        """Return how many bytes may still be taken on that day."""
+        return MOST_A_DAY - (self.taken if self.day == day else 0)
+
+    def taking(self, day: str, size: int) -> Self:
+        """Return the same once so many bytes more were taken on that day."""
+        return self.model_copy(update={"day": day, "taken": MOST_A_DAY - self.room(day) + size})
+
+
+def today() -> str:
+    """Return the day by which it is counted how much of a host's record is taken."""
+    return datetime.now(UTC).date().isoformat()
 
 
 class FirstFault(Protocol):
@@ -112,8 +135,13 @@ class HostRecordBook(Protocol):
         """
         ...
 
-    def note_host_fault(self, fleet: str, gateway: str, fault: str) -> None:
-        """Write into the audit record, once, that a host's own record is not whole."""
+    def note_host_fault(
+        self, fleet: str, gateway: str, fault: str, before: Collected, now: Collected
+    ) -> Collected:
+        """Write into the audit record, once, that a host's own record is not whole; return how much is here.
+
+        Nothing is written when it was, or when there is something else now than there was before.
+        """
         ...
 
 
@@ -148,24 +176,41 @@ class CollectingActivities:
 
     def _collect(self, given: CollectedPage) -> None:
         before = self._book.collected(given.fleet, [given.gateway]).get(given.gateway, Collected())
+        day = today()
+        if before.room(day) <= 0:
+            return
         key = before.public_key or given.page.public_key
         page, begin = given.page, before.number
         digest: str | None = before.digest
         if page.after > begin:
             if page.after <= given.asked:
                 return  # the host was set up anew meanwhile: the next look asks for its first line
-            self._note(given, f"lines {begin + 1} to {page.after} are gone")
+            before = self._note(given, f"lines {begin + 1} to {page.after} are gone", before)
             begin, digest = page.after, None
         lines = page.lines[begin - page.after :]
         fault = _contradiction(given, before) or self._first_fault(lines, key, digest, begin)
         if fault is not None:
-            self._note(given, fault)
-        elif lines:
-            now = Collected(number=begin + len(lines), digest=_digest(lines[-1]), public_key=key)
-            self._book.keep_host_lines(given.fleet, given.gateway, lines, before, now)
+            self._note(given, fault, before)
+            return
+        held, now = _fitting(lines, before.room(day)), before
+        if held:
+            update = {"number": begin + len(held), "digest": _digest(held[-1]), "public_key": key}
+            now = before.taking(day, sum(map(len, held))).model_copy(update=update)
+            self._book.keep_host_lines(given.fleet, given.gateway, held, before, now)
+        if len(held) < len(lines):
+            why = f"{MOST_A_DAY} bytes of it were collected on {day}; later days take the rest"
+            self._book.note_host_fault(given.fleet, given.gateway, why, now, now.taking(day, now.room(day)))
 
-    def _note(self, given: CollectedPage, fault: str) -> None:
-        self._book.note_host_fault(given.fleet, given.gateway, fault)
+    def _note(self, given: CollectedPage, fault: str, before: Collected) -> Collected:
+        """Write down what is wrong with a page; it takes the room of one: each may have another fault."""
+        now = before.taking(today(), LONGEST_PAGE)
+        return self._book.note_host_fault(given.fleet, given.gateway, fault, before, now)
+
+
+def _fitting(lines: Sequence[str], room: int) -> Sequence[str]:
+    """Return the first of these lines, as many as so many bytes hold."""
+    sizes = accumulate(map(len, lines))
+    return lines[: sum(size <= room for size in sizes)]
 
 
 def _contradiction(given: CollectedPage, before: Collected) -> str | None:

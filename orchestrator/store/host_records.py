@@ -30,7 +30,7 @@ class HostRecords(Book):
         Nothing is written when there is something else now than there was before: others collected
         them meanwhile, or the host was set up anew.
         """
-        table, subject = tables.host_records, f"{fleet}/{gateway}"
+        subject = f"{fleet}/{gateway}"
         with writing(self._engine) as connection:
             if _collected(connection, fleet, [gateway]).get(gateway, Collected()) != before:
                 return
@@ -40,22 +40,37 @@ class HostRecords(Book):
                 action = f"on the host: {sentence(entry['action'])}"
                 who = f"{gateway}: {sentence(entry['person'])}"
                 append(connection, who, Via.HOST, action, subject, {"line": line}, key, fleet=fleet)
-            connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
-            connection.execute(insert(table).values(fleet=fleet, gateway=gateway, **now.model_dump()))
+            _keep(connection, fleet, gateway, now)
 
-    def note_host_fault(self, fleet: str, gateway: str, fault: str) -> None:
-        """Write into the audit record, once, that a host's own record is not whole."""
+    def note_host_fault(
+        self, fleet: str, gateway: str, fault: str, before: Collected, now: Collected
+    ) -> Collected:
+        """Write into the audit record, once, that a host's own record is not whole; return how much is here.
+
+        Nothing is written when it was, or when there is something else now than there was before.
+        """
         said, subject = {"fault": fault}, f"{fleet}/{gateway}"
-        key = f"host fault {subject} {fault}"
+        key, action = f"host fault {subject} {fault}", "host record broken"
         with writing(self._engine) as connection:
-            append(connection, "penstock", Via.SYSTEM, "host record broken", subject, said, key, fleet=fleet)
+            if _collected(connection, fleet, [gateway]).get(gateway, Collected()) != before:
+                return before
+            if not append(connection, "penstock", Via.SYSTEM, action, subject, said, key, fleet=fleet):
+                return before
+            _keep(connection, fleet, gateway, now)
+            return now
+
+
+def _keep(connection: Connection, fleet: str, gateway: str, now: Collected) -> None:
+    table = tables.host_records
+    connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway == gateway))
+    connection.execute(insert(table).values(fleet=fleet, gateway=gateway, **now.model_dump()))
 
 
 def _collected(connection: Connection, fleet: str, gateways: Collection[str]) -> dict[str, Collected]:
     table = tables.host_records
     wanted = select(table).where(table.c.fleet == fleet, table.c.gateway.in_(sorted(gateways)))
     return {
-        row.gateway: Collected(number=row.number, digest=row.digest, public_key=row.public_key)
+        row.gateway: Collected(**{field: getattr(row, field) for field in Collected.model_fields})
         for row in connection.execute(wanted)
     }
 

@@ -163,9 +163,14 @@ host_records = Table(
     Column("number", Integer, nullable=False),
     Column("digest", String(71), nullable=False),
     Column("public_key", String(64), nullable=False),
+    Column("day", String(10), nullable=False, server_default=""),
+    Column("taken", Integer, nullable=False, server_default="0"),
     PrimaryKeyConstraint("fleet", "gateway"),
 )
-"""Up to which line a host's own record is in the audit record, that line's digest, and the host's key."""
+"""Up to which line a host's own record is in the audit record, that line's digest, and the host's key.
+
+`taken` is how many bytes were taken on the last `day`, of which there is a bound.
+"""
 
 gateway_states = Table(
     "gateway_states",

@@ -12,7 +12,15 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.drivers.runtime.host.audit import HostAudit
 from activities.drivers.signature.host_lines import first_fault
-from activities.host_record import FIRST, CollectedPage, CollectingActivities, HostRecordPage
+from activities.host_record import (
+    FIRST,
+    LONGEST_PAGE,
+    MOST_A_DAY,
+    Collected,
+    CollectedPage,
+    CollectingActivities,
+    HostRecordPage,
+)
 from orchestrator.store.ledger import Ledger
 
 
@@ -162,3 +170,56 @@ async def test_a_key_with_other_letters_in_it_is_none(ledger: Ledger, host: Host
     page = host.page(0).model_copy(update={"public_key": "!" * 60 + host.public_key})
     await collect(ledger, page)
     assert faults(ledger) == ["line 1 comes with something that is no key"]
+
+
+def taken_on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    monkeypatch.setattr("activities.host_record.today", lambda: day)
+
+
+async def look(ledger: Ledger, host: HostAudit) -> int:
+    """Collect what is next of the host's record, as each look does; return how many lines are here then."""
+    known = ledger.collected("edge", ["gw-1"]).get("gw-1", Collected()).number
+    await collect(ledger, host.page(known), asked=known)
+    return ledger.collected("edge", ["gw-1"])["gw-1"].number
+
+
+async def test_a_host_that_records_without_end_adds_a_bounded_number_of_bytes_a_day_and_is_named_once(
+    ledger: Ledger, host: HostAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.host_record.MOST_A_DAY", 20_000)
+    monkeypatch.setattr("activities.host_record.LONGEST_PAGE", 6_000)
+    for _ in range(60):
+        host.record("order refused", '"' * 900)
+    taken_on(monkeypatch, "2030-01-01")
+    numbers = [await look(ledger, host) for _ in range(10)]
+    lines = [json.loads(one.body)["line"] for one in ledger.audit_entries() if one.via == "host"]
+    assert numbers[-1] == numbers[-2] == len(lines) < 30
+    assert 17_000 < sum(map(len, lines)) <= 20_000
+    assert faults(ledger) == ["20000 bytes of it were collected on 2030-01-01; later days take the rest"]
+
+
+async def test_what_a_host_recorded_beyond_its_bound_of_a_day_is_collected_on_the_next_days(
+    ledger: Ledger, host: HostAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.host_record.MOST_A_DAY", 20_000)
+    for _ in range(57):
+        host.record("order refused", '"' * 900)
+    for day in range(1, 9):
+        taken_on(monkeypatch, f"2030-01-{day:02}")
+        for _ in range(3):
+            number = await look(ledger, host)
+    assert number == 60
+    assert len([one for one in told(ledger) if one.startswith("on the host: ")]) == 60
+
+
+async def test_a_host_whose_record_is_broken_in_another_way_each_time_adds_a_bounded_number_of_entries_a_day(
+    ledger: Ledger, host: HostAudit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_on(monkeypatch, "2030-01-01")
+    for number in range(60):
+        page = host.page(0).model_copy(update={"recorded": number})
+        await collect(ledger, page, asked=100)
+    assert len(faults(ledger)) == MOST_A_DAY // LONGEST_PAGE
+    taken_on(monkeypatch, "2030-01-02")
+    await collect(ledger, host.page(0))
+    assert told(ledger)[-1] == "on the host: break-glass"
