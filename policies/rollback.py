@@ -210,7 +210,7 @@ def _standing(
     if not within:
         sentence = (
             f"{newest.change} promoted {newest.release.version} before the kept window of {kept}: name the "
-            "release to go back to, which a second operator approves"
+            "release to go back to"
         )
         return RollbackTargets(change=newest.change, needs_name=newest.before, sentence=sentence)
     changes = dict.fromkeys(move.change for move in sorted(within, key=lambda move: -move.number))

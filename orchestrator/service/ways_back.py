@@ -163,7 +163,7 @@ class WaysBack:
         plain = (lambda: back) if to is None else partial(_unless_refused, find)
         order = self._going_back(fleet, back, plain, person, f"{person}: {reason}", key, source=source)
         if to is not None:
-            _refuse_root(order.confirm, person)
+            _refuse_root(fleet, order.confirm, person)
         return order, back.sentence
 
     def _taking_along(
@@ -213,17 +213,17 @@ class WaysBack:
         """Return the offers, with a rollback of the release only where it has something to do.
 
         A promotion that stands is not enough: what came after it may have led back to it, and its last
-        gateway may be one that stays as it is. Where a rollback takes force, it is offered with force.
+        gateway may be one that stays as it is. Where a rollback takes force, or the name of a release, it is
+        offered with that.
         """
         others = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings or one.release)
         if len(others) == len(offers):
             return offers
         try:
-            since = datetime.now(UTC) - fleet.limits.kept
-            may = self.ledger.has_rollback(fleet.name, since)
+            may = self.ledger.has_rollback(fleet.name)
             return offers if may and self._release(fleet, None).targets else others
         except Refused as refused:
-            return (*(one for one in refused.offers if one.force), *others)
+            return (*(one for one in refused.offers if one.force or one.release), *others)
 
     def waits_for(self, fleet: str) -> Collection[str]:
         """Return the gateways for which a way back under way only waits, none without one."""
@@ -379,7 +379,7 @@ class WaysBack:
         back = replace(back, targets=targets, by_itself=back.known_good, unsure=(), cause=None)
         plain = partial(_unless_refused, partial(self._found, fleet))
         order = self._going_back(fleet, back, plain, person, f"handed back by {person}: {reason}", key)
-        _refuse_root(order.confirm, person)
+        _refuse_root(fleet, order.confirm, person)
         return order
 
     def require_known(self, fleet: Fleet) -> None:
@@ -557,8 +557,7 @@ class WaysBack:
             targets = left | plain.targets
             sentence = f"{completed}; {plain.sentence}" if plain.targets else completed
         elif plain.needs_name is not None and not is_named:
-            offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=plain.needs_name.version)
-            raise Refused(plain.sentence, offer)
+            raise _needs_name(fleet, plain.sentence, plain.needs_name)
         if targets:
             lately = {move.gateway for move in every if at - move.at <= kept}
             sentence = _with_departed(
@@ -843,6 +842,13 @@ def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
         return None
 
 
+def _needs_name(fleet: Fleet, why: str, before: ReleaseRef) -> Refused:
+    """Return that a rollback has to name the release to go back to, and how."""
+    approved = "a second operator approves it" if fleet.rollback.confirm_other_release else ""
+    offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=before.version, note=approved)
+    return Refused("; ".join(filter(None, (why, approved))), offer)
+
+
 def _left_over(
     fleet: str, unfinished: UnfinishedChange | None, why: str, then: str, *, force: bool
 ) -> Conflict:
@@ -892,10 +898,14 @@ def _with_departed(sentence: str, departed: list[str], unknown: list[str]) -> st
     return sentence
 
 
-def _refuse_root(confirm: Confirmation | None, person: str) -> None:
-    """Refuse what waits for a second person when whoever asks might be that person, too."""
-    if confirm is not None and person == ROOT:
-        raise NotAllowed(
-            f"{confirm.reason}: a second person has to approve it, and root may be anybody on this host, "
-            "that person too; ask for it in your own name"
-        )
+def _refuse_root(fleet: Fleet, confirm: Confirmation | None, person: str) -> None:
+    """Refuse what waits for a second operator when the caller may be that operator, too."""
+    if confirm is None or person != ROOT:
+        return
+    rules = fleet.rollback.model_dump(include={"confirm_other_release", "confirm_whole_group"})
+    alone = ", ".join(f"{name}: false" for name, asks in rules.items() if asks)
+    raise NotAllowed(
+        f"{confirm.reason}: a second operator has to approve it, and root may be anybody on this host, that "
+        "operator too. Ask for it in your own name, by people.yaml with two people. Where root is the only "
+        f"one, write `rollback: {{{alone}}}` into the file of {fleet.name} and repeat this"
+    )

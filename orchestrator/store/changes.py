@@ -310,19 +310,13 @@ class Changes(Book):
         with reading(self._engine) as connection, _newest_first(connection, fleet) as records:
             return unfinished_change(records, partial(_has_moved, connection), ended=ended)
 
-    def has_rollback(self, fleet: str, since: datetime) -> bool:
-        """Return whether a rollback of the fleet's release may have something to do, without a name of one.
-
-        Args:
-            fleet: Whose.
-            since: What was promoted before that stands.
-        """
+    def has_rollback(self, fleet: str) -> bool:
+        """Return whether a rollback of the fleet's release may have something to do, or needs a name."""
         table, states, known = tables.changes, tables.gateway_states, tables.known_good
         stands = select(table.c.name).where(
             table.c.fleet == fleet,
             table.c.kind == ChangeKind.UPGRADE.value,
             table.c.moved > table.c.taken_back,
-            table.c.ended >= since,
         )
         same = (known.c.fleet == states.c.fleet) & (known.c.gateway == states.c.gateway) & known.c.newest
         is_known_good = (func.length(states.c.takes) > 0) & known.c.release.contains(states.c.takes)

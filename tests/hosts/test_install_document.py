@@ -6,6 +6,7 @@ import yaml
 
 from activities.files import load
 from policies.judge.gates.gauge_ratio import GaugeRatio
+from policies.model.fleet import Fleet
 from policies.model.gates import GatePolicy
 from tests.hosts.install_document import CONTROL, GATEWAY, steps
 from tests.hosts.installation import shortened
@@ -30,6 +31,15 @@ def test_every_step_of_the_document_has_its_host_and_its_file() -> None:
         "/etc/penstock/trust.yaml",
         "/root/ocserv.conf.template",
     ]
+
+
+def test_the_fleet_of_the_document_asks_no_second_person_of_root_who_is_alone() -> None:
+    """A day after the first upgrade root was refused every rollback, and nobody else was known."""
+    written = {step.file: step.content for step in steps() if step.content}
+    assert not any("people.yaml" in file for file in written)
+    fleet = Fleet.model_validate(yaml.safe_load(written["/etc/penstock/fleet.yaml"]))
+    rules = fleet.rollback
+    assert (rules.confirm_other_release, rules.confirm_whole_group) == (False, False)
 
 
 def test_the_hosts_gates_ask_what_the_packages_do_and_are_shortened_in_time_alone() -> None:

@@ -244,6 +244,18 @@ async def test_a_rollback_that_takes_force_is_offered_with_force(
     assert (refused["code"], "older than its gateways" in refused["detail"]) == ("Refused", True)
 
 
+async def test_a_rollback_of_an_old_promotion_is_offered_with_the_release_that_it_needs(
+    penstock: CommandLine, page: httpx.AsyncClient, promoted: Ledger
+) -> None:
+    """A day after an upgrade no rollback was offered, and a plain one was refused without a name."""
+    with promoted.engine.begin() as connection:
+        connection.execute(update(tables.known_good).values(since=datetime.now(UTC) - timedelta(days=2)))
+        connection.execute(update(tables.changes).values(ended=datetime.now(UTC) - timedelta(days=2)))
+    named = "penstock rollback edge --to 1.1.6 --reason TEXT (a second operator approves it)"
+    assert named in " ".join((await penstock("status", "edge")).out.split())
+    assert "orders/roll_back?to=1.1.6" in (await page.get("/fleets/edge")).text
+
+
 async def test_a_rollback_is_offered_where_a_gateway_is_not_on_its_known_good(
     penstock: CommandLine, ledger: Ledger
 ) -> None:

@@ -11,9 +11,10 @@ from orchestrator.store import tables
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.drain import DrainExtension
-from policies.model.errors import BadInput, Conflict, Refused, Unavailable
+from policies.model.errors import BadInput, Conflict, NotAllowed, Refused, Unavailable
 from policies.model.fleet import AtDeadline, RollbackRules
 from policies.model.offer import Offer, Verb
+from policies.model.people import ROOT
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of, rollback_targets
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
@@ -217,7 +218,8 @@ async def test_after_the_kept_window_the_way_back_has_to_be_named(
     limits = real.fleet.limits.model_copy(update={"kept": timedelta(0)})
     with pytest.raises(Refused) as refused:
         await service.roll_back(real.fleet.model_copy(update={"limits": limits}), "ana", "late")
-    assert refused.value.offers == (Offer(verb=Verb.ROLL_BACK, fleet="edge", release="1.1.6"),)
+    note = "a second operator approves it"
+    assert refused.value.offers == (Offer(verb=Verb.ROLL_BACK, fleet="edge", release="1.1.6", note=note),)
 
 
 @pytest.mark.sweep
@@ -311,7 +313,26 @@ async def test_what_was_before_a_promotion_that_stands_is_another_release_which_
     await promoted(real, service)
     with real.book.engine.begin() as connection:
         connection.execute(update(tables.known_good).values(since=datetime.now(UTC) - timedelta(days=2)))
-    with pytest.raises(Refused, match="name the release to go back to, which a second operator approves"):
+    with pytest.raises(Refused, match="name the release to go back to; a second operator approves it"):
         await service.roll_back(real.fleet, "ana", "users call")
     receipt = await service.roll_back(real.fleet, "ana", "users call", to=OLD)
     assert receipt.sentence.startswith("Waiting for a second person (1.1.6 is not the known-good of gw-1")
+
+
+async def test_root_alone_is_refused_with_what_to_write_and_goes_back_once_it_is_written(
+    real: World,
+    service: ChangeService,  # noqa: F811
+) -> None:
+    """The refusal named nothing that root could do, who was the only person there."""
+    await promoted(real, service)
+    with real.book.engine.begin() as connection:
+        connection.execute(update(tables.known_good).values(since=datetime.now(UTC) - timedelta(days=2)))
+    written = r"write `rollback: \{confirm_other_release: false\}` into the file of edge and repeat this"
+    with pytest.raises(NotAllowed, match=written):
+        await service.roll_back(real.fleet, ROOT, "users call", to=OLD)
+    rules = RollbackRules(confirm_other_release=False)
+    alone = real.fleet.model_copy(update={"rollback": rules})
+    with pytest.raises(Refused, match=r"name the release to go back to$"):
+        await service.roll_back(alone, ROOT, "users call")
+    assert (await service.roll_back(alone, ROOT, "users call", to=OLD)).accepted
+    await until(lambda: set(real.serving().values()) == {"1.1.6"})
