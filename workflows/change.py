@@ -123,6 +123,9 @@ ENDS_WITHIN = timedelta(seconds=1.5)
 REPORTED_WITHIN = 2 * FINISHED_WITHIN
 """How long an installation or adoption that was cut short has to report; a rollback waits for it."""
 
+DURING_PROMOTION = "asked to go back during its promotion"
+"""Why an upgrade goes back that was writing its promotion, where nobody else says why."""
+
 T = TypeVar("T")
 
 
@@ -695,8 +698,7 @@ class Change:
     @property
     def _answers_for_no_wave(self) -> bool:
         """Whether no wave has passed, or those that have are being promoted, or go back."""
-        are_promoted = self._promoted or self._passed_waves.are_promoted
-        return not self._passed or bool(are_promoted) or self._is_stopped or self._story.goes_back
+        return not self._passed or self._story.promotes or self._is_stopped or self._story.goes_back
 
     def _leave_out(self, found: dict[str, str], *, goes_back: bool = True) -> None:
         """Go on without gateways whose waves have passed."""
@@ -843,7 +845,7 @@ class Change:
             }
             self._carry = result.carry
             if not result.passed:
-                return await self._go_back(wave.number, result.reason)
+                return await self._go_back(result.reason)
             if result.by:
                 self._unproven = f"wave {wave.number} was {result.reason}"
                 self._passed_waves.know_as_decided(result.decision)
@@ -854,13 +856,15 @@ class Change:
 
     async def _end_upgrade(self) -> ChangeResult:
         """Promote what runs the release, by a look that no hold has followed; or go back, as was asked."""
+        if self._story.promotes:  # its history was cut between two parts
+            return await self._promote()
         while not await self._is_asked_back():
             await self._unless_stopped(self._leave_out_who_was_taken_off)
             if not self._story.holds and not self._is_stopped:
                 return await self._promote()
         if not self._has_begun:
             return self._ended_before_it_began()
-        return await self._go_back(self._passed, "asked to go back")
+        return await self._go_back("asked to go back")
 
     async def _begin_upgrade(self) -> ChangeResult | None:
         """Return how the upgrade ends before anything was touched, None when nothing is in its way."""
@@ -1029,7 +1033,7 @@ class Change:
 
     def _watch_passed_waves(self) -> None:
         """Watch what runs the release already, however long the next wave waits."""
-        if self._passed and not self._promoted:
+        if self._passed and not self._story.promotes:
             child = self._child(f"passed/{self._passed:03}")
             self._passed_waves.begin(self._passed_change, self._passed, self._carry, child)
 
@@ -1095,7 +1099,7 @@ class Change:
             )
             if self._asked_back is not None:
                 await _cancelled(promoting)
-                return await self._take_back()
+                return await self._go_back(DURING_PROMOTION)
             if await promoting:
                 return self._result(Outcome.PROMOTED, self._unproven or "every wave passed its window")
             self._go_on_with_a_short_history()
@@ -1103,10 +1107,9 @@ class Change:
     async def _write_promotion(self) -> bool:
         """Promote part after part; False when the history is long before all are."""
         if not self._promoted:
-            self._passed_waves.are_promoted = True
             await self._begin_to_bake()
         self._passed_waves.end()
-        for key in self._touched(self._passed)[self._promoted :]:
+        for key in self._plan.keys[self._promoted :]:
             await control.record(PlanActivities.promote_part, self._part_entry(key))
             without = self._not_upgraded_in(key)
             await start_drains_of(self._name, self._plan, key, self._epoch, without, before=self._promoted)
@@ -1120,9 +1123,7 @@ class Change:
 
         Who is silent is promoted: it runs the release since its wave has passed.
         """
-        if self._promoted:
-            return
-        keys = self._touched(self._passed)
+        keys = self._plan.keys
         order = LastLookOrder(
             change=self._name,
             fleet=self._order.fleet,
@@ -1173,26 +1174,38 @@ class Change:
 
     # --- going back -------------------------------------------------------------------------
 
-    async def _go_back(self, last: int, reason: str, *, promoted: bool = False) -> ChangeResult:
-        """Return every gateway of the waves up to that one to its own known-good."""
-        result = await to_the_end(self._restore_touched(last, reason, promoted=promoted))
+    async def _go_back(self, reason: str) -> ChangeResult:
+        """Return every gateway that this upgrade may have touched to its own known-good."""
+        result = self._after_restore(await to_the_end(self._restore_touched(reason)), reason)
         return self._in_the_words_of_whoever_asked(result)
 
-    async def _restore_touched(self, last: int, reason: str, *, promoted: bool) -> ChangeResult:
-        if promoted:  # what it has promoted so far was watched
-            self._keeps_bakes_off = True
-            await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
-        back = await self._restore_parts(self._touched(last), reason, self._release.digest, promoted=promoted)
-        return self._after_restore(back, reason)
+    @property
+    def _touched(self) -> tuple[PartKey, ...]:
+        """The parts that the way back brings back: of an upgrade those of the waves that have begun."""
+        if self._order.kind is ChangeKind.GO_BACK:
+            return self._plan.keys
+        begun = self._story.begun
+        return tuple(key for wave in self._plan.waves if wave.number <= begun for key in wave.keys)
 
-    async def _restore_parts(
-        self, keys: tuple[PartKey, ...], reason: str, failed: str | None, *, promoted: bool = False
-    ) -> RestoreResult:
-        """Bring the parts back; known-good moves at once, or reconcile would undo it under the free lock."""
+    @property
+    def _moves_known_good(self) -> bool:
+        """Whether the way back takes known-good back, too, as where an upgrade has begun to promote.
+
+        What drifted goes to its known-good as it is.
+        """
+        if self._order.kind is ChangeKind.GO_BACK:
+            return self._order.beside is None or bool(self._order.alone)
+        return self._story.promotes
+
+    async def _restore_touched(self, reason: str) -> RestoreResult:
+        """Bring all back; known-good moves at once, or reconcile would undo it under the free lock."""
+        await self._end_bake_of_what_goes_back()
         self._passed_waves.end()
         self._story.begin_to_go_back(reason, workflow.now())
-        self._moving_back = asyncio.create_task(self._move_known_good_back(keys if promoted else ()))
-        back = await self._restore(keys, reason, failed)
+        keys = self._touched
+        moved = keys if self._moves_known_good else ()
+        self._moving_back = asyncio.create_task(self._move_known_good_back(moved))
+        back = await self._restore(keys, reason)
         await self._moving_back
         return back
 
@@ -1212,7 +1225,7 @@ class Change:
             self._keeps_bakes_off = False
             await watch_what_stands(self._order.fleet)
 
-    async def _restore(self, keys: tuple[PartKey, ...], reason: str, failed: str | None) -> RestoreResult:
+    async def _restore(self, keys: tuple[PartKey, ...], reason: str) -> RestoreResult:
         if not keys:
             return RestoreResult(back=0, took=timedelta(0))
         in_parts = len(keys) > 1 and workflow.patched(RESTORED_IN_TURNS)
@@ -1231,7 +1244,7 @@ class Change:
             at_once=PARTS_AT_ONCE if in_parts and len(keys) > PARTS_AT_ONCE else None,
             given_up_in=self._story.given_up | self._left_by_hand,
             listener=workflow.info().workflow_id,
-            failed=failed,
+            failed=self._release.digest if self._order.kind is ChangeKind.UPGRADE else None,
             decision=self._decision,
             source=self._order.source,
             began=workflow.now(),
@@ -1342,9 +1355,6 @@ class Change:
             }
         )
 
-    def _touched(self, last: int) -> tuple[PartKey, ...]:
-        return tuple(key for wave in self._plan.waves if wave.number <= last for key in wave.keys)
-
     async def _make_up_for(self, error: BaseException) -> ChangeResult:
         """Whatever ended the story in the middle: every gateway that may have been touched goes back."""
         reason = sentence_of(error)
@@ -1355,11 +1365,8 @@ class Change:
             begun = self._order.takes_back is not None and bool(self._name)
             return self._result(Outcome.HELD if begun else Outcome.REFUSED, reason)
         if self._order.kind is ChangeKind.GO_BACK:
-            return self._after_restore(await self._restore_parts(self._plan.keys, reason, None), reason)
-        under_way = min(self._passed + 1, len(self._plan.waves))
-        promoted = self._passed == len(self._plan.waves)
-        result = await self._restore_touched(under_way, reason, promoted=promoted)
-        return self._in_the_words_of_whoever_asked(result)
+            return self._after_restore(await self._restore_touched(reason), reason)
+        return await self._go_back(reason)
 
     def _in_the_words_of_whoever_asked(self, result: ChangeResult) -> ChangeResult:
         asked = self._asked_back
@@ -1385,18 +1392,17 @@ class Change:
         if self._header is None or not self._header.waves:
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
-        if not self._order.bakes_on:
-            await self._end_bake_of_what_goes_back()
-        # What drifted goes to its known-good as it is.
-        moves = self._order.beside is None or bool(self._order.alone)
-        going = self._restore_parts(self._plan.keys, self._order.reason, None, promoted=moves)
+        going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
         await self._close_others()
         return self._after_restore(back, back.sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:
         """End the watch over what goes back; one over other gateways is none of this change's business."""
-        if self._order.cause is not None or await self._may_end_bakes():
+        if self._order.bakes_on or not self._moves_known_good:
+            return
+        is_watched = self._order.kind is ChangeKind.UPGRADE or self._order.cause is not None
+        if is_watched or await self._may_end_bakes():
             self._keeps_bakes_off = True
             await end_bake(self._order.fleet, self._name, self._plan.digest, goes_back=True)
 
@@ -1653,8 +1659,7 @@ class Change:
 
         A ledger that takes no writes keeps nobody from that.
         """
-        reloads = self._order.kind in RELOADS  # what it put in place is not taken back
-        is_undone = result.outcome is Outcome.PROMOTED and not reloads
+        is_undone = result.outcome is Outcome.PROMOTED and self._order.kind not in MOVES_NOBODY
         if self._name:
             ending = asyncio.create_task(self._write_the_end(result))
             await workflow.wait_condition(
@@ -1662,7 +1667,7 @@ class Change:
             )
             await (ending if ending.done() else _cancelled(ending))
         if is_undone and self._asked_back is not None:
-            return await self._close(await self._take_back())
+            return await self._close(await self._go_back(DURING_PROMOTION))
         if self._name and result.outcome is not Outcome.PROMOTED and not self._order.bakes_on:
             await bake_again(self._order.fleet)
         self._story.end(result, workflow.now())
@@ -1672,10 +1677,6 @@ class Change:
         await self._passed_waves.close()
         await self._record.write()  # before the end: a reader of the end finds all that came before
         await control.record(LedgerActivities.close_change, self._ending(result))
-
-    async def _take_back(self) -> ChangeResult:
-        """Undo a promotion that was already being written down."""
-        return await self._go_back(self._passed, "asked to go back during its promotion", promoted=True)
 
     async def _write_down(self, action: str, sentence: str, person: str | None = None, key: str = "") -> None:
         """Write to the audit record; the change goes on without."""

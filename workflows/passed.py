@@ -66,8 +66,6 @@ class PassedWaves:
         self._work: tuple[asyncio.Task[None], ...] = ()
         self._news = False
         self._alone: FailedAlone | None = None
-        self.are_promoted = False
-        """Whether known-good moves: no gateway is left out from then on."""
         self._decided = known.decided if known is not None else ()
         self._by_hand = dict[Name, str]()
         """Why gateways are left to the operators who steered them on their hosts."""

@@ -604,6 +604,16 @@ class Story:
         return self._told.votes.get(person)
 
     @property
+    def begun(self) -> int:
+        """The last wave of an upgrade that has begun: nothing of later ones is touched."""
+        return self._told.begun
+
+    @property
+    def promotes(self) -> bool:
+        """Whether an upgrade has begun to promote: from then on its known-good may have moved."""
+        return self._told.promoting
+
+    @property
     def only_ends(self) -> bool:
         """Whether a rollback finds nothing here that this change has moved, and goes on without it."""
         if self._order.kind is ChangeKind.UPGRADE:

@@ -1,17 +1,20 @@
 """Adoption as a change: what serves by itself becomes known-good, is upgraded from, and is gone back to."""
 
+import threading
+
 import pytest
 
 from policies.adoption import release_of
 from policies.model.adoption import ADOPTED, Examined
-from policies.model.change import ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.change import ChangeEnding, ChangeKind, ChangeOrder, ChangeResult, Outcome
+from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import GatewayRef
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, say, until, working
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 
@@ -27,14 +30,18 @@ async def serving_by_themselves(server: Engine) -> World:
     return world
 
 
-async def adopt(world: World, *names: str) -> ChangeResult:
-    order = ChangeOrder(
+def adoption(world: World, *names: str) -> ChangeOrder:
+    """Return the order to adopt these gateways, or all."""
+    return ChangeOrder(
         fleet=world.fleet.name,
         kind=ChangeKind.ADOPT,
         plan=world.book.record_adoption(world.fleet, names or tuple(world.gateways)),
         reason="adoption",
     )
-    return await result_of(await world.run(order))
+
+
+async def adopt(world: World, *names: str) -> ChangeResult:
+    return await result_of(await world.run(adoption(world, *names)))
 
 
 async def test_what_serves_is_known_good_as_it_runs_and_the_record_says_that_nobody_signed_it(
@@ -63,6 +70,27 @@ async def test_a_gateway_that_refuses_is_named_and_a_repeat_completes_the_adopti
         assert (await adopt(world)).outcome is Outcome.PROMOTED
         assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
         assert [fake.effects for fake in world.gateways.values()] == [["adopt 1.1.6+adopted"]] * 2
+
+
+async def test_a_rollback_that_arrives_while_an_adoption_writes_its_end_leaves_it_adopted(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed: what an adoption puts in place was taken back as an upgrade is, without any release."""
+    async with working(await serving_by_themselves(server)) as world:
+        close, closing, goes_on = world.book.close_change, threading.Event(), threading.Event()
+
+        def slowly(ending: ChangeEnding) -> None:
+            closing.set()
+            goes_on.wait(5)
+            close(ending)
+
+        monkeypatch.setattr(world.book, "close_change", slowly)
+        running = await world.run(adoption(world))
+        await until(closing.is_set)
+        await say(running, CommandKind.ROLL_BACK)
+        goes_on.set()
+        assert (await result_of(running)).outcome is Outcome.PROMOTED
+        assert world.book.known_good("edge") == dict.fromkeys(world.gateways, FOUND)
 
 
 @pytest.mark.sweep

@@ -86,7 +86,7 @@ async def test_a_promotion_of_ten_thousand_gateways_is_taken_back_although_a_sit
             header=world.book.plan_header(order.plan),
             epoch=int(time.time() * 1000),
             passed=PARTS,
-            told=Told(name=name, moved=True, phase=Phase.PROMOTING),
+            told=Told(name=name, moved=True, begun=PARTS, phase=Phase.PROMOTING),
             receipts={},
             aside_in=site,
         ),

@@ -59,7 +59,7 @@ async def of_waves(server: Engine, waves: list[tuple[str, ...]]) -> tuple[World,
         header=world.book.plan_header(order.plan),
         epoch=int(time.time() * 1000) - 60_000,
         passed=len(waves),
-        told=Told(name=name, moved=True, phase=Phase.OBSERVING),
+        told=Told(name=name, moved=True, begun=len(waves), phase=Phase.OBSERVING),
         receipts={},
     )
     return world, ChangeRun(order=order, continued=continued)
