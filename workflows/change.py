@@ -859,8 +859,9 @@ class Change:
         if self._story.promotes:  # its history was cut between two parts
             return await self._promote()
         while not await self._is_asked_back():
+            held = self._story.last_hold
             await self._unless_stopped(self._leave_out_who_was_taken_off)
-            if not self._story.holds and not self._is_stopped:
+            if self._story.last_hold == held and not self._is_stopped:
                 return await self._promote()
         if not self._has_begun:
             return self._ended_before_it_began()

@@ -81,6 +81,7 @@ class Story:
         self._tried = {*left.tried}
         self._before_hold: Phase | None = None
         """The phase in which people hold the change while no wave is under way, which knows its own."""
+        self._last_hold = ""
         if told is None:
             self.note(f"{order.requested_by} asked for {_subject(order)}: {order.reason}", at)
             if order.override is not None:
@@ -501,6 +502,7 @@ class Story:
 
     def _hold(self, command: Command, at: datetime) -> None:
         """Be held by somebody; whoever reads the receipt sees it, before the wave says so."""
+        self._last_hold = command.id
         self._tell(holds=self._told.holds | {command.person: command.reason})
         if self._told.phase in {Phase.SWITCHING, Phase.OBSERVING}:
             self.enter(Phase.HELD, at)
@@ -588,6 +590,11 @@ class Story:
     def holds(self) -> Mapping[str, str]:
         """Who holds the change, and why."""
         return self._told.holds
+
+    @property
+    def last_hold(self) -> str:
+        """The id of the newest hold since the history was cut, lifted or not; empty without one."""
+        return self._last_hold
 
     @property
     def sessions_moved(self) -> bool:

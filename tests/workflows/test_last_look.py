@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from temporalio import activity
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError
 
 from policies.model.change import GatewayResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
+from policies.model.instance import GatewayState
 from policies.planning.cohorts import KEPT, LEFT_OUT
 from policies.status.told import Told
 from tests.fakes.control import HEALTHY
@@ -150,6 +151,32 @@ async def test_a_gateway_that_an_operator_steers_back_during_a_hold_after_the_la
     await asyncio.sleep(1)  # until the change has heard of that
     await steered_back(world.gateways["gw-1"])
     await say(running, CommandKind.RESUME)
+    assert list((await result_of(running)).aside) == ["gw-1"]
+    assert world.book.known_good("edge")["gw-1"] == OLD
+
+
+async def test_a_hold_that_is_lifted_before_the_last_look_has_ended_is_followed_by_a_new_look(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether an operator held was asked after the look alone, and a gateway steered back was promoted."""
+    running = await second_wave_that(world, "its verdict")
+    world.gateways["gw-2"].fail("observe", SILENT, times=10_000)
+    asked, observe = asyncio.Event(), world.gateways["gw-1"].observe
+
+    async def observed() -> GatewayState:
+        state = await observe()
+        if activity.in_activity() and "/last-look/" in (activity.info().workflow_id or ""):
+            asked.set()
+        return state
+
+    monkeypatch.setattr(world.gateways["gw-1"], "observe", observed)
+    world.judge.says(HEALTHY, wave=2)
+    look = await look_of(world)
+    await asked.wait()
+    await say(running, CommandKind.HOLD)
+    await steered_back(world.gateways["gw-1"])
+    await say(running, CommandKind.RESUME)
+    assert (await look.describe()).status is WorkflowExecutionStatus.RUNNING
     assert list((await result_of(running)).aside) == ["gw-1"]
     assert world.book.known_good("edge")["gw-1"] == OLD
 
