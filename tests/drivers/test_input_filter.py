@@ -240,6 +240,8 @@ SOME = {
     "zones": nft(ZONES),
     "a bound for each address": with_set(FLOOD),
     "a port of the first packet": nft("  tcp dport 443 accept\n  @th,16,16 443 accept"),
+    "programs that listen pass": saved(HEAD + "iptables-{0} -A INPUT -m socket -j ACCEPT\n" + PORT),
+    "the port of answers": nft("  meta l4proto tcp ct reply proto-src 443 accept"),
     "another address": nft(
         "  ip daddr 198.18.7.1 tcp dport 443 accept\n  ip daddr 198.18.7.2 tcp dport 4431 accept"
     ),
@@ -289,6 +291,16 @@ ALIKE = {
     "with the bound at the users' port alone": with_set(FLOOD + "\n  tcp dport 4431-4432 accept"),
     "by zone": nft(ZONES + "\n  tcp dport { 4431, 4432 } accept"),
     "by a port that was dialled": nft("  meta l4proto tcp ct original proto-dst 443 accept"),
+    "by an address and a port that were dialled": saved(
+        HEAD
+        + "iptables-{0} -A INPUT -p tcp -m conntrack --ctorigdst 198.18.7.1 --ctorigdstport 443 -j ACCEPT"
+    ),
+    "by the older module": saved(
+        HEAD
+        + "iptables-{0} -A INPUT -p tcp --dport 443 -m comment --comment '-- users --' -m state --state NEW "
+        "-j ACCEPT\niptables-{0} -A INPUT -p tcp -m multiport --dports 4431,4432 -m conntrack --ctstate NEW "
+        "-m comment --comment '-- slots --' -j ACCEPT"
+    ),
     "by the address": nft(
         "  ip daddr . tcp dport { 198.18.7.1 . 443, 198.18.7.1 . 4431-4432 } accept\n  tcp dport > 65000 drop"
     ),
@@ -345,6 +357,25 @@ def test_ports_that_are_treated_alike_are_no_obstacle_under_conditions_that_are_
     assert user.gets_to(443)
     assert user.gets_to(4431)
     assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        saved(
+            HEAD + 'iptables-{0} -A INPUT -p tcp -m u32 --u32 "0>>22&0x3C@0&0xFFFF=443" -j ACCEPT', "legacy"
+        ),
+        nft("  meta l4proto tcp @th,17,15 443 accept"),
+    ],
+)
+def test_a_rule_that_may_ask_for_the_users_port_and_is_not_evaluated_is_not_known(
+    user: User, rule: str
+) -> None:
+    sentences = found(user.gateway, rule)
+    assert user.gets_to(443)
+    assert not user.gets_to(4431)
+    named = [one for one in sentences if "accepts TCP port 4431 of slot a over IPv4" in one]
+    assert [one for one in named if one.startswith("it is not known whether `")], sentences
 
 
 def test_a_slot_is_compared_with_the_one_that_serves_where_users_port_itself_is_closed(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,16 @@ async def _ipsets(namespace: str | None, tables: Iterable[Table]) -> dict[str, I
     if not any("--match-set " in text for text in texts) or not shutil.which("ipset"):
         return {}
     kinds, elements, unread = dict[str, tuple[str, ...]](), dict[str, list[Any]](), set[str]()
+    lengths = dict[str, str]()
     for line in lines_in((await _run(namespace, "ipset", "save")).out):
         verb, name, what, *more = line.split()
         if verb == "create":
             kinds[name] = tuple(what.partition(":")[2].split(","))
+            options = dict(pairwise(more))
+            lengths[name] = options.get("netmask", "")
+            unread |= {name} if "bitmask" in options else set()
         else:
-            elements.setdefault(name, []).append(_of_ipset(kinds[name], what))
+            elements.setdefault(name, []).append(_of_ipset(kinds[name], what, lengths[name]))
             unread |= {name} if "nomatch" in more else set()
     return {
         name: IpSet(of, Values(elements.get(name, ()), f"set {name} of ipset"))
@@ -105,12 +110,19 @@ async def _ipsets(namespace: str | None, tables: Iterable[Table]) -> dict[str, I
     }
 
 
-def _of_ipset(kinds: tuple[str, ...], written: str) -> Any:
-    """Return an element as a value of one field, or as a row of several ones."""
+def _of_ipset(kinds: tuple[str, ...], written: str, length: str = "") -> Any:
+    """Return an element as a value of one field, or as a row of several ones.
+
+    Where the set has a netmask, each address is the network of that length.
+    """
+    parts = [
+        f"{part}/{length}" if length and kind == "ip" and "/" not in part else part
+        for kind, part in zip(kinds, written.split(","), strict=False)
+    ]
     if len(kinds) == 1:
-        return int(written) if kinds == ("port",) else written
+        return int(written) if kinds == ("port",) else parts[0]
     row = list[Any]()
-    for kind, part in zip(kinds, written.split(","), strict=False):
+    for kind, part in zip(kinds, parts, strict=False):
         protocol, _, number = part.rpartition(":") if kind == "port" else ("", "", part)
         row += [protocol or ANY] if kind == "port" else []
         row.append(int(number) if number.isdecimal() else number)
@@ -184,7 +196,8 @@ def _of_nft(listed: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
         if (one["family"], one["table"]) in tables:
             where = f"{one['family']} {one['table']} {one['chain']}"
             place = f"nftables, chain {one['chain']} of table {one['family']} {one['table']}"
-            rule = NftRule(place, where, handle=one["handle"], expr=one["expr"])
+            parts = [part if isinstance(part, dict) else {"text": part} for part in one["expr"]]
+            rule = NftRule(place, where, handle=one["handle"], expr=parts)
             tables[one["family"], one["table"]].chains.setdefault(one["chain"], []).append(rule)
     return tables.values()
 

@@ -27,19 +27,33 @@ from activities.drivers.runtime.host.packet_filter import (
     Rules,
     missing,
 )
-from activities.drivers.runtime.host.rule_conditions import ALWAYS, UNREAD, is_of_version
+from activities.drivers.runtime.host.rule_conditions import (
+    ALWAYS,
+    ORIGINAL,
+    STANDS_FOR,
+    TRANSPORTS,
+    UNREAD,
+    is_of_version,
+)
 from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
 _PROTOCOLS = {"tcp": 6, "udp": 17}
-_TRANSPORTS = frozenset(
-    {*_PROTOCOLS, "udplite", "sctp", "dccp", "esp", "ah", "comp", "icmp", "icmpv6", "igmp"}
-)
 _STEERED_FROM = -105
 """The priority of the steering's chain: chains before it see the port that users dial."""
-_DIFFER = frozenset({"dport", "daddr", "ct status", "ct original proto-dst"})
+_PORTS = frozenset({"dport", "ct original proto-dst", "ct reply proto-src"})
+_ADDRESSES = frozenset({"daddr", ORIGINAL["daddr"], "ct reply saddr"})
+_DIFFER = _PORTS | _ADDRESSES | {"ct status"}
 _KNOWN = frozenset({*_DIFFER, "l4proto", "iif", "ct state", "ct direction", "daddr type"})
+_SHARED = frozenset(
+    {
+        *("saddr", "sport", "oif", "saddr type"),
+        *(ORIGINAL["saddr"], "ct original proto-src", "ct reply daddr", "ct reply proto-dst"),
+    }
+)
+"""What is not known of a user, and is the same at every port."""
+_SENDERS = frozenset({"saddr", "iif", "oif"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class First:
     """The address that it is for, None where that is not known."""
     dialled: int
     """The port that the user dialled, which differs from `port` where steering redirects users."""
+    dialled_at: Address | None
+    """The address that the user dialled, None where that is not known."""
 
     @property
     def other_ways(self) -> Sequence["First"]:
@@ -61,19 +77,28 @@ class First:
 
     def has(self, header: str) -> bool:
         """Return whether the packet has the header."""
-        return is_of_version(header, self.version) and header in {self.transport, *({header} - _TRANSPORTS)}
+        return is_of_version(header, self.version) and header in {self.transport, *({header} - TRANSPORTS)}
 
     def reads(self, name: str) -> bool:
         """Return whether it is known what the packet has in that field."""
         return name in _KNOWN
+
+    def shares(self, name: str) -> bool:
+        """Return whether the field is one of the user, who is the same at every port."""
+        return name in _SHARED or STANDS_FOR.get(name) in _SENDERS
 
     def differ_by(self, name: str) -> bool:
         """Return whether the field may have another value at another port of the gateway."""
         return name in _DIFFER
 
     def address_in(self, name: str) -> Network | None:
-        """Return the address that the packet is for."""
-        return ip_network(self.address) if name == "daddr" and self.address is not None else None
+        """Return the address that the packet is for, or was dialled for."""
+        address = self._address(name)
+        return ip_network(address) if address is not None else None
+
+    def _address(self, name: str) -> Address | None:
+        at = {"daddr": self.address, ORIGINAL["daddr"]: self.dialled_at, "ct reply saddr": self.address}
+        return at.get(name)
 
     def own(self, address: str) -> str:
         """Return the address: users' own ones are not known."""
@@ -87,16 +112,16 @@ class First:
             found = any(self._is(name, value) for value in values)
         except (ValueError, TypeError, KeyError):
             return values.unread(f"{UNREAD}{name}")
-        if name == "daddr" and self.address is None:
+        if name in _ADDRESSES and self._address(name) is None:
             return values.unread(name)
         return [ALWAYS] if found else []
 
     def _is(self, name: str, value: Any) -> bool:
-        if name == "daddr":
-            return any(self.address in network for network in networks_of(value) if self.address)
-        ports = {"dport": self.port, "ct original proto-dst": self.dialled}
-        if name in ports:
-            return _covers(value, ports[name])
+        if name in _ADDRESSES:
+            address = self._address(name)
+            return any(address in network for network in networks_of(value) if address)
+        if name in _PORTS:
+            return _covers(value, self.dialled if name == "ct original proto-dst" else self.port)
         translated = {"dnat"} if self.dialled != self.port else set[str]()
         facts = {
             "l4proto": {self.transport, str(_PROTOCOLS[self.transport]), "all", "0"},
@@ -124,7 +149,7 @@ class _Arrival:
 
     def at(self, port: int, transport: str) -> First:
         """Return the packet of a user who dialled that port."""
-        return First(self.version, transport, port, self.dialled, port)
+        return First(self.version, transport, port, self.dialled, port, self.dialled)
 
     def redirected_to(self, port: int, dialled: First) -> First:
         """Return the packet as it is once steering has redirected it to that port."""

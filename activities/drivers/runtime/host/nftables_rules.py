@@ -1,7 +1,8 @@
 """Rules of nftables as nft(8) lists them in JSON."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,20 +26,20 @@ from activities.drivers.runtime.host.packet_filter import (
 )
 from activities.drivers.runtime.host.rule_conditions import (
     ALWAYS,
-    BY_MARK,
     MARK_FIELDS,
+    TRANSPORTS,
     UNREAD,
-    VERSIONS,
     Packets,
     both_of,
     candidates,
+    named,
     one_of,
     together,
     unless,
 )
 from activities.drivers.runtime.host.rule_values import Conditions, Values
 
-_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last", "continue"})
+_DECIDES_NOTHING = frozenset({"counter", "log", "comment", "last", "continue", "flow"})
 _VERDICTS = {
     "accept": ACCEPT,
     "drop": DROP,
@@ -52,9 +53,40 @@ _EFFECTS = frozenset(
 )
 _WITH_LIMITS = frozenset({"set", "map", "add", "update", "meter"})
 """Statements that note an element, and go on only where what they count for it allows so."""
-_LOOKED_AT = ("payload", "meta", "ct", "fib")
-_HASHES = ("jhash", "symhash")
-"""They share packets out by their fields: each value of the field may be on either side."""
+_COUNTED = frozenset({"limit", "quota", "ct count", "connlimit"})
+"""Statements by which a rule goes on for some packets of any kind."""
+_OPERATORS = frozenset({"&", "|", "^", "<<", ">>", "concat", "prefix", "range", "set", "elem"})
+_ALIKE = frozenset(
+    {
+        *("ip", "ip6", "ether", "vlan", "arp", "@ll", "exthdr", "ip option", "tcp option", "sctp chunk"),
+        *("dccp option", "socket", "osf", "numgen", "jhash", "symhash", "fib exists"),
+        *("rt mtu", "rt ipsec", "length", "random", "cpu", "pkttype", "skuid", "skgid", "cgroup", "nftrace"),
+        *("time", "day", "hour", "ipsec", "secpath", "secmark"),
+        *(
+            f"ct {key}{way}"
+            for key in (
+                "expiration",
+                "helper",
+                "l3proto",
+                "protocol",
+                "bytes",
+                "packets",
+                "avgpkt",
+                "secmark",
+            )
+            for way in ("", " original", " reply")
+        ),
+    }
+    | TRANSPORTS
+)
+"""Fields, or kinds of fields, that tell no packets apart which are compared.
+
+A hardware address is that of a single user or router. Hashes share packets out by their fields: each value of
+the field may be on either side.
+"""
+_ENDS = frozenset({"saddr", "daddr", "proto-src", "proto-dst"})
+_TWO_WORDS = ("ip option", "tcp option", "sctp chunk", "dccp option")
+_SPORT_BY_OFFSET = {"base": "th", "offset": 0, "len": 16}
 _DPORT_BY_OFFSET = {"base": "th", "offset": 16, "len": 16}
 _ORDERED: Mapping[str, Callable[[int], tuple[int, int]]] = {
     "<": lambda one: (0, one - 1),
@@ -102,7 +134,9 @@ def _unevaluated(table: Table, rule: NftRule, part: Mapping[str, Any]) -> Iterat
     (kind, value), *_ = part.items()
     if kind == "mangle":
         return
-    if kind == "xt" and value.get("type") != "target":
+    if kind == "text" and re.fullmatch(r"(add|update) @\S+ \{(?!.*\b(limit|quota|count)\b).*\}", value):
+        return  # an element is noted
+    if kind == "xt" and (value or {}).get("type") != "target":
         yield f"{UNREAD}{rule.text} {rule.handle}"
     elif kind in _WITH_LIMITS:
         stated = value.get("stmt") or table.counted.get(value.get("set", ""), [])
@@ -112,7 +146,7 @@ def _unevaluated(table: Table, rule: NftRule, part: Mapping[str, Any]) -> Iterat
     else:
         counted = {"used", "used_unit"} & value.keys() if isinstance(value, dict) else ()
         plain = {name: said for name, said in value.items() if name not in counted} if counted else value
-        yield json.dumps({kind: plain}, sort_keys=True)
+        yield f"{UNREAD * (kind not in _COUNTED)}{json.dumps({kind: plain}, sort_keys=True)}"
 
 
 def _chosen(table: Table, said: Any, packets: Packets) -> Iterator[tuple[Any, list[Conditions], bool]]:
@@ -154,13 +188,15 @@ def _mapped(
 ) -> Iterator[tuple[Any, list[Conditions], bool]]:
     """Yield to what a map leads, when it does so, and whether it asks for that by which packets differ."""
     pairs = table.sets.get(data, Values()) if isinstance(data, str) else Values(data.get("set", []))
-    names, keys = _names(left), pairs.keys
+    names, keys = _names(left, packets), pairs.keys
     if not any(map(packets.differ_by, names)):
         for to, some in pairs.by_target:
-            yield to, *_valued(left, some, packets)
+            met, asked = _valued(left, some, packets)
+            yield to, _by_transport(left, met, packets), asked
         return
     for at in candidates(names, _columns(left, keys), packets):
-        yield pairs[at][1], *_valued(left, Values([keys[at]]), packets)
+        met, asked = _valued(left, Values([keys[at]]), packets)
+        yield pairs[at][1], _by_transport(left, met, packets), asked
 
 
 def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
@@ -178,7 +214,7 @@ def _verdict(said: Mapping[str, Any]) -> Iterator[Step]:
     elif kind in {"snat", "dnat", "redirect"}:
         plain = f"{kind} {json.dumps(value, sort_keys=True)}"
         yield Step(ALWAYS, _source(value.get("addr")) if kind == "snat" else plain)
-    elif kind == "xt" and value.get("type") == "target":
+    elif kind == "xt" and (value or {}).get("type") == "target":
         yield from (Step(ALWAYS, verdict) for verdict in done_by([value["name"]]))
 
 
@@ -216,23 +252,35 @@ def _matched(table: Table, match: Mapping[str, Any], packets: Packets) -> tuple[
         return [], False
     if op in _ORDERED and isinstance(right, int):
         op, right = "==", {"range": _ORDERED[op](right)}
-    names = _names(left)
-    asked = any(packets.differ_by(name) for name in _fields(left))
-    if not any(packets.reads(name) or name in VERSIONS for name in names):
-        by = BY_MARK * any(name in MARK_FIELDS for name in _fields(left))
-        return [frozenset({f"{UNREAD * asked}{by}{json.dumps(match, sort_keys=True)}"})], asked
-    if op not in {"==", "!=", "in", "!"}:
-        return [frozenset({f"{UNREAD}{json.dumps(match, sort_keys=True)}"})], True
+    if isinstance(right, bool) or op not in {"==", "!=", "in", "!"}:
+        fields = ["fib exists"] if isinstance(right, bool) and "fib" in left else [*_fields(left)]
+        name = named(json.dumps(match, sort_keys=True), _telling(fields), packets)
+        return [frozenset({name})], any(map(packets.differ_by, fields))
     met, asked = _valued(left, _elements(table, right), packets)
-    return (unless(met) if op in {"!=", "!"} else met), asked
+    return _by_transport(left, unless(met) if op in {"!=", "!"} else met, packets), asked
 
 
 def _is_concat(value: Any) -> bool:
     return isinstance(value, dict) and "concat" in value
 
 
-def _names(left: Any) -> list[str]:
-    return [_field(one) for one in (left["concat"] if _is_concat(left) else [left])]
+def _names(left: Any, packets: Packets) -> list[str]:
+    return [_name(one, packets) for one in (left["concat"] if _is_concat(left) else [left])]
+
+
+def _name(left: Any, packets: Packets) -> str:
+    fields, whole = [*_fields(left)], json.dumps(left, sort_keys=True)
+    text = fields[0] if [*_parts(left)] == [left] else whole
+    return named(text, _telling(fields), packets)
+
+
+def _telling(fields: Iterable[str]) -> list[str]:
+    """Return the fields that may tell packets apart."""
+    return [one for one in fields if one not in _ALIKE and _kind(one) not in _ALIKE]
+
+
+def _kind(name: str) -> str:
+    return next((one for one in _TWO_WORDS if name.startswith(one)), name.partition(" ")[0])
 
 
 def _columns(left: Any, values: Values) -> tuple[Values, ...]:
@@ -251,9 +299,16 @@ def _valued(left: Any, values: Values, packets: Packets) -> tuple[list[Condition
     """Return when the field, or several together, have one of these values."""
     if not all(packets.has(header) for header in _headers(left)):
         return [], False
-    names = _names(left)
+    names = _names(left, packets)
     met = together(names, values, packets) if _is_concat(left) else one_of(names[0], values, packets)
     return met, any(map(packets.differ_by, names))
+
+
+def _by_transport(left: Any, met: list[Conditions], packets: Packets) -> list[Conditions]:
+    """Return when these are met by packets of the transport whose header is looked at."""
+    for header in TRANSPORTS.intersection(_headers(left)):
+        met = both_of(met, one_of(named("l4proto", ["l4proto"], packets), Values([header]), packets))
+    return met
 
 
 def _parts(left: Any) -> Iterator[Any]:
@@ -262,11 +317,11 @@ def _parts(left: Any) -> Iterator[Any]:
         for one in left:
             yield from _parts(one)
     elif isinstance(left, dict):
-        if any(kind in left for kind in _LOOKED_AT):
-            yield left
         for kind, value in left.items():
-            if kind not in (*_LOOKED_AT, *_HASHES):
+            if kind in _OPERATORS:
                 yield from _parts(value)
+            else:
+                yield {kind: value}
 
 
 def _fields(left: Any) -> Iterator[str]:
@@ -279,17 +334,22 @@ def _headers(left: Any) -> Iterator[str]:
 
 
 def _field(left: Any) -> str:
-    """Return which field of packets is looked at: `saddr`, `iif`, `dport`, `l4proto`, `ct state`."""
+    """Return which field of packets is looked at: `saddr`, `iif`, `dport`, `ct state`, `tcp flags`."""
     kind, asked = next(iter(left.items())) if isinstance(left, dict) and left else ("", left)
-    if kind == "payload" and (found := _header_field(asked)):
-        return found
+    if kind == "payload" and "tunnel" not in asked:
+        raw = f"@{asked.get('base')} {asked.get('offset')},{asked.get('len')}"
+        plain = f"{asked.get('protocol')} {asked.get('field')}" if "field" in asked else raw
+        return _header_field(asked) or plain
     if kind == "meta":
         return str(asked.get("key")).removesuffix("name")
     if kind == "ct":
-        return f"ct {asked.get('dir', '')} {asked.get('key')}".replace("  ", " ")
-    if left == {"fib": {"result": "type", "flags": ["daddr"]}}:
-        return "daddr type"
-    return json.dumps(left, sort_keys=True)
+        key, way = str(asked.get("key")).rpartition(" ")[2], asked.get("dir", "")
+        return f"ct {way} {key}" if key in _ENDS else f"ct {key} {way}".strip()
+    if kind == "fib" and asked.get("result") == "type":
+        return f"{'daddr' if 'daddr' in asked['flags'] else 'saddr'} type"
+    if kind == "rt":
+        return f"rt {asked.get('key')}"
+    return f"{kind} {json.dumps(asked, sort_keys=True)}"
 
 
 def _header_field(asked: Mapping[str, Any]) -> str | None:
@@ -299,4 +359,6 @@ def _header_field(asked: Mapping[str, Any]) -> str | None:
         return name if asked["protocol"] in {"ip", "ip6"} else None
     if name in {"protocol", "nexthdr"}:
         return "l4proto"
+    if name == "sport" or asked == _SPORT_BY_OFFSET:
+        return "sport"
     return "dport" if name == "dport" or asked == _DPORT_BY_OFFSET else None

@@ -88,7 +88,7 @@ class Entry:
     @property
     def is_unread(self) -> bool:
         """Whether one of its conditions may ask for that, too, and is not understood."""
-        return any(one.startswith(UNREAD) for one in self.when)
+        return any(UNREAD in one for one in self.when)
 
 
 @dataclass(frozen=True)

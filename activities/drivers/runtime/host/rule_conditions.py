@@ -1,6 +1,6 @@
 """When packets of one kind meet what a rule asks for: always, never, or under conditions left unread."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 from typing import Protocol
 
@@ -12,6 +12,17 @@ UNREAD = "unread: "
 BY_MARK = "by mark: "
 """How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
 MARK_FIELDS = ("mark", "ct mark")
+ORIGINAL = {"saddr": "ct original saddr", "daddr": "ct original daddr"}
+"""The addresses that the first packet of a connection had."""
+STANDS_FOR = {
+    **dict.fromkeys(("iifgroup", "iifkind", "iiftype", "sdif", "--src-group", "iface src"), "iif"),
+    **dict.fromkeys(("oifgroup", "oifkind", "oiftype", "--dst-group", "iface dst"), "oif"),
+    "set src": "saddr",
+    "set dst": "daddr",
+    "rtclassid": "daddr",
+    "--realm": "daddr",
+}
+"""Fields that are not evaluated and may stand for an address or a device, with the field of that one."""
 VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
 _MOST = 4096
 """Ways to meet a rule, and elements that have to do with the compared packets, which are compared at all."""
@@ -36,7 +47,10 @@ class Packets(Protocol):
         """Return whether they have the header, such as `ip6` or `udp`, as far as that is known."""
 
     def reads(self, name: str) -> bool:
-        """Return whether conditions on that field are evaluated, and not left unread."""
+        """Return whether conditions on that field are evaluated."""
+
+    def shares(self, name: str) -> bool:
+        """Return whether a field that is not evaluated is surely the same in all compared packets."""
 
     def differ_by(self, name: str) -> bool:
         """Return whether it is a field by which packets of the compared kinds differ."""
@@ -49,6 +63,12 @@ class Packets(Protocol):
 
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when they have one of these values in the field: a list of ways to do so."""
+
+
+TRANSPORTS = frozenset(
+    {"tcp", "udp", "udplite", "sctp", "dccp", "esp", "ah", "comp", "icmp", "icmpv6", "igmp"}
+)
+"""Headers that a packet has by its transport."""
 
 
 def is_of_version(header: str, version: int) -> bool:
@@ -72,16 +92,35 @@ def unless(met: Sequence[Conditions]) -> list[Conditions]:
     return [frozenset({f"not {said}"})] if met else [ALWAYS]
 
 
+def named(text: str, fields: Collection[str], packets: Packets) -> str:
+    """Return how a condition is named that asks for these fields of packets.
+
+    Only what surely does not tell the compared packets apart may be left unread as if it were the same for
+    both. Each module of rules knows the fields that tell no packets apart, and leaves them out.
+    """
+    if [*fields] == [text] and (packets.reads(text) or text in VERSIONS):
+        return text
+    known = all(
+        one in MARK_FIELDS
+        or one in VERSIONS
+        or packets.shares(one)
+        or (packets.reads(one) and not packets.differ_by(one))
+        for one in fields
+    )
+    return f"{UNREAD * (not known)}{BY_MARK * any(one in MARK_FIELDS for one in fields)}{text}"
+
+
 def one_of(name: str, values: Values, packets: Packets) -> list[Conditions]:
-    """Return when the packets have one of these values in the field."""
+    """Return when the packets have one of these values in the field, or in what `named` has named."""
     if ANY in values:
         return [ALWAYS]
     if name in VERSIONS:
         return [ALWAYS] if VERSIONS[name][packets.version] in values else []
+    if not packets.reads(name):
+        return values.unread(name)
     if packets.address_in(name):
         values = Values(values[at] for at in candidates([name], [values], packets))
-    met = packets.meets(name, values)
-    return [frozenset(map(BY_MARK.__add__, one)) for one in met] if name in MARK_FIELDS else met
+    return packets.meets(name, values)
 
 
 def together(names: Sequence[str], values: Values, packets: Packets) -> list[Conditions]:
@@ -89,8 +128,7 @@ def together(names: Sequence[str], values: Values, packets: Packets) -> list[Con
     columns = values.columns
     if not any(map(packets.differ_by, names)):
         ways = [one_of(name, column, packets) for name, column in zip(names, columns, strict=False)]
-        by = BY_MARK * any(name in MARK_FIELDS for name in names)
-        return values.unread(by + ", ".join(names)) if all(ways) else []
+        return values.unread(", ".join(names)) if all(ways) else []
     rows, found = candidates(names, columns, packets), list[Conditions]()
     if len(rows) > _MOST:
         raise TooManyError(

@@ -118,7 +118,7 @@ def _rules(listed: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 def _of_rule(rule: Mapping[str, Any], elements: _Elements, asked: _Asked) -> str | None:
     """Return where the rule sends packets to the port that users dial; it has to name the port."""
     names_port = False
-    for part in rule["expr"]:
+    for part in (one for one in rule["expr"] if isinstance(one, dict)):  # text is what nft has no JSON for
         if "match" in part:
             field = _field(part["match"]["left"])
             meets = _meets(field, part["match"], elements, asked)

@@ -37,7 +37,13 @@ from activities.drivers.runtime.host.packet_filter import (
     Rules,
     missing,
 )
-from activities.drivers.runtime.host.rule_conditions import ALWAYS, UNREAD, is_of_version
+from activities.drivers.runtime.host.rule_conditions import (
+    ALWAYS,
+    ORIGINAL,
+    STANDS_FOR,
+    UNREAD,
+    is_of_version,
+)
 from activities.drivers.runtime.host.rule_values import Conditions, Network, Values, networks_of
 from policies.model.adoption import ADOPTED
 from policies.model.fleet import Slot
@@ -100,8 +106,18 @@ class Users:
 OUT = ("saddr", "iif")
 BACK = ("daddr", "oif")
 AMONG = (*OUT, *BACK)
-_ADDRESSES = frozenset({"saddr", "daddr"})
 """By which fields slots differ: on the way out of a tunnel, back into it, and from user to user of a slot."""
+_ADDRESSES = frozenset({"saddr", "daddr"})
+_OPENED = {ORIGINAL["saddr"]: "opened by the user", ORIGINAL["daddr"]: "opened to the user"}
+"""When users have the address of a connection's first packet that is asked for."""
+_SHARED = frozenset(
+    {
+        *("sport", "dport", "--vport", "--vaddr"),
+        *(f"ct {way} proto-{end}" for way in ("original", "reply") for end in ("src", "dst")),
+        *("ct state", "ct status", "ct direction", "l4proto", "saddr type", "daddr type"),
+    }
+)
+"""What users of every slot send and get alike."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +146,20 @@ class Looking:
 
     def reads(self, name: str) -> bool:
         """Return whether it is a field by which users of slots may differ on any way."""
-        return name in AMONG or (name == "ct state" and self.state is not None)
+        return name in AMONG or name in _OPENED or (name == "ct state" and self.state is not None)
+
+    def shares(self, name: str) -> bool:
+        """Return whether the field tells nothing of users, or stands for the other end of a packet."""
+        beyond = name.startswith(("@th ", "@ih "))
+        return beyond or name in _SHARED or (name in STANDS_FOR and STANDS_FOR[name] not in self.way)
 
     def differ_by(self, name: str) -> bool:
         """Return whether the field is one by which slots differ on this way."""
-        return name in self.way
+        return name in self.way or name in _OPENED
 
     def address_in(self, name: str) -> Network | None:
         """Return their pool where it is by that field that slots differ on this way."""
-        return self.users.pool if name in _ADDRESSES and self.differ_by(name) else None
+        return self.users.pool if name in _ADDRESSES and name in self.way else None
 
     def own(self, address: str) -> str:
         """Return an address of their pool by its distance from the beginning; else itself."""
@@ -154,6 +175,10 @@ class Looking:
         """
         if name == "ct state" and self.state is not None:
             return [ALWAYS] if self.state in values else []
+        if name in _OPENED:
+            near = [values[at] for at in values.around(self.users.pool)]
+            own = [one | {_OPENED[name]} for value in near for one in self._own(name, value)]
+            return own + values.unread(name, self._of_users(name, values))
         if self.differ_by(name):
             return [one for value in values for one in self._own(name, value)]
         return values.unread(name, self._of_users(name, values))
@@ -170,7 +195,7 @@ class Looking:
         """Return which of the values users of a slot have in the field."""
         if name in {"iif", "oif"}:
             return {at for at, one in enumerate(values) if any(by.through(str(one)) for by in self.all_users)}
-        if name not in _ADDRESSES:
+        if name not in _ADDRESSES and name not in _OPENED:
             return set()
         near = {at for by in self.all_users for at in values.around(by.pool)}
         return {at for at in near if self._is_users(values[at])}
