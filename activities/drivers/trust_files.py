@@ -136,6 +136,20 @@ def load_trust(path: Path) -> LoadedTrust:
     return assemble(policy, {POLICY: raw, **_named_files(policy, path)})
 
 
+def check_trust(path: Path) -> LoadedTrust:
+    """Return the trust policy in this file, if each key that it pins can sign.
+
+    One that cannot keeps nothing else of the file from its use: others still sign, and hosts go back.
+
+    Raises:
+        PolicyInvalid: a key cannot, or the file is not as it must be.
+    """
+    trust = load_trust(path)
+    if faults := [one.fault for one in trust.pinned if one.fault]:
+        raise PolicyInvalid(f"{path}: {'; '.join(faults)}")
+    return trust
+
+
 def parse_policy(raw: bytes, where: str) -> TrustPolicy:
     """Return the policy these YAML bytes hold.
 

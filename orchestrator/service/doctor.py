@@ -32,7 +32,7 @@ from orchestrator.service.provider_keys import ProviderKeys
 from orchestrator.service.releases import ReleaseService
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import as_ended
-from orchestrator.service.updates import silence_of
+from orchestrator.service.updates import is_unconnected, silence_of
 from orchestrator.store.ledger import Ledger
 from policies.adoption import uncounted_logins
 from policies.model.change import PENSTOCK, Outcome, Quarantine
@@ -367,13 +367,13 @@ class DoctorService:
         except BadInput as error:
             return Finding(about="signers", health=Health.WRONG, sentence=str(error), mend=MENDS["files"])
         now = datetime.now(UTC)
-        soon = "; ".join(
-            f"{one.shown} {'ended' if one.ends <= now else 'ends'} at {one.ends:%Y-%m-%d %H:%M} UTC"
-            for one in ending(trust.policy, trust.pinned, now)
-        )
+        named = ending(trust.policy, trust.pinned, now)
+        soon = "; ".join(one.told(now) for one in named)
         if lacking := [f"{rule.product}/{rule.channel}" for rule in unmet(trust.policy, trust.pinned, now)]:
             sentence = f"too few signers are left for a new release of {', '.join(lacking)}: {soon}"
             return Finding(about="signers", health=Health.WRONG, sentence=sentence)
+        if any(one.fault for one in named):
+            return Finding(about="signers", health=Health.WRONG, sentence=soon, mend=MENDS["files"])
         if soon:
             sentence = f"{soon}; new releases need other signers from then on, known-good ones none"
             return Finding(about="signers", health=Health.DOUBTFUL, sentence=sentence)
@@ -596,13 +596,22 @@ async def _bounded(about: str, look: Callable[[], Awaitable[Finding]]) -> Findin
         sentence = f"it did not answer within {WITHIN.total_seconds() * 2:g} s"
     except RPCError as error:
         sentence = silence_of(error)
-    except RuntimeError:  # what the engine's client says of its first connection is for programmers
-        sentence = "the engine cannot be reached"
+    except RuntimeError as error:
+        # The text of the engine's client about its first connection is for programmers.
+        sentence = "the engine cannot be reached" if is_unconnected(error) else _fault(error)
     except (PenstockError, OSError) as error:
         sentence = f"it does not answer: {str(error) or type(error).__name__}"
     except (ValueError, KeyError, TypeError, IndexError) as error:
         sentence = f"its answer cannot be read: {error}"
+    except Exception as error:  # noqa: BLE001 - one look that fails hides no other
+        sentence = _fault(error)
     return Finding(about=about, health=Health.WRONG, sentence=sentence)
+
+
+def _fault(error: Exception) -> str:
+    """Return that a look failed by a fault of penstock, with the line that names the fault."""
+    line = str(error).partition("\n")[0][:200]
+    return f"this look failed, so nothing is known of it ({type(error).__name__}: {line}); report it"
 
 
 def _with_what_mends(found: Finding) -> Finding:

@@ -44,10 +44,15 @@ def engine_answers() -> Iterator[None]:
         yield
     except RPCError as error:
         raise Unavailable(f"{silence_of(error)}; is it running, and a worker?") from error
-    except RuntimeError as error:  # a client that connects with its first question, in a list of workflows
-        if "client connect" not in str(error):
+    except RuntimeError as error:
+        if not is_unconnected(error):
             raise
         raise Unavailable("the engine does not answer; is it running?") from error
+
+
+def is_unconnected(error: RuntimeError) -> bool:
+    """Return whether a client that connects with its first question, as in a list of workflows, could not."""
+    return "client connect" in str(error)
 
 
 @contextmanager

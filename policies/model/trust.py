@@ -1,5 +1,6 @@
 """The trust policy: who may sign what, how many of them it takes, and where releases may come from."""
 
+from datetime import datetime
 from enum import StrEnum
 from itertools import chain
 from typing import Annotated, Literal
@@ -328,8 +329,19 @@ class Pinned(Value):
     kind: SignatureKind
     root: str = Field(description="its name in the policy")
     shown: str
-    ends: AwareDatetime
+    ends: AwareDatetime | None = Field(description="None where only a fault is known of it")
     vouches: bool = Field(default=True, description="whether no signature of its signers is good without it")
+    fault: str = Field(default="", description="why none of its signatures counts, and what to do")
+
+    def told(self, now: datetime) -> str:
+        """Return its fault, or when it ends, as a clause of a sentence."""
+        if self.fault or self.ends is None:
+            return self.fault
+        return f"{self.shown} {'ended' if self.ends <= now else 'ends'} at {self.ends:%Y-%m-%d %H:%M} UTC"
+
+    def has_ended(self, now: datetime) -> bool:
+        """Return whether it admits no new release any more."""
+        return bool(self.fault) or (self.ends is not None and self.ends <= now)
 
 
 class Change(Value):

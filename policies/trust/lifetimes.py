@@ -12,15 +12,16 @@ WARNED_BEFORE = timedelta(weeks=6)
 
 
 def ending(policy: TrustPolicy, pinned: Iterable[Pinned], now: datetime) -> tuple[Pinned, ...]:
-    """Return what some signer signs by and what has ended or ends soon, the first one first."""
+    """Return what some signer signs by and what has a fault, has ended or ends soon, the first one first."""
     used = {_root(signer) for rule in policy.rules for signer in chain.from_iterable(rule.groups.values())}
-    found = (one for one in pinned if (one.kind, one.root) in used and one.ends - now <= WARNED_BEFORE)
-    return tuple(sorted(found, key=lambda one: one.ends))
+    soon = now + WARNED_BEFORE
+    found = (one for one in pinned if (one.kind, one.root) in used and one.has_ended(soon))
+    return tuple(sorted(found, key=lambda one: now if one.fault or one.ends is None else one.ends))
 
 
 def unmet(policy: TrustPolicy, pinned: Iterable[Pinned], now: datetime) -> tuple[Rule, ...]:
     """Return the rules for which too few signers are left, once what has ended is left out."""
-    ended = {(one.kind, one.root) for one in pinned if one.vouches and one.ends <= now}
+    ended = {(one.kind, one.root) for one in pinned if one.vouches and one.has_ended(now)}
     return tuple(rule for rule in policy.rules if _can_be_met(rule, set()) and not _can_be_met(rule, ended))
 
 

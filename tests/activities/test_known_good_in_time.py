@@ -1,5 +1,6 @@
 """A key that has ended and a stranger's signature keep no host from known-good, and admit nothing new."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,15 +10,23 @@ import pysequoia
 import pytest
 
 from activities.drivers.store.states import TrustStates
-from activities.drivers.trust_files import Trail, evidence_of, recompute
+from activities.drivers.trust_files import Trail, check_trust, evidence_of, recompute
+from activities.refusals import PolicyInvalid
 from orchestrator.publishing.signing import sign_openpgp
 from policies.model.host import Host
 from policies.model.plan import ReleaseRef
-from policies.model.refusals import SignatureInvalid, SignerNotAllowed, SignerRevoked, TrustError
+from policies.model.refusals import (
+    SignatureInvalid,
+    SignerNotAllowed,
+    SignerRevoked,
+    TrustError,
+    WeakAlgorithm,
+)
 from policies.model.release import Platform
 from policies.model.trust import LAPSED
 from policies.model.verification import Signed, TrustState
 from tests.fakes.authority import EnterpriseCa
+from tests.fakes.openpgp import RETIRED, SUBKEY_REVOKED, Crafted, gpg_in
 from tests.fakes.stage import CHANNEL, Stage
 
 HERE = Host(platform=Platform(os="linux", arch="amd64"))
@@ -154,6 +163,69 @@ async def test_a_release_that_was_only_staged_is_admitted_anew_by_todays_time(
     with pytest.raises(SignatureInvalid) as refused:
         await stage.admit()
     assert refused.value.reason == LAPSED
+
+
+@pytest.mark.parametrize("extended", [1, 2])
+@pytest.mark.parametrize("made", [("ed25519", "sign", "5y"), ()], ids=["releases.md", "install.md"])
+async def test_a_release_is_admitted_and_started_after_its_signers_key_was_extended_as_documented(
+    stage: Stage, tmp_path: Path, made: tuple[str, ...], extended: int
+) -> None:
+    """docs/releases.md, "When a key ends": on hosts that have admitted the release, and on new ones."""
+    with gpg_in(tmp_path / "gnupg") as gpg:
+        gpg("--quick-generate-key", "ana@vpn.example", *made)
+        certificate = stage.lab.trust_policy.parent / "ana.asc"
+        certificate.write_bytes(gpg("--armor", "--export", "ana@vpn.example"))
+        stage.sign_again()
+        pinned = {"ana": {"cert": "ana.asc", "fingerprint": gpg.fingerprint}}
+        need(stage, {"openpgp": "ana"}, openpgp=pinned)
+        stage.add_signature("openpgp", gpg("--armor", "--detach-sign", content=stage.built.statement))
+        reference = await known_good(stage)
+        await started_later(stage, reference, DAY)
+        for time in range(extended):
+            at = datetime.now(UTC) + (2 + time) * DAY
+            gpg("--quick-set-expire", gpg.fingerprint, "5y", at=at)
+        certificate.write_bytes(gpg("--armor", "--export", "ana@vpn.example"))
+    stage.change_policy(lambda policy: None)
+    await started_later(stage, reference, 5 * DAY)
+    shutil.rmtree(stage.folder / "store")
+    assert (await stage.compose().admit(reference, stage.server.url, host=HERE)).signers
+
+
+async def test_known_good_starts_though_its_signers_key_was_retired_since(stage: Stage) -> None:
+    """Its holder says that nobody else has it: a new release is refused, and nothing that was admitted."""
+    lead = Crafted()
+    content = lead.content()
+    (stage.lab.trust_policy.parent / "lead.pgp").write_bytes(content)
+    pinned = {"lead": {"cert": "lead.pgp", "fingerprint": lead.primary.fingerprint}}
+    stage.sign_again()
+    need(stage, {"openpgp": "lead"}, openpgp=pinned)
+    stage.add_signature("openpgp", lead.signature(datetime.now(UTC), payload=stage.built.statement))
+    reference = await known_good(stage)
+    lead.revoke(SUBKEY_REVOKED, RETIRED, at=datetime.now(UTC) + DAY)
+    (stage.lab.trust_policy.parent / "lead.pgp").write_bytes(lead.content())
+    stage.change_policy(lambda policy: None)
+    await started_later(stage, reference, 2 * DAY)
+    shutil.rmtree(stage.folder / "store")
+    with pytest.raises(SignerRevoked, match="was replaced or retired at"):
+        await stage.compose().admit(reference, stage.server.url, host=HERE)
+
+
+async def test_a_key_that_cannot_sign_keeps_no_host_from_what_others_have_signed(stage: Stage) -> None:
+    """The policy stays in use: for new releases by others, and for known-good."""
+    old = Crafted(hashed_by=2)
+    (stage.lab.trust_policy.parent / "old.pgp").write_bytes(old.content())
+    pinned = {"old": {"cert": "old.pgp", "fingerprint": old.primary.fingerprint}}
+    one = sigstore(stage, stage.lab.builder)
+    need(stage, {"openpgp": "old"}, one, openpgp=pinned)
+    reference = await known_good(stage)
+    await started_later(stage, reference, DAY)
+    with pytest.raises(PolicyInvalid, match=r"trust\.yaml: nothing counts that the OpenPGP key old signs: "):
+        check_trust(stage.lab.trust_policy)
+    stage.sign_again()
+    stage.add_signature("openpgp", old.signature(datetime.now(UTC), payload=stage.built.statement))
+    shutil.rmtree(stage.folder / "store")
+    with pytest.raises(WeakAlgorithm, match="by SHA1 alone"):
+        await stage.compose().admit(reference, stage.server.url, host=HERE)
 
 
 async def test_an_ended_key_of_a_signer_whom_nobody_needs_refuses_no_new_release(stage: Stage) -> None:
