@@ -156,12 +156,12 @@ def kind_of(path: Path) -> str:
 
 def _reader(kind: str, path: Path) -> Callable[[], object]:
     def read() -> object:
-        from activities.drivers.trust_files import load_trust  # noqa: PLC0415 - only who checks waits for it
+        from activities.drivers.trust_files import check_trust  # noqa: PLC0415 - only who checks waits for it
         from activities.files import load, load_gates, load_own  # noqa: PLC0415
 
         match kind:
             case "trust":
-                return load_trust(path)
+                return check_trust(path)
             case "chat":
                 from orchestrator.chat.file import read as read_chat  # noqa: PLC0415 - no agent's host has it
 

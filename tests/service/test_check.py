@@ -15,6 +15,7 @@ from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
+from tests.fakes.openpgp import Crafted
 from tests.service.command_line import CommandLine, Ended
 from tests.service.conftest import FLEETS, installed
 from tests.service.test_api import added
@@ -95,6 +96,23 @@ def test_what_is_wrong_with_a_file_is_named_with_its_place(
     assert said.code == 2, said.out
     [found] = json.loads(said.out)["data"]
     assert place in found["wrong"]
+
+
+def test_a_pinned_key_that_cannot_sign_is_named_with_what_mends_it(tmp_path: Path) -> None:
+    """The file stays in use; whoever checks it has time to have the key extended."""
+    old, good = Crafted(hashed_by=2), Crafted()
+    pinned = {}
+    for name, key in (("old", old), ("ana", good)):
+        (tmp_path / f"{name}.pgp").write_bytes(key.content())
+        pinned[name] = {"cert": f"{name}.pgp", "fingerprint": key.primary.fingerprint}
+    policy = {"version": 1, "openpgp": pinned, "rules": []}
+    (tmp_path / "trust.yaml").write_text(json.dumps(policy))
+    said = checked(str(tmp_path / "trust.yaml"), "-o", "json")
+    assert said.code == 2, said.out
+    [found] = json.loads(said.out)["data"]
+    assert "the OpenPGP key old signs" in found["wrong"]
+    assert f"`gpg --quick-set-expire {old.primary.fingerprint} 5y`" in found["wrong"]
+    assert "ana" not in found["wrong"]
 
 
 async def test_files_that_are_sound_are_said_to_be(penstock: CommandLine, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from policies.model.instance import NO_ANSWER
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from policies.model.value import digest_of
 from tests.drivers.test_prometheus import envelope, page, server
+from tests.fakes.openpgp import Crafted
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
@@ -343,6 +344,47 @@ async def test_a_signers_key_is_named_weeks_before_it_ends(
     assert found.health is health
     assert re.match(said, found.sentence)
     assert bool(found.mend) is (health is not Health.WELL)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_key_that_cannot_sign_is_named_beside_one_that_ends_soon(tmp_path: Path, count: int) -> None:
+    """A certificate by SHA-1 was "the engine cannot be reached", and no other key's end was named."""
+    (tmp_path / "own").mkdir()
+    trust = written_policy(tmp_path, YEARS, SOON, None, count=count)
+    policy = json.loads(trust.read_text())
+    old = Crafted(hashed_by=2)
+    (tmp_path / "key0.asc").write_bytes(old.content())
+    policy["openpgp"]["key0"]["fingerprint"] = old.primary.fingerprint
+    if count == 2:
+        policy["rules"][0]["groups"]["lead"].pop()
+    trust.write_text(json.dumps(policy))
+    settings = installed(tmp_path / "own").model_copy(update={"trust": trust})
+    service = (await compose(settings)).service
+    found = next(one for one in await service.examine(SEES_ALL) if one.about == "signers")
+    assert found.health is Health.WRONG
+    assert "the OpenPGP key key0 signs: " in found.sentence
+    assert "`gpg --quick-set-expire " in found.sentence
+    assert "the OpenPGP key key1 ends at " in found.sentence
+    assert ("too few signers are left" in found.sentence) is (count == 2)
+    assert found.mend
+
+
+async def test_a_look_that_fails_says_so_and_not_that_the_engine_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = installed(tmp_path)
+    service = (await compose(settings)).service
+    for error in (RuntimeError("No binding signature\n\nStack backtrace:"), AttributeError("no such field")):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(doctor, "load_trust", fail)
+        found = {one.about: one for one in await service.examine(SEES_ALL)}
+        told = f"this look failed, so nothing is known of it ({type(error).__name__}: {str(error)[:12]}"
+        assert found["signers"].sentence.startswith(told)
+        assert "backtrace" not in found["signers"].sentence
+        assert found["engine"].sentence == "the engine cannot be reached"
 
 
 EDGE = "192.0.2.1:9500"
