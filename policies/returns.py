@@ -14,8 +14,11 @@ from policies.model.value import Name
 REMEMBERED = timedelta(hours=6)
 """How long after the last of them the returns of a gateway count."""
 
-MOST_RELAPSES = 5
-"""Returns after which a gateway that leaves its known-good once more is left out of changes."""
+MOST_RELAPSES = 3
+"""Returns after which a gateway that leaves its known-good once more is left out of changes.
+
+The pauses that follow are longer than gateways may be off their known-good before operators are paged.
+"""
 
 
 def waits(quarantine: Quarantine | None, returns: Returns | None, at: datetime, change: str = "") -> bool:
@@ -74,6 +77,20 @@ def not_paged(by_hand: Mapping[Name, str], returns: Mapping[Name, Returns], at: 
 
 def _is_page_due(returns: Returns | None, at: datetime) -> bool:
     return returns is None or returns.paged is None or at - returns.paged >= REMEMBERED
+
+
+def is_known(quarantine: Quarantine, returns: Returns | None, began: datetime) -> bool:
+    """Return whether it was known before a change began that penstock cannot bring the gateway back.
+
+    Of one that an operator has returned since, the first try in vain is news.
+
+    Args:
+        quarantine: Of the gateway.
+        returns: What is remembered of it, None where that is nothing.
+        began: When the change began that tried it in vain.
+    """
+    was_tried = not quarantine.handed_over or (returns is not None and returns.tries > 1)
+    return quarantine.person == PENSTOCK and quarantine.since < began and was_tried
 
 
 def noted(

@@ -19,7 +19,7 @@ from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.notices import Waiting
 from orchestrator.store.stories import StoryRow
-from policies.model.change import ChangeOrder, ChangeRecord, Outcome
+from policies.model.change import PENSTOCK, ChangeOrder, ChangeRecord, Outcome
 from policies.model.errors import BadInput
 from policies.model.notice import Notice, NoticeLevel
 from policies.model.notice_rules import NoticeRules
@@ -29,7 +29,8 @@ from policies.notices.changes import BLIND_FOR, Fact, blind_fact, blind_since, f
 from policies.notices.entries import ACTIONS, TOGETHER, Told, all_drained, together, told_by
 from policies.notices.escalation import ENDING, next_sink, page_of, wants_page
 from policies.notices.occurrences import Lasting, Subject, notices_of
-from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, OF_CHANGES, NoticeState
+from policies.notices.states import FINAL, GOOD_ENDS, KINDS, LEFT, NOT_BACK, OF_CHANGES, NoticeState
+from policies.returns import is_known
 from policies.status.told import Told as Telling
 
 LASTS = timedelta(seconds=30)
@@ -141,12 +142,29 @@ class Looking:
                     facts.append(blind_fact(order, header, told, since))
                 else:
                     again.add(name)
+            if order.bakes_on and order.requested_by == PENSTOCK and self._are_known(record, told):
+                facts = [one for one in facts if one.state not in NOT_BACK]
             if waits_only or (begun is not None and record.began < begun):
                 # Of what happened before penstock told anybody, only what still waits, and the end.
                 facts = [one for one in facts if KINDS[one.state].waits or (begun and one.state in FINAL)]
             subject = Subject(name, record.fleet, name)
             found += self.addressed(rules, subject, facts, OF_CHANGES, now, before[name])
         return found, again
+
+    def _are_known(self, record: ChangeRecord, told: Telling) -> bool:
+        """Return whether all gateways that a change tried in vain were known before not to be back."""
+        ended = told.result
+        names = told.not_back.keys() if ended is None else ended.incomplete.keys()
+        more = told.more_not_back if ended is None else ended.more_incomplete
+        if not names or more:
+            return False
+        returns = self._ledger.returns(record.fleet)
+        known = {
+            one.gateway
+            for one in self._ledger.quarantined(record.fleet)
+            if is_known(one, returns.get(one.gateway), record.began)
+        }
+        return names <= known
 
     def _headers(self, plans: Collection[str]) -> Mapping[str, PlanHeader]:
         """Return these plans without their gateways; each is read once, since a plan never changes."""

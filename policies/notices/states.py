@@ -120,6 +120,9 @@ OF_OUTCOMES = {
 GOOD_ENDS = frozenset({NoticeState.PROMOTED, NoticeState.ROLLED_BACK})
 """Ends that settle what earlier changes of the fleet have left."""
 
+NOT_BACK = frozenset({NoticeState.ROLLBACK_INCOMPLETE, NoticeState.ENDED_INCOMPLETE})
+"""What is said of a change that did not bring all of its gateways back."""
+
 LEFT = frozenset(
     {
         NoticeState.ENDED_INCOMPLETE,

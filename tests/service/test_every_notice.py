@@ -15,7 +15,17 @@ from orchestrator.store.chat import SilentRoomOf
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.approval import APPROVAL_AWAITED
-from policies.model.change import ChangeEnding, ChangeOpening, Outcome, Quarantine
+from policies.model.change import (
+    PENSTOCK,
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeOrder,
+    ChangeResult,
+    Outcome,
+    Phase,
+    Quarantine,
+)
 from policies.model.drain import DRAIN_OVER, DrainEvent
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from policies.model.plan import Plan
@@ -33,6 +43,7 @@ from policies.notices.entries import (
 )
 from policies.notices.states import KINDS, NoticeState
 from policies.planning.parts import parted
+from policies.status.told import Told
 from tests.service.test_every_state import PLAN, STATES, State, written
 from tests.service.test_notices_of_states import RULES, looking
 from tests.unit.fleets import facts_of, planned
@@ -338,6 +349,53 @@ def test_an_incomplete_rollback_whose_gateways_are_back_since_is_over(ledger: Le
     assert ledger.waiting_notices() == ()
     newest = ledger.notice_rows(["edge"], 500)[0].notice
     assert (newest.state, newest.headline.endswith(back)) == (NoticeState.ROLLED_BACK, True)
+
+
+def tried_in_vain(stage: Stage, number: int, gateway: str = "gw-1") -> str:
+    """Have penstock try to bring a gateway back that refuses; return the change's name."""
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.GO_BACK, bakes_on=True, reason="it drifted")
+    opening = ChangeOpening(
+        key=f"try-{number}",
+        fleet="edge",
+        kind=ChangeKind.GO_BACK,
+        requested_by=PENSTOCK,
+        reason="it drifted",
+        release="1.1.6",
+    )
+    name, why = stage.ledger.open_change(opening), {gateway: "refuses"}
+    stage.ledger.record_tries("edge", why, name)
+    row = Quarantine(
+        fleet="edge", gateway=gateway, reason="refuses", person=PENSTOCK, since=datetime.now(UTC)
+    )
+    stage.ledger.set_quarantine(row)
+    end = Outcome.ROLLBACK_INCOMPLETE
+    result = ChangeResult(rollout=name, outcome=end, reason=f"{gateway}: refuses", incomplete=why)
+    stage.ledger.record_story(order, Told(name=name, phase=Phase.ENDED, result=result), 0, [])
+    stage.ledger.close_change(ChangeEnding(change=name, outcome=end, sentence=result.reason))
+    stage.looks.look()
+    return name
+
+
+def incomplete_pages(ledger: Ledger) -> list[str | None]:
+    rows = ledger.notice_rows(["edge"], 500)
+    state = NoticeState.ENDED_INCOMPLETE
+    return [row.notice.change for row in reversed(rows) if row.notice.state == state]
+
+
+def test_a_gateway_that_penstock_tries_in_vain_again_and_again_pages_once(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    tries = [tried_in_vain(stage, number) for number in range(5)]
+    assert incomplete_pages(ledger) == tries[:1]
+    other = tried_in_vain(stage, 5, "gw-2")
+    assert incomplete_pages(ledger) == [tries[0], other], "of another gateway it is news"
+
+
+def test_a_first_try_in_vain_of_a_gateway_that_an_operator_has_returned_pages(ledger: Ledger) -> None:
+    stage = Stage(ledger)
+    first = tried_in_vain(stage, 0)
+    ledger.hand_over("edge", {"gw-1": "it runs another release"}, "ana", "mended")
+    tries = [tried_in_vain(stage, number) for number in (1, 2)]
+    assert incomplete_pages(ledger) == [first, tries[0]]
 
 
 @pytest.mark.parametrize("action", sorted(ACTIONS))
