@@ -369,15 +369,14 @@ class Sentences:
         return self._awaited in {Awaited.WINDOW, Awaited.RESUME}
 
     def _can_do(self) -> tuple[Offer, ...]:  # noqa: PLR0911 - a state a case
-        told = self._told
-        back = self._offer(Verb.ROLL_BACK)
+        told, back = self._told, self._back()
         if self._reloads:
             return (self._offer(Verb.HISTORY if told.result else Verb.ABORT),)
         if told.result is not None and self._order.kind is ChangeKind.ADOPT:  # it moved nobody
             adopted = told.result.outcome is Outcome.PROMOTED
             return (self._offer(Verb.PLAN if adopted else Verb.EXAMINE),)
         if told.result is not None:
-            return back, *self._again()
+            return self._offer(Verb.ROLL_BACK), *self._again()
         match self._awaited:
             case Awaited.SECOND_PERSON:
                 return self._answers()
@@ -385,15 +384,22 @@ class Sentences:
                 return (self._without_waiting(),)
             case Awaited.RESUME:
                 lift = Offer(verb=Verb.RESUME, fleet=self._order.fleet, hold_of=min(told.holds))
-                return lift, back
+                return lift, *back
             case Awaited.DECISION | Awaited.TESTS if told.phase is Phase.HELD:
                 voted = f"{' and '.join(sorted(told.votes))} did; others have to, too" if told.votes else ""
                 note = voted or "two people, neither of them who asked"
-                return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), back
+                return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), *back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
             case Awaited.WINDOW | Awaited.TESTS | Awaited.SWITCH | Awaited.DECISION | Awaited.CAPACITY | None:
-                return *self._without_silent(), self._offer(Verb.HOLD), back
+                return *self._without_silent(), self._offer(Verb.HOLD), *back
+
+    def _back(self) -> tuple[Offer, ...]:
+        """Return how the change under way is taken back; one that has moved nothing is ended instead."""
+        if self._order.kind is not ChangeKind.UPGRADE or self._told.may_have_moved:
+            return (self._offer(Verb.ROLL_BACK),)
+        more = "also takes back the last promotion, on every gateway"
+        return self._offer(Verb.ABORT), self._offer(Verb.ROLL_BACK, note=more)
 
     def _answers(self) -> tuple[Offer, ...]:
         """Return how a rollback is answered that waits for a second operator, and what never waits."""

@@ -597,3 +597,17 @@ def test_a_vote_that_was_shown_another_verdict_is_refused_with_the_present_one()
     assert refusal is not None
     assert "40 of 200 users complain" in refusal.sentence
     assert story.refusal_of(command(CommandKind.PROMOTE)) is None
+
+
+def test_a_change_that_has_moved_nothing_is_ended_by_abort_and_its_rollback_says_what_else_it_does() -> None:
+    """Only a rollback was offered, and it took the good release back on every gateway."""
+    story, held = story_of(), story_of()
+    held.hear(command(CommandKind.HOLD), BEGAN)
+    for one in (story, held):
+        *_, abort, back = one.status().can_do
+        assert (abort.verb, back.verb) == (Verb.ABORT, Verb.ROLL_BACK)
+        assert back.note == "also takes back the last promotion, on every gateway"
+    for one in (story, held):
+        one.begin_to_move(1)
+        assert one.status().can_do[-1] == BACK[0]
+        assert Verb.ABORT not in {offer.verb for offer in one.status().can_do}
