@@ -91,12 +91,15 @@ def test_however_a_command_ends_the_process_says_so(
 
 
 def typed() -> Iterator[tuple[str, str]]:
-    """Every command that a document has people type, in a block of its own, with the document's name.
+    """Every command that a document has people type, with the document's name.
 
-    What a shell does with its answer, after ` | `, is no word of the command.
+    It stands in a block of its own, or in a sentence together with its reason: that one is whole. What a
+    shell does with its answer, after ` | `, is no word of the command.
     """
     for page in documents():
-        for line in re.findall(r"^[a-z]*[$#] (penstock .+)$", page.read_text(), flags=re.MULTILINE):
+        text = page.read_text()
+        lines = re.findall(r"^[a-z]*[$#] (penstock .+)$", text, flags=re.MULTILINE)
+        for line in lines + re.findall(r"`(penstock [^`\n]+ --reason [^`\n]+)`", text):
             yield page.relative_to(ROOT).as_posix(), line.partition(" | ")[0]
 
 
