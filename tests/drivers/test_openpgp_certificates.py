@@ -153,12 +153,30 @@ def test_a_key_with_signatures_of_its_own_by_sha1_is_named_with_what_mends_it(gp
     assert judged(gpg("--export"), signature).identity == gpg.fingerprint
 
 
-@pytest.mark.parametrize("crafted", [Crafted(hashed_by=2), Crafted(subkey_hashed_by=2)])
-def test_a_subkey_by_sha1_or_of_a_primary_key_by_sha1_is_named(crafted: Crafted) -> None:
+def test_a_primary_key_by_sha1_keeps_its_subkeys_from_signing() -> None:
+    crafted = Crafted(hashed_by=2)
     with pytest.raises(WeakAlgorithm, match="by SHA1 alone"):
         judged(crafted.content(), crafted.signature())
     (pinned,) = verifier(crafted.content()).pinned()
-    assert "gpg --quick-set-expire" in pinned.fault
+    assert f"`gpg --quick-set-expire {crafted.primary.fingerprint} 5y`" in pinned.fault
+
+
+@pytest.mark.parametrize(("binding", "agreeing"), [(2, 10), (2, 2), (10, 2)])
+def test_a_subkey_by_sha1_is_named_with_what_mends_it(gpg: Gpg, binding: int, agreeing: int) -> None:
+    """gpg extends a subkey by the hash that it finds, so only another subkey helps."""
+    crafted = Crafted(subkey_hashed_by=binding, agreeing_hashed_by=agreeing)
+    with pytest.raises(WeakAlgorithm, match="by SHA1 alone"):
+        judged(crafted.content(), crafted.signature())
+    (pinned,) = verifier(crafted.content()).pinned()
+    command = ("--quick-add-key", crafted.primary.fingerprint, "ed25519", "sign", "5y")
+    assert f"`gpg {' '.join(command)}`" in pinned.fault
+    gpg("--import", content=crafted.content(secret=True), at=NOW)
+    gpg("--quick-set-expire", crafted.primary.fingerprint, "5y", "*", at=NOW)
+    (still,) = verifier(gpg("--export")).pinned()
+    assert still.fault == pinned.fault
+    gpg(*command, at=NOW)
+    signature = gpg("--detach-sign", at=NOW, content=PAYLOAD)
+    assert judged(gpg("--export"), signature, NOW + DAY).identity == crafted.primary.fingerprint
 
 
 @pytest.mark.parametrize("algorithm", ["dsa2048", "rsa1024"])

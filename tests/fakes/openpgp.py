@@ -79,6 +79,12 @@ class Made:
         return b"\x04" + seconds(self.created) + b"\x16" + CURVE + number(point)
 
     @property
+    def secret_body(self) -> bytes:
+        """The packet with the secret key, without a passphrase."""
+        secret = number(self.secret.private_bytes_raw())
+        return self.body + b"\0" + secret + (sum(secret) % 65536).to_bytes(2)
+
+    @property
     def framed(self) -> bytes:
         """The key as signatures are over it."""
         return b"\x99" + len(self.body).to_bytes(2) + self.body
@@ -166,6 +172,7 @@ class Crafted:
     subkey_ends: bytes = b""
     hashed_by: int = 10
     subkey_hashed_by: int = 10
+    agreeing_hashed_by: int = 10
     broken: bool = False
     more: tuple[bytes, ...] = ()
     """Packets behind the subkey."""
@@ -180,12 +187,14 @@ class Crafted:
         """The primary key and its user ID as signatures are over them."""
         return self.primary.framed + b"\xb4" + len(USER_ID).to_bytes(4) + USER_ID
 
-    def content(self) -> bytes:
-        """The certificate."""
+    def content(self, *, secret: bool = False) -> bytes:
+        """Return the certificate, or with the secret keys what gpg imports."""
         of_user = self.primary.sign(
             USER, self.certified, EXTENDED, self.user_flags, self.ends, by=self.hashed_by
         )
-        agreeing = (self.agreeing or self.subkey).sign(AGREES, self.bound, EXTENDED, by=self.subkey_hashed_by)
+        agreeing = (self.agreeing or self.subkey).sign(
+            AGREES, self.bound, EXTENDED, by=self.agreeing_hashed_by
+        )
         beside = [self.unproven, *([subpacket(32, agreeing)] if self.agreed else [])]
         binding = (self.binder or self.primary).sign(
             SUBKEY,
@@ -197,8 +206,9 @@ class Crafted:
             by=self.subkey_hashed_by,
             broken=self.broken,
         )
-        packets = [packet(6, self.primary.body), packet(13, USER_ID), packet(2, of_user)]
-        packets += [packet(14, self.subkey.body), packet(2, binding)]
+        primary = packet(5, self.primary.secret_body) if secret else packet(6, self.primary.body)
+        subkey = packet(7, self.subkey.secret_body) if secret else packet(14, self.subkey.body)
+        packets = [primary, packet(13, USER_ID), packet(2, of_user), subkey, packet(2, binding)]
         return b"".join((*packets, *self.more))
 
     def revoke(

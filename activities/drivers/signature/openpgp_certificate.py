@@ -47,7 +47,7 @@ class Key:
     hard: bool = False
     """Whether the revocation counts for what the key signed before, too."""
     fault: str = ""
-    """Why nothing that it signs counts."""
+    """Why nothing that it signs counts, and what to do."""
     weak: bool = False
     """Whether that is because its certificate is signed by a hash that can be forged."""
 
@@ -55,6 +55,11 @@ class Key:
     def fingerprint(self) -> str:
         """Its fingerprint, in capitals."""
         return str(self.packet.fingerprint).upper()
+
+    @property
+    def shown_fault(self) -> str:
+        """The key and its fault."""
+        return f"{self.fingerprint} {self.fault}"
 
 
 class Certificate:
@@ -81,7 +86,7 @@ class Certificate:
         if any(not key.fault for key in self.keys):
             return ""
         worst = next((key for key in self.keys if key.weak), self.keys[0])
-        return f"nothing counts that the OpenPGP key {self.name} signs: {self._why(worst)}"
+        return f"nothing counts that the OpenPGP key {self.name} signs: {worst.shown_fault}"
 
     @property
     def ends(self) -> datetime | None:
@@ -101,7 +106,7 @@ class Certificate:
     def refusal_of(self, key: Key) -> TrustError:
         """Return the refusal of whatever this key signs, which has a fault."""
         kind: type[TrustError] = WeakAlgorithm if key.weak else SignatureInvalid
-        told = f"nothing counts that this key of the OpenPGP certificate {self.name} signs: {self._why(key)}"
+        told = f"nothing counts that this key of the OpenPGP certificate {self.name} signs: {key.shown_fault}"
         return kind(told, reason="key")
 
     def require_counts(self, key: Key, signed: datetime, at: datetime) -> None:
@@ -126,14 +131,6 @@ class Certificate:
                 raise SignerRevoked(retired, reason=LAPSED)
             if one.ends is not None and one.ends <= last:
                 raise SignatureInvalid(f"{shown} has expired", reason=LAPSED)
-
-    def _why(self, key: Key) -> str:
-        if not key.weak:
-            return f"{key.fingerprint} {key.fault}"
-        return (
-            f"{key.fingerprint} {key.fault}; have its holder write new ones by `gpg --quick-set-expire "
-            f"{self.fingerprint} 5y`, for subkeys with '*' behind it, and export the key into its file again"
-        )
 
 
 def first_line(error: Exception) -> str:
@@ -237,7 +234,7 @@ def _subkey(packet: Packet, behind: Sequence[Packet], signed: bytes, primary: Ke
     if any(_is_strong(one) and is_signed_by(packet, one, signed) for one in agreed):
         return replace(key, fault=_unsupported(packet))
     if weak := [one for one in agreed if not _is_strong(one)]:
-        return replace(key, fault=_forgeable(weak[0]), weak=True)
+        return replace(key, fault=_forgeable(weak[0], key, primary.packet), weak=True)
     return replace(key, fault=_unsupported(packet) or "has not signed that it is part of this certificate")
 
 
@@ -252,7 +249,7 @@ def _newest(key: Packet, found: Sequence[tuple[bytes, Packet]]) -> Packet | None
 def _unbound(key: Key, primary: Packet, found: Sequence[Packet]) -> Key:
     """Return a key that no good signature of the primary key binds, with the reason."""
     if weak := [one for one in found if names(one, primary) and not _is_strong(one)]:
-        return replace(key, fault=_forgeable(weak[0]), weak=True)
+        return replace(key, fault=_forgeable(weak[0], key, primary), weak=True)
     return replace(key, fault="is bound to this certificate by no signature that holds")
 
 
@@ -282,8 +279,14 @@ def _unsupported(key: Packet) -> str:
     return ""
 
 
-def _forgeable(signature: Packet) -> str:
-    return f"has signatures by {shown(signature.hash_algorithm)} alone, which can be forged"
+def _forgeable(signature: Packet, key: Key, primary: Packet) -> str:
+    mend = f"write new ones by `gpg --quick-set-expire {Key(primary).fingerprint} 5y`"
+    if key.packet is not primary:  # gpg signs what is about a subkey by the hash of the signature before
+        mend = f"add a signing subkey by `gpg --quick-add-key {Key(primary).fingerprint} ed25519 sign 5y`"
+    return (
+        f"has signatures of its certificate by {shown(signature.hash_algorithm)} alone, which can be forged; "
+        f"have its holder {mend}, and export the key into its file again"
+    )
 
 
 def _is_strong(signature: Packet) -> bool:
