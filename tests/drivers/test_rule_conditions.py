@@ -84,6 +84,8 @@ NOT_KNOWN = {
     "a part of the address": nft(f"ip saddr & 255.255.0.255 == 10.8.0.2 accept{STATE}"),
     "device of the way back": nft(f"fib saddr oifname tun0 accept{STATE}"),
     "all but a group of devices": "ip link set vpna group 7\n" + nft(f"iifgroup != 7 accept{STATE}"),
+    "a rule of nftables in a table of iptables": "ip link set tun0 group 7\niptables-nft -P FORWARD DROP\n"
+    f"nft add rule ip filter FORWARD iifgroup 7 accept\niptables-nft {ANSWERS}",
     "a mark for a group of devices": "ip link set tun0 group 7\n"
     + nft(f"iifgroup 7 meta mark set 1\nmeta mark 1 accept{STATE}"),
 }

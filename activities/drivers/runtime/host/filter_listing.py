@@ -38,10 +38,10 @@ async def read_rules(namespace: str | None = None) -> Rules:
     Raises:
         Unavailable: A tool does not list it, or is missing where the kernel has rules of its kind.
     """
-    said = await _run(namespace, "nft", "-j", "list", "ruleset")
-    if said.status:
-        raise Unavailable(f"nft cannot list the packet filter{_in(namespace)}: {said.last_words}")
-    listed = json.loads(said.out or '{"nftables": []}')["nftables"]
+    nft = await _run(namespace, "nft", "-j", "list", "ruleset")
+    if nft.status:
+        raise Unavailable(f"nft cannot list the packet filter{_in(namespace)}: {nft.last_words}")
+    listed = json.loads(nft.out or '{"nftables": []}')["nftables"]
     tables = {(one.name, one.kind): one for one in _of_nft(listed)}
     for family, prefix in _PREFIXES.items():
         translated = {
@@ -50,10 +50,11 @@ async def read_rules(namespace: str | None = None) -> Rules:
             if rule["family"] == family and any("xt" in part for part in rule["expr"])
         }
         program = f"{prefix}-nft-save"
-        if translated and shutil.which(program):
-            for table in _of_saved(family, f"{prefix}-nft", (await _run(namespace, program)).out):
-                if table.name.split()[1] in translated:
-                    tables[table.name, "nftables"] = table
+        for name in sorted(translated) if shutil.which(program) else ():
+            said = await _run(namespace, program, "-t", name)
+            # it ends at a rule that it cannot write; then what nft lists of the table is more
+            for table in _of_saved(family, f"{prefix}-nft", said.out) if said.status == 0 else ():
+                tables[table.name, "nftables"] = table
         for table in await _older(family, prefix, namespace):
             tables[table.name, table.kind] = table
     routing = [await _routing(family, namespace) for family in _families()]
