@@ -44,12 +44,14 @@ PAGES: Mapping[str, str] = {
 
 _OF_WORDS: Mapping[str, str] = {
     "held": "held-decide",
+    "waiting_for_window": "window-closing",
+    "not_switched": "gateway-unwell",
     "metrics_unavailable": "metrics-blind",
     "not_enough_data": "held-decide",
     "conflicting": "held-decide",
     "rolled_back": "canary-rejected",
     "rollback_incomplete": "rollback-incomplete",
-    "unhealthy": "canary-rejected",
+    "unhealthy": "held-decide",
     "hard": "canary-rejected",
     "stuck": "worker-or-temporal-down",
     "older": "ledger-restore",
@@ -80,25 +82,15 @@ def runbook_of(word: str) -> str | None:
     return _OF_WORDS.get(word)
 
 
-def runbook_of_waiting(
-    *,
-    incomplete: bool = False,
-    asks_second: bool = False,
-    verdict: str | None = None,
-    worst_gate: str | None = None,
-) -> str:
-    """Return the page of a change that needs a person.
+def runbook_of_waiting(verdict: str | None = None, worst_gate: str | None = None) -> str:
+    """Return the page of a change that waits for a person after a decision.
+
+    Harm that waits for a person has the page of a held change: that of harm is for a change that went back.
 
     Args:
-        incomplete: Whether a gateway is not back yet.
-        asks_second: Whether a rollback waits for a second person.
         verdict: What the newest decision rests on, None before the first.
         worst_gate: The gate that decided it, where one did.
     """
-    if incomplete:
-        return _OF_WORDS["rollback_incomplete"]
-    if asks_second:
-        return _OF_WORDS["rollback_waits"]
     if verdict == "conflicting" and worst_gate == "identity":
         return _OF_WORDS["RunningMismatch"]
     if verdict == "metrics_unavailable" and worst_gate == "lease":

@@ -668,7 +668,7 @@ class Change:
             return
         reason = f"harm was found where its waves have passed: {harm.reason}"
         if self._plan.limits.automation is Automation.OBSERVE:
-            self._story.note(f"{reason}; verdicts are only shown", workflow.now())
+            self._story.show_harm(reason, workflow.now())
             return
         hold = Command(id=str(workflow.uuid4()), kind=CommandKind.HOLD, person=PENSTOCK_WATCH, reason=reason)
         await self._obey(hold)
@@ -846,8 +846,8 @@ class Change:
             self._carry = result.carry
             if not result.passed:
                 return await self._go_back(result.reason)
-            if result.by:
-                self._unproven = f"wave {wave.number} was {result.reason}"
+            if result.against:
+                self._unproven = self._unproven or f"wave {wave.number} was {result.reason}"
                 self._passed_waves.know_as_decided(result.decision)
             self._passed = wave.number
             self._go_on_with_a_short_history()

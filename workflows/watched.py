@@ -12,6 +12,7 @@ from policies.model.report import WatchReport
 from policies.model.value import Name
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.notices.entries import UNWATCHED, WATCHED
+from policies.status.awaited import rolls_back_by_itself
 from workflows import steps
 from workflows.children import guarded
 from workflows.control import Notices
@@ -68,8 +69,7 @@ class Watched:
     def harm(self, automation: Automation) -> Decision | None:
         """Return the harm for which gateways go back by themselves: of hard signs, whatever is automatic."""
         found = self.found_harm
-        acts = automation is Automation.ACT
-        return found if found is not None and (acts or found.verdict is GateVerdict.HARD) else None
+        return found if found is not None and rolls_back_by_itself(found, automation) else None
 
     @property
     def failed(self) -> tuple[str, ...]:

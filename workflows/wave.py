@@ -20,10 +20,10 @@ from policies.model.command import Command, CommandKind
 from policies.model.fleet import Automation
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHeader
-from policies.model.report import EVERYBODY, BatchReport, WatchReport, WaveReport
+from policies.model.report import EVERYBODY, BatchReport, ByTime, WatchReport, WaveReport
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
-from policies.status.awaited import STANDING_STILL
+from policies.status.awaited import STANDING_STILL, rolls_back_by_itself, speaks_against
 from policies.status.told import SHOWN, listed
 from policies.votes import PERSONS_NEEDED, Votes
 from workflows import steps
@@ -84,8 +84,8 @@ class WaveResult(Value):
     without: dict[int, tuple[str, ...]] = {}
     """All of these gateways, by the number of their part."""
     carry: str = ""
-    by: tuple[str, ...] = ()
-    """Who promoted it without proof."""
+    against: bool = False
+    """Whether it passed against its verdict, by operators or by time."""
     moved: bool = True
     """Whether sessions may have moved: each batch reports that before its first trial."""
 
@@ -125,6 +125,7 @@ class Wave:
         self._holds = dict(order.holds)
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
+        self._by_time_told: ByTime | None = None
         self._stopped: str | None = None
         self._lost: str | None = None
         self._restoring: set[str] = set()
@@ -319,6 +320,7 @@ class Wave:
                 return result
             await self._look_after_the_wave()
             self._enter(self._phase_now())
+            self._untold |= self._by_time != self._by_time_told
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     partial(self._has_changed_since, seen), timeout=self._until_time_decides()
@@ -380,7 +382,7 @@ class Wave:
         decision = self._decision
         if decision is None or decision.action is not Action.ROLL_BACK:
             return None
-        acts = self._limits.automation is Automation.ACT or decision.verdict is GateVerdict.HARD
+        acts = rolls_back_by_itself(decision, self._limits.automation)
         return self._given_up(decision.reason) if acts else None
 
     def _verdict(self) -> WaveResult | None:
@@ -408,7 +410,6 @@ class Wave:
 
     def _passed(self, decision: Decision | None) -> WaveResult | None:
         """Return what lets the wave pass: proof, people, or time where verdicts are only shown."""
-        mode = self._limits.automation
         by = self._votes.persons if decision is not None and self._is_voted_for else ()
         if not (by or self._is_watched):
             return None
@@ -416,12 +417,15 @@ class Wave:
             reason = f"promoted by {' and '.join(by)} against: {decision.reason}"
         elif decision is not None and decision.action is Action.PROMOTE:
             reason = decision.reason
-        elif mode is Automation.OBSERVE and self._patience() == timedelta(0) and not self._is_empty:
-            reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
-        else:
+        elif self._patience() != timedelta(0):
             return None
+        elif decision is not None and speaks_against(decision):
+            reason = f"passed by time, since this fleet only observes, against: {decision.reason}"
+        else:
+            reason = f"nothing failed for {self._order.header.window_minimum}; verdicts are only shown"
         carry = self._watch_heard.carry if self._watch_heard is not None else self._order.carry
-        return WaveResult(passed=True, reason=reason, decision=decision, carry=carry, by=by)
+        against = bool(by) or speaks_against(decision)
+        return WaveResult(passed=True, reason=reason, decision=decision, carry=carry, against=against)
 
     @property
     def _is_voted_for(self) -> bool:
@@ -434,18 +438,32 @@ class Wave:
         return self._votes.passed and (read_since or self._is_silent or self._nobody_left)
 
     def _patience(self) -> timedelta | None:
-        """Return how long to wait without any news: where time alone passes a share or an observed wave.
+        """Return how long to wait without any news: where time alone decides the next step.
 
-        Time passes nothing that the verdict speaks against or cannot tell, unless verdicts are only shown,
-        and nothing that is not watched.
+        No step is taken by time while operators hold the wave, or while it is not watched.
         """
-        shown = self._limits.automation is Automation.OBSERVE
-        doubted = self._decision is not None and self._decision.action in STANDING_STILL - {Action.PROMOTE}
-        by_time = shown or (bool(self._shares_left()) and not doubted)
-        if not (by_time and self._is_watched) or self._complete_since is None or self._holds:
+        step = self._by_time
+        if step is None or step.at is None or self._holds or not self._is_watched:
             return None
-        left = self._complete_since + self._order.header.window_minimum - workflow.now()
-        return max(timedelta(0), left)
+        return max(timedelta(0), step.at - workflow.now())
+
+    @property
+    def _by_time(self) -> ByTime | None:
+        """Return the step that time alone decides once no operator holds the wave, None without one.
+
+        Where the fleet only observes, time passes every share and the wave, whatever the verdict is.
+        Elsewhere it passes a share that the verdict does not speak against. It passes nothing unwatched.
+        """
+        observes = self._limits.automation is Automation.OBSERVE
+        if self._phase is Phase.PROMOTING or self._is_silent or self._is_empty or self._harm():
+            return None
+        if self._complete_since is None:
+            return ByTime(at=None) if observes else None
+        left = self._shares_left()
+        if not observes and (not left or speaks_against(self._decision)):
+            return None
+        at = self._complete_since + self._order.header.window_minimum
+        return ByTime(at=at, share=left[0] if left else None)
 
     async def _look_after_the_wave(self) -> None:
         """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
@@ -715,7 +733,7 @@ class Wave:
 
     def _phase_now(self) -> Phase:
         waits = self._decision is not None and self._decision.action in STANDING_STILL
-        if self._holds or (waits and self._all_switched):
+        if self._holds or (waits and self._all_switched and self._by_time is None):
             return Phase.HELD
         return Phase.OBSERVING if self._all_switched else Phase.SWITCHING
 
@@ -750,6 +768,7 @@ class Wave:
     async def _tell(self) -> None:
         self._untold = self._urgent = False
         self._told += 1
+        self._by_time_told = self._by_time
         counts: Counter[str] = Counter()
         for heard in self._reports.values():
             counts.update(heard.counts)
@@ -767,6 +786,7 @@ class Wave:
             aside=self._untold_of(self._aside(), self._aside_told),
             left_out=self._untold_of(self._left_out(), self._left_out_told),
             decision=self._decision,
+            by_time=self._by_time_told,
             moves=self._moves,
             switching=not self._all_switched,
             short=tuple(sorted({why for heard in self._reports.values() for why in heard.short})[:NAMED]),

@@ -2,12 +2,17 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
+from orchestrator.service.telling import told_of
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeRecord
 from policies.model.errors import Unknown
 from policies.model.gates import Budget, Gate
 from policies.model.value import Value
 from policies.model.verdict import Action, Decision, GateVerdict, Window
+from policies.runbooks import runbook_of
+from policies.status.awaited import speaks_against
 
 BAKE = 0
 """The wave of decisions that were made after the last one was promoted."""
@@ -44,6 +49,9 @@ class DecisionView(Value):
     at: datetime
     decision: Decision
     rules: Rules | None = None
+    runbook: str | None = Field(
+        default=None, description="the page for it, None where it lets the wave go on"
+    )
 
 
 def decisions_of(ledger: Ledger, change: str, after: int, limit: int) -> tuple[DecisionRow, ...]:
@@ -73,7 +81,14 @@ def decision_of(ledger: Ledger, change: ChangeRecord, number: int) -> DecisionVi
         at=found[0].at,
         decision=found[0].decision,
         rules=_rules_of(ledger, change, found[0].wave),
+        runbook=_runbook_of(ledger, change, found[0].decision),
     )
+
+
+def _runbook_of(ledger: Ledger, change: ChangeRecord, decision: Decision) -> str | None:
+    """Return the page for one decision; that of harm depends on whether its change went back."""
+    page = runbook_of(decision.verdict) if speaks_against(decision) else None
+    return told_of(ledger, change).runbook or page if decision.action is Action.ROLL_BACK else page
 
 
 def _rules_of(ledger: Ledger, change: ChangeRecord, wave: int) -> Rules | None:

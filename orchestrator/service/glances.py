@@ -11,7 +11,6 @@ from policies.model.change import ChangeRecord, Outcome, Phase
 from policies.model.fleet import Fleet
 from policies.model.status import ChangeStatus
 from policies.model.value import Value
-from policies.model.verdict import Decision
 from policies.rebuilding import Ahead
 from policies.status.told import Told
 
@@ -24,12 +23,8 @@ class ChangeGlance(Value):
     outcome: Outcome | None
     what: str
     needs_you: str | None
-    incomplete: tuple[str, ...] = ()
-    """Gateways that are not rolled back yet, each with the reason."""
-    confirm: str | None = None
-    """The rollback that waits for a second person."""
-    decision: Decision | None = None
-    """The newest verdict on the new release."""
+    runbook: str | None = None
+    """The page for it as it stands."""
     banner: str | None = None
     """The override under which the change runs."""
 

@@ -44,23 +44,19 @@ def change_lines(found: Mapping[str, Any]) -> list[str]:
         lines += evidence_lines(decision)
     lines += [f" People      {said}" for _, said in signal_lines(found.get("signals", {}))]
     lines += [f" Said        {moment(at)} {said}" for at, said in signal_rows(found.get("signals"))]
-    if runbook := _runbook_of(record, decision):
+    if status["needs_you"]:
+        lines.append(f" Needs you   {status['needs_you']}")
+    if runbook := status["runbook"]:
         lines.append(f" Runbook     runbooks/{runbook}.md")
     return lines
 
 
 def verdict_lines(found: Mapping[str, Any]) -> list[str]:
     """Return what one decision of a change was and why, what would have changed it, and the runbook."""
-    lines, decision = decision_lines(found), found["decision"]
-    runbook = runbook_of(decision["verdict"])
-    if runbook is None or decision["action"] not in {"hold", "hold_for_human", "roll_back"}:
+    lines = decision_lines(found)
+    if found["runbook"] is None:
         return lines
-    return [*lines, f" Runbook     runbooks/{runbook}.md"]
-
-
-def _runbook_of(record: Mapping[str, Any], decision: Mapping[str, Any] | None) -> str | None:
-    words = [record["outcome"] or "", decision["verdict"] if decision else ""]
-    return next((page for word in words if (page := runbook_of(word)) is not None), None)
+    return [*lines, f" Runbook     runbooks/{found['runbook']}.md"]
 
 
 _DECISION = re.compile(r"(?P<change>[^#]+)#(?P<number>[0-9]{1,9})")

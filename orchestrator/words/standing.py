@@ -12,7 +12,7 @@ from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
 from policies.planning.naming import named
-from policies.runbooks import runbook_of, runbook_of_waiting
+from policies.runbooks import runbook_of
 
 Json = Mapping[str, Any]
 Line = tuple[str, str]
@@ -73,14 +73,7 @@ def change_notices(change: Json) -> list[Line]:
     override = [("Override", change["banner"])] if change.get("banner") else []
     if not change["needs_you"]:
         return override
-    decision = change.get("decision")
-    page = runbook_of_waiting(
-        incomplete=bool(change.get("incomplete")),
-        asks_second=bool(change.get("confirm")),
-        verdict=decision["verdict"] if decision else None,
-        worst_gate=_decided_by(decision) if decision else None,
-    )
-    return [(NEEDS_YOU, _with_runbook(change["needs_you"], page)), *override]
+    return [(NEEDS_YOU, _with_runbook(change["needs_you"], change["runbook"])), *override]
 
 
 def recurring_lines(status: Json) -> list[Line]:
@@ -304,12 +297,6 @@ def _with_runbook(sentence: str, page: str | None) -> str:
 def _and_whether_first(lines: Iterator[str]) -> Iterator[tuple[bool, str]]:
     """Yield each line, and whether it is the first of its kind: one that names the page is enough."""
     return ((number == 0, line) for number, line in enumerate(lines))
-
-
-def _decided_by(decision: Json) -> str | None:
-    """Return the first gate whose verdict is that of the decision."""
-    readings = decision.get("readings", ())
-    return next((one["gate"] for one in readings if one["verdict"] == decision["verdict"]), None)
 
 
 def _left_out(

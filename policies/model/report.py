@@ -108,6 +108,13 @@ class WatchReport(Report):
         return self.fresh_for is None or self.fresh_for > timedelta(0)
 
 
+class ByTime(Value):
+    """The next step that a wave takes when its time is over, without proof."""
+
+    at: datetime | None = Field(description="when; None until the last gateway of the wave has switched")
+    share: int | None = Field(default=None, description="the next share; None where the wave passes")
+
+
 class WaveReport(Report):
     """What a wave tells its change whenever something changed: counts, and who needs attention."""
 
@@ -122,6 +129,11 @@ class WaveReport(Report):
         default={}, description="whom operators newly left out before they started; a wave names a few"
     )
     decision: Decision | None = None
+    by_time: ByTime | None = Field(
+        default=None,
+        exclude_if=lambda step: step is None,
+        description="the step that time alone decides; None where it decides nothing",
+    )
     moves: bool = Field(default=False, description="sessions may have moved: reported before the first trial")
     switching: bool = Field(default=False, description="some are being started, which a hold lets finish")
     short: tuple[str, ...] = Field(default=(), description="why gateways wait for capacity: a few sentences")

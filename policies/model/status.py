@@ -57,6 +57,7 @@ class ChangeStatus(Value):
     events: tuple[Event, ...] = ()
     earlier_events: int = Field(default=0, description="events that only the ledger still has")
     needs_you: str | None = Field(default=None, description="what waits for a person, None when nothing does")
+    runbook: str | None = Field(default=None, description="the page for it, None when nothing is to be done")
     outcome: Outcome | None = None
     confirm: Digest | None = Field(default=None, description="what waits for a second person's answer")
     ballot: Digest | None = Field(

@@ -27,6 +27,8 @@ class Fact(NamedTuple):
     sentences: tuple[str, ...] = ()
     offers: tuple[Offer, ...] = ()
     gateway: str | None = None
+    runbook: str | None = None
+    """The page that the status names, None where it names none."""
     mark: str = ""
     """What tells it from others of its state that happen to the same change, such as a wave's number."""
     since: datetime | None = None
@@ -50,7 +52,7 @@ def facts_of(order: ChangeOrder, header: PlanHeader | None, told: Told) -> tuple
         found.append(_fact(status, NoticeState.ROLLING_BACK, f"{name} rolls back: {status.why}"))
     if (thing := awaited(told, header)) is not None:
         state, said = _waits(thing, status)
-        found.append(_fact(status, state, f"{name}: {said}"))
+        found.append(_fact(status, state, f"{name}: {said}")._replace(runbook=status.runbook))
     return tuple(found)
 
 
@@ -89,6 +91,10 @@ def _waits(  # noqa: PLR0911 - a thing a case
             return NoticeState.NOT_SWITCHED, status.why
         case Awaited.RESUME | Awaited.DECISION:
             return NoticeState.HELD, f"held: {status.needs_you or status.why}"
+        case Awaited.STOP:
+            return NoticeState.ONLY_OBSERVED, status.needs_you or status.why
+        case Awaited.WINDOW if status.needs_you:
+            return NoticeState.ONLY_OBSERVED, status.needs_you
         case Awaited.WINDOW:
             return NoticeState.WAITING_FOR_WINDOW, status.what  # which says why already
         case Awaited.CAPACITY:

@@ -89,7 +89,7 @@ def notice_of(subject: Subject, fact: Fact, mark: str, at: datetime) -> Notice:
         headline=sentence(fact.headline),
         sentences=tuple(sentence(one) for one in fact.sentences),
         offers=fact.offers,
-        runbook=kind.runbook,
+        runbook=fact.runbook or kind.runbook,
         at=at,
     )
 

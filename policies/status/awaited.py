@@ -5,6 +5,7 @@ from enum import StrEnum
 from policies.model.change import Phase
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
+from policies.model.report import ByTime
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
 
@@ -12,17 +13,31 @@ STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, 
 """Decisions after which a wave is still, be it for the moment in which it ends by itself."""
 
 
-def stands_still(decision: Decision | None, header: PlanHeader | None) -> bool:
+def speaks_against(decision: Decision | None) -> bool:
+    """Return whether a wave does not go on by this decision: harm, or nothing by which it can be judged."""
+    return decision is not None and decision.action in STANDING_STILL - {Action.PROMOTE}
+
+
+def rolls_back_by_itself(decision: Decision, automation: Automation) -> bool:
+    """Return whether penstock rolls back after this decision; a hard sign does that in every fleet."""
+    acts = automation is Automation.ACT or decision.verdict is GateVerdict.HARD
+    return acts and decision.action is Action.ROLL_BACK
+
+
+def stands_still(decision: Decision | None, header: PlanHeader | None, by_time: ByTime | None) -> bool:
     """Return whether a wave that no operator holds waits for one after this decision.
 
-    A wave with proof passes by itself, and proven harm goes back by itself where the fleet does not ask.
+    A wave with proof passes by itself, one that goes on by time does not wait, and proven harm goes back by
+    itself where the fleet does not ask.
     """
-    if decision is None:
+    if decision is None or by_time is not None or not speaks_against(decision):
         return False
-    if decision.action is Action.ROLL_BACK:
-        acts = header is None or header.limits.automation is Automation.ACT
-        return not acts and decision.verdict is not GateVerdict.HARD
-    return decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}
+    return not rolls_back_by_itself(decision, automation_of(header))
+
+
+def automation_of(header: PlanHeader | None) -> Automation:
+    """Return how much the fleet does by itself; a change without a plan acts."""
+    return header.limits.automation if header is not None else Automation.ACT
 
 
 class Awaited(StrEnum):
@@ -42,6 +57,8 @@ class Awaited(StrEnum):
     """That hosts switch their gateways, which they refuse."""
     DECISION = "decision"
     """Proof, or a person who decides without."""
+    STOP = "stop"
+    """Nothing: it goes on against its verdict, since the fleet only observes, unless an operator stops it."""
     CAPACITY = "capacity"
     """Gateways that are to be switched: that they answer, or that there is room for their users."""
 
@@ -64,13 +81,16 @@ def awaited(told: Told, header: PlanHeader | None) -> Awaited | None:  # noqa: P
         return Awaited.RESUME
     if told.window is not None:
         return Awaited.WINDOW
-    if told.untested:
-        return Awaited.TESTS
-    if told.refused:
-        return Awaited.SWITCH
-    if asked_for(told, header) is not None:
-        return Awaited.DECISION
-    return _awaited_in(told)
+    if told.untested or told.refused:
+        return Awaited.TESTS if told.untested else Awaited.SWITCH
+    if goes_on_against_its_verdict(told):
+        return Awaited.STOP
+    return Awaited.DECISION if asked_for(told, header) is not None else _awaited_in(told)
+
+
+def goes_on_against_its_verdict(told: Told) -> bool:
+    """Return whether time alone takes the change on though a verdict speaks against it."""
+    return bool(told.shown_harm) or (told.by_time is not None and speaks_against(told.decision))
 
 
 def _awaited_in(told: Told) -> Awaited | None:
@@ -102,6 +122,7 @@ def asked_for(told: Told, header: PlanHeader | None) -> Decision | None:
 
 
 def proposes_to_go_back(told: Told, header: PlanHeader | None) -> bool:
-    """Return whether harm was found in a fleet that asks a person before it goes back."""
-    asks = header is not None and header.limits.automation is Automation.ASK
-    return asks and told.decision is not None and told.decision.action is Action.ROLL_BACK
+    """Return whether harm was found that waits for a person: the fleet does not go back by itself."""
+    decision = told.decision
+    found = decision is not None and decision.action is Action.ROLL_BACK
+    return found and stands_still(decision, header, told.by_time)

@@ -17,12 +17,21 @@ from policies.model.length import length
 from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import PlanHeader
-from policies.model.report import EVERYBODY, GatewayProgress
+from policies.model.report import EVERYBODY, ByTime, GatewayProgress
 from policies.model.status import ChangeStatus
+from policies.model.verdict import Action, Decision
 from policies.model.way_back import Confirmation
 from policies.planning.cohorts import LEFT_OUT
 from policies.planning.naming import counted
-from policies.status.awaited import Awaited, asked_for, awaited, proposes_to_go_back
+from policies.runbooks import runbook_of, runbook_of_waiting
+from policies.status.awaited import (
+    Awaited,
+    asked_for,
+    automation_of,
+    awaited,
+    goes_on_against_its_verdict,
+    proposes_to_go_back,
+)
 from policies.status.told import BACK, Told, listed
 from policies.status.waiting import waiting
 from policies.votes import ballot_of
@@ -131,6 +140,7 @@ class Sentences:
             confirm=order.confirm.change if told.waits_until is not None and order.confirm else None,
             ballot=ballot_of(told.decision) if told.decision is not None and told.result is None else None,
             needs_you=self._needs_you(),
+            runbook=self._runbook(),
             alone=order.bakes_on,
             banner=order.override.sentence if order.override is not None else None,
             window=told.window if self._waits_for_window else None,
@@ -188,6 +198,7 @@ class Sentences:
                 | Awaited.TESTS
                 | Awaited.SWITCH
                 | Awaited.DECISION
+                | Awaited.STOP
                 | Awaited.CAPACITY
                 | None
             ):
@@ -211,6 +222,8 @@ class Sentences:
         return tuple(found)
 
     def _what_it_does(self, where: str) -> str:
+        if self._awaited is Awaited.STOP and self._observed_harm:
+            return f"{where}HARM FOUND, and the upgrade goes on: this fleet only observes"
         if self._reloads:
             return f"{where}giving what runs {self._what_is_given}"
         named = named_release(self._order, self._header)
@@ -268,8 +281,8 @@ class Sentences:
                 return f"release tests cannot be made: {listed(told.untested)}"
             case Awaited.SWITCH:
                 return f"hosts refuse to switch: {listed(told.refused)}"
-            case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | None:
-                return told.decision.reason if told.decision else self._order.reason
+            case Awaited.SECOND_PERSON | Awaited.WINDOW | Awaited.DECISION | Awaited.STOP | None:
+                return told.decision.reason if told.decision else (told.shown_harm or self._order.reason)
 
     def _next(self) -> str:  # noqa: PLR0911 - a sentence a case
         told, confirm = self._told, self._order.confirm
@@ -315,9 +328,56 @@ class Sentences:
                 | Awaited.WINDOW
                 | Awaited.TESTS
                 | Awaited.DECISION
+                | Awaited.STOP
                 | None
             ):
-                return self._next_in_its_phase()
+                return self._next_step()
+
+    def _next_step(self) -> str:
+        """Return what follows by itself: by time where that decides, and otherwise by proof or a person."""
+        step, stop = self._told.by_time, self._awaited is Awaited.STOP
+        if step is not None and (stop or self._phase is Phase.OBSERVING):
+            return self._next_by_time(step)
+        if step is not None and self._observes and self._awaited is Awaited.RESUME:
+            return f"nothing while it is held; after resume {self._next_by_time(step)}"
+        return self._next_in_its_phase() + "; hold or rollback stops it" * stop
+
+    def _next_by_time(self, step: ByTime) -> str:
+        """Return the step that time decides, when, and what keeps it."""
+        told, header = self._told, self._header
+        if step.share is not None:
+            takes = f"{step.share} % of new sessions go to the new release"
+        elif step.at is None:
+            takes = "the wave goes on"
+        elif header is not None and told.wave < len(header.waves):
+            takes = f"the upgrade goes on to wave {told.wave + 1}"
+        else:
+            takes = "the release is promoted"
+        if not self._observes:
+            on_proof = "the last share is promoted on proof"
+            return f"{takes} {self._when(step)}, unless the verdict speaks against it; {on_proof}"
+        stops = "hold or rollback stops it"
+        return f"{takes} {self._when(step)}, whatever the verdict is: this fleet only observes; {stops}"
+
+    def _when(self, step: ByTime) -> str:
+        if step.at is None:
+            minimum = length(self._header.window_minimum) if self._header is not None else "a window"
+            return f"{minimum} after its last gateway has switched"
+        if self._at is not None and step.at <= self._at:
+            return "with the next reading of metrics"
+        return f"at {step.at:%Y-%m-%d %H:%M:%S} UTC"
+
+    @property
+    def _observes(self) -> bool:
+        return automation_of(self._header) is Automation.OBSERVE
+
+    @property
+    def _observed_harm(self) -> str:
+        """The harm against which the change goes on, empty without any."""
+        told = self._told
+        if told.decision is not None and told.decision.action is Action.ROLL_BACK:
+            return told.decision.reason
+        return told.shown_harm
 
     def _how_old_instances_end(self) -> str:
         """Return when the instances that users left are stopped, at the latest."""
@@ -329,13 +389,15 @@ class Sentences:
 
     def _next_in_its_phase(self) -> str:
         match self._phase:
+            case Phase.SWITCHING | Phase.HELD if proposes_to_go_back(self._told, self._header):
+                before = "gateways of this wave are still switched; then "
+                waits = "nothing: harm was found, and this fleet asks a person before it goes back"
+                return before * (self._phase is Phase.SWITCHING) + waits
             case Phase.STARTING | Phase.SWITCHING:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:
                 minimum, cap = self._header.window_minimum, self._header.window_cap
                 return f"promotion on proof after {minimum}, a person is asked at {cap}"
-            case Phase.HELD if proposes_to_go_back(self._told, self._header):
-                return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.HELD:
                 harm = "proven harm" if acts(self._header) else "a daemon that fails"
                 return f"nothing, until the cause is gone or a person decides; {harm} still rolls back"
@@ -358,6 +420,7 @@ class Sentences:
                 | Awaited.TESTS
                 | Awaited.SWITCH
                 | Awaited.DECISION
+                | Awaited.STOP
                 | Awaited.CAPACITY
                 | None
             ):
@@ -391,7 +454,15 @@ class Sentences:
                 return *self._without_silent(), self._offer(Verb.PROMOTE, note=note), *back
             case None if told.goes_back:
                 return (self._offer(Verb.WATCH),)
-            case Awaited.WINDOW | Awaited.TESTS | Awaited.SWITCH | Awaited.DECISION | Awaited.CAPACITY | None:
+            case (
+                Awaited.WINDOW
+                | Awaited.TESTS
+                | Awaited.SWITCH
+                | Awaited.DECISION
+                | Awaited.STOP
+                | Awaited.CAPACITY
+                | None
+            ):
                 return *self._without_silent(), self._offer(Verb.HOLD), *back
 
     def _back(self) -> tuple[Offer, ...]:
@@ -430,9 +501,41 @@ class Sentences:
     def _offer(self, verb: Verb, *, gateway: str | None = None, note: str = "") -> Offer:
         return Offer(verb=verb, fleet=self._order.fleet, gateway=gateway, note=note)
 
+    def _runbook(self) -> str | None:  # noqa: PLR0911 - a page a case
+        """Return the page for the change as it stands, None where nothing is to be done."""
+        told, decision = self._told, self._told.decision
+        match self._awaited:
+            case Awaited.GATEWAYS:
+                return runbook_of("rollback_incomplete")
+            case Awaited.SECOND_PERSON:
+                return runbook_of("rollback_waits")
+            case Awaited.SWITCH:
+                return runbook_of("not_switched")
+            case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION | Awaited.STOP if decision is not None:
+                return runbook_of_waiting(decision.verdict, _decided_by(decision))
+            case Awaited.RESUME | Awaited.TESTS | Awaited.DECISION | Awaited.STOP | Awaited.CAPACITY:
+                return runbook_of("held")
+            case Awaited.WINDOW:
+                return runbook_of("held" if told.shown_harm else "waiting_for_window")
+            case None if told.outcome is not None:
+                return runbook_of(told.outcome)
+            case None:
+                return runbook_of("rolled_back") if told.goes_back else None
+
     def _needs_you(self) -> str | None:
+        """Return what waits for a person, after what speaks against a change that goes on by time."""
+        told, said = self._told, self._waits_for_a_person()
+        goes_on = self._awaited not in {None, Awaited.GATEWAYS, Awaited.SECOND_PERSON}
+        if not goes_on or not goes_on_against_its_verdict(told):
+            return said
+        against = told.decision.reason if told.decision is not None else ""
+        if harm := self._observed_harm:
+            against = f"HARM FOUND: {harm}"
+        return f"{against}; {said or self._next()}"
+
+    def _waits_for_a_person(self) -> str | None:
         told = self._told
-        asked = asked_for(told, self._header)
+        asked = asked_for(told, self._header) if told.by_time is None else None
         match self._awaited:
             case Awaited.GATEWAYS:
                 not_back = told.count_not_back
@@ -448,8 +551,13 @@ class Sentences:
                 return asked.reason if asked is not None else self._why()
             case Awaited.SWITCH:
                 return self._why()
-            case Awaited.WINDOW | Awaited.CAPACITY | None:
+            case Awaited.WINDOW | Awaited.STOP | Awaited.CAPACITY | None:
                 return None
+
+
+def _decided_by(decision: Decision) -> str | None:
+    """Return the first gate whose verdict is that of the decision."""
+    return next((one.gate for one in decision.readings if one.verdict is decision.verdict), None)
 
 
 def _all_back(counts: Mapping[str, int]) -> dict[str, int]:
@@ -485,4 +593,4 @@ def _waits_to_switch(told: Told) -> str:
 
 def acts(header: PlanHeader | None) -> bool:
     """Whether proven harm goes back by itself; so does what has no plan."""
-    return header is None or header.limits.automation is Automation.ACT
+    return automation_of(header) is Automation.ACT

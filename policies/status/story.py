@@ -18,15 +18,16 @@ from policies.model.change import (
     label_without_release,
 )
 from policies.model.command import Command, CommandKind
+from policies.model.fleet import Automation
 from policies.model.offer import Refusal
 from policies.model.plan_part import PartKey, PlanHeader
-from policies.model.report import GatewayProgress, RestoreReport, WaveReport
+from policies.model.report import ByTime, GatewayProgress, RestoreReport, WaveReport
 from policies.model.status import ChangeStatus, Event
 from policies.model.value import Packed, Value
-from policies.model.verdict import Basis, Decision
+from policies.model.verdict import Action, Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
-from policies.status.awaited import stands_still
+from policies.status.awaited import automation_of, stands_still
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import (
@@ -159,7 +160,7 @@ class Story:
             return
         self._wave_heard = report
         if report.wave != self._told.wave:
-            self._tell(wave=report.wave, decision=None, votes={})
+            self._tell(wave=report.wave, decision=None, votes={}, by_time=None)
             waves = len(self._header.waves) if self._header else 0
             self.note(f"wave {report.wave} of {waves}", report.at)
         for progress in report.gateways:
@@ -172,6 +173,7 @@ class Story:
             counts=self._told.counts | {report.wave: report.counts},
             moved=self._told.moved or tried,
             switching=report.switching,
+            by_time=report.by_time,
         )
         self._take_short(report)
         self._take_untested(report)
@@ -182,6 +184,22 @@ class Story:
         if self._told.phase is not Phase.ROLLING_BACK:
             self.enter(self._phase_of(report), report.at)
         self._take_decision(report)
+        self._take_harm_that_passes(report)
+
+    def _take_harm_that_passes(self, report: WaveReport) -> None:
+        """Remember harm against which a wave passes by time; operators who voted know what they passed."""
+        decision = report.decision
+        if report.phase is not Phase.PROMOTING or decision is None or decision.action is not Action.ROLL_BACK:
+            return
+        voted = len(self._told.votes) >= needed_for(self._order.requesters)
+        if automation_of(self._header) is Automation.OBSERVE and not voted:
+            self.show_harm(f"wave {report.wave} passed by time against: {decision.reason}", report.at)
+
+    def show_harm(self, reason: str, at: datetime) -> None:
+        """Remember harm of waves that have passed, for which a fleet that only observes does nothing."""
+        if reason != self._told.shown_harm:
+            self._tell(shown_harm=reason)
+            self.note(f"{reason}; this fleet only observes", at)
 
     def _phase_of(self, report: WaveReport) -> Phase:
         """Return its phase; what it said before it heard of a hold, or of its end, is not so any more."""
@@ -189,7 +207,7 @@ class Story:
             case Phase.SWITCHING | Phase.OBSERVING | Phase.HELD if self._told.holds:
                 return Phase.HELD
             case Phase.HELD:
-                return self._phase_without_hold(report.decision, switching=report.switching)
+                return self._phase_without_hold(report.decision, report.by_time, switching=report.switching)
             case _:
                 return report.phase
 
@@ -524,20 +542,28 @@ class Story:
                 now = (
                     Phase.STARTING
                     if not self._told.wave
-                    else self._phase_without_hold(self._told.decision, switching=self._told.switching)
+                    else self._phase_without_hold(
+                        self._told.decision, self._told.by_time, switching=self._told.switching
+                    )
                 )
                 self.enter(now, at)
-            return "Resumed. The next verdict decides."
+            return f"Resumed. {self._decides_next(at)}"
         self._tell(phase=self._before_hold)
         self._before_hold = None
         when = "when its patch window opens" if self._told.window is not None else "by itself"
         return f"Resumed. The next wave starts {when}."
 
-    def _phase_without_hold(self, decision: Decision | None, *, switching: bool) -> Phase:
+    def _decides_next(self, at: datetime) -> str:
+        by_time = self._told.by_time is not None and automation_of(self._header) is Automation.OBSERVE
+        return f"By time {self.status(at).next}." if by_time else "The next verdict decides."
+
+    def _phase_without_hold(
+        self, decision: Decision | None, by_time: ByTime | None, *, switching: bool
+    ) -> Phase:
         """Return where a wave is that no operator holds."""
         if switching:
             return Phase.SWITCHING
-        return Phase.HELD if stands_still(decision, self._header) else Phase.OBSERVING
+        return Phase.HELD if stands_still(decision, self._header, by_time) else Phase.OBSERVING
 
     def _vote(self, person: str) -> str:
         """Count a vote to promote; return how many there are, and what follows."""

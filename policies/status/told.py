@@ -8,7 +8,7 @@ from pydantic import Field
 
 from policies.claims import Claim
 from policies.model.change import ChangeResult, Outcome, Phase
-from policies.model.report import EVERYBODY, GatewayProgress
+from policies.model.report import EVERYBODY, ByTime, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import Value
 from policies.model.verdict import Basis, Decision
@@ -41,6 +41,16 @@ class Told(Value):
     aside_later: int = 0
     """How many of the gateways that were left out failed by themselves after their wave had passed."""
     decision: Decision | None = None
+    by_time: ByTime | None = Field(
+        default=None,
+        exclude_if=lambda step: step is None,
+        description="the step that the wave takes by time alone, as it reported last",
+    )
+    shown_harm: str = Field(
+        default="",
+        exclude_if=lambda sentence: not sentence,
+        description="harm in waves that have passed, where the fleet only observes",
+    )
     holds: dict[str, str] = {}
     votes: dict[str, Basis] = {}
     """Who wants the wave promoted without proof, each with what it was shown."""

@@ -20,6 +20,7 @@ from policies.model.verdict import (
 )
 from tests.service.command_line import CommandLine
 from tests.service.test_api import under_way
+from tests.service.test_every_state import STATES, decision, written
 
 AT = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 HOSTILE = "9 of 60 bad \x1b[31m<b>red</b>\nNext: rm"
@@ -130,3 +131,16 @@ async def test_what_is_no_ledger_is_refused(penstock: CommandLine, tmp_path: Pat
     (tmp_path / "other").write_text("nothing of the kind\n")
     said = await penstock("explain", "edge-1", "--ledger", str(tmp_path / "other"))
     assert (said.code, "no database and no whole backup" in said.err) == (2, True)
+
+
+async def test_explain_names_no_page_of_a_safe_fleet_while_harm_waits_for_an_operator(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    """The page said `Nothing. The fleet is safe` of an upgrade that went on against proven harm."""
+    written(ledger, STATES["going on against its verdict"])
+    ledger.record_verdict("edge-1", 1, decision(Action.ROLL_BACK, GateVerdict.UNHEALTHY), AT)
+    for word in ("edge", "edge-1#1", "unhealthy"):
+        explained = await penstock("explain", word)
+        assert explained.code == 0
+        assert "Runbook     runbooks/held-decide.md" in explained.out, explained.out
+    assert "Needs you   HARM FOUND" in (await penstock("explain", "edge")).out

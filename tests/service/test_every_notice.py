@@ -264,6 +264,7 @@ SCENES: dict[NoticeState, Callable[[Stage], None]] = {
     NoticeState.APPROVED: approved,
     NoticeState.WAVE_PASSED: wave_passed,
     NoticeState.HELD: of_state("held by a person"),
+    NoticeState.ONLY_OBSERVED: of_state("going on against its verdict"),
     NoticeState.RESUMED: resumed,
     NoticeState.BLIND: blind,
     NoticeState.ROLLING_BACK: of_state("rolling back"),

@@ -21,7 +21,7 @@ from policies.model.change import (
     Phase,
     Quarantine,
 )
-from policies.model.report import GatewayProgress
+from policies.model.report import ByTime, GatewayProgress
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
@@ -82,6 +82,11 @@ RELOAD = ChangeKind.RELOAD
 SWITCHING = {"phase": Phase.SWITCHING, "gateways": GATEWAYS, "switching": True}
 OBSERVING = {"phase": Phase.OBSERVING, "wave": 1, "gateways": GATEWAYS, "moved": True}
 HELD = {**OBSERVING, "phase": Phase.HELD}
+ONLY_OBSERVED = {
+    **OBSERVING,
+    "decision": decision(Action.ROLL_BACK, GateVerdict.UNHEALTHY),
+    "by_time": ByTime(at=AT),
+}
 STATES: dict[str, State] = {
     "starting": (UPGRADE, {"phase": Phase.STARTING}, None),
     "waiting for its window": (UPGRADE, {"phase": Phase.STARTING, "window": CLOSED}, None),
@@ -133,6 +138,7 @@ STATES: dict[str, State] = {
         {**HELD, "decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)},
         None,
     ),
+    "going on against its verdict": (UPGRADE, ONLY_OBSERVED, None),
     "held by a person": (
         UPGRADE,
         {**OBSERVING, "phase": Phase.HELD, "holds": {"ana": "calls come in"}},

@@ -38,16 +38,7 @@ async def test_a_glance_says_what_the_status_says(state: str, service: Service, 
             assert glance.change is None
             continue
         assert glance.change is not None
-        for field in (
-            "rollout",
-            "phase",
-            "outcome",
-            "what",
-            "needs_you",
-            "incomplete",
-            "confirm",
-            "decision",
-        ):
+        for field in ("rollout", "phase", "outcome", "what", "needs_you", "runbook"):
             assert getattr(glance.change, field) == getattr(status.change, field)
 
 

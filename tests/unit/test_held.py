@@ -122,7 +122,7 @@ def test_a_change_is_shown_as_held_exactly_while_somebody_holds_it_or_its_wave_s
             case (kind, person):
                 change.says(kind, person)
         told, status = change.story.dump(), change.story.status()
-        stands = stands_still(told.decision, None) and not told.switching
+        stands = stands_still(told.decision, None, told.by_time) and not told.switching
         if told.holds:
             assert status.phase is Phase.HELD
             assert status.needs_you is not None

@@ -26,15 +26,11 @@ def test_the_table_names_the_pages_that_there_are() -> None:
 
 def test_whatever_waits_for_a_person_has_a_page() -> None:
     found = {
-        runbook_of_waiting(incomplete=incomplete, asks_second=asks, verdict=verdict, worst_gate=gate)
-        for incomplete in (True, False)
-        for asks in (True, False)
+        runbook_of_waiting(verdict, gate)
         for verdict in (None, "metrics_unavailable", "conflicting", "unhealthy")
         for gate in (None, "identity", "connect-success")
     }
     assert found == {
-        "rollback-incomplete",
-        "rollback-waits",
         "metrics-blind",
         "wrong-version-running",
         "held-decide",

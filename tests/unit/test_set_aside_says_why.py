@@ -69,7 +69,7 @@ def test_a_gateway_back_on_its_known_good_is_neither_accused_nor_set_aside() -> 
     assert last.verdict is GateVerdict.METRICS_UNAVAILABLE
     assert f"{BAD}: its lease ended unconfirmed; known-good serves" in last.reason
     assert "which is not what the plan put there" not in str(decisions)
-    assert runbook_of_waiting(verdict=last.verdict, worst_gate=LEASE) == "worker-or-temporal-down"
+    assert runbook_of_waiting(last.verdict, LEASE) == "worker-or-temporal-down"
 
 
 def test_a_committed_gateway_back_on_its_known_good_is_missing_evidence_and_no_executable_of_a_stranger() -> (

@@ -14,7 +14,7 @@ from policies.notices.states import KINDS, OF_OUTCOMES, NoticeState
 from policies.status.awaited import Awaited, awaited
 from policies.status.sentences import Sentences
 from policies.status.told import Told
-from tests.service.test_every_state import CONFIRM, HELD, OBSERVING, SWITCHING, decision
+from tests.service.test_every_state import CONFIRM, HELD, OBSERVING, ONLY_OBSERVED, SWITCHING, decision
 
 WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
     "phase": (HELD, NoticeState.HELD),
@@ -22,6 +22,11 @@ WAITS: dict[str, tuple[dict[str, Any], NoticeState]] = {
     "decision": (
         {**OBSERVING, "decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)},
         NoticeState.HELD,
+    ),
+    "by_time": (ONLY_OBSERVED, NoticeState.ONLY_OBSERVED),
+    "shown_harm": (
+        {**SWITCHING, "wave": 2, "shown_harm": "wave 1 passed by time against: 9 of 10 fail"},
+        NoticeState.ONLY_OBSERVED,
     ),
     "short": ({**SWITCHING, "short": ("main has room for 3 of 10",)}, NoticeState.WAITING_FOR_CAPACITY),
     "silent": ({**SWITCHING, "silent": ("gw-1",)}, NoticeState.WAITING_FOR_CAPACITY),
@@ -123,6 +128,7 @@ ALL_AT_ONCE: list[tuple[Awaited | None, dict[str, Any]]] = [
     (Awaited.WINDOW, {"window": WindowAnswer(fits=False, is_open=False, sentence="closed")}),
     (Awaited.TESTS, {"untested": {"gw-1": "it is silent"}}),
     (Awaited.SWITCH, {"refused": {"gw-1": "its table is locked"}}),
+    (Awaited.STOP, {"shown_harm": "wave 1 passed by time against: 9 of 10 fail"}),
     (Awaited.DECISION, {"decision": decision(Action.HOLD_FOR_HUMAN, GateVerdict.NOT_ENOUGH_DATA)}),
     (Awaited.CAPACITY, {"short": ("main has room for 3 of 10",)}),
 ]

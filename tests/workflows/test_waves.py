@@ -1,10 +1,11 @@
 """A wave: who of it may fail alone, who has to be told, and what passes by itself."""
 
 import asyncio
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from policies.model.fleet import Automation
 from policies.model.offer import Verb
 from policies.model.plan import Strategy
 from policies.model.report import WatchReport
+from policies.model.status import ChangeStatus
 from policies.model.verdict import Decision, Window
 from policies.status.sentences import PHASE_SENTENCES
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
@@ -184,6 +186,67 @@ async def test_a_fleet_that_is_only_observed_passes_without_any_metrics_after_it
     assert "verdict metrics unavailable, hold: no sample for 60 s" in told
     watched = told["keeping the new release"] - told["gw-1 on trial"]
     assert watched >= Window().minimum
+
+
+async def test_a_wave_that_goes_on_against_harm_does_so_at_the_time_that_its_status_names(
+    server: Engine,
+) -> None:
+    """`Next: nothing, until a person decides` was shown, and the wave passed by itself a minute later."""
+    async with quick(server, size=2, automation=Automation.OBSERVE) as world:
+        world.judge.says(UNHEALTHY)
+        order = world.order(("gw-1",), ("gw-2",))
+        window = Window(minimum=timedelta(seconds=6), nominal=timedelta(seconds=10))
+        plan = world.book.plan(order.plan or "").model_copy(update={"window": window})
+        digest = world.book.record_plan(plan)
+        rollout = await world.run(order.model_copy(update={"plan": digest}))
+        status = await _needing(rollout, "HARM FOUND: 9 of 10 logins fail; the upgrade goes on to wave 2 at ")
+        assert (status.phase, Phase.HELD.value in status.what) == (Phase.OBSERVING, False)
+        named = re.search(r"at (\S+ \S+) UTC", status.next)
+        assert named is not None
+        at = datetime.fromisoformat(f"{named[1]}+00:00")
+        status = await _needing(rollout, "HARM FOUND: wave 1 passed by time against: 9 of 10 logins fail")
+        [began] = [event.at for event in status.events if event.sentence == "wave 2 of 2"]
+        assert timedelta(0) <= began - at < timedelta(seconds=5)
+        result = await soon(result_of(rollout))
+        assert result.outcome is Outcome.PROMOTED
+        assert "was passed by time, since this fleet only observes, against: 9 of 10" in result.reason
+
+
+async def _needing(rollout: Running, words: str) -> ChangeStatus:
+    """Return the status once an operator is needed for this."""
+    found: list[ChangeStatus] = []
+
+    async def is_needed() -> bool:
+        found[:] = [await status_of(rollout)]
+        return words in (found[0].needs_you or "") and found[0].phase is not Phase.PROMOTING
+
+    await until(is_needed)
+    return found[0]
+
+
+async def test_a_share_that_time_decides_is_taken_at_the_time_that_its_status_names(server: Engine) -> None:
+    async with quick(server, size=2) as world:
+        world.judge.says(UNDECIDED)
+        rollout = await _by_shares(world, least=5)
+
+        await until(_next_of(rollout, "50 % of new sessions go to the new release at"))
+        assert {fake.share for fake in world.gateways.values()} == {10}
+        named = re.search(r"at (\S+ \S+) UTC", (await status_of(rollout)).next)
+        assert named is not None
+        at = datetime.fromisoformat(f"{named[1]}+00:00")
+        await until(lambda: {fake.share for fake in world.gateways.values()} == {50}, SOON)
+        assert timedelta(0) <= datetime.now(UTC) - at < timedelta(seconds=5)
+        await in_phase(rollout, Phase.OBSERVING)
+        await until(_next_of(rollout, "promotion on proof"))
+        await say(rollout, CommandKind.ROLL_BACK)
+        await result_of(rollout)
+
+
+def _next_of(rollout: Running, words: str) -> Callable[[], Awaitable[bool]]:
+    async def said() -> bool:
+        return (await status_of(rollout)).next.startswith(words)
+
+    return said
 
 
 @pytest.mark.sweep
