@@ -120,6 +120,9 @@ ALONE_IN_ALL = timedelta(seconds=50)
 ENDS_WITHIN = timedelta(seconds=1.5)
 """How long each of its last steps may take once it is late or a rollback waits; reconcile repeats them."""
 
+KEPT_FOR = timedelta(seconds=3)
+"""How long an operator's order to let a change in is kept; the service waits five seconds for its name."""
+
 REPORTED_WITHIN = 2 * FINISHED_WITHIN
 """How long an installation or adoption that was cut short has to report; a rollback waits for it."""
 
@@ -276,6 +279,7 @@ class Change:
         closing = asyncio.create_task(self._close(result))
         if not await self._is_soon(closing.done, until):
             self._story.end(result, workflow.now())
+        self._is_over = True
         self._record.end()
         await self._is_soon(recording.done, until)
         await self._is_soon(workflow.all_handlers_finished, until)
@@ -421,7 +425,6 @@ class Change:
         It moves no known-good while this one only waits, and ends as soon as this one goes back. Or it takes
         back gateways that failed alone and are not in the plan, whatever this one does. Neither outlasts it.
         """
-        waits_for_gateways = self._only_waits
         if order.alone:
             if why := await self._keeps_out(order):
                 await _report_return(order, dict.fromkeys(order.alone, why), tried=False)
@@ -430,6 +433,7 @@ class Change:
             return
         else:
             order, self._is_to_be_checked = admitted, True
+        waits_for_gateways = self._only_waits
 
         def ends_it() -> bool:
             goes_on = order.alone or not (self._lets_go if waits_for_gateways else self._waits_for_no_guest)
@@ -467,9 +471,16 @@ class Change:
     async def _admitted(self, order: ChangeOrder) -> ChangeOrder | None:
         """Return the order as it may run beside this change now, without its gateways; None where it may not.
 
-        One after the other is looked at: one that has nothing to do keeps no other out.
+        One after the other is looked at: one that has nothing to do keeps no other out. An operator's order
+        is kept for a moment, since a run that has just begun has not come to its wait yet, and an order that
+        ended what was let in before may arrive ahead of that end. penstock repeats its own within a minute.
         """
         async with self._admitting:
+            if not order.gives_way:
+                with suppress(TimeoutError):
+                    await workflow.wait_condition(
+                        lambda: self._is_open_to(order) or self._is_over, timeout=KEPT_FOR
+                    )
             if not self._is_open_to(order):
                 return None
             self._let_in = order.key
@@ -559,7 +570,10 @@ class Change:
             self._lets_in = False
 
     async def _others_have_ended(self) -> None:
-        await workflow.wait_condition(lambda: self._let_in is None or self._waits_for_no_guest)
+        """Wait until nothing that was let in goes on, and no order to let something in is looked at."""
+        await workflow.wait_condition(
+            lambda: (self._let_in is None and not self._admitting.locked()) or self._waits_for_no_guest
+        )
 
     @property
     def _waits_for_no_guest(self) -> bool:
@@ -944,11 +958,11 @@ class Change:
                     self._continue_as_new()
                 if not self._is_halted():
                     break
-        if stops:
-            await self._window.end()
-            return False
-        await self._others_have_ended()
-        return True
+            if not stops:
+                await self._others_have_ended()
+                return True
+        await self._window.end()
+        return False
 
     async def _is_asked_back(self) -> bool:
         """Wait until nobody holds the change, and return whether it is to go back instead of on."""

@@ -1,13 +1,17 @@
 """A change that only waits keeps nobody from the fleet: what moves no known-good is let in meanwhile (R3)."""
 
 import asyncio
+import time
+from uuid import uuid4
 
 import pytest
 
-from policies.model.change import ChangeKind, Outcome, Phase
-from policies.model.command import CommandKind
+from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
+from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.way_back import RollbackAsked
+from policies.model.windows import WindowAnswer
+from policies.status.told import Told
 from tests.fakes.control import CLOSED, HEALTHY, OPEN, UNDECIDED
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_settings import configured, with_settings
@@ -25,6 +29,9 @@ from tests.workflows.world import (
     status_of,
     until,
 )
+from workflows.change import Change, ChangeRun, Continued
+from workflows.identities import beside
+from workflows.steps import CONTROL_QUEUE
 
 
 async def waiting(world: World) -> Running:
@@ -152,6 +159,70 @@ async def test_an_emergency_reload_waits_for_no_gateway_that_reconcile_brings_ba
     assert name is not None
     await until(lambda: world.book.change(name).outcome is Outcome.PROMOTED)
     assert all("reload a" in world.gateways[gateway].effects for gateway in ("gw-1", "gw-2", "gw-4"))
+
+
+async def reload_order(recorded: Recorded) -> ChangeOrder:
+    """Return an operator's order to reload credentials, as the service gives it to the change under way."""
+    plan = await recorded.service.plan_reload(recorded.world.fleet)
+    return ChangeOrder(
+        fleet="edge",
+        kind=ChangeKind.RELOAD,
+        plan=plan.digest,
+        requested_by="on call",
+        reason="a key was stolen",
+        key=uuid4().hex,
+    )
+
+
+@pytest.mark.parametrize("window", [CLOSED, OPEN], ids=["waits on", "begins its next wave"])
+async def test_an_order_in_the_first_task_after_a_cut_is_let_in_before_the_next_wave(
+    recorded: Recorded, window: WindowAnswer
+) -> None:
+    """It was dropped: a run that had just begun did not know yet that it only waits."""
+    world = recorded.world
+    world.windows.answer = window
+    reload = await reload_order(recorded)
+    order = world.order(("gw-1",), ("gw-2", "gw-3", "gw-4")).model_copy(update={"asks_window": True})
+    assert order.plan is not None
+    name = world.opened(order)
+    cut = Continued(
+        name=name,
+        header=world.book.plan_header(order.plan),
+        epoch=time.time_ns() // 1_000_000,
+        passed=0,
+        told=Told(name=name),
+        receipts={},
+    )
+    rollout = await world.client.start_workflow(
+        Change.run,
+        ChangeRun(order=order, continued=cut),
+        id="change/edge",
+        task_queue=CONTROL_QUEUE,
+        start_signal="let_in",
+        start_signal_args=[reload],
+    )
+    await until(lambda: recorded.ledger.change_of_key(reload.key or "") is not None, SOON)
+    world.windows.answer = OPEN
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    assert all(fake.effects[0] == "reload a" for fake in world.gateways.values())
+
+
+async def test_an_order_that_arrives_ahead_of_the_end_of_what_was_let_in_is_not_lost(
+    recorded: Recorded,
+) -> None:
+    """The rollback that ended a bad reload was refused, since the upgrade had not heard of that end."""
+    world = recorded.world
+    rollout = await waiting(world)
+    ended, kept = await reload_order(recorded), await reload_order(recorded)
+    async with blocked(world.gateways["gw-4"], "reload", times=range(1, 100)) as taken:
+        await rollout.signal("let_in", ended)
+        await asyncio.wait_for(taken.wait(), SOON)
+        await rollout.signal("let_in", kept)
+        guest = world.client.get_workflow_handle(beside("change/edge"))
+        stop = Command(id="ends", kind=CommandKind.ABORT, person="ana", reason="nobody logs in")
+        await guest.signal("command_fallback", stop)
+        await until(lambda: recorded.ledger.change_of_key(kept.key or "") is not None, SOON)
+    assert (await status_of(rollout)).phase is Phase.WAITING
 
 
 async def test_a_bad_reload_that_an_upgrade_has_let_in_is_taken_back_before_it_has_ended(
