@@ -664,21 +664,24 @@ class Change:
 
     @workflow.signal(name="report_watch")
     async def report_watch(self, report: WatchReport) -> None:
-        """Take over what is seen of the waves that have passed: harm there takes the whole change back."""
-        if report.change != self._name or self._header is None or not self._passed_waves.hear(report):
+        """Take over what is seen of the waves that have passed: harm there takes the whole change back.
+
+        The watch of the run before may have reported it just before it ended.
+        """
+        if report.change != self._name or self._answers_for_no_wave or not self._passed_waves.hear(report):
             return
-        harm = self._passed_waves.harm(self._header.limits.automation)
+        harm = self._passed_waves.harm(self._plan.limits.automation)
         if harm is None:
             self._leave_out(self._passed_waves.newly_failed())
             await self._let_operators_decide(self._passed_waves.harm_to_decide())
-        elif self._asked_back is None and not self._story.goes_back:
+        else:
             self._decision = harm
             reason = f"harm was found where its waves have passed: {harm.reason}"
             await self._obey(Command(id="harm", kind=CommandKind.ROLL_BACK, person=PENSTOCK, reason=reason))
 
     async def _let_operators_decide(self, harm: Decision | None) -> None:
         """Begin no further wave, and no promotion, after harm for which only operators take a change back."""
-        if harm is None or self._answers_for_no_wave:
+        if harm is None:
             return
         reason = f"harm was found where its waves have passed: {harm.reason}"
         if self._plan.limits.automation is Automation.OBSERVE:

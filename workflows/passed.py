@@ -130,8 +130,8 @@ class PassedWaves:
             )
 
     def hear(self, report: WatchReport) -> bool:
-        """Take over a decision of the watch; return whether it is news."""
-        news = self._watched is not None and bool(self._work) and self._watched.hear(report)
+        """Take over a decision of the watch, of an earlier run's, too; return whether it is news."""
+        news = self._watched is not None and self._watched.hear(report)
         self._news |= news
         return news
 
@@ -164,7 +164,7 @@ class PassedWaves:
 
     def newly_failed(self) -> dict[str, str]:
         """Return the gateways that have failed by themselves since this was asked last, each with why."""
-        found = self._alone.hear(self._watched.failed) if self._watched and self._work and self._alone else ()
+        found = self._alone.hear(self._watched.failed) if self._watched and self._alone else ()
         return {name: self._why(name) for name in found}
 
     async def leave_to_operators(self, change: PassedChange, names: tuple[Name, ...]) -> dict[Name, str]:

@@ -47,8 +47,13 @@ class Watched:
         return (self._begun,)
 
     def hear(self, report: WatchReport) -> bool:
-        """Take over a report; return whether it is news, which one that was overtaken is not."""
-        if report.run != workflow.info().run_id or not report.follows(self._heard):
+        """Take over a report; return whether it is news, which one that was overtaken is not.
+
+        What a watch that an earlier run began has found counts until a watch of this run reports.
+        """
+        if report.run != workflow.info().run_id:
+            report = report.model_copy(update={"beginning": ()})
+        if not report.follows(self._heard):
             return False
         fresh_for = report.fresh_for
         self._heard = report

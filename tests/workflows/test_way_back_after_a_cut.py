@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio import activity
@@ -11,7 +11,10 @@ from temporalio.client import WorkflowExecutionStatus
 from policies.model.change import ChangeRecord, KnownGoodBatch, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.fleet import Automation
+from policies.model.report import WatchReport
+from tests.fakes.control import CLOSED, CRASHING
 from tests.workflows.engine import Engine
+from tests.workflows.recorded import SOON
 from tests.workflows.test_last_look import of_waves
 from tests.workflows.world import NEW, OLD, World, reconcile, result_of, until, working
 from workflows.bake import Bake, BakeOrder
@@ -97,3 +100,38 @@ async def test_a_rollback_that_the_engine_cancels_moves_known_good_all_the_same(
     answers.set()
     assert (await result_of(rollback)).outcome is Outcome.ROLLED_BACK
     assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
+
+
+async def test_harm_that_is_reported_in_the_first_task_after_a_cut_takes_passed_waves_back(
+    server: Engine,
+) -> None:
+    """It was dropped, since the run had not begun its own watch, which may not find it again."""
+    world, run = await of_waves(server, [("gw-1", "gw-2"), ("gw-3", "gw-4")])
+    cut = run.continued
+    assert cut is not None
+    told = cut.told.model_copy(update={"begun": 1})
+    world.windows.answer = CLOSED
+    async with working(world):
+        running = await world.client.start_workflow(
+            Change.run,
+            ChangeRun(
+                order=run.order.model_copy(update={"asks_window": True}),
+                continued=cut.model_copy(update={"passed": 1, "told": told}),
+            ),
+            id="change/edge",
+            task_queue=CONTROL_QUEUE,
+            start_signal="report_watch",
+            start_signal_args=[
+                WatchReport(
+                    at=datetime.now(UTC),
+                    beginning=(2,),
+                    number=9,
+                    change=cut.name,
+                    run="which was cut",
+                    decision=CRASHING,
+                )
+            ],
+        )
+        await until(lambda: world.serving()["gw-1"] == "1.1.6", SOON)
+        result = await result_of(running)
+    assert (result.outcome, result.decision) == (Outcome.ROLLED_BACK, CRASHING)
