@@ -171,12 +171,17 @@ class Bake:
                 # It was an older one beside a newer promotion, of which harm has been found.
                 await tell(child, "end", due.change, due.plan)
                 continue
-            order = _rest_of(self._order.fleet, due).model_copy(update={"beside": True})
+            # A wave that has just begun may not be in the ledger yet.
+            left_to = due.left_to if self._left_to == self._order.left_to else self._left_to
+            rest = due.model_copy(update={"left_to": left_to})
+            order = _rest_of(self._order.fleet, rest).model_copy(update={"beside": True})
             self._older = (*self._older, child)
             for attempt in range(ENDS_WITHIN):  # the watch before this one has just told it to end
                 if await left_behind(Bake.run, order, child):
                     break
                 await workflow.sleep(steps.NEXT_ROUND * 2**attempt)
+            if self._left_to not in {left_to, self._order.left_to}:  # it was taken over while that began
+                await tell(child, "take_over", self._left_to)
 
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""

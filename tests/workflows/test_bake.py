@@ -10,6 +10,7 @@ from temporalio.client import WorkflowExecutionStatus
 from policies.model.change import ChangeKind, ChangeOrder, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
+from policies.model.report import TakenOver
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
@@ -31,8 +32,9 @@ from tests.workflows.world import (
     until,
     working,
 )
-from workflows.bake import BakeOrder
+from workflows.bake import Bake, BakeOrder
 from workflows.identities import bake_of, change_of
+from workflows.steps import CONTROL_QUEUE
 from workflows.watch import watch_of
 
 IN_A_MINUTE = 60.0
@@ -255,6 +257,33 @@ async def test_a_promotion_is_watched_once_after_harm_in_a_newer_one_was_taken_b
         return await watches(world) == [(bake_of("edge"), first)]
 
     await until(is_watched_once)
+
+
+async def test_a_wave_that_begins_as_a_watch_does_is_left_out_of_the_watch_over_older_promotions_too(
+    world: World,
+) -> None:
+    """They were begun by what the ledger had of the wave, which was nothing yet."""
+    first, _ = await two_promotions(world, ("gw-3",), ("gw-4",))
+    order, _ = await began_with(world.client, bake_of("edge"), BakeOrder)
+    for watch in (bake_of("edge"), f"{bake_of('edge')}/{first}"):
+        await world.client.get_workflow_handle(watch).terminate("the engine lost it")
+    await until(lambda: watches_nothing(world))
+    world.judge.bakes.clear()
+    taken = TakenOver(change="edge-9", up_to=1)
+    await world.client.start_workflow(
+        Bake.run,
+        order,
+        id=bake_of("edge"),
+        task_queue=CONTROL_QUEUE,
+        start_signal="take_over",
+        start_signal_args=[taken],
+    )
+    await until(lambda: first in {asked.change for asked in world.judge.bakes})
+    assert {asked.left_to for asked in world.judge.bakes if asked.change == first} == {taken}
+
+
+async def watches_nothing(world: World) -> bool:
+    return not await watches(world)
 
 
 async def two_promotions(world: World, *newer: tuple[str, ...]) -> tuple[str, str]:
