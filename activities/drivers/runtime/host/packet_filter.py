@@ -159,6 +159,7 @@ class Table:
                 steps, asks = rule.steps(self, packets)
             except TooManyError as error:
                 raise Unavailable(f"a rule of chain {chain} of table {self.name} {error}") from error
+            ended = set[str]()
             for step in (self._alike(one, packets) for one in steps):
                 when = step.when | still
                 inner = [Entry(ALWAYS, step.verdict, rule, asks)] if step.verdict not in {"", RETURN} else []
@@ -173,7 +174,8 @@ class Table:
                 if step.verdict == RETURN or (step.chain and not step.comes_back):
                     if not step.when:
                         return found
-                    still |= {f"not ({' and '.join(sorted(step.when))})"}
+                    ended.add(f"not ({' and '.join(sorted(step.when))})")
+            still |= ended  # behind the rule: nodes of clusters have maps with a chain for each service
         return found
 
     def _alike(self, step: Step, packets: Packets) -> Step:
