@@ -6,8 +6,8 @@ reported, and the wave decides whose fault it is.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -35,7 +35,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member, PartKey
 from policies.model.release_tests import Method, Outcome, ReleaseTests
 from policies.model.report import BatchReport, GatewayProgress
-from policies.model.value import Digest, Name, Value
+from policies.model.value import Digest, Name, Packed, Value
 from policies.placement import Trouble, trouble_of
 from policies.planning.batches import next_to_start
 from policies.planning.capacity import UNKNOWN, Load, load_of
@@ -58,6 +58,9 @@ CUT_ONCE_SWITCHED = "cut-once-switched"
 """Batches of before begin with all of their gateways in one run, and go on until their history is long."""
 
 NOT_NAMED = (float("-inf"), "")
+
+CAPACITY = ""
+"""The capacity in place of a gateway's name."""
 
 RENEWALS_A_LEASE = 3
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -152,6 +155,10 @@ class BatchOrder(Value):
     held: bool = False
     begun: bool = False
     """Whether the ledger has that its gateways have begun."""
+    recorded: bool = False
+    """Whether all have switched and the ledger has them."""
+    members: Packed[tuple[Member, ...]] = ()
+    """Its gateways: no run is without, however long the ledger is away when it begins."""
     moves: bool = False
     """Whether the wave has that sessions may move here."""
     told: int = 0
@@ -188,7 +195,7 @@ class Batch:
     @workflow.init
     def __init__(self, order: BatchOrder) -> None:
         self._order = order = order.by(workflow.now())
-        self._members: dict[str, Member] = {}
+        self._members = {member.gateway.name: member for member in order.members}
         self._on_trial = dict(order.on_trial)
         self._ready = dict(order.ready)
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -222,7 +229,8 @@ class Batch:
         """Gateways that metrics name, each with when its sign was seen and why."""
         self._untested: dict[str, str] = {}
         self._untested_since = dict(order.untested_since)
-        self._asleep: set[str] = set()
+        # Whose steps wait for a time, or for the ledger, and may be repeated; one is the capacity's.
+        self._asleep, self._at_the_ledger = set[str](), set[str]()
         self._slots = PreparedSlots()
         self._share = order.share
         self._released = not order.barrier
@@ -237,7 +245,7 @@ class Batch:
         """Whether rows are to be written; a run that goes on writes them once, whatever has been written."""
         self._writing = False
         self._write_at_once = False
-        self._all_recorded = order.switched
+        self._all_recorded = order.recorded
         """Whether all have switched and are in the ledger, by which they are watched."""
         self._urgent = False
         self._over = False
@@ -254,8 +262,9 @@ class Batch:
             raise
 
     async def _run(self, order: BatchOrder) -> BatchResult:
-        part = await control.read_part(order.plan, order.key)
-        self._members = {member.gateway.name: member for member in part.members}
+        if not self._members:
+            part = await control.read_part(order.plan, order.key)
+            self._members = {member.gateway.name: member for member in part.members}
         self._states = dict.fromkeys(self._members, "waiting") | self._states
         if not self._order.begun:
             await control.record(LedgerActivities.record_gateways, self._all_begun())
@@ -311,11 +320,7 @@ class Batch:
             self._naming[name] = asyncio.create_task(self._name_trouble(name, why))
 
     async def _name_trouble(self, name: str, why: str) -> None:
-        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside.
-
-        A run that goes on can hear of a gateway before it has read its part of the plan.
-        """
-        await workflow.wait_condition(lambda: bool(self._members))
+        """Say with the reason what is wrong with the node: nobody waits for that to set its gateway aside."""
         if trouble := await self._look_at_node(name):
             self._aside[name] = trouble.with_reason(why)
             self._changed()
@@ -370,7 +375,8 @@ class Batch:
                 gateways=tuple(self._waiting),
                 loads={name: load or UNKNOWN for name, load in loads.items()},
             )
-            ready = await control.record(FactActivities.find_short_of_capacity, asked)
+            with self._waiting_for_the_ledger(CAPACITY):
+                ready = await control.record(FactActivities.find_short_of_capacity, asked)
             self._leave_out(ready.left_out)
             self._give_up_silent()
             short = ready.short
@@ -616,7 +622,8 @@ class Batch:
                 exposure=found,
                 findings=findings,
             )
-            await control.record(LedgerActivities.record_tests, entry)
+            with self._waiting_for_the_ledger(on.gateway.name):
+                await control.record(LedgerActivities.record_tests, entry)
         return found
 
     async def _begin_trial(self, member: Member, trial: OnTrial, *, again: bool = False) -> None:
@@ -885,7 +892,7 @@ class Batch:
         if not (self._has_much_behind_it or steps.history_is_long()):
             return
         if not self._may_be_cut():
-            if steps.history_is_longer_than(steps.LONG_HISTORY):  # at the next quiet moment, which is near
+            if steps.history_is_too_long():  # at the next quiet moment, which is near
                 self._has_much_behind_it, self._urgent = True, self._urgent or self._untold > 0
             return
         workflow.continue_as_new(
@@ -908,6 +915,8 @@ class Batch:
                     "share": self._share,
                     "held": self._held,
                     "begun": True,
+                    "recorded": self._all_recorded,
+                    "members": tuple(self._members.values()),
                     "moves": self._moves,
                     "told": self._told,
                     "now": self._now,
@@ -919,11 +928,28 @@ class Batch:
         return steps.history_is_longer_than(events) and workflow.patched(CUT_ONCE_SWITCHED)
 
     def _may_be_cut(self) -> bool:
-        asleep = self._under_way.keys() <= self._asleep  # whose steps before may all be repeated
-        quiet = (self._switched or (self._idle and asleep)) and not (
+        """Whether nothing is under way that the next run does not repeat.
+
+        For a while a cut waits for the ledger, which may be away for days: what is unwritten then is written
+        by the next run, which writes the state of each gateway.
+        """
+        waits = self._asleep  # whose steps before may all be repeated
+        idle, unwritten = self._idle, self._unwritten
+        if steps.history_is_too_long():
+            waits, unwritten = self._asleep | self._at_the_ledger, False
+            idle = idle or CAPACITY in self._at_the_ledger
+        quiet = (self._switched or (idle and self._under_way.keys() <= waits)) and not (
             self._ending or self._returning or self._naming or self._telling or self._writing
         )
-        return quiet and not (self._untold or self._unwritten)
+        return quiet and not (self._untold or unwritten)
+
+    @contextmanager
+    def _waiting_for_the_ledger(self, what: str) -> Iterator[None]:
+        self._at_the_ledger.add(what)
+        try:
+            yield
+        finally:
+            self._at_the_ledger.discard(what)
 
     # --- the end ----------------------------------------------------------------------
 

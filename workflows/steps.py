@@ -347,7 +347,7 @@ SWITCHED_HISTORY = 500
 """Events of which a batch frees its worker as soon as all have switched: they take a megabyte."""
 
 LONG_HISTORY = 2_000
-"""Events after which a batch begins with no further gateway until its history is cut.
+"""Events after which a batch begins with no further gateway, and waits for no ledger, until it is cut.
 
 While ten gateways after ten are tested for minutes, the leases of the others are renewed beside them, and
 there would be no moment at which nobody has a step under way.
@@ -362,6 +362,11 @@ def history_is_longer_than(events: int) -> bool:
 def history_is_long() -> bool:
     """Whether it is time to continue as new: by the engine's own word, or well before it."""
     return workflow.info().is_continue_as_new_suggested() or history_is_longer_than(SHORT_HISTORY)
+
+
+def history_is_too_long() -> bool:
+    """Whether a cut waits for nothing any more that the next run can repeat, such as a write."""
+    return workflow.info().is_continue_as_new_suggested() or history_is_longer_than(LONG_HISTORY)
 
 
 def epoch_now() -> int:

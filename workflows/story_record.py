@@ -10,10 +10,17 @@ from temporalio import workflow
 from activities.ledger import LedgerActivities, StoryEntry
 from policies.model.change import ChangeOrder
 from policies.status.story import Story
-from workflows import control
+from workflows import control, steps
 
 WRITTEN_EVERY = timedelta(milliseconds=500)
 """Between two entries; what happens meanwhile is in the next one. What a person ordered waits for none."""
+
+SLOW, SLOWEST = timedelta(minutes=1), timedelta(minutes=10)
+"""Between two tries while the ledger does not answer: each pause is twice the one before, up to the first.
+
+Up to the second once the history is long: the ledger may be away for days while a wave runs, in which the
+history of a change is not cut.
+"""
 
 BYTES_A_SECOND = 16 * 1024
 """Of entries that are written one after the other: each is kept in the change's history."""
@@ -31,17 +38,25 @@ class StoryRecord:
         self._is_ordered = False
         self._writing = asyncio.Lock()
         self._pause = WRITTEN_EVERY
+        self._unanswered = timedelta(0)
+        """The pause since the ledger does not answer."""
         self.written = written
 
     async def keep(self) -> None:
         """Write whatever is new until the story is over and all of it is written, or cannot be."""
         while not self._over or self._is_new:
             await workflow.wait_condition(lambda: self._over or self._is_new)
-            if not await self.write() and self._over:
+            if await self.write():
+                self._unanswered = timedelta(0)
+            elif self._over:
                 return
+            else:
+                slowest = SLOWEST if steps.history_is_too_long() else SLOW
+                self._unanswered = min(max(2 * self._unanswered, WRITTEN_EVERY), slowest)
+            pause = max(self._pause, self._unanswered)
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._over or (self._is_ordered and self._is_new), timeout=self._pause
+                    lambda: self._over or (self._is_ordered and self._is_new), timeout=pause
                 )
 
     def hurry(self) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import secrets
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from itertools import pairwise
@@ -12,11 +13,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from temporalio import workflow
 from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.api.workflow.v1 import PendingWorkflowTaskInfo
 from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import RetryPolicy
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import (
     ExecuteWorkflowInput,
@@ -37,8 +39,9 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.plan_part import MOST_MEMBERS
+from policies.planning.cohorts import KEPT
 from policies.status.told import Told
-from tests.fakes.control import UNDECIDED, ObservedLedger
+from tests.fakes.control import HEALTHY, UNDECIDED, ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
@@ -53,6 +56,8 @@ from tests.workflows.world import (
     gateway,
     in_phase,
     result_of,
+    say,
+    steps_of,
     until,
     working,
 )
@@ -375,6 +380,81 @@ async def test_a_history_is_cut_while_one_gateway_after_the_other_switches_and_n
         orders = await _orders_of(world.client, f"{rollout.id}/{world.newest}/wave/001/0001")
     assert [order.switched for order in orders[:2]] == [False, False]
     assert [fake.effects.count("start b") for fake in world.gateways.values()] == [1] * 3
+
+
+@contextmanager
+def ledger_away(ledger: Ledger) -> Iterator[None]:
+    """Have the database refuse everything for the length of the block."""
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("the ledger is away")
+
+    event.listen(ledger._engine, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(ledger._engine, "before_cursor_execute", refuse)
+
+
+@pytest.mark.parametrize("when", ["all have switched", "some wait for capacity"])
+async def test_a_batch_is_cut_while_the_ledger_is_away_and_writes_all_that_it_missed(
+    server: Engine, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Its history grew to the engine's limit within hours, and a good release went back."""
+    monkeypatch.setattr(steps, "SHORT_HISTORY", 40)
+    monkeypatch.setattr(steps, "LONG_HISTORY", 60)
+    fleet = fleet_of("edge", size=6, switching=1, lease=timedelta(seconds=6))
+    world = World.made(await server.client(), fleet)
+    world.judge.says(UNDECIDED)
+    waits = when == "some wait for capacity"
+    async with working(world):
+        rollout = await world.start(tuple(world.gateways))
+        batch = f"{rollout.id}/{world.newest}/wave/001/0001"
+        some = ["gw-1"] if waits else [*world.gateways]
+        await until(lambda: all(world.serving()[name] == "1.3.0" for name in some))
+        if waits:
+            await say(rollout, CommandKind.HOLD)
+            await asyncio.sleep(3)  # whoever was being started is on trial
+            assert world.serving()["gw-6"] == "1.1.6"
+        with ledger_away(world.book):
+            if waits:
+                await say(rollout, CommandKind.RESUME)
+            orders = await _orders_of(world.client, batch)
+            begun = len(orders)
+
+            async def is_cut_often() -> bool:
+                return len(await _orders_of(world.client, batch)) > begun + 2
+
+            await until(is_cut_often, 150)
+            assert all(world.serving()[name] == "1.3.0" for name in some)
+        world.judge.says(HEALTHY)
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+        orders = await _orders_of(world.client, batch)
+    assert not any(order.lapsed for order in orders)
+    rows = world.book.gateways_of(world.newest)
+    assert {row.gateway: row.state for row in rows} == dict.fromkeys(world.gateways, KEPT)
+
+
+async def test_a_change_asks_a_ledger_that_is_away_less_and_less_often_and_tells_it_all_at_last(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(steps.NOTE, "retry_policy", RetryPolicy(maximum_attempts=1))
+    world = World.made(await server.client(), fleet_of("edge"))
+    world.judge.says(UNDECIDED)
+    async with working(world):
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING)
+        with ledger_away(world.book):
+            await say(rollout, CommandKind.HOLD, reason="users call")
+            await asyncio.sleep(15)
+            tried = len(await steps_of(world.client, rollout.id, "record_story"))
+            await asyncio.sleep(15)
+            assert len(await steps_of(world.client, rollout.id, "record_story")) - tried <= 1
+        await say(rollout, CommandKind.RESUME)
+        world.judge.says(HEALTHY)
+        assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+    told = [one.sentence for one in world.book.events_of_change(world.newest)]
+    assert any("users call" in sentence for sentence in told)
 
 
 async def test_what_a_batch_did_until_all_had_switched_is_cut_off_before_its_first_renewal(
