@@ -100,6 +100,8 @@ class Strays(Value):
     """What is reported of gateways that changes steered which the ledger does not know, None without any."""
     by_hand: dict[str, str] = {}
     """Gateways that operators took from their known-good on their hosts, and that are not left out yet."""
+    seen: dict[str, datetime] = {}
+    """Since when those of them are left out that penstock left out."""
     unpaged: dict[str, str] = {}
     """Those of them about which operators were not paged in the last hours."""
     resting: dict[str, str] = {}
@@ -592,6 +594,7 @@ class FactActivities:
         return Strays(
             lets_nothing_in=any(one.lets_nothing_in for one in told.values()),
             by_hand=fresh,
+            seen={one.gateway: one.since for one in look.left_out if one.gateway in fresh},
             unpaged=not_paged(fresh, look.returns, datetime.now(UTC)),
             resting=dict(sorted(resting.items())[:NAMED]),
             ahead=look.ahead,

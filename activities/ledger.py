@@ -4,7 +4,7 @@ Answers are small whatever the size of the fleet: a header, counts, or at most 5
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol
@@ -140,6 +140,15 @@ class ReturnEntry(Value):
     reason: str
 
 
+class ByHandEntry(Value):
+    """Gateways that operators steered off their known-good on their hosts, each with why it is left alone."""
+
+    fleet: Name
+    reasons: dict[Name, str]
+    seen: dict[Name, datetime] = {}
+    """Since when those of them were left out that were, when that was found."""
+
+
 class LedgerBook(QuarantineBook, LostBook, Protocol):
     """The database of what was, is allowed and is good; every write may be repeated."""
 
@@ -199,6 +208,12 @@ class LedgerBook(QuarantineBook, LostBook, Protocol):
 
     def set_quarantine(self, quarantine: Quarantine) -> bool:
         """Leave a gateway out of changes; return whether that is new."""
+        ...
+
+    def leave_to_operators(
+        self, fleet: str, reasons: Mapping[str, str], seen: Mapping[str, datetime]
+    ) -> set[str]:
+        """Leave gateways out that were steered on their hosts, but where an operator said otherwise since."""
         ...
 
     def clear_quarantines(self, fleet: str, gateways: Iterable[str], person: str, reason: str) -> set[str]:
@@ -375,6 +390,15 @@ class LedgerActivities:
     async def quarantine_gateway(self, quarantine: Quarantine) -> bool:
         """Ensure that the gateway is left out of changes; return whether that is new."""
         return await in_a_thread(self._book.set_quarantine, quarantine)
+
+    @activity.defn(name="leave_to_operators")
+    async def leave_to_operators(self, entry: ByHandEntry) -> tuple[str, ...]:
+        """Ensure that the gateways are left out of changes, and return which ones are.
+
+        Those are not that operators have quarantined or returned since they were seen.
+        """
+        left = partial(self._book.leave_to_operators, entry.fleet, entry.reasons, entry.seen)
+        return tuple(sorted(await in_a_thread(left)))
 
     @activity.defn(name="return_gateways")
     async def return_gateways(self, entry: ReturnEntry) -> tuple[str, ...]:

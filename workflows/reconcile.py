@@ -10,9 +10,8 @@ from collections.abc import Collection
 from temporalio import workflow
 
 from activities.facts import FactActivities, Strays
-from activities.ledger import EventEntry, LedgerActivities
-from policies.model.change import ChangeKind, ChangeOrder, Quarantine
-from policies.model.operation import BREAK_GLASS
+from activities.ledger import ByHandEntry, EventEntry, LedgerActivities
+from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.value import Name, Value
 from policies.notices.entries import STEERED_BY_HAND
 from workflows import control
@@ -60,7 +59,7 @@ class Reconcile:
             same = SurveyOrder(fleet=order.fleet, firsts=firsts)
             found, _ = await self._look(same, "survey-again")
         if found.by_hand:
-            await self._leave_alone(order.fleet, found.by_hand, found.unpaged)
+            found = await self._leave_alone(order.fleet, found)
         for change, claimed in found.taken_off.items():
             await tell(change_of(order.fleet), "taken_off", change, claimed)
         if not found.strays and not found.open_changes:
@@ -78,18 +77,20 @@ class Reconcile:
         return await control.ask(FactActivities.find_strays, order.fleet), firsts
 
     @staticmethod
-    async def _leave_alone(fleet: str, by_hand: dict[str, str], unpaged: dict[str, str]) -> None:
+    async def _leave_alone(fleet: str, found: Strays) -> Strays:
         """Quarantine gateways that operators steered off their known-good on their hosts, and page.
 
         A gateway that goes to and fro is paged about once in some hours.
+
+        Returns:
+            The same without those that operators have quarantined or returned since they were seen.
         """
-        for name, why in sorted(by_hand.items()):
-            entry = Quarantine(
-                fleet=fleet, gateway=name, reason=why, person=BREAK_GLASS, since=workflow.now()
-            )
-            await control.ask(LedgerActivities.quarantine_gateway, entry)
+        entry = ByHandEntry(fleet=fleet, reasons=found.by_hand, seen=found.seen)
+        left = await control.ask(LedgerActivities.leave_to_operators, entry)
+        unpaged = {name: why for name, why in found.unpaged.items() if name in left}
+        found = found.model_copy(update={"by_hand": {name: found.by_hand[name] for name in left}})
         if not unpaged:
-            return
+            return found
         event = EventEntry(
             action=STEERED_BY_HAND,
             fleet=fleet,
@@ -98,6 +99,7 @@ class Reconcile:
             key=f"{workflow.info().run_id} {STEERED_BY_HAND}",
         )
         await control.ask(LedgerActivities.record_event, event)
+        return found
 
     @staticmethod
     async def _ask_again(fleet: str, found: Strays) -> str:

@@ -208,6 +208,7 @@ def record_activities(
         ledger.record_gateways,
         ledger.has_moved,
         ledger.quarantine_gateway,
+        ledger.leave_to_operators,
         ledger.return_gateways,
         ledger.record_event,
         ledger.record_tests,

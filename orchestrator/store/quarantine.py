@@ -37,6 +37,31 @@ class Quarantines(Book):
         with writing(self._engine) as connection:
             return {one.gateway for one in quarantines if _set(connection, one)}
 
+    def leave_to_operators(
+        self, fleet: str, reasons: Mapping[str, str], seen: Mapping[str, datetime]
+    ) -> set[str]:
+        """Leave gateways out that operators steered on their hosts; return which of them are left out so now.
+
+        Not those of which the ledger says another thing by now than was seen: an operator has quarantined or
+        returned them since.
+
+        Args:
+            fleet: Whose gateways.
+            reasons: Why each is left out.
+            seen: Since when those of them were left out that were, when that was found.
+        """
+        now, left = datetime.now(UTC), set[str]()
+        with writing(self._engine) as connection:
+            out = {one.gateway: one for one in _quarantined(connection, fleet, now)}
+            for name, why in sorted(reasons.items()):
+                known = out.get(name)
+                is_left = known is not None and known.person == BREAK_GLASS
+                if is_left or (known.since if known is not None else None) == seen.get(name):
+                    row = Quarantine(fleet=fleet, gateway=name, reason=why, person=BREAK_GLASS, since=now)
+                    _set(connection, row)
+                    left.add(name)
+        return left
+
     def clear_quarantine(self, fleet: str, gateway: str, person: str, reason: str) -> bool:
         """Let the gateway take part again; return whether it was left out and now is not.
 
@@ -213,7 +238,12 @@ def _stays_as_it_is(connection: Connection, row: "Row[Any]", quarantine: Quarant
 
 
 def _told_before(row: "Row[Any]", quarantine: Quarantine) -> bool:
-    """Whether a repeat says what is known, or speaks against a person's word."""
-    if quarantine.person == PENSTOCK != row.person:
+    """Whether a repeat says what is known, or speaks against a word that still holds.
+
+    A person's holds against penstock and against what was done on a host, and that against penstock.
+    """
+    holds = row.until is None or row.until > datetime.now(UTC)
+    weight = {PENSTOCK: 0, BREAK_GLASS: 1}
+    if holds and weight.get(quarantine.person, 2) < weight.get(row.person, 2):
         return True
     return (row.reason, row.person, row.until) == (quarantine.reason, quarantine.person, quarantine.until)

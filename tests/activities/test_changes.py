@@ -585,6 +585,33 @@ def test_the_end_of_a_quarantine_that_was_read_before_ends_no_later_one_of_a_per
     assert ledger.quarantined("edge", AT) == (own,)
 
 
+def test_what_was_done_on_a_host_replaces_no_word_of_an_operator_that_was_said_since_it_was_seen(
+    ledger: Ledger,
+) -> None:
+    own = Quarantine(fleet="edge", gateway="gw-1", reason="bad card", person="ada", since=AT)
+    tried = own.model_copy(update={"gateway": "gw-2", "person": PENSTOCK, "reason": "does not answer"})
+    ledger.set_quarantines((own, tried))
+    ledger.hand_over("edge", {"gw-3": "returned"}, "ada", "mended")
+    steered = dict.fromkeys(("gw-1", "gw-2", "gw-3", "gw-4"), "steered")
+    for _ in range(2):  # the step may be repeated
+        assert ledger.leave_to_operators("edge", steered, {"gw-2": AT}) == {"gw-2", "gw-4"}
+    rows = {one.gateway: (one.person, one.handed_over) for one in ledger.quarantined("edge")}
+    assert rows == {
+        "gw-1": ("ada", False),
+        "gw-2": (BREAK_GLASS, False),
+        "gw-3": (PENSTOCK, True),
+        "gw-4": (BREAK_GLASS, False),
+    }
+
+
+def test_an_operators_quarantine_that_is_over_keeps_no_gateway_from_being_left_alone(ledger: Ledger) -> None:
+    over = datetime.now(UTC) - timedelta(hours=1)
+    own = Quarantine(fleet="edge", gateway="gw-1", reason="bad card", person="ada", since=over, until=over)
+    ledger.set_quarantine(own)
+    assert ledger.leave_to_operators("edge", {"gw-1": "steered"}, {}) == {"gw-1"}
+    assert [one.person for one in ledger.quarantined("edge")] == [BREAK_GLASS]
+
+
 def test_penstock_ends_a_quarantine_for_break_glass_and_its_audit_record_says_so(ledger: Ledger) -> None:
     steered = Quarantine(fleet="edge", gateway="gw-1", reason="steered", person=BREAK_GLASS, since=AT)
     ledger.set_quarantine(steered)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from activities.facts import FactActivities, Strays
 from policies.model.change import PENSTOCK, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
@@ -47,6 +48,39 @@ async def test_a_gateway_that_an_operator_steered_back_stays_there_is_quarantine
     assert (left_out.gateway, left_out.person) == ("gw-1", BREAK_GLASS)
     assert "break-glass" in left_out.reason
     assert [one for one, _, _ in world.book.events.values()].count(STEERED_BY_HAND) == 1
+
+
+@pytest.mark.parametrize("word", ["quarantine", "return"])
+async def test_what_an_operator_says_while_reconcile_looks_stands_and_nobody_is_paged(
+    world: World, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """The row of break-glass replaced it, and ended while the operator still worked on the gateway."""
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    await steered_back(world.gateways["gw-1"], ago=5)
+    find, said = FactActivities._find_strays, list[str]()
+
+    def and_then_an_operator(self: FactActivities, fleet: str) -> Strays:
+        found = find(self, fleet)
+        if found.by_hand and not said:
+            said.append(word)
+            if word == "return":
+                world.book.hand_over("edge", {"gw-1": "returned"}, "ana", "fine again")
+            else:
+                own = {"reason": "we mend its power", "person": "ana", "since": datetime.now(UTC)}
+                world.book.set_quarantine(
+                    Quarantine.model_validate({"fleet": "edge", "gateway": "gw-1", **own})
+                )
+        return found
+
+    monkeypatch.setattr(FactActivities, "_find_strays", and_then_an_operator)
+    found = await reconcile(world)
+    assert (said, found.strays) == ([word], {})
+    [left_out] = world.book.quarantined("edge")
+    assert (left_out.person, left_out.handed_over) == (
+        ("penstock", True) if word == "return" else ("ana", False)
+    )
+    assert STEERED_BY_HAND not in [one for one, _, _ in world.book.events.values()]
 
 
 async def test_a_gateway_that_an_operator_returns_after_break_glass_goes_to_its_known_good(
