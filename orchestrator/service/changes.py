@@ -438,7 +438,7 @@ class ChangeService:
         if name := await self.begun_before(order.key):
             return name, ""
         try:
-            handle = await self._take_lock(order, fleet)
+            handle = await self._take_lock(order, fleet, waits_for_returns=not is_rollback)
         except WorkflowAlreadyStartedError as error:
             if await self._is_of(order.fleet, order.key) and (
                 name := await self.begun_before(order.key, within=ANSWER)
@@ -511,7 +511,9 @@ class ChangeService:
             await asyncio.sleep(0.2)
         return True
 
-    async def _take_lock(self, order: ChangeOrder, fleet: Fleet) -> WorkflowHandle[Change, ChangeResult]:
+    async def _take_lock(
+        self, order: ChangeOrder, fleet: Fleet, *, waits_for_returns: bool
+    ) -> WorkflowHandle[Change, ChangeResult]:
         """Start the change's workflow, which has the fleet's lock from then on.
 
         Raises:
@@ -520,7 +522,9 @@ class ChangeService:
         try:
             return await self._start(order, fleet)
         except WorkflowAlreadyStartedError:
-            if await self._is_of(order.fleet, order.key) or not await self._is_soon_free(order.fleet):
+            if await self._is_of(order.fleet, order.key):
+                raise
+            if not await self._is_soon_free(order.fleet, waits_for_returns=waits_for_returns):
                 raise
         return await self._start(order, fleet)
 
@@ -536,11 +540,11 @@ class ChangeService:
                 rpc_timeout=ANSWER,
             )
 
-    async def _is_soon_free(self, fleet: str) -> bool:
+    async def _is_soon_free(self, fleet: str, *, waits_for_returns: bool) -> bool:
         """Return whether the fleet's lock is free, having waited for what penstock does by itself.
 
-        Reconcile looks under the lock whether anything was left alone, and brings single gateways back. A
-        change that an operator has just begun has its name at once.
+        Reconcile looks under the lock whether anything was left alone, and brings single gateways back, which
+        a rollback ends and never waits for. A change that an operator has just begun has its name at once.
         """
         until, mine = time.monotonic() + ENDED_WITHIN.total_seconds(), ""
         with suppress(Unavailable, BadInput):
@@ -549,7 +553,7 @@ class ChangeService:
                     return False
                 if under_way.run_id != mine and (await self.status(fleet)).rollout:
                     order = await self._order_of(under_way)
-                    if order is None or not order.gives_way:
+                    if not waits_for_returns or order is None or not order.gives_way:
                         return False
                     mine = under_way.run_id
                 await asyncio.sleep(0.2)

@@ -11,7 +11,7 @@ from orchestrator.service.changes import ChangeService
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.store import tables
 from orchestrator.store.database import writing
-from policies.model.change import PENSTOCK
+from policies.model.change import PENSTOCK, ChangeKind, ChangeOrder
 from policies.model.errors import Conflict
 from policies.model.offer import Verb
 from policies.model.operation import BREAK_GLASS
@@ -160,3 +160,17 @@ async def test_an_upgrade_that_waited_in_vain_names_the_gateway_and_how_it_is_le
         with pytest.raises(Conflict, match=r"^penstock brings gw-3 of edge back to known-good") as refused:
             await upgrade(world)
     assert (Verb.QUARANTINE, "gw-3") in [(one.verb, one.gateway) for one in refused.value.offers]
+
+
+async def test_a_rollback_never_waits_for_gateways_that_penstock_brings_back(world: World) -> None:
+    service = ChangeService(world.client, world.book)
+    order = ChangeOrder(
+        fleet="edge", kind=ChangeKind.GO_BACK, requested_by="ana", reason="users call", key="1"
+    )
+    async with blocked(world.gateways["gw-3"], "restore") as asked:
+        world.gateways["gw-3"].serve(NEW, "b")
+        await reconcile(world)
+        await asked.wait()
+        async with asyncio.timeout(10):
+            with pytest.raises(Conflict):
+                await service._begin_after(order, world.fleet, is_rollback=True)
