@@ -1,6 +1,7 @@
 """Commands that take a fleet back, and the second person's answer where the fleet's rules ask for one."""
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -55,8 +56,9 @@ def rollback(  # an option each
     """Roll back the release: every gateway goes to its known-good, at any moment.
 
     The command prints which release each gateway will serve, then does exactly that without a question. If
-    the answer has changed by then, nothing is done yet: the command prints the new answer. Only then it asks
-    on a terminal whether to go on, and elsewhere goes on. Settings have an option of their own. The exit code
+    the answer has changed by then, nothing is done yet: the command prints the new answer. Only then, and
+    before it goes below an upgrade that has gone back already, it asks on a terminal whether to go on, and
+    elsewhere goes on. Settings have an option of their own. The exit code
     is 8 when the order is only stored, because no worker has begun it.
     """
     within, api = seconds(timeout), Api()
@@ -86,7 +88,7 @@ def _as_shown(
         return safely.command(api, fleet, body, key)
     for _ in range(SHOWN_TIMES):
         try:
-            return safely.command(api, fleet, body, key, before=_bind_to_preview)
+            return safely.command(api, fleet, body, key, before=partial(_bind_to_preview, key=key))
         except Problem as problem:
             if problem.code != "Conflict" or body.get("shown") is None:
                 raise
@@ -100,13 +102,20 @@ def _as_shown(
     return safely.command(api, fleet, body | {"shown": None}, key)
 
 
-def _bind_to_preview(fleet: str, body: dict[str, Any]) -> None:
-    """Print which release each gateway will serve, and bind the command to it."""
+def _bind_to_preview(fleet: str, body: dict[str, Any], *, key: str | None) -> None:
+    """Print which release each gateway will serve, and bind the command to it.
+
+    On a terminal it asks before it goes below an upgrade that has gone back already. What has a key may be a
+    repeat, which does nothing anew.
+    """
     if "shown" not in body:
-        body["shown"] = _preview(fleet, body)
+        lead = "" if key is None else f"Unless {printable(key)} was ordered before: "
+        body["shown"] = _preview(fleet, body, lead, asks=key is None)
 
 
-def _preview(fleet: str, body: dict[str, Any], lead: str = "", *, but: str | None = None) -> str | None:
+def _preview(
+    fleet: str, body: dict[str, Any], lead: str = "", *, but: str | None = None, asks: bool = False
+) -> str | None:
     """Print which release each gateway will serve, and return the digest; None where it is not known.
 
     `but` is what was printed already, which is not printed again.
@@ -124,6 +133,9 @@ def _preview(fleet: str, body: dict[str, Any], lead: str = "", *, but: str | Non
     digest: str = shown["digest"]
     if digest != but:
         sys.stderr.write(f"{lead}{fleet}: {printable(shown['sentence'])}.\n")
+    further = asks and shown["below"] and sys.stdin.isatty()
+    if further and not typer.confirm("Go further back?", default=None, err=True):
+        raise typer.Exit(ExitCode.CONFLICT)
     return digest
 
 

@@ -360,7 +360,19 @@ class WaysBack:
 
     def _preview_of_release(self, fleet: Fleet, back: "_Rollback") -> RollbackPreview:
         confirm = self._asks_second(fleet, back) if back.targets else None
-        return _preview(self._newest(fleet), back.sentence, back.targets, confirm, does=bool(back.targets))
+        newest = self.ledger.last_change(fleet.name)
+        name = newest.name if newest is not None else None
+        preview = _preview(name, back.sentence, back.targets, confirm, does=bool(back.targets))
+        if (
+            newest is None
+            or newest.kind is not ChangeKind.UPGRADE
+            or newest.outcome is not Outcome.ROLLED_BACK
+        ):
+            return preview
+        if not back.targets or back.to is not None or back.cause is None:
+            return preview
+        lead = f"{name} to {newest.release} has gone back already, and this goes further"
+        return preview.model_copy(update={"below": name, "sentence": f"{lead}: {back.sentence}"})
 
     def _newest(self, fleet: Fleet) -> str | None:
         newest = self.ledger.last_change(fleet.name)

@@ -50,6 +50,8 @@ class RollbackPreview(Value):
     """Which release each gateway will serve after it, or why there is nothing to do."""
     confirm: str | None = None
     """Why a second operator has to approve it first, None when it begins at once."""
+    below: Name | None = None
+    """The upgrade that has gone back already, so that this goes further back."""
     digest: Digest
     """What a rollback is bound to whose operator was shown this: the release of each gateway."""
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import os
+import pty
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from orchestrator.exit_code import ExitCode
 from orchestrator.service.changes import Turned
 from orchestrator.service.service import Service
 from orchestrator.service.ways_back import WaysBack
@@ -97,7 +101,7 @@ async def test_the_api_answers_which_release_each_gateway_serves_and_does_nothin
     answer = (await api.get("/fleets/edge/rollback")).json()
     digest = answer.pop("digest")
     assert digest.startswith("sha256:")
-    assert answer == {"change": "edge-2", "does": True, "sentence": SERVES, "confirm": None}
+    assert answer == {"change": "edge-2", "does": True, "sentence": SERVES, "confirm": None, "below": None}
     named = (await api.get("/fleets/edge/rollback", params={"to": "1.1.6"})).json()
     assert (named["code"], "1.1.6" in named["detail"]) == ("Unknown", True)
     assert [row.name for row in promoted.history("edge")] == ["edge-2", "edge-1"]
@@ -110,6 +114,38 @@ async def test_a_rollback_prints_which_release_each_gateway_will_serve_before_it
     del promoted
     said = await penstock("rollback", "edge", "--reason", "users call")
     assert said.err.splitlines()[0] == f"edge: {SERVES}."
+
+
+@pytest.mark.parametrize("words", [(), ("--yes",), ("--id", "one")])
+async def test_a_second_rollback_says_that_it_goes_below_what_has_gone_back_and_asks_on_a_terminal(
+    penstock: CommandLine, promoted: Ledger, words: tuple[str, ...]
+) -> None:
+    """Given twice, it took the good release under a failed canary back, fleet-wide and without a question."""
+    canary = change(promoted, ChangeKind.UPGRADE, "1.4.0", None)
+    ended = ChangeEnding(change=canary, outcome=Outcome.ROLLED_BACK, sentence="every gateway is back")
+    promoted.close_change(ended)
+    unless = "Unless one was ordered before: " if words == ("--id", "one") else ""
+    line = f"{unless}edge: edge-3 to 1.4.0 has gone back already, and this goes further: {SERVES}."
+    typed = ("rollback", "edge", *words, "--reason", "logins fail")
+    said = await penstock(*typed)
+    assert (said.err.splitlines()[0] == line, "Go further" in said.err) == ("--yes" not in words, False)
+    code, shown = await asyncio.to_thread(at_a_terminal, penstock, typed, "n")
+    assert ("Go further back? [y/n]" in shown, code == ExitCode.CONFLICT) == (not words, not words), shown
+
+
+def at_a_terminal(penstock: CommandLine, typed: Sequence[str], answer: str) -> tuple[int, str]:
+    """Type the command and this answer at a terminal; return how it ended, and its errors."""
+    terminal, inside = pty.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "orchestrator", *typed]
+        ended = subprocess.run(
+            command, stdin=inside, capture_output=True, text=True, env=penstock.environment, check=False
+        )
+    finally:
+        os.close(terminal)
+        os.close(inside)
+    return ended.returncode, ended.stderr
 
 
 async def test_a_rollback_by_force_prints_what_it_ends_before_it_acts(
