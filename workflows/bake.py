@@ -76,7 +76,7 @@ class Bake:
     def __init__(self, order: BakeOrder) -> None:
         self._order = order
         self._notices = control.Notices()
-        self._watched = Watched(order.fleet, order.change, self._notices)
+        self._watched = Watched(order.fleet, order.change, self._notices, self._is_due)
         self._news = self._is_over = False
         self._older: tuple[str, ...] = ()
         """The watches over older promotions on other gateways."""
@@ -113,6 +113,7 @@ class Bake:
             complete=True,
             carry=order.carry,
         )
+        self._watched.expect()
         watching = asyncio.create_task(self._watch(asked))
         older = asyncio.create_task(self._watch_older_promotions())
         returning = asyncio.create_task(self._alone.keep_trying(self._return_alone, lambda: self._is_over))
@@ -120,6 +121,7 @@ class Bake:
             await self._until_harm_or_peace()
         finally:
             self._is_over = True
+            self._watched.end()
             for task in (watching, older, returning):
                 task.cancel()
         await workflow.wait_condition(lambda: workflow.all_handlers_finished() and self._notices.are_written)
@@ -206,16 +208,18 @@ class Bake:
         until = workflow.now() + self._order.kept
         while not self._is_left and self._harm is None and workflow.now() < until:
             heed_cancellation()
-            await self._watched.notice_blindness()
             self._news = False
-            wakes = min(until, self._watched.wakes_at or until)
+            await self._watched.notice_blindness()
             with suppress(TimeoutError):
                 await workflow.wait_condition(
                     lambda: self._is_left or self._news or self._is_to_propose,
-                    timeout=max(timedelta(0), wakes - workflow.now()),
+                    timeout=max(timedelta(0), until - workflow.now()),
                 )
             if self._is_to_propose and self._found_harm is not None:
                 self._proposed = await self._propose_to_go_back(self._found_harm)
+
+    def _is_due(self) -> None:
+        self._news = True
 
     # --- what others report ------------------------------------------------------------
 

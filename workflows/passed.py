@@ -6,7 +6,6 @@ beside it, as the bake watches it after the promotion.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -71,7 +70,7 @@ class PassedWaves:
         """Why gateways are left to the operators who steered them on their hosts."""
         if known is not None:
             self._alone = FailedAlone(fleet, change, known.failed, self._notices)
-            self._watched = Watched(fleet, change, self._notices)
+            self._watched = Watched(fleet, change, self._notices, self._is_due)
             self._watched.is_blindness_told = known.blind
 
     @property
@@ -102,7 +101,7 @@ class PassedWaves:
             complete=True,
             carry=carry,
         )
-        watched = self._watched = self._watched or Watched(fleet, change.name, self._notices)
+        watched = self._watched = self._watched or Watched(fleet, change.name, self._notices, self._is_due)
         alone = self._alone = self._alone or FailedAlone(fleet, change.name, Failed(), self._notices)
         watched.expect()
         self._work = (
@@ -116,6 +115,8 @@ class PassedWaves:
     def end(self) -> None:
         """Watch no more: the release is promoted, or goes back."""
         work, self._work = self._work, ()
+        if self._watched is not None:
+            self._watched.end()
         for task in work:
             task.cancel()
 
@@ -154,11 +155,12 @@ class PassedWaves:
 
     async def _notice_blindness(self, watched: Watched) -> None:
         while self._work:
+            self._news = False
             await watched.notice_blindness()
-            self._news, wakes = False, watched.wakes_at
-            left = None if wakes is None else wakes - workflow.now()
-            with suppress(TimeoutError):
-                await workflow.wait_condition(lambda: self._news, timeout=left)
+            await workflow.wait_condition(lambda: self._news)
+
+    def _is_due(self) -> None:
+        self._news = True
 
     # --- gateways that fail alone -------------------------------------------------------
 

@@ -18,6 +18,7 @@ from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Basis, Decision, GateVerdict
 from policies.votes import basis_of
 from workflows import control, steps
+from workflows.alarm import Alarm
 from workflows.children import tell
 from workflows.compensation import heed_cancellation
 from workflows.failures import sentence_of
@@ -103,6 +104,8 @@ class Watch:
         self._news = order.news
         self._told = order.told
         self._told_at = _by_now(order.told_at)
+        self._too_old = Alarm()
+        """Rings when the last report is too old."""
         self._told_reason = order.told_reason
         self._read_at = _by_now(order.read_at) or workflow.now()
         self._repeats = order.repeats
@@ -119,6 +122,8 @@ class Watch:
 
         The watch goes on after harm: where operators decide, a hard sign may follow.
         """
+        if self._told_at is not None:
+            self._too_old.set(self._told_at + self._between_reports - workflow.now())
         while True:
             heed_cancellation()
             begun = self._begun
@@ -259,8 +264,9 @@ class Watch:
         """Whether the last report is too old, or its listener has asked for one before this slice began."""
         if self._asked and self._looks == self._looks_before:
             return True
-        overdue = self._told_at is not None and workflow.now() - self._told_at >= self._between_reports
-        return overdue and (self._repeats_itself(decision) or decision.reason != self._told_reason)
+        return self._too_old.rings and (
+            self._repeats_itself(decision) or decision.reason != self._told_reason
+        )
 
     def _may_tell(self, decision: Decision) -> bool:
         harmful = decision.action in {Action.ROLL_BACK, Action.PROMOTE}
@@ -270,6 +276,7 @@ class Watch:
     async def _tell(self, decision: Decision, window: int) -> None:
         self._told += 1
         self._told_at = workflow.now()
+        self._too_old.set(self._between_reports)
         self._told_reason = decision.reason
         self._asked = self._looks > self._looks_before
         report = WatchReport(

@@ -1,7 +1,6 @@
 """What is seen of gateways that run a release after their wave, in the bake or while the next wave waits."""
 
 from collections.abc import Callable
-from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
@@ -14,6 +13,7 @@ from policies.model.verdict import Action, Decision, GateVerdict
 from policies.notices.entries import UNWATCHED, WATCHED
 from policies.status.awaited import rolls_back_by_itself
 from workflows import steps
+from workflows.alarm import Alarm
 from workflows.children import guarded
 from workflows.control import Notices
 from workflows.failures import sentence_of
@@ -23,23 +23,25 @@ from workflows.watch import Watch, WatchOrder
 class Watched:
     """The last report of a watch: harm, gateways that failed alone, and whether it reports at all."""
 
-    def __init__(self, fleet: Name, change: Name, notices: Notices) -> None:
-        """Expect the first report from now on."""
+    def __init__(self, fleet: Name, change: Name, notices: Notices, due: Callable[[], None]) -> None:
+        """Expect no report yet; `due` is called when `notice_blindness` has something to do."""
         self._fleet = fleet
         self._change = change
         self._notices = notices
         self._begun = 0
         """Watches that were begun by this run."""
         self._heard: WatchReport | None = None
-        self._heard_next: datetime | None = None
-        """When the watch counts as silent, unless it reports before."""
-        self.expect()
-        self._blind_since: datetime | None = None
+        self._silence = Alarm(due)
+        """Rings when the watch counts as silent, unless it reports before."""
+        self._blindness: Alarm | None = None
+        """Rings when nothing has been seen for too long; None while something is."""
+        self._due = due
         self.is_blindness_told = False
 
     def expect(self) -> None:
         """Expect the first report of a watch from now on."""
-        self._heard, self._heard_next = None, workflow.now() + 2 * steps.UNREAD_FOR
+        self._heard = None
+        self._silence.set(2 * steps.UNREAD_FOR)
 
     def beginning(self) -> tuple[int, ...]:
         """Return the number of a watch that begins: what those before report later is old news."""
@@ -55,9 +57,8 @@ class Watched:
             report = report.model_copy(update={"beginning": ()})
         if not report.follows(self._heard):
             return False
-        fresh_for = report.fresh_for
         self._heard = report
-        self._heard_next = None if fresh_for is None else workflow.now() + fresh_for
+        self._silence.set(report.fresh_for)
         return True
 
     @property
@@ -90,31 +91,36 @@ class Watched:
         heard = self._heard
         if heard is not None and heard.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
             return heard.decision.reason
-        if self._heard_next is None or workflow.now() < self._heard_next:
+        if not self._silence.rings:
             return None
         since = f"since {heard.at:%Y-%m-%d %H:%M:%S} UTC" if heard is not None else "yet"
         return f"the watch has not reported {since}"
 
-    @property
-    def wakes_at(self) -> datetime | None:
-        """When time alone makes a difference: the watch becomes silent, or blindness lasts too long."""
-        if self._blind_since is None:
-            return self._heard_next
-        return None if self.is_blindness_told else self._blind_since + steps.UNREAD_FOR
-
     async def notice_blindness(self) -> None:
         """Notify operators when nothing has been seen for too long, and when something is seen again."""
-        now, why = workflow.now(), self.blindness
+        why = self.blindness
         if why is None:
             if self.is_blindness_told and self._heard is None:
                 return  # a watch that has just begun has not read anything yet
-            self._blind_since = None
+            self._see()
             if self.is_blindness_told:
                 await self.tell_blindness(WATCHED, "metrics are read again")
             return
-        self._blind_since = self._blind_since or now
-        if not self.is_blindness_told and now - self._blind_since >= steps.UNREAD_FOR:
+        if self._blindness is None:
+            self._blindness = Alarm(self._due)
+            self._blindness.set(steps.UNREAD_FOR)
+        if not self.is_blindness_told and self._blindness.rings:
             await self.tell_blindness(UNWATCHED, why)
+
+    def _see(self) -> None:
+        if self._blindness is not None:
+            self._blindness.set(None)
+        self._blindness = None
+
+    def end(self) -> None:
+        """Wait for no report any more; what is not seen by now stays so."""
+        self._silence.stop()
+        self._see()
 
     async def tell_blindness(self, action: str, sentence: str) -> None:
         """Write down that the gateways are watched no more, or again, from which notices are sent."""

@@ -27,6 +27,7 @@ from policies.status.awaited import STANDING_STILL, rolls_back_by_itself, speaks
 from policies.status.told import SHOWN, listed
 from policies.votes import PERSONS_NEEDED, Votes
 from workflows import steps
+from workflows.alarm import Alarm
 from workflows.batch import Batch, BatchOrder, BatchResult
 from workflows.children import first_named, guarded, left_behind, merged, sent, tell
 from workflows.compensation import heed_cancellation
@@ -109,8 +110,8 @@ class Wave:
         self._looks = 0
         """Looks that the watch was asked for."""
         self._watch_heard: WatchReport | None = None
-        self._watched_until: datetime | None = None
-        """When the watch counts as silent, unless it reports before; None where nothing passes by it."""
+        self._silence = Alarm(self._changed)
+        """Rings when the watch counts as silent, unless it reports before."""
         self._is_silent = False
         self._is_empty = False
         """Whether no gateway of the wave runs the release, although it does not pass by that."""
@@ -169,6 +170,7 @@ class Wave:
             )
         finally:
             self._closed = True  # whatever follows a workflow's end fails its task, again and again
+            self._silence.stop()
             for task in (telling, *running, *self._ends):
                 task.cancel()
             if self._watch is not None:
@@ -201,7 +203,7 @@ class Wave:
         if command.kind is CommandKind.RESUME and self._watch is not None:
             # What was decided before people held the wave is too old to act on.
             self._fresh_from = look
-            self._watched_until = workflow.now() + 2 * steps.UNREAD_FOR
+            self._silence.set(2 * steps.UNREAD_FOR)
         if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
             await self._signal_batches("hold", bool(self._holds))
         await self._signal_watch("look", look)
@@ -221,8 +223,7 @@ class Wave:
         counts = report.window == self._window or report.decision.action is Action.ROLL_BACK
         if not report.follows(self._watch_heard):
             return
-        fresh_for = report.fresh_for
-        self._watched_until = None if fresh_for is None else workflow.now() + fresh_for
+        self._silence.set(report.fresh_for)
         if counts:
             before, self._watch_heard = self._decision, report
             self._votes.see(self._decision or report.decision)
@@ -323,20 +324,12 @@ class Wave:
             self._untold |= self._by_time != self._by_time_told
             with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    partial(self._has_changed_since, seen), timeout=self._until_time_decides()
+                    partial(self._has_changed_since, seen), timeout=self._patience()
                 )
-
-    def _until_time_decides(self) -> timedelta | None:
-        """Return how long to wait without any news, None while only news decides."""
-        left = [self._patience()]
-        if self._watched_until is not None and not (self._is_silent or self._finds_harm):
-            left.append(max(timedelta(0), self._watched_until - workflow.now()))
-        return min((one for one in left if one is not None), default=None)
 
     def _notice_silence(self) -> None:
         """Hold the wave while its watch reports nothing: silence is no evidence, of health or of harm."""
-        overdue = self._watched_until is not None and workflow.now() >= self._watched_until
-        silent = overdue and not self._finds_harm
+        silent = self._silence.rings and not self._finds_harm
         if silent is self._is_silent:
             return
         self._is_silent = silent
@@ -514,7 +507,7 @@ class Wave:
             decision=self._harm_of_a_lost_watch,
         )
         self._watch = await guarded(Watch.run, watch, watch_of(workflow.info().workflow_id))
-        self._watched_until = workflow.now() + 2 * steps.UNREAD_FOR
+        self._silence.set(2 * steps.UNREAD_FOR)
         self._ends.append(asyncio.create_task(self._notice_a_lost_watch(self._watch)))
 
     async def _notice_a_lost_watch(self, watch: ChildWorkflowHandle[Watch, None]) -> None:

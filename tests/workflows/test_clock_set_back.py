@@ -8,9 +8,20 @@ from temporalio import workflow
 
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
+from policies.notices.entries import UNWATCHED
 from tests.fakes.control import BLIND, HEALTHY, PASSED, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
-from tests.workflows.world import World, fleet_of, in_phase, lengthen, result_of, say, until, working
+from tests.workflows.world import (
+    World,
+    fleet_of,
+    in_phase,
+    lengthen,
+    result_of,
+    say,
+    status_of,
+    until,
+    working,
+)
 from workflows import steps
 
 HOUR, SOON = timedelta(hours=1), 60
@@ -112,3 +123,27 @@ async def test_votes_are_counted_after_the_clock_was_set_back(
             await say(rollout, CommandKind.PROMOTE, person)
         result = await asyncio.wait_for(result_of(rollout), SOON)
     assert result.outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("passed", [0, 1], ids=["the wave under way", "waves that have passed"])
+async def test_a_watch_that_is_silent_is_noticed_after_the_clock_was_set_back(
+    server: Engine, monkeypatch: pytest.MonkeyPatch, passed: int
+) -> None:
+    """The time of whoever listens stands still for as long as the clock was set back."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=4))
+    clock = Clock(monkeypatch)
+    world = World.made(await server.client(), fleet_of("edge"))
+    world.judge.says(HEALTHY if passed else UNDECIDED)
+    world.judge.says(UNDECIDED, wave=2)
+    async with working(world):
+        rollout = await world.start(("gw-1",), ("gw-2",))
+        await in_phase(rollout, Phase.OBSERVING, wave=passed + 1)
+        clock.set_back()
+        await asyncio.sleep(10)
+        assert (await status_of(rollout)).phase is Phase.OBSERVING  # watches report as often as before
+        world.judge.hangs = True
+        if passed:
+            await until(lambda: UNWATCHED in [one for one, _, _ in world.book.events.values()], SOON)
+        else:
+            await in_phase(rollout, Phase.HELD)
+            assert "has not reported since" in ((await status_of(rollout)).why or "")
