@@ -164,6 +164,8 @@ class RestoreOrder(Value):
     within: timedelta | None = None
     last_back: datetime | None = None
     told: int = 0
+    members: Packed[tuple[Member, ...]] = ()
+    """Its gateways: no run that goes on waits for the ledger to know them."""
     emptied: dict[str, str] = {}
     """The drains of gateways that could not go back at once, by gateway."""
     beginning: tuple[int, ...] = (0,)
@@ -391,8 +393,8 @@ class Restore:
 
     async def _restore_part(self, order: RestoreOrder) -> RestoreResult:
         self._given_up |= self._given_up_in.pop(order.keys[0].path, {})
-        part = await control.read_part(order.plan, order.keys[0])
-        for member in part.members:
+        members = order.members or (await control.read_part(order.plan, order.keys[0])).members
+        for member in members:
             name = member.gateway.name
             if member.back is not None and order.only in {None, name}:
                 self._members[name], self._targets[name] = member, member.back
@@ -969,6 +971,7 @@ class Restore:
                     "begun": self._begun,
                     "last_back": self._last_back,
                     "told": self._told,
+                    "members": tuple(self._members.values()),
                 }
             )
         )

@@ -409,9 +409,9 @@ async def test_a_batch_is_cut_while_the_ledger_is_away_and_writes_all_that_it_mi
     waits = when == "some wait for capacity"
     async with working(world):
         rollout = await world.start(tuple(world.gateways))
-        batch = f"{rollout.id}/{world.newest}/wave/001/0001"
         some = ["gw-1"] if waits else [*world.gateways]
         await until(lambda: all(world.serving()[name] == "1.3.0" for name in some))
+        batch = f"{rollout.id}/{world.newest}/wave/001/0001"
         if waits:
             await say(rollout, CommandKind.HOLD)
             await asyncio.sleep(3)  # whoever was being started is on trial
@@ -455,6 +455,35 @@ async def test_a_change_asks_a_ledger_that_is_away_less_and_less_often_and_tells
         assert (await result_of(rollout)).outcome is Outcome.PROMOTED
     told = [one.sentence for one in world.book.events_of_change(world.newest)]
     assert any("users call" in sentence for sentence in told)
+
+
+async def test_a_way_back_whose_history_is_cut_goes_on_while_the_ledger_is_away(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "SHORT_HISTORY", 1)
+    monkeypatch.setitem(steps.GO_BACK, "schedule_to_close_timeout", timedelta(seconds=2))
+    world = World.made(await server.client(), fleet_of("edge", size=2))
+    async with working(world):
+        await world.upgrade(tuple(world.gateways))
+        world.gateways["gw-1"].fail("restore", Unavailable("no route to host"), times=10_000)
+        restore = await world.restore("gw-1")
+        newest = world.client.get_workflow_handle(restore.id)
+
+        async def is_cut() -> None:
+            run = (await newest.describe()).run_id
+
+            async def is_another() -> bool:
+                return (await newest.describe()).run_id != run
+
+            await until(is_another, 120)
+
+        await is_cut()  # it has read its part of the plan
+        with ledger_away(world.book):
+            for _ in range(2):  # the second run begins without the ledger for certain
+                await is_cut()
+            world.gateways["gw-1"].recover("restore")
+            await until(lambda: world.serving()["gw-1"] == "1.1.6", 90)
+        assert (await result_of(restore)).back == 1
 
 
 async def test_what_a_batch_did_until_all_had_switched_is_cut_off_before_its_first_renewal(
