@@ -366,7 +366,7 @@ def history_is_long() -> bool:
 
 def history_is_too_long() -> bool:
     """Whether a cut waits for nothing any more that the next run can repeat, such as a write."""
-    return workflow.info().is_continue_as_new_suggested() or history_is_longer_than(LONG_HISTORY)
+    return history_is_longer_than(LONG_HISTORY)
 
 
 def epoch_now() -> int:
