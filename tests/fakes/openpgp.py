@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 CURVE = bytes.fromhex("092b06010401da470f01")
 HASHES = {2: "sha1", 10: "sha512"}
 CERTIFIES, SIGNS = 1, 2
-BINARY, USER, DIRECT, SUBKEY, AGREES, KEY_REVOKED, SUBKEY_REVOKED = 0, 0x13, 0x1F, 0x18, 0x19, 0x20, 0x28
-UNSPECIFIED, SUPERSEDED, COMPROMISED, RETIRED = range(4)
+BINARY, USER, SUBKEY, AGREES, KEY_REVOKED, SUBKEY_REVOKED = 0, 0x13, 0x18, 0x19, 0x20, 0x28
+UNSPECIFIED, COMPROMISED, RETIRED = 0, 2, 3
 USER_ID = b"lead@corp.example"
 PAYLOAD = b'{"a":"statement"}'
 DAY = timedelta(days=1)
@@ -166,7 +166,6 @@ class Crafted:
     """The key that agrees to it, instead of the subkey."""
     agreed: bool = True
     subkey_flags: bytes = flags(SIGNS)
-    unproven: bytes = b""
     user_flags: bytes = flags(CERTIFIES)
     ends: bytes = b""
     subkey_ends: bytes = b""
@@ -195,7 +194,7 @@ class Crafted:
         agreeing = (self.agreeing or self.subkey).sign(
             AGREES, self.bound, EXTENDED, by=self.agreeing_hashed_by
         )
-        beside = [self.unproven, *([subpacket(32, agreeing)] if self.agreed else [])]
+        beside = [subpacket(32, agreeing)] if self.agreed else []
         binding = (self.binder or self.primary).sign(
             SUBKEY,
             self.bound,

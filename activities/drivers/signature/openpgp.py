@@ -3,22 +3,45 @@
 One signature per file, by one pinned certificate; no keyring folder, no agent, no web of
 trust. The date in a signature is the signer's claim, so admission compares it with the
 manifest's own dates.
+
+The library judges a signature by what its key said of itself then. gpg replaces that whenever it extends
+a key, so a file of the trust policy holds all exports of its certificate, one behind the other.
 """
 
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import chain
+from typing import NamedTuple
 
-from pysequoia.packet import Packet, PacketPile, SignatureType, Tag
+from pysequoia import Cert, Sig, verify
+from pysequoia.packet import HashAlgorithm, Packet, PacketPile, SignatureType, Tag
 
-from activities.drivers.signature.openpgp_certificate import Certificate, first_line, shown
-from activities.drivers.signature.openpgp_packets import STRONG_HASHES, is_signed_by, made, readable
-from policies.model.refusals import SignatureInvalid, TrustError, WeakAlgorithm
+from activities.refusals import PolicyInvalid
+from policies.model.refusals import SignatureInvalid, SignerRevoked, TrustError, WeakAlgorithm
 from policies.model.trust import LAPSED, Envelope, Pinned, SignatureKind, Signer, VerifiedSignature
 from policies.model.value import digest_of
 
 MAX_SIGNATURE_BYTES = 16_384
-CLOCKS_APART = timedelta(minutes=30)
-"""How far the signer's clock may be ahead."""
+OF_THE_PRIMARY = (
+    SignatureType.DirectKey,
+    SignatureType.GenericCertification,
+    SignatureType.PersonaCertification,
+    SignatureType.CasualCertification,
+    SignatureType.PositiveCertification,
+)
+"""Signatures of a certificate about its primary key."""
+STRONG_HASHES = (HashAlgorithm.SHA256, HashAlgorithm.SHA384, HashAlgorithm.SHA512)
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+_SIGNATURE = 2
+"""The number of signature packets (RFC 9580, 5)."""
+_ARMOR = re.compile(
+    rb"\s*-----BEGIN PGP SIGNATURE-----[ \t]*\r?\n(?:[A-Za-z]+: [^\n]*\n)*[ \t]*\r?\n"
+    rb"([A-Za-z0-9+/=\s]+)-----END PGP SIGNATURE-----\s*"
+)
+_ARMORED_KEY, _ARMOR_ENDS = b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"-----END PGP PUBLIC KEY BLOCK-----"
 
 
 class OpenPgpVerifier:
@@ -28,106 +51,304 @@ class OpenPgpVerifier:
         """Load the certificates: name to content and fingerprint.
 
         Raises:
-            PolicyInvalid: a file is not one certificate with the fingerprint the policy names.
+            PolicyInvalid: a file has another certificate than the one with the fingerprint the policy names.
         """
-        self._certificates = {name: Certificate(name, *pinned) for name, pinned in certificates.items()}
+        self._certificates = {name: _pinned(name, *pinned) for name, pinned in certificates.items()}
 
     def keys(self) -> frozenset[str]:
         """Return the fingerprints of all keys of the pinned certificates, subkeys included, in capitals."""
-        return frozenset(key.fingerprint for one in self._certificates.values() for key in one.keys)
+        every = map(_keys, self._certificates.values())
+        return frozenset(key.fingerprint for key in chain.from_iterable(every))
 
     def pinned(self) -> tuple[Pinned, ...]:
         """Return the certificates that no key signs for any more some day, and those for which none does."""
-        return tuple(
+        found = (
             Pinned(
                 kind=SignatureKind.OPENPGP,
                 root=name,
                 shown=f"the OpenPGP key {name}",
-                ends=certificate.ends,
-                fault=certificate.fault,
+                ends=None if (fault := _fault(name, certificate)) else _signs_until(certificate),
+                fault=fault,
             )
             for name, certificate in self._certificates.items()
-            if certificate.ends is not None or certificate.fault
         )
+        return tuple(one for one in found if one.ends is not None or one.fault)
 
     def claims(self, envelope: Envelope, signer: Signer) -> bool:
         """Return whether the signature names a key of the signer's certificate; nothing of it is verified."""
         certificate = self._certificates.get(signer.openpgp or "")
         try:
-            (signature,) = PacketPile.from_bytes(envelope.content)
+            issuer = Sig.from_bytes(_bare(envelope.content)).issuer_fingerprint
         except Exception:  # noqa: BLE001 - what is no signature names nobody
             return False
-        return certificate is not None and certificate.named_by(signature) is not None
+        return (
+            certificate is not None
+            and issuer is not None
+            and issuer.upper() in {key.fingerprint for key in _keys(certificate)}
+        )
 
     def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
         """Return which pinned certificate signed the payload, for who judges it at that time.
 
         Raises:
             WeakAlgorithm: the signature is over a hash that can be forged.
-            SignatureInvalid: it is by no pinned certificate, over other bytes, or by a key that has ended or
-                that its certificate does not have sign.
+            SignatureInvalid: it is by no pinned certificate, over other bytes, by an expired key, or by one
+                whose file has no export from that time.
             SignerRevoked: its certificate says of itself that it was revoked.
         """
         signature = _parse(envelope.content)
-        created, expires = made(signature), signature.signature_expiration_time
-        if expires is not None and expires <= at:
+        if signature.expiration is not None and signature.expiration <= at:
             raise SignatureInvalid(
-                f"the OpenPGP signature expired at {expires:%Y-%m-%d %H:%M:%S} UTC; sign again", reason=LAPSED
-            )
-        if created > at + CLOCKS_APART:
-            raise SignatureInvalid(
-                f"the OpenPGP signature is of {created:%Y-%m-%d %H:%M:%S} UTC, which is later than now; set "
-                "the clock of this host, or sign again",
-                reason="clock",
+                f"the OpenPGP signature expired at {signature.expiration:%Y-%m-%d %H:%M:%S} UTC; sign again",
+                reason=LAPSED,
             )
         refusal: TrustError = SignatureInvalid(
             "the OpenPGP signature is by no pinned certificate over these bytes", reason="root"
         )
         for name, certificate in self._certificates.items():
-            key = certificate.named_by(signature)
-            if key is None:
+            signed_by = _signing_key(payload, signature, certificate)
+            if signed_by is None:
+                refusal = _refusal(name, certificate, signature) or refusal
                 continue
-            if key.fault:  # another certificate may have the key by right
-                refusal = certificate.refusal_of(key)
-                continue
-            if not is_signed_by(key.packet, signature, payload):
-                continue
-            certificate.require_counts(key, created, at)
+            if certificate.expiration is not None and certificate.expiration <= at:
+                raise SignatureInvalid(f"the OpenPGP certificate {name} has expired", reason=LAPSED)
+            ends = next((key.ends for key in _keys(certificate) if key.fingerprint == signed_by), None)
+            if ends is not None and ends <= at:
+                expired = f"the signing key {signed_by} of the OpenPGP certificate {name} has expired"
+                raise SignatureInvalid(expired, reason=LAPSED)
             return VerifiedSignature(
                 kind=SignatureKind.OPENPGP,
                 root=name,
-                identity=certificate.fingerprint,
-                signing_key=key.fingerprint,
+                identity=certificate.fingerprint.upper(),
+                signing_key=signed_by,
                 payload_digest=digest_of(payload),
-                signed_at=created,
+                signed_at=signature.created,
                 evidence={"hash": str(signature.hash_algorithm), "time_source": "signer"},
             )
         raise refusal
 
 
-def _parse(content: bytes) -> Packet:
+def _pinned(name: str, content: bytes, fingerprint: str) -> Cert:
+    """Return the certificate in a file, with what all of its exports there say."""
+    try:
+        certificates = Cert.split_bytes(content)
+        tags = [packet.tag for one in _exports(content) for packet in PacketPile.from_bytes(one)]
+        _ = [_keys(one) for one in certificates]  # what the library cannot write again is read by nobody
+    except Exception as error:
+        raise PolicyInvalid(f"OpenPGP certificate {name} cannot be read: {_first_line(error)}") from error
+    if Tag.SecretKey in tags or Tag.SecretSubkey in tags:
+        raise PolicyInvalid(
+            f"OpenPGP certificate {name} has the secret key with it, which many can read there; write only "
+            f"`gpg --export {fingerprint}` into it, and consider the key lost"
+        )
+    if {one.fingerprint.upper() for one in certificates} != {fingerprint}:
+        raise PolicyInvalid(
+            f"OpenPGP certificate {name} is not exactly the one with fingerprint {fingerprint}"
+        )
+    if _ARMORED_KEY in content and not content.rstrip().endswith(_ARMOR_ENDS):
+        raise PolicyInvalid(
+            f"OpenPGP certificate {name} has something behind its last armored export, which nobody reads; "
+            "write every export by `gpg --armor --export`"
+        )
+    whole = certificates[0]
+    for one in certificates[1:]:
+        whole = whole.merge(one)
+    return whole
+
+
+def _exports(content: bytes) -> list[bytes]:
+    """Return each armored export of a file, of which the library reads one; binary ones are one."""
+    armored = content.split(_ARMORED_KEY)
+    return [_ARMORED_KEY + one for one in armored[1:]] or [content]
+
+
+def _parse(content: bytes) -> Sig:
     """Return the one signature in the file."""
-    if len(content) > MAX_SIGNATURE_BYTES:
-        raise SignatureInvalid("the OpenPGP signature file is too long", reason="bundle")
     if content.lstrip().startswith(b"-----BEGIN PGP SIGNED MESSAGE-----"):
         raise SignatureInvalid(
             "the OpenPGP signature is around its text; sign with `gpg --detach-sign`", reason="bundle"
         )
+    bare = _bare(content)
     try:
-        packets: list[Packet] = [*PacketPile.from_bytes(content)]
-        tags = [packet.tag for packet in packets]
+        signature = Sig.from_bytes(bare)
+        kind, created, hashed = signature.signature_type, signature.created, signature.hash_algorithm
     except Exception as error:
-        raise SignatureInvalid(f"not an OpenPGP signature: {first_line(error)}", reason="bundle") from error
-    found = [*readable(packets)]
-    if (
-        tags != [Tag.Signature]
-        or [one.signature_type for one in found] != [SignatureType.Binary]
-        or found[0].signature_created is None
-    ):
+        raise SignatureInvalid(f"not an OpenPGP signature: {_first_line(error)}", reason="bundle") from error
+    if kind != SignatureType.Binary or created is None:
         raise SignatureInvalid(
             "the file is not exactly one dated OpenPGP signature over bytes", reason="bundle"
         )
-    if found[0].hash_algorithm not in STRONG_HASHES:
-        hashed = shown(found[0].hash_algorithm)
-        raise WeakAlgorithm(f"the OpenPGP signature uses {hashed}; sign with SHA-256 or better")
-    return found[0]
+    if hashed not in STRONG_HASHES:
+        raise WeakAlgorithm(f"the OpenPGP signature uses {_shown(hashed)}; sign with SHA-256 or better")
+    return signature
+
+
+def _bare(content: bytes) -> bytes:
+    """Return the one packet of a signature's file, without its armor.
+
+    The library is given nothing else: it unpacks compressed packets, of which a few hundred bytes become
+    gigabytes.
+
+    Raises:
+        SignatureInvalid: the file is too long, or not exactly one signature packet.
+    """
+    if len(content) > MAX_SIGNATURE_BYTES:
+        raise SignatureInvalid("the OpenPGP signature file is too long", reason="bundle")
+    bare = content
+    if armored := _ARMOR.fullmatch(content):
+        lines = [line for line in armored[1].split() if not line.startswith(b"=")]  # without the checksum
+        try:
+            bare = base64.b64decode(b"".join(lines), validate=True)
+        except binascii.Error as error:
+            raise SignatureInvalid(f"not an OpenPGP signature: {error}", reason="bundle") from error
+    if not _is_one_signature(bare):
+        raise SignatureInvalid("the file is not exactly one OpenPGP signature", reason="bundle")
+    return bare
+
+
+def _is_one_signature(content: bytes) -> bool:
+    """Return whether these bytes are one signature packet by its header (RFC 9580, 4.2)."""
+    first, second = (*content[:2], 0, 0)[:2]
+    if first >= 0xC0:  # noqa: PLR2004 - the newer form
+        tag, width = first & 0x3F, 1 if second < 192 else 2 if second < 224 else 5 if second == 255 else 0  # noqa: PLR2004
+        length = second if width == 1 else int.from_bytes(content[2:6])
+        if width == 2:  # noqa: PLR2004
+            length = ((second - 192) << 8) + int.from_bytes(content[2:3]) + 192
+    else:
+        tag, width = (first & 0x3F) >> 2, (1, 2, 4, 0)[first & 3] if first >= 0x80 else 0  # noqa: PLR2004
+        length = int.from_bytes(content[1 : 1 + width])
+    return tag == _SIGNATURE and width > 0 and 1 + width + length == len(content)
+
+
+def _signing_key(payload: bytes, signature: Sig, certificate: Cert) -> str | None:
+    """Return the fingerprint of the certificate's key that made the signature; None if no key of it did."""
+    if certificate.is_revoked:
+        return None
+    try:
+        found = verify(bytes=payload, store=lambda _: [certificate], signature=signature).valid_sigs
+    except Exception:  # noqa: BLE001 - the library reports every kind of refusal by RuntimeError
+        return None
+    if [good.certificate for good in found] != [certificate.fingerprint]:
+        return None
+    return str(found[0].signing_key).upper()
+
+
+class _Key(NamedTuple):
+    """A primary key or a subkey, and when it expires by its own newest binding."""
+
+    fingerprint: str
+    ends: datetime | None = None
+    signs: bool = False
+    """Whether its own certificate has it sign bytes, and not only other keys."""
+    since: datetime | None = None
+    """Since when its certificate says anything of it, None where it does not say so."""
+    weak: str = ""
+    """The hash of its certificate's signatures about it where all of them can be forged."""
+
+
+def _keys(certificate: Cert) -> list[_Key]:
+    """Return all keys of a certificate; the end of the primary key is the certificate's (RFC 9580, 10.1)."""
+    keys: list[_Key] = []
+    created = newest = _BEFORE_ALL
+    for packet in _readable(certificate):
+        bound = packet.signature_created or _BEFORE_ALL
+        if packet.tag in (Tag.PublicKey, Tag.PublicSubkey):
+            keys.append(_Key(str(packet.fingerprint).upper()))
+            created, newest = packet.key_created or _BEFORE_ALL, _BEFORE_ALL
+        elif packet.signature_type == SignatureType.SubkeyBinding:
+            keys[-1] = _with_binding(keys[-1], packet)
+            if bound >= newest:
+                newest, period = bound, packet.key_validity_period
+                ends = created + period if period else None
+                keys[-1] = keys[-1]._replace(ends=ends, signs=_for_signing(packet))
+        elif packet.signature_type in OF_THE_PRIMARY and len(keys) == 1:
+            keys[0] = _with_binding(keys[0], packet)
+            keys[0] = keys[0]._replace(signs=keys[0].signs or _for_signing(packet))
+    return keys
+
+
+def _readable(certificate: Cert) -> Iterator[Packet]:
+    """Yield the packets that the library knows: of others it raises errors when they are asked."""
+    for packet in PacketPile.from_bytes(bytes(certificate)):
+        try:
+            _ = packet.tag, packet.signature_type, packet.hash_algorithm, packet.fingerprint
+        except Exception:  # noqa: BLE001, S112 - the library reports everything by RuntimeError
+            continue
+        yield packet
+
+
+def _with_binding(key: _Key, packet: Packet) -> _Key:
+    """Return the key with one more signature of its certificate about it."""
+    bound = packet.signature_created
+    times = [one for one in (key.since, bound) if one is not None]
+    is_strong = packet.hash_algorithm in STRONG_HASHES
+    weak = "" if is_strong or (key.since is not None and not key.weak) else _shown(packet.hash_algorithm)
+    return key._replace(since=min(times, default=None), weak=weak)
+
+
+def _shown(constant: object) -> str:
+    """Return an algorithm's name as people write it."""
+    return str(constant).rpartition(".")[2]
+
+
+def _fault(name: str, certificate: Cert) -> str:
+    """Return why nothing counts that any key of it signs, and what to do; empty where one does."""
+    keys = _keys(certificate)
+    nothing = f"nothing counts that the OpenPGP key {name} signs: "
+    signing = [key for key in keys if key.signs]
+    if keys[0].weak or (signing and all(key.weak for key in signing)):
+        return nothing + _forgeable(keys[0], keys[0] if keys[0].weak else signing[0])
+    if not signing:
+        return f"{nothing}{keys[0].fingerprint} is not for signing, and has no subkey that is"
+    try:
+        _ = certificate.expiration
+    except Exception as error:  # noqa: BLE001 - the library reports everything by RuntimeError
+        return f"{nothing}{_first_line(error)}; make a new key"
+    return ""
+
+
+def _forgeable(primary: _Key, key: _Key) -> str:
+    mend = f"write new ones by `gpg --quick-set-expire {primary.fingerprint} 5y`"
+    if key != primary:  # gpg signs what is about a subkey by the hash of the signature before
+        mend = f"add a signing subkey by `gpg --quick-add-key {primary.fingerprint} ed25519 sign 5y`"
+    return (
+        f"{key.fingerprint} has signatures of its certificate by {key.weak} alone, which can be forged; have "
+        f"its holder {mend}, and put the new export behind the one in its file"
+    )
+
+
+def _refusal(name: str, certificate: Cert, signature: Sig) -> TrustError | None:
+    """Return why a signature that names a key of the certificate does not hold, where that is known."""
+    issuer, keys = (signature.issuer_fingerprint or "").upper(), _keys(certificate)
+    key = next((one for one in keys if one.fingerprint == issuer), None)
+    if key is None:
+        return None
+    if certificate.is_revoked:
+        return SignerRevoked(f"the OpenPGP certificate {name} is revoked", reason="key")
+    if weak := next((one for one in (keys[0], key) if one.weak), None):
+        return WeakAlgorithm(f"the OpenPGP key {name}: {_forgeable(keys[0], weak)}", reason="key")
+    if key.since is not None and signature.created is not None and signature.created < key.since:
+        return SignatureInvalid(
+            f"the OpenPGP signature is of {signature.created:%Y-%m-%d %H:%M} UTC, and what the file of the "
+            f"key {name} says begins at {key.since:%Y-%m-%d %H:%M} UTC: gpg replaces what a key says of "
+            "itself when it is extended; put the earlier export of the key back before the newer one",
+            reason="key",
+        )
+    return None
+
+
+def _for_signing(packet: Packet) -> bool:
+    return packet.key_flags is not None and packet.key_flags.signing
+
+
+def _signs_until(certificate: Cert) -> datetime | None:
+    """Return when no key of the certificate signs any more; None when one has no end."""
+    ends = [key.ends for key in _keys(certificate) if key.signs]
+    own = None if None in ends else max((end for end in ends if end is not None), default=None)
+    bounds = [end for end in (own, certificate.expiration) if end is not None]
+    return min(bounds, default=None)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the message without the backtrace that the library appends."""
+    return str(error).partition("\n")[0][:200]
