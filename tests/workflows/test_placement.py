@@ -424,11 +424,11 @@ async def test_the_gateways_of_a_drain_share_one_look_at_their_nodes(
     look, asked = cluster_of(nodes).look, list[set[str]]()
     names = ("gw-1", "gw-2", "gw-3")
 
-    async def noted(found: dict[str, str]) -> Any:
+    async def noted(found: dict[str, str], *others: Any) -> Any:
         promoted = nodes.book.known_good(nodes.fleet.name)
         if all(promoted[name] == NEW for name in names):  # before that its wave looks, and not its drain
             asked.append(set(found))
-        return await look(found)
+        return await look(found, *others)
 
     monkeypatch.setattr(cluster_of(nodes), "look", noted)
     await nodes.upgrade(names)
