@@ -1,6 +1,6 @@
 """Paths: what keeps users' packets from passing through a gateway, decided from what its host measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from policies.model.path import PathFacts, PathFinding, TriedTunnel
 
@@ -72,10 +72,8 @@ _FORWARD6 = "net.ipv6.conf.all.forwarding"
 def _filter(facts: PathFacts) -> PathFinding:
     if facts.drops is None:
         return _unread("packet filter", "the packet filter", "nft -j list ruleset")
-    if facts.drops:
-        mend = "nft list ruleset; let the tunnels' devices through before whatever drops"
-        return _wrong("packet filter", "; ".join(facts.drops), mend)
-    return _well("packet filter", "no chain drops all packets of users")
+    mend = "nft list ruleset; let the tunnels' devices through before whatever drops"
+    return _unless(facts.drops, "packet filter", "no chain drops all packets of users", mend)
 
 
 def _covering(facts: PathFacts) -> PathFinding:
@@ -83,28 +81,23 @@ def _covering(facts: PathFacts) -> PathFinding:
         why = f": {facts.uncovered_unread}" if facts.uncovered_unread else ""
         said = f"whether the packet filter treats users of all slots alike is not known{why}"
         return _wrong("slots' rules", said, "on the host: nft list ruleset")
-    if facts.uncovered:
-        mend = "change the rule on the host, and keep it where the host loads its rules at boot"
-        return _wrong("slots' rules", "; ".join(facts.uncovered), mend)
-    return _well("slots' rules", "the packet filter treats users of all slots alike")
+    mend = "change the rule on the host, and keep it where the host loads its rules at boot"
+    alike = "the packet filter treats users of all slots alike"
+    return _unless(facts.uncovered, "slots' rules", alike, mend)
 
 
 def _bans(facts: PathFacts) -> PathFinding:
     if facts.spared is None:
         return _unread("bans", "whether bans at the users' port hold at slots' ports", "nft list ruleset")
-    if facts.spared:
-        mend = "ban on all ports, or by the port that users dial: docs/install.md, Bans and limits"
-        return _wrong("bans", "; ".join(facts.spared), mend)
-    return _well("bans", "no ban or limit holds at the users' port alone")
+    mend = "ban on all ports, or by the port that users dial: docs/install.md, Bans and limits"
+    return _unless(facts.spared, "bans", "no ban or limit holds at the users' port alone", mend)
 
 
 def _back(facts: PathFacts) -> PathFinding:
     if facts.misrouted is None:
         return _unread("routes", "the routes", "ip route")
-    if facts.misrouted:
-        mend = "ip route: take the other route away, or choose other pools"
-        return _wrong("routes", "; ".join(facts.misrouted), mend)
-    return _well("routes", "packets for users' addresses go to their tunnels")
+    mend = "ip route: take the other route away, or choose other pools"
+    return _unless(facts.misrouted, "routes", "packets for users' addresses go to their tunnels", mend)
 
 
 def _tracking(facts: PathFacts) -> PathFinding:
@@ -159,6 +152,11 @@ def _names(tried: TriedTunnel) -> PathFinding:
         said = f"{', '.join(tried.dns_silent)} answers nothing through the tunnel"
         return _wrong(about, said, "mend that server, or give users another one (dns in fleet.yaml)")
     return _well(about, f"{', '.join(tried.dns)} answer through the tunnel")
+
+
+def _unless(wrong: Sequence[str], about: str, well: str, mend: str) -> PathFinding:
+    """Return that all is well, unless something is wrong."""
+    return _wrong(about, "; ".join(wrong), mend) if wrong else _well(about, well)
 
 
 def _unread(about: str, what: str, command: str) -> PathFinding:

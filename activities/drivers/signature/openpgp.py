@@ -13,7 +13,7 @@ import binascii
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import chain
+from functools import reduce
 from typing import NamedTuple
 
 from pysequoia import Cert, Sig, verify
@@ -57,8 +57,7 @@ class OpenPgpVerifier:
 
     def keys(self) -> frozenset[str]:
         """Return the fingerprints of all keys of the pinned certificates, subkeys included, in capitals."""
-        every = map(_keys, self._certificates.values())
-        return frozenset(key.fingerprint for key in chain.from_iterable(every))
+        return frozenset(key.fingerprint for one in self._certificates.values() for key in one.keys)
 
     def pinned(self) -> tuple[Pinned, ...]:
         """Return the certificates that no key signs for any more some day, and those for which none does."""
@@ -67,7 +66,7 @@ class OpenPgpVerifier:
                 kind=SignatureKind.OPENPGP,
                 root=name,
                 shown=f"the OpenPGP key {name}",
-                ends=None if (fault := _fault(name, certificate)) else _signs_until(certificate),
+                ends=None if (fault := _fault(certificate)) else _signs_until(certificate),
                 fault=fault,
             )
             for name, certificate in self._certificates.items()
@@ -81,11 +80,7 @@ class OpenPgpVerifier:
             issuer = Sig.from_bytes(_bare(envelope.content)).issuer_fingerprint
         except Exception:  # noqa: BLE001 - what is no signature names nobody
             return False
-        return (
-            certificate is not None
-            and issuer is not None
-            and issuer.upper() in {key.fingerprint for key in _keys(certificate)}
-        )
+        return certificate is not None and issuer is not None and certificate.key(issuer) is not None
 
     def verify(self, payload: bytes, envelope: Envelope, at: datetime) -> VerifiedSignature:
         """Return which pinned certificate signed the payload, for who judges it at that time.
@@ -106,20 +101,21 @@ class OpenPgpVerifier:
             "the OpenPGP signature is by no pinned certificate over these bytes", reason="root"
         )
         for name, certificate in self._certificates.items():
-            signed_by = _signing_key(payload, signature, certificate)
+            signed_by = _signing_key(payload, signature, certificate.whole)
             if signed_by is None:
-                refusal = _refusal(name, certificate, signature) or refusal
+                refusal = _refusal(certificate, signature) or refusal
                 continue
-            if certificate.expiration is not None and certificate.expiration <= at:
+            expiration = certificate.whole.expiration
+            if expiration is not None and expiration <= at:
                 raise SignatureInvalid(f"the OpenPGP certificate {name} has expired", reason=LAPSED)
-            ends = next((key.ends for key in _keys(certificate) if key.fingerprint == signed_by), None)
-            if ends is not None and ends <= at:
+            key = certificate.key(signed_by)
+            if key is not None and key.ends is not None and key.ends <= at:
                 expired = f"the signing key {signed_by} of the OpenPGP certificate {name} has expired"
                 raise SignatureInvalid(expired, reason=LAPSED)
             return VerifiedSignature(
                 kind=SignatureKind.OPENPGP,
                 root=name,
-                identity=certificate.fingerprint.upper(),
+                identity=certificate.whole.fingerprint.upper(),
                 signing_key=signed_by,
                 payload_digest=digest_of(payload),
                 signed_at=signature.created,
@@ -128,14 +124,40 @@ class OpenPgpVerifier:
         raise refusal
 
 
-def _pinned(name: str, content: bytes, fingerprint: str) -> Cert:
+class _Key(NamedTuple):
+    """A primary key or a subkey, and when it expires by its own newest binding."""
+
+    fingerprint: str
+    ends: datetime | None = None
+    signs: bool = False
+    """Whether its own certificate has it sign bytes, and not only other keys."""
+    since: datetime | None = None
+    """Since when its certificate says anything of it, None where it does not say so."""
+    weak: str = ""
+    """The hash of its certificate's signatures about it where all of them can be forged."""
+
+
+class _Certificate(NamedTuple):
+    """A pinned certificate, read once."""
+
+    name: str
+    whole: Cert
+    """What all of its exports say."""
+    keys: tuple[_Key, ...]
+    """The primary key, and its subkeys."""
+
+    def key(self, fingerprint: str) -> _Key | None:
+        """Return its key with this fingerprint."""
+        return next((key for key in self.keys if key.fingerprint == fingerprint.upper()), None)
+
+
+def _pinned(name: str, content: bytes, fingerprint: str) -> _Certificate:
     """Return the certificate in a file, with what all of its exports there say."""
     try:
         certificates = Cert.split_bytes(content)
         tags = [packet.tag for one in _exports(content) for packet in PacketPile.from_bytes(one)]
-        _ = [_keys(one) for one in certificates]  # what the library cannot write again is read by nobody
     except Exception as error:
-        raise PolicyInvalid(f"OpenPGP certificate {name} cannot be read: {_first_line(error)}") from error
+        raise _unreadable(name, error) from error
     if Tag.SecretKey in tags or Tag.SecretSubkey in tags:
         raise PolicyInvalid(
             f"OpenPGP certificate {name} has the secret key with it, which many can read there; write only "
@@ -150,10 +172,15 @@ def _pinned(name: str, content: bytes, fingerprint: str) -> Cert:
             f"OpenPGP certificate {name} has something behind its last armored export, which nobody reads; "
             "write every export by `gpg --armor --export`"
         )
-    whole = certificates[0]
-    for one in certificates[1:]:
-        whole = whole.merge(one)
-    return whole
+    try:
+        whole = reduce(Cert.merge, certificates)
+        return _Certificate(name, whole, tuple(_keys(whole)))
+    except Exception as error:  # the library does not write again all that it reads
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> PolicyInvalid:
+    return PolicyInvalid(f"OpenPGP certificate {name} cannot be read: {_first_line(error)}")
 
 
 def _exports(content: bytes) -> list[bytes]:
@@ -233,19 +260,6 @@ def _signing_key(payload: bytes, signature: Sig, certificate: Cert) -> str | Non
     return str(found[0].signing_key).upper()
 
 
-class _Key(NamedTuple):
-    """A primary key or a subkey, and when it expires by its own newest binding."""
-
-    fingerprint: str
-    ends: datetime | None = None
-    signs: bool = False
-    """Whether its own certificate has it sign bytes, and not only other keys."""
-    since: datetime | None = None
-    """Since when its certificate says anything of it, None where it does not say so."""
-    weak: str = ""
-    """The hash of its certificate's signatures about it where all of them can be forged."""
-
-
 def _keys(certificate: Cert) -> list[_Key]:
     """Return all keys of a certificate; the end of the primary key is the certificate's (RFC 9580, 10.1)."""
     keys: list[_Key] = []
@@ -291,17 +305,17 @@ def _shown(constant: object) -> str:
     return str(constant).rpartition(".")[2]
 
 
-def _fault(name: str, certificate: Cert) -> str:
+def _fault(certificate: _Certificate) -> str:
     """Return why nothing counts that any key of it signs, and what to do; empty where one does."""
-    keys = _keys(certificate)
-    nothing = f"nothing counts that the OpenPGP key {name} signs: "
+    keys = certificate.keys
+    nothing = f"nothing counts that the OpenPGP key {certificate.name} signs: "
     signing = [key for key in keys if key.signs]
     if keys[0].weak or (signing and all(key.weak for key in signing)):
         return nothing + _forgeable(keys[0], keys[0] if keys[0].weak else signing[0])
     if not signing:
         return f"{nothing}{keys[0].fingerprint} is not for signing, and has no subkey that is"
     try:
-        _ = certificate.expiration
+        _ = certificate.whole.expiration
     except Exception as error:  # noqa: BLE001 - the library reports everything by RuntimeError
         return f"{nothing}{_first_line(error)}; make a new key"
     return ""
@@ -317,16 +331,16 @@ def _forgeable(primary: _Key, key: _Key) -> str:
     )
 
 
-def _refusal(name: str, certificate: Cert, signature: Sig) -> TrustError | None:
+def _refusal(certificate: _Certificate, signature: Sig) -> TrustError | None:
     """Return why a signature that names a key of the certificate does not hold, where that is known."""
-    issuer, keys = (signature.issuer_fingerprint or "").upper(), _keys(certificate)
-    key = next((one for one in keys if one.fingerprint == issuer), None)
+    name, primary = certificate.name, certificate.keys[0]
+    key = certificate.key(signature.issuer_fingerprint or "")
     if key is None:
         return None
-    if certificate.is_revoked:
+    if certificate.whole.is_revoked:
         return SignerRevoked(f"the OpenPGP certificate {name} is revoked", reason="key")
-    if weak := next((one for one in (keys[0], key) if one.weak), None):
-        return WeakAlgorithm(f"the OpenPGP key {name}: {_forgeable(keys[0], weak)}", reason="key")
+    if weak := next((one for one in (primary, key) if one.weak), None):
+        return WeakAlgorithm(f"the OpenPGP key {name}: {_forgeable(primary, weak)}", reason="key")
     if key.since is not None and signature.created is not None and signature.created < key.since:
         return SignatureInvalid(
             f"the OpenPGP signature is of {signature.created:%Y-%m-%d %H:%M} UTC, and what the file of the "
@@ -341,11 +355,11 @@ def _for_signing(packet: Packet) -> bool:
     return packet.key_flags is not None and packet.key_flags.signing
 
 
-def _signs_until(certificate: Cert) -> datetime | None:
+def _signs_until(certificate: _Certificate) -> datetime | None:
     """Return when no key of the certificate signs any more; None when one has no end."""
-    ends = [key.ends for key in _keys(certificate) if key.signs]
+    ends = [key.ends for key in certificate.keys if key.signs]
     own = None if None in ends else max((end for end in ends if end is not None), default=None)
-    bounds = [end for end in (own, certificate.expiration) if end is not None]
+    bounds = [end for end in (own, certificate.whole.expiration) if end is not None]
     return min(bounds, default=None)
 
 
