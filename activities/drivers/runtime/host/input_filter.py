@@ -170,9 +170,11 @@ async def drops_users(
     Raises:
         Unavailable: The packet filter cannot be read, or not be compared in time.
     """
+    ways, found = await _ways(gateway, redirected), dict[str, None]()
+    if not ways:
+        return ()
     rules = (rules or await read_rules()).within(COMPARED_WITHIN)
-    found = dict[str, None]()
-    for slots, dialled, since in await _ways(gateway, redirected):
+    for slots, dialled, since in ways:
         models = [dialled, *(one for name, one in slots.items() if name == serving)]
         for name, one in slots.items():
             lost = await asyncio.to_thread(_lost, rules, models, one, since)
