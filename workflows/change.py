@@ -879,10 +879,23 @@ class Change:
             held = self._story.last_hold
             await self._unless_stopped(self._leave_out_who_was_taken_off)
             if self._story.last_hold == held and not self._is_stopped:
-                return await self._promote()
+                return await self._promote() if self._upgraded else self._left_to_operators()
         if not self._has_begun:
             return self._ended_before_it_began()
         return await self._go_back("asked to go back")
+
+    @property
+    def _upgraded(self) -> int:
+        """How many gateways run the release: those of the plan but the ones that are left to operators."""
+        return self._plan.changing - len({*chain.from_iterable(self._aside_in.values())})
+
+    def _left_to_operators(self) -> ChangeResult:
+        """Return how an upgrade ends that has nothing to promote, and nothing that it may take back."""
+        release = f"{self._release.product} {self._release.version}"
+        return self._result(
+            Outcome.HELD,
+            f"no gateway runs {release}: each of them is left to operators; nothing was promoted",
+        )
 
     async def _begin_upgrade(self) -> ChangeResult | None:
         """Return how the upgrade ends before anything was touched, None when nothing is in its way."""

@@ -101,6 +101,24 @@ async def test_no_gateway_of_a_whole_site_that_operators_steered_back_is_promote
     assert {row.gateway for row in world.book.gateways_of(world.newest, LEFT_OUT)} == {*steered}
 
 
+async def test_an_upgrade_of_which_each_gateway_is_left_to_operators_ends_held_and_promotes_nothing(
+    server: Engine,
+) -> None:
+    """It ended as promoted, and its screen said that every gateway takes its sessions on the release."""
+    names = ("gw-1", "gw-2")
+    world, run = await of_waves(server, [names[:1], names[1:]])
+    for one in names:
+        await steered_back(world.gateways[one])
+    async with working(world):
+        running = await promoting(world, run)
+        result = await result_of(running)
+        status = await status_of(running)
+    assert (result.outcome, sorted(result.aside)) == (Outcome.HELD, [*names])
+    assert "no gateway runs" in result.reason
+    assert (status.what, status.why, status.runbook) == ("held: needs a person", result.reason, "held-decide")
+    assert world.book.known_good("edge") == dict.fromkeys(world.gateways, OLD)
+
+
 async def test_a_silent_gateway_of_one_part_delays_the_look_at_no_other_part(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
