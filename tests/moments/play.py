@@ -214,6 +214,8 @@ class Player:
         self.up: UnderWay | None = None
         self.hand: dict[str, ReleaseRef] = {}
         """What operators had gateways serve by break-glass."""
+        self.steered = set[str]()
+        """Gateways that are left out for break-glass alone, which ends once they serve their known-good."""
         self.out: set[str] = set()
         """Gateways that operators left out of changes."""
         self.gone: set[str] = set()
@@ -863,6 +865,7 @@ class Player:
     async def _leave_out(self, name: str) -> None:
         await self._repeated(lambda: self.stage.service.leave_out(ANA, FLEET, (name,), "its disk"))
         self.out.add(name)
+        self.steered.discard(name)
         self._forget_settings(name)
 
     async def take_in(self) -> None:
@@ -871,7 +874,15 @@ class Player:
         self._tell(name)
         if name in self.gone or (self.up is not None and name in self.hand):
             return
-        if await self._taken_in(name) and self.hand.pop(name, None) is not None:
+        try:
+            takes_part = await self._taken_in(name)
+        except Conflict:
+            if name not in self.steered or name in self.hand:
+                raise
+            self._tell("[takes part again: its known-good moved to what an operator had it serve]")
+            self.out.discard(name)
+            return
+        if takes_part and self.hand.pop(name, None) is not None:
             self.stage.hand_over_long_ago(name)
             await self._reconciled()
 
@@ -901,6 +912,7 @@ class Player:
         self._steer(name, to)
         self.hand[name] = to
         self.out.add(name)
+        self.steered.add(name)
         self._forget_settings(name)
         await self.reconcile()
 
