@@ -23,7 +23,7 @@ from policies.model.plan_part import MOST_MEMBERS, PartKey, PlanHeader, WaveHead
 from policies.model.report import EVERYBODY, BatchReport, ByTime, WatchReport, WaveReport
 from policies.model.value import Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
-from policies.status.awaited import STANDING_STILL, rolls_back_by_itself, speaks_against
+from policies.status.awaited import STANDING_STILL, asks_about_harm, rolls_back_by_itself, speaks_against
 from policies.status.told import SHOWN, listed
 from policies.votes import PERSONS_NEEDED, Votes
 from workflows import steps
@@ -124,6 +124,8 @@ class Wave:
         self._voted_at = 0
         """The look that the last vote asked for."""
         self._holds = dict(order.holds)
+        self._batches_are_held = False
+        """Whether the batches were told last that no further gateway starts."""
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
         self._by_time_told: ByTime | None = None
@@ -204,8 +206,7 @@ class Wave:
             # What was decided before people held the wave is too old to act on.
             self._fresh_from = look
             self._silence.set(2 * steps.UNREAD_FOR)
-        if command.kind in {CommandKind.HOLD, CommandKind.RESUME}:
-            await self._signal_batches("hold", bool(self._holds))
+        await self._hold_or_let_go()
         await self._signal_watch("look", look)
 
     @workflow.signal(name="report")
@@ -253,7 +254,7 @@ class Wave:
             before = keys[:index]
             await workflow.wait_condition(
                 partial(
-                    lambda some: not self._holds and not self._is_silent and self._switching(some) <= few,
+                    lambda some: not self._starts_no_more and self._switching(some) <= few,
                     before,
                 )
             )
@@ -266,7 +267,7 @@ class Wave:
             )
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
-            if self._holds and not self._closed:  # held while the batch was being started
+            if self._batches_are_held and not self._closed:  # since it was being started
                 await sent(partial(batch.signal, Batch.hold, True))
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
@@ -289,7 +290,7 @@ class Wave:
             barrier=self._is_blue_green,
             detailed=detailed,
             report_every=BETWEEN_REPORTS if detailed else max(IN_LARGE_FLEETS, self._wave.parts * A_PART),
-            held=bool(self._holds),
+            held=self._starts_no_more,
             unable=order.unable,
         )
 
@@ -458,8 +459,21 @@ class Wave:
         at = self._complete_since + self._order.header.window_minimum
         return ByTime(at=at, share=left[0] if left else None)
 
+    @property
+    def _starts_no_more(self) -> bool:
+        """Whether no further gateway starts now: operators hold the wave or are asked, or it is unwatched."""
+        asks = asks_about_harm(self._decision, self._limits.automation) and not self._is_voted_for
+        return bool(self._holds) or self._is_silent or asks
+
+    async def _hold_or_let_go(self) -> None:
+        """Tell the batches where it is new whether further gateways start."""
+        if self._starts_no_more is not self._batches_are_held:
+            self._batches_are_held = self._starts_no_more
+            await self._signal_batches("hold", self._batches_are_held)
+
     async def _look_after_the_wave(self) -> None:
-        """Restore what failed alone, begin to watch, open the barrier, and take the next share."""
+        """Hold what is to wait, restore what failed alone, begin to watch, and take the next share."""
+        await self._hold_or_let_go()
         await self._restore_who_failed_alone()
         await self._give_up_what_the_metrics_name()
         if self._watch is None and (self._on_trial or self._all_switched):
@@ -726,7 +740,7 @@ class Wave:
 
     def _phase_now(self) -> Phase:
         waits = self._decision is not None and self._decision.action in STANDING_STILL
-        if self._holds or (waits and self._all_switched and self._by_time is None):
+        if self._starts_no_more or (waits and self._all_switched and self._by_time is None):
             return Phase.HELD
         return Phase.OBSERVING if self._all_switched else Phase.SWITCHING
 

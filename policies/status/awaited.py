@@ -24,6 +24,13 @@ def rolls_back_by_itself(decision: Decision, automation: Automation) -> bool:
     return acts and decision.action is Action.ROLL_BACK
 
 
+def asks_about_harm(decision: Decision | None, automation: Automation) -> bool:
+    """Return whether harm was found and the fleet asks operators: no further gateway switches meanwhile."""
+    if decision is None or decision.action is not Action.ROLL_BACK:
+        return False
+    return automation is Automation.ASK and not rolls_back_by_itself(decision, automation)
+
+
 def stands_still(decision: Decision | None, header: PlanHeader | None, by_time: ByTime | None) -> bool:
     """Return whether a wave that no operator holds waits for one after this decision.
 

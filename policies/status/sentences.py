@@ -390,9 +390,7 @@ class Sentences:
     def _next_in_its_phase(self) -> str:
         match self._phase:
             case Phase.SWITCHING | Phase.HELD if proposes_to_go_back(self._told, self._header):
-                before = "gateways of this wave are still switched; then "
-                waits = "nothing: harm was found, and this fleet asks a person before it goes back"
-                return before * (self._phase is Phase.SWITCHING) + waits
+                return "nothing: harm was found, and this fleet asks a person before it goes back"
             case Phase.STARTING | Phase.SWITCHING:
                 return "the window begins when the new instances have been probed"
             case Phase.OBSERVING if self._header is not None:

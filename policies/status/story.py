@@ -27,7 +27,7 @@ from policies.model.value import Packed, Value
 from policies.model.verdict import Action, Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
-from policies.status.awaited import automation_of, stands_still
+from policies.status.awaited import asks_about_harm, automation_of, stands_still
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
 from policies.status.sentences import (
@@ -562,7 +562,8 @@ class Story:
     ) -> Phase:
         """Return where a wave is that no operator holds."""
         if switching:
-            return Phase.SWITCHING
+            asks = asks_about_harm(decision, automation_of(self._header))
+            return Phase.HELD if asks else Phase.SWITCHING
         return Phase.HELD if stands_still(decision, self._header, by_time) else Phase.OBSERVING
 
     def _vote(self, person: str) -> str:

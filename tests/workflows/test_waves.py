@@ -162,6 +162,42 @@ async def test_where_harm_only_asks_it_holds_and_proposes_the_way_back(server: E
     assert world.serving()["gw-1"] == "1.1.6"
 
 
+@pytest.mark.parametrize("votes", [0, 2])
+async def test_where_harm_only_asks_no_further_gateway_of_the_wave_is_switched_before_operators_answer(
+    server: Engine, monkeypatch: pytest.MonkeyPatch, votes: int
+) -> None:
+    """At night a wave of thousands went on to switch to a release that was proven to be bad."""
+    async with quick(server, size=5, automation=Automation.ASK, switching=1) as world:
+        world.judge.says(UNHEALTHY)
+        slow, fetched = world.gateways["gw-2"], asyncio.Event()
+        stage = slow.stage
+
+        async def fetches(*of: Any) -> Any:
+            await fetched.wait()
+            return await stage(*of)
+
+        monkeypatch.setattr(slow, "stage", fetches)
+        rollout = await world.start(("gw-1", "gw-2", "gw-3", "gw-4"))
+        await in_phase(rollout, Phase.HELD)
+        status = await status_of(rollout)
+        assert status.needs_you == "9 of 10 logins fail"
+        assert status.next.startswith("nothing: harm was found, and this fleet asks a person")
+        fetched.set()
+        await until(lambda: slow.trial is not None)
+        looks = len(world.judge.orders)
+        await until(lambda: len(world.judge.orders) > looks + 2, SOON)
+        assert {name for name, fake in world.gateways.items() if fake.trial} == {"gw-1", "gw-2"}
+        for person in ("ana", "ben")[:votes]:
+            await say(rollout, CommandKind.PROMOTE, person)
+        if not votes:
+            await say(rollout, CommandKind.ROLL_BACK)
+        result = await soon(result_of(rollout))
+    moved = {"gw-1", "gw-2", "gw-3", "gw-4"} if votes else set()
+    assert result.outcome is (Outcome.PROMOTED if votes else Outcome.ROLLED_BACK)
+    assert {name for name, serves in world.serving().items() if serves == "1.3.0"} == moved
+    assert bool(world.gateways["gw-3"].effects) is bool(votes)
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("automation", Automation)
 async def test_a_hard_failure_of_an_instance_goes_back_by_itself_whatever_is_automatic(
