@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.strongswan.secrets import filled_whole
 from activities.drivers.daemon.strongswan.settings import options_of
 from activities.drivers.daemon.strongswan.template import require_template
 from activities.drivers.daemon.template import credentials_in
+from activities.drivers.runtime.host.chroot import Chroot
 from policies.model.errors import BadInput
+from tests.drivers.gateway_lab import gateway
 
 LAB = (Path(__file__).parents[2] / "deploy/lab/strongswan.conf.template").read_text()
 
@@ -293,3 +296,34 @@ def test_a_default_level_that_hides_logins_is_refused_once(level: str) -> None:
 )
 def test_levels_that_hide_no_login_are_taken(lines: str) -> None:
     require_template(LAB.replace("default = 1\n", lines, 1), "corp.template")
+
+
+@pytest.mark.parametrize(
+    ("secret", "whole"),
+    [("half # of it", False), ("half}of it", False), ("two  blanks", False), ("a = b", True), ("a{b", True)],
+)
+def test_a_secret_that_charon_would_read_otherwise_without_quotation_marks_is_refused(
+    tmp_path: Path, secret: str, whole: bool
+) -> None:
+    """Users had half of a secret: what followed `#` was a comment, and no login of theirs passed."""
+    (tmp_path / "conf").mkdir()
+    template = tmp_path / "corp.template"
+    environment = Chroot(
+        gateway("gw-1"), gateway("gw-1").slots[1], tmp_path / "root", tmp_path / "conf", tmp_path / "run"
+    )
+
+    def read_as(value: str) -> dict[str, str]:
+        template.write_text(f"secrets {{\n  eap-ana {{\n    id = ana\n    secret = {value}\n  }}\n}}\n")
+        config, wanted = filled_whole(environment, template, lambda _: f"{secret}\n")
+        assert wanted == {"ana"}
+        return dict(options_of(config))
+
+    quoted = read_as('"$secret_ana"')
+    assert quoted == {"secrets.eap-ana.id": "ana", "secrets.eap-ana.secret": secret}
+    if whole:
+        assert read_as("$secret_ana") == quoted
+        return
+    with pytest.raises(BadInput) as refused:
+        read_as("$secret_ana")
+    assert "corp.template: the secret at secrets.eap-ana.secret has characters" in str(refused.value)
+    assert secret not in str(refused.value)

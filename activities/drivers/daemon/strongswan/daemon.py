@@ -50,6 +50,7 @@ from activities.drivers.daemon.strongswan.control import (
 )
 from activities.drivers.daemon.strongswan.log import LoginLog
 from activities.drivers.daemon.strongswan.probe import probe
+from activities.drivers.daemon.strongswan.secrets import filled_whole
 from activities.drivers.daemon.strongswan.sessions import (
     ESP_SPI,
     IKE_SPI,
@@ -61,7 +62,7 @@ from activities.drivers.daemon.strongswan.sessions import (
 )
 from activities.drivers.daemon.strongswan.settings import options_of
 from activities.drivers.daemon.strongswan.template import FILE, PRIVATE
-from activities.drivers.daemon.template import FOLDER, filled, require_given, secret_of, write_credentials
+from activities.drivers.daemon.template import FOLDER, require_given, secret_of, write_credentials
 from activities.drivers.flows import Flow, flows_of, forget
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
@@ -124,7 +125,7 @@ class StrongSwan(PlainDaemon):
             raise BadInput(
                 f"settings: {settings[0].key} is none that a fleet of strongSwan may have of its own"
             )
-        config, wanted = filled(environment, template, secret_of(credentials, template))
+        config, wanted = filled_whole(environment, template, secret_of(credentials, template))
         require_given(wanted, credentials, template)
         write_credentials(wanted, credentials, into / FOLDER)
         for folder in (*_FOLDERS, *_FOLDERS_OF_KEYS):
