@@ -461,9 +461,13 @@ class Wave:
 
     @property
     def _starts_no_more(self) -> bool:
-        """Whether no further gateway starts now: operators hold the wave or are asked, or it is unwatched."""
-        asks = asks_about_harm(self._decision, self._limits.automation) and not self._is_voted_for
-        return bool(self._holds) or self._is_silent or asks
+        """Whether no further gateway starts now: operators hold the wave, or are asked and have not answered.
+
+        Where nobody is on trial, a watch has nothing to read: its silence keeps nobody from starting.
+        """
+        asks = asks_about_harm(self._decision, self._limits.automation)
+        asks |= self._is_silent and self._on_trial > 0
+        return bool(self._holds) or (asks and not self._is_voted_for)
 
     async def _hold_or_let_go(self) -> None:
         """Tell the batches where it is new whether further gateways start."""

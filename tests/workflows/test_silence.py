@@ -1,6 +1,8 @@
 """Silence of penstock's own parts is missing evidence: nothing passes on it, operators are notified (C1)."""
 
+import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from temporalio.common import RetryPolicy
@@ -82,6 +84,43 @@ async def test_a_wave_whose_watch_does_not_report_is_held_and_nothing_it_said_be
     await in_phase(rollout, Phase.OBSERVING)
     await say(rollout, CommandKind.ROLL_BACK)
     await result_of(rollout)
+
+
+async def test_while_a_wave_is_silent_others_start_only_where_nobody_is_on_trial(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wave whose first batch had failed alone stood still for ever: there was nothing to read any more."""
+    fleet = fleet_of("edge", size=5, lease=timedelta(seconds=15), failures="50%", switching=1)
+    world = World.made(await server.client(), fleet)
+    slow, fetched = world.gateways["gw-3"], asyncio.Event()
+    stage = slow.stage
+
+    async def fetches(*of: Any) -> Any:
+        await fetched.wait()
+        return await stage(*of)
+
+    def on_trial() -> set[str]:
+        return {name for name, fake in world.gateways.items() if fake.trial is not None}
+
+    monkeypatch.setattr(slow, "stage", fetches)
+    world.judge.says(HEALTHY, wave=1)
+    world.judge.says(UNDECIDED, wave=2)
+    async with working(world):
+        rollout = await world.start(("gw-1",), ("gw-2", "gw-3", "gw-4", "gw-5"))
+        await until(lambda: on_trial() == {"gw-2"})
+        world.judge.fails = AWAY
+        await needs(rollout, AWAY)
+        fetched.set()
+        await until(lambda: on_trial() == {"gw-2", "gw-3"})
+        await asyncio.sleep(2)  # gw-4 would start at once
+        assert on_trial() == {"gw-2", "gw-3"}
+        for name in ("gw-2", "gw-3"):
+            world.gateways[name].crash(world.gateways[name].trial or "")
+        await until(lambda: on_trial() == {"gw-4"})
+        world.judge.fails = ""
+        world.judge.says(HEALTHY, wave=2)
+        result = await result_of(rollout)
+    assert (result.outcome, sorted(result.aside)) == (Outcome.PROMOTED, ["gw-2", "gw-3"])
 
 
 async def test_no_share_of_users_grows_while_nothing_is_read(server: Engine) -> None:
