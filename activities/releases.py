@@ -187,8 +187,8 @@ class Releases:
         """
         case = self._case(_digest_of(release), source, scope, host)
         with self._on_record(case):
-            fetching = await self._judged(case, policy)
-            manifest, reference = await self._complete(case, fetching, release)
+            await self._judged(case, policy)
+            manifest, reference = await self._complete(case, release)
         return self._admitted(case, manifest, reference)
 
     async def vouch(self, release: ReleaseRef, source: str) -> Admitted:
@@ -258,11 +258,10 @@ class Releases:
             await self._signed_anew(case, release, refusal)
 
     async def _signed_anew(self, case: "_Case", release: ReleaseRef, refusal: TrustError) -> None:
-        case.source = self._tools.source(case.name, case.trust)
         with self._on_record(case):
             try:
                 async with asyncio.timeout(SIGNED_ANEW_WITHIN.total_seconds()):
-                    await self._judge_signed_anew(case, case.source, refusal)
+                    await self._judge_signed_anew(case, refusal)
             except TimeoutError:
                 raise refusal from None
             manifest, reference = _described(case, release)
@@ -362,10 +361,16 @@ class Releases:
         try:
             content = self._tools.evidence.read(named)
             image = require_image(content, manifest)
-            fetching = self._tools.source(source, self._tools.trust())
-            for part in (image.config, *image.layers):
-                if not self._tools.store.has(part.digest, part.size):
+            missing = [
+                part
+                for part in (image.config, *image.layers)
+                if not self._tools.store.has(part.digest, part.size)
+            ]
+            if missing:
+                fetching = self._tools.source(source, self._tools.trust())
+                for part in missing:
                     await _fetch(part, fetching, LARGEST_BESIDE if part != image.layers[0] else part.size)
+            for part in (image.config, *image.layers):
                 blob = f"blobs/sha256/{part.digest.removeprefix('sha256:')}"
                 await to_its_end(self._tools.store.install, part.digest, into, blob)
             (into / "manifest.json").write_bytes(content)
@@ -560,12 +565,11 @@ class Releases:
         trust = self._trust_in_force(digest, state)
         return _Case(Question(digest, scope, state, self._tools.clock(), host), trust, source)
 
-    async def _judged(self, case: "_Case", policy: Digest | None = None) -> ReleaseSource:
-        """Judge what this host keeps of a promoted release, else what it fetches; return the source.
+    async def _judged(self, case: "_Case", policy: Digest | None = None) -> None:
+        """Judge what this host keeps of a promoted release, else what it fetches.
 
         What is refused for those who signed it may have been signed by others since.
         """
-        case.source = self._tools.source(case.name, case.trust)
         _require_policy(case.trust, policy)
         case.document = self._kept(case)
         if case.document is not None:
@@ -574,16 +578,15 @@ class Releases:
             except TrustError as refusal:
                 if not _mended_by_signing(refusal):
                     raise
-                await self._judge_signed_anew(case, case.source, refusal)
+                await self._judge_signed_anew(case, refusal)
         else:
-            await self._gather(case, case.source)
+            await self._gather(case)
             await self._judge(case)
-        return case.source
 
-    async def _judge_signed_anew(self, case: "_Case", source: ReleaseSource, refusal: TrustError) -> None:
+    async def _judge_signed_anew(self, case: "_Case", refusal: TrustError) -> None:
         kept, judgement = case.document, case.judgement
         try:
-            await self._gather(case, source)
+            await self._gather(case)
         except PenstockError:  # the way back needs no source, and the refusal is about what is here
             case.document, case.index, case.judgement = kept, None, judgement
             raise refusal from None
@@ -597,9 +600,15 @@ class Releases:
                 return recall(self._tools.evidence, state.admitted[digest])
         return None
 
-    async def _gather(self, case: "_Case", source: ReleaseSource) -> None:
+    def _source(self, case: "_Case") -> ReleaseSource:
+        """Return the source, which is opened only when something has to be fetched from it."""
+        if case.source is None:
+            case.source = self._tools.source(case.name, case.trust)
+        return case.source
+
+    async def _gather(self, case: "_Case") -> None:
         """Fetch statement, signatures and index."""
-        question = case.question
+        question, source = case.question, self._source(case)
         payload = await source.manifest(question.digest)
         case.document = Document(payload, await source.signatures(question.digest))
         if needs_index(question, case.trust):
@@ -613,12 +622,12 @@ class Releases:
             raise refusal(case.judgement.verdict)
 
     async def _complete(
-        self, case: "_Case", source: ReleaseSource, release: ReleaseRef | Digest
+        self, case: "_Case", release: ReleaseRef | Digest
     ) -> tuple[ReleaseManifest, ReleaseRef]:
         """Fetch what the manifest names."""
         manifest, reference = _described(case, release)
         for artifact in manifest.artifacts:
-            await self._have(artifact, source)
+            await self._have(artifact, case)
         return manifest, reference
 
     def _admitted(self, case: "_Case", manifest: ReleaseManifest, reference: ReleaseRef) -> Admitted:
@@ -638,13 +647,13 @@ class Releases:
         await to_its_end(self._tools.beside, found, manifest.tree)
         self._tools.evidence.put(content)
 
-    async def _have(self, artifact: Artifact, source: ReleaseSource) -> None:
+    async def _have(self, artifact: Artifact, case: "_Case") -> None:
         """Have the artifact in the store, read to its end once: what cannot be unpacked is not admitted."""
         if self._tools.store.has(artifact.digest, artifact.size):
             with contextlib.suppress(DigestMismatch):  # it was altered where it lay, so it is fetched again
                 await to_its_end(self._inspect, artifact)
                 return
-        await source.blob(artifact.digest, artifact.size)
+        await self._source(case).blob(artifact.digest, artifact.size)
         await to_its_end(self._inspect, artifact)
 
     def _inspect(self, artifact: Artifact) -> None:

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from activities.drivers.rights import read_own
 from activities.drivers.source.transport import Transport
+from activities.drivers.source.wire import Deadline
 from policies.model.errors import BadInput, Unavailable
 from policies.model.refusals import TrustError
 
@@ -56,8 +57,10 @@ class Credentials:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
 
-    def resolve(self, reference: str) -> SecretStr:
+    def resolve(self, reference: str, deadline: Deadline | None = None) -> SecretStr:
         """Return what the reference stands for, wrapped so that it prints as stars.
+
+        This blocks: by `VAULT_SECONDS` at most, and no longer than to the deadline.
 
         Raises:
             BadInput: the reference is malformed, leads to nothing, or to a file that others see.
@@ -70,7 +73,8 @@ class Credentials:
             case "env":
                 return SecretStr(self._variable(rest))
             case "vault":
-                return SecretStr(self._vault(*rest.partition("#")[::2]))
+                path, _, field = rest.partition("#")
+                return SecretStr(self._vault(path, field, deadline))
             case _:
                 raise BadInput("a credential is named as file:…, env:… or vault:…#…, never written down")
 
@@ -84,15 +88,16 @@ class Credentials:
             raise BadInput(f"the variable {name} is not set; it should hold a credential")
         return value
 
-    def _vault(self, path: str, field: str) -> str:
+    def _vault(self, path: str, field: str, deadline: Deadline | None) -> str:
         address, token = (
             self._variable("VAULT_ADDR").rstrip("/"),
             _file(Path(self._variable("VAULT_TOKEN_FILE"))),
         )
         transport = Transport([address], deadline_seconds=VAULT_SECONDS)
         transport.authorize(address, f"Bearer {token}")
+        within = transport.deadline() if deadline is None else deadline.within(VAULT_SECONDS)
         try:
-            answer = transport.get(f"{address}/v1/{path}", most=LARGEST_BYTES, deadline=transport.deadline())
+            answer = transport.get(f"{address}/v1/{path}", most=LARGEST_BYTES, deadline=within)
         except TrustError as error:
             raise Unavailable(f"Vault does not give {path}: {error.reason or error.code}") from None
         try:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from activities.drivers.credentials import Credentials
@@ -14,6 +15,7 @@ from activities.drivers.rights import read_own
 from activities.drivers.source.http import HttpSource
 from activities.drivers.source.oci import OciSource
 from activities.drivers.source.transport import Transport, shown
+from activities.drivers.source.wire import Deadline
 from activities.drivers.store.blobs import BlobStore
 from activities.drivers.store.layers import require_beside
 from activities.drivers.store.states import TrustStates
@@ -88,34 +90,38 @@ def compose_releases(
 
 
 def open_source(name: str, trust: LoadedTrust, store: BlobStore, credentials: Credentials) -> ReleaseSource:
-    """Return the source of that name.
+    """Return the source of that name; a credential is resolved by the first request that shows it.
 
     `http://` and `https://` are repositories of files; `oci://host/name` is a repository of a
     registry, `oci+http://host:port/name` one without TLS.
 
     Raises:
-        BadInput: the name is none of these, or the source's credential cannot be resolved.
+        BadInput: the name is none of these.
     """
     sources = trust.policy.sources
     authorities = trust.files[sources.authorities].decode() if sources.authorities else None
     transport = Transport(sources.allow, deadline_seconds=sources.deadline_s, authorities=authorities)
-    secrets = {
-        origin: credentials.resolve(reference).get_secret_value()
-        for origin, reference in sources.secrets.items()
-    }
+
+    def secret(reference: str, deadline: Deadline) -> str:
+        return credentials.resolve(reference, deadline).get_secret_value()
+
+    def bearer(reference: str, deadline: Deadline) -> str:
+        return f"Bearer {secret(reference, deadline)}"
+
+    def login(reference: str, deadline: Deadline) -> str:
+        return f"Basic {base64.b64encode(secret(reference, deadline).encode()).decode()}"
+
     most_bytes = sources.max_blob_mib << 20
     scheme, _, rest = name.partition("://")
     if scheme in ("http", "https"):
-        if secret := secrets.get(origin_of(name)):
-            transport.authorize(name, f"Bearer {secret}")
+        if reference := sources.secrets.get(origin_of(name)):
+            transport.authorize(name, partial(bearer, reference))
         return HttpSource(name, transport, store, most_bytes=most_bytes)
     host, _, repository = rest.partition("/")
     if scheme not in ("oci", "oci+http") or not repository:
         raise BadInput(f"a release source is http(s)://… or oci://host/name, not {shown(name)}")
     base = f"{'https' if scheme == 'oci' else 'http'}://{host}"
-    logins = {
-        origin: f"Basic {base64.b64encode(secret.encode()).decode()}" for origin, secret in secrets.items()
-    }
+    logins = {origin: partial(login, reference) for origin, reference in sources.secrets.items()}
     return OciSource(base, repository, transport, store, most_bytes=most_bytes, logins=logins)
 
 

@@ -224,10 +224,11 @@ class Sources(SignedWord):
     """Where releases may come from: origins such as `https://repo.corp.example:443`, and limits.
 
     `credentials` names for each origin that wants one a secret (`file:`, `env:` or `vault:`): a bearer token
-    for HTTP, `user:password` for a registry. It is sent to that origin alone; a token service of another
-    origin needs a line of its own. `credential` is short for that where `allow` has one origin only. By plain
-    http no secret leaves this machine. `authorities` is a PEM file of certificates to trust for TLS instead
-    of the system's. `deadline_s` is for all of a release together.
+    for HTTP, `user:password` for a registry. The first request to that origin reads it, and it is sent to
+    that origin alone; a token service of another origin needs a line of its own. `credential` is short for
+    that where `allow` has one origin only. By plain http no secret leaves this machine. `authorities` is a
+    PEM file of certificates to trust for TLS instead of the system's. `deadline_s` is for all of a release
+    together, Vault's answer included.
     """
 
     allow: tuple[Origin, ...] = ()

@@ -168,6 +168,21 @@ async def test_known_good_that_a_slot_holds_is_given_to_nodes_though_its_manifes
     assert (again.slot, again.changed) == (slot, False)
 
 
+async def test_known_good_is_given_to_nodes_though_the_registry_and_its_credential_are_away(
+    tmp_path: Path,
+) -> None:
+    """The check before an upgrade found a way back that then failed for a missing credential file."""
+    with fleet(tmp_path) as one:
+        digest, slot = await served(one, 3)
+        sources = json.loads(one.published.lab.trust_policy.read_text())["sources"]
+        one.change_policy(
+            sources=sources | {"credentials": {sources["allow"][0]: f"file:{tmp_path / 'gone'}"}}
+        )
+        assert await one.no_way_back(digest) == ""
+        again = await one.prepare(digest, "edge-2", source="oci+http://127.0.0.1:1/away")
+    assert (again.slot, again.changed) == (slot, False)
+
+
 async def test_known_good_is_given_back_to_nodes_after_another_release_took_its_slot_and_failed(
     tmp_path: Path,
 ) -> None:

@@ -450,6 +450,13 @@ async def test_a_registry_that_asks_for_a_password_gets_it_from_its_reference(tm
         assert (await setting.releases().admit(digest, setting.source)).reference.digest == digest
 
 
+async def test_a_registry_that_asks_for_no_password_needs_none(tmp_path: Path) -> None:
+    with FakeRegistry() as registry:
+        setting = Setting(tmp_path, registry.url, credentials={registry.url: f"file:{tmp_path / 'gone'}"})
+        digest = setting.publish()
+        assert (await setting.releases().admit(digest, setting.source)).reference.digest == digest
+
+
 @pytest.mark.parametrize("answer", [b"[]", b'{"token": 5}', b'{"token": "a\\nb"}'])
 async def test_a_token_that_is_none_is_refused(tmp_path: Path, answer: bytes) -> None:
     with FakeRegistry() as registry:

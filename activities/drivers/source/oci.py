@@ -20,7 +20,7 @@ import httpx
 
 from activities.drivers.source.challenges import challenges_in, token_in
 from activities.drivers.source.download import download
-from activities.drivers.source.transport import Challenged, NotThere, Transport, shown
+from activities.drivers.source.transport import Authorization, Challenged, NotThere, Transport, shown
 from activities.drivers.store.blobs import BlobStore
 from activities.refusals import TransportRefused
 from policies.model.origin import origin_of
@@ -73,7 +73,7 @@ class OciSource:
         store: BlobStore,
         *,
         most_bytes: int,
-        logins: Mapping[str, str] | None = None,
+        logins: Mapping[str, Authorization] | None = None,
     ) -> None:
         """Read from that repository; `logins` are values like `Basic …` by the origin each is for."""
         self._url = f"{base.rstrip('/')}/v2/{name}"

@@ -24,6 +24,9 @@ from policies.model.origin import keeps_secrets, origin_of
 T = TypeVar("T")
 
 MOST_REDIRECTS = 3
+Authorization = str | Callable[[Deadline], str]
+"""The value of the header, or a function that returns it within the deadline of the request."""
+
 OK, PARTIAL = 200, 206
 GONE = (404, 410)
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -73,7 +76,7 @@ class Transport:
         self._origins = frozenset(_allowed(origin) for origin in origins)
         self._seconds = deadline_seconds
         self._deadline: Deadline | None = None
-        self._authorizations: dict[str, str] = {}
+        self._authorizations: dict[str, Authorization] = {}
         self._authorities = authorities
         self._tls: ssl.SSLContext | None = None
         self.accesses: list[str] = []
@@ -90,8 +93,11 @@ class Transport:
         deadline = self.deadline()
         return await to_its_end(step, *arguments, give_up=deadline.give_up, **named)
 
-    def authorize(self, url: str, authorization: str) -> None:
-        """Send this authorization to the URL's origin from now on, and to no other."""
+    def authorize(self, url: str, authorization: Authorization) -> None:
+        """Send this authorization to the URL's origin from now on, and to no other.
+
+        A function is called once, in the thread of the first request to that origin.
+        """
         if not keeps_secrets(url):
             raise TransportRefused(
                 f"everybody on the way to {shown(url)} would read the credential for it; use https",
@@ -157,7 +163,7 @@ class Transport:
     ) -> httpx.Response:
         for _ in range(MOST_REDIRECTS + 1):
             self.require_allowed(url)
-            authorization = self._authorizations.get(origin_of(url))
+            authorization = self._authorization_for(url, deadline)
             sent = headers | ({"authorization": authorization} if authorization else {})
             client = stack.enter_context(self._client(deadline))
             response = stack.enter_context(client.stream("GET", url, headers=sent))
@@ -173,6 +179,13 @@ class Transport:
         raise TransportRefused(
             f"{shown(url)} is reached only by more than {MOST_REDIRECTS} redirects", reason="redirect"
         )
+
+    def _authorization_for(self, url: str, deadline: Deadline) -> str | None:
+        origin = origin_of(url)
+        found = self._authorizations.get(origin)
+        if callable(found):
+            found = self._authorizations[origin] = found(deadline)
+        return found
 
     def require_allowed(self, url: str) -> None:
         """Refuse an address on no allowed origin.

@@ -30,6 +30,16 @@ class Deadline:
         self._turn = threading.Lock()
         self._open: set[socket.socket] = set()
 
+    def within(self, seconds: float) -> "Deadline":
+        """Return a deadline in at most so many seconds, which ends, and is given up, with this one.
+
+        Raises:
+            DownloadFailed: no seconds are left.
+        """
+        part = Deadline(self.left(seconds))
+        part._given_up, part._turn, part._open = self._given_up, self._turn, self._open
+        return part
+
     def left(self, most: float | None = None) -> float:
         """Return the seconds left, at most `most`.
 
