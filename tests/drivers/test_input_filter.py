@@ -323,6 +323,81 @@ ALIKE = {
 }
 
 
+SLOTS = "-p tcp -m multiport --dports 443,4431,4432 -j ACCEPT\n"
+CLOSED = "-p tcp --dport 1024:65535 -j DROP\n"
+ZONE = f"iptables-{{0}} -A INPUT -i eth0 {SLOTS}iptables-{{0}} -A INPUT -i eth0 {CLOSED}"
+OTHERS_CLOSED = {
+    "behind a rule for the same device": saved(f"{HEAD}{ZONE}iptables-{{0}} -A INPUT -i eth1 {SLOTS}"),
+    "the same by the older interface": saved(
+        f"{HEAD}{ZONE}iptables-{{0}} -A INPUT -i eth1 {SLOTS}", "legacy"
+    ),
+    "behind a rule for the same senders": saved(
+        f"{HEAD}{ZONE}iptables-{{0}} -A INPUT -s 10.0.0.0/8 -j ACCEPT".replace("-i eth0", "-s 198.18.0.0/15")
+    ),
+    "behind a rule of nftables for the same device": nft(
+        '  iifname "eth0" tcp dport { 443, 4431-4432 } accept\n  iifname "eth0" tcp dport 1024-65535 drop\n'
+        '  iifname "eth1" accept'
+    ),
+    "behind a rule for the slots alone": saved(
+        f"{HEAD}iptables-{{0}} -A INPUT -i eth0 -p tcp --dport 4431:4432 -j ACCEPT\n"
+        f"iptables-{{0}} -A INPUT -i eth0 {CLOSED}iptables-{{0}} -A INPUT -p tcp -j ACCEPT"
+    ),
+    "for another device": saved(
+        f"{HEAD}iptables-{{0}} -A INPUT -i eth1 {CLOSED}iptables-{{0}} -A INPUT -i eth0 {SLOTS}"
+    ),
+    "for other devices than the one": saved(
+        f"{HEAD}iptables-{{0}} -A INPUT ! -i eth+ {CLOSED}iptables-{{0}} -A INPUT -i eth0 {SLOTS}"
+    ),
+    "for other senders": nft(
+        "  ip saddr { 10.0.0.0/8, 192.168.0.0-192.168.9.255 } tcp dport > 1023 drop\n"
+        "  ip saddr 198.18.0.0/15 tcp dport { 443, 4431-4432 } accept"
+    ),
+    "in a zone that is closed": saved(
+        f"{HEAD}iptables-{{0}} -A INPUT -i eth1 -p tcp --sport 137 --dport 1024:65535 -j DROP\n"
+        "iptables-{0} -A INPUT -i eth1 -j DROP\niptables-{0} -A INPUT -p tcp -j ACCEPT"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS_CLOSED)
+def test_a_rule_that_drops_no_packet_which_the_users_port_accepts_is_no_obstacle(
+    user: User, case: str
+) -> None:
+    """Before, it was named with the advice to add a rule that was there."""
+    sentences = found(user.gateway, OTHERS_CLOSED[case])
+    assert user.gets_to(443)
+    assert user.gets_to(4431)
+    assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
+
+
+CLOSED_FOR_THEM = {
+    "the device of both": f"iptables-{{0}} -A INPUT -i eth0 {CLOSED}iptables-{{0}} -A INPUT -i eth0 {SLOTS}",
+    "a device by its pattern": f"iptables-{{0}} -A INPUT -i eth+ {CLOSED}"
+    f"iptables-{{0}} -A INPUT -i eth0 {SLOTS}",
+    "all other devices": f"iptables-{{0}} -A INPUT ! -i eth1 {CLOSED}iptables-{{0}} -A INPUT -i eth0 {SLOTS}",
+    "a network of theirs": f"iptables-{{0}} -A INPUT -s 198.18.7.0/24 {CLOSED}"
+    f"iptables-{{0}} -A INPUT -s 198.18.0.0/15 {SLOTS}",
+    "behind a limit": f"iptables-{{0}} -A INPUT -i eth0 -p tcp --dport 4431:4432 -m limit --limit 1/hour "
+    f"--limit-burst 1 -d 192.0.2.1 -j ACCEPT\niptables-{{0}} -A INPUT -i eth0 {CLOSED}"
+    f"iptables-{{0}} -A INPUT {SLOTS}",
+    "behind a limit that is written twice": "iptables-{0} -A INPUT -i eth0 -m limit --limit 1/hour "
+    f"--limit-burst 1 -j ACCEPT\niptables-{{0}} -A INPUT -i eth0 -m limit --limit 1/hour {CLOSED}"
+    f"iptables-{{0}} -A INPUT {SLOTS}",
+    "behind an exception": "iptables-{0} -N zone\niptables-{0} -A INPUT -i eth0 -j zone\n"
+    "iptables-{0} -A zone -s 198.18.7.9 -j RETURN\niptables-{0} -A zone -j ACCEPT\n"
+    f"iptables-{{0}} -A INPUT -i eth0 {CLOSED}iptables-{{0}} -A INPUT {SLOTS}",
+}
+
+
+@pytest.mark.parametrize("case", CLOSED_FOR_THEM)
+def test_a_rule_that_may_drop_packets_which_the_users_port_accepts_is_named(user: User, case: str) -> None:
+    sentences = found(user.gateway, saved(HEAD + CLOSED_FOR_THEM[case]))
+    user.gets_to(443)  # a limit lets one through
+    assert user.gets_to(443)
+    assert not user.gets_to(4431)
+    assert [one for one in sentences if "drops TCP port 4431 of slot a over IPv4" in one], sentences
+
+
 @pytest.mark.skipif(shutil.which("ipset") is None, reason="ipset is not installed here")
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
 class TestSetsOfIpset:

@@ -8,6 +8,7 @@ import pytest
 
 from activities.drivers.runtime.host.nftables_rules import NftRule
 from activities.drivers.runtime.host.packet_filter import Rules, Table
+from activities.drivers.runtime.host.rule_conditions import is_steady, never_both
 from activities.drivers.runtime.host.tunnel_rules import OUT, Looking, Users
 
 USERS = Users("a", IPv4Network("10.9.0.0/24"), "vpna")
@@ -19,7 +20,7 @@ def verdicts(*statements: Mapping[str, Any]) -> list[str]:
     rule = NftRule("nftables, chain f of table ip site", "ip site f", handle=1, expr=statements)
     table = Table("ip site", "nftables", {"f": [rule]}, {"f": ("forward", "filter", 0, "drop")})
     [(_, entries)] = Rules((table,)).of("forward", "filter", PACKETS)
-    return [entry.verdict for entry in entries[:-1]]  # without the policy
+    return [entry.verdict for entry in entries if not entry.rule.is_policy]
 
 
 def test_a_queue_is_what_a_program_looks_into_and_ends_the_chain() -> None:
@@ -40,3 +41,34 @@ def test_a_proxy_changes_packets_that_the_next_statement_accepts() -> None:
         'effect: {"tproxy": {"port": 3129}}',
         "accept",
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ('iif is "eth0"', 'iif is "eth1" or "wg0"', True),
+        ('iif is "eth0"', 'iif is "eth0" or "wg0"', False),
+        ('iif is "eth*"', 'iif is "eth0"', False),
+        ('iif is "eth*"', 'iif is "wg0"', True),
+        ('not iif is "eth*"', 'iif is "eth0"', True),
+        ('not iif is "eth0"', 'iif is "eth*"', False),
+        ('not iif is "eth0"', 'not iif is "eth1"', False),
+        ('not (iif is "eth0")', 'iif is "eth0"', True),
+        ('not (iif is "eth0" and users +0/25)', 'iif is "eth0"', False),
+        ('iif is "eth0"', 'oif is "eth1"', False),
+        ('iif is "br0"', 'port of a bridge: iif is "eth1"', False),
+        ('saddr is "10.0.0.0/8"', 'saddr is {"prefix": {"addr": "10.9.0.0", "len": 16}}', False),
+        ('saddr is "10.0.0.0/8"', 'saddr is {"range": ["192.0.2.1", "192.0.2.9"]} or "11.0.0.0/8"', True),
+        ('saddr is "0.0.0.0/0"', 'saddr is "2001:db8::/32"', True),
+        ("saddr is one of 99: 0a1b", 'saddr is "10.0.0.0/8"', False),
+    ],
+)
+def test_conditions_that_no_packet_meets_together_are_told(one: str, other: str, apart: bool) -> None:
+    assert never_both(frozenset({one, "x"}), frozenset({other})) is apart
+    assert never_both(frozenset({other}), frozenset({one})) is apart
+
+
+def test_what_may_be_otherwise_at_the_next_rule_is_not_steady() -> None:
+    assert all(map(is_steady, ('not iif is "eth0"', "dport is 80 or 443", "users +64/26")))
+    changing = ('--limit is "1/hour"', "by mark: mark is 1", "random is 7", 'unread: saddr is "x"')
+    assert not any(map(is_steady, (*changing, 'not (iif is "eth0" and --limit is "1/hour")')))

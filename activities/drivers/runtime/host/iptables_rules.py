@@ -154,6 +154,8 @@ class SavedRule(Rule):
             else:
                 field = _FIELDS.get(option, option)
                 met = one_of(named(field, _telling([field]), packets), asked_for, packets)
+                if option.startswith("--physdev-"):  # of a port, while the packet comes by its bridge
+                    met = [frozenset(f"port of a bridge: {each}" for each in one) for one in met]
                 asked = packets.differ_by(field)
             asks = asks or asked
             when = both_of(when, unless(met) if negated else met)

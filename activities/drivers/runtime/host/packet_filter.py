@@ -9,15 +9,24 @@ is compared without knowing every condition: `missing` returns what one of them 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from itertools import takewhile
 from math import inf
 from time import monotonic
 from typing import Any
 
-from activities.drivers.runtime.host.rule_conditions import ALWAYS, BY_MARK, UNREAD, Packets, TooManyError
+from activities.drivers.runtime.host.rule_conditions import (
+    ALWAYS,
+    BY_MARK,
+    UNREAD,
+    Packets,
+    TooManyError,
+    is_steady,
+    never_both,
+)
 from activities.drivers.runtime.host.rule_values import Conditions, Values
 from policies.model.errors import Unavailable
 
@@ -84,6 +93,11 @@ class Entry:
     def goes_on(self) -> bool:
         """Whether the packets go on to the next rule."""
         return self.is_mark or self.is_effect or self.verdict == KEEPS
+
+    @cached_property
+    def decides(self) -> bool:
+        """Whether no packet that meets its conditions surely goes on to the next rule."""
+        return not self.goes_on and all(map(is_steady, self.when))
 
     @property
     def is_unread(self) -> bool:
@@ -217,15 +231,13 @@ class Rules:
             for _, table, name, policy in bases:
                 place = f"chain {name} of table {table.name.split()[1]}"
                 end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
-                yield (
-                    place,
-                    self._marked(hook, packets, since, [*table.entries(name, packets, self.until), end]),
-                )
+                entries = [*table.entries(name, packets, self.until), end]
+                yield place, self._marked(hook, packets, since, _reached(entries))
             return
         found: list[Entry] = []
         for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
             found += _until_accepted(table.entries(name, packets, self.until))
-        yield "nat", self._marked(hook, packets, since, found)
+        yield "nat", self._marked(hook, packets, since, _reached(found))
 
     def _bases(
         self, hook: str, kind: str, packets: Packets, since: float
@@ -279,6 +291,12 @@ def _until_accepted(entries: Iterable[Entry]) -> Iterator[Entry]:
             still |= {f"not ({' and '.join(sorted(entry.when))})"}
 
 
+def _reached(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries without those behind one that decides on all of their packets."""
+    order = _InOrder(entries)
+    return [one for at, one in enumerate(entries) if not order.is_decided(one.when, at)]
+
+
 def missing(wanted: Sequence[Entry], there: Sequence[Entry], counts: Callable[[Entry], bool]) -> Entry | None:
     """Return the first verdict that the other list has not, or has behind another one; None where it has all.
 
@@ -287,11 +305,10 @@ def missing(wanted: Sequence[Entry], there: Sequence[Entry], counts: Callable[[E
         there: What happens to those of the other.
         counts: Whether a verdict has to be there.
     """
-    known, others = set[tuple[Conditions, str]](), _InOrder(there)
-    for entry in wanted:
-        if counts(entry) and not others.come_to(entry, known):
+    order, others = _InOrder(wanted), _InOrder(there)
+    for at, entry in enumerate(wanted):
+        if counts(entry) and not others.come_to(entry, order, at):
             return entry
-        known.add((entry.when, entry.verdict))
     return None
 
 
@@ -301,29 +318,52 @@ class _InOrder:
     def __init__(self, entries: Sequence[Entry]) -> None:
         often = Counter(one for entry in entries for one in entry.when)
         self._entries = entries
-        self._by = defaultdict[tuple[str, str | None], list[int]](list)
+        self._by = defaultdict[str | None, list[int]](list)
         for at, entry in enumerate(entries):
-            rarest = min(entry.when, key=lambda one: (often[one], one), default=None)
-            self._by[entry.verdict, rarest].append(at)
+            self._by[min(entry.when, key=lambda one: (often[one], one), default=None)].append(at)
         self._known_until = defaultdict[str, int](int)
 
-    def come_to(self, entry: Entry, known: Collection[tuple[Conditions, str]]) -> bool:
-        """Whether they come to the same verdict, and to none before it that is not known for both.
+    def is_decided(self, when: Conditions, until: int) -> bool:
+        """Whether a verdict before that position decides on all packets that meet these conditions."""
+        return any(self._entries[at].decides for at in self._met_by(when, until))
 
-        What is known may only grow from call to call.
+    def come_to(self, entry: Entry, order: "_InOrder", until: int) -> bool:
+        """Whether they come to the same verdict as an entry, and before it to none that matters.
+
+        Args:
+            entry: An entry of the other list.
+            order: That list.
+            until: The position of the entry in it, which may only grow from call to call.
         """
+
+        def is_between(other: Entry) -> bool:
+            return other.verdict != entry.verdict and not other.goes_on and not order.knows(other, until)
+
         end = self._known_until[entry.verdict]
-        while end < len(self._entries) and not _is_between(self._entries[end], entry.verdict, known):
+        while end < len(self._entries) and not is_between(self._entries[end]):
             end += 1
         self._known_until[entry.verdict] = end
         return any(
-            self._entries[at].when <= entry.when
+            self._entries[at].verdict == entry.verdict
             and (entry.verdict == DROP or not self._entries[at].is_unread)
-            for condition in (None, *entry.when)
-            for at in takewhile(end.__gt__, self._by.get((entry.verdict, condition), ()))
+            and not any(
+                is_between(other) and not never_both(other.when, entry.when)
+                for other in self._entries[end:at]
+            )
+            for at in self._met_by(entry.when, len(self._entries))
         )
 
+    def knows(self, other: Entry, until: int) -> bool:
+        """Whether the packets of an entry of another list come to the same here, or are decided on before."""
+        return any(
+            self._entries[at].decides
+            or (self._entries[at].when, self._entries[at].verdict) == (other.when, other.verdict)
+            for at in self._met_by(other.when, until)
+        )
 
-def _is_between(other: Entry, verdict: str, known: Collection[tuple[Conditions, str]]) -> bool:
-    """Whether packets may be decided otherwise by it, before they come to the verdict."""
-    return other.verdict != verdict and not other.goes_on and (other.when, other.verdict) not in known
+    def _met_by(self, when: Conditions, until: int) -> Iterator[int]:
+        """Yield the positions before that one of entries that ask for nothing but these conditions."""
+        for condition in (None, *when):
+            for at in takewhile(until.__gt__, self._by.get(condition, ())):
+                if self._entries[at].when <= when:
+                    yield at

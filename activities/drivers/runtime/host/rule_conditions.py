@@ -1,10 +1,13 @@
 """When packets of one kind meet what a rule asks for: always, never, or under conditions left unread."""
 
+import json
+import re
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Protocol
 
-from activities.drivers.runtime.host.rule_values import ANY, Conditions, Network, Values
+from activities.drivers.runtime.host.rule_values import ANY, Conditions, Network, Values, networks_of
 
 ALWAYS: Conditions = frozenset()
 UNREAD = "unread: "
@@ -90,6 +93,66 @@ def unless(met: Sequence[Conditions]) -> list[Conditions]:
         return []
     said = " or ".join(sorted(" and ".join(sorted(one)) for one in met))
     return [frozenset({f"not {said}"})] if met else [ALWAYS]
+
+
+_OF_A_PACKET = re.compile(
+    r"(not \(?)?([io]if|[sd]addr( type)?|[sd]port|l4proto|ct state) is (?!.* (is|and) ).*|users \+\d+/\d+"
+)
+_FROM = re.compile(r"(not )?\(?(iif|saddr) is (.*?)\)?")
+
+
+@lru_cache(2**16)
+def is_steady(condition: str) -> bool:
+    """Return whether a packet that meets it at one rule surely meets it at the next ones, too.
+
+    Limits and marks may be others there, and so may what is not understood.
+    """
+    return _OF_A_PACKET.fullmatch(condition) is not None
+
+
+def never_both(some: Conditions, more: Conditions) -> bool:
+    """Return whether surely no packet meets all of these and all of those.
+
+    A packet comes by one device, and from one address.
+    """
+    return any(
+        of == other and _are_apart(places, others, (negated, also))
+        for (negated, of, places), (also, other, others) in product(_from(some), _from(more))
+    )
+
+
+def _are_apart(some: Sequence[str], more: Sequence[str], negated: tuple[bool, bool]) -> bool:
+    if negated == (False, False):
+        return not any(_is_within(one, other) or _is_within(other, one) for one, other in product(some, more))
+    some, more = (more, some) if negated[0] else (some, more)
+    return not all(negated) and all(any(_is_within(one, other) for other in more) for one in some)
+
+
+def _is_within(one: str, other: str) -> bool:
+    return one == other or (other.endswith("*") and one.startswith(other[:-1]))
+
+
+def _from(when: Conditions) -> list[tuple[bool, str, tuple[str, ...]]]:
+    return [found for found in map(_place, when) if found]
+
+
+@lru_cache(2**16)
+def _place(condition: str) -> tuple[bool, str, tuple[str, ...]] | None:
+    """Return whether it is negated, its field, and the devices or networks, which may end with `*`."""
+    if not is_steady(condition) or not (found := _FROM.fullmatch(condition)):
+        return None
+    negated, of, text = found.groups()
+    try:
+        values = json.loads(f"[{text.replace(' or ', ', ')}]")
+        places = values if of == "iif" else [_bits(one) for value in values for one in networks_of(value)]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return bool(negated), of, tuple(map(str, places))
+
+
+def _bits(network: Network) -> str:
+    bits = f"{int(network.network_address):0{network.max_prefixlen}b}"
+    return f"IPv{network.version} {bits[: network.prefixlen]}*"
 
 
 def named(text: str, fields: Collection[str], packets: Packets) -> str:
