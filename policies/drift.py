@@ -100,8 +100,8 @@ def by_hand(fleet: Name, state: GatewayState, why: str = "") -> str:
     is_so = f", and it {why}" if why else ""
     return (
         f"an operator steered it by break-glass at {spoken(steered_at(state))}{is_so}; penstock leaves it "
-        f"alone. Roll the fleet back, or return the gateway to its known-good: penstock gateway return "
-        f"{fleet} {state.gateway} --reason TEXT"
+        f"alone. Return it to its known-good: penstock gateway return {fleet} {state.gateway} --reason TEXT; "
+        "or roll the fleet back, which takes it along"
     )
 
 

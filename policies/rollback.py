@@ -58,7 +58,8 @@ def rollback_targets(
     promotion within the kept window, whichever changes promoted it there. A gateway that went back already
     stays: twice is the same as once, and a rollback to what was before that names the release. A return
     counts as the promotion that it left: that of a gateway of an older promotion never hides a newer one. A
-    gateway that an operator steered on its host stays, too, unless something is taken back from it.
+    gateway that an operator steered on its host stays, too, unless something is taken back from it, or
+    nothing is left to take back: then each gateway that is not on its known-good goes there.
 
     Args:
         moves: The last move of each gateway's known-good.
@@ -203,6 +204,9 @@ def _standing(
         say = "does not say that it is" if one else "do not say that they are"
         goes = f"{say} on known-good, and {'goes' if one else 'go'} there: {will_serve(astray)}"
         sentence = f"{named(sorted(astray))} {goes}"
+        if steered := sorted(astray.keys() & {*as_steered}):
+            were = "was" if len(steered) == 1 else "were"
+            sentence += f"; {named(steered)} {were} steered by break-glass"
         return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
         return RollbackTargets(sentence=_nothing(moves, silent, as_steered, elsewhere))

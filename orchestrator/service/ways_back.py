@@ -528,7 +528,7 @@ class WaysBack:
         states = self.ledger.states_of(fleet.name, sorted(astray))
         unknown = self._unknown(fleet, to, states, gone, even_if_older=even_if_older)
         hand = {*by_hand} | {name for name, state in states.items() if state.owner == BREAK_GLASS}
-        astray = {name: release for name, release in astray.items() if name not in hand | unknown.keys()}
+        astray = {name: release for name, release in astray.items() if name not in unknown}
         silent = self._silent(fleet, moves, takes, at)
         plain = rollback_targets(
             moves,
@@ -546,7 +546,7 @@ class WaysBack:
         halted = self._halted(fleet.name, ended) if nothing_runs else _Halted()
         left = {name: on for name, on in known_good.items() if name in halted.gateways and name not in hand}
         # what a change that has not ended has moved, known-good does not say
-        unsure = {*astray, *left, *(known_good if unfinished else ())} - by_hand
+        unsure = {*astray} | ({*left, *(known_good if unfinished else ())} - by_hand)
         if to is not None:
             proven = self.ledger.ever_known_good(fleet.name)
             there = {name: on for name, on in known_good.items() if name not in unsure}

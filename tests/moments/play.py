@@ -582,10 +582,16 @@ class Player:
     async def roll_back(self, *, force: bool = False) -> None:
         """Roll the release back as an operator does, and compare what was answered with what has to be."""
         on_trial = self.up is not None and self.up.has_moved
-        targets = {} if on_trial else self.oracle.expected(datetime.now(UTC))
+        targets = {} if on_trial else self.oracle.expected(datetime.now(UTC)) or self._led_astray()
         receipt = await self._rolled_back(force=force)
         if receipt is not None:
             await self._went_back(receipt, targets)
+
+    def _led_astray(self) -> dict[str, ReleaseRef]:
+        """Return the gateways that operators steered off their known-good, each with that."""
+        known_good = self.oracle.known_good()
+        ours = {name: to for name, to in self.hand.items() if name not in self.gone | self.unknown}
+        return {name: known_good[name] for name, to in ours.items() if to != known_good[name]}
 
     async def roll_back_by_force(self) -> None:
         await self.roll_back(force=True)

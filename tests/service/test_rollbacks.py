@@ -23,6 +23,7 @@ from orchestrator.service.ways_back import WaysBack
 from orchestrator.store import tables
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.offers import spelled
+from policies.drift import by_hand
 from policies.model.adoption import MARK
 from policies.model.change import (
     ChangeEnding,
@@ -32,9 +33,11 @@ from policies.model.change import (
     KnownGoodBatch,
     Outcome,
     Phase,
+    Quarantine,
 )
 from policies.model.command import CommandReceipt
 from policies.model.errors import Unavailable
+from policies.model.operation import BREAK_GLASS
 from policies.model.plan import ReleaseRef
 from policies.model.settings import Setting
 from policies.model.value import digest_of
@@ -292,15 +295,36 @@ async def test_a_rollback_of_an_old_promotion_is_offered_with_the_release_that_i
     assert "orders/roll_back?to=1.1.6" in (await page.get("/fleets/edge")).text
 
 
+@pytest.mark.parametrize("owner", ["edge-1", BREAK_GLASS])
 async def test_a_rollback_is_offered_where_a_gateway_is_not_on_its_known_good(
-    penstock: CommandLine, ledger: Ledger
+    penstock: CommandLine, ledger: Ledger, owner: str
 ) -> None:
+    """Break-glass led a gateway to the release that had gone back, and `rollback` had nothing to do."""
     change(ledger, ChangeKind.INSTALL, "1.1.6")
     assert "penstock rollback" not in (await penstock("status", "edge")).out
-    ledger.record_states("edge", [steered_by("edge-1", "edge-1/1")], {})
+    seen = steered_by("edge-1", "edge-1/1").model_copy(update={"owner": owner})
+    ledger.record_states("edge", [seen], {})
+    if owner == BREAK_GLASS:
+        why = by_hand("edge", seen)
+        row = Quarantine(
+            fleet="edge", gateway="edge-1", reason=why, person=BREAK_GLASS, since=datetime.now(UTC)
+        )
+        ledger.set_quarantine(row)
     assert "penstock rollback edge --reason TEXT" in (await penstock("status", "edge")).out
     said = await penstock("rollback", "edge", "--reason", "users call")
-    assert "edge-1 does not say that it is on known-good, and goes there" in said.err
+    assert "edge-1 does not say that it is on known-good, and goes there: edge-1 will serve 1.1.6" in said.err
+    assert ("edge-1 was steered by break-glass" in said.err) is (owner == BREAK_GLASS)
+
+
+async def test_a_rollback_by_name_takes_along_what_break_glass_led_off_that_release(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    ledger.add_release(release("1.1.6"), source="http://repository", signers=("ana",), manifest_json="{}")
+    change(ledger, ChangeKind.INSTALL, "1.1.6")
+    seen = steered_by("edge-1", "edge-1/1").model_copy(update={"owner": BREAK_GLASS})
+    ledger.record_states("edge", [seen], {})
+    said = await penstock("rollback", "edge", "--reason", "users call", "--to", "1.1.6")
+    assert "edge-1 will serve 1.1.6" in said.err
 
 
 def test_a_hand_back_of_one_gateway_that_waits_leaves_the_rollback_of_the_fleet_whole(ledger: Ledger) -> None:
