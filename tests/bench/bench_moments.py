@@ -83,6 +83,8 @@ def _played(seeds: range, lanes: int) -> list[dict[str, Any]]:
                 with printing:
                     found.append(one)
                     _tell(one, len(found), len(seeds))
+        if process.returncode:
+            print(f"FAILED: a lane ended with {process.returncode}; see {' '.join(command[1:4])}", flush=True)
 
     with ThreadPoolExecutor(lanes) as pool:
         list(pool.map(play, range(lanes)))

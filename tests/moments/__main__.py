@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 from orchestrator.processes.leaving import leave
-from tests.moments.play import play
+from tests.moments.play import automation_of, play
 from tests.moments.stage import quicken, staged
 from tests.workflows.engine import MOST_NAMESPACES, engine
 
@@ -18,7 +18,7 @@ async def main(seeds: list[int]) -> None:
         few, seeds = seeds[:MOST_NAMESPACES], seeds[MOST_NAMESPACES:]
         with engine() as server:
             for seed in few:
-                async with staged(server) as stage:
+                async with staged(server, automation_of(seed)) as stage:
                     found = await play(stage, seed)
                 print(json.dumps(asdict(found)), flush=True)
 

@@ -23,6 +23,7 @@ from orchestrator.service.pins import Pins
 from policies.model.change import PENSTOCK, ChangeEnding, KnownGoodBatch, Outcome, Phase
 from policies.model.command import CommandKind, CommandReceipt
 from policies.model.errors import Conflict, PenstockError, Unavailable
+from policies.model.fleet import Automation
 from policies.model.operation import BREAK_GLASS
 from policies.model.people import Caller
 from policies.model.plan import Plan, ReleaseRef, Strategy, Wave
@@ -354,7 +355,7 @@ class Player:
         to, waves = self._drawn()
         self.stage.world.judge.says(UNHEALTHY, wave=self.rng.randint(1, len(waves)))
         await self._start(to, waves)
-        await self._ended(Outcome.ROLLED_BACK)
+        await self._goes_back()
 
     async def waits(self) -> None:
         to, waves = self._drawn()
@@ -428,6 +429,21 @@ class Player:
 
     async def unhealthy(self) -> None:
         self.stage.world.judge.says(UNHEALTHY, wave=self._now().wave)
+        await self._goes_back()
+
+    async def _goes_back(self) -> None:
+        """See an upgrade go back after harm; where the fleet asks, only once an operator has said so."""
+        if self.stage.fleet.limits.automation is Automation.ASK:
+
+            async def is_asked() -> bool:
+                status = await self._repeated(lambda: self.stage.changes.status(FLEET))
+                return status.phase is Phase.HELD and status.needs_you is not None and "logins" in status.why
+
+            held = bool(self.up and self.up.holds)
+            if not held:
+                await self._soon(is_asked, "operators are asked about harm")
+            self._tell("[asked]")
+            await self._commanded(ANA, CommandKind.ROLL_BACK)
         await self._ended(Outcome.ROLLED_BACK)
 
     # --- one gateway fails alone ---------------------------------------------------------
@@ -568,9 +584,11 @@ class Player:
         if fails:
             self.stage.world.judge.says(UNHEALTHY)
         change = await self._start(to, ((name,),))
-        await self._ended(Outcome.ROLLED_BACK if fails else Outcome.PROMOTED)
-        if not fails:
-            self._promote(change, to, [name])
+        if fails:
+            await self._goes_back()
+            return
+        await self._ended(Outcome.PROMOTED)
+        self._promote(change, to, [name])
 
     def _removable_failed(self) -> list[str]:
         return [name for name in self._may_be_left_out() if name in self.failed]
@@ -1268,6 +1286,11 @@ class Stuck(AssertionError):
 def _with_failed(decision: Decision, *names: str) -> Decision:
     """Return the decision with these gateways failed by themselves."""
     return decision.model_copy(update={"failed": names})
+
+
+def automation_of(seed: int) -> Automation:
+    """Return how much the fleet of that sequence does by itself: of three, one asks operators after harm."""
+    return random.Random(f"{seed} automation").choice((Automation.ACT, Automation.ACT, Automation.ASK))
 
 
 async def play(stage: Stage, seed: int) -> Found:

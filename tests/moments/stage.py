@@ -30,7 +30,7 @@ from orchestrator.settings import Settings
 from orchestrator.store import tables
 from policies.model.change import PENSTOCK
 from policies.model.errors import PenstockError
-from policies.model.fleet import Fleet, Gateway
+from policies.model.fleet import Automation, Fleet, Gateway
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
@@ -221,11 +221,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(engine: Engine) -> AsyncIterator[Stage]:
+async def staged(engine: Engine, automation: Automation = Automation.ACT) -> AsyncIterator[Stage]:
     """Run a fleet of eight empty gateways on the engine, in a namespace of its own."""
     folder = Path(tempfile.mkdtemp(prefix="penstock-moments-"))
     client = await engine.client()
-    fleet = fleet_of(FLEET, size=GATEWAYS, lease=timedelta(seconds=30))
+    fleet = fleet_of(FLEET, size=GATEWAYS, lease=timedelta(seconds=30), automation=automation)
     write_fleet(folder, fleet)
     ledger = ObservedLedger(new_ledger(folder / "ledger.db"))
     world = World(client, fleet, {one.name: FakeGateway(one) for one in fleet.gateways}, book=ledger)
