@@ -72,6 +72,49 @@ def test_the_old_users_asked_for_in_another_way_are_named_until_the_new_ones_are
     assert host.found() == []
 
 
+BY_ADDRESS = {
+    "a network in a set of addresses": ("hash:ip", "{}.0/24", "src"),
+    "a range in a set of addresses": ("hash:ip", "{}.2-{}.254", "src"),
+    "a network in a set of addresses and protocols": ("hash:ip,port", "{}.0/24,icmp:8/0", "src,dst"),
+    "parts of a network": ("hash:net", "{}.0/25 {}.128/26 {}.192/27 {}.224/27", "src"),
+}
+
+
+@pytest.mark.parametrize("case", BY_ADDRESS)
+def test_a_set_that_has_the_old_pool_address_by_address_is_named_until_it_has_the_new_one(
+    host: Host,  # noqa: F811
+    case: str,
+) -> None:
+    """Before, each address was one of a single user, and the new users got no answer."""
+    kind, elements, sides = BY_ADDRESS[case]
+
+    def add(pool: str) -> str:
+        return "".join(f"ipset add vpn {one.replace('{}', pool)}\n" for one in elements.split())
+
+    rules = saved(f"-A FORWARD -m set --match-set vpn {sides} -j ACCEPT\n{ANSWERS}")
+    host.has(f"ipset create vpn {kind}\n{add('10.8.0')}{rules}")
+    assert host.pings() == [True, False]
+    assert any("accepts packets of users of slot adopted (10.8.0.0/24)" in one for one in host.found())
+    host.has(add("10.9.0"))
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+def test_a_pool_and_all_of_its_users_addresses_are_alike(host: Host) -> None:  # noqa: F811
+    host.has(nft(f"ip saddr {{ 10.8.0.0/24, 10.9.0.2-10.9.0.254 }} accept{STATE}"))
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+def test_a_set_of_users_who_have_logged_in_is_no_obstacle(host: Host) -> None:  # noqa: F811
+    users = "".join(f"ipset add vpn 10.8.0.{number}\n" for number in range(2, 202))
+    host.has(
+        f"ipset create vpn hash:ip\n{users}"
+        + saved(f"-A FORWARD -m set --match-set vpn src -j ACCEPT\n{ANSWERS}")
+    )
+    assert host.found() == []
+
+
 STATE = "\nct state established accept"
 NOT_KNOWN = {
     "group of devices of nftables": "ip link set tun0 group 7\n" + nft(f"iifgroup 7 accept{STATE}"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import product
@@ -197,10 +198,15 @@ def together(names: Sequence[str], values: Values, packets: Packets) -> list[Con
         raise TooManyError(
             f"asks for {len(rows)} elements of {values.of or 'a set'}; at most {_MOST} are compared"
         )
-    for at in rows:
+    spread = next((at for at, name in enumerate(names) if packets.address_in(name)), 0)
+    alike = defaultdict[str, list[int]](list)  # a set has a row for each address of a network
+    for row in rows:
+        alike[json.dumps([one[row] for at, one in enumerate(columns) if at != spread])].append(row)
+    for some in alike.values():
         met = [ALWAYS]
-        for name, column in zip(names, columns, strict=False):
-            met = both_of(met, one_of(name, Values([column[at]]), packets))
+        for at, (name, column) in enumerate(zip(names, columns, strict=False)):
+            asked = Values(column[row] for row in (some if at == spread else some[:1]))
+            met = both_of(met, one_of(name, asked, packets))
         found += met
     return found
 

@@ -69,16 +69,27 @@ class Values(Sequence[Any]):
 
     def around(self, network: Network) -> list[int]:
         """Return which of them share an address with the network, or are not understood."""
-        by_version, others = self._listed
-        listed, lengths = by_version[network.version]
+        return sorted({at for *_, at in self._near(network)}.union(self._listed[1]))
+
+    def share_of(self, network: Network) -> float:
+        """Return which share of the network's addresses they have: 1 for all of them."""
+        begin, end, found = int(network[0]), int(network[-1]) + 1, 0
+        for first, length, _ in sorted(self._near(network)):
+            behind = min(end, first + (1 << network.max_prefixlen - length))
+            found += max(0, behind - max(begin, first))
+            begin = max(begin, behind)
+        return found / network.num_addresses
+
+    def _near(self, network: Network) -> Sequence[tuple[int, ...]]:
+        """Return the prefixes that share an address with the network."""
+        listed, lengths = self._listed[0][network.version]
         first = int(network.network_address)
-        inside = slice(bisect_left(listed, (first,)), bisect_right(listed, (int(network[-1]), _LONGEST)))
-        found = {at for *_, at in listed[inside]}.union(others)
+        found = [*listed[bisect_left(listed, (first,)) : bisect_right(listed, (int(network[-1]), _LONGEST))]]
         for length in (one for one in lengths if one < network.prefixlen):
             wider = first >> network.max_prefixlen - length << network.max_prefixlen - length
             begin = bisect_left(listed, (wider, length))
-            found |= {at for *_, at in listed[begin : bisect_left(listed, (wider, length + 1), begin)]}
-        return sorted(found)
+            found += listed[begin : bisect_left(listed, (wider, length + 1), begin)]
+        return found
 
     @cached_property
     def _listed(self) -> tuple[Mapping[int, tuple[_Prefixes, frozenset[int]]], Sequence[int]]:

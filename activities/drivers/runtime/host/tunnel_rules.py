@@ -110,6 +110,8 @@ AMONG = (*OUT, *BACK)
 _ADDRESSES = frozenset({"saddr", "daddr"})
 _OPENED = {ORIGINAL["saddr"]: "opened by the user", ORIGINAL["daddr"]: "opened to the user"}
 """When users have the address of a connection's first packet that is asked for."""
+_WHOLE = 15 / 16
+"""The share of a pool that stands for all of it: a few addresses of a network are no user's."""
 _SHARED = frozenset(
     {
         *("sport", "dport", "--vport", "--vaddr"),
@@ -176,14 +178,20 @@ class Looking:
         if name == "ct state" and self.state is not None:
             return [ALWAYS] if self.state in values else []
         if name in _OPENED:
-            near = [values[at] for at in values.around(self.users.pool)]
-            own = [one | {_OPENED[name]} for value in near for one in self._own(name, value)]
+            near = Values(values[at] for at in values.around(self.users.pool))
+            own = [one | {_OPENED[name]} for one in self._own(name, near)]
             return own + values.unread(name, self._of_users(name, values))
         if self.differ_by(name):
-            return [one for value in values for one in self._own(name, value)]
+            return self._own(name, values)
         return values.unread(name, self._of_users(name, values))
 
-    def _own(self, name: str, value: Any) -> list[Conditions]:
+    def _own(self, name: str, values: Values) -> list[Conditions]:
+        """Return when they have one of the values; a set may have a network as all of its addresses."""
+        if name not in {"iif", "oif"} and values.share_of(self.users.pool) >= _WHOLE:
+            return [ALWAYS]
+        return [one for value in values for one in self._own_one(name, value)]
+
+    def _own_one(self, name: str, value: Any) -> list[Conditions]:
         try:
             if name in {"iif", "oif"}:
                 return self.users.through(str(value))
