@@ -25,6 +25,20 @@ class PartQuery(Value):
     key: PartKey
 
 
+class PartsQuery(Value):
+    """Which parts of which plan."""
+
+    plan: Digest
+    keys: tuple[PartKey, ...]
+
+
+class Members(Value):
+    """The first gateways of some parts by name, and how many more they have."""
+
+    gateways: tuple[Name, ...]
+    more: int
+
+
 class GatewaysQuery(Value):
     """Which gateways of a plan."""
 
@@ -105,6 +119,11 @@ class PlanActivities:
         """Return one part of the plan; a part that was read before is known without the ledger."""
         return await in_a_thread(self._part, asked.plan, asked.key)
 
+    @activity.defn(name="find_members")
+    async def find_members(self, asked: PartsQuery) -> Members:
+        """Return which gateways these parts of the plan have."""
+        return await in_a_thread(self._find_members, asked)
+
     @activity.defn(name="find_parts")
     async def find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:
         """Return the part of the plan that each of these gateways is in."""
@@ -130,6 +149,11 @@ class PlanActivities:
         """Ensure that what was found running on these gateways is what they go back to."""
         batch = KnownGoodBatch(fleet=entry.fleet, change=entry.change, releases=entry.releases)
         await in_a_thread(self._book.record_known_good_batch, batch)
+
+    def _find_members(self, asked: PartsQuery) -> Members:
+        parts = [self._part(asked.plan, key) for key in asked.keys]
+        names = sorted(member.gateway.name for part in parts for member in part.members)
+        return Members(gateways=tuple(names[:MOST_MEMBERS]), more=len(names[MOST_MEMBERS:]))
 
     def _find_parts(self, asked: GatewaysQuery) -> dict[str, PartKey]:
         return {

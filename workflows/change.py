@@ -1425,7 +1425,8 @@ class Change:
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
-        await self._close_others()
+        if not (self._order.bakes_on and back.given_up):  # reconcile goes on with what a dead change left
+            await self._close_others()
         return self._after_restore(back, back.sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:

@@ -28,6 +28,7 @@ from activities.facts import FactActivities, LeftOutQuery
 from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
 from activities.ledger import EventEntry, LedgerActivities, MovedQuery, ReturnEntry
+from activities.plans import PartsQuery, PlanActivities
 from activities.snapshots import Evidence
 from policies.drift import astray, by_hand, spoken, steered_at, taken_off
 from policies.model.change import PENSTOCK, Quarantine
@@ -44,7 +45,7 @@ from policies.placement import befallen
 from policies.planning.naming import counted
 from policies.rebuilding import is_newer
 from workflows import control, steps
-from workflows.children import TURN_LASTS, first_named, left_behind, tell
+from workflows.children import TURN_LASTS, first_named, left_behind, merged, tell
 from workflows.cluster import PreparedSlots, look_at_all
 from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
@@ -303,7 +304,10 @@ class Restore:
             )
             for before, key in enumerate(order.keys)
         ]
-        results = await asyncio.gather(*[self._restore_in_turn(part, turns) for part in parts])
+        ended = await asyncio.gather(*[self._restore_in_turn(part, turns) for part in parts])
+        results = [result for result in ended if result is not None]
+        left = tuple(part.keys[0] for part, result in zip(parts, ended, strict=True) if result is None)
+        results += [await self._left_without_a_turn(left)] if left else []
         return RestoreResult(
             back=sum(result.back for result in results),
             **_named("given_up", results),
@@ -313,17 +317,33 @@ class Restore:
             nodes=first_named(result.nodes for result in results),
         )
 
-    async def _restore_in_turn(self, part: RestoreOrder, turns: asyncio.Semaphore) -> RestoreResult:
+    async def _left_without_a_turn(self, keys: tuple[PartKey, ...]) -> RestoreResult:
+        """Return that no gateway of these parts is back: this was left before they went back."""
+        query = PartsQuery(plan=self._order.plan, keys=keys)
+        found = await control.ask(PlanActivities.find_members, query)
+        given_up = merged(self._given_up_in.get(key.path, {}) for key in keys)
+        why = f"{self._left}: its turn had not come"
+        return RestoreResult(
+            back=0,
+            given_up={name: given_up.get(name, why) for name in found.gateways},
+            more_given_up=found.more,
+            took=timedelta(0),
+        )
+
+    async def _restore_in_turn(self, part: RestoreOrder, turns: asyncio.Semaphore) -> RestoreResult | None:
         """Begin once it is this part's turn, which is over before its last gateway is back.
 
         A part that fails by itself is named, and begun again: its gateways serve what is gone back from.
+
+        Returns:
+            How the part went back, None where this was left before it did.
         """
         key, pause, begun = part.keys[0], part.pause, 0
         while not self._left:
             try:
                 async with turns:
                     if self._left:
-                        return RestoreResult(back=0, took=timedelta(0))
+                        return None
                     begun += 1
                     child = await self._begin(part, begun)
                     await self._turn_of(part, child)
@@ -345,7 +365,7 @@ class Restore:
             else:
                 self._troubles.pop(key.path, None)
                 return result
-        return RestoreResult(back=0, took=timedelta(0))
+        return None
 
     async def _begin(self, part: RestoreOrder, begun: int) -> ChildWorkflowHandle[Any, RestoreResult]:
         """Start a part without the gateways that have been given up until it runs."""

@@ -215,6 +215,7 @@ def record_activities(
         plans.read_header,
         plans.read_part,
         plans.find_moved,
+        plans.find_members,
         plans.find_parts,
         plans.promote_part,
         plans.take_back_part,
