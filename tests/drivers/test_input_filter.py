@@ -453,6 +453,114 @@ def test_a_rule_that_may_ask_for_the_users_port_and_is_not_evaluated_is_not_know
     assert [one for one in named if one.startswith("it is not known whether `")], sentences
 
 
+OPEN = """iptables-{0} -P INPUT DROP
+iptables-{0} -A INPUT -i lo -j ACCEPT
+iptables-{0} -A INPUT -p tcp -m multiport --dports 443,4431,4432 -m state --state NEW,ESTABLISHED -j ACCEPT
+iptables-{0} -A OUTPUT -o lo -j ACCEPT
+"""
+"""The ports that docs/install.md asks for are open; what the host sends is left to the case."""
+CLOSED = OPEN + "iptables-{0} -P OUTPUT DROP\n"
+
+
+def sends(rules: str, of: str = "type filter hook output priority 0") -> str:
+    """Return a chain of nftables for what the host sends, which drops all else."""
+    return f"nft -f - <<'END'\ntable inet out {{\n chain out {{ {of}; policy drop;\n{rules}\n }}\n}}\nEND"
+
+
+REPLIES = {
+    "the usual pair of rules": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp --sport 443 -m conntrack --ctstate ESTABLISHED -j ACCEPT"
+    ),
+    "the same by the older interface": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp --sport 443 -m state --state ESTABLISHED -j ACCEPT", "legacy"
+    ),
+    "several ports": saved(CLOSED + "iptables-{0} -A OUTPUT -p tcp -m multiport --sports 22,443 -j ACCEPT"),
+    "ports of either end": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp -m multiport --ports 22,443 -j ACCEPT"
+    ),
+    "by device": saved(
+        OPEN + "iptables-{0} -A OUTPUT -o eth0 -p tcp --sport 443 -j ACCEPT\n"
+        "iptables-{0} -A OUTPUT -o eth0 -j DROP"
+    ),
+    "an early chain": saved(OPEN + "iptables-{0} -t mangle -A OUTPUT -p tcp --sport 4431:4432 -j DROP"),
+    "the last chain": saved(OPEN + "iptables-{0} -t mangle -A POSTROUTING -p tcp --sport 4431 -j DROP"),
+    "nftables": sends("  oif lo accept\n  tcp sport 443 ct state established accept"),
+    "a route chain of nftables": sends("  tcp sport 443 accept", "type route hook output priority mangle"),
+    "a mark": saved(
+        CLOSED + "iptables-{0} -t mangle -A OUTPUT -p tcp --sport 443 -j MARK --set-mark 1\n"
+        "iptables-{0} -A OUTPUT -m mark --mark 1 -j ACCEPT"
+    ),
+    "a mark of the connection": saved(
+        CLOSED + "iptables-{0} -t mangle -A INPUT -p tcp --dport 443 -j CONNMARK --set-mark 1\n"
+        "iptables-{0} -A OUTPUT -m connmark --mark 1 -j ACCEPT"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPLIES)
+def test_a_filter_that_lets_out_replies_of_the_users_port_alone_drops_every_slot(
+    user: User, case: str
+) -> None:
+    """Before, only what comes in was compared: users reached the slot, and its replies never left."""
+    sentences = found(user.gateway, REPLIES[case])
+    assert user.gets_to(443), "users get in before the upgrade"
+    assert not user.gets_to(4431), "and no reply reaches them once steering redirects them to the slot"
+    [said] = [one for one in sentences if "drops replies from TCP port 4431 of slot a over IPv4" in one]
+    assert "accept replies from TCP port 4431 (`--sport 4431` in iptables, `tcp sport 4431` in nft" in said
+
+
+REPLIED_ALIKE = {
+    "every port": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp -m multiport --sports 443,4431,4432 -j ACCEPT", "legacy"
+    ),
+    "every port of either end": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp -m multiport --ports 443,4431,4432 -j ACCEPT"
+    ),
+    "what belongs to a connection": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    ),
+    "the port that was dialled": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -p tcp -m conntrack --ctorigdstport 443 --ctdir REPLY -j ACCEPT"
+    ),
+    "what was redirected": sends("  ct status dnat accept\n  tcp sport 443 accept"),
+    "a closed service behind an open port": saved(
+        OPEN + "iptables-{0} -A OUTPUT -p tcp --sport 443 -j ACCEPT\n"
+        "iptables-{0} -A OUTPUT -p tcp -m multiport --dports 25,135:139,445 -j REJECT\n"
+        "iptables-{0} -A OUTPUT -m conntrack --ctstate INVALID -j DROP"
+    ),
+    "closed high ports of one device": saved(
+        CLOSED + "iptables-{0} -A OUTPUT -o eth0 -p tcp -m multiport --sports 443,4431,4432 -j ACCEPT\n"
+        "iptables-{0} -A OUTPUT -o eth0 -p tcp --sport 1024:65535 -j DROP\n"
+        "iptables-{0} -A OUTPUT -o eth1 -j ACCEPT"
+    ),
+    "one program": saved(CLOSED + "iptables-{0} -A OUTPUT -m owner --uid-owner 0 -j ACCEPT"),
+    "a mark of what was dialled": saved(
+        CLOSED + "iptables-{0} -t mangle -A PREROUTING -p tcp --dport 443 -j CONNMARK --set-mark 1\n"
+        "iptables-{0} -A OUTPUT -m connmark --mark 1 -j ACCEPT"
+    ),
+    "a chain behind the translation": sends(
+        "  tcp sport 443 accept", "type filter hook postrouting priority 150"
+    ),
+    "the address and its ports": sends("  ip saddr 198.18.7.1 tcp sport { 443, 4431-4432 } accept"),
+    "a bound of its own each": saved(
+        OPEN
+        + "".join(
+            f"iptables-{{0}} -A OUTPUT -p tcp --sport {port} -m hashlimit --hashlimit-above 50/sec "
+            f"--hashlimit-mode dstip --hashlimit-name to{port} -j DROP\n"
+            for port in (443, 4431, 4432)
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPLIED_ALIKE)
+def test_replies_that_are_treated_alike_are_no_obstacle(user: User, case: str) -> None:
+    sentences = found(user.gateway, REPLIED_ALIKE[case])
+    assert user.gets_to(443)
+    assert user.gets_to(4431)
+    assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
+
+
 def test_a_slot_is_compared_with_the_one_that_serves_where_users_port_itself_is_closed(
     namespace: str,
 ) -> None:
@@ -470,6 +578,7 @@ def test_the_table_of_ports_in_the_document_has_the_slots_ports() -> None:
     """B1: docs/install.md did not name them."""
     table = [line for line in Path("docs/install.md").read_text().splitlines() if line.startswith("| users ")]
     assert any("4431" in line and "4432" in line and "UDP" in line for line in table)
+    assert any("--sport" in line for line in table), "a host may filter what it sends"
 
 
 BANS = {

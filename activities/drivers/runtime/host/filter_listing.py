@@ -191,7 +191,8 @@ def _of_nft(listed: Sequence[Mapping[str, Any]]) -> Iterable[Table]:
                 tables[one["family"], one["table"]].counted[f"@{one['name']}"] = one.get("stmt", [])
     for one in (entry["chain"] for entry in listed if "chain" in entry):
         if "hook" in one and (one["family"], one["table"]) in tables:
-            base = (one["hook"], one.get("type", ""), one.get("prio", 0), one.get("policy", ACCEPT))
+            of = "nat" if one.get("type") == "nat" else "filter"  # what is of type `route` filters, too
+            base = (one["hook"], of, one.get("prio", 0), one.get("policy", ACCEPT))
             tables[one["family"], one["table"]].bases[one["name"]] = base
     for one in (entry["rule"] for entry in listed if "rule" in entry):
         if (one["family"], one["table"]) in tables:
@@ -214,7 +215,8 @@ def _of_saved(family: str, kind: str, text: str) -> list[Table]:
             made[-1].chains[chain] = []
             if policy != "-":
                 hook, of = chain.lower(), made[-1].name.split()[1]
-                priority = abs(_SAVED_PRIORITIES[of]) if hook == "postrouting" else _SAVED_PRIORITIES[of]
+                at_source = (hook, of) == ("postrouting", "nat")
+                priority = _SAVED_PRIORITIES[of] * (-1 if at_source else 1)
                 ends = DROP if policy == "DROP" else ACCEPT
                 made[-1].bases[chain] = (hook, "nat" if of == "nat" else "filter", priority, ends)
         elif line.startswith("-A "):

@@ -2,14 +2,15 @@
 
 Steering moves new users from the gateway's port to the port of a slot before the filter's input chains see
 them, and a probe from the host itself passes through a cable of its own. So every chain is reduced twice, for
-the first packet of an unknown user at the gateway's port and for the same packet at the slot's port. From
-which address and by which device it comes is not known, so conditions on these stay: a rule that accepts
-users at the gateway's port under some conditions has to accept them at the slot's port under no others.
+the first packet of an unknown user at the gateway's port and for the same packet at the slot's port. Chains
+for what the host sends are reduced for the first reply to each. From which address and by which device it
+comes is not known, so conditions on these stay: a rule that accepts users at the gateway's port under some
+conditions has to accept them at the slot's port under no others.
 """
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
@@ -22,6 +23,8 @@ from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
     COMPARED_WITHIN,
     DROP,
+    EVERYWHERE,
+    Between,
     Entry,
     Rule,
     Rules,
@@ -40,12 +43,17 @@ from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
 _PROTOCOLS = {"tcp": 6, "udp": 17}
-_STEERED_FROM = -105
-"""The priority of the steering's chain: chains before it see the port that users dial."""
-_PORTS = frozenset({"dport", "ct original proto-dst", "ct reply proto-src"})
+_AT_THE_SLOT: Between = {"prerouting": (-105, inf), "postrouting": (-inf, 99)}
+"""Where steered packets and their replies have the slot's port.
+
+Chains before the steering's own see the port that users dial, and so do chains from `srcnat` on.
+"""
+_HOOKS = (("prerouting", False), ("input", False), ("output", True), ("postrouting", True))
+"""Hooks that packets of users pass, and whether it is the replies that do so."""
+_PORTS = frozenset({"dport", "port", "ct original proto-dst", "ct reply proto-src"})
 _ADDRESSES = frozenset({"daddr", ORIGINAL["daddr"], "ct reply saddr"})
 _DIFFER = _PORTS | _ADDRESSES | {"ct status"}
-_KNOWN = frozenset({*_DIFFER, "l4proto", "iif", "ct state", "ct direction", "daddr type"})
+_KNOWN = frozenset({*_DIFFER, "l4proto", "iif", "sport", "ct state", "ct direction", "daddr type"})
 _SHARED = frozenset(
     {
         *("saddr", "sport", "oif", "saddr type"),
@@ -54,11 +62,17 @@ _SHARED = frozenset(
 )
 """What is not known of a user, and is the same at every port."""
 _SENDERS = frozenset({"saddr", "iif", "oif"})
+_ENDS = {"saddr": "daddr", "sport": "dport", "iif": "oif", "saddr type": "daddr type"}
+_OTHER_END = _ENDS | {there: here for here, there in _ENDS.items()}
+"""By field of a packet, the one that has the same in the reply to it."""
+_OF_USERS = 1024
+"""The first port from which programs of users send, except for IKE."""
+_IKE = 500
 
 
 @dataclass(frozen=True)
 class First:
-    """The first packet of a user whom nobody knows, at one port of the gateway."""
+    """The first packet of a user whom nobody knows, at one port of the gateway, or the first reply to it."""
 
     version: int
     transport: str
@@ -69,11 +83,13 @@ class First:
     """The port that the user dialled, which differs from `port` where steering redirects users."""
     dialled_at: Address | None
     """The address that the user dialled, None where that is not known."""
+    is_reply: bool = False
+    """Whether it is the reply, which has that port and that address as its source."""
 
     @property
     def other_ways(self) -> Sequence["First"]:
-        """Return none: it is the first packet of its connection."""
-        return ()
+        """Return the first packet of the connection for the reply, and none for that one."""
+        return [replace(self, is_reply=False)] if self.is_reply else ()
 
     def has(self, header: str) -> bool:
         """Return whether the packet has the header."""
@@ -81,24 +97,28 @@ class First:
 
     def reads(self, name: str) -> bool:
         """Return whether it is known what the packet has in that field."""
-        return name in _KNOWN
+        return self._inward(name) in _KNOWN
 
     def shares(self, name: str) -> bool:
         """Return whether the field is one of the user, who is the same at every port."""
-        return name in _SHARED or STANDS_FOR.get(name) in _SENDERS
+        return self._inward(name) in _SHARED or self._inward(STANDS_FOR.get(name, "")) in _SENDERS
 
     def differ_by(self, name: str) -> bool:
         """Return whether the field may have another value at another port of the gateway."""
-        return name in _DIFFER
+        return self._inward(name) in _DIFFER
 
     def address_in(self, name: str) -> Network | None:
         """Return the address that the packet is for, or was dialled for."""
-        address = self._address(name)
+        address = self._address(self._inward(name))
         return ip_network(address) if address is not None else None
 
-    def _address(self, name: str) -> Address | None:
+    def _address(self, inward: str) -> Address | None:
         at = {"daddr": self.address, ORIGINAL["daddr"]: self.dialled_at, "ct reply saddr": self.address}
-        return at.get(name)
+        return at.get(inward)
+
+    def _inward(self, name: str) -> str:
+        """Return in which field the user's own packet has what this one has in that field."""
+        return _OTHER_END.get(name, name) if self.is_reply else name
 
     def own(self, address: str) -> str:
         """Return the address: users' own ones are not known."""
@@ -106,36 +126,50 @@ class First:
 
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packet has one of these values in the field."""
-        if name == "iif":
-            return values.unread(name, [at for at, value in enumerate(values) if value == "lo"])
+        inward = self._inward(name)
         try:
-            found = any(self._is(name, value) for value in values)
+            if nobody := _OF_NO_USER.get(inward):
+                return values.unread(name, [at for at, value in enumerate(values) if nobody(value)])
+            found = any(self._is(inward, value) for value in values)
         except (ValueError, TypeError, KeyError):
             return values.unread(f"{UNREAD}{name}")
-        if name in _ADDRESSES and self._address(name) is None:
+        if inward in _ADDRESSES and self._address(inward) is None:
             return values.unread(name)
         return [ALWAYS] if found else []
 
-    def _is(self, name: str, value: Any) -> bool:
-        if name in _ADDRESSES:
-            address = self._address(name)
+    def _is(self, inward: str, value: Any) -> bool:
+        if inward in _ADDRESSES:
+            address = self._address(inward)
             return any(address in network for network in networks_of(value) if address)
-        if name in _PORTS:
-            return _covers(value, self.dialled if name == "ct original proto-dst" else self.port)
+        if inward in _PORTS:
+            return _covers(value, self.dialled if inward == "ct original proto-dst" else self.port)
         translated = {"dnat"} if self.dialled != self.port else set[str]()
         facts = {
             "l4proto": {self.transport, str(_PROTOCOLS[self.transport]), "all", "0"},
-            "ct state": {"new", *translated},  # iptables asks for both by one name
-            "ct status": translated,
-            "ct direction": {"original"},
+            "ct state": {"established" if self.is_reply else "new", *translated},  # one name in iptables
+            "ct status": {*translated, *(("seen-reply", "confirmed") if self.is_reply else ())},
+            "ct direction": {"reply" if self.is_reply else "original"},
             "daddr type": {"local"},
         }
-        return str(value) in facts[name]
+        return str(value) in facts[inward]
 
 
 def _covers(value: Any, port: int) -> bool:
+    low, high = _ends_of(value)
+    return low <= port <= high
+
+
+def _ends_of(value: Any) -> tuple[int, int]:
     low, high = value["range"] if isinstance(value, dict) else (value, value)
-    return int(low) <= port <= int(high)
+    return int(low), int(high)
+
+
+def _is_of_services(value: Any) -> bool:
+    return _ends_of(value)[1] < _OF_USERS and not _covers(value, _IKE)
+
+
+_OF_NO_USER: Mapping[str, Callable[[Any], bool]] = {"iif": "lo".__eq__, "sport": _is_of_services}
+"""By field, which values no user from outside has in it; the others are not known."""
 
 
 @dataclass(frozen=True)
@@ -174,10 +208,10 @@ async def drops_users(
     if not ways:
         return ()
     rules = (rules or await read_rules()).within(COMPARED_WITHIN)
-    for slots, dialled, since in ways:
+    for slots, dialled, between in ways:
         models = [dialled, *(one for name, one in slots.items() if name == serving)]
         for name, one in slots.items():
-            lost = await asyncio.to_thread(_lost, rules, models, one, since)
+            lost = await asyncio.to_thread(_lost, rules, models, one, between)
             found |= {await _sentence(gateway, name, one, *each): None for each in lost}
     return tuple(found)
 
@@ -197,9 +231,9 @@ async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> t
         Unavailable: The packet filter cannot be compared in time.
     """
     rules, found = rules.within(COMPARED_WITHIN), dict[str, None]()
-    for slots, dialled, since in await _ways(gateway, redirected):
+    for slots, dialled, between in await _ways(gateway, redirected):
         for name, one in slots.items():
-            for rule in await asyncio.to_thread(_spared, rules, dialled, one, since):
+            for rule in await asyncio.to_thread(_spared, rules, dialled, one, between):
                 kind = one.transport.upper()
                 where = f"{kind} port {one.port} of slot {name} over IPv{one.version}"
                 what = f"some users of {kind} port {dialled.port}, and nobody at {where}"
@@ -207,11 +241,11 @@ async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> t
     return tuple(found)
 
 
-async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[str, First], First, float]]:
-    """Return by address and transport the packet at each slot, the one dialled, and since which chain."""
+async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[str, First], First, Between]]:
+    """Return by address and transport the packet at each slot, the one dialled, and where they differ."""
     if gateway.steering == "haproxy" or gateway.has_own_networks:
         return []  # users reach HAProxy there, or go through forward chains
-    steered, found = set(redirected), list[tuple[dict[str, First], First, float]]()
+    steered, found = set(redirected), list[tuple[dict[str, First], First, Between]]()
     for arrival, transport in product(await _arrivals(gateway), _PROTOCOLS):
         dialled = arrival.at(gateway.port, transport)
         is_steered = transport in steered
@@ -221,22 +255,25 @@ async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[
             else arrival.at(slot.port, transport)
             for slot in gateway.slots
         }
-        found.append((slots, dialled, _STEERED_FROM if is_steered else -inf))
+        found.append((slots, dialled, _AT_THE_SLOT if is_steered else EVERYWHERE))
     return found
 
 
-def _both(rules: Rules, model: First, sent: First, since: float) -> Iterator[tuple[list[Entry], list[Entry]]]:
-    """Yield what each chain does with both packets."""
-    for hook in ("prerouting", "input"):
-        theirs, ours = (rules.of(hook, "filter", one, since) for one in (model, sent))
-        yield from ((first, second) for (_, first), (_, second) in zip(theirs, ours, strict=True))
+def _both(
+    rules: Rules, model: First, sent: First, between: Between
+) -> Iterator[tuple[First, list[Entry], list[Entry]]]:
+    """Yield the first of two packets that pass a chain, or replies to them, and what it does with both."""
+    for hook, is_reply in _HOOKS:
+        both = [replace(one, is_reply=is_reply) for one in (model, sent)]
+        theirs, ours = (rules.of(hook, "filter", one, between) for one in both)
+        yield from ((both[0], one, other) for (_, one), (_, other) in zip(theirs, ours, strict=True))
 
 
-def _spared(rules: Rules, dialled: First, sent: First, since: float) -> list[Rule]:
+def _spared(rules: Rules, dialled: First, sent: First, between: Between) -> list[Rule]:
     """Return which rules drop by the port that was dialled, in chains where none drops by the slot's."""
     return [
         entry.rule
-        for theirs, ours in _both(rules, dialled, sent, since)
+        for _, theirs, ours in _both(rules, dialled, sent, between)
         if not any(_drops_by_port(entry) for entry in ours)
         for entry in theirs
         if _drops_by_port(entry)
@@ -248,15 +285,15 @@ def _drops_by_port(entry: Entry) -> bool:
 
 
 def _lost(
-    rules: Rules, models: Iterable[First], sent: First, since: float
+    rules: Rules, models: Iterable[First], sent: First, between: Between
 ) -> list[tuple[First, Entry, Entry]]:
-    """Return which packets get in that do not at the slot's port, by which rule, and which one drops them."""
+    """Return which packets pass that do not at the slot's port, by which rule, and which one drops them."""
     for model in models:
-        both = list(_both(rules, model, sent, since))
-        if all(any(_accepts(entry) for entry in theirs) for theirs, _ in both):  # else users come another way
-            missed = [(missing(theirs, ours, _accepts), theirs, ours) for theirs, ours in both]
+        both = list(_both(rules, model, sent, between))
+        if all(any(map(_accepts, theirs)) for _, theirs, _ in both):  # else users come another way
+            missed = [(one, missing(theirs, ours, _accepts), theirs, ours) for one, theirs, ours in both]
             if found := [
-                (model, one, _drop(theirs, ours)) for one, theirs, ours in missed if one is not None
+                (one, entry, _drop(theirs, ours)) for one, entry, theirs, ours in missed if entry is not None
             ]:
                 return found
     return []
@@ -277,9 +314,11 @@ def _drop(theirs: Sequence[Entry], ours: Sequence[Entry]) -> Entry:
 async def _sentence(
     gateway: Gateway, slot: str, sent: First, model: First, accepts: Entry, drops: Entry
 ) -> str:
-    users, what = (f"{sent.transport.upper()} port {port}" for port in (model.port, sent.port))
-    where = f"{what} of slot {slot} over IPv{sent.version}"
-    rule = f"`{await text_of(accepts.rule)}`"
+    way = "replies from " * model.is_reply
+    users, what = (f"{way}{sent.transport.upper()} port {port}" for port in (model.port, sent.port))
+    where, rule = f"{what} of slot {slot} over IPv{sent.version}", f"`{await text_of(accepts.rule)}`"
+    if model.is_reply:
+        what += f" (`--sport {sent.port}` in iptables, `{sent.transport} sport {sent.port}` in nftables)"
     if accepts.is_unread:
         return (
             f"it is not known whether {rule} of {gateway.name} ({accepts.rule.place}) accepts {where}; "

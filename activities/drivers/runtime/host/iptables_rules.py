@@ -57,7 +57,8 @@ _FIELDS = {
     "-p": "l4proto",
     "--src-range": "saddr",
     "--dst-range": "daddr",
-    **dict.fromkeys(("--dport", "--dports", "--destination-port", "--destination-ports", "--ports"), "dport"),
+    **dict.fromkeys(("--dport", "--dports", "--destination-port", "--destination-ports"), "dport"),
+    "--ports": "port",  # of either end
     **dict.fromkeys(("--sport", "--sports", "--source-port", "--source-ports"), "sport"),
     **dict.fromkeys(("--ctstate", "--state"), "ct state"),
     "--ctstatus": "ct status",

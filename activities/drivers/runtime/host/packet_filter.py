@@ -49,8 +49,13 @@ COMPARED_WITHIN = timedelta(seconds=3)
 """A check before an upgrade has 10 s: it reads the packet filter once, and compares it twice."""
 DEEPEST = 16
 """Chains that are followed into each other; the kernel allows as many (nft(8), `jump`)."""
-_PASSED = ("prerouting", "forward", "postrouting")
-"""Hooks that packets of users pass one after the other."""
+Between = Mapping[str, tuple[float, float]]
+"""By hook, the lowest and the highest priority of the chains that are looked at; at other hooks all are."""
+EVERYWHERE: Between = {}
+_BEFORE = {"output": (), "postrouting": ("prerouting", "forward", "output")}
+"""By hook, those that packets may have passed before; at others `prerouting` alone."""
+_PASSED = ("prerouting", "input", "forward", "output", "postrouting")
+"""Hooks that packets of users pass."""
 _FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
 
@@ -213,7 +218,7 @@ class Rules:
         return replace(self, until=monotonic() + time.total_seconds())
 
     def of(
-        self, hook: str, kind: str, packets: Packets, since: float = -inf
+        self, hook: str, kind: str, packets: Packets, between: Between = EVERYWHERE
     ) -> Iterator[tuple[str, list[Entry]]]:
         """Yield where packets are judged at a hook, and how: each chain of a filter, all of NAT together.
 
@@ -221,54 +226,53 @@ class Rules:
             hook: `input`, `forward` or another one of nft(8).
             kind: `filter` or `nat`.
             packets: Which packets.
-            since: Chains of a lower priority at `prerouting` are left out.
+            between: Which chains are looked at.
 
         Raises:
             Unavailable: They cannot be reduced in time.
         """
-        bases = self._bases(hook, kind, packets, since)
+        bases = self._bases(hook, kind, packets, between)
         if kind == "filter":
             for _, table, name, policy in bases:
                 place = f"chain {name} of table {table.name.split()[1]}"
                 end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
                 entries = [*table.entries(name, packets, self.until), end]
-                yield place, self._marked(hook, packets, since, _reached(entries))
+                yield place, self._marked(hook, packets, between, _reached(entries))
             return
         found: list[Entry] = []
         for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
             found += _until_accepted(table.entries(name, packets, self.until))
-        yield "nat", self._marked(hook, packets, since, _reached(found))
+        yield "nat", self._marked(hook, packets, between, _reached(found))
 
     def _bases(
-        self, hook: str, kind: str, packets: Packets, since: float
+        self, hook: str, kind: str, packets: Packets, between: Between
     ) -> list[tuple[int, Table, str, str]]:
+        low, high = between.get(hook, (-inf, inf))
         return [
             (base[2], table, name, base[3])
             for table in self.tables
             for name, base in table.bases.items()
-            if base[:2] == (hook, kind)
-            and (hook != "prerouting" or base[2] >= since)
-            and _sees(table, packets.version)
+            if base[:2] == (hook, kind) and low <= base[2] <= high and _sees(table, packets.version)
         ]
 
-    def _marked(self, hook: str, packets: Packets, since: float, entries: list[Entry]) -> list[Entry]:
+    def _marked(self, hook: str, packets: Packets, between: Between, entries: list[Entry]) -> list[Entry]:
         """Return the entries, with what marks the packets on their way in each condition on a mark."""
         if not any(BY_MARK in one for entry in entries for one in entry.when):
             return entries
-        before = {"prerouting", hook, *(("forward",) if hook == "postrouting" else ())}
-        marks = [*self._marks(before, packets, since, MARKS)]
+        before = {hook, *_BEFORE.get(hook, ("prerouting",))}
+        marks = [*self._marks(before, packets, between, MARKS)]
         for one in packets.other_ways:
-            marks += self._marks(_PASSED, one, since, MARKS_CONNECTIONS)
+            marks += self._marks(_PASSED, one, between, MARKS_CONNECTIONS)
         marks.sort()
         return [
             replace(entry, when=frozenset(f"{one} {marks}" if BY_MARK in one else one for one in entry.when))
             for entry in entries
         ]
 
-    def _marks(self, hooks: Iterable[str], packets: Packets, since: float, kind: str) -> Iterator[str]:
+    def _marks(self, hooks: Iterable[str], packets: Packets, between: Between, kind: str) -> Iterator[str]:
         """Yield what marks the packets at these hooks, and when."""
         for hook in hooks:
-            for _, table, name, _ in self._bases(hook, "filter", packets, since):
+            for _, table, name, _ in self._bases(hook, "filter", packets, between):
                 for entry in table.entries(name, packets, self.until):
                     if entry.verdict.startswith(kind):
                         yield f"{entry.verdict} if {sorted(entry.when)}"

@@ -97,9 +97,9 @@ def unless(met: Sequence[Conditions]) -> list[Conditions]:
 
 
 _OF_A_PACKET = re.compile(
-    r"(not \(?)?([io]if|[sd]addr( type)?|[sd]port|l4proto|ct state) is (?!.* (is|and) ).*|users \+\d+/\d+"
+    r"(not \(?)?([io]if|[sd]addr( type)?|[sd]?port|l4proto|ct state) is (?!.* (is|and) ).*|users \+\d+/\d+"
 )
-_FROM = re.compile(r"(not )?\(?(iif|saddr) is (.*?)\)?")
+_AT = re.compile(r"(not )?\(?([io]if|[sd]addr) is (.*?)\)?")
 
 
 @lru_cache(2**16)
@@ -114,11 +114,11 @@ def is_steady(condition: str) -> bool:
 def never_both(some: Conditions, more: Conditions) -> bool:
     """Return whether surely no packet meets all of these and all of those.
 
-    A packet comes by one device, and from one address.
+    A packet comes and leaves by one device each, and has one address at each end.
     """
     return any(
         of == other and _are_apart(places, others, (negated, also))
-        for (negated, of, places), (also, other, others) in product(_from(some), _from(more))
+        for (negated, of, places), (also, other, others) in product(_ends(some), _ends(more))
     )
 
 
@@ -133,19 +133,21 @@ def _is_within(one: str, other: str) -> bool:
     return one == other or (other.endswith("*") and one.startswith(other[:-1]))
 
 
-def _from(when: Conditions) -> list[tuple[bool, str, tuple[str, ...]]]:
+def _ends(when: Conditions) -> list[tuple[bool, str, tuple[str, ...]]]:
     return [found for found in map(_place, when) if found]
 
 
 @lru_cache(2**16)
 def _place(condition: str) -> tuple[bool, str, tuple[str, ...]] | None:
     """Return whether it is negated, its field, and the devices or networks, which may end with `*`."""
-    if not is_steady(condition) or not (found := _FROM.fullmatch(condition)):
+    if not is_steady(condition) or not (found := _AT.fullmatch(condition)):
         return None
     negated, of, text = found.groups()
     try:
         values = json.loads(f"[{text.replace(' or ', ', ')}]")
-        places = values if of == "iif" else [_bits(one) for value in values for one in networks_of(value)]
+        places = (
+            values if of.endswith("if") else [_bits(one) for value in values for one in networks_of(value)]
+        )
     except (ValueError, TypeError, KeyError):
         return None
     return bool(negated), of, tuple(map(str, places))

@@ -114,7 +114,7 @@ _WHOLE = 15 / 16
 """The share of a pool that stands for all of it: a few addresses of a network are no user's."""
 _SHARED = frozenset(
     {
-        *("sport", "dport", "--vport", "--vaddr"),
+        *("sport", "dport", "port", "--vport", "--vaddr"),
         *(f"ct {way} proto-{end}" for way in ("original", "reply") for end in ("src", "dst")),
         *("ct state", "ct status", "ct direction", "l4proto", "saddr type", "daddr type"),
     }
