@@ -52,7 +52,7 @@ class PathFacts(Message):
     uncovered_unread: Sentence = ""
     """Why they cannot be compared."""
     spared: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
-    """Bans and limits at the port that users dial, which see nobody at the port of a slot."""
+    """Bans and limits at the port that users dial that do not hold at the port of a slot."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
     misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)

@@ -602,7 +602,43 @@ def test_a_ban_at_the_users_port_alone_is_named_and_is_no_obstacle(user: User, c
     with inside(user.gateway):
         named = asyncio.run(spared())
     assert {one.split(" of slot ")[0].rpartition(" port ")[2] for one in named} == {"4431", "4432"}
-    assert all("drops some users of TCP port 443, and nobody at TCP port" in one for one in named), named
+    assert all("drops some users of TCP port 443 whom no rule drops at TCP port" in one for one in named)
+    assert not user.gets_to(443), "the user is banned before the upgrade"
+    assert user.gets_to(4431), "and gets in once steering redirects all users to the slot"
+
+
+FAIL2BAN = """iptables-{0} -N f2b-ocserv
+iptables-{0} -A INPUT -p tcp -m multiport --dports 443 -j f2b-ocserv
+iptables-{0} -A f2b-ocserv -s 198.18.7.9 -j REJECT
+iptables-{0} -A f2b-ocserv -j RETURN
+"""
+CSF = """iptables-{0} -N DENYIN
+iptables-{0} -A INPUT ! -i lo -j DENYIN
+iptables-{0} -A DENYIN ! -i lo -s 198.18.7.9 -p tcp --dport 443 -j DROP
+iptables-{0} -A DENYIN ! -i lo -s 203.0.113.9 -p tcp -m multiport --dports 443,4431,4432 -j DROP
+"""
+LIMIT = "iptables-{0} -A INPUT -p tcp -m multiport --dports {1} -m connlimit --connlimit-above 50 -j DROP\n"
+BESIDE = {
+    "fail2ban beside a limit at every port": FAIL2BAN + LIMIT.replace("{1}", "443,4431,4432"),
+    "fail2ban beside a limit of its own each": FAIL2BAN
+    + "".join(LIMIT.replace("{1}", port) for port in ("443", "4431", "4432")),
+    "fail2ban beside a ban at the slots' ports": FAIL2BAN
+    + "iptables-{0} -A INPUT -p tcp -s 203.0.113.9 -m multiport --dports 4431,4432 -j DROP\n",
+    "a list of CSF beside a limit at every port": CSF + LIMIT.replace("{1}", "443,4431,4432"),
+}
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+@pytest.mark.parametrize("case", BESIDE)
+def test_a_ban_at_the_users_port_alone_is_named_whatever_else_drops_at_the_slots(
+    user: User, case: str, kind: str
+) -> None:
+    """Before, one rule that drops at a slot's port hid every ban of the chain."""
+    found(user.gateway, saved(BESIDE[case], kind))
+    with inside(user.gateway):
+        named = asyncio.run(spared())
+    assert [one.split(" of slot ")[0].rpartition(" port ")[2] for one in named] == ["4431", "4432"], named
+    assert all("f2b-ocserv" in one or "-s 198.18.7.9" in one for one in named), named
     assert not user.gets_to(443), "the user is banned before the upgrade"
     assert user.gets_to(4431), "and gets in once steering redirects all users to the slot"
 

@@ -217,7 +217,7 @@ async def drops_users(
 
 
 async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> tuple[str, ...]:
-    """Return which rules drop some users at the port that they dial, and nobody at the port of a slot.
+    """Return which rules drop some users at the port that they dial whom none drops at the port of a slot.
 
     Bans and limits that are written for the users' port are such rules: they see nobody whom steering
     redirects. Whether a host has them may change from minute to minute, so no upgrade waits for them.
@@ -236,7 +236,7 @@ async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> t
             for rule in await asyncio.to_thread(_spared, rules, dialled, one, between):
                 kind = one.transport.upper()
                 where = f"{kind} port {one.port} of slot {name} over IPv{one.version}"
-                what = f"some users of {kind} port {dialled.port}, and nobody at {where}"
+                what = f"some users of {kind} port {dialled.port} whom no rule drops at {where}"
                 found[f"`{await text_of(rule)}` ({rule.place}) drops {what}"] = None
     return tuple(found)
 
@@ -270,13 +270,13 @@ def _both(
 
 
 def _spared(rules: Rules, dialled: First, sent: First, between: Between) -> list[Rule]:
-    """Return which rules drop by the port that was dialled, in chains where none drops by the slot's."""
+    """Return which rules drop by the port that was dialled, where none drops the same at the slot's."""
     return [
         entry.rule
         for _, theirs, ours in _both(rules, dialled, sent, between)
-        if not any(_drops_by_port(entry) for entry in ours)
+        for same in [{entry.when for entry in ours if entry.verdict == DROP}]
         for entry in theirs
-        if _drops_by_port(entry)
+        if _drops_by_port(entry) and entry.when not in same
     ]
 
 
