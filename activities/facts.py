@@ -15,6 +15,7 @@ from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
 from activities.lost_changes import LostBook, lost_changes
 from activities.quarantines import FRESH, QuarantineBook, end_quarantines
+from activities.taken_over import TakenBook, taken_over
 from policies.claims import Claim, is_due
 from policies.drift import (
     handed_over,
@@ -42,7 +43,7 @@ from policies.model.change import (
 from policies.model.errors import BadInput
 from policies.model.fleet import Fleet, GatewayRef
 from policies.model.instance import GatewayState
-from policies.model.plan import Plan, ReleaseRef
+from policies.model.plan import ReleaseRef
 from policies.model.plan_part import MOST_MEMBERS, Member, PlanHeader
 from policies.model.report import TakenOver
 from policies.model.settings import lines_of
@@ -50,7 +51,6 @@ from policies.model.value import Digest, Name, Packed, Value
 from policies.planning.capacity import Load, load_of, waits_for_capacity
 from policies.rebuilding import later_than, what_is_ahead
 from policies.returns import next_try, not_paged, relapses_too_often, waits
-from policies.status.told import Told
 
 RECENT = timedelta(seconds=5)
 """Batches that ask within this time share one look at a fleet's facts, of which only new ones are read."""
@@ -165,7 +165,7 @@ class UndoQuery(Value):
     change: Name
     gateways: tuple[Name, ...]
     left_to: TakenOver | None = None
-    """Gateways for which a later change answers until its end."""
+    """Gateways for which a later change answers until they are back, or it ends."""
 
 
 class LeftOutQuery(Value):
@@ -220,7 +220,7 @@ class Fleets(Protocol):
         ...
 
 
-class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, Protocol):
+class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, TakenBook, Protocol):
     """The part of the ledger that facts are compared with; every write may be repeated."""
 
     def record_states(
@@ -247,18 +247,6 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, Protocol):
 
     def states_of(self, fleet: str, gateways: Sequence[str]) -> dict[str, GatewayState]:
         """Return what these gateways said last, of those of which that can be read."""
-        ...
-
-    def plan(self, digest: str) -> Plan:
-        """Return the whole plan of an upgrade."""
-        ...
-
-    def told_by(self, changes: Collection[str]) -> dict[str, Told]:
-        """Return what each of these changes told when it was last heard, of those that ever were."""
-        ...
-
-    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
-        """Return the gateways that are left out now."""
         ...
 
     def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
@@ -517,7 +505,10 @@ class FactActivities:
         if {*asked.gateways} - targets.keys():
             again, elsewhere = self._moved_since(asked, targets.keys())
             targets, settled = targets | again, settled | elsewhere
-        taken, waits = self._taken(asked)
+        left_to = taken_over(self._book, asked.left_to)
+        taken = left_to.now.intersection(asked.gateways)
+        why = f"{left_to.change} has the fleet's lock, and changes it in a later wave"
+        waits = dict.fromkeys(left_to.later.intersection(asked.gateways), why)
         settled -= taken
         out = self._left_out(asked.fleet) | waits
         able = {name: back for name, back in targets.items() if name not in out.keys() | settled | taken}
@@ -530,19 +521,6 @@ class FactActivities:
             taken=tuple(sorted(taken)),
             settled=tuple(sorted(settled)),
         )
-
-    def _taken(self, asked: UndoQuery) -> tuple[set[Name], dict[Name, str]]:
-        """Return which gateways a later change has taken over, and which it moves in a wave that waits."""
-        if asked.left_to is None:
-            return set(), {}
-        change = self._book.change(asked.left_to.change)
-        if change.ended is not None or change.plan is None:
-            return set(), {}
-        waves = self._book.plan(change.plan).wave_of
-        mine = {name: waves[name] for name in asked.gateways if name in waves}
-        taken = {name for name, wave in mine.items() if asked.left_to.has(wave)}
-        why = f"{change.name} has the fleet's lock, and changes it in a later wave"
-        return taken, dict.fromkeys(mine.keys() - taken, why)
 
     def _moved_since(self, asked: UndoQuery, but: Collection[str]) -> tuple[dict[str, ReleaseRef], set[str]]:
         """Return where a return of this change has taken gateways, and which others took elsewhere."""

@@ -15,11 +15,11 @@ from activities.observation import (
     packed,
     unpacked,
 )
+from activities.taken_over import TakenBook, taken_over
 from policies.history import is_to_be_watched
 from policies.judge.sample import sampled
 from policies.judge.window import restarted
-from policies.model.change import ChangeRecord, GatewayResult, KnownGoodMove, Quarantine
-from policies.model.plan import Plan
+from policies.model.change import GatewayResult, KnownGoodMove
 from policies.model.report import TakenOver
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Action, Decision, GateVerdict
@@ -53,15 +53,11 @@ class WatchSlice(Value):
     restart: bool = False
     slice: timedelta = timedelta(seconds=60)
     left_to: TakenOver | None = None
-    """Of wave 0, the gateways that a later change answers for until its end."""
+    """Of wave 0, the gateways that a later change answers for until they are back, or it ends."""
 
 
-class WaveBook(Protocol):
+class WaveBook(TakenBook, Protocol):
     """The part of the ledger that says who belongs to a wave, and what stands there now."""
-
-    def plan(self, digest: str) -> Plan:
-        """Return the whole plan."""
-        ...
 
     def gateways_of(
         self, change: str, state: str | None = None, *, after: str = "", limit: int = PAGE
@@ -69,16 +65,8 @@ class WaveBook(Protocol):
         """Return how gateways fare in the change, by name."""
         ...
 
-    def change(self, name: str) -> ChangeRecord:
-        """Return one change."""
-        ...
-
     def moves(self, fleet: str) -> Sequence[KnownGoodMove]:
         """Return the last move of each gateway's known-good."""
-        ...
-
-    def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
-        """Return the gateways that are left out now."""
         ...
 
     def silent(self, fleet: str, within: timedelta) -> dict[str, str]:
@@ -96,10 +84,10 @@ class WatchActivities:
     @activity.defn(name="watch_wave")
     async def watch_wave(self, asked: WatchSlice) -> ObservationSlice:
         """Watch until the slice ends, the decision is anything but to go on, or a hold is over."""
-        order = await in_a_thread(self._order, asked)
+        taken = (await in_a_thread(taken_over, self._book, asked.left_to)).now
+        order = await in_a_thread(self._order, asked, taken)
         if order is None:
             return _unwatched(asked, "nothing that the change promoted stands any more", over=True)
-        taken = await in_a_thread(self._taken, asked.left_to)
         if not order.cohorts.canary:
             if taken:
                 return _left(asked)
@@ -154,8 +142,8 @@ class WatchActivities:
         why = f"{decision.reason}; {some} {'does' if len(silent) == 1 else 'do'} not answer its agent either"
         return named.model_copy(update={"silent": tuple(silent[:NAMED]), "reason": why})
 
-    def _order(self, asked: WatchSlice) -> ObservationOrder | None:
-        """Return what is observed; None where a bake has nothing to watch any more."""
+    def _order(self, asked: WatchSlice, taken: Collection[Name]) -> ObservationOrder | None:
+        """Return what is observed, without what is taken; None where a bake has nothing to watch any more."""
         plan = self._book.plan(asked.plan)
         results: list[GatewayResult] = []
         while page := self._book.gateways_of(
@@ -168,8 +156,7 @@ class WatchActivities:
             if not asked.passed and not is_to_be_watched(change, moves):
                 return None
             moved = {move.gateway for move in moves if move.number > change.number}
-            moved |= self._taken(asked.left_to)
-            results = [one for one in results if one.gateway not in moved]
+            results = [one for one in results if one.gateway not in moved and one.gateway not in taken]
         left_out = {one.gateway for one in self._book.quarantined(plan.fleet.name)}
         compared = cohorts_of(plan, asked.wave, results, left_out, passed=asked.passed)
         cohorts = sampled(compared, groups, plan.gates.sample, plan.digest)
@@ -189,20 +176,10 @@ class WatchActivities:
             carry=asked.carry,
         )
 
-    def _taken(self, left_to: TakenOver | None) -> frozenset[Name]:
-        """Return the gateways for which a later change answers now, none once that has ended."""
-        if left_to is None:
-            return frozenset()
-        change = self._book.change(left_to.change)
-        if change.ended is not None or change.plan is None:
-            return frozenset()
-        waves = self._book.plan(change.plan).wave_of
-        return frozenset(name for name, wave in waves.items() if left_to.has(wave))
-
 
 def _left(asked: WatchSlice) -> ObservationSlice:
     """Return a slice without a gateway of which anything is missing: a later change watches them all."""
-    reason = "the fleet's next change answers for every gateway of this one until it has ended"
+    reason = "the fleet's next change answers for every gateway of this one that is not back"
     decision = Decision(action=Action.HOLD, verdict=GateVerdict.NOT_ENOUGH_DATA, reason=reason)
     nothing = timedelta(0)
     return ObservationSlice(

@@ -74,7 +74,7 @@ class BatchReport(Report):
 
 
 class TakenOver(Value):
-    """The gateways that a later change has taken over: until its end it answers for them, and moves them."""
+    """The gateways that a later change has taken over, until it ends or has brought them back."""
 
     change: Name
     up_to: int | None = Field(default=None, description="the last wave that has begun; None for every wave")

@@ -9,15 +9,19 @@ from activities.observation import ObservationActivities, ObservationOrder, Obse
 from activities.watching import WatchActivities, WatchSlice
 from orchestrator.store.ledger import Ledger
 from policies.model.change import (
+    PENSTOCK,
     ChangeEnding,
     ChangeKind,
     ChangeOpening,
+    ChangeOrder,
     GatewayResult,
     Outcome,
+    Phase,
     Quarantine,
 )
 from policies.model.report import TakenOver
 from policies.model.verdict import Action, Decision, GateVerdict
+from policies.status.told import Told
 from tests.fakes.ledgers import new_ledger
 from tests.unit.fleets import facts_of, planned
 
@@ -132,6 +136,50 @@ async def test_a_bake_leaves_to_the_next_upgrade_what_its_waves_have_reached_unt
     ledger.close_change(ChangeEnding(change=following, outcome=Outcome.ROLLED_BACK, sentence="it went back"))
     await ActivityEnvironment().run(watch, asked.model_copy(update={"left_to": first}))
     assert {*observation.asked[-1].cohorts.canary} == everybody
+
+
+async def test_a_bake_watches_again_what_the_next_upgrade_has_brought_back(tmp_path: Path) -> None:
+    """R3, R7: a rollback that waits for a dead host kept every gateway of its waves from it, for days."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    goes_back = Told(name=following, phase=Phase.ROLLING_BACK)
+    waits = goes_back.model_copy(update={"only_waits": True, "not_back": {names[0]: "no power"}})
+    assert await watched_by(ledger, observation, asked, goes_back) == set()
+    assert await watched_by(ledger, observation, asked, waits) == {*names[1:]}
+
+
+async def test_a_bake_watches_none_of_many_gateways_that_are_not_back_before_it_knows_each_of_them(
+    tmp_path: Path,
+) -> None:
+    """A change names only the first of them, and the others may run the release that failed."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    told = Told(
+        name=following,
+        phase=Phase.ROLLING_BACK,
+        only_waits=True,
+        not_back={names[0]: "no power"},
+        more_not_back=1,
+    )
+    assert await watched_by(ledger, observation, asked, told) == set()
+    quarantine = Quarantine(
+        fleet="edge", gateway=names[1], reason="no power", person=PENSTOCK, since=datetime.now(UTC)
+    )
+    ledger.set_quarantine(quarantine)
+    assert await watched_by(ledger, observation, asked, told) == {*names[2:]}
+
+
+async def watched_by(ledger: Ledger, observation: Blind, asked: WatchSlice, told: Told) -> set[str]:
+    """Return the gateways that a bake watches once the next upgrade has reported this."""
+    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, reason="CVE", key="two")
+    ledger.record_story(order, told, 0, ())
+    observation.asked.clear()
+    await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
+    plan = ledger.plan(asked.plan)
+    targets = {target for one in observation.asked for target in one.cohorts.canary}
+    return {gateway.name for gateway in plan.fleet.gateways if gateway.metrics_target in targets}
 
 
 async def test_a_bake_that_has_left_every_gateway_to_the_next_upgrade_misses_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""What serves is watched while the rollback of a later upgrade waits for a dead host (R3, R7)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from temporalio import activity
+
+from activities.observation import ObservationActivities, ObservationOrder, ObservationSlice
+from activities.watching import WatchActivities, WatchSlice
+from policies.model.change import Outcome, Phase
+from policies.model.command import CommandKind
+from policies.model.errors import Unavailable
+from policies.model.verdict import Decision
+from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED, FakeJudge, _slice
+from tests.workflows.engine import Engine
+from tests.workflows.world import (
+    NEXT,
+    Running,
+    World,
+    fleet_of,
+    in_phase,
+    reconcile,
+    result_of,
+    say,
+    status_of,
+    until,
+    waiting_for,
+    working,
+)
+from workflows.identities import bake_of
+
+FOR_LONG = 10_000
+IN_A_MINUTE = 60.0
+"""Seconds."""
+
+
+class WatchedByTheLedger(FakeJudge):
+    """A judge whose bakes find their gateways as real ones do; only what metrics say of these is a script."""
+
+    sign: tuple[str, Decision] = ("", QUIET)
+    """The address of a gateway, and what is found where that is watched."""
+
+    @activity.defn(name="watch_wave")
+    async def watch_wave(self, order: WatchSlice) -> ObservationSlice:
+        if order.wave or order.passed or self.book is None:
+            return await super().watch_wave(order)
+        self.bakes.append(order)
+        found = await WatchActivities(self.book, Scripted(self)).watch_wave(order)
+        await asyncio.sleep(self.pace)
+        return found
+
+
+class Scripted(ObservationActivities):
+    """Metrics with a sign on one gateway, which a bake sees only where it watches that one."""
+
+    def __init__(self, judge: "WatchedByTheLedger") -> None:
+        self._judge = judge
+
+    async def observe_slice(self, order: ObservationOrder) -> ObservationSlice:
+        target, decision = self._judge.sign
+        is_seen = target in order.cohorts.canary
+        return _slice(order.state, decision if is_seen else QUIET)
+
+
+@pytest.fixture
+def kept() -> timedelta:
+    return timedelta(hours=8)
+
+
+@pytest.fixture
+async def watched(server: Engine, kept: timedelta) -> AsyncIterator[World]:
+    made = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15), kept=kept))
+    made.judge = WatchedByTheLedger()
+    async with working(made):
+        yield made
+
+
+async def way_back_that_waits(world: World) -> Running:
+    """Promote to all, and have the next upgrade go back but for gw-3, which waits for that."""
+    assert (await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))).outcome is Outcome.PROMOTED
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(HEALTHY)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1",), ("gw-2", "gw-3"), ("gw-4",), release=NEXT)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    world.gateways["gw-3"].fail("restore", Unavailable("no power"), times=FOR_LONG)
+    await say(rollout, CommandKind.ROLL_BACK)
+    await waiting_for(rollout, "gw-3")
+    assert world.serving() == {"gw-1": "1.3.0", "gw-2": "1.3.0", "gw-3": "1.4.0", "gw-4": "1.3.0"}
+    return rollout
+
+
+def shows(world: World, name: str, decision: Decision) -> None:
+    """Have this found where the gateway is watched."""
+    assert isinstance(world.judge, WatchedByTheLedger)
+    world.judge.sign = (world.fleet.gateway(name).metrics_target, decision)
+
+
+async def test_harm_in_what_serves_is_found_and_taken_back_while_a_later_way_back_waits_for_a_dead_host(
+    watched: World,
+) -> None:
+    """Every gateway that the upgrade had reached was left to it, and what served crashed unseen."""
+    rollout = await way_back_that_waits(watched)
+    shows(watched, "gw-2", CRASHING)
+    await until(lambda: watched.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLBACK_INCOMPLETE
+    await until(lambda: watched.serving()["gw-1"] == watched.serving()["gw-4"] == "1.1.6", IN_A_MINUTE)
+
+
+async def test_a_watch_that_is_begun_anew_beside_a_way_back_that_waits_finds_harm(watched: World) -> None:
+    await way_back_that_waits(watched)
+    await watched.client.get_workflow_handle(bake_of("edge")).terminate("the engine lost it")
+    shows(watched, "gw-2", CRASHING)
+    await reconcile(watched)
+    await until(lambda: watched.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
+
+
+@pytest.mark.parametrize("name", ["gw-2", "gw-4"])
+async def test_a_gateway_that_fails_alone_is_taken_back_while_a_later_way_back_waits_for_a_dead_host(
+    watched: World, name: str
+) -> None:
+    """It was left to the upgrade, or to a wave of it that never begins."""
+    rollout = await way_back_that_waits(watched)
+    target = watched.fleet.gateway(name).metrics_target
+    shows(watched, name, QUIET.model_copy(update={"failed": (target,)}))
+    await until(lambda: watched.serving()[name] == "1.1.6", IN_A_MINUTE)
+    assert (await status_of(rollout)).waits_for == ("gw-3",)
+
+
+@pytest.mark.parametrize("kept", [timedelta(seconds=25)])
+async def test_a_bake_with_harm_beside_a_way_back_that_waits_does_not_end_peacefully(watched: World) -> None:
+    await way_back_that_waits(watched)
+    shows(watched, "gw-2", CRASHING)
+    ended = await result_of(watched.client.get_workflow_handle(bake_of("edge")))
+    assert ended["peaceful"] is False
