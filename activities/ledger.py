@@ -39,6 +39,9 @@ from policies.model.value import Digest, Name, Value, digest_of
 from policies.model.verdict import Decision
 from policies.status.told import Told
 
+MOST_TOGETHER = 500
+"""Gateways that one step names: no message grows with its fleet."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -80,7 +83,7 @@ class GatewayResults(Value):
     """How a few gateways fare in a change."""
 
     change: Name
-    results: tuple[GatewayResult, ...] = Field(max_length=500)
+    results: tuple[GatewayResult, ...] = Field(max_length=MOST_TOGETHER)
 
 
 class MovedQuery(Value):
@@ -189,7 +192,7 @@ class LedgerBook(QuarantineBook, LostBook, Protocol):
         ...
 
     def gateways_of(
-        self, change: str, state: str | None = None, *, after: str = "", limit: int = 500
+        self, change: str, state: str | None = None, *, after: str = "", limit: int = MOST_TOGETHER
     ) -> Sequence[GatewayResult]:
         """Return how gateways fare in the change, by name."""
         ...

@@ -14,9 +14,6 @@ from policies.quarantine import is_over
 FRESH = timedelta(minutes=30)
 """How long what a gateway said counts; a large fleet is looked at in turns."""
 
-TOGETHER = 500
-"""Gateways that one question to the ledger names."""
-
 
 class QuarantineBook(Protocol):
     """The part of the ledger that says who is left out of changes, and what is known of them today."""
@@ -59,17 +56,15 @@ def end_quarantines(book: QuarantineBook, fleet: str) -> None:
     # The times first: an answer that is newer than its time is no older than that says.
     at = book.said_at(fleet, FRESH)
     heard = [row for row in rows if row.gateway in at]
-    for first in range(0, len(heard), TOGETHER):
-        some = heard[first : first + TOGETHER]
-        names = [row.gateway for row in some]
-        states = book.states_of(fleet, names)
-        moves = {move.gateway: move for move in book.moves(fleet, names)}
-        began = {name: book.change(name).began for name in {move.change for move in moves.values()}}
-        for row in some:
-            move, state = moves.get(row.gateway), states.get(row.gateway)
-            if move is None or state is None:
-                continue
-            answer = Answer(state, at[row.gateway])
-            if is_over(row, answer, move.release, began[move.change]):
-                seen = f"it is on its known-good {move.release.version}, seen at {spoken(answer.at)}"
-                book.end_quarantine(row, seen)
+    names = [row.gateway for row in heard]
+    states = book.states_of(fleet, names)
+    moves = {move.gateway: move for move in book.moves(fleet, names)}
+    began = {name: book.change(name).began for name in {move.change for move in moves.values()}}
+    for row in heard:
+        move, state = moves.get(row.gateway), states.get(row.gateway)
+        if move is None or state is None:
+            continue
+        answer = Answer(state, at[row.gateway])
+        if is_over(row, answer, move.release, began[move.change]):
+            seen = f"it is on its known-good {move.release.version}, seen at {spoken(answer.at)}"
+            book.end_quarantine(row, seen)

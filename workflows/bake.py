@@ -17,6 +17,7 @@ from policies.model.report import TakenOver, WatchReport
 from policies.model.value import Digest, Name, Value
 from policies.model.verdict import Decision
 from policies.notices.entries import UNWATCHED
+from policies.planning.naming import named
 from workflows import control, steps
 from workflows.children import left_behind, tell
 from workflows.compensation import heed_cancellation
@@ -190,9 +191,7 @@ class Bake:
         if self._found_harm is not None:
             return BakeResult(peaceful=False, reason=self._found_harm.reason)
         if self._alone.waiting:
-            return BakeResult(
-                peaceful=False, reason=f"failed, and not back: {', '.join(self._alone.waiting)}"
-            )
+            return BakeResult(peaceful=False, reason=f"failed, and not back: {named(self._alone.waiting)}")
         if self._watched.blindness is None:
             return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
         reason = f"not watched to the end of {self._order.kept}: {self._watched.blindness}"
@@ -336,7 +335,7 @@ class Bake:
         """
         key = self._returning = str(workflow.uuid4())
         self._missing = None
-        order = self._way_back(plan, f"{', '.join(names)} failed after the promotion", key).model_copy(
+        order = self._way_back(plan, f"{named(names)} failed after the promotion", key).model_copy(
             update={"bakes_on": True, "alone": names, "listener": workflow.info().workflow_id}
         )
         begins = await self._begins(order) or await tell(change_of(self._order.fleet), "let_in", order)

@@ -54,6 +54,7 @@ from policies.model.verdict import Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
 from policies.placement import with_befallen
+from policies.planning.naming import named
 from policies.status.story import Left, Story
 from policies.status.told import NAMED, Told, listed, not_back
 from workflows import control, steps
@@ -558,7 +559,7 @@ class Change:
         self._let_in = None
         if self._order.kind is ChangeKind.UPGRADE and not self._has_begun:
             self._harmful = order.reason
-        return f"{self._name} has the fleet's lock, and changes {', '.join(sorted(mine))}"
+        return f"{self._name} has the fleet's lock, and changes {named(sorted(mine))}"
 
     @contextmanager
     def _others_let_in(self) -> Iterator[None]:
@@ -773,14 +774,15 @@ class Change:
         Their known-good does not move either. False where these are all.
         """
         await self._know_the_plan()
-        some = False
-        for key in self._plan.keys:
-            part = await control.read_part(self._plan.digest, key)
-            left = await left_by_hand(self._order.fleet, part.members)
-            self._set_aside(left)
-            self._aside_in[key.path] = tuple(left)
-            some |= len(left) < len(part.members)
-        return some
+        return any(await asyncio.gather(*map(self._leaves_some_of, self._plan.keys)))
+
+    async def _leaves_some_of(self, key: PartKey) -> bool:
+        """Look at one part, beside the others: each may have a silent gateway, and all have one bound."""
+        part = await control.read_part(self._plan.digest, key)
+        left = await left_by_hand(self._order.fleet, part.members)
+        self._set_aside(left)
+        self._aside_in[key.path] = tuple(left)
+        return len(left) < len(part.members)
 
     async def _find_who_missed_it(self) -> bool:
         """Plan, under the lock, what repeats the last reload, or settings; False where none missed it."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from temporalio import workflow
 
-from activities.ledger import EventEntry
+from activities.ledger import MOST_TOGETHER, EventEntry
 from policies.model.value import Name, Value
 from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK
 from workflows import steps
@@ -20,7 +20,10 @@ REST = timedelta(minutes=1)
 """After a rollback of these gateways that has ended without them: reconcile has its turn meanwhile."""
 
 Attempt = Callable[[tuple[Name, ...]], Awaitable[Mapping[Name, str]]]
-"""Takes gateways back, and returns why which of them are not back; empty for one that only waits."""
+"""Takes gateways back, and returns why which of them are not back; empty for one that only waits.
+
+It gets no more gateways than one step may name.
+"""
 
 
 class Failed(Value):
@@ -81,7 +84,9 @@ class FailedAlone:
         while not is_over():
             await workflow.wait_condition(lambda: bool(self._found))
             names, self._rests, self._wakes = self.waiting, False, False
-            await self._take(names, await attempt(names))
+            for first in range(0, len(names), MOST_TOGETHER):
+                together = names[first : first + MOST_TOGETHER]
+                await self._take(together, await attempt(together))
             if not self._found:
                 pause = steps.NEXT_ROUND
                 continue

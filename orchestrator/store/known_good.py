@@ -30,7 +30,7 @@ from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 
 MOST = 500
-"""Gateways that one question or one write may name."""
+"""Gateways that one question or one write names; more are asked for by page."""
 
 
 class KnownGood(Book):
@@ -41,7 +41,7 @@ class KnownGood(Book):
         return self._of(fleet, None)
 
     def known_good_of(self, fleet: str, gateways: Collection[str]) -> dict[str, ReleaseRef]:
-        """Return what these gateways, at most 500, go back to; without those that have no known-good."""
+        """Return what these gateways go back to; without those that have no known-good."""
         return self._of(fleet, gateways)
 
     def known_good_releases(self, fleet: str) -> tuple[ReleaseRef, ...]:
@@ -65,8 +65,8 @@ class KnownGood(Book):
     def _of(self, fleet: str, gateways: Collection[str] | None) -> dict[str, ReleaseRef]:
         table, read = tables.known_good, _Reader()
         with reading(self._engine) as connection:
-            wanted = _newest(fleet, gateways, table.c.gateway, table.c.release)
-            rows = connection.execute(wanted.order_by(table.c.gateway))
+            pages = _newest_by_page(fleet, gateways, table.c.gateway, table.c.release)
+            rows = (row for page in pages for row in connection.execute(page.order_by(table.c.gateway)))
             return {gateway: read(said) for gateway, said in rows}
 
     def ever_known_good(self, fleet: str) -> dict[str, tuple[ReleaseRef, ...]]:
@@ -96,20 +96,21 @@ class KnownGood(Book):
         Args:
             fleet: Whose gateways.
             change: The change that is taken back.
-            gateways: Only these (at most 500); without them all.
+            gateways: Only these; without them all.
         """
         found = self.moves(fleet, gateways)
         return {one.gateway: one.before for one in found if one.change == change and one.before is not None}
 
     def moves(self, fleet: str, gateways: Collection[str] | None = None) -> tuple[KnownGoodMove, ...]:
-        """Return the last move of known-good of each of these gateways (at most 500), or of all.
+        """Return the last move of known-good of each of these gateways, or of all.
 
         A change that brought a gateway to the known-good that it had already moved nothing. One by which a
         gateway went back has the promotion that it left.
         """
         table = tables.known_good
         with reading(self._engine) as connection:
-            newest = connection.execute(_moves(_newest(fleet, gateways, *_MOVE))).all()
+            pages = _newest_by_page(fleet, gateways, *_MOVE)
+            newest = [row for page in pages for row in connection.execute(_moves(page))]
             unmoved = [row.gateway for row in newest if row.before == row.release]
             moved = table.c.before.is_(None) | (table.c.before != table.c.release)
             earlier = _last(connection, fleet, unmoved, moved)
@@ -170,8 +171,8 @@ def _last(
 ) -> "list[Row[Any]]":
     """Return the last of such rows of each of these gateways, however many they are."""
     table, found = tables.known_good, list["Row[Any]"]()
-    for first in range(0, len(gateways), MOST):
-        some = table.c.gateway.in_(gateways[first : first + MOST])
+    for page in _pages(gateways):
+        some = table.c.gateway.in_(page)
         last = _moves(select(func.max(table.c.id))).where(table.c.fleet == fleet, some, which)
         wanted = select(*_MOVE).where(table.c.id.in_(last.group_by(table.c.gateway)))
         found += connection.execute(_moves(wanted)).all()
@@ -335,6 +336,18 @@ def _newest(fleet: str, gateways: Collection[str] | None, *columns: Any) -> "Sel
     if len(gateways) > MOST:
         raise BadInput(f"{len(gateways)} gateways at once; ask for at most {MOST}")
     return wanted.where(table.c.gateway.in_(gateways))
+
+
+def _newest_by_page(fleet: str, gateways: Collection[str] | None, *columns: Any) -> "list[Select[Any]]":
+    """Return the questions for the newest rows of these gateways, however many they are, or of all."""
+    if gateways is None:
+        return [_newest(fleet, None, *columns)]
+    return [_newest(fleet, page, *columns) for page in _pages(gateways)]
+
+
+def _pages(gateways: Collection[str]) -> list[list[str]]:
+    names = sorted(gateways)
+    return [names[first : first + MOST] for first in range(0, len(names), MOST)]
 
 
 def _is_moved(before: str | None, release: str) -> bool:

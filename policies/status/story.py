@@ -27,6 +27,7 @@ from policies.model.value import Packed, Value
 from policies.model.verdict import Action, Basis, Decision
 from policies.model.way_back import Confirmation
 from policies.model.windows import WindowAnswer
+from policies.planning.naming import named
 from policies.status.awaited import asks_about_harm, automation_of, stands_still
 from policies.status.landmarks import gateway_line, turn_line
 from policies.status.refusals import refusal_of
@@ -480,7 +481,7 @@ class Story:
 
     def _rollback_sentence(self) -> str:
         if self._order.bakes_on:
-            alone = ", ".join(self._order.alone) or "gateways that strayed"
+            alone = named(self._order.alone) or "gateways that strayed"
             return f"The return of {alone} ends, and the rollback takes them along."
         name = self._told.name or self._order.fleet
         if self._order.kind in STAYS:

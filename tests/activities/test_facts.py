@@ -14,6 +14,7 @@ from activities.facts import (
     LeftOutQuery,
     MissedQuery,
     ReturnQuery,
+    UndoQuery,
 )
 from orchestrator.store.known_good import MOST
 from orchestrator.store.ledger import Ledger
@@ -170,3 +171,26 @@ async def test_every_gateway_that_never_answered_a_reload_is_asked_however_it_ca
 
 def size_of(found: Value) -> int:
     return len(pydantic_data_converter.payload_converter.to_payload(found).data)
+
+
+async def test_each_of_many_gateways_that_failed_alone_goes_back_to_what_it_had(url: str) -> None:
+    """More than 500 at once were refused, each time they were tried: none of them was taken back."""
+    ledger, (fleet, _, _) = Ledger.open(url), facts_of(MOST + 2)
+    order: dict[str, str] = {"fleet": "edge", "requested_by": "ana", "reason": "CVE"}
+    names = [gateway.name for gateway in fleet.gateways]
+    changes = list[str]()
+    for kind, release in ((ChangeKind.INSTALL, OLD), (ChangeKind.UPGRADE, NEW)):
+        opening = ChangeOpening(key=kind.value, kind=kind, release=release.version, **order)
+        changes.append(ledger.open_change(opening))
+        for first in range(0, len(names), MOST):
+            releases = dict.fromkeys(names[first : first + MOST], release)
+            batch = KnownGoodBatch(fleet="edge", change=changes[-1], releases=releases)
+            ledger.record_known_good_batch(batch)
+        end = ChangeEnding(change=changes[-1], outcome=Outcome.PROMOTED, sentence="promoted")
+        ledger.close_change(end)
+    asked = UndoQuery(fleet="edge", change=changes[-1], gateways=tuple(names[:-1]))
+    undo = await ActivityEnvironment().run(FactActivities(ledger, FakeFleets(fleet)).plan_undo, asked)
+    assert undo.plan is not None
+    assert {name: one.back for name, one in ledger.plan_members(undo.plan).items()} == dict.fromkeys(
+        names[:-1], OLD
+    )

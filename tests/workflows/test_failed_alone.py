@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import Field
 
+from activities.ledger import GatewayResults
 from orchestrator.service.changes import STOPPED_WITHIN
-from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase, Quarantine
+from policies.model.change import ChangeKind, ChangeOrder, GatewayResult, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.fleet import Automation
@@ -363,3 +365,41 @@ async def test_a_gateway_that_failed_alone_is_taken_back_after_the_promotion_tha
     world.book.clear_quarantine("edge", "gw-2", "ana", "it may go back now")
     await until(lambda: world.serving()["gw-2"] == "1.1.6", IN_A_MINUTE)
     await until(lambda: TAKEN_BACK in told(world))
+
+
+# Many that fail alone at once: 500 are named together, here one.
+
+
+@pytest.fixture
+def one_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.failed_alone.MOST_TOGETHER", 1, raising=False)
+
+
+async def test_each_of_more_gateways_than_one_question_names_is_taken_back_after_a_promotion(
+    world: World, one_together: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them was, and the notice read "ask for at most 500"."""
+    first = await first_ring(world)
+    monkeypatch.setattr("orchestrator.store.known_good.MOST", 1)
+    world.judge.after[first] = QUIET.model_copy(update={"failed": ("gw-1", "gw-2")})
+    await until(lambda: [*world.serving().values()][:2] == ["1.1.6", "1.1.6"], IN_A_MINUTE)
+
+
+async def test_each_of_more_gateways_than_one_step_names_is_taken_back_after_their_wave(
+    world: World, one_together: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of more than 500 gateways failed, and those that failed later were never taken back."""
+
+    class OneResult(GatewayResults):
+        results: tuple[GatewayResult, ...] = Field(max_length=1)
+
+    monkeypatch.setattr("workflows.passed.GatewayResults", OneResult)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1", "gw-2", "gw-3"), ("gw-4",))
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    failed = QUIET.model_copy(update={"failed": ("gw-1", "gw-2")})
+    world.judge.says(failed, wave=PASSED)
+    await until(lambda: [*world.serving().values()][:3] == ["1.1.6", "1.1.6", "1.3.0"], IN_A_MINUTE)
+    world.judge.says(failed.model_copy(update={"failed": ("gw-1", "gw-2", "gw-3")}), wave=PASSED)
+    await until(lambda: world.serving()["gw-3"] == "1.1.6", IN_A_MINUTE)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
