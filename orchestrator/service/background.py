@@ -179,5 +179,7 @@ PLANS = Pool("plans", 2)
 """What those ask who plan and start changes."""
 DESCRIPTIONS = Pool("descriptions", 1)
 """What administrators apply."""
+VERIFICATIONS = Pool("verifications", 4, most_of_one=2)
+"""Releases that are verified; a repository that answers nothing holds each until `sources.deadline_s`."""
 RECORD = Pool("record", 1)
 """The audit record, which is verified for minutes."""

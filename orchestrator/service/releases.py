@@ -1,15 +1,19 @@
 """Releases: verified from the repository into the ledger, listed, and withdrawn."""
 
 import asyncio
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from activities.drivers.trust_files import Trail, compose_releases, load_trust
 from activities.releases import CREDENTIALS, Admitted, Releases
+from activities.threads import OwnLoop
 from orchestrator.refusals import HOUR_SECONDS
+from orchestrator.service.background import VERIFICATIONS
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.releases import is_named
 from policies.adoption import is_adopted
@@ -32,6 +36,7 @@ class HourOfVerdicts:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin an hour; `clock` counts seconds."""
         self._clock = clock
+        self._turn = threading.Lock()
         self._ends = clock() + HOUR_SECONDS
         self._recorded: defaultdict[str, dict[tuple[str, str], set[tuple[str, ...]]]] = defaultdict(dict)
 
@@ -42,14 +47,15 @@ class HourOfVerdicts:
             TooMany: The person had many other releases verified in this hour.
         """
         now = self._clock()
-        if now >= self._ends:
-            self._recorded.clear()
-            self._ends = now + HOUR_SECONDS
-        theirs = self._recorded[person]
-        if (fleet, release) not in theirs and len(theirs) >= MOST_RELEASES:
-            sentence = f"{person} had {MOST_RELEASES} releases verified in this hour; verify others later"
-            raise TooMany(sentence, self._ends - now)
-        return theirs.setdefault((fleet, release), set())
+        with self._turn:
+            if now >= self._ends:
+                self._recorded.clear()
+                self._ends = now + HOUR_SECONDS
+            theirs = self._recorded[person]
+            if (fleet, release) not in theirs and len(theirs) >= MOST_RELEASES:
+                sentence = f"{person} had {MOST_RELEASES} releases verified in this hour; verify others later"
+                raise TooMany(sentence, self._ends - now)
+            return theirs.setdefault((fleet, release), set())
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,15 @@ class ReleaseService:
 
         Raises:
             TrustError: It may not be used, with the reason.
-            TooMany: The person had many other releases verified in this hour.
+            TooMany: The person had many other releases verified in this hour, or has some verified now.
         """
-        repository, made = self.repository, list[Verification]()
-        recorded, file = self.verdicts.of(person, fleet.name, digest), Trail(self.store / "audit.jsonl")
+        step = OwnLoop(partial(self._verified, fleet, digest, person, self.repository))
+        return await VERIFICATIONS.run(step, person, abandon=step.give_up)
+
+    async def _verified(self, fleet: Fleet, digest: str, person: str, repository: str) -> Admitted:
+        """Verify the release; this blocks for the ledger and the disk, so it has a loop of its own."""
+        recorded, made = self.verdicts.of(person, fleet.name, digest), list[Verification]()
+        file = Trail(self.store / "audit.jsonl")
 
         def record(verification: Verification) -> None:
             if _outcome(verification) not in recorded:
@@ -116,7 +127,7 @@ class ReleaseService:
         finally:
             for verification in made:
                 if verification.accesses:
-                    await asyncio.to_thread(self.ledger.note_fetch, verification, person, fleet.name)
+                    self.ledger.note_fetch(verification, person, fleet.name)
                 recorded.add(_outcome(verification))
 
     def refused_again(self, fleet: Fleet, releases: Collection[ReleaseRef]) -> dict[Digest, TrustError]:

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -91,7 +92,7 @@ class Transport:
     async def beside(self, step: Callable[..., T], *arguments: object, **named: object) -> T:
         """Do a blocking step of this transport in a thread that ends with whoever waits for it."""
         deadline = self.deadline()
-        return await to_its_end(step, *arguments, give_up=deadline.give_up, **named)
+        return await to_its_end(partial(step, *arguments, **named), give_up=deadline.give_up)
 
     def authorize(self, url: str, authorization: Authorization) -> None:
         """Send this authorization to the URL's origin from now on, and to no other.
