@@ -7,15 +7,18 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from activities.drivers.source.transport import Transport
+from activities.drivers.source.wire import CONNECT_SECONDS
 from activities.refusals import DownloadFailed, TransportRefused
 from policies.model.errors import BadInput, PenstockError
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server
 from tests.fakes.registry import FakeRegistry
+from tests.fakes.silent import unreachable_server
 from tests.fakes.stage import Stage
 
 
@@ -78,6 +81,31 @@ async def test_a_download_ends_with_the_step_that_wanted_it(
         await step
     assert time.monotonic() - started < 5
     assert fetching() == []
+
+
+async def test_a_connection_that_no_packet_answers_ends_soon_after_its_step() -> None:
+    """R4: a check of the way back that may take 4 s took 10 s where a firewall drops packets."""
+    with unreachable_server() as address:
+        transport = Transport([address], deadline_seconds=60)
+        get = partial(transport.get, f"{address}/x", most=1, deadline=transport.deadline())
+        step = asyncio.create_task(transport.beside(get))
+        async with asyncio.timeout(30):
+            while "connect_tcp" not in fetching():  # noqa: ASYNC110 - a thread begins
+                await asyncio.sleep(0.05)
+        step.cancel()
+        started = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert time.monotonic() - started < 4
+
+
+def test_an_address_that_no_packet_answers_is_tried_for_ten_seconds() -> None:
+    with unreachable_server() as address:
+        transport = Transport([address], deadline_seconds=60)
+        started = time.monotonic()
+        with pytest.raises(DownloadFailed, match="broke off: ConnectTimeout"):
+            transport.get(f"{address}/x", most=1, deadline=transport.deadline())
+        assert CONNECT_SECONDS <= time.monotonic() - started < CONNECT_SECONDS + 5
 
 
 @pytest.mark.parametrize(

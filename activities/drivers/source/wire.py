@@ -17,6 +17,8 @@ import httpx
 from activities.refusals import DownloadFailed
 
 CONNECT_SECONDS = 10.0
+CONNECT_TRY_SECONDS = 2.0
+"""For each address: while a socket connects, it does not notice that the deadline was given up."""
 HEADERS_END = b"\r\n\r\n"
 
 
@@ -144,11 +146,18 @@ class Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Any = None,
     ) -> httpcore.NetworkStream:
-        """Connect within the deadline."""
+        """Connect within the deadline, in several tries where nothing answers."""
         del timeout
-        seconds = self._deadline.left(CONNECT_SECONDS)
-        stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
-        return DeadlineStream(stream, self._deadline, plain=True)
+        end = time.monotonic() + CONNECT_SECONDS
+        while True:
+            seconds = self._deadline.left(CONNECT_TRY_SECONDS)
+            try:
+                stream = self._inner.connect_tcp(host, port, seconds, local_address, socket_options)
+            except httpcore.ConnectTimeout:
+                if time.monotonic() >= end:
+                    raise
+            else:
+                return DeadlineStream(stream, self._deadline, plain=True)
 
 
 class DeadlineStream(httpcore.NetworkStream):
