@@ -66,6 +66,7 @@ from workflows.children import (
     first_named,
     guarded,
     left_behind,
+    merged,
     sent,
     tell,
     tell_all,
@@ -102,6 +103,9 @@ RESTORED_IN_TURNS = "restored-in-turns"
 
 REASON_OF_EACH = 100
 """Bytes that each gateway of many keeps of why it was given up; the record has the whole reason."""
+
+REASON_ALONE = 250
+"""Characters of why a gateway is not back that failed alone: the watch gets those of 500 in one message."""
 
 ANY_PART = ""
 """In place of a part's path: of the few gateways here the parts are not known."""
@@ -284,11 +288,18 @@ class Change:
         self._record.end()
         await self._is_soon(recording.done, until)
         await self._is_soon(workflow.all_handlers_finished, until)
-        ended = result.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLBACK_INCOMPLETE}
-        missing = result.incomplete if ended else dict.fromkeys(self._order.alone, result.reason)
-        await _report_return(self._order, missing, tried=True)
+        await _report_return(self._order, self._not_back_alone(result), tried=True)
         await self._is_soon(workflow.all_handlers_finished, until)
         return result
+
+    def _not_back_alone(self, result: ChangeResult) -> dict[Name, str]:
+        """Return why each gateway is not back that no restore has reported as back.
+
+        The result names only the first of many, and may be that of a run that was cut short.
+        """
+        known = merged(self._story.given_up.values()) | result.incomplete
+        missing = {*self._order.alone} - self._story.back
+        return {name: sentence(known.get(name, result.reason), REASON_ALONE) for name in sorted(missing)}
 
     async def _is_soon(self, is_so: Callable[[], bool], until: datetime) -> bool:
         """Wait for it until then, or for a moment where a rollback waits; return whether it is so."""

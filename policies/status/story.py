@@ -420,6 +420,11 @@ class Story:
         return found
 
     @property
+    def back(self) -> frozenset[str]:
+        """Return the gateways that restores have reported back, of those that report to this run."""
+        return frozenset(chain.from_iterable(report.names for report in self._restores.values()))
+
+    @property
     def not_back(self) -> tuple[str, ...]:
         """The gateways that are not back yet, and are tried until they are, by name."""
         return tuple(sorted(name for missing in self._missing.values() for name in missing))

@@ -12,7 +12,7 @@ from activities.ledger import GatewayResults
 from orchestrator.service.changes import STOPPED_WITHIN
 from policies.model.change import ChangeKind, ChangeOrder, GatewayResult, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
-from policies.model.errors import Unavailable
+from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
 from policies.model.report import TakenOver
 from policies.model.way_back import Confirmation
@@ -403,3 +403,33 @@ async def test_each_of_more_gateways_than_one_step_names_is_taken_back_after_the
     world.judge.says(failed.model_copy(update={"failed": ("gw-1", "gw-2", "gw-3")}), wave=PASSED)
     await until(lambda: world.serving()["gw-3"] == "1.1.6", IN_A_MINUTE)
     assert (await status_of(rollout)).phase is Phase.OBSERVING
+
+
+async def test_no_gateway_beyond_those_that_a_result_names_is_called_taken_back_that_is_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than 50 that were not back the others' pages were settled, and none was tried again."""
+    monkeypatch.setattr("workflows.children.NAMED", 1)
+    monkeypatch.setattr("policies.planning.parts.most_together", lambda members: 1)
+    monkeypatch.setattr("workflows.change.ALONE_WITHIN", timedelta(seconds=4))
+    monkeypatch.setattr("workflows.failed_alone.REST", timedelta(seconds=1))
+    monkeypatch.setattr(steps, "NOT_BACK_FOR", timedelta(seconds=1))
+    first = await first_ring(world)
+    _, ledger_is_back = away(world, "targets", monkeypatch)
+    world.judge.after[first] = QUIET.model_copy(update={"failed": ("gw-1", "gw-2")})
+    await until(lambda: told(world).count(NOT_TAKEN_BACK) == 2)
+    for name in ("gw-1", "gw-2"):
+        world.gateways[name].fail("restore", Refused(f"{name} refuses"), times=10_000)
+    ledger_is_back()
+    await until(lambda: Outcome.ROLLBACK_INCOMPLETE in ends(world), IN_A_MINUTE)
+    await until(lambda: ends(world).count(Outcome.ROLLBACK_INCOMPLETE) > 1, IN_A_MINUTE)
+    assert TAKEN_BACK not in told(world)
+    for name in ("gw-1", "gw-2"):
+        world.gateways[name].recover("restore")
+    await until(lambda: told(world).count(TAKEN_BACK) == 2, IN_A_MINUTE)
+    assert [world.serving()[name] for name in ("gw-1", "gw-2")] == ["1.1.6", "1.1.6"]
+
+
+def ends(world: World) -> list[Outcome | None]:
+    """Return how the fleet's changes have ended."""
+    return [record.outcome for record in world.book.history("edge")]
