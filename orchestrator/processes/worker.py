@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,6 +31,7 @@ from activities.observation import ObservationActivities
 from activities.plans import PlanActivities
 from activities.sampling import LedgerSampler
 from activities.snapshots import ArchiveActivities
+from activities.threads import OwnLoop, to_its_end
 from activities.watching import WatchActivities
 from activities.windows import WindowActivities
 from orchestrator.engine.client import enter_network_namespace
@@ -92,6 +94,7 @@ from workflows.survey import Survey
 from workflows.watch import Watch
 from workflows.wave import Wave
 
+INDEXES = ThreadPoolExecutor(1, thread_name_prefix="indexes")
 EXPIRE_EVERY = timedelta(hours=1)
 NOTE_EVERY = timedelta(seconds=30)
 KEPT_AT_LEAST = timedelta(days=30)
@@ -285,13 +288,20 @@ async def watched(
 async def fetch_index(settings: Settings, product: str, channel: str) -> bytes:
     """Return the index statement of a channel from the release repository of the settings.
 
+    A repository or a Vault that answers nothing holds no thread that a step uses.
+
     Raises:
         PenstockError: It cannot be had; the sentence says why.
     """
     if settings.source is None:
         raise BadInput("no release repository is set; set PENSTOCK_SOURCE")
-    trust = await asyncio.to_thread(load_trust, settings.trust)
-    source = open_source(settings.source, trust, BlobStore(settings.store), Credentials(os.environ))
+    step = OwnLoop(partial(_fetched_index, settings, settings.source, product, channel))
+    return await to_its_end(step, give_up=step.give_up, threads=INDEXES)
+
+
+async def _fetched_index(settings: Settings, repository: str, product: str, channel: str) -> bytes:
+    trust = load_trust(settings.trust)
+    source = open_source(repository, trust, BlobStore(settings.store), Credentials(os.environ))
     statement, _ = await source.index(product, channel)
     return statement
 

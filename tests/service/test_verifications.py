@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.processes.composition import Installation, compose
+from orchestrator.processes.worker import fetch_index
 from orchestrator.service.releases import MOST_RELEASES
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError, TooMany
@@ -132,3 +133,17 @@ async def test_a_verification_that_found_no_place_is_none_of_the_hours_releases(
     for one in held:
         one.cancel()
     await asyncio.gather(*held, return_exceptions=True)
+
+
+async def test_a_worker_fetches_indexes_in_no_thread_that_its_steps_use(
+    installation: Installation, repository: str
+) -> None:
+    releases_are_at(installation, repository)
+    settings = installation.settings.model_copy(update={"source": repository})
+    fetching = asyncio.create_task(fetch_index(settings, "ocserv", "stable"))
+    await asyncio.sleep(1)
+    async with asyncio.timeout(1):
+        assert await asyncio.to_thread(lambda: "free") == "free"
+    fetching.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(fetching, return_exceptions=True)
