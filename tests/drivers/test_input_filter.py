@@ -561,6 +561,105 @@ def test_replies_that_are_treated_alike_are_no_obstacle(user: User, case: str) -
     assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
 
 
+RAW = OPEN + "iptables-{0} -t raw -A PREROUTING "
+STATELESS = RAW.replace("-m state --state NEW,ESTABLISHED ", "")
+"""The same without a condition on the state, which packets that are not tracked have not."""
+SYNPROXY = """iptables-{0} -t raw -A PREROUTING {1} -p tcp --syn -j CT --notrack
+iptables-{0} -A INPUT -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --timestamp \\
+  --wscale 7 --mss 1460
+iptables-{0} -A INPUT -m conntrack --ctstate INVALID -j DROP
+sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0 net.ipv4.tcp_syncookies=1 net.ipv4.tcp_timestamps=1
+"""
+PREROUTING = """nft -f - <<'END'
+table inet early {
+ chain pre { type filter hook prerouting priority raw; tcp dport 443 {1} notrack
+ }
+ chain out { type filter hook output priority raw; tcp sport 443 notrack
+ }
+}
+END"""
+NOT_TRACKED = {
+    "the users' port": saved(
+        STATELESS + "-p tcp --dport 443 -j CT --notrack\n"
+        "iptables-{0} -t raw -A OUTPUT -p tcp --sport 443 -j CT --notrack"
+    ),
+    "the same by the older interface": saved(
+        STATELESS + "-d 198.18.7.1 -p tcp -m multiport --dports 80,443 -j NOTRACK\n"
+        "iptables-{0} -t raw -A OUTPUT -p tcp --sport 443 -j NOTRACK",
+        "legacy",
+    ),
+    "the proxy of handshakes": SYNPROXY.replace("{0}", "nft").replace("{1}", ""),
+    "the proxy of handshakes at the device": SYNPROXY.replace("{0}", "legacy").replace(
+        "{1}", "-i eth0 ! -s 203.0.113.0/24"
+    ),
+    "nftables": PREROUTING.replace("{1}", ""),
+    "nftables by device": PREROUTING.replace("{1}", 'iifname "eth*" tcp flags & (syn | ack) == syn'),
+    "all but some addresses": saved(
+        STATELESS + "-s 203.0.113.0/24 -j RETURN\niptables-{0} -t raw -A PREROUTING -j CT --notrack\n"
+        "iptables-{0} -t raw -A OUTPUT -p tcp --sport 443 -j CT --notrack"
+    ),
+    "replies alone": saved(STATELESS + "-j ACCEPT\niptables-{0} -t raw -A OUTPUT -p tcp -j CT --notrack"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_TRACKED)
+def test_a_host_that_does_not_track_users_packets_is_named_since_none_is_steered(
+    user: User, case: str
+) -> None:
+    """Before, each packet was taken for a tracked one: users got in, and after the upgrade none did."""
+    sentences = found(user.gateway, NOT_TRACKED[case])
+    assert user.gets_to(443), "users get in before the upgrade"
+    assert not user.gets_to(4431), "and none is redirected to the slot, or gets a reply from it"
+    named = [one for one in sentences if "keeps the kernel from tracking" in one and "over IPv4" in one]
+    port = "replies from TCP port 4431" if case == "replies alone" else "TCP port 443"
+    assert any(one.startswith("`") and f"; exempt {port} from that rule" in one for one in named), sentences
+
+
+TRACKED = {
+    "another port": SYNPROXY.replace("{0}", "nft").replace("{1}", "-i eth0").replace("--syn", "--dport 80"),
+    "another device": saved(RAW + "-i eth1 -j CT --notrack", "legacy"),
+    "all but the device": saved(RAW + "! -i eth0 -j CT --notrack"),
+    "another address of the host": saved(RAW + "-d 198.18.7.2 -p tcp -j CT --notrack"),
+    "a network of the provider": saved(RAW + "-s 10.0.0.0/8 -j CT --notrack"),
+    "a list of addresses": nft("  tcp dport { 443, 4431, 4432 } accept")
+    + "\nnft 'add chain inet filter pre { type filter hook prerouting priority -300; }; "
+    "add set inet filter listed { type ipv4_addr; }; add rule inet filter pre ip saddr @listed notrack'",
+    "a mark of another program": saved(RAW + "-m mark --mark 0x200/0xf00 -j CT --notrack"),
+    "a flood": saved(
+        RAW + "-p tcp --syn -m hashlimit --hashlimit-above 200/sec --hashlimit-name syn -j CT --notrack"
+    ),
+    "names of services": saved(RAW + "-p udp --dport 53 -j CT --notrack"),
+    "what the kernel tracks already": PREROUTING.replace("{1}", "").replace("priority raw", "priority -150"),
+    "the old port of a reply": saved(
+        RAW + "-j ACCEPT\niptables-{0} -t raw -A OUTPUT -p tcp --sport 443 -j CT --notrack"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TRACKED)
+def test_a_rule_that_keeps_others_from_being_tracked_is_no_obstacle(user: User, case: str) -> None:
+    sentences = found(user.gateway, TRACKED[case])
+    assert user.gets_to(4431)
+    assert [one for one in sentences if "TCP" in one and "IPv4" in one] == []
+
+
+def test_packets_that_are_not_tracked_are_named_where_each_instance_has_a_network_of_its_own(
+    namespace: str,
+) -> None:
+    slots = [
+        {"name": name, "port": 500, "device": f"vpn{name}", "pool4": f"10.1.{at}.0/24", "address": address}
+        for at, (name, address) in enumerate((("a", "10.255.0.2"), ("b", "10.255.0.6")))
+    ]
+    gateway = Gateway.model_validate(
+        {"name": "gw-1", "daemon": "strongswan", "port": 500, "addresses": ["198.18.7.1"], "slots": slots}
+    )
+    with inside(namespace):
+        typed("iptables-nft -t raw -A PREROUTING -p udp --dport 500 -j CT --notrack")
+        [said] = asyncio.run(drops_users(gateway, ("udp",)))
+        assert said.startswith("`-A PREROUTING -p udp -m udp --dport 500 -j CT --notrack` (iptables-nft, ta")
+        assert asyncio.run(drops_users(gateway, ())) == ()
+
+
 def test_a_slot_is_compared_with_the_one_that_serves_where_users_port_itself_is_closed(
     namespace: str,
 ) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from itertools import product
 from math import inf
@@ -24,6 +25,7 @@ from activities.drivers.runtime.host.packet_filter import (
     COMPARED_WITHIN,
     DROP,
     EVERYWHERE,
+    UNTRACKED,
     Between,
     Entry,
     Rule,
@@ -48,6 +50,7 @@ _AT_THE_SLOT: Between = {"prerouting": (-105, inf), "postrouting": (-inf, 99)}
 
 Chains before the steering's own see the port that users dial, and so do chains from `srcnat` on.
 """
+_BEFORE_TRACKING: Between = dict.fromkeys(("prerouting", "output"), (-inf, -201))
 _HOOKS = (("prerouting", False), ("input", False), ("output", True), ("postrouting", True))
 """Hooks that packets of users pass, and whether it is the replies that do so."""
 _PORTS = frozenset({"dport", "port", "ct original proto-dst", "ct reply proto-src"})
@@ -85,6 +88,8 @@ class First:
     """The address that the user dialled, None where that is not known."""
     is_reply: bool = False
     """Whether it is the reply, which has that port and that address as its source."""
+    device: str | None = None
+    """The one that has the address that the user dialled, None where that is not known."""
 
     @property
     def other_ways(self) -> Sequence["First"]:
@@ -173,6 +178,38 @@ _OF_NO_USER: Mapping[str, Callable[[Any], bool]] = {"iif": "lo".__eq__, "sport":
 
 
 @dataclass(frozen=True)
+class _Anyone(First):
+    """The packet of a user whose address no rule names, and who comes by the device of the gateway's address.
+
+    What else differs from user to user is not known of it.
+    """
+
+    def reads(self, name: str) -> bool:
+        """Return whether it is known what the packet has in that field."""
+        return self._inward(name) == "saddr" or super().reads(name)
+
+    def shares(self, name: str) -> bool:
+        """Return that no field is the same for all users."""
+        del name
+        return False
+
+    def differ_by(self, name: str) -> bool:
+        """Return whether the field may have another value for another user, or at another port."""
+        return self._inward(name) == "saddr" or super().differ_by(name)
+
+    def meets(self, name: str, values: Values) -> list[Conditions]:
+        """Return when the packet has one of these values in the field."""
+        inward = self._inward(name)
+        if inward == "saddr":
+            return []
+        if inward == "iif" and self.device:
+            return [ALWAYS] if any(fnmatchcase(self.device, str(value)) for value in values) else []
+        if inward == "iif" or (inward in _ADDRESSES and self._address(inward) is None):
+            return values.unread(f"{UNREAD}{name}")
+        return super().meets(name, values)
+
+
+@dataclass(frozen=True)
 class _Arrival:
     """For which addresses users' packets come, None where that is not known."""
 
@@ -180,10 +217,12 @@ class _Arrival:
     dialled: Address | None
     redirected: Address | None
     """The one that packets have which were redirected: the first one of the device by which they came."""
+    device: str | None = None
+    """The one that has the address that users dial."""
 
     def at(self, port: int, transport: str) -> First:
         """Return the packet of a user who dialled that port."""
-        return First(self.version, transport, port, self.dialled, port, self.dialled)
+        return First(self.version, transport, port, self.dialled, port, self.dialled, device=self.device)
 
     def redirected_to(self, port: int, dialled: First) -> First:
         """Return the packet as it is once steering has redirected it to that port."""
@@ -194,6 +233,8 @@ async def drops_users(
     gateway: Gateway, redirected: Iterable[str], serving: str | None = None, rules: Rules | None = None
 ) -> tuple[str, ...]:
     """Return which slots' ports the host's filter drops for users, each with the rules and what to do.
+
+    Packets that the kernel does not track are dropped, too: steering redirects none of them.
 
     Args:
         gateway: Whose slots.
@@ -209,6 +250,9 @@ async def drops_users(
         return ()
     rules = (rules or await read_rules()).within(COMPARED_WITHIN)
     for slots, dialled, between in ways:
+        if between is not EVERYWHERE:
+            untracked = await asyncio.to_thread(_untracked, rules, [dialled, *slots.values()])
+            found |= {await _not_tracked(*each): None for each in untracked}
         models = [dialled, *(one for name, one in slots.items() if name == serving)]
         for name, one in slots.items():
             lost = await asyncio.to_thread(_lost, rules, models, one, between)
@@ -243,8 +287,9 @@ async def spares(gateway: Gateway, redirected: Iterable[str], rules: Rules) -> t
 
 async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[str, First], First, Between]]:
     """Return by address and transport the packet at each slot, the one dialled, and where they differ."""
-    if gateway.steering == "haproxy" or gateway.has_own_networks:
-        return []  # users reach HAProxy there, or go through forward chains
+    if gateway.steering == "haproxy":
+        return []  # users reach HAProxy there
+    compared = () if gateway.has_own_networks else gateway.slots  # users of others pass forward chains
     steered, found = set(redirected), list[tuple[dict[str, First], First, Between]]()
     for arrival, transport in product(await _arrivals(gateway), _PROTOCOLS):
         dialled = arrival.at(gateway.port, transport)
@@ -253,9 +298,10 @@ async def _ways(gateway: Gateway, redirected: Iterable[str]) -> list[tuple[dict[
             slot.name: arrival.redirected_to(slot.port, dialled)
             if is_steered
             else arrival.at(slot.port, transport)
-            for slot in gateway.slots
+            for slot in compared
         }
-        found.append((slots, dialled, _AT_THE_SLOT if is_steered else EVERYWHERE))
+        if slots or is_steered:
+            found.append((slots, dialled, _AT_THE_SLOT if is_steered else EVERYWHERE))
     return found
 
 
@@ -311,6 +357,32 @@ def _drop(theirs: Sequence[Entry], ours: Sequence[Entry]) -> Entry:
     )
 
 
+def _untracked(rules: Rules, sent: Sequence[First]) -> list[tuple[First, Rule]]:
+    """Return which packets of any user are surely not tracked as they come, and which replies, by which rule.
+
+    Steering translates tracked packets alone, and the reply to one that it has translated back.
+    """
+    dialled, *at_slots = sent
+    ways = [("prerouting", dialled), *(("output", replace(one, is_reply=True)) for one in at_slots)]
+    return [
+        (one, entry.rule)
+        for hook, one in ways
+        for _, entries in rules.of(hook, "filter", _Anyone(**vars(one)), _BEFORE_TRACKING)
+        for entry in entries
+        if entry.verdict == UNTRACKED
+        and not entry.is_unread
+        and all("flags" in condition for condition in entry.when)  # each connection has packets of all kinds
+    ]
+
+
+async def _not_tracked(sent: First, rule: Rule) -> str:
+    what = f"{'replies from ' * sent.is_reply}{sent.transport.upper()} port {sent.port}"
+    return (
+        f"`{await text_of(rule)}` ({rule.place}) keeps the kernel from tracking {what} over "
+        f"IPv{sent.version}, and steering moves tracked connections only; exempt {what} from that rule"
+    )
+
+
 async def _sentence(
     gateway: Gateway, slot: str, sent: First, model: First, accepts: Entry, drops: Entry
 ) -> str:
@@ -347,8 +419,9 @@ def _arrival(address: Address, links: Iterable[Mapping[str, Any]]) -> _Arrival:
         every = {one.get("local") for one in link.get("addr_info", ())}
         if str(address) in every:
             same = [one for one in own if one.version == address.version and not one.is_link_local]
-            known = link["ifname"] != "lo" and (len(same) == 1 or address.version == _IPV4)
-            return _Arrival(address.version, address, same[0] if known and same else None)
+            device = link["ifname"] if link["ifname"] != "lo" else None
+            known = device is not None and (len(same) == 1 or address.version == _IPV4)
+            return _Arrival(address.version, address, same[0] if known and same else None, device)
     return _Arrival(address.version, None, None)
 
 
