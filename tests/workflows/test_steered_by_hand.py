@@ -199,7 +199,7 @@ async def test_harm_after_the_promotion_takes_back_all_but_what_an_operator_stee
     assert (as_steered(fake), world.serving()["gw-1"]) == (before, "1.3.0")
     assert world.book.known_good("edge")["gw-1"] == OLD  # what an operator returns it to
     await reconcile(world)
-    assert "return the gateway to its known-good" in said(world, STEERED_BY_HAND)
+    assert "penstock gateway return edge gw-1 --reason TEXT" in said(world, STEERED_BY_HAND)
     assert as_steered(fake) == before
 
 
