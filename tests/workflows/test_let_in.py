@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -208,9 +209,10 @@ async def test_an_order_in_the_first_task_after_a_cut_is_let_in_before_the_next_
 
 
 async def test_an_order_that_arrives_ahead_of_the_end_of_what_was_let_in_is_not_lost(
-    recorded: Recorded,
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rollback that ended a bad reload was refused, since the upgrade had not heard of that end."""
+    monkeypatch.setattr("workflows.change.KEPT_FOR", timedelta(hours=1))  # that end takes what it takes
     world = recorded.world
     rollout = await waiting(world)
     ended, kept = await reload_order(recorded), await reload_order(recorded)
