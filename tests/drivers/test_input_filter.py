@@ -249,6 +249,10 @@ SOME = {
         HEAD + "iptables-{0} -A INPUT -p tcp --dport 443 -j MARK --set-mark 1\n"
         "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
     ),
+    "a mark of a NAT chain, which steered users do not meet": saved(
+        HEAD + "iptables-{0} -t nat -A PREROUTING -p tcp --dport 443 -j MARK --set-mark 1\n"
+        "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
+    ),
     "a mark of nftables": nft("  tcp dport 443 meta mark set 1\n  meta mark 1 accept"),
     "a mark by a map of ports": nft("  meta mark set tcp dport map { 443 : 1 }\n  meta mark 1 accept")
     .replace("input priority filter", "prerouting priority 0")
@@ -314,6 +318,11 @@ ALIKE = {
     "by a mark of what was dialled": saved(
         HEAD + "iptables-{0} -t mangle -A PREROUTING -p tcp --dport 443 -j MARK --set-mark 1\n"
         "iptables-{0} -A INPUT -m mark --mark 1 -j ACCEPT"
+    ),
+    "with a mark of a NAT chain for which no rule asks": saved(
+        HEAD + "iptables-{0} -t nat -A PREROUTING -i eth0 -j MARK --set-xmark 0x4000/0x4000\n"
+        "iptables-{0} -A INPUT -m mark --mark 0x8000/0x8000 -j DROP\n"
+        "iptables-{0} -A INPUT -p tcp -m multiport --dports 443,4431,4432 -j ACCEPT"
     ),
     "in a chain that comes back": saved(
         HEAD + "iptables-{0} -N v\niptables-{0} -A INPUT -p tcp -j v\n"

@@ -385,6 +385,64 @@ def test_a_mark_that_a_map_gives_to_users_of_both_slots_is_no_obstacle(host: Hos
     assert host.found() == []
 
 
+NAT = "iptables-nft -t nat -A PREROUTING"
+CLOSED = """iptables-nft -P FORWARD DROP
+iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
+"""
+BY_NAT = {
+    "for the first packet": f"{NAT} -s {{}} -j MARK --set-mark 5\n{CLOSED}"
+    "iptables-nft -A FORWARD -m mark --mark 5 -j ACCEPT",
+    "by the device and the older interface": (
+        f"{NAT} -i tun0 -j MARK --set-mark 5\n{CLOSED}iptables-nft -A FORWARD -m mark --mark 5 -j ACCEPT"
+    ).replace("-nft", "-legacy"),
+    "of the connection": f"{NAT} -s {{}} -j CONNMARK --set-mark 5\n{CLOSED}"
+    "iptables-nft -A FORWARD -m connmark --mark 5 -j ACCEPT",
+    "that is saved": f"{NAT} -s {{}} ! -d 192.168.104.0/22 -j MARK --set-mark 1\n"
+    f"{NAT} -m mark --mark 1 -j CONNMARK --save-mark\n"
+    "iptables-nft -A FORWARD -m connmark --mark 1 -j ACCEPT\niptables-nft -A FORWARD -j REJECT",
+    "of nftables": "nft add table ip site\n"
+    "nft 'add chain ip site pre { type nat hook prerouting priority -100; }'\n"
+    f"nft 'add rule ip site pre ip saddr {{}} meta mark set 5'\n{CLOSED}"
+    "iptables-nft -A FORWARD -m mark --mark 5 -j ACCEPT",
+}
+
+
+@pytest.mark.parametrize("case", BY_NAT)
+def test_a_mark_that_a_nat_chain_gives_to_the_old_users_alone_is_named(host: Host, case: str) -> None:
+    """Before, marks were read from chains of filters alone, and the check found nothing."""
+    host.has(BY_NAT[case].replace("{}", "10.8.0.0/24"))
+    assert host.pings() == [True, False]
+    assert any("accepts packets of users of slot adopted (10.8.0.0/24)" in one for one in host.found())
+    [first, *_] = (line for line in BY_NAT[case].splitlines() if "{}" in line or "tun0" in line)
+    host.has(first.replace("{}", "10.9.0.0/24").replace("tun0", "vpna").replace("-A ", "-I "))
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+def test_a_translation_by_a_mark_of_a_nat_chain_is_named_until_the_new_users_have_it(host: Host) -> None:
+    mark = f"{NAT} -s {{}} -j MARK --set-mark 5\n"
+    host.has(mark.replace("{}", "10.8.0.0/24") + f"{OUT} -m mark --mark 5 -j MASQUERADE")
+    assert [address for address, _ in host.seen()] == ["192.0.2.1", "10.9.0.2"]
+    [said] = host.found()
+    assert "translates addresses of users of slot adopted (10.8.0.0/24), and none does so" in said
+    host.has(mark.replace("{}", "10.9.0.0/24"))
+    assert [address for address, _ in host.seen()] == ["192.0.2.1", "192.0.2.1"]
+    assert host.found() == []
+
+
+@pytest.mark.parametrize(
+    ("table", "mark"), [("nat", "0x100/0x100"), ("mangle", "7"), ("mangle", "0x100/0x100")]
+)
+def test_a_mark_of_the_old_users_for_which_no_rule_asks_is_no_obstacle(
+    host: Host, table: str, mark: str
+) -> None:
+    """Before, any mark of theirs made each rule that asks for a mark another one."""
+    host.has(f"iptables-nft -t {table} -A PREROUTING -s 10.8.0.0/24 -j MARK --set-xmark {mark}")
+    host.has("iptables-nft -A FORWARD -m mark --mark 5/0xff -j DROP\niptables-nft -A FORWARD -j ACCEPT")
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
 TABLES = """nft 'add table ip site; add chain ip site pre { type filter hook prerouting priority mangle; }'
 nft 'add rule ip site pre meta mark set ip saddr map { {} }'
 ip rule add fwmark 0x1 lookup main pref 50

@@ -9,6 +9,7 @@ import pytest
 from activities.drivers.runtime.host.nftables_rules import NftRule
 from activities.drivers.runtime.host.packet_filter import Rules, Table
 from activities.drivers.runtime.host.rule_conditions import is_steady, never_both
+from activities.drivers.runtime.host.rule_marks import mattering
 from activities.drivers.runtime.host.tunnel_rules import OUT, Looking, Users
 
 USERS = Users("a", IPv4Network("10.9.0.0/24"), "vpna")
@@ -72,3 +73,31 @@ def test_what_may_be_otherwise_at_the_next_rule_is_not_steady() -> None:
     assert all(map(is_steady, ('not iif is "eth0"', "dport is 80 or 443", "users +64/26")))
     changing = ('--limit is "1/hour"', "by mark: mark is 1", "random is 7", 'unread: saddr is "x"')
     assert not any(map(is_steady, (*changing, 'not (iif is "eth0" and --limit is "1/hour")')))
+
+
+SETS = "marks: MARK --set-xmark "
+SETS_BY_NFT = 'marks: {"key": {"meta": {"key": "mark"}}, "value": '
+SERVICE = '{"|": [{"meta": {"key": "mark"}}, 16384]}'
+
+
+@pytest.mark.parametrize(
+    ("condition", "mark", "matters"),
+    [
+        ('by mark: mark is "0x5"', f"{SETS}0x5/0xffffffff", True),
+        ('by mark: mark is "0x5"', f"{SETS}0x7/0xffffffff", False),
+        ('by mark: mark is "0x0"', f"{SETS}0x7/0xffffffff", True),
+        ('not by mark: mark is "0x5"', f"{SETS}0x7/0xffffffff", False),
+        ('by mark: mark is "0x5/0xf"', f"{SETS}0x15/0xff", True),
+        ('by mark: mark is "0x5/0xff"', f"{SETS}0x500/0xff00", False),
+        ('by mark: mark is "0x5"', f"{SETS}0x4/0x0", True),
+        ('by mark: mark is "0x5"', "marks: of connections: CONNMARK --restore-mark", True),
+        ("by mark: mark is 5", f"{SETS_BY_NFT}5}}", True),
+        ("by mark: mark is 5", f"{SETS_BY_NFT}7}}", False),
+        ('by mark: {"&": [{"meta": {"key": "mark"}}, 16384]} is 16384', f"{SETS_BY_NFT}{SERVICE}}}", True),
+        ('by mark: {"&": [{"meta": {"key": "mark"}}, 255]} is 5', f"{SETS_BY_NFT}{SERVICE}}}", False),
+        ("by mark: mark is 5 or 6", f"{SETS_BY_NFT}7}}", True),
+        ('by mark: {"fwmark": "0x5"}', f"{SETS}0x7/0xffffffff", True),
+    ],
+)
+def test_a_mark_matters_to_what_may_ask_for_it(condition: str, mark: str, matters: bool) -> None:
+    assert bool(mattering(condition, [(mark, "if []")])) is matters

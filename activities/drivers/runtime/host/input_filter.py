@@ -96,6 +96,10 @@ class First:
         """Return the first packet of the connection for the reply, and none for that one."""
         return [replace(self, is_reply=False)] if self.is_reply else ()
 
+    def meets_nat(self, hook: str) -> bool:
+        """Return whether chains of NAT see it: no reply, and none that the steering's own has redirected."""
+        return not self.is_reply and (hook != "prerouting" or self.dialled == self.port)
+
     def has(self, header: str) -> bool:
         """Return whether the packet has the header."""
         return is_of_version(header, self.version) and header in {self.transport, *({header} - TRANSPORTS)}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from itertools import takewhile
+from itertools import product, takewhile
 from math import inf
 from time import monotonic
 from typing import Any
@@ -27,6 +27,7 @@ from activities.drivers.runtime.host.rule_conditions import (
     is_steady,
     never_both,
 )
+from activities.drivers.runtime.host.rule_marks import mattering
 from activities.drivers.runtime.host.rule_values import Conditions, Values
 from policies.model.errors import Unavailable
 
@@ -212,6 +213,9 @@ class Rules:
     tables: Sequence[Table]
     until: float = inf
     """By when they have to be reduced, as `monotonic` counts."""
+    _reduced: dict[tuple[int, str, Packets], list[Entry]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def within(self, time: timedelta) -> "Rules":
         """Return the same rules, which are reduced within that time from now or not at all."""
@@ -236,13 +240,20 @@ class Rules:
             for _, table, name, policy in bases:
                 place = f"chain {name} of table {table.name.split()[1]}"
                 end = Entry(ALWAYS, policy, Rule(place, f"policy {policy}"))
-                entries = [*table.entries(name, packets, self.until), end]
+                entries = [*self._entries(table, name, packets), end]
                 yield place, self._marked(hook, packets, between, _reached(entries))
             return
         found: list[Entry] = []
         for _, table, name, _ in sorted(bases, key=lambda base: base[0]):
-            found += _until_accepted(table.entries(name, packets, self.until))
+            found += _until_accepted(self._entries(table, name, packets))
         yield "nat", self._marked(hook, packets, between, _reached(found))
+
+    def _entries(self, table: Table, chain: str, packets: Packets) -> list[Entry]:
+        """Return the verdicts of a chain, which is reduced once: many rules ask what marks the packets."""
+        key = (id(table), chain, packets)
+        if key not in self._reduced:
+            self._reduced[key] = table.entries(chain, packets, self.until)
+        return self._reduced[key]
 
     def _bases(
         self, hook: str, kind: str, packets: Packets, between: Between
@@ -257,25 +268,29 @@ class Rules:
 
     def _marked(self, hook: str, packets: Packets, between: Between, entries: list[Entry]) -> list[Entry]:
         """Return the entries, with what marks the packets on their way in each condition on a mark."""
-        if not any(BY_MARK in one for entry in entries for one in entry.when):
+        asking = {one for entry in entries for one in entry.when if BY_MARK in one}
+        if not asking:
             return entries
         before = {hook, *_BEFORE.get(hook, ("prerouting",))}
         marks = [*self._marks(before, packets, between, MARKS)]
         for one in packets.other_ways:
             marks += self._marks(_PASSED, one, between, MARKS_CONNECTIONS)
-        marks.sort()
+        marked = {one: f"{one} {sorted(mattering(one, marks))}" for one in asking}
         return [
-            replace(entry, when=frozenset(f"{one} {marks}" if BY_MARK in one else one for one in entry.when))
-            for entry in entries
+            replace(entry, when=frozenset(marked.get(one, one) for one in entry.when)) for entry in entries
         ]
 
-    def _marks(self, hooks: Iterable[str], packets: Packets, between: Between, kind: str) -> Iterator[str]:
+    def _marks(
+        self, hooks: Iterable[str], packets: Packets, between: Between, kind: str
+    ) -> Iterator[tuple[str, str]]:
         """Yield what marks the packets at these hooks, and when."""
-        for hook in hooks:
-            for _, table, name, _ in self._bases(hook, "filter", packets, between):
-                for entry in table.entries(name, packets, self.until):
+        for hook, of in product(hooks, ("filter", "nat")):
+            if of == "nat" and not packets.meets_nat(hook):
+                continue
+            for _, table, name, _ in self._bases(hook, of, packets, between):
+                for entry in self._entries(table, name, packets):
                     if entry.verdict.startswith(kind):
-                        yield f"{entry.verdict} if {sorted(entry.when)}"
+                        yield entry.verdict, f"if {sorted(entry.when)}"
 
 
 def _sees(table: Table, version: int) -> bool:

@@ -47,6 +47,9 @@ class Packets(Protocol):
     def other_ways(self) -> Sequence["Packets"]:
         """Return packets of the same connections on other ways, which the same filter sees."""
 
+    def meets_nat(self, hook: str) -> bool:
+        """Return whether chains of NAT at that hook may see them: such ones see first packets alone."""
+
     def has(self, header: str) -> bool:
         """Return whether they have the header, such as `ip6` or `udp`, as far as that is known."""
 

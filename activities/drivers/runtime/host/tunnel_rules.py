@@ -142,6 +142,11 @@ class Looking:
         """Return packets on the way out of the tunnel and on the way back, which have the same mark."""
         return [replace(self, way=way) for way in (OUT, BACK) if way != self.way]
 
+    def meets_nat(self, hook: str) -> bool:
+        """Return whether they may be the first packets of their connections."""
+        del hook
+        return self.state != "established"
+
     def has(self, header: str) -> bool:
         """Return whether the version of IP has the header."""
         return is_of_version(header, self.version)
