@@ -100,6 +100,42 @@ def test_a_set_that_has_the_old_pool_address_by_address_is_named_until_it_has_th
     assert host.found() == []
 
 
+RECENT = "-A FORWARD -s {} -m recent --name vpn --set\n-A FORWARD -m recent --name vpn --rcheck -j ACCEPT\n"
+
+
+@pytest.mark.parametrize("kind", ["nft", "legacy"])
+def test_a_list_of_recent_addresses_that_has_the_old_users_alone_is_named(
+    host: Host,  # noqa: F811
+    kind: str,
+) -> None:
+    host.has(saved(f"{RECENT.replace('{}', '10.8.0.0/24')}{ANSWERS}", kind))
+    assert host.pings() == [True, False]
+    [said] = host.found()
+    assert "--name vpn" in said
+    assert "accepts packets of users of slot adopted (10.8.0.0/24), and none does so" in said
+    host.has(f"iptables-{kind} -I FORWARD -s 10.9.0.0/24 -m recent --name vpn --set")
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
+LISTS_OF_OTHERS = {
+    "for which no rule asks": "-A FORWARD -s 10.8.0.0/24 -m recent --name seen --set\n"
+    "-A FORWARD -m recent --name vpn ! --rcheck -j ACCEPT\n"
+    "-A FORWARD -s 10.8.0.0/24 -j CONNMARK --set-mark 7\n-A FORWARD -m mark --mark 5 -j DROP",
+    "of attackers": "-A FORWARD -i eth0 -m recent --name bad --rcheck -j DROP\n"
+    "-A FORWARD -i eth0 -p tcp --dport 23 -m recent --name bad --set -j DROP\n-A FORWARD -j ACCEPT",
+    "of exceptions": "-N known\n-A FORWARD -s 10.8.0.0/24 -j CONNMARK --set-mark 7\n-A FORWARD -j known\n"
+    "-A known -m recent --name vpn --rcheck -j RETURN\n-A known -j ACCEPT",
+}
+
+
+@pytest.mark.parametrize("case", LISTS_OF_OTHERS)
+def test_a_list_of_others_is_no_obstacle(host: Host, case: str) -> None:  # noqa: F811
+    host.has(saved(f"{LISTS_OF_OTHERS[case]}\n{ANSWERS}"))
+    assert host.pings() == [True, True]
+    assert host.found() == []
+
+
 def test_a_pool_and_all_of_its_users_addresses_are_alike(host: Host) -> None:  # noqa: F811
     host.has(nft(f"ip saddr {{ 10.8.0.0/24, 10.9.0.2-10.9.0.254 }} accept{STATE}"))
     assert host.pings() == [True, True]

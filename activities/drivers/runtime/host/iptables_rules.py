@@ -142,25 +142,33 @@ class SavedRule(Rule):
 
     def steps(self, table: Table, packets: Packets) -> tuple[list[Step], bool]:
         """Return what its target does with the packets that meet its options."""
-        when, asks = [ALWAYS], False
+        when, asks, steps = [ALWAYS], False, list[Step]()
         for negated, option, values, asked_for in self.options:
             if option in {"-j", "-g"}:
                 if values[0] in table.chains:
-                    return [Step(one, chain=values[0], comes_back=option == "-j") for one in when], asks
-                return [Step(one, verdict) for verdict in done_by(values) for one in when], asks
+                    steps += [Step(one, chain=values[0], comes_back=option == "-j") for one in when]
+                else:
+                    steps += [Step(one, verdict) for verdict in done_by(values) for one in when]
+                break
             if option in _NO_CONDITIONS:
                 continue
             if option == "--match-set":
                 met, asked = _of_set(table, values, packets)
             else:
                 field = _FIELDS.get(option, option)
-                met = one_of(named(field, _telling([field]), packets), asked_for, packets)
+                telling = _telling([field])
+                if option == "--name" and packets.differ_by("daddr" if "--rdest" in self.text else "saddr"):
+                    if f"--set --name {values[0]} " in self.text:
+                        steps += [Step(one, f'{MARKS_CONNECTIONS}--name is "{values[0]}"') for one in when]
+                    else:
+                        telling = ["mark"]  # users are in the list by other rules, as they have a mark
+                met = one_of(named(field, telling, packets), asked_for, packets)
                 if option.startswith("--physdev-"):  # of a port, while the packet comes by its bridge
                     met = [frozenset(f"port of a bridge: {each}" for each in one) for one in met]
                 asked = packets.differ_by(field)
             asks = asks or asked
             when = both_of(when, unless(met) if negated else met)
-        return [], asks
+        return steps, asks
 
 
 def _fields_of(ipset: IpSet, sides: Sequence[str]) -> list[str]:

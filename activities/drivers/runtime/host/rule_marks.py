@@ -1,6 +1,7 @@
 """Which rules that mark packets matter to a condition on a mark.
 
-Many programs mark packets, each by bits or values of its own: nodes of clusters, VPN scripts, limits.
+Many programs mark packets, each by bits or values of its own: nodes of clusters, VPN scripts, limits. A list
+of recent addresses (`-m recent`) is as a mark of their packets.
 """
 
 import re
@@ -16,6 +17,7 @@ _ASKS = re.compile(
 )
 _SETS = re.compile(rf".* --set-xmark (?P<value>{_NUMBER})/(?P<bits>{_NUMBER})")
 _SETS_BY_NFT = re.compile(rf'.*"value": (?:(?P<value>\d+)|\{{"\|": \[{_FIELD}, (?P<bits>\d+)\]\}})\}}')
+_LIST = re.compile(r'--name is "([^"]*)"')
 _EVERY_BIT = 0xFFFFFFFF
 
 
@@ -24,6 +26,7 @@ def mattering(condition: str, marks: Sequence[Marked]) -> Sequence[Marked]:
 
     A mark of other bits does not, and none does where no rule sets the value that is asked for.
     """
+    marks = [one for one in marks if _list_in(one[0]) == _list_in(condition)]
     asked = _ASKS.fullmatch(condition)
     if asked is None:
         return marks
@@ -32,6 +35,11 @@ def mattering(condition: str, marks: Sequence[Marked]) -> Sequence[Marked]:
     changing = [(one, new, bits) for one, new, bits in read if (new | bits) & mask]
     is_set = any(not (new ^ value) & bits & mask for _, new, bits in changing)
     return [one for one, *_ in changing] if is_set or not value & mask else []
+
+
+def _list_in(text: str) -> str | None:
+    found = _LIST.search(text)
+    return found and found[1]
 
 
 def _set_by(verdict: str) -> tuple[int, int]:
