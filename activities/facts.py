@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from temporalio import activity
 
@@ -106,6 +106,8 @@ class Strays(Value):
     """Those of them about which operators were not paged in the last hours."""
     resting: dict[str, str] = {}
     """The first gateways that are not on their known-good and are brought back later, each with when."""
+    is_awaited: bool = False
+    """Whether a change without an end has touched one of these, and ends after that is back."""
     taken_off: dict[Name, dict[Name, int]] = {}
     """Gateways that operators steered on their hosts off the release of a change without an end, after their
     wave had passed, by that change: each with the epoch of its break-glass."""
@@ -149,6 +151,14 @@ class ReturnQuery(Value):
     drifted: tuple[Name, ...] = ()
 
 
+class TriesEntry(Value):
+    """Gateways that a change begins to bring back, each with whether it drifted by no doing of a change."""
+
+    fleet: Name
+    change: Name
+    gateways: dict[Name, bool]
+
+
 class LeftAlone(Value):
     """How gateways that a change left alone go back."""
 
@@ -156,6 +166,8 @@ class LeftAlone(Value):
     """None where every gateway that answers is on its known-good already."""
     lost: tuple[Name, ...] = ()
     """Upgrades that died before they were promoted: what they promoted is taken back, and not watched."""
+    is_awaited: bool = False
+    """Whether a gateway that a change without an end has touched is brought back later."""
 
 
 class UndoQuery(Value):
@@ -249,8 +261,11 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, TakenBook, Pro
         """Return what these gateways said last, of those of which that can be read."""
         ...
 
-    def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
-        """Write down that this change tries to bring back these gateways; a person's are not counted."""
+    def record_tries(self, fleet: str, gateways: Mapping[str, bool], change: str) -> None:
+        """Write down that this change begins to bring back these gateways; a person's are not counted.
+
+        Each comes with whether it drifted by no doing of a change.
+        """
         ...
 
     def returns(self, fleet: str) -> dict[str, Returns]:
@@ -322,6 +337,8 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, TakenBook, Pro
         fleet: Fleet,
         targets: Mapping[str, ReleaseRef],
         departed: Mapping[str, Member] | None = None,
+        *,
+        drifted: Collection[str] = (),
     ) -> str:
         """Write down which gateways go back to what; return the plan's digest."""
         ...
@@ -357,6 +374,15 @@ class _Loads:
     at: float = float("-inf")
     moments: Mapping[str, datetime] = field(default_factory=dict)
     loads: Mapping[str, Load] = field(default_factory=dict)
+
+
+class _Found(NamedTuple):
+    """Gateways that are brought back now, and those that are later, each with how it strays."""
+
+    now: dict[str, str]
+    later: dict[str, str]
+    is_awaited: bool
+    """Whether a change without an end has touched one of the later ones."""
 
 
 class FactActivities:
@@ -409,6 +435,11 @@ class FactActivities:
         Of a change without an end, what it left running beside goes back, too.
         """
         return await in_a_thread(self._plan_return, asked)
+
+    @activity.defn(name="record_tries")
+    async def record_tries(self, entry: TriesEntry) -> None:
+        """Ensure that these gateways count as tried by the change, however often it says so."""
+        await in_a_thread(self._book.record_tries, entry.fleet, entry.gateways, entry.change)
 
     @activity.defn(name="plan_missed")
     async def plan_missed(self, asked: MissedQuery) -> Repeat | None:
@@ -559,7 +590,7 @@ class FactActivities:
         look = self._look(fleet)
         if look.members is not None:
             complete_ends(self._book, fleet, look.members)
-        found, resting = self._strays(fleet, look)
+        found, resting, is_awaited = self._strays(fleet, look)
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
         fresh = dict(list(fresh.items())[:NAMED])
@@ -575,6 +606,7 @@ class FactActivities:
             seen={one.gateway: one.since for one in look.left_out if one.gateway in fresh},
             unpaged=not_paged(fresh, look.returns, datetime.now(UTC)),
             resting=dict(sorted(resting.items())[:NAMED]),
+            is_awaited=is_awaited,
             ahead=look.ahead,
             strays=dict(sorted(found.items())[:NAMED]),
             untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
@@ -687,7 +719,7 @@ class FactActivities:
         plan = self._book.record_repeat(self._book.plan_header(change.plan), members)
         return Repeat(plan=plan, repeats=change.told, takes_back=change.cause)
 
-    def _strays(self, fleet: str, look: _Look, change: str = "") -> tuple[dict[str, str], dict[str, str]]:
+    def _strays(self, fleet: str, look: _Look) -> _Found:
         """Return which gateways are to be brought back now, and which ones later, each with how it strays.
 
         Those in quarantine that came back by themselves are taken in by the same change, unless they do not
@@ -697,10 +729,12 @@ class FactActivities:
         resting = {
             name
             for name in out.keys() | look.returns.keys()
-            if waits(out.get(name), look.returns.get(name), now, change)
+            if waits(out.get(name), look.returns.get(name), now)
         }
+        touched = frozenset[str]()
         if resting - out.keys():  # what a change did that died is none of a gateway's own doing
-            resting -= self._book.touched_by_open_changes(fleet) - out.keys()
+            touched = self._book.touched_by_open_changes(fleet) & resting - out.keys()
+            resting -= {name for name in touched if look.returns[name].came_back}
         waiting = resting | look.by_hand.keys()
         found = strays({n: state for n, state in look.states.items() if n not in waiting}, look.known_good)
         back = {
@@ -711,16 +745,18 @@ class FactActivities:
         found |= dict.fromkeys(sorted(back), "is on its known-good and still left out of changes")
         mine = {name for name in resting if name not in out or out[name].person == PENSTOCK}
         later = strays({n: state for n, state in look.states.items() if n in mine}, look.known_good)
-        return found, {
+        why_later = {
             name: f"{why}; the next try is at {spoken(next_try(out.get(name), look.returns.get(name)))}"
             for name, why in later.items()
         }
+        return _Found(found, why_later, is_awaited=not touched.isdisjoint(later))
 
     def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
         look = self._look(asked.fleet)
-        found = {*self._strays(asked.fleet, look, asked.change)[0]}
+        strays, _, is_awaited = self._strays(asked.fleet, look)
+        found = {*strays}
         out = {one.gateway for one in look.left_out}
-        counted = out | found - self._book.touched_by_open_changes(asked.fleet) if found else out
+        drifted = out | found - self._book.touched_by_open_changes(asked.fleet) if found else out
         if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
         # Beside a change that waits no known-good moves: what died in its promotion waits for that.
@@ -735,11 +771,13 @@ class FactActivities:
             if name in looked_after
         }
         targets = {name: look.known_good[name] for name in sorted(found)} | before
-        if not targets and not lost:
+        if not targets and not lost and not is_awaited:
             return None
-        plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets) if targets else None
-        self._book.record_tries(asked.fleet, targets.keys() & counted, asked.change)
-        return LeftAlone(plan=plan, lost=tuple(one.record.name for one in lost))
+        plan = None
+        if targets:
+            plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets, drifted=drifted)
+        names = tuple(one.record.name for one in lost)
+        return LeftAlone(plan=plan, lost=names, is_awaited=is_awaited)
 
     def _unpromoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:
         """Return the upgrades that died before they, or all of their gateways, were promoted."""

@@ -21,7 +21,7 @@ The pauses that follow are longer than gateways may be off their known-good befo
 """
 
 
-def waits(quarantine: Quarantine | None, returns: Returns | None, at: datetime, change: str = "") -> bool:
+def waits(quarantine: Quarantine | None, returns: Returns | None, at: datetime) -> bool:
     """Return whether reconcile leaves a gateway alone at that time.
 
     A person's quarantine lasts until a person ends it. Any other gateway is brought back at once, and again
@@ -33,13 +33,10 @@ def waits(quarantine: Quarantine | None, returns: Returns | None, at: datetime, 
         quarantine: Of the gateway, None where it takes part in changes.
         returns: What is remembered of it, None where that is nothing.
         at: Now.
-        change: The change that asks, which may repeat its step: its own try is not over.
     """
     if quarantine is not None and quarantine.person != PENSTOCK:
         return True
     tries = returns.tries if returns is not None else 0
-    if returns is not None and returns.change == change:
-        return False
     if quarantine is None and not tries:
         return False
     return at < next_try(quarantine, returns)
@@ -96,21 +93,24 @@ def is_known(quarantine: Quarantine, returns: Returns | None, began: datetime) -
 def noted(
     before: Returns | None, gateway: Name, at: datetime, change: Name | None, *, took_part: bool
 ) -> Returns:
-    """Return what is remembered once a change brings a gateway back, or an operator has steered it by hand.
+    """Return what is remembered once a change begins to bring a gateway back, or an operator has steered it.
+
+    A gateway that was not back after the last try has not left its known-good again.
 
     Args:
         before: What was remembered, None where that was nothing.
         gateway: Its name.
         at: Now.
-        change: The change that brings it back, None where the gateway is left to the operator on its host.
-        took_part: Whether the gateway took part in changes until now.
+        change: The change that begins to bring it back, None where it is left to the operator on its host.
+        took_part: Whether the gateway took part in changes until now, and left its known-good by itself.
     """
     known = before if before is not None and at - before.last < REMEMBERED else None
     known = known or Returns(gateway=gateway, last=at)
     return known.model_copy(
         update={
             "tries": known.tries + (change is not None),
-            "relapses": known.relapses + took_part,
+            "relapses": known.relapses + (took_part and known.came_back),
+            "came_back": known.came_back if change is None else False,
             "last": at,
             "change": change or known.change,
             "paged": at if change is None and _is_page_due(known, at) else known.paged,

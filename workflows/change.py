@@ -1431,14 +1431,17 @@ class Change:
                 return self._result(Outcome.REFUSED, given_up)
             if self._header is None:
                 await self._know_the_plan()
-        if self._order.plan is None:
-            await self._find_what_was_left_alone()
+        is_awaited = self._order.plan is None and await self._find_what_was_left_alone()
         if self._header is None or not self._header.waves:
+            if is_awaited:
+                return self._result(
+                    Outcome.ROLLED_BACK, "what is not on its known-good is brought back later"
+                )
             await self._close_others()
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
-        if not (self._order.bakes_on and back.given_up):  # reconcile goes on with what a dead change left
+        if not is_awaited and not (self._order.bakes_on and back.given_up):  # reconcile goes on with them
             await self._close_others()
         return self._after_restore(back, back.sentence)
 
@@ -1513,8 +1516,12 @@ class Change:
         entry = OthersEntry(fleet=self._order.fleet, change=self._name)
         await control.record(LedgerActivities.close_others, entry)
 
-    async def _find_what_was_left_alone(self) -> None:
-        """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone."""
+    async def _find_what_was_left_alone(self) -> bool:
+        """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone.
+
+        Returns:
+            Whether a gateway that a change without an end has touched is brought back later.
+        """
         found = await control.record(
             FactActivities.plan_return,
             ReturnQuery(
@@ -1525,11 +1532,12 @@ class Change:
             ),
         )
         if found is None:
-            return
+            return False
         if found.lost:
             await withdraw_bake(self._order.fleet, found.lost)
         self._order = self._order.model_copy(update={"plan": found.plan})
         await self._know_the_plan()
+        return found.is_awaited
 
     # --- the first release ----------------------------------------------------------------
 

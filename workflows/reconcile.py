@@ -62,7 +62,7 @@ class Reconcile:
             found = await self._leave_alone(order.fleet, found)
         for change, claimed in found.taken_off.items():
             await tell(change_of(order.fleet), "taken_off", change, claimed)
-        if not found.strays and not found.open_changes:
+        if not found.strays and (found.is_awaited or not found.open_changes):
             await bake_again(order.fleet)
             return ReconcileResult(sentence=await self._ask_again(order.fleet, found) or _at_rest(found))
         sentence = await self._end(order.fleet, found)

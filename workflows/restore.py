@@ -24,7 +24,7 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ChildWorkflowHandle, ParentClosePolicy
 
-from activities.facts import FactActivities, LeftOutQuery
+from activities.facts import FactActivities, LeftOutQuery, TriesEntry
 from activities.failures import epoch_seen, rollout_seen
 from activities.instances import Started
 from activities.ledger import EventEntry, LedgerActivities, MovedQuery, ReturnEntry
@@ -51,6 +51,7 @@ from workflows.compensation import to_the_end
 from workflows.drain import Drain, DrainOrder
 from workflows.failures import code_of, sentence_of, stopped
 from workflows.gateway import GatewaySteps
+from workflows.identities import return_of
 from workflows.snapshot import Snapshot, SnapshotGatewayOrder
 from workflows.survey import entries_of
 
@@ -102,6 +103,9 @@ GIVEN_UP_BEFORE_A_CUT = "given-up-before-a-cut"
 
 LEFT = "left to reconcile, which tries again"
 """Why a gateway is gone on without that is not back; what keeps it from that follows."""
+
+STARTS_STILL = "its known-good still starts, and it goes back as soon as that serves"
+"""Why a gateway is gone on without that a restore of its own brings back."""
 
 RETURN_ENDED = "return ended"
 """The event by which a restore that no change waits for reports that a gateway does not go back."""
@@ -238,6 +242,10 @@ class Restore:
         self._nodes: dict[str, str] = {}
         self._consulting: dict[str, asyncio.Task[None]] = {}
         """What the ledger is asked and told of gateways beside their tries."""
+        self._counting: asyncio.Task[bool] | None = None
+        """What the ledger is told of gateways that reconcile tries from now on."""
+        self._starting: set[str] = set()
+        """Gateways whose known-good is being started."""
         self._heeding: dict[str, asyncio.Task[None]] = {}
         """Whether operators have quarantined gateways that return alone, asked beside their tries."""
         self._first_round_over = order.first_round_over
@@ -426,6 +434,7 @@ class Restore:
             self.give_up(dict.fromkeys(self._members, self._left))
         self._given_up = {name: why for name, why in self._given_up.items() if name in self._members}
         waiting = [name for name in sorted(self._members) if name not in {*self._back, *self._given_up}]
+        self._count_tries(waiting)
         going = [asyncio.create_task(self._go_back(name)) for name in waiting]
         looking = asyncio.create_task(look_at_all(self._steps[name].gateway for name in waiting))
         if not self._first_round_over:
@@ -448,7 +457,7 @@ class Restore:
             await noting
         await asyncio.gather(*going)
         self._is_over = True
-        await asyncio.gather(*filter(None, (self._telling,)))
+        await asyncio.gather(*filter(None, (self._telling, self._counting)))
         await self._note_what_has_befallen(await looking)
         if any(name not in {*self._back, *self._given_up} for name in waiting):
             await self._report_who_was_given_up_meanwhile()
@@ -467,6 +476,18 @@ class Restore:
             took=max(timedelta(0), self._last_back - self._began),
             nodes=first_named([self._nodes]),
         )
+
+    def _count_tries(self, names: Collection[str]) -> None:
+        """Begin to count the tries of gateways that return alone, now that they have their turn."""
+        if not names or self._first_round_over or self._order.within is None:
+            return
+        entry = TriesEntry(
+            fleet=self._order.fleet,
+            change=self._order.change,
+            gateways={name: self._members[name].drifted for name in names},
+        )
+        counting = control.note(FactActivities.record_tries, entry, f"tries of {', '.join([*names][:3])}")
+        self._counting = asyncio.create_task(counting)
 
     async def _note_what_has_befallen(self, found: Mapping[str, NodeLook | ActivityError]) -> None:
         """Note what has happened to nodes; who did not come back at once may have lost its power, and has it.
@@ -710,7 +731,7 @@ class Restore:
         before = self._troubles.get(name)
         attempt = asyncio.create_task(self._try_once(name))
         try:
-            await workflow.wait_condition(lambda: attempt.done() or self._is_given_up(name))
+            await self._until_tried(name, attempt)
         finally:
             attempt.cancel()
         await workflow.wait([attempt])
@@ -718,6 +739,43 @@ class Restore:
         if not back and self._is_given_up(name) and before is not None:
             self._troubles[name] = before  # that its attempt was cancelled is no news of the gateway
         return back
+
+    async def _until_tried(self, name: str, attempt: "asyncio.Task[bool]") -> None:
+        """Wait for an attempt, or until its gateway is given up; a start that is slow goes on elsewhere."""
+
+        def is_over() -> bool:
+            return attempt.done() or self._is_given_up(name)
+
+        within = self._order.within
+        await workflow.wait_condition(lambda: is_over() or (within is not None and name in self._starting))
+        if within is not None and not is_over():
+            with suppress(TimeoutError):
+                await workflow.wait_condition(is_over, timeout=within - (workflow.now() - self._begun))
+            if not is_over():
+                await self._leave_to_its_start(name)
+
+    async def _leave_to_its_start(self, name: str) -> None:
+        """Leave a gateway to a return that nothing waits for, until what takes it over fences that off.
+
+        Its known-good takes longer to start than the fleet's lock is kept for a gateway that drifted.
+        """
+        order = self._order
+        alone = RestoreOrder(
+            change=order.change,
+            plan=order.plan,
+            fleet=order.fleet,
+            reason=order.reason,
+            keys=order.keys,
+            only=name,
+            epoch=self._steps[name].epoch,
+            overrules=order.overrules,
+            failed=order.failed,
+            decision=order.decision,
+            source=order.source,
+            limits=order.limits,
+        )
+        self._given_up.setdefault(name, STARTS_STILL)
+        await left_behind(Restore.run, alone, return_of(name, order.change))
 
     def _is_given_up(self, name: str) -> bool:
         return name in self._given_up
@@ -755,6 +813,7 @@ class Restore:
             return
         if on.cluster is not None:  # it may be silent for minutes, and the others' evidence and drains begin
             self._tried.add(name)
+        self._starting.add(name)
         try:
             started = await self._start_known_good(name, restored.state)
             asked = workflow.now()
@@ -763,6 +822,8 @@ class Restore:
             if code_of(error) != "Fenced" and not is_cancelled_exception(error):
                 await self._empty_meanwhile(name, restored.state)
             raise
+        finally:
+            self._starting.discard(name)
         self._read_back[name] = (started.state.model_copy(update={"steering": steering}), asked)
 
     async def _start_known_good(self, name: str, before: GatewayState) -> Started:
@@ -962,6 +1023,8 @@ class Restore:
             self._returns = False
 
     async def _take_in(self, names: list[str]) -> bool:
+        if self._counting is not None:  # or they would be back before they were tried
+            await self._counting
         entry = ReturnEntry(
             fleet=self._order.fleet,
             gateways=tuple(names),

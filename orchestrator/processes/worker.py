@@ -229,6 +229,7 @@ def record_activities(
         facts.find_strays,
         facts.plan_missed,
         facts.plan_return,
+        facts.record_tries,
         facts.plan_undo,
         facts.plan_what_stands,
         facts.find_left_out,

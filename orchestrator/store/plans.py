@@ -44,6 +44,7 @@ class Plans(Book):
         targets: Mapping[str, ReleaseRef],
         departed: Mapping[str, Member] | None = None,
         named: ReleaseRef | None = None,
+        drifted: Collection[str] = (),
     ) -> str:
         """Write down which gateways go back to what; return the digest.
 
@@ -52,6 +53,7 @@ class Plans(Book):
             targets: Where each gateway goes.
             departed: Those that the file does not have any more, as a plan had them; looked up when left out.
             named: The release that the operator named, None where each goes to its known-good.
+            drifted: Those that no change took from their known-good.
 
         Raises:
             Unknown: Neither the file nor a plan has one of them.
@@ -59,7 +61,7 @@ class Plans(Book):
         if departed is None:
             names = {gateway.name for gateway in fleet.gateways}
             departed = self.departed(fleet.name, targets.keys() - names)
-        return self._record(parted_return(fleet, targets, departed, named), "")
+        return self._record(parted_return(fleet, targets, departed, named, drifted), "")
 
     def departed(
         self,

@@ -1,6 +1,6 @@
 """Quarantine: gateways that are left out of changes by name, until they are returned."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,9 +71,15 @@ class Quarantines(Book):
         return bool(self.clear_quarantines(fleet, (gateway,), person, reason))
 
     def clear_quarantines(self, fleet: str, gateways: Iterable[str], person: str, reason: str) -> set[str]:
-        """Let these gateways take part again, all or none; return those who were left out and now are not."""
+        """Let these gateways take part again, all or none; return those who were left out and now are not.
+
+        Penstock does so with gateways that are back on their known-good, also with those not left out.
+        """
+        names = list(gateways)
         with writing(self._engine) as connection:
-            return {one for one in gateways if _clear(connection, fleet, one, person, reason)}
+            if person == PENSTOCK:
+                _note_back(connection, fleet, names)
+            return {one for one in names if _clear(connection, fleet, one, person, reason)}
 
     def end_quarantine(self, quarantine: Quarantine, reason: str) -> bool:
         """Have penstock let the gateway take part again, unless it is left out for another reason by now.
@@ -82,6 +88,7 @@ class Quarantines(Book):
         """
         with writing(self._engine) as connection:
             fleet, gateway = quarantine.fleet, quarantine.gateway
+            _note_back(connection, fleet, [gateway])
             stays = not _is_still(connection, quarantine) or _is_left_out_for_long(connection, fleet, gateway)
             return False if stays else _end(connection, fleet, gateway, PENSTOCK, reason)
 
@@ -101,21 +108,27 @@ class Quarantines(Book):
                 row = Quarantine(fleet=fleet, gateway=name, reason=why, person=PENSTOCK, since=now)
                 _set(connection, row.model_copy(update={"handed_over": True}))
 
-    def record_tries(self, fleet: str, gateways: Collection[str], change: str) -> None:
-        """Write down that this change tries to bring back these gateways; a person's are not counted.
+    def record_tries(self, fleet: str, gateways: Mapping[str, bool], change: str) -> None:
+        """Write down that this change begins to bring back these gateways; a person's are not counted.
 
         A change counts once, however often it says so. One that does not keep its known-good is left out of
         changes from then on.
+
+        Args:
+            fleet: Whose gateways.
+            gateways: Each with whether it drifted by no doing of a change.
+            change: The name of the change.
         """
         now = datetime.now(UTC)
         with writing(self._engine) as connection:
             out = {one.gateway: one.person for one in _quarantined(connection, fleet, now)}
             before, found = _returns(connection, fleet), list[Returns]()
-            for name in sorted(gateways):
+            for name, drifted in sorted(gateways.items()):
                 known = before.get(name)
                 is_counted = known is not None and known.change == change
                 if out.get(name, PENSTOCK) == PENSTOCK and not is_counted:
-                    found.append(noted(known, name, now, change, took_part=name not in out))
+                    took_part = drifted and name not in out
+                    found.append(noted(known, name, now, change, took_part=took_part))
             _note(connection, fleet, found)
             for one in found:
                 if one.gateway not in out and relapses_too_often(one, now):
@@ -163,6 +176,15 @@ def _note(connection: Connection, fleet: str, found: Sequence[Returns]) -> None:
         names = [one.gateway for one in some]
         connection.execute(delete(table).where(table.c.fleet == fleet, table.c.gateway.in_(names)))
         connection.execute(insert(table), [{"fleet": fleet, **one.model_dump()} for one in some])
+
+
+def _note_back(connection: Connection, fleet: str, gateways: Sequence[str]) -> None:
+    """Remember of gateways that they are back on their known-good."""
+    table = tables.returns
+    for first in range(0, len(gateways), _ASKED):
+        some = gateways[first : first + _ASKED]
+        back = update(table).where(table.c.fleet == fleet, table.c.gateway.in_(some))
+        connection.execute(back.values(came_back=True))
 
 
 def _is_left_out_for_long(connection: Connection, fleet: str, gateway: str) -> bool:

@@ -243,6 +243,7 @@ returns = Table(
     Column("fleet", String(63), nullable=False),
     Column("gateway", String(63), nullable=False),
     Column("tries", Integer, nullable=False),
+    Column("came_back", Boolean, nullable=False),
     Column("relapses", Integer, nullable=False),
     Column("last", Moment, nullable=False),
     Column("change", String(63)),

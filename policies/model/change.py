@@ -416,9 +416,11 @@ class Returns(Value):
 
     gateway: Name
     tries: int = 0
-    """How many changes of reconcile have tried to bring it back."""
+    """How many changes of reconcile have begun to bring it back."""
+    came_back: bool = True
+    """Whether it was back after the last of them: one that was cut short shows nothing of the gateway."""
     relapses: int = 0
-    """How often it was not on its known-good while it took part in changes."""
+    """How often it was not on its known-good while it took part in changes, at first or after a return."""
     last: datetime
     """When a change began with it last, or it was last left to an operator on its host."""
     change: Name | None = None

@@ -48,6 +48,11 @@ class Member(Value):
         exclude_if=lambda departed: not departed,
         description="whether the fleet's file has no such gateway any more: it goes back if it answers",
     )
+    drifted: bool = Field(
+        default=False,
+        exclude_if=lambda drifted: not drifted,
+        description="whether no change that died took it from its known-good",
+    )
 
 
 class Part(Value):

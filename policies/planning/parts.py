@@ -72,6 +72,7 @@ def parted_return(
     targets: Mapping[str, ReleaseRef],
     departed: Mapping[str, Member] | None = None,
     named: ReleaseRef | None = None,
+    drifted: Collection[str] = (),
 ) -> PartedPlan:
     """Return a plan that only goes back: each gateway to the release given for it.
 
@@ -80,6 +81,7 @@ def parted_return(
         targets: Where each gateway goes.
         departed: Gateways that the file does not have any more, as the last plan had them.
         named: The release that the operator named, None where each gateway goes to its known-good.
+        drifted: Gateways that no change took from their known-good.
 
     Raises:
         Unknown: A gateway is neither in the file nor among those that departed.
@@ -90,7 +92,7 @@ def parted_return(
             update={"back": back, "departed": True, "drains_within": None, "settings": None}
         )
         if name in former
-        else member_of(fleet.gateway(name), back)
+        else member_of(fleet.gateway(name), back).model_copy(update={"drifted": name in drifted})
         for name, back in sorted(targets.items())
     ]
     return _single(fleet, members, named)

@@ -34,6 +34,7 @@ from policies.model.plan import ReleaseRef
 from policies.model.status import Event
 from policies.model.value import digest_of
 from policies.planning.cohorts import BEGUN
+from policies.returns import MOST_RELAPSES
 from policies.rollback import rollback_targets
 from policies.status.story import KEPT_EVENTS
 from policies.status.told import Told
@@ -637,19 +638,32 @@ def test_each_change_that_tries_a_gateway_counts_once_until_the_gateway_is_retur
     hers = Quarantine(fleet="edge", gateway="gw-2", reason="bad card", person="ada", since=AT)
     ledger.set_quarantines((mine, hers))
     for change in ("edge-1", "edge-1", "edge-2"):
-        ledger.record_tries("edge", ["gw-1", "gw-2", "gw-3"], change)
+        ledger.record_tries("edge", dict.fromkeys(("gw-1", "gw-2", "gw-3"), True), change)
         ledger.set_quarantine(mine.model_copy(update={"reason": f"refuses {change}"}))
     tried, left_alone = ledger.quarantined("edge", AT)
     returns = ledger.returns("edge")
     assert {name: (one.tries, one.relapses, one.change) for name, one in returns.items()} == {
         "gw-1": (2, 0, "edge-2"),
-        "gw-3": (2, 2, "edge-2"),  # which took part in changes all the time
+        "gw-3": (2, 1, "edge-2"),  # which took part in changes all the time, and was not back
     }
     assert (tried.since, left_alone) == (AT, hers)
     ledger.hand_over("edge", {"gw-1": "it runs another release"}, "bob", "mended")
     assert ({*ledger.returns("edge")}, tried.handed_over) == ({"gw-3"}, False)
     ledger.set_quarantine(mine.model_copy(update={"reason": "refuses again"}))  # by the change that brings it
     assert ledger.quarantined("edge", AT)[0].handed_over
+
+
+def test_a_gateway_that_leaves_its_known_good_again_after_each_return_is_left_out(ledger: Ledger) -> None:
+    tried = {"gw-1": True, "gw-2": True, "gw-3": False}  # the last one by the doing of a change
+    for number in range(MOST_RELAPSES + 1):
+        ledger.record_tries("edge", tried, f"edge-{number}")
+        ledger.clear_quarantines("edge", ["gw-1", "gw-3"], PENSTOCK, "it is back")
+    assert {name: one.relapses for name, one in ledger.returns("edge").items()} == {
+        "gw-1": MOST_RELAPSES + 1,
+        "gw-2": 1,  # which was never back
+        "gw-3": 0,
+    }
+    assert [row.gateway for row in ledger.quarantined("edge")] == ["gw-1"]
 
 
 def test_every_event_of_a_change_is_kept_however_few_its_status_shows(ledger: Ledger) -> None:

@@ -364,7 +364,7 @@ def tried_in_vain(stage: Stage, number: int, gateway: str = "gw-1") -> str:
         release="1.1.6",
     )
     name, why = stage.ledger.open_change(opening), {gateway: "refuses"}
-    stage.ledger.record_tries("edge", why, name)
+    stage.ledger.record_tries("edge", {gateway: True}, name)
     row = Quarantine(
         fleet="edge", gateway=gateway, reason="refuses", person=PENSTOCK, since=datetime.now(UTC)
     )

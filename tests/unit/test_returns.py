@@ -64,11 +64,6 @@ def test_what_a_person_has_left_out_is_left_alone() -> None:
     assert tries(left_out("ana"), A_DAY) == []
 
 
-def test_a_step_of_the_change_that_tries_a_gateway_may_be_repeated() -> None:
-    row, returns = left_out(PENSTOCK), Returns(gateway="gw-1", tries=1, last=AT, change="edge-7")
-    assert [waits(row, returns, AT, change) for change in ("edge-7", "edge-8", "")] == [False, True, True]
-
-
 def test_a_gateway_that_was_silent_for_days_is_tried_at_once_and_soon_again() -> None:
     days = 5 * A_DAY
     after = [second - days for second in tries(left_out(PENSTOCK), days + 20 * A_MINUTE, phase=days)]
@@ -107,7 +102,8 @@ def relapses(hours: int) -> tuple[list[float], Returns]:
         row = left_out(PENSTOCK) if relapses_too_often(returns, at) else None
         if not waits(row, returns, at):
             found.append(minute)
-            returns = noted(returns, "gw-1", at, f"edge-{len(found)}", took_part=row is None)
+            tried = noted(returns, "gw-1", at, f"edge-{len(found)}", took_part=row is None)
+            returns = tried.model_copy(update={"came_back": True})
     assert returns is not None
     return found, returns
 
@@ -117,6 +113,15 @@ def test_a_gateway_that_leaves_its_known_good_after_each_return_is_tried_less_an
     assert found == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
     assert returns.relapses == MOST_RELAPSES + 1
     assert "gateway return edge gw-1 --reason TEXT" in why_left_out("edge", returns)
+
+
+def test_only_a_return_that_ended_with_the_gateway_back_is_followed_by_a_relapse() -> None:
+    returns: Returns | None = None
+    for number in range(MOST_RELAPSES + 2):
+        at = AT + timedelta(hours=number)
+        returns = noted(returns, "gw-1", at, f"edge-{number}", took_part=True)
+        assert (returns.tries, returns.relapses) == (number + 1, 1)
+        assert not relapses_too_often(returns, at)
 
 
 def test_a_gateway_that_kept_its_known_good_for_hours_is_brought_back_at_once_again() -> None:

@@ -88,7 +88,7 @@ async def test_a_gateway_that_penstock_has_tried_for_hours_is_tried_within_a_min
     row = Quarantine(fleet="edge", gateway="gw-2", reason="refuses", person=PENSTOCK, since=now)
     world.book.set_quarantine(row)
     for number in range(1, 10):
-        world.book.record_tries("edge", ["gw-2"], f"edge-{number}")
+        world.book.record_tries("edge", {"gw-2": True}, f"edge-{number}")
     world.gateways["gw-2"].serve(NEW)
     in_a_minute = now + timedelta(minutes=1, seconds=30)
     assert waits(world.book.quarantined("edge")[0], world.book.returns("edge")["gw-2"], in_a_minute)

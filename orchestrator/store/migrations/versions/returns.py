@@ -14,6 +14,7 @@ def upgrade() -> None:
         sa.Column("fleet", sa.String(63), nullable=False),
         sa.Column("gateway", sa.String(63), nullable=False),
         sa.Column("tries", sa.Integer, nullable=False),
+        sa.Column("came_back", sa.Boolean, nullable=False),
         sa.Column("relapses", sa.Integer, nullable=False),
         sa.Column("last", sa.DateTime(timezone=True), nullable=False),
         sa.Column("change", sa.String(63)),
