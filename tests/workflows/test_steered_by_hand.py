@@ -57,7 +57,7 @@ async def test_what_an_operator_says_while_reconcile_looks_stands_and_nobody_is_
     """The row of break-glass replaced it, and ended while the operator still worked on the gateway."""
     world.judge.says(UNDECIDED, wave=0)
     await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
-    await steered_back(world.gateways["gw-1"], ago=5)
+    await steered_back(world.gateways["gw-1"])
     find, said = FactActivities._find_strays, list[str]()
 
     def and_then_an_operator(self: FactActivities, fleet: str) -> Strays:
