@@ -277,7 +277,8 @@ class Change:
         if not work.done():
             why = "left to the rollback of the whole fleet" if self._is_stopped else "left to reconcile"
             why = f"left to {self._asked_back.person}'s rollback" if self._asked_back else why
-            for restore in (*self._restoring, *filter(None, (self._begins_parts,))):
+            # The root first: a part that ends would let the next one begin, without the lock.
+            for restore in (*filter(None, (self._begins_parts,)), *self._restoring):
                 await tell(restore, "leave_all", why)
             await self._is_soon(work.done, until)
         result = self._alone_result(work)
