@@ -173,4 +173,5 @@ def member_of(gateway: Gateway, back: ReleaseRef | None = None, within: timedelt
         drains_within=within,
         settings=None,
         departed=False,
+        drifted=False,
     )
