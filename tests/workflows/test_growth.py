@@ -396,6 +396,7 @@ def ledger_away(ledger: Ledger) -> Iterator[None]:
         event.remove(ledger._engine, "before_cursor_execute", refuse)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("when", ["all have switched", "some wait for capacity"])
 async def test_a_batch_is_cut_while_the_ledger_is_away_and_writes_all_that_it_missed(
     server: Engine, monkeypatch: pytest.MonkeyPatch, when: str
@@ -435,6 +436,7 @@ async def test_a_batch_is_cut_while_the_ledger_is_away_and_writes_all_that_it_mi
     assert {row.gateway: row.state for row in rows} == dict.fromkeys(world.gateways, KEPT)
 
 
+@pytest.mark.sweep
 async def test_a_change_asks_a_ledger_that_is_away_less_and_less_often_and_tells_it_all_at_last(
     server: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -564,6 +564,7 @@ class Nights(FakeWindows):
         return CLOSED.model_copy(update={"until": until_then, "again": timedelta(milliseconds=20)})
 
 
+@pytest.mark.sweep
 async def test_no_history_of_a_change_grows_with_the_nights_that_it_waits_for(server: Engine) -> None:
     """R3: the engine ends a workflow of 51,200 events; a change was cut between its waves only."""
     world = World.made(await server.client(), fleet_of("edge"))
