@@ -148,7 +148,7 @@ class QuarantineService:
         seen = {name: survey.states[name] for name in returning if name in survey.states}
         astray = {name: f"it {how}" for name, how in strays(seen, known_good).items()}
         there = {name: state for name, state in seen.items() if name in known_good and name not in astray}
-        beside = await self._left_running(fleet.name, there)
+        beside = await self._left_running(fleet, there)
         under_way = bool(astray or beside) and await self.service.is_under_way(fleet.name)
         when = AFTER_THE_CHANGE if under_way else SOON
         stays = {
@@ -180,21 +180,30 @@ class QuarantineService:
             said.append(f"{subject_of(others)} not in quarantine.")
         return Returned(" ".join(said), stays)
 
-    async def _left_running(self, fleet: str, states: Mapping[str, GatewayState]) -> dict[str, str]:
+    async def _left_running(self, fleet: Fleet, states: Mapping[str, GatewayState]) -> dict[str, str]:
         """Return the gateways that run an instance beside the one that serves, and that no drain empties.
 
-        What a change under way has begun on a gateway is its own.
+        What a change under way has begun on a gateway is its own. A drain that is not found may have stopped
+        its instance just now: those gateways are looked at once more.
         """
         left = {name: states[name].left_behind for name in left_behind(states)}
         if not left:
             return {}
-        begun = await asyncio.to_thread(self.service.ledger.touched_by_open_changes, fleet)
-        left = {name: found for name, found in left.items() if name not in begun}
-        drained = await DrainService(self.service.client, self.service).slots(fleet)
+        begun = await asyncio.to_thread(self.service.ledger.touched_by_open_changes, fleet.name)
+        drained = await DrainService(self.service.client, self.service).slots(fleet.name)
+        undrained = {
+            name: slots
+            for name, found in left.items()
+            if name not in begun and (slots := [slot for slot in found if (name, slot) not in drained])
+        }
+        if not undrained:
+            return {}
+        survey = await self.service.surveys.of(fleet, _first_of_few(fleet, undrained), anew=True)
+        later = {name: survey.states.get(name, states[name]).left_behind for name in undrained}
         return {
             name: f"slot {slots[0]} runs beside its known-good, and no drain empties it"
-            for name, found in left.items()
-            if (slots := [slot for slot in found if (name, slot) not in drained])
+            for name, found in undrained.items()
+            if (slots := [slot for slot in found if slot in later[name]])
         }
 
 

@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from orchestrator.service.drains import DrainService
 from orchestrator.service.pins import Pins, sentence_of
 from orchestrator.service.quarantine import QuarantineService
 from orchestrator.service.telling import told_of
@@ -78,6 +81,26 @@ async def test_an_incomplete_rollback_is_complete_once_its_gateway_is_returned_a
     assert "on some gateways only" not in sentence_of("edge", pin)
     assert "gw-1 was brought back since" in sentence_of("edge", pin)
     assert ledger.unfinished_change("edge") is None
+
+
+async def test_a_gateway_whose_drain_stops_the_instance_while_it_is_returned_is_taken_in(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ended_without_gw_1(recorded)
+    agent_comes_back(recorded)
+    find_drains = DrainService.slots
+
+    async def stopped_just_before(drains: DrainService, fleet: str) -> frozenset[tuple[str, str]]:
+        for slot in recorded.world.gateways["gw-1"].slots.values():
+            if slot.release == NEW:
+                slot.state = InstanceState.STOPPED
+        return await find_drains(drains, fleet)
+
+    monkeypatch.setattr(DrainService, "slots", stopped_just_before)
+    returned = await QuarantineService(recorded.service).take_in(
+        recorded.world.fleet, ("gw-1",), "ana", "it is up"
+    )
+    assert returned.sentence == "gw-1 was seen on its known-good and takes part in changes again."
 
 
 async def test_the_return_of_a_gateway_has_the_instance_of_the_failed_release_emptied_and_stopped(

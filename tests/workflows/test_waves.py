@@ -235,7 +235,8 @@ async def test_a_wave_that_goes_on_against_harm_does_so_at_the_time_that_its_sta
         plan = world.book.plan(order.plan or "").model_copy(update={"window": window})
         digest = world.book.record_plan(plan)
         rollout = await world.run(order.model_copy(update={"plan": digest}))
-        status = await _needing(rollout, "HARM FOUND: 9 of 10 logins fail; the upgrade goes on to wave 2 at ")
+        passes = "HARM FOUND: 9 of 10 logins fail; the upgrade goes on to wave 2 at "
+        status = await _needing(rollout, passes, Phase.SWITCHING)
         assert (status.phase, Phase.HELD.value in status.what) == (Phase.OBSERVING, False)
         named = re.search(r"at (\S+ \S+) UTC", status.next)
         assert named is not None
@@ -248,13 +249,14 @@ async def test_a_wave_that_goes_on_against_harm_does_so_at_the_time_that_its_sta
         assert "was passed by time, since this fleet only observes, against: 9 of 10" in result.reason
 
 
-async def _needing(rollout: Running, words: str) -> ChangeStatus:
-    """Return the status once an operator is needed for this."""
+async def _needing(rollout: Running, words: str, *not_while: Phase) -> ChangeStatus:
+    """Return the status once an operator is needed for this, and nothing is promoted or in these phases."""
     found: list[ChangeStatus] = []
 
     async def is_needed() -> bool:
         found[:] = [await status_of(rollout)]
-        return words in (found[0].needs_you or "") and found[0].phase is not Phase.PROMOTING
+        is_on = found[0].phase not in (Phase.PROMOTING, *not_while)
+        return words in (found[0].needs_you or "") and is_on
 
     await until(is_needed)
     return found[0]
