@@ -260,15 +260,13 @@ class Wave:
             )
             if self._closed:
                 return
-            batch = await guarded(
-                Batch.run,
-                self._batch_order(key, switching - self._switching(before)),
-                f"{workflow.info().workflow_id}/{key.number:04}",
-            )
+            order = self._batch_order(key, switching - self._switching(before))
+            name = f"{workflow.info().workflow_id}/{key.number:04}"
+            batch = await guarded(Batch.run, order, name)
             self._batches[key.number] = batch
             self._ends.append(asyncio.create_task(self._notice_the_end(key.number, batch)))
-            if self._batches_are_held and not self._closed:  # since it was being started
-                await sent(partial(batch.signal, Batch.hold, True))
+            if self._batches_are_held is not order.held and not self._closed:  # since it was being started
+                await sent(partial(batch.signal, Batch.hold, self._batches_are_held))
 
     def _batch_order(self, key: PartKey, switching: int) -> BatchOrder:
         order, header = self._order, self._order.header
@@ -290,7 +288,7 @@ class Wave:
             barrier=self._is_blue_green,
             detailed=detailed,
             report_every=BETWEEN_REPORTS if detailed else max(IN_LARGE_FLEETS, self._wave.parts * A_PART),
-            held=self._starts_no_more,
+            held=self._batches_are_held,
             unable=order.unable,
         )
 

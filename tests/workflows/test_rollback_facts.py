@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -140,11 +141,16 @@ async def test_what_a_rollback_read_back_counts_from_then_and_not_from_when_its_
     async with blocked(world.gateways["gw-2"], "restore") as taken:
         rolling_back = asyncio.create_task(recorded.roll_back())
         await taken.wait()
-        await until(lambda: all(world.serving()[name] == "1.1.6" for name in GATEWAYS if name != "gw-2"))
+        await until(partial(_is_told, recorded, "gw-1", "back on known-good"))
         moved = datetime.now(UTC)
     assert (await rolling_back).accepted
     assert recorded.ledger.taking("edge", timedelta(minutes=5))[0] == {OLD.digest: 4}
     assert recorded.ledger.takes("edge")["gw-1"].at < moved
+
+
+async def _is_told(recorded: Recorded, gateway: str, state: str) -> bool:
+    status = await recorded.service.status("edge")
+    return (gateway, state) in {(one.gateway, one.state) for one in status.gateways}
 
 
 async def test_a_failed_canary_of_the_next_release_hides_no_rollback_of_the_promoted_one(
