@@ -110,6 +110,8 @@ class OthersEntry(Value):
 
     fleet: Name
     change: Name
+    all_back: bool = True
+    """Whether it brought all gateways back that it was to."""
 
 
 class DueBake(Value):
@@ -304,7 +306,7 @@ class LedgerActivities:
 
     def _close_others(self, entry: OthersEntry) -> None:
         for lost in lost_changes(self._book, entry.fleet, entry.change):
-            self._book.close_change(ending_of_lost(lost, entry.change))
+            self._book.close_change(ending_of_lost(lost, entry.change, all_back=entry.all_back))
 
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:

@@ -114,12 +114,13 @@ def unfinished_change(
     return idle
 
 
-def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
+def ending_of_lost(lost: LostChange, by: Name, *, all_back: bool = True) -> ChangeEnding:
     """Return the end that is true of a change whose workflow does not run any more.
 
     Args:
         lost: The change, and what it left once its gateways were brought back.
         by: The change that brought them back.
+        all_back: Whether it brought all of those back that it was to.
     """
     record, stand = lost.record, len(lost.before)
     outcome = Outcome.ROLLED_BACK
@@ -134,6 +135,8 @@ def ending_of_lost(lost: LostChange, by: Name) -> ChangeEnding:
     elif stand:
         outcome = Outcome.ROLLBACK_INCOMPLETE
         sentence = f"it ended in the middle; {by} left {named(sorted(lost.before))} on {record.release}"
+    elif not all_back:
+        sentence = f"it ended in the middle; {by} brought gateways back, and names those that are not"
     else:
         sentence = f"it ended in the middle; {by} brought its gateways back"
     return ChangeEnding(change=record.name, outcome=outcome, sentence=sentence)

@@ -203,10 +203,7 @@ def _standing(
         one = len(astray) == 1
         say = "does not say that it is" if one else "do not say that they are"
         goes = f"{say} on known-good, and {'goes' if one else 'go'} there: {will_serve(astray)}"
-        sentence = f"{named(sorted(astray))} {goes}"
-        if steered := sorted(astray.keys() & {*as_steered}):
-            were = "was" if len(steered) == 1 else "were"
-            sentence += f"; {named(steered)} {were} steered by break-glass"
+        sentence = f"{named(sorted(astray))} {goes}{were_steered(astray.keys() & {*as_steered})}"
         return RollbackTargets(targets=dict(astray), sentence=sentence)
     if not same:
         return RollbackTargets(sentence=_nothing(moves, silent, as_steered, elsewhere))
@@ -311,6 +308,13 @@ def _stay_by_hand(stay: Sequence[str]) -> str:
     if len(stay) == 1:
         return f"; {stay[0]} stays as an operator steered it on its host"
     return f"; {named(stay)} stay as operators steered them on their hosts"
+
+
+def were_steered(gateways: Collection[str]) -> str:
+    """Return what is said of gateways that a rollback takes along although operators steered them."""
+    if not gateways:
+        return ""
+    return f"; {named(sorted(gateways))} {'was' if len(gateways) == 1 else 'were'} steered by break-glass"
 
 
 def serving(

@@ -1355,7 +1355,7 @@ class Change:
         back = await self._restored_meanwhile(order)
         if self._order.kind is not ChangeKind.GO_BACK:
             return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))
-        await self._close_others()
+        await self._close_others(all_back=not back.given_up)
         return self._after_restore(back, back.sentence)
 
     async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
@@ -1443,7 +1443,7 @@ class Change:
         going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
         if not is_awaited and not (self._order.bakes_on and back.given_up):  # reconcile goes on with them
-            await self._close_others()
+            await self._close_others(all_back=not back.given_up)
         return self._after_restore(back, back.sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:
@@ -1510,11 +1510,11 @@ class Change:
         """Whether nobody is waited for any more, by an answer or by harm."""
         return self._answer is not None or self._is_stopped
 
-    async def _close_others(self) -> None:
+    async def _close_others(self, *, all_back: bool = True) -> None:
         """Close the ledger's entries of changes whose workflow does not run any more."""
         if self._order.beside is not None:  # it runs, and the next reconcile sees to any others
             return
-        entry = OthersEntry(fleet=self._order.fleet, change=self._name)
+        entry = OthersEntry(fleet=self._order.fleet, change=self._name, all_back=all_back)
         await control.record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> bool:

@@ -58,6 +58,7 @@ from policies.rollback import (
     silent_since,
     stays_on,
     targets_of,
+    were_steered,
     will_serve,
 )
 from policies.status.refusals import nothing_without_a_name
@@ -560,6 +561,7 @@ class WaysBack:
                 if targets
                 else on_it_already(fleet.name, to, moves, silent, served_elsewhere(moves, takes))
             )
+            sentence += were_steered(targets.keys() & hand)
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif left.keys() - plain.targets.keys():

@@ -625,6 +625,8 @@ class Player:
             if Pins(self.stage.ledger).of(FLEET, to.digest) is not None:
                 continue  # a second operator is waited for
             if targets and all(to in left.get(name, ()) for name in targets):
+                astray = self._led_astray()
+                targets |= {name: to for name, home in astray.items() if home == to and name in able}
                 self._tell(f"({to.version})")
                 if self.up is not None and self.up.has_moved:
                     await self._refused(partial(self._ordered_back, to=to.version))

@@ -324,7 +324,7 @@ async def test_a_rollback_by_name_takes_along_what_break_glass_led_off_that_rele
     seen = steered_by("edge-1", "edge-1/1").model_copy(update={"owner": BREAK_GLASS})
     ledger.record_states("edge", [seen], {})
     said = await penstock("rollback", "edge", "--reason", "users call", "--to", "1.1.6")
-    assert "edge-1 will serve 1.1.6" in said.err
+    assert "edge-1 will serve 1.1.6; edge-1 was steered by break-glass" in said.err
 
 
 def test_a_hand_back_of_one_gateway_that_waits_leaves_the_rollback_of_the_fleet_whole(ledger: Ledger) -> None:

@@ -247,6 +247,13 @@ def test_a_rollback_of_settings_whose_change_died_goes_on_by_itself() -> None:
     assert forward.sentence.endswith(NOT_ASKED)
 
 
+def test_the_end_of_an_upgrade_that_died_does_not_say_that_all_are_back_while_one_is_not() -> None:
+    lost = LostChange(record=change(3, None, ChangeKind.UPGRADE))
+    assert ending_of_lost(lost, "edge-4").sentence.endswith("edge-4 brought its gateways back")
+    some = ending_of_lost(lost, "edge-4", all_back=False).sentence
+    assert some.endswith("edge-4 brought gateways back, and names those that are not")
+
+
 def test_after_a_rollback_the_settings_of_before_are_those_that_may_be_missed() -> None:
     back = change(5, Outcome.ROLLED_BACK, CONFIGURE, cause="edge-2")
     repeat = change(3, kind=CONFIGURE, repeats="edge-2")
