@@ -78,7 +78,7 @@ def rollback_targets(
     if unfinished is None:
         return standing
     if unfinished.moved or not standing.targets:
-        return _completed(moves, unfinished, by_hand, stands=bool(standing.targets))
+        return _completed(moves, unfinished, by_hand, standing.targets)
     everybody = {move.gateway: move.release for move in moves if move.gateway not in by_hand}
     everybody |= standing.targets
     sentence = f"{unfinished.change} has moved no session and ends; {standing.sentence}"
@@ -130,8 +130,14 @@ def beyond(
         return standing
     stay = [has[name] for name in sorted(standing.targets)]
     versions = named(sorted({move.release.version for move in stay}))
-    again = f"another rollback after it takes {versions} back"
+    again = f"another rollback after it takes {versions} back{_or_at_once(standing.targets)}"
     return RollbackTargets(sentence=f"{serving(stay, silent, elsewhere, not_back)}; {again}")
+
+
+def _or_at_once(targets: Mapping[str, ReleaseRef]) -> str:
+    """Return that a rollback by name waits for nothing, where one name is enough."""
+    names = {release.version for release in targets.values()}
+    return f", and one by name (--to {names.pop()}) does so at once" if len(names) == 1 else ""
 
 
 def not_on_known_good(
@@ -280,7 +286,10 @@ def known_good_within(
 
 
 def _completed(
-    moves: Collection[KnownGoodMove], unfinished: UnfinishedChange, by_hand: Collection[str], *, stands: bool
+    moves: Collection[KnownGoodMove],
+    unfinished: UnfinishedChange,
+    by_hand: Collection[str],
+    standing: Mapping[str, ReleaseRef],
 ) -> RollbackTargets:
     targets = targets_of_unfinished(moves, unfinished.change, unfinished.takes_back)
     known_good = {move.gateway: move.release for move in moves}
@@ -290,8 +299,8 @@ def _completed(
     sentence = f"{unfinished.change} {how}, which is completed first"
     if targets:
         sentence += f": {will_serve(targets)}"
-    if unfinished.ended and stands and unfinished.takes_back is None:
-        sentence += "; another rollback takes back what was promoted before it"
+    if standing and unfinished.takes_back is None:
+        sentence += f"; another rollback takes back what was promoted before it{_or_at_once(standing)}"
     if not targets and not stay:
         sentence = f"{unfinished.change} {how}, and no gateway has a known-good"
     return RollbackTargets(

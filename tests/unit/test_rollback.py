@@ -191,7 +191,7 @@ def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older
     found = beyond((drifted, newer), record, KEPT, AT)
     assert (found.targets, found.sentence) == (
         {},
-        "gw-3 serves 0.9; another rollback after it takes 0.9 back",
+        "gw-3 serves 0.9; another rollback after it takes 0.9 back, and one by name (--to 1.1.6) does so at once",
     )
 
 

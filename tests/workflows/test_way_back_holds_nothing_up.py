@@ -182,11 +182,14 @@ async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) ->
     receipt = await service.roll_back(world.fleet, "bob", "users call")
     assert receipt.sentence == (
         "edge-3 rolls back already, and waits for gw-1: gw-1 does not answer. Nothing else is taken back: "
-        "gw-2, gw-3, gw-4 serve 1.3.0; gw-1 is not back; another rollback after it takes 1.3.0 back."
+        "gw-2, gw-3, gw-4 serve 1.3.0; gw-1 is not back; another rollback after it takes 1.3.0 back, and one by "
+        "name (--to 1.1.6) does so at once."
     )
     assert (receipt.only_waits, receipt.incomplete) == (True, True)
     assert await service.is_under_way("edge")
     assert serve(recorded, ("gw-2", *RING_2), "1.3.0")
+    assert (await service.roll_back(world.fleet, "bob", "1.3.0 is bad, too", to=OLD)).accepted
+    await until(lambda: serve(recorded, ("gw-2", *RING_2), "1.1.6"), SOON)
 
 
 async def test_a_repeated_rollback_says_of_no_gateway_that_it_waits_for_what_serves_there(
