@@ -8,6 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from policies.trust.strict_json import STRING
+
 MOST_BYTES = 128 * 1024
 
 MOST_DESCRIBING = 20 * 1024 * 1024
@@ -27,9 +29,6 @@ LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 
 _DESCRIBING = re.compile(r"^/v1/fleets/[^/]+/(?:description|desired/diff)$")
 """Where descriptions come; their routes read nothing before they know who asks."""
-
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-"""A string of JSON; one without an end is all that follows, and looked through once."""
 
 
 def is_describing(scope: Scope) -> bool:
@@ -77,7 +76,7 @@ def _require_few(body: bytes) -> None:
     Raises:
         HTTPException: It has more keys or items than any request of ours.
     """
-    if body.count(b",") > MOST_ITEMS and _STRING.sub(b"", body).count(b",") > MOST_ITEMS:
+    if body.count(b",") > MOST_ITEMS and STRING.sub(b"", body).count(b",") > MOST_ITEMS:
         raise _too_many(f"a request has at most {MOST_ITEMS} items in its lists; send fewer")
     if body.count(b":") <= MOST_KEYS_OF_ONE:
         return

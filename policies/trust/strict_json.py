@@ -14,7 +14,9 @@ from policies.model.refusals import ManifestInvalid
 MAX_BYTES = 65_536
 MAX_DEPTH = 32
 
-STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string of JSON; one without an end is all that follows, and looked through once."""
+
 BRACKETS = re.compile(rb"[\[\]{}]")
 
 
@@ -52,7 +54,7 @@ def loads(raw: bytes, *, max_bytes: int = MAX_BYTES, fractions: bool = False) ->
 
 def _deepest(raw: bytes) -> int:
     """Return the nesting depth outside strings, before any parser recurses into it."""
-    brackets = BRACKETS.findall(STRINGS.sub(b"", raw))
+    brackets = BRACKETS.findall(STRING.sub(b"", raw))
     return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
 
 

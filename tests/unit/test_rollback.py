@@ -181,6 +181,11 @@ def test_a_return_of_an_older_promotion_hides_no_newer_one_however_late_it_is() 
     assert found.sentence.startswith("edge-4 went back already")
 
 
+AFTER_IT_OR_BY_NAME = (
+    "gw-3 serves 0.9; another rollback after it takes 0.9 back, and one by name (--to 1.1.6) does so at once"
+)
+
+
 def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older_one() -> None:
     record = WAY_BACK.model_copy(update={"name": "edge-9", "number": 9})
     waits, newer = returned("gw-2", OLD, NEW, 9, left=2), moved("gw-3", OTHER, OLD, 3)
@@ -191,7 +196,7 @@ def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older
     found = beyond((drifted, newer), record, KEPT, AT)
     assert (found.targets, found.sentence) == (
         {},
-        "gw-3 serves 0.9; another rollback after it takes 0.9 back, and one by name (--to 1.1.6) does so at once",
+        AFTER_IT_OR_BY_NAME,
     )
 
 

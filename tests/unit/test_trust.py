@@ -1,6 +1,8 @@
 """Who is trusted: thresholds of distinct people, scope, time, downgrade, and documents with one meaning."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -376,6 +378,25 @@ def test_plain_json_is_read_as_it_was_written(value: object) -> None:
 
 def test_brackets_inside_texts_are_not_depth() -> None:
     assert strict_json.loads(b'["' + b"[" * 100 + b'\\"{{"]') == ["[" * 100 + '"{{']
+
+
+OPEN_STRING = """
+from policies.model.refusals import ManifestInvalid
+from policies.trust import strict_json
+
+try:
+    strict_json.loads(b'"' + b'\\\\"' * (2 << 20), max_bytes=8 << 20)
+except ManifestInvalid as error:
+    print(error.reason)
+"""
+
+
+def test_a_string_without_an_end_is_looked_through_once() -> None:
+    """R12: 64 KiB of it from a repository held the whole process for 40 s, 4 MiB for a day."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN_STRING], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "syntax\n"
 
 
 @given(st.binary(max_size=200))
