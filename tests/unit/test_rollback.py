@@ -182,7 +182,7 @@ def test_a_return_of_an_older_promotion_hides_no_newer_one_however_late_it_is() 
 
 
 AFTER_IT_OR_BY_NAME = (
-    "gw-3 serves 0.9; another rollback after it takes 0.9 back, and one by name (--to 1.1.6) does so at once"
+    "gw-3 serves 0.9; another rollback after it takes 0.9 back, and one by name (--to 1.3.0) does so at once"
 )
 
 
@@ -194,10 +194,7 @@ def test_a_rollback_beside_a_way_back_takes_a_newer_promotion_along_and_no_older
     assert beyond((waits, older), record, KEPT, AT).targets == {}
     drifted = moved("gw-2", OLD, None, 1, kind=ChangeKind.INSTALL)
     found = beyond((drifted, newer), record, KEPT, AT)
-    assert (found.targets, found.sentence) == (
-        {},
-        AFTER_IT_OR_BY_NAME,
-    )
+    assert (found.targets, found.sentence) == ({}, AFTER_IT_OR_BY_NAME)
 
 
 def test_a_gateway_of_which_nothing_newer_is_known_than_its_last_move_is_never_said_to_serve() -> None:
