@@ -125,6 +125,7 @@ class Wave:
         """The look that the last vote asked for."""
         self._holds = dict(order.holds)
         self._batches_are_held = False
+        self._holding = asyncio.Lock()
         """Whether the batches were told last that no further gateway starts."""
         self._obeyed: set[str] = set()
         self._phase = Phase.SWITCHING
@@ -468,10 +469,14 @@ class Wave:
         return bool(self._holds) or (asks and not self._is_voted_for)
 
     async def _hold_or_let_go(self) -> None:
-        """Tell the batches where it is new whether further gateways start."""
-        if self._starts_no_more is not self._batches_are_held:
-            self._batches_are_held = self._starts_no_more
-            await self._signal_batches("hold", self._batches_are_held)
+        """Tell the batches where it is new whether further gateways start.
+
+        One after the other: told side by side, a batch may hear of an end before the hold that it ends.
+        """
+        async with self._holding:
+            if self._starts_no_more is not self._batches_are_held:
+                self._batches_are_held = self._starts_no_more
+                await self._signal_batches("hold", self._batches_are_held)
 
     async def _look_after_the_wave(self) -> None:
         """Hold what is to wait, restore what failed alone, begin to watch, and take the next share."""
