@@ -182,8 +182,8 @@ async def test_a_rollback_says_what_it_does_not_take_back(recorded: Recorded) ->
     receipt = await service.roll_back(world.fleet, "bob", "users call")
     assert receipt.sentence == (
         "edge-3 rolls back already, and waits for gw-1: gw-1 does not answer. Nothing else is taken back: "
-        "gw-2, gw-3, gw-4 serve 1.3.0; gw-1 is not back; another rollback after it takes 1.3.0 back, and one by "
-        "name (--to 1.1.6) does so at once."
+        "gw-2, gw-3, gw-4 serve 1.3.0; gw-1 is not back; another rollback after it takes 1.3.0 back, and one "
+        "by name (--to 1.1.6) does so at once."
     )
     assert (receipt.only_waits, receipt.incomplete) == (True, True)
     assert await service.is_under_way("edge")
