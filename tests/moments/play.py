@@ -600,7 +600,11 @@ class Player:
     async def roll_back(self, *, force: bool = False) -> None:
         """Roll the release back as an operator does, and compare what was answered with what has to be."""
         on_trial = self.up is not None and self.up.has_moved
-        targets = {} if on_trial else self.oracle.expected(datetime.now(UTC)) or self._led_astray()
+        targets = {} if on_trial else self.oracle.expected(datetime.now(UTC))
+        if (
+            not targets and self.up is None
+        ):  # beside a change the first rollback ends that, and the next takes them
+            targets = self._led_astray()
         receipt = await self._rolled_back(force=force)
         if receipt is not None:
             await self._went_back(receipt, targets)
