@@ -513,7 +513,7 @@ class DesiredService:
         return await self.acts.audited(caller, "release of a pin asked for", fleet, asked, work)
 
     def _unpin(self, caller: Caller, fleet: Fleet, reason: str, release: str | None) -> Unpinned:
-        found = self.ledger.release(release, fleet.product) if release is not None else None
+        found = self._pinned_as(fleet, release) if release is not None else None
         pin = self.pins.of(fleet.name, found.digest) if found is not None else self.pins.last(fleet.name)
         if pin is None:
             what = found.version if found is not None else "the release that it left last"
@@ -522,6 +522,12 @@ class DesiredService:
             )
         new = self.ledger.release_pin(fleet.name, pin.change, caller.person, reason)
         return Unpinned(release=pin.release, version=pin.version, change=pin.change, new=new)
+
+    def _pinned_as(self, fleet: Fleet, name: str) -> ReleaseRef:
+        """Return the release that an operator means by that name: one that is pinned, if any is."""
+        rows = self.ledger.releases_called(name, fleet.product)
+        pinned = [row for row in rows if self.pins.of(fleet.name, row.release.digest) is not None]
+        return self.ledger.only_release(name, pinned or rows)
 
 
 def action_to_apply(wanted: Upgrade) -> Action:

@@ -154,7 +154,21 @@ class ReleaseService:
             person=person,
         )
         rows = await asyncio.to_thread(self.ledger.releases)
-        return named(admitted.reference.digest, rows)
+        return self.named(admitted.reference.digest, rows)
+
+    def named(self, name: str, rows: Iterable[ReleaseRow]) -> ReleaseRow:
+        """Return the release of that version, digest or beginning of one, withdrawn ones too.
+
+        Raises:
+            Unknown: There is none among these.
+            BadInput: The name fits several.
+        """
+        found = [row for row in rows if is_named(row.release, name)]
+        if not found:
+            raise Unknown(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
+        if len(found) > 1:
+            raise self.ledger.several(name, found)
+        return found[0]
 
 
 async def _refused_again(judging: Releases, releases: Iterable[ReleaseRef]) -> dict[Digest, TrustError]:
@@ -171,19 +185,3 @@ async def _refused_again(judging: Releases, releases: Iterable[ReleaseRef]) -> d
 def _outcome(verification: Verification) -> tuple[str, ...]:
     """Return what makes a verdict another one; how long an answer took, and how much came, do not."""
     return (verification.source, verification.policy, verification.verdict.code)
-
-
-def named(name: str, rows: Iterable[ReleaseRow]) -> ReleaseRow:
-    """Return the release of that version, digest or beginning of one, withdrawn ones too.
-
-    Raises:
-        Unknown: There is none among these.
-        BadInput: The name fits several.
-    """
-    found = [row for row in rows if is_named(row.release, name)]
-    listed = Offer(verb=Verb.RELEASES)
-    if not found:
-        raise Unknown(f"no release {name} in the ledger", listed)
-    if len(found) > 1:
-        raise BadInput(f"{len(found)} releases are called {name}: name one by its digest", listed)
-    return found[0]

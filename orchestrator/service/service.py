@@ -61,7 +61,7 @@ from orchestrator.service.pins import pinned
 from orchestrator.service.planning import PlanService, PlanView
 from orchestrator.service.quarantine import QuarantineService, Returned
 from orchestrator.service.rebuilding import RebuildingService, Rebuilt
-from orchestrator.service.releases import ReleaseService, named
+from orchestrator.service.releases import ReleaseService
 from orchestrator.service.reports import ReportService
 from orchestrator.service.signals import signals_about
 from orchestrator.service.standing import Standing, standing_of
@@ -622,7 +622,8 @@ class Service:
 
     async def release(self, caller: Caller, name: str) -> ReleaseRow:
         """Return one release of a product that the caller has to do with, and what it changes."""
-        row = named(name, await self.releases(caller))
+        rows = await self.releases(caller)
+        row = await asyncio.to_thread(self._releases.named, name, rows)
         said = await asyncio.to_thread(self._ledger.changelogs, [row.release.digest])
         return row.model_copy(update={"changelog": said.get(row.release.digest, "")})
 
@@ -935,7 +936,7 @@ class Service:
         if not asked.to:
             return None
         try:
-            return ledger.release(asked.to, fleet.product)
+            return WaysBack(ledger).release_called(fleet, asked.to, force=asked.force)
         except Unknown:
             WaysBack(ledger).require_known(fleet)  # an older ledger does not know it any more
             raise

@@ -12,6 +12,7 @@ from orchestrator.service.pins import Pins, pinned, sentence_of
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import not_back_of, order_of
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.releases import usable_of
 from policies.adoption import own_daemons
 from policies.model.change import (
     PENSTOCK,
@@ -25,7 +26,7 @@ from policies.model.change import (
     UnfinishedChange,
 )
 from policies.model.desired import Pin
-from policies.model.errors import Conflict, NotAllowed, Refused
+from policies.model.errors import BadInput, Conflict, NotAllowed, Refused
 from policies.model.fleet import AtDeadline, Fleet
 from policies.model.instance import GatewayState
 from policies.model.offer import Offer, Verb
@@ -33,6 +34,7 @@ from policies.model.operation import BREAK_GLASS
 from policies.model.people import ROOT
 from policies.model.plan import ReleaseRef
 from policies.model.plan_part import Member
+from policies.model.release import ReleaseRow
 from policies.model.settings import lines_of
 from policies.model.value import Digest
 from policies.model.way_back import Confirmation, RollbackAsked, RollbackPreview, digest_of_rollback
@@ -111,6 +113,62 @@ class WaysBack:
     """Finds out what a rollback does now; the ledger alone is asked."""
 
     ledger: Ledger
+
+    def release_called(self, fleet: Fleet, name: str, *, force: bool = False) -> ReleaseRef:
+        """Return the release that a rollback of the fleet means by that name.
+
+        Releases that were known-good here are meant before others of the name.
+
+        Args:
+            fleet: Whose gateways go back.
+            name: The release's version, its digest, or the beginning of that.
+            force: Whether the change under way ends by force, for what is offered instead.
+
+        Raises:
+            BadInput: There is no such release, or several of the name were known-good.
+            Refused: It was withdrawn.
+        """
+        rows = self._meant(fleet, name)
+        usable = usable_of(rows)
+        if len(usable) > 1:
+            raise self._several_known_good(fleet, name, usable, force=force)
+        return self.ledger.only_release(name, rows)
+
+    def _meant(self, fleet: Fleet, name: str) -> tuple[ReleaseRow, ...]:
+        """Return the releases that a rollback may mean by that name; one where none was known-good here."""
+        rows = self.ledger.releases_called(name, fleet.product)
+        if len(rows) < 2:  # noqa: PLR2004 - nothing to choose from
+            return rows
+        ever = self.ledger.known_good_versions(fleet.name, [row.release.digest for row in rows])
+        known_good = tuple(row for row in rows if row.release.digest in ever)
+        # where none was, each of them is refused alike
+        return known_good or tuple(usable_of(rows) or rows)[:1]
+
+    def _several_known_good(
+        self, fleet: Fleet, name: str, rows: Iterable[ReleaseRow], *, force: bool
+    ) -> BadInput:
+        """Return the refusal of a name that several releases have to which gateways can go back."""
+        releases = [row.release for row in rows]
+        channels = self.ledger.channels([release.digest for release in releases])
+        were = [
+            _was_known_good(
+                release,
+                channels.get(release.digest),
+                self.ledger.known_good_until(fleet.name, release.digest),
+            )
+            for release in releases
+        ]
+        offers = [
+            Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=_short(release), force=force)
+            for release in releases
+        ]
+        several = f"{len(were)} releases that are called {name} were known-good of {fleet.name}"
+        return BadInput(f"{several}: {'; '.join(were)}; give the digest of one", *offers)
+
+    def _name_of(self, fleet: Fleet, release: ReleaseRef) -> str:
+        """Return by which name a rollback means this release alone."""
+        others = [row for row in usable_of(self._meant(fleet, release.version)) if row.release != release]
+        return _short(release) if others else release.version
 
     def order(
         self,
@@ -217,6 +275,7 @@ class WaysBack:
         gateway may be one that stays as it is. Where a rollback takes force, or the name of a release, it is
         offered with that.
         """
+        offers = tuple(self._by_version(fleet, one) for one in offers)
         others = tuple(one for one in offers if one.verb is not Verb.ROLL_BACK or one.settings or one.release)
         if len(others) == len(offers):
             return offers
@@ -225,6 +284,15 @@ class WaysBack:
             return offers if may and self._release(fleet, None).targets else others
         except Refused as refused:
             return (*(one for one in refused.offers if one.force or one.release), *others)
+
+    def _by_version(self, fleet: Fleet, offer: Offer) -> Offer:
+        """Return the offer of a rollback by name with the release's version, where that means it alone."""
+        if offer.verb is not Verb.ROLL_BACK or offer.release is None:
+            return offer
+        rows = self.ledger.releases_called(offer.release, fleet.product)
+        if len(rows) != 1:
+            return offer
+        return offer.model_copy(update={"release": self._name_of(fleet, rows[0].release)})
 
     def waits_for(self, fleet: str) -> Collection[str]:
         """Return the gateways for which a way back under way only waits, none without one."""
@@ -486,7 +554,7 @@ class WaysBack:
             why = f"until a second operator approves {to.version}, gateways would stay where"
         else:
             return
-        raise _left_over(fleet.name, back.unfinished, why, to.version, force=force)
+        raise _left_over(fleet.name, back.unfinished, why, self._name_of(fleet, to), force=force)
 
     def _moved_by(self, unfinished: UnfinishedChange | None) -> Collection[str]:
         """Return the gateways that the change may have moved if it has no end."""
@@ -571,7 +639,7 @@ class WaysBack:
             targets = left | plain.targets
             sentence = f"{completed}; {plain.sentence}" if plain.targets else completed
         elif plain.needs_name is not None and not is_named:
-            raise _needs_name(fleet, plain.sentence, plain.needs_name)
+            raise _needs_name(fleet, plain.sentence, self._name_of(fleet, plain.needs_name))
         if targets:
             lately = {move.gateway for move in every if at - move.at <= kept}
             sentence = _with_departed(
@@ -621,7 +689,7 @@ class WaysBack:
             leaving = Offer(
                 verb=Verb.ROLL_BACK,
                 fleet=fleet.name,
-                release=to.version if to is not None else None,
+                release=self._name_of(fleet, to) if to is not None else None,
                 force=True,
                 note="leaves these gateways as they are",
             )
@@ -848,6 +916,21 @@ class WaysBack:
         )
 
 
+def _short(release: ReleaseRef) -> str:
+    """Return the beginning of the release's digest, which is enough of a name."""
+    return release.digest[:19]
+
+
+def _was_known_good(release: ReleaseRef, channel: str | None, until: Mapping[str, datetime | None]) -> str:
+    """Return on which gateways the release was known-good, and until when."""
+    now = sorted(name for name, moment in until.items() if moment is None)
+    before = {name: moment for name, moment in until.items() if moment is not None}
+    is_now = f"is known-good of {named(now)}" if now else ""
+    was = f"was of {named(sorted(before))} until {max(before.values()):%Y-%m-%d %H:%M} UTC" if before else ""
+    of = f" of channel {channel}" if channel else ""
+    return f"{_short(release)}{of} {' and '.join(filter(None, (is_now, was)))}"
+
+
 def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
     """Return what a rollback without a name does, None where it is refused."""
     try:
@@ -856,10 +939,10 @@ def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
         return None
 
 
-def _needs_name(fleet: Fleet, why: str, before: ReleaseRef) -> Refused:
+def _needs_name(fleet: Fleet, why: str, before: str) -> Refused:
     """Return that a rollback has to name the release to go back to, and how."""
     approved = "a second operator approves it" if fleet.rollback.confirm_other_release else ""
-    offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=before.version, note=approved)
+    offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=before, note=approved)
     return Refused("; ".join(filter(None, (why, approved))), offer)
 
 

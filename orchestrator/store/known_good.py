@@ -79,6 +79,24 @@ class KnownGood(Book):
                 found.setdefault(row.gateway, []).append(read(row.release))
         return {gateway: tuple(releases) for gateway, releases in found.items()}
 
+    def known_good_until(self, fleet: str, release: str) -> dict[str, datetime | None]:
+        """Return the gateways of which the release of that digest was known-good, each with until when.
+
+        None stands for a gateway of which it still is.
+        """
+        table, read = tables.known_good, _Reader()
+        found, on = dict[str, datetime | None](), set[str]()
+        wanted = select(table.c.gateway, table.c.release, table.c.since).where(table.c.fleet == fleet)
+        with reading(self._engine) as connection:
+            for row in connection.execute(wanted.order_by(table.c.id)):
+                if read(row.release).digest == release:
+                    on.add(row.gateway)
+                    found[row.gateway] = None
+                elif row.gateway in on:
+                    on.remove(row.gateway)
+                    found[row.gateway] = row.since
+        return found
+
     def displaced(self, fleet: str, most: int) -> tuple[str, ...]:
         """Return gateways, so many at most, where a daemon was adopted that is not known-good any more."""
         table = tables.known_good

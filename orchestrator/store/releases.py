@@ -1,7 +1,7 @@
 """Releases: which are known and who added them, which were withdrawn, and the floors under them."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from policies.model.people import Via
 from policies.model.plan import ReleaseRef
 from policies.model.release import ReleaseRow
 from policies.model.verification import Verification
+from policies.planning.naming import named
 from policies.recurring import OfferedRelease
 
 MOST_ANSWERS = 50
@@ -119,12 +120,24 @@ class Releases(Book):
 
     def changelogs(self, digests: Collection[str]) -> dict[str, str]:
         """Return what the signers of these releases say that they change, of those that say something."""
+        return self._in_manifests("changelog", digests)
+
+    def channels(self, digests: Collection[str]) -> dict[str, str]:
+        """Return the channels of the releases of these digests."""
+        return self._in_manifests("channel", digests)
+
+    def _in_manifests(self, key: str, digests: Collection[str]) -> dict[str, str]:
         table = tables.releases
         with reading(self._engine) as connection:
             wanted = select(table.c.digest, table.c.manifest).where(table.c.digest.in_(sorted(digests)))
             rows = connection.execute(wanted).all()
-        said = {row.digest: json.loads(row.manifest).get("changelog") for row in rows}
+        said = {row.digest: json.loads(row.manifest).get(key) for row in rows}
         return {digest: text for digest, text in said.items() if text}
+
+    def releases_called(self, name: str, product: str) -> tuple[ReleaseRow, ...]:
+        """Return the product's releases that a person may call so, the newest first, withdrawn ones too."""
+        mine = (row for row in self.releases() if row.release.product == product)
+        return tuple(row for row in mine if is_named(row.release, name))
 
     def release(self, name: str, product: str) -> ReleaseRef:
         """Return the product's release of that digest (or its beginning), version, or product and version.
@@ -133,17 +146,30 @@ class Releases(Book):
             BadInput: There is none, or the name fits several.
             Refused: It was withdrawn.
         """
-        mine = [row for row in self.releases() if row.release.product == product]
-        rows = [row for row in mine if is_named(row.release, name)]
-        usable = [row for row in rows if row.yanked_reason is None]
+        return self.only_release(name, self.releases_called(name, product))
+
+    def only_release(self, name: str, rows: Sequence[ReleaseRow]) -> ReleaseRef:
+        """Return the one of the releases of that name that may be rolled out.
+
+        Raises:
+            BadInput: There is none, or there are several.
+            Refused: It was withdrawn.
+        """
+        usable = usable_of(rows)
         if len(usable) > 1:
-            fits = ", ".join(row.release.digest[:19] for row in usable)
-            raise BadInput(f"{name} fits several releases ({fits}); give the digest")
+            raise self.several(name, usable)
         if usable:
             return usable[0].release
         if rows:
             raise Refused(f"release {name} was withdrawn: {rows[0].yanked_reason}")
         raise Unknown(f"no release {name} in the ledger", Offer(verb=Verb.RELEASES))
+
+    def several(self, name: str, rows: Sequence[ReleaseRow]) -> BadInput:
+        """Return the refusal of a name that fits these releases, with what tells them apart."""
+        channels = self.channels([row.release.digest for row in rows])
+        fits = named([_told_apart(row, channels.get(row.release.digest)) for row in rows])
+        sentence = f"{name} fits {len(rows)} releases: {fits}; give the digest of one"
+        return BadInput(sentence, Offer(verb=Verb.RELEASES))
 
     def yank(self, digest: str, reason: str, person: str) -> bool:
         """Withdraw a release: it may not be rolled out any more. Return whether that is new."""
@@ -214,6 +240,17 @@ def _row(row: "Row[Any]") -> ReleaseRow:
 
 def _release(row: "Row[Any]") -> ReleaseRef:
     return ReleaseRef(digest=row.digest, product=row.product, version=row.version, executable=row.executable)
+
+
+def usable_of(rows: Sequence[ReleaseRow]) -> list[ReleaseRow]:
+    """Return those of the releases that were not withdrawn."""
+    return [row for row in rows if row.yanked_reason is None]
+
+
+def _told_apart(row: ReleaseRow, channel: str | None) -> str:
+    added = f"added {row.added_at:%Y-%m-%d %H:%M} UTC by {row.added_by}"
+    facts = (f"channel {channel}" if channel else "", added, "withdrawn" if row.yanked_reason else "")
+    return f"{row.release.digest[:19]} ({', '.join(filter(None, facts))})"
 
 
 def is_named(release: ReleaseRef, name: str) -> bool:
