@@ -62,6 +62,7 @@ def show(
 
     def table() -> None:
         _print([row])
+        say(*(f"  signed before by {signer}" for signer in row["former_signers"]))
         say(*(f"  {line}" for line in row["changelog"].splitlines()))
 
     emit(output, "Release", row, table, names=[row["release"]["digest"]])

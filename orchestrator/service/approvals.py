@@ -140,9 +140,9 @@ class ApprovalService:
         )
 
     def _signers(self, plan: AnyPlan) -> frozenset[str]:
-        """Return by which names those who signed the release may be known here; a reload has none."""
+        """Return by which names all who ever signed the release may be known here; a reload has none."""
         row = self.ledger.release_row(plan.release.digest) if plan.release is not None else None
-        labels = row.signers if row is not None else ()
+        labels = row.ever_signed if row is not None else ()
         identities = frozenset[str]().union(*(identities_in(label) for label in labels))
         return self._names.of_signers(identities)
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
@@ -37,7 +37,9 @@ class Releases(Book):
         manifest_json: str,
         person: str = PENSTOCK,
     ) -> bool:
-        """Ensure that the verified release is in the ledger; return whether it is new.
+        """Ensure that the verified release is in the ledger with these signers; return whether it is new.
+
+        Where others signed it before, they are kept as its former signers.
 
         Raises:
             Conflict: The same manifest digest is there as another release.
@@ -60,6 +62,7 @@ class Releases(Book):
             if found is not None:
                 if _release(found) != reference:
                     raise Conflict(f"{reference.digest} is in the ledger as {found.product} {found.version}")
+                _sign_anew(connection, _row(found), signers, person)
                 return False
             connection.execute(insert(tables.releases).values(row))
             append(connection, person, Via.SYSTEM, "release added", reference.digest, {"signers": signers})
@@ -227,11 +230,24 @@ _ROWS = select(*(column for column in tables.releases.c if column.name != "manif
 """Every release but its manifest, which is long and seldom wanted."""
 
 
+def _sign_anew(connection: Connection, row: ReleaseRow, signers: tuple[str, ...], person: str) -> None:
+    """Write down in the caller's transaction who signs the release now, and keep who did before."""
+    if {*signers} == {*row.signers}:
+        return
+    table, digest = tables.releases, row.release.digest
+    former = [one for one in row.ever_signed if one not in signers]
+    values = {"signers": json.dumps(signers), "former_signers": json.dumps(former)}
+    connection.execute(update(table).where(table.c.digest == digest).values(values))
+    body = {"signers": signers, "before": row.signers}
+    append(connection, person, Via.SYSTEM, "signers of release changed", digest, body)
+
+
 def _row(row: "Row[Any]") -> ReleaseRow:
     return ReleaseRow(
         release=_release(row),
         source=row.source,
         signers=json.loads(row.signers),
+        former_signers=json.loads(row.former_signers),
         added_at=row.added_at,
         added_by=row.added_by,
         yanked_reason=row.yanked_reason,

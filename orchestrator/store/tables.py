@@ -62,6 +62,7 @@ releases = Table(
     Column("executable", String(71), nullable=False),
     Column("source", Text, nullable=False),
     Column("signers", Text, nullable=False),
+    Column("former_signers", Text, nullable=False, server_default="[]"),
     Column("manifest", Text, nullable=False),
     Column("added_at", Moment, nullable=False),
     Column("added_by", Text, nullable=False),

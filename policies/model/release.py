@@ -331,11 +331,19 @@ class ReleaseRow(Value):
     release: ReleaseRef
     source: str
     signers: tuple[str, ...]
+    """Whose signatures count now."""
+    former_signers: tuple[str, ...] = ()
+    """Whose signatures counted before others signed the release anew."""
     added_at: datetime
     added_by: str
     yanked_reason: str | None = None
     changelog: str = ""
     """What its signers say that it changes, where one release is asked for; a list of them leaves it out."""
+
+    @property
+    def ever_signed(self) -> tuple[str, ...]:
+        """Everyone who has signed it, now or before."""
+        return (*self.signers, *self.former_signers)
 
 
 def _refuse_long_life(issued_at: datetime, expires_at: datetime, longest: timedelta) -> None:

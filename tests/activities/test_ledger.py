@@ -75,11 +75,11 @@ def ledger(url: str) -> Iterator[Ledger]:
     opened.close()
 
 
-def add(ledger: Ledger, reference: ReleaseRef) -> bool:
+def add(ledger: Ledger, reference: ReleaseRef, signers: tuple[str, ...] = ("build@example",)) -> bool:
     return ledger.add_release(
         reference,
         source="https://releases.example",
-        signers=("build@example",),
+        signers=signers,
         manifest_json="{}",
         person="ada",
     )
@@ -95,6 +95,22 @@ def test_a_release_is_added_once_and_found_by_version_and_by_digest(ledger: Ledg
     names = ("1.1.6", "ocserv 1.1.6", "ocserv@1.1.6", OLD.digest, OLD.digest[7:15])
     assert {ledger.release(name, OLD.product) for name in names} == {OLD}
     assert actions(ledger) == ["release added", "release added"]
+
+
+def test_a_release_that_others_sign_has_their_names_and_keeps_those_of_its_former_signers(
+    ledger: Ledger,
+) -> None:
+    add(ledger, OLD, ("build", "ana"))
+    for signers, former in (
+        (("build", "bert"), ("ana",)),
+        (("bert", "build"), ("ana",)),
+        (("ana", "carol"), ("build", "bert")),
+    ):
+        assert not add(ledger, OLD, signers)
+        row = ledger.release_row(OLD.digest)
+        assert row is not None
+        assert ({*row.signers}, {*row.former_signers}) == ({*signers}, {*former})
+    assert actions(ledger) == ["release added", *["signers of release changed"] * 2]
 
 
 def test_one_digest_is_never_two_releases(ledger: Ledger) -> None:

@@ -15,6 +15,8 @@ import sqlalchemy
 from activities.files import load
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import Installation, compose
+from orchestrator.publishing.folder import place as file_of
+from orchestrator.publishing.folder import publish
 from orchestrator.service.identity import IdentityProvider, Vouched
 from orchestrator.settings import Settings
 from orchestrator.store import tables
@@ -417,6 +419,54 @@ async def test_whom_the_trust_policy_names_as_the_signer_does_not_approve_the_re
     answer, problem = await approve(house, BERT, plan.digest)
     assert (answer, "bert signed 1.6.0" in problem["detail"]) == (403, True), problem
     assert (await approve(house, ANNA, plan.digest))[0] == 201
+
+
+async def signed_anew(house: House, digest: str, manager: tuple[str, str]) -> Any:
+    """Have the manager revoked and another one sign the release in their place; return the answer."""
+    stage = house.stage
+
+    def manager_left(policy: dict[str, Any]) -> None:
+        policy.pop("approvals", None)
+        for rule in policy["rules"]:
+            signer = rule["groups"]["release_manager"][0]
+            rule["groups"]["release_manager"] = [signer | {"identity": manager[0], "issuer": manager[1]}]
+        revoked = policy.setdefault("revoked", {})
+        revoked["identities"] = [*revoked.get("identities", []), stage.lab.manager[0]]
+
+    stage.change_policy(manager_left)
+    statement = file_of(stage.root, "statements", digest).read_bytes()
+    bundles = [stage.signer.sign(statement, *one) for one in (stage.lab.builder, manager)]
+    publish(stage.root, statement, [("sigstore", one) for one in bundles], {})
+    status, found = await house.by(DORA)("POST", "/releases", {"fleet": "edge", "digest": digest})
+    assert status == 201, found
+    return found
+
+
+@pytest.mark.parametrize("approved_before", [False, True])
+async def test_whoever_ever_signed_a_release_does_not_approve_it(house: House, approved_before: bool) -> None:
+    """The ledger kept the signers of the first time: the new one could approve what they had signed."""
+    bert, anna = "second@lab.penstock.example", house.stage.lab.manager[0]
+    people = PEOPLE.replace("{name: bert,", f"{{name: bert, subjects: [{bert}],")
+    people = people.replace("{name: anna,", f"{{name: anna, subjects: [{anna}],")
+    oidc = "oidc: {issuer: https://idp.example, audience: penstock, client: penstock}\n"
+    (house.folder / "people.yaml").write_text(people + oidc)
+    template = house.stage.template.read_text()
+    old = await house.release("1.4.0", template, 6)
+    new = await house.release("1.6.0", template + "tls-priorities = LEGACY\n", 8)
+    plan = await house.plan(old, new)
+    assert (await approve(house, ANNA, plan.digest))[0] == 403
+    if approved_before:
+        assert (await approve(house, BERT, plan.digest))[0] == 201
+    found = await signed_anew(house, new.digest, (bert, "https://idp.lab.penstock.example"))
+    assert bert in str(found["signers"])
+    assert anna not in str(found["signers"])
+    assert anna in str(found["former_signers"])
+    for uid, name in ((BERT, "bert"), (ANNA, "anna")):
+        status, problem = await approve(house, uid, plan.digest)
+        assert (status, f"{name} signed 1.6.0" in str(problem)) == (403, True), problem
+    assert "bert did" not in str(house.refusal_of(plan, "dora"))
+    (entry,) = house.audited("signers of release changed")
+    assert (entry.person, entry.subject, bert in str(entry.body)) == ("dora", new.digest, True)
 
 
 async def test_the_same_key_gives_one_approval(house: House, releases: Releases) -> None:
