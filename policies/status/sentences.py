@@ -482,7 +482,7 @@ class Sentences:
         named, result = named_release(self._order, self._header), self._told.result
         if named is None or result is None or result.outcome is not Outcome.REFUSED:
             return ()
-        # by digest: a version may be that of another release, too, of which this page knows nothing
+        # by digest: other releases may have this version, and only the ledger knows them
         return (Offer(verb=Verb.ROLL_BACK, fleet=self._order.fleet, release=named.digest[:19]),)
 
     def _without_silent(self) -> tuple[Offer, ...]:
