@@ -300,10 +300,6 @@ class FactBook(QuarantineBook, EndBook, HostRecordBook, LostBook, TakenBook, Pro
         """Return the change of settings that the fleet is on if some gateways may have missed it."""
         ...
 
-    def plan_members(self, digest: str) -> dict[str, Member]:
-        """Return all gateways of a plan by name."""
-        ...
-
     def touched_by_open_changes(self, fleet: str) -> frozenset[str]:
         """Return the gateways whose sessions changes without an end have moved.
 

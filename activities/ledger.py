@@ -13,7 +13,7 @@ from pydantic import Field
 from temporalio import activity
 
 from activities.liveness import in_a_thread
-from activities.lost_changes import LostBook, lost_changes
+from activities.lost_changes import LostBook, gateways_of, lost_changes
 from activities.quarantines import QuarantineBook, end_quarantines
 from policies.drift import astray
 from policies.exposure import Exposure
@@ -31,7 +31,6 @@ from policies.model.change import (
 from policies.model.fleet import Automation, GatewayRef
 from policies.model.instance import GatewayState
 from policies.model.plan import ReleaseRef
-from policies.model.plan_part import Member
 from policies.model.release_tests import RELEASE_TESTED, Finding
 from policies.model.report import TakenOver
 from policies.model.status import Event
@@ -106,10 +105,12 @@ class StoryEntry(Value):
 
 
 class OthersEntry(Value):
-    """The change that makes up for all others of the fleet that have no end."""
+    """The change that has brought gateways back, and so ends others of the fleet that have no end."""
 
     fleet: Name
     change: Name
+    plan: Digest | None = None
+    """The plan whose gateways it was to bring back, None where it has looked at all of the fleet."""
     all_back: bool = True
     """Whether it brought all gateways back that it was to."""
 
@@ -179,10 +180,6 @@ class LedgerBook(QuarantineBook, LostBook, Protocol):
 
     def standing_promotions(self, fleet: str) -> tuple[ChangeRecord, ...]:
         """Return the newest promoted upgrades that were not taken back wholly, the newest first."""
-        ...
-
-    def plan_members(self, digest: str) -> dict[str, Member]:
-        """Return all gateways of a plan by name."""
         ...
 
     def source_of(self, digests: Collection[str]) -> str | None:
@@ -301,12 +298,19 @@ class LedgerActivities:
 
     @activity.defn(name="close_others")
     async def close_others(self, entry: OthersEntry) -> None:
-        """Ensure that no other change of the fleet is left without an end, each with the one that is true."""
+        """Ensure that other changes without an end have the one that is true, each that this one completes.
+
+        A change of which it has left out a gateway stays without an end: reconcile brings that gateway back.
+        """
         await in_a_thread(self._close_others, entry)
 
     def _close_others(self, entry: OthersEntry) -> None:
-        for lost in lost_changes(self._book, entry.fleet, entry.change):
-            self._book.close_change(ending_of_lost(lost, entry.change, all_back=entry.all_back))
+        lost = lost_changes(self._book, entry.fleet, entry.change)
+        if lost and entry.plan is not None:
+            back = self._book.plan_members(entry.plan).keys()
+            lost = tuple(one for one in lost if gateways_of(self._book, one) <= back)
+        for one in lost:
+            self._book.close_change(ending_of_lost(one, entry.change, all_back=entry.all_back))
 
     @activity.defn(name="read_open_changes")
     async def read_open_changes(self, fleet: str) -> tuple[str, ...]:

@@ -3,9 +3,26 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from policies.model.change import ChangeKind, ChangeRecord, KnownGoodMove, LostChange
-from policies.model.plan_part import PlanHeader
+from policies.model.change import (
+    MOVES_NOBODY,
+    ChangeKind,
+    ChangeOrder,
+    ChangeRecord,
+    KnownGoodMove,
+    LostChange,
+)
+from policies.model.plan_part import Member, PlanHeader
+from policies.model.value import Name
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
+
+
+class LastStory(Protocol):
+    """What a change reported last."""
+
+    @property
+    def order(self) -> ChangeOrder:
+        """What was asked of it, with the plan by which it went."""
+        ...
 
 
 class LostBook(Protocol):
@@ -27,8 +44,20 @@ class LostBook(Protocol):
         """Return a plan without its gateways."""
         ...
 
+    def plan_members(self, digest: str) -> dict[str, Member]:
+        """Return all gateways of a plan by name."""
+        ...
+
+    def story(self, change: str) -> LastStory | None:
+        """Return what the change reported last, None when it never did."""
+        ...
+
     def counts_of(self, change: str) -> dict[str, int]:
         """Return how many gateways of the change are in each state."""
+        ...
+
+    def touched_by(self, change: str) -> frozenset[str]:
+        """Return the gateways that the change has begun to upgrade."""
         ...
 
 
@@ -39,6 +68,22 @@ def lost_changes(book: LostBook, fleet: str, but: str) -> tuple[LostChange, ...]
         return ()
     moves = book.moves(fleet)
     return tuple(_lost(book, name, moves) for name in names)
+
+
+def gateways_of(book: LostBook, lost: LostChange) -> frozenset[Name]:
+    """Return the gateways that the change may have changed: all of them are to be back before it ends.
+
+    These are the gateways that an upgrade has begun with or promoted, and all in the plan of a way back,
+    which moves their known-good when it begins.
+    """
+    record = lost.record
+    if record.kind in MOVES_NOBODY:
+        return frozenset()
+    if record.kind is not ChangeKind.GO_BACK:
+        return book.touched_by(record.name) | lost.before.keys()
+    story = book.story(record.name)
+    plan = story.order.plan if story is not None else record.plan
+    return frozenset(book.plan_members(plan)) if plan is not None else frozenset()
 
 
 def _lost(book: LostBook, name: str, moves: Sequence[KnownGoodMove]) -> LostChange:

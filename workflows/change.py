@@ -1355,7 +1355,7 @@ class Change:
         back = await self._restored_meanwhile(order)
         if self._order.kind is not ChangeKind.GO_BACK:
             return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))
-        await self._close_others(all_back=not back.given_up)
+        await self._close_others(self._order.plan, all_back=not back.given_up)
         return self._after_restore(back, back.sentence)
 
     async def _restored_meanwhile(self, order: RestoreOrder) -> RestoreResult:
@@ -1432,18 +1432,19 @@ class Change:
                 return self._result(Outcome.REFUSED, given_up)
             if self._header is None:
                 await self._know_the_plan()
-        is_awaited = self._order.plan is None and await self._find_what_was_left_alone()
+        planned = self._order.plan
+        is_awaited = planned is None and await self._find_what_was_left_alone()
         if self._header is None or not self._header.waves:
             if is_awaited:
                 return self._result(
                     Outcome.ROLLED_BACK, "what is not on its known-good is brought back later"
                 )
-            await self._close_others()
+            await self._close_others(planned)
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
         if not is_awaited and not (self._order.bakes_on and back.given_up):  # reconcile goes on with them
-            await self._close_others(all_back=not back.given_up)
+            await self._close_others(planned, all_back=not back.given_up)
         return self._after_restore(back, back.sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:
@@ -1510,11 +1511,15 @@ class Change:
         """Whether nobody is waited for any more, by an answer or by harm."""
         return self._answer is not None or self._is_stopped
 
-    async def _close_others(self, *, all_back: bool = True) -> None:
-        """Close the ledger's entries of changes whose workflow does not run any more."""
-        if self._order.beside is not None:  # it runs, and the next reconcile sees to any others
+    async def _close_others(self, planned: Digest | None, *, all_back: bool = True) -> None:
+        """Close the ledger's entries of changes whose workflow does not run any more.
+
+        With a plan these are the changes that it completes. A return of gateways that failed alone completes
+        none, and a change beside this one runs; reconcile closes the others.
+        """
+        if self._order.beside is not None or self._order.alone:
             return
-        entry = OthersEntry(fleet=self._order.fleet, change=self._name, all_back=all_back)
+        entry = OthersEntry(fleet=self._order.fleet, change=self._name, plan=planned, all_back=all_back)
         await control.record(LedgerActivities.close_others, entry)
 
     async def _find_what_was_left_alone(self) -> bool:

@@ -14,7 +14,7 @@ from policies.model.change import GatewayResult
 from policies.model.errors import BadInput
 from policies.model.plan import ReleaseRef
 from policies.model.value import Digest
-from policies.planning.cohorts import KEPT
+from policies.planning.cohorts import KEPT, LEFT_OUT
 from policies.status.told import Told
 
 
@@ -87,6 +87,13 @@ class GatewayResults(Book):
             ]
             wanted = select(results.c.gateway).where(results.c.change.in_(moving), may_have_moved())
             return frozenset(connection.execute(wanted.distinct()).scalars())
+
+    def touched_by(self, change: str) -> frozenset[str]:
+        """Return the gateways that the change has begun to upgrade, without those that operators left out."""
+        table = tables.gateway_results
+        touched = select(table.c.gateway).where(table.c.change == change, table.c.state != LEFT_OUT)
+        with reading(self._engine) as connection:
+            return frozenset(connection.execute(touched).scalars())
 
     def kept_by_open_changes(self, fleet: str, gateways: Collection[str]) -> dict[str, str]:
         """Return which of these gateways run the release of a change without an end, and of which one.

@@ -1,0 +1,97 @@
+"""A way back ends a dead upgrade only where it brings back every gateway that the upgrade changed (R1).
+
+An upgrade is dead when its workflow is gone and its row in the ledger has no end.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from policies.model.change import Outcome, Phase
+from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED
+from tests.workflows.recorded import SOON, Recorded
+from tests.workflows.test_rollback_facts import GATEWAYS, not_watched, promotion_that_died
+from tests.workflows.world import NEXT, OLD, in_phase, result_of, until
+
+GW_2_FAILED = QUIET.model_copy(update={"failed": ("gw-2",)})
+
+
+async def dead_upgrade(recorded: Recorded) -> str:
+    """Promote 1.3.0 on two gateways, bring 1.4.0 to a third one, and have the engine lose that upgrade."""
+    world = recorded.world
+    world.judge.says(UNDECIDED, wave=0)
+    await recorded.upgrade(("gw-1", "gw-2"))
+    await until(lambda: bool(world.judge.bakes))
+    world.judge.says(HEALTHY, wave=1)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-3",), ("gw-4",), release=NEXT)
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    name = world.newest
+    await rollout.terminate("the engine lost it")
+    return name
+
+
+async def gateway_fails_alone(recorded: Recorded) -> None:
+    """Have gw-2 fail by itself on the release that was promoted there, and return once it is back."""
+    recorded.world.judge.after["edge-2"] = GW_2_FAILED
+    await until(lambda: recorded.world.serving()["gw-2"] == "1.1.6", SOON)
+    await recorded.nothing_under_way()
+
+
+async def harm_is_found(recorded: Recorded) -> None:
+    """Have the bake find harm in what was promoted, and return once that is taken back."""
+    recorded.world.judge.after["edge-2"] = CRASHING
+    await until(lambda: recorded.world.serving()["gw-1"] == "1.1.6", SOON)
+    await recorded.nothing_under_way()
+
+
+async def operator_returns_one(recorded: Recorded) -> None:
+    """Have an operator take a gateway back of which the dead upgrade has nothing."""
+    await result_of(await recorded.world.go_back("gw-2"))
+
+
+@pytest.mark.parametrize("goes_back", [gateway_fails_alone, harm_is_found, operator_returns_one])
+async def test_a_way_back_of_other_gateways_leaves_a_dead_upgrade_to_reconcile(
+    recorded: Recorded, goes_back: Callable[[Recorded], Awaitable[None]]
+) -> None:
+    """The ledger said that the upgrade had its gateways back, and gw-3 served 1.4.0."""
+    world = recorded.world
+    dead = await dead_upgrade(recorded)
+    await goes_back(recorded)
+    assert world.book.change(dead).outcome is None
+    stays = {name: world.serving()[name] for name in ("gw-1", "gw-2")}
+    await recorded.reconcile()
+    await until(lambda: world.book.change(dead).outcome is not None, SOON)
+    assert world.book.change(dead).sentence == (
+        f"it ended in the middle; {world.newest} brought its gateways back"
+    )
+    assert world.serving() == stays | {"gw-3": "1.1.6", "gw-4": "1.1.6"}
+
+
+async def test_a_rollback_takes_a_dead_upgrade_back_after_one_gateway_of_another_promotion_failed_alone(
+    recorded: Recorded,
+) -> None:
+    """It took the good 1.3.0 back from gw-1 instead, and gw-3 stayed on 1.4.0."""
+    world = recorded.world
+    dead = await dead_upgrade(recorded)
+    await gateway_fails_alone(recorded)
+    receipt = await recorded.roll_back()
+    assert f"{dead} has not ended, which is completed first" in receipt.sentence
+    assert world.serving() == dict.fromkeys(GATEWAYS, "1.1.6") | {"gw-1": "1.3.0"}
+    assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
+
+
+async def test_half_a_promotion_is_taken_back_as_a_whole_after_one_gateway_of_it_failed_alone(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was closed as incomplete, and gw-1 stayed on the release without a bake."""
+    world = recorded.world
+    await promotion_that_died(recorded, monkeypatch, parts=1)
+    await until(lambda: bool(world.judge.bakes))
+    await gateway_fails_alone(recorded)
+    assert world.book.change("edge-2").outcome is None
+    await recorded.reconcile()
+    await recorded.everybody_on(OLD)
+    await until(lambda: world.book.change("edge-2").outcome is Outcome.ROLLED_BACK, SOON)
+    assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
+    await not_watched(recorded)
