@@ -92,9 +92,10 @@ def _lost(book: LostBook, name: str, moves: Sequence[KnownGoodMove]) -> LostChan
         return LostChange(record=record)
     mine = [move for move in moves if move.change == name and move.is_promotion]
     counts = book.counts_of(name)
-    accounted = len(mine) + counts.get(SET_ASIDE, 0) + counts.get(LEFT_OUT, 0)
+    accounted = record.moved + counts.get(SET_ASIDE, 0) + counts.get(LEFT_OUT, 0)
+    is_complete = accounted >= book.plan_header(record.plan).changing
     return LostChange(
         record=record,
         before={move.gateway: move.before for move in mine if move.before is not None},
-        is_complete=bool(mine) and accounted >= book.plan_header(record.plan).changing,
+        is_complete=is_complete and bool(mine) and not record.is_taken_back,
     )

@@ -131,7 +131,7 @@ def ending_of_lost(lost: LostChange, by: Name, *, all_back: bool = True) -> Chan
             sentence = f"{sentence}; {NOT_ASKED}"
     elif lost.is_complete:
         outcome = Outcome.PROMOTED
-        sentence = f"every gateway has {record.release} as its known-good; only its end was not written"
+        sentence = f"every gateway was promoted to {record.release}; only its end was not written"
     elif stand:
         outcome = Outcome.ROLLBACK_INCOMPLETE
         sentence = f"it ended in the middle; {by} left {named(sorted(lost.before))} on {record.release}"
@@ -166,7 +166,7 @@ def left_of_bake(promoted: ChangeRecord, kept: timedelta, at: datetime) -> timed
         kept: How long its fleet watches a promotion.
         at: Now.
     """
-    if promoted.ended is None or promoted.taken_back * 2 >= promoted.moved:
+    if promoted.ended is None or promoted.is_taken_back:
         return None
     left = promoted.ended + kept - at
     return left if left >= min(SHORTEST_BAKE, kept / 2) else None

@@ -267,6 +267,11 @@ class ChangeRecord(Value):
         """The change as hosts know it: what repeats another one is that one to them."""
         return self.repeats or self.name
 
+    @property
+    def is_taken_back(self) -> bool:
+        """Whether half of its gateways, or more, were returned: what stands is no promotion to go on with."""
+        return self.taken_back * 2 >= self.moved
+
 
 class HistoryRow(ChangeRecord):
     """A line of the history with what is left of that change today."""
@@ -351,9 +356,9 @@ class LostChange(Value):
     before: dict[Name, ReleaseRef] = {}
     """What gateways had before it, of those that have its release as known-good."""
     is_complete: bool = False
-    """Whether these are all gateways of its plan but those it set aside or began without.
+    """Whether it promoted all gateways of its plan but those it set aside or began without, and that stands.
 
-    Then only its end was not written.
+    Then only its end was not written. A gateway that was returned alone since makes no half promotion of it.
     """
 
 

@@ -95,3 +95,20 @@ async def test_half_a_promotion_is_taken_back_as_a_whole_after_one_gateway_of_it
     await until(lambda: world.book.change("edge-2").outcome is Outcome.ROLLED_BACK, SOON)
     assert world.book.known_good("edge") == dict.fromkeys(GATEWAYS, OLD)
     await not_watched(recorded)
+
+
+async def test_a_whole_promotion_stays_after_its_upgrade_died_and_one_gateway_of_it_failed_alone(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One gateway that returns alone leaves the others on the release, watched, whoever writes the end."""
+    world = recorded.world
+    await promotion_that_died(recorded, monkeypatch, parts=2)
+    await until(lambda: bool(world.judge.bakes))
+    await gateway_fails_alone(recorded)
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    died = world.book.change("edge-2")
+    assert (died.outcome, died.moved, died.taken_back) == (Outcome.PROMOTED, 4, 1)
+    assert died.sentence == "every gateway was promoted to 1.3.0; only its end was not written"
+    assert world.serving() == dict.fromkeys(GATEWAYS, "1.3.0") | {"gw-2": "1.1.6"}
+    assert await recorded.bakes()
