@@ -8,6 +8,7 @@ A number that no ledger can have lost says nothing of the ledger: it is the word
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 
 from policies.model.instance import GatewayState, InstanceState
 from policies.model.offer import Offer, Verb
@@ -29,6 +30,18 @@ MOST_LOST = 1_000_000
 
 LARGEST = 10**9 - 1
 """The last number that a ledger which knows none takes from a host; the table has room for twice as many."""
+
+
+TO_REPEAT = (
+    "revoked gateways: penstock gateway revoke",
+    "withdrawn releases: penstock release yank",
+    "revoked tokens: penstock token revoke",
+    "unlinked chat accounts: penstock chat unlink",
+    "quarantines: penstock gateway quarantine",
+    "freezes, added or imported: penstock window freeze add",
+    "pins, of releases that were rolled back: penstock release yank, or name another in upgrade.yaml",
+)
+"""Restrictions that only the ledger holds, each with the command by which an operator repeats it."""
 
 
 _NUMBERED = r"(.+)-([0-9]{1,10})"
@@ -191,3 +204,36 @@ def is_newer(change: str, than: str) -> bool:
     if later is None or earlier is None or later[1] != earlier[1]:
         return False
     return int(later[2]) > int(earlier[2])
+
+
+class UnconfirmedLedger(Value):
+    """A ledger that was restored or rebuilt for a fleet, and that no operator has confirmed since."""
+
+    at: datetime
+    """When it was restored or rebuilt."""
+    backup: datetime | None = None
+    """When the backup was made that was restored."""
+    change: str | None = None
+    """The change that rebuilt it, None where it was restored."""
+
+
+def nothing_starts(ledger: UnconfirmedLedger) -> str:
+    """Return why no machine starts anything on a fleet, and what an operator does about it."""
+    at = f"{ledger.at:%Y-%m-%d %H:%M} UTC"
+    how = f"the ledger was rebuilt at {at} by {ledger.change}"
+    if ledger.backup is not None:
+        how = f"the ledger was restored at {at} from a backup of {ledger.backup:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"{how}, and may lack rollbacks, freezes and withdrawals. Files, schedules and machines start "
+        "nothing until an operator has repeated these and confirms it. Runbook: ledger-restore"
+    )
+
+
+def orders_to_repeat(fleet: str = "FLEET") -> tuple[str, ...]:
+    """Return what operators do after a ledger was restored or rebuilt, a line each, in this order."""
+    return (
+        "The ledger may lack restrictions that were ordered before it was lost. Repeat them:",
+        *(f"  {one}" for one in TO_REPEAT),
+        "Until an operator confirms that, files, schedules and machines start nothing on a fleet:",
+        f"  penstock unpin {fleet} --reason TEXT",
+    )

@@ -38,6 +38,8 @@ class Standing(Value):
     """What gateways have as known-good."""
     pin: Pin | None = None
     """What pins the fleet against the newest of them."""
+    unconfirmed: str | None = None
+    """Why the fleet is pinned against every release, None where its ledger is whole."""
     under_way: str | None = None
     """The change that goes on."""
     tried: str | None = None
@@ -111,6 +113,8 @@ def _in_the_way(fleet: Fleet, stands: Standing, wanted: OfferedRelease | None) -
     indexes = {one.release.digest: one.rollback_index for one in stands.offered}
     if any(indexes.get(digest, 0) > wanted.rollback_index for digest in stands.on):
         yield f"the known-good of some gateways is later than {version}, and nothing goes back by itself"
+    if stands.unconfirmed is not None:
+        yield f"{fleet.name} is pinned against every release: {stands.unconfirmed}"
     if stands.pin is not None:
         left = how_left(stands.pin.by, stands.pin.rollback, "")
         yield f"{fleet.name} is pinned against {version}: {stands.pin.change} {left}"

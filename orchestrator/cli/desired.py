@@ -173,13 +173,16 @@ def unpin(
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Let a fleet get a release again that it went back from; only a person may, for this one time."""
+    """Let a fleet get a release again that it went back from; only a person may, for this one time.
+
+    After the ledger was restored or rebuilt, it confirms the ledger when `--to` is left out: files, schedules
+    and machines may start changes again.
+    """
     api = Api()
     name = fleet_of(api, fleet)
     body = {"reason": reason, "release": to}
     found = api.post("fleets", name, "unpin", body=body, key=key)
-    said = f"{name} is not pinned against {found['version']} any more: {found['change']} does not count now."
-    emit(output, "Unpinned", found, lambda: say(said), names=[found["change"]])
+    emit(output, "Unpinned", found, lambda: say(f"{found['sentence']}."), names=[found["change"] or name])
 
 
 # --- reading -----------------------------------------------------------------------------
@@ -437,7 +440,7 @@ class Applying:
         if wish["state"] == "wanted":
             plan = _planned(self.api, self.wanted.fleet, wish)
             self._say(*(f"  {line}" for line in plan_lines(plan)[: -1 if plan["offers"] else None]))
-        elif wish["state"] != "pinned":  # of which the refusal says everything
+        elif wish["state"] != "pinned" or wish["pin"] is None:  # of which the refusal says everything
             self._say(*(f"  {line}" for line in wish_lines(wish)))
         else:
             self._say(f"  penstock diff {file.path} --as-patch has it name what the fleet is on")
@@ -461,7 +464,7 @@ def _patched(
     found = ExitCode.DONE
     for one, comparison in zip(wanted, compared, strict=True):
         wish = comparison["upgrade"]
-        if one.upgrade is None or wish["state"] != "pinned":
+        if one.upgrade is None or wish["pin"] is None or wish["state"] != "pinned":
             continue
         if wish["known_good"] is None:
             on = ", ".join(f"{version} on {count}" for version, count in wish["on"].items())

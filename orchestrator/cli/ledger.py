@@ -35,7 +35,7 @@ def restore(
 
     Ends with 10 when its audit record is not whole.
     """
-    rows, fault, parted = importlib.import_module(FILES).bring_back(file)
+    rows, fault, parted, to_repeat = importlib.import_module(FILES).bring_back(file)
     lines = [f"{rows} rows are back."]
     lines.append(
         f"BROKEN: {fault}" if fault else "Its audit record is whole; compare it: penstock audit verify"
@@ -45,9 +45,11 @@ def restore(
             f"audit entries {parted.first} to {parted.last} are not in the backup; keep {parted.file}, which "
             "has their checkpoints"
         )
+    lines += to_repeat
     missing = [parted.first, parted.last] if parted else None
     found = {"file": str(file), "rows": rows, "fault": fault, "missing": missing}
     found["checkpoints"] = str(parted.file) if parted else None
+    found["to_repeat"] = to_repeat
     emit(output, "LedgerRestore", found, lambda: say(*lines), names=[str(file)])
     raise typer.Exit(ExitCode.DIFFERENCES if fault else ExitCode.DONE)
 
@@ -65,6 +67,7 @@ def rebuild(
         say(f"{found['change']}: {name}: {found['sentence']}.")
         for gateway, why in found["lost"].items():
             say(f"  without a known-good: {gateway}: {why}")
+        say(*found["to_repeat"])
 
     emit(output, "LedgerRebuild", found, table, names=[found["change"]])
     raise typer.Exit(ExitCode.DIFFERENCES if found["lost"] else ExitCode.DONE)

@@ -13,8 +13,10 @@ from orchestrator.settings import Settings, read_settings
 from orchestrator.store.backup import backed_up, require_whole, restore
 from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.rebuilding import RESTORED
 from orchestrator.store.trail import Trail
 from policies.model.errors import BadInput, Conflict
+from policies.rebuilding import orders_to_repeat
 
 
 def back_up(to: Path) -> int:
@@ -58,6 +60,8 @@ class BroughtBack(NamedTuple):
     """What is wrong with its audit log, None when that is whole."""
     parted: Parted | None
     """The entries of the audit log that the backup has not, None when no checkpoint knows of such."""
+    to_repeat: tuple[str, ...]
+    """What operators do now, a line each."""
 
 
 def bring_back(source: Path) -> BroughtBack:
@@ -78,19 +82,19 @@ def bring_back(source: Path) -> BroughtBack:
         raise BadInput(f"{source} cannot be read: {error}") from error
     engine = open_database(settings.ledger_url)
     with source.open() as lines:
-        restore(engine, lines)
+        last = restore(engine, lines, by=_person(settings))
     ledger = Ledger(engine)
     fault = ledger.verify_audit()
     checkpoints = Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints)
-    parted = checkpoints.part_from(ledger.audit_head().seq)
+    parted = checkpoints.part_from(last)
     body: dict[str, object] = {"rows": rows}
     if parted is not None:
         body |= {"missing": [parted.first, parted.last], "checkpoints": str(parted.file)}
-    _note(Trail(engine), settings, "ledger restored", body)
+    _note(Trail(engine), settings, RESTORED, body)
     engine.dispose()
     written = [settings.audit_checkpoints, *([parted.file] if parted else [])]
     _leave_to_owner([*_files_of(engine.url.database if engine.dialect.name == "sqlite" else None), *written])
-    return BroughtBack(rows, fault, parted)
+    return BroughtBack(rows, fault, parted, orders_to_repeat())
 
 
 def _files_of(database: str | None) -> list[Path]:
@@ -109,8 +113,12 @@ def _leave_to_owner(files: Sequence[Path]) -> None:
 
 
 def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, object]) -> None:
-    person = PeopleFile(settings.people).at_the_socket(os.geteuid()).person
-    trail.audit(person, "cli", action, "ledger", body)
+    trail.audit(_person(settings), "cli", action, "ledger", body)
+
+
+def _person(settings: Settings) -> str:
+    """Return the name of the operator who runs this command."""
+    return PeopleFile(settings.people).at_the_socket(os.geteuid()).person
 
 
 def _for_its_owner(path: str, flags: int) -> int:

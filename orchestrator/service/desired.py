@@ -46,6 +46,7 @@ from policies.model.people import ROOT, Caller
 from policies.model.plan import ReleaseRef, Strategy
 from policies.model.value import Digest, Name, Value, digest_of
 from policies.pins import wish_state
+from policies.rebuilding import nothing_starts
 
 SENTENCES = 200
 """Differences of a description that are named; more are counted."""
@@ -120,6 +121,8 @@ class Wish(Value):
     known_good: ReleaseRef | None = None
     """What the fleet is on, where that is one release."""
     pin: Pin | None = None
+    unconfirmed: str | None = None
+    """Why the fleet is pinned against every release: its ledger was restored or rebuilt."""
     last: Revision | None = None
     recorded: bool = False
     """Whether its file is the text that was applied last."""
@@ -175,10 +178,12 @@ class AppliedUpgrade(Value):
 class Unpinned(Value):
     """Which pin was released."""
 
-    release: Digest
-    version: str
-    change: Name
+    release: Digest | None = None
+    """None where an operator has confirmed the whole ledger of the fleet."""
+    version: str | None = None
+    change: Name | None = None
     new: bool
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -483,6 +488,7 @@ class DesiredService:
             last_move=self.ledger.last_move(fleet.name),
             pin=pin,
         )
+        ledger = self.ledger.unconfirmed(fleet.name) if state is WishState.WANTED else None
         led = under_way or newest
         return Wish(
             release=release.digest,
@@ -490,19 +496,23 @@ class DesiredService:
             strategy=wanted.strategy,
             reason=wanted.reason,
             start=wanted.start,
-            state=state,
+            state=state if ledger is None else WishState.PINNED,
             change=led.name if led is not None else None,
             on=dict(sorted(Counter(one.version for one in theirs).items())),
             known_good=_the_one(fleet, known_good),
             pin=pin,
+            unconfirmed=nothing_starts(ledger) if ledger is not None else None,
             last=self.ledger.newest_revision(fleet.name, AppliedKind.UPGRADE),
         )
 
     async def unpin(self, caller: Caller, fleet: str, reason: str, release: str | None) -> Unpinned:
         """Let the fleet get a release again that it went back from; a person says so, for this one time.
 
+        Without a release this confirms a ledger that was restored or rebuilt, where none has done so yet.
+
         Raises:
-            Refused: Nothing pins the fleet against it.
+            Refused: Nothing pins the fleet against it; or no release is named, and the pin is older than the
+                confirmation of the ledger, which this may be a repeat of.
         """
         named = await asyncio.to_thread(self.fleets.for_action, caller, Action.UNPIN, fleet)
 
@@ -513,6 +523,9 @@ class DesiredService:
         return await self.acts.audited(caller, "release of a pin asked for", fleet, asked, work)
 
     def _unpin(self, caller: Caller, fleet: Fleet, reason: str, release: str | None) -> Unpinned:
+        if release is None and self.ledger.confirm(fleet.name, caller.person, reason):
+            again = "files, schedules and machines may start changes again"
+            return Unpinned(new=True, sentence=f"the ledger of {fleet.name} is confirmed: {again}")
         found = self._pinned_as(fleet, release) if release is not None else None
         pin = self.pins.of(fleet.name, found.digest) if found is not None else self.pins.last(fleet.name)
         if pin is None:
@@ -520,8 +533,17 @@ class DesiredService:
             raise Refused(
                 f"nothing pins {fleet.name} against {what}", Offer(verb=Verb.STATUS, fleet=fleet.name)
             )
+        confirmed = self.ledger.confirmed(fleet.name) if release is None else None
+        if confirmed is not None and pin.at is not None and pin.at < confirmed:
+            sentence = f"the ledger of {fleet.name} is confirmed; name the release that it is pinned against"
+            raise Refused(sentence, Offer(verb=Verb.UNPIN, fleet=fleet.name, release=pin.version))
         new = self.ledger.release_pin(fleet.name, pin.change, caller.person, reason)
-        return Unpinned(release=pin.release, version=pin.version, change=pin.change, new=new)
+        sentence = (
+            f"{fleet.name} is not pinned against {pin.version} any more: {pin.change} does not count now"
+        )
+        return Unpinned(
+            release=pin.release, version=pin.version, change=pin.change, new=new, sentence=sentence
+        )
 
     def _pinned_as(self, fleet: Fleet, name: str) -> ReleaseRef:
         """Return the release that an operator means by that name: one that is pinned, if any is."""

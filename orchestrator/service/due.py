@@ -12,6 +12,7 @@ from policies.model.errors import PenstockError
 from policies.model.fleet import Fleet
 from policies.model.people import Caller, Role, Via
 from policies.model.windows import Opening
+from policies.rebuilding import nothing_starts
 from policies.recurring import Due, Standing, due, key_of, newest, outlook
 
 UPGRADE_ASKED_FOR = "upgrade asked for"
@@ -52,10 +53,12 @@ class DueService:
         last = self.ledger.last_change(fleet.name)
         known_good, ours = self.ledger.known_good(fleet.name), {one.name for one in fleet.gateways}
         request = caller_for(fleet.name).request(key_of(fleet.name, opening)) if opening is not None else None
+        ledger = self.ledger.unconfirmed(fleet.name)
         return Standing(
             offered=offered,
             on=frozenset(one.digest for name, one in known_good.items() if name in ours),
             pin=self.desired.pins.of(fleet.name, wanted.release.digest) if wanted is not None else None,
+            unconfirmed=nothing_starts(ledger) if ledger is not None else None,
             under_way=last.name if last is not None and last.outcome is None else None,
             tried=self.ledger.change_of_key(request) if request is not None else None,
         )

@@ -11,6 +11,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.rollback_progress import how_left
 from policies.model.value import Digest
 from policies.pins import pin_of
+from policies.rebuilding import UnconfirmedLedger, nothing_starts
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ class Pins:
         """
         if pin := self.of(fleet, release):
             raise pinned(fleet, pin)
+
+    def require_confirmed(self, fleet: str) -> None:
+        """Return if the ledger has every pin and freeze of the fleet, as far as operators know.
+
+        Raises:
+            Refused: It was restored or rebuilt, and no operator has confirmed it since.
+        """
+        if ledger := self.ledger.unconfirmed(fleet):
+            raise unconfirmed(fleet, ledger)
 
     def _left_last(self, fleet: str) -> Iterator[Digest]:
         """Yield the release of the upgrade that was taken back since the newest one, then of the newest."""
@@ -69,3 +79,9 @@ def pinned(fleet: str, pin: Pin) -> Refused:
     """Return the refusal of a release that the fleet went back from."""
     unpin = Offer(verb=Verb.UNPIN, fleet=fleet, release=pin.version, note="a person says so")
     return Refused(sentence_of(fleet, pin), unpin)
+
+
+def unconfirmed(fleet: str, ledger: UnconfirmedLedger) -> Refused:
+    """Return the refusal of what a file or a machine starts while the ledger may lack pins and freezes."""
+    unpin = Offer(verb=Verb.UNPIN, fleet=fleet, note="an operator confirms it")
+    return Refused(f"{fleet} is pinned against every release: {nothing_starts(ledger)}", unpin)

@@ -24,6 +24,7 @@ from policies.rebuilding import (
     is_older,
     knows_all,
     later_than,
+    orders_to_repeat,
     served_for_good,
 )
 
@@ -38,6 +39,8 @@ class Rebuilt(Value):
     """Gateways without a known-good now, each with why."""
     sentence: str = ""
     """What was written down, and what that means."""
+    to_repeat: tuple[str, ...]
+    """What operators do now, a line each."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class RebuildingService:
             versions=dict(sorted(versions.items())),
             lost=dict(sorted(lost.items())),
             sentence=f"{written}; no session has moved; {became_known_good(name)}",
+            to_repeat=orders_to_repeat(fleet.name),
         )
 
     async def _serving(

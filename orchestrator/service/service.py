@@ -123,6 +123,7 @@ from policies.model.verdict import VerdictRow
 from policies.model.way_back import RELEASE_OF_BEFORE, RollbackAsked, RollbackPreview
 from policies.model.windows import WindowOverride
 from policies.planning.outline import outlined
+from policies.rebuilding import nothing_starts
 from policies.status.stored import after_stored
 from policies.traffic import Traffic
 
@@ -169,6 +170,8 @@ class FleetStatus(Value):
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
     """The release that the fleet went back from last, and does not get by itself."""
+    unconfirmed: str | None = None
+    """Why the fleet is pinned against every release: its ledger was restored or rebuilt."""
     signals: Signals | None = Signals()
     """What people said while its newest change went on; None where that is not known now."""
     duty: Duty | None = None
@@ -195,6 +198,7 @@ class _Known(NamedTuple):
     """What the newest change reports."""
     offers: tuple[Offer, ...] = ()
     pin: Pin | None = None
+    unconfirmed: str | None = None
     signals: Signals | None = Signals()
     duty: Duty | None = None
 
@@ -363,6 +367,8 @@ class Service:
         offers = known.offers
         if is_open:
             offers = (*seen.helps, *after_stored(offers, seen.stored))
+        if known.unconfirmed is not None:
+            offers += (Offer(verb=Verb.UNPIN, fleet=fleet),)
         if known.pin is not None:
             offers += (Offer(verb=Verb.UNPIN, fleet=fleet, release=known.pin.version),)
         if change is not None:
@@ -377,6 +383,7 @@ class Service:
             unbegun=seen.unbegun,
             offers=_open_to(caller, offers, fault, fleet),
             pin=known.pin,
+            unconfirmed=known.unconfirmed,
             signals=known.signals,
             duty=known.duty,
             silent_rooms=known.silent_rooms,
@@ -398,10 +405,12 @@ class Service:
         if newest.outcome is not None:
             offers = WaysBack(self._ledger).offered(fleet, offers + self._ways_back(newest))
         duty = self._ledger.duty(fleet.name)
+        ledger = self._ledger.unconfirmed(fleet.name)
         return known._replace(
             change=change,
             offers=offers,
             pin=self.desired.pins.last(fleet.name),
+            unconfirmed=nothing_starts(ledger) if ledger is not None else None,
             signals=signals_about(self._ledger, newest, len(fleet.gateways)),
             duty=duty if duty != Duty() else None,
         )
@@ -725,6 +734,8 @@ class Service:
             found = await asyncio.to_thread(self.desired.wish, named, wanted)
             if found.pin is not None and found.state is not WishState.REACHED:
                 raise pinned(fleet, found.pin)
+            if found.unconfirmed is not None:
+                await asyncio.to_thread(self.desired.pins.require_confirmed, fleet)
             if found.state is WishState.WANTED:
                 require_following(found.last, asked)
             if found.state is WishState.BUSY:
@@ -1055,11 +1066,21 @@ class Service:
         key: str | None,
         begin: Callable[[str | None], Awaitable[str | None]],
     ) -> str | None:
-        """Begin a change unless the request of that key has begun it before."""
+        """Begin a change unless the request of that key has begun it before.
+
+        Raises:
+            Refused: A machine asks, and the ledger may lack what keeps it from that.
+        """
         request = caller.request(key)
         if begun := await self._changes.begun_before(request):
             return begun
-        return await self._acts.audited(caller, action, fleet, asked, partial(begin, request))
+
+        async def confirmed() -> str | None:
+            if caller.machine:
+                await asyncio.to_thread(self.desired.pins.require_confirmed, fleet)
+            return await begin(request)
+
+        return await self._acts.audited(caller, action, fleet, asked, confirmed)
 
     async def _require(
         self, caller: Caller, plan: AnyPlan, shown: str | None = None, *instead: Offer, more: int = 0

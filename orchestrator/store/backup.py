@@ -15,6 +15,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Date, Engine, LargeBinary, Table, insert, select, text
 
 from orchestrator.store.database import reading, writing
+from orchestrator.store.rebuilding import note_restored
+from orchestrator.store.record import head_of
 from orchestrator.store.tables import Moment, Serial, metadata
 from policies.model.errors import BadInput, Conflict
 
@@ -66,8 +68,14 @@ def require_whole(lines: Iterable[str]) -> int:
     return rows - 1
 
 
-def restore(engine: Engine, lines: Iterable[str]) -> None:
-    """Write a backup that is whole into a ledger without any row.
+def restore(engine: Engine, lines: Iterable[str], by: str | None = None) -> int:
+    """Write a backup that is whole into a ledger without any row; return the number of its last audit entry.
+
+    Args:
+        engine: The database of that ledger.
+        lines: The backup.
+        by: The person who has the services use it. The audit log of every fleet then has an entry that
+            its ledger was restored. None for a copy that is only read.
 
     Raises:
         BadInput: It is of another schema than this penstock's.
@@ -77,10 +85,12 @@ def restore(engine: Engine, lines: Iterable[str]) -> None:
         _require_empty(connection)
         waiting: list[dict[str, Any]] = []
         table: Table | None = None
+        made = datetime.now(UTC)
         for number, line in enumerate(lines):
             said = json.loads(line)
             if number == 0:
                 _require_schema(connection, said)
+                made = datetime.fromisoformat(said["at"])
             elif "table" in said:
                 here = metadata.tables[said["table"]]
                 if here is not table or len(waiting) >= AT_ONCE:
@@ -89,6 +99,10 @@ def restore(engine: Engine, lines: Iterable[str]) -> None:
                 waiting.append({name: _value(here, name, value) for name, value in said["row"].items()})
         _write(connection, table, waiting)
         _count_on(connection)
+        last = head_of(connection).seq
+        if by is not None:
+            note_restored(connection, made, by)
+    return last
 
 
 def _one_moment(connection: Connection) -> None:

@@ -3,20 +3,30 @@
 What an older copy of it says they go back to is no more than a record then.
 """
 
+import json
 from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Row, select
 
 from orchestrator.store import tables
 from orchestrator.store.book import Book
 from orchestrator.store.changes import begin, end, newest_number
 from orchestrator.store.database import reading, writing
 from orchestrator.store.known_good import MOST, forget, record
+from orchestrator.store.record import append
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, KnownGoodBatch, Outcome
 from policies.model.errors import Conflict, Refused
 from policies.model.offer import Offer, Verb
+from policies.model.people import Via
 from policies.model.plan import ReleaseRef
-from policies.rebuilding import knows_all, number_above
+from policies.rebuilding import UnconfirmedLedger, knows_all, number_above
+
+RESTORED: Final = "ledger restored"
+REBUILT: Final = "ledger rebuilt"
+CONFIRMED: Final = "ledger confirmed"
+"""Entries of a fleet in the audit log; the newest of these three decides whether machines start anything."""
 
 
 def nothing_to_rebuild(fleet: str) -> Conflict:
@@ -91,4 +101,46 @@ class Rebuilding(Book):
                 record(connection, KnownGoodBatch(fleet=fleet, change=name, releases=releases))
             sentence = f"rebuilt from what {len(serving)} gateways serve: {', '.join(versions)}"
             end(connection, ChangeEnding(change=name, outcome=Outcome.PROMOTED, sentence=sentence))
+            append(connection, person, Via.SYSTEM, REBUILT, name, {"reason": reason}, fleet=fleet)
         return name
+
+    def unconfirmed(self, fleet: str) -> UnconfirmedLedger | None:
+        """Return how the ledger was restored or rebuilt for the fleet, None once an operator confirmed it."""
+        with reading(self._engine) as connection:
+            return _unconfirmed(connection, fleet)
+
+    def confirmed(self, fleet: str) -> datetime | None:
+        """Return when an operator confirmed the fleet's ledger, None unless it is confirmed."""
+        with reading(self._engine) as connection:
+            row = _newest(connection, fleet)
+        return datetime.fromisoformat(row.at) if row is not None and row.action == CONFIRMED else None
+
+    def confirm(self, fleet: str, person: str, reason: str) -> bool:
+        """Write down that an operator has repeated what the ledger lost; return whether that is new."""
+        with writing(self._engine) as connection:
+            if _unconfirmed(connection, fleet) is None:
+                return False
+            return append(connection, person, Via.SYSTEM, CONFIRMED, fleet, {"reason": reason}, fleet=fleet)
+
+
+def note_restored(connection: Connection, backup: datetime, person: str) -> None:
+    """Append to the audit log of every fleet that its ledger was restored, in the caller's transaction."""
+    body, changes = {"backup": backup.isoformat()}, tables.changes
+    for fleet in connection.execute(select(changes.c.fleet).distinct().order_by(changes.c.fleet)).scalars():
+        append(connection, person, Via.SYSTEM, RESTORED, fleet, body, fleet=fleet)
+
+
+def _newest(connection: Connection, fleet: str) -> "Row[Any] | None":
+    table = tables.audit
+    wanted = select(table).where(table.c.fleet == fleet, table.c.action.in_((RESTORED, REBUILT, CONFIRMED)))
+    return connection.execute(wanted.order_by(table.c.seq.desc()).limit(1)).first()
+
+
+def _unconfirmed(connection: Connection, fleet: str) -> UnconfirmedLedger | None:
+    row = _newest(connection, fleet)
+    if row is None or row.action == CONFIRMED:
+        return None
+    at = datetime.fromisoformat(row.at)
+    if row.action == REBUILT:
+        return UnconfirmedLedger(at=at, change=row.subject)
+    return UnconfirmedLedger(at=at, backup=datetime.fromisoformat(json.loads(row.body)["backup"]))

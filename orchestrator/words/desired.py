@@ -19,6 +19,11 @@ def pin_line(pin: Json) -> str:
     return printable(f"{why}; files, schedules and machines do not start it again, an operator still can")
 
 
+def every_release(found: Json) -> str:
+    """Return why a fleet is pinned against every release: its ledger was restored or rebuilt."""
+    return printable(f"every release: {found['unconfirmed']}")
+
+
 def went_back(pin: Json) -> str:
     """Return how the release of a pin was left again, and when."""
     return how_left(pin["by"], RollbackProgress(pin["rollback"]), moment(pin["at"]))
@@ -84,7 +89,7 @@ def _wish_line(wish: Json) -> str:
                 f"{wish['change']} is under way, which leads elsewhere; {version} can be applied afterwards"
             )
         case "pinned":
-            return f"PINNED against {pin_line(wish['pin'])}"
+            return f"PINNED against {pin_line(wish['pin']) if wish['pin'] else every_release(wish)}"
         case "empty":
             return f"no gateway has a release yet; penstock fleet install --to {version} begins it"
         case _:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.words.desired import pin_line
+from orchestrator.words.desired import every_release, pin_line
 from orchestrator.words.offers import all_spelled, spelled
 from orchestrator.words.text import printable
 from orchestrator.words.times import moment
@@ -54,7 +54,8 @@ def fleet_notices(status: Json) -> list[Line]:
         (NEEDS_YOU, _with_runbook(f"no order by chat is received: {why}", runbook_of("room_silent")))
         for why in status.get("silent_rooms", ())
     ]
-    return [*concern, *rooms, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
+    every = [("Pinned", f"against {every_release(status)}")] if status.get("unconfirmed") else []
+    return [*concern, *rooms, *every, *([("Pinned", f"against {pin_line(pin)}")] if pin else [])]
 
 
 def names_engine(shown: str | None) -> bool:

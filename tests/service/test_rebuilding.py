@@ -69,6 +69,7 @@ async def test_a_ledger_is_rebuilt_for_the_one_gateway_that_knows_more(
         "known-good is written down again: 1.3.0 on 1 gateway; no session has moved; edge-101 rebuilt the "
         "ledger, so what served by then became known-good, good or bad."
     )
+    assert done.to_repeat[-1] == "  penstock unpin edge --reason TEXT"
     assert ledger.known_good("edge").keys() == gateways.states.keys()
     with pytest.raises(Conflict, match="nothing to rebuild"):
         await service.rebuild(gateways.fleet, "ana", "once more")

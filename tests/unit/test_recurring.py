@@ -65,6 +65,7 @@ def test_the_newest_release_of_the_channel_begins_when_a_window_is_open() -> Non
         ({"on": on(3)}, "1.3 is every gateway's known-good and the newest of channel stable"),
         ({"on": frozenset()}, "no gateway of edge has a release yet; a person brings them up"),
         ({"pin": PIN}, "edge is pinned against 1.3: edge-7 went back"),
+        ({"unconfirmed": "it was restored"}, "edge is pinned against every release: it was restored"),
         ({"offered": ()}, "the ledger has no release of channel stable"),
         (
             {"offered": (release(3, "CVE"),)},
@@ -135,6 +136,7 @@ standings = st.builds(
     pin=st.sampled_from([None, None, PIN]),
     under_way=st.sampled_from([None, None, "edge-6"]),
     tried=st.sampled_from([None, None, "edge-7"]),
+    unconfirmed=st.sampled_from([None, None, "it was restored"]),
 )
 
 
@@ -146,7 +148,7 @@ def test_what_begins_is_never_older_withdrawn_pinned_or_a_second_one(stands: Sta
     began = next(one for one in stands.offered if one.release == turn.release)
     assert began == newest(stands.offered)
     assert began.withdrawn is None
-    assert (stands.tried, stands.under_way, stands.pin) == (None, None, None)
+    assert (stands.tried, stands.under_way, stands.pin, stands.unconfirmed) == (None, None, None, None)
     assert stands.on
     assert stands.on != {began.release.digest}
     later = {one.release.digest for one in stands.offered if one.rollback_index > began.rollback_index}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from policies.rebuilding import TO_REPEAT
 from policies.runbooks import PAGES as TABLE
 from policies.runbooks import runbook_of, runbook_of_waiting
 from tests.house.tree import ROOT
@@ -126,3 +127,18 @@ def test_what_is_missing_too_much_or_out_of_order_is_a_difference(expected: list
 )
 def test_what_varies_may_vary_where_the_page_says_so(expected: list[str], said: str) -> None:
     assert difference(expected, said) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "gone_for_good"),
+    [("ledger-restore", ()), ("ledger-lost", ("penstock token revoke", "penstock chat unlink"))],
+)
+def test_a_page_of_a_lost_ledger_has_all_that_is_repeated_before_machines_start_again(
+    page: str, gone_for_good: tuple[str, ...]
+) -> None:
+    """Pins and freezes were in neither page, and a token of role ci started what had been rolled back."""
+    before, confirms, _ = (ROOT / "runbooks" / f"{page}.md").read_text().partition("$ penstock unpin edge")
+    assert confirms
+    for one in TO_REPEAT:
+        what, _, how = (part.partition(",")[0] for part in one.partition(": "))
+        assert how in gone_for_good or (what in before and how in before)
