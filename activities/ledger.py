@@ -338,7 +338,7 @@ class LedgerActivities:
         )
 
     def _left_to(self, fleet: str) -> TakenOver | None:
-        """Return what an upgrade without an end has taken over, as far as is known without that upgrade."""
+        """Return the upgrade without an end that has taken gateways over; its story has which waves began."""
         for name in reversed(self._book.open_changes(fleet)):
             if self._book.change(name).kind is ChangeKind.UPGRADE and self._book.gateways_of(name, limit=1):
                 return TakenOver(change=name)

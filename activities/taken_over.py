@@ -1,12 +1,15 @@
 """Gateways of a promotion that a later change has taken over: the watch over the promotion has the others."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from policies.model.change import PENSTOCK, ChangeRecord, Quarantine
-from policies.model.plan import Plan
+from policies.model.change import PENSTOCK, ChangeKind, ChangeRecord, Quarantine
+from policies.model.plan import Plan, ReleaseRef
+from policies.model.plan_part import Member
 from policies.model.report import TakenOver
 from policies.model.value import Name
+from policies.rollback import Takes
 from policies.status.told import Told
 
 
@@ -17,8 +20,20 @@ class TakenBook(Protocol):
         """Return one change."""
         ...
 
+    def lock_passed_on(self, change: str) -> datetime | None:
+        """Return when the next change got the fleet's lock, None where this one may have it still."""
+        ...
+
+    def open_changes(self, fleet: str) -> tuple[str, ...]:
+        """Return the names of the fleet's changes that have not ended, the oldest first."""
+        ...
+
     def plan(self, digest: str) -> Plan:
         """Return the whole plan of an upgrade."""
+        ...
+
+    def plan_members(self, digest: str) -> dict[str, Member]:
+        """Return all gateways of a plan by name."""
         ...
 
     def told_by(self, changes: Collection[str]) -> dict[str, Told]:
@@ -27,6 +42,14 @@ class TakenBook(Protocol):
 
     def quarantined(self, fleet: str) -> tuple[Quarantine, ...]:
         """Return the gateways that are left out now."""
+        ...
+
+    def known_good(self, fleet: str) -> Mapping[str, ReleaseRef]:
+        """Return what each gateway goes back to."""
+        ...
+
+    def takes(self, fleet: str) -> Mapping[str, Takes]:
+        """Return which release takes new sessions on each gateway by its last report."""
         ...
 
 
@@ -42,30 +65,54 @@ class Taken(NamedTuple):
 def taken_over(book: TakenBook, left_to: TakenOver | None) -> Taken:
     """Return the gateways for which a later change answers now: none once it has ended.
 
-    Of a rollback that only waits, these are the gateways that are not back: it may wait for days, moves no
-    other gateway, and begins no further wave.
+    A change that goes back, or whose workflow is gone, begins no further wave. Of its gateways those are left
+    that are not known to be back: a rollback, or a change without a workflow, may have no end for days.
     """
     if left_to is None:
         return Taken()
     change = book.change(left_to.change)
     if change.ended is not None or change.plan is None:
         return Taken()
-    waves = book.plan(change.plan).wave_of
-    begun = frozenset(name for name, wave in waves.items() if left_to.has(wave))
-    told = book.told_by((change.name,)).get(change.name)
-    if told is None or not told.only_waits:
+    waves, told = book.plan(change.plan).wave_of, book.told_by((change.name,)).get(change.name, Told())
+    last = told.begun if left_to.up_to is None else left_to.up_to
+    begun = frozenset(name for name, wave in waves.items() if wave <= last)
+    since = book.lock_passed_on(change.name)
+    if since is None and not told.goes_back:
         return Taken(change.name, begun, frozenset(waves) - begun)
-    return Taken(change.name, _not_back(book, change.fleet, begun, told))
+    now = _not_back(book, change.fleet, begun, told) if told.only_waits else begun
+    return Taken(change.name, now if since is None else now - _back_since(book, change, now, since))
 
 
-def _not_back(book: TakenBook, fleet: Name, begun: frozenset[Name], told: Told) -> frozenset[Name]:
+def _back_since(
+    book: TakenBook, change: ChangeRecord, gateways: frozenset[Name], since: datetime
+) -> frozenset[Name]:
+    """Return which gateways are back, by their own report since then or by that of a rollback.
+
+    A gateway that is silent now may have come back before; a rollback that waits for others reports that.
+    """
+    takes, known_good = book.takes(change.fleet), book.known_good(change.fleet)
+    back = {
+        name
+        for name in gateways & takes.keys() & known_good.keys()
+        if takes[name].at > since and takes[name].release == known_good[name].digest
+    }
+    open_changes = book.open_changes(change.fleet)
+    for name, told in book.told_by(open_changes).items():
+        record = book.change(name)
+        if record.kind is ChangeKind.GO_BACK and told.only_waits and record.plan is not None:
+            members = frozenset(book.plan_members(record.plan))
+            back |= gateways & members - _not_back(book, change.fleet, members, told)
+    return frozenset(back)
+
+
+def _not_back(book: TakenBook, fleet: Name, gateways: frozenset[Name], told: Told) -> frozenset[Name]:
     """Return which gateways are not back: a change names the first of many, and each is left out of changes.
 
     Until the ledger has all of them as left out, none counts as back: it may run the release that failed.
     """
-    named = begun & told.not_back.keys()
+    named = gateways & told.not_back.keys()
     if not told.more_not_back:
         return named
     left_out = {one.gateway for one in book.quarantined(fleet) if one.person == PENSTOCK}
-    named |= begun & left_out
-    return named if len(named) >= told.count_not_back else begun
+    named |= gateways & left_out
+    return named if len(named) >= told.count_not_back else gateways

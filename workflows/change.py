@@ -941,12 +941,11 @@ class Change:
         """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
         if not await self._may_begin(wave):
             return False
-        await tell(bake_of(self._order.fleet), "take_over", TakenOver(change=self._name, up_to=wave))
-        if self._is_stopped:
-            return False
         self._story.begin_to_move(wave)
-        # Before anything moves: previews read there whether anything may have.
+        # Before anything moves: previews read there whether anything may have, and a watch that begins anew.
         await self._unless_stopped(self._record.write)
+        if not self._is_stopped:
+            await tell(bake_of(self._order.fleet), "take_over", TakenOver(change=self._name, up_to=wave))
         if self._is_stopped:
             self._story.leave_wave(self._passed)
             return False

@@ -109,6 +109,19 @@ class Changes(Book):
         with reading(self._engine) as connection:
             return _record(row_of(connection, name))
 
+    def lock_passed_on(self, change: str) -> datetime | None:
+        """Return when the next change got the fleet's lock, None where this one may have it still.
+
+        From then on the workflow of this change is gone, whether or not it has an end here. A change that it
+        lets in has no lock.
+        """
+        table = tables.changes
+        with reading(self._engine) as connection:
+            record = row_of(connection, change)
+            later = (table.c.fleet == record.fleet, table.c.number > record.number, table.c.beside.is_(None))
+            began: datetime | None = connection.scalar(select(func.min(table.c.began)).where(*later))
+            return began
+
     def newest_number(self, fleet: str) -> int:
         """Return the number of the fleet's newest change, 0 when there never was one."""
         with reading(self._engine) as connection:

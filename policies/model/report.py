@@ -77,11 +77,9 @@ class TakenOver(Value):
     """The gateways that a later change has taken over, until it ends or has brought them back."""
 
     change: Name
-    up_to: int | None = Field(default=None, description="the last wave that has begun; None for every wave")
-
-    def has(self, wave: int) -> bool:
-        """Return whether it has taken over the gateways of this wave of its plan."""
-        return self.up_to is None or wave <= self.up_to
+    up_to: int | None = Field(
+        default=None, description="the last wave that has begun; None for the last one that the ledger has"
+    )
 
 
 class WatchReport(Report):

@@ -15,6 +15,7 @@ from policies.model.change import (
     ChangeOpening,
     ChangeOrder,
     GatewayResult,
+    KnownGoodBatch,
     Outcome,
     Phase,
     Quarantine,
@@ -23,7 +24,10 @@ from policies.model.report import TakenOver
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
 from tests.fakes.ledgers import new_ledger
-from tests.unit.fleets import facts_of, planned
+from tests.unit.fleets import NEW, OLD, facts_of, planned, state
+
+EVERY_WAVE = 9
+"""At least as many as the plans here have."""
 
 BLIND = Decision(
     action=Action.HOLD,
@@ -114,6 +118,8 @@ def two_upgrades(ledger: Ledger) -> tuple[WatchSlice, str, list[str]]:
             for name in names
         ),
     )
+    known_good = KnownGoodBatch(fleet="edge", change=change, releases=dict.fromkeys(names, NEW))
+    ledger.record_known_good_batch(known_good)
     following = ledger.open_change(
         ChangeOpening(key="two", kind=ChangeKind.UPGRADE, release="1.4.0", plan=digest, **order)
     )
@@ -143,7 +149,7 @@ async def test_a_bake_watches_again_what_the_next_upgrade_has_brought_back(tmp_p
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
     asked, following, names = two_upgrades(ledger)
     asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
-    goes_back = Told(name=following, phase=Phase.ROLLING_BACK)
+    goes_back = Told(name=following, phase=Phase.ROLLING_BACK, begun=EVERY_WAVE)
     waits = goes_back.model_copy(update={"only_waits": True, "not_back": {names[0]: "no power"}})
     assert await watched_by(ledger, observation, asked, goes_back) == set()
     assert await watched_by(ledger, observation, asked, waits) == {*names[1:]}
@@ -159,6 +165,7 @@ async def test_a_bake_watches_none_of_many_gateways_that_are_not_back_before_it_
     told = Told(
         name=following,
         phase=Phase.ROLLING_BACK,
+        begun=EVERY_WAVE,
         only_waits=True,
         not_back={names[0]: "no power"},
         more_not_back=1,
@@ -171,10 +178,83 @@ async def test_a_bake_watches_none_of_many_gateways_that_are_not_back_before_it_
     assert await watched_by(ledger, observation, asked, told) == {*names[2:]}
 
 
+async def test_a_bake_that_begins_anew_watches_the_waves_that_the_next_upgrade_has_not_begun(
+    tmp_path: Path,
+) -> None:
+    """R7: it left every gateway to that upgrade until its next wave began, perhaps for days."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    reached = set(ledger.plan(asked.plan).waves[0].gateways)
+    told = Told(name=following, phase=Phase.OBSERVING, begun=1)
+    assert await watched_by(ledger, observation, asked, told) == {*names} - reached
+
+
+async def test_a_bake_watches_again_what_is_back_after_the_next_upgrade_died(tmp_path: Path) -> None:
+    """R3, R7: it has no end before its last gateway is back, and nothing of its waves was watched."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
+    told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
+    ledger.record_states("edge", [state(name, on=NEW) for name in names], {})  # before anything was switched
+    assert await watched_by(ledger, observation, asked, told) == set()
+    rollback(ledger, "three")
+    assert await watched_by(ledger, observation, asked, told) == set()
+    first, second, *others = names
+    ledger.record_states("edge", [state(first, on=NEW), state(second, on=OLD)], dict.fromkeys(others, "dead"))
+    assert await watched_by(ledger, observation, asked, told) == {first}
+    ledger.record_states("edge", [state(name, on=NEW) for name in others], {})
+    assert await watched_by(ledger, observation, asked, told) == {first, *others}
+
+
+async def test_a_bake_watches_a_gateway_that_falls_silent_after_a_rollback_by_force_brought_it_back(
+    tmp_path: Path,
+) -> None:
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
+    name = rollback(ledger, "three", asked.plan)
+    ledger.record_states("edge", [], dict.fromkeys(names, "its agent does not answer"))
+    assert await watched_by(ledger, observation, asked, told) == set()
+    waits = Told(name=name, phase=Phase.ROLLING_BACK, only_waits=True, not_back={names[0]: "no power"})
+    ledger.record_story(_order(ChangeKind.GO_BACK, "three"), waits, 0, ())
+    assert await watched_by(ledger, observation, asked, told) == {*names[1:]}
+
+
+async def test_a_bake_leaves_gateways_to_an_upgrade_that_lets_a_rollback_in(tmp_path: Path) -> None:
+    """What runs beside it has no lock, and proves nothing of it."""
+    ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
+    asked, following, names = two_upgrades(ledger)
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
+    told = Told(name=following, phase=Phase.OBSERVING, begun=EVERY_WAVE)
+    rollback(ledger, "three", beside=following)
+    ledger.record_states("edge", [state(name, on=NEW) for name in names], {})
+    assert await watched_by(ledger, observation, asked, told) == set()
+
+
+def rollback(ledger: Ledger, key: str, plan: str | None = None, beside: str | None = None) -> str:
+    """Have a rollback begin under the fleet's lock, or beside a change; return its name."""
+    opening = ChangeOpening(
+        key=key,
+        kind=ChangeKind.GO_BACK,
+        fleet="edge",
+        requested_by="ana",
+        reason="1.4.0 hangs",
+        release="known-good",
+        plan=plan,
+        beside=beside,
+    )
+    return ledger.open_change(opening)
+
+
+def _order(kind: ChangeKind, key: str) -> ChangeOrder:
+    return ChangeOrder(fleet="edge", kind=kind, reason="CVE", key=key)
+
+
 async def watched_by(ledger: Ledger, observation: Blind, asked: WatchSlice, told: Told) -> set[str]:
     """Return the gateways that a bake watches once the next upgrade has reported this."""
-    order = ChangeOrder(fleet="edge", kind=ChangeKind.UPGRADE, reason="CVE", key="two")
-    ledger.record_story(order, told, 0, ())
+    ledger.record_story(_order(ChangeKind.UPGRADE, "two"), told, 0, ())
     observation.asked.clear()
     await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
     plan = ledger.plan(asked.plan)
@@ -186,7 +266,7 @@ async def test_a_bake_that_has_left_every_gateway_to_the_next_upgrade_misses_not
     """It is not blind: operators are not notified that nothing is watched."""
     ledger, observation = Ledger.open(new_ledger(tmp_path / "ledger.db")), Blind()
     asked, following, _ = two_upgrades(ledger)
-    asked = asked.model_copy(update={"left_to": TakenOver(change=following)})
+    asked = asked.model_copy(update={"left_to": TakenOver(change=following, up_to=EVERY_WAVE)})
     found = await ActivityEnvironment().run(WatchActivities(ledger, observation).watch_wave, asked)
     assert (found.over, found.ticks, observation.asked) == (False, 1, [])
     assert (found.decision.action, found.decision.verdict) == (Action.HOLD, GateVerdict.NOT_ENOUGH_DATA)
