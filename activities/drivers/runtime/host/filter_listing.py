@@ -29,6 +29,9 @@ OLDER_TABLES = {
 SIXTH = Path("/proc/thread-self/net/if_inet6")
 """Is there where the kernel has IPv6."""
 _PREFIXES = {"ip": "iptables", "ip6": "ip6tables"}
+_LISTED = re.compile(r"^(.*[^{]) # handle \d+$", re.MULTILINE)
+"""A rule in a listing of nft(8) with handles."""
+_NAMED = 3
 _SAVED_PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 
 
@@ -44,17 +47,8 @@ async def read_rules(namespace: str | None = None) -> Rules:
     listed = json.loads(nft.out or '{"nftables": []}')["nftables"]
     tables = {(one.name, one.kind): one for one in _of_nft(listed)}
     for family, prefix in _PREFIXES.items():
-        translated = {
-            rule["table"]
-            for rule in (one["rule"] for one in listed if "rule" in one)
-            if rule["family"] == family and any("xt" in part for part in rule["expr"])
-        }
-        program = f"{prefix}-nft-save"
-        for name in sorted(translated) if shutil.which(program) else ():
-            said = await _run(namespace, program, "-t", name)
-            # it ends at a rule that it cannot write; then what nft lists of the table is more
-            for table in _of_saved(family, f"{prefix}-nft", said.out) if said.status == 0 else ():
-                tables[table.name, "nftables"] = table
+        for table in [one for one in tables.values() if one.name.startswith(f"{family} ")]:
+            await _write_by_iptables(table, f"{prefix}-nft", namespace)
         for table in await _older(family, prefix, namespace):
             tables[table.name, table.kind] = table
     routing = [await _routing(family, namespace) for family in _families()]
@@ -63,6 +57,50 @@ async def read_rules(namespace: str | None = None) -> Rules:
     for table in tables.values():
         table.ipsets, table.masquerades = ipsets, masquerades
     return Rules(tuple(_placed(table, namespace) for table in (*tables.values(), *routing)))
+
+
+async def _write_by_iptables(table: Table, prefix: str, namespace: str | None) -> None:
+    """Replace each rule that nft does not list whole by what iptables-save(8) prints at its place.
+
+    Of all others nft's listing is right: iptables writes a rule of nft that asks for a set without the set.
+    """
+    hidden = {name: rules for name, rules in table.chains.items() if any(map(_is_hidden, rules))}
+    if not hidden or not shutil.which(f"{prefix}-save"):
+        return
+    family, of = table.name.split()
+    said = await _run(namespace, f"{prefix}-save", "-t", of)
+    saved = {name: rules for one in _of_saved(family, prefix, said.out) for name, rules in one.chains.items()}
+    for name, rules in hidden.items():
+        lines = saved.get(name, [])
+        if len(lines) != len(rules):  # it writes no table with a rule that it cannot write, but other chains
+            alone = (await _run(namespace, prefix, "-t", of, "-S", name)).out
+            lines = [
+                one
+                for made in _of_saved(family, prefix, f"*{of}\n{alone}")
+                for one in made.chains.get(name, ())
+            ]
+        if len(lines) == len(rules):
+            both = zip(rules, lines, strict=True)
+            table.chains[name] = [line if _is_hidden(rule) else rule for rule, line in both]
+
+
+def _is_hidden(rule: Rule) -> bool:
+    return isinstance(rule, NftRule) and rule.is_hidden
+
+
+async def advice_on(chain: str, namespace: str | None) -> str:
+    """Return what to do about a chain, by family, table and name, with rules of which nft lists a part."""
+    family, table, name = chain.split(" ")
+    program = f"{_PREFIXES[family]}-nft-save"
+    if not shutil.which(program):
+        return f"install {program}: nft does not list the rules of chain {name} of table {table} whole"
+    said = (await _run(namespace, "nft", "-a", "list", "chain", family, table, name)).out
+    others = [one.strip() for one in _LISTED.findall(said) if "counter" not in one]  # iptables always counts
+    rules = "; ".join(f"`{one}`" for one in others[:_NAMED]) or "rules that iptables did not make"
+    return (
+        f"{program} cannot write chain {name} of table {table} because of {rules}, so it is not known what "
+        "its other rules do with users; write these with iptables or in another table"
+    )
 
 
 async def text_of(rule: Rule) -> str:

@@ -19,7 +19,7 @@ from math import inf
 from typing import Any
 
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.filter_listing import read_rules, text_of
+from activities.drivers.runtime.host.filter_listing import advice_on, read_rules, text_of
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
     COMPARED_WITHIN,
@@ -390,6 +390,8 @@ async def _not_tracked(sent: First, rule: Rule) -> str:
 async def _sentence(
     gateway: Gateway, slot: str, sent: First, model: First, accepts: Entry, drops: Entry
 ) -> str:
+    if accepts.hidden_in:
+        return await advice_on(accepts.hidden_in, accepts.rule.namespace)
     way = "replies from " * model.is_reply
     users, what = (f"{way}{sent.transport.upper()} port {port}" for port in (model.port, sent.port))
     where, rule = f"{what} of slot {slot} over IPv{sent.version}", f"`{await text_of(accepts.rule)}`"

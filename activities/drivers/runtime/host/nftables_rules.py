@@ -26,6 +26,7 @@ from activities.drivers.runtime.host.packet_filter import (
 )
 from activities.drivers.runtime.host.rule_conditions import (
     ALWAYS,
+    HIDDEN,
     MARK_FIELDS,
     TRANSPORTS,
     UNREAD,
@@ -108,6 +109,11 @@ class NftRule(Rule):
         """Return by what it is told apart from others."""
         return (*super().key, str(self.handle))
 
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it has a part of iptables, of which nft(8) lists no more than the name."""
+        return any("xt" in part for part in self.expr)
+
     def steps(self, table: Table, packets: Packets) -> tuple[list[Step], bool]:
         """Return what its statements do, one after the other."""
         when, asks, steps = [ALWAYS], False, list[Step]()
@@ -137,7 +143,8 @@ def _unevaluated(table: Table, rule: NftRule, part: Mapping[str, Any]) -> Iterat
     if kind == "text" and re.fullmatch(r"(add|update) @\S+ \{(?!.*\b(limit|quota|count)\b).*\}", value):
         return  # an element is noted
     if kind == "xt" and (value or {}).get("type") != "target":
-        yield f"{UNREAD}{rule.text} {rule.handle}"
+        if value.get("name") != "comment":
+            yield f"{HIDDEN}{rule.text} {rule.handle}"
     elif kind in _WITH_LIMITS:
         stated = value.get("stmt") or table.counted.get(value.get("set", ""), [])
         for one in [stated] if isinstance(stated, dict) else stated:

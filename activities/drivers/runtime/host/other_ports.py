@@ -14,7 +14,7 @@ from typing import Any
 
 from activities.drivers.daemon.port import Dialled
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.filter_listing import read_rules, text_of
+from activities.drivers.runtime.host.filter_listing import advice_on, read_rules, text_of
 from activities.drivers.runtime.host.iptables_rules import SavedRule
 from activities.drivers.runtime.host.nftables_rules import NftRule
 from activities.drivers.runtime.host.packet_filter import Rule, Rules
@@ -94,7 +94,8 @@ async def _sentence(gateway: Gateway, dialled: Dialled, rule: Rule, *, known: bo
     port = f"{dialled.transport.upper()} port {dialled.port} of {gateway.name}"
     where = f"`{await text_of(rule)}` ({rule.place})"
     if not known:
-        return f"it is not known whether {where} leads other ports to {port}; install iptables-nft-save"
+        advice = await advice_on(rule.text, rule.namespace)
+        return f"it is not known whether {where} leads other ports to {port}; {advice}"
     return (
         f"{where} leads users of another port or address to {port}; no new instance gets them, and they lose "
         f"the gateway once this daemon stops. Have them dial {port}, then remove the rule"

@@ -8,6 +8,7 @@ anything else stay, unread: they are the same for packets of another kind. So wh
 is compared without knowing every condition: `missing` returns what one of them has and the other has not.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from typing import Any
 from activities.drivers.runtime.host.rule_conditions import (
     ALWAYS,
     BY_MARK,
+    HIDDEN,
     UNREAD,
     Packets,
     TooManyError,
@@ -44,6 +46,7 @@ MARKS_CONNECTIONS = f"{MARKS}of connections: "
 EFFECT = "effect: "
 """How the verdict of a rule begins that changes packets, or has a program look into them."""
 CLAMPS, QUEUES, UNTRACKED = f"{EFFECT}segment size", f"{EFFECT}queue", f"{EFFECT}not tracked"
+_HIDDEN = re.compile(rf"{HIDDEN}(\S+ \S+ \S+) \d+")
 KEEPS = "keeps addresses"
 """The verdict of a rule behind which no rule of its chain translates the packets."""
 COMPARED_WITHIN = timedelta(seconds=3)
@@ -109,6 +112,12 @@ class Entry:
     def is_unread(self) -> bool:
         """Whether one of its conditions may ask for that, too, and is not understood."""
         return any(UNREAD in one for one in self.when)
+
+    @property
+    def hidden_in(self) -> str | None:
+        """Return family, table and chain of a condition's rule of which nft lists only a part."""
+        found = next(filter(None, (_HIDDEN.search(one) for one in sorted(self.when))), None)
+        return found and found[1]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from activities.drivers.runtime.host.rule_values import ANY, Conditions, Network
 ALWAYS: Conditions = frozenset()
 UNREAD = "unread: "
 """How a condition begins of which it is not known whether it asks for that by which the packets differ."""
+HIDDEN = f"{UNREAD}rule of iptables in "
+"""How it begins where nft(8) does not list the rule whole; family, table, chain and handle follow."""
 BY_MARK = "by mark: "
 """How a condition begins that asks for a mark of packets: it depends on the rules that mark them."""
 MARK_FIELDS = ("mark", "ct mark")

@@ -25,7 +25,7 @@ from itertools import product
 from typing import Any
 
 from activities.drivers.programs import run
-from activities.drivers.runtime.host.filter_listing import read_rules, text_of
+from activities.drivers.runtime.host.filter_listing import advice_on, read_rules, text_of
 from activities.drivers.runtime.host.packet_filter import (
     ACCEPT,
     COMPARED_WITHIN,
@@ -370,6 +370,8 @@ def _drops_some(entry: Entry) -> bool:
 
 
 async def _sentence(has: Users, lacks: Users, entry: Entry, *, not_there: bool) -> str:
+    if entry.hidden_in:
+        return await advice_on(entry.hidden_in, entry.rule.namespace)
     rule = f"`{await text_of(entry.rule)}` ({entry.rule.place})"
     if entry.is_unread:
         return (
