@@ -262,7 +262,7 @@ OUTSIDE = {
     "none to the office": (
         f"{OUT} -s 10.8.0.0/24 -d 192.0.2.0/24 -j ACCEPT\n{MASQUERADE}",
         ("10.8.0.2", "192.0.2.1"),
-        "-d 192.0.2.0/24 -j ACCEPT` (iptables-nft, table nat) keeps addresses of users of slot adopted",
+        "(nftables, chain POSTROUTING of table ip nat) keeps addresses of users of slot adopted",
     ),
     "none at all": (
         f"{OUT} ! -s 10.8.0.0/24 -j MASQUERADE",

@@ -26,6 +26,7 @@ from activities.drivers.runtime.host.packet_filter import (
     DROP,
     EVERYWHERE,
     UNTRACKED,
+    ZONE,
     Between,
     Entry,
     Rule,
@@ -361,28 +362,49 @@ def _drop(theirs: Sequence[Entry], ours: Sequence[Entry]) -> Entry:
     )
 
 
-def _untracked(rules: Rules, sent: Sequence[First]) -> list[tuple[First, Rule]]:
-    """Return which packets of any user are surely not tracked as they come, and which replies, by which rule.
+def _untracked(rules: Rules, sent: Sequence[First]) -> list[tuple[First, Entry]]:
+    """Return which packets of any user, or replies, are surely not tracked together, by which verdict.
 
-    Steering translates tracked packets alone, and the reply to one that it has translated back.
+    Steering translates tracked packets alone, and the reply to one that it has translated back. A reply in
+    another zone is none to it.
     """
     dialled, *at_slots = sent
-    ways = [("prerouting", dialled), *(("output", replace(one, is_reply=True)) for one in at_slots)]
-    return [
-        (one, entry.rule)
-        for hook, one in ways
-        for _, entries in rules.of(hook, "filter", _Anyone(**vars(one)), _BEFORE_TRACKING)
-        for entry in entries
-        if entry.verdict == UNTRACKED
-        and not entry.is_unread
-        and all("flags" in condition for condition in entry.when)  # each connection has packets of all kinds
-    ]
+    theirs = _of_tracking(rules, "prerouting", dialled)
+    found = [(dialled, entry) for entry in theirs if entry.verdict == UNTRACKED and _is_sure(entry)]
+    for one in (replace(one, is_reply=True) for one in at_slots):
+        ours = _of_tracking(rules, "output", one)
+        found += [(one, entry) for entry in ours if entry.verdict == UNTRACKED and _is_sure(entry)]
+        for packets, some, others in ((dialled, theirs, ours), (one, ours, theirs)):
+            zones = {entry.verdict for entry in others}
+            found += [
+                (packets, entry)
+                for entry in some
+                if entry.verdict.startswith(ZONE) and _is_sure(entry) and entry.verdict not in zones
+            ]
+    return found
 
 
-async def _not_tracked(sent: First, rule: Rule) -> str:
+def _of_tracking(rules: Rules, hook: str, sent: First) -> list[Entry]:
+    packets = _Anyone(**vars(sent))
+    return [one for _, entries in rules.of(hook, "filter", packets, _BEFORE_TRACKING) for one in entries]
+
+
+def _is_sure(entry: Entry) -> bool:
+    """Whether some packets of each connection meet the conditions: it has packets with all flags."""
+    return not entry.is_unread and all("flags" in condition for condition in entry.when)
+
+
+async def _not_tracked(sent: First, entry: Entry) -> str:
     what = f"{'replies from ' * sent.is_reply}{sent.transport.upper()} port {sent.port}"
+    rule = f"`{await text_of(entry.rule)}` ({entry.rule.place})"
+    if entry.verdict.startswith(ZONE):
+        way = "packets from users and replies, or exempt"
+        return (
+            f"{rule} has the kernel track {what} over IPv{sent.version} in a zone, and not what goes the "
+            f"other way, so no reply is translated back; set the zone for {way} {what} from it"
+        )
     return (
-        f"`{await text_of(rule)}` ({rule.place}) keeps the kernel from tracking {what} over "
+        f"{rule} keeps the kernel from tracking {what} over "
         f"IPv{sent.version}, and steering moves tracked connections only; exempt {what} from that rule"
     )
 

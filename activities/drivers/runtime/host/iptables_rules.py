@@ -19,6 +19,7 @@ from activities.drivers.runtime.host.packet_filter import (
     TO,
     TRANSLATE,
     UNTRACKED,
+    ZONE,
     IpSet,
     Rule,
     Step,
@@ -87,8 +88,8 @@ _ALIKE = frozenset(
     --flags --any --string --hex-string --algo --from --to --icase --genre --log --l7proto
     --limit-iface-in --limit-iface-out --physdev-is-in --physdev-is-out --physdev-is-bridged
     --loose --validmark --accept-local --invert --transparent --nowildcard --restore-skmark
-    --dir --pol --proto --strict --mode --next --uid-owner --gid-owner --suppl-groups --socket-exists
-    --cgroup --path --cluster-total-nodes --cluster-local-node --cluster-local-nodemask --cluster-hash-seed
+    --dir --pol --proto --strict --mode --next --socket-exists
+    --cluster-total-nodes --cluster-local-node --cluster-local-nodemask --cluster-hash-seed
     --limit --limit-burst --connlimit-upto --connlimit-above --connlimit-mask --connlimit-saddr
     --connlimit-daddr --connbytes --connbytes-dir --connbytes-mode --quota --every --packet --probability
     --hashlimit --hashlimit-upto --hashlimit-above --hashlimit-burst --hashlimit-mode --hashlimit-srcmask
@@ -196,7 +197,8 @@ def done_by(target: Sequence[str]) -> list[str]:
         return [_saved_source(target) if name == "SNAT" else said]
     if name in _ONLY_REPORTS:
         return []
-    effect = UNTRACKED if said == "CT --notrack" else f"{EFFECT}{said}"
+    zone = f"{ZONE}{target[2]}" if said.startswith("CT --zone ") else f"{EFFECT}{said}"
+    effect = UNTRACKED if said == "CT --notrack" else zone
     return [effect, ACCEPT] if name == "TPROXY" else [effect]
 
 

@@ -20,6 +20,7 @@ from activities.drivers.runtime.host.packet_filter import (
     TO,
     TRANSLATE,
     UNTRACKED,
+    ZONE,
     Rule,
     Step,
     Table,
@@ -61,7 +62,7 @@ _ALIKE = frozenset(
     {
         *("ip", "ip6", "ether", "vlan", "arp", "@ll", "exthdr", "ip option", "tcp option", "sctp chunk"),
         *("dccp option", "socket", "osf", "numgen", "jhash", "symhash", "fib exists"),
-        *("rt mtu", "rt ipsec", "length", "random", "cpu", "pkttype", "skuid", "skgid", "cgroup", "nftrace"),
+        *("rt mtu", "rt ipsec", "length", "random", "cpu", "pkttype", "nftrace"),
         *("time", "day", "hour", "ipsec", "secpath", "secmark"),
         *(
             f"ct {key}{way}"
@@ -241,6 +242,8 @@ def _set(value: Mapping[str, Any]) -> Iterator[Step]:
     if name in MARK_FIELDS:
         kind = MARKS_CONNECTIONS if name == "ct mark" else MARKS
         yield Step(ALWAYS, f"{kind}{json.dumps(value, sort_keys=True)}")
+    elif name == "ct zone":
+        yield Step(ALWAYS, f"{ZONE}{json.dumps(value['value'], sort_keys=True)}")
     elif name != "nftrace":
         yield Step(ALWAYS, CLAMPS if '"maxseg"' in name else f"{EFFECT}{json.dumps(value, sort_keys=True)}")
 
@@ -354,8 +357,8 @@ def _field(left: Any) -> str:
         return f"ct {way} {key}" if key in _ENDS else f"ct {key} {way}".strip()
     if kind == "fib" and asked.get("result") == "type":
         return f"{'daddr' if 'daddr' in asked['flags'] else 'saddr'} type"
-    if kind == "rt":
-        return f"rt {asked.get('key')}"
+    if kind == "rt" or (kind == "socket" and asked.get("key") == "cgroupv2"):
+        return f"{kind} {asked.get('key')}".removeprefix("socket ")
     return f"{kind} {json.dumps(asked, sort_keys=True)}"
 
 

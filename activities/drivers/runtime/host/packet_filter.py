@@ -46,6 +46,8 @@ MARKS_CONNECTIONS = f"{MARKS}of connections: "
 EFFECT = "effect: "
 """How the verdict of a rule begins that changes packets, or has a program look into them."""
 CLAMPS, QUEUES, UNTRACKED = f"{EFFECT}segment size", f"{EFFECT}queue", f"{EFFECT}not tracked"
+ZONE = f"{EFFECT}zone of tracking "
+"""How the verdict of a rule begins by which the kernel tracks packets among those of the same zone alone."""
 _HIDDEN = re.compile(rf"{HIDDEN}(\S+ \S+ \S+) \d+")
 KEEPS = "keeps addresses"
 """The verdict of a rule behind which no rule of its chain translates the packets."""

@@ -29,6 +29,20 @@ STANDS_FOR = {
     "--realm": "daddr",
 }
 """Fields that are not evaluated and may stand for an address or a device, with the field of that one."""
+BY_PROGRAM = frozenset(
+    {
+        "skuid",
+        "skgid",
+        "cgroup",
+        "cgroupv2",
+        "--uid-owner",
+        "--gid-owner",
+        "--suppl-groups",
+        "--cgroup",
+        "--path",
+    }
+)
+"""Fields of the program that has the packet's socket: each slot's daemon is a unit of its own."""
 VERSIONS = {"nfproto": {4: "ipv4", 6: "ipv6"}, "protocol": {4: "ip", 6: "ip6"}}
 _MOST = 4096
 """Ways to meet a rule, and elements that have to do with the compared packets, which are compared at all."""

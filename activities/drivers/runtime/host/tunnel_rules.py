@@ -39,6 +39,7 @@ from activities.drivers.runtime.host.packet_filter import (
 )
 from activities.drivers.runtime.host.rule_conditions import (
     ALWAYS,
+    BY_PROGRAM,
     ORIGINAL,
     STANDS_FOR,
     UNREAD,
@@ -117,6 +118,7 @@ _SHARED = frozenset(
         *("sport", "dport", "port", "--vport", "--vaddr"),
         *(f"ct {way} proto-{end}" for way in ("original", "reply") for end in ("src", "dst")),
         *("ct state", "ct status", "ct direction", "l4proto", "saddr type", "daddr type"),
+        *BY_PROGRAM,
     }
 )
 """What users of every slot send and get alike."""
