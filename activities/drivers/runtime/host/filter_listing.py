@@ -32,6 +32,9 @@ _PREFIXES = {"ip": "iptables", "ip6": "ip6tables"}
 _LISTED = re.compile(r"^(.*[^{]) # handle \d+$", re.MULTILINE)
 """A rule in a listing of nft(8) with handles."""
 _NAMED = 3
+_DEVICES = re.compile(r"hook \w+ devices? (.*?) priority")
+AT_DEVICES = {"ingress": "iifname", "egress": "oifname"}
+"""By hook whose chains see the packets of some devices alone, how a rule asks for the device."""
 _SAVED_PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 
 
@@ -46,6 +49,9 @@ async def read_rules(namespace: str | None = None) -> Rules:
         raise Unavailable(f"nft cannot list the packet filter{_in(namespace)}: {nft.last_words}")
     listed = json.loads(nft.out or '{"nftables": []}')["nftables"]
     tables = {(one.name, one.kind): one for one in _of_nft(listed)}
+    for table in tables.values():
+        for name in [name for name, base in table.bases.items() if base[0] in AT_DEVICES]:
+            await _bind(table, name, namespace)
     for family, prefix in _PREFIXES.items():
         for table in [one for one in tables.values() if one.name.startswith(f"{family} ")]:
             await _write_by_iptables(table, f"{prefix}-nft", namespace)
@@ -57,6 +63,19 @@ async def read_rules(namespace: str | None = None) -> Rules:
     for table in tables.values():
         table.ipsets, table.masquerades = ipsets, masquerades
     return Rules(tuple(_placed(table, namespace) for table in (*tables.values(), *routing)))
+
+
+async def _bind(table: Table, chain: str, namespace: str | None) -> None:
+    """Have a chain of some devices accept the packets of others: nft lists the devices in its text alone."""
+    said = await _run(namespace, "nft", "list", "chain", *table.name.split(), chain)
+    found = _DEVICES.search(said.out)
+    devices = [one.strip('"') for one in re.split(r"[{}=,\s]+", found[1]) if one] if found else []
+    key = AT_DEVICES[table.bases[chain][0]]
+    others = {"op": "!=", "left": {"meta": {"key": key}}, "right": {"set": devices}}
+    rule = NftRule(
+        f"nftables, chain {chain} of table {table.name}", expr=[{"match": others}, {"accept": None}]
+    )
+    table.chains[chain] = [rule, *table.chains.get(chain, ())]
 
 
 async def _write_by_iptables(table: Table, prefix: str, namespace: str | None) -> None:

@@ -46,13 +46,22 @@ from policies.model.fleet import Gateway
 
 Address = IPv4Address | IPv6Address
 _PROTOCOLS = {"tcp": 6, "udp": 17}
-_AT_THE_SLOT: Between = {"prerouting": (-105, inf), "postrouting": (-inf, 99)}
+_NONE = (inf, inf)
+_AT_THE_SLOT: Between = {
+    "ingress": _NONE,
+    "prerouting": (-105, inf),
+    "postrouting": (-inf, 99),
+    "egress": _NONE,
+}
 """Where steered packets and their replies have the slot's port.
 
 Chains before the steering's own see the port that users dial, and so do chains from `srcnat` on.
 """
 _BEFORE_TRACKING: Between = dict.fromkeys(("prerouting", "output"), (-inf, -201))
-_HOOKS = (("prerouting", False), ("input", False), ("output", True), ("postrouting", True))
+_HOOKS = (
+    *((hook, False) for hook in ("ingress", "prerouting", "input")),
+    *((hook, True) for hook in ("output", "postrouting", "egress")),
+)
 """Hooks that packets of users pass, and whether it is the replies that do so."""
 _PORTS = frozenset({"dport", "port", "ct original proto-dst", "ct reply proto-src"})
 _ADDRESSES = frozenset({"daddr", ORIGINAL["daddr"], "ct reply saddr"})

@@ -58,11 +58,13 @@ DEEPEST = 16
 Between = Mapping[str, tuple[float, float]]
 """By hook, the lowest and the highest priority of the chains that are looked at; at other hooks all are."""
 EVERYWHERE: Between = {}
-_BEFORE = {"output": (), "postrouting": ("prerouting", "forward", "output")}
-"""By hook, those that packets may have passed before; at others `prerouting` alone."""
-_PASSED = ("prerouting", "input", "forward", "output", "postrouting")
+_ARRIVING = ("ingress", "prerouting")
+_BEFORE = {"ingress": (), "output": (), "postrouting": (*_ARRIVING, "forward", "output")}
+_BEFORE |= {"egress": (*_BEFORE["postrouting"], "postrouting")}
+"""By hook, those that packets may have passed before; at others the ones of all that arrive."""
+_PASSED = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
 """Hooks that packets of users pass."""
-_FAMILIES = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+_FAMILIES = {4: ("ip", "inet", "netdev"), 6: ("ip6", "inet", "netdev")}
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class Rules:
         asking = {one for entry in entries for one in entry.when if BY_MARK in one}
         if not asking:
             return entries
-        before = {hook, *_BEFORE.get(hook, ("prerouting",))}
+        before = {hook, *_BEFORE.get(hook, _ARRIVING)}
         marks = [*self._marks(before, packets, between, MARKS)]
         for one in packets.other_ways:
             marks += self._marks(_PASSED, one, between, MARKS_CONNECTIONS)
