@@ -78,6 +78,9 @@ _SENDERS = frozenset({"saddr", "iif", "oif"})
 _ENDS = {"saddr": "daddr", "sport": "dport", "iif": "oif", "saddr type": "daddr type"}
 _OTHER_END = _ENDS | {there: here for here, there in _ENDS.items()}
 """By field of a packet, the one that has the same in the reply to it."""
+_OWNERS = frozenset({"skuid", "skgid", "--uid-owner", "--gid-owner"})
+_ROOT = frozenset({"0", "root"})
+"""By which user and group the sockets of every daemon are opened, before it may become another one."""
 _OF_USERS = 1024
 """The first port from which programs of users send, except for IKE."""
 _IKE = 500
@@ -116,7 +119,7 @@ class First:
 
     def reads(self, name: str) -> bool:
         """Return whether it is known what the packet has in that field."""
-        return self._inward(name) in _KNOWN
+        return self._inward(name) in _KNOWN or name in _OWNERS
 
     def shares(self, name: str) -> bool:
         """Return whether the field is one of the user, who is the same at every port."""
@@ -145,6 +148,8 @@ class First:
 
     def meets(self, name: str, values: Values) -> list[Conditions]:
         """Return when the packet has one of these values in the field."""
+        if name in _OWNERS:
+            return values.unread(f"{UNREAD * (not {*map(str, values)} <= _ROOT)}{name}")
         inward = self._inward(name)
         try:
             if nobody := _OF_NO_USER.get(inward):
