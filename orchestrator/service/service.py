@@ -1454,11 +1454,7 @@ class Service:
             offers.append(Offer(verb=Verb.ROLL_BACK, fleet=fleet))
         if newest.kind is ChangeKind.CONFIGURE and newest.outcome is not Outcome.REFUSED and not newest.cause:
             offers.append(Offer(verb=Verb.ROLL_BACK, fleet=fleet, settings=True))
-        if displaced := self._ledger.displaced(fleet, 2):
-            one = displaced[0] if len(displaced) == 1 else None
-            note = "to the daemon that was adopted there"
-            offers.append(Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note))
-        return tuple(offers)
+        return (*offers, *WaysBack(self._ledger).handing_back(fleet))
 
 
 def _undescribed(fleet: str) -> Unknown:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 
 from orchestrator.service.pins import Pins, pinned, sentence_of
 from orchestrator.service.standing import looked_at_within
 from orchestrator.service.telling import not_back_of, order_of
 from orchestrator.store.ledger import Ledger
-from orchestrator.store.releases import usable_of
-from policies.adoption import own_daemons
+from orchestrator.store.releases import is_named, usable_of
+from policies.adoption import is_adopted, own_daemons
+from policies.model.adoption import MARK
 from policies.model.change import (
     PENSTOCK,
     STAYS,
@@ -126,13 +128,53 @@ class WaysBack:
 
         Raises:
             BadInput: There is no such release, or several of the name were known-good.
-            Refused: It was withdrawn.
+            Refused: It was withdrawn and never known-good here, or is a daemon that was adopted.
         """
         rows = self._meant(fleet, name)
+        if not rows and self._is_of_adopted(fleet, name):
+            handed = "gateways are handed back to it"
+            raise Refused(f"{name} was adopted and is no release: {handed}", *self.handing_back(fleet.name))
         usable = usable_of(rows)
         if len(usable) > 1:
             raise self._several_known_good(fleet, name, usable, force=force)
+        if len(rows) == 1 and self.ledger.known_good_versions(fleet.name, [rows[0].release.digest]):
+            return rows[0].release  # a withdrawn one is no release for an upgrade, and still a way back
         return self.ledger.only_release(name, rows)
+
+    def _is_of_adopted(self, fleet: Fleet, name: str) -> bool:
+        """Return whether a daemon that was adopted and has been replaced is called so."""
+        if not self.ledger.displaced(fleet.name, 1):
+            return False
+        ever = chain.from_iterable(self.ledger.ever_known_good(fleet.name).values())
+        own = {release for release in ever if is_adopted(release)}
+        return any(is_named(release, name) or release.version == f"{name}{MARK}" for release in own)
+
+    def handing_back(self, fleet: str) -> tuple[Offer, ...]:
+        """Return the offer to hand a gateway back to the daemon that was adopted there; none without one."""
+        displaced = self.ledger.displaced(fleet, 2)
+        if not displaced:
+            return ()
+        one = displaced[0] if len(displaced) == 1 else None
+        note = "to the daemon that was adopted there"
+        return (Offer(verb=Verb.HAND_BACK, fleet=fleet, gateway=one, note=note),)
+
+    def _needs_name(self, fleet: Fleet, why: str, before: ReleaseRef) -> Refused:
+        """Return that a rollback has to name the release to go back to, and how."""
+        if is_adopted(before):
+            return Refused(
+                f"{why}; it was adopted, and gateways are handed back to it", *self.handing_back(fleet.name)
+            )
+        approved = "a second operator approves it" if fleet.rollback.confirm_other_release else ""
+        name = self._name_of(fleet, before)
+        offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=name, note=approved)
+        return Refused("; ".join(filter(None, (why + self._withdrawn(before), approved))), offer)
+
+    def _withdrawn(self, release: ReleaseRef | None) -> str:
+        """Return what is said of a way back to a release that was withdrawn; empty for any other."""
+        row = self.ledger.release_row(release.digest) if release is not None else None
+        if release is None or row is None or row.yanked_reason is None:
+            return ""
+        return f"; {release.version} was withdrawn: {row.yanked_reason}"
 
     def _meant(self, fleet: Fleet, name: str) -> tuple[ReleaseRow, ...]:
         """Return the releases that a rollback may mean by that name; one where none was known-good here."""
@@ -629,7 +671,7 @@ class WaysBack:
                 if targets
                 else on_it_already(fleet.name, to, moves, silent, served_elsewhere(moves, takes))
             )
-            sentence += were_steered(targets.keys() & hand)
+            sentence += were_steered(targets.keys() & hand) + self._withdrawn(to)
             if stay := sorted(able.keys() & leave):
                 sentence += f"; {named(stay)} is not back from {to.version} yet and does not stay on it"
         elif left.keys() - plain.targets.keys():
@@ -639,7 +681,7 @@ class WaysBack:
             targets = left | plain.targets
             sentence = f"{completed}; {plain.sentence}" if plain.targets else completed
         elif plain.needs_name is not None and not is_named:
-            raise _needs_name(fleet, plain.sentence, self._name_of(fleet, plain.needs_name))
+            raise self._needs_name(fleet, plain.sentence, plain.needs_name)
         if targets:
             lately = {move.gateway for move in every if at - move.at <= kept}
             sentence = _with_departed(
@@ -937,13 +979,6 @@ def _unless_refused(find: Callable[[None], _Rollback]) -> _Rollback | None:
         return find(None)
     except Refused:
         return None
-
-
-def _needs_name(fleet: Fleet, why: str, before: str) -> Refused:
-    """Return that a rollback has to name the release to go back to, and how."""
-    approved = "a second operator approves it" if fleet.rollback.confirm_other_release else ""
-    offer = Offer(verb=Verb.ROLL_BACK, fleet=fleet.name, release=before, note=approved)
-    return Refused("; ".join(filter(None, (why, approved))), offer)
 
 
 def _left_over(

@@ -5,14 +5,17 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from activities.files import load
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.composition import compose
+from orchestrator.store import tables
 from orchestrator.words.offers import all_spelled
 from policies.adoption import release_of
 from policies.model.adoption import ADOPTED
@@ -146,6 +149,22 @@ async def test_a_gateway_that_is_not_the_fleets_is_named_and_none_is_adopted(sta
         assert refused.code == 2
         assert "edge has no gateway edge-9" in refused.err
     assert stand.gateway.effects == []
+
+
+async def test_a_day_after_the_first_upgrade_the_way_back_to_what_was_adopted_is_named(stand: Stand) -> None:
+    """Document and status offered `rollback --to 1.1.6+adopted`, and each form of it was refused."""
+    await stand.penstock("fleet", "adopt", "edge")
+    assert (await stand.world.upgrade(("edge-1",))).outcome is Outcome.PROMOTED
+    with stand.world.book.engine.begin() as connection:
+        connection.execute(update(tables.known_good).values(since=datetime.now(UTC) - timedelta(days=2)))
+        connection.execute(update(tables.changes).values(ended=datetime.now(UTC) - timedelta(days=2)))
+    own = "penstock fleet hand-back edge edge-1 --reason TEXT (to the daemon that was adopted there)"
+    assert await stand.offered() == own
+    for to in ((), ("--to", "1.1.6"), ("--to", FOUND.version)):
+        refused = await stand.penstock("rollback", "edge", "--reason", "users call", *to)
+        assert refused.code == 5
+        assert "gateways are handed back to it" in refused.err
+        assert "penstock fleet hand-back edge edge-1" in " ".join(refused.err.split())
 
 
 async def test_a_gateway_is_handed_back_to_the_daemon_that_was_adopted_and_only_to_one(stand: Stand) -> None:

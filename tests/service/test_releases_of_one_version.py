@@ -137,8 +137,23 @@ async def test_a_version_of_several_known_good_is_refused_with_where_each_was_an
 def test_no_other_release_stands_in_for_known_good_that_was_withdrawn(promoted: Ledger) -> None:
     add(promoted, OTHER)
     promoted.yank(OLD.digest, "leaks", "ada")
-    with pytest.raises(Refused, match=r"release 1\.1\.6 was withdrawn: leaks"):
-        WaysBack(promoted).release_called(EDGE, "1.1.6")
+    assert WaysBack(promoted).release_called(EDGE, "1.1.6") == OLD
+
+
+async def test_known_good_that_was_withdrawn_is_still_a_way_back_and_called_withdrawn(
+    penstock: CommandLine, promoted: Ledger
+) -> None:
+    """Status offered it and the rollback was refused, with no other way: nothing takes a withdrawal back."""
+    promoted.yank(OLD.digest, "leaks", "ada")
+    named = await penstock(*ROLLBACK, "--to", "1.1.6")
+    assert "edge-1 will serve 1.1.6; 1.1.6 was withdrawn: leaks" in named.err
+
+
+def test_a_release_that_was_withdrawn_and_never_known_good_is_no_way_back(promoted: Ledger) -> None:
+    add(promoted, release("1.2.0"))
+    promoted.yank(release("1.2.0").digest, "leaks", "ada")
+    with pytest.raises(Refused, match=r"release 1\.2\.0 was withdrawn: leaks"):
+        WaysBack(promoted).release_called(EDGE, "1.2.0")
 
 
 def test_a_version_of_several_that_were_never_known_good_is_no_way_back(promoted: Ledger) -> None:
