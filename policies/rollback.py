@@ -78,7 +78,9 @@ def rollback_targets(
     if unfinished is None:
         return standing
     if unfinished.moved or not standing.targets:
-        return _completed(moves, unfinished, by_hand, standing.targets)
+        own = {move.gateway for move in moves if move.change == unfinished.change}
+        before = {name: to for name, to in standing.targets.items() if name not in own}
+        return _completed(moves, unfinished, by_hand, before)
     everybody = {move.gateway: move.release for move in moves if move.gateway not in by_hand}
     everybody |= standing.targets
     sentence = f"{unfinished.change} has moved no session and ends; {standing.sentence}"
