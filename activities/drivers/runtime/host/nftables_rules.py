@@ -279,8 +279,8 @@ def _names(left: Any, packets: Packets) -> list[str]:
 
 
 def _name(left: Any, packets: Packets) -> str:
-    fields, whole = [*_fields(left)], json.dumps(left, sort_keys=True)
-    text = fields[0] if [*_parts(left)] == [left] else whole
+    fields = [*_fields(left)]
+    text = fields[0] if [*_parts(left)] == [left] else json.dumps(left, sort_keys=True)
     return named(text, _telling(fields), packets)
 
 

@@ -204,7 +204,10 @@ def one_of(name: str, values: Values, packets: Packets) -> list[Conditions]:
     if not packets.reads(name):
         return values.unread(name)
     if packets.address_in(name):
-        values = Values(values[at] for at in candidates([name], [values], packets))
+        near = candidates([name], [values], packets)
+        if not near:
+            return []
+        values = values if len(near) == len(values) else Values(values[at] for at in near)
     return packets.meets(name, values)
 
 

@@ -73,7 +73,7 @@ class Values(Sequence[Any]):
 
     def share_of(self, network: Network) -> float:
         """Return which share of the network's addresses they have: 1 for all of them."""
-        begin, end, found = int(network[0]), int(network[-1]) + 1, 0
+        begin, end, found = int(network.network_address), int(network.broadcast_address) + 1, 0
         for first, length, _ in sorted(self._near(network)):
             behind = min(end, first + (1 << network.max_prefixlen - length))
             found += max(0, behind - max(begin, first))
@@ -83,8 +83,8 @@ class Values(Sequence[Any]):
     def _near(self, network: Network) -> Sequence[tuple[int, ...]]:
         """Return the prefixes that share an address with the network."""
         listed, lengths = self._listed[0][network.version]
-        first = int(network.network_address)
-        found = [*listed[bisect_left(listed, (first,)) : bisect_right(listed, (int(network[-1]), _LONGEST))]]
+        first, last = int(network.network_address), int(network.broadcast_address)
+        found = [*listed[bisect_left(listed, (first,)) : bisect_right(listed, (last, _LONGEST))]]
         for length in (one for one in lengths if one < network.prefixlen):
             wider = first >> network.max_prefixlen - length << network.max_prefixlen - length
             begin = bisect_left(listed, (wider, length))
