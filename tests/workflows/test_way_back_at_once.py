@@ -13,10 +13,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.service import RPCError
 
 from orchestrator.service.changes import ChangeService
-from policies.model.change import PENSTOCK_WATCH, Outcome, Phase
+from policies.model.change import PENSTOCK_WATCH, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
+from policies.status.told import Told
 from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
@@ -58,14 +59,24 @@ BACK = Command(id="1", kind=CommandKind.ROLL_BACK, person="ana", reason="users c
 
 
 @contextmanager
-def hanging(monkeypatch: pytest.MonkeyPatch, world: World, method: str) -> Iterator[threading.Event]:
-    """Have the ledger not answer this, for as long as the block lasts; the event says that it was asked."""
+def hanging(
+    monkeypatch: pytest.MonkeyPatch, world: World, method: str, which: Callable[..., bool] = lambda *_: True
+) -> Iterator[threading.Event]:
+    """Have the ledger not answer this, for as long as the block lasts; the event says that it was asked.
+
+    Args:
+        monkeypatch: Of the test.
+        world: Whose ledger.
+        method: What is not answered.
+        which: Whether a call with these arguments is one of those; all are by default.
+    """
     asked, released = threading.Event(), threading.Event()
     original = getattr(world.book, method)
 
     def hangs(*arguments: Any, **more: Any) -> Any:
-        asked.set()
-        released.wait()
+        if which(*arguments):
+            asked.set()
+            released.wait()
         return original(*arguments, **more)
 
     with monkeypatch.context() as patched:
@@ -94,6 +105,11 @@ def away(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[list[str]]:
             if callable(getattr(world.book, name)):
                 patched.setattr(world.book, name, silent(name))
         yield asked
+
+
+def of_wave_2(_: ChangeOrder, told: Told, *__: object) -> bool:
+    """Whether it is the story in which the second wave begins."""
+    return told.begun == 2
 
 
 async def has_begun(rollout: Running) -> bool:
@@ -281,9 +297,9 @@ async def test_a_rollback_as_the_next_wave_begins_waits_for_no_story_in_the_ledg
 ) -> None:
     rollout = await second_wave_that(world, "its window")
 
-    with hanging(monkeypatch, world, "record_story"):
+    with hanging(monkeypatch, world, "record_story", of_wave_2) as asked:
         world.windows.answer = OPEN
-        await until(partial(has_begun, rollout))
+        await until(asked.is_set)
         await rollout.signal("command_fallback", BACK)
         await until(serves_known_good(world), AT_ONCE)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
@@ -395,9 +411,9 @@ async def test_a_rollback_waits_for_no_audit_record_of_a_freeze_that_came_as_the
     rollout = await second_wave_that(world, "its window")
     answers = await answers_of_its_window(rollout)
     with hanging(monkeypatch, world, "audit"):
-        with hanging(monkeypatch, world, "record_story"):
+        with hanging(monkeypatch, world, "record_story", of_wave_2) as asked:
             world.windows.answer = OPEN
-            await until(partial(has_begun, rollout))
+            await until(asked.is_set)
             world.windows.answer = FROZEN
             await until(partial(has_heard, rollout, answers + 2))
         await in_phase(rollout, Phase.HELD, wave=2)
