@@ -275,6 +275,73 @@ def test_a_rule_that_lets_some_packets_through_hides_no_user_who_is_dropped(user
     assert [one for one in sentences if "drops TCP port 4431 of slot a over IPv4" in one], sentences
 
 
+MARKED = "iptables-{0} -t mangle -A OUTPUT -p tcp --sport 443 -j MARK --set-mark 1\n"
+BY_MARK = "ip rule add fwmark 1 lookup 100\n"
+UPLINK = """ip link add wan1 type veth peer name wan2
+ip link set wan1 up
+ip link set wan2 up
+ip route add 198.18.7.0/24 dev eth0 table 100
+ip route replace 198.18.7.0/24 dev wan1
+ip route delete 198.18.7.0/24 dev eth0 || true
+for name in all eth0; do echo 0 > /proc/sys/net/ipv4/conf/$name/rp_filter; done
+"""
+"""The way back to users is in a table of its own; the other one leads elsewhere."""
+LED = {
+    "by port": "ip rule add ipproto tcp sport 443 lookup 100\n",
+    "by some ports": "ip rule add sport 400-500 lookup 100\n",
+    "by a mark of iptables": saved(MARKED) + BY_MARK,
+    "by a mark of the older interface": saved(MARKED, "legacy") + BY_MARK,
+    "by a mark of nftables": BY_MARK
+    + "nft 'add table ip way; add chain ip way out { type route hook output priority mangle; }; "
+    "add rule ip way out tcp sport 443 meta mark set 1'\n",
+    "by a mark that a connection keeps": BY_MARK
+    + saved(
+        "iptables-{0} -t mangle -A INPUT -p tcp --dport 443 -j CONNMARK --set-mark 1\n"
+        "iptables-{0} -t mangle -A OUTPUT -j CONNMARK --restore-mark\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LED)
+def test_replies_that_leave_by_routes_for_the_users_port_alone_are_named(user: User, case: str) -> None:
+    sentences = found(user.gateway, LED[case] + UPLINK)
+    assert user.gets_to(443), "users get an answer before the upgrade"
+    assert not user.gets_to(4431), "and none once steering redirects them to the slot"
+    assert [one for one in sentences if "lookup 100` (ip rule) leads replies from TCP port 443" in one]
+
+
+LED_ALIKE = {
+    "by ports": "ip rule add sport 443 lookup 100\nip rule add sport 4400-4499 lookup 100\n",
+    "by the address": "ip rule add from 198.18.7.1 lookup 100\n",
+    "as all but a tunnel's": "ip rule add not fwmark 51820 lookup 100\n",
+    "by marks": saved(MARKED + MARKED.replace("443", "4431:4432")) + BY_MARK,
+    "by a mark of what was dialled": BY_MARK
+    + saved(
+        "iptables-{0} -t mangle -A PREROUTING -p tcp --dport 443 -j CONNMARK --set-mark 1\n"
+        "iptables-{0} -t mangle -A OUTPUT -j CONNMARK --restore-mark\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LED_ALIKE)
+def test_replies_that_leave_by_the_same_routes_are_no_obstacle(user: User, case: str) -> None:
+    assert not [one for one in found(user.gateway, LED_ALIKE[case] + UPLINK) if "TCP" in one]
+    assert user.gets_to(443)
+    assert user.gets_to(4431)
+
+
+def test_an_address_beside_the_devices_first_with_routes_of_its_own_is_named(user: User) -> None:
+    """What is redirected gets the first address of the device, and replies have that one."""
+    script = "ip address delete 198.18.7.1/24 dev eth0\nip address add 198.18.7.3/24 dev eth0\n"
+    script += "ip address add 198.18.7.1/24 dev eth0\nip rule add from 198.18.7.1 lookup 100\n"
+    [said, *_] = found(user.gateway, script)
+    assert said == (
+        "`from 198.18.7.1 lookup 100` (ip rule) leads replies from TCP port 443 of 198.18.7.1, and not "
+        "replies from TCP port 4431 of 198.18.7.3 of slot a over IPv4; have both led, and marked for it, "
+        "alike"
+    )
+
+
 ALIKE = {
     "by device": saved(WAN + "iptables-{0} -I INPUT -i eth0 -p tcp --dport 4431:4432 -j ACCEPT"),
     "without the device": saved(WAN + "iptables-{0} -I INPUT -p tcp --dport 4431:4432 -j ACCEPT", "legacy"),

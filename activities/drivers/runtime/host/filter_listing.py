@@ -14,7 +14,16 @@ from activities.drivers.programs import Completed, run
 from activities.drivers.runtime.host.iptables_rules import SavedRule
 from activities.drivers.runtime.host.nftables_rules import NftRule
 from activities.drivers.runtime.host.own_network import NAMES
-from activities.drivers.runtime.host.packet_filter import ACCEPT, DROP, ROUTING, IpSet, Rule, Rules, Table
+from activities.drivers.runtime.host.packet_filter import (
+    ACCEPT,
+    DROP,
+    ROUTING,
+    ROUTING_OWN,
+    IpSet,
+    Rule,
+    Rules,
+    Table,
+)
 from activities.drivers.runtime.host.routing_rules import RoutingRule, written
 from activities.drivers.runtime.host.rule_values import ANY, Values
 from activities.drivers.runtime.host.translated import OURS
@@ -218,7 +227,8 @@ async def _routing(family: str, namespace: str | None) -> Table:
     rules: list[Rule] = [
         RoutingRule(ROUTING, written(one), listed=one) for one in json.loads(said.out or "[]")
     ]
-    return Table(f"{family} rule", ROUTING, {ROUTING: rules}, {ROUTING: (ROUTING, ROUTING, 0, ACCEPT)})
+    bases = {hook: (hook, ROUTING, 0, ACCEPT) for hook in (ROUTING, ROUTING_OWN)}
+    return Table(f"{family} rule", ROUTING, dict.fromkeys(bases, rules), bases)
 
 
 async def _older(family: str, prefix: str, namespace: str | None) -> Iterable[Table]:

@@ -25,6 +25,8 @@ from activities.drivers.runtime.host.packet_filter import (
     COMPARED_WITHIN,
     DROP,
     EVERYWHERE,
+    ROUTING,
+    ROUTING_OWN,
     UNTRACKED,
     ZONE,
     Between,
@@ -276,6 +278,8 @@ async def drops_users(
         for name, one in slots.items():
             lost = await asyncio.to_thread(_lost, rules, models, one, between)
             found |= {await _sentence(gateway, name, one, *each): None for each in lost}
+            led = await asyncio.to_thread(_led_elsewhere, rules, models, one, between)
+            found |= {_routed(name, one, *each): None for each in led}
     return tuple(found)
 
 
@@ -376,6 +380,32 @@ def _drop(theirs: Sequence[Entry], ours: Sequence[Entry]) -> Entry:
     )
 
 
+def _led_elsewhere(
+    rules: Rules, models: Iterable[First], sent: First, between: Between
+) -> list[tuple[First, Entry, bool]]:
+    """Return which replies routing rules lead otherwise, by which rule, and whether it leads the slot's."""
+    for model in models:
+        theirs, ours = (
+            [one for _, entries in rules.of(ROUTING_OWN, ROUTING, replies, between) for one in entries]
+            for replies in (replace(one, is_reply=True) for one in (model, sent))
+        )
+        lost, added = missing(theirs, ours, _leads), missing(ours, theirs, _leads)
+        differing = [
+            (model, entry, is_the_slots)
+            for some, others, is_the_slots in ((theirs, ours, False), (ours, theirs, True))
+            for there in [{(one.when, one.verdict) for one in others}]
+            for entry in some
+            if _leads(entry) and (entry.when, entry.verdict) not in there
+        ]
+        if found := lost or added:
+            return [*differing, (model, found, lost is None)][:1]  # the last one: in another order
+    return []
+
+
+def _leads(entry: Entry) -> bool:
+    return not entry.goes_on
+
+
 def _untracked(rules: Rules, sent: Sequence[First]) -> list[tuple[First, Entry]]:
     """Return which packets of any user, or replies, are surely not tracked together, by which verdict.
 
@@ -406,6 +436,19 @@ def _of_tracking(rules: Rules, hook: str, sent: First) -> list[Entry]:
 def _is_sure(entry: Entry) -> bool:
     """Whether some packets of each connection meet the conditions: it has packets with all flags."""
     return not entry.is_unread and all("flags" in condition for condition in entry.when)
+
+
+def _routed(slot: str, sent: First, model: First, entry: Entry, is_the_slots: bool) -> str:
+    users, own = (
+        f"replies from {one.transport.upper()} port {one.port}{f' of {one.address}' if one.address else ''}"
+        for one in (model, sent)
+    )
+    own += f" of slot {slot} over IPv{sent.version}"
+    some, others = (own, users) if is_the_slots else (users, own)
+    rule, advice = f"`{entry.rule.text}` ({entry.rule.place})", "have both led, and marked for it, alike"
+    if entry.is_unread:
+        return f"it is not known whether {rule} leads {others} as it leads {some}; {advice}"
+    return f"{rule} leads {some}, and not {others}; {advice}"
 
 
 async def _not_tracked(sent: First, entry: Entry) -> str:

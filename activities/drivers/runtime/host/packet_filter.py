@@ -39,6 +39,8 @@ TRANSLATE = "translate"
 TO, ONE_BY_ONE = f"{TRANSLATE} to ", f"{TRANSLATE} one by one"
 ROUTING = "ip rule"
 """The routing rules of the host, which lead packets of a pool or a device to a table of routes."""
+ROUTING_OWN = "ip rule for what the host sends"
+"""The same rules, as packets of the host itself meet them: marked by chains at `output` alone."""
 MARKS = "marks: "
 """How the verdict of a rule begins that only marks packets."""
 MARKS_CONNECTIONS = f"{MARKS}of connections: "
@@ -59,7 +61,12 @@ Between = Mapping[str, tuple[float, float]]
 """By hook, the lowest and the highest priority of the chains that are looked at; at other hooks all are."""
 EVERYWHERE: Between = {}
 _ARRIVING = ("ingress", "prerouting")
-_BEFORE = {"ingress": (), "output": (), "postrouting": (*_ARRIVING, "forward", "output")}
+_BEFORE = {
+    "ingress": (),
+    "output": (),
+    ROUTING_OWN: ("output",),
+    "postrouting": (*_ARRIVING, "forward", "output"),
+}
 _BEFORE |= {"egress": (*_BEFORE["postrouting"], "postrouting")}
 """By hook, those that packets may have passed before; at others the ones of all that arrive."""
 _PASSED = ("ingress", "prerouting", "input", "forward", "output", "postrouting", "egress")
