@@ -326,6 +326,8 @@ class Change:
             await self._open()
         elif run.continued.restoring is not None:
             return await to_the_end(self._go_on_restoring(run.continued.restoring.order))
+        else:
+            await self._unless_stopped(self._refuse_a_repeated_run)
         match self._order.kind:
             case ChangeKind.UPGRADE:
                 return await self._upgrade()
@@ -937,6 +939,17 @@ class Change:
         """Raise where the ledger has the change as ended; it is asked until it answers."""
         await control.record(LedgerActivities.require_open, self._name)
 
+    async def _refuse_a_repeated_run(self) -> None:
+        """Raise where the ledger has the change as ended: somebody had the engine repeat a run after a cut.
+
+        A ledger that is away holds nothing up: the fences of the gateways refuse what an ended change orders.
+        """
+        try:
+            await control.ask(LedgerActivities.require_open, self._name)
+        except ActivityError as error:
+            if is_cancelled_exception(error) or code_of(error) == ChangeEnded.__name__:
+                raise
+
     async def _begins(self, wave: int) -> bool:
         """Wait until the wave may start, and take its gateways over from the bake; False when it stops."""
         if not await self._may_begin(wave):
@@ -1351,6 +1364,7 @@ class Change:
 
     async def _go_on_restoring(self, order: RestoreOrder) -> ChangeResult:
         """Wait for the restore that an earlier run of this change began, and end as that run would have."""
+        await self._refuse_a_repeated_run()
         back = await self._restored_meanwhile(order)
         if self._order.kind is not ChangeKind.GO_BACK:
             return self._in_the_words_of_whoever_asked(self._after_restore(back, order.reason))
