@@ -331,7 +331,7 @@ def test_replies_that_leave_by_the_same_routes_are_no_obstacle(user: User, case:
 
 
 def test_an_address_beside_the_devices_first_with_routes_of_its_own_is_named(user: User) -> None:
-    """What is redirected gets the first address of the device, and replies have that one."""
+    """Redirected packets get the first address of the device, and replies have that address."""
     script = "ip address delete 198.18.7.1/24 dev eth0\nip address add 198.18.7.3/24 dev eth0\n"
     script += "ip address add 198.18.7.1/24 dev eth0\nip rule add from 198.18.7.1 lookup 100\n"
     [said, *_] = found(user.gateway, script)

@@ -108,7 +108,7 @@ def away(monkeypatch: pytest.MonkeyPatch, world: World) -> Iterator[list[str]]:
 
 
 def of_wave_2(_: ChangeOrder, told: Told, *__: object) -> bool:
-    """Whether it is the story in which the second wave begins."""
+    """Return whether this state of the change is the first one of its second wave."""
     return told.begun == 2
 
 

@@ -389,21 +389,23 @@ def _led_elsewhere(
             [one for _, entries in rules.of(ROUTING_OWN, ROUTING, replies, between) for one in entries]
             for replies in (replace(one, is_reply=True) for one in (model, sent))
         )
-        lost, added = missing(theirs, ours, _leads), missing(ours, theirs, _leads)
-        differing = [
+        lost = missing(theirs, ours, _leads)
+        other = lost or missing(ours, theirs, _leads)
+        if other is None:
+            continue
+        differing = (
             (model, entry, is_the_slots)
             for some, others, is_the_slots in ((theirs, ours, False), (ours, theirs, True))
             for there in [{(one.when, one.verdict) for one in others}]
             for entry in some
-            if _leads(entry) and (entry.when, entry.verdict) not in there
-        ]
-        if found := lost or added:
-            return [*differing, (model, found, lost is None)][:1]  # the last one: in another order
+            if (entry.when, entry.verdict) not in there
+        )
+        return [next(differing, (model, other, lost is None))]  # else only their order differs
     return []
 
 
-def _leads(entry: Entry) -> bool:
-    return not entry.goes_on
+def _leads(_: Entry) -> bool:
+    return True  # a routing rule always leads packets somewhere
 
 
 def _untracked(rules: Rules, sent: Sequence[First]) -> list[tuple[First, Entry]]:
@@ -434,7 +436,7 @@ def _of_tracking(rules: Rules, hook: str, sent: First) -> list[Entry]:
 
 
 def _is_sure(entry: Entry) -> bool:
-    """Whether some packets of each connection meet the conditions: it has packets with all flags."""
+    """Return whether some packets of each connection meet the conditions: a connection has all flags."""
     return not entry.is_unread and all("flags" in condition for condition in entry.when)
 
 

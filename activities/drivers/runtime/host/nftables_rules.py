@@ -112,7 +112,7 @@ class NftRule(Rule):
 
     @property
     def is_hidden(self) -> bool:
-        """Whether it has a part of iptables, of which nft(8) lists no more than the name."""
+        """Return whether the rule has a part of iptables: nft(8) lists only the name of such a part."""
         return any("xt" in part for part in self.expr)
 
     def steps(self, table: Table, packets: Packets) -> tuple[list[Step], bool]:

@@ -9,16 +9,10 @@ from activities.drivers.runtime.host.packet_filter import Rule, Step, Table
 from activities.drivers.runtime.host.rule_conditions import ALWAYS, BY_MARK, Packets, both_of, one_of, unless
 from activities.drivers.runtime.host.rule_values import Values
 
-_FIELDS = {
-    "src": "saddr",
-    "dst": "daddr",
-    "iif": "iif",
-    "ipproto": "l4proto",
-    "sport": "sport",
-    "dport": "dport",
-}
+_PORTS = ("sport", "dport")
+_FIELDS = {"src": "saddr", "dst": "daddr", "iif": "iif", "ipproto": "l4proto"} | {one: one for one in _PORTS}
 """By what ip(8) lists of a rule, the field of packets that it asks for."""
-_RANGES = {f"{name}_{end}": name for name in ("sport", "dport") for end in ("start", "end")}
+_RANGES = {f"{name}_{end}" for name in _PORTS for end in ("start", "end")}
 _DETACHED = ("iif_detached", "oif_detached")
 _MARKS = ("fwmark", "fwmask")
 _LEADS = {
@@ -61,7 +55,7 @@ def written(said: Mapping[str, Any]) -> str:
     asks = [f"{words[name]} {_end(said, name)}" for name in words if name in said]
     asks += [f"{word} {said[word]}" for word in ("iif", "oif", "ipproto") if word in said]
     marks = "/".join(said[one] for one in _MARKS if one in said)
-    ends = {name: "-".join(map(str, _ports(said, name))) for name in ("sport", "dport")}
+    ends = {name: "-".join(map(str, _ports(said, name))) for name in _PORTS}
     asks += [f"{word} {value}" for word, value in {"fwmark": marks, **ends}.items() if value]
     leads = said.get("table", said.get("action", ""))
     return f"{'not ' * ('not' in said)}{' '.join(asks)} lookup {leads}"
@@ -78,7 +72,7 @@ def _asked(said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _ports(said: Mapping[str, Any], name: str) -> list[int]:
     """Return the port that the rule asks for in that field, or the first and the last one; else nothing."""
-    if name not in _RANGES.values():
+    if name not in _PORTS:
         return []
     return [said[one] for one in (name, f"{name}_start", f"{name}_end") if one in said]
 
