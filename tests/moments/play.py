@@ -45,8 +45,9 @@ from tests.fakes.control import (
 from tests.fakes.gateway import FakeGateway
 from tests.moments.oracle import Oracle, differences
 from tests.moments.stage import FLEET, GATEWAYS, Stage, operator
+from tests.patience import until
 from tests.workflows.hanging import waits_for
-from tests.workflows.world import GATES, began_with, reconcile, release, until
+from tests.workflows.world import GATES, began_with, reconcile, release
 from workflows.bake import BakeOrder
 from workflows.change import Change
 from workflows.identities import bake_of, change_of

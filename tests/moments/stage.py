@@ -36,9 +36,10 @@ from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.ledgers import new_ledger
+from tests.patience import until
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
-from tests.workflows.world import World, agent_worker, control_worker, fleet_of, gateway, is_heard, until
+from tests.workflows.world import World, agent_worker, control_worker, fleet_of, gateway, is_heard
 from workflows import steps
 
 FLEET = "edge"

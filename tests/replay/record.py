@@ -24,20 +24,10 @@ from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of
 from tests.fakes.control import AT_CAP, BLIND, CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeSlot
+from tests.patience import until
 from tests.replay.commands import commands_now
 from tests.workflows.engine import engine
-from tests.workflows.world import (
-    NEW,
-    OLD,
-    World,
-    fleet_of,
-    in_phase,
-    reconcile,
-    result_of,
-    say,
-    until,
-    working,
-)
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, say, working
 from workflows.adopt import Examine, ExamineOrder
 from workflows.drain import Drain
 from workflows.path import PathOrder, WalkPath

@@ -20,11 +20,11 @@ import pytest
 from orchestrator.store.ledger import Ledger
 from tests.fakes import slack as faked_slack
 from tests.fakes.homeserver import NAME, ROOM, homeserver
+from tests.patience import until
 from tests.service.chat_rooms import PEOPLE
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
-from tests.workflows.world import until
 
 __all__ = ["ledger", "night"]
 

@@ -18,12 +18,12 @@ import pytest
 from deploy.ports import free_port
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import Homeserver, homeserver
+from tests.patience import until
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_chat_strangers import config_in, said
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
-from tests.workflows.world import until
 
 pytestmark = pytest.mark.timeout(420)  # the first one to need a homeserver installs it
 

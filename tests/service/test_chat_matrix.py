@@ -11,6 +11,7 @@ from deploy.lab import synapse
 from deploy.lab.synapse import NAME, Synapse
 from orchestrator.store.addressed import Addressed
 from policies.model.notice import Notice, NoticeLevel, Occasion
+from tests.patience import until
 from tests.service.matrix_room import (
     CODE,
     SAID_WITHIN,
@@ -24,7 +25,7 @@ from tests.service.matrix_room import (
 )
 from tests.service.test_chat_connected import Host, matrix_edit
 from tests.workflows.engine import Engine
-from tests.workflows.world import result_of, until
+from tests.workflows.world import result_of
 
 pytestmark = pytest.mark.timeout(600)  # the first one to need a homeserver installs it
 

@@ -14,7 +14,7 @@ from orchestrator.chat.port import ChatAway, Post
 from orchestrator.chat.process import Conversation
 from policies.model.chat import CardNews, ChatAnswer, ChatCard, ChatMessage, ChatPlaces, ShownCard
 from policies.model.notice import Delivery, Notice, NoticeLevel
-from tests.workflows.world import until
+from tests.patience import until
 
 FAILS: list[Exception] = [ChatAway("no room"), ValueError("what nobody thought of")]
 

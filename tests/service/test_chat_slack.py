@@ -36,10 +36,10 @@ from tests.fakes.slack import (
     slack,
     told_alone,
 )
+from tests.patience import until
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
-from tests.workflows.world import until
 
 __all__ = ["night"]
 ACCOUNTS = {"ana": "U0ANA", "ben": "U0BEN", "dan": "U0DAN"}

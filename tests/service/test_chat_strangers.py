@@ -14,11 +14,11 @@ from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import BOT, NAME, ROOM, Homeserver, homeserver
+from tests.patience import until
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
 from tests.workflows.conftest import engines, server  # noqa: F401 - fixtures
-from tests.workflows.world import until
 
 __all__ = ["ledger", "night"]
 

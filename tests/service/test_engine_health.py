@@ -22,12 +22,13 @@ from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from orchestrator.words.standing import NO_ENGINE
 from tests.fakes.ledgers import new_ledger
+from tests.patience import until
 from tests.service.chat_rooms import Process, link, token, with_chat
 from tests.service.command_line import CommandLine
 from tests.service.conftest import NOBODY, PAGE, installed
 from tests.service.test_every_state import STATES, written
 from tests.workflows.engine import Engine
-from tests.workflows.world import is_heard, until
+from tests.workflows.world import is_heard
 from workflows.adopt import Examine
 from workflows.change import Change
 from workflows.steps import CONTROL_QUEUE

@@ -31,12 +31,12 @@ from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder, Outcome
 from policies.notices.states import NoticeState
 from tests.fakes.ledgers import new_ledger
+from tests.patience import until
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_notices_of_states import RULES, looking
 from tests.service.test_rollbacks import change
 from tests.workflows.engine import Engine
-from tests.workflows.world import until
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE

@@ -13,10 +13,10 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from orchestrator.settings import Settings
+from tests.patience import until
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.workflows.engine import Engine
-from tests.workflows.world import until
 from workflows.steps import CONTROL_QUEUE
 
 NONE = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]

@@ -16,8 +16,9 @@ from policies.model.command import CommandReceipt
 from policies.model.plan import ReleaseRef
 from tests.fakes.control import ObservedLedger
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, reconcile, working
 from workflows.reconcile import ReconcileResult
 
 T = TypeVar("T")

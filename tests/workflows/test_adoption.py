@@ -13,8 +13,9 @@ from policies.model.fleet import GatewayRef
 from policies.model.instance import InstanceState
 from policies.model.value import digest_of
 from tests.fakes.gateway import FakeSlot
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, say, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, result_of, say, working
 from workflows.adopt import Examine, ExamineOrder
 from workflows.steps import CONTROL_QUEUE
 

@@ -9,8 +9,9 @@ from temporalio.worker import Worker
 
 from policies.model.drain import DrainStatus
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, steps_on, until
+from tests.workflows.world import NEW, World, control_worker, fleet_of, result_of, steps_on
 from workflows.drain import Drain
 from workflows.steps import CONTROL_QUEUE
 

@@ -14,6 +14,7 @@ from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
 from tests.fakes.control import AT_CAP, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge, ObservedLedger
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
 from tests.workflows.world import (
@@ -25,7 +26,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 

@@ -14,7 +14,7 @@ from policies.model.report import TakenOver
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import Confirmation
 from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
 from tests.workflows.test_rollback_facts import without
@@ -29,7 +29,6 @@ from tests.workflows.world import (
     reconcile,
     result_of,
     say,
-    until,
     working,
 )
 from workflows.bake import Bake, BakeOrder

@@ -5,7 +5,8 @@ import time
 from policies.model.change import Outcome, Phase
 from policies.model.operation import BREAK_GLASS
 from tests.fakes.control import HEALTHY, UNDECIDED
-from tests.workflows.world import World, in_phase, result_of, status_of, until
+from tests.patience import until
+from tests.workflows.world import World, in_phase, result_of, status_of
 
 
 async def test_a_gateway_that_an_operator_takes_back_on_trial_is_left_out_and_the_others_go_on(

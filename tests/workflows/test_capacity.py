@@ -11,20 +11,10 @@ from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.plan import Strategy, Wave
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON
-from tests.workflows.world import (
-    OLD,
-    Running,
-    World,
-    fleet_of,
-    in_phase,
-    result_of,
-    say,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import OLD, Running, World, fleet_of, in_phase, result_of, say, status_of, working
 from workflows import steps
 
 LEASE = timedelta(seconds=15)

@@ -10,18 +10,9 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.notices.entries import UNWATCHED
 from tests.fakes.control import BLIND, HEALTHY, PASSED, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import (
-    World,
-    fleet_of,
-    in_phase,
-    lengthen,
-    result_of,
-    say,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import World, fleet_of, in_phase, lengthen, result_of, say, status_of, working
 from workflows import steps
 
 HOUR, SOON = timedelta(hours=1), 60

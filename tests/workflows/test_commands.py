@@ -31,6 +31,7 @@ from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import Refused, Unavailable
 from policies.model.offer import Verb
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked, soon
 from tests.workflows.world import (
@@ -45,7 +46,6 @@ from tests.workflows.world import (
     run_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows.change import Change

@@ -9,9 +9,10 @@ import pytest
 
 from policies.model.change import Outcome, Phase
 from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded
 from tests.workflows.test_rollback_facts import GATEWAYS, not_watched, promotion_that_died
-from tests.workflows.world import NEXT, OLD, in_phase, result_of, until
+from tests.workflows.world import NEXT, OLD, in_phase, result_of
 
 GW_2_FAILED = QUIET.model_copy(update={"failed": ("gw-2",)})
 

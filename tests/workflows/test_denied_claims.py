@@ -12,9 +12,10 @@ from policies.model.errors import Unavailable
 from policies.model.instance import GatewayState
 from policies.model.operation import BREAK_GLASS
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.test_passed_waves import second_wave_that
 from tests.workflows.test_steered_by_hand import steered_back
-from tests.workflows.world import Running, World, reconcile, status_of, until
+from tests.workflows.world import Running, World, reconcile, status_of
 
 DENIES = "did not confirm"
 

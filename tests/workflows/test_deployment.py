@@ -13,6 +13,7 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.conftest import LEASE
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -24,7 +25,6 @@ from tests.workflows.world import (
     in_phase,
     result_of,
     say,
-    until,
 )
 from workflows import steps
 from workflows.gateway import GatewaySteps

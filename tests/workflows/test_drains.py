@@ -31,8 +31,9 @@ from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.planning.leases import beat_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway, FakeSlot
+from tests.patience import until
 from tests.workflows.engine import SUGGEST_SHORT_HISTORY
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, until, waiting_for
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, waiting_for
 from tests.workflows.world import say as command
 from workflows import steps
 from workflows.drain import Drain, DrainResult

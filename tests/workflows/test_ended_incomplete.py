@@ -6,7 +6,8 @@ from policies.model.change import Outcome
 from policies.model.errors import Unavailable
 from policies.model.operation import BREAK_GLASS
 from tests.fakes.control import UNDECIDED
-from tests.workflows.world import World, result_of, status_of, until
+from tests.patience import until
+from tests.workflows.world import World, result_of, status_of
 
 
 async def test_an_ended_incomplete_rollback_names_the_gateway_that_is_not_back(world: World) -> None:

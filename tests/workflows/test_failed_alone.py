@@ -18,6 +18,7 @@ from policies.model.report import TakenOver
 from policies.model.way_back import Confirmation
 from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
 from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
 from tests.workflows.test_passed_waves import second_wave_that
@@ -31,7 +32,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import steps

@@ -9,8 +9,9 @@ from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say, until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say
 
 CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw-1 restarted by itself")
 WATCHING = Decision(action=Action.CONTINUE, verdict=GateVerdict.CONFLICTING, reason="not quiet yet")

@@ -43,7 +43,7 @@ from policies.planning.cohorts import KEPT
 from policies.status.told import Told
 from tests.fakes.control import HEALTHY, UNDECIDED, ObservedLedger
 from tests.fakes.gateway import FakeGateway
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, recording
 from tests.workflows.world import (
@@ -58,7 +58,6 @@ from tests.workflows.world import (
     result_of,
     say,
     steps_of,
-    until,
     working,
 )
 from workflows import steps

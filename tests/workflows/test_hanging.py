@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from tests.fakes.control import UNDECIDED
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.hanging import said_when_it_hangs
-from tests.workflows.world import World, fleet_of, until, working
+from tests.workflows.world import World, fleet_of, working
 
 
 async def test_a_test_that_lasts_too_long_says_what_every_workflow_waits_for(

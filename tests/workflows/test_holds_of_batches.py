@@ -17,8 +17,9 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import World, fleet_of, in_phase, result_of, say, until, working
+from tests.workflows.world import World, fleet_of, in_phase, result_of, say, working
 
 
 class _SlowToAnswer(WorkflowOutboundInterceptor):

@@ -29,6 +29,7 @@ from policies.model.operation import LAST_EPOCH, Operation
 from policies.model.value import digest_of
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEW,
@@ -43,7 +44,6 @@ from tests.workflows.world import (
     status_of,
     steps_of,
     steps_on,
-    until,
     working,
 )
 from workflows import steps

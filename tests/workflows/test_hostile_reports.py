@@ -20,6 +20,7 @@ from orchestrator.relay.calls import SERVICE, Calls
 from orchestrator.relay.task_tokens import TaskTokens
 from policies.model.command import CommandKind
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.hostile_calls import (
     COMPLETED,
@@ -43,7 +44,6 @@ from tests.workflows.world import (
     say,
     status_of,
     steps_on,
-    until,
     working,
 )
 

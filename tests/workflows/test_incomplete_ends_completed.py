@@ -12,8 +12,9 @@ from policies.model.change import Outcome
 from policies.model.errors import Unavailable
 from policies.model.instance import InstanceState
 from tests.fakes.control import UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded
-from tests.workflows.world import NEW, until
+from tests.workflows.world import NEW
 
 STEPS = ("observe", "restore", "probe", "stop", "read", "fence")
 

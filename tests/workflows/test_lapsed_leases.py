@@ -12,6 +12,7 @@ from policies.model.change import Outcome, Phase
 from policies.model.errors import Conflict, Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
@@ -25,7 +26,6 @@ from tests.workflows.world import (
     result_of,
     status_of,
     steps_of,
-    until,
 )
 
 AGAIN = "no release is blamed for that, and its trial began again"

@@ -19,6 +19,7 @@ from policies.model.report import RestoreReport
 from policies.model.status import ChangeStatus
 from policies.status.told import SHOWN, Told
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
@@ -33,7 +34,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import steps

@@ -18,22 +18,12 @@ from policies.model.instance import GatewayState
 from policies.planning.cohorts import KEPT, LEFT_OUT
 from policies.status.told import Told
 from tests.fakes.control import HEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.test_passed_waves import second_wave_that
 from tests.workflows.test_steered_by_hand import steered_back
 from tests.workflows.test_way_back_at_once import AT_ONCE, serves_known_good
-from tests.workflows.world import (
-    NEW,
-    OLD,
-    Running,
-    World,
-    fleet_of,
-    result_of,
-    say,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import NEW, OLD, Running, World, fleet_of, result_of, say, status_of, working
 from workflows import steps
 from workflows.change import Change, ChangeRun, Continued
 from workflows.steps import CONTROL_QUEUE

@@ -9,9 +9,10 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, OPEN, PASSED
+from tests.patience import until
 from tests.workflows.test_passed_waves import ONE_FAILED, second_wave_that
 from tests.workflows.test_quarantine import observed, service_of
-from tests.workflows.world import World, in_phase, result_of, say, until
+from tests.workflows.world import World, in_phase, result_of, say
 from workflows.restore import RETURN_ENDED, RestoreResult
 
 REASON = "its host is being examined"

@@ -14,6 +14,7 @@ from policies.model.way_back import RollbackAsked
 from policies.model.windows import WindowAnswer
 from policies.status.told import Told
 from tests.fakes.control import CLOSED, HEALTHY, OPEN, UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_settings import configured, with_settings
 from tests.workflows.world import (
@@ -28,7 +29,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
 )
 from workflows.change import Change, ChangeRun, Continued
 from workflows.identities import beside

@@ -15,8 +15,9 @@ from orchestrator.service.looks import Looks
 from orchestrator.store import tables
 from policies.model.errors import Refused, Unavailable
 from policies.model.instance import GatewayState
+from tests.patience import until
 from tests.workflows.test_rollback_facts import without
-from tests.workflows.world import NEW, World, fleet_of, steps_of, until
+from tests.workflows.world import NEW, World, fleet_of, steps_of
 from workflows import steps
 
 

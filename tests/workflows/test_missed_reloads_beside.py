@@ -6,12 +6,13 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Refused
 from tests.fakes.control import CLOSED, OPEN
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_let_in import between_waves, waiting
 from tests.workflows.test_quarantine import observed
 from tests.workflows.test_reload import held_by_silence
 from tests.workflows.test_settings import configured, silent, with_settings
-from tests.workflows.world import NEXT, result_of, say, status_of, until, waiting_for
+from tests.workflows.world import NEXT, result_of, say, status_of, waiting_for
 from workflows.identities import bake_of
 
 LETS_IN = "a change is under way, and lets this in if it only waits"

@@ -9,9 +9,10 @@ from policies.model.command import CommandKind, CommandReceipt
 from policies.model.errors import Unavailable
 from tests.fakes.control import UNDECIDED
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, soon
-from tests.workflows.world import NEW, NEXT, World, fleet_of, result_of, say, until, working
+from tests.workflows.world import NEW, NEXT, World, fleet_of, result_of, say, working
 
 FEW = ("gw-1", "gw-2", "gw-3", "gw-4")
 REST = ("gw-2", "gw-3", "gw-4")

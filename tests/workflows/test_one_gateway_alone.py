@@ -14,20 +14,10 @@ from policies.model.drain import DrainLimits, DrainMode, SlotDrain
 from policies.model.errors import Refused
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import HEALTHY, QUIET, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, recording, soon
-from tests.workflows.world import (
-    NEW,
-    OLD,
-    Running,
-    World,
-    fleet_of,
-    in_phase,
-    result_of,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import NEW, OLD, Running, World, fleet_of, in_phase, result_of, status_of, working
 
 MANY = 24
 """Gateways of a fleet in which one is fewer than any share of failures that is worth a name."""

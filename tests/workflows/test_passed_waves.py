@@ -21,6 +21,7 @@ from tests.fakes.control import (
     UNDECIDED,
     UNHEALTHY,
 )
+from tests.patience import until
 from tests.workflows.recorded import blocked
 from tests.workflows.world import (
     NEW,
@@ -32,7 +33,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
 )
 from workflows import steps
 

@@ -9,21 +9,12 @@ from policies.model.command import CommandKind
 from policies.planning.cohorts import PAUSED
 from tests.fakes.control import HEALTHY
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import soon
 from tests.workflows.test_lapsed_leases import on_trial_in
 from tests.workflows.test_set_aside_by_metrics import NAMES_GW_1, OWN
-from tests.workflows.world import (
-    Running,
-    World,
-    began_with,
-    fleet_of,
-    result_of,
-    say,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import Running, World, began_with, fleet_of, result_of, say, status_of, working
 from workflows import steps
 from workflows.batch import BatchOrder
 from workflows.wave import report_after

@@ -16,8 +16,9 @@ from policies.model.change import PENSTOCK, ChangeKind, Outcome
 from policies.model.desired import StartWhen, Upgrade, WishState
 from policies.model.plan import ReleaseRef
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.test_bake import CRASHED
-from tests.workflows.world import NEW, OLD, World, result_of, until
+from tests.workflows.world import NEW, OLD, World, result_of
 from workflows.identities import change_of
 
 

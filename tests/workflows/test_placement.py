@@ -19,6 +19,7 @@ from policies.model.value import digest_of
 from tests.fakes.cluster import FakeCluster, FakeNode
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeSlot
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON
 from tests.workflows.test_capacity import LEASE, blue_green
@@ -34,7 +35,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import steps

@@ -21,7 +21,7 @@ from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked
 from tests.workflows.world import (
@@ -36,7 +36,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
 )
 from workflows.watch import watch_of
 

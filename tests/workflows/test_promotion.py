@@ -12,6 +12,7 @@ from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, TORN, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked
 from tests.workflows.world import (
@@ -25,7 +26,6 @@ from tests.workflows.world import (
     say,
     status_of,
     steps_of,
-    until,
     working,
 )
 from workflows.survey import Survey, SurveyOrder

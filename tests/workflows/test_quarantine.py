@@ -19,6 +19,7 @@ from policies.model.status import ChangeStatus
 from policies.model.value import digest_of
 from policies.returns import waits
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked
 from tests.workflows.test_settings import with_settings
@@ -33,7 +34,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     waiting_for,
     working,
 )

@@ -26,8 +26,9 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.instance import GatewayState
 from tests.fakes.control import UNDECIDED
+from tests.patience import until
 from tests.workflows.engine import Engine, engine
-from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, reconcile, result_of, working
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of
 from workflows.steps import CONTROL_QUEUE

@@ -17,8 +17,9 @@ from policies.model.offer import Verb
 from policies.model.operation import BREAK_GLASS
 from policies.notices.entries import STEERED_BY_HAND
 from policies.returns import MOST_RELAPSES, REMEMBERED
+from tests.patience import until
 from tests.workflows.recorded import blocked
-from tests.workflows.world import NEW, World, reconcile, until
+from tests.workflows.world import NEW, World, reconcile
 
 RELAPSES = MOST_RELAPSES + 1
 

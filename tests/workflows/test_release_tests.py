@@ -11,8 +11,9 @@ from policies.model.command import CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.release_tests import Asked, ReleaseTests
 from tests.fakes.control import HEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import NEW, World, fleet_of, result_of, say, status_of, until, working
+from tests.workflows.world import NEW, World, fleet_of, result_of, say, status_of, working
 
 
 async def fleet_with_tests(server: Engine, **tests: Any) -> World:

@@ -19,7 +19,7 @@ from policies.model.fleet import RemovedUsers
 from policies.model.instance import InstanceState
 from policies.model.operation import Operation
 from tests.fakes.gateway import FakeGateway, FakeSlot
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded, blocked, recording
 from tests.workflows.world import (
@@ -31,7 +31,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 

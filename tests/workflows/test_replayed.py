@@ -19,6 +19,7 @@ from orchestrator.engine.sealing import data_converter
 from policies.model.change import ChangeResult, Outcome, Phase
 from policies.model.command import CommandKind
 from tests.fakes.control import AT_CAP, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEXT,
@@ -31,7 +32,6 @@ from tests.workflows.world import (
     run_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import steps

@@ -12,10 +12,11 @@ from policies.model.plan_part import PartKey
 from policies.planning import parts
 from policies.returns import MOST_RELAPSES
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked
 from tests.workflows.test_relapses import began, let_pass
-from tests.workflows.world import NEW, World, fleet_of, reconcile, result_of, until, working
+from tests.workflows.world import NEW, World, fleet_of, reconcile, result_of, working
 from workflows.restore import Restore, restores_of
 
 LEFT = "left to reconcile"

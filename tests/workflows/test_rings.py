@@ -13,6 +13,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from policies.model.change import Outcome, Phase
 from policies.model.command import Command, CommandKind
 from tests.fakes.control import UNDECIDED
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.impatient import SECONDS, Impatient
 from tests.workflows.world import (
@@ -24,7 +25,6 @@ from tests.workflows.world import (
     in_phase,
     reconcile,
     result_of,
-    until,
     working,
 )
 from workflows.change import Change, ChangeRun

@@ -21,6 +21,7 @@ from policies.model.operation import Operation
 from policies.model.plan_part import Part, PartKey
 from policies.status.told import BACK
 from tests.fakes.control import CRASHING, HEALTHY, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked, soon
 from tests.workflows.world import (
@@ -34,7 +35,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     waiting_for,
     working,
 )

@@ -14,8 +14,9 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.way_back import RollbackAsked, RollbackPreview
 from tests.fakes.control import CLOSED, HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded, soon
-from tests.workflows.world import NEW, NEXT, OLD, in_phase, until
+from tests.workflows.world import NEW, NEXT, OLD, in_phase
 
 FOR_LONG = 10_000
 PLAIN = RollbackAsked()

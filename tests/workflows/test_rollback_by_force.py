@@ -13,8 +13,9 @@ from policies.model.plan import ReleaseRef
 from policies.model.value import digest_of
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded
-from tests.workflows.world import NEW, NEXT, OLD, in_phase, until
+from tests.workflows.world import NEW, NEXT, OLD, in_phase
 
 ALL = ("gw-1", "gw-2", "gw-3", "gw-4")
 FOR_LONG = 10_000

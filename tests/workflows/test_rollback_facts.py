@@ -22,20 +22,10 @@ from policies.model.fleet import Fleet
 from policies.model.offer import Verb
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import CLOSED, HEALTHY, QUIET, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked, soon
-from tests.workflows.world import (
-    NEW,
-    NEXT,
-    OLD,
-    World,
-    began_with,
-    fleet_of,
-    in_phase,
-    reconcile,
-    until,
-    working,
-)
+from tests.workflows.world import NEW, NEXT, OLD, World, began_with, fleet_of, in_phase, reconcile, working
 from workflows import change
 from workflows.bake import BakeOrder
 

@@ -7,10 +7,11 @@ import pytest
 from orchestrator.service.changes import ChangeService
 from policies.model.adoption import ADOPTED
 from policies.model.change import Outcome
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import blocked, recording, soon
 from tests.workflows.test_adoption import FOUND, serving_by_themselves
-from tests.workflows.world import OLD, until, working
+from tests.workflows.world import OLD, working
 
 AT_ONCE = 5.0
 """Seconds: an operator waits for one answer, and repeats nothing."""

@@ -6,7 +6,8 @@ from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import HEALTHY, UNDECIDED, UNHEALTHY
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say, until
+from tests.patience import until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, result_of, say
 
 
 @pytest.mark.sweep

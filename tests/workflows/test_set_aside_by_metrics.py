@@ -8,8 +8,9 @@ from policies.model.change import Outcome, Phase
 from policies.model.errors import Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from tests.fakes.control import UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import soon
-from tests.workflows.world import Running, World, began_with, in_phase, result_of, status_of, until
+from tests.workflows.world import Running, World, began_with, in_phase, result_of, status_of
 from workflows import steps
 from workflows.batch import Batch, BatchOrder, OnTrial
 from workflows.steps import CONTROL_QUEUE

@@ -5,9 +5,10 @@ import asyncio
 from policies.model.change import ChangeKind
 from policies.model.errors import Conflict, Unavailable
 from policies.model.way_back import RollbackAsked
+from tests.patience import until
 from tests.workflows.recorded import Recorded, blocked
 from tests.workflows.test_settings import configured, silent, with_settings
-from tests.workflows.world import NEW, NEXT, until
+from tests.workflows.world import NEW, NEXT
 
 
 async def test_settings_are_taken_back_while_penstock_brings_them_to_who_missed_them(

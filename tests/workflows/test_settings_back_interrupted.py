@@ -11,10 +11,11 @@ from policies.model.change import NOT_ASKED, ChangeRecord, Outcome
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Unavailable
 from tests.fakes.control import UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_settings import configured, with_settings
-from tests.workflows.world import NEW, OLD, World, fleet_of, until, working
+from tests.workflows.world import NEW, OLD, World, fleet_of, working
 
 
 def have_them(recorded: Recorded) -> list[str]:

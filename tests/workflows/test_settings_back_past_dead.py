@@ -6,9 +6,10 @@ from policies.model.change import Quarantine
 from policies.model.errors import Unavailable
 from policies.model.settings import lines_of
 from tests.fakes.gateway import FakeSlot
+from tests.patience import until
 from tests.workflows.recorded import Recorded
 from tests.workflows.test_settings import back, configured, with_settings
-from tests.workflows.world import OLD, until
+from tests.workflows.world import OLD
 
 
 async def test_a_dead_gateway_keeps_no_other_from_the_settings_that_it_had_before(

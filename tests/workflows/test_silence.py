@@ -15,18 +15,9 @@ from policies.model.verdict import Window
 from policies.notices.changes import is_blind
 from policies.notices.entries import UNWATCHED, WATCHED
 from tests.fakes.control import HEALTHY, QUIET, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import (
-    Running,
-    World,
-    fleet_of,
-    in_phase,
-    result_of,
-    say,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import Running, World, fleet_of, in_phase, result_of, say, status_of, working
 from workflows import steps
 from workflows.identities import bake_of
 from workflows.watch import watch_of

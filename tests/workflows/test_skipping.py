@@ -12,7 +12,7 @@ from temporalio.worker import Worker
 
 from orchestrator.processes.process import uninterrupted
 from policies.model.errors import Unavailable
-from tests.workflows.world import until
+from tests.patience import until
 
 may_complete, in_the_middle, may_go_on = asyncio.Event(), threading.Event(), threading.Event()
 

@@ -15,9 +15,10 @@ from policies.planning.cohorts import LEFT_OUT
 from policies.rollback import kept_slot
 from tests.fakes.control import CRASHING, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 from tests.workflows.test_failed_alone import away, said, told
 from tests.workflows.test_passed_waves import second_wave_that
-from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, say, status_of, until
+from tests.workflows.world import NEW, NEXT, OLD, World, in_phase, reconcile, result_of, say, status_of
 from workflows import steps
 from workflows.restore import RETURN_ENDED
 

@@ -10,8 +10,8 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from orchestrator.service.changes import ChangeService
 from orchestrator.store.ledger import Ledger
 from policies.model.offer import Offer, Verb
+from tests.patience import until
 from tests.workflows.engine import Engine
-from tests.workflows.world import until
 
 QUEUE = "parts"
 

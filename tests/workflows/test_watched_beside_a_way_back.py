@@ -15,6 +15,7 @@ from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.verdict import Decision
 from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED, FakeJudge, _slice
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.world import (
     NEXT,
@@ -26,7 +27,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     waiting_for,
     working,
 )

@@ -25,7 +25,7 @@ from policies.model.status import ChangeStatus
 from policies.model.verdict import Decision, Window
 from policies.status.sentences import PHASE_SENTENCES
 from tests.fakes.control import AT_CAP, BLIND, CRASHING, HEALTHY, UNDECIDED, UNHEALTHY, FakeJudge
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, soon
 from tests.workflows.world import (
@@ -40,7 +40,6 @@ from tests.workflows.world import (
     run_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import steps

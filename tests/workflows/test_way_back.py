@@ -17,6 +17,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.people import ROOT
 from policies.model.way_back import Confirmation
 from policies.rollback import confirmation_of, rollback_targets
+from tests.patience import until
 from tests.workflows.test_reconcile import promoted, service  # noqa: F401 - fixture
 from tests.workflows.world import (
     NEW,
@@ -29,7 +30,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
 )
 
 FOR_LONG = 10_000

@@ -13,10 +13,11 @@ from policies.model.command import Command, CommandKind
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from tests.fakes.control import CLOSED, CRASHING
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON
 from tests.workflows.test_last_look import of_waves
-from tests.workflows.world import NEW, OLD, World, reconcile, result_of, until, working
+from tests.workflows.world import NEW, OLD, World, reconcile, result_of, working
 from workflows.bake import Bake, BakeOrder
 from workflows.change import Change, ChangeRun
 from workflows.identities import bake_of

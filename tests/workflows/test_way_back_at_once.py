@@ -19,6 +19,7 @@ from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
 from policies.status.told import Told
 from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
 from tests.workflows.test_commands import half_promoted
@@ -43,7 +44,6 @@ from tests.workflows.world import (
     run_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows import change

@@ -23,19 +23,9 @@ from policies.model.report import RestoreReport
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.model.way_back import RollbackAsked
 from tests.fakes.control import HEALTHY, UNDECIDED
+from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded, soon
-from tests.workflows.world import (
-    NEW,
-    NEXT,
-    OLD,
-    World,
-    began_with,
-    in_phase,
-    lengthen,
-    say,
-    status_of,
-    until,
-)
+from tests.workflows.world import NEW, NEXT, OLD, World, began_with, in_phase, lengthen, say, status_of
 from workflows import change
 from workflows.change import Change, ChangeRun
 from workflows.identities import change_of

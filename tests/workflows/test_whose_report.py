@@ -9,16 +9,8 @@ from policies.model.change import Outcome, Phase
 from policies.model.plan_part import PlanHeader
 from policies.model.report import WatchReport, WaveReport
 from tests.fakes.control import CLOSED, CRASHING, HEALTHY, OPEN, UNDECIDED
-from tests.workflows.world import (
-    Running,
-    World,
-    in_phase,
-    lengthen_change,
-    result_of,
-    run_of,
-    status_of,
-    until,
-)
+from tests.patience import until
+from tests.workflows.world import Running, World, in_phase, lengthen_change, result_of, run_of, status_of
 from workflows.identities import bake_of
 
 EARLIER = "edge-1"

@@ -13,6 +13,7 @@ from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.windows import OnWindowClose, WindowAnswer, WindowOverride
 from tests.fakes.control import CLOSED, FROZEN, HEALTHY, OPEN, UNDECIDED, UNHEALTHY, FakeWindows
+from tests.patience import until
 from tests.workflows.engine import SUGGEST_SHORT_HISTORY, Engine
 from tests.workflows.world import (
     Running,
@@ -23,7 +24,6 @@ from tests.workflows.world import (
     result_of,
     say,
     status_of,
-    until,
     working,
 )
 from workflows.wave_window import WaveWindow

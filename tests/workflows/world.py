@@ -60,6 +60,7 @@ from tests.fakes.control import (
     ObservedLedger,
 )
 from tests.fakes.gateway import FakeGateway
+from tests.patience import PATIENCE, until
 from tests.workflows.ending import ending
 from tests.workflows.engine import SUGGEST_SHORT_HISTORY
 from tests.workflows.hanging import said_when_it_hangs
@@ -70,12 +71,6 @@ from workflows.reconcile import Reconcile, ReconcileOrder, ReconcileResult
 from workflows.restore import Restore, RestoreOrder, RestoreResult
 from workflows.sandbox import RUNNER
 from workflows.steps import CONTROL_QUEUE
-
-LOOKED_AGAIN, ASKED_AGAIN = 0.02, 0.1
-"""Seconds between two looks at what this process knows, and between two questions to the server.
-
-A question costs server and worker some milliseconds each, and what is waited for needs the same two.
-"""
 
 T = TypeVar("T")
 Running = WorkflowHandle[Change, ChangeResult]
@@ -360,27 +355,13 @@ async def in_phase(rollout: Running, phase: Phase, wave: int = 1) -> None:
         raise AssertionError(f"never {phase} in wave {wave}; the last status is {status!r}") from error
 
 
-async def waiting_for(rollout: Running, *names: str, seconds: float = 60) -> None:
+async def waiting_for(rollout: Running, *names: str, seconds: float = PATIENCE) -> None:
     """Wait until its way back waits for these gateways, in this order, and for no others."""
 
     async def is_so() -> bool:
         return (await status_of(rollout)).waits_for == names
 
     await until(is_so, seconds)
-
-
-async def until(is_so: Callable[[], Awaitable[bool] | bool], seconds: float = 60) -> None:
-    """Wait for something the workflow does without anybody waiting for its result."""
-    async with asyncio.timeout(seconds):
-        while True:
-            answer = is_so()
-            if isinstance(answer, bool):
-                is_there, again = answer, LOOKED_AGAIN
-            else:
-                is_there, again = await answer, ASKED_AGAIN
-            if is_there:
-                return
-            await asyncio.sleep(again)
 
 
 async def lengthen(running: WorkflowHandle[Any, Any], signal: str, argument: object) -> None:

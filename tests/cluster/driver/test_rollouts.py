@@ -25,23 +25,13 @@ from tests.cluster.driver.driving import CLUSTER, FLEET, PODS, driver, image, la
 from tests.cluster.gateways import is_ready
 from tests.fakes.control import UNDECIDED, UNHEALTHY
 from tests.fakes.gateway import FakeGateway, FakeSlot
+from tests.patience import until
 from tests.sampled import sampled
 from tests.workflows.conftest import engines, quick_paces, server  # noqa: F401 - fixtures
 from tests.workflows.ending import ending
 from tests.workflows.engine import Engine
 from tests.workflows.test_checks import install
-from tests.workflows.world import (
-    NEW,
-    OLD,
-    World,
-    fleet_of,
-    in_phase,
-    placed,
-    result_of,
-    status_of,
-    until,
-    working,
-)
+from tests.workflows.world import NEW, OLD, World, fleet_of, in_phase, placed, result_of, status_of, working
 from workflows import steps
 
 LEASE = timedelta(seconds=30)
