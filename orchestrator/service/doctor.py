@@ -44,6 +44,7 @@ from policies.model.offer import Offer, Verb
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import DowngradeRefused, TrustError
 from policies.model.value import Value
+from policies.rebuilding import nothing_starts
 from policies.trust.lifetimes import WARNED_BEFORE, ending, unmet
 from policies.trust.ways_back import no_way_back
 
@@ -230,7 +231,7 @@ class DoctorService:
     """Who is told what without asking; None where nobody is."""
 
     async def examine(
-        self, fleets: Iterable[Fleet], unread: Mapping[str, str], *, everything: bool
+        self, fleets: Sequence[Fleet], unread: Mapping[str, str], *, everything: bool
     ) -> tuple[Finding, ...]:
         """Return what was found, of these fleets; of files and disks only where everything may be told.
 
@@ -242,7 +243,7 @@ class DoctorService:
         looks: list[tuple[str, Callable[[], Awaitable[Finding]]]] = [
             ("engine", self._engine),
             ("worker", self._worker),
-            ("ledger", self._ledger),
+            ("ledger", partial(self._ledger, fleets)),
             ("metrics", self._metrics),
         ]
         if everything:
@@ -294,10 +295,18 @@ class DoctorService:
             return Finding(about="worker", health=Health.WRONG, sentence=refusal)
         return _well("worker", f"one has just carried out a step; {await self.health.workers()} ask for work")
 
-    async def _ledger(self) -> Finding:
+    async def _ledger(self, fleets: Sequence[Fleet]) -> Finding:
         head = await asyncio.to_thread(self.ledger.audit_head)
         kind = self.ledger.engine.dialect.name
-        return _well("ledger", f"{kind} answers; its audit record has {head.seq} entries")
+        unconfirmed = {
+            fleet.name: found
+            for fleet in fleets
+            if (found := await asyncio.to_thread(self.ledger.unconfirmed, fleet.name)) is not None
+        }
+        if not unconfirmed:
+            return _well("ledger", f"{kind} answers; its audit record has {head.seq} entries")
+        sentence = f"{_named(sorted(unconfirmed))}: {nothing_starts(unconfirmed[min(unconfirmed)])}"
+        return Finding(about="ledger", health=Health.DOUBTFUL, sentence=sentence)
 
     async def _metrics(self) -> Finding:
         found = await asyncio.gather(*map(_clock_off, self.metrics.sources), return_exceptions=True)

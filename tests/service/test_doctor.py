@@ -5,7 +5,7 @@ import json
 import os
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from orchestrator.processes.composition import checkpoints_of, compose
 from orchestrator.service import doctor
 from orchestrator.service.doctor import OF_FLEET, DoctorService, Finding, Health
 from orchestrator.service.service import Service
+from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
+from orchestrator.store.rebuilding import note_restored
 from orchestrator.words.offers import spelled
 from policies.adoption import release_of
 from policies.model.change import ChangeKind, Outcome
@@ -81,6 +83,21 @@ async def test_a_gateway_that_a_rollback_waits_for_is_wrong_and_hides_no_other(
     assert found["health"] == "wrong"
     assert found["sentence"] == "a rollback waits for edge-1; edge-1: its disk is full"
     assert [one["verb"] for one in found["next"]] == ["status"]
+
+
+async def test_a_ledger_that_was_restored_is_doubtful_until_an_operator_has_confirmed_it(
+    penstock: CommandLine, ledger: Ledger
+) -> None:
+    change(ledger, ChangeKind.INSTALL, "1.1.6")
+    with writing(ledger.engine) as connection:
+        note_restored(connection, datetime(2026, 11, 3, 4, tzinfo=UTC), "root")
+    restored = await found_of(penstock, "ledger")
+    assert restored["health"] == "doubtful"
+    assert restored["sentence"].startswith("edge: the ledger was restored at ")
+    assert "from a backup of 2026-11-03 04:00 UTC" in restored["sentence"]
+    assert restored["mend"] == "penstock runbook show ledger-restore"
+    assert ledger.confirm("edge", "ana", "all repeated")
+    assert (await found_of(penstock, "ledger"))["health"] == "well"
 
 
 async def test_a_gateway_whose_agent_answers_that_it_cannot_be_read_is_wrong_and_one_that_is_silent_is_not(
