@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,9 @@ from activities.admission import AT_ONCE, AdmitOrder, ReleaseActivities
 from activities.drivers.trust_files import compose_releases
 from activities.threads import OwnLoop
 from policies.model.plan import ReleaseRef
-from tests.activities.test_source_credentials import longest_pause
 from tests.fakes.silent import silent_server
 from tests.fakes.stage import CHANNEL, PRODUCT, Stage
-from tests.patience import PATIENCE
-
-HANGS = timedelta(seconds=2.5)
+from tests.patience import PATIENCE, until
 
 
 @pytest.fixture
@@ -41,8 +37,11 @@ async def test_a_ledger_that_hangs_for_an_admission_stops_neither_the_event_loop
     """Every gateway's known-good was read, and each fetch written down, on the worker's event loop."""
     release = (await stage.admit()).reference
 
+    begun, free = threading.Event(), threading.Event()
+
     def hang(*_: object) -> Any:
-        time.sleep(HANGS.total_seconds())
+        begun.set()
+        assert free.wait(PATIENCE), "the event loop does nothing else meanwhile"
         return ()
 
     releases = compose_releases(
@@ -55,8 +54,10 @@ async def test_a_ledger_that_hangs_for_an_admission_stops_neither_the_event_loop
     environment = ActivityEnvironment()
     environment.on_heartbeat = lambda *_: beats.append(time.monotonic())
     step = ReleaseActivities(releases).admit_release
-    assert await longest_pause(environment.run(step, order(release, stage.server.url))) < 1
-    assert beats
+    admitting = asyncio.create_task(environment.run(step, order(release, stage.server.url)))
+    await until(lambda: begun.is_set() and bool(beats))
+    free.set()
+    await admitting
 
 
 async def test_a_silent_repository_takes_no_thread_that_other_steps_use(stage: Stage) -> None:
@@ -73,12 +74,10 @@ async def test_a_silent_repository_takes_no_thread_that_other_steps_use(stage: S
                 for _ in range(AT_ONCE + 1)
             ]
             await asyncio.sleep(1)
-            async with asyncio.timeout(1):
-                assert await asyncio.to_thread(lambda: "free") == "free"
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
             for one in asked:
                 one.cancel()
-            async with asyncio.timeout(5):
-                await asyncio.gather(*asked, return_exceptions=True)
+            await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), PATIENCE)
     finally:
         loop.set_default_executor(ThreadPoolExecutor())  # later tests have the same loop
 

@@ -18,6 +18,7 @@ from policies.judge.counts import Series
 from policies.judge.window import WindowState
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Cohorts, GateVerdict
+from tests.patience import PATIENCE
 
 LAB = load(Path(__file__).parents[2] / "deploy/lab/gates.yaml", GatePolicy)
 GATES = LAB.model_copy(update={"scrape": timedelta(seconds=0.5), "poll": timedelta(seconds=0.5)})
@@ -55,7 +56,7 @@ async def one_tick(source: Silent, state: str = "", carry: str = "") -> Observat
     """Observe until the first tick is folded."""
     order = order_of(slice=timedelta(0), state=state, carry=carry)
     observe = ObservationActivities(source).observe_slice
-    return await asyncio.wait_for(ActivityEnvironment().run(observe, order), 20)
+    return await asyncio.wait_for(ActivityEnvironment().run(observe, order), PATIENCE)
 
 
 def of_a_newer_version() -> str:
@@ -78,12 +79,12 @@ async def test_a_worker_whose_clock_is_behind_the_engines_reads_nothing_and_says
     engine.info = replace(engine.info, started_time=datetime.now(UTC) + timedelta(minutes=10))
     source = Silent()
     order = order_of(slice=timedelta(0), gates=GATES.model_copy(update={"blindness": AT_ONCE}))
-    found = await asyncio.wait_for(engine.run(ObservationActivities(source).observe_slice, order), 20)
+    found = await asyncio.wait_for(engine.run(ObservationActivities(source).observe_slice, order), PATIENCE)
     found = await asyncio.wait_for(
         engine.run(
             ObservationActivities(source).observe_slice, order.model_copy(update={"state": found.state})
         ),
-        20,
+        PATIENCE,
     )
     assert source.asked == 0
     assert found.decision.verdict is GateVerdict.METRICS_UNAVAILABLE

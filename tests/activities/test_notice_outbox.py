@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from orchestrator.store.addressed import Addressed
 from orchestrator.store.ledger import Ledger
 from policies.model.notice import Notice, NoticeLevel, Occasion
 from tests.fakes.notice_receivers import KEY, Heard, webhook
+from tests.patience import wait_until
 from tests.service.test_notices_of_states import RULES, many
 
 LONG = timedelta(minutes=1)
@@ -131,13 +131,6 @@ class Workers:
             one.wait()
 
 
-def until(met: Callable[[], bool], why: Callable[[], object]) -> None:
-    ends = time.monotonic() + 200
-    while not met():
-        assert time.monotonic() < ends, why()
-        time.sleep(0.05)
-
-
 def test_several_workers_at_once_tell_each_notice_once(ledger: Ledger, url: str, tmp_path: Path) -> None:
     names = tuple(f"k{number:02}" for number in range(15))
     add(ledger, *names)
@@ -145,8 +138,8 @@ def test_several_workers_at_once_tell_each_notice_once(ledger: Ledger, url: str,
         workers = Workers(url, tmp_path, heard)
         workers.begin(2, "200")
         try:
-            until(lambda: heard.distinct == {*names}, lambda: len(heard.raw))
-            until(lambda: ledger.sinks_due(datetime.now(UTC) + LONG) == (), ledger.sink_health)
+            wait_until(lambda: heard.distinct == {*names}, found=lambda: len(heard.raw))
+            wait_until(lambda: ledger.sinks_due(datetime.now(UTC) + LONG) == (), found=ledger.sink_health)
         finally:
             workers.kill()
         assert sorted(heard.raw) == sorted(names)
@@ -169,10 +162,10 @@ def test_of_several_workers_one_that_is_killed_leaves_its_notices_to_the_others(
         heard.meanwhile = kill_first
         workers.begin(1, "8")
         try:
-            until(lambda: workers.running[0].poll() is not None, lambda: "it was not killed")
+            wait_until(lambda: workers.running[0].poll() is not None)
             workers.begin(2, "8")
-            until(lambda: heard.distinct == {*names}, lambda: len(heard.raw))
-            until(lambda: ledger.sinks_due(datetime.now(UTC) + LONG) == (), ledger.sink_health)
+            wait_until(lambda: heard.distinct == {*names}, found=lambda: len(heard.raw))
+            wait_until(lambda: ledger.sinks_due(datetime.now(UTC) + LONG) == (), found=ledger.sink_health)
         finally:
             workers.kill()
         repeated = [key for key in names if heard.raw.count(key) > 1]

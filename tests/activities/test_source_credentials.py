@@ -19,10 +19,11 @@ from policies.model.release import Platform
 from tests.activities.test_known_good_in_time import known_good, need, signed_by_lead, sigstore
 from tests.fakes.silent import silent_vault
 from tests.fakes.stage import CHANNEL, PRODUCT, Stage
+from tests.patience import PATIENCE
 
 HERE = Host(platform=Platform(os="linux", arch="amd64"))
-SOON = 2.0
-"""Seconds in which everything here is done; Vault is waited for 10 s."""
+SOON = PATIENCE
+"""Seconds in which everything here is done; Vault is waited for twice as long."""
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr("activities.drivers.credentials.VAULT_SECONDS", 2 * SOON)
     with silent_vault(tmp_path, monkeypatch) as reference:
         yield reference
 

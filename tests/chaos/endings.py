@@ -12,6 +12,7 @@ from policies.model.change import Outcome
 from policies.model.plan import ReleaseRef
 from tests.chaos.cases import Direction, Run
 from tests.chaos.facts import LOGINS_END_WITHIN, Host, Marks, Serves, effects
+from tests.patience import PATIENCE
 
 EXPECTED = {
     Direction.FORWARDS: {Outcome.PROMOTED},
@@ -19,8 +20,6 @@ EXPECTED = {
     Direction.ASKED_BACK: {Outcome.ROLLED_BACK, Outcome.ABORTED},
     Direction.TAKEN_BACK: {Outcome.ROLLED_BACK},
 }
-LIVES_WITHIN = 10.0
-"""Seconds in which somebody logs in on every gateway, and every tunnel carries an answer."""
 GONE_WITHIN = 10.0
 """Seconds after its kept time in which an instance that nobody uses has been stopped."""
 LOOK_EVERY = 0.1
@@ -98,7 +97,7 @@ class Ending:
         await asyncio.sleep(LOGINS_END_WITHIN)
         marks = {name: host.marks() for name, host in self.hosts.items()}
         answered = {user["name"]: user["pings"]["answered"] for user in _users(self.lab)}
-        deadline = time.monotonic() + LIVES_WITHIN
+        deadline = time.monotonic() + PATIENCE
         while True:
             logins = {name: host.logins(marks[name]) for name, host in self.hosts.items()}
             dead = [u["name"] for u in _users(self.lab) if u["pings"]["answered"] <= answered[u["name"]]]

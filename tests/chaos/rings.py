@@ -20,6 +20,7 @@ from policies.model.plan import Plan, Strategy
 from policies.model.verdict import Window
 from tests.chaos.facts import LOGINS_END_WITHIN, Host
 from tests.chaos.runs import Chaos
+from tests.patience import PATIENCE
 from workflows.identities import change_of
 
 LEASE = timedelta(seconds=12)
@@ -32,7 +33,6 @@ NEVER = Window(
 LOOK_EVERY = 0.05
 _ENDED = {"cancel": "cancelled", "terminate": "terminated"}
 WATCHED = 2.5
-PATIENCE = 100.0
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cluster.api import Answered, Api, reboot_node
-from deploy.cluster.audit import counted
+from deploy.cluster.audit import Request, counted
 from deploy.cluster.control_plane import API, CONTROLLERS, PARTS, READY_WITHIN, Choices, ControlPlane, running
 from policies.model.errors import Unavailable
 from tests.cluster.gateways import (
@@ -26,6 +26,7 @@ from tests.cluster.gateways import (
     settled,
     slow,
 )
+from tests.patience import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 Nodes = Callable[..., list[str]]
@@ -77,10 +78,7 @@ def test_a_control_plane_dies_with_who_started_it(plane: ControlPlane, tmp_path:
     assert len(started) == len(PARTS)
     maker.send_signal(signal.SIGKILL)
     maker.wait()
-    end = time.monotonic() + 10
-    while pids_of(tmp_path) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert pids_of(tmp_path) == []
+    wait_until(lambda: pids_of(tmp_path) == [], found=lambda: pids_of(tmp_path))
 
 
 def test_a_part_that_ends_while_it_starts_is_quoted(plane: ControlPlane, tmp_path: Path) -> None:
@@ -216,7 +214,7 @@ def test_without_controllers_nothing_happens_until_they_are_back(
     with pytest.raises(Unavailable, match="not as waited for after 1 s"):
         admin.until(path(space, "gateway"), settled(1), within=1)
     plane.start_again(CONTROLLERS)
-    admin.until(path(space, "gateway"), settled(1), within=60)
+    admin.until(path(space, "gateway"), settled(1), within=PATIENCE)
 
 
 def test_every_request_is_counted_by_who_asked_and_for_what(plane: ControlPlane, space: str) -> None:
@@ -228,12 +226,14 @@ def test_every_request_is_counted_by_who_asked_and_for_what(plane: ControlPlane,
     with pytest.raises(Answered):
         counting.get("/api/v1/nodes/nobody/status")
     counting.close()
-    end = time.monotonic() + 5
-    while True:
+    asked: list[Request] = []
+
+    def are_noted() -> bool:
+        nonlocal asked
         asked = [one for one in plane.audit.since(before) if one.agent == f"counted-{os.getpid()}"]
-        if len(asked) >= 5 or time.monotonic() > end:
-            break
-        time.sleep(0.02)
+        return len(asked) >= 5
+
+    wait_until(are_noted)
     assert counted(asked) == {("get", "namespaces"): 3, ("list", "pods"): 1, ("get", "nodes/status"): 1}
     assert {one.user for one in asked} == {"admin"}
     assert [one.status for one in asked if one.resource == "nodes/status"] == [404]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from deploy.kubernetes.chart import MANIFESTS
+from tests.patience import PATIENCE, wait_until
 
 pytestmark = pytest.mark.lab
 
@@ -47,17 +48,14 @@ class Pod:
         self._holder.kill()
         self._holder.wait()
         for worker in self._workers:
-            worker.wait(timeout=10)
+            worker.wait(PATIENCE)
 
     def _child_of(self, pid: int, name: str) -> int:
-        end = time.monotonic() + 10
-        while not (child := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        while Path(f"/proc/{child[0]}/comm").read_text().strip() != name:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return int(child[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        wait_until(lambda: bool(children.read_text()))
+        [child] = children.read_text().split()
+        wait_until(lambda: Path(f"/proc/{child}/comm").read_text().strip() == name)
+        return int(child)
 
     def _inside(self, *command: str | Path) -> "subprocess.Popen[bytes]":
         there = ["nsenter", f"--target={self._first}", "--pid", "--mount"]
@@ -79,7 +77,7 @@ class Pod:
         """End the processes of users."""
         for worker in self._workers:
             os.kill(self._child_of(worker.pid, "ocserv-worker"), signal.SIGKILL)
-            worker.wait(timeout=10)
+            worker.wait(PATIENCE)
         self._workers.clear()
 
     def begin(self, command: list[str]) -> "subprocess.Popen[bytes]":
@@ -88,7 +86,7 @@ class Pod:
 
     def run(self, command: list[str]) -> int:
         """Return how it ends."""
-        return self.begin(command).wait(timeout=30)
+        return self.begin(command).wait(PATIENCE)
 
 
 @pytest.fixture
@@ -123,7 +121,7 @@ def test_a_pod_with_a_user_waits_until_the_user_has_left(pod: Pod) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(timeout=3)
     pod.says(NOBODY)
-    assert waiting.wait(timeout=10) == 0
+    assert waiting.wait(PATIENCE) == 0
 
 
 def test_a_daemon_that_does_not_answer_keeps_its_pod_for_as_long_as_a_user_has_a_process(pod: Pod) -> None:
@@ -133,7 +131,7 @@ def test_a_daemon_that_does_not_answer_keeps_its_pod_for_as_long_as_a_user_has_a
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(timeout=3)
     pod.leave()
-    assert waiting.wait(timeout=10) == 0
+    assert waiting.wait(PATIENCE) == 0
 
 
 def test_a_gateway_is_ready_when_its_daemon_answers(pod: Pod) -> None:

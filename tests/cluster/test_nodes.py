@@ -21,12 +21,11 @@ from orchestrator.settings import state_folder
 from policies.model.errors import BadInput
 from tests.cluster import building, gateway_pods
 from tests.cluster.gateway_pods import CAPABILITIES, LABEL, NAMESPACE, PLACE
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.lab, pytest.mark.sweep, pytest.mark.timeout(300)]
 
 MASKED = ("kernel/panic", "kernel/panic_on_oops", "vm/overcommit_memory", "vm/panic_on_oom")
-UP_WITHIN = 60.0
-SERVES_WITHIN = 30.0
 NODE, OTHER = "gw-1", "gw-2"
 _BITS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7, "NET_ADMIN": 12}
 """Numbers of capabilities (capability.h)."""
@@ -95,13 +94,11 @@ def slot(cluster: RealNodes, api: Api, issued: credentials.Credentials, image: s
     api.apply(gateway_pods.daemon_set(image))
 
 
-def eventually(
-    seen: Callable[[], T | None], within: float = SERVES_WITHIN, told: Callable[[], object] = str
-) -> T:
-    deadline = time.monotonic() + within
+def eventually(seen: Callable[[], T | None], told: Callable[[], object] = str) -> T:
+    deadline = time.monotonic() + PATIENCE
     while not (found := seen()):
         if time.monotonic() > deadline:
-            pytest.fail(f"not so after {within:g} s {told()}")
+            pytest.fail(f"not so after {PATIENCE:g} s {told()}")
         time.sleep(0.05)
     return found
 
@@ -135,7 +132,7 @@ def gateway(cluster: RealNodes, api: Api, slot: None) -> Iterator[Json]:
         yield eventually(lambda: ready_pod(api, NODE), told=lambda: said_of(cluster, api, NODE))
     finally:
         tell(api, NODE, runs=False)
-        eventually(lambda: not pods(api, NODE), within=60)
+        eventually(lambda: not pods(api, NODE))
 
 
 @asynccontextmanager
@@ -162,8 +159,8 @@ async def kill(node: Node, service: str) -> None:
     await soon(lambda: set(node.pids(service)) - before)
 
 
-async def soon(seen: Callable[[], T | None], within: float = SERVES_WITHIN) -> T:
-    return await asyncio.to_thread(eventually, seen, within)
+async def soon(seen: Callable[[], T | None]) -> T:
+    return await asyncio.to_thread(eventually, seen)
 
 
 async def test_nodes_are_ready_and_nothing_of_the_machine_is_changed(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deploy.kubernetes.chart import MANIFESTS
+from tests.patience import PATIENCE
 
 NODE = "worker-1"
 
@@ -51,7 +52,7 @@ def test_an_agent_without_a_certificate_logs_how_to_get_one_and_waits_for_it(enr
             line = waiting.stderr.readline()
             assert waiting.poll() is None
             (enrolment.root / "agent.pem").write_text("pem")
-            assert waiting.wait(30) == 0
+            assert waiting.wait(PATIENCE) == 0
         finally:
             waiting.kill()
     assert "worker-1 has no certificate: pipe the token of 'penstock gateway enrol edge GATEWAY' into" in line
@@ -64,7 +65,7 @@ def test_an_agent_with_a_certificate_starts_at_once_and_logs_nothing(enrolment: 
     enrolment.root.mkdir()
     (enrolment.root / "agent.pem").write_text("pem")
     with enrolment.start() as done:
-        assert done.communicate(timeout=30)[1] == ""
+        assert done.communicate(timeout=PATIENCE)[1] == ""
         assert done.returncode == 0
 
 

@@ -31,6 +31,7 @@ from policies.model.instance import InstanceState
 from policies.model.plan import ReleaseRef, Strategy
 from tests.cluster.agent_pods import agent_pods, delete_pods, into_pods
 from tests.cluster.strangers import STRANGERS, Stranger
+from tests.patience import PATIENCE
 
 PREFIX = "pstu-"
 DRAIN = timedelta(minutes=30)
@@ -46,8 +47,6 @@ PERSON, ORDER = "erika", "seen enough of it"
 _LOOK = 0.2
 _DOWN = 2.0
 """Seconds that the API server is away."""
-_EMPTY_WITHIN = 60.0
-_ANSWERED_WITHIN = 90.0
 _COUNTED = 5.5
 """Seconds until a ping without an answer counts as lost."""
 
@@ -138,13 +137,13 @@ async def answered_again(one: ClusterLab) -> None:
     Raises:
         Unavailable: somebody has none in time.
     """
-    users, deadline = one.lab.users, time.monotonic() + _ANSWERED_WITHIN
+    users, deadline = one.lab.users, time.monotonic() + PATIENCE
     before = {user["name"]: user["pings"]["answered"] for user in users.view()["users"]}
     while silent := [
         user["name"] for user in users.view()["users"] if user["pings"]["answered"] == before[user["name"]]
     ]:
         if time.monotonic() > deadline:
-            raise Unavailable(f"no ping of {', '.join(silent)} is answered within {_ANSWERED_WITHIN:g} s")
+            raise Unavailable(f"no ping of {', '.join(silent)} is answered within {PATIENCE:g} s")
         await asyncio.sleep(_LOOK)
 
 
@@ -157,7 +156,7 @@ async def a_new_day(one: ClusterLab) -> None:
     users = one.lab.users
     await asyncio.to_thread(users.come_back, [user["name"] for user in users.view()["users"]])
     await asyncio.to_thread(users.wait_until_up)
-    deadline = time.monotonic() + _EMPTY_WITHIN
+    deadline = time.monotonic() + PATIENCE
     while left := [
         f"slot {instance.slot} of {state.gateway}"
         for state in (await one.lab.every_state()).values()
@@ -165,7 +164,7 @@ async def a_new_day(one: ClusterLab) -> None:
         if instance.state is InstanceState.RUNNING and instance != state.serving
     ]:
         if time.monotonic() > deadline:
-            raise Unavailable(f"not ended {_EMPTY_WITHIN:g} s after its last user left: {', '.join(left)}")
+            raise Unavailable(f"not ended {PATIENCE:g} s after its last user left: {', '.join(left)}")
         await asyncio.sleep(_LOOK)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from deploy.lab.namespaces import inside
+from tests.patience import PATIENCE
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """The first bytes of a PROXY header of version 2 (HAProxy's `proxy-protocol.txt`)."""
@@ -21,7 +22,6 @@ _SO_RCVBUFFORCE, _ROOM = 33, 16 * 1024 * 1024
 """Room for packets that wait to be read, beyond what the host gives others (socket(7))."""
 AT_ONCE = 40
 """Connections begun together."""
-ANSWER_WITHIN = 10.0
 READ_EVERY = 0.01
 _SHORTEST_TCP = 20
 
@@ -101,7 +101,7 @@ async def sides_of(
 
     async def side(number: int, source: str) -> str:
         await asyncio.sleep(begun + number / per_second - loop.time())
-        async with turn, asyncio.timeout(ANSWER_WITHIN):
+        async with turn, asyncio.timeout(PATIENCE):
             with inside(namespace):
                 caller = socket.socket()
             with caller, watched.awaited(source) as slot:

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.drivers.gateway_lab import GatewayLab
+from tests.patience import until
 
 PORT = 9500
 HOW = {"ocserv": ("password",), "openvpn": ("certificate", "key"), "strongswan": ("certificate", "key")}
@@ -68,18 +68,20 @@ class Exporter:
             if "le" not in s.labels
         }
 
-    async def until(self, wanted: Callable[[Shown], bool], within: float = 20) -> Shown:
+    async def until(self, wanted: Callable[[Shown], bool]) -> Shown:
         shown: Shown = {}
-        for _ in range(int(within / 0.2)):
+
+        async def is_shown() -> bool:
+            nonlocal shown
             assert self.process.poll() is None, self.log.read_text()
             try:
                 shown = await asyncio.to_thread(self.shown)
-            except (URLError, ConnectionError):
+            except OSError:
                 shown = {}
-            if wanted(shown):
-                return shown
-            await asyncio.sleep(0.2)
-        raise AssertionError(f"not in {within} s: {shown}\n{self.log.read_text()}")
+            return wanted(shown)
+
+        await until(is_shown, found=lambda: f"{shown}\n{self.log.read_text()}")
+        return shown
 
     def resident(self) -> int:
         fields = Path(f"/proc/{self.process.pid}/statm").read_text().split()

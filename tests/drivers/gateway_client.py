@@ -9,7 +9,11 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+from tests.patience import PATIENCE, until
+
 PINGS_A_SECOND = 20
+LEAVES_WITHIN = 20.0
+"""Seconds in which a client says goodbye on a busy machine; one that hangs is killed then."""
 ANSWERED_WITHIN = 0.5
 """Seconds in which a ping comes back on a busy machine; one that was sent later may be under way."""
 
@@ -60,13 +64,24 @@ class Client:
     def said(self, words: str) -> int:
         return self.log.read_text(errors="replace").count(words)
 
-    async def until(self, words: str, times: int = 1, within: float = 10) -> None:
-        for _ in range(int(within / 0.05)):
+    async def until(self, words: str, times: int = 1, within: float = PATIENCE) -> None:
+        """Wait until it has said the words so often.
+
+        Raises:
+            AssertionError: It ended before.
+            TimeoutError: It has not said them in time.
+        """
+
+        def is_said() -> bool:
             if self.said(words) >= times:
-                return
-            assert self.alive, f"the client ended:\n{self.log.read_text(errors='replace')[-2000:]}"
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{words!r} not seen in {within} s:\n{self.log.read_text()[-2000:]}")
+                return True
+            assert self.alive, f"the client ended:\n{self._last_words()}"
+            return False
+
+        await until(is_said, within, lambda: f"{words!r} not said in:\n{self._last_words()}")
+
+    def _last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
 
     async def up(self) -> "Client":
         await self.until(self.logged_in)
@@ -90,7 +105,7 @@ class Client:
         assert self.pings
         time.sleep(ANSWERED_WITHIN)
         self.pings.send_signal(signal.SIGINT)
-        self.pings.wait(10)
+        self.pings.wait(PATIENCE)
         said = self.answers.read_text()
         found = re.search(r"(\d+) packets transmitted", said)
         assert found, said
@@ -135,7 +150,7 @@ class Client:
 
 def _ended(process: "subprocess.Popen[bytes]") -> None:
     try:
-        process.wait(3)
+        process.wait(LEAVES_WITHIN)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

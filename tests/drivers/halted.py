@@ -1,13 +1,10 @@
 """A daemon that hangs, alive as it is: a test stops it, and begins once none of its threads runs."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
 
-from tests.patience import PATIENCE
-
-_EVERY = 0.005
+from tests.patience import until
 
 
 async def halt(pid: int | None) -> None:
@@ -17,9 +14,7 @@ async def halt(pid: int | None) -> None:
     """
     assert pid is not None, "there is no daemon to stop"
     os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(PATIENCE):
-        while not _stands_still(pid):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(_EVERY)
+    await until(lambda: _stands_still(pid))
 
 
 def _stands_still(pid: int) -> bool:

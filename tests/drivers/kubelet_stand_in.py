@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,8 @@ from activities.drivers.runtime.pods.pod import pod_at
 from activities.drivers.runtime.pods.pod_folders import PodFolder, PodFolders
 from policies.model.placement import Placed
 from tests.drivers.gateway_lab import TreeAdmission
-from tests.patience import PATIENCE
+from tests.patience import until
 
-STARTS_WITHIN = PATIENCE
-"""Seconds; the machine of a test has other things to do."""
 ENDS_WITHIN = 5.0
 """Seconds; a container that ignores SIGTERM is killed after its grace."""
 
@@ -123,11 +120,14 @@ class KubeletStandIn:
     async def _until(self, container: Container, *, listens: bool) -> None:
         """Wait until somebody listens in the pod, or nobody does any more."""
         path = self._folder(container.slot).path / "run" / container.uid
-        end = time.monotonic() + STARTS_WITHIN
-        while (pod_at(path) is not None) is not listens:
+
+        def is_so() -> bool:
+            if (pod_at(path) is not None) is listens:
+                return True
             assert container.alive is listens, self._folder(container.slot).last_words()
-            assert time.monotonic() < end, f"the pod in slot {container.slot} does not change"
-            await asyncio.sleep(0.02)
+            return False
+
+        await until(is_so)
 
     async def _end(self, container: Container, *, at_once: bool = False) -> None:
         """Have the pod's first process end, and with it all others."""

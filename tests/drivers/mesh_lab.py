@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from activities.drivers.steering.hook import HookSteering
 from activities.drivers.steering.port import SteeringDriver
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import HookLab
+from tests.patience import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 ENVOY = Path(sys.executable).parent / "envoy"
@@ -48,12 +48,11 @@ class Mesh:
         command += ["-c", str(self.folder / "envoy.yaml"), "--concurrency", "1", "-l", "warn"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
         listens = ["ip", "netns", "exec", self.namespace, "ss", "-Hltn", "sport = :15006"]
-        while not subprocess.run(listens, check=True, capture_output=True).stdout:
-            if time.monotonic() > deadline:
-                raise TimeoutError((self.folder / "log").read_text()[-2000:])
-            time.sleep(0.1)
+        wait_until(
+            lambda: bool(subprocess.run(listens, check=True, capture_output=True).stdout),
+            found=lambda: (self.folder / "log").read_text()[-2000:],
+        )
 
     def end(self) -> None:
         """End Envoy."""

@@ -2,7 +2,6 @@
 
 import sqlite3
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 from shutil import which
@@ -16,6 +15,7 @@ from deploy.lab.namespaces import end_inhabitants, inside
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import HookLab
 from tests.drivers.gateway_client import Client
+from tests.patience import wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
@@ -82,11 +82,7 @@ class NamedLab(HookLab):
             database.executescript(SCHEMA.read_text())
         self._served("pdnsutil", "create-zone", "example.org", "ns.example.org")
         self._served("pdns_server", "--daemon=yes", "--guardian=no")
-        deadline = time.monotonic() + 10
-        while self.looked_up(SITE, "example.org", "SOA") is None:
-            if time.monotonic() > deadline:
-                raise TimeoutError("PowerDNS does not answer")
-            time.sleep(0.1)
+        wait_until(lambda: self.looked_up(SITE, "example.org", "SOA") is not None)
 
     def _served(self, *command: str) -> None:
         where = ["ip", "netns", "exec", f"{self.prefix}c{SITE}"]

@@ -18,6 +18,7 @@ from activities.drivers.steering.nginx_log import FORMAT
 from orchestrator.publishing.tree import collect
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, TreeAdmission
+from tests.patience import PATIENCE
 
 TEMPLATE = Path(__file__).parents[2] / "deploy/lab/openvpn.conf.template"
 PROGRAM = "usr/sbin/openvpn"
@@ -69,7 +70,7 @@ class OpenVpnClient(Client):
             )  # fmt: skip
 
     async def up(self) -> "OpenVpnClient":
-        await self.until(self.logged_in, within=20)
+        await self.until(self.logged_in)
         return self
 
 
@@ -176,4 +177,4 @@ class ProxiedLab(OpenVpnLab):
             yield process
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)

@@ -17,9 +17,10 @@ from deploy.lab.spoiled import HARM, SpoiledLater, spoil
 from policies.model.errors import PenstockError
 from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import PATIENCE
 
 LEASE = timedelta(seconds=20)
-PATIENCE = 4.0
+GIVES_UP_AFTER = 4.0
 """Seconds after which a user gives up a login and tries again."""
 REFUSALS = 2
 """So often each user has been refused when the release is rolled back."""
@@ -91,8 +92,8 @@ class _Address:
         name = f"--user=user{next(self._names)}"
         client = Client(f"{self._lab.prefix}c{self._site}", self._lab.folder, self._site, more=(name,))
         try:
-            with suppress(AssertionError):  # it ended, or had no tunnel in time
-                await client.until(client.logged_in, within=PATIENCE)
+            with suppress(AssertionError, TimeoutError):  # it ended, or had no tunnel in time
+                await client.until(client.logged_in, within=GIVES_UP_AFTER)
                 ping = ["ip", "netns", "exec", client.name, "ping", "-c1", "-W1", "10.90.0.1"]
                 return (await run(ping)).status == 0
             client.process.kill()  # there is no session to say goodbye to
@@ -134,7 +135,7 @@ async def refuse(lab: GatewayLab, how: Refusal, sites: Sequence[int] = (2, 3)) -
     keeping = [asyncio.create_task(lab.table.keep()), asyncio.create_task(_renewing(lab, new))]
     users = [asyncio.create_task(one.keep_logging_in()) for one in addresses]
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(one.until(_Counted(REFUSALS, 0, good=False)) for one in addresses))
             keeping.pop().cancel()
             decided = time.monotonic()
@@ -176,8 +177,8 @@ async def _is_led_back(lab: GatewayLab, worked: Client, slot: str) -> bool:
     live = (await lab.folders.live())[slot] or ()
     before = [session.vpn_address for session in live if session.connected]
     worked.reconnect()
-    with suppress(AssertionError):
-        await worked.until("Established DTLS", times=2, within=30)
+    with suppress(AssertionError, TimeoutError):
+        await worked.until("Established DTLS", times=2)
         live = (await lab.folders.live())[slot] or ()
         after = [session.vpn_address for session in live if session.connected]
         return worked.alive and len(before) == 1 and after == before

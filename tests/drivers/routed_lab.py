@@ -1,10 +1,8 @@
 """The scratch gateway behind a router: BIRD on both, and clients who reach the gateway as it is announced."""
 
-import asyncio
 import re
 import shutil
 import subprocess
-import time
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +11,7 @@ from activities.drivers.steering.hook import HookSteering
 from activities.drivers.steering.port import SteeringDriver
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import HookLab
+from tests.patience import PATIENCE, until, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "deploy/examples"
 SLOTS = "abc"
@@ -126,11 +125,10 @@ class RoutedLab(HookLab):
         Raises:
             TimeoutError: They have none.
         """
-        deadline = time.monotonic() + 15
-        while "Established" not in self.ask("gateway", "show", "protocols", "uplink"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(self.ask("gateway", "show", "protocols", "all", "uplink"))
-            time.sleep(0.1)
+        wait_until(
+            lambda: "Established" in self.ask("gateway", "show", "protocols", "uplink"),
+            found=lambda: self.ask("gateway", "show", "protocols", "all", "uplink"),
+        )
 
     def ask(self, which: str, *command: str) -> str:
         """Return what that BIRD answers."""
@@ -142,17 +140,13 @@ class RoutedLab(HookLab):
         said = self.ask("router", "show", "route", "10.77.0.1/32", "all")
         return [SLOTS[int(number) - 1] for number in re.findall(r"BGP\.next_hop: 10\.78\.(\d)\.1", said)]
 
-    async def learns(self, *slots: str, within: float = 1) -> float:
-        """Wait until the router has learnt just these; return after how many seconds.
+    async def learns(self, *slots: str, within: float = PATIENCE) -> None:
+        """Wait until the router has learnt just these.
 
         Raises:
             TimeoutError: It has not.
         """
-        begun = time.monotonic()
-        async with asyncio.timeout(within):
-            while self.learnt() != [*slots]:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.05)
-        return time.monotonic() - begun
+        await until(lambda: self.learnt() == [*slots], within, self.learnt)
 
     def heard(self) -> list[str]:
         """Return the changes of routes that the router was told of, oldest first."""

@@ -171,7 +171,7 @@ class StrongSwanClient(Client):
             )
 
     async def up(self) -> "StrongSwanClient":
-        await self.until("} established with SPIs", within=20)
+        await self.until("} established with SPIs")
         return self
 
 

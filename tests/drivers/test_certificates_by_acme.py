@@ -21,6 +21,7 @@ from tests.drivers import pebble
 from tests.drivers.certificates import NAME, CertifiedHost
 from tests.drivers.dying_renewal import BEFORE_IT_COUNTS, OF_AN_ORDER, WHEN_IT_COUNTS
 from tests.drivers.pebble import BLOCKED, Pebble
+from tests.patience import PATIENCE
 
 HOOK = """#!{python}
 import json, sys, urllib.request
@@ -193,10 +194,10 @@ def test_strangers_who_say_nothing_keep_no_authority_from_its_answer() -> None:
     with ShownOverHttp(port).showing([(NAME, challenge, key)]):
         strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
         for where in ("127.0.0.1", "[::1]"):
-            with urlopen(f"http://{where}:{port}{challenge.path}", timeout=2) as answer:
+            with urlopen(f"http://{where}:{port}{challenge.path}", timeout=PATIENCE) as answer:
                 assert answer.read() == challenge.validation(key).encode()
         with pytest.raises(HTTPError, match="404"):
-            urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=2)
+            urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=PATIENCE)
         for one in strangers:
             one.close()
     with pytest.raises(OSError, match="refused"):

@@ -21,6 +21,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.halted import halt
 from tests.drivers.node_lab import NodeLab
+from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -78,7 +79,7 @@ async def test_the_digest_shown_is_the_running_executables(
     exporter = Exporter(lab)
     exporters.append(exporter)
     await exporter.until(lambda s: ("vpngw_build_info", slot, "1.1.6") in s)
-    text = await asyncio.to_thread(lambda: urlopen(exporter.url, timeout=5).read().decode())
+    text = await asyncio.to_thread(lambda: urlopen(exporter.url, timeout=PATIENCE).read().decode())
     assert f'digest="{digest_of_file(lab.admission.tree / "usr/sbin/ocserv")}"' in text
 
 

@@ -1,6 +1,5 @@
 """A gateway whose disk is full is looked at, goes back, and comes up again: a real instance, a real disk."""
 
-import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from policies.model.instance import InstanceState
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.small_disk import fill, small_disk
+from tests.patience import until
 
 pytestmark = ON_A_REAL_GATEWAY
 LOG_BYTES = 512 * 1024
@@ -42,9 +42,7 @@ def grow_log(lab: GatewayLab) -> None:  # noqa: F811
 async def reboot(lab: GatewayLab) -> None:  # noqa: F811
     for pid in lab.daemons():
         os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
-        while lab.folders.of("a").process() is not None:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)
+    await until(lambda: lab.folders.of("a").process() is None)
 
 
 async def test_a_long_log_on_a_full_disk_holds_up_no_way_back_and_its_end_is_kept(

@@ -1,6 +1,5 @@
 """A HAProxy that leads thousands of users back: a real one, which listens on unix sockets alone."""
 
-import asyncio
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from activities.drivers.steering.switch import Switch
 from policies.model.errors import Conflict, Unavailable
 from tests.drivers.front_lab import simulated_liar, why_not_here
 from tests.drivers.gateway_lab import gateway
+from tests.patience import until
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
 CONFIGURATION = """
@@ -73,9 +73,7 @@ def running() -> Iterator[Path]:
 async def pins(running: Path) -> Pins:
     """The map of a HAProxy that answers."""
     made = Pins(running)
-    async with asyncio.timeout(10):
-        while not await answers(made.socket):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.02)
+    await until(lambda: answers(made.socket))
     return made
 
 
@@ -170,7 +168,10 @@ async def test_entries_are_read_again_only_where_haproxy_says_that_they_are_othe
     assert await pins.led() == dict.fromkeys(users(1000), "a")
 
 
-async def test_users_who_leave_one_by_one_cost_one_listing_each_and_who_stay_cost_none(pins: Pins) -> None:
+async def test_users_who_leave_one_by_one_cost_one_listing_each_and_who_stay_cost_none(
+    pins: Pins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy, "LOOK_EVERY", timedelta(hours=1))  # the next look is due after the test
     process = HaproxyProcess(pins.folder, "gw-1")
     process.socket = Listened(process.socket.path, "gw-1")
     balancer, switched = Balancer(gateway(), process), Switch(steer="b")

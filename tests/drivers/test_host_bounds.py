@@ -21,6 +21,7 @@ from policies.model.host_limits import HostLimits
 from policies.model.operation import LAST_EPOCH, LONGEST_STEP, Operation
 from tests.drivers.small_disk import fill
 from tests.drivers.test_slots_journal import small_disk  # noqa: F401 - a fixture
+from tests.patience import PATIENCE
 
 NOW = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
 NOW_EPOCH = int(NOW.timestamp() * 1000)
@@ -285,7 +286,7 @@ for number in range(60):
 def test_nobodys_line_is_lost_while_another_process_shortens_the_record(tmp_path: Path) -> None:
     HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key").record("break-glass", "first", "root")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0]
     page = HostAudit(tmp_path / "audit.jsonl", tmp_path / "audit.key").page(0)
     assert first_fault(page.lines, page.public_key, None, page.after) is None
     shortened = sum(json.loads(line)["entry"]["action"] == "record shortened" for line in page.lines)

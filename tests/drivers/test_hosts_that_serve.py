@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-import time
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
@@ -25,6 +24,7 @@ from policies.model.instance import InstanceState, Steering
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.unprepared import Unprepared
+from tests.patience import PATIENCE, wait_until
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -221,7 +221,7 @@ async def test_an_adopted_daemon_that_was_drained_is_ended_and_never_taken_for_a
     assert await lab.sessions.end(operation("end"), ADOPTED, 9) == 1
     assert [str(pool) for pool in (await lab.slots.observe()).own_pools] == ["10.90.9.0/24", "fd90:9::/64"]
     await lab.slots.stop(operation("stop"), ADOPTED)
-    assert daemon.process.wait(5) is not None
+    assert daemon.process.wait(PATIENCE) is not None
     assert (await lab.slots.observe()).own_pools == ()
     others = [await lab.running("2"), await lab.running("3")]
     assert ADOPTED not in others
@@ -268,7 +268,7 @@ async def test_a_gateway_is_handed_back_to_its_own_daemon_once_its_unit_runs_it_
     await first.leave()
     await lab.sessions.end(operation("end"), ADOPTED, 9)
     await lab.slots.stop(operation("stop"), ADOPTED)
-    daemon.process.wait(5)
+    daemon.process.wait(PATIENCE)
     person = await lab.client(2).up()
     person.ping(slot)
     back = operation("restart", rollout="r-2", epoch=2)
@@ -290,7 +290,7 @@ async def test_a_daemon_that_its_unit_has_started_anew_is_adopted_again_in_its_s
 ) -> None:
     daemon = await adopted(lab)
     daemon.process.kill()
-    daemon.process.wait(5)
+    daemon.process.wait(PATIENCE)
     assert (await lab.slots.observe()).instance(ADOPTED).state is InstanceState.FAILED
     for person in lab.people:
         await person.leave()
@@ -329,7 +329,7 @@ async def started_anew(lab: GatewayLab, more: str = "") -> Unprepared:  # noqa: 
     """Adopt a daemon, end it, start it again, and begin as an agent does."""
     before = await adopted(lab)
     before.process.kill()
-    before.process.wait(5)
+    before.process.wait(PATIENCE)
     for person in lab.people:
         await person.leave()
     lab.compose()
@@ -378,9 +378,11 @@ class LocalUsers(Unprepared):
     """A daemon that takes connections, and has no answer for root, whom its namespace does not know."""
 
     def _wait(self) -> None:
-        while "listening (UDP) on [::]:443" not in self.words():
+        def listens() -> bool:
             assert self.process.poll() is None, self.words()
-            time.sleep(0.05)
+            return "listening (UDP) on [::]:443" in self.words()
+
+        wait_until(listens)
 
 
 async def test_a_daemon_that_a_local_user_started_is_refused_and_nothing_among_its_mounts_is_run(

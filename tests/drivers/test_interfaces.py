@@ -15,6 +15,7 @@ from activities.drivers.metrics.interfaces import MOST_INTERFACES, Interfaces
 from activities.drivers.metrics.tunnel_probes import PINGS, TunnelProbes, answered, require_pings
 from policies.model.errors import BadInput
 from policies.model.fleet import Gateway
+from tests.patience import PATIENCE
 
 HEAD = "Inter-|   Receive\n face |bytes packets\n"
 GATEWAY = Gateway.model_validate(
@@ -157,7 +158,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a 
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=20)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from policies.model.mirror import Mirror
 from policies.model.release_tests import Finding, Measurement, Method, Outcome, ReleaseTests
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import until
 
 pytestmark = [*ON_A_REAL_GATEWAY, pytest.mark.skipif(not shutil.which("cc"), reason="needs cc")]
 
@@ -49,7 +50,7 @@ def _a_good_release(built_lab: GatewayLab) -> Iterator[None]:  # noqa: F811
 
 @asynccontextmanager
 async def reading(lab: GatewayLab) -> AsyncIterator[GatewayExporter]:  # noqa: F811
-    """Have the gateway's exporter read along, as its process does."""
+    """Have the gateway's exporter read what is logged from now on, as its process does."""
     exporter = exporter_of(lab.gateway, Host(lab.gateway, lab.root), lab.root / "exporter.json")
 
     async def on() -> None:
@@ -61,17 +62,15 @@ async def reading(lab: GatewayLab) -> AsyncIterator[GatewayExporter]:  # noqa: F
 
     work = asyncio.create_task(on())
     try:
+        # It sees a process twice before it reads what that logs.
+        await until(lambda: any(one.caught_up is not None for one in exporter._watched.values()))
         yield exporter
     finally:
         work.cancel()
 
 
 async def recorded(lab: GatewayLab, wanted: int) -> None:  # noqa: F811
-    for _ in range(200):
-        if len(recorded_logins(lab.root)) >= wanted:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{recorded_logins(lab.root)} are not {wanted} logins")
+    await until(lambda: len(recorded_logins(lab.root)) >= wanted, found=lambda: recorded_logins(lab.root))
 
 
 async def served(lab: GatewayLab) -> str:  # noqa: F811
@@ -79,7 +78,6 @@ async def served(lab: GatewayLab) -> str:  # noqa: F811
     old = await lab.running("1")
     await lab.table.make_permanent(operation("keep"), old)
     async with reading(lab):
-        await asyncio.sleep(1.2)  # the exporter sees a process twice before it reads what it logs
         agent = ("--useragent=AnyConnect Darwin_i386 4.10.1 of user9",)
         users = [lab.client(number, version=6 if number == 3 else 4, more=agent) for number in USERS]
         await asyncio.gather(*(user.up() for user in users))
@@ -169,7 +167,6 @@ async def test_a_good_release_is_logged_in_to_as_users_did_and_nothing_of_theirs
 async def test_shadow_logins_are_no_logins_of_users(lab: GatewayLab) -> None:  # noqa: F811
     await served(lab)
     async with reading(lab) as exporter:
-        await asyncio.sleep(1.2)
         await mirrored(lab)
         await asyncio.sleep(PROVEN_SECONDS + 0.5)
         counted = [
@@ -221,7 +218,7 @@ async def test_a_mirror_that_is_overtaken_ends_and_leaves_nothing(lab: GatewayLa
     new = await lab.running("2")
     long = Mirror(seconds=60, at_least=60, at_most=60)
     playing = asyncio.create_task(lab.slots.mirror(operation("mirror"), new, long))
-    await asyncio.sleep(3)
+    await cables(there=True)
     await lab.slots.fence(operation("fence", epoch=2))
     with pytest.raises(Fenced):
         await playing
@@ -255,11 +252,10 @@ asyncio.run(lab.slots.mirror(operation("mirror"), sys.argv[3], Mirror(seconds=60
 
 
 async def cables(*, there: bool) -> None:
-    for _ in range(300):
-        if ("probe" in (await run(["ip", "-brief", "link"])).out) is there:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"cables of clients {'never came' if there else 'are left'}")
+    async def are() -> bool:
+        return ("probe" in (await run(["ip", "-brief", "link"])).out) is there
+
+    await until(are)
 
 
 @pytest.mark.sweep

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +15,7 @@ from activities.drivers.steering.nftables_changes import NftablesChanges
 from policies.model.instance import Steering
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import PATIENCE, until
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -27,7 +28,7 @@ async def test_the_kernel_tells_of_every_change_and_of_nothing_else(
         for _ in range(3):
             assert (await run(["nft", "add", "table", "inet", "somebodys"])).status == 0
             assert (await run(["nft", "delete", "table", "inet", "somebodys"])).status == 0
-        assert await changes.next(timedelta(seconds=5))
+        assert await changes.next(timedelta(seconds=PATIENCE))
         assert (await run(["nft", "list", "ruleset"])).status == 0
         assert not await changes.next(timedelta(milliseconds=200))
 
@@ -52,11 +53,10 @@ async def test_a_table_that_somebody_removed_is_back_and_nobody_had_to_ask(
         await until(lambda: True in looked and not looked[-1])  # it hears of its own writing, too
         assert (await run(["nft", "list", "table", *nftables.TABLE.split()])).status == 0
         with NftablesChanges() as changes:
-            while await changes.next(timedelta(milliseconds=300)):
-                pass
-            before = len(looked)
-            assert not await changes.next(timedelta(milliseconds=500))
-        assert len(looked) == before, "nothing has changed, and nobody looked again"
+            before = -1
+            async with asyncio.timeout(PATIENCE):  # once nothing changes any more, nobody looks again
+                while await changes.next(timedelta(milliseconds=500)) or len(looked) != before:
+                    before = len(looked)
 
 
 async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
@@ -66,11 +66,11 @@ async def test_a_calm_table_is_not_written_again_and_a_changed_one_is(
     rules = await served(lab, monkeypatch)
     async with kept(lab):
         with NftablesChanges() as changes:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while await changes.next(timedelta(seconds=1)):
                     pass
             assert await rules.flushed() == 0
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 while await rules.now() != rules.whole:
                     await changes.next(timedelta(seconds=1))
 
@@ -92,9 +92,7 @@ async def test_a_change_that_comes_while_the_table_is_looked_at_is_not_missed(
     monkeypatch.setattr(lab.table, "refresh", and_somebody_flushes)
     async with kept(lab):
         await until(lambda: flushed == [0])
-        async with asyncio.timeout(20):
-            while await rules.now() != rules.whole:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.05)
+        await until(rules.are_whole)
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,9 @@ class Rules:
 
     async def now(self) -> list[str]:
         return await rules_of(self.chain)
+
+    async def are_whole(self) -> bool:
+        return await self.now() == self.whole
 
     async def flushed(self) -> int:
         return (await run(["nft", "flush", "chain", *nftables.TABLE.split(), self.chain])).status
@@ -141,9 +142,3 @@ async def first_chain() -> str:
     listed = json.loads((await run(["nft", "-j", "list", "table", *nftables.TABLE.split()])).out)["nftables"]
     name: str = next(entry["chain"]["name"] for entry in listed if "chain" in entry)
     return name
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.01)

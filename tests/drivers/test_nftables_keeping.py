@@ -25,6 +25,7 @@ from deploy.lab.namespaces import inside
 from policies.model.errors import Unavailable
 from tests.drivers.gateway_fixtures import MISSING
 from tests.drivers.gateway_lab import PREFIX, operation
+from tests.patience import PATIENCE
 from tests.unit.fleets import gateway
 from tests.unit.test_nftables_ruleset import HERE
 
@@ -68,7 +69,7 @@ async def test_a_host_out_of_descriptors_ends_nobodys_look_after_the_table(
     table = NftablesTable(orders, Means(tmp_path))
     keeping = asyncio.create_task(table.keep())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await often.wait()
     finally:
         keeping.cancel()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ from tests.fakes.notice_receivers import (
     pagerduty,
     webhook,
 )
-from tests.patience import PATIENCE
+from tests.patience import wait_until
 from tests.service.test_every_state import STATES, written
 
 SINKS = ("hook", "mail", "alerts")
@@ -129,13 +129,6 @@ async def deliver(ledger: Ledger, rules: RulesFile) -> Delivering:
     return delivering
 
 
-def until(met: Callable[[], bool], why: Callable[[], object], seconds: float = PATIENCE) -> None:
-    ends = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < ends, why()
-        time.sleep(0.05)
-
-
 def test_real_receivers_get_each_state_once(place: Place) -> None:
     with alertmanager() as (url, told), forwarding(url) as place.alerts:
         rules = place.all_kinds()
@@ -148,7 +141,7 @@ def test_real_receivers_get_each_state_once(place: Place) -> None:
         assert counts.missing == ()
         assert counts.sent == counts.received == {"started": 3, "held": 3}
         assert counts.raw == 6
-        until(lambda: "edge-1/held/1 firing" in told.distinct, lambda: told.raw)
+        wait_until(lambda: "edge-1/held/1 firing" in told.distinct, found=lambda: told.raw)
         assert place.hook.wrong == []
         asyncio.run(deliver(place.ledger, rules))  # nothing is due any more
         assert counted(place.ledger, ["edge"], place.received()).raw == 6
@@ -179,14 +172,14 @@ def test_a_worker_killed_between_sending_and_noting_repeats_what_receivers_recog
         heard.meanwhile = kill_once
         try:
             begin()
-            until(lambda: workers[0].poll() is not None, lambda: "the worker was not killed")
+            wait_until(lambda: workers[0].poll() is not None)
             begin()
-            until(
+            wait_until(
                 lambda: (
                     not counted(place.ledger, ["edge"], place.received()).missing
                     and not place.ledger.sinks_due(datetime.now(UTC) + timedelta(minutes=1))
                 ),
-                lambda: (counted(place.ledger, ["edge"], place.received()), place.ledger.sink_health()),
+                found=lambda: (counted(place.ledger, ["edge"], place.received()), place.ledger.sink_health()),
             )
         finally:
             for worker in workers:
@@ -198,7 +191,7 @@ def test_a_worker_killed_between_sending_and_noting_repeats_what_receivers_recog
         received = place.received()
         assert len(received[killed_at]) > len({*received[killed_at]}), "something came twice, by the same key"
         assert all(len({*keys}) == 2 for keys in received.values())
-        until(lambda: "edge-1/held/1 firing" in told.distinct, lambda: told.raw)
+        wait_until(lambda: "edge-1/held/1 firing" in told.distinct, found=lambda: told.raw)
         assert told.raw.count("edge-1/held/1 firing") == 1, "the Alertmanager recognised the repeat"
 
 
@@ -207,12 +200,12 @@ def test_what_fires_in_the_alertmanager_is_resolved_when_it_is_settled(place: Pl
         rules = place.rules({"name": "alerts", "kind": "alertmanager", "url": url})
         add(place.ledger, said("k1"), "alerts")
         asyncio.run(deliver(place.ledger, rules))
-        until(lambda: "k1 firing" in told.distinct, lambda: told.raw)
+        wait_until(lambda: "k1 firing" in told.distinct, found=lambda: told.raw)
         over = said("k2", NoticeLevel.INFO, state="resumed", resolves="k1")
         goes = {"alerts": (Occasion.SETTLED, over.at)}
         place.ledger.add_notices([Addressed(over, "edge-1", waits=False, sinks=goes)])
         asyncio.run(deliver(place.ledger, rules))
-        until(lambda: "k1 resolved" in told.distinct, lambda: told.raw)
+        wait_until(lambda: "k1 resolved" in told.distinct, found=lambda: told.raw)
         assert not [one for one in told.raw if one.startswith("k2")]
 
 

@@ -18,6 +18,7 @@ import pytest
 from activities.drivers.daemon.ocserv.config import lines_of
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from policies.model.errors import BadInput
+from tests.patience import PATIENCE
 from tests.sampled import sampled
 
 MISSING = [one for one in ("ocserv", "gcc") if shutil.which(one) is None]
@@ -121,7 +122,7 @@ def noted(notes: Path, config: Path, text: str) -> tuple[list[str], bool]:
         env={**os.environ, "LD_PRELOAD": str(notes)},
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE,
     ).stderr.decode(errors="replace")
     found = [one[0] for one in map(_NOTED.match, said.split("\n")) if one is not None]
     return found, LINE_AT_WHICH_IT_ENDS.search(said) is None

@@ -1,6 +1,5 @@
 """One gate policy for every daemon: each of its questions is answered by each daemon's own exporter."""
 
-import asyncio
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import pytest
 
 from activities.drivers.metrics.prometheus import PrometheusSource
 from activities.files import load
+from policies.judge.counts import Series
 from policies.model.gates import GatePolicy
 from tests.drivers.exporter_process import PORT, Exporter, exporters, pings  # noqa: F401 - fixtures
 from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
@@ -28,6 +28,7 @@ from tests.drivers.openvpn_lab import why_not_here as why_no_openvpn
 from tests.drivers.strongswan_lab import StrongSwanLab
 from tests.drivers.strongswan_lab import why_not_here as why_no_strongswan
 from tests.fakes.prometheus import PROGRAM, prometheus_over
+from tests.patience import until
 
 MISSING = None if PROGRAM else "prometheus is not installed here"
 MISSING = MISSING or why_no_openvpn() or why_no_strongswan()
@@ -73,16 +74,16 @@ async def one_session(lab: GatewayLab, exporters: list[Exporter]) -> dict[str, l
     with prometheus_over([TARGET]) as prometheus:
         await prometheus.start()
         source = PrometheusSource(prometheus.url)
+        found: dict[str, tuple[Series, ...]] = {}
+
+        async def are_answered() -> bool:
+            nonlocal found
+            now, back = datetime.now(UTC), timedelta(seconds=5)
+            found = {one: await source.raw(one, [TARGET], now, back) for one in wanted}
+            return all(found.values())
+
         try:
-            async with asyncio.timeout(20):
-                while True:
-                    now, back = datetime.now(UTC), timedelta(seconds=5)
-                    found = {one: await source.raw(one, [TARGET], now, back) for one in wanted}
-                    if all(found.values()):
-                        break
-                    await asyncio.sleep(0.5)
-        except TimeoutError:
-            pytest.fail(f"nobody answers {[one for one, said in found.items() if not said]}")
+            await until(are_answered, found=lambda: [one for one, said in found.items() if not said])
         finally:
             source.close()
     return {one: [series.samples[-1][1] for series in said] for one, said in found.items()}

@@ -17,6 +17,7 @@ from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import OpenVpnLab, why_not_here
+from tests.patience import PATIENCE, until
 from tests.sampled import sampled
 
 pytestmark = [
@@ -126,13 +127,15 @@ async def test_its_users_come_back_at_the_new_instance_when_its_drain_ends(
     with pytest.raises(Refused, match="still has 1 sessions"):
         await openvpn.slots.stop(operation("stop"), ADOPTED)
     assert await openvpn.sessions.end(operation("end"), ADOPTED, 9) == 1
-    await person.until("Initialization Sequence Completed", times=2, within=20)
-    async with asyncio.timeout(15):
-        while await openvpn.sessions.count(ADOPTED):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
+    await person.until("Initialization Sequence Completed", times=2)
+
+    async def has_left() -> bool:
+        return await openvpn.sessions.count(ADOPTED) == 0
+
+    await until(has_left)
     assert await openvpn.home_of(1) == new
     await openvpn.slots.stop(operation("stop"), ADOPTED)
-    assert daemon.process.wait(5) is not None
+    assert daemon.process.wait(PATIENCE) is not None
 
 
 async def test_one_that_cannot_be_asked_is_refused_with_the_line_that_lets_it_be(openvpn: OpenVpnLab) -> None:  # noqa: F811

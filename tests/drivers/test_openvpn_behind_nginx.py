@@ -20,6 +20,7 @@ from policies.attribution import CLOCKS, Attributed
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, as_new
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, ProxiedLab, why_not_here
+from tests.patience import PATIENCE, until
 
 MISSING = why_not_here() or (None if shutil.which("nginx") else "needs nginx")
 pytestmark = [
@@ -173,16 +174,14 @@ async def test_nginx_records_who_came_at_once_and_what_they_did_when_they_have_g
         assert float(seconds) > KEEPS + 2
         await proxied.through(2, 2, "udp").up()
         nginx.terminate()
-        nginx.wait(10)
+        nginx.wait(PATIENCE)
         assert len(ended(proxied)) == 1
     [known] = [one for one in whose(proxied) if one.held.user == "user2"]
     assert str(known.client).startswith(f"{ELSEWHERE}:")
 
 
 async def until_logged(lab: ProxiedLab, lines: int) -> None:
-    async with asyncio.timeout(KEEPS + 5):
-        while len(ended(lab)) < lines:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
+    await until(lambda: len(ended(lab)) >= lines)
 
 
 @pytest.mark.sweep

@@ -1,6 +1,5 @@
 """A fleet's own openvpn_exporter is read: a recorded page of it, a real Prometheus, the job of our page."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,8 @@ from policies.model.verdict import Cohorts
 from policies.traffic import Traffic
 from tests.drivers.test_prometheus import page, server
 from tests.fakes.ledgers import new_ledger
-from tests.fakes.prometheus import PROGRAM, RealPrometheus, prometheus_of
+from tests.fakes.prometheus import PROGRAM, prometheus_of
+from tests.patience import until
 from tests.unit.fleets import fleet, gateway
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="prometheus is not installed here")
@@ -63,17 +63,18 @@ async def source(request: pytest.FixtureRequest) -> AsyncIterator[PrometheusSour
     ):
         await prometheus.start()
         found = PrometheusSource(prometheus.url)
-        await scraped(found, prometheus)
+        await scraped(found)
         yield found
         found.close()
 
 
-async def scraped(source: PrometheusSource, prometheus: RealPrometheus) -> None:
-    for _ in range(100):
-        if await read(source, SESSIONS):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{prometheus.url} has read nothing in 10 s")
+async def scraped(source: PrometheusSource) -> None:
+    """Wait until something is there for as long as it takes to be counted."""
+
+    async def is_read() -> bool:
+        return any(len(one.samples) > 3 for one in await read(source, SESSIONS))
+
+    await until(is_read)
 
 
 async def read(source: PrometheusSource, selector: str) -> tuple[Series, ...]:
@@ -88,7 +89,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def counted(source: PrometheusSource, tmp_path: Path) -> Traffic:
     ledger = Ledger.open(new_ledger(tmp_path / "ledger.db"))
-    await asyncio.sleep(2)
     try:
         return await TrafficService(ledger, Replicas([source])).of(users(), None)
     finally:

@@ -16,6 +16,7 @@ import pytest
 from activities.drivers.daemon.openvpn.config import last_of, options_in
 from activities.drivers.daemon.openvpn.own_config import read_own_config
 from policies.model.errors import BadInput
+from tests.patience import PATIENCE
 from tests.sampled import sampled
 
 pytestmark = pytest.mark.skipif(shutil.which("openvpn") is None, reason="needs openvpn")
@@ -114,7 +115,7 @@ def printed(folder: Path, text: str) -> tuple[dict[str, list[str]], str]:
         cwd=folder,
         capture_output=True,
         check=False,
-        timeout=20,
+        timeout=PATIENCE,
     ).stdout.decode(errors="replace")
     found = dict[str, list[str]]()
     for one in _PRINTED.finditer(said):

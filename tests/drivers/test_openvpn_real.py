@@ -19,6 +19,7 @@ from policies.model.errors import Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
+from tests.patience import PATIENCE, until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -51,18 +52,17 @@ async def serving(openvpn: OpenVpnLab, version: str) -> str:  # noqa: F811
     return slot
 
 
-async def until_home_is(openvpn: OpenVpnLab, number: int, slot: str, within: float = 15) -> None:  # noqa: F811
-    async with asyncio.timeout(within):
-        while True:
-            live = await openvpn.folders.live()
-            homes = [
-                name
-                for name, sessions in live.items()
-                if any(one.remote_address == f"10.77.0.{10 + number}" for one in sessions or ())
-            ]
-            if homes == [slot]:
-                return
-            await asyncio.sleep(0.1)
+async def until_home_is(openvpn: OpenVpnLab, number: int, slot: str) -> None:  # noqa: F811
+    async def is_home() -> bool:
+        live = await openvpn.folders.live()
+        homes = [
+            name
+            for name, sessions in live.items()
+            if any(one.remote_address == f"10.77.0.{10 + number}" for one in sessions or ())
+        ]
+        return homes == [slot]
+
+    await until(is_home)
 
 
 async def test_nobody_loses_a_ping_while_new_sessions_go_elsewhere(openvpn: OpenVpnLab) -> None:  # noqa: F811
@@ -113,12 +113,11 @@ async def test_a_client_of_one_port_whose_instance_crashed_finds_the_other(
     running = openvpn.folders.of(old).process()
     assert running is not None
     running.tell(signal.SIGKILL)
-    while running.alive:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.01)
+    await until(lambda: not running.alive)
     if anew:
         openvpn.compose()
     await openvpn.table.refresh()  # as its keeper does every ten seconds
-    await until_home_is(openvpn, 1, new, within=30)
+    await until_home_is(openvpn, 1, new)
     assert client.alive
 
 
@@ -160,13 +159,16 @@ async def test_logins_and_a_stranger_are_told_by_the_log(openvpn: OpenVpnLab, tm
     stranger = openvpn.client(2)
     log, ended = openvpn.folders.of(slot).log, list[Attempt]()
     found = list[tuple[str, LoginOutcome]]()
-    async with asyncio.timeout(20):
-        while len(found) < 2:
-            reader = LoginLog()
-            lines = log.read_text(errors="replace").splitlines()
-            ended = [one for line in lines for one in reader.read(line, 0.0)]
-            found = [(one.key, one.outcome) for one in ended]
-            await asyncio.sleep(0.1)
+
+    def are_told() -> bool:
+        nonlocal ended, found
+        reader = LoginLog()
+        lines = log.read_text(errors="replace").splitlines()
+        ended = [one for line in lines for one in reader.read(line, 0.0)]
+        found = [(one.key, one.outcome) for one in ended]
+        return len(found) > 1
+
+    await until(are_told)
     assert ended[0].seconds is not None
     assert stranger.said("Initialization Sequence Completed") == 0
     assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]
@@ -181,7 +183,7 @@ async def test_a_user_who_reconnects_before_openvpn_notices_the_broken_session_h
     slot = await serving(openvpn, "1")
     broken = await openvpn.client(1).up()
     broken.process.kill()
-    await asyncio.to_thread(broken.process.wait, 10)
+    await asyncio.to_thread(broken.process.wait, PATIENCE)
     [before] = (await openvpn.folders.live())[slot] or ()
     await openvpn.client(1).up()
     [after] = (await openvpn.folders.live())[slot] or ()
@@ -274,9 +276,11 @@ async def test_after_a_drain_nobody_is_looked_for_by_number_any_more(openvpn: Op
     numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "peer_id"])
     assert [port for _, port in elements(numbers.out)] == [openvpn.folders.of(old).slot.port]
     await client.leave()
-    async with asyncio.timeout(15):
-        while await openvpn.sessions.count(old):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
+
+    async def has_left() -> bool:
+        return await openvpn.sessions.count(old) == 0
+
+    await until(has_left)
     await openvpn.table.refresh()
     numbers = await run(["nft", "-j", "list", "map", "inet", "penstock", "peer_id"])
     assert elements(numbers.out) == []

@@ -1,6 +1,5 @@
 """Users of OpenVPN whose certificates are revoked while it runs: real daemons without root's rights."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,7 +9,7 @@ from policies.model.errors import BadInput, Refused
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
-from tests.patience import PATIENCE
+from tests.patience import until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -32,9 +31,8 @@ async def refused(lab: OpenVpnLab, number: int, slot: str) -> None:
     """Have that user log in until the slot's instance says that the certificate was revoked."""
     client, log = lab.client(number), lab.folders.of(slot).log
     before = log.read_text(errors="replace").count("certificate revoked")
-    async with asyncio.timeout(PATIENCE):  # a client whose first packets are lost asks again after 14 s
-        while log.read_text(errors="replace").count("certificate revoked") == before:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
+    # A client whose first packets are lost asks again after 14 s.
+    await until(lambda: log.read_text(errors="replace").count("certificate revoked") > before)
     assert client.said(client.logged_in) == 0
     await client.leave()
     lab.people.remove(client)

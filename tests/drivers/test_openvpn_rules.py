@@ -15,6 +15,7 @@ from activities.drivers.programs import run
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_openvpn, openvpn  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.openvpn_lab import TEMPLATE, OpenVpnLab, why_not_here
+from tests.patience import until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -96,15 +97,14 @@ async def reaches(lab: OpenVpnLab, number: int) -> list[str]:
 
 async def forgotten(lab: OpenVpnLab, number: int) -> None:
     """Wait until the gateway knows nothing of that person any more; OpenVPN does for five seconds."""
-    async with asyncio.timeout(15):
-        while f"10.77.0.{10 + number}" in await _sources(lab):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
+
+    async def is_forgotten() -> bool:
+        live = await lab.folders.live()
+        listed = [session.remote_address for sessions in live.values() for session in sessions or ()]
+        return f"10.77.0.{10 + number}" not in listed
+
+    await until(is_forgotten)
     await lab.table.refresh()
-
-
-async def _sources(lab: OpenVpnLab) -> set[str]:
-    live = await lab.folders.live()
-    return {session.remote_address for sessions in live.values() for session in sessions or ()}
 
 
 @pytest.mark.sweep

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from activities.drivers.runtime.kubernetes.pace import AT_ONCE, PER_SECOND, UNDER_WAY, Pace
+from tests.patience import PATIENCE, until
 
 MOST = 50
 """What a cluster's administrators are promised: calls in any second."""
@@ -26,6 +27,7 @@ async def test_a_crowd_begins_at_its_pace_and_no_faster_after_a_standstill() -> 
             await may_end.wait()
 
     crowd = [asyncio.create_task(call()) for _ in range(60)]
+    await until(lambda: len(begun) == 4)
     await asyncio.sleep(0.3)
     assert len(begun) == 4, "no more are under way than may be"
     may_end.set()
@@ -60,7 +62,7 @@ async def test_what_only_clears_away_is_not_put_off_for_ever(monkeypatch: pytest
             async with pace.turn():
                 await asyncio.sleep(0.001)
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         for _ in range(4):
             group.create_task(place())
         group.create_task(clear())
@@ -78,7 +80,7 @@ async def test_who_gives_up_leaves_his_place_to_others() -> None:
     for one in gives_up:
         one.cancel()
     await asyncio.gather(*gives_up, return_exceptions=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         await call(0.0)
 
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from tests.drivers.gateway_fixtures import NO_CONTAINERS, built_podman, podman  
 from tests.drivers.gateway_lab import operation
 from tests.drivers.podman_lab import PodmanLab, conmon_of
 from tests.drivers.unprepared import Unprepared
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until, wait_until
 
 pytestmark = [
     pytest.mark.lab,
@@ -47,7 +46,7 @@ async def killed_while(lab: PodmanLab, step: str, line: str, version: str = "1")
         *(sys.executable, "-m", "tests.drivers.dying_container_agent"),
         *(lab.folder, lab.tag, step, version, line),
     )
-    assert await asyncio.wait_for(agent.wait(), 90) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
     lab.compose()
 
 
@@ -311,10 +310,12 @@ async def test_a_launch_killed_between_create_start_and_record_runs_one_containe
     podman.deadly(*words)
     order = operation("start", digest=release.digest)
     agent = asyncio.create_task(podman.slots.start(order, release))
-    async with asyncio.timeout(30):
-        seen = ("--filter", "status=running") if made else ()
-        while not podman.podman("ps", "--all", "--quiet", *seen):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.2)
+    seen = ("--filter", "status=running") if made else ()
+
+    async def is_there() -> bool:
+        return bool(await asyncio.to_thread(podman.podman, "ps", "--all", "--quiet", *seen))
+
+    await until(is_there)
     agent.cancel()
     await asyncio.wait([agent])
     assert not (podman.container("a").path / "launched").exists()
@@ -394,7 +395,7 @@ async def test_a_podman_that_hangs_gives_up_the_slots_and_the_next_start_has_the
         await podman.slots.start(operation("start", digest=release.digest), release)
     monkeypatch.undo()
     podman.compose()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await _starts_one(podman, changed=True)
 
 
@@ -411,10 +412,7 @@ def killed(*pids: int) -> None:
     """Kill these processes and wait until they have ended: nothing outlives a reboot."""
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + PATIENCE
-    while not all(has_ended(pid) for pid in pids):
-        assert time.monotonic() < until, pids
-        time.sleep(0.01)
+    wait_until(lambda: all(has_ended(pid) for pid in pids), found=lambda: pids)
 
 
 @pytest.mark.sweep

@@ -10,6 +10,7 @@ import pytest
 
 from activities.drivers.programs import run
 from policies.model.errors import Unavailable
+from tests.patience import PATIENCE, until
 
 
 async def test_a_program_says_how_it_ended_and_what_it_printed() -> None:
@@ -43,9 +44,7 @@ async def test_what_a_program_leaves_in_a_session_of_its_own_is_not_waited_for()
 async def test_what_a_program_leaves_behind_that_has_let_go_of_its_pipes_goes_on(tmp_path: Path) -> None:
     left = f"{{ sleep 0.3; touch {tmp_path}/ran; }} > /dev/null 2>&1 &"
     assert (await run(["sh", "-c", left])).status == 0
-    async with asyncio.timeout(10):
-        while not (tmp_path / "ran").exists():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.02)
+    await until((tmp_path / "ran").exists)
 
 
 async def test_a_program_that_is_not_there_is_named() -> None:
@@ -56,13 +55,17 @@ async def test_a_program_that_is_not_there_is_named() -> None:
 @pytest.mark.parametrize("turns", range(8))
 async def test_whoever_is_cancelled_while_a_program_starts_hangs_nowhere(turns: int, tmp_path: Path) -> None:
     told = tmp_path / "pid"
-    waiting = asyncio.create_task(run(["sh", "-c", f"echo $$ > {told}; exec sleep 60"]))
+    waiting = asyncio.create_task(run(["sh", "-c", f"echo $$ > {told}; exec sleep 600"]))
     for _ in range(turns):
         await asyncio.sleep(0)
     waiting.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with suppress(asyncio.CancelledError):
             await waiting
+
+    def is_gone() -> bool:
+        pid = told.read_text().strip() if told.exists() else ""
+        return not pid or not Path("/proc", pid).exists()
+
     await asyncio.sleep(0.4)
-    pid = told.read_text().strip() if told.exists() else ""
-    assert not pid or not await asyncio.to_thread(Path("/proc", pid).exists)
+    await until(is_gone)

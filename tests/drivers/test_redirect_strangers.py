@@ -26,6 +26,7 @@ from policies.model.errors import Conflict
 from policies.model.fleet import Gateway
 from tests.drivers.front_lab import why_not_here
 from tests.drivers.gateway_lab import gateway, operation
+from tests.patience import PATIENCE, until
 
 pytestmark = pytest.mark.skipif(why_not_here() is not None, reason="needs haproxy")
 LEASE = timedelta(seconds=30)
@@ -55,7 +56,7 @@ class Redirected:
         made = []
         for number in range(count):
             stranger = socket.socket()
-            stranger.settimeout(5)
+            stranger.settimeout(PATIENCE)
             stranger.bind((sources[number % len(sources)], 0))
             with suppress(ConnectionResetError):
                 stranger.connect(("127.0.0.1", self.port))
@@ -97,8 +98,13 @@ async def test_strangers_who_have_all_connections_keep_no_agent_from_steering(
     redirected: Redirected, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = redirected.strangers(CONNECTIONS + 20, *(f"127.0.1.{number}" for number in range(1, 11)))
-    await asyncio.sleep(0.2)
+
+    async def are_all_taken() -> bool:
+        said = (await redirected.haproxy.ask("show stat")).splitlines()
+        return any(line.startswith(f"users,FRONTEND,,,{CONNECTIONS},") for line in said)
+
     try:
+        await until(are_all_taken)
         trial = await redirected.steering.start_trial(operation("trial"), "b", LEASE)
         assert (trial.serving, trial.trial) == ("a", "b")
         assert "has no connection left for users" in caplog.text
@@ -114,6 +120,7 @@ async def test_a_stranger_at_one_address_has_no_more_than_its_share_of_the_conne
 ) -> None:
     held = await asyncio.to_thread(redirected.strangers, CONNECTIONS + 20, "127.0.1.1")
     try:
+        await until(lambda: sum(not was_closed(stranger) for stranger in held) <= PER_SOURCE)
         await asyncio.sleep(0.2)
         assert sum(not was_closed(stranger) for stranger in held) == PER_SOURCE
         assert (await redirected.steering.make_permanent(operation("keep new"), "b")).serving == "b"

@@ -27,6 +27,7 @@ from policies.model.errors import BadInput, PenstockError, Unavailable
 from policies.model.trust import Envelope, SignatureKind
 from policies.model.value import digest_of
 from tests.fakes.authority import EnterpriseCa
+from tests.patience import PATIENCE
 
 STATEMENT = b'{"a statement": "of a release"}'
 WORD = "correct horse"
@@ -199,7 +200,7 @@ def test_a_passphrase_is_asked_on_the_terminal_and_not_shown(gpg: Gpg, repositor
         shown += os.read(ours, 1000)
     time.sleep(0.2)  # what is typed before the prompt is thrown away
     os.write(ours, f"{WORD}\n".encode())
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     os.set_blocking(ours, False)
     assert WORD.encode() not in shown + os.read(ours, 1000)
     for descriptor in (ours, theirs):

@@ -17,6 +17,7 @@ from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # 
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.unprepared import Unprepared
 from tests.drivers.wire import served
+from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -178,7 +179,7 @@ async def test_a_list_that_cannot_be_read_ends_a_daemon_that_is_told_without_a_l
     await host.person()
     damage(host, "revoked")
     host.daemon.process.send_signal(signal.SIGHUP)
-    assert host.daemon.process.wait(5) is not None
+    assert host.daemon.process.wait(PATIENCE) is not None
 
 
 async def test_a_daemon_that_ended_meanwhile_is_not_taken_for_one_that_was_told(
@@ -188,7 +189,7 @@ async def test_a_daemon_that_ended_meanwhile_is_not_taken_for_one_that_was_told(
     await host.person()
     await host.adopt()
     host.daemon.process.kill()
-    host.daemon.process.wait(5)
+    host.daemon.process.wait(PATIENCE)
     with pytest.raises(Refused, match=r"adopted on gw-1 has ended, or was started anew: adopt it again;"):
         await lab.slots.reload(operation("reload"), older=False)
 

@@ -13,11 +13,10 @@ from activities.drivers.daemon.exempt import Exempt
 from activities.drivers.daemon.ocserv.daemon import Ocserv
 from policies.model.errors import BadInput, Fenced, Refused
 from policies.model.instance import InstanceState
-from tests.drivers.gateway_client import Client
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.wire import served as served_at
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -263,14 +262,6 @@ async def test_a_reload_that_is_taken_back_lets_in_again_whom_it_had_taken_out(l
     assert await is_let_in(lab, 3, PORTS["a"])
 
 
-async def ended(client: Client) -> None:
-    for _ in range(100):
-        if not client.alive:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the client is alive")
-
-
 async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(lab: GatewayLab) -> None:  # noqa: F811
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     gone, stays = await lab.client(1).up(), await lab.client(2).up()
@@ -280,7 +271,7 @@ async def test_sessions_of_removed_users_end_when_that_is_meant_and_no_others(la
     assert (done.credentials, done.ended, done.staying, gone.alive) == (("users",), 0, 1, True)
     done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
     assert (done.credentials, done.ended, done.staying) == ((), 1, 0)
-    await ended(gone)
+    await until(lambda: not gone.alive)
     assert not await is_let_in(lab, 1, 443)
     sent, lost = stays.lost()
     assert (sent > 5, lost, stays.alive) == (True, 0, True)
@@ -305,7 +296,7 @@ async def test_a_user_with_a_name_beyond_ascii_is_ended_as_removed_only_once_no_
     without(lab, "user1")
     done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
     assert (done.ended, listed.alive) == (1, True)
-    await ended(gone)
+    await until(lambda: not gone.alive)
     chroot = lab.folders.of(slot).chroot
     for patterns, spared in {
         ("jürgen",): True,
@@ -322,7 +313,7 @@ async def test_a_user_with_a_name_beyond_ascii_is_ended_as_removed_only_once_no_
     without(lab, "jörgen")
     done = await lab.slots.reload(operation("reload"), older=False, end_removed=True)
     assert done.ended == 1
-    await ended(listed)
+    await until(lambda: not listed.alive)
 
 
 async def test_what_is_stopped_is_left_alone_and_starts_with_the_present_files(

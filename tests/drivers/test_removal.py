@@ -4,13 +4,13 @@ import asyncio
 import re
 import subprocess
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import PATIENCE, until, wait_until
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -38,7 +38,9 @@ isolate-workers = false
 def typed(lab: GatewayLab, *lines: str) -> str:  # noqa: F811
     """Type lines of the runbook on the gateway's host."""
     text = "\n".join(("set -e", *lines)).replace("/var/lib/penstock", str(lab.root))
-    return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(
+        ["sh", "-c", text], capture_output=True, text=True, check=True, timeout=PATIENCE
+    ).stdout
 
 
 @contextmanager
@@ -53,22 +55,11 @@ def own_daemon(lab: GatewayLab) -> Iterator[Path]:  # noqa: F811
         with (folder / "log").open("wb") as log:
             daemon = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            for _ in range(100):
-                if (folder / "occtl.sock").exists():
-                    break
-                time.sleep(0.05)
+            wait_until((folder / "occtl.sock").exists, found=(folder / "log").read_text)
             yield folder / "occtl.sock"
         finally:
             daemon.terminate()
-            daemon.wait(10)
-
-
-async def until(holds: Callable[[], Awaitable[bool]], within: float = 10) -> None:
-    for _ in range(int(within / 0.1)):
-        if await holds():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not so within {within} s")
+            daemon.wait(PATIENCE)
 
 
 async def test_a_gateway_is_given_to_another_daemon_without_a_lost_ping(
@@ -87,9 +78,6 @@ async def removed(lab: GatewayLab, own: Path) -> None:  # noqa: F811
     async def empty() -> bool:
         return await lab.folders.count("a") == 0
 
-    async def ended() -> bool:
-        return len(lab.daemons()) == 1
-
     people = [await lab.client(number).up() for number in (1, 2)]
     people[1].ping("a")
     typed(lab, socket, pins, switch)
@@ -107,6 +95,6 @@ async def removed(lab: GatewayLab, own: Path) -> None:  # noqa: F811
     await until(empty)
     assert len(lab.daemons()) == 2
     typed(lab, socket, delete, stop)
-    await until(ended)
+    await until(lambda: len(lab.daemons()) == 1)
     assert "penstock" not in typed(lab, "nft list tables")
     assert newcomer.alive

@@ -17,6 +17,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
 )
 from tests.drivers.gateway_lab import operation
 from tests.drivers.strongswan_lab import SITES, TEMPLATE, StrongSwanLab, TwoPlanesLab, why_not_here
+from tests.patience import PATIENCE, until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -45,7 +46,7 @@ class Counted:
     def gap(self) -> tuple[int, float]:
         """Stop; return how many were answered, and the longest time between two answers in seconds."""
         self._process.send_signal(signal.SIGINT)
-        said, _ = self._process.communicate(timeout=10)
+        said, _ = self._process.communicate(timeout=PATIENCE)
         answered = [int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)]
         return len(answered), max(b - a for a, b in pairwise(answered)) / PINGS_A_SECOND
 
@@ -59,14 +60,14 @@ async def leads_to(namespace: str, network: str) -> list[str]:
     return re.findall(r"dev (\S+)", out.decode())
 
 
-async def until_led(
-    lab: StrongSwanLab, namespace: str, network: str, devices: list[str], within: float = 5
-) -> None:
+async def until_led(lab: StrongSwanLab, namespace: str, network: str, devices: list[str]) -> None:
     """Look at the sessions meanwhile, as a drain does."""
-    async with asyncio.timeout(within):
-        while await leads_to(namespace, network) != devices:
-            await lab.sessions.count("a")
-            await asyncio.sleep(0.05)
+
+    async def is_led() -> bool:
+        await lab.sessions.count("a")
+        return await leads_to(namespace, network) == devices
+
+    await until(is_led)
 
 
 async def serving(lab: StrongSwanLab, version: str) -> str:
@@ -77,11 +78,12 @@ async def serving(lab: StrongSwanLab, version: str) -> str:
 
 async def until_reached(namespace: str, target: str) -> None:
     ping = ["ip", "netns", "exec", namespace, "ping", "-n", "-c1", "-W", "0.2", target]
-    async with asyncio.timeout(15):
-        while True:
-            process = await asyncio.create_subprocess_exec(*ping, stdout=subprocess.DEVNULL)
-            if await process.wait() == 0:
-                return
+
+    async def is_reached() -> bool:
+        process = await asyncio.create_subprocess_exec(*ping, stdout=subprocess.DEVNULL)
+        return await process.wait() == 0
+
+    await until(is_reached)
 
 
 async def test_a_site_that_is_told_to_go_is_back_in_both_directions(planes: TwoPlanesLab) -> None:  # noqa: F811
@@ -98,9 +100,11 @@ async def test_a_site_that_is_told_to_go_is_back_in_both_directions(planes: TwoP
     counted = [Counted(*way) for way in ways]
     await asyncio.sleep(1)
     assert await lab.sessions.end(operation("end"), old, 10) == 1
-    async with asyncio.timeout(15):  # a goodbye that leaves late costs a look
-        while [await lab.sessions.count(slot) for slot in (old, new)] != [0, 1]:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.1)
+
+    async def is_moved() -> bool:  # a goodbye that leaves late costs a look
+        return [await lab.sessions.count(slot) for slot in (old, new)] == [0, 1]
+
+    await until(is_moved)
     await asyncio.sleep(2 + RETRANSMITS)
     found = [one.gap() for one in counted]
     print(f"gap of a site that moves: {found[0][1]:.2f} s as it asks, {found[1][1]:.2f} s as it is asked")
@@ -123,7 +127,7 @@ async def test_the_host_leads_to_a_site_by_the_instance_that_has_it_and_no_longe
     new = await serving(lab, "2")
     assert await lab.sessions.end(operation("end"), old, 10) == 1
     back = [lab.folders.of(new).slot.device]
-    await until_led(lab, lab.namespace, network, back, within=15)  # a goodbye that leaves late costs a look
+    await until_led(lab, lab.namespace, network, back)
     await until_reached(f"{lab.prefix}c2", str(lab.folders.of(new).slot.pool4[1]))
     running = lab.folders.of(new).process()
     assert running is not None

@@ -41,6 +41,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, gateway, operation
 from tests.drivers.node_lab import NodeLab, freeze
 from tests.fakes.gateway import FakeGateway
+from tests.patience import until
 
 LEASE = timedelta(seconds=30)
 pytestmark = pytest.mark.asyncio(loop_scope="function")
@@ -126,11 +127,7 @@ class RealStand:
         running = self.lab.folders.of(slot).process()
         assert running is not None
         running.tell(signal.SIGKILL)
-        for _ in range(500):
-            if not running.alive:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"process {running.pid} does not end")
+        await until(lambda: not running.alive)
 
     def lose_signer(self) -> None:
         self.lab.admission.left = "ana@corp.example"
@@ -169,14 +166,13 @@ class OpenVpnStand(RealStand):
     async def logout(self, number: int) -> None:
         """Leave; OpenVPN keeps who said goodbye for five seconds more."""
         await super().logout(number)
-        async with asyncio.timeout(15):
-            while await self._is_listed(number):  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.1)
 
-    async def _is_listed(self, number: int) -> bool:
-        live = await self.lab.folders.live()
-        listed = [one.remote_address for sessions in live.values() for one in sessions or ()]
-        return f"10.77.0.{10 + number}" in listed
+        async def is_forgotten() -> bool:
+            live = await self.lab.folders.live()
+            listed = [one.remote_address for sessions in live.values() for one in sessions or ()]
+            return f"10.77.0.{10 + number}" not in listed
+
+        await until(is_forgotten)
 
     async def silence(self, slot: str) -> None:
         (self.lab.folders.of(slot).chroot.run / "management.sock").unlink()
@@ -608,7 +604,7 @@ async def test_a_state_says_which_boot_of_the_host_it_is_of(stand: Stand) -> Non
 async def test_a_lapsed_trial_is_not_renewed(stand: Stand) -> None:
     old = await serving(stand)
     new = await running(stand, "2")
-    await stand.table.start_trial(operation("trial"), new, stand.short)
+    await stand.table.start_trial(operation("trial"), new, LEASE)
     await stand.table.start_trial(operation("trial"), new, stand.short, renew=True)
     await asyncio.sleep(stand.short.total_seconds() + 0.2)
     before = await stand.table.read()
@@ -670,8 +666,7 @@ async def test_a_growing_share_moves_no_session_and_keeps_who_was_among_it(stand
 
 
 async def emptied(stand: Stand, *slots: str) -> None:
-    for _ in range(100):
-        if [await stand.sessions.count(slot) for slot in slots] == [0] * len(slots):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("sessions do not end")
+    async def are() -> bool:
+        return [await stand.sessions.count(slot) for slot in slots] == [0] * len(slots)
+
+    await until(are)

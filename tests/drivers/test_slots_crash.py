@@ -20,6 +20,7 @@ from policies.model.instance import InstanceState
 from policies.model.refusals import SignerRevoked
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import PATIENCE, until
 from tests.sampled import sampled
 
 pytestmark = ON_A_REAL_GATEWAY
@@ -30,7 +31,7 @@ async def killed_while(lab: GatewayLab, step: str, line: str, version: str = "1"
     agent = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.drivers.dying_agent", lab.folder, lab.tag, step, version, line
     )
-    assert await asyncio.wait_for(agent.wait(), 60) == -signal.SIGKILL
+    assert await asyncio.wait_for(agent.wait(), PATIENCE) == -signal.SIGKILL
     lab.compose()
 
 
@@ -167,9 +168,11 @@ async def test_an_old_instance_that_crashes_while_draining_is_seen_as_failed(lab
     pid = (await lab.slots.observe()).instance("a").pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(10):
-        while (await lab.slots.observe()).instance("a").state is not InstanceState.FAILED:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+
+    async def has_failed() -> bool:
+        return (await lab.slots.observe()).instance("a").state is InstanceState.FAILED
+
+    await until(has_failed)
     assert await lab.sessions.count("a") == 0
     stopped = await lab.slots.stop(operation("stop"), "a")
     assert stopped.instance("a").state is InstanceState.STOPPED
@@ -241,10 +244,7 @@ async def test_a_revoked_release_that_runs_is_left_alone_and_not_started_after_a
     assert (again.slot, again.changed) == (slot, False)
     for pid in lab.daemons():
         os.kill(pid, signal.SIGKILL)
-    for _ in range(500):
-        if lab.folders.of(slot).process() is None:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: lab.folders.of(slot).process() is None)
     state = await lab.slots.resume()
     assert (state.instance(slot).state, lab.daemons()) == (InstanceState.FAILED, [])
     lab.admission.revoked = False
@@ -385,15 +385,14 @@ async def test_who_holds_the_slots_for_long_holds_up_no_agents_start_and_it_is_t
     await lab.table.make_permanent(operation("keep"), await lab.running("1"))
     for pid in lab.daemons():
         os.kill(pid, signal.SIGKILL)
+    await until(lambda: lab.folders.of("a").process() is None)
     monkeypatch.setattr(slots, "RESUMED_WITHIN", timedelta(milliseconds=100))
     monkeypatch.setattr(slots, "RESUMED_EVERY", timedelta(milliseconds=100))
-    async with exclusive(lab.root / "slots.lock"), asyncio.timeout(5):
+    async with exclusive(lab.root / "slots.lock"), asyncio.timeout(PATIENCE):
         assert (await lab.slots.resume()).instance("a").state is InstanceState.FAILED
     assert "nothing is started again on gw-1 yet: somebody else holds" in caplog.text
     keeping = asyncio.create_task(lab.slots.keep())
-    async with asyncio.timeout(15):
-        while lab.folders.of("a").process() is None:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
+    await until(lambda: lab.folders.of("a").process() is not None)
     keeping.cancel()
 
 
@@ -401,8 +400,11 @@ async def test_connections_that_never_logged_in_are_no_sessions(lab: GatewayLab)
     slot = await lab.running("1")
     _, writer = await asyncio.open_connection("10.77.0.1", 4431)
     chroot, daemon = lab.folders.of(slot).chroot, lab.folders.daemon
-    async with asyncio.timeout(10):
-        while (await daemon._ask(chroot, "show", "status"))["Active sessions"] != 1:  # type: ignore[attr-defined]  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def is_counted() -> bool:
+        said = await daemon._ask(chroot, "show", "status")  # type: ignore[attr-defined]
+        return bool(said["Active sessions"] == 1)
+
+    await until(is_counted)
     assert await lab.sessions.count(slot) == 0
     writer.close()

@@ -15,6 +15,7 @@ from policies.model.operation import BREAK_GLASS
 from tests.drivers.gateway_lab import operation
 from tests.drivers.small_disk import fill
 from tests.drivers.small_disk import small_disk as mounted
+from tests.patience import PATIENCE
 
 WRITER = """
 import sys
@@ -162,6 +163,6 @@ def test_every_truncation_leaves_a_journal_that_works(journal: Journal, tmp_path
 def test_two_processes_write_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, name]) for name in ("one", "two")]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0]
     kinds = [entry["kind"] for entry in Journal(path, HostBounds("gw-1")).entries()]
     assert (kinds.count("intent"), kinds.count("result")) == (40, 40)

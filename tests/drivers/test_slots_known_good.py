@@ -1,6 +1,5 @@
 """The way back on a real gateway by real verification: a key that has ended since holds up no start."""
 
-import asyncio
 import json
 import os
 import signal
@@ -30,6 +29,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
     lab,
 )
 from tests.drivers.gateway_lab import GatewayLab, operation
+from tests.patience import until
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -77,10 +77,7 @@ class Signed:
         """End every daemon, and have the agent be started anew."""
         for pid in self.lab.daemons():
             os.kill(pid, signal.SIGKILL)
-        for _ in range(500):
-            if not any(folder.process() for folder in self.lab.folders):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: not any(folder.process() for folder in self.lab.folders))
         self.restarted()
 
     def revoke(self) -> None:

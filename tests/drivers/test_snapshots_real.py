@@ -18,6 +18,7 @@ from policies.model.errors import BadInput
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_lab, lab  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import GatewayLab, operation
 from tests.drivers.unprepared import Unprepared
+from tests.patience import PATIENCE
 
 pytestmark = ON_A_REAL_GATEWAY
 
@@ -57,7 +58,7 @@ async def test_a_snapshot_has_what_an_adopted_daemon_is_configured_with_and_has_
         assert not re.search(rf"(?<![\w.:-]){re.escape(secret)}(?![\w.-])", shown), secret
     daemon.config.unlink()
     daemon.process.kill()
-    daemon.process.wait(5)
+    daemon.process.wait(PATIENCE)
     without = json.loads(await frozen(lab.snapshots, "ended"))["slots"][ADOPTED]
     assert (without["config"], without["log"]) == ({}, "")
     assert without["missing"] == [

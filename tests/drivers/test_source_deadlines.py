@@ -20,6 +20,7 @@ from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_serve
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.silent import unreachable_server
 from tests.fakes.stage import Stage
+from tests.patience import PATIENCE, until
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ async def test_a_download_ends_with_the_step_that_wanted_it(
 
     stage.overrides[path] = silent
     step = asyncio.create_task(stage.admit())
-    await asyncio.to_thread(asked.wait, 30)
+    await asyncio.to_thread(asked.wait, PATIENCE)
     step.cancel()
     started = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
@@ -89,9 +90,7 @@ async def test_a_connection_that_no_packet_answers_ends_soon_after_its_step() ->
         transport = Transport([address], deadline_seconds=60)
         get = partial(transport.get, f"{address}/x", most=1, deadline=transport.deadline())
         step = asyncio.create_task(transport.beside(get))
-        async with asyncio.timeout(30):
-            while "connect_tcp" not in fetching():  # noqa: ASYNC110 - a thread begins
-                await asyncio.sleep(0.05)
+        await until(lambda: "connect_tcp" in fetching())
         step.cancel()
         started = time.monotonic()
         with pytest.raises(asyncio.CancelledError):

@@ -28,6 +28,7 @@ from policies.model.origin import origin_of
 from policies.model.refusals import DigestMismatch, TrustError
 from policies.model.value import digest_of
 from tests.fakes.hostile import HostileServer, Peer, Request, Script, blob_server, cut_after
+from tests.patience import wait_until
 
 SIZE = 3_000_007
 CONTENT = random.Random(4).randbytes(SIZE)
@@ -109,9 +110,7 @@ def test_a_killed_worker_leaves_a_part_that_the_next_one_completes(tmp_path: Pat
         )
         arguments = [server.url, DIGEST, str(SIZE), str(tmp_path)]
         with subprocess.Popen([sys.executable, "-c", command, *arguments]) as worker:
-            ends = time.monotonic() + 60
-            while not server.sent > SIZE // 2 and time.monotonic() < ends:
-                time.sleep(0.05)
+            wait_until(lambda: server.sent > SIZE // 2)
             worker.kill()
         assert not verified(tmp_path)
         store = fetch(server, tmp_path)

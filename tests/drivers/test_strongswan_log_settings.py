@@ -1,7 +1,5 @@
 """A template that is taken has charon log each login, in a form that is read: a real charon, two users."""
 
-import asyncio
-
 import pytest
 
 from activities.drivers.daemon.strongswan.log import LoginLog
@@ -9,7 +7,7 @@ from activities.drivers.daemon.strongswan.template import require_template
 from tests.drivers.gateway_fixtures import ON_A_REAL_GATEWAY, built_strongswan, strongswan  # noqa: F401
 from tests.drivers.gateway_lab import operation
 from tests.drivers.strongswan_lab import StrongSwanLab, why_not_here
-from tests.patience import PATIENCE
+from tests.patience import until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -40,11 +38,13 @@ async def test_a_good_and_a_bad_login_are_read_whatever_else_charon_logs(
         strongswan.forge("user2")
         strongswan.client(2)
         log, found = strongswan.folders.of(slot).log, dict[str, str]()
-        for _ in range(int(PATIENCE * 5)):
+
+        def are_told() -> bool:
+            nonlocal found
             found = _read(log.read_text(errors="replace"))
-            if len(found) > 1:
-                break
-            await asyncio.sleep(0.2)
+            return len(found) > 1
+
+        await until(are_told)
         assert found["user user1"] == "ok"
         assert "auth_fail" in found.values()
     finally:

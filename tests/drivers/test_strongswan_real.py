@@ -32,6 +32,7 @@ from tests.drivers.gateway_fixtures import (  # noqa: F401 - fixtures
 from tests.drivers.gateway_lab import operation
 from tests.drivers.halted import halt
 from tests.drivers.strongswan_lab import TEMPLATE, StrongSwanLab, why_not_here
+from tests.patience import until
 
 pytestmark = [
     *ON_A_REAL_GATEWAY,
@@ -48,20 +49,20 @@ async def serving(strongswan: StrongSwanLab, version: str) -> str:  # noqa: F811
     return slot
 
 
-async def until_home_is(strongswan: StrongSwanLab, number: int, slot: str, within: float = 15) -> None:  # noqa: F811
+async def until_home_is(strongswan: StrongSwanLab, number: int, slot: str) -> None:  # noqa: F811
     """Look at the sessions meanwhile, as a drain does."""
-    async with asyncio.timeout(within):
-        while True:
-            await strongswan.sessions.count(slot)
-            live = await strongswan.folders.live()
-            homes = [
-                name
-                for name, sessions in live.items()
-                if any(one.remote_address == f"10.77.0.{10 + number}" for one in sessions or ())
-            ]
-            if homes == [slot]:
-                return
-            await asyncio.sleep(0.02)
+
+    async def is_home() -> bool:
+        await strongswan.sessions.count(slot)
+        live = await strongswan.folders.live()
+        homes = [
+            name
+            for name, sessions in live.items()
+            if any(one.remote_address == f"10.77.0.{10 + number}" for one in sessions or ())
+        ]
+        return homes == [slot]
+
+    await until(is_home)
 
 
 async def sent_to(strongswan: StrongSwanLab, slot: str) -> tuple[Flow, ...]:  # noqa: F811
@@ -163,10 +164,9 @@ async def test_a_client_whose_instance_crashed_finds_the_other(strongswan: Stron
     running = strongswan.folders.of(old).process()
     assert running is not None
     running.tell(signal.SIGKILL)
-    while running.alive:  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.01)
+    await until(lambda: not running.alive)
     await strongswan.table.refresh()  # as its keeper does every ten seconds
-    await until_home_is(strongswan, 1, new, within=30)
+    await until_home_is(strongswan, 1, new)
 
 
 @pytest.mark.sweep
@@ -226,10 +226,12 @@ async def test_who_changes_its_address_while_its_instance_drains_keeps_its_sessi
     client.ping(old)
     await asyncio.sleep(1)
     strongswan.move(client, "10.77.0.200")
-    async with asyncio.timeout(10):
-        while [one.remote_address for one in (await strongswan.folders.live())[old] or ()] != ["10.77.0.200"]:
-            await asyncio.sleep(0.1)
-            await strongswan.table.refresh()
+
+    async def is_known() -> bool:
+        await strongswan.table.refresh()
+        return [one.remote_address for one in (await strongswan.folders.live())[old] or ()] == ["10.77.0.200"]
+
+    await until(is_known)
     await asyncio.sleep(2)
     sent, lost = client.lost()
     print(f"pings of a client that changes its address: {sent} sent, {lost} lost")
@@ -265,9 +267,11 @@ async def test_an_instance_that_has_ended_leaves_neither_cable_nor_route(strongs
     running = strongswan.folders.of(slot).process()
     assert running is not None
     running.tell(signal.SIGKILL)
-    async with asyncio.timeout(5):
-        while "vpna" in [device for device, _ in await networks()]:  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
+
+    async def is_gone() -> bool:
+        return "vpna" not in [device for device, _ in await networks()] and not running.alive
+
+    await until(is_gone)
     assert (await strongswan.slots.observe()).instance(slot).state is InstanceState.FAILED
     again = await strongswan.running("1")
     assert again == slot
@@ -370,12 +374,16 @@ async def test_logins_and_a_stranger_are_told_by_the_log(strongswan: StrongSwanL
     strongswan.forge("user2")
     stranger = strongswan.client(2)
     log, found = strongswan.folders.of(slot).log, list[tuple[str, LoginOutcome]]()
-    async with asyncio.timeout(20):
-        while len(found) < 2:
-            reader = LoginLog()
-            lines = log.read_text(errors="replace").splitlines()
-            found = [(one.key, one.outcome) for line in lines for one in reader.read(line, 0.0)]
-            await asyncio.sleep(0.1)
+    reader = LoginLog()
+
+    def are_told() -> bool:
+        nonlocal found, reader
+        reader = LoginLog()
+        lines = log.read_text(errors="replace").splitlines()
+        found = [(one.key, one.outcome) for line in lines for one in reader.read(line, 0.0)]
+        return len(found) > 1
+
+    await until(are_told)
     strongswan.certify_by_authority("user2")
     assert stranger.said("} established with SPIs") == 0
     assert found[:2] == [("user user1", LoginOutcome.OK), ("source 10.77.0.12", LoginOutcome.AUTH_FAIL)]

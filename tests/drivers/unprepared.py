@@ -2,11 +2,11 @@
 
 import re
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.drivers.gateway_lab import GatewayLab
+from tests.patience import wait_until
 
 PROGRAM = Path("/usr/sbin/ocserv")
 
@@ -63,11 +63,11 @@ class Unprepared:
         self._wait()
 
     def _wait(self) -> None:
-        for _ in range(200):
-            if self.occtl("show", "status").returncode == 0:
-                return
-            time.sleep(0.05)
-        raise AssertionError(self.words())
+        def answers() -> bool:
+            assert self.process.poll() is None, self.words()
+            return self.occtl("show", "status").returncode == 0
+
+        wait_until(answers, found=self.words)
 
     def occtl(self, *command: str) -> "subprocess.CompletedProcess[str]":
         socket: Path = self.folder / "occtl.sock"

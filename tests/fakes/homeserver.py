@@ -52,7 +52,10 @@ class Homeserver:
     most_told: int = 10_000
     """How many events it tells at once, the newest; the others have to be asked for."""
     listened: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once somebody has listened: what is told from then on counts."""
+    """Set once somebody has listened: what is told from then on counts.
+
+    A test that waits for the next listener puts another event here; who asked before sets the older one.
+    """
     asked_again: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once somebody asks who has been told everything."""
 
@@ -92,7 +95,7 @@ class _Answers:
         self._fake = fake
 
     async def sync(self, request: web.Request) -> web.Response:
-        fake, since = self._fake, len(self._fake.events)
+        fake, since, listened = self._fake, len(self._fake.events), self._fake.listened
         if "since" in request.query:
             since = int(request.query["since"].removeprefix("s"))
             if since == len(fake.events):
@@ -114,7 +117,7 @@ class _Answers:
                 "ephemeral": empty,
                 "account_data": empty,
             }
-        fake.listened.set()
+        listened.set()
         answer = {
             "next_batch": f"s{len(fake.events)}",
             "rooms": {"join": joined, "invite": self._invited(), "leave": {}},

@@ -1,6 +1,5 @@
 """A real Prometheus on loopback for tests: started, killed, frozen and restarted by its own process id."""
 
-import asyncio
 import json
 import shutil
 import signal
@@ -15,6 +14,7 @@ import httpx
 
 from deploy.lab.processes import freeze
 from deploy.ports import free_port
+from tests.patience import until
 
 PROGRAM = shutil.which("prometheus")
 
@@ -31,14 +31,14 @@ class RealPrometheus:
         """Start it and return when it answers."""
         self._process = self._launch()
         async with httpx.AsyncClient(trust_env=False) as client:
-            for _ in range(150):
+
+            async def is_ready() -> bool:
                 try:
-                    if (await client.get(f"{self.url}/-/ready")).status_code == 200:
-                        return
+                    return (await client.get(f"{self.url}/-/ready")).status_code == 200
                 except httpx.HTTPError:
-                    pass
-                await asyncio.sleep(0.1)
-        raise RuntimeError("Prometheus did not become ready within 15 s")
+                    return False
+
+            await until(is_ready)
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(

@@ -10,11 +10,10 @@ from typing import Self
 from deploy.lab import topology
 from deploy.lab.processes import Process
 from policies.model.errors import Unavailable
+from tests.patience import PATIENCE
 
 KEEPER = Path(__file__).with_name("keeper.sh")
-BOOTED_WITHIN = 60.0
-"""Seconds; alone on an idle machine it takes 2."""
-OFF_WITHIN = 100.0
+OFF_WITHIN = PATIENCE + 90.0
 """Seconds; systemd gives a unit 90 to end."""
 _INTO_GROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
 _ENVIRONMENT = (
@@ -113,7 +112,7 @@ class Host:
         Raises:
             Unavailable: it has not, in a minute; the sentence names the failed units.
         """
-        self._wait(lambda: self._says() not in {"", "offline", "initializing", "starting"}, BOOTED_WITHIN)
+        self._wait(lambda: self._says() not in {"", "offline", "initializing", "starting"}, PATIENCE)
         if (state := self._says()) != "running":
             failed = self.run("systemctl", "--failed", "--plain", "--no-legend").out.split("\n")
             raise Unavailable(f"{self.name} is {state}: {'; '.join(filter(None, failed))}")
@@ -178,7 +177,7 @@ class Host:
         assert not done.returncode, f"{self.name}: {' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def wait_for(self, unit: str, within: float = 30.0) -> int:
+    def wait_for(self, unit: str, within: float = PATIENCE) -> int:
         """Wait until a unit is active, and return the pid of its main process, 0 if it has none.
 
         Raises:
@@ -207,7 +206,7 @@ class Host:
         assert self._keeper.stdin
         assert self._keeper.stdout
         self._keeper.stdin.close()
-        self._keeper.wait(20)
+        self._keeper.wait(PATIENCE)
         self._keeper.stdout.close()
 
     def _lose_power(self) -> None:

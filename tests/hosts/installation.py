@@ -23,14 +23,13 @@ from tests.hosts.install_document import CONTROL, Step, steps
 from tests.hosts.packages import AGENT, ORCHESTRATOR, made
 from tests.lab.network import network
 from tests.lab.own_state import SHARED
+from tests.patience import PATIENCE, wait_until
 
 GATEWAYS = 3
 USERS = 20
 """Of each gateway: the first is idle, the last dials IPv6."""
 WITHIN = 500.0
 """Seconds that a command may take."""
-PATIENCE = 90.0
-"""Seconds for which a person types a command again that does not say what it should."""
 FINGERPRINT = re.compile(r"^fpr:+(\w+):", re.MULTILINE)
 DIGEST = re.compile(r"^sha256:\w{64}$", re.MULTILINE)
 PACKAGED_GATES = "/usr/share/doc/penstock/deploy/prometheus/gates.yaml"
@@ -309,14 +308,6 @@ def on_trial(fleet: Installation, wave: int = 1) -> list[Host]:
         change = json.loads(said)["data"]["change"]
         return (change["phase"], change["wave"]) == ("observing", wave)
 
-    wait_for(watched, 60)
+    wait_until(watched)
     names = {one["gateway"] for one in change["gateways"] if one["state"] == "on trial"}
     return [host for host in fleet.gateways if host.name in names]
-
-
-def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until something is so, and fail where it is not in time."""
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)

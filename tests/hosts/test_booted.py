@@ -3,7 +3,7 @@
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from deploy.lab.traffic import Settings, Users
 from tests.hosts import ocserv
 from tests.hosts.host import Host
 from tests.lab.network import network
+from tests.patience import PATIENCE, wait_until
 
 PREFIX = "pstb-"
 USERS = 20
@@ -63,13 +64,6 @@ class Fleet:
         return sum(user["lost"] + user["pings"]["lost"] for user in self.seen(host))
 
 
-def wait_for(seen: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module")
 def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     scratch = tmp_path_factory.mktemp("fleet")
@@ -88,7 +82,7 @@ def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
         users = Users(Settings.of(topology, given, scratch / "users", dial6=USERS, idle=USERS))
         users.start()
         try:
-            users.wait_until_up(90)
+            users.wait_until_up(PATIENCE)
             yield Fleet(topology, hosts, users)
         finally:
             users.process.stop()
@@ -97,7 +91,7 @@ def fleet(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fle
 def test_three_hosts_beside_each_other_serve_their_users_without_a_lost_ping(fleet: Fleet) -> None:
     before = fleet.users.view()["totals"]["pings"]["sent"]
     with fleet.unharmed(*fleet.hosts):
-        wait_for(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
+        wait_until(lambda: fleet.users.view()["totals"]["pings"]["sent"] > before + 2000)
     for host in fleet.hosts:
         assert ocserv.sessions(host) == sorted(user["name"] for user in fleet.seen(host))
         assert len(fleet.seen(host)) == USERS
@@ -117,8 +111,8 @@ def test_a_reboot_loses_the_sessions_of_its_own_host_and_no_others(fleet: Fleet)
         assert rebooted.boot_id() != boot
         assert rebooted.run("cat", "/var/lib/kept").out == "kept"
         assert rebooted.run("nft", "list", "tables").out == ""
-        wait_for(lambda: fleet.sessions_lost(rebooted) == [before + 1 for before in lost])
-        fleet.users.wait_until_up(60)
+        wait_until(lambda: fleet.sessions_lost(rebooted) == [before + 1 for before in lost])
+        fleet.users.wait_until_up(PATIENCE)
 
 
 def test_a_host_whose_power_is_cut_is_silent_until_it_has_power_again(fleet: Fleet) -> None:
@@ -132,5 +126,5 @@ def test_a_host_whose_power_is_cut_is_silent_until_it_has_power_again(fleet: Fle
         cut.boot()
         assert cut.boot_id() != boot
         assert cut.run("cat", "/etc/written-before").out == "the cut"
-        wait_for(lambda: fleet.sessions_lost(cut) == [before + 1 for before in lost])
-        fleet.users.wait_until_up(60)
+        wait_until(lambda: fleet.sessions_lost(cut) == [before + 1 for before in lost])
+        fleet.users.wait_until_up(PATIENCE)

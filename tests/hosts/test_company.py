@@ -22,8 +22,9 @@ from deploy.lab.spoiled import HARM, SpoiledLater, spoil
 from tests.drivers.refused_users import Refusal
 from tests.hosts import company
 from tests.hosts.install_document import CONTROL, Step
-from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts, wait_for
+from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts
 from tests.lab.runbook_pages import FOLDER, typed
+from tests.patience import wait_until
 
 PREFIX = "psts-"
 WANTED = (*packages.DAEMON, "dash")
@@ -109,7 +110,7 @@ def test_what_hangs_in_a_slot_is_stopped_by_the_command_that_the_next_change_is_
     fleet.penstock(f"upgrade start edge --to {version} --reason 'the next one' --wait", codes=(5,))
     (command,) = re.findall(r"`penstock (drain end [^`]+)`", fleet.changes()[0]["sentence"])
     fleet.penstock(command.replace("TEXT", "'it hangs'"))
-    wait_for(lambda: "unknown" not in str(fleet.slots()), SEEN_WITHIN)
+    wait_until(lambda: "unknown" not in str(fleet.slots()), SEEN_WITHIN)
     assert fleet.lost() == (0, 0)
 
 
@@ -239,7 +240,7 @@ def meet(fleet: Installation, version: str, *, harmful: bool) -> Refused:
     (ended,) = [one for one in fleet.changes() if one["release"] == version]
     assert ended["outcome"] == "rolled_back"
     back = datetime.fromisoformat(ended["ended"]).timestamp()
-    wait_for(lambda: not _still_refused(fleet, began, back), SEEN_WITHIN)
+    wait_until(lambda: not _still_refused(fleet, began, back), SEEN_WITHIN)
     bad = [one for one in _logins(fleet, began) if one["outcome"] != "accepted"]
     waited = [_next_good(fleet, one["address"], one["gateway"], back) for one in bad]
     found = Refused(

@@ -8,8 +8,9 @@ import pytest
 
 from tests.hosts import ocserv
 from tests.hosts.host import Host
-from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts, wait_for
+from tests.hosts.installation import GATEWAYS, USERS, Installation, installation, on_trial, parts
 from tests.hosts.packages import AGENT, NEWER, ORCHESTRATOR, made, newer
+from tests.patience import wait_until
 
 PREFIX = "psti-"
 UNIT = f"{AGENT}.service"
@@ -97,7 +98,7 @@ def test_a_gateway_is_handed_back_to_its_own_daemon_and_unit_and_no_user_notices
     *_, upgrade = parts()
     fleet.follow([step for step in upgrade if "hand-back" in step.command], {})
     assert serving(fleet) == {"adopted"}
-    wait_for(lambda: all(enabled(host) for host in fleet.gateways))
+    wait_until(lambda: all(enabled(host) for host in fleet.gateways))
     assert fleet.lost() == (0, 0)
 
 

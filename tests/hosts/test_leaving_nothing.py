@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from tests.hosts.host import Host
 from tests.house.leftovers import nothing_is_left
 from tests.lab.network import network
+from tests.patience import wait_until
 
 PREFIX = "psto-"
 ROOT = Path(__file__).parents[2]
@@ -62,7 +62,4 @@ def test_nothing_is_left_of_a_host_whose_test_was_killed(image: Path, tmp_path: 
         assert len(groups()) == 1
         os.kill(test.pid, signal.SIGKILL)
         test.wait()
-        deadline = time.monotonic() + 10
-        while groups():
-            assert time.monotonic() < deadline, "its control group is left"
-            time.sleep(0.05)
+        wait_until(lambda: not groups(), found=groups)

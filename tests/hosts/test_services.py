@@ -2,8 +2,7 @@
 
 import contextlib
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from orchestrator.engine import development
 from tests.hosts.host import Ended, Host
 from tests.hosts.install_document import CONTROL, steps
 from tests.hosts.packages import ORCHESTRATOR, made
+from tests.patience import wait_until
 
 PORTS = {"worker": 9511, "api": 9512, "relay": 9513}
 """Where each says how it is, as the package's own file of settings proposes."""
@@ -29,8 +29,6 @@ KEY = f"first:{secrets.token_hex(32)}\n"
 FILES = ("/etc/penstock/fleet.yaml", "/etc/penstock/trust.yaml")
 SET = "TEMPORAL_ADDRESS|PAYLOAD_KEYS|RELAY_ADDRESS|METRICS_ADDRESS"
 ENGINE = ("127.0.0.1", 7233)
-WITHIN = 30.0
-"""Seconds until a service that is tried again every two is as it should be, on a busy machine."""
 _ASK = """
 import sys, urllib.error, urllib.request
 try:
@@ -125,10 +123,10 @@ def test_a_service_alone_says_that_it_lacks_the_engine_is_ready_when_it_is_there
     else:
         assert (started.code, service.shown("ActiveState")) == (0, "active")
         assert service.answer("/healthz") == "200 alive\n"
-        wait_for(lambda: service.answer("/readyz").startswith("503 not ready: engine: "))
+        wait_until(lambda: service.answer("/readyz").startswith("503 not ready: engine: "))
     with engine(host):
         pid = host.wait_for(service.unit)
-        wait_for(lambda: service.answer("/readyz") == "200 ready\n")
+        wait_until(lambda: service.answer("/readyz") == "200 ready\n")
         assert service.answer("/healthz") == "200 alive\n"
         assert service.shown("Type") == "notify"
         assert alone(service)
@@ -200,14 +198,7 @@ def engine(host: Host) -> Iterator[None]:
     host.run("systemd-run", "--quiet", "--unit=engine", "--property=Type=exec", program, *arguments)
     described = (program, "operator", "namespace", "describe", "default", "--address", f"{address}:{port}")
     try:
-        wait_for(lambda: not host.run(*described, may_fail=True).code)
+        wait_until(lambda: not host.run(*described, may_fail=True).code)
         yield
     finally:
         host.run("systemctl", "stop", "engine")
-
-
-def wait_for(seen: Callable[[], bool], seconds: float = WITHIN) -> None:
-    deadline = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.5)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from deploy.lab import namespaces
 from deploy.lab.topology import PREFIX, other_labs
+from tests.patience import PATIENCE
 
 _PR_SET_CHILD_SUBREAPER = 36
 _OURS = ("penstock", "pst-")
@@ -79,7 +80,7 @@ def _is_beside(place: str) -> bool:
 
 
 @contextmanager
-def nothing_is_left(prefix: str = PREFIX, *, within: float = 5.0) -> Iterator[None]:
+def nothing_is_left(prefix: str = PREFIX, *, within: float = PATIENCE) -> Iterator[None]:
     """Fail when something that was not here before is still here after the block.
 
     What was killed needs a moment to be gone; what is not gone `within` seconds is left. Another

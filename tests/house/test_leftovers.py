@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from deploy.lab import namespaces, preflight
 from deploy.lab.topology import Claim, Topology
 from policies.model.errors import BadInput
 from tests.house.leftovers import nothing_is_left
+from tests.patience import wait_until
 
 PREFIX = "pstl-"
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,7 @@ def test_programs_of_a_lab_die_with_it(lab: subprocess.Popen[str]) -> None:
     lab.send_signal(signal.SIGKILL)
     lab.wait()
     try:
-        for _ in range(200):
-            if not _is_alive(covered):
-                break
-            time.sleep(0.01)
-        assert not _is_alive(covered)
+        wait_until(lambda: not _is_alive(covered))
     finally:
         topology.tear_down()
 

@@ -18,12 +18,12 @@ from deploy.lab.rehearsal import Rehearsal, Trial
 from deploy.lab.spoiled import HARM, SpoiledLater
 from orchestrator.processes.leaving import leave
 from policies.model.change import ChangeResult
+from tests.patience import PATIENCE
 
 PREFIX = "psg-"
 SHAPE = Shape(prefix=PREFIX, folder="lab-dying-tunnels", gateways=3, sites=6, tunnels=True)
 AFTERWARDS = 20
 """Logins at the canary after the end that are looked at: ten seconds of them."""
-LOGINS_END_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ async def met(built: Lab) -> Met:
 
 
 async def _logins_after(built: Lab, trial: Trial, ended: datetime) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + LOGINS_END_WITHIN
+    deadline = time.monotonic() + PATIENCE
     while True:
         found = built.logins_at(trial.gateway, ended)
         if len(found) >= AFTERWARDS or time.monotonic() > deadline:

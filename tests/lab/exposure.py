@@ -29,6 +29,7 @@ from policies.model.plan import ReleaseRef, Strategy
 from policies.model.release_tests import Asked, LoadTest, NameTests, ReleaseTests
 from policies.model.verdict import Window
 from tests.lab.kernel_witness import KernelWitness
+from tests.patience import PATIENCE
 
 PREFIX = "pse-"
 CANARY = "gw-1"
@@ -52,9 +53,6 @@ SHORT = Window(
 SHAPE = Shape(prefix=PREFIX, folder="lab-exposure", gateways=3, sites=6, tests=TESTS)
 PINGS_END_WITHIN = 1.5
 """Seconds after which a ping has come back, or is lost."""
-
-EMPTIED_WITHIN = 60.0
-"""Seconds after which an instance without a session has been stopped."""
 
 NOTED_FROM = 1.0
 """Seconds without an event of the engine that are told, where an order took too long."""
@@ -195,7 +193,7 @@ class Doors:
 
         The instance of a release that was refused is emptied after its change has ended.
         """
-        until = time.monotonic() + EMPTIED_WITHIN
+        ends = time.monotonic() + PATIENCE
         while True:
             states = await self._lab.every_state()
             running = {
@@ -208,7 +206,7 @@ class Doors:
                 for one in running[name]
             ):
                 return states, running
-            if time.monotonic() > until:
+            if time.monotonic() > ends:
                 raise AssertionError(f"what nobody is logged in to still runs: {running}")
             await asyncio.sleep(0.5)
 

@@ -2,7 +2,6 @@
 
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from deploy.lab import namespaces
 from deploy.lab.credentials import Credentials
 from deploy.lab.processes import Process
 from deploy.lab.topology import Host
+from tests.patience import wait_until
 
 _CONFIG = """
 auth = "plain[passwd={given.users}]"
@@ -62,9 +62,8 @@ def plain_gateway(host: Host, given: Credentials) -> Iterator[Path]:
 
 
 def _wait_for_port(host: Host) -> None:
-    for _ in range(500):
+    def listens() -> bool:
         with namespaces.inside(host.namespace), socket.socket() as caller:
-            if caller.connect_ex((host.address4, 443)) == 0:
-                return
-        time.sleep(0.01)
-    raise AssertionError("ocserv does not listen after five seconds")
+            return caller.connect_ex((host.address4, 443)) == 0
+
+    wait_until(listens)

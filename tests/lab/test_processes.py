@@ -1,16 +1,12 @@
 """Programs of the lab: what freezing one of them promises."""
 
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from deploy.lab.processes import Process
-from tests.patience import PATIENCE
-
-STARTED_WITHIN = PATIENCE
-"""Seconds."""
+from tests.patience import wait_until
 
 BUSY = """
 import hashlib, threading
@@ -37,10 +33,7 @@ def busy(tmp_path: Path) -> Process:
 def test_no_thread_of_a_frozen_process_runs_and_it_may_be_frozen_again(busy: Process) -> None:
     pid = busy.start()
     try:
-        until = time.monotonic() + STARTED_WITHIN
-        while not busy.log.read_text():
-            assert time.monotonic() < until, "it did not start"
-            time.sleep(0.01)
+        wait_until(lambda: bool(busy.log.read_text()))
         for _ in range(20):
             busy.freeze()
             assert states(pid) == {"T"}

@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from deploy.lab.services import Engine, Prometheus
 from deploy.lab.topology import Host, Topology
 from policies.model.errors import Conflict, Unavailable
 from tests.lab.network import network
+from tests.patience import PATIENCE, wait_until
 
 PREFIX = "psts-"
 pytestmark = pytest.mark.lab
@@ -93,7 +93,7 @@ def test_a_server_that_cannot_start_is_quoted(
 ) -> None:
     (tmp_path / "prometheus").write_text("a file where a folder must be")
     with pytest.raises(Unavailable, match=r"prometheus does not answer at .*; it said: .*prometheus"):
-        Prometheus(topology, tmp_path, issued).start(within=5)
+        Prometheus(topology, tmp_path, issued).start(within=PATIENCE)
 
 
 def test_prometheus_asks_every_gateway_and_says_which_do_not_answer(
@@ -104,11 +104,13 @@ def test_prometheus_asks_every_gateway_and_says_which_do_not_answer(
         prometheus.start()
         try:
             up: dict[str, str] = {}
-            for _ in range(100):
+
+            def are_asked() -> bool:
+                nonlocal up
                 up = {row["metric"]["instance"]: row["value"][1] for row in query(prometheus, "up")}
-                if len(up) == 2:
-                    break
-                time.sleep(0.1)
+                return len(up) == 2
+
+            wait_until(are_asked)
         finally:
             prometheus.stop()
     assert set(up) == {"198.18.4.1:9500", "198.18.4.2:9500"}

@@ -27,6 +27,7 @@ from policies.model.plan import Strategy
 from policies.model.change import Phase
 from orchestrator.processes.leaving import leave
 from tests.lab.attack import Thief, crowds
+from tests.patience import PATIENCE
 from workflows.reconcile import Reconcile, ReconcileOrder
 from workflows.steps import CONTROL_QUEUE
 
@@ -47,7 +48,7 @@ async def main():
             await asyncio.sleep(2)
             built.worker.start()
             await until(built, Phase.ENDED)
-        told = await asyncio.wait_for(collected(built.installation.ledger), 60)
+        told = await asyncio.wait_for(collected(built.installation.ledger), PATIENCE)
         print("ATTACKED", json.dumps({"attacks": attacks, "recorded": told}), flush=True)
         result, after = await built.result(), built.figures()
         running = {s.serving.executable for s in (await built.every_state()).values() if s.serving}

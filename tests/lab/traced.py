@@ -11,8 +11,8 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from deploy.lab.rehearsal import Rehearsal
 from orchestrator.processes.leaving import leave
 from policies.model.verdict import Window
 from tests.fakes.collector import Collector, collecting
+from tests.patience import until
 
 PREFIX = "psc-"
 SHAPE = Shape(prefix=PREFIX, folder="lab-traced", gateways=2, sites=4)
@@ -39,9 +40,6 @@ WHY = ("--reason", "carol.secret at 192.0.2.77")
 """What no trace may say."""
 
 _OF_STANDARD_OUTPUT = re.compile(r"ready: |\S+Z +[A-Z]+ temporalio_sdk_core")
-
-TOLD_WITHIN = 20.0
-"""Seconds in which a span comes that others name as theirs."""
 
 
 def doors(built: Lab) -> Iterator[socket.socket]:
@@ -68,16 +66,17 @@ async def typed(built: Lab, *words: str) -> dict[str, Any]:
 
 
 async def all_told(collector: Collector, change: str) -> None:
-    """Return once the change's end is told, and each span that others name as theirs, or after a while."""
-    deadline = time.monotonic() + TOLD_WITHIN
-    while time.monotonic() < deadline:
+    """Return once the change's end is told, and each span that others name as theirs."""
+
+    async def are_told() -> bool:
         told = list(collector.spans)
         known = {one.span_id for one in told}
         known |= {one.parent_span_id for one in told if one.name.endswith(" begins")}  # some go on
         ended = {collector.said(one).get("penstock.change") for one in told if one.name == "Change"}
-        if change in ended and all(one.parent_span_id in known for one in told if one.parent_span_id):
-            return
-        await asyncio.sleep(0.2)
+        return change in ended and all(one.parent_span_id in known for one in told if one.parent_span_id)
+
+    with suppress(TimeoutError):  # what has not come is missed by who reads what was told
+        await until(are_told)
 
 
 def heard(collector: Collector, built: Lab) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import struct
 import tempfile
 from typing import TYPE_CHECKING
 
+from tests.patience import PATIENCE
+
 if TYPE_CHECKING:
     from tests.relay.installation import Shown  # which loads far more than a flood needs
 
@@ -33,7 +35,7 @@ class Bare:
             file.write(shown.key + shown.certificate)
             file.flush()
             context.load_cert_chain(file.name)
-        self._socket = context.wrap_socket(socket.create_connection((host, int(port)), timeout=5))
+        self._socket = context.wrap_socket(socket.create_connection((host, int(port)), timeout=PATIENCE))
         self._socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         self._socket.sendall(frame(SETTINGS, 0, 0, struct.pack("!HI", INITIAL_WINDOW, takes)))
         self._unread = b""
@@ -45,7 +47,7 @@ class Bare:
         """The streams that were ended without an answer."""
         self._headers: dict[int, bytes] = {}
         self.closed = False
-        self.listen(5)  # a relay gives up those who leave its settings without an answer
+        self.listen(PATIENCE)  # a relay gives up those who leave its settings without an answer
 
     def call(self, stream: int, path: str) -> None:
         """Begin a call, without any of its message."""
@@ -123,7 +125,7 @@ class Bare:
             self.ended[stream] = self._headers[stream]
 
     def _send(self, data: bytes) -> None:
-        self._socket.settimeout(5)
+        self._socket.settimeout(PATIENCE)
         try:
             self._socket.sendall(data)
         except OSError:

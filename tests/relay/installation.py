@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from temporalio import activity, workflow
 from temporalio.client import Client
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import TLSConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -24,9 +25,10 @@ from orchestrator.relay.server import Relay
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from tests.fakes.ledgers import new_ledger
+from tests.patience import PATIENCE
 
 CONTROL = "control"
-PATIENCE = timedelta(seconds=30)
+ENDS_WITHIN = timedelta(seconds=PATIENCE)
 
 
 def request_for(key: ec.EllipticCurvePrivateKey) -> str:
@@ -88,18 +90,25 @@ class Errand:
     @workflow.run
     async def run(self, queue: str, what: str) -> list[str]:
         told = await workflow.execute_activity(
-            "say", what, task_queue=queue, start_to_close_timeout=PATIENCE, heartbeat_timeout=PATIENCE / 10
-        )
-        waiting = workflow.start_activity(
-            "wait",
+            "say",
+            what,
             task_queue=queue,
-            start_to_close_timeout=PATIENCE,
-            heartbeat_timeout=PATIENCE / 10,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            start_to_close_timeout=ENDS_WITHIN,
+            heartbeat_timeout=ENDS_WITHIN / 10,
         )
-        await workflow.sleep(0.3)
-        waiting.cancel()
-        return [told, await waiting]
+        for seconds in (0.3, 3, 30):
+            waiting = workflow.start_activity(
+                "wait",
+                task_queue=queue,
+                start_to_close_timeout=ENDS_WITHIN,
+                heartbeat_timeout=ENDS_WITHIN / 10,
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+            await workflow.sleep(seconds)
+            waiting.cancel()
+            with suppress(ActivityError):  # the gateway had not begun it yet
+                return [told, await waiting]
+        raise ApplicationError("the gateway begins nothing")
 
 
 @dataclass
@@ -138,7 +147,7 @@ class Installation:
                 args=[queue_of(gateway), what],
                 id=f"errand-{what}",
                 task_queue=CONTROL,
-                execution_timeout=PATIENCE,
+                execution_timeout=ENDS_WITHIN,
             )
 
 

@@ -22,9 +22,10 @@ from orchestrator.processes.agent_file import AgentSettings
 from orchestrator.processes.process import ending_within, make_worker
 from orchestrator.relay.limits import MOST_LARGE
 from policies.model.errors import BadInput, NotAllowed, Unavailable
+from tests.patience import until
 from tests.relay.installation import (
     CONTROL,
-    PATIENCE,
+    ENDS_WITHIN,
     Errand,
     Installation,
     fail,
@@ -34,7 +35,6 @@ from tests.relay.installation import (
     wait,
     working,
 )
-from tests.relay.test_attacks import until
 from tests.relay.test_enrolment import House, house  # noqa: F401 - a fixture
 from workflows.answers import MOST_BYTES
 
@@ -167,7 +167,7 @@ async def test_answers_as_long_as_workflows_take_them_come_through_many_at_once(
                 args=[queue_of("gw-1"), long],
                 id=f"long-{number}",
                 task_queue=CONTROL,
-                execution_timeout=PATIENCE,
+                execution_timeout=ENDS_WITHIN,
             )
             for number in range(MOST_LARGE + 2)
         ]

@@ -25,6 +25,7 @@ from orchestrator.enrolment.names import RELAY_NAME, uri_of
 from orchestrator.processes.relay import relaying
 from orchestrator.relay.calls import SERVICE
 from tests.fakes.authority import EnterpriseCa
+from tests.patience import PATIENCE, until
 from tests.relay.installation import Installation, Shown, issued, queue_of, working
 
 Ask = Callable[[str, Message], Awaitable[bytes]]
@@ -41,16 +42,9 @@ def caller(installation: Installation, shown: Shown, connection: int = 0) -> Ask
 
     async def ask(path: str, message: Message) -> bytes:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-        return await call(message.SerializeToString(), timeout=10)
+        return await call(message.SerializeToString(), timeout=PATIENCE)
 
     return ask
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    """Return once it is so."""
-    async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110 - it is asked of what tells nobody
-            await asyncio.sleep(0.02)
 
 
 async def refusal_of(asked: Awaitable[bytes]) -> tuple[grpc.StatusCode, str]:
@@ -200,21 +194,16 @@ async def test_a_task_is_answered_for_only_by_the_gateway_that_was_given_it(
 async def ask_until_a_task(
     ask: Ask, wanted: api.PollActivityTaskQueueRequest
 ) -> api.PollActivityTaskQueueResponse:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
-            try:
-                said = await ask(SERVICE + "PollActivityTaskQueue", wanted)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    raise
-                continue
+            said = await ask(SERVICE + "PollActivityTaskQueue", wanted)
             found = api.PollActivityTaskQueueResponse.FromString(said)
             if found.task_token:
                 return found
 
 
 async def ask_until_refused(ask: Ask, path: str) -> bytes:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             await ask(path, api.GetSystemInfoRequest())
             await asyncio.sleep(0.1)
@@ -282,7 +271,7 @@ async def test_a_message_that_grows_when_it_is_unpacked_is_refused_before_it_doe
     ) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         call = channel.unary_unary(SERVICE + "RecordActivityTaskHeartbeat")
-        sent: Awaitable[bytes] = call(b"\0" * (64 << 20), timeout=20)
+        sent: Awaitable[bytes] = call(b"\0" * (64 << 20), timeout=PATIENCE)
         code, _ = await refusal_of(sent)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert not caplog.records

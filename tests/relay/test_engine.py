@@ -28,8 +28,8 @@ from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
 from tests.fakes.authority import EnterpriseCa
+from tests.patience import PATIENCE, until
 from tests.relay.installation import Installation, installed, settings_of, working
-from tests.relay.test_attacks import until
 from tests.workflows.engine import Engine
 
 API_KEY = "key-of-a-test"
@@ -46,10 +46,10 @@ class Known:
 
 
 class Mirror(grpc.GenericRpcHandler):
-    """Answers every call but polls, which wait for a while, with what the caller has shown."""
+    """Answers every call with what the caller has shown, and polls once they may end."""
 
     def __init__(self) -> None:
-        self.polls = 0
+        self.polls, self.over = 0, asyncio.Event()
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
         path = details.method
@@ -59,7 +59,7 @@ class Mirror(grpc.GenericRpcHandler):
             (certificate,) = context.auth_context()["x509_pem_cert"]
             if path.endswith(POLL):
                 self.polls += 1
-                await asyncio.sleep(0.5)
+                await self.over.wait()
             return bytes(certificate) + str(shown).encode()
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -152,7 +152,7 @@ async def test_an_engine_of_another_name_or_authority_is_not_believed(server: En
                 await connect(address, client.namespace, shown=shown)
             side = EngineSide(address, client.namespace, Known(shown))
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await side.call("GetSystemInfo", b"", (), 5)
+                await side.call("GetSystemInfo", b"", (), PATIENCE)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             await side.close()
         assert standing.calls == 0
@@ -183,18 +183,19 @@ async def test_a_new_certificate_and_api_key_are_shown_to_the_engine_without_a_r
         }
     )
     side = EngineSide(address, "default", shown_to_the_engine_now(settings))
-    first = await side.call("GetSystemInfo", b"", (), 5)
+    first = await side.call("GetSystemInfo", b"", (), PATIENCE)
     assert first == certificate.read_bytes() + b"Bearer first"
-    poll = asyncio.create_task(side.call(POLL, b"", (), 5))
+    poll = asyncio.create_task(side.call(POLL, b"", (), PATIENCE))
     await until(lambda: mirror.polls == 1)
     new_key, new = pki.leaf("relay-next", usage=None)
     write_private(key, new_key.read_bytes())
     write_private(certificate, new.read_bytes())
     write_private(key_file, b"second")
-    assert await side.call("GetSystemInfo", b"", (), 5) == new.read_bytes() + b"Bearer second"
+    assert await side.call("GetSystemInfo", b"", (), PATIENCE) == new.read_bytes() + b"Bearer second"
+    mirror.over.set()
     assert await poll == first, "what waits goes on as it was"
     key_file.write_bytes(b"")
-    assert await side.call("GetSystemInfo", b"", (), 5) == new.read_bytes() + b"Bearer second"
+    assert await side.call("GetSystemInfo", b"", (), PATIENCE) == new.read_bytes() + b"Bearer second"
     await side.close()
     await server.stop(0)
 
@@ -223,9 +224,9 @@ async def test_polls_that_fill_a_connection_keep_no_answer_of_an_agent_waiting()
     server.add_insecure_port(address)
     await server.start()
     side = EngineSide(address, "default", Known(PLAIN))
-    polls = [asyncio.create_task(side.call(POLL, b"", (), 30)) for _ in range(4)]
+    polls = [asyncio.create_task(side.call(POLL, b"", (), PATIENCE)) for _ in range(4)]
     await until(lambda: crowded.polls == 3)
-    assert await side.call("RespondActivityTaskCompleted", b"", (), 5) == b""
+    assert await side.call("RespondActivityTaskCompleted", b"", (), PATIENCE) == b""
     for poll in polls:
         poll.cancel()
     await side.close()

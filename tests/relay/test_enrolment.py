@@ -55,7 +55,7 @@ from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.relay.installation import (
     Installation,
     Shown,
@@ -63,7 +63,7 @@ from tests.relay.installation import (
     request_for,
     working,
 )
-from tests.relay.test_attacks import ask_until_refused, caller, refusal_of, until
+from tests.relay.test_attacks import ask_until_refused, caller, refusal_of
 from tests.service import conftest as two_fleets
 from tests.service.command_line import CommandLine
 from tests.workflows.engine import Engine
@@ -371,8 +371,7 @@ async def test_a_certificate_is_renewed_by_the_command_and_by_what_keeps_it(
 
     async with worker:
         keeping = asyncio.create_task(Renewal(house.files, ask).keep(connected, exchanging))
-        async with asyncio.timeout(20):
-            await exchanged.wait()
+        await asyncio.wait_for(exchanged.wait(), PATIENCE)
         before = len(asked)
         assert await house.relay.errand("edge-1", "renewed") == ["said renewed", "told to stop"]
         assert len(asked) == before
@@ -425,7 +424,7 @@ async def test_a_certificate_is_renewed_for_its_own_key_alone(house: House) -> N
     async with grpc.aio.secure_channel(house.relay.address, credentials, options=options) as channel:
         ask: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(RENEW)
         with pytest.raises(grpc.aio.AioRpcError, match="is renewed for its own key"):
-            await ask(asked, timeout=10)
+            await ask(asked, timeout=PATIENCE)
     assert not house.audited("certificate renewed")
 
 
@@ -659,7 +658,7 @@ def test_a_relay_and_an_api_take_what_was_made_for_them_from_a_mounted_secret(tm
         [sys.executable, "-m", "orchestrator", "keys", "relay", str(made)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     relays, apis = tmp_path / "relays", tmp_path / "apis"

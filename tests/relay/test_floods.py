@@ -25,12 +25,12 @@ from orchestrator.processes.relay import relaying
 from orchestrator.relay import front
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.front import MOST_CONNECTIONS, MOST_REFUSALS
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.relay.bare import Bare
 from tests.relay.flooded import flooding, noticed, resident_mb
 from tests.relay.floods import KINDS
 from tests.relay.installation import Installation, Shown, issued, queue_of, request_for, working
-from tests.relay.test_attacks import caller, until
+from tests.relay.test_attacks import caller
 from tests.relay.test_processes import beside, relay_process
 from tests.relay.test_thieves import another_relay
 
@@ -153,7 +153,7 @@ async def test_no_caller_names_another_certificate_than_its_own(installation: In
             SERVICE + "PollActivityTaskQueue"
         )
         with pytest.raises(grpc.aio.AioRpcError, match="edge/gw-2 may not poll 'gateway/edge/gw-1'"):
-            await call(wanted.SerializeToString(), metadata=forged, timeout=10)
+            await call(wanted.SerializeToString(), metadata=forged, timeout=PATIENCE)
 
 
 async def test_agents_come_back_when_haproxy_ended(

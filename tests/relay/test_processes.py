@@ -29,7 +29,7 @@ from orchestrator.relay.calls import SERVICE
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, Unavailable
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.relay.installation import (
     Installation,
     installed,
@@ -38,7 +38,7 @@ from tests.relay.installation import (
     settings_of,
     working,
 )
-from tests.relay.test_attacks import ask_until_a_task, caller, refusal_of, until
+from tests.relay.test_attacks import ask_until_a_task, caller, refusal_of
 from tests.workflows.engine import Engine, engine
 
 NOBODY = 65534
@@ -72,8 +72,7 @@ async def relay_process(
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(PATIENCE):
-            line = await process.stdout.readline()
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
         if not line:
             assert process.stderr is not None
             raise AssertionError((await process.stderr.read()).decode())
@@ -104,8 +103,7 @@ async def test_several_relays_share_a_key_and_nothing_else(installation: Install
         beat = api.RecordActivityTaskHeartbeatRequest(task_token=given.task_token)
         await there(SERVICE + "RecordActivityTaskHeartbeat", beat)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(15):
-            assert await process.wait() == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
         await here(SERVICE + "RecordActivityTaskHeartbeat", beat)
     errand.cancel()
 
@@ -174,8 +172,7 @@ async def test_a_relay_without_an_address_or_with_a_taken_one_says_what_to_set(
             env={name: value for name, value in said.items() if value is not None},
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(30):
-            _, error = await process.communicate()
+        _, error = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 2
         assert sentence in error.decode()
 
@@ -235,7 +232,7 @@ async def test_an_engine_of_ones_own_has_a_relay_beside_it_where_it_is_asked_for
 def certificate_shown(address: str) -> int:
     """Return the number of the certificate that a relay shows to whoever knocks."""
     host, _, port = address.rpartition(":")
-    pem = ssl.get_server_certificate((host, int(port)), timeout=10)
+    pem = ssl.get_server_certificate((host, int(port)), timeout=PATIENCE)
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
 

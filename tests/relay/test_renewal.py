@@ -12,8 +12,8 @@ from orchestrator.enrolment.authority import Authority
 from orchestrator.enrolment.host import HostFiles
 from orchestrator.enrolment.renewal import Renewal, ask_for_the_next
 from policies.model.errors import NotAllowed, Unavailable
+from tests.patience import PATIENCE, until
 from tests.relay.installation import issued
-from tests.relay.test_attacks import until
 
 REFUSED = NotAllowed.exit_code
 
@@ -50,8 +50,7 @@ async def test_a_host_that_cannot_start_a_process_asks_for_its_certificate_again
 
     keeping = asyncio.create_task(Renewal(files, ask).keep(connected, lambda client: None))  # type: ignore[arg-type]
     try:
-        async with asyncio.timeout(5):
-            await often.wait()
+        await asyncio.wait_for(often.wait(), PATIENCE)
         assert "cannot be started here" in caplog.text
     finally:
         keeping.cancel()

@@ -13,7 +13,7 @@ from orchestrator.enrolment.names import Certified
 from orchestrator.relay.revocations import Admissions, Revocations
 from orchestrator.store.ledger import Ledger
 from tests.fakes.postgresql import PostgreSQL
-from tests.relay.test_attacks import until
+from tests.patience import until
 
 NOW = datetime.now(UTC)
 RENAMED = "ALTER TABLE gateway_certificates RENAME COLUMN {} TO {}"

@@ -18,8 +18,9 @@ from orchestrator.processes.listening import allow_descriptors
 from orchestrator.relay.calls import SERVICE
 from orchestrator.relay.limits import MOST_CONNECTIONS, MOST_POLLS
 from orchestrator.store.ledger import Ledger
+from tests.patience import PATIENCE, until
 from tests.relay.installation import Installation, issued, queue_of, working
-from tests.relay.test_attacks import caller, until
+from tests.relay.test_attacks import caller
 from tests.relay.test_processes import relay_process
 
 CROWD = 1_000
@@ -37,7 +38,7 @@ def many_descriptors() -> Iterator[None]:
 
 def knock(address: str, said: bytes) -> socket.socket:
     host, _, port = address.rpartition(":")
-    made = socket.create_connection((host, int(port)), timeout=10)
+    made = socket.create_connection((host, int(port)), timeout=PATIENCE)
     made.sendall(said)
     return made
 
@@ -91,11 +92,9 @@ async def test_a_gateway_has_so_many_polls_and_connections_and_others_notice_not
     polls = [
         asyncio.ensure_future(ask(SERVICE + "PollActivityTaskQueue", wanted)) for _ in range(MOST_POLLS + 4)
     ]
-    done, waiting = await asyncio.wait(polls, timeout=8, return_when=asyncio.FIRST_EXCEPTION)
-    while len(done) < 4:
-        more, waiting = await asyncio.wait(waiting, timeout=8, return_when=asyncio.FIRST_EXCEPTION)
-        done |= more
-    codes = {one.exception().code() for one in done}  # type: ignore[union-attr]
+    await until(lambda: sum(poll.done() for poll in polls) >= 4)
+    waiting = [poll for poll in polls if not poll.done()]
+    codes = {poll.exception().code() for poll in polls if poll.done()}  # type: ignore[union-attr]
     assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert len(waiting) == MOST_POLLS
     async with working(await installation.agent("gw-2"), "gw-2"):
@@ -114,7 +113,7 @@ async def test_a_gateway_has_so_many_connections(installation: Installation) -> 
         for connection in [caller(installation, shown, number) for number in range(MOST_CONNECTIONS + 2)]
     ]
     refused = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         for first in asyncio.as_completed(polls):
             with pytest.raises(grpc.aio.AioRpcError, match="8 connections to this relay already"):
                 await first

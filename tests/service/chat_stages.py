@@ -21,11 +21,10 @@ from orchestrator.chat.process import chat_of
 from policies.model.chat import ChatAnswer, ChatMessage
 from tests.fakes import homeserver as matrix
 from tests.fakes import slack
+from tests.patience import PATIENCE, until
 
 HIDDEN = "hidden-0123456789-hidden"
 """Stands in addresses and in what servers answer, and is as good as a token."""
-
-WAIT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,7 @@ class Ears:
         return asyncio.create_task(one())
 
     async def next(self) -> ChatMessage:
-        async with asyncio.timeout(WAIT_SECONDS):
-            found = await self._next
+        found = await asyncio.wait_for(self._next, PATIENCE)
         self._next = self._begin()
         return found
 
@@ -150,14 +148,6 @@ class Ears:
     async def close(self) -> None:
         self._next.cancel()
         await asyncio.wait([self._next])
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            if is_so():
-                return
-            await asyncio.sleep(0.01)
 
 
 def _written(folder: Path, secrets: dict[str, str], rest: str) -> ChatFile:
@@ -281,7 +271,7 @@ class SlackStage:
             await until(lambda: bool(self._fake.sockets))
             return
         port = int(self.place.split(":")[2].partition("/")[0])
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

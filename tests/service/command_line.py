@@ -5,6 +5,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from tests.patience import PATIENCE
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -32,12 +34,11 @@ class CommandLine:
             env=self.environment | environment,
         )
         try:
-            async with asyncio.timeout(30):
-                out, err = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise
+            out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         return _ended(process, out, err)
 
     async def fed(self, typed: str, *arguments: str) -> Ended:
@@ -49,8 +50,7 @@ class CommandLine:
             stderr=asyncio.subprocess.PIPE,
             env=self.environment,
         )
-        async with asyncio.timeout(30):
-            out, err = await process.communicate(f"{typed}\n".encode())
+        out, err = await asyncio.wait_for(process.communicate(f"{typed}\n".encode()), PATIENCE)
         return _ended(process, out, err)
 
     async def watched(self, look: Callable[[str], Awaitable[None]], *arguments: str) -> Ended:
@@ -67,7 +67,7 @@ class CommandLine:
         assert process.stdout is not None
         assert process.stderr is not None
         said = b""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while line := await process.stderr.readline():
                 said += line
                 await look(line.decode())

@@ -27,6 +27,7 @@ from orchestrator.service.service import Service
 from policies.model.change import Phase
 from policies.model.fleet import Fleet
 from tests.fakes.control import AT_CAP
+from tests.patience import PATIENCE, until
 from tests.service.chat_rooms import USERS, link, token, with_chat
 from tests.service.conftest import PAGE, installed
 from tests.workflows.engine import Engine
@@ -34,7 +35,6 @@ from tests.workflows.world import Running, World, working
 
 BOT = f"@penstock:{NAME}"
 PEOPLE = ("ana", "ben", "cleo", "mallory")
-SAID_WITHIN = 30.0
 CODE = re.compile(r"confirm ([0-9a-z]{4})\b")
 
 
@@ -74,7 +74,7 @@ class MatrixRoom:
 
         Invitations of earlier tests, which nobody took, stay on the homeserver.
         """
-        async with asyncio.timeout(SAID_WITHIN):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 seen = await self.ask(person, "GET", f"/sync?timeout=5000&since={quote(moment)}")
                 if invited := seen.get("rooms", {}).get("invite", {}):
@@ -112,7 +112,7 @@ class MatrixRoom:
 
     async def heard(self, what: Callable[[str], bool], after: int = 0, person: str = "ana") -> str:
         """Wait until penstock has said that in the room, after so many posts; return it."""
-        end = time.monotonic() + SAID_WITHIN
+        end = time.monotonic() + PATIENCE
         while True:
             posts = [one["content"]["body"] for one in await self.posts(person=person)]
             for body in posts[after:]:
@@ -241,12 +241,13 @@ async def link_at_the_page(room: MatrixRoom, person: str, place: str) -> str:
 async def held(room: MatrixRoom) -> Running:
     """Start an upgrade whose first wave waits for a person."""
     change = await room.world.start(("edge-1",), ("edge-2", "edge-3"))
-    async with asyncio.timeout(SAID_WITHIN):
-        while True:
-            status = await room.service.status(room.service.people.at_the_socket(0), "edge")
-            if status.change is not None and status.change.phase is Phase.HELD:
-                return change
-            await asyncio.sleep(0.05)
+
+    async def is_held() -> bool:
+        status = await room.service.status(room.service.people.at_the_socket(0), "edge")
+        return status.change is not None and status.change.phase is Phase.HELD
+
+    await until(is_held)
+    return change
 
 
 async def rollback_begun(room: MatrixRoom, change: Running, person: str) -> float:
@@ -259,7 +260,7 @@ async def rollback_begun(room: MatrixRoom, change: Running, person: str) -> floa
     assert found, said
     began = time.monotonic()
     await room.say(person, f"!penstock confirm {found[1]}")
-    async with asyncio.timeout(SAID_WITHIN):
+    async with asyncio.timeout(PATIENCE):
         while True:
             newest = await asyncio.to_thread(room.world.book.last_change, "edge")
             assert newest is not None

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ANSWER_SECONDS = 20.0
+from tests.patience import PATIENCE
 
 
 class _AtSocket(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("penstock", timeout=ANSWER_SECONDS)
+        super().__init__("penstock", timeout=PATIENCE)
         self._path = path
 
     def connect(self) -> None:
         """Connect to the socket, where the kernel notes who this is."""
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(ANSWER_SECONDS)
+        self.sock.settimeout(PATIENCE)
         self.sock.connect(self._path)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.processes import beside
 from orchestrator.processes.beside import begun_again
+from tests.patience import PATIENCE
 
 
 async def test_what_fails_or_ends_beside_the_work_is_told_and_begun_again(
@@ -26,8 +27,7 @@ async def test_what_fails_or_ends_beside_the_work_is_told_and_begun_again(
         await asyncio.Event().wait()
 
     doing = asyncio.create_task(begun_again("looking after it", work))
-    async with asyncio.timeout(5):
-        await often.wait()
+    await asyncio.wait_for(often.wait(), PATIENCE)
     assert "looking after it has failed, and is begun again" in caplog.text
     assert "no processes left" in caplog.text
     assert "looking after it has ended, and is begun again" in caplog.text

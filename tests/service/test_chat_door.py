@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from deploy.ports import free_port
+from orchestrator.chat import door
 from orchestrator.chat.door import AT_ONCE, Answer, Door, Sent
+from tests.patience import PATIENCE
 
 HALF = {
     "a header": b"POST /slack/events HTTP/1.1\r\nHost: x\r\nX-Slow: ",
@@ -37,10 +39,10 @@ class Chat:
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
     found = free_port()
-    door = Door(f"127.0.0.1:{found}", "/slack/events", Chat())
-    await door.open()
+    opened = Door(f"127.0.0.1:{found}", "/slack/events", Chat())
+    await opened.open()
     yield found
-    await door.close()
+    await opened.close()
 
 
 async def ended(reader: asyncio.StreamReader) -> None:
@@ -52,7 +54,10 @@ async def ended(reader: asyncio.StreamReader) -> None:
 
 
 @pytest.mark.parametrize("half", HALF.values(), ids=HALF)
-async def test_strangers_who_send_slowly_keep_no_request_of_the_chat_out(port: int, half: bytes) -> None:
+async def test_strangers_who_send_slowly_keep_no_request_of_the_chat_out(
+    port: int, half: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "BODY_SECONDS", 2 * PATIENCE)  # nobody is let go because of it
     strangers = []
     try:
         for _ in range(2 * AT_ONCE):
@@ -60,7 +65,7 @@ async def test_strangers_who_send_slowly_keep_no_request_of_the_chat_out(port: i
             writer.write(half)
             await writer.drain()
             strangers.append((reader, writer))
-        async with asyncio.timeout(10):  # there is room because the oldest have gone
+        async with asyncio.timeout(PATIENCE):  # there is room because the oldest have gone
             await asyncio.gather(*(ended(reader) for reader, _ in strangers[:AT_ONCE]))
         async with httpx.AsyncClient() as slack:
             answer = await slack.post(f"http://127.0.0.1:{port}/slack/events", content=b"hold")

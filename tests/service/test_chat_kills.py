@@ -18,7 +18,7 @@ import pytest
 from deploy.ports import free_port
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import Homeserver, homeserver
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_chat_strangers import config_in, said
@@ -120,10 +120,9 @@ class Stage:
         return process
 
     async def begin_chat(self) -> asyncio.subprocess.Process:
-        self.fake.listened.clear()
+        self.fake.listened = asyncio.Event()
         process = await self.begin("chat", "run", os.fspath(self.config))
-        async with asyncio.timeout(60):
-            await self.fake.listened.wait()
+        await asyncio.wait_for(self.fake.listened.wait(), PATIENCE)
         return process
 
     async def code(self) -> str:
@@ -178,9 +177,7 @@ async def test_an_api_that_is_killed_between_a_codes_use_and_the_order_carries_i
     stage.way.passing.set()
     await said(stage.fake, lambda text: "The order is tried again for a minute." in text)
     await stage.begin_api()
-    begun = await said(
-        stage.fake, lambda text: text.startswith("Ordered"), 90
-    )  # stored: this night has no worker
+    begun = await said(stage.fake, lambda text: text.startswith("Ordered"))  # stored: there is no worker
     assert "by ana" in begun
     assert len(await stage.night.heard()) == 1
     # whoever says the code again is told that it is used
@@ -202,7 +199,7 @@ async def test_a_chat_that_is_killed_between_a_codes_use_and_the_answer_says_onc
     await killed(chat)
     stage.way.passing.set()
     await stage.begin_chat()
-    await said(stage.fake, lambda text: text.startswith("Ordered"), 90)
+    await said(stage.fake, lambda text: text.startswith("Ordered"))
     assert sum(text.startswith("Ordered") for text in stage.fake.texts) == 1
     assert len(await stage.night.heard()) == 1
 
@@ -215,7 +212,7 @@ async def test_an_order_typed_while_the_api_is_away_is_told_what_to_do_and_carri
     told = await said(stage.fake, lambda text: "The order is tried again for a minute." in text)
     assert "On the orchestrator's host: penstock hold FLEET --reason TEXT" in told
     await stage.begin_api()
-    await said(stage.fake, lambda text: text.startswith("ana: "), 90)
+    await said(stage.fake, lambda text: text.startswith("ana: "))
     assert len(await stage.night.heard()) == 1
 
 
@@ -231,6 +228,6 @@ async def test_an_order_that_was_typed_while_the_homeserver_was_away_is_carried_
     await asyncio.sleep(1)  # it is asked meanwhile, and answers nobody
     assert not await stage.night.heard()
     stage.fake.away = False
-    await said(stage.fake, lambda text: text.startswith("ana: ") and "five minutes" not in text, 60)
-    await said(stage.fake, lambda text: "was sent more than five minutes ago" in text, 60)
+    await said(stage.fake, lambda text: text.startswith("ana: ") and "five minutes" not in text)
+    await said(stage.fake, lambda text: "was sent more than five minutes ago" in text)
     assert len(await stage.night.heard()) == 1

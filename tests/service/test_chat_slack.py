@@ -53,12 +53,8 @@ class Stand:
     config: Path
 
     async def heard(self, what: Callable[[str], bool], after: int = 0) -> str:
-        async with asyncio.timeout(30):
-            while True:
-                for text in self.slack.texts[after:]:
-                    if what(text):
-                        return text
-                await asyncio.sleep(0.02)
+        await until(lambda: any(map(what, self.slack.texts[after:])), found=lambda: self.slack.texts)
+        return next(filter(what, self.slack.texts[after:]))
 
     async def asks(self, payload: dict[str, object]) -> str:
         before = len(self.slack.posts)

@@ -1,7 +1,6 @@
 """Chat: what strangers say in a room delays no order and ends no listening, whatever they write."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.chat import matrix, process
 from orchestrator.chat.asking import Api
 from orchestrator.chat.file import read, secret
 from orchestrator.chat.process import Conversation, chat_of
 from orchestrator.store.ledger import Ledger
 from tests.fakes.homeserver import BOT, NAME, ROOM, Homeserver, homeserver
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.service.chat_rooms import link, token, with_chat
 from tests.service.test_chat import ledger
 from tests.service.test_safe_direction import Night, night
@@ -26,6 +26,7 @@ MANY = 200
 OTHER_ROOM = f"!another-fleet:{NAME}"
 USUAL_SECONDS = 20.0
 """What a hold takes at most here, where no worker looks after the change: the engine is asked first."""
+FOR_EVER = 3600.0
 
 
 def config_in(folder: Path, url: str, shown: str) -> Path:
@@ -47,11 +48,10 @@ async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
     """Have the process' own conversation listen there."""
     file = read(config)
     chat, api = chat_of(file), Api(file, secret(file.token))
-    fake.listened.clear()
+    fake.listened = asyncio.Event()
     running = asyncio.create_task(Conversation(chat, api).run())
     try:
-        async with asyncio.timeout(30):
-            await fake.listened.wait()
+        await asyncio.wait_for(fake.listened.wait(), PATIENCE)
         yield
         assert not running.done()
     finally:
@@ -62,13 +62,10 @@ async def listening(config: Path, fake: Homeserver) -> AsyncIterator[None]:
         await api.close()
 
 
-async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = 30) -> str:
+async def said(fake: Homeserver, what: Callable[[str], bool], seconds: float = PATIENCE) -> str:
     """Wait until penstock has said that; return it."""
-    end = time.monotonic() + seconds
-    while (found := next(filter(what, fake.texts), None)) is None:
-        assert time.monotonic() < end, fake.texts
-        await asyncio.sleep(0.02)
-    return found
+    await until(lambda: any(map(what, fake.texts)), seconds, lambda: fake.texts)
+    return next(filter(what, fake.texts))
 
 
 async def begun_with(fake: Homeserver, word: str) -> str:
@@ -93,6 +90,14 @@ async def room(night: Night, ledger: Ledger) -> AsyncIterator[tuple[Homeserver, 
         yield fake, config_in(night.folder, fake.url, token(ledger))
 
 
+@pytest.fixture
+def nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have penstock wait for ever for what the homeserver takes slowly."""
+    monkeypatch.setattr(matrix, "SEND_SECONDS", FOR_EVER)
+    monkeypatch.setattr(process, "PRIVATE_SECONDS", FOR_EVER)
+
+
+@pytest.mark.usefixtures("nothing_is_given_up")
 async def test_a_stranger_who_asks_for_links_without_end_delays_no_hold(
     night: Night, room: tuple[Homeserver, Path]
 ) -> None:
@@ -101,10 +106,8 @@ async def test_a_stranger_who_asks_for_links_without_end_delays_no_hold(
     async with listening(config, fake):
         for _ in range(MANY):
             fake.say("mallory", "!penstock link")
-        began = time.monotonic()
         fake.say("ana", "!penstock hold edge logins hurt")
-        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
-        assert time.monotonic() - began < USUAL_SECONDS
+        await begun_with(fake, "ana: ")
     assert len(await night.heard()) == 1
     assert fake.rooms_made <= 5
 
@@ -123,6 +126,7 @@ async def test_a_stranger_who_orders_without_end_delays_nobody_and_is_answered_a
     assert len(await night.heard()) == 1
 
 
+@pytest.mark.usefixtures("nothing_is_given_up")
 async def test_an_invitation_by_a_stranger_delays_no_hold(
     night: Night, room: tuple[Homeserver, Path]
 ) -> None:
@@ -132,37 +136,37 @@ async def test_an_invitation_by_a_stranger_delays_no_hold(
         fake.invitations.append("!trap:elsewhere.example.net")
         await fake.has_told_all()
         fake.say("ana", "!penstock hold edge logins hurt")
-        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        await begun_with(fake, "ana: ")
 
 
+@pytest.mark.usefixtures("nothing_is_given_up")
 async def test_answers_to_strangers_that_the_chat_takes_slowly_delay_no_hold(
     night: Night, room: tuple[Homeserver, Path]
 ) -> None:
     fake, config = room
-    fake.send_seconds = 60
+    fake.send_seconds = FOR_EVER
     async with listening(config, fake):
         for number in range(6):
             for _ in range(5):
                 fake.say(f"mallory{number}", "!penstock hold edge")
         await fake.has_told_all()
         fake.say("ana", "!penstock hold edge logins hurt")
-        async with asyncio.timeout(USUAL_SECONDS):
-            await is_heard(night)
+        await is_heard(night)
 
 
+@pytest.mark.usefixtures("nothing_is_given_up")
 async def test_answers_to_people_that_the_chat_takes_slowly_delay_no_hold(
     night: Night, ledger: Ledger, room: tuple[Homeserver, Path]
 ) -> None:
     fake, config = room
     link(ledger, "dan")
-    fake.send_seconds = 60
+    fake.send_seconds = FOR_EVER
     async with listening(config, fake):
         for _ in range(5):
             fake.say("dan", "!penstock hold edge")  # who may only look
         await fake.has_told_all()
         fake.say("ana", "!penstock hold edge logins hurt")
-        async with asyncio.timeout(USUAL_SECONDS):
-            await is_heard(night)
+        await is_heard(night)
 
 
 async def test_a_crowd_of_strangers_has_no_hold_dropped(night: Night, room: tuple[Homeserver, Path]) -> None:
@@ -172,7 +176,7 @@ async def test_a_crowd_of_strangers_has_no_hold_dropped(night: Night, room: tupl
             for _ in range(5):
                 fake.say(f"mallory{number}", "!penstock hold edge")
         fake.say("ana", "!penstock hold edge logins hurt")
-        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        await begun_with(fake, "ana: ")
 
 
 async def test_a_hold_that_one_answer_of_the_homeserver_has_no_room_for_is_caught_up(
@@ -184,7 +188,7 @@ async def test_a_hold_that_one_answer_of_the_homeserver_has_no_room_for_is_caugh
         fake.say("ana", "!penstock hold edge logins hurt")
         for _ in range(MANY // 2):
             fake.say("mallory", "hello")
-        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        await begun_with(fake, "ana: ")
     assert len(await night.heard()) == 1
 
 
@@ -197,7 +201,7 @@ async def test_a_room_that_bans_penstock_takes_no_hold_from_the_other_rooms(
     fake.banned_from.append(OTHER_ROOM)
     async with listening(config, fake):
         fake.say("ana", "!penstock hold edge logins hurt")
-        await said(fake, lambda text: text.startswith("ana: "), USUAL_SECONDS)
+        await begun_with(fake, "ana: ")
         night.file.write_text(night.file.read_text().replace(ROOM, OTHER_ROOM))
 
         async def is_named() -> bool:

@@ -11,6 +11,7 @@ import pytest
 from orchestrator.chat.port import Post
 from orchestrator.chat.process import Conversation
 from policies.model.chat import CardNews, ChatAnswer, ChatCard, ChatMessage, ShownCard
+from tests.patience import PATIENCE
 
 LINK = "https://penstock.example.org/chat/link/secret"
 
@@ -118,8 +119,7 @@ async def answered(room: PlainRoom, api: Answers, message: ChatMessage) -> None:
     room.said = message
     running = asyncio.create_task(conversation(room, api).run())
     try:
-        async with asyncio.timeout(20):
-            await room.is_settled.wait()
+        await asyncio.wait_for(room.is_settled.wait(), PATIENCE)
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):

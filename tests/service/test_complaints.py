@@ -26,6 +26,7 @@ from policies.judge.complaints import MOST_BYTES, sign
 from policies.model.errors import BadInput, Unknown
 from policies.model.fleet import Fleet
 from tests.house.tree import ROOT
+from tests.patience import PATIENCE
 
 KEY, OTHER = b"k" * LEAST_KEY, b"o" * LEAST_KEY
 ADA, BOB = "ad" * 16, "b0" * 16
@@ -242,6 +243,6 @@ async def test_the_readmes_example_is_accepted(
         "sh", "-euc", here,
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, errors = await asyncio.wait_for(shell.communicate(), 60)
+    out, errors = await asyncio.wait_for(shell.communicate(), PATIENCE)
     assert (shell.returncode, json.loads(out or "null")) == (0, {"recorded": True, "new": True}), errors
     assert await counted(ledger, tmp_path) == {PLACE: 1}

@@ -33,6 +33,7 @@ from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from policies.model.value import digest_of
 from tests.drivers.test_prometheus import envelope, page, server
 from tests.fakes.openpgp import Crafted
+from tests.patience import PATIENCE, until
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.service.test_api import token
@@ -231,22 +232,29 @@ async def test_nobody_is_told_the_login_of_prometheus(tmp_path: Path) -> None:
 async def test_whoever_asks_a_hundred_times_at_once_has_one_place_in_the_queue(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun, free = 0, asyncio.Event()
+
     async def examine(*_: object, **__: object) -> tuple[Finding, ...]:
-        await asyncio.sleep(0.05)
+        nonlocal begun
+        begun += 1
+        await free.wait()
         return ()
 
     monkeypatch.setattr(DoctorService, "examine", examine)
     noise = [asyncio.create_task(service.examine(ANYBODY)) for _ in range(100)]
-    await asyncio.sleep(0.1)
-    await service.examine(ANYBODY.model_copy(update={"person": "ben"}))
-    assert sum(one.done() for one in noise) <= 5
+    await until(lambda: begun == 1)
+    ben = asyncio.create_task(service.examine(ANYBODY.model_copy(update={"person": "ben"})))
+    await until(lambda: "ben" in service._own_turns)
+    free.set()
+    await ben
+    assert begun <= 5
     for one in noise:
         one.cancel()
 
 
 async def test_it_answers_however_many_do_not(service: Service, api: httpx.AsyncClient) -> None:
     del service
-    answer = await api.get("/doctor", timeout=5)
+    answer = await api.get("/doctor", timeout=PATIENCE)
     assert answer.status_code == 200
 
 

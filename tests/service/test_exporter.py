@@ -26,6 +26,7 @@ from orchestrator.processes.places import Listening
 from orchestrator.processes.scraping import Scrapes
 from tests.fakes.authority import EnterpriseCa
 from tests.fakes.prometheus import PROGRAM, prometheus_over
+from tests.patience import PATIENCE, until
 
 STRANGERS = 1000
 CONNECTIONS = 32
@@ -147,17 +148,17 @@ async def refusal(config: Path) -> str:
 
 
 async def asked(prometheus: str, expression: str) -> list[float]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         answer = await client.get(f"{prometheus}/api/v1/query", params={"query": expression})
     return [float(row["value"][1]) for row in answer.json()["data"]["result"]]
 
 
-async def until_asked(prometheus: str, expression: str, wanted: float, within: float = 30) -> None:
-    found: list[float] = []
-    async with asyncio.timeout(within):
-        while not found or found[0] < wanted:
-            found = await asked(prometheus, expression)
-            await asyncio.sleep(0.2)
+async def until_asked(prometheus: str, expression: str, wanted: float) -> None:
+    async def is_so() -> bool:
+        found = await asked(prometheus, expression)
+        return bool(found) and found[0] >= wanted
+
+    await until(is_so)
 
 
 @pytest.mark.sweep
@@ -233,7 +234,7 @@ async def test_a_token_is_changed_without_a_restart(tmp_path: Path, keys: Keys) 
 
 def serial_shown(port: int, trust: ssl.SSLContext) -> str:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain,
         trust.wrap_socket(plain, server_hostname="127.0.0.1") as shown,
     ):
         return str((shown.getpeercert() or {})["serialNumber"])
@@ -326,7 +327,7 @@ async def opened(places: int) -> AsyncIterator[Opened]:
 
 async def scraped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer good\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         head = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(int(length.partition(b":")[2]))
@@ -335,7 +336,7 @@ async def scraped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def ended(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read() == b""
     except ConnectionError:
         return True
@@ -390,6 +391,6 @@ async def test_who_does_not_take_the_answers_is_let_go(monkeypatch: pytest.Monke
 
 async def asked_for_ever(deaf: socket.socket, requests: bytes) -> None:
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             await loop.sock_sendall(deaf, requests)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests.house.tree import ROOT
+from tests.patience import PATIENCE
 
 SAYS = """
 import logging
@@ -32,7 +33,9 @@ def said(to: Path, stream: str | None, program: str = SAYS) -> str:
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         if stream is not None:
             environment["JOURNAL_STREAM"] = stream.format(own=own)
-        subprocess.run([sys.executable, "-c", program], stderr=file, env=environment, check=True, timeout=30)
+        subprocess.run(
+            [sys.executable, "-c", program], stderr=file, env=environment, check=True, timeout=PATIENCE
+        )
     return to.read_text()
 
 
@@ -77,9 +80,7 @@ async def main():
     address = f"127.0.0.1:{engine.add_insecure_port('127.0.0.1:0')}"
     await engine.start()
     steps = [InstanceActivities(None).observe_gateway]
-    working = asyncio.create_task(make_worker(await connect(address, "default"), "q", activities=steps).run())
-    await asyncio.wait([working], timeout=0.5)
-    os._exit(0)
+    await make_worker(await connect(address, "default"), "q", activities=steps).run()
 sys.modules["orchestrator.processes.stranger"] = types.SimpleNamespace(main=main)
 process.run("stranger")
 """
@@ -88,9 +89,17 @@ process.run("stranger")
 def test_what_the_engines_client_says_has_no_colours_where_no_terminal_shows_them() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", CONNECTS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
-    assert "WARN temporalio_sdk_core" in done.stdout  # it warns of an engine that says nothing of itself
-    assert "\x1b" not in done.stdout + done.stderr
+    said = list[str]()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            if "WARN temporalio_sdk_core" in line:
+                break  # it warns of an engine that says nothing of itself
+        process.kill()
+    assert "WARN temporalio_sdk_core" in said[-1]
+    assert "\x1b" not in "".join(said)
 
 
 TELLS = """
@@ -109,7 +118,9 @@ def told(path: Path) -> str:
     """Return what a process writes to standard error that tells its log to the journal at this socket."""
     command = [sys.executable, "-c", TELLS, str(path)]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
     return done.stderr
 
 
@@ -159,7 +170,9 @@ def as_json(form: str, program: str = SAYS_JSON) -> "subprocess.CompletedProcess
     """Return how a process ended that writes its log in this form."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PENSTOCK_LOG": form}
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def test_each_entry_is_one_json_object_in_one_line_whatever_is_in_it() -> None:

@@ -37,6 +37,8 @@ from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, Chang
 from policies.model.errors import BadInput, Unavailable
 from policies.model.verdict import Action, Decision, GateVerdict
 from policies.status.told import Told
+from tests import patience
+from tests.patience import PATIENCE
 from tests.service.conftest import installed
 from tests.service.test_exporter import Keys
 from tests.workflows.engine import Engine, engine
@@ -54,13 +56,15 @@ async def answer(port: int, path: str) -> tuple[int, str]:
 async def until(port: int, wanted: Callable[[int, str], bool], path: str = "/readyz") -> str:
     """Return what is answered there once it is as wanted."""
     said: tuple[int, str] = (0, "")
-    async with asyncio.timeout(40):
-        while True:
-            with suppress(httpx.HTTPError):
-                said = await answer(port, path)
-            if wanted(*said):
-                return said[1]
-            await asyncio.sleep(0.2)
+
+    async def is_wanted() -> bool:
+        nonlocal said
+        with suppress(httpx.HTTPError):
+            said = await answer(port, path)
+        return wanted(*said)
+
+    await patience.until(is_wanted, found=lambda: said)
+    return said[1]
 
 
 def samples(text: str) -> Mapping[str, dict[tuple[str, ...], float]]:
@@ -85,12 +89,10 @@ async def process(name: str, settings: Settings, **more: str) -> AsyncIterator[a
     )
     assert started.stdout is not None
     try:
-        async with asyncio.timeout(60):
-            assert (await started.stdout.readline()).startswith(b"ready")
+        assert (await asyncio.wait_for(started.stdout.readline(), PATIENCE)).startswith(b"ready")
         yield started
         started.terminate()
-        async with asyncio.timeout(20):
-            assert await started.wait() == 0
+        assert await asyncio.wait_for(started.wait(), PATIENCE) == 0
     finally:
         if started.returncode is None:
             started.kill()

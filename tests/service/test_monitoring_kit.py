@@ -36,6 +36,7 @@ from policies.model.fleet import Fleet
 from policies.runbooks import PAGES
 from tests.fakes.prometheus import PROGRAM, RealPrometheus
 from tests.house.tree import ROOT
+from tests.patience import PATIENCE
 from tests.service.command_line import CommandLine
 from tests.service.conftest import FLEETS, installed
 from tests.service.test_exporter import Keys, exporter, until_asked
@@ -371,7 +372,10 @@ async def test_prometheus_with_the_kit_finds_an_exporter_by_its_file_and_evaluat
             await server.start()
             await until_asked(server.url, 'up{job="vpngw",fleet="edge",gateway="edge-1"}', 1)
             await until_asked(server.url, 'count(vpngw_tunnel_bytes_total{gateway="edge-1"})', 4)
-            async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(20):
+            async with (
+                httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client,
+                asyncio.timeout(PATIENCE),
+            ):
                 rules: list[dict[str, Any]] = []
                 while not rules or "unknown" in {one["health"] for one in rules}:
                     answer = await client.get(f"{server.url}/api/v1/rules")

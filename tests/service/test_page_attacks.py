@@ -32,6 +32,7 @@ from orchestrator.store import page_sessions
 from orchestrator.store.database import writing
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
+from tests.patience import PATIENCE
 from tests.service.page import SHELL, Patient, link_of, log_in, own, page_of, word_of
 from tests.service.test_api import token, under_way
 
@@ -495,7 +496,7 @@ async def test_a_request_of_two_lengths_is_refused_and_nothing_after_it_is_answe
     lines = ["POST /logout HTTP/1.1", "Host: x", "Content-Length: 6", "Transfer-Encoding: chunked", "", "0"]
     lines += ["", "GET /login HTTP/1.1", "Host: x", "", ""]
     writer.write("\r\n".join(lines).encode())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         said = await reader.read()
     writer.close()
     assert said.startswith(b"HTTP/1.1 400")
@@ -506,7 +507,7 @@ async def test_a_stream_ends_with_the_session_that_opened_it(
     browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleets, "RECOGNISED_SECONDS", 0.1)
-    async with asyncio.timeout(20), browser.stream("GET", "/fleets/edge/live") as stream:
+    async with asyncio.timeout(PATIENCE), browser.stream("GET", "/fleets/edge/live") as stream:
         lines = stream.aiter_lines()
         assert await anext(lines)
         await browser.post("/logout", data={"csrf": await word_of(browser)}, headers=own(browser))
@@ -542,7 +543,7 @@ async def test_who_reads_nothing_of_a_stream_is_let_go(
     port = writer.get_extra_info("sockname")[1]
     cookie = f"penstock={browser.cookies['penstock']}"
     writer.write(f"GET /fleets/edge/live HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n\r\n".encode())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert b"200 OK" in await reader.readline()
         await ended.wait()
         await lost.wait()
@@ -564,14 +565,14 @@ async def test_a_look_that_fails_in_a_way_nobody_foresaw_ends_the_streams_that_w
         return await look(self, watch)
 
     monkeypatch.setattr(Lookout, "_look", looked)
-    async with asyncio.timeout(20), browser.stream("GET", "/fleets/edge/live") as stream:
+    async with asyncio.timeout(PATIENCE), browser.stream("GET", "/fleets/edge/live") as stream:
         lines = stream.aiter_lines()
         assert await anext(lines)
         fails.set()
         async for _ in lines:
             pass  # until it ends
     fails.clear()
-    async with asyncio.timeout(20), browser.stream("GET", "/fleets/edge/live") as stream:
+    async with asyncio.timeout(PATIENCE), browser.stream("GET", "/fleets/edge/live") as stream:
         assert await anext(stream.aiter_lines())
 
 

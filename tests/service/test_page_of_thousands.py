@@ -7,7 +7,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from tests.bench import page_fleet
 from tests.bench.page_fleet import UnderWay
 from tests.bench.simulated_agents import FLEET
 from tests.lab.browser import CHROMIUM, WIDE, Seen, browser
+from tests.patience import wait_until
 from tests.service.every_page import every_page
 
 pytestmark = [
@@ -33,7 +33,6 @@ pytestmark = [
 
 GATEWAYS = 2_000
 PICTURES = Path(".state/page")
-BEGUN_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,13 @@ def test_every_page_of_thousands_is_read_by_everybody_at_both_widths_in_both_the
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + BEGUN_WITHIN
     with httpx.Client(trust_env=False) as client:
-        while time.monotonic() < until and process.poll() is None:
+
+        def answers() -> bool:
+            assert process.poll() is None, "the API has ended"
             try:
-                client.get(url)
+                return bool(client.get(url))
             except httpx.TransportError:
-                time.sleep(0.1)
-            else:
-                return
-    pytest.fail("the API has not begun to answer")
+                return False
+
+        wait_until(answers)

@@ -13,6 +13,7 @@ from orchestrator.processes.listening import port_at
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.people import Role
+from tests.patience import PATIENCE
 from tests.service.test_api import token
 
 PLACES = 130
@@ -104,10 +105,10 @@ async def test_viewers_who_hold_every_place_keep_no_operator_from_a_hold(
             streams += [await get("/v1/fleets/edge/events", shown) for _ in range(STREAMS)]
             for _ in range(PLACES // 3 - STREAMS + 1):
                 await get("/v1/whoami", shown)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as olga:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as olga:
             order = {"kind": "hold", "reason": "it hurts"}
             answer = await olga.post("/v1/fleets/edge/commands", json=order, headers=operator)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while await streams[0][0].read(4096):
                 pass
         for _, writer in held:

@@ -29,6 +29,8 @@ from orchestrator.service.service import Service
 from orchestrator.settings import Settings
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, ChangeKind, ChangeOpening, ChangeOrder, Outcome
+from policies.model.people import Caller
+from policies.model.status import EventRow
 from policies.notices.states import NoticeState
 from tests.fakes.ledgers import new_ledger
 from tests.patience import until
@@ -200,17 +202,23 @@ async def test_a_watch_waits_for_the_stored_rollback_and_shows_no_change_before_
 
 
 async def test_a_change_is_followed_by_its_name_past_the_one_after_it(
-    penstock: CommandLine, ledger: Ledger
+    penstock: CommandLine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The newest change of the fleet was taken for the one that was followed."""
-    name = change(ledger, ChangeKind.UPGRADE, "1.4.0", None)
+    name, followed, events = change(ledger, ChangeKind.UPGRADE, "1.4.0", None), list[str](), Service.events
+
+    async def noted(service: Service, caller: Caller, fleet: str, *more: int) -> tuple[EventRow, ...]:
+        followed.append(fleet)
+        return await events(service, caller, fleet, *more)
+
+    monkeypatch.setattr(Service, "events", noted)
     watch = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "orchestrator", "watch", "edge"],
         env=penstock.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    await asyncio.sleep(3)
+    await until(lambda: bool(followed))
     ledger.close_change(ChangeEnding(change=name, outcome=Outcome.ROLLED_BACK, sentence="went back"))
     change(ledger, ChangeKind.UPGRADE, "1.5.0", Outcome.PROMOTED)
     _, err = await watch.communicate()

@@ -26,6 +26,7 @@ from activities.drivers.private_files import write_private
 from orchestrator.engine.keys import KEY_BYTES, MasterKeys, read_keys
 from orchestrator.engine.sealing import REFUSED, WRAPPED, SealedPayloads, _seal, data_converter
 from policies.model.errors import BadInput, Refused
+from tests.patience import PATIENCE
 from tests.workflows.engine import Engine
 
 MINE, OTHER, BAD = (f"gateway/edge/gw-{number}" for number in (1, 2, 3))
@@ -263,7 +264,7 @@ def test_an_apis_keys_are_made_of_the_master_keys_for_their_owner_alone(tmp_path
     for names in (["one"], ["two", "one"]):
         lines = MasterKeys(read_keys(tmp_path / "master.keys")).lines_for_api()
         os.chown(tmp_path / "master.keys", 12346, 12346)  # the worker's user, as the packages have it
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
         assert f"the API's keys {', '.join(names)}." in done.stdout
         assert file.read_text() == lines
         assert (file.stat().st_mode & 0o777, file.stat().st_uid) == (0o600, 12345 if "two" in names else 0)
@@ -349,7 +350,7 @@ async def test_an_agent_that_seals_what_is_no_payload_spoils_its_own_answer_alon
             Order.run, args=["1.4.0", BAD], id="change/edge/edge-2", task_queue="control"
         )
         await handle.signal(Order.tell, "end")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert (await handle.result())[0].startswith("failed: a payload was altered")
 
 

@@ -20,13 +20,15 @@ from orchestrator.page.app import whole
 from orchestrator.processes import api as api_process
 from orchestrator.processes.api import serving, socket_at
 from orchestrator.processes.listening import port_at
-from orchestrator.service import identity
+from orchestrator.service import identity, provider_keys
 from orchestrator.service.service import Service
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import NotAllowed, TooMany
 from policies.model.people import Role
+from tests.patience import PATIENCE, until
 from tests.service.system_user import SystemUser
-from tests.service.test_api import token, under_way
+from tests.service.test_api import token
+from tests.service.test_who_holds_by_the_provider import readings_waited_for
 
 SOMEBODY_ELSE = 61009
 
@@ -165,12 +167,13 @@ async def test_one_user_of_this_host_leaves_places_for_the_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(peer, "PATIENCE_SECONDS", 2 * PATIENCE)  # nobody is let go because of it
     with tempfile.TemporaryDirectory(prefix="penstock-strangers-") as folder:
         place = Path(folder, "penstock.sock")
         await asyncio.to_thread(place.parent.chmod, 0o755)
         async with serving(service, socket_at(place)):
             mine = [await asyncio.open_unix_connection(os.fspath(place)) for _ in range(8)]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 ended = [await reader.read() for reader, _ in mine[:3]]
             status, _ = await SystemUser(place, SOMEBODY_ELSE)("GET", "/whoami")
             for _, writer in mine:
@@ -208,11 +211,9 @@ async def test_a_stream_ends_with_the_token_that_opened_it(
     monkeypatch.setattr(fleets, "RECOGNISED_SECONDS", 0.5)
     monkeypatch.setattr(fleets, "LOOK_SECONDS", 0.1)
     shown = token(ledger, Role.VIEWER) | {"Accept": "text/event-stream"}
-    async with asyncio.timeout(10), api.stream("GET", "/fleets/edge/events", headers=shown) as stream:
+    async with asyncio.timeout(PATIENCE), api.stream("GET", "/fleets/edge/events", headers=shown) as stream:
         ledger.revoke_token("robot", "root", "it was lost")
-        await asyncio.sleep(1)
-        under_way(ledger)
-        lines = [line async for line in stream.aiter_lines()]
+        lines = [line async for line in stream.aiter_lines()]  # until it ends
     assert not [line for line in lines if line.startswith("data:")]
 
 
@@ -243,7 +244,7 @@ async def test_callers_that_say_nothing_or_not_enough_are_let_go(
     for _, writer in slow:
         writer.write(b"POST /v1/plans HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
     assert (await api.get("/whoami", headers=alone)).status_code == 200
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for reader, writer in [*silent, *slow]:
             await reader.read()
             writer.close()
@@ -260,14 +261,16 @@ groups: [{{name: ops, roles: {{edge: [approver]}}}}]
 async def test_a_provider_that_hangs_keeps_nobody_from_asking(
     api: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity, "ANSWER_SECONDS", 30.0)
+    monkeypatch.setattr(identity, "ANSWER_SECONDS", 2 * PATIENCE)
+    monkeypatch.setattr(provider_keys, "UNKNOWN_WAITS_SECONDS", 2 * PATIENCE)
     monkeypatch.setitem(PER_MINUTE, Kind.STRANGER, 100)
+    waiting = readings_waited_for(monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         issuer = f"http://127.0.0.1:{silent.getsockname()[1]}"
         (tmp_path / "people.yaml").write_text(PROVIDER.format(issuer=issuer))
         shown = {"Authorization": "Bearer eyJhbGciOiJSUzI1NiJ9.e30.c2ln"}
         strangers = [asyncio.create_task(api.get("/whoami", headers=shown)) for _ in range(40)]
-        await asyncio.sleep(0.5)
+        await until(lambda: len(waiting) == len(strangers))
         assert (await api.get("/fleets/edge")).status_code == 200
         assert not any(one.done() for one in strangers)
     await asyncio.gather(*strangers)  # whoever listened there is gone, so that nobody waits any more
@@ -330,7 +333,7 @@ async def test_an_office_behind_one_address_looks_on_whatever_strangers_there_do
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
     shown = [token(ledger, Role.VIEWER, name=f"robot-{number}") for number in range(12)]
-    async with serving(service, at), asyncio.timeout(60):
+    async with serving(service, at), asyncio.timeout(PATIENCE):
         office = []
         for mine in shown:
             office.append(await from_address("127.0.0.2", port))
@@ -352,7 +355,7 @@ async def test_a_newcomer_gets_in_behind_an_address_whose_places_a_silent_neighb
     monkeypatch.setattr(crowd, "MOST_OF_ONE", 5)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port = at.getsockname()[1]
-    async with serving(service, at), asyncio.timeout(60):
+    async with serving(service, at), asyncio.timeout(PATIENCE):
         silent = [await from_address("127.0.0.2", port) for _ in range(20)]
         for number in range(10):
             newcomer = await from_address("127.0.0.2", port)
@@ -381,7 +384,7 @@ async def test_one_person_has_few_descriptions_read_at_once_and_others_have_thei
         return int((await connection[0].readline()).split()[1])
 
     mine, other = token(ledger, Role.VIEWER), token(ledger, Role.VIEWER, name="other")
-    async with serving(service, at), asyncio.timeout(60):
+    async with serving(service, at), asyncio.timeout(PATIENCE):
         opened = [await began(mine) for _ in range(MOST_DESCRIPTIONS + 1)]
         heard = {asyncio.create_task(status(one)): one for one in opened}
         done, waiting = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
@@ -406,7 +409,7 @@ async def test_one_person_takes_no_more_places_than_a_crowd_from_however_many_ad
     monkeypatch.setattr(api_process, "MOST_CONNECTIONS", 12)
     at = port_at("127.0.0.1:0", "PENSTOCK_API_ADDRESS")
     port, mine = at.getsockname()[1], token(ledger, Role.VIEWER)
-    async with serving(service, at), asyncio.timeout(60):
+    async with serving(service, at), asyncio.timeout(PATIENCE):
         greedy = []
         for number in range(20):
             greedy.append(await from_address(f"127.0.0.{2 + number % 7}", port))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.house.tree import ROOT
+from tests.patience import PATIENCE
 
 SAYS = """
 from orchestrator.processes.supervisor import say_ready
@@ -22,7 +23,12 @@ def said(address: str | None) -> tuple[str, str]:
     if address is not None:
         environment["NOTIFY_SOCKET"] = address
     done = subprocess.run(
-        [sys.executable, "-c", SAYS], env=environment, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", SAYS],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     return done.stdout, done.stderr
 

@@ -13,7 +13,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 
 from orchestrator.settings import Settings
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.service.command_line import CommandLine
 from tests.service.conftest import installed
 from tests.workflows.engine import Engine
@@ -38,7 +38,7 @@ async def started(verb: str, environment: dict[str, str]) -> AsyncIterator[int]:
         yield process.pid
     finally:
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
 
 
 def capabilities(pid: int) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import time
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +11,14 @@ import pytest
 
 from orchestrator.processes.composition import Installation, compose
 from orchestrator.processes.worker import fetch_index
+from orchestrator.service.background import VERIFICATIONS
 from orchestrator.service.releases import MOST_RELEASES
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import PenstockError, TooMany
 from policies.model.people import Caller, Role, Via
 from tests.activities.test_source_credentials import longest_pause
 from tests.fakes.silent import silent_server, silent_vault
+from tests.patience import PATIENCE, until
 from tests.service.conftest import installed
 
 AWAY = "http://127.0.0.1:1"
@@ -66,14 +68,19 @@ async def test_a_ledger_that_hangs_for_a_verification_does_not_stop_the_event_lo
 ) -> None:
     """R12: the known-good of every fleet was read on it; a hold was answered 25 s later."""
     releases_are_at(installation, AWAY)
-    known_good = Ledger.known_good
+    known_good, begun, free = Ledger.known_good, threading.Event(), threading.Event()
 
     def hanging(ledger: Ledger, fleet: str) -> object:
-        time.sleep(1.5)
+        begun.set()
+        assert free.wait(PATIENCE), "the event loop does nothing else meanwhile"
         return known_good(ledger, fleet)
 
     monkeypatch.setattr(Ledger, "known_good", hanging)
-    assert await longest_pause(asyncio.gather(verify(installation, "bot"), return_exceptions=True)) < 1
+    asked = verify(installation, "bot")
+    await until(begun.is_set)
+    assert not asked.done()
+    free.set()
+    await asyncio.gather(asked, return_exceptions=True)
 
 
 async def test_a_vault_that_hangs_for_a_verification_does_not_stop_the_event_loop(
@@ -94,10 +101,9 @@ async def test_verifications_at_a_silent_repository_take_no_thread_that_all_call
     """R12: each held one of the API's threads for 15 minutes; 35 of one machine held all of them."""
     releases_are_at(installation, repository)
     asked = [verify(installation, person, n) for n in range(3) for person in ("bot", "other-bot")]
-    answered, _ = await asyncio.wait(asked, timeout=1)
-    refused = [one for one in asked if one in answered]
-    async with asyncio.timeout(1):
-        assert await asyncio.to_thread(lambda: "free") == "free"
+    await until(lambda: sum(one.done() for one in asked) >= 2)
+    refused = [one for one in asked if one.done()]
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
     assert refused == asked[4:]
     for one in refused:
         with pytest.raises(TooMany, match="bot has 2 long requests under way; ask again in 2 s"):
@@ -110,14 +116,16 @@ async def test_verifications_at_a_silent_repository_take_no_thread_that_all_call
 async def test_a_verification_ends_with_its_caller(installation: Installation, repository: str) -> None:
     releases_are_at(installation, repository)
     asked = [verify(installation, "bot", number) for number in range(2)]
-    await asyncio.sleep(0.5)
+    await until(lambda: VERIFICATIONS._tasks["bot"] == len(asked) and not VERIFICATIONS._queues)
     for one in asked:
         one.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
     releases_are_at(installation, AWAY)
-    async with asyncio.timeout(5):  # of the 15 minutes that the repository has
-        while "Connection refused" not in await refusal(installation):  # noqa: ASYNC110 - a thread ends
-            await asyncio.sleep(0.05)
+
+    async def is_there_a_place() -> bool:
+        return "Connection refused" in await refusal(installation)
+
+    await until(is_there_a_place)  # long before the 15 minutes that the repository has
 
 
 async def test_a_verification_that_found_no_place_is_none_of_the_hours_releases(
@@ -125,7 +133,7 @@ async def test_a_verification_that_found_no_place_is_none_of_the_hours_releases(
 ) -> None:
     releases_are_at(installation, repository)
     held = [verify(installation, "bot", number) for number in range(2)]
-    await asyncio.sleep(0.2)
+    await until(lambda: VERIFICATIONS._tasks["bot"] == len(held))
     for number in range(2, MOST_RELEASES + 2):
         with pytest.raises(TooMany, match="long requests under way"):
             await verify(installation, "bot", number)
@@ -142,8 +150,6 @@ async def test_a_worker_fetches_indexes_in_no_thread_that_its_steps_use(
     settings = installation.settings.model_copy(update={"source": repository})
     fetching = asyncio.create_task(fetch_index(settings, "ocserv", "stable"))
     await asyncio.sleep(1)
-    async with asyncio.timeout(1):
-        assert await asyncio.to_thread(lambda: "free") == "free"
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), PATIENCE) == "free"
     fetching.cancel()
-    async with asyncio.timeout(5):
-        await asyncio.gather(fetching, return_exceptions=True)
+    await asyncio.wait_for(asyncio.gather(fetching, return_exceptions=True), PATIENCE)

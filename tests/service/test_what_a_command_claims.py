@@ -23,6 +23,7 @@ from orchestrator.store.ledger import Ledger
 from policies.model.command import Command, CommandKind, CommandReceipt
 from policies.model.errors import NotOrdered, Unavailable
 from policies.model.people import Role
+from tests.patience import PATIENCE
 from tests.service.test_api import token
 from tests.workflows.test_growth import BACK, DeafEngine
 
@@ -86,8 +87,7 @@ async def test_an_order_that_is_carried_out_after_the_command_has_ended_is_not_c
         assert "nothing is stored" not in errors
         repeat = re.search(r"add (--id) (\w+)\.", errors)
         assert repeat is not None, errors
-        async with asyncio.timeout(20):
-            await done.wait()
+        await asyncio.wait_for(done.wait(), PATIENCE)
         assert (await penstock(*HOLD, *repeat.groups()))[0] == 0
     assert len({*ids}) == 1, "the engine carries out once what has one id"
 

@@ -19,7 +19,7 @@ from orchestrator.processes.worker import KEPT_AT_LEAST, keep_expiring
 from orchestrator.settings import Settings
 from policies.judge.tick import Tick
 from policies.model.errors import BadInput
-from tests.patience import PATIENCE
+from tests.patience import until
 from tests.unit.judged import COHORTS, counted, policy
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -119,9 +119,7 @@ def test_the_worker_removes_records_that_are_older_than_any_fleet_keeps_its_evid
 
     async def expire() -> None:
         expiring = asyncio.create_task(keep_expiring(settings, FleetFiles(tmp_path / "fleets")))
-        async with asyncio.timeout(PATIENCE):
-            while old.exists():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await until(lambda: not old.exists())
         expiring.cancel()
 
     asyncio.run(expire())

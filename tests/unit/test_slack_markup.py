@@ -10,6 +10,7 @@ from orchestrator.chat.slack_events import SlackEvents
 from policies.chat.grammar import addressed, is_safe, read
 from policies.model.chat import ChatMessage, ChatVerb
 from tests.fakes.slack import BOT, CHANNEL, SECRET, TEAM, event, mentioned, signed, told_alone
+from tests.patience import PATIENCE
 
 FLEETS = ["vpn.example.com", "vpn2.example.com"]
 Json = dict[str, object]
@@ -27,8 +28,7 @@ async def received(payload: Json) -> ChatMessage:
     events.known_as(BOT, "B0BOT")
     body, headers = signed(payload)
     await events.take(Sent(body, headers))
-    async with asyncio.timeout(2):
-        return await inbox.get()
+    return await asyncio.wait_for(inbox.get(), PATIENCE)
 
 
 def payloads(text: str) -> list[Json]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +33,7 @@ from policies.model.operation import Operation
 from policies.model.plan import ReleaseRef
 from policies.model.refusals import SignerNotAllowed
 from policies.model.value import Digest
+from tests.patience import PATIENCE
 
 T = TypeVar("T")
 
@@ -165,16 +167,16 @@ def order(gateway: str, epoch: int = 1, rollout: str = "first", step: str = "ste
     return Operation(rollout=rollout, epoch=epoch, gateway=gateway, step=step, digest=image(0))
 
 
-async def until_done(step: Callable[[], Awaitable[T]], *, tries: int = 20) -> T:
+async def until_done(step: Callable[[], Awaitable[T]]) -> T:
     """Repeat a step as the engine does: after errors that a repeat may mend."""
-    for _ in range(tries):
+    ends = time.monotonic() + PATIENCE
+    while True:
         try:
             return await step()
         except PenstockError as error:
-            if not error.retryable:
+            if not error.retryable or time.monotonic() > ends:
                 raise
             await asyncio.sleep(0.2)
-    return await step()
 
 
 def installed() -> list[Json]:

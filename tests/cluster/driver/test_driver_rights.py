@@ -1,6 +1,5 @@
 """The driver needs nine verbs, no more, and names the one that it lacks."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from deploy.kubernetes.chart import NAMESPACE
 from policies.model.errors import NotAllowed
 from tests.cluster.driver.conftest import Nodes
 from tests.cluster.driver.driving import ACCOUNT, AGENT, driver, image, order
+from tests.patience import wait_until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ROLE = f"{RBAC}/namespaces/{NAMESPACE}/roles/{ACCOUNT}"
@@ -49,11 +49,8 @@ def until_counted(admin: Api, right: Right, *, there: bool) -> None:
     about |= {"name": "penstock-edge"} if right.kind == "leases" and right.verb != "create" else {}
     spec = {"user": f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}", "resourceAttributes": about}
     asked = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-    end = time.monotonic() + 10
     path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-    while admin.post(path, asked)["status"]["allowed"] is not there:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    wait_until(lambda: admin.post(path, asked)["status"]["allowed"] is there)
 
 
 @pytest.mark.parametrize("right", NINE, ids=str)
