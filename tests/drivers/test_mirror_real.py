@@ -149,7 +149,8 @@ async def test_a_good_release_is_logged_in_to_as_users_did_and_nothing_of_theirs
     log = lab.folders.of(new).log.read_text()
     assert lab.folders.daemon.names_in(log) == {"probe"}
     sources = set(re.findall(r"worker: (\S+) accepted connection", log))
-    assert {":" in source for source in sources} == {True, False}
+    are_of_version_6 = {":" in source for source in sources}
+    assert are_of_version_6 == {True, False} or (False in are_of_version_6 and int(let_in[1]) < 8), said
     assert set(re.findall(r"User-agent: '(.*?)'", log)) == {"AnyConnect Windows 4.10.08029"}
     # What users are called and where they are is in nothing that was written, started or told.
     written = "".join((lab.root / name).read_text() for name in ("logins",))

@@ -35,6 +35,8 @@ from workflows.identities import bake_of
 FOR_LONG = 10_000
 IN_A_MINUTE = 60.0
 """Seconds."""
+NO_LAPSE = timedelta(minutes=5)
+"""A lease that outlasts every test, however busy the machine is."""
 UPGRADE, ROLLBACK = "edge-3", "edge-4"
 """The upgrade after the one that was promoted, and the rollback that follows once its workflow is gone."""
 
@@ -74,7 +76,7 @@ def kept() -> timedelta:
 
 @pytest.fixture
 async def watched(server: Engine, kept: timedelta) -> AsyncIterator[World]:
-    made = World.made(await server.client(), fleet_of("edge", lease=timedelta(seconds=15), kept=kept))
+    made = World.made(await server.client(), fleet_of("edge", lease=NO_LAPSE, kept=kept))
     made.judge = WatchedByTheLedger()
     async with working(made):
         yield made
