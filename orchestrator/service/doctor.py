@@ -208,6 +208,8 @@ MENDS = {
     "logins": "mend the provider; until then log in by the link of: penstock page",
 }
 """What mends a finding that names no command of its own, by what it is about."""
+REPEATED = "after the restrictions are repeated"
+"""When an operator confirms a ledger that was restored or rebuilt."""
 OF_FLEET = ("gateways", "known-good", "certificates", "metrics")
 """What is looked at in every fleet."""
 
@@ -305,8 +307,10 @@ class DoctorService:
         }
         if not unconfirmed:
             return _well("ledger", f"{kind} answers; its audit record has {head.seq} entries")
-        sentence = f"{_named(sorted(unconfirmed))}: {nothing_starts(unconfirmed[min(unconfirmed)])}"
-        return Finding(about="ledger", health=Health.DOUBTFUL, sentence=sentence)
+        names = sorted(unconfirmed)
+        sentence = f"{_named(names)}: {nothing_starts(unconfirmed[names[0]])}"
+        confirm = tuple(Offer(verb=Verb.UNPIN, fleet=name, note=REPEATED) for name in names[:NAMED])
+        return Finding(about="ledger", health=Health.DOUBTFUL, sentence=sentence, next=confirm)
 
     async def _metrics(self) -> Finding:
         found = await asyncio.gather(*map(_clock_off, self.metrics.sources), return_exceptions=True)

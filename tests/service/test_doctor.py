@@ -28,6 +28,7 @@ from orchestrator.store.rebuilding import note_restored
 from orchestrator.words.offers import spelled
 from policies.adoption import release_of
 from policies.model.change import ChangeKind, Outcome
+from policies.model.errors import Unavailable
 from policies.model.instance import NO_ANSWER
 from policies.model.people import EVERY_FLEET, Caller, Role, Via
 from policies.model.value import digest_of
@@ -96,9 +97,22 @@ async def test_a_ledger_that_was_restored_is_doubtful_until_an_operator_has_conf
     assert restored["health"] == "doubtful"
     assert restored["sentence"].startswith("edge: the ledger was restored at ")
     assert "from a backup of 2026-11-03 04:00 UTC" in restored["sentence"]
-    assert restored["mend"] == "penstock runbook show ledger-restore"
+    confirm = "penstock unpin edge --reason TEXT (after the restrictions are repeated)"
+    assert [spelled(one) for one in restored["next"]] == [confirm]
+    assert restored["mend"] == "", "the page of a lost ledger would restore an older one over this"
     assert ledger.confirm("edge", "ana", "all repeated")
     assert (await found_of(penstock, "ledger"))["health"] == "well"
+
+
+async def test_a_ledger_that_does_not_answer_is_wrong_and_names_the_page_that_restores_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: Ledger) -> None:
+        raise Unavailable("the ledger sqlite:////var/lib/ledger.db does not answer")
+
+    monkeypatch.setattr(Ledger, "audit_head", gone)
+    lost = next(one for one in await service.examine(SEES_ALL) if one.about == "ledger")
+    assert (lost.health, lost.mend) == (Health.WRONG, "penstock runbook show ledger-restore")
 
 
 async def test_a_gateway_whose_agent_answers_that_it_cannot_be_read_is_wrong_and_one_that_is_silent_is_not(
