@@ -1667,6 +1667,8 @@ class Change:
         sentence = f"{done} of {of} gateways use {self._given}"
         if not back:
             sentence = f"{sentence}, {found.changed} of them new ones"
+        if not back and self._plan.passed_over:
+            sentence = f"{sentence}; {self._plan.passed_over}"
         outcome = Outcome.ROLLED_BACK if back else Outcome.PROMOTED
         if done < of:
             outcome = Outcome.HELD if done or found.unsure or back else Outcome.REFUSED

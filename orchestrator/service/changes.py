@@ -64,7 +64,7 @@ from policies.planning.naming import named
 from policies.planning.plan import plan as make_plan
 from policies.planning.pools import POOLS, in_the_way
 from policies.planning.reload import running
-from policies.planning.settings import changing, of_joiners
+from policies.planning.settings import changing, nothing_to_change, of_joiners, passed_over
 from policies.rebuilding import ahead
 from workflows.change import Change, ChangeRun
 from workflows.failures import sentence_of
@@ -325,7 +325,8 @@ class ChangeService:
     async def plan_settings(self, fleet: Fleet) -> PlanHeader:
         """Return the plan by which gateways get the settings of the fleet's file; it is kept.
 
-        Gateways that do not answer now are asked last; those that are left out of changes are not.
+        Gateways that do not answer now are asked last; those in quarantine, and those that an adopted daemon
+        serves, are not, and the plan names them.
 
         Raises:
             BadInput: A setting is none that a fleet may have.
@@ -339,10 +340,12 @@ class ChangeService:
         if not states:
             nobody = f"no gateway of {fleet.name} answers that takes part in changes"
             raise Refused(nobody, _offer(Verb.SESSIONS, fleet.name))
+        known_good = await asyncio.to_thread(self.ledger.known_good, fleet.name)
+        without = passed_over(fleet, survey.states, known_good, out)
+        silent = tuple(name for name in _silent(survey, out) if name not in without.adopted)
         found = await asyncio.to_thread(changing, fleet, states)
         if not found.gateways:
-            have = f"the gateways of {fleet.name} have these settings already, as far as they answer"
-            raise Refused(f"there is nothing to do: {have}")
+            raise Refused(f"there is nothing to do: {nothing_to_change(fleet, without, silent)}")
         if POOLS & set(found.keys):
             refuse_shared(fleet, own_pools(survey.states))
         if reasons := in_the_way(fleet, states, found.gateways):
@@ -351,8 +354,8 @@ class ChangeService:
             )
         differing = {name: states[name] for name in found.gateways}
         first = running(differing, out)
-        names = first + tuple(sorted(set(differing) - set(first))) + _silent(survey, out)
-        digest = await asyncio.to_thread(self.ledger.record_settings, fleet, names, found)
+        names = first + tuple(sorted(set(differing) - set(first))) + silent
+        digest = await asyncio.to_thread(self.ledger.record_settings, fleet, names, found, without)
         return await asyncio.to_thread(self.ledger.plan_header, digest)
 
     async def reload(

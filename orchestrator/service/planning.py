@@ -160,6 +160,7 @@ class PlanService:
         waves = tuple(wave.gateways for wave in plan.waves)
         first = f"{plan.changing} of {plan.gateways} gateways in waves of {', '.join(map(str, waves))}"
         touched = "no session is touched: whoever logs in afterwards meets what is new"
+        without = (plan.passed_over,) * bool(plan.passed_over)
         pools = (WITH_A_LARGER_POOL,) * bool(POOLS & set(plan.settings))
         return PlanView(
             digest=plan.digest,
@@ -168,7 +169,7 @@ class PlanService:
             version="settings" if plan.settings else "credentials",
             strategy=None,
             waves=waves,
-            sentences=(first, touched, *pools, *plan.differences),
+            sentences=(first, *without, touched, *pools, *plan.differences),
             left_alone=(),
             left_alone_count=plan.gateways - plan.changing,
             signers=(),

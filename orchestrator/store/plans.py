@@ -28,7 +28,7 @@ from policies.model.value import Digest
 from policies.planning.outline import PlanOutline, outlined
 from policies.planning.parts import PartedPlan, parted, parted_adoption, parted_first, parted_return
 from policies.planning.reload import parted_reload, parted_repeat, parted_settings
-from policies.planning.settings import Changing
+from policies.planning.settings import ALL_INCLUDED, Changing, PassedOver
 
 
 class Plans(Book):
@@ -120,9 +120,11 @@ class Plans(Book):
         """Write down that these gateways get their hosts' present credentials; return the digest."""
         return self._record(parted_reload(fleet, names, at_once=at_once, only_changed=only_changed), "")
 
-    def record_settings(self, fleet: Fleet, names: tuple[str, ...], changing: Changing) -> str:
+    def record_settings(
+        self, fleet: Fleet, names: tuple[str, ...], changing: Changing, without: PassedOver = ALL_INCLUDED
+    ) -> str:
         """Write down that these gateways get the settings of the fleet's file; return the digest."""
-        return self._record(parted_settings(fleet, names, changing), "")
+        return self._record(parted_settings(fleet, names, changing, without), "")
 
     def record_repeat(self, header: PlanHeader, members: Sequence[Member]) -> str:
         """Write down that these gateways get what that plan had for them; return the digest."""

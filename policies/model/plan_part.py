@@ -103,6 +103,11 @@ class PlanHeader(Value):
     differences: tuple[str, ...] = Field(
         default=(), exclude_if=lambda said: not said, description="how, for people to read"
     )
+    passed_over: str = Field(
+        default="",
+        exclude_if=lambda said: not said,
+        description="gateways that do not get the settings, and why, in a sentence for people to read",
+    )
     on_window_close: OnWindowClose = Field(
         default=OnWindowClose.FINISH_WAVE,
         exclude_if=lambda what: what is OnWindowClose.FINISH_WAVE,

@@ -9,7 +9,7 @@ from policies.model.instance import GatewayState, InstanceState
 from policies.model.plan_part import Member, Part, PlanHeader, WaveHeader
 from policies.model.value import digest_of
 from policies.planning.parts import PartedPlan, header_of, in_parts, member_of, most_together
-from policies.planning.settings import Changing
+from policies.planning.settings import ALL_INCLUDED, Changing, PassedOver
 
 
 def running(
@@ -46,13 +46,20 @@ def parted_reload(
     return _parted(fleet, members, "credentials", more, steps)
 
 
-def parted_settings(fleet: Fleet, names: tuple[str, ...], changing: Changing) -> PartedPlan:
+def parted_settings(
+    fleet: Fleet, names: tuple[str, ...], changing: Changing, without: PassedOver = ALL_INCLUDED
+) -> PartedPlan:
     """Return a plan by which these gateways, in this order, get the settings of the fleet's file.
 
     Its digest is of who gets what, and not of the order, which follows live counts: what was approved is
     still the same plan when users have come and gone.
     """
-    more = {"settings": changing.keys, "differences": changing.sentences, "approvals": fleet.approvals}
+    more = {
+        "settings": changing.keys,
+        "differences": changing.sentences,
+        "passed_over": without.sentence,
+        "approvals": fleet.approvals,
+    }
     members = [_configured(fleet, name) for name in names]
     made = _parted(fleet, members, "settings", more, ("1", *fleet.limits.steps))
     unordered = sorted(member.model_dump_json() for member in members)
@@ -72,7 +79,8 @@ def parted_repeat(header: PlanHeader, members: Sequence[Member]) -> PartedPlan:
     )
     content = ["again", header.digest, *(part.model_dump_json() for part in parts)]
     digest = digest_of("\n".join(content).encode())
-    return PartedPlan(header=header.model_copy(update={"digest": digest, "waves": (wave,)}), parts=parts)
+    update = {"digest": digest, "waves": (wave,), "passed_over": ""}
+    return PartedPlan(header=header.model_copy(update=update), parts=parts)
 
 
 def _configured(fleet: Fleet, name: str) -> Member:

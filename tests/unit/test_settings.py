@@ -9,6 +9,7 @@ from activities.drivers.daemon.ocserv.settings import beyond_a_reload, with_sett
 from orchestrator.service.drift import differences
 from orchestrator.service.surveys import Surveyed
 from orchestrator.words.changes import KINDS
+from policies.adoption import release_of
 from policies.drift import unset
 from policies.history import UnfinishedSettings, ending_of_lost, reload_to_take_back, unfinished_settings
 from policies.model.adoption import ADOPTED
@@ -18,9 +19,9 @@ from policies.model.fleet import Fleet
 from policies.model.instance import Steering
 from policies.model.settings import Setting
 from policies.planning import settings
-from policies.planning.reload import parted_reload, parted_settings
-from policies.planning.settings import changing, difference
-from tests.unit.fleets import fleet, gateway, state
+from policies.planning.reload import parted_reload, parted_repeat, parted_settings
+from policies.planning.settings import changing, difference, nothing_to_change, passed_over
+from tests.unit.fleets import OLD, fleet, gateway, state
 from tests.unit.test_history import AT, change
 
 RELOAD, CONFIGURE, GONE_BACK = ChangeKind.RELOAD, ChangeKind.CONFIGURE, ChangeKind.GO_BACK
@@ -70,6 +71,48 @@ def test_what_differs_is_said_once_for_all_alike_and_what_was_adopted_is_left_al
         "- route = 10.0.0.0/8",
         "+ dns = 10.0.0.53",
     )
+
+
+FOUND = release_of("ocserv", "1.1.6", OLD.executable)
+FIRST_UPGRADE = "change it there, and run `penstock config start` after the first upgrade"
+
+
+def test_gateways_that_get_no_settings_are_named_each_with_what_to_do() -> None:
+    names = tuple(f"gw-{number}" for number in range(1, 9))
+    said = fleet(*map(gateway, names)).model_dump(mode="json") | {"settings": {"dns": "10.0.0.53"}}
+    made = Fleet.model_validate(said)
+    has = {"settings": ("dns = 10.0.0.53",)}
+    own = {"steering": Steering(serving=ADOPTED)}
+    states = {name: state(name).model_copy(update=has) for name in names}
+    states |= {name: states[name].model_copy(update=own) for name in ("gw-2", "gw-3")}
+    states["gw-6"] = state("gw-6")
+    del states["gw-4"], states["gw-7"], states["gw-8"]
+    without = passed_over(made, states, {"gw-4": FOUND, "gw-8": OLD}, {"gw-5", "gw-6", "gw-7"})
+    assert without.adopted == ("gw-2", "gw-3", "gw-4")
+    assert without.quarantined == ("gw-6", "gw-7")  # gw-5 has the settings already
+    assert nothing_to_change(made, without, ("gw-8",)) == (
+        "2 of 8 gateways of edge have these settings already; 3 gateways (gw-2, gw-3, gw-4) use the "
+        f"adopted daemon's own configuration: {FIRST_UPGRADE}; 2 gateways (gw-6, gw-7) are in quarantine: "
+        "return them, and run `penstock config start` again; 1 gateway (gw-8) does not answer"
+    )
+
+
+def test_where_every_gateway_has_the_settings_or_the_file_has_none_no_gateway_is_named() -> None:
+    made = fleet(gateway("gw-1"), gateway("gw-2"))
+    own = state("gw-2").model_copy(update={"steering": Steering(serving=ADOPTED)})
+    without = passed_over(made, {"gw-1": state("gw-1"), "gw-2": own}, {}, {"gw-1"})
+    assert without.sentence == ""
+    assert nothing_to_change(made, without, ()) == "the gateways of edge have these settings already"
+
+
+def test_a_repeat_for_gateways_that_missed_settings_names_no_others() -> None:
+    made = written(dns="10.0.0.53")
+    own = state("gw-2").model_copy(update={"steering": Steering(serving=ADOPTED)})
+    states = {"gw-1": state("gw-1"), "gw-2": own}
+    without = passed_over(made, states, {}, frozenset())
+    plan = parted_settings(made, ("gw-1",), changing(made, states), without)
+    assert plan.header.passed_over == without.sentence
+    assert parted_repeat(plan.header, plan.parts[0].members).header.passed_over == ""
 
 
 def test_lines_that_differ_alike_on_many_gateways_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:

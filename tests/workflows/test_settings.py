@@ -4,6 +4,7 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from policies.adoption import release_of
 from policies.model.adoption import ADOPTED
 from policies.model.change import (
     PENSTOCK,
@@ -17,6 +18,7 @@ from policies.model.command import CommandReceipt
 from policies.model.errors import BadInput, Conflict, Refused, Unavailable
 from policies.model.fleet import Fleet
 from policies.model.instance import InstanceState
+from policies.model.plan import ReleaseRef
 from policies.model.settings import lines_of
 from tests.fakes.gateway import FakeSlot
 from tests.workflows.recorded import Recorded
@@ -126,6 +128,62 @@ async def test_settings_change_while_an_adopted_daemon_drains_which_keeps_its_ow
     assert all(fake.slots[ADOPTED].people == ["198.51.100.9"] for fake in recorded.world.gateways.values())
 
 
+def adopted(recorded: Recorded, *names: str) -> None:
+    """Have the daemons that were adopted on these gateways serve their users."""
+    for name in names:
+        fake = recorded.world.gateways[name]
+        fake.slots = {ADOPTED: FakeSlot(state=InstanceState.RUNNING, people=["198.51.100.9"])}
+        fake.serving = ADOPTED
+
+
+OWN = (
+    "3 gateways (gw-2, gw-3, gw-4) use the adopted daemon's own configuration: change it there, and "
+    "run `penstock config start` after the first upgrade"
+)
+
+
+async def test_plan_and_end_of_a_change_of_settings_name_the_gateways_of_adopted_daemons(
+    recorded: Recorded,
+) -> None:
+    """The end said "1 of 1 gateways", and the next plan that all gateways had the settings already."""
+    adopted(recorded, "gw-2", "gw-3", "gw-4")
+    fleet = with_settings(recorded)
+    plan = await recorded.service.plan_settings(fleet)
+    assert (plan.changing, plan.passed_over) == (1, OWN)
+    await recorded.service.reload(fleet, plan, "ana", "new name server")
+    result = await recorded.service.end_of("edge")
+    assert (result.outcome, result.reason) == (
+        Outcome.PROMOTED,
+        f"1 of 1 gateways use the settings of the fleet's file, 1 of them new ones; {OWN}",
+    )
+    assert recorded.ledger.history("edge")[0].sentence == result.reason
+    with pytest.raises(Refused) as refused:
+        await recorded.service.plan_settings(fleet)
+    assert str(refused.value) == (
+        f"there is nothing to do: 1 of 4 gateways of edge has these settings already; {OWN}"
+    )
+
+
+async def test_a_silent_gateway_whose_known_good_is_its_own_daemon_is_not_asked_for_settings(
+    recorded: Recorded,
+) -> None:
+    """Its host would keep them for later, and count as one that uses them."""
+    own = release_of("ocserv", "1.1.6", OLD.executable)
+    one_returns(recorded, "gw-4", own)
+    silent(recorded, "gw-4")
+    plan = await recorded.service.plan_settings(with_settings(recorded))
+    assert (plan.changing, plan.passed_over[:16]) == (3, "1 gateway (gw-4)")
+
+
+async def test_a_plan_of_settings_names_gateways_in_quarantine_that_lack_them(recorded: Recorded) -> None:
+    quarantined(recorded, "gw-3")
+    plan = await recorded.service.plan_settings(with_settings(recorded))
+    assert plan.changing == 3
+    assert plan.passed_over == (
+        "1 gateway (gw-3) is in quarantine: return it, and run `penstock config start` again"
+    )
+
+
 @pytest.mark.sweep
 async def test_settings_that_a_host_has_taken_before_it_went_silent_are_what_a_rollback_takes_back(
     recorded: Recorded,
@@ -168,8 +226,8 @@ async def test_a_rollback_puts_back_what_was_before_the_settings_and_twice_is_on
     await recorded.everybody_on(NEW)
 
 
-def one_returns(recorded: Recorded, name: str) -> None:
-    """Write down that a gateway failed alone and went back."""
+def one_returns(recorded: Recorded, name: str, release: ReleaseRef = OLD) -> None:
+    """Write down that a gateway failed alone and went back to this."""
     ledger = recorded.ledger
     opening = ChangeOpening(
         key=name,
@@ -180,7 +238,7 @@ def one_returns(recorded: Recorded, name: str) -> None:
         release="known-good",
     )
     change = ledger.open_change(opening)
-    ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases={name: OLD}))
+    ledger.record_known_good_batch(KnownGoodBatch(fleet="edge", change=change, releases={name: release}))
     ledger.close_change(ChangeEnding(change=change, outcome=Outcome.ROLLED_BACK, sentence="it is back"))
 
 
