@@ -4,18 +4,19 @@ import glob
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.service.checkpoints import Checkpoints, Parted
-from orchestrator.service.people import PeopleFile
+from orchestrator.service.people import PeopleFile, system_name
 from orchestrator.settings import Settings, read_settings
 from orchestrator.store.backup import backed_up, require_whole, restore
-from orchestrator.store.database import open_database
+from orchestrator.store.database import file_of, open_database, open_existing
 from orchestrator.store.ledger import Ledger
 from orchestrator.store.rebuilding import RESTORED
 from orchestrator.store.trail import Trail
-from policies.model.errors import BadInput, Conflict
+from policies.model.errors import BadInput, Conflict, NotAllowed
 from policies.rebuilding import orders_to_repeat
 
 
@@ -24,10 +25,16 @@ def back_up(to: Path) -> int:
 
     Raises:
         Conflict: There is something at that path.
-        BadInput: Nothing can be written there.
+        BadInput: There is no ledger, it is empty, or nothing can be written there. Nothing was made.
     """
     settings = read_settings()
-    engine = open_database(settings.ledger_url)
+    engine = open_existing(settings.ledger_url)
+    if not Trail(engine).audit_head().seq:
+        place = file_of(settings.ledger_url) or repr(engine.url)
+        raise BadInput(
+            f"no backup was made: the ledger {place} is empty, its audit log has no entry. Restore a lost "
+            "ledger: penstock runbook show ledger-restore"
+        )
     if to.exists():
         raise Conflict(f"there is a {to} already: backups are never overwritten")
     for killed in to.parent.glob(f".{glob.escape(to.name)}.*.part"):
@@ -68,10 +75,10 @@ def bring_back(source: Path) -> BroughtBack:
     """Restore a backup into the empty ledger of the settings.
 
     Checkpoints of entries that are not in it are moved aside, or the entries that are written next would not
-    fit them. What root writes belongs to the owner of its folder, as which the services run.
+    fit them. What root writes, also before a refusal, belongs to the owner of its folder: the services' user.
 
     Raises:
-        BadInput: It is no whole backup, or of another schema.
+        BadInput: It is no whole backup, has no rows, or is of another schema.
         Conflict: The ledger is not empty.
     """
     settings = read_settings()
@@ -80,36 +87,43 @@ def bring_back(source: Path) -> BroughtBack:
             rows = require_whole(lines)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{source} cannot be read: {error}") from error
-    engine = open_database(settings.ledger_url)
-    with source.open() as lines:
-        last = restore(engine, lines, by=_person(settings))
-    ledger = Ledger(engine)
-    fault = ledger.verify_audit()
-    checkpoints = Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints)
-    parted = checkpoints.part_from(last)
-    body: dict[str, object] = {"rows": rows}
-    if parted is not None:
-        body |= {"missing": [parted.first, parted.last], "checkpoints": str(parted.file)}
-    _note(Trail(engine), settings, RESTORED, body)
-    engine.dispose()
-    written = [settings.audit_checkpoints, *([parted.file] if parted else [])]
-    _leave_to_owner([*_files_of(engine.url.database if engine.dialect.name == "sqlite" else None), *written])
+    if not rows:
+        raise BadInput(f"{source} has no rows: it is the backup of an empty ledger. Restore an older backup")
+    written = [*_files_of(settings.ledger_url), settings.audit_checkpoints]
+    try:
+        engine = open_database(settings.ledger_url)
+        with source.open() as lines:
+            last = restore(engine, lines, by=_person(settings))
+        ledger = Ledger(engine)
+        fault = ledger.verify_audit()
+        checkpoints = Checkpoints(ledger, settings.audit_key, settings.audit_checkpoints)
+        parted = checkpoints.part_from(last)
+        body: dict[str, object] = {"rows": rows}
+        if parted is not None:
+            written.append(parted.file)
+            body |= {"missing": [parted.first, parted.last], "checkpoints": str(parted.file)}
+        _note(Trail(engine), settings, RESTORED, body)
+        engine.dispose()
+    finally:
+        _leave_to_owner(written)
     return BroughtBack(rows, fault, parted, orders_to_repeat())
 
 
-def _files_of(database: str | None) -> list[Path]:
-    """Return what SQLite writes of a database."""
-    return [Path(f"{database}{end}") for end in ("", "-wal", "-shm")] if database else []
+def _files_of(url: str) -> list[Path]:
+    """Return the files that SQLite writes for the ledger at this address."""
+    file = file_of(url)
+    return [Path(f"{file}{end}") for end in ("", "-wal", "-shm")] if file is not None else []
 
 
 def _leave_to_owner(files: Sequence[Path]) -> None:
-    """Have these files belong to the owner of their folder: root's own the services could not open."""
+    """Give files of root to the owner of their folder, as whom the services run; they cannot open root's."""
     if os.geteuid() != 0:
         return
     for file in files:
-        if file.exists():
-            folder = file.parent.stat()
-            os.chown(file, folder.st_uid, folder.st_gid, follow_symlinks=False)
+        with suppress(FileNotFoundError):
+            if file.lstat().st_uid == 0:
+                folder = file.parent.stat()
+                os.chown(file, folder.st_uid, folder.st_gid, follow_symlinks=False)
 
 
 def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, object]) -> None:
@@ -117,8 +131,12 @@ def _note(trail: Trail, settings: Settings, action: str, body: Mapping[str, obje
 
 
 def _person(settings: Settings) -> str:
-    """Return the name of the operator who runs this command."""
-    return PeopleFile(settings.people).at_the_socket(os.geteuid()).person
+    """Return the operator who runs this command, or the system user: that of the services is no person."""
+    user = os.geteuid()
+    try:
+        return PeopleFile(settings.people).at_the_socket(user).person
+    except (NotAllowed, BadInput):
+        return f"system user {system_name(user)}"
 
 
 def _for_its_owner(path: str, flags: int) -> int:

@@ -91,7 +91,7 @@ class PeopleFile:
         if uid == SUPERUSER:
             return Caller(person=ROOT, grants=OF_ROOT, via=Via.CLI)
         raise NotAllowed(
-            f"the system user {_system_name(uid)} ({uid}) is nobody who is known here: "
+            f"the system user {system_name(uid)} ({uid}) is nobody who is known here: "
             f"an administrator adds it to {self._path} under system_users"
         )
 
@@ -166,14 +166,14 @@ class PeopleFile:
         found = self._of_uid(uid)
         if found is None:
             raise NotAllowed(
-                f"the system user {_system_name(uid)} is nobody by name here: an administrator adds it to "
+                f"the system user {system_name(uid)} is nobody by name here: an administrator adds it to "
                 f"{self._path} under system_users"
             )
         return found
 
     def _of_uid(self, uid: int) -> Caller | None:
         people, number = self.people(), f"uid:{uid}"
-        names = {number, _system_name(uid)}
+        names = {number, system_name(uid)}
         member = next((one for one in people.people if names & {*one.system_users}), None)
         return _caller(people, member, number, Via.CLI) if member is not None else None
 
@@ -217,7 +217,8 @@ def _caller(people: People, member: Member, identity: str, via: Via) -> Caller:
     return Caller(person=member.name, grants=member.roles, via=via, known_by=known_by)
 
 
-def _system_name(uid: int) -> str:
+def system_name(uid: int) -> str:
+    """Return the name of this user of the host, or the number where it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -59,6 +59,47 @@ def open_database(url: str, busy: int = BUSY_MILLISECONDS) -> Engine:
         BadInput: The address is not one, or a newer penstock wrote this ledger.
         Unavailable: The database cannot be reached now.
     """
+    engine = _engine(url, busy)
+    if (file := file_of(url)) is not None:
+        file.absolute().parent.mkdir(parents=True, exist_ok=True)
+    return _of_newest_schema(engine)
+
+
+def open_existing(url: str, busy: int = BUSY_MILLISECONDS) -> Engine:
+    """Return the database of a ledger that was made before, as `open_database` does.
+
+    Raises:
+        BadInput: There is no ledger at that address, and none was made; or as of `open_database`.
+        Unavailable: The database cannot be reached now.
+    """
+    engine, file = _engine(url, busy), file_of(url)
+    place = file or repr(engine.url)
+    missing = BadInput(
+        f"there is no ledger at {place}. Set PENSTOCK_LEDGER_URL to the ledger; restore a lost one: penstock "
+        "runbook show ledger-restore"
+    )
+    if file is not None and not file.exists():
+        raise missing
+    with reading(engine) as connection:
+        if not MigrationContext.configure(connection).get_current_heads():
+            raise missing
+    return _of_newest_schema(engine)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file of an SQLite database; None for another kind of database.
+
+    Raises:
+        BadInput: The address is not one.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise _no_address(url, error) from error
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def _engine(url: str, busy: int) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database in {None, "", ":memory:"}:
@@ -66,14 +107,19 @@ def open_database(url: str, busy: int = BUSY_MILLISECONDS) -> Engine:
         arguments = _postgresql(busy) if parsed.get_backend_name() == "postgresql" else {}
         engine = create_engine(parsed, pool_pre_ping=True, pool_timeout=POOL_SECONDS, connect_args=arguments)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise BadInput(
-            f"{url!r} is no address of a ledger, such as sqlite:////path/ledger.db: {error}"
-        ) from error
+        raise _no_address(url, error) from error
     if engine.dialect.name == "sqlite":
-        Path(str(parsed.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", partial(_set_up_sqlite, busy))
         event.listen(engine, "begin", _begin_sqlite)
         event.listen(engine, "checkout", _refuse_another_file)
+    return engine
+
+
+def _no_address(url: str, error: Exception) -> BadInput:
+    return BadInput(f"{url!r} is no address of a ledger, such as sqlite:////path/ledger.db: {error}")
+
+
+def _of_newest_schema(engine: Engine) -> Engine:
     if not _is_newest(engine):
         with writing(engine) as connection:
             _upgrade(connection)

@@ -5,9 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect, make_url
 
+from orchestrator.processes.ledger_files import back_up
 from orchestrator.store.backup import backed_up, require_whole, restore
-from orchestrator.store.database import open_database
+from orchestrator.store.database import open_database, open_existing
 from orchestrator.store.ledger import Ledger
 from policies.model.change import ChangeEnding, Outcome, Quarantine
 from policies.model.errors import BadInput, Conflict
@@ -122,3 +124,26 @@ def test_a_backup_is_of_one_moment_while_others_write(url: str) -> None:
     require_whole([first, *rest])
     assert not any('"looked"' in line for line in rest)
     ledger.close()
+
+
+def test_a_ledger_that_has_to_be_there_already_is_not_made(bare: str) -> None:
+    with pytest.raises(BadInput, match=r"there is no ledger at .* Set PENSTOCK_LEDGER_URL"):
+        open_existing(bare)
+    database = make_url(bare)
+    if database.get_backend_name() == "sqlite":
+        assert not Path(str(database.database)).exists()
+        return
+    engine = create_engine(bare)
+    assert inspect(engine).get_table_names() == []
+    engine.dispose()
+
+
+def test_no_backup_is_made_of_a_ledger_without_an_audit_entry(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_LEDGER_URL", url)
+    to = tmp_path / "backup.jsonl"
+    with pytest.raises(BadInput, match=r"no backup was made: the ledger .* is empty"):
+        back_up(to)
+    assert not to.exists()
+    assert Ledger.open(url).audit_head().seq == 0

@@ -1,5 +1,7 @@
 """A restored ledger: its audit log is whole again, and the services can open what root has written."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -7,7 +9,11 @@ import pytest
 
 from orchestrator.processes.ledger_files import back_up, bring_back
 from orchestrator.service.checkpoints import Checkpoints
+from orchestrator.store.backup import backed_up
+from orchestrator.store.database import open_database
 from orchestrator.store.ledger import Ledger
+from policies.model.errors import BadInput
+from tests.fakes.ledgers import new_ledger
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 SERVICE = 12345
@@ -111,3 +117,70 @@ def test_a_link_of_the_services_user_gives_no_file_of_root_away(here: Installati
     here.kept.symlink_to(roots)
     bring_back(here.backup)
     assert roots.stat().st_uid == 0
+
+
+def test_a_backup_of_a_ledger_that_is_not_there_is_refused_and_makes_nothing(here: Installation) -> None:
+    """The hourly timer made an empty ledger, which belonged to root and took no backup back."""
+    here.audited("planned")
+    back_up(here.backup)
+    here.lose()
+    later = here.backup.with_name("later.jsonl")
+    with pytest.raises(
+        BadInput, match=r"no ledger at .*/ledger\.db\. Set PENSTOCK_LEDGER_URL .* ledger-restore"
+    ):
+        back_up(later)
+    assert not later.exists()
+    assert not [*here.state.glob("ledger.db*")]
+    assert bring_back(here.backup).rows > 0
+
+
+def test_a_backup_of_an_empty_ledger_is_not_restored(here: Installation) -> None:
+    engine = open_database(new_ledger(here.database))
+    here.backup.write_text("".join(backed_up(engine)))
+    engine.dispose()
+    here.lose()
+    with pytest.raises(BadInput, match="has no rows"):
+        bring_back(here.backup)
+    assert not here.database.exists()
+
+
+@NEEDS_ROOT
+def test_what_root_opens_belongs_to_the_user_of_the_services_also_where_a_restore_is_refused(
+    here: Installation,
+) -> None:
+    here.audited("planned")
+    back_up(here.backup)
+    os.chown(here.state, SERVICE, SERVICE)
+    for path in here.state.glob("ledger.db*"):
+        os.chown(path, SERVICE, SERVICE)
+    other = here.ledger
+    other.audit_head()
+    back_up(here.backup.with_name("second.jsonl"))
+    assert {path.stat().st_uid for path in here.state.glob("ledger.db*")} == {SERVICE}
+    other.close()
+    here.lose()
+    here.backup.write_text(_of_another_schema(here.backup.read_text()))
+    with pytest.raises(BadInput, match="restore it with the penstock that made it"):
+        bring_back(here.backup)
+    made = [*here.state.glob("ledger.db*")]
+    assert made
+    assert {path.stat().st_uid for path in made} == {SERVICE}
+
+
+def _of_another_schema(text: str) -> str:
+    """Return a whole backup that another penstock made."""
+    lines = text.replace('"revision":"', '"revision":"9', 1).splitlines(keepends=True)[:-1]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return "".join(lines) + json.dumps({"rows": len(lines) - 1, "sha256": digest}) + "\n"
+
+
+def test_the_user_of_the_services_backs_up_and_restores_without_being_a_person(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.audited("planned")
+    monkeypatch.setattr(os, "geteuid", lambda: SERVICE)
+    back_up(here.backup)
+    here.lose()
+    bring_back(here.backup)
+    persons = {one.action: one.person for one in here.ledger.audit_entries(0)}
+    assert persons["ledger restored"] == f"system user {SERVICE}"
