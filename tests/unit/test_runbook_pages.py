@@ -82,6 +82,16 @@ def test_every_page_is_typed_in_a_lab_that_has_its_fault_or_the_reason_is_named(
         assert (ROOT / named).exists(), named
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_an_index_that_a_page_has_people_make_is_signed_by_the_next_command(page: Path) -> None:
+    """An index is offered when it is made: until it is signed, hosts refuse every new release."""
+    commands = [one.command for one in typed(page)]
+    made = [at for at, one in enumerate(commands) if one.startswith("penstock release index")]
+    assert [
+        at for at in made if not "".join(commands[at + 1 : at + 2]).startswith("penstock release sign")
+    ] == []
+
+
 OF_PACKAGES = {unit.stem for unit in (ROOT / "deploy/debian").glob("*/lib/systemd/system/*.service")}
 HANDLED = {
     "agent-silent": {"penstock-agent"},
