@@ -456,7 +456,7 @@ class ChangeService:
                 return await self._begin_after(order.model_copy(update={"ended": ended}), fleet)
             if is_rollback:
                 raise _goes_forward(order.fleet) from error
-            raise await self._refusal(order.fleet) from error
+            raise await self._refusal(order) from error
         return await self._name_of(handle, order), order.ended
 
     async def _name_of(self, handle: WorkflowHandle[Change, ChangeResult], order: ChangeOrder) -> str | None:
@@ -563,8 +563,12 @@ class ChangeService:
             return True
         return False
 
-    async def _refusal(self, fleet: str) -> Conflict:
-        """Return that a change has the fleet's lock; of gateways that penstock brings back it names them."""
+    async def _refusal(self, refused: ChangeOrder) -> Conflict:
+        """Return that a change has the fleet's lock; of gateways that penstock brings back it names them.
+
+        It offers no hold, which keeps the lock.
+        """
+        fleet = refused.fleet
         under_way = await self._under_way(fleet)
         order = await self._order_of(under_way) if under_way is not None else None
         if order is not None and order.bakes_on:
@@ -577,8 +581,9 @@ class ChangeService:
                 "this. If a gateway needs that again and again, leave it out of changes"
             )
             return Conflict(sentence, *_leaving_out(fleet, back), _offer(Verb.STATUS, fleet))
-        offers = [_offer(verb, fleet) for verb in (Verb.STATUS, Verb.HOLD, Verb.ROLL_BACK)]
-        return Conflict(f"a change of {fleet} is under way", *offers)
+        offers = [_offer(verb, fleet) for verb in (Verb.STATUS, Verb.ROLL_BACK)]
+        waits = ", which lets this in before its first wave and between waves only" * refused.is_let_in
+        return Conflict(f"a change of {fleet} is under way{waits}", *offers)
 
     def _brought_back(self, fleet: str) -> tuple[str, ...]:
         """Return the gateways of the fleet's newest change."""

@@ -9,7 +9,8 @@ import pytest
 
 from policies.model.change import ChangeKind, ChangeOrder, Outcome, Phase
 from policies.model.command import Command, CommandKind
-from policies.model.errors import Refused, Unavailable
+from policies.model.errors import Conflict, Refused, Unavailable
+from policies.model.offer import Verb
 from policies.model.way_back import RollbackAsked
 from policies.model.windows import WindowAnswer
 from policies.status.told import Told
@@ -117,6 +118,28 @@ async def test_credentials_are_reloaded_in_an_emergency_between_two_waves(record
     assert world.serving()["gw-1"] == "1.3.0"
     world.windows.answer = OPEN
     assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_reload_that_a_wave_on_trial_keeps_out_is_offered_no_hold_which_changes_nothing(
+    recorded: Recorded, held: bool
+) -> None:
+    world = recorded.world
+    world.judge.says(UNDECIDED)
+    rollout = await world.run(world.order(("gw-1",), ("gw-2", "gw-3", "gw-4")))
+    await in_phase(rollout, Phase.OBSERVING)
+    if held:
+        await say(rollout, CommandKind.HOLD)
+        await in_phase(rollout, Phase.HELD)
+    plan = await recorded.service.plan_reload(world.fleet, at_once=True, unserved=False)
+    with pytest.raises(
+        Conflict, match=r"which lets this in before its first wave and between waves"
+    ) as refused:
+        await recorded.service.reload(world.fleet, plan, "on call", "an account was stolen")
+    assert [offer.verb for offer in refused.value.offers] == [Verb.STATUS, Verb.ROLL_BACK]
+    await say(rollout, CommandKind.ROLL_BACK)
+    assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
+    assert await recorded.service.reload(world.fleet, plan, "on call", "an account was stolen")
 
 
 async def test_a_rollback_ends_what_a_waiting_upgrade_has_let_in(world: World) -> None:
