@@ -36,6 +36,7 @@ PAGES: Mapping[str, str] = {
     "signature-refused": "a release is refused, exit 5",
     "signer-compromised": "a key that signs releases was stolen",
     "tunnel-passes-nothing": "users are logged in, and nothing passes through their tunnels",
+    "user-locked-out": "a user is to be kept out: a stolen account, or a person who left",
     "window-closing": "a window closes, or a freeze begins, while a change is under way",
     "worker-or-temporal-down": "commands do not answer, or answer that an order is stored",
     "wrong-version-running": "verdict `conflicting` of the gate `identity`, or code that was not signed",

@@ -37,11 +37,15 @@ ELSEWHERE: dict[tuple[str, str], str] = {
 }
 """The commands of a page that a lab cannot show, or that would take from it what other pages need."""
 
-OF_HOSTS = {"removal": "tests/drivers/test_removal.py"}
+OF_HOSTS = {
+    "removal": "tests/drivers/test_removal.py",
+    "user-locked-out": "tests/drivers/test_user_locked_out.py",
+}
 """Pages whose lines for a host are typed there by a test of their own, with people on the gateway."""
 
 WITHOUT_FAULT = {
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
+    "user-locked-out": "nothing is wrong; tests/drivers/test_user_locked_out.py has the user to keep out",
     "node-event": "this lab has hosts; tests/cluster/test_nodes_lab.py has nodes to which that happens",
 }
 """Pages that are typed in a lab where all is well, each with why."""
