@@ -255,9 +255,8 @@ class DoctorService:
                 ("audit", self._audit),
                 ("disk", self._disk),
                 ("signers", self._signers),
+                ("notices", partial(self._notices, self.notices)),
             ]
-        if everything and self.notices is not None:
-            looks.append(("notices", partial(self._notices, self.notices)))
         if everything and (provider := await self._provider()) is not None:
             looks.append(("logins", partial(self._logins, provider.keys)))
         found = list(await asyncio.gather(*[_bounded(about, look) for about, look in looks]))
@@ -392,7 +391,12 @@ class DoctorService:
             return Finding(about="signers", health=Health.DOUBTFUL, sentence=sentence)
         return _well("signers", f"no key of {self.releases.trust.name} ends within {WARNED_BEFORE.days} days")
 
-    async def _notices(self, rules: RulesFile) -> Finding:
+    async def _notices(self, rules: RulesFile | None) -> Finding:
+        if rules is None:
+            sentence = "penstock sends no notice, also when a change waits for an operator: no file has sinks"
+            return Finding(
+                about="notices", health=Health.DOUBTFUL, sentence=sentence, mend="set PENSTOCK_NOTICES"
+            )
         wrong = await asyncio.to_thread(rules.wrong)
         if wrong is not None:
             sentence = f"{wrong}; what was good before counts until then"

@@ -53,6 +53,13 @@ async def test_what_is_away_is_named_and_hides_nothing_else(penstock: CommandLin
     assert health["edge: certificates"] == "doubtful", "no gateway answered, so nothing is known"
 
 
+async def test_an_installation_that_sends_no_notices_is_named(penstock: CommandLine) -> None:
+    """A reader's finding: an installation by docs/install.md woke no operator, and its doctor was green."""
+    found = await found_of(penstock, "notices")
+    assert (found["health"], "penstock sends no notice" in found["sentence"]) == ("doubtful", True)
+    assert found["mend"] == "set PENSTOCK_NOTICES"
+
+
 async def test_each_finding_that_is_not_well_names_what_mends_it(
     penstock: CommandLine, tmp_path: Path
 ) -> None:
