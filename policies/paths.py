@@ -21,6 +21,7 @@ def _each(facts: PathFacts) -> Iterator[PathFinding]:
     yield _covering(facts)
     yield _bans(facts)
     yield _back(facts)
+    yield from _flushing(facts)
     yield _tracking(facts)
     for tried in facts.tried:
         yield _passing(facts, tried)
@@ -98,6 +99,17 @@ def _back(facts: PathFacts) -> PathFinding:
         return _unread("routes", "the routes", "ip route")
     mend = "ip route: take the other route away, or choose other pools"
     return _unless(facts.misrouted, "routes", "packets for users' addresses go to their tunnels", mend)
+
+
+def _flushing(facts: PathFacts) -> Iterator[PathFinding]:
+    if facts.flushes:
+        said = (
+            "/etc/nftables.conf has `flush ruleset`: a reload of nftables removes the steering table and cuts"
+        )
+        mend = "on the host, remove your own tables alone: docs/install.md, Reloads of the host's rules"
+        yield _wrong("rules' reload", f"{said} users' TCP connections", mend)
+    elif facts.flushes is False:
+        yield _well("rules' reload", "a reload of nftables spares the steering table")
 
 
 def _tracking(facts: PathFacts) -> PathFinding:

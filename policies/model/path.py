@@ -53,6 +53,8 @@ class PathFacts(Message):
     """Why they cannot be compared."""
     spared: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)
     """Bans and limits at the port that users dial that do not hold at the port of a slot."""
+    flushes: bool | None = None
+    """Whether the rules that nftables.service loads remove all tables first; None where it loads none."""
     translates: bool | None = None
     """Whether any rule translates the addresses of users (NAT, masquerade)."""
     misrouted: tuple[Sentence, ...] | None = Field(default=(), max_length=MOST)

@@ -1,9 +1,12 @@
 """The way through a gateway: what is unknown is never well, and what is wrong says what to do."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activities.drivers.runtime.host.path import flushes
 from policies.model.path import PathFacts, TriedTunnel
 from policies.paths import findings_of
 
@@ -80,6 +83,38 @@ def test_a_tunnel_through_which_nothing_passes_has_no_size_of_packets_that_is_we
 
 def test_rules_that_are_made_for_one_slot_alone_are_wrong_by_their_names() -> None:
     assert wrong(uncovered=("`-s 10.8.0.0/24 -j ACCEPT`",)) == {"slots' rules": "`-s 10.8.0.0/24 -j ACCEPT`"}
+
+
+FLUSHING = "#!/usr/sbin/nft -f\n\nflush ruleset\n\ntable inet filter {\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("rules", "enabled", "flushing"),
+    [
+        pytest.param(FLUSHING, True, True, id="as Debian has it"),
+        pytest.param("flush  ruleset inet # all\n", True, True, id="of one family"),
+        pytest.param("table ip a { }; flush ruleset\n", True, True, id="behind something else"),
+        pytest.param(
+            "# flush ruleset\ntable inet filter\ndelete table inet filter\n", True, False, id="its own"
+        ),
+        pytest.param(FLUSHING, False, None, id="not enabled"),
+        pytest.param(None, True, None, id="no file"),
+    ],
+)
+def test_rules_of_the_host_whose_reload_removes_the_steering_table_are_named(
+    rules: str | None, enabled: bool, flushing: bool | None, tmp_path: Path
+) -> None:
+    """Debian's file begins so; a reload cut users' TCP connections, and no page said it before."""
+    file, wants = tmp_path / "nftables.conf", tmp_path / "units/sysinit.target.wants"
+    wants.mkdir(parents=True)
+    if rules is not None:
+        file.write_text(rules)
+    if enabled:
+        (wants / "nftables.service").symlink_to("/lib/systemd/system/nftables.service")
+    assert flushes(file, tmp_path / "units") is flushing
+    assert ("rules' reload" in wrong(flushes=flushing)) is bool(flushing)
+    told = [one.about for one in findings_of(HEALTHY.model_copy(update={"flushes": flushing}))]
+    assert ("rules' reload" in told) is (flushing is not None)
 
 
 @given(st.integers(0, 2000), st.integers(0, 2000))

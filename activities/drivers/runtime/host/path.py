@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
@@ -30,6 +31,9 @@ from policies.model.instance import Steering
 from policies.model.path import MOST, PathFacts, TriedTunnel
 
 SETTINGS = Path("/proc/sys/net")
+RULES, UNITS = Path("/etc/nftables.conf"), Path("/etc/systemd/system")
+"""What Debian's nftables.service loads, and where its unit is enabled."""
+_FLUSH = re.compile(r"(^|;)\s*flush\s+ruleset\b")
 ASKED = "penstock.invalid"
 """A name that nobody has (RFC 2606): a server that says so answers."""
 
@@ -69,6 +73,7 @@ class GatewayPath:
             forwards6=_is_set("ipv6/conf/all/forwarding") if any(slot.pool6 for slot in slots) else None,
             **await self._filtered(running, serves),
             misrouted=_first(await _or_none(_misrouted(running))),
+            flushes=flushes(RULES, UNITS),
             tracked=_number("netfilter/nf_conntrack_count"),
             trackable=_number("netfilter/nf_conntrack_max"),
             target=target,
@@ -114,6 +119,21 @@ class GatewayPath:
             return await self._folders.daemon.try_tunnel(environment, [ASKED])
         except PenstockError as error:
             return TriedTunnel(slot=environment.slot.name, words=str(error))
+
+
+def flushes(rules: Path, units: Path) -> bool | None:
+    """Return whether the file of nftables.service removes all tables; None where it cannot be read.
+
+    None, too, where the unit is not enabled: every package of nftables brings such a file. What the file
+    includes is not read.
+    """
+    try:
+        if not any(units.glob("*.wants/nftables.service")):
+            return None
+        lines = rules.read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    return any(_FLUSH.search(line.partition("#")[0]) for line in lines)
 
 
 async def _or_none(asking: Awaitable[Any]) -> Any:
