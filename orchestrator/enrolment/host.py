@@ -209,14 +209,14 @@ def renew(files: HostFiles, at: str, server_name: str = RELAY_NAME) -> Certified
     """Get the host's next certificate from the relay there, which knows it by the one that it has.
 
     Raises:
-        BadInput: The host has no certificate, or a file cannot be written.
+        BadInput: The host has no certificate, the one it has ended, or a file cannot be written.
         NotAllowed: The certificate was revoked, or comes from an authority of your own.
         Unavailable: The relay does not answer.
     """
     import grpc  # noqa: PLC0415 - only who renews needs it, once in weeks, and it takes ten megabytes
 
     files.settle()
-    files.held()
+    found, _ = files.held()
     files.require_room()
     key = files.key_held()
     credentials = grpc.ssl_channel_credentials(
@@ -232,8 +232,21 @@ def renew(files: HostFiles, at: str, server_name: str = RELAY_NAME) -> Certified
             call: grpc.Call = error  # type: ignore[assignment]  # the stubs do not say that it is both
             if call.code() is grpc.StatusCode.PERMISSION_DENIED:
                 raise NotAllowed(call.details() or "the relay refuses") from error
+            # Relays refuse it before any answer. It is asked all the same: a host's clock may be ahead.
+            if found.not_valid_after_utc <= (now := datetime.now(UTC)):
+                raise BadInput(_ended(files, found.not_valid_after_utc, now)) from error
             raise Unavailable(f"the relay at {at} gave no certificate: {call.details()}") from error
     return files.keep(CertificateGiven.model_validate_json(answer))
+
+
+def _ended(files: HostFiles, at: datetime, now: datetime) -> str:
+    """Return that relays let this host in no more, and how it gets another certificate."""
+    return (
+        f"the certificate in {files.certificate} ended on {at:%Y-%m-%d %H:%M} UTC, by this host's clock of "
+        f"{now:%Y-%m-%d %H:%M} UTC, and no relay renews it: enrol this host anew. On the control host: "
+        f"`penstock gateway enrol {files.fleet} {files.gateway}`; here, with its token: "
+        f"`penstock {files.whose} enrol --config FILE --at RELAY:PORT`"
+    )
 
 
 def take(files: HostFiles, certificate: Path, key: Path, authority: Path) -> Certified:

@@ -1,7 +1,7 @@
 """What of the runbooks is typed where: in a lab, or by a test that is named, for what no lab can show."""
 
 ELSEWHERE: dict[tuple[str, str], str] = {
-    ("agent-silent", "penstock agent renew"): "tests/relay/test_enrolment.py",
+    ("agent-silent", "penstock agent enrol"): "tests/relay/test_enrolment.py",
     ("agent-stolen", "penstock gateway revoke"): "tests/relay/test_enrolment.py",
     ("agent-stolen", "penstock agent enrol"): "tests/relay/test_enrolment.py",
     ("certificate-ends", "penstock agent renew"): "tests/relay/test_enrolment.py",
@@ -44,6 +44,7 @@ OF_HOSTS = {
 """Pages whose lines for a host are typed there by a test of their own, with people on the gateway."""
 
 WITHOUT_FAULT = {
+    "control-host-lost": "no lab would be left; its commands after the restore are typed where all is well",
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
     "user-locked-out": "nothing is wrong; tests/drivers/test_user_locked_out.py has the user to keep out",
     "node-event": "this lab has hosts; tests/cluster/test_nodes_lab.py has nodes to which that happens",

@@ -414,6 +414,23 @@ async def test_a_certificate_that_was_not_kept_is_given_again_and_counted_once(h
     assert await asyncio.to_thread(host.renew, house.files, house.relay.address) != given
 
 
+async def test_the_command_that_renews_a_certificate_which_ended_says_that_this_host_is_to_be_enrolled_anew(
+    house: House,
+) -> None:
+    """It said `TSI_DATA_CORRUPTED`, as if the relay were ill."""
+    await house.enrol(await house.token())
+    ended = issued(house.relay.authority, "edge-1", timedelta(seconds=-1))
+    house.files.certificate.write_bytes(ended.certificate)
+    house.files.key.write_bytes(ended.key)
+    done = await house.penstock("agent", "renew", "--config", str(house.folder / "agent.yaml"))
+    assert (done.code, "enrol this host anew" in done.err) == (BadInput.exit_code, True), done.err
+    assert "`penstock gateway enrol edge edge-1`" in done.err
+    assert "`penstock agent enrol --config FILE --at RELAY:PORT`" in done.err
+    await house.enrol(await house.token())
+    done = await house.penstock("agent", "renew", "--config", str(house.folder / "agent.yaml"))
+    assert done.code == 0, done.err
+
+
 async def test_a_certificate_is_renewed_for_its_own_key_alone(house: House) -> None:
     await house.enrol(await house.token())
     asked = RenewalAsked(request=request_for(new_key())).model_dump_json().encode()
