@@ -15,6 +15,7 @@ PAGES: Mapping[str, str] = {
     "certificate-ends": "a certificate ends",
     "chat-down": "the chat bot does not answer, or somebody's chat account was stolen",
     "checkpoint-old": "the audit record has no new checkpoint",
+    "control-host-lost": "the control host is gone with its disk",
     "disk-full": "a disk is full, or the database refuses to write",
     "drain-past-deadline": "an old instance does not get empty",
     "emergency-patch": "a release has to go out now, outside of every window",

@@ -121,7 +121,7 @@ PACKAGES = (
         "penstock",
         ("--no-dev", "--extra", "chat"),
         documents=(
-            *("README.md", "docs", "runbooks", "deploy/examples", "deploy/monitoring"),
+            *("README.md", "docs", "runbooks", "deploy/backup", "deploy/examples", "deploy/monitoring"),
             *("deploy/prometheus", "deploy/publishing", "deploy/reloading"),
         ),
         programs=("temporal",),

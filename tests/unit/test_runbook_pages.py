@@ -98,7 +98,8 @@ OF_EXAMPLES = {unit.stem for unit in (ROOT / "deploy").glob("*/*.service")}
 HANDLED = {
     "agent-silent": {"penstock-agent"},
     "certificate-ends": {"penstock", "penstock-api", "penstock-worker"},
-    "ledger-restore": {"penstock", "penstock-api", "penstock-relay", "penstock-worker"},
+    "control-host-lost": {"penstock"},
+    "ledger-restore": {"penstock-backup", "penstock", "penstock-api", "penstock-relay", "penstock-worker"},
     "penstock-upgrade": {"penstock-agent"},
     "removal": {"penstock-agent"},
     "settings-stuck": {"penstock-agent"},
