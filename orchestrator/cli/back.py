@@ -53,7 +53,10 @@ def rollback(  # an option each
     key: Key = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Roll back the release: every gateway goes to its known-good, at any moment.
+    """Roll back the release: every gateway goes to its known-good.
+
+    It is possible while the change runs and for `limits.kept` after its promotion. Later `--to` names the
+    release. A rollback that did not end well is completed at any time.
 
     The command prints which release each gateway will serve, then does exactly that without a question. If
     the answer has changed by then, nothing is done yet: the command prints the new answer. Only then, and
