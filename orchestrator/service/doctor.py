@@ -280,7 +280,12 @@ class DoctorService:
             found = [_without_signers(one, unsigned) if one.about == "signers" else one for one in found]
         await asyncio.wait([heard])
         found += [
-            Finding(about=f"{fleet}: {name}", health=Health.DOUBTFUL, sentence=f"not looked at: {why}")
+            Finding(
+                about=f"{fleet}: {name}",
+                health=Health.DOUBTFUL,
+                sentence=f"not looked at: {why}",
+                mend=MENDS["files"],
+            )
             for fleet, why in sorted(unread.items())
             for name in OF_FLEET
         ]

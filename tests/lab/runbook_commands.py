@@ -44,7 +44,7 @@ OF_HOSTS = {
 """Pages whose lines for a host are typed there by a test of their own, with people on the gateway."""
 
 WITHOUT_FAULT = {
-    "control-host-lost": "no lab would be left; its commands after the restore are typed where all is well",
+    "control-host-lost": "no lab would be left, and its commands are for the new host",
     "removal": "nothing is wrong, and no lab would be left; tests/drivers/test_removal.py does it",
     "user-locked-out": "nothing is wrong; tests/drivers/test_user_locked_out.py has the user to keep out",
     "node-event": "this lab has hosts; tests/cluster/test_nodes_lab.py has nodes to which that happens",

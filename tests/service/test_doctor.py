@@ -149,6 +149,7 @@ async def test_the_lines_of_a_fleet_whose_file_is_wrong_say_that_it_was_not_look
         found = await found_of(penstock, f"core: {name}")
         assert found["health"] == "doubtful"
         assert re.match(r"not looked at: .*core\.yaml, line", found["sentence"])
+        assert found["mend"] == "penstock check FILE", "the page of the ledger restores an older one"
 
 
 async def test_every_line_says_how_it_is_what_was_found_and_what_helps(penstock: CommandLine) -> None:
