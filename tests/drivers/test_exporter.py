@@ -1,7 +1,9 @@
+import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from activities.drivers.metrics.exporter import (
     nobody_notes,
 )
 from activities.drivers.metrics.journal import Journal
-from activities.drivers.runtime.host.process import Process, process
+from activities.drivers.runtime.host.process import Process, boot_time, process
 from policies.attempts import PROVEN_SECONDS, Attempt
 
 LOG = Path(__file__).parent / "logs" / "ocserv-1.3.0-tunnels.log"
@@ -357,6 +359,68 @@ def test_process_figures_are_the_kernels(gateway: Gateway, show: Callable[[], Sh
     assert started is not None
     assert abs(started - gateway.instance.process.started_at.timestamp()) < 2
     assert started == show()("vpngw_process_start_time_seconds")
+
+
+class HostClock:
+    """The wall clock of the host, as the kernel dates the boot by it."""
+
+    def __init__(self) -> None:
+        self.booted = boot_time()
+
+    def __call__(self) -> float:
+        return self.booted
+
+
+@pytest.fixture
+def host_clock(monkeypatch: pytest.MonkeyPatch) -> HostClock:
+    clock = HostClock()
+    monkeypatch.setattr("activities.drivers.metrics.exporter.boot_time", clock)
+    monkeypatch.setattr("activities.drivers.runtime.host.process.boot_time", clock)
+    return clock
+
+
+STARTED = "vpngw_process_start_time_seconds"
+
+
+@pytest.mark.parametrize("step", [-7200.0, 3.0])
+def test_a_step_of_the_hosts_clock_changes_no_start_time(
+    gateway: Gateway, show: Callable[[], Shown], host_clock: HostClock, step: float
+) -> None:
+    shown = show()
+    before = shown(STARTED)
+    assert before == gateway.own.started_at.timestamp()
+    host_clock.booted += step
+    assert gateway.own.started_at.timestamp() == pytest.approx(before + step)
+    assert shown(STARTED) == before
+    assert show()(STARTED) == before
+
+
+def test_a_daemon_that_starts_again_has_another_start_time_whatever_the_hosts_clock_was_set_to(
+    gateway: Gateway, show: Callable[[], Shown], host_clock: HostClock
+) -> None:
+    shown = show()
+    before = shown(STARTED)
+    assert before is not None
+    own, ticks = gateway.own, os.sysconf("SC_CLK_TCK")
+    again = replace(own, start=own.start + 30 * ticks)
+    host_clock.booted -= 30
+    gateway.instance = Running("a", again, DIGEST, "1.3.0")
+    shown.exporter.refresh()
+    assert again.started_at.timestamp() == pytest.approx(before)
+    assert shown(STARTED) == pytest.approx(before + 30)
+    assert show()(STARTED) == pytest.approx(before + 30)
+
+
+def test_what_was_kept_in_an_earlier_boot_dates_no_start_in_this_one(
+    gateway: Gateway, show: Callable[[], Shown], host_clock: HostClock
+) -> None:
+    before = show()(STARTED)
+    assert before is not None
+    kept = json.loads(gateway.memory.read_text())
+    kept["a"]["boot"] = "an earlier boot"
+    gateway.memory.write_text(json.dumps(kept))
+    host_clock.booted += 3600
+    assert show()(STARTED) == pytest.approx(before + 3600)
 
 
 def test_a_torn_memory_file_is_like_none(gateway: Gateway, show: Callable[[], Shown]) -> None:

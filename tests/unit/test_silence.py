@@ -32,6 +32,7 @@ class Daemon:
     alive: bool = True
     file: None = None
     started_at: datetime = datetime(2026, 11, 29, tzinfo=UTC)
+    after_boot: None = None
     executable: None = None
 
     def shows(self, *states: str, packets: int = 0, inode: int = 12139576, port: int = SLOT.port) -> None:

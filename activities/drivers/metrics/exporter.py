@@ -4,6 +4,9 @@ Counters restart at zero with the exporter or the daemon, which Prometheus under
 login is never shown twice: how far the log was read is on disk before the numbers that
 came of it are shown. What was read but not shown is read again. Logins that were read and wait to be certain
 when an exporter ends are in no numbers, good ones and bad ones alike.
+
+The start time of a daemon changes only with its process. The exporter reads the time of the boot once in
+each boot and keeps it on disk, because each step of the host's clock moves what the kernel reports.
 """
 
 import json
@@ -28,7 +31,7 @@ from pydantic import ValidationError, model_validator
 from activities.drivers.daemon.port import LoginReader
 from activities.drivers.metrics.log_tail import LogTail, Mark
 from activities.drivers.metrics.process_tree import usage
-from activities.drivers.runtime.host.process import Alive, boot_id
+from activities.drivers.runtime.host.process import Alive, boot_id, boot_time
 from policies.attempts import Attempt, FirstAttempts, LoginOutcome, RememberedKeys, Sources
 from policies.model.value import Value
 
@@ -75,6 +78,8 @@ class Kept(Value):
     """The name of the process whose log this is about."""
     mark: Mark
     seen: RememberedKeys
+    booted: float | None = None
+    """When that boot began by the first reading in it, in seconds since 1970."""
 
     @model_validator(mode="before")
     @classmethod
@@ -111,6 +116,8 @@ class Watched:
     logins: LoginReader
     first: FirstAttempts
     hears: Hears
+    booted: float
+    """When the boot began by the first reading in it, in seconds since 1970."""
     notes: Notes = nobody_notes
     outcomes: dict[LoginOutcome, int] = field(default_factory=lambda: dict.fromkeys(LoginOutcome, 0))
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
@@ -130,7 +137,16 @@ class Watched:
             process=process.name,
             mark=self.tail.mark,
             seen=self.first.seen,
+            booted=self.booted,
         )
+
+    @property
+    def started(self) -> float:
+        """When the daemon started, in seconds since 1970; a step of the host's clock does not change it."""
+        process = self.running.process
+        if process.after_boot is None:
+            return process.started_at.timestamp()
+        return self.booted + process.after_boot
 
     def follow(self, at: float) -> None:
         """Count what the log has to say since the last time."""
@@ -196,6 +212,7 @@ class GatewayExporter(Collector):
         self._hears = hears
         self._notes = notes
         self._kept = _remembered(memory)
+        self._booted = _booted(self._kept.values())
         self._tails = {slot: _tail(path, self._kept.get(slot), process(slot)) for slot, path in logs.items()}
         self._watched: dict[str, Watched] = {}
         self._lock = threading.Lock()
@@ -269,7 +286,9 @@ class GatewayExporter(Collector):
         if running is not None:
             first = FirstAttempts(kept.seen if kept and same else None, sources=self._sources)
             reader = self._reader()
-            self._watched[slot] = Watched(running, self._tails[slot], reader, first, self._hears, self._notes)
+            self._watched[slot] = Watched(
+                running, self._tails[slot], reader, first, self._hears, self._booted, self._notes
+            )
 
     def _remember(self) -> None:
         kept = {**self._kept, **{slot: watched.kept for slot, watched in self._watched.items()}}
@@ -284,6 +303,13 @@ def _remembered(memory: Path) -> dict[str, Kept]:
     with suppress(OSError, ValueError, ValidationError):
         return {slot: Kept.model_validate(one) for slot, one in json.loads(memory.read_text()).items()}
     return {}
+
+
+def _booted(kept: Iterable[Kept]) -> float:
+    """Return when this boot began, as an earlier exporter of this boot first read it or as it is read now."""
+    boot = boot_id()
+    earlier = (one.booted for one in kept if one.boot == boot and one.booted is not None)
+    return next(earlier, boot_time())
 
 
 def _tail(log: Path, kept: Kept | None, process: Alive | None) -> LogTail:
@@ -352,7 +378,10 @@ def _processes(all_watched: Iterable[Watched]) -> Iterator[Metric]:
                 "resident_memory_bytes",
                 "Resident memory of the daemon and its workers",
             ),
-            ("start_time_seconds", "When the daemon started"),
+            (
+                "start_time_seconds",
+                "When the daemon started, by the host's clock when the exporter first ran in this boot",
+            ),
         )
     }
     cpu = CounterMetricFamily("vpngw_process_cpu_seconds", "CPU of the daemon and its workers", labels=LABELS)
@@ -360,7 +389,7 @@ def _processes(all_watched: Iterable[Watched]) -> Iterator[Metric]:
         process, labels = watched.running.process, _labels(watched)
         used = usage(process.pid) if process.pid is not None else None
         if used is not None or process.pid is None:
-            families["start_time_seconds"].add_metric(labels, process.started_at.timestamp())
+            families["start_time_seconds"].add_metric(labels, watched.started)
         if used is None:  # it has ended, or its processes are not seen from here
             continue
         watched.cpu_seconds = max(watched.cpu_seconds, used.cpu_seconds)

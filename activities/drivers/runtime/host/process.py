@@ -52,6 +52,11 @@ class Alive(Protocol):
         ...
 
     @property
+    def after_boot(self) -> float | None:
+        """Seconds from the boot to its start; None where its start has a recorded wall time."""
+        ...
+
+    @property
     def executable(self) -> str | None:
         """The digest of what it was started from, None where that is not known."""
         ...
@@ -103,10 +108,13 @@ class Process:
 
     @property
     def started_at(self) -> datetime:
-        """When it started: ticks after the boot, which the kernel dates to the second."""
-        lines = (PROC / "stat").read_text().splitlines()
-        booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
-        return datetime.fromtimestamp(booted + self.start / os.sysconf("SC_CLK_TCK"), UTC)
+        """When it started, by the wall clock as it is set now."""
+        return datetime.fromtimestamp(boot_time() + self.after_boot, UTC)
+
+    @property
+    def after_boot(self) -> float:
+        """Seconds from the boot to its start, which no step of the wall clock changes."""
+        return self.start / os.sysconf("SC_CLK_TCK")
 
     @property
     def executable(self) -> str | None:
@@ -117,6 +125,15 @@ class Process:
 def boot_id() -> str:
     """Return the kernel's name for this boot."""
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def boot_time() -> float:
+    """Return when this boot began, in whole seconds since 1970.
+
+    The kernel computes it from the wall clock, so each step of that clock moves it (`btime`, proc(5)).
+    """
+    lines = (PROC / "stat").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("btime "))
 
 
 def process(pid: int) -> Process | None:

@@ -34,6 +34,8 @@ class Pod:
     """What it was proven to run, None for one that nobody has proven."""
     pid: None = None
     """Its processes are not seen from here."""
+    after_boot: None = None
+    """Its socket's file records the wall time of its start."""
 
     @property
     def name(self) -> str:
