@@ -77,9 +77,17 @@ def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:
     return cohorts.model_copy(update={**sides, "expected": expected, "control": control})
 
 
-def may_fail_too(aside: Asides, names: Collection[str], may_fail: int) -> bool:
+def may_fail_too(aside: Asides, names: Collection[str], cohorts: Cohorts) -> bool:
     """Whether these gateways may be missing beside those that are absent or have failed by themselves."""
-    return len(failed_of(aside)) + len(aside_for(aside, Why.ABSENT)) + len(names) <= may_fail
+    return excess((*failed_of(aside), *aside_for(aside, Why.ABSENT), *names), cohorts) <= 0
+
+
+def excess(failed: Collection[str], cohorts: Cohorts) -> int:
+    """Return how many gateways have failed beyond those that may by themselves; at most 0 if none have.
+
+    A gateway that failed now and was set aside before counts once.
+    """
+    return len({*failed, *cohorts.set_aside}) - cohorts.may_fail
 
 
 def failed_of(aside: Asides) -> tuple[str, ...]:

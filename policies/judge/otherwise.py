@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from math import ceil
 
+from policies.judge.failures import excess
 from policies.judge.gates.counted import Counted
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.health import Health, HealthState, health_step
@@ -200,7 +201,7 @@ def _least(holds: Callable[[int], bool], most: int) -> int | None:
 
 def _of_hard(cohorts: Cohorts, decision: Decision, reading: GateReading) -> Iterator[Otherwise]:
     """Yield how many gateways fewer would have been failing by themselves rather than by the release."""
-    fewer = len(decision.failed) - cohorts.may_fail
+    fewer = excess(decision.failed, cohorts)
     if reading.verdict is GateVerdict.HARD and decision.action is Action.ROLL_BACK and fewer > 0:
         then = GateVerdict.HARD
         yield Otherwise(gate=reading.gate, differing=Differing.FEWER_FAILED, count=fewer, then=then)

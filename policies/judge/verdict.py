@@ -4,14 +4,14 @@ Proof of harm outranks everything but a mistaken identity; unknowns hold; promot
 every required gate proven healthy at this very tick. The result names the gate that decided.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import FEWEST_REBOOTS, Asides, Why, aside_for, failed_of
+from policies.judge.failures import FEWEST_REBOOTS, Asides, Why, aside_for, excess, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
-from policies.model.verdict import Action, Decision, GateReading, GateVerdict, Window
+from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
 SUSPICION = 10.0
 """Evidence of "worse" that stops promotions; at most one equal canary in ten ever shows as much."""
@@ -34,19 +34,19 @@ def decide(
     clocks: Clocks,
     responses: Mapping[str, Response],
     aside: Asides,
-    may_fail: int,
+    cohorts: Cohorts,
 ) -> Decision:
     """Return the decision of one tick, before holds are latched.
 
     `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
-    themselves, of which `may_fail` may.
+    themselves, as some of the `cohorts` may.
     """
     failed, rebooted = failed_of(aside), aside_for(aside, Why.REBOOTED)
-    alone = len(failed) <= may_fail
+    alone = excess(failed, cohorts) <= 0
     found = (
-        _harm(readings, responses, failed, alone=alone)
+        _harm(readings, responses, {*failed, *cohorts.set_aside}, alone=alone)
         or _doubt(readings, responses, alone=alone)
-        or _reboots(rebooted, may_fail)
+        or _reboots(rebooted, cohorts.may_fail)
         or _blindness(policy, readings, clocks)
         or _proof(window, readings, clocks, policy.required)
         or _patience(window, readings, clocks)
@@ -62,7 +62,11 @@ def decide(
 
 
 def _harm(
-    readings: Sequence[GateReading], responses: Mapping[str, Response], failed: Sequence[str], *, alone: bool
+    readings: Sequence[GateReading],
+    responses: Mapping[str, Response],
+    failed: Collection[str],
+    *,
+    alone: bool,
 ) -> Decision | None:
     """Hard signals first, then proofs; where another executable runs than planned, proofs are not used.
 

@@ -12,6 +12,7 @@ from policies.judge.failures import (
     Aside,
     Asides,
     Why,
+    excess,
     failed_of,
     left_of,
     may_fail_too,
@@ -159,7 +160,7 @@ def fold_tick(
         readings.append(reading)
         responses[gate.id] = gate.response(reading)
     failing = set_aside(aside, _hard(readings, responses, tick), Why.FAILED, tick.at)
-    alone = len(failed_of(failing)) <= cohorts.may_fail
+    alone = excess(failed_of(failing), cohorts) <= 0
     unseen, aside = _unseen(policy, cohorts, state, tick, failing if alone else aside)
     back = _back_on_known_good(cohorts, state, tick, aside)
     identity, other_since, aside = _identity(policy, cohorts, state, tick, aside, back)
@@ -171,7 +172,7 @@ def fold_tick(
     kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": aside, "back": back}
     kept |= {"other_since": other_since}
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
-    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts.may_fail)
+    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts)
     return _latched(policy, window, state, decision)
 
 
@@ -211,7 +212,7 @@ def _unseen(
     unseen = {name: state.unseen.get(name, tick.at) for name in tick.unseen if name not in aside}
     patience = policy.blindness.grace.total_seconds() / 2
     silent = [name for name, since in unseen.items() if tick.at - since >= patience]
-    if silent and may_fail_too(aside, silent, cohorts.may_fail):
+    if silent and may_fail_too(aside, silent, cohorts):
         not_seen = {name: f"its metrics were not seen for {tick.at - unseen[name]:.0f} s" for name in silent}
         absent = {
             name: f"{why}, and neither its agent nor its users' port answers"
@@ -291,7 +292,7 @@ def _identity(
     elif other:
         since = tick.at if since is None else since
         lasting = tick.at - since >= policy.fresh_within.total_seconds()
-        few = other.keys() <= cohorts.changed and may_fail_too(aside, other, cohorts.may_fail)
+        few = other.keys() <= cohorts.changed and may_fail_too(aside, other, cohorts)
         own = {
             name: f"it runs {digest[:19]}, which the plan did not put there" for name, digest in other.items()
         }

@@ -145,7 +145,8 @@ class Cohorts(Value):
     `canary` are the wave's gateways, `changed_before` those of earlier waves that run the release
     too, `control` those not yet changed. Of a large fleet these are samples, and `beyond` names
     the changed gateways outside them, of which only exceptions are read. More than `may_fail`
-    gateways that fail by themselves are the release's fault.
+    gateways that fail by themselves are the release's fault. `set_aside` names those of waves that have
+    passed whose failure the ledger has already: each gateway counts once.
     `expected` maps each instance label to the executable digest it must be running, `slots` to
     the slot on trial: a release that only changes the config runs the same executable in another.
     `since` is when what runs in that slot was started, in seconds of the epoch: what the slot
@@ -164,6 +165,7 @@ class Cohorts(Value):
     changed_before: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     may_fail: int = Field(default=0, ge=0)
+    set_aside: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     expected: dict[str, Digest] = {}
     slots: dict[str, str] = {}
     since: dict[str, float] = {}

@@ -67,7 +67,12 @@ def cohorts_of(
         and 0 < (wave or passed) < plan.wave_of.get(gateway.name, 0)
     ]
     before = [name for name in standing if 0 < plan.wave_of.get(name, 0) < wave]
-    target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control)}
+    failed = [
+        one.gateway
+        for one in results
+        if one.state == SET_ASIDE and 0 < plan.wave_of.get(one.gateway, 0) <= passed
+    ]
+    target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control, *failed)}
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
     }
@@ -85,7 +90,8 @@ def cohorts_of(
         canary=tuple(target[name] for name in sorted(canary)),
         control=(*[target[name] for name in sorted(control)], *old.values()),
         changed_before=tuple(target[name] for name in sorted(before)),
-        may_fail=_may_fail(plan, wave, passed) - _failed_before(plan, results, passed),
+        may_fail=_may_fail(plan, wave, passed),
+        set_aside=tuple(target[name] for name in sorted(failed)),
         expected=expected,
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
         since={target[n]: at for n in (*canary, *before) if (at := standing[n].started) is not None},
@@ -104,9 +110,3 @@ def _may_fail(plan: Plan, wave: int, passed: int) -> int:
         return sum(may_fail(plan, one) for one in plan.waves[:passed])
     everybody = sum(len(one.gateways) for one in plan.waves)
     return max(1, may_be_unable(plan.fleet.limits, everybody))
-
-
-def _failed_before(plan: Plan, results: Sequence[GatewayResult], passed: int) -> int:
-    """Return how many gateways of the waves that have passed were set aside."""
-    failed = (one.gateway for one in results if one.state == SET_ASIDE)
-    return sum(0 < plan.wave_of.get(name, 0) <= passed for name in failed)

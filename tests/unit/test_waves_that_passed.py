@@ -2,14 +2,19 @@
 
 import pytest
 
-from policies.judge.window import WindowState, fold_reading
+from policies.judge.failures import excess
+from policies.judge.tick import Sign, Tick
+from policies.judge.window import WindowState, fold_reading, fold_tick
 from policies.model.change import GatewayResult
+from policies.model.fleet import Limits
 from policies.model.plan import Strategy
-from policies.model.verdict import Cohorts, Decision, GateVerdict
+from policies.model.verdict import Action, Cohorts, Decision, GateVerdict
 from policies.planning.cohorts import cohorts_of
+from policies.planning.failure_budget import may_fail as budget_of
 from tests.unit.fleets import NOON, facts_of
 from tests.unit.fleets import planned as plan_of
 from tests.unit.judged import OLD, START, policy, reading, series
+from tests.unit.test_judge_failures import GATES as FAILING
 
 PLAN = plan_of(facts_of(12), Strategy.CANARY)
 FIRST, SECOND, THIRD, *_ = [wave.gateways for wave in PLAN.waves]
@@ -58,9 +63,41 @@ def test_none_of_a_canary_that_has_passed_may_fail_alone() -> None:
 
 def test_gateways_that_failed_in_their_wave_count_against_what_may_fail_after_it() -> None:
     kept = [result(name, "kept") for name in (*FIRST, *SECOND)]
-    budget = cohorts_of(PLAN, 0, kept, passed=2).may_fail
-    less = cohorts_of(PLAN, 0, [*kept[:-1], result(SECOND[-1], "set aside")], passed=2).may_fail
-    assert (budget, less) == (1, 0)
+    sick = PLAN.fleet.gateway(SECOND[0]).metrics_target
+    now = cohorts_of(PLAN, 0, kept, passed=2)
+    before = cohorts_of(PLAN, 0, [*kept[:-1], result(SECOND[-1], "set aside")], passed=2)
+    assert (excess((sick,), now), excess((sick,), before)) == (0, 1)
+
+
+def test_a_gateway_that_fails_alone_after_its_wave_is_counted_once_when_the_ledger_has_it() -> None:
+    """With a budget of 4, the third gateway that failed took a good release back."""
+    plan = plan_of(facts_of(400, Limits(draining=400)), Strategy.CANARY)
+    passed = [name for wave in plan.waves[:2] for name in wave.gateways]
+    state, out, decisions = WindowState(started=START - 1, ticks=1), set[str](), list[Decision]()
+    may_fail = sum(budget_of(plan, wave) for wave in plan.waves[:2])
+    assert may_fail > 1
+    for at in range(2 * (may_fail + 1)):
+        results = [
+            GatewayResult(
+                gateway=name,
+                wave=plan.wave_of[name],
+                state="set aside" if name in out else "kept",
+                started=1.0,
+                at=NOON,
+            )
+            for name in passed
+        ]
+        cohorts = cohorts_of(plan, 0, results, passed=2)
+        sick = plan.waves[1].gateways[at // 2]
+        signs = {plan.fleet.gateway(sick).metrics_target: Sign(since=START + at, until=START + at)}
+        seen = Tick(at=START + at, signs={"restarted": {} if at % 2 else signs})
+        state, decision = fold_tick(FAILING, FAILING.window, cohorts, state, seen)
+        decisions.append(decision)
+        if at % 2:
+            out.add(sick)
+    first = next(number for number, one in enumerate(decisions) if one.action is Action.ROLL_BACK)
+    assert len(decisions[first].failed) == may_fail + 1
+    assert f"{may_fail + 1} gateways have failed by themselves" in decisions[first].reason
 
 
 def seen_running(runs: dict[str, str]) -> Decision:
