@@ -9,9 +9,9 @@ import struct
 from typing import Any
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from orchestrator.crowd import Connections, crowd_of
+from orchestrator.request_heads import BoundedRequests
 
 AT_THE_SOCKET = "uid:"
 PATIENCE_SECONDS = 5.0
@@ -24,7 +24,7 @@ CONNECTION = "connection"
 """Under this name an application finds the connection of a request in its state."""
 
 
-class PeerProtocol(H11Protocol):
+class PeerProtocol(BoundedRequests):
     """HTTP/1.1 that gives a caller at the unix socket its user number as its address."""
 
     held: Connections

@@ -5,7 +5,6 @@ import re
 from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from policies.trust.strict_json import STRING
@@ -24,9 +23,6 @@ MOST_KEYS_OF_ONE = 64
 MOST_ITEMS = 12_000
 """Items of all lists in one request: a list of gateways has 10,000 at most."""
 
-LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
-"""A request with both ends elsewhere for a proxy than here, and what follows is another's (RFC 9112, 6.1)."""
-
 _DESCRIBING = re.compile(r"^/v1/fleets/[^/]+/(?:description|desired/diff)$")
 """Where descriptions come; their routes read nothing before they know who asks."""
 
@@ -44,12 +40,6 @@ class Short:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting what comes."""
-        if {name for name, _ in scope.get("headers", ())} >= LENGTHS:
-            refused = PlainTextResponse(
-                "a request says its length once\n", HTTPStatus.BAD_REQUEST, headers={"Connection": "close"}
-            )
-            await refused(scope, receive, send)
-            return
         heard, said = 0, list[bytes]()
         describes = is_describing(scope)
         most = MOST_DESCRIBING if describes else MOST_BYTES

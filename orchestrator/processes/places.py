@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from orchestrator.crowd import crowd_of
+from orchestrator.request_heads import BoundedRequests
 
 STRANGER_SECONDS = 10.0
 """How long a caller may take from its first packet to a request that says who it is."""
@@ -82,7 +82,7 @@ class Caller:
             self.protocol.transport.abort()
 
 
-class _Protocol(H11Protocol):
+class _Protocol(BoundedRequests):
     """HTTP/1.1 that tells when its connection has ended."""
 
     listening: "Listening"

@@ -33,7 +33,6 @@ PATH = "/metrics"
 ALIVE, READY = "/healthz", "/readyz"
 SHORTEST_TOKEN = 32
 _BEARER = b"bearer "
-_MOST_HEADERS = 16 * 1024
 _BACKLOG = 128
 _TOLD_AGAIN_SECONDS = 60.0
 _PLAIN = b"text/plain; charset=utf-8"
@@ -187,7 +186,6 @@ async def answering_scrapes(
         server_header=False,
         date_header=False,
         timeout_keep_alive=int(KEPT_SECONDS),
-        h11_max_incomplete_event_size=_MOST_HEADERS,
     )
     port = _port_at(address, number, mend)
     async with Listening(config, tls.value if tls else None, door.connections).at(port):

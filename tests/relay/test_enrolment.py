@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import ssl
 import stat
 import subprocess
 import sys
@@ -55,6 +56,7 @@ from orchestrator.store.database import BUSY_MILLISECONDS
 from orchestrator.store.ledger import Ledger
 from policies.model.errors import BadInput, NotAllowed, Unavailable
 from tests.fakes.authority import EnterpriseCa
+from tests.fakes.hostile_requests import HOSTILE, Parsed, answer_to
 from tests.patience import PATIENCE, until
 from tests.relay.installation import (
     Installation,
@@ -802,3 +804,16 @@ async def test_a_host_whose_clock_is_wrong_hears_it_and_keeps_its_token(
             with pytest.raises(BadInput, match="this host's clock says"):
                 await asyncio.get_running_loop().run_in_executor(HOSTS, asking)
     await house.enrol(token)
+
+
+async def test_the_enrolment_port_refuses_a_body_in_chunks_before_it_is_parsed(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = Parsed(monkeypatch)
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    host, _, port = str(installation.settings.enrolment_address).rpartition(":")
+    request = HOSTILE["chunks of one byte"][0].replace(b"/v1/fleets/edge/commands", b"/v1/enrol")
+    answer = await answer_to((host, int(port)), [request], anybody)
+    assert answer.startswith(b"HTTP/1.1 411")
+    assert parsed.bodies == 0

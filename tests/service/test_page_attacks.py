@@ -499,7 +499,7 @@ async def test_a_request_of_two_lengths_is_refused_and_nothing_after_it_is_answe
     async with asyncio.timeout(PATIENCE):
         said = await reader.read()
     writer.close()
-    assert said.startswith(b"HTTP/1.1 400")
+    assert said.startswith(b"HTTP/1.1 411")
     assert said.count(b"HTTP/1.1 ") == 1
 
 
