@@ -85,9 +85,22 @@ def may_fail_too(aside: Asides, names: Collection[str], cohorts: Cohorts) -> boo
 def excess(failed: Collection[str], cohorts: Cohorts) -> int:
     """Return how many gateways have failed beyond those that may by themselves; at most 0 if none have.
 
-    A gateway that failed now and was set aside before counts once.
+    A gateway that failed now and was set aside before counts once. One of an earlier wave counts against
+    what all waves may lose together, and not against the wave under way.
     """
-    return len({*failed, *cohorts.set_aside}) - cohorts.may_fail
+    return _beyond({*failed, *cohorts.set_aside}, cohorts, 0)
+
+
+def excess_of_reboots(rebooted: Collection[str], cohorts: Cohorts) -> int:
+    """Return how many hosts have rebooted beyond those that may by themselves; at most 0 if none have."""
+    return _beyond({*rebooted}, cohorts, FEWEST_REBOOTS)
+
+
+def _beyond(names: Collection[str], cohorts: Cohorts, fewest: int) -> int:
+    earlier = {*cohorts.changed_before, *cohorts.earlier}
+    own = sum(name not in earlier for name in names)
+    together = cohorts.may_fail + cohorts.may_fail_before
+    return max(own - max(fewest, cohorts.may_fail), len(names) - max(fewest, together))
 
 
 def failed_of(aside: Asides) -> tuple[str, ...]:

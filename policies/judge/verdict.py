@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from policies.judge.failures import FEWEST_REBOOTS, Asides, Why, aside_for, excess, failed_of
+from policies.judge.failures import Asides, Why, aside_for, excess, excess_of_reboots, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
 from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
@@ -46,7 +46,7 @@ def decide(
     found = (
         _harm(readings, responses, {*failed, *cohorts.set_aside}, alone=alone)
         or _doubt(readings, responses, alone=alone)
-        or _reboots(rebooted, cohorts.may_fail)
+        or _reboots(rebooted, cohorts)
         or _blindness(policy, readings, clocks)
         or _proof(window, readings, clocks, policy.required)
         or _patience(window, readings, clocks)
@@ -93,9 +93,9 @@ def _doubt(
     return None
 
 
-def _reboots(rebooted: Sequence[str], may_fail: int) -> Decision | None:
+def _reboots(rebooted: Sequence[str], cohorts: Cohorts) -> Decision | None:
     """Hold when so many hosts reboot that it may be the release after all."""
-    if len(rebooted) <= max(FEWEST_REBOOTS, may_fail):
+    if excess_of_reboots(rebooted, cohorts) <= 0:
         return None
     reason = f"the hosts of {len(rebooted)} changed gateways have rebooted, {rebooted[0]} among them"
     return Decision(action=Action.HOLD, verdict=GateVerdict.CONFLICTING, reason=reason)

@@ -145,8 +145,10 @@ class Cohorts(Value):
     `canary` are the wave's gateways, `changed_before` those of earlier waves that run the release
     too, `control` those not yet changed. Of a large fleet these are samples, and `beyond` names
     the changed gateways outside them, of which only exceptions are read. More than `may_fail`
-    gateways that fail by themselves are the release's fault. `set_aside` names those of waves that have
-    passed whose failure the ledger has already: each gateway counts once.
+    gateways that fail by themselves are the release's fault. Those of `earlier` waves count apart:
+    they are its fault only where, with the wave's own, more fail than `may_fail` and `may_fail_before`
+    together. `set_aside` names those of waves that have passed whose failure the ledger has already:
+    each gateway counts once.
     `expected` maps each instance label to the executable digest it must be running, `slots` to
     the slot on trial: a release that only changes the config runs the same executable in another.
     `since` is when what runs in that slot was started, in seconds of the epoch: what the slot
@@ -165,6 +167,8 @@ class Cohorts(Value):
     changed_before: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
     may_fail: int = Field(default=0, ge=0)
+    may_fail_before: int = Field(default=0, ge=0, exclude_if=lambda number: not number)
+    earlier: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     set_aside: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     expected: dict[str, Digest] = {}
     slots: dict[str, str] = {}

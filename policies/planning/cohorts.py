@@ -70,8 +70,9 @@ def cohorts_of(
     failed = [
         one.gateway
         for one in results
-        if one.state == SET_ASIDE and 0 < plan.wave_of.get(one.gateway, 0) <= passed
+        if one.state == SET_ASIDE and 0 < plan.wave_of.get(one.gateway, 0) <= max(passed, wave - 1)
     ]
+    of_earlier = sorted(name for one in plan.waves[: max(0, wave - 1)] for name in one.gateways)
     target = {name: fleet.gateway(name).metrics_target for name in (*canary, *before, *control, *failed)}
     expected = {target[name]: plan.release.executable for name in (*canary, *before)} | {
         target[name]: plan.known_good[name].executable for name in control
@@ -91,6 +92,8 @@ def cohorts_of(
         control=(*[target[name] for name in sorted(control)], *old.values()),
         changed_before=tuple(target[name] for name in sorted(before)),
         may_fail=_may_fail(plan, wave, passed),
+        may_fail_before=_may_fail_together(plan, wave - 1),
+        earlier=tuple(fleet.gateway(name).metrics_target for name in of_earlier),
         set_aside=tuple(target[name] for name in sorted(failed)),
         expected=expected,
         slots={target[n]: slot for n in (*canary, *before) if (slot := standing[n].slot) is not None},
@@ -107,6 +110,11 @@ def _may_fail(plan: Plan, wave: int, passed: int) -> int:
     if wave:
         return may_fail(plan, plan.waves[wave - 1])
     if passed:
-        return sum(may_fail(plan, one) for one in plan.waves[:passed])
+        return _may_fail_together(plan, passed)
     everybody = sum(len(one.gateways) for one in plan.waves)
     return max(1, may_be_unable(plan.fleet.limits, everybody))
+
+
+def _may_fail_together(plan: Plan, upto: int) -> int:
+    """Return how many gateways of the waves up to that one may fail alone, 0 if it is no wave."""
+    return sum(may_fail(plan, one) for one in plan.waves[: max(0, upto)])

@@ -75,6 +75,45 @@ def test_a_gateway_of_an_earlier_wave_that_fails_is_counted_too() -> None:
     assert (decisions[-1].action, decisions[-1].failed) == (Action.CONTINUE, NAMES[9:10])
 
 
+def beside_earlier(of_wave: int, before: int) -> Cohorts:
+    return WAVE.model_copy(update={"may_fail": of_wave, "may_fail_before": before})
+
+
+def test_a_gateway_of_an_earlier_wave_takes_nothing_back_where_none_of_this_wave_may_fail() -> None:
+    """In the hold-out wave of one gateway, of which none may fail, one of 399 others took all back."""
+    _, decisions = watch(beside_earlier(0, 1), [tick(0), tick(1, NAMES[9:10]), tick(2)])
+    assert (decisions[-1].action, decisions[-1].failed) == (Action.CONTINUE, NAMES[9:10])
+    _, decisions = watch(beside_earlier(0, 1), [tick(0), tick(1, NAMES[2:3])])
+    assert decisions[-1].action is Action.ROLL_BACK
+
+
+@pytest.mark.parametrize(("of_wave", "before"), [(0, 1), (1, 0)])
+def test_gateways_of_earlier_waves_are_harm_beyond_what_all_waves_may_lose_together(
+    of_wave: int, before: int
+) -> None:
+    _, decisions = watch(beside_earlier(of_wave, before), [tick(0), tick(1, NAMES[8:10])])
+    assert (decisions[-1].action, {*decisions[-1].failed}) == (Action.ROLL_BACK, {*NAMES[8:10]})
+
+
+def test_a_gateway_of_an_earlier_wave_stays_one_of_that_once_the_ledger_has_it_as_set_aside() -> None:
+    sick = NAMES[9]
+    state, _ = watch(beside_earlier(0, 1), [tick(0), tick(1, [sick])])
+    out = {"changed_before": NAMES[8:9], "earlier": NAMES[8:10], "set_aside": (sick,)}
+    cohorts = beside_earlier(0, 1).model_copy(update=out)
+    state, decision = fold_tick(GATES, GATES.window, cohorts, state, tick(2))
+    assert (decision.action, decision.failed) == (Action.CONTINUE, (sick,))
+    _, decision = fold_tick(GATES, GATES.window, cohorts, state, tick(3, NAMES[8:9]))
+    assert decision.action is Action.ROLL_BACK
+
+
+def test_reboots_in_earlier_waves_count_against_what_all_waves_may_lose_together() -> None:
+    rebooted = [NAMES[2:3] + NAMES[8:10], NAMES[1:3], NAMES[1:4] + NAMES[8:10]]
+    actions = [
+        watch(beside_earlier(0, 3), [tick(0), tick(1, rebooted=names)])[1][-1].action for names in rebooted
+    ]
+    assert actions == [Action.CONTINUE, Action.HOLD, Action.HOLD]
+
+
 def test_what_is_everybodys_is_no_gateways_own_failure() -> None:
     _, decisions = watch(may(1), [tick(0), tick(1, NAMES)])
     assert (decisions[-1].verdict, decisions[-1].failed) == (GateVerdict.CONFLICTING, ())

@@ -100,6 +100,31 @@ def test_a_gateway_that_fails_alone_after_its_wave_is_counted_once_when_the_ledg
     assert f"{may_fail + 1} gateways have failed by themselves" in decisions[first].reason
 
 
+def test_a_wave_counts_failures_of_earlier_waves_against_what_those_may_lose() -> None:
+    """R6: in the hold-out wave of one gateway, one of 399 others took a good release back from all."""
+    plan = plan_of(facts_of(400, Limits(draining=400)), Strategy.CANARY)
+    last = plan.waves[-1]
+    sick, *_ = plan.waves[2].gateways
+    results = [
+        GatewayResult(
+            gateway=name, wave=number, state="on trial" if number == last.number else "kept", at=NOON
+        )
+        for name, number in plan.wave_of.items()
+    ]
+    label = plan.fleet.gateway(sick).metrics_target
+    found = cohorts_of(plan, last.number, results)
+    passed = cohorts_of(plan, 0, results, passed=last.number - 1)
+    assert (last.holdout, len(last.gateways), found.may_fail) == (True, 1, 0)
+    assert found.may_fail_before == passed.may_fail > 1
+    assert (excess((label,), found), excess(found.canary, found)) == (0, 1)
+    without = [one for one in results if one.gateway != sick]
+    again = cohorts_of(
+        plan, last.number, [*without, GatewayResult(gateway=sick, wave=3, state="set aside", at=NOON)]
+    )
+    assert again.set_aside == (label,)
+    assert (excess((), again), excess((label,), again)) == (0, 0)
+
+
 def seen_running(runs: dict[str, str]) -> Decision:
     """Return what the watch over the first wave decides where some gateways run these digests.
 
