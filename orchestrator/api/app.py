@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from orchestrator.api import problems
+from orchestrator.api.document import described
 from orchestrator.api.limits import Limits, descriptions, streams
 from orchestrator.api.routes import (
     audit,
@@ -81,8 +82,9 @@ def application(service: Service, limits: Limits | None = None, watch: Watch | N
         description="Upgrades of VPN gateways, as people and programs ask for them.",
         docs_url=None,
         redoc_url=None,
-        openapi_url="/v1/openapi.json",
+        openapi_url=None,
     )
+    app.include_router(described(app))
     app.state.service = service
     app.state.limits = limits or Limits()
     app.state.streams = streams()
