@@ -1,8 +1,8 @@
 """Decide how an instance is emptied: whose sessions are waited for, whose may be ended, and when nobody's.
 
 Three promises: a session is never ended because something is unknown, an exempt one is ended
-by a person only, and a deadline never ends more than its share. An instance that does not answer is
-stopped at its deadline only if the kernel shows that it has no user, else by a person only.
+by a person only, and a deadline never ends more than its share. An instance that does not report its
+sessions is stopped at its deadline only if the kernel shows that it has no user, else by a person only.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,13 @@ BEYOND_AUTH = ("tunnel", "ping")
 """Stages of a probe at which a login had worked, so that only the tunnel can be at fault."""
 
 SILENT_FOR = timedelta(minutes=1)
-"""How long an instance has to be silent before it is reported, and an operator may stop it."""
+"""How long an instance may report no sessions before that is reported, and an operator may stop it."""
 
 DESERTED_FOR = timedelta(minutes=10)
 """How long a silent instance has to be without any user before its deadline may stop it."""
+
+COUNT_BY_HAND = "count its users on its host, and update penstock to a version that reads the answer"
+"""What an operator does about an instance that answers in a form that penstock does not read."""
 
 _BAD = {GateVerdict.UNHEALTHY, GateVerdict.HARD}
 
@@ -81,7 +84,7 @@ def allowance(found: int, limits: DrainLimits) -> int:
 
 
 def is_silent(look: Look) -> bool:
-    """Return whether the instance has not answered its host for long enough to be reported."""
+    """Return whether the instance has not reported its sessions for long enough to be reported itself."""
     return look.silence is not None and look.silence.lasts >= SILENT_FOR
 
 
@@ -135,7 +138,7 @@ def _uncounted(facts: DrainFacts) -> NextStep:
             reason=f"the drain deadline is over: {silent}, and it has no user by its kernel",
             uncounted=Uncounted.DESERTED,
         )
-    return NextStep(step=Step.HOLD, reason=f"{silent}; {_users(silence)}; {_stopped_by_hand(facts)}")
+    return NextStep(step=Step.HOLD, reason=f"{silent}; {_users(silence)}; {_uncounted_ways(facts)}")
 
 
 def stopped_by_hand(fleet: str | None, gateway: str, slot: str) -> str:
@@ -145,12 +148,31 @@ def stopped_by_hand(fleet: str | None, gateway: str, slot: str) -> str:
     return f"`{command}` stops it and loses every session that it has"
 
 
-def _stopped_by_hand(facts: DrainFacts) -> str:
-    return stopped_by_hand(facts.fleet, facts.gateway, facts.slot)
+def uncounted_ending(slots: Sequence[tuple[str, Look]], *, exempt_too: bool) -> str:
+    """Return what an order to end what is left means for these slots, whose sessions are unknown."""
+    said = list[str]()
+    unread = [(slot, look.silence.unread) for slot, look in slots if look.silence and look.silence.unread]
+    if silent := ", ".join(slot for slot, look in slots if not (look.silence and look.silence.unread)):
+        stopped = "stopped, and every session that it has is lost"
+        kept = "not stopped; `--exempt-too` stops it and loses every session that it has"
+        said.append(f"Without an answer, {silent} is {stopped if exempt_too else kept}.")
+    for slot, answer in unread:
+        stopped = "it is stopped, and users who are connected to it are cut off"
+        kept = f"it is not stopped: {COUNT_BY_HAND}"
+        said.append(f"In {slot}, {answer}: {stopped if exempt_too else kept}.")
+    return " ".join(said)
+
+
+def _uncounted_ways(facts: DrainFacts) -> str:
+    """Return what an operator can do about an instance whose sessions are unknown."""
+    unread = facts.look.silence is not None and facts.look.silence.unread
+    return COUNT_BY_HAND if unread else stopped_by_hand(facts.fleet, facts.gateway, facts.slot)
 
 
 def _silent(facts: DrainFacts) -> str:
     since = f" since {facts.silent_since:%Y-%m-%d %H:%M} UTC" if facts.silent_since else ""
+    if facts.look.silence is not None and facts.look.silence.unread:
+        return f"{facts.look.silence.unread}{since}, so its sessions are unknown and it may serve users"
     return f"it has not answered{since}, so its sessions are unknown"
 
 
@@ -173,7 +195,7 @@ def _before_the_deadline(facts: DrainFacts, limits: DrainLimits) -> NextStep:
     if facts.warned or facts.now < warning_at:
         until = facts.deadline if facts.warned else warning_at
         reason = (
-            f"{_silent(facts)}; {_stopped_by_hand(facts)}" if silent else f"{left} sessions are waited for"
+            f"{_silent(facts)}; {_uncounted_ways(facts)}" if silent else f"{left} sessions are waited for"
         )
         return NextStep(step=Step.WAIT, reason=reason, until=until)
     before = timedelta(seconds=round((facts.deadline - facts.now).total_seconds()))

@@ -15,7 +15,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from temporalio.exceptions import TimeoutError as EngineTimeoutError
 
 from activities.ledger import EventEntry, LedgerActivities
-from policies.drains import is_silent, mode_of, next_step
+from policies.drains import is_silent, mode_of, next_step, uncounted_ending
 from policies.model.command import CommandReceipt
 from policies.model.drain import (
     DRAIN_OVER,
@@ -413,10 +413,8 @@ class Drain:
         spared = "exempt ones too" if ending.exempt_too else "exempt ones are waited for"
         sentence = f"What is left is ended in batches of {self._order.limits.batch}; {spared}."
         if silent := [one for one in meant if is_silent(one.look or UNSEEN)]:
-            slots = ", ".join(f"slot {one.slot} of {one.gateway}" for one in silent)
-            stopped = "stopped, and every session that it has is lost"
-            kept = "not stopped; `--exempt-too` stops it and loses every session that it has"
-            sentence += f" Without an answer, {slots} is {stopped if ending.exempt_too else kept}."
+            slots = [(f"slot {one.slot} of {one.gateway}", one.look or UNSEEN) for one in silent]
+            sentence += f" {uncounted_ending(slots, exempt_too=ending.exempt_too)}"
         return await self._obeyed(ending, DrainEvent.ENDED, sentence)
 
     @extend.validator

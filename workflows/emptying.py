@@ -41,7 +41,7 @@ class Emptying(BaseModel):
     mode: DrainMode = DrainMode.WAIT
     mode_reason: str = "it was replaced, not found at fault"
     silent_since: datetime | None = None
-    """Since when its instance has not answered its host; None while it answers."""
+    """Since when its instance has not reported its sessions; None while it does."""
     step: NextStep = COUNTING
     warned_for: datetime | None = None
     forced: DrainEnding | None = None

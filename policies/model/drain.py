@@ -65,14 +65,16 @@ def loss_event(loss: Loss | None) -> str:
 
 
 class Silence(Message):
-    """For how long an instance has not answered its host, and for how long it has had no user meanwhile.
+    """For how long an instance has not reported its sessions, and has had no user meanwhile.
 
     `deserted` is read from the kernel: no user has a connection, and no packet has come through a tunnel.
-    It is None where the kernel does not show that.
+    It is None where the kernel does not show that. `unread` is empty where the instance gives no answer. It
+    is one line about the answer where that has a form which penstock does not read: such an instance lives.
     """
 
     lasts: Elapsed
     deserted: Elapsed | None = None
+    unread: str = ""
 
 
 class Uncounted(StrEnum):
@@ -80,9 +82,9 @@ class Uncounted(StrEnum):
 
     NONE = "none"
     DESERTED = "deserted"
-    """One that has been silent and without any user for `policies.drains.DESERTED_FOR`."""
+    """One that has been uncounted and without any user for `policies.drains.DESERTED_FOR`."""
     SILENT = "silent"
-    """One that has been silent for `policies.drains.SILENT_FOR`: an operator accepts what is lost."""
+    """One that has been uncounted for `policies.drains.SILENT_FOR`: an operator accepts what is lost."""
 
 
 class Look(Message):
@@ -112,14 +114,14 @@ class Step(StrEnum):
     HOLD = "hold"
     STOP = "stop"
     STOP_UNCOUNTED = "stop_uncounted"
-    """The instance does not answer: it is stopped although the number of its sessions is unknown."""
+    """The instance reports no sessions: it is stopped although their number is unknown."""
 
 
 class NextStep(Value):
     """What a drain does next and why.
 
     `leave` is how many sessions a batch leaves alive. `uncounted` is what the host has to find before it
-    stops an instance that does not answer.
+    stops an instance whose sessions are unknown.
     """
 
     step: Step
@@ -197,7 +199,7 @@ class SlotDrain(Value):
     why: str
     deadline: datetime
     silent_since: datetime | None = Field(
-        default=None, description="since when the instance has not answered its host"
+        default=None, description="since when the instance has not reported its sessions"
     )
 
 

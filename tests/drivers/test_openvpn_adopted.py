@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from activities.drivers.daemon.openvpn import daemon as driver
+from activities.drivers.daemon.unread import Unreadable
 from activities.drivers.programs import run
 from activities.drivers.runtime.host.process import digest_of_file
 from orchestrator.processes.exporter import Host
@@ -147,6 +149,22 @@ async def test_one_that_cannot_be_asked_is_refused_with_the_line_that_lets_it_be
     with pytest.raises(Refused, match="cannot be counted"):
         await openvpn.adoption.adopt(operation("adopt"), ())
     assert (openvpn.folders.adopted, daemon.process.poll()) == (None, None)
+
+
+async def test_one_that_answers_in_another_form_is_refused_with_what_is_not_read(
+    openvpn: OpenVpnLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def later(_: object) -> None:
+        raise Unreadable("Real Address")
+
+    monkeypatch.setattr(driver, "clients_in", later)
+    daemon = Unprepared(openvpn)
+    found = await openvpn.adoption.examine()
+    assert found.obstacles[0] == (
+        f"the sessions of process {daemon.process.pid} on gw-1 cannot be counted: OpenVPN answers in a form "
+        "that penstock does not read (Real Address); update penstock to a version that reads the answer"
+    )
 
 
 async def test_of_two_of_one_port_by_udp_and_tcp_it_is_said_that_a_gateway_has_one_transport(

@@ -15,6 +15,7 @@ from policies.drains import (
     mode_of,
     next_step,
     remembered,
+    uncounted_ending,
 )
 from policies.model.drain import DrainFacts, DrainLimits, DrainMode, Look, Loss, Silence, Step, Uncounted
 from policies.model.instance import Probe
@@ -134,6 +135,51 @@ def test_what_is_told_of_a_silent_instance_names_since_when_its_users_and_what_t
         "it has not answered since 2026-11-20 02:30 UTC, so its sessions are unknown; `penstock drain end "
         "edge --gateway gw-1 --slot a --exempt-too --reason TEXT` stops it and loses every "
         "session that it has"
+    )
+
+
+UNREAD = "OpenVPN answers in a form that penstock does not read (Real Address)"
+
+
+def test_an_instance_that_answers_in_another_form_is_not_offered_to_be_stopped_as_a_dead_one() -> None:
+    """Reader of real inputs 2: `--exempt-too` on a live OpenVPN 2.7 cut off all its users."""
+    silence = Silence(lasts=timedelta(minutes=30), unread=UNREAD)
+    unread = DrainFacts(
+        look=Look(sessions=None, exempt=None, silence=silence),
+        mode=DrainMode.WAIT,
+        found=3,
+        ended=0,
+        now=NOW,
+        deadline=NOW,
+        fleet="edge",
+        gateway="gw-1",
+        slot="a",
+        silent_since=NOW - timedelta(minutes=30),
+    )
+    held = next_step(unread, DrainLimits())
+    assert held.step is Step.HOLD
+    assert held.reason == (
+        f"{UNREAD} since 2026-11-20 02:30 UTC, so its sessions are unknown and it may serve users; its "
+        "kernel does not show whether it has users; count its users on its host, and update penstock to a "
+        "version that reads the answer"
+    )
+    waits = next_step(unread.model_copy(update={"deadline": NOW + timedelta(hours=8)}), DrainLimits())
+    assert waits.step is Step.WAIT
+    assert "--exempt-too" not in waits.reason
+    assert "not answered" not in waits.reason
+
+
+def test_an_order_to_end_names_the_instances_that_answer_apart_from_the_silent_ones() -> None:
+    dead = Look(sessions=None, exempt=None, silence=Silence(lasts=SILENT_FOR))
+    alive = Look(sessions=None, exempt=None, silence=Silence(lasts=SILENT_FOR, unread=UNREAD))
+    slots = [("slot a of gw-1", dead), ("slot b of gw-2", alive)]
+    assert uncounted_ending(slots, exempt_too=False) == (
+        "Without an answer, slot a of gw-1 is not stopped; `--exempt-too` stops it and loses every session "
+        f"that it has. In slot b of gw-2, {UNREAD}: it is not stopped: count its users on its host, and "
+        "update penstock to a version that reads the answer."
+    )
+    assert uncounted_ending(slots[1:], exempt_too=True) == (
+        f"In slot b of gw-2, {UNREAD}: it is stopped, and users who are connected to it are cut off."
     )
 
 

@@ -96,6 +96,16 @@ def test_an_instance_is_deserted_for_as_long_as_its_kernel_has_shown_no_user(
     assert minutes(looks(silences, clock, daemon, 2)) == (11, 2)
 
 
+def test_what_an_instance_answers_in_another_form_goes_with_how_long_its_sessions_are_unknown(
+    daemon: Daemon, clock: Minutes
+) -> None:
+    daemon.shows(LISTENS)
+    silences = Silences(GATEWAY, Ocserv(), clock)
+    looks(silences, clock, daemon, 3)
+    found = silences.note(SLOT, daemon, "ocserv answers in a form that penstock does not read")
+    assert (minutes(found), found.unread[:14]) == ((2.5, 2.5), "ocserv answers")
+
+
 def test_silence_begins_anew_with_an_answer_another_process_and_a_minute_without_a_look(
     daemon: Daemon, clock: Minutes
 ) -> None:

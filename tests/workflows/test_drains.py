@@ -501,6 +501,31 @@ async def test_an_instance_that_becomes_silent_is_listed_with_since_when_and_end
     assert fake.effects == ["stop a"]
 
 
+async def test_an_instance_that_answers_in_another_form_is_listed_with_it_and_not_as_a_silent_one(
+    world: World,
+) -> None:
+    fake = with_people(world, 2)
+    unread = "OpenVPN answers in a form that penstock does not read (Real Address)"
+    fake.silences["a"] = Silence(lasts=2 * SILENT_FOR, unread=unread)
+    fake.uncountable.add("a")
+    running = await drain(world, seconds=3600)
+
+    async def is_listed() -> bool:
+        return any(slot.why.startswith(unread) for slot in (await status_of(running)).slots)
+
+    await until(is_listed)
+    [slot] = (await status_of(running)).slots
+    assert "--exempt-too" not in slot.why
+    said = (await say(running, DrainEnding(id="1", person="on call", reason="it hangs"))).sentence
+    assert said.endswith(
+        f"In slot a of gw-1, {unread}: it is not stopped: count its users on its host, and update "
+        "penstock to a version that reads the answer."
+    )
+    fake.uncountable.clear()
+    fake.silences.clear()
+    assert (await result_of(running)).stopped == ("gw-1 a",)
+
+
 async def test_an_order_for_one_slot_means_nobody_in_another_slot_of_the_gateway(world: World) -> None:
     """To stop what hangs in slot c by the gateway's name would end every good session in slot a."""
     fake = with_people(world, 2)

@@ -79,6 +79,11 @@ class PlainDaemon(Protocol):
         del environment
         return "its control socket gives no answer"
 
+    def unread(self, environment: Environment) -> str:
+        """Return nothing: a driver that tells an answer in another form from silence overrides this."""
+        del environment
+        return ""
+
     async def users(self, environment: Environment) -> Users | None:
         """Return who has a session: logins are asked for where instances have networks of their own."""
         found = await self.sessions(environment)

@@ -390,6 +390,13 @@ class Daemon(Protocol):
         """Return in one line why the running instance does not report its sessions."""
         ...
 
+    def unread(self, environment: Environment) -> str:
+        """Return what the instance answered last about its sessions in a form that is not read.
+
+        Such an instance is alive. The text is empty if it gave no answer, or one that is read.
+        """
+        ...
+
     async def users(self, environment: Environment) -> Users | None:
         """Return who is there, of one look at the instance; None when it does not say.
 

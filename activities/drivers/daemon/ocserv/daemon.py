@@ -63,6 +63,7 @@ from activities.drivers.daemon.template import (
     secret_of,
     write_credentials,
 )
+from activities.drivers.daemon.unread import Unread, Unreadable
 from activities.drivers.handshake import certificate_shown
 from activities.drivers.programs import run
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -104,6 +105,7 @@ class Ocserv:
         self._exempt = exempt
         self._probing = asyncio.Lock()
         self._tunnels = Tunnels()
+        self._unread = Unread("ocserv")
 
     def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
         """Return the port, by TCP; UDP goes to each instance's own."""
@@ -265,36 +267,42 @@ class Ocserv:
 
         Asked in this order: a session that breaks or comes back between the two is in one answer or both.
         """
-        valid = await self._ask(environment, "show", "sessions", "valid")
-        users = await self._ask(environment, "show", "users")
-        if not isinstance(valid, list) or not isinstance(users, list):
-            return None
-        try:
-            present = [user for user in users if user["State"] not in NOT_YET]
-            known = {user["Session"] for user in present}
-            opened = [session for session in valid if session["session_is_open"]]
-            past = self._tunnels.take(environment.slot.name, opened, present)
-            broken = [
-                session
-                for session in opened
-                if session["Session"] not in known and not self._is_of_a_probe(session)
-            ]
-            found = [(user, self._connected(user)) for user in present]
-            found += [(session, self._resumable(session)) for session in broken]
-        except (KeyError, TypeError, ValueError):
-            return None
+        with self._unread.reading(environment.slot.name):
+            valid = await self._listed(environment, "show", "sessions", "valid")
+            users = await self._listed(environment, "show", "users")
+            return None if valid is None or users is None else self._read(environment, valid, users)
+        return None
+
+    def _read(self, environment: Environment, valid: list[Any], users: list[Any]) -> tuple[Session, ...]:
+        present = [user for user in users if user["State"] not in NOT_YET]
+        known = {user["Session"] for user in present}
+        opened = [session for session in valid if session["session_is_open"]]
+        past = self._tunnels.take(environment.slot.name, opened, present)
+        broken = [
+            session
+            for session in opened
+            if session["Session"] not in known and not self._is_of_a_probe(session)
+        ]
+        found = [(user, self._connected(user)) for user in present]
+        found += [(session, self._resumable(session)) for session in broken]
         listed = [one.model_copy(update={"worked": said["Session"] in past.worked}) for said, one in found]
         seen = {one.remote_address for one in listed if not one.worked}
         gone = [_failed(address, at) for address, at in past.failed.items() if address not in seen]
         return (*listed, *gone)
 
     async def silence(self, environment: Environment) -> str:
-        """Return what occtl prints where it gets no answer."""
+        """Return what occtl prints where it gets no answer, or what in the answer is not read."""
+        if unread := self.unread(environment):
+            return unread
         try:
             result = await run(self._occtl(environment, "show", "status"), within=ANSWER)
         except PenstockError as error:
             return str(error)
-        return result.last_words if result.status else "occtl prints sessions in an unknown form"
+        return result.last_words if result.status else "ocserv answers again"
+
+    def unread(self, environment: Environment) -> str:
+        """Return what the last answer about its sessions has that is not read."""
+        return self._unread.of(environment.slot.name)
 
     async def sessions_of_removed(self, environment: Environment) -> tuple[Session, ...]:
         """Return sessions of whom the list of users does not name; none where it is not the only way in.
@@ -438,13 +446,27 @@ class Ocserv:
 
     async def _ask(self, environment: Environment, *command: str) -> Any:
         """Return occtl's answer, None for no answer or one that is not JSON; unknown is never zero."""
+        with suppress(ValueError):
+            return await self._answered(environment, *command)
+        return None
+
+    async def _listed(self, environment: Environment, *command: str) -> list[Any] | None:
+        """Return occtl's list, None for no answer; ValueError for anything else."""
+        said = await self._answered(environment, *command)
+        if said is not None and not isinstance(said, list):
+            raise Unreadable(f"`{' '.join(command)}` is no list")
+        return said
+
+    async def _answered(self, environment: Environment, *command: str) -> Any:
+        """Return occtl's answer, None for no answer; ValueError for one that is not JSON."""
         try:
             result = await run(
                 self._occtl(environment, *command), within=ANSWER, environment={**os.environ, **IN_UTC}
             )
-            return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if result.status == 0 else None
-        except (PenstockError, ValueError):
+        except PenstockError:
             return None
+        answered = result.status == 0 and result.out.strip()
+        return json.loads(_TRAILING_COMMA.sub(r"\1", result.out)) if answered else None
 
 
 def _failed(address: str, at: datetime) -> Session:

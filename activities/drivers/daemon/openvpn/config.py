@@ -1,4 +1,4 @@
-"""An OpenVPN configuration as OpenVPN 2.4 to 2.6 read it: words, quotes, comments, and inline files.
+"""An OpenVPN configuration as OpenVPN 2.4 to 2.7 read it: words, quotes, comments, and inline files.
 
 Read in its source (`parse_line`, `check_inline_file`) and measured: `test_openvpn_reads.py` compares the two.
 

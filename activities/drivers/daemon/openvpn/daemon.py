@@ -43,6 +43,7 @@ from activities.drivers.daemon.port import (
 )
 from activities.drivers.daemon.revoked import Given
 from activities.drivers.daemon.template import FOLDER, filled, require_given, secret_of, write_credentials
+from activities.drivers.daemon.unread import Unread
 from activities.drivers.flows import Flow, flows_to_port, forget, forget_flows
 from policies.attribution import Held
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -79,7 +80,7 @@ _NAMES = re.compile(
 
 
 class OpenVpn(PlainDaemon):
-    """All this project knows about OpenVPN 2.4 to 2.6.
+    """All this project knows about OpenVPN 2.4 to 2.7.
 
     SIGHUP and SIGUSR1 end every session. Users are known by certificates; `crl-verify` is read at each login.
     """
@@ -102,6 +103,7 @@ class OpenVpn(PlainDaemon):
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+        self._unread = Unread("OpenVPN")
 
     def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
         """Return the port, by UDP and TCP: which of them serves is the template's to say."""
@@ -190,8 +192,12 @@ class OpenVpn(PlainDaemon):
         return tuple(self._session(row, transport) for row in rows)
 
     async def silence(self, environment: Environment) -> str:
-        """Return why its management interface gives no answer."""
-        return await refusal_of(_asked(environment))
+        """Return why its management interface gives no answer, or what in the answer is not read."""
+        return self.unread(environment) or await refusal_of(_asked(environment))
+
+    def unread(self, environment: Environment) -> str:
+        """Return what its last answer about its sessions has that is not read."""
+        return self._unread.of(environment.slot.name)
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each client to restart, and have the kernel forget its flow to this instance.
@@ -299,15 +305,11 @@ class OpenVpn(PlainDaemon):
 
     async def _rows(self, environment: Environment) -> tuple[ClientRow, ...] | None:
         """Return whom the daemon has let in, without the probe; unknown is never nobody."""
-        said = await ask(_asked(environment), "status 3")
-        if said is None:
-            return None
-        try:
-            return tuple(
-                row for row in clients_in(said[0]) if self._login is None or row.name != self._login.user
-            )
-        except (ValueError, KeyError):
-            return None
+        with self._unread.reading(environment.slot.name):
+            if (said := await ask(_asked(environment), "status 3")) is not None:
+                rows = clients_in(said[0])
+                return tuple(row for row in rows if self._login is None or row.name != self._login.user)
+        return None
 
     def _session(self, row: ClientRow, transport: str) -> Session:
         return Session(

@@ -20,6 +20,7 @@ from activities.drivers.daemon.openvpn.prefix import (
     NAMED,
     STAMP,
     TYPED_NAME,
+    VIA,
     moment,
 )
 from activities.drivers.daemon.openvpn.sessions import NOBODY
@@ -29,7 +30,7 @@ _AT = rf"(?P<at>{STAMP})"
 _CLIENT = re.compile(rf"{_AT}{NAMED}(?P<what>.+)")
 _DROPS = re.compile(rf"{_AT}{DROPS}")
 _AFTER_DROP = re.compile(rf"{_AT}{AFTER_DROP}")
-_NAMELESS = re.compile(rf"{_AT}(?P<end>{END}) (?P<what>.+)")
+_NAMELESS = re.compile(rf"{_AT}{VIA}(?P<end>{END}) (?P<what>.+)")
 _TYPED = re.compile(TYPED_NAME)
 _GIVEN = re.compile(r"MULTI: primary virtual IP(?:v6)? for .+: (?P<address>[0-9a-fA-F.:]+)$")
 _FLOATED = re.compile(rf"{_AT}{FLOATED}")

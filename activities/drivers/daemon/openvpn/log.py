@@ -1,6 +1,6 @@
 """What OpenVPN's own log says about logins: lines in, ended attempts out.
 
-Of a server with `verb 3` or more, version 2.4 to 2.6. Every line of a client that is not yet known begins
+Of a server with `verb 3` or more, version 2.4 to 2.7. Every line of a client that is not yet known begins
 with its address and port, which tie its lines together; later ones have its name before them. A client
 without a certificate has no common name: its lines begin with the address as long as it lives, and the name
 that it has typed counts once its password is right. What has a stamp is read without it, as the log is read
@@ -30,6 +30,7 @@ from activities.drivers.daemon.openvpn.prefix import (
     SHOWN_NAME,
     STAMP,
     TYPED_NAME,
+    VIA,
 )
 from activities.drivers.daemon.openvpn.sessions import NOBODY
 from policies.attempts import Attempt, LoginOutcome, key_of
@@ -39,9 +40,9 @@ LONGEST = 120.0
 MOST_OPEN = 20_000
 _End = tuple[str, str]
 
-_BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context")
-"""The first line of a client as versions before 2.6 have it, and as 2.6 has it with `verb 4`."""
-_NOBODY_YET = re.compile(rf"{STAMP}?+(?P<end>{END}) (?P<what>.+)")
+_BEGINS = ("TLS: Initial packet from", "Re-using SSL/TLS context", "MULTI: multi_create_instance called")
+"""The first line of a client: of versions before 2.6, of 2.6 with `verb 4`, and of 2.7 with it by TCP."""
+_NOBODY_YET = re.compile(rf"{STAMP}?+{VIA}(?P<end>{END}) (?P<what>.+)")
 _LET_IN = re.compile(rf"{STAMP}?+{NAMED}(?P<what>.+)")
 _DROPS = re.compile(rf"{STAMP}?+{DROPS}")
 _AFTER_DROP = re.compile(rf"{STAMP}?+{AFTER_DROP}")

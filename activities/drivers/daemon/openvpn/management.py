@@ -1,4 +1,4 @@
-"""OpenVPN's management socket: one command, one answer (management-notes.txt of OpenVPN 2.6).
+"""OpenVPN's management socket: one command, one answer (management-notes.txt of OpenVPN 2.6; 2.7 is alike).
 
 The daemon serves one caller at a time, and the next one waits until that one has hung up: so each question
 is a short connection of its own. Lines that begin with `>` come by themselves and answer nothing.

@@ -1,5 +1,7 @@
 """The prefix of a line about a client: a stamp, the common name once it is let in, address and port.
 
+OpenVPN 2.7 writes the protocol before the address, as in `bob/udp4:203.0.113.40:52447`.
+
 A name has whatever a certificate or a user's login has: spaces, slashes, and what reads like another prefix.
 So a line that begins with an address is of a client without a common name, whatever comes behind: one that
 is not let in yet, or one that has shown no certificate (`verify-client-cert none`).
@@ -16,11 +18,14 @@ Taken whole wherever it is (`?+`), so that nobody's prefix is sought behind a pa
 """
 END = r"\[?[0-9a-fA-F.:]+\]?:\d+"
 """An address and a port."""
-NAMED = rf"(?!{END} )(?P<user>.+?)/(?P<end>{END}) "
+VIA = r"(?:(?:udp|tcp)[46]?(?:-server|-client)?:)?+"
+"""The protocol that OpenVPN 2.7 writes before them (`mroute_addr_print_ex`); earlier versions write none."""
+_FAMILY = r"(?:\[AF_INET6?\])?+"
+NAMED = rf"(?!{VIA}{END} )(?P<user>.+?)/{VIA}(?P<end>{END}) "
 """The prefix of a user who was let in, right behind the stamp."""
 FLOATED = (
-    rf"(?:(?!{END} ).+?/{END} |{END} )?peer \d+ \(.+\) floated from (?P<from>{END}) to "
-    rf"(?:\[AF_INET6?\])?(?P<to>{END})(?: \(via \S+\))?$"
+    rf"(?:(?!{VIA}{END} ).+?/{VIA}{END} |{VIA}{END} )?peer \d+ \(.+\) floated "
+    rf"from {VIA}{_FAMILY}(?P<from>{END}) to {VIA}{_FAMILY}(?P<to>{END})(?: \(via \S+\))?$"
 )
 """A live session goes on from another address; only some versions have the client's prefix before it.
 
@@ -36,7 +41,7 @@ Until the next packet of any client, OpenVPN then writes no prefix. Longer than 
 characters), so no prefix reads like it.
 """
 AFTER_DROP = (
-    rf"(?P<what>MULTI(?: ERROR)?: primary virtual IP(?:v6)? for (?P<user>.+)/(?P<end>{END})"
+    rf"(?P<what>MULTI(?: ERROR)?: primary virtual IP(?:v6)? for (?P<user>.+)/{VIA}(?P<end>{END})"
     r"(?:: [0-9a-fA-F.:]+$| \([0-9a-fA-F.:]+\) violates .+))"
 )
 """The line about the address of such a user. It counts only for the name that the line of `DROPS` has."""

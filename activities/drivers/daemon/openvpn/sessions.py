@@ -1,13 +1,18 @@
 """The clients of an OpenVPN, as `status 3` tells them: tab-separated rows, whose columns a HEADER names."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from activities.drivers.daemon.openvpn.prefix import VIA
+from activities.drivers.daemon.unread import Unreadable
+
 NO_NUMBER = 2**24 - 1
 NOBODY = "UNDEF"
 """What stands in place of a common name, or of a typed name, that there is none of."""
+_VIA = re.compile(rf"\A{VIA}")
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ def clients_in(status: Sequence[str]) -> tuple[ClientRow, ...]:
     A client without a certificate has no common name, as long as it is connected.
 
     Raises:
-        ValueError: It is not what OpenVPN 2.4 to 2.6 say.
+        ValueError: It is not what OpenVPN 2.4 to 2.7 say.
         KeyError: A column is missing.
     """
     return tuple(
@@ -58,15 +63,21 @@ def _rows(status: Sequence[str]) -> Iterator[dict[str, str]]:
             columns = fields[1:]
         elif kind == "CLIENT_LIST":
             if columns is None:
-                raise ValueError("a client before the header of its columns")
+                raise Unreadable("a client before the header of its columns")
             yield dict(zip(columns, fields, strict=True))
     if columns is None:
-        raise ValueError("no list of clients")
+        raise Unreadable("no list of clients")
 
 
 def _real(said: str) -> tuple[IPv4Address | IPv6Address, int]:
-    """Return address and port of `10.77.0.2:40432` or `fd77::2:40432`; a mapped IPv4 address is IPv4."""
-    host, _, port = said.rpartition(":")
-    address = ip_address(host.strip("[]"))
+    """Return address and port of `10.77.0.2:40432`, `fd77::2:40432` or `tcp6-server:[fd77::2]:40432`.
+
+    A mapped IPv4 address is IPv4.
+    """
+    host, _, port = _VIA.sub("", said).rpartition(":")
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        raise Unreadable("Real Address") from None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address, int(port)

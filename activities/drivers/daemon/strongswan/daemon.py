@@ -63,6 +63,7 @@ from activities.drivers.daemon.strongswan.sessions import (
 from activities.drivers.daemon.strongswan.settings import options_of
 from activities.drivers.daemon.strongswan.template import FILE, PRIVATE
 from activities.drivers.daemon.template import FOLDER, require_given, secret_of, write_credentials
+from activities.drivers.daemon.unread import Unread, Unreadable, unread_part
 from activities.drivers.flows import Flow, flows_of, forget
 from policies.model.client_profiles import NO_PROFILES, Profiles
 from policies.model.errors import BadInput, Unavailable
@@ -107,6 +108,7 @@ class StrongSwan(PlainDaemon):
         self._login = login
         self._exempt = exempt
         self._probing = asyncio.Lock()
+        self._unread = Unread("strongSwan")
 
     def dialled(self, gateway: Gateway) -> tuple[Dialled, ...]:
         """Return IKE's two ports; a login begins at the first, and all the rest comes to the second."""
@@ -173,15 +175,18 @@ class StrongSwan(PlainDaemon):
         return None if users is None else users.sessions
 
     async def silence(self, environment: Environment) -> str:
-        """Return why charon's control socket gives no answer."""
-        return await refusal_of(AskedAt(environment.run, SOCKET))
+        """Return why charon's control socket gives no answer, or what in the answer is not read."""
+        return self.unread(environment) or await refusal_of(AskedAt(environment.run, SOCKET))
+
+    def unread(self, environment: Environment) -> str:
+        """Return what its last answer about its peers has that is not read."""
+        return self._unread.of(environment.slot.name)
 
     async def users(self, environment: Environment) -> Users | None:
         """Return who is connected without the probe, and who asks to be; unknown is never nobody."""
-        try:
+        with self._unread.reading(environment.slot.name):
             return await ask(environment.run, self._users, time_to_list(environment.gateway))
-        except ValueError:
-            return None
+        return None
 
     async def end(self, environment: Environment, sessions: tuple[Session, ...]) -> int:
         """Tell each peer to go, and have the kernel forget its flows to this instance.
@@ -260,8 +265,12 @@ class StrongSwan(PlainDaemon):
     def _users(self, session: vici.Session) -> Users:
         """Return who is there, all in the question's own thread: of a large gateway it takes a second."""
         said = tuple(security_associations(session))
-        peers = (peer for peer in peers_in(said) if self._login is None or peer.name != self._login.user)
-        return Users(tuple(map(self._session, peers)), logging_in(said))
+        try:
+            peers, asking = peers_in(said), logging_in(said)
+        except (KeyError, ValueError) as error:  # a KeyError of vici itself is no answer
+            raise Unreadable(unread_part(error)) from None
+        users = (peer for peer in peers if self._login is None or peer.name != self._login.user)
+        return Users(tuple(map(self._session, users)), asking)
 
     def _session(self, peer: Peer) -> Session:
         return Session(

@@ -470,15 +470,18 @@ class HostAdoption:
         obstacles += own_pools_in_use(slot, self._gateway, known)
         foreign = [route for route in known if not route.device.startswith(slot.device)]
         obstacles += pools_in_use(self._gateway, foreign)
-        sessions = None
+        sessions, unread, daemon = None, "", self._folders.daemon
         if found.own.answers:
+            place = self._place(found.process, slot, found.own)
             with suppress(PenstockError):
-                sessions = await self._folders.daemon.count(self._place(found.process, slot, found.own))
+                sessions = await daemon.count(place)
+            unread = daemon.unread(place)
         if sessions is None:
-            obstacles.append(
-                f"the sessions of process {found.process.pid} on {self._gateway.name} cannot be counted: "
-                f"let {found.config} say {self._folders.daemon.own_words.control}"
-            )
+            mend = f"let {found.config} say {daemon.own_words.control}"
+            if unread:
+                mend = f"{unread}; update penstock to a version that reads the answer"
+            process = f"process {found.process.pid} on {self._gateway.name}"
+            obstacles.append(f"the sessions of {process} cannot be counted: {mend}")
         slots = derived_slots(slot, known)
         return replace(found, slot=slot, sessions=sessions, slots=slots, obstacles=tuple(obstacles))
 

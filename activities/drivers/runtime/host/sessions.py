@@ -64,7 +64,7 @@ class SlotSessions:
         found = await answered(self._folders.daemon.sessions(folder.chroot), PATIENCE)
         boot, process = running.boot, running.name
         if found is None:
-            silence = silences.note(folder.slot, running)
+            silence = silences.note(folder.slot, running, self._folders.daemon.unread(folder.chroot))
             return Look(sessions=None, exempt=None, boot=boot, process=process, silence=silence)
         silences.end(slot)
         connected = [session for session in found if session.connected]

@@ -1,4 +1,4 @@
-"""Instances that do not answer: for how long, and what the kernel shows of their users meanwhile.
+"""Instances that do not report their sessions: for how long, and what the kernel shows of users meanwhile.
 
 Users of an instance that takes logins by TCP have a connection to its port as long as they have a session, so
 that the kernel knows of each of them. Of other instances it does not.
@@ -59,8 +59,11 @@ class Silences:
         """Note that the slot's instance has answered, or has ended."""
         self._silent.pop(slot, None)
 
-    def note(self, slot: Slot, running: Alive) -> Silence:
-        """Note that the slot's instance does not answer now; return for how long it has not."""
+    def note(self, slot: Slot, running: Alive, unread: str = "") -> Silence:
+        """Note that the slot's instance reports no sessions now; return for how long it has not.
+
+        `unread` is what is known of an answer that it gives in another form.
+        """
         now, users = self._clock(), self._users(slot, running)
         before = self._silent.get(slot.name)
         if before is None or before.process != running.name or now - before.seen > UNSEEN:
@@ -76,7 +79,7 @@ class Silences:
         if users is not None:
             since = now if before.deserted_since is None else before.deserted_since
             deserted = timedelta(seconds=now - since)
-        return Silence(lasts=timedelta(seconds=now - before.since), deserted=deserted)
+        return Silence(lasts=timedelta(seconds=now - before.since), deserted=deserted, unread=unread)
 
     def _users(self, slot: Slot, running: Alive) -> Users | None:
         """Return what the kernel shows, None where users dial by more than TCP or nothing is seen here."""

@@ -38,7 +38,7 @@ from activities.drivers.steering.port import SteeringDriver
 from activities.instances import Reloaded, Restored, Staged, Started
 from activities.refusals import RunningMismatch
 from policies.adoption import is_adopted
-from policies.drains import may_stop_uncounted, stopped_by_hand
+from policies.drains import COUNT_BY_HAND, may_stop_uncounted, stopped_by_hand
 from policies.drift import described_by
 from policies.model.adoption import ADOPTED
 from policies.model.client_profiles import NO_PROFILES, Profiles
@@ -531,11 +531,17 @@ class HostSlots:
         if not free:
             why = "each serves, is on trial or has sessions; wait for its drain or end it"
             if silent := [i.slot for i in unused if i.sessions is None]:
-                by_hand = stopped_by_hand(self._gateway.fleet, self._gateway.name, silent[0])
-                why = f"slot {silent[0]} does not answer; {by_hand}"
+                why = self._uncounted(silent[0])
             return [f"{self._gateway.name} has no free slot: {why}"]
         idle = [i for i in free if i.state is not InstanceState.RUNNING]
         return [] if len(idle) < len(free) else self._ports_taken(idle[0].slot)
+
+    def _uncounted(self, slot: str) -> str:
+        """Return why the slot's sessions are unknown, and what to do."""
+        if unread := self._folders.daemon.unread(self._folders.of(slot).chroot):
+            return f"in slot {slot}, {unread}; {COUNT_BY_HAND}"
+        by_hand = stopped_by_hand(self._gateway.fleet, self._gateway.name, slot)
+        return f"slot {slot} does not answer; {by_hand}"
 
     @property
     def _instances(self) -> str:
