@@ -8,6 +8,7 @@ which are known by their names.
 """
 
 import re
+from itertools import chain
 from typing import NamedTuple
 
 from activities.drivers.daemon.template import CREDENTIAL, SECRET, is_left
@@ -81,6 +82,32 @@ _ASSIGNMENTS = tuple(
         r"(?<=\s)(?P<name>[\w-]{1,40}-Password)[ \t]*:?=[ \t]*(?P<value>\"[^\"\n]+\"|'[^'\n]+'|[^\s,\"']+)",
     )
 )
+_QUOTED = r"(?P<value>\"\S[^\"\n]{1,400}\"|'\S[^'\n]{1,400}')"
+_WITH_BLANKS = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        # the whole line: NAME = "VALUE", NAME: "VALUE", export NAME="VALUE", NAME "VALUE"
+        (
+            rf"^[ \t]*(?:{_DECLARED}[ \t]+|-[ \t]+)?[\"'$]?(?P<name>[A-Za-z][\w.-]{{0,80}})[\"']?"
+            rf"[ \t]*(?:[:?]?=>?|:|[ \t])[ \t]*{_QUOTED}[ \t]*[,;]?[ \t\r]*(?:[ \t][#;].*)?$"
+        ),
+        # of JSON, among others, of lists, as an argument
+        rf"[\"'](?P<name>[A-Za-z][\w.-]{{0,80}})[\"'][ \t]*:[ \t]*(?={_QUOTED})",
+        rf"(?<=[\s;,(\"'&?=])(?P<name>[A-Za-z][\w.-]{{0,80}})=(?={_QUOTED})",
+        (
+            r"\bname[\"']?:[ \t]*[\"']?(?P<name>[A-Za-z][\w.-]{0,80})[\"']?,?\s{1,80}[\"']?"
+            rf"value[\"']?:[ \t]*(?={_QUOTED})"
+        ),
+        rf"(?<=[\s\"'])--(?P<name>[A-Za-z][\w-]{{0,80}})(?:=|[ \t]+)(?={_QUOTED})",
+    )
+)
+"""The same where the value is in quotation marks and has blanks; only names of secrets alone count here."""
+_FOR_PEOPLE = re.compile(
+    r"(?:select|insert|update|delete)\s|.*(?:\$[\w({]|[`{<%]|\b(?:passw(?:or)?ds?|passphrases?|your|enter|please"
+    r"|type|must|cannot|invalid|incorrect|wrong|forgot(?:ten)?|reset|change|required|missing)\b|[?:…]$|\.{3}$)",
+    re.IGNORECASE,
+)
+"""Texts with blanks that are no passwords: labels and messages, statements of SQL, and what is filled in."""
 _COMMENT = re.compile(r"^[ \t]*(?:[#;]|//)")
 _HARMLESS = re.compile(
     r"[/~.*!%@<(\[|\\]|\{(?:$|[{%\s]|[\w.-]*\}$)"
@@ -131,6 +158,11 @@ def _named(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|[/!])(?:{pattern})!?$", re.IGNORECASE)
 
 
+_BLOCK = _line(r"(?:server|client|tls)[ \t]+[^\s{=]+[ \t]*\{")
+"""How a block of radsecproxy's begins; those of FreeRADIUS have `=` behind each name."""
+_IN_BLOCKS = r"[ \t]+(?![=#{])(?P<value>\"[^\"\n]+\"|\S+)[ \t\r]*(?:#.*)?$"
+_CONF = re.compile(r"(?:^|[/!])etc/|\.(?:conf|cnf|cfg)!?$", re.IGNORECASE)
+
 FORMATS = (
     _Format(
         "shared key of RADIUS",  # radcli(3): authserver host:port:secret
@@ -154,6 +186,18 @@ FORMATS = (
     _Format(
         "shared key of RADIUS",  # openvpn-auth-radius: radiusplugin.cnf
         _line(rf"sharedsecret[ \t]*=[ \t]*{_VALUE}"),
+    ),
+    _Format(
+        "shared key of RADIUS",  # radsecproxy.conf(5): blocks of servers and clients
+        _line(rf"(?:secret|pskkey){_IN_BLOCKS}"),
+        _CONF,
+        beside=_BLOCK,
+    ),
+    _Format(
+        "password of a private key",  # radsecproxy.conf(5): blocks of TLS
+        _line(rf"CertificateKeyPassword{_IN_BLOCKS}"),
+        _CONF,
+        beside=_BLOCK,
     ),
     _Format(
         "password of LDAP",  # nslcd.conf(5), pam_ldap.conf
@@ -243,6 +287,11 @@ def login_secret_in(name: str, content: bytes) -> str | None:
     return known
 
 
+def may_have_settings(name: str) -> bool:
+    """Return whether a file came with no package, by its path, and is no example."""
+    return not (_EXAMPLES.search(name) or _NO_SETTINGS.search(name))
+
+
 def is_keytab(content: bytes) -> bool:
     """Return whether the bytes are a Kerberos keytab with a key: `05 02`, then entries with their lengths."""
     at = 2
@@ -267,31 +316,41 @@ def _found(one: _Format, name: str, text: str) -> str | None:
     if not (one.name.search(name) and one.beside.search(text)):
         return None
     for found in one.line.finditer(text):
-        if not _is_reference(found["value"]):
+        if not is_reference(found["value"]):
             return f"{one.kind}, line {text.count(chr(10), 0, found.start('value')) + 1}"
     return None
 
 
 def _setting(name: str, text: str) -> str | None:
     """Return the first secret of a text file, by its name in settings and by its form, and its line."""
-    expressions = _LANGUAGE.search(name) or _INTERPRETER.match(text)
-    settings = _SETTINGS.search(name) or text.startswith("#!")
-    for one in _ASSIGNMENTS if settings else ():
-        for found in one.finditer(text):
-            if not _is_secret(found["name"], found["value"].strip("\"'")):
-                continue
-            if (not expressions or _is_literal(text, found)) and (
-                line := _line_of(text, found.start("value"))
-            ):
-                return f"{found['name']}, line {line}"
+    expressions = bool(_LANGUAGE.search(name) or _INTERPRETER.match(text))
+    settings = bool(_SETTINGS.search(name)) or text.startswith("#!")
+    if settings and (known := _assigned(text, expressions=expressions)):
+        return known
     plain = settings and not (expressions or text.startswith("#!") or _SCRIPT.search(name))
     for secret in secret_forms_in(text):
-        if _is_reference(secret.value) or _FILLED.match(secret.value):
+        if is_reference(secret.value) or _FILLED.match(secret.value):
             continue
         if (not plain and _VARIABLE.match(secret.value)) or (not settings and _EXAMPLE.match(secret.value)):
             continue
         if line := _line_of(text, secret.start):
             return f"{secret.kind}, line {line}"
+    return None
+
+
+def _assigned(text: str, *, expressions: bool) -> str | None:
+    """Return the first secret that a text assigns, by its name, and its line."""
+    short = (
+        found
+        for one in _ASSIGNMENTS
+        for found in one.finditer(text)
+        if _is_secret(found["name"], found["value"].strip("\"'"))
+        and (not expressions or _is_literal(text, found))
+    )
+    long = (found for one in _WITH_BLANKS for found in one.finditer(text) if _is_passphrase(text, found))
+    for found in chain(short, long):
+        if line := _line_of(text, found.start("value")):
+            return f"{found['name']}, line {line}"
     return None
 
 
@@ -330,8 +389,18 @@ def _is_secret(name: str, value: str) -> bool:
     return _SHORT.search(name) is not None and _MIXED.match(value) is not None
 
 
+def _is_passphrase(text: str, found: re.Match[str]) -> bool:
+    """Return whether a value in quotation marks is a password with blanks."""
+    mark, value = found["value"][0], found["value"][1:-1]
+    if not re.search(r"\s", value) or not is_always_secret_name(found["name"]):
+        return False
+    if _HARMLESS.match(value) or _FOR_PEOPLE.match(value):
+        return False
+    return mark != _quote_at(text, found.start())  # that mark ends the text which the name is in
+
+
 def _is_password(value: str) -> bool:
-    return not _HARMLESS.match(value) and not _is_reference(value)
+    return not _HARMLESS.match(value) and not is_reference(value)
 
 
 def _line_of(text: str, place: int) -> int | None:
@@ -340,7 +409,7 @@ def _line_of(text: str, place: int) -> int | None:
     return None if _COMMENT.match(text[begin:place]) else text.count("\n", 0, begin) + 1
 
 
-def _is_reference(value: str) -> bool:
-    """Return whether it is empty, or a name for which a gateway fills in the secret."""
+def is_reference(value: str) -> bool:
+    """Return whether a value is empty, or a name for which a gateway fills in the secret."""
     bare = value.strip("\"'")
     return not bare or is_left(bare, f"${SECRET}NAME") or is_left(bare, f"${CREDENTIAL}NAME")

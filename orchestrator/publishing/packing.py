@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.publishing.option_files import OptionFiles
 from orchestrator.publishing.private_keys import keys_in, refuse_keys
 from policies.model.errors import BadInput
 
@@ -92,6 +93,7 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
     files: list[dict[str, Any]] = []
     links: list[dict[str, Any]] = []
     keys: list[str] = []
+    of_options = OptionFiles()
     for path in _walk(tree):
         name = path.relative_to(tree).as_posix()
         if not is_text(name):
@@ -103,12 +105,12 @@ def _list(tree: Path, left_out: Sequence[str]) -> tuple[list[dict[str, Any]], li
             links.append({"path": name, "target": _target(tree, path)})
         elif stat.S_ISREG(mode):
             content = path.read_bytes()
-            keys += keys_in(content, name)
+            keys += keys_in(content, name, of_options)
             sha256 = hashlib.sha256(content).hexdigest()
             files.append({"path": name, "sha256": sha256, "size": len(content), "mode": mode & SETTLED})
         else:
             raise BadInput(f"{path} is neither a file nor a link; a release cannot carry it")
-    refuse_keys(keys)
+    refuse_keys([*keys, *of_options.found()])
     return files, links
 
 

@@ -2,7 +2,8 @@
 
 OpenVPN's own example of `auth-user-pass-verify` reads such a list, htpasswd(1) writes one, and
 `auth-user-pass` and `askpass` read one password. These files have no words by which their lines are known:
-what counts is the name of the file, and that each of its lines has this form.
+what counts is the name of the file, and that each of its lines has this form. Files that an option of OpenVPN
+names are found in `option_files`, whatever they are called.
 """
 
 import re
@@ -18,6 +19,12 @@ _OF_ONE = re.compile(
     r"(?:.*[._-])?(?:pass|pw|pwd|psk|pin|secret|token|api[._-]?key)(?:[._-](?:txt|conf|file))?$",
     re.IGNORECASE,
 )
+_OF_LOGINS = re.compile(
+    r"(?:.*(?:auth|logins?|creds?)|(?:auth|login|creds?)[._-].*|(?:.*[._-])?up)"
+    r"(?:[._-]?(?:txt|conf|cfg|file|dat))?$",
+    re.IGNORECASE,
+)
+"""Names of files with a user's name on one line and a password on the next, as for `auth-user-pass`."""
 _OF_USERS = re.compile(r".*(?:users?|accounts?|logins?).*$", re.IGNORECASE)
 _STRONG = re.compile(r"(?=.*\d)(?=.*[a-z])(?=.*[A-Z])[^\s/:]{8,}$")
 """A value that is taken for a password where a file of users may have others, such as groups."""
@@ -25,6 +32,8 @@ _COMMENT = re.compile(r"[#;]|//")
 _USER = re.compile(
     r"(?![0-9a-f]{32})\w[\w.@+\\-]*(?:[ \t]+(?P<behind_space>\S+)|[:;,](?P<behind_mark>[^\s:;,]+))$"
 )
+_NAME = re.compile(r"\w[\w.@+\\-]*$")
+_PASSWORD = re.compile(r"(?!\w+[=:])\S{4,}$")
 _ALONE = re.compile(r"[^\s:]*:?[^\s:]*")
 """A line with one word; one of passwd(5) has more colons."""
 
@@ -44,6 +53,8 @@ def password_in(name: str, text: str, counts: Callable[[str], bool]) -> str | No
     lines = {at: line for at, line in said if line and not _COMMENT.match(line)}
     if _OF_PASSWORDS.match(place[-1]) or _OF_ONE.match(place[-1]):
         return _of_users(lines, counts) or _alone(lines, counts)
+    if _OF_LOGINS.match(place[-1]) and (known := _behind_a_name(lines, counts)):
+        return known
     if _OF_USERS.match(place[-1]):
         return _of_users(lines, lambda value: _STRONG.match(value) is not None)
     return None
@@ -55,6 +66,15 @@ def _of_users(lines: dict[int, str], counts: Callable[[str], bool]) -> str | Non
     values = {at: found["behind_space"] or found["behind_mark"] for at, found in users.items() if found}
     number = next((at for at, value in values.items() if counts(value)), None)
     return f"passwords of users, line {number}" if number and len(values) == len(lines) else None
+
+
+def _behind_a_name(lines: dict[int, str], counts: Callable[[str], bool]) -> str | None:
+    """Return the password of a file whose first line is a user's name, and whose second line is all else."""
+    if len(lines) != MOST_ALONE:
+        return None
+    name, (number, password) = next(iter(lines.values())), list(lines.items())[-1]
+    has_one = _NAME.match(name) and _PASSWORD.match(password) and counts(password)
+    return f"password, line {number}" if has_one else None
 
 
 def _alone(lines: dict[int, str], counts: Callable[[str], bool]) -> str | None:

@@ -22,6 +22,7 @@ from activities.drivers.daemon.products import SECRETS as SECRETS_OF_DAEMONS
 from activities.drivers.daemon.template import CREDENTIAL, SECRET
 from orchestrator.publishing.linking import MAGIC
 from orchestrator.publishing.login_files import login_secret_in
+from orchestrator.publishing.option_files import OptionFiles
 from policies.model.errors import BadInput
 
 _END = rb"(?:\r?\n|\\r\\n|\\n)"
@@ -89,20 +90,34 @@ _NAMED = 10
 """Keys that a sentence names; more are counted."""
 
 
-def keys_in(content: bytes, name: str, depth: int = 0) -> Iterator[str]:
+def keys_in(content: bytes, name: str, files: OptionFiles | None = None) -> Iterator[str]:
     """Yield the place and kind of every private key in a file, also in archives such as images.
 
     A place in an archive is written `image.tar!etc/server.key`.
+
+    Args:
+        content: The file.
+        name: Where it is.
+        files: The files of the tree that it is in, whose passwords are found when all of them are read.
     """
+    of_archive = OptionFiles() if files is None else files
+    yield from _keys_in(content, name, 0, of_archive)
+    if files is None:
+        yield from of_archive.found()
+
+
+def _keys_in(content: bytes, name: str, depth: int, files: OptionFiles) -> Iterator[str]:
     if content.startswith(MAGIC):
         return
     wide = next((encoding for mark, encoding in WIDE if content.startswith(mark)), None)
     text = content[2:].decode(wide, "replace").encode() if wide else content.removeprefix(BOM)
     text = text if b"\0" in text else LONG_BLANKS.sub(b" " * MOST_BLANKS, text)
-    if kind := _kind(text) or _kind_of_daemons(name, text) or login_secret_in(name, text):
+    kind = _kind(text) or _kind_of_daemons(name, text) or login_secret_in(name, text)
+    files.read(name, text, is_found=kind is not None)
+    if kind:
         yield f"{name} ({kind})"
     elif depth < DEEPEST:
-        yield from _inside(content, name, depth)
+        yield from _inside(content, name, depth, files)
 
 
 def _kind(content: bytes) -> str | None:
@@ -171,15 +186,15 @@ def _der_kind(content: bytes) -> str | None:
     return "DER private key"
 
 
-def _inside(content: bytes, name: str, depth: int) -> Iterator[str]:
+def _inside(content: bytes, name: str, depth: int, files: OptionFiles) -> Iterator[str]:
     """Look through an archive, or what one file was compressed to."""
     if content.startswith(b"PK\x03\x04"):
-        yield from _in_a_zip(content, name, depth)
+        yield from _in_a_zip(content, name, depth, files)
     elif content[257:262] == b"ustar" or content.startswith(tuple(COMPRESSED)):
-        yield from _in_a_tar(content, name, depth)
+        yield from _in_a_tar(content, name, depth, files)
 
 
-def _in_a_tar(content: bytes, name: str, depth: int) -> Iterator[str]:
+def _in_a_tar(content: bytes, name: str, depth: int, files: OptionFiles) -> Iterator[str]:
     left = LARGEST_IMAGE
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as archive:
@@ -190,12 +205,12 @@ def _in_a_tar(content: bytes, name: str, depth: int) -> Iterator[str]:
                     return
                 file = archive.extractfile(entry) if entry.isreg() else None
                 if file is not None:
-                    yield from keys_in(file.read(), f"{name}!{entry.name}", depth + 1)
+                    yield from _keys_in(file.read(), f"{name}!{entry.name}", depth + 1, files)
     except (tarfile.TarError, OSError, EOFError, ValueError):
-        yield from _compressed(content, name, depth)
+        yield from _compressed(content, name, depth, files)
 
 
-def _compressed(content: bytes, name: str, depth: int) -> Iterator[str]:
+def _compressed(content: bytes, name: str, depth: int, files: OptionFiles) -> Iterator[str]:
     """Look into one file that is compressed and no archive, such as documentation."""
     opens = next((opens for magic, opens in COMPRESSED.items() if content.startswith(magic)), None)
     if opens is None:
@@ -208,10 +223,10 @@ def _compressed(content: bytes, name: str, depth: int) -> Iterator[str]:
     if len(plain) > LARGEST_COMPRESSED:
         yield f"{name} ({TOO_LARGE})"
     else:
-        yield from keys_in(plain, f"{name}!", depth + 1)
+        yield from _keys_in(plain, f"{name}!", depth + 1, files)
 
 
-def _in_a_zip(content: bytes, name: str, depth: int) -> Iterator[str]:
+def _in_a_zip(content: bytes, name: str, depth: int, files: OptionFiles) -> Iterator[str]:
     left = LARGEST_IMAGE
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -220,6 +235,6 @@ def _in_a_zip(content: bytes, name: str, depth: int) -> Iterator[str]:
                 if left < 0:
                     yield f"{name} ({TOO_LARGE})"
                     return
-                yield from keys_in(archive.read(entry), f"{name}!{entry.filename}", depth + 1)
+                yield from _keys_in(archive.read(entry), f"{name}!{entry.filename}", depth + 1, files)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, zlib.error, NotImplementedError):
         return  # broken, or locked by a password

@@ -47,6 +47,19 @@ FILES = {
     "etc/default/vpn-ldap": f"LDAP_URL=ldaps://x\nexport LDAP_BIND_PASSWORD={SECRET}\n",
     "etc/openvpn/sso.conf": f"url = ldaps://vpn:{SECRET}@ldap.example\n",
     "etc/openvpn/tell.conf": "to = https://hooks.slack.com/services/T00000000/B00000000/JBSWpQ9vTzXk2pQ9vTzXk2pQ\n",
+    # passwords with blanks, in quotation marks
+    "srv/vpn/.env": f'LDAP_BIND_PASSWORD="correct {SECRET} battery"\n',
+    "etc/vpn/ldap.yaml": f'ldap:\n  bind_password: "correct horse {SECRET}"  # of LDAP\n',
+    "etc/vpn/ldap.json": f'{{"a": 1, "bind_password": "correct horse {SECRET}"}}\n',
+    "etc/vpn/ldap.conf": f"bind_password 'correct horse {SECRET}'\n",
+    "etc/vpn/ldap.sh": f"#!/bin/sh\nexport LDAP_PASSWORD='correct horse {SECRET}'\nexec ldapwhoami\n",
+    "etc/vpn/ldap.py": f'#!/usr/bin/python3\nconnect("vpn", password="correct horse {SECRET}")\n',
+    "etc/vpn/tell.sh": f'#!/bin/sh\n/opt/tell --api-password "correct horse {SECRET}" hello\n',
+    # radsecproxy.conf(5): blocks with two words on a line
+    "etc/radsecproxy.conf": f"server a {{\n\ttype udp\n\tsecret\t{SECRET}\n}}\n",
+    "etc/radsecproxy.d/plain.conf": "client b {\n\tSecret JBSW-verysecretkey\n}\n",
+    "etc/radsecproxy.d/psk.conf": "server a {\n\tpskidentity gw\n\tpskkey JBSWsecretpresharedkey # x\n}\n",
+    "etc/radsecproxy.d/tls.conf": 'tls default {\n\tCertificateKeyPassword "follow the JBSW rabbit"\n}\n',
     "etc/ppp/chap-secrets": f'# client server secret\nana * "{SECRET}" *\n',
     "root/.netrc": f"machine a.example login vpn password {SECRET}\n",
     "etc/openvpn/bind.conf": f"uri ldaps://a.example\nbind_password {SECRET}\n",
@@ -56,6 +69,14 @@ FILES = {
     "etc/openvpn/passwords.csv": f"anna,{SECRET}\n",
     "etc/openvpn/users.txt": f"anna {SECRET}\nben staff\n",
     "etc/openvpn/auth-user-pass.txt": f"vpn\n{SECRET}\n",
+    "etc/openvpn/auth.txt": f"vpn17\n{SECRET}\n",
+    "etc/openvpn/auth": f"vpn17\n{SECRET}",
+    "etc/openvpn/auth.conf": f"vpn17\n{SECRET}\n",
+    "etc/openvpn/client.auth": f"ana@corp.example\n{SECRET}\n",
+    "etc/openvpn/login.txt": f"vpn17\n{SECRET}\n",
+    "etc/openvpn/login.conf": f"# of the proxy\nvpn17\n{SECRET}\n",
+    "etc/openvpn/up.txt": f"vpn17\n{SECRET}\n",
+    "etc/openvpn/vpn.login": f"vpn17\n{SECRET}\n",
     "etc/openvpn/bind-password": f"{SECRET}\n",
     "etc/ocserv/htpasswd": f"anna:{SECRET}\n",
     "etc/freeradius/authorize": f'anna Cleartext-Password := "{SECRET}"\n',
@@ -183,6 +204,77 @@ def test_a_token_is_refused_in_every_text_file_that_no_package_brought(line: str
     assert list(keys_in(f"first\n{line}\n".encode(), "usr/lib/python3/dist-packages/x/text")) == []
 
 
+@pytest.mark.parametrize(
+    ("option", "file", "said"),
+    [
+        ("auth-user-pass /etc/openvpn/corp", f"vpn17\n{SECRET}\n", "password of auth-user-pass, line 2"),
+        ("  auth-user-pass corp", "vpn17\r\n12345678\r\n", "password of auth-user-pass, line 2"),
+        (
+            'http-proxy-user-pass "corp"',
+            "vpn17\ncorrect horse 9\n",
+            "password of http-proxy-user-pass, line 2",
+        ),
+        ("http-proxy proxy.example 8080 corp basic", f"a\n{SECRET}\n", "password of http-proxy, line 2"),
+        ("socks-proxy proxy.example 1080 corp", f"a\n\n{SECRET}\n", "password of socks-proxy, line 3"),
+        ("askpass corp", f"{SECRET}\n", "password of askpass, line 1"),
+        ("management 127.0.0.1 7505 corp", f"{SECRET}\n", "password of management, line 1"),
+        ("exec openvpn --auth-user-pass corp", f"vpn17\n{SECRET}\n", "password of auth-user-pass, line 2"),
+    ],
+)
+def test_a_file_that_an_option_of_openvpn_names_is_refused_whatever_it_is_called(
+    tmp_path: Path, option: str, file: str, said: str
+) -> None:
+    tree, template = small_tree(tmp_path)
+    (tree / "etc/openvpn").mkdir(parents=True, exist_ok=True)
+    (tree / "etc/openvpn/corp").write_text(file)
+    build(tree, template)
+    (tree / "etc/openvpn/office.conf").write_text(f"client\n{option}\n")
+    with pytest.raises(BadInput) as refused:
+        build(tree, template)
+    assert f"etc/openvpn/corp ({said})" in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "file"),
+    [
+        ("# auth-user-pass corp", f"vpn17\n{SECRET}\n"),
+        ("auth-user-pass", f"vpn17\n{SECRET}\n"),
+        ("auth-user-pass corp", "vpn17\n$secret_vpn\n"),
+        ("auth-user-pass corp", "vpn17\n"),  # OpenVPN asks for the password
+        ("auth-user-pass corp", ""),
+        ("askpass /etc/penstock/credentials/corp", "remote vpn.example\n"),
+        ("askpass $credential_corp", "remote vpn.example\n"),
+        ("askpass corp", "#!/bin/sh\nexit\n"),
+        ("askpass corp", "a\nb\nc\n"),
+    ],
+)
+def test_a_file_without_a_password_is_published_though_an_option_may_name_it(
+    tmp_path: Path, option: str, file: str
+) -> None:
+    tree, template = small_tree(tmp_path)
+    (tree / "etc/openvpn").mkdir(parents=True, exist_ok=True)
+    (tree / "etc/openvpn/corp").write_text(file)
+    (tree / "etc/openvpn/office.conf").write_text(f"client\n{option}\n")
+    build(tree, template)
+
+
+def test_a_file_of_an_image_that_an_option_in_another_of_its_files_names_is_found() -> None:
+    image = BytesIO()
+    with tarfile.open(fileobj=image, mode="w") as archive:
+        files = {
+            "etc/openvpn/corp": f"a\n{SECRET}\n",
+            "etc/openvpn/x.conf": "auth-user-pass /etc/openvpn/corp\n",
+        }
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, BytesIO(content.encode()))
+    assert list(keys_in(image.getvalue(), "image.tar")) == [
+        "image.tar!etc/openvpn/corp (password of auth-user-pass, line 2)"
+    ]
+
+
 PRINCIPAL = b"\0\x02\0\x07EXAMPLE\0\x04HTTP\0\x0bvpn.example\0\0\0\x01"
 ENTRY = PRINCIPAL + b"\x6a\0\0\0\x01\0\x12\0\x20" + bytes(range(32))
 KEYTAB = b"\x05\x02" + len(ENTRY).to_bytes(4, "big") + ENTRY
@@ -267,6 +359,22 @@ USUAL: dict[str, str | bytes] = {
     "opt/vpn/auth.pl": "my $password = $ENV{password1};\nmy $key = shift;\n$token = get_token2();\n",
     "etc/openvpn/client.conf": "client\nremote vpn2.example 1194\nauth-user-pass\nkey client1.key\n"
     "tls-auth ta1.key 1\npull-filter ignore route-ipv6\ncipher AES-256-GCM\n",
+    # no passwords: labels, messages and statements with blanks; blocks of other programs; files called `up`
+    "opt/vpn/web/text.json": '{"password": "Enter your password", "reset_password": "Forgot your password?"}',
+    "etc/vpn/sql.conf": 'password_query = "SELECT password FROM users WHERE name = %u"\n'
+    'password = "$secret_db"\n',
+    "etc/vpn/join.sh": '#!/bin/sh\necho "user="$user" password="$password" host="$host"\n'
+    'PASSWORD="$(cat /run/x y)"\nSECRET="Bearer $TOKEN x"\necho "the password \'is asked for\'"\n',
+    "etc/vpn/join.py": '#!/usr/bin/python3\nd = "user=" + u + " password=" + p + " host=" + h\n'
+    'SECRET_HELP = 1\nkey = "two words"\n',
+    "etc/nginx/conf.d/vpn.conf": "server {\n\tlisten 443;\n\tsecret x1;\n}\n",
+    "etc/radsecproxy2.conf": "# secret\tverysecret\nserver a {\n\tsecret $secret_radius\n\ttype tls\n}\n"
+    "client b {\n\tpskkey ${secret_psk}\n}\n",
+    "etc/vpn/two.conf": "listener x {\n\tsecret shared\n}\n",
+    "etc/openvpn/up": "#!/bin/sh\nset -eu\n",
+    "etc/openvpn/auth.cfg": "client\nproto=udp\n",
+    "etc/openvpn/login": "vpn\n$secret_vpn\n",
+    "etc/security/access-login.conf": "ana staff\nben staff\n",
     "etc/openvpn/ipp.txt": "anna,10.8.0.4\nben,10.8.0.8\n",
     "etc/openvpn/users.txt": "anna staff\nben admins2\n",
     "etc/ocserv/user-groups": "anna: staff\nben: Group2\n",
