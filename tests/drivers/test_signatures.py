@@ -83,6 +83,11 @@ WITHOUT_LOG = {
     "verificationMaterial": {"certificate": {"rawBytes": ""}, "timestampVerificationData": {}},
     "dsseEnvelope": {},
 }
+MANAGED_KEY = {
+    "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+    "verificationMaterial": {"publicKey": {"hint": "TLMsSDfG3ajPsWge+z"}, "tlogEntries": [{"logIndex": "1"}]},
+    "messageSignature": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -90,13 +95,17 @@ WITHOUT_LOG = {
     [
         (OLD_COSIGN, "has the form of cosign 1 and 2.*sign again with cosign 3"),
         (WITHOUT_LOG, "no entry of a transparency log, as GitHub makes them for private repositories"),
+        (
+            MANAGED_KEY,
+            "signed with a key, as by `cosign sign-blob --key`, and only bundles with a certificate are read",
+        ),
         ({"mediaType": "application/x\ny"}, "bundle of type application/x y lacks a part"),
         ({}, "has no mediaType"),
         ([], "is not a JSON object"),
         ("{", "is malformed: the document is not JSON"),
         ('{"a": 1}\n{"b": 2}\n', "the file has several Sigstore bundles, one a line; write the one line"),
     ],
-    ids=["old cosign", "without a log", "another type", "no type", "a list", "no JSON", "two lines"],
+    ids=["old cosign", "without a log", "a key", "another type", "no type", "a list", "no JSON", "two lines"],
 )
 def test_a_bundle_of_another_form_is_refused_with_its_form_and_what_to_do(document: object, why: str) -> None:
     """Case 45: the library's own text for programmers was shown; R11, a fresh reader's F15: lines of JSON."""

@@ -224,6 +224,12 @@ def _why_no_bundle(document: Any) -> str:
             "the document has no mediaType, so it is not a Sigstore bundle; write the file that cosign made"
         )
     material = document.get("verificationMaterial")
+    if isinstance(material, dict) and "publicKey" in material:
+        return (
+            "the bundle was signed with a key, as by `cosign sign-blob --key`, and only bundles with a "
+            "certificate are read; sign without --key, by an OIDC identity (`penstock release sign "
+            "--identity-token FILE`), or with an OpenPGP or CMS key (docs/releases.md)"
+        )
     if isinstance(material, dict) and not material.get("tlogEntries"):
         return (
             "the bundle has no entry of a transparency log, as GitHub makes them for private repositories; "
