@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import ssl
 import syslog
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from activities.drivers.disk import ensure_whole, write_whole
+from activities.drivers.exchange import NotAnswered, exchange
 from activities.drivers.private_files import make_private
 from activities.drivers.rights import read_own
 from orchestrator.store.chain import hash_of
@@ -33,6 +34,11 @@ PUBLIC = "audit.pub"
 """The file of the public key, beside the checkpoints."""
 
 POST_SECONDS = 5.0
+"""How long a receiver of checkpoints may take."""
+
+MOST_ANSWERED = 64 * 1024
+"""Bytes that it may answer."""
+
 Sink = Callable[[str], None]
 _log = logging.getLogger(__name__)
 
@@ -256,11 +262,18 @@ def to_webhook(url: str) -> Sink:
 
     def post(line: str) -> None:
         try:
-            answer = httpx.post(
-                url, content=line, headers={"Content-Type": "application/json"}, timeout=POST_SECONDS
+            answer = exchange(
+                url,
+                tls=ssl.create_default_context(),
+                seconds=POST_SECONDS,
+                most=MOST_ANSWERED,
+                method="POST",
+                content=line.encode(),
+                headers={"Content-Type": "application/json"},
             )
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
-            raise Unavailable(f"{host}: {type(error).__name__}") from error
+        except NotAnswered as error:
+            raise Unavailable(f"{host}: {error}") from error
+        if not answer.is_success:
+            raise Unavailable(f"{host} answers {answer.status}")
 
     return post

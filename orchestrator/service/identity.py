@@ -8,6 +8,7 @@ is not held, so that a provider may change its keys at any time (section 10.1.1)
 """
 
 import hmac
+import json
 import re
 import ssl
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import httpx
 import jwt
 
+from activities.drivers.exchange import Answered, NotAnswered, exchange
 from activities.drivers.rights import read_own
 from orchestrator.service.login_attempts import LEEWAY_SECONDS, LoginAttempt
 from orchestrator.service.provider_keys import ProviderKeys, Published, Reading
@@ -27,10 +28,18 @@ from policies.model.people import Oidc
 from policies.model.value import Value
 
 ANSWER_SECONDS = 3.0
-"""How long the provider may take to answer: whoever logs in waits for it."""
+"""How long the provider may take for each of its documents, and for a code: whoever logs in waits for it."""
 
 MOST_BYTES = 256 * 1024
 """How long an answer of the provider may be."""
+
+MOST_KEYS = 100
+"""Keys that a provider may publish."""
+
+_SHAPELESS = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+"""What reading a document of another shape raises, in the library of keys too."""
+
+FORM = "application/x-www-form-urlencoded"
 
 NEEDED = ("iss", "aud", "exp", "iat")
 
@@ -145,12 +154,12 @@ class IdentityProvider:
         }
         place = self.keys.held().token
         try:
-            answer = httpx.post(place, data=form, verify=self._context(), timeout=ANSWER_SECONDS)
-            said = answer.json() if len(answer.content) <= MOST_BYTES else None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            answer = _asked(place, self._context(), urlencode(form).encode())
+            said = _json(answer)
+        except (NotAnswered, ValueError) as error:
             raise Unavailable(f"{self.settings.issuer} does not answer as it must: {error}") from error
         if answer.is_server_error:
-            raise Unavailable(f"{self.settings.issuer} answers {answer.status_code} now; log in again later")
+            raise Unavailable(f"{self.settings.issuer} answers {answer.status} now; log in again later")
         token = said.get("id_token") if isinstance(said, dict) and answer.is_success else None
         if not isinstance(token, str):
             why = error_code(said.get("error") if isinstance(said, dict) else None)
@@ -211,24 +220,20 @@ class IdentityProvider:
 
     def _published(self) -> Published:
         """Return keys and endpoints by the discovery document (OpenID Connect Discovery 1.0, section 4)."""
-        issuer = self.settings.issuer
-        context = self._context()
+        issuer, tls = self.settings.issuer, self._context()
         place = issuer.rstrip("/") + "/.well-known/openid-configuration"
         try:
-            answer = httpx.get(place, verify=context, timeout=ANSWER_SECONDS).raise_for_status()
-            found = answer.json()
+            found = _document(place, tls)
             stated, keys = found["issuer"], found["jwks_uri"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            why = str(error).partition("\n")[0]  # the second line is for programmers
-            raise Unavailable(f"{place} does not say where the provider's keys are: {why}") from error
+        except (NotAnswered, *_SHAPELESS) as error:
+            raise Unavailable(f"{place} does not say where the provider's keys are: {error}") from error
         if stated != issuer:
-            raise Unavailable(f"{place} speaks for {stated}; people.yaml believes {issuer}")
+            raise Unavailable(f"{place} speaks for {str(stated)[:200]}; people.yaml believes {issuer}")
         if not isinstance(keys, str) or not ENDPOINT.fullmatch(keys):
             raise Unavailable(f"{place} names no place of the provider's keys that can be reached by TLS")
-        client = jwt.PyJWKClient(keys, cache_jwk_set=False, ssl_context=context, timeout=ANSWER_SECONDS)
         try:
-            signing = tuple(client.get_signing_keys())
-        except (jwt.PyJWTError, ValueError, OSError) as error:
+            signing = _signing_keys(_document(keys, tls))
+        except (NotAnswered, jwt.PyJWTError, *_SHAPELESS) as error:
             raise Unavailable(f"the keys of {issuer} cannot be read now: {error}") from error
         return Published(
             signing,
@@ -256,6 +261,58 @@ class IdentityProvider:
 def error_code(written: object) -> str:
     """Return the code by which the provider names what is wrong; a word for what is no such code."""
     return written if isinstance(written, str) and ERROR.fullmatch(written) else "it does not say why"
+
+
+def _document(place: str, tls: ssl.SSLContext) -> Any:
+    """Return one JSON document of the provider.
+
+    Raises:
+        NotAnswered: It is not there, or not in time.
+        ValueError: It is no JSON.
+    """
+    answer = _asked(place, tls)
+    if not answer.is_success:
+        raise NotAnswered(f"it answers {answer.status}")
+    return _json(answer)
+
+
+def _asked(place: str, tls: ssl.SSLContext, form: bytes | None = None) -> Answered:
+    method, headers = "GET", {"Accept": "application/json"}
+    if form is not None:
+        method, headers = "POST", headers | {"Content-Type": FORM}
+    return exchange(
+        place,
+        tls=tls,
+        seconds=ANSWER_SECONDS,
+        most=MOST_BYTES,
+        method=method,
+        content=form,
+        headers=headers,
+    )
+
+
+def _json(answer: Answered) -> Any:
+    try:
+        return json.loads(answer.body)
+    except RecursionError as deep:
+        raise ValueError("its JSON is nested too deeply") from deep
+
+
+def _signing_keys(found: Any) -> tuple[jwt.PyJWK, ...]:
+    """Return the keys of a JWK set that verify signatures and have a name (RFC 7517).
+
+    Raises:
+        ValueError: There are none, or too many.
+        PyJWTError: None can be used.
+    """
+    if len(found["keys"]) > MOST_KEYS:
+        raise ValueError(f"there are more than {MOST_KEYS}")
+    keys = tuple(
+        one for one in jwt.PyJWKSet.from_dict(found) if one.key_id and one.public_key_use in {"sig", None}
+    )
+    if not keys:
+        raise ValueError("none of them is for signatures and has an identifier (kid)")
+    return keys
 
 
 def _key_named_by(token: str) -> str | None:

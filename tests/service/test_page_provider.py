@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 import re
 import shutil
 import socket
@@ -14,6 +15,7 @@ import jwt
 import pytest
 from playwright.async_api import async_playwright
 
+from activities.drivers.exchange import Answered
 from orchestrator.api.limits import PER_MINUTE, Kind
 from orchestrator.processes.api import serving
 from orchestrator.processes.listening import port_at
@@ -192,10 +194,8 @@ def test_keys_are_read_from_nowhere_that_somebody_on_the_way_could_write(
     place: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     issuer = "https://id.example"
-    said = httpx.Response(
-        200, json={"issuer": issuer, "jwks_uri": place}, request=httpx.Request("GET", issuer)
-    )
-    monkeypatch.setattr(httpx, "get", lambda *_, **__: said)
+    said = Answered(200, json.dumps({"issuer": issuer, "jwks_uri": place}).encode())
+    monkeypatch.setattr(identity, "exchange", lambda *_, **__: said)
     found = identity.IdentityProvider(Oidc(issuer=issuer, audience="penstock", client="penstock"), None)
     reading = found.reading("e30.e30.e30")
     assert reading is not None

@@ -3,20 +3,28 @@
 https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certificate
 """
 
+import json
 import ssl
 
-import httpx
 from cryptography import x509
 
 from activities.drivers.certificate.pending import Pending, general_name
 from activities.drivers.certificate.port import Pair
 from activities.drivers.certificate.settings import VaultSettings
 from activities.drivers.credentials import Credentials
+from activities.drivers.exchange import Answered, NotAnswered, exchange
 from policies.model.errors import BadInput, Refused, Unavailable
 
 PATIENCE_SECONDS = 20.0
+"""How long it may take for one certificate."""
+
+MOST_BYTES = 256 * 1024
+"""How long its answer may be: a certificate and those above it take some KB."""
+
 AGAIN = frozenset({408, 412, 425, 429, 500, 502, 503, 504})
 """Statuses of one that is sealed, on stand-by, busy or out of order: it may give a certificate later."""
+
+_SHAPELESS = (ValueError, KeyError, TypeError, RecursionError)
 
 
 class Vault:
@@ -52,19 +60,24 @@ class Vault:
         except (OSError, ssl.SSLError) as error:
             raise BadInput(f"{settings.authority} cannot be read as certificates in PEM: {error}") from error
         try:
-            with httpx.Client(verify=trusted, timeout=PATIENCE_SECONDS, trust_env=False) as client:
-                answer = client.post(f"{settings.address}/v1/{settings.path}", json=asked, headers=headers)
-        except httpx.HTTPError as error:
-            raise Unavailable(
-                f"{settings.address} does not answer: {str(error) or type(error).__name__}"
-            ) from error
-        if answer.status_code in AGAIN:
-            raise Unavailable(f"{settings.address} answers {answer.status_code}: {_errors(answer)}")
+            answer = exchange(
+                f"{settings.address}/v1/{settings.path}",
+                tls=trusted,
+                seconds=PATIENCE_SECONDS,
+                most=MOST_BYTES,
+                method="POST",
+                content=json.dumps(asked).encode(),
+                headers=headers | {"Content-Type": "application/json"},
+            )
+        except NotAnswered as error:
+            raise Unavailable(f"{settings.address} does not answer: {error}") from error
+        if answer.status in AGAIN:
+            raise Unavailable(f"{settings.address} answers {answer.status}: {_errors(answer)}")
         if not answer.is_success:
             raise Refused(f"{settings.address} does not sign by {settings.path}: {_errors(answer)}")
         try:
-            found = answer.json()["data"]
-        except (ValueError, KeyError, TypeError) as error:
+            found = json.loads(answer.body)["data"]
+        except _SHAPELESS as error:
             raise Unavailable(f"{settings.address} answers with something else than a certificate") from error
         return found if isinstance(found, dict) else {}
 
@@ -77,9 +90,9 @@ def _chain(given: dict[str, object], address: str) -> str:
     return "".join(f"{one.strip()}\n" for one in (leaf, *above) if isinstance(one, str) and one.strip())
 
 
-def _errors(answer: httpx.Response) -> str:
+def _errors(answer: Answered) -> str:
     try:
-        said = answer.json()["errors"]
+        said = json.loads(answer.body)["errors"]
         return "; ".join(str(one) for one in said)[:300] or "it does not say why"
-    except (ValueError, KeyError, TypeError):
+    except _SHAPELESS:
         return "it does not say why"
