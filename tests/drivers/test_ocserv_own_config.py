@@ -21,7 +21,7 @@ ipv4-netmask = 255.255.255.128
 use-occtl = true
 occtl-socket-file = /run/own.socket
 route = 10.0.0.0/8
-dns = 192.168.1.1
+dns = 10.0.0.53
 """
 
 

@@ -167,6 +167,27 @@ async def test_one_that_answers_in_another_form_is_refused_with_what_is_not_read
     )
 
 
+async def test_a_release_that_sends_users_to_the_daemons_own_address_is_refused_unless_it_is_known_good(
+    openvpn: OpenVpnLab,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reader of real inputs 1: the address ended with the old daemon, and with it every user's DNS."""
+    Unprepared(openvpn)
+    await openvpn.adoption.adopt(operation("adopt"), ())
+    template = openvpn.admission.template
+    text = template.read_text()
+    template.write_text(f'{text}push "dhcp-option DNS 10.90.{POOL}.1"\n')
+    pool = f"10.90.{POOL}.0/24 of the daemon that was adopted"
+    wrong = f"push dhcp-option DNS 10.90.{POOL}.1 is in the pool {pool}"
+    with pytest.raises(Refused, match=re.escape(wrong)):
+        await openvpn.running("1")
+    template.write_text(f'{text}push "dhcp-option DNS $own4"\n')
+    slot = openvpn.folders.of(await openvpn.running("2"))
+    assert f"DNS {slot.slot.pool4[1]}" in (slot.path / "conf" / "openvpn.conf").read_text()
+    monkeypatch.setattr(openvpn.admission, "known_good", lambda: (openvpn.admission.release("1").digest,))
+    assert openvpn.folders.of(await openvpn.running("1")).process() is not None
+
+
 async def test_of_two_of_one_port_by_udp_and_tcp_it_is_said_that_a_gateway_has_one_transport(
     openvpn: OpenVpnLab,  # noqa: F811
 ) -> None:

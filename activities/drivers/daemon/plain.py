@@ -30,6 +30,7 @@ from policies.model.instance import Probe
 from policies.model.path import TriedTunnel
 from policies.model.release_tests import Load
 from policies.model.settings import Setting
+from policies.pushed import Pushed
 
 
 class SilentLog:
@@ -78,6 +79,16 @@ class PlainDaemon(Protocol):
         """Return that the control socket gives no answer: a driver that knows the cause overrides this."""
         del environment
         return "its control socket gives no answer"
+
+    def pushed_in(self, text: str) -> Sequence[Pushed]:
+        """Return nothing: what its users are sent is not read."""
+        del text
+        return ()
+
+    def pushed(self, environment: Environment) -> Sequence[Pushed]:
+        """Return nothing: what its users are sent is not read."""
+        del environment
+        return ()
 
     def unread(self, environment: Environment) -> str:
         """Return nothing: a driver that tells an answer in another form from silence overrides this."""

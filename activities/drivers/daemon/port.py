@@ -21,6 +21,7 @@ from policies.model.path import TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
 from policies.model.value import Message
+from policies.pushed import Pushed
 
 CONFIG = Path("/etc/penstock")
 """Where an instance finds its config, whatever runs it."""
@@ -326,6 +327,14 @@ class Daemon(Protocol):
 
     def pools(self, environment: Environment) -> tuple[IPv4Network | IPv6Network, ...]:
         """Return the addresses that the instance gives to its users, by its own config; none if unknown."""
+        ...
+
+    def pushed_in(self, text: str) -> Sequence[Pushed]:
+        """Return the addresses and networks that users are sent by a configuration or a template."""
+        ...
+
+    def pushed(self, environment: Environment) -> Sequence[Pushed]:
+        """Return the same of the instance's own configuration; none where it cannot be read."""
         ...
 
     def renew(

@@ -10,11 +10,16 @@ from activities.drivers.daemon.port import CONFIG, RUN, Environment, Secret
 from policies.model.errors import BadInput
 from policies.secret_names import secret_forms_in
 
-FILLED = frozenset({"port", "device", "pool4", "netmask4", "users4", "pool6", "gateway4", "config", "run"})
+FILLED = frozenset(
+    {"port", "device", "pool4", "netmask4", "own4", "users4", "pool6", "own6", "gateway4", "config", "run"}
+)
 """Placeholders that penstock fills, besides credentials.
 
-`users4` is the pool without its first address, which is the daemon's own; `gateway4` is what users dial.
+`own4` and `own6` are the first addresses of the pools, which are the daemon's own. `users4` is the pool
+without that address; `gateway4` is what users dial.
 """
+_OF_POOL6 = frozenset({"pool6", "own6"})
+"""Placeholders that a slot without a pool of IPv6 has nothing for."""
 CREDENTIAL = "credential_"
 SECRET = "secret_"  # noqa: S105 - how placeholders begin
 """Filled by what is in a credential itself, for a daemon that reads it from no file of its own."""
@@ -111,7 +116,7 @@ def filled(
             lines.append(line)
             continue
         names = set(string.Template(line).get_identifiers())
-        if environment.slot.pool6 is None and "pool6" in names:
+        if environment.slot.pool6 is None and names & _OF_POOL6:
             continue
         wanted |= {_credential(name) for name in names if name.startswith((CREDENTIAL, SECRET))}
         secrets = {name: _one_line(name, secret) for name in names if name.startswith(SECRET)}
@@ -192,8 +197,10 @@ def _values(environment: Environment) -> dict[str, str]:
         "device": slot.device,
         "pool4": str(slot.pool4.network_address),
         "netmask4": str(slot.pool4.netmask),
+        "own4": str(slot.pool4[1]),
         "users4": f"{slot.pool4[2]}-{slot.pool4[-2]}",
         "pool6": str(slot.pool6),
+        "own6": str(slot.pool6[1]) if slot.pool6 is not None else "",
         "gateway4": str(environment.gateway.address4),
         "config": str(CONFIG),
         "run": str(RUN),

@@ -36,6 +36,7 @@ from activities.drivers.daemon.ocserv.log_level import LEAST, with_log_level
 from activities.drivers.daemon.ocserv.own_config import pools_of, read_own_config
 from activities.drivers.daemon.ocserv.printed import LOST, readings
 from activities.drivers.daemon.ocserv.probe import probe, shadow
+from activities.drivers.daemon.ocserv.pushed import pushed_in
 from activities.drivers.daemon.ocserv.session import hold_session
 from activities.drivers.daemon.ocserv.settings import beyond_a_reload, require_settings, with_settings
 from activities.drivers.daemon.ocserv.tunnels import Tunnels
@@ -74,6 +75,7 @@ from policies.model.mirror import ShadowLogin
 from policies.model.path import MOST, TriedTunnel
 from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting
+from policies.pushed import Pushed
 
 NOT_YET = ("pre-auth", "authenticating", "auth failed")
 """States of `show users` in which a connection is not yet, or never, a session."""
@@ -154,6 +156,16 @@ class Ocserv:
             return pools_of((environment.config / "ocserv.conf").read_text())
         except (OSError, BadInput):
             return ()
+
+    def pushed_in(self, text: str) -> Sequence[Pushed]:
+        """Return the addresses and networks that users are sent by a configuration or a template."""
+        return pushed_in(text)
+
+    def pushed(self, environment: Environment) -> Sequence[Pushed]:
+        """Return the same of the instance's own configuration; none where it cannot be read."""
+        with suppress(OSError):
+            return pushed_in((environment.config / "ocserv.conf").read_text())
+        return ()
 
     def renew(
         self, environment: Environment, credentials: Mapping[str, Secret], into: Path, *, older: bool

@@ -7,14 +7,15 @@ to a program or folder of this host is not, since a release runs in a root of it
 import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
-from itertools import islice
 
 from activities.drivers.daemon.ocserv.config import Line, is_true, lines_of, number_in, pool4_in, pool6_in
+from activities.drivers.daemon.ocserv.pushed import pushed_in
 from activities.drivers.daemon.ocserv.user_files import networks_in_sections, user_files_in
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
 from policies.model.fleet import SMALLEST_POOL
+from policies.pushed import in_own_pools
 from policies.redaction import without_secrets
 
 LAST_PORT = 65535
@@ -67,6 +68,7 @@ def read_own_config(text: str) -> OwnConfig:
     lines = lines_of(text)
     said = {line.key: line for line in lines if not line.section}  # the last one counts
     pool4, pool6 = _pools(lines)
+    left = [*_left_behind(lines), *in_own_pools(pushed_in(text), (pool4, pool6))]
     return OwnConfig(
         port=_port(said),
         device=_device(said),
@@ -74,7 +76,7 @@ def read_own_config(text: str) -> OwnConfig:
         pool6=pool6,
         control=said["occtl-socket-file"].value if "occtl-socket-file" in said else None,
         answers=_answers(lines),
-        left_behind=tuple(islice(_left_behind(lines), MOST_LINES)),
+        left_behind=tuple(sorted(left, key=lambda line: line.number)[:MOST_LINES]),
         user_files=user_files_in(text),
         more_pools=networks_in_sections(text),
     )

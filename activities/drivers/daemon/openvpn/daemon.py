@@ -9,6 +9,7 @@ Certificates are read at its start only, lists of revoked ones at each login.
 import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
@@ -26,6 +27,7 @@ from activities.drivers.daemon.openvpn.management import SOCKET, ask
 from activities.drivers.daemon.openvpn.own_config import pools_of, read_own_config, transport_of
 from activities.drivers.daemon.openvpn.prefix import END, NAMED, SHOWN_NAME, STAMP
 from activities.drivers.daemon.openvpn.probe import probe
+from activities.drivers.daemon.openvpn.pushed import pushed_in
 from activities.drivers.daemon.openvpn.sessions import ClientRow, clients_in
 from activities.drivers.daemon.openvpn.user_files import addresses_in, networks_in
 from activities.drivers.daemon.plain import PlainDaemon
@@ -52,6 +54,7 @@ from policies.model.fleet import Gateway, Slot
 from policies.model.instance import Probe
 from policies.model.release_tests import Measurement, Names
 from policies.model.settings import Setting
+from policies.pushed import Pushed
 
 NOBODY = Exempt()
 PEER_ID = "peer_id"
@@ -163,6 +166,16 @@ class OpenVpn(PlainDaemon):
             return pools_of((environment.config / FILE).read_text())
         except (OSError, BadInput):
             return ()
+
+    def pushed_in(self, text: str) -> Sequence[Pushed]:
+        """Return the addresses and networks that users are sent by a configuration or a template."""
+        return pushed_in(text)
+
+    def pushed(self, environment: Environment) -> Sequence[Pushed]:
+        """Return the same of the instance's own configuration; none where it cannot be read."""
+        with suppress(OSError):
+            return pushed_in((environment.config / FILE).read_text())
+        return ()
 
     async def check(self, environment: Environment) -> None:
         """Start the release's own program where nobody is; its last words are the reason when it refuses."""

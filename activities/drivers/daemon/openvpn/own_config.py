@@ -6,15 +6,16 @@ program, a folder or a network of this host is named, since a release runs in a 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from itertools import islice
 
 from activities.drivers.daemon.openvpn.config import Option, last_of, options_in
+from activities.drivers.daemon.openvpn.pushed import pushed_in
 from activities.drivers.daemon.openvpn.template import OURS
 from activities.drivers.daemon.openvpn.user_files import user_files_in
 from activities.drivers.daemon.port import OwnConfig
 from policies.model.adoption import MOST_LINES, OwnLine
 from policies.model.errors import BadInput
 from policies.model.fleet import SMALLEST_POOL
+from policies.pushed import in_own_pools
 from policies.redaction import PROGRAM_OPTIONS
 
 USUAL_PORT = "1194"
@@ -71,15 +72,16 @@ def read_own_config(text: str) -> OwnConfig:
     said = last_of(options)
     if "config" in said:
         raise BadInput(f"line {said['config'].number}: config brings lines that are not read; write them out")
-    control = _control(said)
+    control, pool4, pool6 = _control(said), _pool4(said), _pool6(said)
+    left = [*_left_behind(options), *in_own_pools(pushed_in(text), (pool4, pool6))]
     return OwnConfig(
         port=_port(options),
         device=_device(said),
-        pool4=_pool4(said),
-        pool6=_pool6(said),
+        pool4=pool4,
+        pool6=pool6,
         control=control,
         answers=control is not None,
-        left_behind=tuple(islice(_left_behind(options), MOST_LINES)),
+        left_behind=tuple(sorted(left, key=lambda line: line.number)[:MOST_LINES]),
         user=said["user"].value if "user" in said else "",
         user_files=user_files_in(text),
     )

@@ -63,14 +63,14 @@ def networks_in(text: str) -> Sequence[IPv4Network | IPv6Network]:
 def _giving(options: Iterable[Option]) -> Iterator[tuple[Option, Option]]:
     """Yield each option that gives an address, with itself, or with the one that it pushes."""
     for option in options:
-        pushed = _pushed(option)
+        sent = pushed(option)
         if option.name in GIVING:
             yield option, option
-        elif pushed is not None and pushed.name in TAKEN:
-            yield option, pushed
+        elif sent is not None and sent.name in TAKEN:
+            yield option, sent
 
 
-def _pushed(option: Option) -> Option | None:
+def pushed(option: Option) -> Option | None:
     """Return the option that clients are sent, read as they read it."""
     if option.name != "push" or not option.words:
         return None

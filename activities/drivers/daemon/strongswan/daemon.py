@@ -10,6 +10,7 @@ at an instance's start only.
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from ipaddress import (
@@ -50,6 +51,7 @@ from activities.drivers.daemon.strongswan.control import (
 )
 from activities.drivers.daemon.strongswan.log import LoginLog
 from activities.drivers.daemon.strongswan.probe import probe
+from activities.drivers.daemon.strongswan.pushed import pushed_in
 from activities.drivers.daemon.strongswan.secrets import filled_whole
 from activities.drivers.daemon.strongswan.sessions import (
     ESP_SPI,
@@ -71,6 +73,7 @@ from policies.model.fleet import IKE_PORT, UNMADE_TESTS, Gateway
 from policies.model.instance import Probe
 from policies.model.release_tests import Asked, Measurement, Names
 from policies.model.settings import Setting
+from policies.pushed import Pushed
 
 NOBODY = Exempt()
 PROGRAM = "/usr/lib/ipsec/charon"
@@ -152,6 +155,16 @@ class StrongSwan(PlainDaemon):
         pool = environment.slot.pool4
         ours = [part for parts in found for part in parts if part.version == pool.version]
         return (pool,) if ours and all(part.subnet_of(pool) for part in ours) else tuple(ours)
+
+    def pushed_in(self, text: str) -> Sequence[Pushed]:
+        """Return the addresses and networks that users are sent by a configuration or a template."""
+        return pushed_in(text)
+
+    def pushed(self, environment: Environment) -> Sequence[Pushed]:
+        """Return the same of the instance's own configuration; none where it cannot be read."""
+        with suppress(OSError):
+            return pushed_in((environment.config / FILE).read_text())
+        return ()
 
     async def check(self, environment: Environment) -> None:
         """Start the release's own program where nobody is; its words are the reason when it refuses."""

@@ -55,6 +55,7 @@ from policies.model.release_tests import Load, Measurement, Names
 from policies.model.settings import Setting, lines_of
 from policies.model.value import Digest, Name
 from policies.pools import pools_in_use
+from policies.pushed import pushed_elsewhere
 from policies.trust.ways_back import no_way_back
 
 UP_WITHIN = timedelta(seconds=15)
@@ -225,6 +226,7 @@ class HostSlots:
                 await self._may_start(release)
                 folder = await self._choose(await self.observe())
                 await asyncio.to_thread(self._assign, folder, release)
+                self._require_own_addresses(folder, release)
                 await self._verified(folder, release)
                 self._journal.check(operation)
                 self._launch(folder, release, lock)
@@ -669,6 +671,28 @@ class HostSlots:
         folder.record_intent(release, wanted=True)
         child = folder.launch(self._folders.daemon, lock)
         self._children[child.pid] = child
+
+    def _require_own_addresses(self, folder: SlotFolder, release: ReleaseRef) -> None:
+        """Refuse a release whose users are sent to addresses that end with another instance.
+
+        Known-good is not refused: it has to start whatever it sends.
+        """
+        if release.digest in self._admission.known_good():
+            return
+        daemon, adopted = self._folders.daemon, self._folders.adopted
+        template = self._folders.template(folder).read_bytes().decode(errors="replace")
+        wrong = pushed_elsewhere(
+            daemon.pushed_in(template),
+            daemon.pushed(folder.chroot),
+            folder.slot,
+            self._gateway.slots,
+            adopted.slot if adopted is not None and adopted.process() else None,
+        )
+        if wrong:
+            raise Refused(
+                f"{release.product} {release.version} sends users of {self._gateway.name} to addresses that "
+                f"end with one instance: {'; '.join(wrong)}"
+            )
 
     async def _verified(self, folder: SlotFolder, release: ReleaseRef) -> None:
         """Refuse files that are no longer those that were signed, and a config the daemon refuses."""

@@ -68,6 +68,7 @@ class PodSlots(HostSlots):
             )
         had = folder.config if folder.has_config_of(release) else None
         await asyncio.to_thread(self._assign, folder, release)
+        self._require_own_addresses(folder, release)
         await self._verified(folder, release)
         await asyncio.to_thread(folder.forget_ended)
         return folder.config != had
