@@ -28,6 +28,17 @@ def basis_of(decision: Decision) -> Basis:
     return Basis(action=decision.action, verdict=decision.verdict, against=tuple(sorted(gates)))
 
 
+def basis_of_harm(decision: Decision) -> Basis:
+    """Return what operators decide about once a wave has passed: the verdict, and the gates that give it.
+
+    The same gates do not ask again because the wave would have rolled back for them and the watch after it
+    holds, or because the metrics of another gate are missing meanwhile.
+    """
+    gates = {reading.gate for reading in decision.readings if reading.verdict is decision.verdict}
+    against = gates or {NUMBERS.sub("…", decision.reason)}
+    return Basis(action=Action.ROLL_BACK, verdict=decision.verdict, against=tuple(sorted(against)))
+
+
 def ballot_of(decision: Decision) -> Digest:
     """Return the name of what a vote is bound to that sees this decision."""
     return digest_of(basis_of(decision).model_dump_json().encode())

@@ -15,9 +15,10 @@ from policies.model.change import ChangeKind, ChangeOrder
 from policies.model.fleet import Automation
 from policies.model.report import TakenOver, WatchReport
 from policies.model.value import Digest, Name, Value
-from policies.model.verdict import Decision
+from policies.model.verdict import Basis, Decision
 from policies.notices.entries import UNWATCHED
 from policies.planning.naming import named
+from policies.votes import basis_of_harm
 from workflows import control, steps
 from workflows.children import left_behind, tell
 from workflows.compensation import heed_cancellation
@@ -89,11 +90,14 @@ class Bake:
         self._missing: dict[str, str] | None = None
         """Why which of them are not back, once that change has ended."""
         self._ended = False
+        self._goes_back = False
+        """Whether the change that has ended this goes back."""
         self._next: Digest | None = None
         """The plan of the change that has ended this."""
         self._stands = True
         """Whether anything that the change has promoted, or is promoting, still stands."""
-        self._proposed = False
+        self._proposed: tuple[Basis, ...] = ()
+        """The harm about which operators were asked, each as their votes are bound to it."""
 
     @workflow.run
     async def run(self, order: BakeOrder) -> BakeResult:
@@ -133,7 +137,10 @@ class Bake:
             return BakeResult(peaceful=True, reason=NOT_PROMOTED)
         if self._harm is not None:
             return await self._go_back(self._harm)
-        return BakeResult(peaceful=True, reason=NEXT_CHANGE) if self._ended else await self._unharmed()
+        if not self._ended:
+            return await self._unharmed()
+        left = None if self._goes_back else self._harm_that_is_left
+        return BakeResult(peaceful=left is None, reason=f"{NEXT_CHANGE}; {left}" if left else NEXT_CHANGE)
 
     async def _watch(self, asked: WatchOrder) -> None:
         """Watch until this is cancelled, or until nothing that was promoted stands any more."""
@@ -188,21 +195,23 @@ class Bake:
 
     async def _unharmed(self) -> BakeResult:
         """Return how the kept time ended; what was not watched to its end is not called healthy."""
-        if self._found_harm is not None:
-            return BakeResult(peaceful=False, reason=self._found_harm.reason)
+        reasons = [left] if (left := self._harm_that_is_left) else []
         if self._alone.waiting:
-            return BakeResult(peaceful=False, reason=f"failed, and not back: {named(self._alone.waiting)}")
-        if self._watched.blindness is None:
-            return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
-        reason = f"not watched to the end of {self._order.kept}: {self._watched.blindness}"
-        if not self._watched.is_blindness_told:
-            await self._watched.tell_blindness(UNWATCHED, reason)
-        return BakeResult(peaceful=False, reason=reason)
+            reasons.append(f"failed, and not back: {named(self._alone.waiting)}")
+        if self._watched.blindness is not None:
+            blind = f"not judged to the end of {self._order.kept}: {self._watched.blindness}"
+            reasons.append(blind)
+            if not self._watched.is_blindness_told:
+                await self._watched.tell_blindness(UNWATCHED, blind)
+        if reasons:
+            return BakeResult(peaceful=False, reason="; ".join(reasons))
+        return BakeResult(peaceful=True, reason=f"no harm was found within {self._order.kept}")
 
     async def _until_harm_or_peace(self) -> None:
         """Watch for the kept time; a gateway that fails alone meanwhile returns alone, in a task of its own.
 
-        Where operators decide about harm that is only measured, it is reported once and the watch goes on.
+        Harm that is only measured is reported once for each gate that shows it, operators decide about it,
+        and the watch goes on.
         """
         until = workflow.now() + self._order.kept
         while not self._is_left and self._harm is None and workflow.now() < until:
@@ -215,7 +224,9 @@ class Bake:
                     timeout=max(timedelta(0), until - workflow.now()),
                 )
             if self._is_to_propose and self._found_harm is not None:
-                self._proposed = await self._propose_to_go_back(self._found_harm)
+                harm = self._found_harm
+                if await self._propose_to_go_back(harm):
+                    self._proposed = (*self._proposed, basis_of_harm(harm))
 
     def _is_due(self) -> None:
         self._news = True
@@ -240,7 +251,7 @@ class Bake:
         Harm that was found outlasts a change that does not go back: it has to give way.
         """
         if after is not None and (goes_back or self._harm is None):
-            self._ended, self._next = True, plan
+            self._ended, self._goes_back, self._next = True, goes_back, plan
         await self._end_older(after, plan, goes_back=goes_back)
 
     async def _end_older(self, after: str | None, plan: Digest | None, *, goes_back: bool = False) -> None:
@@ -291,8 +302,20 @@ class Bake:
         return self._watched.found_harm
 
     @property
+    def _harm_that_is_left(self) -> str | None:
+        """The harm that was found and after which no operator went back, None without any."""
+        harm = self._watched.last_harm
+        if harm is None:
+            return None
+        seen = "is still seen" if self._found_harm is not None else "is not seen any more"
+        return f"harm was found that {seen}, and no rollback followed: {harm.reason}"
+
+    @property
     def _is_to_propose(self) -> bool:
-        return self._found_harm is not None and self._harm is None and not self._proposed
+        if self._found_harm is None or self._harm is not None:
+            return False
+        basis = basis_of_harm(self._found_harm)
+        return not any(asked.covers(basis) for asked in self._proposed)
 
     async def _propose_to_go_back(self, decision: Decision) -> bool:
         """Ask an operator to decide; return whether that is written down."""
@@ -302,7 +325,7 @@ class Bake:
             fleet=order.fleet,
             subject=f"{order.fleet}/{order.change}",
             sentence=f"{decision.reason}; a person decides whether to go back",
-            key=f"{workflow.info().run_id} harm",
+            key=f"{workflow.info().run_id} harm {len(self._proposed)}",
         )
         return await control.note(LedgerActivities.record_event, entry, entry.action)
 

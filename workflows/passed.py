@@ -23,7 +23,7 @@ from policies.model.value import Name, Packed, Value
 from policies.model.verdict import Basis, Decision
 from policies.notices.entries import WATCHED
 from policies.planning.cohorts import LEFT_OUT, SET_ASIDE
-from policies.votes import basis_of
+from policies.votes import basis_of_harm
 from workflows import control
 from workflows.children import left_behind
 from workflows.failed_alone import Failed, FailedAlone
@@ -147,7 +147,7 @@ class PassedWaves:
 
     def know_as_decided(self, decision: Decision | None) -> bool:
         """Ask operators no more about what this decision says; return whether it was news."""
-        basis = basis_of(decision) if decision is not None else None
+        basis = basis_of_harm(decision) if decision is not None else None
         if basis is None or any(seen.covers(basis) for seen in self._decided):
             return False
         self._decided = (*self._decided, basis)

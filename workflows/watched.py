@@ -9,9 +9,9 @@ from activities.ledger import EventEntry
 from policies.model.fleet import Automation
 from policies.model.report import WatchReport
 from policies.model.value import Name
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Decision
 from policies.notices.entries import UNWATCHED, WATCHED
-from policies.status.awaited import rolls_back_by_itself
+from policies.status.awaited import finds_harm, gives_no_verdict, rolls_back_by_itself
 from workflows import steps
 from workflows.alarm import Alarm
 from workflows.children import guarded
@@ -31,6 +31,8 @@ class Watched:
         self._begun = 0
         """Watches that were begun by this run."""
         self._heard: WatchReport | None = None
+        self.last_harm: Decision | None = None
+        """The harm that was found last, which may not be seen any more."""
         self._silence = Alarm(due)
         """Rings when the watch counts as silent, unless it reports before."""
         self._blindness: Alarm | None = None
@@ -58,6 +60,7 @@ class Watched:
         if not report.follows(self._heard):
             return False
         self._heard = report
+        self.last_harm = self.found_harm or self.last_harm
         self._silence.set(report.fresh_for)
         return True
 
@@ -68,9 +71,9 @@ class Watched:
 
     @property
     def found_harm(self) -> Decision | None:
-        """The harm that was found, whoever decides about it."""
+        """The harm that the last decision shows, rolled back by penstock or left to operators."""
         found = self.decision
-        return found if found is not None and found.action is Action.ROLL_BACK else None
+        return found if found is not None and finds_harm(found) else None
 
     def harm(self, automation: Automation) -> Decision | None:
         """Return the harm for which gateways go back by themselves: of hard signs, whatever is automatic."""
@@ -87,9 +90,12 @@ class Watched:
 
     @property
     def blindness(self) -> str | None:
-        """Why nothing is seen now, of metrics or of the watch itself; None while something is."""
+        """Why nothing is judged now, by metrics or for want of the watch itself; None while something is.
+
+        Conflicting evidence is no verdict either: harm would not be found.
+        """
         heard = self._heard
-        if heard is not None and heard.decision.verdict is GateVerdict.METRICS_UNAVAILABLE:
+        if heard is not None and gives_no_verdict(heard.decision):
             return heard.decision.reason
         if not self._silence.rings:
             return None
@@ -104,7 +110,7 @@ class Watched:
                 return  # a watch that has just begun has not read anything yet
             self._see()
             if self.is_blindness_told:
-                await self.tell_blindness(WATCHED, "metrics are read again")
+                await self.tell_blindness(WATCHED, "the gateways are judged again")
             return
         if self._blindness is None:
             self._blindness = Alarm(self._due)

@@ -8,8 +8,8 @@ from policies.status.sentences import OUTCOME_SENTENCES, PHASE_SENTENCES
 _VERDICTS: Mapping[GateVerdict, str] = {
     GateVerdict.HEALTHY: "the new release is not worse than the others, by fresh evidence and enough of it",
     GateVerdict.UNHEALTHY: (
-        "the new release is worse than the others, which is proven; the change goes back by itself where "
-        "`limits.automation` is `act`, and otherwise a person has to roll it back"
+        "the new release is worse than the others, which is proven; the change goes back by itself while its "
+        "wave is watched and `limits.automation` is `act`, and otherwise a person has to roll it back"
     ),
     GateVerdict.HARD: "something happened that no release may do; the change goes back at once",
     GateVerdict.CONFLICTING: "the evidence contradicts itself; the change is held for a person",

@@ -11,7 +11,7 @@ from datetime import timedelta
 from policies.judge.failures import Asides, Why, aside_for, excess, excess_of_reboots, failed_of
 from policies.judge.gates.kind import Response
 from policies.model.gates import GatePolicy
-from policies.model.verdict import Action, Cohorts, Decision, GateReading, GateVerdict, Window
+from policies.model.verdict import HARM, Action, Cohorts, Decision, GateReading, GateVerdict, Window
 
 SUSPICION = 10.0
 """Evidence of "worse" that stops promotions; at most one equal canary in ten ever shows as much."""
@@ -51,7 +51,8 @@ def decide(
         or _proof(window, readings, clocks, policy.required)
         or _patience(window, readings, clocks)
     )
-    if found.action is Action.HOLD and clocks.wall >= window.cap:
+    asks = policy.passed and found.verdict in HARM
+    if found.action is Action.HOLD and (asks or clocks.wall >= window.cap):
         found = found.model_copy(update={"action": Action.HOLD_FOR_HUMAN})
     absent = aside_for(aside, Why.ABSENT)
     named = {name: aside[name] for name in (*failed, *absent)}

@@ -398,7 +398,10 @@ class Automation(StrEnum):
     ASK = "ask"
     """Harm holds and proposes the way back; a person says yes."""
     ACT = "act"
-    """Harm goes back by itself, health goes on by itself."""
+    """Harm goes back by itself, health goes on by itself.
+
+    Once the wave has passed, operators decide about harm that is only measured.
+    """
 
 
 class RemovedUsers(StrEnum):

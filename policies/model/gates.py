@@ -123,6 +123,11 @@ class GatePolicy(Value):
     presence: Selector = 'up{job="vpngw",$cohort}'
     """The series that says whether a gateway's exporter was reached; your job's name in place of `vpngw`."""
     shadow: bool = Field(default=False, description="verdicts are only recorded, and a person acts")
+    passed: bool = Field(
+        default=False,
+        description="set by penstock where it watches gateways whose wave has passed; leave it out",
+        exclude_if=lambda passed: not passed,
+    )
     gates: tuple[Gate, ...] = ()
     """The questions; without a required one nothing is ever promoted by itself."""
 
@@ -145,7 +150,8 @@ class GatePolicy(Value):
         cap = max(kept, self.window.minimum)
         clocks = {"minimum": cap, "nominal": cap, "extension": timedelta(0), "cap": cap}
         gates = tuple(gate.gentle() for gate in self.gates)
-        return self.model_copy(update={"gates": gates, "window": self.window.model_copy(update=clocks)})
+        window = self.window.model_copy(update=clocks)
+        return self.model_copy(update={"gates": gates, "window": window, "passed": True})
 
     @property
     def counters(self) -> frozenset[str]:

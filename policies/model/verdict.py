@@ -19,6 +19,9 @@ class GateVerdict(StrEnum):
     NOT_ENOUGH_DATA = "not_enough_data"
 
 
+HARM = frozenset({GateVerdict.UNHEALTHY, GateVerdict.HARD})
+"""Verdicts that a release does harm."""
+
 LEASE = "lease"
 """What has a reading where a trial ended unconfirmed, so that known-good serves on a gateway."""
 

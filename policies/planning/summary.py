@@ -48,7 +48,8 @@ _STRATEGIES = {
 _AUTOMATION = {
     Automation.OBSERVE: "verdicts are only shown; a hard failure of an instance goes back by itself",
     Automation.ASK: "harm holds and proposes the way back, and a person says yes",
-    Automation.ACT: "harm goes back by itself, and a wave that is proven healthy goes on by itself",
+    Automation.ACT: "harm goes back by itself while its wave is watched, later only after a hard sign, "
+    "and a wave that is proven healthy goes on by itself",
 }
 
 

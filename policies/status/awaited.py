@@ -6,7 +6,7 @@ from policies.model.change import Phase
 from policies.model.fleet import Automation
 from policies.model.plan_part import PlanHeader
 from policies.model.report import ByTime
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import HARM, Action, Decision, GateVerdict
 from policies.status.told import Told
 
 STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, Action.ROLL_BACK})
@@ -16,6 +16,21 @@ STANDING_STILL = frozenset({Action.HOLD, Action.HOLD_FOR_HUMAN, Action.PROMOTE, 
 def speaks_against(decision: Decision | None) -> bool:
     """Return whether a wave does not go on by this decision: harm, or nothing by which it can be judged."""
     return decision is not None and decision.action in STANDING_STILL - {Action.PROMOTE}
+
+
+def finds_harm(decision: Decision) -> bool:
+    """Return whether a watch over gateways whose wave has passed has found harm, rolled back or not.
+
+    Only a hard sign rolls back there. Harm that is measured is a hold, and operators decide about it.
+    """
+    return decision.action is Action.ROLL_BACK or decision.verdict in HARM
+
+
+def gives_no_verdict(decision: Decision) -> bool:
+    """Return whether a watch over gateways whose wave has passed holds without usable evidence."""
+    if decision.verdict is GateVerdict.CONFLICTING:
+        return decision.action in {Action.HOLD, Action.HOLD_FOR_HUMAN}
+    return decision.verdict is GateVerdict.METRICS_UNAVAILABLE
 
 
 def rolls_back_by_itself(decision: Decision, automation: Automation) -> bool:

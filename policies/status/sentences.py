@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from policies.model.change import (
+    PENSTOCK_WATCH,
     RELOADS,
     ChangeKind,
     ChangeOrder,
@@ -387,7 +388,7 @@ class Sentences:
         deadline = length(self._header.limits.drain_deadline)
         return f"{stop}, or at the deadline of their drain, {deadline} after the switch"
 
-    def _next_in_its_phase(self) -> str:
+    def _next_in_its_phase(self) -> str:  # noqa: PLR0911 - a sentence a case
         match self._phase:
             case Phase.SWITCHING | Phase.HELD if proposes_to_go_back(self._told, self._header):
                 return "nothing: harm was found, and this fleet asks a person before it goes back"
@@ -396,6 +397,8 @@ class Sentences:
             case Phase.OBSERVING if self._header is not None:
                 minimum, cap = self._header.window_minimum, self._header.window_cap
                 return f"promotion on proof after {minimum}, a person is asked at {cap}"
+            case Phase.HELD if PENSTOCK_WATCH in self._told.holds:
+                return "nothing, until an operator decides about harm; a daemon that fails still rolls back"
             case Phase.HELD:
                 harm = "proven harm" if acts(self._header) else "a daemon that fails"
                 return f"nothing, until the cause is gone or a person decides; {harm} still rolls back"

@@ -33,6 +33,8 @@ from tests.fakes.ledgers import new_ledger
 HEALTHY = Decision(action=Action.PROMOTE, verdict=GateVerdict.HEALTHY, reason="all gates are proven healthy")
 UNDECIDED = Decision(action=Action.CONTINUE, verdict=GateVerdict.NOT_ENOUGH_DATA, reason="7 logins so far")
 UNHEALTHY = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.UNHEALTHY, reason="9 of 10 logins fail")
+MEASURED = Decision(action=Action.HOLD_FOR_HUMAN, verdict=GateVerdict.UNHEALTHY, reason="9 of 10 logins fail")
+"""What the judge says of the same harm after a wave has passed: there only hard signs roll back."""
 CRASHING = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="the daemon restarted 3 times")
 BLIND = Decision(action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason="no sample for 60 s")
 TORN = Decision(action=Action.EXTEND, verdict=GateVerdict.CONFLICTING, reason="logins say yes, pings say no")
@@ -84,13 +86,15 @@ class FakeJudge:
         self.bakes: list[WatchSlice] = []
         """What was asked after promotions, while the next change may already be under way."""
 
-        self.after: dict[str, Decision] = {}
+        self.after: dict[str, Decision] = _Gentle()
         """What is said of single changes after their promotion, in place of what the script says."""
         self.passed: list[WatchSlice] = []
         """What was asked of waves that had passed, beside the next wave."""
 
     def says(self, *decisions: Decision, wave: int = 1) -> None:
         """Have these said of that wave, the last one for ever; of those that have passed as of PASSED."""
+        for decision in decisions if wave in {0, PASSED} else ():
+            _require_gentle(decision)
         self.script[wave] = list(decisions)
 
     def remember(self, state: str) -> str:
@@ -134,6 +138,22 @@ class FakeJudge:
             return False
         change = self.book.change(order.change)
         return not is_to_be_watched(change, self.book.moves(change.fleet))
+
+
+class _Gentle(dict[str, Decision]):
+    """Decisions of watches over gateways whose wave has passed, by change."""
+
+    def __setitem__(self, change: str, decision: Decision) -> None:
+        _require_gentle(decision)
+        super().__setitem__(change, decision)
+
+
+def _require_gentle(decision: Decision) -> None:
+    """Refuse what no judge says of gateways whose wave has passed (`GatePolicy.baking`)."""
+    if decision.action is Action.PROMOTE:
+        raise ValueError("nothing is promoted by a watch over gateways whose wave has passed")
+    if decision.action is Action.ROLL_BACK and decision.verdict is not GateVerdict.HARD:
+        raise ValueError("after its wave has passed only a hard sign rolls a release back; say MEASURED")
 
 
 def _slice(state: str, decision: Decision, *, over: bool = False) -> ObservationSlice:

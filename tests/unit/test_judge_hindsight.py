@@ -217,20 +217,20 @@ def test_a_user_complains_once_a_window() -> None:
     assert first_complaints(said, started=8, since=15, until=40) == {"gw-1": 1}
 
 
-def test_the_bake_goes_on_watching_and_rolls_back_on_a_hard_sign_only() -> None:
+def test_the_bake_goes_on_watching_asks_operators_and_rolls_back_on_a_hard_sign_only() -> None:
     gates = policy(LOGINS, HARD).baking(timedelta(hours=24))
     broken = [counted(t, (2, 2), (2, 0)) for t in range(30)]
     _, decisions = fold(gates, broken)
-    assert decisions[-1].action is Action.HOLD
+    assert decisions[-1].action is Action.HOLD_FOR_HUMAN
     down = {"probe": {CANARY: Sign(since=START, until=START + 30)}}
     _, decisions = fold(gates, [counted(30, (2, 0), (2, 0), signs=down)])
     assert decisions[-1].action is Action.ROLL_BACK
 
 
-def test_the_bake_of_a_whole_fleet_holds_what_is_beyond_the_fleets_own_baseline() -> None:
+def test_the_bake_of_a_whole_fleet_asks_about_what_is_beyond_the_fleets_own_baseline() -> None:
     gates = policy(LOGINS, HARD).baking(timedelta(hours=1))
     everybody = Cohorts(canary=(CANARY, *CONTROL), control=())
-    for bad, expected in ((0, {Action.CONTINUE}), (2, {Action.CONTINUE, Action.HOLD})):
+    for bad, expected in ((0, {Action.CONTINUE}), (2, {Action.CONTINUE, Action.HOLD_FOR_HUMAN})):
         state, said = WindowState(), set()
         for t in range(30):
             state, decision = fold_tick(gates, gates.window, everybody, state, counted(t, (2, bad), (2, bad)))

@@ -11,9 +11,10 @@ from policies.model.change import ChangeKind, ChangeOrder, KnownGoodBatch, Outco
 from policies.model.command import CommandKind
 from policies.model.errors import Unavailable
 from policies.model.report import TakenOver
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.model.way_back import Confirmation
-from tests.fakes.control import CLOSED, UNDECIDED, UNHEALTHY
+from policies.notices.entries import HARM, UNWATCHED
+from tests.fakes.control import CLOSED, MEASURED, QUIET, UNDECIDED, UNHEALTHY
 from tests.patience import PATIENCE, until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
@@ -31,6 +32,7 @@ from tests.workflows.world import (
     say,
     working,
 )
+from workflows import steps
 from workflows.bake import Bake, BakeOrder
 from workflows.identities import bake_of, change_of
 from workflows.steps import CONTROL_QUEUE
@@ -43,6 +45,10 @@ CRASHED = Decision(action=Action.ROLL_BACK, verdict=GateVerdict.HARD, reason="gw
 
 BLIND = Decision(
     action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason="Prometheus does not answer"
+)
+
+CONFLICTING = Decision(
+    action=Action.HOLD, verdict=GateVerdict.CONFLICTING, reason="gw-1 fails, but control does as well"
 )
 
 
@@ -219,12 +225,83 @@ async def test_a_hard_sign_in_the_bake_goes_back_also_after_harm_that_operators_
     async with working(World.made(await server.client(), fleet)) as world:
         world.judge.says(UNDECIDED, wave=0)
         assert (await world.upgrade(("gw-1", "gw-2", "gw-3", "gw-4"))).outcome is Outcome.PROMOTED
-        world.judge.says(UNHEALTHY, wave=0)
-        harm = "harm found after the promotion"
-        await until(lambda: [action for action, *_ in world.book.events.values()].count(harm) == 1)
+        world.judge.says(MEASURED, wave=0)
+        await until(lambda: asked(world) == [MEASURED.reason])
         assert set(world.serving().values()) == {"1.3.0"}
         world.judge.says(CRASHED, wave=0)
         await until(lambda: set(world.serving().values()) == {"1.1.6"}, IN_A_MINUTE)
+
+
+async def test_operators_are_asked_about_harm_that_is_measured_after_the_promotion(server: Engine) -> None:
+    """The judge rolls back only for hard signs there: the harm was written nowhere, and the bake peaceful."""
+    fleet = fleet_of("edge", kept=timedelta(seconds=12), lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(MEASURED, wave=0)
+        await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        await until(lambda: asked(world) == [MEASURED.reason])
+        ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+        assert asked(world) == [MEASURED.reason]
+        assert set(world.serving().values()) == {"1.3.0"}
+    assert ended["peaceful"] is False
+    assert f"still seen, and no rollback followed: {MEASURED.reason}" in ended["reason"]
+
+
+async def test_harm_that_is_gone_is_named_at_the_end_of_the_bake(server: Engine) -> None:
+    fleet = fleet_of("edge", kept=timedelta(seconds=12), lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(MEASURED, wave=0)
+        await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        await until(lambda: asked(world) == [MEASURED.reason])
+        world.judge.says(QUIET, wave=0)
+        ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+    assert ended["peaceful"] is False
+    assert f"not seen any more, and no rollback followed: {MEASURED.reason}" in ended["reason"]
+
+
+async def test_operators_are_asked_once_more_when_another_gate_shows_harm_and_never_twice_of_one(
+    world: World,
+) -> None:
+    logins = GateReading(gate="logins", verdict=GateVerdict.UNHEALTHY, reason="logins: 9 of 10 bad")
+    tunnels = GateReading(gate="tunnels", verdict=GateVerdict.UNHEALTHY, reason="tunnels: 5 of 6 bad")
+    blind = GateReading(gate="tunnels", verdict=GateVerdict.METRICS_UNAVAILABLE, reason="tunnels: no value")
+
+    def shown(*readings: GateReading) -> None:
+        found = MEASURED.model_copy(update={"reason": readings[0].reason, "readings": readings})
+        looks = len(world.judge.bakes)
+        world.judge.says(found, wave=0)
+        seen.append(looks + 2)
+
+    async def is_seen() -> None:
+        await until(lambda: len(world.judge.bakes) > seen[-1])
+
+    seen = list[int]()
+    world.judge.says(UNDECIDED, wave=0)
+    await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+    for readings in ((logins,), (logins, blind), (tunnels, logins), (logins,), (tunnels,)):
+        shown(*readings)
+        await is_seen()
+    await until(lambda: asked(world) == [logins.reason, tunnels.reason])
+
+
+async def test_evidence_that_conflicts_to_the_end_of_the_bake_is_no_peace(
+    server: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R5: while a shared part is ill no harm would be found, and the bake said that none was."""
+    monkeypatch.setattr(steps, "UNREAD_FOR", timedelta(seconds=1))
+    fleet = fleet_of("edge", kept=timedelta(seconds=12), lease=timedelta(seconds=15))
+    async with working(World.made(await server.client(), fleet)) as world:
+        world.judge.says(CONFLICTING, wave=0)
+        await world.upgrade(("gw-1",), ("gw-2", "gw-3", "gw-4"))
+        await until(lambda: UNWATCHED in [action for action, *_ in world.book.events.values()])
+        ended = await result_of(world.client.get_workflow_handle(bake_of(world.fleet.name)))
+    assert (ended["peaceful"], CONFLICTING.reason in ended["reason"]) == (False, True)
+
+
+def asked(world: World) -> list[str]:
+    """Return about which harm operators were asked, in the order in which that was written."""
+    entries = world.book.events.values()
+    found = [body["sentence"] for action, _, body in entries if action == HARM and isinstance(body, dict)]
+    return [sentence.removesuffix("; a person decides whether to go back") for sentence in found]
 
 
 # Rings: a promotion on some gateways ends no watch over one on others.

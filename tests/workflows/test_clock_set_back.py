@@ -9,7 +9,7 @@ from temporalio import workflow
 from policies.model.change import Outcome, Phase
 from policies.model.command import CommandKind
 from policies.notices.entries import UNWATCHED
-from tests.fakes.control import BLIND, HEALTHY, PASSED, UNDECIDED, UNHEALTHY
+from tests.fakes.control import BLIND, CRASHING, HEALTHY, PASSED, UNDECIDED, UNHEALTHY
 from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.world import World, fleet_of, in_phase, lengthen, result_of, say, status_of, working
@@ -90,7 +90,7 @@ async def test_harm_in_waves_that_have_passed_counts_after_the_clock_was_set_bac
         watch = f"{rollout.id}/{world.newest}/passed/001/watch"
         clock.set_back()
         await is_cut(world, watch, await run_of(world, watch))
-        world.judge.says(UNHEALTHY, wave=PASSED)
+        world.judge.says(CRASHING, wave=PASSED)
         result = await asyncio.wait_for(result_of(rollout), SOON)
     assert result.outcome is Outcome.ROLLED_BACK
     assert world.serving()["gw-1"] == "1.1.6"

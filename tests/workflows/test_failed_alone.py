@@ -17,7 +17,7 @@ from policies.model.fleet import Automation
 from policies.model.report import TakenOver
 from policies.model.way_back import Confirmation
 from policies.notices.entries import HARM, NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED
-from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import BLIND, CLOSED, CRASHING, HEALTHY, MEASURED, PASSED, QUIET, UNDECIDED
 from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import Recorded
@@ -204,7 +204,7 @@ async def test_a_watch_hears_harm_and_silence_while_a_gateway_waits_to_be_taken_
         assert f"{second} has the fleet's lock, and changes gw-2" in said(world, NOT_TAKEN_BACK)
         world.judge.after[first] = BLIND
         await until(lambda: UNWATCHED in told(world))
-        world.judge.after[first] = UNHEALTHY
+        world.judge.after[first] = MEASURED
         await until(lambda: HARM in told(world))
         assert world.serving()["gw-2"] == "1.3.0"
         await waiting.terminate("over")

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from policies.model.change import Outcome, Phase, Quarantine
+from policies.model.change import PENSTOCK_WATCH, Outcome, Phase, Quarantine
 from policies.model.command import CommandKind
-from policies.model.verdict import Action, Decision, GateVerdict
+from policies.model.verdict import Action, Decision, GateReading, GateVerdict
 from policies.notices.entries import NOT_TAKEN_BACK, TAKEN_BACK, UNWATCHED, WATCHED
 from tests.fakes.control import (
     AT_CAP,
@@ -15,11 +15,11 @@ from tests.fakes.control import (
     CLOSED,
     CRASHING,
     HEALTHY,
+    MEASURED,
     OPEN,
     PASSED,
     QUIET,
     UNDECIDED,
-    UNHEALTHY,
 )
 from tests.patience import until
 from tests.workflows.recorded import blocked
@@ -108,6 +108,48 @@ async def test_harm_where_a_wave_has_passed_goes_back_while_the_next_is_being_sw
         await until(lambda: world.serving()["gw-1"] == "1.1.6", IN_A_MINUTE)
     assert (await result_of(rollout)).outcome is Outcome.ROLLED_BACK
     assert set(world.serving().values()) == {"1.1.6"}
+
+
+async def test_harm_that_is_measured_where_a_wave_has_passed_holds_the_next_wave_until_operators_decide(
+    world: World,
+) -> None:
+    """The judge rolls back only for hard signs there: the next wave began, and operators read nothing."""
+    rollout = await second_wave_that(world, "its window")
+    world.judge.says(MEASURED, wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
+    status = await status_of(rollout)
+    assert status.needs_you is not None
+    assert MEASURED.reason in status.needs_you
+    assert "proven harm" not in status.next
+    world.judge.says(HEALTHY, wave=2)
+    world.windows.answer = OPEN
+    looks = len(world.judge.passed)
+    await until(lambda: len(world.judge.passed) > looks + 2)
+    assert {world.serving()[name] for name in ("gw-3", "gw-4")} == {"1.1.6"}
+    await say(rollout, CommandKind.RESUME, "ana", hold_of=PENSTOCK_WATCH)
+    assert (await result_of(rollout)).outcome is Outcome.PROMOTED
+
+
+async def test_operators_who_passed_a_wave_against_harm_are_not_asked_about_the_same_harm_again(
+    world: World,
+) -> None:
+    """The wave would have rolled back or held for it, and the watch after it holds: that is no news."""
+    logins = GateReading(gate="logins", verdict=GateVerdict.UNHEALTHY, reason=MEASURED.reason)
+    tunnels = logins.model_copy(update={"gate": "tunnels", "reason": "8 of 9 tunnels fail"})
+    decided = MEASURED.model_copy(update={"readings": (logins,)})
+    world.judge.says(decided)
+    world.judge.says(decided, wave=PASSED)
+    world.judge.says(UNDECIDED, wave=2)
+    rollout = await world.start(("gw-1", "gw-2"), ("gw-3", "gw-4"))
+    await in_phase(rollout, Phase.HELD)
+    await say(rollout, CommandKind.PROMOTE, "ana")
+    await say(rollout, CommandKind.PROMOTE, "ben")
+    await in_phase(rollout, Phase.OBSERVING, wave=2)
+    looks = len(world.judge.passed)
+    await until(lambda: len(world.judge.passed) > looks + 2)
+    assert (await status_of(rollout)).phase is Phase.OBSERVING
+    world.judge.says(decided.model_copy(update={"readings": (logins, tunnels)}), wave=PASSED)
+    await in_phase(rollout, Phase.HELD)
 
 
 async def test_a_gateway_that_fails_alone_after_its_wave_returns_alone_and_the_change_goes_on(
@@ -207,8 +249,6 @@ def actions(world: World) -> list[str]:
 
 
 async def test_what_has_passed_is_watched_only_until_the_release_is_promoted(world: World) -> None:
-    world.judge.says(UNHEALTHY, wave=PASSED)
-    world.judge.says(QUIET, wave=PASSED)
     result = await world.upgrade(("gw-1",), ("gw-2",), ("gw-3", "gw-4"))
     assert result.outcome is Outcome.PROMOTED
     await until(lambda: bool(world.judge.bakes))

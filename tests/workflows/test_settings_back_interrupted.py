@@ -10,7 +10,7 @@ from orchestrator.service.changes import ChangeService
 from policies.model.change import NOT_ASKED, ChangeRecord, Outcome
 from policies.model.command import Command, CommandKind
 from policies.model.errors import Unavailable
-from tests.fakes.control import UNHEALTHY
+from tests.fakes.control import CRASHING
 from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
@@ -55,7 +55,7 @@ async def test_harm_in_the_bake_does_not_end_the_rollback_of_settings_for_good(r
     await promoted_and_configured(recorded)
 
     async def harm() -> None:
-        world.judge.says(UNHEALTHY, wave=0)
+        world.judge.says(CRASHING, wave=0)
         await until(lambda: len(recorded.ledger.history("edge")) == 5, SOON)
 
     ended = await interrupted(recorded, harm)

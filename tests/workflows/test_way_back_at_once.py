@@ -18,7 +18,7 @@ from policies.model.command import Command, CommandKind
 from policies.model.errors import Refused, Unavailable
 from policies.model.fleet import Automation
 from policies.status.told import Told
-from tests.fakes.control import CRASHING, FROZEN, HEALTHY, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
+from tests.fakes.control import CRASHING, FROZEN, HEALTHY, MEASURED, OPEN, PASSED, QUIET, UNDECIDED, UNHEALTHY
 from tests.patience import until
 from tests.workflows.engine import Engine
 from tests.workflows.recorded import SOON, Recorded, blocked
@@ -171,7 +171,7 @@ async def asking(server: Engine) -> AsyncIterator[World]:
 async def held_for_harm(world: World) -> Running:
     """Return an upgrade of which harm was found where a wave has passed; its window is open by then."""
     rollout = await second_wave_that(world, "its window")
-    world.judge.says(UNHEALTHY, wave=PASSED)
+    world.judge.says(MEASURED, wave=PASSED)
     await in_phase(rollout, Phase.HELD)
     world.judge.says(HEALTHY, wave=2)
     world.windows.answer = OPEN
@@ -183,7 +183,7 @@ async def test_harm_where_a_wave_has_passed_holds_a_change_whose_operators_decid
     rollout = await held_for_harm(asking)
     status = await status_of(rollout)
     assert status.needs_you == (
-        f"held by {PENSTOCK_WATCH}: harm was found where its waves have passed: {UNHEALTHY.reason}"
+        f"held by {PENSTOCK_WATCH}: harm was found where its waves have passed: {MEASURED.reason}"
     )
     looks = len(asking.judge.passed)
     await until(lambda: len(asking.judge.passed) > looks + 2)
