@@ -153,6 +153,7 @@ def fold_tick(
         waves=policy.budget.waves,
         each_wave=policy.budget.each_wave,
         overall=policy.budget.overall,
+        passed=policy.passed,
     )
     gates, readings, responses = {}, [], {}
     for gate in policy.gates:

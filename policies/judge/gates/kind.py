@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from policies.judge.guard import GuardState, Limit
 from policies.judge.health import HealthState
@@ -70,6 +70,8 @@ class Setup:
     waves: int
     each_wave: Alpha
     overall: Alpha | None
+    passed: bool = False
+    """Whether the wave of the changed gateways has passed."""
 
 
 class GateState(Value):
@@ -77,7 +79,8 @@ class GateState(Value):
 
     `overall` goes on from wave to wave; all else begins anew. `spared` says when control gateways last
     showed the gate's sign. `noticed` has the first sign on each changed gateway that still shows it, and on
-    the `unsure`, of which it is not known yet whether the control shows it, too.
+    the `unsure`, of which it is not known yet whether the control shows it, too. `together` are those on
+    which it began together with a third of all, where no control is left.
     """
 
     sle: SleState | None = None
@@ -90,6 +93,7 @@ class GateState(Value):
     spared: dict[str, float] = {}
     noticed: dict[str, Sign] = {}
     unsure: tuple[str, ...] = ()
+    together: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
 
 
 class Kind(Value):

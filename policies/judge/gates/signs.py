@@ -5,13 +5,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from policies.judge.counts import Series, of_this_start
-from policies.judge.gates.kind import GateState, Kind, Selector, Setup
+from policies.judge.gates.kind import GateState, Kind, Response, Selector, Setup
 from policies.judge.look import Look
 from policies.judge.tick import Finding, Sign, Tick
 from policies.model.verdict import Cohorts, GateReading, GateVerdict
 
 EVERYBODYS = 1 / 3
 """Part of the control gateways from which on a sign is the fleet's and not the release's."""
+FEWEST_TOGETHER = 3
+"""Gateways that a sign begins on together, at least, where no control is left."""
+TOGETHER = "together"
+"""The number of a reading that says on how many gateways the sign began together; operators decide then."""
 SPARED_SCRAPES = 3
 """How long a sign on the control counts after it has ended there: gateways are not scraped at one moment."""
 
@@ -44,8 +48,9 @@ class Signed(Kind):
         just_now = look.memory.signed.get(self.id, 0.0) >= 2 * look.oldest - look.reading.at
         if not just_now and look.cohorts.changed.isdisjoint(signs):
             return Finding(signs=signs)
-        control = {*look.cohorts.control}
-        times = (at for name, at in self.seen(look) if name in control and at >= look.oldest)
+        cohorts = look.cohorts
+        peers = {*(cohorts.control or (*cohorts.canary, *cohorts.changed_before))}
+        times = (at for name, at in self.seen(look) if name in peers and at >= look.oldest)
         return Finding(signs=signs, seen=tuple(sorted(times)))
 
     def seen(self, look: Look) -> Iterable[tuple[str, float]]:
@@ -94,7 +99,12 @@ class Signed(Kind):
         return mine
 
     def judge(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
-        """Return which changed gateways the sign is on, and whether it is on too much of the control, too."""
+        """Return which changed gateways the sign is on, and whether it is on too much of the control, too.
+
+        After their wave, where no control is left, changed gateways are compared with each other.
+        """
+        if setup.passed and not setup.cohorts.control:
+            return self._judge_together(setup, state, tick)
         shown, control = tick.signs.get(self.id, {}), setup.cohorts.control
         signs = self.lasting(setup, shown)
         state = _remembered(setup, state, signs, tick.at)
@@ -128,6 +138,54 @@ class Signed(Kind):
         reading = self.reading(verdict, reason, numbers)
         state = state.model_copy(update={"unsure": tuple(unsure)})
         return state, reading.model_copy(update={"instances": named})
+
+    def response(self, reading: GateReading) -> Response:
+        """Return what this reading may cause: where a third of all show the sign, operators decide."""
+        return Response.HOLD if reading.numbers.get(TOGETHER) else self.action
+
+    def _judge_together(self, setup: Setup, state: GateState, tick: Tick) -> tuple[GateState, GateReading]:
+        """Return which changed gateways the sign is on, and on which of them it began with a third of all.
+
+        These are named and not failed by themselves, until the sign ends on each.
+        """
+        cohorts = setup.cohorts
+        peers = (*cohorts.canary, *cohorts.changed_before)
+        shown = tick.signs.get(self.id, {})
+        signs = self.lasting(setup, shown)
+        state = _remembered(setup, state, signs, tick.at)
+        mine = sorted(state.noticed)
+        begun = {*mine, *self.beginning(shown, signs)}
+        seen = tick.seen.get(self.id, ())
+        behind = {name: bisect_left(seen, self.began(setup, sign)) for name, sign in state.noticed.items()}
+        together = mine if _began_together(mine, peers, 0) else [n for n in mine if n in state.together]
+        others = [name for name in mine if name not in together]
+        unsure = [name for name in others if _began_together(begun, peers, behind[name])]
+        own = [name for name in others if name not in unsure]
+        state = state.model_copy(update={"unsure": tuple(unsure), "together": tuple(together)})
+        numbers = {"canary": float(len(mine)), "control": 0.0}
+        if not mine:
+            return state, self.reading(GateVerdict.HEALTHY, "no sign", numbers)
+        believed = self.believed(own or together or mine, tick)
+        named = tuple(believed or own or together or mine)
+        sign = signs.get(named[0], state.noticed[named[0]])
+        reason = f"on canary {named[0]} for {sign.until - sign.since:.0f} s"
+        verdict = self.bad
+        if not (own or together):
+            verdict = GateVerdict.METRICS_UNAVAILABLE
+            reason += ", and it is not known yet whether the other gateways show it, too"
+        elif not believed:
+            verdict, reason = GateVerdict.METRICS_UNAVAILABLE, f"{reason}, but no probe confirms it"
+        elif own:
+            reason += f", and on {len(believed) - 1} more" if len(believed) > 1 else ""
+        else:
+            numbers[TOGETHER] = float(len(together))
+            reason += f", and on {len(together) - 1} more of {len(peers)} together, with none left unchanged"
+        return state, self.reading(verdict, reason, numbers).model_copy(update={"instances": named})
+
+
+def _began_together(on: Collection[str], peers: Collection[str], behind: int) -> bool:
+    """Whether a third of all show the sign, if those of which nothing is seen since show it, too."""
+    return len({*on} & {*peers}) + behind >= max(FEWEST_TOGETHER, EVERYBODYS * len(peers))
 
 
 def _of_others(signs: Collection[str], mine: list[str], cohorts: Cohorts) -> list[str]:
