@@ -5,6 +5,10 @@ something else is set aside and counted; more of them than may fail are the rele
 has rebooted is set aside and not counted: a crash of ours leaves the boot as it was. Nor is one that is
 absent: where neither its agent nor its users' port answers, nothing is known of the release. What is set
 aside is judged again once it has been started again, and what was absent once it answers.
+
+After its wave has passed no batch starts a gateway again whose host has rebooted: the boot is a start then.
+The gateway is judged again once the release runs in that boot, or after a while if it never does. A second
+reboot is a failure of its own, as it is in a wave.
 """
 
 from collections.abc import Collection, Mapping
@@ -38,6 +42,16 @@ class Aside(Value):
     """The sign on this gateway, in a sentence."""
 
 
+class Reboots(Value):
+    """How often the host of a gateway has rebooted whose wave has passed."""
+
+    at: float
+    """When the last reboot was seen."""
+    times: int = 1
+    listed: bool = True
+    """Whether the last tick listed it: a reboot is listed until the boot counts as a start."""
+
+
 Asides = Mapping[str, Aside]
 
 
@@ -61,6 +75,33 @@ def set_aside(aside: Asides, reasons: Mapping[str, str], why: Why, at: float) ->
         if known is None or (why is Why.REBOOTED and known.why is not Why.REBOOTED):
             added[name] = Aside(at=known.at if known else at, why=why, reason=reason)
     return {**aside, **added}
+
+
+def reboots_of(
+    known: Mapping[str, Reboots], cohorts: Cohorts, rebooted: Collection[str], at: float
+) -> dict[str, Reboots]:
+    """Return the reboots of changed gateways since each was started, with those of this tick."""
+    found = {
+        name: one.model_copy(update={"listed": name in rebooted})
+        for name, one in known.items()
+        if name in cohorts.changed and cohorts.since.get(name, 0.0) <= one.at
+    }
+    for name in sorted(cohorts.changed & {*rebooted}):
+        before = found.get(name)
+        if before is None or not known[name].listed:
+            found[name] = Reboots(at=at, times=before.times + 1 if before is not None else 1)
+    return found
+
+
+def since_boots(cohorts: Cohorts, reboots: Mapping[str, Reboots]) -> Cohorts:
+    """Return the cohorts in which the last boot of each host is a start of what runs there."""
+    booted = {name: one.at for name, one in reboots.items() if one.at > cohorts.since.get(name, 0.0)}
+    return cohorts.model_copy(update={"since": {**cohorts.since, **booted}}) if booted else cohorts
+
+
+def without_rebooted(aside: Asides, by: float) -> dict[str, Aside]:
+    """Return the gateways set aside without those whose reboot was seen by then: these are judged again."""
+    return {name: one for name, one in aside.items() if one.why is not Why.REBOOTED or one.at > by}
 
 
 def left_of(cohorts: Cohorts, aside: Asides) -> Cohorts:

@@ -5,7 +5,7 @@ arrives with a later tick. The first fold counts nothing: it is where counting s
 where control's baseline and the bound of what is slow are taken.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from policies.judge.counts import fold_series, of_this_start, planned
@@ -64,6 +64,19 @@ def read_tick(policy: GatePolicy, cohorts: Cohorts, memory: Memory, reading: Rea
         absent=tuple(sorted(reading.absent)),
         silent=tuple(sorted(reading.silent)),
     )
+
+
+def started_again(
+    policy: GatePolicy, cohorts: Cohorts, reading: Reading, names: Collection[str]
+) -> tuple[str, ...]:
+    """Return which of these changed gateways run the planned executable since they were started."""
+    if not names:
+        return ()
+    oldest = reading.at - policy.fresh_within.total_seconds()
+    claims = _whole(policy, reading).series.get(policy.identity.value, ())
+    found = of_this_start(planned(claims, cohorts, policy.identity.label), cohorts)
+    runs = {one.instance for one in found if one.samples[-1][1] == 1 and one.samples[-1][0] >= oldest}
+    return tuple(sorted(runs & {*names}))
 
 
 def _whole(policy: GatePolicy, reading: Reading) -> Reading:

@@ -39,7 +39,8 @@ class Tick(Value):
     `counts` holds (events, bad events), of blind gates too: what was counted is evidence even where
     not enough was seen to judge. `baseline` is the same of control before the window, summed up;
     `other` the executables seen where another was planned, `unseen` the canaries that metrics do not
-    reach, `rebooted` the instances whose host has booted since it was first seen. `seen` says, by gates
+    reach, `rebooted` the instances whose host has booted since it was first seen, or started, and `started`
+    those set aside for that on which the planned executable runs in the new boot. `seen` says, by gates
     whose sign is or was just now on a changed gateway, when each of the control was last seen. At the users'
     port of the `unreachable` surely nobody takes users; of the `absent` neither that nor the agent answers.
     The users' port of the `silent` does not answer, which alone says neither.
@@ -55,6 +56,7 @@ class Tick(Value):
     other: dict[str, str] = {}
     unseen: tuple[str, ...] = ()
     rebooted: tuple[str, ...] = ()
+    started: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     unreachable: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()

@@ -35,18 +35,22 @@ def decide(
     responses: Mapping[str, Response],
     aside: Asides,
     cohorts: Cohorts,
+    twice: Sequence[str] = (),
 ) -> Decision:
     """Return the decision of one tick, before holds are latched.
 
     `responses` says what each gate may cause; `aside` are the gateways that failed or rebooted by
-    themselves, as some of the `cohorts` may.
+    themselves, as some of the `cohorts` may. `twice` are those whose wave has passed and whose host has
+    rebooted more than once since.
     """
     failed, rebooted = failed_of(aside), aside_for(aside, Why.REBOOTED)
     alone = excess(failed, cohorts) <= 0
     found = (
         _harm(readings, responses, {*failed, *cohorts.set_aside}, alone=alone)
+        or _reboot_loops(twice, failed, cohorts)
         or _doubt(readings, responses, alone=alone)
         or _reboots(rebooted, cohorts)
+        or (_nobody_judged(aside, cohorts) if policy.passed else None)
         or _blindness(policy, readings, clocks)
         or _proof(window, readings, clocks, policy.required)
         or _patience(window, readings, clocks)
@@ -92,6 +96,25 @@ def _doubt(
             if reading.verdict is verdict and not (verdict is GateVerdict.HARD and own):
                 return Decision(action=Action.HOLD, verdict=verdict, reason=reading.reason)
     return None
+
+
+def _reboot_loops(twice: Sequence[str], failed: Sequence[str], cohorts: Cohorts) -> Decision | None:
+    """Name harm when hosts have rebooted again and again, and with those that failed more than may fail."""
+    if not twice or excess({*failed, *twice}, cohorts) <= 0:
+        return None
+    hosts = f"the host of {twice[0]} has" if len(twice) == 1 else f"the hosts of {len(twice)} gateways have"
+    more = f", {twice[0]} among them" if len(twice) > 1 else ""
+    reason = f"{hosts} rebooted more than once since the release runs there{more}"
+    return Decision(action=Action.HOLD, verdict=GateVerdict.UNHEALTHY, reason=reason)
+
+
+def _nobody_judged(aside: Asides, cohorts: Cohorts) -> Decision | None:
+    """Hold when nothing is known of any changed gateway: its host has rebooted, or it is absent."""
+    unknown = aside_for(aside, Why.REBOOTED, Why.ABSENT)
+    if not unknown or cohorts.changed - aside.keys():
+        return None
+    reason = f"no changed gateway is judged now: {unknown[0]}: {aside[unknown[0]].reason}"
+    return Decision(action=Action.HOLD, verdict=GateVerdict.METRICS_UNAVAILABLE, reason=reason)
 
 
 def _reboots(rebooted: Sequence[str], cohorts: Cohorts) -> Decision | None:

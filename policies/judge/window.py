@@ -4,24 +4,29 @@ Pure, and exact through JSON: folding after every tick through a stored state gi
 bytes as folding in one go, so a killed worker changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from math import ceil
 
 from policies.judge.failures import (
     Aside,
     Asides,
+    Reboots,
     Why,
+    aside_for,
     excess,
     failed_of,
     left_of,
     may_fail_too,
+    reboots_of,
     set_aside,
+    since_boots,
     still_aside,
+    without_rebooted,
 )
 from policies.judge.gates.kind import GateState, Response, Setup
 from policies.judge.look import Memory
-from policies.judge.observation import read_tick
+from policies.judge.observation import read_tick, started_again
 from policies.judge.reading import Reading
 from policies.judge.tick import Tick
 from policies.judge.verdict import Clocks, decide
@@ -55,6 +60,8 @@ class WindowState(Value):
     back: dict[str, float] = {}
     """Since when a changed gateway has served what it ran before at every tick."""
     aside: dict[str, Aside] = {}
+    reboots: dict[str, Reboots] = {}
+    """Of gateways whose wave has passed, one entry each."""
     gates: dict[str, GateState] = {}
 
     @property
@@ -105,6 +112,9 @@ def set_back(state: WindowState, at: float) -> WindowState:
             "aside": {
                 name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.aside.items()
             },
+            "reboots": {
+                name: one.model_copy(update={"at": min(one.at, at)}) for name, one in state.reboots.items()
+            },
             "memory": state.memory.model_copy(update={"counted": min(state.memory.counted, at)}),
             "gates": {name: _gate_set_back(one, at) for name, one in state.gates.items()},
         }
@@ -131,8 +141,12 @@ def fold_reading(
 ) -> tuple[WindowState, Tick, Decision]:
     """Fold one tick as it was read; what the gates saw of it is worth recording."""
     state = set_back(state, reading.at)
-    left = left_of(cohorts, still_aside(state.aside, cohorts, reading.absent))
-    memory, tick = read_tick(policy, left, state.memory, reading)
+    judged = since_boots(cohorts, state.reboots)
+    aside = _still_aside(policy, state, judged, reading.absent, reading.at)
+    memory, tick = read_tick(policy, left_of(judged, aside), state.memory, reading)
+    if policy.passed:
+        again = started_again(policy, judged, reading, aside_for(aside, Why.REBOOTED))
+        tick = tick.model_copy(update={"started": again})
     state = state.model_copy(update={"memory": memory})
     after, decision = fold_tick(policy, window, cohorts, state, tick)
     return after, tick, decision
@@ -143,8 +157,10 @@ def fold_tick(
 ) -> tuple[WindowState, Decision]:
     """Fold one tick as the gates saw it."""
     state = set_back(state, tick.at)
-    rebooted = dict.fromkeys(sorted(cohorts.changed & set(tick.rebooted)), "its host has rebooted")
-    aside = set_aside(still_aside(state.aside, cohorts, tick.absent), rebooted, Why.REBOOTED, tick.at)
+    reboots = reboots_of(state.reboots, cohorts, tick.rebooted, tick.at) if policy.passed else {}
+    cohorts = since_boots(cohorts, reboots)
+    aside = _still_aside(policy, state, cohorts, tick.absent, tick.at)
+    aside = _rebooted(policy, cohorts, aside, reboots, tick)
     setup = Setup(
         cohorts=left_of(cohorts, aside),
         scrape=policy.scrape,
@@ -170,11 +186,41 @@ def fold_tick(
     clocks = _clocks(policy, state, tick, blind=blind, usable=not (blind or back) and other_since is None)
     before = silent_since(policy, state, tick.at)
     silent = {name: before.get(name, tick.at) for name in tick.silent}
-    kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": aside, "back": back}
-    kept |= {"other_since": other_since}
+    again = {*aside_for(aside, Why.REBOOTED)} & {*tick.started}
+    left = {name: one for name, one in aside.items() if name not in again}
+    kept = {"gates": gates, "unseen": unseen, "silent": silent, "aside": left, "back": back}
+    kept |= {"other_since": other_since, "reboots": reboots}
     state, out = state.model_copy(update=clocks | kept), aside if alone else failing
-    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts)
+    twice = tuple(sorted(name for name, one in reboots.items() if one.times > 1))
+    decision = decide(policy, window, readings, _elapsed(state), responses, out, cohorts, twice)
     return _latched(policy, window, state, decision)
+
+
+def _still_aside(
+    policy: GatePolicy, state: WindowState, cohorts: Cohorts, absent: Collection[str], at: float
+) -> dict[str, Aside]:
+    """Return who is still set aside; after its wave a reboot explains missing evidence for the grace only."""
+    aside = still_aside(state.aside, cohorts, absent)
+    return without_rebooted(aside, at - policy.blindness.grace.total_seconds()) if policy.passed else aside
+
+
+def _rebooted(
+    policy: GatePolicy, cohorts: Cohorts, aside: Asides, reboots: Mapping[str, Reboots], tick: Tick
+) -> dict[str, Aside]:
+    """Return who is set aside, with those whose host has rebooted: after its wave the second one counts."""
+    if not policy.passed:
+        rebooted = dict.fromkeys(sorted(cohorts.changed & set(tick.rebooted)), "its host has rebooted")
+        return set_aside(aside, rebooted, Why.REBOOTED, tick.at)
+    now = {name: one.times for name, one in reboots.items() if one.at == tick.at}
+    twice = {
+        name: f"its host has rebooted {times} times since the release runs there"
+        for name, times in now.items()
+        if times > 1
+    }
+    failed = twice if may_fail_too(aside, twice, cohorts) else {}
+    aside = set_aside(aside, failed, Why.FAILED, tick.at)
+    once = {name: "its host has rebooted" for name in now if name not in failed}
+    return set_aside(aside, once, Why.REBOOTED, tick.at)
 
 
 def _started(state: WindowState, tick: Tick) -> float:
