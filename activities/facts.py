@@ -13,7 +13,7 @@ from temporalio import activity
 from activities.host_record import Collected, HostRecordBook, today
 from activities.incomplete_ends import EndBook, complete_ends
 from activities.liveness import in_a_thread
-from activities.lost_changes import LostBook, lost_changes
+from activities.lost_changes import LostBook, gateways_of, lost_changes, reports_count_since
 from activities.quarantines import FRESH, QuarantineBook, end_quarantines
 from activities.taken_over import TakenBook, taken_over
 from policies.claims import Claim, is_due
@@ -30,6 +30,7 @@ from policies.drift import (
     unset,
 )
 from policies.history import OrderedReloads, UnfinishedSettings
+from policies.incomplete_ends import Answer, is_back
 from policies.model.change import (
     IN_QUARANTINE,
     PENSTOCK,
@@ -106,8 +107,10 @@ class Strays(Value):
     """Those of them about which operators were not paged in the last hours."""
     resting: dict[str, str] = {}
     """The first gateways that are not on their known-good and are brought back later, each with when."""
+    more_resting: int = 0
+    """How many there are besides these."""
     is_awaited: bool = False
-    """Whether a change without an end has touched one of these, and ends after that is back."""
+    """Whether each change without an end waits for one of these, and ends after that is back."""
     taken_off: dict[Name, dict[Name, int]] = {}
     """Gateways that operators steered on their hosts off the release of a change without an end, after their
     wave had passed, by that change: each with the epoch of its break-glass."""
@@ -147,6 +150,8 @@ class ReturnQuery(Value):
 
     fleet: Name
     change: Name
+    locked: datetime | None = None
+    """Since when it has the fleet's lock, by the engine's clock."""
     beside: Name | None = None
     drifted: tuple[Name, ...] = ()
 
@@ -168,6 +173,12 @@ class LeftAlone(Value):
     """Upgrades that died before they were promoted: what they promoted is taken back, and not watched."""
     is_awaited: bool = False
     """Whether a gateway that a change without an end has touched is brought back later."""
+    awaited: dict[Name, str] = {}
+    """The first of these gateways, each with why it is not back."""
+    more_awaited: int = 0
+    """How many there are besides these."""
+    completes: tuple[Name, ...] = ()
+    """The changes without an end that end once the gateways of the plan are back."""
 
 
 class UndoQuery(Value):
@@ -345,6 +356,10 @@ class _Look:
     """What a fleet's gateways last said, and what of that is not as the ledger wants it."""
 
     states: Mapping[str, GatewayState]
+    silent: Collection[str]
+    """The gateways that did not answer when they were asked last."""
+    asked: Mapping[str, datetime]
+    """When the gateways were asked that answered last; an answer is no older than this."""
     ahead: str | None
     known_good: Mapping[str, ReleaseRef]
     """What gateways go back to: those that the ledger knows less of than they do, to nothing."""
@@ -362,6 +377,18 @@ class _Look:
         there = self.members if self.members is not None else ()
         return {name: state for name, state in self.states.items() if name in there and name not in out}
 
+    @cached_property
+    def looked_after(self) -> frozenset[str]:
+        """The gateways that penstock brings back: not those that operators left out or steered by hand."""
+        out = {one.gateway for one in self.left_out if one.person != PENSTOCK}
+        return frozenset(self.known_good.keys() - self.by_hand.keys() - out)
+
+    def is_back(self, gateway: str, since: datetime) -> bool:
+        """Return whether the gateway reported after that time that it is on its known-good."""
+        state, at = self.states.get(gateway), self.asked.get(gateway)
+        answer = Answer(state, at) if state is not None and at is not None else None
+        return is_back(answer, self.known_good.get(gateway), since)
+
 
 @dataclass(frozen=True)
 class _Loads:
@@ -377,8 +404,12 @@ class _Found(NamedTuple):
 
     now: dict[str, str]
     later: dict[str, str]
-    is_awaited: bool
-    """Whether a change without an end has touched one of the later ones."""
+    unreported: dict[str, str]
+    """Gateways that are brought back now, since they have not reported that a lost change left them back."""
+    awaited: dict[str, str]
+    """Those of the later ones for which lost changes wait."""
+    waiting: frozenset[str]
+    """These changes."""
 
 
 class FactActivities:
@@ -426,11 +457,15 @@ class FactActivities:
 
     @activity.defn(name="plan_return")
     async def plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
-        """Write a plan that takes every stray to its known-good; None when there is nothing to take back.
+        """Write a plan that takes every stray to its known-good; None when there is nothing to do.
 
-        Of a change without an end, what it left running beside goes back, too.
+        Of a change without an end, what it left running beside goes back, too. So does each gateway that it
+        may have changed and that has not reported since then that it is on its known-good.
         """
-        return await in_a_thread(self._plan_return, asked)
+        # The caller's time is of the engine's clock; the ledger's times are of the clock here.
+        here = datetime.now(UTC) - activity.info().started_time
+        locked = asked.locked + here if asked.locked is not None else None
+        return await in_a_thread(self._plan_return, asked, locked)
 
     @activity.defn(name="record_tries")
     async def record_tries(self, entry: TriesEntry) -> None:
@@ -586,11 +621,13 @@ class FactActivities:
         look = self._look(fleet)
         if look.members is not None:
             complete_ends(self._book, fleet, look.members)
-        found, resting, is_awaited = self._strays(fleet, look)
+        lost = lost_changes(self._book, fleet, "")
+        strays, resting, unreported, _, waiting = self._strays(fleet, look, self._not_back(look, lost))
+        found = strays | unreported
         known = {one.gateway for one in look.left_out if one.person != PENSTOCK}
         fresh = {name: why for name, why in sorted(look.by_hand.items()) if name not in known}
         fresh = dict(list(fresh.items())[:NAMED])
-        before = [release for lost in self._unpromoted(fleet, "") for release in lost.before.values()]
+        before = [release for one in _unpromoted(lost) for release in one.before.values()]
         back = {release.digest for release in (*(look.known_good[name] for name in found), *before)}
         touched = self._book.touched_by_open_changes(fleet) if found else frozenset()
         open_changes = self._book.open_changes(fleet)
@@ -602,10 +639,11 @@ class FactActivities:
             seen={one.gateway: one.since for one in look.left_out if one.gateway in fresh},
             unpaged=not_paged(fresh, look.returns, datetime.now(UTC)),
             resting=dict(sorted(resting.items())[:NAMED]),
-            is_awaited=is_awaited,
+            more_resting=max(0, len(resting) - NAMED),
+            is_awaited=bool(waiting) and waiting.issuperset(open_changes),
             ahead=look.ahead,
             strays=dict(sorted(found.items())[:NAMED]),
-            untouched=tuple(sorted(found.keys() - touched)[:MOST_MEMBERS]),
+            untouched=tuple(sorted(strays.keys() - touched)[:MOST_MEMBERS]),
             open_changes=open_changes,
             source=self._book.source_of(back) if back else None,
             taken_off=self._taken_off(fleet, look.states, look.left_out, claims),
@@ -643,7 +681,9 @@ class FactActivities:
 
     def _look(self, fleet: str) -> _Look:
         """Read once what of 10,000 gateways takes seconds to read."""
-        states, _ = self._book.states(fleet, FRESH)  # before the number: a change is written down first
+        # The times first: an answer that is newer than its time is no older than that says.
+        asked = self._book.said_at(fleet, FRESH)
+        states, silent = self._book.states(fleet, FRESH)  # before the number: a change is written down first
         newest = self._book.newest_number(fleet)
         later = later_than(fleet, states, newest)
         members = self._members_of_file(fleet)
@@ -656,7 +696,8 @@ class FactActivities:
         by_hand = steered_by_hand(fleet, states, known_good, left_out)
         found = what_is_ahead(fleet, later, newest, len(states))
         ahead = found.sentence if found is not None else None
-        return _Look(states, ahead, known_good, left_out, self._book.returns(fleet), by_hand, members)
+        returns = self._book.returns(fleet)
+        return _Look(states, silent.keys(), asked, ahead, known_good, left_out, returns, by_hand, members)
 
     def _members_of_file(self, fleet: str) -> frozenset[str] | None:
         """Return the gateways of the fleet's file: others are not looked after; None where no file is."""
@@ -715,11 +756,38 @@ class FactActivities:
         plan = self._book.record_repeat(self._book.plan_header(change.plan), members)
         return Repeat(plan=plan, repeats=change.told, takes_back=change.cause)
 
-    def _strays(self, fleet: str, look: _Look) -> _Found:
+    def _not_back(
+        self, look: _Look, lost: Sequence[LostChange], locked: datetime | None = None
+    ) -> dict[Name, frozenset[Name]]:
+        """Return, by lost change, its gateways that have not reported that they are back since it was lost.
+
+        Without a change whose workflow may still run, and one that promoted all of its gateways: that one
+        leaves them on its release.
+
+        Args:
+            look: The fleet's newest facts.
+            lost: Its changes without an end.
+            locked: Since when the caller has the fleet's lock, by the ledger's clock; None where it has not.
+        """
+        found = dict[Name, frozenset[Name]]()
+        for one in lost:
+            since = reports_count_since(self._book, one, locked)
+            if since is not None and not one.is_complete:
+                gateways = gateways_of(self._book, one) & look.looked_after
+                found[one.record.name] = frozenset(n for n in gateways if not look.is_back(n, since))
+        return found
+
+    def _strays(self, fleet: str, look: _Look, not_back: Mapping[Name, frozenset[Name]]) -> _Found:
         """Return which gateways are to be brought back now, and which ones later, each with how it strays.
 
         Those in quarantine that came back by themselves are taken in by the same change, unless they do not
-        keep their known-good.
+        keep their known-good. A gateway that does not report is tried once, and then as soon as it answers:
+        its silence takes the fleet's lock once and makes no pause longer.
+
+        Args:
+            fleet: Whose gateways.
+            look: Its newest facts.
+            not_back: By lost change, its gateways that have not reported that they are back.
         """
         now, out = datetime.now(UTC), {one.gateway: one for one in look.left_out}
         resting = {
@@ -745,20 +813,37 @@ class FactActivities:
             name: f"{why}; the next try is at {spoken(next_try(out.get(name), look.returns.get(name)))}"
             for name, why in later.items()
         }
-        return _Found(found, why_later, is_awaited=not touched.isdisjoint(later))
+        unreported = dict[str, str]()
+        for change, names in not_back.items():
+            why = f"has not reported since {change} changed it"
+            for name in sorted(names - found.keys() - why_later.keys() - unreported.keys()):
+                if name in resting:
+                    again = spoken(next_try(out.get(name), look.returns.get(name)))
+                    why_later[name] = f"{why}; the next try is at {again}"
+                elif name in look.silent and name in look.returns and not look.returns[name].came_back:
+                    why_later[name] = f"{why}; it is brought back once it answers"
+                else:
+                    unreported[name] = why
+        every = {name for names in not_back.values() for name in names}
+        awaited = {name: why for name, why in why_later.items() if name in every}
+        waits_for = frozenset(change for change, names in not_back.items() if not names.isdisjoint(awaited))
+        return _Found(found, why_later, unreported, awaited, waits_for)
 
-    def _plan_return(self, asked: ReturnQuery) -> LeftAlone | None:
+    def _plan_return(self, asked: ReturnQuery, locked: datetime | None) -> LeftAlone | None:
         look = self._look(asked.fleet)
-        strays, _, is_awaited = self._strays(asked.fleet, look)
+        # Beside a change that waits no known-good moves: what died in its promotion waits for that.
+        every = lost_changes(self._book, asked.fleet, asked.change) if asked.beside is None else ()
+        not_back = self._not_back(look, every, locked)
+        strays, _, unreported, awaited, _ = self._strays(asked.fleet, look, not_back)
         found = {*strays}
         out = {one.gateway for one in look.left_out}
         drifted = out | found - self._book.touched_by_open_changes(asked.fleet) if found else out
         if not {asked.change, asked.beside}.issuperset(self._book.open_changes(asked.fleet)):
             found |= {*left_behind(look.states)} & look.known_good.keys() - look.by_hand.keys()
-        # Beside a change that waits no known-good moves: what died in its promotion waits for that.
-        lost = () if asked.beside is not None else self._unpromoted(asked.fleet, asked.change)
+        found |= unreported.keys()
         if asked.beside is not None:
             found &= {*asked.drifted}
+        lost = _unpromoted(every)
         looked_after = look.known_good.keys() - look.by_hand.keys()
         before = {
             name: release
@@ -767,15 +852,27 @@ class FactActivities:
             if name in looked_after
         }
         targets = {name: look.known_good[name] for name in sorted(found)} | before
-        if not targets and not lost and not is_awaited:
+        ends = tuple(
+            one.record.name
+            for one in every
+            if not_back.get(one.record.name, frozenset[Name]()) <= targets.keys()
+        )
+        if not targets and not lost and not awaited and not ends:
             return None
         plan = None
         if targets:
             plan = self._book.record_return(self._fleets.fleet(asked.fleet), targets, drifted=drifted)
         names = tuple(one.record.name for one in lost)
-        return LeftAlone(plan=plan, lost=names, is_awaited=is_awaited)
+        return LeftAlone(
+            plan=plan,
+            lost=names,
+            is_awaited=bool(awaited),
+            awaited=dict(sorted(awaited.items())[:NAMED]),
+            more_awaited=max(0, len(awaited) - NAMED),
+            completes=ends,
+        )
 
-    def _unpromoted(self, fleet: str, but: str) -> tuple[LostChange, ...]:
-        """Return the upgrades that died before they, or all of their gateways, were promoted."""
-        lost = lost_changes(self._book, fleet, but)
-        return tuple(one for one in lost if one.record.kind is ChangeKind.UPGRADE and not one.is_complete)
+
+def _unpromoted(lost: Sequence[LostChange]) -> tuple[LostChange, ...]:
+    """Return the upgrades that died before they, or all of their gateways, were promoted."""
+    return tuple(one for one in lost if one.record.kind is ChangeKind.UPGRADE and not one.is_complete)

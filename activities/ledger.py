@@ -110,7 +110,10 @@ class OthersEntry(Value):
     fleet: Name
     change: Name
     plan: Digest | None = None
-    """The plan whose gateways it was to bring back, None where it has looked at all of the fleet."""
+    """The plan whose gateways it was ordered to bring back, None where it found them under the lock."""
+    completes: tuple[Name, ...] = ()
+    """Without such a plan: the changes of which every gateway has reported that it is back, or was to be
+    brought back by it."""
     all_back: bool = True
     """Whether it brought all gateways back that it was to."""
 
@@ -301,12 +304,15 @@ class LedgerActivities:
         """Ensure that other changes without an end have the one that is true, each that this one completes.
 
         A change of which it has left out a gateway stays without an end: reconcile brings that gateway back.
+        So does one of which a gateway has not reported since that it is back.
         """
         await in_a_thread(self._close_others, entry)
 
     def _close_others(self, entry: OthersEntry) -> None:
         lost = lost_changes(self._book, entry.fleet, entry.change)
-        if lost and entry.plan is not None:
+        if entry.plan is None:
+            lost = tuple(one for one in lost if one.record.name in entry.completes)
+        elif lost:
             back = self._book.plan_members(entry.plan).keys()
             lost = tuple(one for one in lost if gateways_of(self._book, one) <= back)
         for one in lost:

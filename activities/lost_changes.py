@@ -1,6 +1,7 @@
 """Lost changes: those without an end whose workflow does not run any more, and what each one left."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from policies.model.change import (
@@ -60,6 +61,10 @@ class LostBook(Protocol):
         """Return the gateways that the change has begun to upgrade."""
         ...
 
+    def lock_passed_on(self, change: str) -> datetime | None:
+        """Return when the next change got the fleet's lock, None where this one may have it still."""
+        ...
+
 
 def lost_changes(book: LostBook, fleet: str, but: str) -> tuple[LostChange, ...]:
     """Return the fleet's changes without an end, the oldest first, except the one that has the lock."""
@@ -84,6 +89,28 @@ def gateways_of(book: LostBook, lost: LostChange) -> frozenset[Name]:
     story = book.story(record.name)
     plan = story.order.plan if story is not None else record.plan
     return frozenset(book.plan_members(plan)) if plan is not None else frozenset()
+
+
+def reports_count_since(book: LostBook, lost: LostChange, locked: datetime | None = None) -> datetime | None:
+    """Return since when a gateway's report shows whether the change has left it on its known-good.
+
+    A rollback moves known-good when it begins, and steers gateways only to that: reports count since then.
+    Any other change may steer a gateway after it has recorded its last result of it, until its workflow is
+    gone. The workflow is gone once another change has the fleet's lock.
+
+    Args:
+        book: The ledger.
+        lost: A change without an end.
+        locked: Since when the caller has the fleet's lock, None where it has not.
+
+    Returns:
+        That time, None where the change's workflow may still run.
+    """
+    passed_on = book.lock_passed_on(lost.record.name)
+    known = [at for at in (passed_on, locked) if at is not None]
+    if not known:
+        return None
+    return lost.record.began if lost.record.kind is ChangeKind.GO_BACK else min(known)
 
 
 def _lost(book: LostBook, name: str, moves: Sequence[KnownGoodMove]) -> LostChange:

@@ -14,6 +14,7 @@ from policies.model.change import (
     Outcome,
 )
 from policies.model.instance import GatewayState
+from policies.model.plan import ReleaseRef
 from policies.model.value import Name
 from policies.planning.naming import named
 from policies.rollback import targets_of_unfinished
@@ -34,6 +35,21 @@ def gateways_of(result: ChangeResult, members: Collection[Name]) -> frozenset[Na
     seen: those that it does not name are among them.
     """
     return frozenset(result.incomplete) | (frozenset(members) if result.more_incomplete else frozenset())
+
+
+def is_back(answer: Answer | None, known_good: ReleaseRef | None, since: datetime) -> bool:
+    """Return whether a gateway reported after that time that it serves its known-good.
+
+    A gateway that has not reported since may serve anything: silence is never evidence that it is back.
+
+    Args:
+        answer: What it answered last, None where that is not known.
+        known_good: What it goes back to, None where nothing is known to.
+        since: The last time at which it may have left its known-good.
+    """
+    if answer is None or known_good is None or answer.at <= since:
+        return False
+    return astray(answer.state, known_good) is None
 
 
 def completed_end(
@@ -63,10 +79,10 @@ def completed_end(
     leads_to = targets_of_unfinished(moves, record.name, takes_back)
     known_good = {move.gateway: move.release for move in moves}
     for name in gateways:
-        answer, release = answers.get(name), known_good.get(name)
-        if name in left_out or answer is None or answer.at <= record.ended:
+        release = known_good.get(name)
+        if name in left_out or not is_back(answers.get(name), release, record.ended):
             return None
-        if release is None or leads_to[name] != release or astray(answer.state, release) is not None:
+        if leads_to[name] != release:
             return None
     back = sorted(result.incomplete)
     seen = spoken(max(answers[name].at for name in gateways))

@@ -24,7 +24,7 @@ from temporalio.exceptions import (
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from activities.admission import AdmitOrder, ReleaseActivities
-from activities.facts import FactActivities, MissedQuery, Repeat, ReturnQuery
+from activities.facts import FactActivities, LeftAlone, MissedQuery, Repeat, ReturnQuery
 from activities.ledger import BakesQuery, EventEntry, LedgerActivities, OthersEntry
 from activities.normality import NormalityActivities, NormalityOrder, unusual
 from activities.plans import GatewaysQuery, PartEntry, PlanActivities
@@ -1446,19 +1446,21 @@ class Change:
             if self._header is None:
                 await self._know_the_plan()
         planned = self._order.plan
-        is_awaited = planned is None and await self._find_what_was_left_alone()
+        found = await self._find_what_was_left_alone() if planned is None else LeftAlone(plan=planned)
+        later = listed(found.awaited, found.more_awaited)
+        ends_some = not found.is_awaited or bool(found.completes)
         if self._header is None or not self._header.waves:
-            if is_awaited:
-                return self._result(
-                    Outcome.ROLLED_BACK, "what is not on its known-good is brought back later"
-                )
-            await self._close_others(planned)
+            if ends_some:
+                await self._close_others(planned, found.completes)
+            if found.is_awaited:
+                return self._result(Outcome.ROLLED_BACK, f"gateways are brought back later: {later}")
             return self._result(Outcome.ROLLED_BACK, "every gateway is on its known-good already")
         going = self._restore_touched(self._order.reason)
         back = await (going if self._order.bakes_on else to_the_end(going))
-        if not is_awaited and not (self._order.bakes_on and back.given_up):  # reconcile goes on with them
-            await self._close_others(planned, all_back=not back.given_up)
-        return self._after_restore(back, back.sentence)
+        if ends_some and not (self._order.bakes_on and back.given_up):  # reconcile goes on with them
+            await self._close_others(planned, found.completes, all_back=not back.given_up)
+        sentence = f"{back.sentence}; others are brought back later: {later}" if later else back.sentence
+        return self._after_restore(back, sentence)
 
     async def _end_bake_of_what_goes_back(self) -> None:
         """End the watch over what goes back; one over other gateways is none of this change's business."""
@@ -1524,39 +1526,45 @@ class Change:
         """Whether nobody is waited for any more, by an answer or by harm."""
         return self._answer is not None or self._is_stopped
 
-    async def _close_others(self, planned: Digest | None, *, all_back: bool = True) -> None:
+    async def _close_others(
+        self, planned: Digest | None, completes: tuple[Name, ...] = (), *, all_back: bool = True
+    ) -> None:
         """Close the ledger's entries of changes whose workflow does not run any more.
 
-        With a plan these are the changes that it completes. A return of gateways that failed alone completes
-        none, and a change beside this one runs; reconcile closes the others.
+        With a plan these are the changes that it completes, otherwise those that are named. A return of
+        gateways that failed alone completes none, and a change beside this one runs; reconcile closes the
+        others.
         """
         if self._order.beside is not None or self._order.alone:
             return
-        entry = OthersEntry(fleet=self._order.fleet, change=self._name, plan=planned, all_back=all_back)
+        entry = OthersEntry(
+            fleet=self._order.fleet,
+            change=self._name,
+            plan=planned,
+            completes=completes,
+            all_back=all_back,
+        )
         await control.record(LedgerActivities.close_others, entry)
 
-    async def _find_what_was_left_alone(self) -> bool:
-        """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone.
-
-        Returns:
-            Whether a gateway that a change without an end has touched is brought back later.
-        """
+    async def _find_what_was_left_alone(self) -> LeftAlone:
+        """Plan, of what was seen under the lock, what is not on its known-good; nothing newer is undone."""
         found = await control.record(
             FactActivities.plan_return,
             ReturnQuery(
                 fleet=self._order.fleet,
                 change=self._name,
+                locked=self._began,
                 beside=self._order.beside,
                 drifted=self._order.drifted,
             ),
         )
         if found is None:
-            return False
+            return LeftAlone(plan=None)
         if found.lost:
             await withdraw_bake(self._order.fleet, found.lost)
         self._order = self._order.model_copy(update={"plan": found.plan})
         await self._know_the_plan()
-        return found.is_awaited
+        return found
 
     # --- the first release ----------------------------------------------------------------
 

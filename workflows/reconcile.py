@@ -154,7 +154,9 @@ def _at_rest(found: Strays) -> str:
     if found.by_hand:
         return _left_alone(found.by_hand)
     if found.resting:
-        return f"brought back later: {'; '.join(f'{name} {why}' for name, why in found.resting.items())}"
+        named = "; ".join(f"{name} {why}" for name, why in found.resting.items())
+        more = f"; and {found.more_resting} more" if found.more_resting else ""
+        return f"brought back later: {named}{more}"
     return found.ahead or "every gateway is on its known-good"
 
 

@@ -1,18 +1,28 @@
 """A way back ends a dead upgrade only where it brings back every gateway that the upgrade changed (R1).
 
-An upgrade is dead when its workflow is gone and its row in the ledger has no end.
+An upgrade is dead when its workflow is gone and its row in the ledger has no end. A gateway of it that does
+not answer may serve its release: silence is never evidence that a gateway is back.
 """
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
+from orchestrator.service.quarantine import QuarantineService
 from policies.model.change import Outcome, Phase
+from policies.model.errors import Unavailable
 from tests.fakes.control import CRASHING, HEALTHY, QUIET, UNDECIDED
 from tests.patience import until
 from tests.workflows.recorded import SOON, Recorded
+from tests.workflows.test_relapses import let_pass
 from tests.workflows.test_rollback_facts import GATEWAYS, not_watched, promotion_that_died
+from tests.workflows.test_way_back_holds_nothing_up import only_waits_for
 from tests.workflows.world import NEXT, OLD, in_phase, result_of
+from workflows import steps
+
+LONG = 10_000
+"""Calls that a silent gateway does not answer."""
 
 GW_2_FAILED = QUIET.model_copy(update={"failed": ("gw-2",)})
 
@@ -113,3 +123,104 @@ async def test_a_whole_promotion_stays_after_its_upgrade_died_and_one_gateway_of
     assert died.sentence == "every gateway was promoted to 1.3.0; only its end was not written"
     assert world.serving() == dict.fromkeys(GATEWAYS, "1.3.0") | {"gw-2": "1.1.6"}
     assert await recorded.bakes()
+
+
+@pytest.fixture
+def short_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent gateways are asked for a second, and returns of penstock try for two."""
+    monkeypatch.setitem(steps.SURVEY, "schedule_to_close_timeout", timedelta(seconds=1))
+    monkeypatch.setattr("workflows.change.ALONE_WITHIN", timedelta(seconds=2))
+
+
+def falls_silent(recorded: Recorded, name: str) -> None:
+    """Have a gateway answer no step while its users are served."""
+    for step in ("observe", "restore"):
+        recorded.world.gateways[name].fail(step, Unavailable(f"{name} does not answer"), times=LONG)
+
+
+def answers_again(recorded: Recorded, name: str) -> None:
+    for step in ("observe", "restore"):
+        recorded.world.gateways[name].recover(step)
+
+
+async def dead_upgrade_with_a_silent_gateway(recorded: Recorded) -> str:
+    """Return a dead upgrade of which penstock brought gw-4 back, and tried the silent gw-3 once."""
+    world = recorded.world
+    dead = await dead_upgrade(recorded)
+    falls_silent(recorded, "gw-3")
+    await recorded.reconcile()
+    await recorded.nothing_under_way()
+    await until(lambda: world.book.change("edge-4").outcome is not None, SOON)
+    assert world.serving() == dict.fromkeys(("gw-1", "gw-2"), "1.3.0") | {"gw-3": "1.4.0", "gw-4": "1.1.6"}
+    return dead
+
+
+@pytest.mark.usefixtures("short_tries")
+async def test_a_rollback_takes_a_dead_upgrade_back_whose_gateway_was_silent_while_the_others_came_back(
+    recorded: Recorded,
+) -> None:
+    """The upgrade was closed as rolled back, and the rollback took 1.3.0 from users in the place of 1.4.0."""
+    world = recorded.world
+    dead = await dead_upgrade_with_a_silent_gateway(recorded)
+    assert world.book.change(dead).outcome is None
+    returned = world.book.change("edge-4")
+    assert returned.outcome is Outcome.ROLLBACK_INCOMPLETE
+    assert "1 gateway is back; not back: gw-3: " in returned.sentence
+    answers_again(recorded, "gw-3")
+    receipt = await recorded.roll_back()
+    assert f"{dead} has not ended, which is completed first" in receipt.sentence
+    assert world.serving() == dict.fromkeys(("gw-1", "gw-2"), "1.3.0") | dict.fromkeys(
+        ("gw-3", "gw-4"), "1.1.6"
+    )
+    assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.usefixtures("short_tries")
+async def test_a_silent_gateway_of_a_dead_upgrade_is_named_takes_the_lock_once_and_comes_back_once_it_answers(
+    recorded: Recorded,
+) -> None:
+    world = recorded.world
+    dead = await dead_upgrade_with_a_silent_gateway(recorded)
+    why = f"brought back later: gw-3 has not reported since {dead} changed it; "
+    assert (await recorded.reconcile()).sentence.startswith(f"{why}the next try is at ")
+    let_pass(world, timedelta(hours=2))
+    assert (await recorded.reconcile()).sentence == f"{why}it is brought back once it answers"
+    assert (world.newest, world.book.open_changes("edge")) == ("edge-4", (dead,))
+    answers_again(recorded, "gw-3")
+    assert (await recorded.reconcile()).sentence == "bringing back: gw-3"
+    await until(lambda: world.book.change(dead).outcome is not None, SOON)
+    assert world.book.change(dead).sentence == (
+        f"it ended in the middle; {world.newest} brought its gateways back"
+    )
+    assert world.serving()["gw-3"] == "1.1.6"
+
+
+@pytest.mark.usefixtures("short_tries")
+async def test_a_dead_upgrade_ends_once_an_operator_quarantines_its_silent_gateway(
+    recorded: Recorded,
+) -> None:
+    """What an operator looks after keeps no row open."""
+    world = recorded.world
+    dead = await dead_upgrade_with_a_silent_gateway(recorded)
+    quarantine = QuarantineService(recorded.service)
+    await quarantine.leave_out(world.fleet, ("gw-3",), "ana", "its host is gone")
+    await recorded.reconcile()
+    await until(lambda: world.book.open_changes("edge") == (), SOON)
+    assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
+
+
+@pytest.mark.usefixtures("short_tries")
+async def test_a_rollback_of_a_dead_upgrade_waits_for_its_silent_gateway_and_brings_it_back(
+    recorded: Recorded,
+) -> None:
+    world = recorded.world
+    dead = await dead_upgrade_with_a_silent_gateway(recorded)
+    receipt = await recorded.service.roll_back(world.fleet, "ana", "users call")
+    assert f"{dead} has not ended, which is completed first" in receipt.sentence
+    await only_waits_for(recorded, "gw-3")
+    assert world.book.change(dead).outcome is None
+    answers_again(recorded, "gw-3")
+    await recorded.nothing_under_way()
+    assert world.serving()["gw-3"] == "1.1.6"
+    assert world.book.change(dead).outcome is Outcome.ROLLED_BACK
+    assert world.serving()["gw-1"] == "1.3.0"

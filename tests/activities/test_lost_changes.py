@@ -1,0 +1,267 @@
+"""A lost change ends once each of its gateways reports that it is back, or a return brings it back (R1, R7).
+
+A change is lost when its workflow is gone and its row in the ledger has no end.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.facts import NAMED, FactActivities, LeftAlone, ReturnQuery, Strays, TriesEntry
+from activities.ledger import LedgerActivities, OthersEntry
+from policies.model.change import (
+    PENSTOCK,
+    ChangeEnding,
+    ChangeKind,
+    ChangeOpening,
+    ChangeRecord,
+    GatewayResult,
+    KnownGoodBatch,
+    Outcome,
+    Quarantine,
+)
+from policies.model.fleet import Fleet
+from policies.planning.cohorts import BEGUN, KEPT
+from tests.fakes.control import FakeFleets, ObservedLedger
+from tests.unit.fleets import NEW, OLD, facts_of, planned, state
+
+ALL = frozenset(f"gw-{number}" for number in range(1, 7))
+EARLIER = timedelta(minutes=12)
+"""Before the upgrade: reconcile asks 10,000 gateways in turns."""
+
+
+@dataclass
+class Lost:
+    """Six gateways, an upgrade that died on them, and the return that has the fleet's lock now."""
+
+    ledger: ObservedLedger
+    fleet: Fleet
+    plan: str
+    upgrade: str
+    back: str = ""
+
+    @property
+    def facts(self) -> FactActivities:
+        return FactActivities(self.ledger, FakeFleets(self.fleet))
+
+    def open(self, kind: ChangeKind, key: str, plan: str | None = None) -> str:
+        opening = ChangeOpening(
+            key=key,
+            fleet="edge",
+            kind=kind,
+            requested_by=PENSTOCK,
+            reason="r",
+            release="known-good",
+            plan=plan,
+        )
+        return self.ledger.open_change(opening)
+
+    def begin_return(self) -> None:
+        self.back = self.open(ChangeKind.GO_BACK, "back")
+
+    def report(self, *names: str, ago: timedelta = timedelta(0)) -> None:
+        """Have these gateways report that they are on their known-good."""
+        asked = datetime.now(UTC) - ago
+        self.ledger.record_states("edge", [state(name) for name in names], {}, dict.fromkeys(names, asked))
+
+    def fall_silent(self, *names: str) -> None:
+        self.ledger.record_states("edge", [], dict.fromkeys(names, "does not answer"))
+
+    async def planned(self, locked: datetime | None = None) -> LeftAlone | None:
+        """Return what the return finds; `locked` is since when it has the fleet's lock."""
+        environment = ActivityEnvironment()
+        environment.info = replace(environment.info, started_time=datetime.now(UTC))
+        asked = ReturnQuery(fleet="edge", change=self.back, locked=locked)
+        return await environment.run(self.facts.plan_return, asked)
+
+    async def found(self) -> Strays:
+        return await ActivityEnvironment().run(self.facts.find_strays, "edge")
+
+    async def tried(self, *names: str) -> None:
+        """Have the return begin with these gateways, long enough ago that they may be tried again."""
+        entry = TriesEntry(fleet="edge", change=self.back, gateways=dict.fromkeys(names, False))
+        await ActivityEnvironment().run(self.facts.record_tries, entry)
+
+    async def closed(self, found: LeftAlone | None) -> ChangeRecord:
+        """Return the upgrade after the return has brought all of its plan back."""
+        completes = found.completes if found is not None else ()
+        entry = OthersEntry(fleet="edge", change=self.back, completes=completes)
+        await ActivityEnvironment().run(LedgerActivities(self.ledger).close_others, entry)
+        return self.ledger.change(self.upgrade)
+
+    def members(self, found: LeftAlone | None) -> frozenset[str]:
+        if found is None or found.plan is None:
+            return frozenset()
+        return frozenset(self.ledger.plan_members(found.plan))
+
+
+@pytest.fixture
+def lost(url: str) -> Lost:
+    """All gateways reported before an upgrade that kept its release on each of them and died."""
+    facts, ledger = facts_of(len(ALL)), ObservedLedger(url)
+    fleet, states, _ = facts
+    ledger.begin("edge", OLD, states)
+    plan = ledger.record_plan(planned(facts))
+    lost = Lost(ledger, fleet, plan, "")
+    lost.report(*ALL, ago=EARLIER)
+    lost.upgrade = lost.open(ChangeKind.UPGRADE, "upgrade", plan)
+    now = datetime.now(UTC)
+    kept = [
+        GatewayResult(gateway=name, wave=1, state=KEPT, slot="b", started=1.0, at=now) for name in sorted(ALL)
+    ]
+    ledger.record_gateways(lost.upgrade, kept)
+    return lost
+
+
+async def test_a_return_takes_gateways_along_that_were_not_asked_since_a_dead_upgrade_changed_them(
+    lost: Lost,
+) -> None:
+    """A return asks for 25 seconds; five of these were counted as back by what they had reported before."""
+    lost.begin_return()
+    lost.ledger.record_states("edge", [state("gw-1", on=NEW)], {})
+    found = await lost.planned()
+    assert found is not None
+    assert (lost.members(found), found.completes) == (ALL, (lost.upgrade,))
+    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_no_change_is_completed_by_a_return_that_names_none(lost: Lost) -> None:
+    lost.begin_return()
+    assert (await lost.closed(None)).outcome is None
+
+
+async def test_a_gateway_that_has_reported_since_that_it_is_back_is_not_brought_back_again(
+    lost: Lost,
+) -> None:
+    lost.begin_return()
+    lost.report("gw-1", "gw-2", "gw-3", "gw-4")
+    found = await lost.planned()
+    assert lost.members(found) == {"gw-5", "gw-6"}
+    lost.report("gw-5", "gw-6")
+    found = await lost.planned()
+    assert lost.members(found) == frozenset()
+    assert (await lost.closed(found)).sentence.endswith(f"{lost.back} brought its gateways back")
+
+
+async def test_reports_count_from_the_moment_on_at_which_a_return_has_the_lock(lost: Lost) -> None:
+    """A return asks its fleet before it has a name; the upgrade cannot change a gateway after that."""
+    locked = datetime.now(UTC) - timedelta(seconds=1)
+    lost.report(*ALL)
+    lost.begin_return()
+    assert lost.members(await lost.planned(locked)) == frozenset()
+    assert lost.members(await lost.planned(datetime.now(UTC))) == ALL
+
+
+async def test_a_report_after_a_batch_began_and_before_its_upgrade_died_is_no_evidence(lost: Lost) -> None:
+    """A batch records its gateways before it steers them."""
+    begun = GatewayResult(gateway="gw-1", wave=1, state=BEGUN, at=datetime.now(UTC))
+    lost.ledger.record_gateways(lost.upgrade, [begun])
+    lost.report(*ALL)
+    lost.begin_return()
+    assert "gw-1" in lost.members(await lost.planned())
+
+
+async def test_a_silent_gateway_is_tried_once_and_then_keeps_the_upgrade_open_until_it_answers(
+    lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.returns.pause_after", lambda tries: timedelta(0))
+    lost.begin_return()
+    lost.report(*ALL)
+    lost.fall_silent("gw-3")
+    assert lost.members(await lost.planned()) == {"gw-3"}
+    await lost.tried("gw-3")
+    found, strays = await lost.planned(), await lost.found()
+    why = f"has not reported since {lost.upgrade} changed it; it is brought back once it answers"
+    assert found is not None
+    assert (found.plan, found.is_awaited, found.awaited, found.completes) == (None, True, {"gw-3": why}, ())
+    assert (await lost.closed(found)).outcome is None
+    assert (strays.strays, strays.resting) == ({}, {"gw-3": why})
+    lost.report("gw-3")
+    found = await lost.planned()
+    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_change_without_an_end_rests_only_where_each_such_change_waits_for_a_gateway(
+    lost: Lost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that dies later was never closed while an earlier one waited."""
+    monkeypatch.setattr("policies.returns.pause_after", lambda tries: timedelta(0))
+    lost.begin_return()
+    lost.report(*ALL)
+    lost.fall_silent("gw-3")
+    await lost.tried("gw-3")
+    lost.ledger.close_change(_ended(lost.back))
+    assert (await lost.found()).is_awaited
+    later = lost.open(ChangeKind.UPGRADE, "later", lost.plan)
+    assert not (await lost.found()).is_awaited
+    lost.back = lost.open(ChangeKind.GO_BACK, "again")
+    found = await lost.planned()
+    assert found is not None
+    assert (found.completes, found.is_awaited) == ((later,), True)
+    assert (await lost.closed(found)).outcome is None
+    assert lost.ledger.change(later).outcome is Outcome.ROLLED_BACK
+
+
+async def test_many_silent_gateways_are_counted_and_the_first_of_them_named(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.returns.pause_after", lambda tries: timedelta(0))
+    facts, ledger = facts_of(NAMED + 3), ObservedLedger(url)
+    fleet, states, _ = facts
+    ledger.begin("edge", OLD, states)
+    lost = Lost(ledger, fleet, ledger.record_plan(planned(facts)), "")
+    lost.upgrade = lost.open(ChangeKind.UPGRADE, "upgrade", lost.plan)
+    at = datetime.now(UTC)
+    ledger.record_gateways(lost.upgrade, [GatewayResult(gateway=one, state=BEGUN, at=at) for one in states])
+    lost.begin_return()
+    lost.fall_silent(*states)
+    await lost.tried(*states)
+    found, strays = await lost.planned(), await lost.found()
+    assert found is not None
+    assert (len(found.awaited), found.more_awaited) == (NAMED, 3)
+    assert (len(strays.resting), strays.more_resting) == (NAMED, 3)
+
+
+async def test_a_gateway_that_an_operator_left_out_or_that_left_the_file_keeps_no_upgrade_open(
+    lost: Lost,
+) -> None:
+    lost.begin_return()
+    lost.report("gw-1", "gw-2", "gw-3", "gw-4")
+    lost.fall_silent("gw-5", "gw-6")
+    out = Quarantine(fleet="edge", gateway="gw-5", reason="its disk", person="ana", since=datetime.now(UTC))
+    lost.ledger.set_quarantine(out)
+    there = tuple(gateway for gateway in lost.fleet.gateways if gateway.name != "gw-6")
+    lost.fleet = lost.fleet.model_copy(update={"gateways": there})
+    found = await lost.planned()
+    assert lost.members(found) == frozenset()
+    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+async def test_a_promotion_of_which_only_the_end_is_missing_waits_for_no_report(lost: Lost) -> None:
+    releases = dict.fromkeys(sorted(ALL), NEW)
+    batch = KnownGoodBatch(fleet="edge", change=lost.upgrade, releases=releases)
+    lost.ledger.record_known_good_batch(batch)
+    lost.begin_return()
+    lost.fall_silent(*ALL)
+    found = await lost.planned()
+    assert lost.members(found) == frozenset()
+    assert (await lost.closed(found)).outcome is Outcome.PROMOTED
+
+
+async def test_a_dead_rollback_ends_only_once_its_silent_gateway_has_reported_since_it_began(
+    lost: Lost,
+) -> None:
+    """What came back during the rollback has reported that, and is not brought back again."""
+    lost.ledger.close_change(_ended(lost.upgrade))
+    lost.upgrade = lost.open(ChangeKind.GO_BACK, "rollback", lost.plan)
+    lost.report("gw-1", "gw-2", "gw-3", "gw-4", "gw-5")
+    lost.begin_return()
+    found = await lost.planned()
+    assert lost.members(found) == {"gw-6"}
+    assert (await lost.closed(found)).outcome is Outcome.ROLLED_BACK
+
+
+def _ended(change: str) -> ChangeEnding:
+    return ChangeEnding(change=change, outcome=Outcome.ROLLED_BACK, sentence="it is back")
