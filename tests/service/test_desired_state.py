@@ -657,6 +657,22 @@ async def test_no_gateway_leaves_while_a_change_is_under_way(
         await service.desired.describe(administrator("ana"), "edge", asked)
 
 
+async def test_a_gateway_leaves_while_a_lost_change_without_an_end_waits_for_it(
+    service: Service, tmp_path: Path, ledger: Ledger
+) -> None:
+    """A dead host would keep the change open, and the change would keep the dead host in the file."""
+    place = tmp_path / "fleets" / "edge.yaml"
+    place.write_text(EDGE + SECOND)
+    release = reference(digest_of(b"x"), "1.4.0")
+    changed(ledger, "lost", release, None, moves=False)
+    changed(ledger, "back", release, Outcome.ROLLBACK_INCOMPLETE, kind=ChangeKind.GO_BACK, moves=False)
+    asked = DescriptionApplied(
+        file=Text(path="fleet.yaml", text=EDGE), base=digest_of((EDGE + SECOND).encode()), reason="gone"
+    )
+    assert (await service.desired.describe(administrator("ana"), "edge", asked)).new
+    assert place.read_text() == EDGE
+
+
 async def test_a_machine_and_an_operator_describe_nothing_and_hear_it_before_anything_is_done(
     penstock: CommandLine, folder: Path, ledger: Ledger, tmp_path: Path
 ) -> None:
